@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make run` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help run test check format claims bench clean
+.DEFAULT_GOAL := help
+
+help:  ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dlrunner needs Python 3.11 or newer"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: $(STAMP)  ## install, train on MovieLens, say where everything is
+	$(BIN)/dlrun task=collab optim=adamw
+	@echo
+	@echo "In this folder: source $(BIN)/activate, then  dlrun --help"
+
+test: $(STAMP)  ## the whole test suite; real-data tests where DLRUNNER_DATA holds the data
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## lint, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)  ## let ruff rewrite
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+claims: $(STAMP)  ## earn the quick published figures again, on the real data that is there
+	$(BIN)/dlrun reproduce --quick --seeds 3 --out runs/claims.json
+
+bench: $(STAMP)  ## speed and memory against fastai and a plain loop (installs fastai apart)
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build

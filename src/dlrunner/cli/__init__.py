@@ -1,0 +1,120 @@
+"""The command line: verbs, and Hydra. This room is the only one that knows Hydra and OmegaConf.
+
+torch, pandas and Hydra are imported when work begins: `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from dlrunner.errors import DataError, Interrupted, RequestError, RunError
+
+EPILOG = """\
+common settings
+  epochs=5 batch_size=128 seed=1 device=cuda precision=bf16   optim.lr=1e-3 optim.weight_decay=0.1
+  data.path=my.csv data.source=stand-in   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
+  DLRUNNER_DATA, DLRUNNER_CACHE: where published data is looked for, where prepared data is kept
+
+look before you run    dlrun --cfg job task=collab optim=adamw
+sweep                  dlrun -m task=collab optim=sgd,adam,adamw seed=0,1,2
+tab completion         eval "$(dlrun --shell-completion install=bash)"
+exit status            0 done, 1 failed or a claim missed, 2 wrong request, 130/143 interrupted
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says and return the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(words)
+    except RequestError as error:
+        return _fail(error, 2)
+    except (DataError, RunError) as error:
+        return _fail(error, 1)
+    except Interrupted as stopped:
+        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        return stopped.exit_status
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `dlrun … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    for line in str(error).splitlines():
+        print(f"dlrun: {line}", file=sys.stderr)
+    return status
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(help_text())
+        return 0
+    if words[0] in ("-V", "--version"):
+        from dlrunner import __version__
+
+        print(f"dlrunner {__version__}")
+        return 0
+    verbs = _verbs()
+    if words[0] in verbs:
+        return verbs[words[0]](words[1:])
+    hydra_flags = {"--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p"}
+    if words[0] in ("--shell-completion", "-sc") or hydra_flags & set(words):
+        from dlrunner.cli import composing
+
+        return composing.hydra_answers(words)
+    if "-m" in words or "--multirun" in words:
+        from dlrunner.cli import sweeping
+
+        return sweeping.sweep([word for word in words if word not in ("-m", "--multirun")])
+    if "=" not in words[0] and not words[0].startswith(("-", "~")):
+        from dlrunner.errors import did_you_mean
+
+        raise RequestError(
+            f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], verbs)}"
+        )
+    return _run(words)
+
+
+def _verbs() -> dict[str, Callable[[list[str]], int]]:
+    from dlrunner.cli import verbs
+
+    return verbs.VERBS
+
+
+def _run(words: list[str]) -> int:
+    from dlrunner.cli import composing
+
+    config = composing.compose(words)
+    from dlrunner import runner
+    from dlrunner.looks import tables
+
+    outcome = runner.run(config, words)
+    tables.print_outcome(outcome.path)
+    return outcome.exit_status
+
+
+def help_text() -> str:
+    """Return the one screen that `dlrun --help` shows: verbs, tasks, options."""
+    from dlrunner.cli.places import options_of
+
+    def listed(group: str, width: int = 92) -> str:
+        text, line = "", ""
+        for name in options_of(group):
+            if len(line) + len(name) > width:
+                text, line = f"{text}{line.rstrip()}\n{'':14}", ""
+            line += f"{name}  "
+        return text + line.rstrip()
+
+    groups = ("task", "model", "optim", "schedule", "experiment")
+    options = "\n".join(f"  {group:<12}{listed(group)}" for group in groups)
+    from dlrunner.cli.verbs import USAGES
+
+    width = max(map(len, USAGES)) + 2
+    usages = "\n".join(f"  {usage:<{width}}{told}" for usage, told in USAGES.items())
+    title = "dlrun: experiments in deep learning, driven by YAML"
+    return f"{title}\n\n{usages}\n\noptions, name=value\n{options}\n\n{EPILOG}".rstrip()

@@ -1,0 +1,136 @@
+"""Hydra composes: from words on the command line to one plain configuration."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlrunner.cli.places import groups, options_of, package_conf, user_conf
+from dlrunner.errors import RequestError, did_you_mean
+
+CHOICES = ("task", "model", "optim", "schedule", "experiment")
+
+
+def compose(words: Sequence[str]) -> dict[str, Any]:
+    """Compose the configuration that some overrides ask for.
+
+    Raises:
+        RequestError: an override cannot be read, or names an option that does not exist.
+    """
+    return to_plain(_compose(words))
+
+
+def to_plain(config: DictConfig) -> dict[str, Any]:
+    """Resolve a composed configuration into plain dicts and lists, with the names of the chosen options."""
+    try:
+        chosen = config.hydra.runtime.choices
+        choices = {group: chosen.get(group) for group in CHOICES}
+        own = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
+        plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(str(error).splitlines()[0]) from None
+    return {**plain, "choices": choices}
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """Parse overrides by Hydra's grammar.
+
+    Raises:
+        RequestError: one of them cannot be read.
+    """
+    parsed = []
+    for word in words:
+        try:
+            parsed.extend(OverridesParser.create().parse_overrides([word]))
+        except OverrideParseException as error:
+            reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
+            raise RequestError(f"{word!r} cannot be read as name=value: {reason}") from None
+    return parsed
+
+
+def forced(words: Sequence[str]) -> list[str]:
+    """Write settings as `++name=value`, so that unknown names reach the dispatcher, which names the nearest."""
+    known = groups()
+    result = []
+    for override in parse(words):
+        word = override.input_line or ""
+        key = override.key_or_group
+        is_group = key.partition("@")[0] in known or key.startswith(("hydra.", "hydra/")) or key == "hydra"
+        result.append(word if is_group or word.startswith("~") else f"++{word.lstrip('+')}")
+    return result
+
+
+def search_path_override() -> list[str]:
+    """Return the override that lets Hydra look into the working directory's conf/ too."""
+    own = user_conf()
+    return [f"hydra.searchpath=['file://{own}']"] if own else []
+
+
+def _compose(words: Sequence[str]) -> DictConfig:
+    for override in parse(words):
+        if override.is_sweep_override():
+            raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
+    try:
+        with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
+            return hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+    except MissingConfigException as error:
+        raise RequestError(_missing_option(error)) from None
+    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+        text = " ".join(str(error.__cause__ or error).split())
+        raise RequestError(text.partition(" full_key:")[0]) from None
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """Name the option that does not exist and the nearest one that does."""
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return str(error).splitlines()[0]
+    return f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}"
+
+
+def hydra_answers(words: list[str]) -> int:
+    """Let Hydra answer: --cfg, --info, tab completion."""
+    if words[0] in ("--shell-completion", "-sc"):
+        _complete_verbs(words)
+    elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
+        config = _compose([word for word in words if word not in ("--cfg", "-c", "job")])
+        print(
+            OmegaConf.to_yaml(OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])),
+            end="",
+        )
+        return 0
+    return run_hydra([*words, *search_path_override()], lambda config: None)
+
+
+def run_hydra(words: Sequence[str], do: Callable[[DictConfig], Any]) -> int:
+    """Hand the command line to Hydra, which calls `do` for each job."""
+    sys.argv = [sys.argv[0], *words]
+    # An absolute path works under the console script, `python -m` and an installed wheel alike.
+    decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
+    decorate(do)()
+    return 0
+
+
+def _complete_verbs(words: Sequence[str]) -> None:
+    """Offer the verbs for a first word; Hydra completes the rest."""
+    if not words[-1].startswith("query="):
+        return
+    from dlrunner.cli.verbs import VERBS
+
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if len(line) == 2:
+        print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))

@@ -1,0 +1,40 @@
+"""Where configuration files lie: the package's own, and those of the working directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dlrunner
+
+
+def package_conf() -> Path:
+    """Return the folder of the package's configuration: inside the wheel, or beside `src` in a checkout."""
+    package = Path(dlrunner.__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def user_conf() -> Path | None:
+    """Return the `conf/` of the working directory, when there is one of the user's own."""
+    here = Path.cwd() / "conf"
+    return here if here.is_dir() and here.resolve() != package_conf().resolve() else None
+
+
+def conf_dirs() -> list[Path]:
+    """Return all places, the user's last."""
+    own = user_conf()
+    return [package_conf(), own] if own else [package_conf()]
+
+
+def groups() -> set[str]:
+    """Return the names of the configuration groups."""
+    return {path.name for place in conf_dirs() for path in place.iterdir() if path.is_dir()}
+
+
+def options_of(group: str) -> list[str]:
+    """Return the options of a group, in order.
+
+    >>> "adamw" in options_of("optim")
+    True
+    """
+    return sorted({path.stem for place in conf_dirs() for path in (place / group).glob("*.yaml")})

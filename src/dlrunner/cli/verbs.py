@@ -1,0 +1,239 @@
+"""The verbs of the command line, one function each."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dlrunner.errors import RequestError, did_you_mean
+
+USAGES = {
+    "dlrun task=collab optim=adamw": "one run; asked again, it is shown again or goes on",
+    "dlrun -m task=collab optim=sgd,adamw seed=0,1": "a sweep: every combination, results.csv, a ranking",
+    "dlrun experiment=movielens-dot-bias": "a published recipe, checked against its claim",
+    "dlrun reproduce 'movielens-*' --seeds 5": "claims -> verdicts; exit status 1 when one is missed",
+    "dlrun lr-find task=collab": "learning-rate range test: picture, table, suggestion",
+    "dlrun predict RUN [FILE]": "use what was trained (dlrun predict RUN --help)",
+    "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
+    "dlrun replay RUN": "the same run again from its folder: identical?",
+    "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
+    "dlrun info": "versions, devices, places",
+}
+
+
+def lr_find(words: list[str]) -> int:
+    """Run the learning-rate range test on the composed task and model."""
+    if not words or words[0] in ("-h", "--help"):
+        print("usage: dlrun lr-find task=collab [name=value ...]")
+        return 0 if words else 2
+    from dlrunner.cli.composing import compose
+
+    config = compose(words)
+    from dlrunner import lr_find as finding
+    from dlrunner import runner
+    from dlrunner.dispatch import plan
+    from dlrunner.looks import plots
+    from dlrunner.looks.progress import number
+    from dlrunner.runs import told_as_sentences, write_atomically
+    from dlrunner.training import seed_everything
+
+    checked = plan(config)
+    data = checked.build_data()
+    if data and data.identity().source == "stand-in":
+        print("DATA: a generated STAND-IN, not the published data")
+    task = checked.build_task(data, checked.settings.seed)
+    dims = task.dims
+    seed_everything(checked.settings.seed)
+    model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
+    found = finding.range_test(task, model, checked.make_optimizer, trainer)
+
+    name = f"lr-find-{runner.run_label(words, checked.settings.choices)}-{checked.signature}"
+    folder = Path(checked.settings.runs_dir) / (checked.settings.choices.get("task") or "task") / name
+    with told_as_sentences(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = zip(found.rates, found.losses, found.smoothed, strict=True)
+        text = "lr,loss,smoothed\n" + "".join(f"{lr:.6g},{loss:.6g},{mean:.6g}\n" for lr, loss, mean in rows)
+        write_atomically(folder / "lr_find.csv", text.encode())
+        picture = plots.lr_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_find.png")
+    print(f"{len(found.rates)} steps, {'stopped when the loss diverged' if found.diverged else 'to the end'}")
+    print("       lr   smoothed loss")
+    step = max(1, len(found.rates) // 12)
+    for rate, loss in list(zip(found.rates, found.smoothed, strict=True))[::step]:
+        print(f"{rate:9.1e}   {number(loss)}")
+    if found.suggestion is None:
+        print("no suggestion: the loss does not fall anywhere; look at the picture")
+    else:
+        print(f"suggestion: optim.lr={found.suggestion:.1e} (where the loss falls fastest)")
+    print(f"picture  {picture}\ntable    {folder / 'lr_find.csv'}")
+    return 0
+
+
+def predict(words: list[str]) -> int:
+    """Use a finished run on new rows."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun predict RUN", description="Use what a run has trained.", add_help=False
+    )
+    if not words or words[0].startswith("-"):
+        print("usage: dlrun predict RUN [options]; `dlrun predict RUN --help` tells what this run can answer")
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    parser.add_argument("--help", "-h", action="help", help="show this text")
+    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
+    parser.add_argument("--out", metavar="CSV", help="write the answer there too")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+    from dlrunner.runs import FinishedRun
+
+    finished = FinishedRun.read(Path(words[0]))
+    _check_plugins(finished.config, words)
+    from dlrunner import runner
+    from dlrunner.dispatch import plan
+    from dlrunner.looks import tables
+
+    task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
+    task_class.add_predict_arguments(parser)
+    arguments = parser.parse_args(words[1:])
+    _, state, models = runner.load_models(finished, arguments.checkpoint)
+    answer = task_class.predict(state, models, arguments)
+    if answer is None:
+        raise RequestError(f"{task_class.__name__} has nothing to predict with")
+    if arguments.out:
+        from dlrunner.runs import told_as_sentences
+
+        with told_as_sentences(Path(arguments.out)):
+            answer.to_csv(arguments.out, index=False)
+    tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
+    if arguments.out:
+        print(f"{len(answer):,} rows: {arguments.out}")
+    elif len(answer) > 1000:
+        print(f"… {len(answer) - 1000:,} more rows; --out FILE writes all")
+    return 0
+
+
+def show(words: list[str]) -> int:
+    """Print what a run's folder tells."""
+    parser = argparse.ArgumentParser(prog="dlrun show", description="Print what a run's folder tells.")
+    parser.add_argument(
+        "run", metavar="RUN", nargs="?", default="runs/latest", help="a run folder (default: runs/latest)"
+    )
+    from dlrunner.looks import tables
+
+    tables.print_run(Path(parser.parse_args(words).run))
+    return 0
+
+
+def replay(words: list[str]) -> int:
+    """Repeat a run from its folder alone and compare."""
+    parser = argparse.ArgumentParser(prog="dlrun replay", description="Repeat a run from its folder: identical?")
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+    arguments = parser.parse_args(words)
+    from dlrunner.runs import FinishedRun
+
+    finished = FinishedRun.read(Path(arguments.run))
+    _check_plugins(finished.config, words)
+    from dlrunner.replaying import replay as repeat
+
+    return repeat(finished, arguments.data_dir or os.environ.get("DLRUNNER_DATA"))
+
+
+def reproduce(words: list[str]) -> int:
+    """Earn published figures again."""
+    from dlrunner.cli.reproducing import reproduce as earn
+
+    return earn(words)
+
+
+def data(words: list[str]) -> int:
+    """Tell which data is where, or fetch what its publisher lets one fetch unattended."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun data", description="Which data is where; `dlrun data get NAME` fetches."
+    )
+    parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
+    parser.add_argument("name", nargs="?", metavar="NAME")
+    arguments = parser.parse_args(words)
+    from dlrunner.data import files, ratings
+    from dlrunner.looks import tables
+
+    data_dir = Path(os.environ.get("DLRUNNER_DATA", "data")).expanduser()
+    releases = {release.name: release for release in ratings.RELEASES}
+    if arguments.verb == "get":
+        if arguments.name not in releases:
+            near = did_you_mean(arguments.name or "", releases)
+            raise RequestError(f"there is no data {arguments.name!r} to get; {near}")
+        place = files.download(releases[arguments.name], data_dir)
+        print(f"{arguments.name}: {place.path}")
+        return 0
+    said = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; DLRUNNER_DATA sets another"
+    print(f"data folder: {data_dir} ({said})\n")
+    for release in releases.values():
+        found = files.find(data_dir, [release])
+        where = str(found[1].path) if found else "not here"
+        if not found:
+            where += f"; dlrun data get {release.name}" if release.url else f"; put {release.archives[0]}.zip there"
+        sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
+        tables.print_pairs(
+            [
+                (release.name, release.title),
+                ("  where", where),
+                ("  sha256", f"{sha256} ({release.layouts[0]})"),
+                ("  home", release.home),
+                ("  terms", release.terms),
+            ]
+        )
+    return 0
+
+
+def info(words: list[str]) -> int:
+    """Print versions, devices and places."""
+    argparse.ArgumentParser(prog="dlrun info", description="Versions, devices, places.").parse_args(words)
+    import torch
+
+    from dlrunner import runner
+    from dlrunner.cli.places import conf_dirs
+    from dlrunner.data.files import cache_dir
+    from dlrunner.looks import tables
+
+    devices = [f"cpu ({runner.num_cores()} cores, {torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
+    devices += ["mps"] if torch.backends.mps.is_available() else []
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    tables.print_pairs(
+        [
+            *runner.versions().items(),
+            ("devices", ", ".join(devices)),
+            ("configuration", ", ".join(str(place) for place in conf_dirs())),
+            ("data", os.environ.get("DLRUNNER_DATA", "data")),
+            ("cache", str(cache_dir())),
+            ("disk", f"{free:.0f} GiB free here"),
+        ]
+    )
+    return 0
+
+
+def _check_plugins(config: dict[str, Any], words: list[str]) -> None:
+    """A folder that came from elsewhere executes nothing by being read: its modules must be named by who reads it."""
+    allowed = words[words.index("--plugins") + 1 :] if "--plugins" in words else []
+    asked = [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
+    if asked:
+        raise RequestError(
+            f"this run imports {', '.join(asked)}; if you trust it, add: --plugins {' '.join(config['plugins'])}"
+        )
+
+
+VERBS: dict[str, Callable[[list[str]], int]] = {
+    "lr-find": lr_find,
+    "predict": predict,
+    "show": show,
+    "replay": replay,
+    "reproduce": reproduce,
+    "data": data,
+    "info": info,
+}

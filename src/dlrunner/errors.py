@@ -1,0 +1,46 @@
+"""What goes wrong, in words for the person who typed the command."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RequestError(ValueError):
+    """The request itself is wrong (exit status 2): nothing was read, nothing was left behind."""
+
+
+class DataError(ValueError):
+    """The data is missing, damaged or not what the request says it is (exit status 1)."""
+
+
+class RunError(RuntimeError):
+    """A run could not go on (exit status 1): the message says what happened and what is kept."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; like `KeyboardInterrupt`, nothing that handles errors may swallow it."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+    @property
+    def exit_status(self) -> int:
+        """The shell's convention: 128 + the signal's number (130 for SIGINT, 143 for SIGTERM)."""
+        return 128 + self.signum
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Name the nearest of the known words, or list them when none is near.
+
+    >>> did_you_mean("admaw", ["sgd", "adam", "adamw"])
+    'did you mean adamw?'
+    >>> did_you_mean("zzz", ["sgd", "adam"])
+    'known: adam, sgd'
+    """
+    options = sorted(set(known))
+    near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean {near[0]}?"
+    return f"known: {', '.join(options)}" if options else "it takes no settings"

@@ -1,0 +1,152 @@
+"""Tables for the terminal: a run, a sweep's ranking, claims, what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlrunner.looks.progress import header_line, number, row_line
+from dlrunner.runs import FinishedRun
+
+
+def console() -> Console:
+    """Return a console that breaks no lines in files and pipes."""
+    made = Console(highlight=False, soft_wrap=True)
+    if not made.is_terminal:
+        made = Console(highlight=False, soft_wrap=True, width=200)
+    return made
+
+
+def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
+    """Print a table of results; nothing in it is read as markup."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in frame.columns:
+        table.add_column(Text(str(name)), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
+    for row in frame.itertuples(index=False):
+        cells = ["" if _is_missing(value) else number(_plain(value)) for value in row]
+        table.add_row(*(Text(cell) for cell in cells))
+    console().print(table)
+
+
+def print_outcome(path: Path) -> None:
+    """Print how a run ended and what to look at next."""
+    run = FinishedRun.read(path)
+    summary = run.summary or {}
+    out = console()
+    metric = summary.get("metric")
+    if metric:
+        floor = summary.get("data", {}).get("floor")
+        known = f"  (the best possible is {number(floor)})" if floor else ""
+        out.print(
+            Text(f"\n{metric['name']} {number(metric['value'])} after epoch {metric['epoch']}{known}"),
+            style="bold",
+        )
+    print_claim(summary.get("claim"))
+    if summary.get("data", {}).get("source") == "stand-in":
+        out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
+    shown = _shorter(path)
+    out.print(Text(f"run      {shown}"))
+    pictures = sorted(file.name for file in (path / "plots").glob("*.png"))
+    if pictures:
+        out.print(Text(f"plots    {shown}/plots/  ({', '.join(pictures)})"))
+    if (path / "report.html").exists():
+        out.print(Text(f"report   {shown}/report.html"))
+    out.print(Text(f"next     dlrun show {shown}"))
+    if (path / "task.pt").exists():
+        out.print(Text(f"         dlrun predict {shown} --help"))
+
+
+def print_claim(claim: Mapping[str, Any] | None) -> None:
+    """Print the verdict on a published figure."""
+    if claim:
+        style = "red" if claim["verdict"].startswith("missed") else "green"
+        text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
+        console().print(Text(text), style=style)
+        if claim.get("flags"):
+            console().print(Text(f"         mind: {', '.join(claim['flags'])}"))
+
+
+def print_run(path: Path) -> None:
+    """Print all that a run's folder tells: `dlrun show RUN`."""
+    run = FinishedRun.read(path)
+    out = console()
+    out.print(Text(f"{run.path}"), style="bold")
+    out.print(Text(f"asked    dlrun {' '.join(run.overrides)}"))
+    out.print(Text(f"status   {run.status}"))
+    summary = run.summary or {}
+    if error := summary.get("error"):
+        out.print(Text(f"error    {error}"), style="red")
+    data = summary.get("data")
+    if data:
+        rows = ", ".join(f"{count:,} {name}" for name, count in data.get("rows", {}).items())
+        out.print(Text(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}"))
+    if members := summary.get("members"):
+        spread = f"{number(members['mean'])} ± {number(members['spread'])}"
+        out.print(Text(f"members  {len(members['seeds'])} seeds, each by itself {spread}"))
+    if summary.get("seconds") is not None:
+        memory = (summary.get("peak_memory_mb") or {}).get("host")
+        cost = f"{summary['seconds']:.1f} s, {memory:.0f} MB" if memory else f"{summary['seconds']:.1f} s"
+        out.print(Text(f"cost     {cost} on {summary.get('device')} in {summary.get('precision')}"))
+    history = run.history
+    if not history and (path / "members").is_dir():
+        history = FinishedRun(path / "members" / "0", {}, [], _history(path / "members" / "0"), None).history
+        out.print("epochs of the first member:")
+    if history:
+        out.print(Text("\n" + header_line(history[0])), style="bold")
+        for row in history:
+            out.print(Text(row_line(row)))
+    if run.status == "done":
+        print_outcome(path)
+
+
+def print_ranking(results: pd.DataFrame, folder: Path) -> None:
+    """Print a sweep's jobs, best first, and the failures."""
+    if results.empty:
+        return
+    done = results[results["status"] == "done"]
+    shown = list(results.columns[2 : list(results.columns).index("metric")])
+    shown = [c for c in shown if not c.startswith(("train/", "valid/loss"))]
+    if not done.empty:
+        name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
+        ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
+        print_frame(ranked, title=f"\nranking by {name}")
+    failed = results[results["status"] != "done"]
+    for row in failed.to_dict("records"):
+        settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
+        said = row["error"] if isinstance(row["error"], str) else row["status"]
+        console().print(Text(f"job {row['job']} {row['status']}: {settings}: {said}"), style="red")
+    console().print(Text(f"{len(done)} of {len(results)} jobs done; {_shorter(folder)}/results.csv"))
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and what belongs to them."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        console().print(Text(f"{name:<{width}}  {value}"))
+
+
+def _history(path: Path) -> list[dict[str, Any]]:
+    from dlrunner.runs import read_history
+
+    return read_history(path)
+
+
+def _shorter(path: Path) -> Path:
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

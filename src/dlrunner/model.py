@@ -1,0 +1,22 @@
+"""What a model is: a torch module that knows its layer groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+class Model(nn.Module):
+    """A module with two defaults that a model may replace.
+
+    A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
+    of its YAML file; the annotations of the settings are what the dispatcher checks.
+    """
+
+    def layer_groups(self) -> Sequence[nn.Module]:
+        """Return the groups, from input to output, that can be frozen and given rates of their own."""
+        return [self]
+
+    def reset_state(self) -> None:
+        """Forget what was carried over from batch to batch (the hidden state of a recurrent net)."""

@@ -1,0 +1,25 @@
+"""The ranges of numbers that settings are annotated with; the dispatcher checks them before data is read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+Count = Annotated[int, Field(ge=1)]
+"""A whole number, 1 or more."""
+
+Natural = Annotated[int, Field(ge=0)]
+"""A whole number, 0 or more."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A finite number above 0."""
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+"""A finite number, 0 or more."""
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+"""A share of units to drop, or a decay: 0 ≤ p < 1."""
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+"""A share of rows: 0 < f < 1."""

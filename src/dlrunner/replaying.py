@@ -1,0 +1,110 @@
+"""The same run again, from its folder alone: identical, the same within rounding, or different, and why."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlrunner import runner
+from dlrunner.errors import RequestError
+from dlrunner.lr_find import weights_digest
+from dlrunner.runs import FinishedRun, load_weights_file, read_history
+
+NOT_COMPARED = ("seconds", "examples_per_second")
+ROUNDING = 1e-4
+"""Relative difference that another number of threads or another device explains; a changed recipe shows more."""
+
+
+def replay(original: FinishedRun, data_dir: str | None = None) -> int:
+    """Run again beside the original, compare, say what changed, and return 0 unless the results differ.
+
+    Raises:
+        RequestError: the original is not done: there is nothing to compare with.
+    """
+    if original.status != "done" or original.summary is None:
+        raise RequestError(f"{original.path} is {original.status}; a replay needs a finished run")
+    place = Path(tempfile.mkdtemp(prefix=".replay-", dir=original.path.parent))
+    try:
+        config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
+        config["log"] = {**config["log"], "pictures": False, "report": False}
+        if data_dir:
+            config["data_dir"] = data_dir
+        outcome = runner.run(config, original.overrides)
+        again = FinishedRun.read(outcome.path)
+        for line in changes(original.summary, again.summary or {}):
+            print(f"changed: {line}")
+        verdict, reason = compare(original.path, again.path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
+    return 1 if verdict == "different" else 0
+
+
+def compare(original: Path, again: Path) -> tuple[str, str]:
+    """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
+    folders = [Path(), *sorted(p.relative_to(original) for p in original.glob("members/*"))]
+    verdict, reason = "identical", ""
+    for folder in folders:
+        before, after = read_history(original / folder), read_history(again / folder)
+        if len(before) != len(after):
+            return "different", f"{len(before)} epochs, now {len(after)}"
+        for left, right in zip(before, after, strict=True):
+            difference = _row_difference(left, right)
+            if difference > ROUNDING:
+                return "different", f"first at epoch {left['epoch']}: {_told(left, right)}"
+            if difference > 0 and verdict == "identical":
+                verdict, reason = "same within rounding", f"largest relative difference {difference:.1e}"
+        if verdict == "identical" and (original / folder / "last.pt").exists():
+            digests = [
+                weights_digest(load_weights_file(run / folder / "last.pt")["model"]) for run in (original, again)
+            ]
+            if digests[0] != digests[1]:
+                verdict, reason = (
+                    "same within rounding",
+                    "the metrics agree to the last digit, the weights do not",
+                )
+    return verdict, reason
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
+    """Say what the two summaries record differently of all that can move a result."""
+    lines = []
+    if before.get("code") != after.get("code"):
+        lines.append("the code of dlrunner (or of a plugin)")
+    if before.get("data", {}).get("sha256") != after.get("data", {}).get("sha256"):
+        lines.append(f"the data: {before.get('data', {}).get('release')}, now {after.get('data', {}).get('release')}")
+    for key in ("device", "precision"):
+        if before.get(key) != after.get(key):
+            lines.append(f"{key}: {before.get(key)}, now {after.get(key)}")
+    old, new = before.get("versions") or {}, after.get("versions") or {}
+    lines += [
+        f"{name} {old.get(name)}, now {new.get(name)}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+    if before.get("num_threads") != after.get("num_threads"):
+        lines.append(f"CPU threads: {before.get('num_threads')}, now {after.get('num_threads')}")
+    return lines
+
+
+def _row_difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
+    differences = [0.0]
+    for key in left:
+        if key in NOT_COMPARED:
+            continue
+        a, b = left[key], right.get(key)
+        if a == b:
+            continue
+        if not (isinstance(a, int | float) and isinstance(b, int | float)):
+            return math.inf
+        differences.append(abs(a - b) / max(abs(a), abs(b), 1e-12))
+    return max(differences)
+
+
+def _told(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+    keys = [k for k in left if k.startswith(("train/", "valid/")) and left[k] != right.get(k)]
+    return ", ".join(f"{key} {left[key]:.6g}, now {right.get(key, math.nan):.6g}" for key in keys[:3])

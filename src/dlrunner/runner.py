@@ -1,0 +1,460 @@
+"""One run, from its configuration to its summary: the order of events, and nothing of how each works."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dlrunner import __version__
+from dlrunner.dispatch import Claim, Plan, plan
+from dlrunner.errors import DataError, Interrupted, RequestError, RunError
+from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
+from dlrunner.model import Model
+from dlrunner.runs import (
+    FinishedRun,
+    RunDirectory,
+    code_digest,
+    git_state,
+    label,
+    load_weights_file,
+    now,
+    told_as_sentences,
+)
+from dlrunner.signals import StopSignals
+from dlrunner.task import DataIdentity, Task
+from dlrunner.training import Row, seed_everything
+
+NOT_IN_LABEL = (
+    "task",
+    "experiment",
+    "device",
+    "data_dir",
+    "runs_dir",
+    "rerun",
+    "log",
+    "plugins",
+    "hydra",
+    "claim",
+)
+"""Overrides that do not show in a folder's name: they do not change the result, or the folder above says it."""
+
+log = logging.getLogger("dlrunner")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    path: Path
+    summary: Mapping[str, Any]
+    is_new: bool = True
+    """False when the run was finished before and is only shown again."""
+
+    @property
+    def exit_status(self) -> int:
+        """0 done; 1 when its claim is missed."""
+        claim = self.summary.get("claim")
+        return 1 if claim and claim["verdict"].startswith("missed") else 0
+
+
+def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -> Outcome:
+    """Do what a configuration asks for, unless it is done already.
+
+    Args:
+        config: the composed configuration, plain dicts and lists.
+        overrides: what was typed.
+        say: prints a line for the person who waits.
+
+    Raises:
+        RequestError: the configuration does not fit; nothing was read or written.
+        DataError, RunError: the run failed; its folder says so.
+        Interrupted: a stop signal came; the same command goes on from where it stopped.
+    """
+    checked = plan(config)
+    with StopSignals() as signals:
+        data = checked.build_data()
+        identity = data.identity() if data else DataIdentity("none", "none", "real", "", "")
+        directory, reason = RunDirectory.claim(
+            Path(checked.settings.runs_dir).expanduser(),
+            checked.settings.choices.get("task") or "task",
+            run_label(overrides, checked.settings.choices),
+            {
+                "signature": checked.signature,
+                "code": code_digest(checked.settings.plugins),
+                "data": identity.sha256,
+            },
+            checked.settings.rerun,
+        )
+        try:
+            if reason == "finished":
+                finished = FinishedRun.read(directory.path)
+                directory.point_latest()
+                say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
+                return Outcome(directory.path, finished.summary or {}, is_new=False)
+            if reason.startswith("stale"):
+                say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
+            if identity.source == "stand-in":
+                say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
+            elif identity.name != "none":
+                say(f"data: {identity.name} {identity.release} ({identity.path})")
+            return _Work(checked, overrides, directory, identity, signals, say).do(data)
+        finally:
+            directory.release()
+
+
+def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
+    """Return the readable part of a folder's name: the experiment, if one was named, and the overrides."""
+    shown = label(overrides, NOT_IN_LABEL)
+    experiment = choices.get("experiment")
+    if not experiment:
+        return shown
+    return experiment if shown == "default" else f"{experiment},{shown}"
+
+
+class _Work:
+    """The run that is being done: what all its stages need."""
+
+    def __init__(
+        self,
+        checked: Plan,
+        overrides: Sequence[str],
+        directory: RunDirectory,
+        identity: DataIdentity,
+        signals: StopSignals,
+        say: Any,
+    ) -> None:
+        self.plan, self.overrides, self.directory = checked, overrides, directory
+        self.identity, self.signals, self.say = identity, signals, say
+        self.started = time.perf_counter()
+        self.notes: list[str] = []
+        self.history: Sequence[Row] = []
+        self.summary: dict[str, Any] = {"status": "failed"}
+
+    def do(self, data: Any) -> Outcome:
+        """Train, evaluate, draw, and write the summary last; whatever happens, the folder says how it ended."""
+        handler = self._open_log()
+        error: BaseException | None = None
+        try:
+            self._write_request()
+            self._train_and_look(data)
+            self.summary["status"] = "done"
+        except Interrupted as stopped:
+            self.summary["status"] = "interrupted"
+            self.summary["error"] = f"stopped by signal {stopped.signum}"
+            error = stopped
+        except (DataError, RunError, RequestError) as failed:
+            self.summary["error"] = str(failed)
+            error = failed
+        except torch.OutOfMemoryError as failed:
+            self.summary["error"] = f"the device ran out of memory: {str(failed).splitlines()[0]}"
+            error = RunError(f"{self.summary['error']}; try a smaller batch_size, or precision=bf16")
+        except Exception as failed:  # anybody's task or model may fail in any way: the log has the traceback
+            place = traceback.extract_tb(failed.__traceback__)[-1]
+            self.summary["error"] = f"{type(failed).__name__}: {failed}"
+            error = RunError(
+                f"{self.summary['error']} ({Path(place.filename).name}, line {place.lineno}); "
+                f"the traceback is in {self.directory.path / 'run.log'}"
+            )
+            log.exception("the run failed")
+        if error is not None:
+            log.error("%s: %s", self.summary["status"], self.summary["error"])
+        self._write_summary(error)
+        log.removeHandler(handler)
+        handler.close()
+        if error is not None:
+            raise error
+        return Outcome(self.directory.path, self.summary)
+
+    def _open_log(self) -> logging.Handler:
+        with told_as_sentences(self.directory.path):
+            handler = logging.FileHandler(self.directory.path / "run.log")
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        log.info("dlrun %s", " ".join(self.overrides))
+        return handler
+
+    def _write_request(self) -> None:
+        self.directory.write_text("config.yaml", yaml.safe_dump(self.plan.config, sort_keys=False))
+        self.directory.write_text("overrides.yaml", yaml.safe_dump(list(self.overrides)))
+
+    def _train_and_look(self, data: Any) -> None:
+        settings = self.plan.settings
+        task = self.plan.build_task(data, settings.seed)
+        sizes = dict(task.sizes())
+        self.notes = list(task.notes())
+        if sizes:
+            self.say("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
+        for note in self.notes:
+            self.say(f"note: {note}")
+            log.info(note)
+        self._describe(sizes)
+
+        display = make_display(settings.log.progress)
+        models: list[Model] = []
+        outputs: list[torch.Tensor] = []
+        members: list[dict[str, Any]] = []
+        try:
+            for index in range(settings.ensemble):
+                row, model, output = self._train_member(index, data, task, display)
+                models.append(model)
+                outputs.append(output)
+                members.append(row)
+        finally:
+            display.close()
+
+        combined = outputs[0] if settings.ensemble == 1 else task.average(outputs)
+        self._judge(task, members, combined)
+        self._save_for_prediction(task)
+        with told_as_sentences(self.directory.path):
+            table = task.predictions(combined)
+            if table is not None:
+                table.to_csv(self.directory.path / "predictions.csv", index=False)
+            pictures = self._draw(task, models, combined) if settings.log.pictures else []
+        self.pictures = pictures
+
+    def _train_member(
+        self, index: int, data: Any, whole: Task, display: PlainDisplay | BarDisplay
+    ) -> tuple[dict[str, Any], Model, torch.Tensor]:
+        """Train the run itself, or one member of an ensemble, and return its last row, model and outputs."""
+        settings = self.plan.settings
+        seed = member_seed(settings.seed, settings.ensemble, index)
+        directory = self.directory if settings.ensemble == 1 else self.directory.member(index)
+        task = whole if settings.ensemble == 1 else self.plan.build_task(data, seed)
+        if settings.ensemble > 1:
+            self.say(f"member {index + 1} of {settings.ensemble}, seed {seed}")
+        seed_everything(seed)
+        model = self.plan.build_model(task.dims)
+        trainer = self.plan.build_trainer(seed)
+        state = trainer.fit(task, model, self.plan.make_optimizer, directory, display, self.signals)
+        last = state.history[-1]
+        if trainer.early_stopping is not None and state.best is not None:
+            best = directory.load_checkpoint("best.pt")
+            if best is not None:
+                model.load_state_dict(best["model"])
+                last = state.best
+        self.history = state.history
+        evaluation = trainer.evaluate(task, model, "valid", keep_outputs=True)
+        assert evaluation is not None
+        assert evaluation.outputs is not None
+        log.info("last row: %s", json.dumps(last))
+        return {"seed": seed, "last": last, "best": state.best}, model, evaluation.outputs
+
+    def _describe(self, sizes: Mapping[str, int]) -> None:
+        """Fill in what is known before training; a run that fails says at least this."""
+        settings = self.plan.settings
+        data = {k: v for k, v in asdict(self.identity).items() if v not in (None, "")}
+        self.summary.update(
+            {
+                "data": {**data, "rows": dict(sizes)},
+                "device": str(self.plan.device),
+                "precision": settings.precision,
+                "seed": settings.seed,
+            }
+        )
+
+    def _judge(self, task: Task, members: Sequence[Mapping[str, Any]], outputs: torch.Tensor) -> None:
+        """Write the metrics of the run; of an ensemble, the metrics of its average beside its members'."""
+        name, metric = next(iter(task.metrics().items()))
+        key = f"valid/{name}"
+        last, best = members[-1]["last"], members[-1]["best"]
+        final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
+        if len(members) > 1:
+            final = self._evaluate_average(task, outputs)
+            values = torch.tensor([member["last"][key] for member in members], dtype=torch.float64)
+            self.summary["members"] = {
+                "seeds": [member["seed"] for member in members],
+                key: values.tolist(),
+                "mean": float(values.mean()),
+                "spread": float(values.std()),
+            }
+            self.say(
+                f"average of {len(members)} members: {key} {final[key]:.4f}  "
+                f"(members: {values.mean():.4f} ± {values.std():.4f})"
+            )
+            best = {**final, "epoch": last["epoch"]}
+        self.summary["metric"] = {
+            "name": key,
+            "value": final[key],
+            "epoch": last["epoch"],
+            "higher_is_better": metric.higher_is_better,
+        }
+        self.summary["final"] = final
+        self.summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
+        if self.plan.settings.claim:
+            self.summary["claim"] = judge_claim(
+                self.plan.settings.claim,
+                final,
+                higher_is_better=_higher_is_better(task, self.plan.settings.claim),
+            )
+
+    def _evaluate_average(self, task: Task, outputs: torch.Tensor) -> dict[str, float]:
+        """Compute loss and metrics of averaged outputs, exactly as for one model."""
+        targets = torch.cat([batch.targets for batch in task.batches("valid", 0)])
+        final = {"valid/loss": float(task.loss(outputs, targets))}
+        for name, metric in task.metrics().items():
+            metric.update(outputs, targets)
+            final[f"valid/{name}"] = metric.compute()
+        return final
+
+    def _save_for_prediction(self, task: Task) -> None:
+        state = task.state()
+        if state:
+            self.directory.save("task.pt", {"task": state})
+
+    def _draw(self, task: Task, models: Sequence[Model], outputs: torch.Tensor) -> list[Path]:
+        from dlrunner.looks import plots  # matplotlib takes a second: only now
+
+        folder = self.directory.path / "plots"
+        folder.mkdir(exist_ok=True)
+        pictures = [plots.training_curves(self.history, folder)]
+        return [*pictures, *task.pictures(models, outputs, folder)]
+
+    def _write_summary(self, error: BaseException | None) -> None:
+        self.summary.update(
+            {
+                "finished": now(),
+                "seconds": round(time.perf_counter() - self.started, 2),
+                "peak_memory_mb": peak_memory_mb(self.plan.device),
+                "num_threads": torch.get_num_threads(),
+                "versions": versions(),
+                "git": git_state(Path(__file__).parent),
+                "code": self.directory.identity["code"],
+                "signature": self.directory.identity["signature"],
+            }
+        )
+        try:
+            if error is None and self.plan.settings.log.report:
+                self._write_report()
+            self.directory.finish(self.summary)
+        except RunError:
+            if error is None:
+                raise
+
+    def _write_report(self) -> None:
+        from dlrunner.looks.report import write_report
+
+        with told_as_sentences(self.directory.path):
+            write_report(
+                self.directory.path / "report.html",
+                title=f"{self.plan.settings.choices.get('task')}: {self.directory.path.name}",
+                summary=self.summary,
+                history=self.history,
+                config=self.plan.config,
+                overrides=self.overrides,
+                pictures=self.pictures,
+                notes=self.notes,
+            )
+
+
+def member_seed(seed: int, ensemble: int, index: int) -> int:
+    """Return the seed of a member: runs with the seeds 0, 1, 2 … have no member in common.
+
+    >>> [member_seed(1, 6, index) for index in range(6)]
+    [6, 7, 8, 9, 10, 11]
+    """
+    return seed * ensemble + index
+
+
+def judge_claim(claim: Claim, final: Mapping[str, float], higher_is_better: bool) -> dict[str, Any]:
+    """Compare one run with a published figure.
+
+    With the measured spread over seeds, a run that misses the figure by less than 1.645 standard deviations is
+    "reached within noise": it would happen to one run in twenty or more whose mean is the figure.
+    """
+    if claim.metric not in final:
+        raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
+    value = final[claim.metric]
+    short = claim.value - value if higher_is_better else value - claim.value
+    if short <= 0:
+        verdict = "reached"
+    elif claim.spread and short <= 1.645 * claim.spread:
+        verdict = "reached within noise"
+    else:
+        verdict = f"missed by {short:.4g}"
+    return {
+        "metric": claim.metric,
+        "published": claim.value,
+        "value": value,
+        "verdict": verdict,
+        "source": claim.source,
+        "flags": claim.flags,
+        "higher_is_better": higher_is_better,
+    }
+
+
+def _higher_is_better(task: Task, claim: Claim) -> bool:
+    metric = task.metrics().get(claim.metric.removeprefix("valid/"))
+    return metric.higher_is_better if metric else False
+
+
+def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Plan, dict[str, Any], list[Model]]:
+    """Build the models of a finished run from its folder alone, on the CPU.
+
+    Returns its plan, the stored state of its task, and one model (several for an ensemble).
+
+    Raises:
+        RequestError: the run is not done, or stored nothing to predict with.
+    """
+    if not (finished.path / "task.pt").exists():
+        raise RequestError(f"{finished.path} is {finished.status}: it has no trained model to use")
+    checked = plan({**finished.config, "device": "cpu"})
+    state = load_weights_file(finished.path / "task.pt")["task"]
+    task_class: Any = checked.task.factory
+    folders = (
+        sorted((finished.path / "members").glob("*"), key=lambda path: int(path.name))
+        if checked.settings.ensemble > 1
+        else [finished.path]
+    )
+    early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
+    models = []
+    for folder in folders:
+        file = folder / ("best.pt" if early else checkpoint)
+        if not file.exists():
+            kept = ", ".join(sorted(f.name for f in folder.glob("*.pt") if f.name != "task.pt"))
+            raise RequestError(f"{folder} has no {file.name}; it has {kept}")
+        model = checked.build_model(task_class.dims_of(state))
+        model.load_state_dict(load_weights_file(file)["model"])
+        models.append(model.eval())
+    return checked, state, models
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what a result rests on."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"dlrunner": __version__, "python": platform.python_version()}
+    for package in ("torch", "numpy", "pandas", "hydra-core", "omegaconf", "pydantic", "spacy", "matplotlib"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Return the largest memory this process held, on the host and on the device."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
+    if device.type == "cuda":
+        peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return peak
+
+
+def num_cores() -> int:
+    """Return the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

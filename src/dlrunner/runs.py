@@ -1,0 +1,368 @@
+"""Run folders: who may write them, what is in them, and how they survive anything.
+
+`runs/<task>/<overrides>-<signature>/` holds everything of one run. Files that matter are written to a temporary
+file in the same folder, synced, renamed, and the folder synced: either the old or the new one is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import importlib.util
+import io
+import json
+import math
+import os
+import re
+import subprocess
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dlrunner.errors import RequestError, RunError
+
+SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d+))?$")
+
+
+@dataclass
+class RunDirectory:
+    """The folder of one run.
+
+    Args:
+        path: the folder.
+        identity: what a checkpoint must carry to be this run's: signature, code digest, data digest.
+    """
+
+    path: Path
+    identity: dict[str, str] = field(default_factory=dict)
+    _lock: io.TextIOWrapper | None = field(default=None, repr=False)
+
+    @classmethod
+    def claim(
+        cls,
+        runs_dir: Path,
+        task: str,
+        label: str,
+        identity: dict[str, str],
+        rerun: bool = False,
+    ) -> tuple[RunDirectory, str]:
+        """Find or make the folder for a run, and lock it.
+
+        Returns the folder and why it is this one: "new", "finished" (nothing is left to do), "unfinished" (goes
+        on from its checkpoint), "rerun", or "stale: …" (an older run rests on other data or code).
+
+        Raises:
+            RunError: another process trains this run, or the folder cannot be written.
+            RequestError: a folder of this name holds another configuration.
+        """
+        parent = runs_dir / task
+        with told_as_sentences(parent):
+            parent.mkdir(parents=True, exist_ok=True)
+            with _locked(parent / ".lock"):
+                path, reason = _choose(parent, label, identity, rerun)
+                path.mkdir(exist_ok=True)
+                lock = (path / ".lock").open("a")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise RunError(f"another process is training this run: {path}") from None
+        run = cls(path, identity, lock)
+        with told_as_sentences(path):
+            if not (path / "run.json").exists():
+                run.write_text("run.json", json.dumps(identity, indent=2))
+            if reason != "finished":
+                (path / "summary.json").unlink(missing_ok=True)
+        return run, reason
+
+    def member(self, index: int) -> RunDirectory:
+        """Return the sub-folder of one member of an ensemble; the lock of the whole covers it."""
+        path = self.path / "members" / str(index)
+        with told_as_sentences(path):
+            path.mkdir(parents=True, exist_ok=True)
+        return RunDirectory(path, {**self.identity, "member": str(index)})
+
+    def release(self) -> None:
+        """Let others write the folder."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole or not at all."""
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: bytes) -> None:
+        """Write a file whole or not at all.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written; what was there before is still whole.
+        """
+        with told_as_sentences(self.path):
+            write_atomically(self.path / name, content)
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint with the identity of this run."""
+        buffer = io.BytesIO()
+        torch.save({"identity": self.identity, **state}, buffer)
+        self.write_bytes(name, buffer.getvalue())
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
+        """Return a checkpoint of this run, or None when there is none.
+
+        Raises:
+            RunError: it is damaged, or belongs to another run.
+        """
+        path = self.path / name
+        if not path.exists():
+            return None
+        checkpoint = load_weights_file(path)
+        if checkpoint.get("identity") != self.identity:
+            raise RunError(
+                f"{path} belongs to another run (or another version of the data or the code); "
+                "remove it, or add rerun=true to start afresh beside it"
+            )
+        return checkpoint
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write metrics.jsonl, one line per epoch."""
+        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+
+    def finish(self, summary: Mapping[str, Any]) -> None:
+        """Write the summary, the last file of a run, and point runs/latest at the folder."""
+        self.write_text("summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+        if summary.get("status") == "done":
+            self.point_latest()
+
+    def point_latest(self) -> None:
+        """Make runs/latest point here."""
+        latest = self.path.parent.parent / "latest"
+        link = latest.with_name(f".latest-{os.getpid()}")
+        with contextlib.suppress(OSError):  # a file system without links, or a folder a person put there
+            link.symlink_to(self.path.relative_to(latest.parent))
+            link.replace(latest)
+        link.unlink(missing_ok=True)
+
+
+def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
+    """Write what was asked for in a form that a folder may be named by.
+
+    >>> label(["task=collab", "optim.lr=1e-3", "device=cpu"], ["task", "device"])
+    'optim.lr=1e-3'
+    >>> label([], [])
+    'default'
+    """
+    shown = sorted(
+        override.lstrip("+")
+        for override in overrides
+        if override.lstrip("+").partition("=")[0].split(".")[0] not in hidden
+    )
+    text = re.sub(r"[^\w.=,+-]+", "_", ",".join(shown)).strip("_,.-")
+    return text[:80].rstrip("_,.-=") or "default"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a temporary file beside `path`, sync it, rename it, sync the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def told_as_sentences(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a plain sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"the disk is full: {path} could not be written; what was saved before is whole") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{error.filename or path}: {error.strerror or error}") from error
+
+
+def load_weights_file(path: Path) -> dict[str, Any]:
+    """Read a .pt file without executing anything in it.
+
+    Raises:
+        RunError: the file is truncated, damaged or not a checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()  # torch.load itself does not compare the check sums
+        if damaged:
+            raise zipfile.BadZipFile(f"{damaged} does not match its check sum")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from None
+    except Exception as error:  # pickle, zip and torch have a dozen ways to say it
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RunError(
+            f"{path} is damaged or not a checkpoint ({first[:120]}); remove it, or add rerun=true to start afresh"
+        ) from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is not a checkpoint of dlrunner; remove it, or add rerun=true to start afresh")
+    return content
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder, read: nothing in it is executed."""
+
+    path: Path
+    config: dict[str, Any]
+    overrides: list[str]
+    history: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+
+    @classmethod
+    def read(cls, path: Path) -> FinishedRun:
+        """Read a folder.
+
+        Raises:
+            RequestError: it is not a run folder, or its files are damaged.
+        """
+        if not path.is_dir():
+            raise RequestError(f"there is no run folder {path}")
+        if not (path / "config.yaml").exists():
+            raise RequestError(f"{path} is not a run folder: it has no config.yaml")
+        try:
+            config = yaml.safe_load((path / "config.yaml").read_text())
+            overrides = yaml.safe_load((path / "overrides.yaml").read_text())
+            history = read_history(path)
+            summary_file = path / "summary.json"
+            summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise RequestError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+        return cls(path, config, overrides or [], history, summary)
+
+    @property
+    def status(self) -> str:
+        """done, failed, interrupted, or killed (a folder without summary.json)."""
+        return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+def read_history(path: Path) -> list[dict[str, Any]]:
+    """Read metrics.jsonl; an absent file is an empty history."""
+    file = path / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def code_digest(plugins: Sequence[str] = ()) -> str:
+    """Return the sha256 of the package's source, and of the user's plugin modules."""
+    digest = hashlib.sha256()
+    sources = sorted(Path(__file__).parent.rglob("*.py"))
+    for plugin in plugins:
+        spec = importlib.util.find_spec(plugin)
+        if spec and spec.submodule_search_locations:
+            sources += sorted(f for place in spec.submodule_search_locations for f in Path(place).rglob("*.py"))
+        elif spec and spec.origin:
+            sources.append(Path(spec.origin))
+    for source in sources:
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return {commit, dirty} of the checkout that a folder lies in, or None."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) -> tuple[Path, str]:
+    """Choose among the folders of this signature: a fresh one that matches, or the next number beside them."""
+    siblings: list[tuple[int, Path]] = []
+    for path in parent.iterdir():
+        found = SIGNATURE.search(path.name)
+        if path.is_dir() and found and found[1] == identity["signature"]:
+            siblings.append((int(found[2] or 1), path))
+    siblings.sort(key=lambda pair: pair[0])
+    if not siblings:
+        return parent / f"{label}-{identity['signature']}", "new"
+    beside = siblings[0][1].with_name(
+        f"{SIGNATURE.sub('', siblings[0][1].name)}-{identity['signature']}-{siblings[-1][0] + 1}"
+    )
+    if rerun:
+        return beside, "rerun"
+    changed: list[str] = []
+    for _, path in reversed(siblings):
+        recorded = _recorded_identity(path)
+        if recorded is None:
+            return path, "unfinished"
+        if recorded.get("signature") != identity["signature"]:
+            raise RequestError(f"{path} holds another configuration than its name says; move it away")
+        changed = [what for what in ("data", "code") if recorded.get(what) != identity.get(what)]
+        if not changed:
+            return path, "finished" if _is_done(path) else "unfinished"
+    newest = _recorded_identity(siblings[-1][1]) or {}
+    changed = [what for what in ("data", "code") if newest.get(what) != identity.get(what)]
+    return beside, f"stale: the {' and the '.join(changed)} changed since {siblings[-1][1].name}"
+
+
+def _recorded_identity(path: Path) -> dict[str, str] | None:
+    try:
+        recorded = json.loads((path / "run.json").read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise RequestError(f"{path / 'run.json'} is damaged; move the folder away, or add rerun=true") from None
+    return recorded if isinstance(recorded, dict) else {}
+
+
+def _is_done(path: Path) -> bool:
+    try:
+        return bool(json.loads((path / "summary.json").read_text())["status"] == "done")
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN: write null instead."""
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,187 @@
+"""Schedules: how the learning rate (and the momentum) moves over a phase of training.
+
+A schedule is a pure function of the progress through its phase, from 0 to 1; there is no state, so there is
+nothing to save. The factories below take the length of the phase in epochs and their settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dlrunner.ranges import Count, Fraction, NonNegative, Positive, Probability
+
+Schedule = Callable[[float], float]
+"""Progress in [0, 1] -> factor of the learning rate (or the momentum itself)."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What a phase of training follows: the rate's factor, perhaps the momentum, and where cycles end."""
+
+    lr: Schedule
+    momentum: Schedule | None = None
+    cycle_ends: tuple[int, ...] = ()
+    """Epochs (counted from the start of the phase) after which a cycle is complete and is kept."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with its own length, rates, schedule and frozen groups."""
+
+    epochs: int
+    curves: Curves
+    lr: tuple[float, ...]
+    """One rate per layer group, or a single one for all."""
+    freeze_to: int = 0
+    """Layer groups before this one are frozen; negative counts from the end (-1: only the last group trains)."""
+
+
+def constant(epochs: int) -> Curves:
+    """Keep the rate where it is."""
+    return Curves(lr=lambda progress: 1.0)
+
+
+def cosine(epochs: int, *, cycle_len: Count | None = None, cycle_mult: Count = 1, floor: Probability = 0.0) -> Curves:
+    """Cosine annealing, with warm restarts when `cycle_len` is given (SGDR).
+
+    factor = floor + (1 - floor) · (1 + cos(π t)) / 2, t the progress through the cycle.
+
+    Args:
+        epochs: the length of the phase.
+        cycle_len: epochs in the first cycle; without it the whole phase is one cycle.
+        cycle_mult: every cycle is this many times as long as the one before (1 + 2 + 4 … for 2).
+        floor: the factor at the end of a cycle.
+
+    Raises:
+        ValueError: the phase ends in the middle of a cycle.
+
+    Source: Loshchilov and Hutter, SGDR, 2017, https://arxiv.org/abs/1608.03983
+    """
+    ends = _cycle_ends(epochs, cycle_len or epochs, cycle_mult)
+
+    def factor(progress: float) -> float:
+        cycle = _place_in_cycle(progress * epochs, ends)
+        return floor + (1 - floor) * (1 + math.cos(math.pi * cycle)) / 2
+
+    return Curves(lr=factor, cycle_ends=ends if cycle_len else ())
+
+
+def one_cycle(
+    epochs: int,
+    *,
+    warmup: Fraction = 0.25,
+    div: Positive = 25.0,
+    final_div: Positive = 1e5,
+    momentum: Annotated[list[Probability], Field(min_length=2, max_length=2)] | None = None,
+    shape: Literal["cosine", "linear"] = "cosine",
+) -> Curves:
+    """The 1cycle policy: the rate climbs, then falls far below its start; the momentum does the opposite.
+
+    Args:
+        epochs: the length of the phase.
+        warmup: the share of the phase in which the rate climbs from 1/div to 1.
+        div: peak / start.
+        final_div: peak / end.
+        momentum: [high, low]: the momentum (the first beta of Adam) falls to low while the rate climbs.
+        shape: of both legs.
+
+    Source: Smith, A disciplined approach to neural network hyper-parameters, 2018,
+    https://arxiv.org/abs/1803.09820
+    """
+    ease = _cosine_ease if shape == "cosine" else _linear_ease
+
+    def legs(start: float, peak: float, end: float) -> Schedule:
+        def value(progress: float) -> float:
+            if progress < warmup:
+                return start + (peak - start) * ease(progress / warmup)
+            return peak + (end - peak) * ease((progress - warmup) / (1 - warmup))
+
+        return value
+
+    return Curves(
+        lr=legs(1 / div, 1.0, 1 / final_div),
+        momentum=legs(momentum[0], momentum[1], momentum[0]) if momentum else None,
+    )
+
+
+def triangular(
+    epochs: int,
+    *,
+    cycle_len: Count | None = None,
+    floor: Probability = 0.1,
+    decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
+) -> Curves:
+    """Cyclical rates: linearly up from `floor` to 1 and down again in every cycle.
+
+    Args:
+        epochs: the length of the phase.
+        cycle_len: epochs in a cycle; without it the whole phase is one triangle.
+        floor: the factor at both feet of the triangle.
+        decay: each peak is this many times as high (above the floor) as the one before ("triangular2": 0.5).
+
+    Raises:
+        ValueError: the phase ends in the middle of a cycle.
+
+    Source: Smith, Cyclical learning rates for training neural networks, 2017,
+    https://arxiv.org/abs/1506.01186
+    """
+    length = cycle_len or epochs
+    ends = _cycle_ends(epochs, length, 1)
+
+    def factor(progress: float) -> float:
+        place = _place_in_cycle(progress * epochs, ends)
+        height = decay ** min(int(progress * epochs / length + 1e-9), len(ends) - 1)
+        return floor + (1 - floor) * height * (1 - abs(2 * place - 1))
+
+    return Curves(lr=factor, cycle_ends=ends if cycle_len else ())
+
+
+def step(
+    epochs: int, *, at: list[Positive] | None = None, every: Count | None = None, gamma: NonNegative = 0.1
+) -> Curves:
+    """Drop the rate by `gamma` after the epochs in `at`, or after every so many; without both, at two thirds.
+
+    Raises:
+        ValueError: both `at` and `every` are given.
+    """
+    if at is not None and every is not None:
+        raise ValueError("takes either at or every, not both")
+    drops = at if at is not None else list(range(every, epochs, every)) if every else [epochs * 2 / 3]
+    return Curves(lr=lambda progress: gamma ** sum(progress * epochs + 1e-9 >= drop for drop in drops))
+
+
+def _cosine_ease(part: float) -> float:
+    return (1 - math.cos(math.pi * part)) / 2
+
+
+def _linear_ease(part: float) -> float:
+    return part
+
+
+def _cycle_ends(epochs: int, cycle_len: int, cycle_mult: int) -> tuple[int, ...]:
+    ends, end, length = [], 0, cycle_len
+    while end < epochs:
+        end, length = end + length, length * cycle_mult
+        ends.append(end)
+    if end != epochs:
+        whole = [*ends[:-1], end][-2:]
+        raise ValueError(
+            f"{epochs} epochs end in the middle of a cycle (cycle_len={cycle_len}, cycle_mult={cycle_mult}); "
+            f"take {' or '.join(map(str, whole))} epochs"
+        )
+    return tuple(ends)
+
+
+def _place_in_cycle(epoch: float, ends: tuple[int, ...]) -> float:
+    """Return the progress through the cycle that `epoch` lies in; a boundary belongs to the next cycle."""
+    start = 0
+    for end in ends:
+        if epoch < end - 1e-9:
+            return (epoch - start) / (end - start)
+        start = end
+    return 1.0

@@ -1,0 +1,141 @@
+"""What a task is: data in batches, a loss, metrics; and, where it can, pictures and predictions."""
+
+from __future__ import annotations
+
+import argparse
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dlrunner.metrics import Metric
+from dlrunner.model import Model
+
+Split = Literal["train", "valid", "test"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one step sees: the model's inputs and what it should have said."""
+
+    inputs: tuple[Tensor, ...]
+    targets: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on a device; itself when it is there already."""
+        if self.targets.device == device:
+            return self
+        return Batch(
+            tuple(each.to(device, non_blocking=True) for each in self.inputs),
+            self.targets.to(device, non_blocking=True),
+        )
+
+
+class Loader(Protocol):
+    """Iterates over batches; their order is a function of (seed, epoch) alone."""
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        ...
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches."""
+        ...
+
+
+@dataclass(frozen=True)
+class DataIdentity:
+    """Which data a result rests on."""
+
+    name: str
+    release: str
+    source: Literal["real", "stand-in"]
+    sha256: str
+    path: str
+    terms: str = ""
+    floor: float | None = None
+    """The best possible score, where it is known (stand-ins)."""
+
+
+class Data(ABC):
+    """Where examples come from. Constructors store and check; reading is lazy."""
+
+    @abstractmethod
+    def identity(self) -> DataIdentity:
+        """Find the data (downloading it where that is permitted) and say which it is, without parsing it.
+
+        Raises:
+            DataError: it is not there, or damaged.
+        """
+
+
+class Task(ABC):
+    """Data in batches, a loss and metrics: what the training loop needs, and nothing of how it trains.
+
+    A task's constructor may ask by name for `data` (the object of the `data` section), `batch_size`, `seed`
+    and `device`; all its other arguments are settings of the `task` section of the YAML.
+    """
+
+    @property
+    @abstractmethod
+    def dims(self) -> Any:
+        """The sizes a model needs to know; a model's `dims` argument is annotated with this type."""
+
+    @abstractmethod
+    def batches(self, split: Split, epoch: int) -> Loader:
+        """Return the split's batches; the training split in an order given by (seed, epoch)."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss over a batch."""
+
+    @abstractmethod
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return fresh accumulators by name; the first is the one that a run is judged by."""
+
+    # What follows has defaults: a task without pictures or predictions is a task all the same.
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return what an ensemble says, given what each member says for the same examples."""
+        return torch.stack(list(outputs)).mean(dim=0)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Return the numbers of rows by split, for the summary."""
+        return {}
+
+    def notes(self) -> Sequence[str]:
+        """Return what a person should know about how the data was read (rows dropped, columns inferred)."""
+        return []
+
+    def predictions(self, outputs: Tensor) -> pd.DataFrame | None:
+        """Return the table behind predictions.csv, for the outputs on the validation split, in its order."""
+        return None
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """Draw what a person wants to see of this task into a folder, for validation outputs in order."""
+        return []
+
+    def state(self) -> dict[str, Any]:
+        """Return what was fitted on the training rows, for `predict`: tensors and plain values only."""
+        return {}
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the options of `dlrun predict RUN`."""
+
+    @classmethod
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer `dlrun predict RUN` with a table, from the state and the models of a run's folder."""
+        return None
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> Any:
+        """Return `dims` from a stored state, so that a model can be built without the data."""
+        return None

@@ -1,0 +1,464 @@
+"""The training loop. It knows nothing of any task.
+
+`fit` runs the epochs, `train_epoch` one pass over the training batches, `evaluate` one over another split.
+A run can stop after any batch and go on later with the same numbers, bit for bit on the CPU, because everything
+that changes is in the checkpoint (weights, optimizer, random generators, losses so far) and the order of the
+batches is a function of (seed, epoch).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dlrunner.errors import RunError
+from dlrunner.metrics import exact_sum
+from dlrunner.model import Model
+from dlrunner.ranges import Count, NonNegative, Positive
+from dlrunner.schedules import Phase
+from dlrunner.signals import StopSignals
+from dlrunner.task import Split, Task
+
+Row = dict[str, Any]
+MakeOptimizer = Callable[[Sequence[nn.Module]], torch.optim.Optimizer]
+
+
+class Checkpoints(Protocol):
+    """Where the loop keeps what it needs to go on."""
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """Return the last checkpoint, or None when there is none."""
+        ...
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint so that either the old or the new one is whole, whatever happens."""
+        ...
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        """Write the rows of all epochs so far."""
+        ...
+
+
+class Display(Protocol):
+    """What a person sees while a run goes on."""
+
+    interval: float
+    """Seconds between two calls of `advance`."""
+
+    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
+        """An epoch begins, or goes on, at a step."""
+        ...
+
+    def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
+        """Show how far the epoch is."""
+        ...
+
+    def end_epoch(self, row: Row) -> None:
+        """Show the metrics of an epoch."""
+        ...
+
+
+class SmoothedLoss:
+    """The exponentially weighted mean of the loss, corrected for its start at zero.
+
+    avg ← 0.98·avg + 0.02·loss, shown as avg / (1 - 0.98ⁿ), as in lesson 5.
+    """
+
+    def __init__(self, beta: float = 0.98, average: float = 0.0, count: int = 0) -> None:
+        self.beta, self.average, self.count = beta, average, count
+
+    def update(self, losses: Sequence[float]) -> float:
+        """Take in the losses of some steps, in order, and return the corrected mean."""
+        for loss in losses:
+            self.average = self.beta * self.average + (1 - self.beta) * loss
+        self.count += len(losses)
+        return self.average / (1 - self.beta**self.count) if self.count else math.nan
+
+
+@dataclass
+class State:
+    """Where training stands; together with weights, optimizer and generators, all there is to save."""
+
+    epoch: int = 0
+    step: int = 0
+    """Batches of this epoch that are done."""
+    global_step: int = 0
+    losses: list[float] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    """Spent on this epoch's training and evaluation so far."""
+    history: list[Row] = field(default_factory=list)
+    best: Row | None = None
+    smoothed: tuple[float, int] = (0.0, 0)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a pass over a split gave."""
+
+    metrics: dict[str, float]
+    outputs: Tensor | None = None
+
+
+class Trainer:
+    """Trains a model on a task through phases.
+
+    Args:
+        phases: stretches of training with their own epochs, rates, schedule and frozen groups.
+        device: where the model and the batches live.
+        precision: fp32, or mixed precision by autocast (fp16 with a gradient scaler).
+        seed: of weights, dropout and order.
+        clip: largest norm of the gradient of all parameters together.
+        accumulate: batches per optimizer step; their gradients are averaged.
+        early_stopping: epochs without a better metric after which training ends; the best weights are then kept.
+        compile: compile the model with torch.compile.
+        checkpoint_minutes: minutes between checkpoints within an epoch.
+        num_threads: CPU threads; by default torch's own choice.
+    """
+
+    not_in_signature: ClassVar[frozenset[str]] = frozenset({"checkpoint_minutes", "num_threads"})
+
+    def __init__(
+        self,
+        phases: Sequence[Phase],
+        device: torch.device,
+        precision: Literal["fp32", "bf16", "fp16"],
+        seed: int,
+        *,
+        clip: Positive | None = None,
+        accumulate: Count = 1,
+        early_stopping: Count | None = None,
+        compile: bool = False,
+        checkpoint_minutes: NonNegative = 10.0,
+        num_threads: Count | None = None,
+    ) -> None:
+        self.phases, self.device, self.precision, self.seed = phases, device, precision, seed
+        self.clip, self.accumulate, self.early_stopping = clip, accumulate, early_stopping
+        self.compile, self.checkpoint_minutes, self.num_threads = compile, checkpoint_minutes, num_threads
+        self.num_epochs = sum(phase.epochs for phase in phases)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+
+    def fit(
+        self,
+        task: Task,
+        model: Model,
+        make_optimizer: MakeOptimizer,
+        run: Checkpoints,
+        display: Display,
+        signals: StopSignals,
+    ) -> State:
+        """Train from the last checkpoint, or from the start, to the end of the last phase.
+
+        Raises:
+            RunError: the loss is no longer finite; the last good checkpoint is kept.
+            Interrupted: a stop signal came; a checkpoint of this very step is kept.
+        """
+        if self.num_threads:
+            torch.set_num_threads(self.num_threads)
+        model.to(self.device)
+        optimizer = make_optimizer(model.layer_groups())
+        state = State()
+        if checkpoint := run.load_checkpoint():
+            state = self._restore(checkpoint, model, optimizer)
+            run.write_history(state.history)
+        judged, higher_is_better = _judged_metric(task)
+
+        def save(name: str = "last.pt") -> None:
+            run.save(name, self._checkpoint(state, model, optimizer))
+
+        with signals.deferred():
+            while state.epoch < self.num_epochs and not self._should_stop(state, judged, higher_is_better):
+                phase, first_epoch = self._phase_at(state.epoch)
+                _freeze(model, phase.freeze_to)
+                started, before = time.perf_counter(), state.seconds
+                self.train_epoch(task, model, optimizer, state, phase, first_epoch, display, signals, save)
+                trained = time.perf_counter()
+                evaluation = self.evaluate(task, model, "valid", signals)
+                if evaluation is None:
+                    state.seconds = before + trained - started
+                    save()
+                    signals.raise_pending()
+                    raise AssertionError("evaluation stops only for a signal")
+                now = time.perf_counter()
+                row = self._row(state, evaluation, optimizer, before + now - started, before + trained - started)
+                state.history.append(row)
+                if state.best is None or _is_better(row[judged], state.best[judged], higher_is_better):
+                    state.best = row
+                    run.save("best.pt", {"model": model.state_dict(), "epoch": row["epoch"]})
+                if state.epoch + 1 - first_epoch in phase.curves.cycle_ends:
+                    run.save(
+                        f"cycle-{self._cycle_number(state.epoch)}.pt",
+                        {"model": model.state_dict(), "epoch": row["epoch"]},
+                    )
+                state.epoch, state.step, state.seconds = state.epoch + 1, 0, 0.0
+                state.losses, state.sizes = [], []
+                save()
+                run.write_history(state.history)
+                display.end_epoch(row)
+                signals.raise_pending()
+        return state
+
+    def train_epoch(
+        self,
+        task: Task,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        state: State,
+        phase: Phase,
+        first_epoch: int,
+        display: Display,
+        signals: StopSignals,
+        save: Callable[[], None],
+    ) -> None:
+        """Go over the training batches of this epoch, from where `state` stands, to the end."""
+        loader = task.batches("train", state.epoch)
+        num_steps = len(loader)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        forward = torch.compile(model) if self.compile else model
+        autocast = self.autocast()
+        smoothed = SmoothedLoss(0.98, *state.smoothed)
+        # Losses stay on the device and are read now and then: a read at every step would make a GPU wait.
+        losses = torch.zeros(num_steps, device=self.device)
+        read, begun, shown = state.step, time.perf_counter(), time.perf_counter()
+        resumed_at, seconds_before = state.step, state.seconds
+
+        def catch_up(done: int) -> float:
+            """Read the losses of the steps since the last look; refuse those that are not finite."""
+            nonlocal read
+            new = losses[read:done].tolist()
+            for offset, loss in enumerate(new):
+                if not math.isfinite(loss):
+                    raise RunError(
+                        f"the loss is {loss} at step {read + offset + 1} of epoch {state.epoch + 1}: training "
+                        f"diverged (learning rate {_rate(optimizer):g}); try a smaller optim.lr, or trainer.clip=1"
+                    )
+            state.losses.extend(new)
+            value = smoothed.update(new)
+            state.smoothed = (smoothed.average, smoothed.count)
+            state.step = read = done
+            state.seconds = seconds_before + time.perf_counter() - begun
+            return value
+
+        model.train()
+        if state.step == 0:
+            model.reset_state()
+        display.start_epoch(state.epoch, self.num_epochs, num_steps, state.step)
+        saved = time.perf_counter()
+        for index, batch in enumerate(islice(loader, state.step, None), start=state.step):
+            _set_rates(optimizer, phase, (state.epoch - first_epoch + index / num_steps) / phase.epochs)
+            batch = batch.to(self.device)
+            with autocast:
+                loss = task.loss(forward(*batch.inputs), batch.targets)
+            losses[index] = loss.detach()
+            state.sizes.append(len(batch.targets))
+            self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
+            if (index + 1) % self.accumulate == 0 or index + 1 == num_steps:
+                if self.clip is not None:
+                    self.scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(parameters, self.clip)
+                self.scaler.step(optimizer)
+                self.scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+                state.global_step += 1
+            now = time.perf_counter()
+            if now - shown >= display.interval:
+                speed = sum(state.sizes[resumed_at:]) / (now - begun)
+                display.advance(index + 1, catch_up(index + 1), _rate(optimizer), speed)
+                shown = now
+            if (index + 1) % self.accumulate == 0:  # gradients that wait for their step are not in a checkpoint
+                if now - saved >= 60 * self.checkpoint_minutes > 0:
+                    catch_up(index + 1)
+                    save()
+                    saved = now
+                if signals.pending is not None:
+                    catch_up(index + 1)
+                    save()
+                    signals.raise_pending()
+        catch_up(num_steps)
+
+    @torch.inference_mode()
+    def evaluate(
+        self,
+        task: Task,
+        model: Model,
+        split: Split,
+        signals: StopSignals | None = None,
+        keep_outputs: bool = False,
+    ) -> Evaluation | None:
+        """Compute the loss and the metrics over a whole split, exactly: sums over examples.
+
+        Returns None when a stop signal came before the end.
+        """
+        model.eval()
+        model.reset_state()
+        metrics = task.metrics()
+        total: Tensor | float = 0.0
+        count = 0
+        outputs = []
+        with self.autocast():
+            for batch in task.batches(split, 0):
+                batch = batch.to(self.device)
+                output = model(*batch.inputs)
+                size = len(batch.targets)
+                total = total + exact_sum(task.loss(output, batch.targets)) * size
+                count += size
+                for metric in metrics.values():
+                    metric.update(output, batch.targets)
+                if keep_outputs:
+                    outputs.append(output)
+                if signals is not None and signals.pending is not None:
+                    return None
+        values = {
+            "loss": float(total) / count,
+            **{name: metric.compute() for name, metric in metrics.items()},
+        }
+        return Evaluation(
+            {f"{split}/{name}": value for name, value in values.items()},
+            torch.cat(outputs) if keep_outputs else None,
+        )
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Return the context that forward passes run in."""
+        if self.precision == "fp32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def _row(
+        self,
+        state: State,
+        evaluation: Evaluation,
+        optimizer: torch.optim.Optimizer,
+        seconds: float,
+        train_seconds: float,
+    ) -> Row:
+        sizes = np.asarray(state.sizes, dtype=np.float64)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        return {
+            "epoch": state.epoch + 1,
+            "step": state.global_step,
+            "train/loss": float(np.asarray(state.losses) @ sizes / sizes.sum()),
+            **evaluation.metrics,
+            "lr": rates if len(set(rates)) > 1 else rates[0],
+            "seconds": round(seconds, 4),
+            "examples_per_second": round(float(sizes.sum()) / train_seconds, 1),
+        }
+
+    def _phase_at(self, epoch: int) -> tuple[Phase, int]:
+        """Return the phase of an epoch and the epoch it begins with."""
+        first = 0
+        for phase in self.phases:
+            if epoch < first + phase.epochs:
+                return phase, first
+            first += phase.epochs
+        raise AssertionError(f"epoch {epoch} lies after the last phase")
+
+    def _cycle_number(self, epoch: int) -> int:
+        """Count the cycles that are complete after an epoch, over all phases."""
+        count, first = 0, 0
+        for phase in self.phases:
+            count += sum(first + end <= epoch + 1 for end in phase.curves.cycle_ends)
+            first += phase.epochs
+        return count
+
+    def _should_stop(self, state: State, judged: str, higher_is_better: bool) -> bool:
+        if self.early_stopping is None or state.best is None or state.step > 0:
+            return False
+        return len(state.history) - int(state.best["epoch"]) >= self.early_stopping
+
+    def _checkpoint(self, state: State, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        return {
+            "state": dict(vars(state)),
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "generators": generator_states(self.device),
+        }
+
+    def _restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> State:
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        self.scaler.load_state_dict(checkpoint["scaler"])
+        restore_generators(checkpoint["generators"], self.device)
+        return State(**checkpoint["state"])
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the generators of Python, numpy and torch (all devices)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def generator_states(device: torch.device) -> dict[str, Any]:
+    """Return the states of all generators that a run may draw from, as tensors and plain values."""
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (
+            name,
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            int(position),
+            int(has_gauss),
+            float(cached),
+        ),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put the generators back to stored states."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, position, has_gauss, cached = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(states["torch"].cpu())
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def _judged_metric(task: Task) -> tuple[str, bool]:
+    name, metric = next(iter(task.metrics().items()))
+    return f"valid/{name}", metric.higher_is_better
+
+
+def _is_better(value: float, than: float, higher_is_better: bool) -> bool:
+    return value > than if higher_is_better else value < than
+
+
+def _freeze(model: Model, freeze_to: int) -> None:
+    """Let only the layer groups from `freeze_to` on be trained."""
+    groups = list(model.layer_groups())
+    first = freeze_to % len(groups) if freeze_to < 0 else freeze_to
+    for index, group in enumerate(groups):
+        group.requires_grad_(index >= first)
+
+
+def _set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
+    factor = phase.curves.lr(progress)
+    rates = phase.lr if len(phase.lr) > 1 else phase.lr * len(optimizer.param_groups)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate * factor
+    if phase.curves.momentum is not None:
+        momentum = phase.curves.momentum(progress)
+        for group in optimizer.param_groups:
+            if "betas" in group:
+                group["betas"] = (momentum, *group["betas"][1:])
+            elif "momentum" in group:
+                group["momentum"] = momentum
+
+
+def _rate(optimizer: torch.optim.Optimizer) -> float:
+    return float(optimizer.param_groups[-1]["lr"])
