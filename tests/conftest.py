@@ -1,0 +1,163 @@
+"""What tests share: an own cache and working directory, a small ratings table, the real data where it is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import dlrunner.runner  # noqa: F401  forked processes find it imported
+from dlrunner.cli import composing, main  # noqa: F401
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SHARED = REPOSITORY.parent / "shared" / "data"
+
+# Tests run side by side: one thread each, and results that do not depend on how many run.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """No network, no real data unless a test asks for it, and a cache that is thrown away."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DLRUNNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("DLRUNNER_OFFLINE", "1")
+    found = os.environ.get("DLRUNNER_DATA")
+    patch.setenv("REAL_DATA", str(Path(found).resolve() if found else SHARED))
+    patch.delenv("DLRUNNER_DATA", raising=False)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder of one's own, as a user would."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder with the real data; the test is skipped where there is none."""
+    folder = Path(os.environ["REAL_DATA"])
+    if not (folder / "ml-latest-small-2016-10.zip").exists():
+        pytest.skip("needs real data: set DLRUNNER_DATA to a folder with ml-latest-small-2016-10.zip")
+    monkeypatch.setenv("DLRUNNER_DATA", str(folder))
+    return folder
+
+
+def ratings_table(num_users: int = 40, num_items: int = 60, num_rows: int = 1500, seed: int = 0) -> pd.DataFrame:
+    """Return ratings with planted biases, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    pairs = rng.choice(num_users * num_items, num_rows, replace=False)
+    users, items = np.divmod(pairs, num_items)
+    user_bias, item_bias = rng.normal(0, 0.5, num_users), rng.normal(0, 0.7, num_items)
+    raw = 3.5 + user_bias[users] + item_bias[items] + rng.normal(0, 0.3, num_rows)
+    ratings = np.clip(np.round(2 * raw) / 2, 0.5, 5)
+    return pd.DataFrame({"user": users + 1, "item": [f"i{item}" for item in items], "rating": ratings})
+
+
+@pytest.fixture
+def ratings_csv(here: Path) -> Path:
+    """A small ratings table in the working directory."""
+    path = here / "my.csv"
+    ratings_table().to_csv(path, index=False)
+    return path
+
+
+Dlrun = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def dlrun(capfd: pytest.CaptureFixture[str]) -> Dlrun:
+    """Run the command line in this process: `status, out, err = dlrun("task=collab", …)`."""
+    def run(*words: str) -> tuple[int, str, str]:
+        capfd.readouterr()
+        try:
+            status = main(words)
+        except SystemExit as left:
+            status = int(left.code or 0)
+        captured = capfd.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+class Forked:
+    """The command line in a process of its own, forked from this one: torch is imported already (3 s a start)."""
+
+    def __init__(self, words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> None:
+        self.returncode: int | None = None
+        self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
+        self.pid = os.fork()
+        if self.pid == 0:
+            status = 70
+            try:
+                os.chdir(cwd)
+                os.environ.update(environment)
+                os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+                for descriptor, file in enumerate(self._files, start=1):
+                    os.dup2(file.fileno(), descriptor)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                sys.path.insert(0, str(cwd))
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                status = main(words)
+            except SystemExit as left:
+                status = left.code if isinstance(left.code, int) else 1
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(status)
+
+    def poll(self) -> int | None:
+        """Return the exit status (negative: the signal that killed it), or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+    def send_signal(self, sent: signal.Signals) -> None:
+        os.kill(self.pid, sent)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def communicate(self, timeout: float = 120) -> tuple[str, str]:
+        """Wait for the end and return what it printed."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                self.send_signal(signal.SIGKILL)
+                raise TimeoutError(f"still running after {timeout} s")
+            time.sleep(0.005)
+        texts = []
+        for file in self._files:
+            file.seek(0)
+            texts.append(file.read())
+            file.close()
+        return texts[0], texts[1]
+
+
+def start(*words: str, cwd: Path, **environment: str) -> Forked:
+    """Start the command line in a process of its own."""
+    return Forked(words, cwd, environment)
+
+
+QUICK = ("log.pictures=false", "log.report=false")

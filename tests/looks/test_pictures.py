@@ -1,0 +1,338 @@
+"""Pictures and reports hold up on hostile titles, tiny tables and broken histories."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.image import imread
+from numpy.typing import NDArray
+
+from dlrunner.data.ratings import RatingsTable
+from dlrunner.looks import collab, plots, report
+
+TITLES = [
+    "$\\frac{1$",
+    "snake_case_^{",
+    "<script>alert(1)</script>",
+    "七人の侍 (1954)",
+    "Сталкер",
+    "",
+    "a\nb\tc\x00",
+    "long " * 99,
+]
+
+
+@pytest.fixture(autouse=True)
+def coarse_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plots.STYLE, "figure.dpi", 50)  # to be fast
+
+
+def assert_is_picture(path: Path) -> NDArray[Any]:
+    assert path.read_bytes().startswith(b"\x89PNG\r\n")
+    pixels = np.asarray(imread(path))
+    assert 100 < pixels.shape[0] < 700
+    assert 250 < pixels.shape[1] < 800
+    colours = (pixels[::3, ::3, :3] * 255).astype(np.int64) @ np.array([65536, 256, 1])
+    assert len(np.unique(colours)) > 5
+    return pixels
+
+
+def make_table(num_users: int, num_items: int, share: float = 0.7) -> RatingsTable:
+    rng = np.random.default_rng(0)
+    users, items = np.nonzero(rng.random((num_users, num_items)) < share)
+    ratings = (rng.integers(1, 11, len(users)) / 2).astype(np.float32)
+    return RatingsTable(
+        users=users,
+        items=items,
+        ratings=ratings,
+        times=None,
+        valid=rng.random(len(users)) < 0.2,
+        user_ids=[f"$user_{i}$" for i in range(num_users)],
+        item_ids=list(range(num_items)),
+        titles=[TITLES[i % len(TITLES)] for i in range(num_items)],
+    )
+
+
+def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "epoch": e,
+            "train/loss": 1 / e,
+            "valid/loss": 1.2 / e,
+            "valid/rmse": 1.1 / e,
+            "valid/mae": 1 / e,
+            "lr": 0.1,
+            **others,
+        }
+        for e in range(1, num_epochs + 1)
+    ]
+
+
+def height(path: Path) -> int:
+    return int(assert_is_picture(path).shape[0])
+
+
+def test_principal_components_find_planted_directions() -> None:
+    rng = np.random.default_rng(1)
+    directions, _ = np.linalg.qr(rng.normal(size=(6, 2)))
+    planted = rng.normal(size=(50, 2))
+    planted, _ = np.linalg.qr(planted - planted.mean(axis=0))  # orthonormal columns of mean zero
+    matrix = planted * (4.0, 1.0) @ directions.T + rng.normal(size=6)
+    scores, shares = collab.principal_components(matrix, 3)
+    assert shares == pytest.approx([16 / 17, 1 / 17, 0], abs=1e-9)
+    for place, size in enumerate((4.0, 1.0)):
+        assert abs(scores[:, place] @ planted[:, place]) == pytest.approx(size)
+
+
+def test_the_largest_loading_of_a_component_is_positive_whatever_the_sign_of_the_factors() -> None:
+    line = np.linspace(-1, 1, 9)[:, None] * np.array([0.1, -2.0, 0.3])
+    scores, _ = collab.principal_components(line, 1)
+    again, _ = collab.principal_components(line[::-1], 1)
+    assert scores[0, 0] > 0  # the first row is positive in the second column, whose loading is the largest
+    np.testing.assert_allclose(scores, again[::-1], atol=1e-12)
+
+
+def test_principal_components_of_constant_factors_are_zero() -> None:
+    scores, shares = collab.principal_components(np.ones((4, 3)), 3)
+    assert not scores.any()
+    assert shares.tolist() == [0, 0, 0]
+
+
+def test_the_threshold_for_biases_falls_only_where_items_are_few() -> None:
+    assert collab.bias_threshold(np.full(24, 100)) == 20
+    assert collab.bias_threshold(np.array([100] * 23 + [7, 7, 3])) == 7
+    assert collab.bias_threshold(np.array([100, 2, 0])) == 1
+
+
+def test_cross_table_shows_as_many_users_and_items_as_there_are(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def predict(users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
+        asked.append(len(users))
+        assert users.max() < 3
+        return (users + items).astype(np.float32)
+
+    few = height(collab.cross_table(make_table(3, 4), predict, tmp_path))
+    assert asked == [12]
+
+    many = collab.cross_table(make_table(30, 9), lambda u, i: np.full(len(u), 3, np.float32), tmp_path)
+    assert height(many) > few
+
+
+def test_cross_table_takes_the_most_rated_and_tells_validation_from_training() -> None:
+    table = RatingsTable(
+        users=np.array([0, 0, 1, 1, 1, 2]),
+        items=np.array([0, 1, 1, 2, 0, 1]),
+        ratings=np.array([1, 2, 3, 4, 5, 0.5], np.float32),
+        times=None,
+        valid=np.array([False, True, False, False, False, True]),
+        user_ids=[10, 11, 12],
+        item_ids=[20, 21, 22],
+        titles=["a", "b", "c"],
+    )
+    rated, is_valid = collab._block(table, np.array([1, 2]), np.array([1, 0]))
+    np.testing.assert_array_equal(rated, [[3, 5], [0.5, np.nan]])
+    assert is_valid.tolist() == [[False, False], [True, False]]
+    assert collab._most(np.array([2, 5, 5, 1]), 3).tolist() == [1, 2, 0]
+
+
+@pytest.mark.parametrize(("num_items", "num_factors"), [(2, 1), (8, 5), (60, 1)])
+def test_pictures_of_items_cope_with_few_items_few_factors_and_any_title(
+    num_items: int, num_factors: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    factors = rng.normal(size=(num_items, num_factors)).astype(np.float32)
+    titles = [TITLES[i % len(TITLES)] for i in range(num_items)]
+    counts = rng.integers(0, 50, num_items)
+    assert_is_picture(collab.item_components(factors, titles, counts, tmp_path))
+    assert_is_picture(collab.item_map(factors, titles, counts, tmp_path))
+    assert_is_picture(collab.item_biases(factors[:, 0], titles, counts, tmp_path))
+
+
+def test_constant_biases_and_factors_are_drawn(tmp_path: Path) -> None:
+    titles = [str(i) for i in range(30)]
+    counts = np.zeros(30, dtype=np.int64)
+    assert_is_picture(collab.item_biases(np.zeros(30, np.float32), titles, counts + 50, tmp_path))
+    assert_is_picture(collab.item_components(np.ones((30, 4), np.float32), titles, counts, tmp_path))
+    assert_is_picture(collab.item_map(np.ones((30, 4), np.float32), titles, counts, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "draw_ratings",
+    [lambda rng: rng.integers(1, 11, 2000) / 2, lambda rng: rng.normal(size=2000), lambda rng: np.full(3, 4.0)],
+    ids=["half stars", "continuous", "all the same"],
+)
+def test_predictions_are_drawn_for_stars_and_for_real_numbers(
+    draw_ratings: Callable[[np.random.Generator], NDArray[np.float64]], tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    ratings = draw_ratings(rng).astype(np.float32)
+    outputs = (ratings + rng.normal(size=len(ratings))).astype(np.float32)
+    outputs[0] = np.nan
+    assert_is_picture(collab.predictions(ratings, outputs, tmp_path))
+
+
+@pytest.mark.parametrize("num_epochs", [0, 1, 300])
+def test_training_curves_are_drawn_for_any_number_of_epochs(num_epochs: int, tmp_path: Path) -> None:
+    path = plots.training_curves(rows(num_epochs), tmp_path)
+    assert path.name == "losses.png"
+    assert_is_picture(path)
+
+
+def test_training_curves_bear_missing_and_infinite_values(tmp_path: Path) -> None:
+    history = rows(3, **{"train/loss": math.nan, "valid/loss": None, "valid/rmse": math.inf, "valid/$\\x{$": 1e-9})
+    del history[1]["lr"]
+    assert_is_picture(plots.training_curves(history, tmp_path))
+
+
+def test_a_learning_rate_that_changes_gets_its_own_panel(tmp_path: Path) -> None:
+    constant = height(plots.training_curves(rows(4, lr=[0.1, 0.1]), tmp_path))
+    changing = rows(4)
+    changing[2]["lr"] = 0.01
+    assert height(plots.training_curves(changing, tmp_path)) > constant
+    assert plots._rates(rows(4, lr=[0.1, 0.01])) is not None
+
+
+def test_the_limits_of_a_range_test_ignore_how_far_the_loss_flew() -> None:
+    smooth = np.concatenate([np.full(30, 2.3), np.linspace(2.3, 1.0, 40), np.geomspace(1.0, 1e9, 20), [np.nan]])
+    low, high = plots._robust_limits(smooth)
+    assert 0.5 < low < 1.0
+    assert 2.3 < high < 3.5
+
+
+def test_range_tests_are_drawn_with_and_without_a_suggestion(tmp_path: Path) -> None:
+    rates = np.geomspace(1e-6, 1, 50).tolist()
+    losses = [2.0] * 40 + [math.inf] * 10
+    assert_is_picture(plots.lr_range(rates, losses, losses, 3e-4, tmp_path / "range.png"))
+    assert_is_picture(plots.lr_range([], [], [], None, tmp_path / "empty.png"))
+
+
+def test_titles_are_cut_to_columns_and_lose_their_year_first() -> None:
+    assert plots.shorten("Heat (1995)", 11) == "Heat (1995)"
+    assert plots.shorten("Heat (1995)", 10) == "Heat"
+    assert plots.shorten("一二三四五六", 7) == "一二三…"
+    assert plots.shorten("a\n b\x00c\ud800", 20) == "a b c"
+
+
+def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
+    before = dict(matplotlib.rcParams)
+    plots.training_curves(rows(2), tmp_path)
+    assert dict(matplotlib.rcParams) == before
+
+
+def write(path: Path, **given: Any) -> str:
+    empty: dict[str, Any] = {
+        "title": "a run",
+        "summary": {},
+        "history": [],
+        "config": {},
+        "overrides": [],
+        "pictures": [],
+        "notes": [],
+    }
+    return report.write_report(path / "report.html", **{**empty, **given}).read_text()
+
+
+def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=http://x.example/y>{style}"
+    picture = plots.training_curves(rows(1), tmp_path).rename(tmp_path / '"><script>.png')
+    html = write(
+        tmp_path,
+        title=evil,
+        summary={
+            "status": evil,
+            "error": evil,
+            "metric": {"name": evil, "value": evil, "epoch": evil},
+            "best": {"epoch": evil, evil: evil},
+            "members": {"seeds": [1], "mean": evil, "spread": evil},
+            "claim": {"metric": evil, "published": evil, "value": evil, "verdict": evil, "source": evil},
+            "data": {"name": evil, "terms": evil, "rows": {evil: 1}, "floor": evil, "sha256": evil},
+            **dict.fromkeys(("device", "precision", "seed", "seconds", "code", "finished"), evil),
+            "versions": {evil: evil},
+            "git": {"commit": evil},
+            "peak_memory_mb": {evil: 1},
+        },
+        history=[{"epoch": evil, "train/loss": evil, f"valid/{evil}": evil, "lr": evil, "examples_per_second": evil}],
+        config={evil: [evil]},
+        overrides=[evil],
+        pictures=[picture, tmp_path / "<script>"],
+        notes=[evil],
+    )
+    assert "<script" not in html
+    assert html.count("<img") == 1
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 20
+    assert not re.search(
+        r"""(src|href|url|import|action)\s*[=(]\s*["']?\s*(http|//)""", html.replace("img src=http://x", "")
+    )
+
+
+def test_a_report_embeds_its_pictures_with_alternative_texts(tmp_path: Path) -> None:
+    html = write(tmp_path, pictures=[plots.training_curves(rows(2), tmp_path), tmp_path / "absent.png"])
+    assert '<img alt="Loss and metrics by epoch" src="data:image/png;base64,iVBOR' in html
+    assert "absent.png (there is no such file)" in html
+
+
+def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG" + bytes(1_500_000))
+    html = write(tmp_path, pictures=[tmp_path / "one.png", tmp_path / "two.png"])
+    assert len(html) < 3_000_000
+    assert html.count("<img") == 1
+    assert "two.png (too large to embed)" in html
+
+
+def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not(tmp_path: Path) -> None:
+    assert "STAND-IN" in write(tmp_path, summary={"data": {"name": "MovieLens", "source": "stand-in"}})
+    assert "STAND-IN" not in write(tmp_path, summary={"data": {"name": "MovieLens", "source": "real"}})
+
+
+def test_a_report_says_what_was_measured_claimed_and_typed(tmp_path: Path) -> None:
+    html = write(
+        tmp_path,
+        summary={
+            "status": "done",
+            "metric": {"name": "valid/rmse", "value": 0.87654321, "epoch": 5, "higher_is_better": False},
+            "best": {"epoch": 4, "valid/rmse": 0.8699},
+            "claim": {
+                "metric": "valid/rmse",
+                "published": 0.8774,
+                "value": 0.8765,
+                "verdict": "reached",
+                "source": "X",
+            },
+            "seconds": 83.2,
+            "peak_memory_mb": {"host": 1234.5},
+            "git": {"commit": "abc123", "dirty": True},
+        },
+        history=rows(5),
+        config={"optim": {"lr": 0.005}},
+        overrides=["task=collab", "optim.betas=[0.9, 0.99]"],
+    )
+    for said in (
+        "0.8765",
+        "lower is better",
+        "best: 0.8699 after epoch 4",
+        '<div class="card good">',
+        "0.8774",
+        "dlrun task=collab &#x27;optim.betas=[0.9, 0.99]&#x27;",
+        "optim:\n  lr: 0.005",
+        "1 min 23 s",
+        "1,234 MB on the host",
+        "abc123 with uncommitted changes",
+    ):
+        assert said in html, said
+    assert html.count('<tr class="best"><td>4</td>') == 1
+    assert '<div class="card bad">' in write(tmp_path, summary={"claim": {"verdict": "missed by 0.1"}})
+
+
+def test_a_report_of_a_failed_run_says_why(tmp_path: Path) -> None:
+    assert "This run failed: the loss is not finite" in write(
+        tmp_path, summary={"status": "failed", "error": "the loss is not finite", "data": None, "metric": None}
+    )

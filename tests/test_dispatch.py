@@ -1,0 +1,124 @@
+"""Requests that do not fit are refused, with the place and the nearest name that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dlrunner.cli.composing import compose
+from dlrunner.dispatch import plan
+from tests.conftest import Dlrun
+
+WRONG = {
+    "optim.lr=-1": ["optim.lr: must be greater than 0", "not -1"],
+    "optim.lr=abc": ["optim.lr: must be", "number", "not 'abc'"],
+    "optim.lr=": ["optim.lr: must be", "not ''"],
+    "optim=admaw": ["there is no such optim", "did you mean adamw?"],
+    "optim.lrr=1": ["optim.lrr", "did you mean lr?"],
+    "+optim.lrr=1": ["optim.lrr", "did you mean lr?"],
+    "++optim.lrr=1": ["optim.lrr", "did you mean lr?"],
+    "task=colab": ["there is no such task", "did you mean collab?"],
+    "modle=dot": ["modle: is unknown; did you mean model?"],
+    "+epochz=3": ["epochz: is unknown; did you mean epochs?"],
+    "epochs=0": ["epochs: must be greater than or equal to 1, not 0"],
+    "epochs=2.5": ["epochs: must be", "integer", "not 2.5"],
+    "epochs=true": ["epochs: must be", "not True"],
+    "seed=-1": ["seed: must be greater than or equal to 0"],
+    "batch_size=big": ["batch_size: must be", "not 'big'"],
+    "precision=fp8": ["precision: must be 'fp32', 'bf16' or 'fp16'"],
+    "device=gpu": ["device: 'gpu' is unknown"],
+    "device=cuda": ["device: this machine has no CUDA device"],
+    "model.factors=0": ["model.factors: must be greater than or equal to 1"],
+    "model.factor=5": ["model.factor", "did you mean factors?"],
+    "model.dims=3": ["model.dims"],
+    "data.valid=1.5": ["data.valid: must be less than 1"],
+    "data.sauce=real": ["data.sauce", "did you mean source?"],
+    "data.split=middle": ["data.split: must be", "'random'"],
+    "optim.betas=[0.9]": ["optim.betas"],
+    "optim.lr=[0.1,0.2,0.3]": ["3 rates for 2 layer group(s) (factors, biases)"],
+    "optim.weight_decay=[0.1,0.1,0.1]": ["optim.weight_decay: 3 for 2 layer group(s)"],
+    "trainer.clip=0": ["trainer.clip: must be greater than 0"],
+    "schedule.warmup=1.5": ["schedule.warmup: must be less than 1"],
+    "schedule.warmpu=0.5": ["schedule.warmpu", "did you mean warmup?"],
+    "precision=fp16": ["fp16 needs a GPU"],
+    "log.progress=fancy": ["log.progress: must be"],
+    "epochs=[1": ["cannot be read as name=value"],
+    "optim.lr=1,2": ["names several values: add -m for a sweep"],
+    "model._target_=os.system": ["may not be used", "plugins"],
+    "model._target_=torch.optim.SGD": ["torch.optim.SGD is not a Model"],
+    "model._target_=dlrunner.models.collab.DotBiass": ["did you mean DotBias?"],
+    "plugins=[no_such_module]": ["there is no module no_such_module"],
+    "phases=[{epochs:1}]": ["the phases already say how long to train"],
+    "data_dir=${nowhere}": ["nowhere"],
+}
+
+
+@pytest.mark.parametrize("word", WRONG)
+def test_a_wrong_request_ends_with_status_2_and_a_plain_sentence(word: str, dlrun: Dlrun, here: Path) -> None:
+    status, out, err = dlrun("task=collab", "data.source=stand-in", word)
+    assert status == 2
+    for expected in WRONG[word]:
+        assert expected in err
+    assert len(err.splitlines()) <= 2
+    assert "Traceback" not in err
+    assert out == ""
+    assert not (here / "runs").exists()
+
+
+def test_a_word_that_is_neither_verb_nor_setting_names_the_nearest_verb(dlrun: Dlrun) -> None:
+    status, _, err = dlrun("shwo", "runs/latest")
+    assert status == 2
+    assert "did you mean show?" in err
+
+
+def test_all_mistakes_are_told_at_once(dlrun: Dlrun) -> None:
+    _, _, err = dlrun("task=collab", "optim.lrr=1", "epochs=0", "model.factors=x")
+    assert len(err.splitlines()) >= 1
+    assert "epochs" in err
+    _, _, err = dlrun("task=collab", "optim.lrr=1", "trainer.clip=-1", "model.factors=x")
+    assert [name in err for name in ("optim.lrr", "trainer.clip", "model.factors")] == [True] * 3
+
+
+def test_the_signature_tells_results_apart_and_nothing_else() -> None:
+    base = plan(compose(["task=collab"])).signature
+    same = ["device=cpu", "data_dir=elsewhere", "runs_dir=there", "log.progress=none", "trainer.num_threads=1",
+            "rerun=true", "optim=adamw", "optim.weight_decay=1e-1", "trainer.checkpoint_minutes=1.0"]
+    other = ["seed=1", "epochs=6", "optim.lr=0.004", "model.factors=51", "batch_size=63", "precision=bf16",
+             "optim=adam", "schedule=constant", "ensemble=2", "data.path=my.csv", "trainer.clip=1.0", "data.valid=0.3"]
+    assert {plan(compose(["task=collab", word])).signature for word in same} == {base}
+    assert len({plan(compose(["task=collab", word])).signature for word in other} | {base}) == len(other) + 1
+
+
+def test_equal_settings_written_otherwise_have_one_signature() -> None:
+    first = plan(compose(["optim.lr=1", "+model.margin=0"])).signature
+    assert first == plan(compose(["optim.lr=1.0", "model.margin=0.0"])).signature
+
+
+def test_precedence_is_command_line_then_experiment_then_task_then_defaults() -> None:
+    experiment = compose(["experiment=movielens-learner"])
+    assert (experiment["epochs"], experiment["optim"]["_target_"]) == (3, "torch.optim.Adam")
+    assert experiment["choices"]["task"] == "movielens"
+    over = compose(["experiment=movielens-learner", "optim.lr=0.5", "model=net", "model.init=[-0.1,0.1]"])
+    assert over["optim"]["lr"] == 0.5
+    assert over["choices"]["model"] == "net"
+
+
+def test_every_configuration_file_says_first_how_it_is_used(request: pytest.FixtureRequest) -> None:
+    from dlrunner.cli.places import package_conf
+
+    files = sorted(package_conf().rglob("*.yaml"))
+    assert len(files) > 20
+    for file in files:
+        lines = file.read_text().splitlines()
+        # Hydra wants its package line to be the very first one.
+        command = lines[1] if lines[0] == "# @package _global_" else lines[0]
+        assert command.startswith("# dlrun "), file
+
+
+def test_every_option_of_every_group_composes_and_binds() -> None:
+    from dlrunner.cli.places import options_of
+
+    for group in ("task", "model", "optim", "schedule", "experiment"):
+        for option in options_of(group):
+            assert plan(compose([f"{group}={option}"])).signature

@@ -1,0 +1,279 @@
+"""Run folders: asked twice is done once, nothing stale, nothing lost, nothing half."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from dlrunner import runs
+from dlrunner.errors import RunError
+from tests.conftest import QUICK, Dlrun, ratings_table, start
+
+WORDS = ("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
+
+
+def only_run(here: Path, task: str = "collab") -> Path:
+    (run,) = [path for path in (here / "runs" / task).iterdir() if path.is_dir()]
+    return run
+
+
+def test_a_run_leaves_all_its_files(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, out, _ = dlrun("task=collab", "data.path=my.csv", "epochs=2")
+    assert status == 0
+    run = only_run(here)
+    names = {path.name for path in run.iterdir()}
+    assert names >= {"config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json", "last.pt", "best.pt", "run.log",
+                     "plots", "report.html", "predictions.csv", "task.pt"}
+    assert run.name.startswith("data.path=my.csv,epochs=2-")
+    assert str(run.relative_to(here)) in out
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert set(rows[0]) == {"epoch", "step", "train/loss", "valid/loss", "valid/rmse", "valid/mae", "lr", "seconds",
+                            "examples_per_second"}
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "done"
+    assert summary["metric"] == {"name": "valid/rmse", "value": rows[1]["valid/rmse"], "epoch": 2, "higher_is_better": False}
+    assert summary["data"]["rows"]["train"] + summary["data"]["rows"]["valid"] == 1500
+    assert {"seconds", "peak_memory_mb", "device", "precision", "seed", "versions", "git", "code", "final", "best"} <= set(summary)
+    assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 2
+    assert (here / "runs" / "latest").resolve() == run.resolve()
+
+
+def test_the_same_command_twice_trains_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    first = (only_run(here) / "last.pt").stat().st_mtime_ns
+    status, out, _ = dlrun(*WORDS)
+    assert status == 0
+    assert "done already" in out
+    assert (only_run(here) / "last.pt").stat().st_mtime_ns == first
+    assert dlrun("epochs=2", "optim=adamw", "seed=0", "data.path=my.csv", *QUICK)[1].count("done already") == 1
+
+
+def test_rerun_starts_afresh_beside_the_old_one(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    old = only_run(here)
+    dlrun(*WORDS, "rerun=true")
+    names = sorted(path.name for path in (here / "runs" / "collab").iterdir() if path.is_dir())
+    assert names == [old.name, f"{old.name}-2"]
+
+
+def test_changed_data_is_never_answered_with_the_old_result(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    ratings_table(seed=1).to_csv(ratings_csv, index=False)
+    status, out, _ = dlrun(*WORDS)
+    assert status == 0
+    assert "the data changed since" in out
+    assert "done already" not in out
+    assert len([p for p in (here / "runs" / "collab").iterdir() if p.is_dir()]) == 2
+    assert "done already" in dlrun(*WORDS)[1]
+
+
+def test_changed_code_is_never_answered_with_the_old_result(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dlrun(*WORDS)
+    monkeypatch.setattr("dlrunner.runner.code_digest", lambda plugins: "another")
+    assert "the code changed since" in dlrun(*WORDS)[1]
+
+
+def test_a_folder_that_holds_another_configuration_is_refused(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    recorded = only_run(here) / "run.json"
+    recorded.write_text(recorded.read_text().replace(only_run(here).name[-8:], "00000000"))
+    status, _, err = dlrun(*WORDS)
+    assert status == 2
+    assert "holds another configuration" in err
+
+
+def interrupted(here: Path) -> Path:
+    """Make a finished run look like one that was killed before its last file."""
+    (only_run(here) / "summary.json").unlink()
+    return only_run(here)
+
+
+def test_a_truncated_checkpoint_ends_with_a_sentence_and_loses_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    run = interrupted(here)
+    whole = (run / "last.pt").read_bytes()
+    (run / "last.pt").write_bytes(whole[: len(whole) // 2])
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "last.pt is damaged or not a checkpoint" in err
+    assert "rerun=true" in err
+    assert (run / "best.pt").exists()
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_noticed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    run = interrupted(here)
+    content = bytearray((run / "last.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (run / "last.pt").write_bytes(content)
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "damaged" in err
+
+
+def test_a_foreign_checkpoint_is_refused(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    run = interrupted(here)
+    torch.save({"identity": {"signature": "another"}, "model": {}}, run / "last.pt")
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "belongs to another run" in err
+
+
+def test_a_checkpoint_executes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    run = interrupted(here)
+    torch.save({"model": Trap(here / "sprung")}, run / "last.pt")
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "not a checkpoint" in err
+    assert not (here / "sprung").exists()
+
+
+class Trap:
+    """Pickles to a call that makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def test_a_read_only_folder_ends_with_a_sentence(dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "cannot be written" in err
+    assert "runs" in err
+
+
+def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_saved(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, saved = runs.write_atomically, []
+
+    def fill(path: Path, content: bytes) -> None:
+        if path.name == "last.pt":
+            saved.append(path)
+            if len(saved) == 2:
+                path.with_name(".last.pt.part").write_bytes(content[:100])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(runs, "write_atomically", fill)
+    status, _, err = dlrun(*WORDS)
+    assert status == 1
+    assert "the disk is full" in err
+    run = only_run(here)
+    assert torch.load(run / "last.pt", weights_only=True)["state"]["epoch"] == 1
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    monkeypatch.undo()
+
+
+@pytest.mark.slow
+def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
+    """On a file system of 3 MB, where this machine lets us mount one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = shutil.which("mount") and subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True, check=False
+    ).returncode == 0
+    if not mounted:
+        pytest.skip("needs the right to mount a small file system")
+    try:
+        process = start("task=collab", "data.source=stand-in", "epochs=1", f"runs_dir={small}", *QUICK, cwd=here)
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 1
+        assert "the disk is full" in err
+        assert "Traceback" not in err
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.slow
+def test_of_two_processes_started_at_once_one_trains_and_the_other_says_so(here: Path) -> None:
+    words = ("task=collab", "data.source=stand-in", "epochs=3", *QUICK)
+    first = start("task=collab", "data.source=stand-in", "epochs=1", *QUICK, cwd=here)
+    first.communicate(timeout=120)  # the stand-in is there now
+    both = [start(*words, cwd=here) for _ in range(2)]
+    ends = [process.communicate(timeout=120) for process in both]
+    statuses = sorted(process.returncode for process in both)
+    assert statuses in ([0, 1], [0, 0]), ends
+    if statuses == [0, 1]:
+        loser = next(err for (_, err), process in zip(ends, both, strict=True) if process.returncode == 1)
+        assert "another process is training this run" in loser
+    else:  # the second came when the first was done
+        assert any("done already" in out for out, _ in ends)
+    folders = [path for path in (here / "runs" / "collab").iterdir() if path.is_dir() and "epochs=3" in path.name]
+    assert len(folders) == 1
+
+
+def test_the_lock_keeps_a_second_writer_out(tmp_path: Path) -> None:
+    identity = {"signature": "0123abcd", "code": "c", "data": "d"}
+    first, _ = runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
+    script = (
+        "from pathlib import Path; from dlrunner.runs import RunDirectory\n"
+        f"RunDirectory.claim(Path({str(tmp_path)!r}), 'collab', 'x', {identity!r})"
+    )
+    second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "another process is training this run" in second.stderr
+    first.release()
+    again, reason = runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
+    assert reason == "unfinished"
+    again.release()
+
+
+def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    runs.write_atomically(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="broken"):
+        runs.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert not list(tmp_path.glob(".file*"))
+
+
+def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
+    from dlrunner.errors import RequestError
+
+    with pytest.raises(RequestError, match="there is no run folder"):
+        runs.FinishedRun.read(tmp_path / "none")
+    with pytest.raises(RequestError, match="is not a run folder"):
+        runs.FinishedRun.read(tmp_path)
+    (tmp_path / "config.yaml").write_text("a: [")
+    (tmp_path / "overrides.yaml").write_text("[]")
+    with pytest.raises(RequestError, match="is damaged"):
+        runs.FinishedRun.read(tmp_path)
+
+
+def test_a_folder_name_is_readable_and_safe() -> None:
+    assert runs.label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"]) == "model.init=_0,_0.05_,optim.lr=1e-3"
+    assert runs.label(["data.path=../../etc/x y.csv"], []) == "data.path=.._.._etc_x_y.csv"
+    assert len(runs.label([f"a{i}=1" for i in range(99)], [])) <= 80
+
+
+def test_a_checkpoint_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(RunError, match="is not a checkpoint of dlrunner"):
+        runs.load_weights_file(tmp_path / "list.pt")
