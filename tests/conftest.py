@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torch._dynamo  # what the first optimizer would import, in every forked process
 
 import dlrunner.runner  # noqa: F401  forked processes find it imported
 from dlrunner.cli import composing, main  # noqa: F401
@@ -85,6 +86,7 @@ Dlrun = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def dlrun(capfd: pytest.CaptureFixture[str]) -> Dlrun:
     """Run the command line in this process: `status, out, err = dlrun("task=collab", …)`."""
+
     def run(*words: str) -> tuple[int, str, str]:
         capfd.readouterr()
         try:

@@ -38,6 +38,7 @@ WRONG = {
     "optim.betas=[0.9]": ["optim.betas"],
     "optim.lr=[0.1,0.2,0.3]": ["3 rates for 2 layer group(s) (factors, biases)"],
     "optim.weight_decay=[0.1,0.1,0.1]": ["optim.weight_decay: 3 for 2 layer group(s)"],
+    "model=net model.hidden=[20,10]": ["model.dropouts: 2 for 2 hidden layer(s); give 3"],
     "trainer.clip=0": ["trainer.clip: must be greater than 0"],
     "schedule.warmup=1.5": ["schedule.warmup: must be less than 1"],
     "schedule.warmpu=0.5": ["schedule.warmpu", "did you mean warmup?"],
@@ -56,7 +57,7 @@ WRONG = {
 
 @pytest.mark.parametrize("word", WRONG)
 def test_a_wrong_request_ends_with_status_2_and_a_plain_sentence(word: str, dlrun: Dlrun, here: Path) -> None:
-    status, out, err = dlrun("task=collab", "data.source=stand-in", word)
+    status, out, err = dlrun("task=collab", "data.source=stand-in", *word.split(" "))
     assert status == 2
     for expected in WRONG[word]:
         assert expected in err
@@ -82,10 +83,31 @@ def test_all_mistakes_are_told_at_once(dlrun: Dlrun) -> None:
 
 def test_the_signature_tells_results_apart_and_nothing_else() -> None:
     base = plan(compose(["task=collab"])).signature
-    same = ["device=cpu", "data_dir=elsewhere", "runs_dir=there", "log.progress=none", "trainer.num_threads=1",
-            "rerun=true", "optim=adamw", "optim.weight_decay=1e-1", "trainer.checkpoint_minutes=1.0"]
-    other = ["seed=1", "epochs=6", "optim.lr=0.004", "model.factors=51", "batch_size=63", "precision=bf16",
-             "optim=adam", "schedule=constant", "ensemble=2", "data.path=my.csv", "trainer.clip=1.0", "data.valid=0.3"]
+    same = [
+        "device=cpu",
+        "data_dir=elsewhere",
+        "runs_dir=there",
+        "log.progress=none",
+        "trainer.num_threads=1",
+        "rerun=true",
+        "optim=adamw",
+        "optim.weight_decay=1e-1",
+        "trainer.checkpoint_minutes=1.0",
+    ]
+    other = [
+        "seed=1",
+        "epochs=6",
+        "optim.lr=0.004",
+        "model.factors=51",
+        "batch_size=63",
+        "precision=bf16",
+        "optim=adam",
+        "schedule=constant",
+        "ensemble=2",
+        "data.path=my.csv",
+        "trainer.clip=1.0",
+        "data.valid=0.3",
+    ]
     assert {plan(compose(["task=collab", word])).signature for word in same} == {base}
     assert len({plan(compose(["task=collab", word])).signature for word in other} | {base}) == len(other) + 1
 

@@ -67,7 +67,9 @@ def rmsprop(w: Vector, lr: float = 0.01, alpha: float = 0.99, wd: float = 0.01) 
     return w
 
 
-def adam(w: Vector, lr: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, wd: float = 0.1, decoupled: bool = False) -> Vector:
+def adam(
+    w: Vector, lr: float = 0.01, beta1: float = 0.9, beta2: float = 0.99, wd: float = 0.1, decoupled: bool = False
+) -> Vector:
     m, s = np.zeros(2), np.zeros(2)
     for t in range(1, STEPS + 1):
         g = gradient(w)

@@ -59,8 +59,11 @@ def test_only_the_command_line_knows_hydra_and_omegaconf() -> None:
             name.split(".")[0]
             for node in ast.walk(ast.parse(file.read_text()))
             for name in (
-                [a.name for a in node.names] if isinstance(node, ast.Import)
-                else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
             )
         }
         if "cli" not in file.relative_to(PACKAGE).parts:

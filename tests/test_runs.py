@@ -32,19 +32,55 @@ def test_a_run_leaves_all_its_files(dlrun: Dlrun, ratings_csv: Path, here: Path)
     assert status == 0
     run = only_run(here)
     names = {path.name for path in run.iterdir()}
-    assert names >= {"config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json", "last.pt", "best.pt", "run.log",
-                     "plots", "report.html", "predictions.csv", "task.pt"}
+    assert names >= {
+        "config.yaml",
+        "overrides.yaml",
+        "metrics.jsonl",
+        "summary.json",
+        "last.pt",
+        "best.pt",
+        "run.log",
+        "plots",
+        "report.html",
+        "predictions.csv",
+        "task.pt",
+    }
     assert run.name.startswith("data.path=my.csv,epochs=2-")
     assert str(run.relative_to(here)) in out
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
-    assert set(rows[0]) == {"epoch", "step", "train/loss", "valid/loss", "valid/rmse", "valid/mae", "lr", "seconds",
-                            "examples_per_second"}
+    assert set(rows[0]) == {
+        "epoch",
+        "step",
+        "train/loss",
+        "valid/loss",
+        "valid/rmse",
+        "valid/mae",
+        "lr",
+        "seconds",
+        "examples_per_second",
+    }
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "done"
-    assert summary["metric"] == {"name": "valid/rmse", "value": rows[1]["valid/rmse"], "epoch": 2, "higher_is_better": False}
+    assert summary["metric"] == {
+        "name": "valid/rmse",
+        "value": rows[1]["valid/rmse"],
+        "epoch": 2,
+        "higher_is_better": False,
+    }
     assert summary["data"]["rows"]["train"] + summary["data"]["rows"]["valid"] == 1500
-    assert {"seconds", "peak_memory_mb", "device", "precision", "seed", "versions", "git", "code", "final", "best"} <= set(summary)
+    assert {
+        "seconds",
+        "peak_memory_mb",
+        "device",
+        "precision",
+        "seed",
+        "versions",
+        "git",
+        "code",
+        "final",
+        "best",
+    } <= set(summary)
     assert yaml.safe_load((run / "config.yaml").read_text())["epochs"] == 2
     assert (here / "runs" / "latest").resolve() == run.resolve()
 
@@ -101,7 +137,9 @@ def interrupted(here: Path) -> Path:
     return only_run(here)
 
 
-def test_a_truncated_checkpoint_ends_with_a_sentence_and_loses_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_truncated_checkpoint_ends_with_a_sentence_and_loses_nothing(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
     dlrun(*WORDS)
     run = interrupted(here)
     whole = (run / "last.pt").read_bytes()
@@ -153,7 +191,9 @@ class Trap:
         return Path.touch, (self.path,)
 
 
-def test_a_read_only_folder_ends_with_a_sentence(dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_read_only_folder_ends_with_a_sentence(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(self: Path, *args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(self))
 
@@ -192,9 +232,13 @@ def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
     """On a file system of 3 MB, where this machine lets us mount one."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = shutil.which("mount") and subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True, check=False
-    ).returncode == 0
+    mounted = (
+        shutil.which("mount")
+        and subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(small)], capture_output=True, check=False
+        ).returncode
+        == 0
+    )
     if not mounted:
         pytest.skip("needs the right to mount a small file system")
     try:
@@ -268,7 +312,10 @@ def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_name_is_readable_and_safe() -> None:
-    assert runs.label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"]) == "model.init=_0,_0.05_,optim.lr=1e-3"
+    assert (
+        runs.label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"])
+        == "model.init=_0,_0.05_,optim.lr=1e-3"
+    )
     assert runs.label(["data.path=../../etc/x y.csv"], []) == "data.path=.._.._etc_x_y.csv"
     assert len(runs.label([f"a{i}=1" for i in range(99)], [])) <= 80
 

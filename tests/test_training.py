@@ -14,7 +14,7 @@ from dlrunner import schedules
 from dlrunner.data.batching import TensorLoader, epoch_order
 from dlrunner.errors import RunError
 from dlrunner.looks.progress import SilentDisplay
-from dlrunner.metrics import Metric, MeanSquaredError
+from dlrunner.metrics import MeanSquaredError, Metric
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
@@ -39,7 +39,9 @@ class Line(Task):
         return None
 
     def batches(self, split: Split, epoch: int) -> Loader:
-        return TensorLoader([self.x], self.y, self.batch_size, epoch_order(50, self.seed, epoch) if split == "train" else None)
+        return TensorLoader(
+            [self.x], self.y, self.batch_size, epoch_order(50, self.seed, epoch) if split == "train" else None
+        )
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
@@ -84,7 +86,9 @@ def sgd(groups: Sequence[nn.Module], lr: float = 0.05, momentum: float = 0.0) ->
     return torch.optim.SGD([{"params": list(group.parameters())} for group in groups], lr=lr, momentum=momentum)
 
 
-def phase(epochs: int = 3, lr: tuple[float, ...] = (0.05,), freeze_to: int = 0, curves: schedules.Curves | None = None) -> Phase:
+def phase(
+    epochs: int = 3, lr: tuple[float, ...] = (0.05,), freeze_to: int = 0, curves: schedules.Curves | None = None
+) -> Phase:
     return Phase(epochs, curves or schedules.constant(epochs), lr, freeze_to)
 
 
@@ -203,7 +207,14 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step() -> None:
 
 
 def test_a_diverged_run_says_failed_and_keeps_its_last_good_checkpoint(dlrun: Dlrun, here: Any) -> None:
-    words = ["task=collab", "data.source=stand-in", "epochs=2", "schedule=step", "schedule.at=[1]", "schedule.gamma=1e12"]
+    words = [
+        "task=collab",
+        "data.source=stand-in",
+        "epochs=2",
+        "schedule=step",
+        "schedule.at=[1]",
+        "schedule.gamma=1e12",
+    ]
     status, _, err = dlrun(*words, *QUICK)
     assert status == 1
     assert "diverged" in err

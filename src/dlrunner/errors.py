@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
-class RequestError(ValueError):
+class Told(Exception):  # noqa: N818  what it is, not what went wrong
+    """An error whose message is a plain sentence for the person who typed the command."""
+
+    folder: Path | None = None
+    """The run's folder, where there is one."""
+
+
+class RequestError(Told, ValueError):
     """The request itself is wrong (exit status 2): nothing was read, nothing was left behind."""
 
 
-class DataError(ValueError):
+class DataError(Told, ValueError):
     """The data is missing, damaged or not what the request says it is (exit status 1)."""
 
 
-class RunError(RuntimeError):
+class RunError(Told, RuntimeError):
     """A run could not go on (exit status 1): the message says what happened and what is kept."""
 
 

@@ -32,14 +32,17 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate where the smoothed loss falls fastest (per factor of the rate), before its minimum."""
+        """The rate where the smoothed loss falls fastest (per factor of the rate), before its minimum.
+
+        Slopes are taken over a tenth of the steps, and not in the first tenth: there the mean of a few losses moves
+        with every batch.
+        """
         lowest = min(range(len(self.smoothed)), key=self.smoothed.__getitem__, default=0)
-        if lowest < 4:
-            return None
-        log_rates = [math.log(rate) for rate in self.rates]
+        reach = max(2, len(self.smoothed) // 20)
         slopes = {
-            i: (self.smoothed[i + 2] - self.smoothed[i - 2]) / (log_rates[i + 2] - log_rates[i - 2])
-            for i in range(2, lowest - 1)
+            i: (self.smoothed[i + reach] - self.smoothed[i - reach])
+            / math.log(self.rates[i + reach] / self.rates[i - reach])
+            for i in range(3 * reach, lowest - reach + 1)
         }
         if not slopes or min(slopes.values()) >= 0:
             return None
@@ -81,7 +84,7 @@ def range_test(
         batch = batch.to(trainer.device)
         with autocast:
             loss = task.loss(trained(*batch.inputs), batch.targets)
-        value = float(loss)
+        value = float(loss.detach())
         smoothed = mean.update([value])
         if not math.isfinite(value) or (step > 10 and smoothed > 4 * min(found.smoothed)):
             found.diverged = True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -13,6 +14,13 @@ class Model(nn.Module):
     A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
     of its YAML file; the annotations of the settings are what the dispatcher checks.
     """
+
+    group_names: ClassVar[tuple[str, ...] | None] = None
+    """Names of the layer groups, where they do not depend on the settings: rates are counted before data is read."""
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Compare settings with each other, before data is read; raise ValueError when they do not fit."""
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """Return the groups, from input to output, that can be frozen and given rates of their own."""

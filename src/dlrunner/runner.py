@@ -20,7 +20,7 @@ import yaml
 
 from dlrunner import __version__
 from dlrunner.dispatch import Claim, Plan, plan
-from dlrunner.errors import DataError, Interrupted, RequestError, RunError
+from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
 from dlrunner.model import Model
 from dlrunner.runs import (
@@ -155,7 +155,7 @@ class _Work:
             self.summary["status"] = "interrupted"
             self.summary["error"] = f"stopped by signal {stopped.signum}"
             error = stopped
-        except (DataError, RunError, RequestError) as failed:
+        except Told as failed:
             self.summary["error"] = str(failed)
             error = failed
         except torch.OutOfMemoryError as failed:
@@ -174,6 +174,8 @@ class _Work:
         self._write_summary(error)
         log.removeHandler(handler)
         handler.close()
+        if isinstance(error, Told):
+            error.folder = self.directory.path
         if error is not None:
             raise error
         return Outcome(self.directory.path, self.summary)
@@ -321,6 +323,8 @@ class _Work:
 
         folder = self.directory.path / "plots"
         folder.mkdir(exist_ok=True)
+        if self.plan.settings.ensemble > 1:
+            self.notes.append("the curves and the table of epochs are those of the ensemble's last member")
         pictures = [plots.training_curves(self.history, folder)]
         return [*pictures, *task.pictures(models, outputs, folder)]
 

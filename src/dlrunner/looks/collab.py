@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,20 +46,22 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         levels = np.unique(y)
         step = float(np.diff(levels).min()) if len(levels) > 1 else 1.0
         low, high = _limits(x, y, step)
-        if 0 < len(levels) <= 21:  # stars: one strip per level, since hexagons would fall between the levels
-            drawn = _strips(axes, x, y, levels, step, (low, high))
-            beside.barh(levels, [np.sum(y == level) for level in levels], height=0.8 * step, color=BLUE)
-        else:
+        drawn = None
+        if len(x):
+            columns, rows, (bottom, top) = _hexagons(levels, step, low, high)
             drawn = axes.hexbin(
                 x,
                 y,
-                gridsize=45,
-                extent=(low, high, low, high),
+                gridsize=(columns, rows),
+                extent=(low, high, bottom, top),
                 mincnt=1,
                 cmap=BLUES,
                 norm=LogNorm(),
                 linewidths=0.2,
             )
+        if 0 < len(levels) <= 21:
+            beside.barh(levels, [np.sum(y == level) for level in levels], height=0.8 * step, color=BLUE)
+        else:
             beside.hist(y, bins=45, range=(low, high), orientation="horizontal", color=BLUE)
         above.hist(x, bins=90, range=(low, high), color=BLUE)
         above.set_title("Ratings and their predictions (validation)")
@@ -331,24 +334,18 @@ def _limits(x: NDArray[np.float64], y: NDArray[np.float64], step: float) -> tupl
     return low, max(float(y.max()), float(np.quantile(x, 0.999))) + margin
 
 
-def _strips(
-    axes: Axes,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    levels: NDArray[np.float64],
-    step: float,
-    limits: tuple[float, float],
-) -> Any:
-    """Draw one strip per rating level, coloured by how many of its predictions fall where."""
-    edges = np.linspace(*limits, 71)
-    counts = np.full((2 * len(levels) - 1, len(edges) - 1), np.nan)
-    counts[::2] = [np.histogram(x[y == level], edges)[0] for level in levels]
-    counts[counts == 0] = np.nan
-    borders = (levels[:, None] + np.array([-0.4, 0.4]) * step).ravel()
-    if np.isnan(counts).all():
-        return None
-    norm = LogNorm(1, max(2.0, float(np.nanmax(counts))))
-    return axes.pcolormesh(edges, borders, counts, cmap=BLUES, norm=norm)
+def _hexagons(
+    levels: NDArray[np.float64], step: float, low: float, high: float
+) -> tuple[int, int, tuple[float, float]]:
+    """Return columns, rows and the vertical extent of a hexagon grid whose rows lie on the levels there are.
+
+    matplotlib's grid has two interleaved lattices: rows of one extent / rows apart, and others halfway between.
+    With stars, every level gets a row; elsewhere the hexagons are regular.
+    """
+    if len(levels) > 21:
+        return 45, 26, (low, high)
+    rows = max(1, math.ceil((levels[-1] - levels[0]) / (2 * step) + 1e-9) + 1) if len(levels) else 1
+    return 30, rows, (float(levels[0]), float(levels[0]) + 2 * step * rows)
 
 
 def _conditional_means(

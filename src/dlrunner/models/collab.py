@@ -7,14 +7,15 @@ techniques for recommender systems, 2009.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.ranges import Count, NonNegative, Positive, Probability
 
@@ -181,15 +182,10 @@ class Net(RatingModel):
         time: bool = False,
     ) -> None:
         super().__init__()
-        if len(dropouts) != len(hidden) + 1:
-            raise ValueError(
-                f"model.dropouts: {len(dropouts)} for {len(hidden)} hidden layer(s); "
-                f"give {len(hidden) + 1}: the input's, then each layer's"
-            )
         if genre_factors and dims.item_genres is None:
-            raise ValueError("model.genre_factors: this data has no genres; set it to 0")
+            raise RequestError("model.genre_factors: this data has no genres; set it to 0")
         if time and not dims.has_time:
-            raise ValueError("model.time: this data has no times; say data.timestamp=NAME, or set it to false")
+            raise RequestError("model.time: this data has no times; say data.timestamp=NAME, or set it to false")
         self.users = _table(dims.num_users, user_factors or factors, init)
         self.items = _table(dims.num_items, item_factors or factors, init)
         size = self.users.embedding_dim + self.items.embedding_dim + genre_factors + int(time)
@@ -206,6 +202,16 @@ class Net(RatingModel):
         self.layers = nn.Sequential(*layers, _linear(size, 1, linear_init))
         self.low = dims.min_rating - margin
         self.span = dims.max_rating + margin - self.low
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """There is one dropout for the input and one after each hidden layer."""
+        hidden, dropouts = settings["hidden"], settings["dropouts"]
+        if len(dropouts) != len(hidden) + 1:
+            raise ValueError(
+                f"model.dropouts: {len(dropouts)} for {len(hidden)} hidden layer(s); "
+                f"give {len(hidden) + 1}: the input's, then each layer's"
+            )
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for codes, and times where the model takes them, of shape (batch,)."""

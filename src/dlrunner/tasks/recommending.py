@@ -151,7 +151,7 @@ class Recommender:
             for row, mean, variance in zip(rows, means, variances, strict=True):
                 loss = loss + ((row - mean).square() / (2 * variance)).sum()
             loss.backward()
-            return float(loss)
+            return float(loss.detach())
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]
         with torch.no_grad():
@@ -206,16 +206,17 @@ class Recommender:
 
     @staticmethod
     def _code(codes: Mapping[int | str, int], value: Any, otherwise: int) -> int:
-        """Look an id up as it stands, as a whole number, and as text."""
+        """Look an id up as it stands, as a whole number (12, "12" and 12.0 are one id), and as text."""
         if value in codes:
             return codes[value]
-        text = str(value)
-        if text.endswith(".0") and text[:-2] in codes:
-            return codes[text[:-2]]
         try:
-            return codes.get(int(float(text)), codes.get(text, otherwise))
-        except (ValueError, OverflowError):
-            return codes.get(text, otherwise)
+            number = float(value)
+            whole = int(number) if number.is_integer() else None
+        except (TypeError, ValueError, OverflowError):
+            whole = None
+        if whole is not None and (whole in codes or str(whole) in codes):
+            return codes[whole] if whole in codes else codes[str(whole)]
+        return codes.get(str(value), otherwise)
 
     @staticmethod
     def _column(table: pd.DataFrame, role: str, path: Path) -> pd.Series[Any]:

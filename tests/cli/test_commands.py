@@ -1,0 +1,160 @@
+"""The verbs and flags, as a person types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUICK, Dlrun
+
+
+def test_help_is_one_screen_that_shows_verbs_tasks_and_settings(dlrun: Dlrun) -> None:
+    status, out, _ = dlrun("--help")
+    assert status == 0
+    assert len(out.splitlines()) <= 50
+    assert max(map(len, out.splitlines())) <= 130
+    for word in (
+        "dlrun -m",
+        "collab",
+        "movielens",
+        "dot_bias",
+        "adamw",
+        "one_cycle",
+        "movielens-best",
+        "optim.lr=",
+        "DLRUNNER_DATA",
+    ):
+        assert word in out
+    assert dlrun()[1] == out
+
+
+def test_every_verb_that_help_names_exists(dlrun: Dlrun) -> None:
+    from dlrunner.cli.verbs import USAGES, VERBS
+
+    named = {usage.split()[1] for usage in USAGES} - {"-m"}
+    assert {word for word in named if "=" not in word} == set(VERBS)
+
+
+def test_cfg_job_shows_the_composition(dlrun: Dlrun) -> None:
+    status, out, _ = dlrun("--cfg", "job", "task=collab", "optim=sgd", "optim.lr=0.5")
+    assert status == 0
+    assert "_target_: torch.optim.SGD" in out
+    assert "lr: 0.5" in out
+    assert "hydra" not in out
+
+
+def test_version_and_info_name_what_a_result_rests_on(dlrun: Dlrun) -> None:
+    assert dlrun("--version")[1].startswith("dlrunner 0")
+    _, out, _ = dlrun("info")
+    for word in ("torch", "numpy", "hydra-core", "cpu (", "cache"):
+        assert word in out
+
+
+def test_data_tells_release_place_sha256_and_terms(dlrun: Dlrun) -> None:
+    status, out, _ = dlrun("data")
+    assert status == 0
+    for word in (
+        "ml-latest-small-2016-10",
+        "821795331fd974bb",
+        "ml-100k",
+        "not here",
+        "acknowledge",
+        "dlrun data get ml-1m",
+    ):
+        assert word in out
+
+
+def test_data_get_says_what_cannot_be_had(dlrun: Dlrun) -> None:
+    status, _, err = dlrun("data", "get", "ml-100")
+    assert (status, "did you mean ml-100k?" in err) == (2, True)
+    status, _, err = dlrun("data", "get", "ml-latest-small-2016-10")
+    assert (status, "cannot be downloaded unattended" in err) == (1, True)
+    status, _, err = dlrun("data", "get", "ml-100k")
+    assert (status, "DLRUNNER_OFFLINE" in err) == (1, True)
+
+
+def test_show_tells_what_a_folder_tells(dlrun: Dlrun, ratings_csv: Path) -> None:
+    dlrun("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
+    status, out, _ = dlrun("show", "runs/latest")
+    assert status == 0
+    for word in (
+        "asked    dlrun task=collab data.path=my.csv",
+        "status   done",
+        "train/loss",
+        "valid/rmse",
+        "my.csv own (real)",
+    ):
+        assert word in out
+    assert dlrun("show")[1] == out
+    status, _, err = dlrun("show", "runs/nothing")
+    assert (status, err) == (2, "dlrun: there is no run folder runs/nothing\n")
+
+
+def test_without_a_terminal_a_run_prints_one_line_an_epoch_and_no_control_codes(
+    dlrun: Dlrun, ratings_csv: Path
+) -> None:
+    _, out, _ = dlrun("task=collab", "data.path=my.csv", "epochs=3", *QUICK)
+    assert "\x1b" not in out
+    assert "\r" not in out
+    rows = [line.split() for line in out.splitlines() if len(line.split()) == 7 and line.split()[0].isdigit()]
+    assert [row[0] for row in rows] == ["1", "2", "3"]
+    assert ["epoch", "train/loss", "valid/loss", "valid/rmse", "valid/mae", "lr", "seconds"] in [
+        line.split() for line in out.splitlines()
+    ]
+
+
+def test_bars_show_loss_rate_speed_and_time_left() -> None:
+    import io
+
+    from rich.console import Console
+
+    from dlrunner.looks.progress import BarDisplay
+
+    display = BarDisplay()
+    screen = io.StringIO()
+    display._progress.live.console = display._console = Console(file=screen, force_terminal=True, width=140)
+    display.start_epoch(0, 3, 100, 0)
+    display.advance(50, 0.7654, 0.005, 64000.0)
+    display._progress.refresh()
+    row = {"epoch": 1, "step": 100, "train/loss": 1.0, "valid/loss": 0.9, "valid/rmse": 0.95, "lr": 0.1, "seconds": 1.5}
+    display.end_epoch(row)
+    display.close()
+    shown = screen.getvalue()
+    for word in ("epoch 1", "50/100", "loss 0.7654", "lr 5.0e-03", "64,000 examples/s", "valid/rmse", "0.9500"):
+        assert word in shown
+
+
+@pytest.mark.slow
+def test_completion_offers_verbs_tasks_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        environment = {
+            **os.environ,
+            "COMP_LINE": line,
+            "COMP_POINT": str(len(line)),
+            "COMP_CWORD": str(line.count(" ")),
+        }
+        done = subprocess.run(
+            [sys.executable, "-m", "dlrunner", "-sc", "query=bash"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.split()
+
+    assert complete("dlrun sh") == ["show"]
+    assert {"optim=adam", "optim=adamw", "optim=sgd"} <= set(complete("dlrun optim="))
+    assert "task=collab" in complete("dlrun task=")
+
+
+@pytest.mark.parametrize(
+    "words", [["-m", "dlrunner"], ["-c", "import sys; from dlrunner.cli import main; sys.exit(main())"]]
+)
+def test_python_m_and_the_console_script_are_the_same_program(words: list[str], here: Path) -> None:
+    done = subprocess.run([sys.executable, *words, "task=colab"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "did you mean collab?" in done.stderr

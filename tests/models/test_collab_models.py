@@ -1,0 +1,95 @@
+"""The models of ratings against their formulas."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dlrunner.models.collab import Dot, DotBias, Net, RatingDims, RatingModel
+
+DIMS = RatingDims(num_users=5, num_items=7, min_rating=0.5, max_rating=5.0)
+USERS, ITEMS = torch.tensor([0, 4, 2]), torch.tensor([6, 0, 3])
+
+
+def test_dot_is_the_dot_product_of_two_rows() -> None:
+    model = Dot(DIMS, factors=3)
+    expected = [sum(model.users.weight[u] * model.items.weight[i]) for u, i in zip(USERS, ITEMS, strict=True)]
+    torch.testing.assert_close(model(USERS, ITEMS), torch.stack(expected))  # type: ignore[arg-type]
+
+
+def test_dot_bias_adds_both_biases_and_stays_within_the_ratings() -> None:
+    model = DotBias(DIMS, factors=3, init=2.0)
+    u, i = USERS[0], ITEMS[0]
+    match = model.users.weight[u] @ model.items.weight[i] + model.user_bias.weight[u] + model.item_bias.weight[i]
+    torch.testing.assert_close(model(USERS, ITEMS)[:1], torch.sigmoid(match) * 4.5 + 0.5)
+    wide = DotBias(DIMS, init=100.0)(torch.arange(5).repeat(7), torch.arange(7).repeat_interleave(5)).detach()
+    assert 0.5 <= float(wide.min()) < 0.6
+    assert 4.9 < float(wide.max()) <= 5.0
+
+
+def test_a_margin_widens_the_range() -> None:
+    wide = DotBias(DIMS, init=100.0, margin=0.5)(
+        torch.arange(5).repeat(7), torch.arange(7).repeat_interleave(5)
+    ).detach()
+    assert float(wide.min()) < 0.1
+    assert float(wide.max()) > 5.4
+
+
+def test_the_net_takes_sizes_apart_layers_genres_and_time() -> None:
+    genres = torch.eye(7, 3)
+    dims = RatingDims(5, 7, 0.5, 5.0, item_genres=genres, has_time=True)
+    model = Net(
+        dims, user_factors=4, item_factors=6, hidden=[9, 8], dropouts=[0.1, 0.2, 0.3], genre_factors=2, time=True
+    )
+    linear = [layer for layer in model.layers if isinstance(layer, torch.nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in linear] == [(4 + 6 + 2 + 1, 9), (9, 8), (8, 1)]
+    assert [layer.p for layer in model.layers if isinstance(layer, torch.nn.Dropout)] == [0.1, 0.2, 0.3]
+    model.eval()
+    early, late = (model(USERS, ITEMS, torch.full((3,), time)) for time in (-1.0, 1.0))
+    assert not torch.equal(early, late)
+    model(USERS, ITEMS, torch.zeros(3)).sum().backward()
+    assert model.genres is not None
+    assert model.genres.weight.grad is not None
+    assert bool(model.genres.weight.grad.any())
+
+
+@pytest.mark.parametrize("kind", ["kaiming", "xavier", "torch"])
+def test_linear_layers_start_as_asked(kind: str) -> None:
+    torch.manual_seed(0)
+    model = Net(DIMS, factors=200, hidden=[300], linear_init=kind)  # type: ignore[arg-type]
+    layer = model.layers[1]
+    assert isinstance(layer, torch.nn.Linear)
+    expected = {"kaiming": (2 / 400) ** 0.5, "xavier": (2 / 700) ** 0.5, "torch": (1 / 3 / 400) ** 0.5}[kind]
+    assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.02)
+
+
+def test_embeddings_start_uniform_or_normal() -> None:
+    torch.manual_seed(0)
+    big = RatingDims(1000, 1000, 0.5, 5)
+    uniform = Dot(big, init=[0.0, 0.05]).users.weight.detach()
+    assert (float(uniform.min()) >= 0, float(uniform.max()) <= 0.05) == (True, True)
+    assert float(uniform.mean()) == pytest.approx(0.025, rel=0.02)
+    assert float(Dot(big, init=0.3).users.weight.detach().std()) == pytest.approx(0.3, rel=0.02)
+
+
+@pytest.mark.parametrize("model", [Dot(DIMS), DotBias(DIMS, init=0.5), Net(DIMS)], ids=["dot", "dot_bias", "net"])
+def test_an_extended_model_answers_as_before_and_knows_one_more(model: RatingModel) -> None:
+    model.eval()
+    extended = model.extended().eval()
+    torch.testing.assert_close(extended(USERS, ITEMS), model(USERS, ITEMS))
+    assert extended(torch.tensor([5]), torch.tensor([7])).isfinite().all()
+    assert model.user_tables()[0].num_embeddings == 5
+
+
+def test_an_unknown_user_gets_the_answer_of_the_biases() -> None:
+    model = DotBias(DIMS, init=0.5)
+    answer = model.extended()(torch.tensor([5]), torch.tensor([3]))
+    expected = torch.sigmoid(model.user_bias.weight.mean() + model.item_bias.weight[3]) * 4.5 + 0.5
+    torch.testing.assert_close(answer, expected)
+
+
+def test_layer_groups_have_the_names_that_are_counted_before_data_is_read() -> None:
+    for model in (Dot(DIMS), DotBias(DIMS), Net(DIMS)):
+        assert len(model.layer_groups()) == len(type(model).group_names)
+        grouped = {id(p) for group in model.layer_groups() for p in group.parameters()}
+        assert grouped == {id(p) for p in model.parameters()}

@@ -1,0 +1,235 @@
+"""Collaborative filtering from the command to what it is used for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dlrunner import runner
+from dlrunner.runs import FinishedRun
+from dlrunner.tasks.recommending import Recommender
+from tests.conftest import QUICK, Dlrun, ratings_table
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on the stand-in with films, genres and planted factors, and the folder it lies in."""
+    from dlrunner.cli import main
+
+    folder = tmp_path_factory.mktemp("trained")
+    words = [
+        "task=collab",
+        "data.source=stand-in",
+        "epochs=4",
+        "optim.weight_decay=[0.2,0.0]",
+        f"runs_dir={folder}",
+        *QUICK,
+    ]
+    assert main(words) == 0
+    return (folder / "latest").resolve()
+
+
+def recommender(run: Path) -> Recommender:
+    _, state, models = runner.load_models(FinishedRun.read(run))
+    return Recommender(state, models)
+
+
+def test_the_stand_in_is_learnt_and_its_floor_is_never_beaten(trained: Path) -> None:
+    summary = json.loads((trained / "summary.json").read_text())
+    floor, rmse = summary["data"]["floor"], summary["metric"]["value"]
+    rated = pd.read_csv(trained / "predictions.csv")["rating"]
+    assert floor < rmse < 0.87 * rated.std()
+    assert rmse < 0.83  # 0.85 with biases alone
+
+
+def test_predictions_csv_holds_the_validation_rows_and_gives_the_metric(trained: Path) -> None:
+    table = pd.read_csv(trained / "predictions.csv")
+    summary = json.loads((trained / "summary.json").read_text())
+    assert len(table) == summary["data"]["rows"]["valid"]
+    rmse = float(np.sqrt(((table["rating"] - table["prediction"]) ** 2).mean()))
+    assert rmse == pytest.approx(summary["metric"]["value"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "model=dot",
+        "model=net",
+        "model=net model.genre_factors=4 model.time=true model.hidden=[16,8] model.dropouts=[0,0.1,0.1]",
+    ],
+)
+def test_every_model_trains_predicts_and_draws(model: str, dlrun: Dlrun, here: Path) -> None:
+    status, _, err = dlrun("task=collab", "data.source=stand-in", "epochs=1", "batch_size=512", *model.split())
+    assert (status, err) == (0, "")
+    drawn = {path.name for path in (here / "runs" / "latest" / "plots").iterdir()}
+    assert drawn >= {"losses.png", "predictions.png", "cross_table.png", "item_components.png", "item_map.png"}
+    status, out, err = dlrun("predict", "runs/latest", "--user", "1", "--top", "3")
+    assert (status, err) == (0, "")
+    assert len(out.strip().splitlines()) == 4
+
+
+def test_genres_and_time_are_refused_where_the_data_has_none(dlrun: Dlrun, ratings_csv: Path) -> None:
+    for setting, said in (
+        ("model.genre_factors=3", "this data has no genres"),
+        ("model.time=true", "this data has no times"),
+    ):
+        status, _, err = dlrun("task=collab", "data.path=my.csv", "model=net", setting, *QUICK)
+        assert status == 2
+        assert said in err
+
+
+def test_pairs_are_predicted_and_unknown_ids_get_the_bias_only_answer_and_a_mark(
+    trained: Path, dlrun: Dlrun, here: Path
+) -> None:
+    stored = pd.read_csv(trained / "predictions.csv").head(5)
+    asked = stored[["user", "item"]].copy()
+    asked.loc[5] = [999_999, asked["item"][0]]
+    asked.loc[6] = [asked["user"][0], -7]
+    asked.to_csv("pairs.csv", index=False)
+    status, out, _ = dlrun("predict", str(trained), "pairs.csv", "--out", "answer.csv")
+    assert status == 0
+    assert "unknown user: bias only" in out
+    answer = pd.read_csv("answer.csv")
+    np.testing.assert_allclose(answer["prediction"][:5], stored["prediction"], atol=2e-4)
+    assert list(answer["note"].fillna("")) == [""] * 5 + ["unknown user: bias only", "unknown item: bias only"]
+
+
+def test_recommendations_leave_out_what_is_rated_and_are_sorted(trained: Path) -> None:
+    recommends = recommender(trained)
+    user = recommends.state["user_ids"][0]
+    best = recommends.recommend(str(user), 20)
+    rated = recommends.state["rated_items"][recommends.state["rated_users"] == 0].tolist()
+    assert not set(best["item"]) & {recommends.state["item_ids"][code] for code in rated}
+    assert best["prediction"].is_monotonic_decreasing
+    assert best["title"].str.startswith("Film ").all()
+    codes = np.array([recommends.items[item] for item in best["item"]])
+    np.testing.assert_allclose(best["prediction"], recommends.pairs(np.zeros(20, dtype=np.int64), codes), atol=1e-4)
+
+
+def test_a_new_user_is_solved_from_a_handful_of_ratings_without_retraining(trained: Path) -> None:
+    """Somebody who rates like a known user is predicted nearly as well as that user, and better than by biases."""
+    recommends = recommender(trained)
+    table = pd.read_csv(trained / "predictions.csv")
+    before = [p.clone() for model in recommends.models for p in model.parameters()]
+    errors: dict[str, list[float]] = {"folded": [], "known": [], "biases": []}
+    for user, rows in table.groupby("user"):
+        code = recommends.users[user]
+        mine = recommends.state["rated_users"] == code
+        if int(mine.sum()) < 60 or len(rows) < 10:
+            continue
+        items = np.array([recommends.items[item] for item in rows["item"]])
+        folded = recommends.fold_in(
+            recommends.state["rated_items"][mine].numpy(), recommends.state["ratings"][mine].numpy()
+        )
+        truth = rows["rating"].to_numpy()
+        errors["folded"] += list((folded[items] - truth) ** 2)
+        errors["known"] += list((recommends.pairs(np.full(len(items), code), items) - truth) ** 2)
+        errors["biases"] += list((recommends.pairs(np.full(len(items), recommends.unknown_user), items) - truth) ** 2)
+    rmse = {name: float(np.sqrt(np.mean(values))) for name, values in errors.items()}
+    assert len(errors["known"]) > 1000
+    assert rmse["folded"] < 0.95 * rmse["biases"]
+    assert rmse["folded"] < 1.03 * rmse["known"]
+    assert all(
+        torch.equal(a, b) for a, b in zip(before, (p for m in recommends.models for p in m.parameters()), strict=True)
+    )
+
+
+def test_without_ratings_a_new_user_is_the_average_one(trained: Path) -> None:
+    recommends = recommender(trained)
+    nobody = recommends.fold_in(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    assert nobody.shape == (recommends.unknown_item,)
+    assert np.isfinite(nobody).all()
+
+
+def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: Path, dlrun: Dlrun, here: Path) -> None:
+    recommends = recommender(trained)
+    items = recommends.state["item_ids"][:6]
+    pd.DataFrame({"item": [*items, "unheard of"], "rating": [5, 4, 5, 1, 2, 3, 4]}).to_csv("mine.csv", index=False)
+    status, out, _ = dlrun("predict", str(trained), "--ratings", "mine.csv", "--top", "5")
+    assert status == 0
+    assert "1 of 7 items are unknown" in out
+    status, out, _ = dlrun("predict", str(trained), "--similar", str(items[0]), "--top", "4")
+    assert status == 0
+    assert "cosine" in out
+    assert f"most like {recommends.state['titles'][0]}" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "ask for one thing"),
+        (["--user", "1", "--similar", "1"], "ask for one thing"),
+        (["--user", "nobody"], "nobody is not among the 600 users"),
+        (["--similar", "no such film"], "no item 'no such film'"),
+        (["--similar", "Film 1"], "titles contain 'Film 1'"),
+        (["--user", "1", "--top", "0"], "--top: must be 1 or more"),
+        (["none.csv"], "there is no file none.csv"),
+        (["--user", "1", "--checkpoint", "cycle-9.pt"], "has no cycle-9.pt; it has best.pt, last.pt"),
+    ],
+)
+def test_wrong_questions_are_answered_plainly(words: list[str], said: str, trained: Path, dlrun: Dlrun) -> None:
+    status, _, err = dlrun("predict", str(trained), *words)
+    assert status == 2
+    assert said in err
+
+
+def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, here: Path) -> None:
+    words = ["task=collab", "data.source=stand-in", "epochs=2", "batch_size=256", "optim.lr=0.02", "ensemble=3"]
+    status, out, _ = dlrun(*words)
+    assert status == 0
+    run = (here / "runs" / "latest").resolve()
+    summary = json.loads((run / "summary.json").read_text())
+    members = summary["members"]
+    assert members["seeds"] == [0, 1, 2]
+    assert members["mean"] == pytest.approx(np.mean(members["valid/rmse"]))
+    assert members["spread"] == pytest.approx(np.std(members["valid/rmse"], ddof=1))
+    assert summary["metric"]["value"] < min(members["valid/rmse"])
+    assert f"{summary['metric']['value']:.4f}" in out
+    assert sorted(path.name for path in (run / "members").iterdir()) == ["0", "1", "2"]
+    # predict uses them all: its answer is the average that predictions.csv holds
+    stored = pd.read_csv(run / "predictions.csv").head(50)
+    recommends = recommender(run)
+    assert len(recommends.models) == 3
+    answer = recommends.pairs(
+        np.array([recommends.users[u] for u in stored["user"]]), np.array([recommends.items[i] for i in stored["item"]])
+    )
+    np.testing.assert_allclose(answer, stored["prediction"], atol=2e-4)
+    single = dlrun("show", str(run))[1]
+    assert "3 seeds, each by itself" in single
+
+
+def test_a_member_of_an_ensemble_is_the_run_of_its_seed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    words = ["task=collab", "data.path=my.csv", "epochs=1", *QUICK]
+    dlrun(*words, "ensemble=2", "seed=1")
+    members = json.loads((here / "runs" / "latest" / "summary.json").read_text())["members"]
+    assert members["seeds"] == [2, 3]
+    dlrun(*words, "seed=3")
+    assert (
+        json.loads((here / "runs" / "latest" / "summary.json").read_text())["metric"]["value"]
+        == members["valid/rmse"][1]
+    )
+
+
+def test_validation_rows_never_train(dlrun: Dlrun, here: Path) -> None:
+    """Ratings of the validation rows are made absurd: the training loss must not notice."""
+    from dlrunner.data.ratings import random_rows
+
+    table = ratings_table()
+    losses: list[Any] = []
+    for name in ("a.csv", "b.csv"):
+        changed = table.copy()
+        if name == "b.csv":
+            rows = random_rows(len(table), 0.2, 42)
+            changed.loc[rows, "rating"] = 5.5 - changed.loc[rows, "rating"]
+        changed.to_csv(name, index=False)
+        assert dlrun("task=collab", f"data.path={name}", "epochs=2", *QUICK)[0] == 0
+        lines = (here / "runs" / "latest" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line) for line in lines])
+    assert [row["train/loss"] for row in losses[0]] == [row["train/loss"] for row in losses[1]]
+    assert losses[0][0]["valid/rmse"] != losses[1][0]["valid/rmse"]

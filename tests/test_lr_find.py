@@ -1,0 +1,70 @@
+"""The learning-rate range test: on a copy, stops when the loss diverges, leaves a picture, a table, a suggestion."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from dlrunner.lr_find import RangeTest, range_test, weights_digest
+from dlrunner.training import Trainer, generator_states, seed_everything
+from tests.conftest import Dlrun
+from tests.test_training import CPU, Line, TwoGroups, phase, sgd
+
+
+def test_the_model_and_the_generators_are_left_as_they_were() -> None:
+    seed_everything(0)
+    model = TwoGroups()
+    before, generators = weights_digest(model.state_dict()), copy.deepcopy(generator_states(CPU))
+    found = range_test(Line(), model, sgd, Trainer([phase()], CPU, "fp32", 0), num_steps=100)
+    assert weights_digest(model.state_dict()) == before
+    assert torch.equal(generator_states(CPU)["torch"], generators["torch"])
+    assert generator_states(CPU)["python"] == generators["python"]
+    assert len(set(found.losses)) > 10
+
+
+def test_it_stops_when_the_loss_diverges_and_suggests_a_rate_that_works() -> None:
+    seed_everything(0)
+    model = TwoGroups()
+    found = range_test(Line(), model, sgd, Trainer([phase()], CPU, "fp32", 0), num_steps=300)
+    assert found.diverged
+    assert found.rates[-1] < 10
+    assert found.rates[0] == pytest.approx(1e-8)
+    assert found.suggestion is not None
+    # Gradient descent on this line converges below about 1 (2 / the largest curvature).
+    assert 1e-3 < found.suggestion < 1
+
+
+def test_a_loss_that_never_falls_gets_no_suggestion() -> None:
+    rising = RangeTest(rates=[10.0**i for i in range(-8, 0)], losses=[1.0] * 8, smoothed=[1 + i / 10 for i in range(8)])
+    assert rising.suggestion is None
+
+
+def test_the_steepest_fall_is_found() -> None:
+    rates = [10 ** (-8 + i / 10) for i in range(80)]
+    smoothed = [1.0 if i < 40 else 1 - (i - 40) * 0.05 if i < 52 else 0.4 + (i - 52) * 0.5 for i in range(80)]
+    found = RangeTest(rates, smoothed, smoothed).suggestion
+    assert found is not None
+    assert rates[40] <= found <= rates[52]
+
+
+def test_the_verb_leaves_a_picture_and_a_table(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, out, _ = dlrun("lr-find", "task=collab", "data.path=my.csv")
+    assert status == 0
+    assert "suggestion: optim.lr=" in out
+    (folder,) = (here / "runs" / "collab").iterdir()
+    table = pd.read_csv(folder / "lr_find.csv")
+    assert list(table.columns) == ["lr", "loss", "smoothed"]
+    assert table["lr"].is_monotonic_increasing
+    assert (folder / "lr_find.png").read_bytes().startswith(b"\x89PNG")
+    assert dlrun("lr-find", "task=colab")[0] == 2
+
+
+def test_the_digest_of_weights_sees_a_single_bit() -> None:
+    state = {"a": torch.ones(3), "n": torch.tensor(3)}
+    changed = {"a": torch.tensor([1.0, 1.0, 1.0000001]), "n": torch.tensor(3)}
+    assert weights_digest(state) != weights_digest(changed)
+    assert weights_digest(state) == weights_digest({"n": torch.tensor(3), "a": torch.ones(3)})

@@ -1,0 +1,80 @@
+"""A replay repeats a run from its folder alone and tells what changed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import QUICK, Dlrun, ratings_table
+
+WORDS = ("task=collab", "data.path=my.csv", "model=net", "epochs=2", *QUICK)
+
+
+def latest(here: Path) -> Path:
+    return (here / "runs" / "latest").resolve()
+
+
+def test_a_replay_of_an_untouched_run_is_identical(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    before = sorted(path.name for path in latest(here).parent.iterdir())
+    status, out, _ = dlrun("replay", "runs/latest")
+    assert status == 0
+    assert out.splitlines()[-1] == "replay: identical"
+    assert sorted(path.name for path in latest(here).parent.iterdir()) == before
+
+
+def test_a_replay_on_other_data_is_different_and_says_where(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    ratings_table(seed=5).to_csv(ratings_csv, index=False)
+    status, out, _ = dlrun("replay", "runs/latest")
+    assert status == 1
+    assert "changed: the data" in out
+    assert "replay: different (first at epoch 1: train/loss" in out
+
+
+def test_a_last_digit_is_rounding_and_more_is_not(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    file = latest(here) / "metrics.jsonl"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    for factor, status, word in ((1 + 1e-7, 0, "same within rounding"), (1.01, 1, "different (first at epoch 2")):
+        changed = [rows[0], {**rows[1], "valid/rmse": rows[1]["valid/rmse"] * factor}]
+        file.write_text("".join(json.dumps(row) + "\n" for row in changed))
+        found, out, _ = dlrun("replay", "runs/latest")
+        assert (found, word in out) == (status, True)
+
+
+def test_a_changed_version_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    file = latest(here) / "summary.json"
+    summary = json.loads(file.read_text())
+    summary["versions"]["torch"] = "1.0"
+    file.write_text(json.dumps(summary))
+    assert "changed: torch 1.0, now " in dlrun("replay", "runs/latest")[1]
+
+
+def test_only_a_finished_run_can_be_replayed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    (latest(here) / "summary.json").unlink()
+    status, _, err = dlrun("replay", "runs/latest")
+    assert status == 2
+    assert "a replay needs a finished run" in err
+
+
+@pytest.mark.parametrize("verb", ["replay", "predict"])
+def test_a_folder_that_names_modules_imports_none_unless_told_to(
+    verb: str, dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    (here / f"mine_{verb}.py").write_text(
+        "from pathlib import Path\nPath('imported').touch()\n"
+        "from dlrunner.tasks.collab import Collab\nclass Mine(Collab):\n    '''The same.'''\n"
+    )
+    dlrun(*WORDS, f"plugins=[mine_{verb}]", f"task._target_=mine_{verb}.Mine")
+    (here / "imported").unlink()
+    status, _, err = dlrun(verb, "runs/latest", *(["--user", "1"] if verb == "predict" else []))
+    assert status == 2
+    assert f"this run imports mine_{verb}; if you trust it, add: --plugins mine_{verb}" in err
+    assert not (here / "imported").exists()
+    words = ["--user", "1"] if verb == "predict" else []
+    assert dlrun(verb, "runs/latest", *words, "--plugins", f"mine_{verb}")[0] == 0
