@@ -9,6 +9,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ class Forked:
                 sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
                 sys.path.insert(0, str(cwd))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
+                forkserver._forkserver.__init__()  # type: ignore  # the parent's is nobody's child here
                 status = main(words)
             except SystemExit as left:
                 status = left.code if isinstance(left.code, int) else 1

@@ -15,7 +15,7 @@ def test_the_root_is_taken_once_over_the_whole_split(batch_size: int) -> None:
     generator = torch.Generator().manual_seed(0)
     outputs, targets = torch.randn(1000, generator=generator), torch.randn(1000, generator=generator)
     metric = RootMeanSquaredError()
-    for output, target in zip(outputs.split(batch_size), targets.split(batch_size), strict=True):
+    for output, target in zip(torch.split(outputs, batch_size), torch.split(targets, batch_size), strict=True):
         metric.update(output, target)
     assert metric.compute() == pytest.approx(float((outputs - targets).double().square().mean().sqrt()), rel=1e-7)
 

@@ -258,7 +258,7 @@ def test_of_two_processes_started_at_once_one_trains_and_the_other_says_so(here:
     first.communicate(timeout=120)  # the stand-in is there now
     both = [start(*words, cwd=here) for _ in range(2)]
     ends = [process.communicate(timeout=120) for process in both]
-    statuses = sorted(process.returncode for process in both)
+    statuses = sorted(process.poll() or 0 for process in both)
     assert statuses in ([0, 1], [0, 0]), ends
     if statuses == [0, 1]:
         loser = next(err for (_, err), process in zip(ends, both, strict=True) if process.returncode == 1)

@@ -46,7 +46,7 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
     python = environment / "bin" / "python"
     install = ["-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--disable-pip-version-check", str(wheel)]
-    subprocess.run([python, *install], check=True)
+    subprocess.run([str(python), *install], check=True)
     (site,) = (environment / "lib").glob("python*/site-packages")
     parent = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "dependencies.pth").write_text(parent + "\n")
@@ -56,7 +56,7 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     assert done.returncode == 0, done.stderr
     assert "STAND-IN" in done.stdout
     assert json.loads((here / "runs" / "latest" / "summary.json").read_text())["status"] == "done"
-    where = [python, "-c", "import dlrunner; print(dlrunner.__file__)"]
+    where = [str(python), "-c", "import dlrunner; print(dlrunner.__file__)"]
     assert str(site) in subprocess.run(where, cwd=here, env=clean, capture_output=True, text=True, check=True).stdout
 
 

@@ -298,11 +298,8 @@ class _Work:
         self.summary["final"] = final
         self.summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
         if self.plan.settings.claim:
-            self.summary["claim"] = judge_claim(
-                self.plan.settings.claim,
-                final,
-                higher_is_better=_higher_is_better(task, self.plan.settings.claim),
-            )
+            claim = self.plan.settings.claim
+            self.summary["claim"] = judge_claim(claim, final, _higher_is_better(task, claim), self.identity.release)
 
     def _evaluate_average(self, task: Task, outputs: torch.Tensor) -> dict[str, float]:
         """Compute loss and metrics of averaged outputs, exactly as for one model."""
@@ -374,7 +371,7 @@ def member_seed(seed: int, ensemble: int, index: int) -> int:
     return seed * ensemble + index
 
 
-def judge_claim(claim: Claim, final: Mapping[str, float], higher_is_better: bool) -> dict[str, Any]:
+def judge_claim(claim: Claim, final: Mapping[str, float], higher_is_better: bool, release: str) -> dict[str, Any]:
     """Compare one run with a published figure.
 
     With the measured spread over seeds, a run that misses the figure by less than 1.645 standard deviations is
@@ -384,7 +381,9 @@ def judge_claim(claim: Claim, final: Mapping[str, float], higher_is_better: bool
         raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
     value = final[claim.metric]
     short = claim.value - value if higher_is_better else value - claim.value
-    if short <= 0:
+    if claim.release and claim.release != release:
+        verdict = f"not comparable: the figure rests on {claim.release}, this run on {release}"
+    elif short <= 0:
         verdict = "reached"
     elif claim.spread and short <= 1.645 * claim.spread:
         verdict = "reached within noise"

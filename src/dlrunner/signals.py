@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
@@ -16,12 +17,14 @@ class StopSignals:
     """Raises `Interrupted` when a stop signal arrives; inside `deferred()` the first one waits in `pending`.
 
     Set-up and drawing are interrupted at once: they are done again anyway. The training loop defers, looks at
-    `pending` after every batch, saves, and then leaves. A second signal does not wait.
+    `pending` after every batch, saves, and then leaves. A second signal does not wait, unless it comes within two
+    seconds: Ctrl-C reaches a sweep and its job both, and the sweep passes on what it gets.
     """
 
     def __init__(self) -> None:
         self.pending: int | None = None
         self._deferring = False
+        self._since = 0.0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -39,9 +42,9 @@ class StopSignals:
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
         if self._deferring and self.pending is None:
-            self.pending = signum
-            return
-        raise Interrupted(signum)
+            self.pending, self._since = signum, time.monotonic()
+        elif not (self._deferring and time.monotonic() - self._since < 2):
+            raise Interrupted(signum)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

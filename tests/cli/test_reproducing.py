@@ -29,7 +29,7 @@ def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
 def test_a_single_run_is_judged_with_the_measured_spread() -> None:
     claim = Claim(metric="valid/rmse", value=0.87, source="a paper", spread=0.001)
     for value, verdict in ((0.87, "reached"), (0.8716, "reached within noise"), (0.8717, "missed by 0.0017")):
-        assert judge_claim(claim, {"valid/rmse": value}, higher_is_better=False)["verdict"] == verdict
+        assert judge_claim(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
 
 
 OWN = """\
@@ -85,3 +85,11 @@ def test_the_published_dot_bias_figure_is_reached_on_real_data(real_data: Path, 
     assert status == 0
     assert "0.8746" in out
     assert "reached" in out
+
+
+def test_a_figure_is_not_compared_with_a_run_on_other_data(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "own.yaml").write_text(OWN + "  release: another\n")
+    status, out, _ = dlrun("experiment=own", *QUICK)
+    assert status == 0
+    assert "not comparable: the figure rests on another, this run on own" in out

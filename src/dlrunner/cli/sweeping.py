@@ -7,6 +7,7 @@ and leaves a record; a job that fails, or is killed, ends nothing but itself.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -17,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -49,7 +49,8 @@ def sweep(words: Sequence[str]) -> int:
     settings = [f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
     status = 0
     try:
-        run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
+        with StopSignals():
+            run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
     except (Interrupted, KeyboardInterrupt) as stopped:
         status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
     results = write_results(folder, swept)
@@ -135,8 +136,16 @@ def _write_record(record: Path, result: Mapping[str, Any]) -> None:
 
 def _expand(words: Sequence[str]) -> list[list[str]]:
     """Return the overrides of each job, as Hydra's own sweeper will number them."""
-    batches = BasicSweeper.split_arguments(parse([w for w in forced(words) if not w.startswith("hydra")]), None)
-    return [list(job) for batch in batches for job in batch]
+    choices = []
+    for override in parse([word for word in forced(words) if not word.startswith("hydra")]):
+        if not override.is_sweep_override():
+            choices.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            raise RequestError(f"{override.input_line}: a range without steps needs a sweeper that searches")
+    return [list(job) for job in itertools.product(*choices)]
 
 
 def _check(jobs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:

@@ -65,7 +65,7 @@ def print_outcome(path: Path) -> None:
 def print_claim(claim: Mapping[str, Any] | None) -> None:
     """Print the verdict on a published figure."""
     if claim:
-        style = "red" if claim["verdict"].startswith("missed") else "green"
+        style = "green" if claim["verdict"].startswith("reached") else "red"
         text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
         console().print(Text(text), style=style)
         if claim.get("flags"):
