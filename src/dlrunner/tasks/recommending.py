@@ -168,9 +168,10 @@ class Recommender:
             cosines.append(factors @ factors[code])
         cosine = torch.stack(cosines).mean(dim=0).cpu().numpy()
         counts = np.bincount(self.state["rated_items"].numpy(), minlength=self.unknown_item)
-        cosine[counts < 5] = -1  # an item that hardly anybody rated still points anywhere
+        least = 20 if int((counts >= 20).sum()) > top else 1
+        cosine[counts < least] = -1  # an item that hardly anybody rated points anywhere
         best = self._best(cosine, np.array([code]), top)
-        best.attrs["note"] = f"most like {self.state['titles'][code]} (items with at least 5 training ratings)"
+        best.attrs["note"] = f"most like {self.state['titles'][code]} (items with at least {least} training ratings)"
         return best.rename(columns={"prediction": "cosine"})
 
     def _best(self, scores: NDArray[np.float32], without: NDArray[np.int64], top: int) -> pd.DataFrame:
