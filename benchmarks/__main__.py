@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ import torch
 HERE = Path(__file__).resolve().parent
 RIVAL = HERE.parent / ".venv-fastai"
 REPEATS = 3
+THREADS = torch.get_num_threads()
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DLRUN = [sys.executable, "-m", "dlrunner"]
 WORK = [
     "task=collab",
@@ -39,39 +41,42 @@ WORK = [
 
 def main() -> int:
     """Measure, print and write the tables."""
-    threads = torch.get_num_threads()
     if not RIVAL.exists():
         subprocess.run([str(HERE / "setup-fastai.sh"), str(RIVAL)], check=True)
     with tempfile.TemporaryDirectory() as folder:
         ratings = _unpack(Path(folder))
-        rows: dict[str, list[dict[str, Any]]] = {
-            "dlrunner": [],
-            "dlrunner, trainer.compile": [],
-            "fastai": [],
-            "plain loop": [],
+        fastai = [
+            str(RIVAL / "bin" / "python"),
+            str(HERE / "fastai_collab.py"),
+            "--ratings",
+            str(ratings),
+            "--device",
+            DEVICE,
+        ]
+        plain = [sys.executable, "-m", "benchmarks.plain_collab", "--ratings", str(ratings), "--threads", "1"]
+        plain += ["--device", DEVICE]
+        contestants: dict[str, Callable[[str], dict[str, Any]]] = {
+            "dlrunner": lambda seed: _dlrunner(Path(folder), seed, []),
+            "dlrunner, trainer.compile=true": lambda seed: _dlrunner(Path(folder), seed, ["trainer.compile=true"]),
+            "fastai, 1 thread": lambda seed: _json([*fastai, "--threads", "1", "--seed", seed]),
+            f"fastai, {THREADS} threads (its default)": lambda seed: _json(
+                [*fastai, "--threads", str(THREADS), "--seed", seed]
+            ),
+            "plain loop, fused AdamW": lambda seed: _json([*plain, "--seed", seed]),
         }
+        rows: dict[str, list[dict[str, Any]]] = {name: [] for name in contestants}
         for seed in range(REPEATS):  # in turn, so that all of them meet the same weather
-            rows["dlrunner"].append(_dlrunner(Path(folder), seed, []))
-            rows["fastai"].append(
-                _json([str(RIVAL / "bin" / "python"), str(HERE / "fastai_collab.py"), *_asked(ratings, seed, threads)])
-            )
-            rows["plain loop"].append(
-                _json([sys.executable, "-m", "benchmarks.plain_collab", *_asked(ratings, seed, threads)])
-            )
-            rows["dlrunner, trainer.compile"].append(_dlrunner(Path(folder), seed, ["trainer.compile=true"]))
-            print(
-                f"repeat {seed + 1} of {REPEATS}: "
-                + ", ".join(f"{k} {_median(v[-1:]):.2f} s" for k, v in rows.items()),
-                flush=True,
-            )
+            for name, measure in contestants.items():
+                rows[name].append(measure(str(seed)))
+            told = ", ".join(f"{name} {_median(runs[-1:]):.2f} s" for name, runs in rows.items())
+            print(f"repeat {seed + 1} of {REPEATS}: {told}", flush=True)
         whole = [_whole(Path(folder) / f"whole{i}") for i in range(REPEATS)]
         helps = [_seconds([*DLRUN, "--help"], Path(folder)) for _ in range(5)]
-    text = _tables(rows, whole, helps, threads)
+    text = _tables(rows, whole, helps)
     print(text)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    (HERE / f"results-{device}.md").write_text(text)
-    record = {"machine": _machine(threads), "rows": rows, "whole": whole, "help_seconds": helps}
-    (HERE / f"results-{device}.json").write_text(json.dumps(record, indent=1) + "\n")
+    (HERE / f"results-{DEVICE}.md").write_text(text)
+    record = {"machine": _machine(), "rows": rows, "whole": whole, "help_seconds": helps}
+    (HERE / f"results-{DEVICE}.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0
 
 
@@ -84,11 +89,7 @@ def _unpack(folder: Path) -> Path:
         return Path(archive.extract(name, folder))
 
 
-def _asked(ratings: Path, seed: int, threads: int) -> list[str]:
-    return ["--ratings", str(ratings), "--seed", str(seed), "--threads", str(threads)]
-
-
-def _dlrunner(folder: Path, seed: int, settings: Sequence[str]) -> dict[str, Any]:
+def _dlrunner(folder: Path, seed: str, settings: Sequence[str]) -> dict[str, Any]:
     runs = folder / f"runs-{seed}-{len(settings)}"
     words = [*DLRUN, *WORK, f"seed={seed}", f"runs_dir={runs}", "log.pictures=false", "log.report=false", *settings]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
@@ -132,27 +133,25 @@ def _median(runs: Sequence[dict[str, Any]]) -> float:
     return float(statistics.median(seconds for run in runs for seconds in run["seconds_per_epoch"][1:]))
 
 
-def _machine(threads: int) -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     return {
         "cpu": platform.processor() or platform.machine(),
-        "threads": threads,
+        "cores": THREADS,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
 
 
-def _tables(
-    rows: dict[str, list[dict[str, Any]]], whole: Sequence[dict[str, float]], helps: Sequence[float], threads: int
-) -> str:
-    machine = _machine(threads)
-    versions = f"fastai {rows['fastai'][0]['version']}, torch {machine['torch']}, Python {machine['python']}"
+def _tables(rows: dict[str, list[dict[str, Any]]], whole: Sequence[dict[str, float]], helps: Sequence[float]) -> str:
+    machine = _machine()
+    versions = f"fastai {rows['fastai, 1 thread'][0]['version']}, torch {machine['torch']}, Python {machine['python']}"
     place = machine["gpu"] or machine["cpu"]
     own = _median(rows["dlrunner"])
     lines = [
         "# Collaborative filtering: MovieLens of October 2016, batches of 64, 50 factors, 5 epochs, float32",
         "",
-        f"`make bench`; {REPEATS} runs each, in turn; {threads} threads, {place}; {versions}.",
+        f"`make bench`; {REPEATS} runs each, in turn; {THREADS} cores, {place}; {versions}.",
         "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",
         "",
         "| | seconds an epoch | dlrunner is … times as fast | validation MSE after the last epoch (mean) |",

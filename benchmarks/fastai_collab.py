@@ -1,4 +1,4 @@
-"""Time fastai's collaborative filtering on MovieLens ratings, on the CPU.
+"""Time fastai's collaborative filtering on MovieLens ratings.
 
 Reads a ratings file with the columns userId, movieId, rating and timestamp,
 trains ``collab_learner`` (a dot product of embeddings plus biases) with
@@ -92,7 +92,7 @@ def make_learner(args):
         y_block=TransformBlock(),
         splits=split_rows(len(ratings)),
     )
-    dls = table.dataloaders(bs=args.batch_size, device=torch.device("cpu"))
+    dls = table.dataloaders(bs=args.batch_size, device=torch.device(args.device))
     return collab_learner(
         dls,
         n_factors=args.factors,
@@ -118,6 +118,7 @@ def parse_args():
     parser.add_argument("--wd", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--y-range", type=float, nargs=2, default=(0.5, 5.0), metavar=("LOW", "HIGH"))
     return parser.parse_args()
 

@@ -38,17 +38,19 @@ def main() -> None:
     parser.add_argument("--ratings", required=True)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--optimizer", choices=["default", "fused"], default="fused")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
     torch.manual_seed(arguments.seed)
     ratings = pd.read_csv(arguments.ratings)
-    users, items = (torch.tensor(pd.factorize(ratings[name])[0]) for name in ("userId", "movieId"))
-    stars = torch.tensor(ratings["rating"].to_numpy(np.float32))
-    order = torch.tensor(np.random.RandomState(42).permutation(len(stars)))
+    users, items = (torch.tensor(pd.factorize(ratings[name])[0], device=device) for name in ("userId", "movieId"))
+    stars = torch.tensor(ratings["rating"].to_numpy(np.float32), device=device)
+    order = torch.tensor(np.random.RandomState(42).permutation(len(stars)), device=device)
     valid, train = order[: int(0.2 * len(stars))], order[int(0.2 * len(stars)) :]
-    model = DotBias(int(users.max()) + 1, int(items.max()) + 1, 50)
+    model = DotBias(int(users.max()) + 1, int(items.max()) + 1, 50).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), 5e-3, betas=(0.95, 0.99), weight_decay=0.1, fused=arguments.optimizer == "fused" or None
     )
@@ -56,7 +58,7 @@ def main() -> None:
     optimizer.step()  # torch imports its compiler here; that is no part of an epoch
     for _ in range(arguments.epochs):
         started = time.perf_counter()
-        for rows in torch.split(train[torch.randperm(len(train))], 64):
+        for rows in torch.split(train[torch.randperm(len(train), device=device)], 64):
             done = step / steps
             rise = (1 - math.cos(math.pi * min(done / 0.25, 1))) / 2
             fall = (1 + math.cos(math.pi * max((done - 0.25) / 0.75, 0))) / 2

@@ -146,6 +146,8 @@ class Trainer:
         self.clip, self.accumulate, self.early_stopping = clip, accumulate, early_stopping
         self.compile, self.checkpoint_minutes, self.num_threads = compile, checkpoint_minutes, num_threads
         self.num_epochs = sum(phase.epochs for phase in phases)
+        if num_threads:
+            torch.set_num_threads(num_threads)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def fit(
@@ -163,8 +165,6 @@ class Trainer:
             RunError: the loss is no longer finite; the last good checkpoint is kept.
             Interrupted: a stop signal came; a checkpoint of this very step is kept.
         """
-        if self.num_threads:
-            torch.set_num_threads(self.num_threads)
         model.to(self.device)
         optimizer = make_optimizer(model.layer_groups())
         state = State()

@@ -124,7 +124,7 @@ def test_bars_show_loss_rate_speed_and_time_left() -> None:
     display.end_epoch(row)
     display.close()
     shown = screen.getvalue()
-    for word in ("epoch 1", "50/100", "loss 0.7654", "lr 5.0e-03", "64,000 examples/s", "valid/rmse", "0.9500"):
+    for word in ("epoch 1", "50/100", "loss 0.7654", "lr 5.0e-03", "64,000/s", "valid/rmse", "0.9500"):
         assert word in shown
 
 

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-WIDTHS = {"epoch": 7, "step": 9, "lr": 12, "seconds": 9}
+WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
 
 
 def number(value: Any) -> str:
@@ -38,12 +38,17 @@ def shown_columns(row: Mapping[str, Any]) -> list[str]:
 
 def row_line(row: Mapping[str, Any]) -> str:
     """Write one epoch as a line of a table."""
-    return "".join(f"{_cell(key, row.get(key)):>{WIDTHS.get(key, 17)}}" for key in shown_columns(row)).rstrip()
+    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row))
 
 
 def header_line(row: Mapping[str, Any]) -> str:
     """Write the names above the lines."""
-    return "".join(f"{key:>{WIDTHS.get(key, 17)}}" for key in shown_columns(row)).rstrip()
+    return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row))
+
+
+def _width(key: str) -> int:
+    """Return the width of a column: the usual table fits a terminal of 80 columns."""
+    return WIDTHS.get(key, max(12, len(key) + 2))
 
 
 def _cell(key: str, value: Any) -> str:
@@ -93,9 +98,8 @@ class BarDisplay:
         self._console = Console(highlight=False)
         self._progress = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-            TimeElapsedColumn(),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[told]}"),
             console=self._console,
@@ -104,33 +108,38 @@ class BarDisplay:
         self._epochs: TaskID | None = None
         self._steps: TaskID | None = None
         self._has_header = False
-        self._num_steps = 1
+        self._num_steps = self._num_epochs = 1
+        self._epoch = 0
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         """Show the bars of this epoch."""
         if self._epochs is None or self._steps is None:
-            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, told="")
-            self._steps = self._progress.add_task("", total=num_steps, told="")
+            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", told="")
+            self._steps = self._progress.add_task("", total=num_steps, count="", told="")
             self._progress.start()
-        self._num_steps, self._epoch = num_steps, epoch
-        self._progress.reset(self._steps, total=num_steps, completed=step, description=f"epoch {epoch + 1}", told="")
+        self._num_steps, self._num_epochs, self._epoch = num_steps, num_epochs, epoch
+        self._progress.reset(self._steps, total=num_steps, description=f"epoch {epoch + 1}")
+        self._show(step)
 
     def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
         """Move the bars."""
+        self._show(step, told=f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
+
+    def _show(self, step: int, told: str = "") -> None:
         if self._epochs is None or self._steps is None:
             return
-        told = f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f} examples/s"
-        self._progress.update(self._steps, completed=step, told=told)
-        self._progress.update(self._epochs, completed=self._epoch + step / self._num_steps)
+        self._progress.update(self._steps, completed=step, count=f"{step}/{self._num_steps}", told=told)
+        done = self._epoch + step / self._num_steps
+        self._progress.update(self._epochs, completed=done, count=f"{self._epoch}/{self._num_epochs}")
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row above the bars."""
         if not self._has_header:
-            self._progress.console.print(f"[bold]{header_line(row)}[/bold]")
+            self._progress.console.print(f"[bold]{header_line(row)}[/bold]", soft_wrap=True)
             self._has_header = True
-        self._progress.console.print(row_line(row))
+        self._progress.console.print(row_line(row), soft_wrap=True)
         if self._epochs is not None:
-            self._progress.update(self._epochs, completed=row["epoch"])
+            self._progress.update(self._epochs, completed=row["epoch"], count=f"{row['epoch']}/{self._num_epochs}")
 
     def close(self) -> None:
         """Take the bars away."""
