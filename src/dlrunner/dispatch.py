@@ -16,100 +16,18 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 
 from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
-from dlrunner.ranges import Count, Natural, NonNegative, Positive, Probability
 from dlrunner.schedules import Curves, Phase
+from dlrunner.settings import OPTIMIZER_SETTINGS, PhaseSettings, Settings, sentences
 from dlrunner.task import Data, Task
 from dlrunner.training import Trainer
-
-STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
-
-LearningRate = Positive | Annotated[list[Positive], Field(min_length=1)]
-
-OPTIMIZER_SETTINGS: dict[str, Any] = {
-    "lr": LearningRate,
-    "momentum": Probability,
-    "dampening": Probability,
-    "nesterov": bool,
-    "weight_decay": NonNegative | Annotated[list[NonNegative], Field(min_length=1)],
-    "betas": Annotated[list[Probability], Field(min_length=2, max_length=2)],
-    "eps": Positive,
-    "alpha": Probability,
-    "lr_decay": NonNegative,
-    "initial_accumulator_value": NonNegative,
-    "centered": bool,
-    "amsgrad": bool,
-}
-"""Types and ranges of what torch.optim's constructors take; torch checks them only when it is built."""
-
-
-class PhaseSettings(BaseModel):
-    """One entry of `phases`: a stretch of training."""
-
-    model_config = STRICT
-    epochs: Count
-    lr: LearningRate | None = None
-    schedule: str | dict[str, Any] | None = None
-    freeze_to: int = 0
-
-
-class Claim(BaseModel):
-    """A published figure, and what is needed to judge a run by it."""
-
-    model_config = STRICT
-    metric: str
-    value: float
-    source: str
-    release: str | None = None
-    spread: NonNegative | None = None
-    """Standard deviation over seeds, as measured; what a single run may miss the figure by is 1.645 of it."""
-    quick: bool = False
-    """It takes less than two minutes on two cores."""
-    flags: list[
-        Literal["validates-on-test", "best-epoch-on-test", "future-rows-in-training", "averaged-over-batches"]
-    ] = []
-
-
-class LogSettings(BaseModel):
-    """How a run shows itself; nothing here can change a result."""
-
-    model_config = STRICT
-    progress: Literal["auto", "bars", "plain", "none"] = "auto"
-    pictures: bool = True
-    report: bool = True
-
-
-class Settings(BaseModel):
-    """The top level of a configuration."""
-
-    model_config = STRICT
-    seed: Natural
-    epochs: Count | None
-    batch_size: Count
-    device: str
-    precision: Literal["fp32", "bf16", "fp16"]
-    ensemble: Count
-    data_dir: str
-    runs_dir: str
-    rerun: bool
-    plugins: list[str]
-    phases: Annotated[list[PhaseSettings], Field(min_length=1)] | None
-    claim: Claim | None
-    data: dict[str, Any] | None
-    task: dict[str, Any]
-    model: dict[str, Any]
-    optim: dict[str, Any]
-    schedule: dict[str, Any]
-    trainer: dict[str, Any]
-    log: LogSettings
-    choices: dict[str, str | None]
 
 
 @dataclass(frozen=True)
@@ -272,7 +190,7 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        problems.extend(_sentences("", error, config, Settings))
+        problems.extend(sentences("", error, config, Settings))
         return None
 
 
@@ -328,7 +246,7 @@ def _bind_settings(
             try:
                 TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value, strict=True)
             except ValidationError as error:
-                problems.extend(_sentences(f"{section}.{key}", error, value, None))
+                problems.extend(sentences(f"{section}.{key}", error, value, None))
                 continue
         settings[str(key)] = value
     for name in known:
@@ -507,40 +425,6 @@ def _one_per_group(rates: Sequence[float], num_groups: int, place: str) -> list[
     if len(rates) != num_groups:
         raise RequestError(f"{place}: {len(rates)} rates for {num_groups} layer groups; give one, or one per group")
     return list(rates)
-
-
-def _sentences(place: str, error: ValidationError, value: Any, model: type[BaseModel] | None) -> list[str]:
-    """Turn pydantic's findings into lines a person can act on, one per place."""
-    lines: dict[str, list[str]] = {}
-    shown: dict[str, Any] = {}
-    findings = error.errors()
-    # Of a union's findings (a number, or a list of numbers) the one that got furthest is the one that was meant.
-    meant = any(not found["type"].endswith(("_type", "_error")) for found in findings)
-    for found in findings:
-        if found["type"].endswith("_type") and meant:
-            continue
-        where, at = place, value
-        fields: Iterable[str] = model.model_fields if model else ()
-        for part in found["loc"]:
-            inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list) and isinstance(part, int))
-            if not inside and found["type"] not in ("extra_forbidden", "missing"):
-                continue  # pydantic's name for a branch of a union
-            where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-            at = at[part] if inside else None
-        if found["type"] == "extra_forbidden":
-            lines.setdefault(where, []).append(f"is unknown; {did_you_mean(str(found['loc'][-1]), fields)}")
-        elif found["type"] == "missing":
-            lines.setdefault(where, []).append("is missing")
-        else:
-            shown[where] = at
-            message = found["msg"].replace("Input should be ", "").replace("a valid ", "a ")
-            lines.setdefault(where, []).append(message.replace("dictionary", "section"))
-    return [
-        f"{where}: must be {' or '.join(dict.fromkeys(messages))}, not {shown[where]!r}"
-        if where in shown
-        else f"{where}: {messages[0]}"
-        for where, messages in lines.items()
-    ]
 
 
 def _canonical(value: Any) -> Any:

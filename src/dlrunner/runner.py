@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import platform
-import resource
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,10 +14,11 @@ from typing import Any
 import torch
 import yaml
 
-from dlrunner import __version__
-from dlrunner.dispatch import Claim, Plan, plan
+from dlrunner.claims import Claim, judge_run
+from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
+from dlrunner.machine import peak_memory_mb, versions
 from dlrunner.model import Model
 from dlrunner.runs import (
     FinishedRun,
@@ -99,9 +96,9 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
             checked.settings.rerun,
         )
         try:
+            directory.point_latest()
             if reason == "finished":
                 finished = FinishedRun.read(directory.path)
-                directory.point_latest()
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
                 return Outcome(directory.path, finished.summary or {}, is_new=False)
             if reason.startswith("stale"):
@@ -299,7 +296,7 @@ class _Work:
         self.summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
         if self.plan.settings.claim:
             claim = self.plan.settings.claim
-            self.summary["claim"] = judge_claim(claim, final, _higher_is_better(task, claim), self.identity.release)
+            self.summary["claim"] = judge_run(claim, final, _higher_is_better(task, claim), self.identity.release)
 
     def _evaluate_average(self, task: Task, outputs: torch.Tensor) -> dict[str, float]:
         """Compute loss and metrics of averaged outputs, exactly as for one model."""
@@ -371,35 +368,6 @@ def member_seed(seed: int, ensemble: int, index: int) -> int:
     return seed * ensemble + index
 
 
-def judge_claim(claim: Claim, final: Mapping[str, float], higher_is_better: bool, release: str) -> dict[str, Any]:
-    """Compare one run with a published figure.
-
-    With the measured spread over seeds, a run that misses the figure by less than 1.645 standard deviations is
-    "reached within noise": it would happen to one run in twenty or more whose mean is the figure.
-    """
-    if claim.metric not in final:
-        raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
-    value = final[claim.metric]
-    short = claim.value - value if higher_is_better else value - claim.value
-    if claim.release and claim.release != release:
-        verdict = f"not comparable: the figure rests on {claim.release}, this run on {release}"
-    elif short <= 0:
-        verdict = "reached"
-    elif claim.spread and short <= 1.645 * claim.spread:
-        verdict = "reached within noise"
-    else:
-        verdict = f"missed by {short:.4g}"
-    return {
-        "metric": claim.metric,
-        "published": claim.value,
-        "value": value,
-        "verdict": verdict,
-        "source": claim.source,
-        "flags": claim.flags,
-        "higher_is_better": higher_is_better,
-    }
-
-
 def _higher_is_better(task: Task, claim: Claim) -> bool:
     metric = task.metrics().get(claim.metric.removeprefix("valid/"))
     return metric.higher_is_better if metric else False
@@ -434,30 +402,3 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         model.load_state_dict(load_weights_file(file)["model"])
         models.append(model.eval())
     return checked, state, models
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of what a result rests on."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"dlrunner": __version__, "python": platform.python_version()}
-    for package in ("torch", "numpy", "pandas", "hydra-core", "omegaconf", "pydantic", "spacy", "matplotlib"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Return the largest memory this process held, on the host and on the device."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
-    if device.type == "cuda":
-        peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    return peak
-
-
-def num_cores() -> int:
-    """Return the cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

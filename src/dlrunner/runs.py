@@ -137,10 +137,8 @@ class RunDirectory:
         self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary, the last file of a run, and point runs/latest at the folder."""
+        """Write the summary, the last file of a run."""
         self.write_text("summary.json", json.dumps(_finite(summary), indent=2) + "\n")
-        if summary.get("status") == "done":
-            self.point_latest()
 
     def point_latest(self) -> None:
         """Make runs/latest point here."""

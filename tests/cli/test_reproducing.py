@@ -7,29 +7,27 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.cli.reproducing import judge
-from dlrunner.dispatch import Claim
-from dlrunner.runner import judge_claim
+from dlrunner.claims import Claim, judge_run, judge_seeds
 from tests.conftest import QUICK, Dlrun
 
 
 def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
-    assert judge([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0)
-    word, p = judge([0.82, 0.80, 0.815], 0.81, False)
+    assert judge_seeds([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0)
+    word, p = judge_seeds([0.82, 0.80, 0.815], 0.81, False)
     assert word == "reached within noise"
     assert 0.05 < p < 0.5
-    word, p = judge([0.83, 0.831, 0.832], 0.81, False)
+    word, p = judge_seeds([0.83, 0.831, 0.832], 0.81, False)
     assert word == "missed"
     assert p < 0.01
-    assert judge([0.93, 0.94], 0.92, True)[0] == "reached"
-    assert judge([0.90, 0.901, 0.899], 0.92, True)[0] == "missed"
-    assert judge([0.9], 0.92, True)[0] == "missed"
+    assert judge_seeds([0.93, 0.94], 0.92, True)[0] == "reached"
+    assert judge_seeds([0.90, 0.901, 0.899], 0.92, True)[0] == "missed"
+    assert judge_seeds([0.9], 0.92, True)[0] == "missed"
 
 
 def test_a_single_run_is_judged_with_the_measured_spread() -> None:
     claim = Claim(metric="valid/rmse", value=0.87, source="a paper", spread=0.001)
     for value, verdict in ((0.87, "reached"), (0.8716, "reached within noise"), (0.8717, "missed by 0.0017")):
-        assert judge_claim(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
+        assert judge_run(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
 
 
 OWN = """\

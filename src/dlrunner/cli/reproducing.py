@@ -9,19 +9,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pandas as pd
-from scipy import stats
 
 from dlrunner import runner
+from dlrunner.claims import Word, judge_seeds
 from dlrunner.cli.composing import compose
 from dlrunner.cli.places import options_of
 from dlrunner.errors import DataError, RequestError, RunError, did_you_mean
 from dlrunner.looks import tables
 from dlrunner.runs import told_as_sentences, write_atomically
-
-Word = Literal["reached", "reached within noise", "missed", "cannot be run here"]
 
 
 @dataclass(frozen=True)
@@ -43,27 +41,6 @@ class Verdict:
     source: str = ""
     why: str = ""
     flags: tuple[str, ...] = ()
-
-
-def judge(values: Sequence[float], published: float, higher_is_better: bool) -> tuple[Word, float]:
-    """Judge seeds against a published figure by a one-sided t-test at 5 %.
-
-    >>> judge([0.81, 0.80, 0.805], 0.81, higher_is_better=False)[0]
-    'reached'
-    >>> judge([0.82, 0.80, 0.815], 0.81, higher_is_better=False)[0]
-    'reached within noise'
-    >>> judge([0.83, 0.831, 0.832], 0.81, higher_is_better=False)[0]
-    'missed'
-    """
-    mean = sum(values) / len(values)
-    if (mean >= published) if higher_is_better else (mean <= published):
-        return "reached", 1.0
-    if len(values) < 2:
-        return "missed", math.nan
-    # The alternative is that the true mean is worse than the figure.
-    test = stats.ttest_1samp(values, published, alternative="less" if higher_is_better else "greater")
-    p = float(test.pvalue)
-    return ("reached within noise" if p >= 0.05 else "missed"), p
 
 
 def reproduce(words: list[str]) -> int:
@@ -112,7 +89,7 @@ def _earn(name: str, claim: dict[str, Any], num_seeds: int, settings: Sequence[s
         values.append(float(outcome.summary["final"][claim["metric"]]))
         seconds.append(float(outcome.summary["seconds"]))
         higher = bool(outcome.summary["claim"]["higher_is_better"])
-    verdict, p = judge(values, claim["value"], higher)
+    verdict, p = judge_seeds(values, claim["value"], higher)
     column = pd.Series(values)
     return Verdict(
         name,

@@ -21,7 +21,7 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dlrunner import runner
+from dlrunner import machine, runner
 from dlrunner.cli.composing import compose, forced, parse, run_hydra, search_path_override, to_plain
 from dlrunner.dispatch import plan
 from dlrunner.errors import Interrupted, RequestError, Told
@@ -229,5 +229,5 @@ def _threads(settings: Any) -> int | None:
     jobs: int | None = settings.launcher.get("n_jobs")
     if jobs is None:
         return None
-    cores = runner.num_cores()
+    cores = machine.num_cores()
     return max(1, cores // (jobs if jobs > 0 else max(1, cores + 1 + jobs)))

@@ -196,18 +196,18 @@ def info(words: list[str]) -> int:
     argparse.ArgumentParser(prog="dlrun info", description="Versions, devices, places.").parse_args(words)
     import torch
 
-    from dlrunner import runner
+    from dlrunner import machine
     from dlrunner.cli.places import conf_dirs
     from dlrunner.data.files import cache_dir
     from dlrunner.looks import tables
 
-    devices = [f"cpu ({runner.num_cores()} cores, {torch.get_num_threads()} threads)"]
+    devices = [f"cpu ({machine.num_cores()} cores, {torch.get_num_threads()} threads)"]
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     tables.print_pairs(
         [
-            *runner.versions().items(),
+            *machine.versions().items(),
             ("devices", ", ".join(devices)),
             ("configuration", ", ".join(str(place) for place in conf_dirs())),
             ("data", os.environ.get("DLRUNNER_DATA", "data")),
