@@ -31,7 +31,7 @@ from dlrunner.runs import (
     told_as_sentences,
 )
 from dlrunner.signals import StopSignals
-from dlrunner.task import DataIdentity, Task
+from dlrunner.task import Data, DataIdentity, Task
 from dlrunner.training import Row, seed_everything
 
 NOT_IN_LABEL = (
@@ -98,9 +98,8 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
         try:
             directory.point_latest()
             if reason == "finished":
-                finished = FinishedRun.read(directory.path)
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
-                return Outcome(directory.path, finished.summary or {}, is_new=False)
+                return Outcome(directory.path, _judged_again(checked, data, directory, identity), is_new=False)
             if reason.startswith("stale"):
                 say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
             if identity.source == "stand-in":
@@ -119,6 +118,20 @@ def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> st
     if not experiment:
         return shown
     return experiment if shown == "default" else f"{experiment},{shown}"
+
+
+def _judged_again(
+    checked: Plan, data: Data | None, directory: RunDirectory, identity: DataIdentity
+) -> Mapping[str, Any]:
+    """Return the summary of a finished run, its claim judged as it stands now: it is no part of the signature."""
+    summary = dict(FinishedRun.read(directory.path).summary or {})
+    claim, before = checked.settings.claim, summary.pop("claim", None)
+    if claim:
+        task = checked.build_task(data, checked.settings.seed)
+        summary["claim"] = judge_run(claim, summary["final"], _higher_is_better(task, claim), identity.release)
+    if summary.get("claim") != before:
+        directory.finish(summary)
+    return summary
 
 
 class _Work:

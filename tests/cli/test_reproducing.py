@@ -57,6 +57,14 @@ def test_a_claim_of_ones_own_is_earned_and_a_fault_is_caught(dlrun: Dlrun, ratin
     assert 0 < verdict["spread"] < 0.05
     assert "±" in out
     assert "done already" in dlrun("reproduce", "own", "--seeds", "3")[1]
+    # A changed figure is compared anew with the finished run.
+    (here / "conf" / "experiment" / "own.yaml").write_text(
+        OWN.replace("epochs: 2", "epochs: 20").replace("0.55", "0.01")
+    )
+    status, out, _ = dlrun("experiment=own", *QUICK)
+    assert status == 1
+    assert "done already" in out
+    assert "missed by" in out
     # A rate a hundred times too small must be told as missed.
     status, out, _ = dlrun("reproduce", "own", "--seeds", "2", "--set", "optim.lr=5e-5")
     assert status == 1
