@@ -51,6 +51,16 @@ WRONG = {
     "model._target_=dlrunner.models.collab.DotBiass": ["did you mean DotBias?"],
     "plugins=[no_such_module]": ["there is no module no_such_module"],
     "phases=[{epochs:1}]": ["the phases already say how long to train"],
+    "experiment=movielens-dott": ["there is no such experiment", "did you mean movielens-dot?"],
+    "optim=null": ["optim=None: takes one of adagrad, adam"],
+    "model=5": ["model=5: takes one of dot, dot_bias, net"],
+    "data.path=": ["data.path: must be something, not ''"],
+    "runs_dir=": ["runs_dir: must be something"],
+    "optim.lr=[]": ["a list with at least 1 entries"],
+    "seed=99999999999999": ["seed: must be less than or equal to 4294967295"],
+    "optim.fused=maybe": ["optim.fused: must be"],
+    "+choices=5": ["choices: is no setting"],
+    "data=null": ["data: is missing"],
     "data_dir=${nowhere}": ["nowhere"],
 }
 

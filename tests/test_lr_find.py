@@ -55,7 +55,7 @@ def test_the_verb_leaves_a_picture_and_a_table(dlrun: Dlrun, ratings_csv: Path, 
     status, out, _ = dlrun("lr-find", "task=collab", "data.path=my.csv")
     assert status == 0
     assert "suggestion: optim.lr=" in out
-    (folder,) = (here / "runs" / "collab").iterdir()
+    (folder,) = (here / "runs" / "lr-find").iterdir()
     table = pd.read_csv(folder / "lr_find.csv")
     assert list(table.columns) == ["lr", "loss", "smoothed"]
     assert table["lr"].is_monotonic_increasing

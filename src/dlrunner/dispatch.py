@@ -84,7 +84,7 @@ class Plan:
             "optim": self.optim.complete(),
             "trainer": trainer,
         }
-        text = json.dumps(_canonical(identity), sort_keys=True)
+        text = json.dumps(_canonical(identity), sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     def _schedules(self) -> list[dict[str, Any]]:
@@ -128,7 +128,9 @@ class Plan:
         if "betas" in settings:
             settings["betas"] = tuple(settings["betas"])
         accepted = inspect.signature(self.optim.factory).parameters
-        if "fused" in accepted and self.device.type in ("cpu", "cuda", "mps"):
+        if settings.get("foreach") is not None:
+            pass  # asked for
+        elif "fused" in accepted and self.device.type in ("cpu", "cuda", "mps"):
             settings.setdefault("fused", True)
         elif "foreach" in accepted:
             settings.setdefault("foreach", True)
@@ -174,7 +176,9 @@ def plan(config: Mapping[str, Any]) -> Plan:
             problems.append(str(error))
     if optim and "lr" not in settings.optim:
         problems.append("optim.lr: is missing")
-    if task and model:
+    if task and data is None and "data" in inspect.signature(task.factory).parameters:
+        problems.append(f"data: is missing: {task.target} works on data")
+    if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
     phases = _phases(settings, problems)
     device = _device(settings, problems)
@@ -227,7 +231,11 @@ def _bind_settings(
     problems: list[str],
 ) -> Bound:
     parameters = inspect.signature(factory).parameters
-    hints = _hints(factory)
+    try:
+        hints = _hints(factory)
+    except NameError as error:
+        problems.append(f"{section}: the annotations of {target} cannot be read: {error}")
+        hints = {}
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     known = [
         name
@@ -291,7 +299,9 @@ def _locate(target: str, plugins: Sequence[str]) -> Any:
     except ImportError:
         raise RequestError(f"there is no module {module_name}") from None
     if not hasattr(module, name):
-        public = [n for n, v in vars(module).items() if inspect.isclass(v) and v.__module__ == module_name]
+        kinds = (type, types.FunctionType)
+        members = vars(module).items()
+        public = [n for n, v in members if isinstance(v, kinds) and v.__module__ == module_name and n[0] != "_"]
         raise RequestError(f"{module_name} has no {name}; {did_you_mean(name, public)}")
     return getattr(module, name)
 
@@ -305,7 +315,7 @@ def _import_plugin(plugin: str, problems: list[str]) -> None:
         importlib.import_module(plugin)
     except ModuleNotFoundError as error:
         problems.append(f"plugins: there is no module {error.name} (looked in {here} and in what is installed)")
-    except Exception as error:  # a user's module may fail in any way
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
         problems.append(f"plugins: {plugin} cannot be imported: {type(error).__name__}: {error}")
 
 
@@ -390,7 +400,8 @@ def _device(settings: Settings, problems: list[str]) -> torch.device | None:
 
 def _check_fit(task: Bound, model: Bound, choices: Mapping[str, str | None], problems: list[str]) -> None:
     """Compare what the task's `dims` gives with what the model's `dims` wants."""
-    given = typing.get_type_hints(task.factory.dims.fget).get("return")  # type: ignore[attr-defined]
+    dims = getattr(task.factory, "dims")  # noqa: B009
+    given = typing.get_type_hints(getattr(dims, "fget", None) or getattr(dims, "func", dims)).get("return")
     wanted = typing.get_type_hints(_constructor(model.factory)).get("dims")
     if isinstance(given, type) and isinstance(wanted, type) and not issubclass(given, wanted):
         problems.append(

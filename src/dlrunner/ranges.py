@@ -6,8 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 """A whole number, 1 or more."""
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""What all generators of random numbers take as a seed."""
+
+Text = Annotated[str, Field(min_length=1)]
+"""A name or a path: not empty."""
 
 Natural = Annotated[int, Field(ge=0)]
 """A whole number, 0 or more."""

@@ -91,7 +91,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
             {
                 "signature": checked.signature,
                 "code": code_digest(checked.settings.plugins),
-                "data": identity.sha256,
+                "data": identity.digest or identity.sha256,
             },
             checked.settings.rerun,
         )
@@ -215,6 +215,10 @@ class _Work:
             self.say(f"note: {note}")
             log.info(note)
         self._describe(sizes)
+        claim = settings.claim
+        known = ["valid/loss", *(f"valid/{name}" for name in task.metrics())]
+        if claim and claim.metric not in known:
+            raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
         display = make_display(settings.log.progress)
         models: list[Model] = []
@@ -397,7 +401,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     if not (finished.path / "task.pt").exists():
         raise RequestError(f"{finished.path} is {finished.status}: it has no trained model to use")
     checked = plan({**finished.config, "device": "cpu"})
-    state = load_weights_file(finished.path / "task.pt")["task"]
+    state: dict[str, Any] = load_weights_file(finished.path / "task.pt").get("task") or {}
     task_class: Any = checked.task.factory
     folders = (
         sorted((finished.path / "members").glob("*"), key=lambda path: int(path.name))
@@ -411,7 +415,10 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         if not file.exists():
             kept = ", ".join(sorted(f.name for f in folder.glob("*.pt") if f.name != "task.pt"))
             raise RequestError(f"{folder} has no {file.name}; it has {kept}")
-        model = checked.build_model(task_class.dims_of(state))
-        model.load_state_dict(load_weights_file(file)["model"])
+        try:
+            model = checked.build_model(task_class.dims_of(state))
+            model.load_state_dict(load_weights_file(file)["model"])
+        except (KeyError, TypeError, RuntimeError):
+            raise RequestError(f"{file} does not hold the weights of this run's model") from None
         models.append(model.eval())
     return checked, state, models

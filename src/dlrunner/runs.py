@@ -74,6 +74,8 @@ class RunDirectory:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
+            if reason == "finished":  # somebody else looks at it too
+                return cls(path, identity), reason
             raise RunError(f"another process is training this run: {path}") from None
         run = cls(path, identity, lock)
         with told_as_sentences(path):
@@ -251,6 +253,7 @@ class FinishedRun:
             history = read_history(path)
             summary_file = path / "summary.json"
             summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
+            _check_shapes(config, overrides, history, summary)
         except (OSError, ValueError, yaml.YAMLError) as error:
             raise RequestError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
         return cls(path, config, overrides or [], history, summary)
@@ -259,6 +262,19 @@ class FinishedRun:
     def status(self) -> str:
         """done, failed, interrupted, or killed (a folder without summary.json)."""
         return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+def _check_shapes(config: Any, overrides: Any, history: Any, summary: Any) -> None:
+    """Raise ValueError when a file of a run folder holds something else than it should."""
+    wrong = {
+        "config.yaml": not (isinstance(config, dict) and isinstance(config.get("plugins", []), list)),
+        "overrides.yaml": not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)),
+        "metrics.jsonl": not all(isinstance(row, dict) and "epoch" in row for row in history),
+        "summary.json": summary is not None and not (isinstance(summary, dict) and "status" in summary),
+    }
+    for name, is_wrong in wrong.items():
+        if is_wrong:
+            raise ValueError(f"{name} does not hold what it should")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
@@ -275,7 +291,7 @@ def code_digest(plugins: Sequence[str] = ()) -> str:
         spec = importlib.util.find_spec(plugin)
         if spec and spec.submodule_search_locations:
             sources += sorted(f for place in spec.submodule_search_locations for f in Path(place).rglob("*.py"))
-        elif spec and spec.origin:
+        elif spec and spec.origin and Path(spec.origin).exists():
             sources.append(Path(spec.origin))
     for source in sources:
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
@@ -315,6 +331,9 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
         f"{SIGNATURE.sub('', siblings[0][1].name)}-{identity['signature']}-{siblings[-1][0] + 1}"
     )
     if rerun:
+        last = siblings[-1][1]
+        if len(siblings) > 1 and _recorded_identity(last) == identity and not _is_done(last):
+            return last, "unfinished"
         return beside, "rerun"
     changed: list[str] = []
     for _, path in reversed(siblings):

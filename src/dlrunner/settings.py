@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlrunner.claims import Claim
 from dlrunner.errors import did_you_mean
-from dlrunner.ranges import Count, Natural, NonNegative, Positive, Probability
+from dlrunner.ranges import Count, NonNegative, Positive, Probability, Seed, Text
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -28,6 +28,11 @@ OPTIMIZER_SETTINGS: dict[str, Any] = {
     "initial_accumulator_value": NonNegative,
     "centered": bool,
     "amsgrad": bool,
+    "maximize": bool,
+    "foreach": bool | None,
+    "fused": bool | None,
+    "capturable": bool,
+    "differentiable": bool,
 }
 """Types and ranges of what torch.optim's constructors take; torch checks them only when it is built."""
 
@@ -55,14 +60,14 @@ class Settings(BaseModel):
     """The top level of a configuration."""
 
     model_config = STRICT
-    seed: Natural
+    seed: Seed
     epochs: Count | None
     batch_size: Count
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
     ensemble: Count
-    data_dir: str
-    runs_dir: str
+    data_dir: Text
+    runs_dir: Text
     rerun: bool
     plugins: list[str]
     phases: Annotated[list[PhaseSettings], Field(min_length=1)] | None
@@ -102,7 +107,14 @@ def sentences(place: str, error: ValidationError, value: Any, model: type[BaseMo
         else:
             shown[where] = at
             message = found["msg"].replace("Input should be ", "").replace("a valid ", "a ")
-            lines.setdefault(where, []).append(message.replace("dictionary", "section"))
+            if found["type"] in ("too_short", "too_long"):
+                wanted = found["ctx"].get("min_length", found["ctx"].get("max_length"))
+                message = f"a list with {'at least' if found['type'] == 'too_short' else 'at most'} {wanted} entries"
+            elif found["type"] == "string_too_short":
+                message = "something"
+            lines.setdefault(where, []).append(
+                message.replace("dictionary", "section").replace("a integer", "an integer")
+            )
     return [
         f"{where}: must be {' or '.join(dict.fromkeys(messages))}, not {shown[where]!r}"
         if where in shown

@@ -57,6 +57,8 @@ class DataIdentity:
     source: Literal["real", "stand-in"]
     sha256: str
     path: str
+    digest: str = ""
+    """Of everything that is read, where that is more than the file whose sha256 is told."""
     terms: str = ""
     floor: float | None = None
     """The best possible score, where it is known (stand-ins)."""

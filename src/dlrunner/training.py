@@ -189,6 +189,7 @@ class Trainer:
                     save()
                     signals.raise_pending()
                     raise AssertionError("evaluation stops only for a signal")
+                _refuse_what_is_not_finite(evaluation, state.epoch + 1)
                 now = time.perf_counter()
                 row = self._row(state, evaluation, optimizer, before + now - started, before + trained - started)
                 state.history.append(row)
@@ -428,6 +429,15 @@ def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
     torch.set_rng_state(states["torch"].cpu())
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"].cpu(), device)
+
+
+def _refuse_what_is_not_finite(evaluation: Evaluation, epoch: int) -> None:
+    bad = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
+    if bad:
+        raise RunError(
+            f"{bad[0]} is {evaluation.metrics[bad[0]]} after epoch {epoch}: training diverged; "
+            "try a smaller optim.lr, or trainer.clip=1"
+        )
 
 
 def _judged_metric(task: Task) -> tuple[str, bool]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from dlrunner.errors import DataError, Interrupted, RequestError, RunError
 
@@ -27,6 +28,7 @@ exit status            0 done, 1 failed or a claim missed, 2 wrong request, 130/
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    stdout, sys.stdout = sys.stdout, Pipe(sys.stdout)
     try:
         return _dispatch(words)
     except RequestError as error:
@@ -39,9 +41,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `dlrun … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except Exception as error:  # our own mistake, or a user's module: still no half page of traceback
+        if "DLRUNNER_TRACEBACK" in os.environ:
+            raise
+        first = (str(error).splitlines() or [""])[0]
+        return _fail(RunError(f"{type(error).__name__}: {first} (DLRUNNER_TRACEBACK=1 shows where)"), 1)
+    finally:
+        sys.stdout = stdout
+
+
+class Pipe:
+    """Standard output that may be closed early (`dlrun … | head`): the run goes on in silence."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, or from now on write nowhere."""
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+            return len(text)
+
+    def flush(self) -> None:
+        """Flush, or from now on write nowhere."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _fail(error: Exception, status: int) -> int:

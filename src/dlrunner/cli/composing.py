@@ -11,15 +11,15 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
-    ConfigCompositionException,
     HydraException,
     MissingConfigException,
     OverrideParseException,
 )
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from dlrunner.cli.places import groups, options_of, package_conf, user_conf
+from dlrunner.cli.places import groups, options_of, package_conf, shadowed_options, user_conf
 from dlrunner.errors import RequestError, did_you_mean
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
@@ -43,6 +43,8 @@ def to_plain(config: DictConfig) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise RequestError(str(error).splitlines()[0]) from None
+    if "choices" in plain:
+        raise RequestError("choices: is no setting; name the options themselves, such as optim=adam")
     return {**plain, "choices": choices}
 
 
@@ -58,7 +60,10 @@ def parse(words: Sequence[str]) -> list[Override]:
             parsed.extend(OverridesParser.create().parse_overrides([word]))
         except OverrideParseException as error:
             reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
-            raise RequestError(f"{word!r} cannot be read as name=value: {reason}") from None
+            raise RequestError(
+                f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
+                f"ASCII go in quotes: 'name=\"value\"'"
+            ) from None
     return parsed
 
 
@@ -77,21 +82,42 @@ def forced(words: Sequence[str]) -> list[str]:
 def search_path_override() -> list[str]:
     """Return the override that lets Hydra look into the working directory's conf/ too."""
     own = user_conf()
-    return [f"hydra.searchpath=['file://{own}']"] if own else []
+    return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
+
+
+def quoted(text: str) -> str:
+    """Write a text as Hydra's grammar wants it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _compose(words: Sequence[str]) -> DictConfig:
     for override in parse(words):
         if override.is_sweep_override():
             raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
+        _check_option(override)
+    if shadowed := shadowed_options():
+        raise RequestError(
+            f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
+        )
     try:
         with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
             return hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
     except MissingConfigException as error:
         raise RequestError(_missing_option(error)) from None
-    except (ConfigCompositionException, HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise RequestError(text.partition(" full_key:")[0]) from None
+
+
+def _check_option(override: Override) -> None:
+    """Refuse an option that does not exist; an experiment is optional, so Hydra would pass over a misspelt one."""
+    group, name = override.key_or_group, override.value()
+    if group not in groups() or override.is_delete():
+        return
+    if not (isinstance(name, str) and name in options_of(group)) and not (group == "experiment" and name is None):
+        if isinstance(name, str):
+            raise RequestError(f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}")
+        raise RequestError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
 
 
 def _missing_option(error: MissingConfigException) -> str:

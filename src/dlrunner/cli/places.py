@@ -31,6 +31,13 @@ def groups() -> set[str]:
     return {path.name for place in conf_dirs() for path in place.iterdir() if path.is_dir()}
 
 
+def shadowed_options() -> list[str]:
+    """Return the user's files that have the name of one of the package's."""
+    own = user_conf()
+    files = own.glob("*/*.yaml") if own else ()
+    return sorted(str(f.relative_to(own)) for f in files if own and (package_conf() / f.relative_to(own)).exists())
+
+
 def options_of(group: str) -> list[str]:
     """Return the options of a group, in order.
 

@@ -56,6 +56,8 @@ def reproduce(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     if arguments.seeds < 1:
         raise RequestError(f"--seeds: must be 1 or more, not {arguments.seeds}")
+    if any(word.lstrip("+~").startswith("claim") for word in arguments.set):
+        raise RequestError("--set: the claims are what is judged; they cannot be set")
     known = [name for name in options_of("experiment") if compose([f"experiment={name}"]).get("claim")]
     chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
     if not chosen:
@@ -86,6 +88,8 @@ def _earn(name: str, claim: dict[str, Any], num_seeds: int, settings: Sequence[s
             outcome = runner.run(compose(words), words)
         except (DataError, RunError) as error:
             return Verdict(name, **published, verdict="cannot be run here", why=str(error))
+        if outcome.summary["claim"]["verdict"].startswith("not comparable"):
+            return Verdict(name, **published, verdict="cannot be run here", why=outcome.summary["claim"]["verdict"])
         values.append(float(outcome.summary["final"][claim["metric"]]))
         seconds.append(float(outcome.summary["seconds"]))
         higher = bool(outcome.summary["claim"]["higher_is_better"])

@@ -6,6 +6,7 @@ and leaves a record; a job that fails, or is killed, ends nothing but itself.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import itertools
 import json
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dlrunner import machine, runner
-from dlrunner.cli.composing import compose, forced, parse, run_hydra, search_path_override, to_plain
+from dlrunner.cli.composing import compose, forced, parse, quoted, run_hydra, search_path_override, to_plain
 from dlrunner.dispatch import plan
-from dlrunner.errors import Interrupted, RequestError, Told
+from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks import tables
 from dlrunner.runs import told_as_sentences, write_atomically
 from dlrunner.signals import StopSignals
@@ -43,10 +45,24 @@ def sweep(words: Sequence[str]) -> int:
     configs = _check(jobs) if own_sweeper else [compose([])]
     folder = _folder(words, configs)
     with told_as_sentences(folder):
-        _freeze(folder, jobs, configs, own_sweeper)
-    print(f"sweep of {len(jobs)} jobs: {folder}" if own_sweeper else f"sweep: {folder}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("a")
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another process runs this sweep: {folder}") from None
+        with told_as_sentences(folder):
+            _freeze(folder, jobs, configs, own_sweeper)
+        told = f"sweep of {len(jobs)} jobs" if own_sweeper else "sweep"
+        print(f"{told}: {folder}", flush=True)
+        return _run_jobs(words, folder, swept)
 
-    settings = [f"hydra.sweep.dir='{folder}'", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
+
+def _run_jobs(words: Sequence[str], folder: Path, swept: Sequence[str]) -> int:
+    """Let Hydra launch the jobs, gather what became of them, and return the exit status."""
+    _start_fork_server()
+    settings = [f"hydra.sweep.dir={quoted(str(folder))}", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
     status = 0
     try:
         with StopSignals():
@@ -80,21 +96,19 @@ def run_job(config: DictConfig) -> float | None:
     shown = " ".join(word.lstrip("+") for word in asked["overrides"])
     print(f"\n[{number}] {shown}", flush=True)
 
-    # A fork server that has imported everything makes a fresh process in milliseconds, without what earlier
-    # jobs left behind in this one.
-    multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
-    context = multiprocessing.get_context("forkserver")
-    # torch's first optimizer imports torch._dynamo: another 1.8 s that one import spares all jobs.
-    context.set_forkserver_preload(["dlrunner.runner", "torch._dynamo"])
+    _start_fork_server()
     with StopSignals():
-        process = context.Process(target=_work, args=(asked, str(record), _threads(settings)))
-        process.start()
+        process = multiprocessing.get_context("forkserver").Process(
+            target=_work, args=(asked, str(record), _threads(settings))
+        )
         try:
+            process.start()
             process.join()
         except Interrupted:
             if process.pid and process.is_alive():
                 os.kill(process.pid, signal.SIGTERM)
-            process.join()
+            if process.pid:
+                process.join()
             raise
     if not record.exists():
         code = process.exitcode or 0
@@ -107,6 +121,18 @@ def run_job(config: DictConfig) -> float | None:
         raise Interrupted(int(result.get("signal", signal.SIGINT)))
     metric = result.get("metric")
     return float(metric["value"]) if metric and metric["value"] is not None else None
+
+
+def _start_fork_server() -> None:
+    """Start the process that jobs are forked from: it has imported everything, and nothing of a job stays in it.
+
+    Without it a job would take four seconds to import torch, and to import torch._dynamo for its optimizer.
+    """
+    multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["dlrunner.runner", "torch._dynamo"])
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its job
+    forkserver.ensure_running()
+    signal.signal(signal.SIGINT, previous)
 
 
 def _work(asked: Mapping[str, Any], record: str, num_threads: int | None) -> None:

@@ -51,8 +51,8 @@ def lr_find(words: list[str]) -> int:
     model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
     found = finding.range_test(task, model, checked.make_optimizer, trainer)
 
-    name = f"lr-find-{runner.run_label(words, checked.settings.choices)}-{checked.signature}"
-    folder = Path(checked.settings.runs_dir) / (checked.settings.choices.get("task") or "task") / name
+    name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
+    folder = Path(checked.settings.runs_dir).expanduser() / "lr-find" / f"{name}-{checked.signature}"
     with told_as_sentences(folder):
         folder.mkdir(parents=True, exist_ok=True)
         rows = zip(found.rates, found.losses, found.smoothed, strict=True)

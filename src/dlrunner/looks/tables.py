@@ -41,14 +41,14 @@ def print_outcome(path: Path) -> None:
     out = console()
     metric = summary.get("metric")
     if metric:
-        floor = summary.get("data", {}).get("floor")
+        floor = (summary.get("data") or {}).get("floor")
         known = f"  (the best possible is {number(floor)})" if floor else ""
         out.print(
             Text(f"\n{metric['name']} {number(metric['value'])} after epoch {metric['epoch']}{known}"),
             style="bold",
         )
     print_claim(summary.get("claim"))
-    if summary.get("data", {}).get("source") == "stand-in":
+    if (summary.get("data") or {}).get("source") == "stand-in":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
     shown = _shorter(path)
     out.print(Text(f"run      {shown}"))

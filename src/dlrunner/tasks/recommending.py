@@ -96,6 +96,12 @@ class Recommender:
         if not np.isfinite(ratings).all():
             row = int((~np.isfinite(ratings)).argmax())
             raise DataError(f"{path}, row {row + 2}: the rating is not a number")
+        low, high = self.state["min_rating"], self.state["max_rating"]
+        if ((ratings < low) | (ratings > high)).any():
+            row = int(((ratings < low) | (ratings > high)).argmax())
+            raise DataError(
+                f"{path}, row {row + 2}: {ratings[row]:g} lies outside the ratings of this run, {low:g} to {high:g}"
+            )
         codes = np.array([self._code(self.items, value, self.unknown_item) for value in items])
         known = codes != self.unknown_item
         if not known.any():
@@ -126,7 +132,7 @@ class Recommender:
         weights = [table.weight.detach() for table in tables]
         trained = torch.unique(self.state["rated_users"])
         means = [weight[trained].mean(dim=0) for weight in weights]
-        variances = [weight[trained].var(dim=0).clamp(min=1e-8) for weight in weights]
+        variances = [weight[trained].var(dim=0, unbiased=False).clamp(min=1e-8) for weight in weights]
         with torch.no_grad():
             fitted = model(self.state["rated_users"], self.state["rated_items"])
             noise = (fitted - self.state["ratings"]).square().mean().clamp(min=1e-4)
@@ -211,9 +217,8 @@ class Recommender:
         if value in codes:
             return codes[value]
         try:
-            number = float(value)
-            whole = int(number) if number.is_integer() else None
-        except (TypeError, ValueError, OverflowError):
+            whole = int(str(value).removesuffix(".0"))
+        except ValueError:
             whole = None
         if whole is not None and (whole in codes or str(whole) in codes):
             return codes[whole] if whole in codes else codes[str(whole)]
