@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torch._dynamo  # what the first optimizer would import, in every forked process
 
 import dlrunner.runner  # noqa: F401  forked processes find it imported
 from dlrunner.cli import composing, main  # noqa: F401

@@ -39,6 +39,13 @@ def test_a_metric_that_is_not_finite_fails_the_run(dlrun: Dlrun, ratings_csv: Pa
     assert not (latest(here) / "best.pt").exists()
 
 
+def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, _, err = dlrun(*WORDS, "optim.lr=1e9")
+    assert status == 1
+    assert "training diverged" in err
+    assert "try a smaller optim.lr" in err
+
+
 def test_an_output_that_is_closed_early_does_not_fail_the_run(ratings_csv: Path, here: Path) -> None:
     command = f"{sys.executable} -m dlrunner {' '.join(WORDS)} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

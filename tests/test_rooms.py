@@ -81,6 +81,16 @@ def test_help_and_composition_import_neither_torch_nor_pandas() -> None:
         assert "collab" in done.stdout
 
 
+def test_a_run_does_not_import_the_compiler(ratings_csv: Path) -> None:
+    script = (
+        "import sys; from dlrunner.cli import main; "
+        "main(['task=collab', 'data.path=my.csv', 'epochs=1', 'log.pictures=false']); "
+        "print('torch._dynamo' in sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "False"
+
+
 def test_no_room_is_named_after_nothing() -> None:
     names = {path.stem for path in PACKAGE.rglob("*.py")} | {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
     assert not names & {"utils", "util", "helpers", "common", "core", "base", "builders", "misc"}

@@ -126,10 +126,10 @@ def run_job(config: DictConfig) -> float | None:
 def _start_fork_server() -> None:
     """Start the process that jobs are forked from: it has imported everything, and nothing of a job stays in it.
 
-    Without it a job would take four seconds to import torch, and to import torch._dynamo for its optimizer.
+    Without it every job would take three seconds to import torch.
     """
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
-    multiprocessing.get_context("forkserver").set_forkserver_preload(["dlrunner.runner", "torch._dynamo"])
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["dlrunner.runner"])
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its job
     forkserver.ensure_running()
     signal.signal(signal.SIGINT, previous)
