@@ -1,0 +1,1 @@
+"""Reading, caching, batching and stand-ins; knows no task."""

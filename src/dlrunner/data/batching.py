@@ -1,0 +1,52 @@
+"""Batches from tensors that live on the device, in an order that is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dlrunner.task import Batch
+
+
+def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
+    """Return the order of the training rows in an epoch, the same on every device.
+
+    It is `torch.randperm` with a CPU generator seeded by the first 64 bits of
+    `numpy.random.SeedSequence([seed, epoch])`.
+    """
+    key = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
+    generator = torch.Generator().manual_seed(key % 2**63)
+    return torch.randperm(num_rows, generator=generator)
+
+
+class TensorLoader:
+    """Batches of rows of some tensors.
+
+    The rows are gathered once per epoch and batches are views of them: at 64 rows a batch, gathering per batch
+    would take a third of the time of a step.
+
+    Args:
+        inputs: tensors with the same number of rows.
+        targets: what the model should say for each row.
+        batch_size: rows in a batch; the last one may have fewer.
+        order: indices of the rows; without it they come as they stand.
+    """
+
+    def __init__(
+        self, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, order: Tensor | None = None
+    ) -> None:
+        self.inputs, self.targets, self.batch_size, self.order = inputs, targets, batch_size, order
+
+    def __len__(self) -> int:
+        return -(-len(self.targets) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        tensors = [*self.inputs, self.targets]
+        if self.order is not None:
+            order = self.order.to(self.targets.device)
+            tensors = [tensor[order] for tensor in tensors]
+        for *inputs, targets in zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True):
+            yield Batch(tuple(inputs), targets)

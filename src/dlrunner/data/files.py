@@ -1,0 +1,229 @@
+"""Where published data is found: in the data folder as an archive or unpacked, or at its publisher's."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlrunner.errors import DataError
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published release of a data set."""
+
+    name: str
+    title: str
+    layouts: tuple[str, ...]
+    """Files that tell the release, inside its archive or folder."""
+    archives: tuple[str, ...]
+    """Names under which the archive is looked for."""
+    terms: str
+    home: str
+    url: str | None = None
+    sha256: str | None = None
+    """Of the archive at `url`."""
+    sha256_of_layout: str | None = None
+    """Of the first layout file, to tell releases with the same file names apart."""
+
+
+def cache_dir() -> Path:
+    """Return the folder for prepared data: DLRUNNER_CACHE, by default ~/.cache/dlrunner."""
+    return Path(os.environ.get("DLRUNNER_CACHE", "~/.cache/dlrunner")).expanduser()
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256, remembered in the cache by path, size and time of change."""
+    status = path.stat()
+    # The time of the last change of the file itself (ctime) cannot be set back, as mtime can by `touch -r`.
+    key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+    memory = cache_dir() / "sha256" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    try:
+        known = memory.read_text()
+        if len(known) == 64:
+            return known
+    except OSError:
+        pass
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as temporary:
+            temporary.write(digest)
+        Path(temporary.name).replace(memory)
+    except OSError:
+        pass  # a cache that cannot be written is only slower
+    return digest
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, or a zip archive, with the files of a data set; `prefix` is the folder inside the archive."""
+
+    path: Path
+    prefix: str = ""
+
+    @property
+    def is_archive(self) -> bool:
+        """Tell an archive from a folder."""
+        return self.path.is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            DataError: the archive is truncated, or the file is not in it.
+        """
+        try:
+            if self.is_archive:
+                with zipfile.ZipFile(self.path) as archive:
+                    return archive.read(self.prefix + name)
+            return (self.path / name).read_bytes()
+        except (zipfile.BadZipFile, EOFError, OSError) as error:
+            raise DataError(f"{self.path} is damaged or cannot be read ({error}); get it again") from None
+        except KeyError:
+            raise DataError(f"{self.path} has no {self.prefix}{name}") from None
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        if self.is_archive:
+            try:
+                with zipfile.ZipFile(self.path) as archive:
+                    return self.prefix + name in archive.namelist()
+            except (zipfile.BadZipFile, OSError):
+                return False
+        return (self.path / name).is_file()
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Return one digest of those of the files that are there."""
+        parts = [f"{name} {self.sha256(name)}" for name in names if self.has(name)]
+        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+    def sha256(self, name: str) -> str:
+        """Return the sha256 of a file: of its content, so that archive and unpacked folder agree."""
+        if not self.is_archive:
+            return sha256_of(self.path / name)
+        memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.json"
+        try:
+            known: dict[str, str] = json.loads(memory.read_text())
+        except (OSError, ValueError):
+            known = {}
+        if name not in known:
+            known[name] = hashlib.sha256(self.read(name)).hexdigest()
+            try:
+                memory.parent.mkdir(parents=True, exist_ok=True)
+                memory.write_text(json.dumps(known))
+            except OSError:
+                pass
+        return known[name]
+
+
+def place_of(path: Path, layout: str) -> Place | None:
+    """Return where the file `layout` is: in this folder or archive, or in its only sub-folder."""
+    if path.is_dir():
+        candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
+        return next((Place(p) for p in candidates if (p / layout).is_file()), None)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise DataError(f"{path} is damaged or not a zip archive ({error}); get it again") from None
+    inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
+    return Place(path, min(inside, key=len)[: -len(layout)]) if inside else None
+
+
+def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:
+    """Look for releases, in their order, in the data folder.
+
+    Raises:
+        DataError: an archive is there but damaged.
+    """
+    for release in releases:
+        for name in release.archives:
+            for path in (data_dir / f"{name}.zip", data_dir / name):
+                if not path.exists():
+                    continue
+                place = place_of(path, release.layouts[0])
+                if place is None:
+                    continue
+                wanted = release.sha256_of_layout
+                if wanted is None or place.sha256(release.layouts[0]) == wanted:
+                    return release, place
+    return None
+
+
+def download(release: Release, data_dir: Path, progress: bool = True) -> Place:
+    """Fetch a release from its publisher into the data folder, checked against its pinned sha256.
+
+    Raises:
+        DataError: no network, a time-out, another content than pinned, or an archive that is not offered.
+    """
+    if release.url is None or release.sha256 is None:
+        raise DataError(f"{release.title} cannot be downloaded unattended; get it at {release.home}")
+    if os.environ.get("DLRUNNER_OFFLINE"):
+        raise DataError("downloads are switched off by DLRUNNER_OFFLINE")
+    import pooch  # imported when work begins: it takes a tenth of a second
+
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        fetched = pooch.retrieve(
+            release.url,
+            known_hash=f"sha256:{release.sha256}",
+            fname=f"{release.archives[0]}.zip",
+            path=data_dir,
+            downloader=pooch.HTTPDownloader(progressbar=_Bar(release.title) if progress else False, timeout=5),
+        )
+    except Exception as error:  # requests, urllib3 and pooch raise a dozen kinds
+        with contextlib.suppress(OSError):
+            data_dir.rmdir()  # only if it is empty: it was made for this download
+        reason = str(error) if "hash" in str(error) else f"no network? {type(error).__name__}"
+        raise DataError(f"{release.title} could not be downloaded from {release.home} ({reason})") from None
+    place = place_of(Path(fetched), release.layouts[0])
+    if place is None:
+        raise DataError(f"{fetched} has no {release.layouts[0]}")
+    return place
+
+
+class _Bar:
+    """The progress bar that pooch asks for, drawn by rich."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+        )
+        self._task = self._progress.add_task(title, total=None)
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self._total
+
+    @total.setter
+    def total(self, value: int) -> None:
+        self._total = value
+        self._progress.update(self._task, total=value)
+        self._progress.start()
+
+    def update(self, amount: int) -> None:
+        """Bytes that arrived."""
+        self._progress.update(self._task, advance=amount)
+
+    def reset(self) -> None:
+        """Pooch calls this once before the end."""
+        self._progress.reset(self._task, total=self._total)
+
+    def close(self, *_: Any) -> None:
+        """Take the bar away."""
+        self._progress.stop()

@@ -1,0 +1,59 @@
+"""Tables as people have them: CSV, TSV and parquet, compressed or not."""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlrunner.errors import DataError, RequestError
+
+SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet")
+
+
+def read_table(path: Path, only_empty_is_missing: bool = False) -> pd.DataFrame:
+    """Read a table, its format by the name of the file: .csv, .tsv, .parquet, with .gz, .bz2, .xz or .zip.
+
+    Args:
+        path: the file.
+        only_empty_is_missing: NA, None and null are words like others (a user may be called so).
+
+    Raises:
+        RequestError: there is no such file, or its name tells no format.
+        DataError: it is empty, damaged, or not text in UTF-8.
+    """
+    if not path.exists():
+        raise RequestError(f"there is no file {path}")
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; give the table itself")
+    suffixes = [s.lower() for s in path.suffixes]
+    kind = next((s for s in reversed(suffixes) if s in SUFFIXES), ".csv" if ".zip" in suffixes else None)
+    if kind is None:
+        raise RequestError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
+    try:
+        if kind == ".parquet":
+            table = pd.read_parquet(path)
+        else:
+            options: dict[str, Any] = {"index_col": False}
+            if only_empty_is_missing:
+                options |= {"keep_default_na": False, "na_values": [""]}
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                table = pd.read_csv(path, sep="\t" if kind in (".tsv", ".tab") else ",", **options)
+                first = str(table.columns[0])
+                if len(table.columns) == 1 and (other := next((s for s in ";\t|" if s in first), None)):
+                    table = pd.read_csv(path, sep=other, **options)
+    except pd.errors.ParserWarning:
+        raise DataError(f"{path}: its rows have more fields than its header has names") from None
+    except pd.errors.EmptyDataError:
+        raise DataError(f"{path} is empty") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not text in UTF-8 (byte {error.start}); convert it first") from None
+    except (pd.errors.ParserError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
+    if table.empty:
+        raise DataError(f"{path} has a header but no rows")
+    return table
