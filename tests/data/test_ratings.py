@@ -87,16 +87,25 @@ GOOD = "".join(f"{u},{i},{(u + i) % 5 + 1}\n" for u in range(4) for i in range(5
 BAD = {
     "empty file": ("", "bad.csv is empty"),
     "header only": (HEADER, "has a header but no rows"),
-    "missing column": ("user,thing,rating\n1,2,3\n", "which column is the item? Say data.item=NAME; its columns are: user, thing, rating"),
+    "missing column": (
+        "user,thing,rating\n1,2,3\n",
+        "which column is the item? Say data.item=NAME; its columns are: user, thing, rating",
+    ),
     "no number": (HEADER + GOOD + "9,9,great\n", "row 22: great is not a number"),
     "missing rating": (HEADER + GOOD + "9,9,\n", "row 22: the rating is missing; 1 such row(s)"),
     "infinite": (HEADER + GOOD + "9,9,inf\n", "row 22: "),
     "missing user": (HEADER + GOOD + ",9,3\n", "row 22: the user is missing"),
     "one user": (HEADER + "".join(f"1,{i},{i % 5}\n" for i in range(20)), "all 20 ratings are of one user"),
     "one item": (HEADER + "".join(f"{i},1,{i % 5}\n" for i in range(20)), "all 20 ratings are of one item"),
-    "no validation rows": (HEADER + "1,1,3\n1,2,4\n2,1,5\n2,2,1\n", "4 ratings and data.valid=0.2 leave no validation rows"),
+    "no validation rows": (
+        HEADER + "1,1,3\n1,2,4\n2,1,5\n2,2,1\n",
+        "4 ratings and data.valid=0.2 leave no validation rows",
+    ),
     "constant": (HEADER + "".join(f"{i % 4},{i},3\n" for i in range(20)), "all 20 ratings are 3"),
-    "more fields than names": (HEADER + "".join(f"{i},{i % 3},{i % 4},{i % 5}\n" for i in range(20)), "more fields than"),
+    "more fields than names": (
+        HEADER + "".join(f"{i},{i % 3},{i % 4},{i % 5}\n" for i in range(20)),
+        "more fields than",
+    ),
     "absurd rating": (HEADER + GOOD + "9,9,1e39\n", "row 22: 1e+39 is not a number that can be a rating"),
     "ragged": (HEADER + GOOD + "1,2,3,4,5\n", "cannot be read as a table"),
 }
@@ -182,7 +191,11 @@ def test_without_data_and_network_a_run_takes_the_stand_in_and_says_so(dlrun: Dl
 
 MOVIELENS_100K = {
     "u.data": "1\t10\t3\t100\n2\t20\t5\t200\n1\t20\t1\t300\n2\t10\t4\t400\n3\t10\t2\t500\n",
-    "u.item": "10|Café (1995)|x||u|" + "|".join("0100000000000000000") + "\n20|Two (1996)|x||u|" + "|".join("0110000000000000000") + "\n",
+    "u.item": "10|Café (1995)|x||u|"
+    + "|".join("0100000000000000000")
+    + "\n20|Two (1996)|x||u|"
+    + "|".join("0110000000000000000")
+    + "\n",
     "u1.base": "1\t10\t3\t100\n2\t20\t5\t200\n1\t20\t1\t300\n",
     "u1.test": "2\t10\t4\t400\n3\t10\t2\t500\n",
 }
@@ -200,15 +213,19 @@ def test_movielens_100k_is_recognised_with_its_own_splits(here: Path) -> None:
     assert table.genres == ["Action", "Adventure"]
     assert table.item_genres is not None
     assert table.item_genres.tolist() == [[1, 0], [1, 1]]
+    ratings_table().to_csv("r.csv", index=False)
     with pytest.raises(RequestError, match="u1 is one of MovieLens 100K's own splits"):
-        ratings_table().to_csv("r.csv", index=False)
         read("r.csv", split="u1")
 
 
 def test_movielens_1m_is_recognised_in_a_zip(here: Path) -> None:
     with zipfile.ZipFile("ml-1m.zip", "w") as archive:
-        archive.writestr("ml-1m/ratings.dat", "1::10::3::100\n2::20::5::200\n1::20::1::300\n2::10::4::400\n3::10::2::500\n")
-        archive.writestr("ml-1m/movies.dat", "10::Café (1995)::Action|Comedy\n20::Two (1996)::Drama\n".encode("latin-1"))
+        archive.writestr(
+            "ml-1m/ratings.dat", "1::10::3::100\n2::20::5::200\n1::20::1::300\n2::10::4::400\n3::10::2::500\n"
+        )
+        archive.writestr(
+            "ml-1m/movies.dat", "10::Café (1995)::Action|Comedy\n20::Two (1996)::Drama\n".encode("latin-1")
+        )
     data = RatingsData(Path(), release="ml-1m", source="real")
     assert data.identity().release == "ml-1m"
     table = data.read()

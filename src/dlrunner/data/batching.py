@@ -35,9 +35,7 @@ class TensorLoader:
         order: indices of the rows; without it they come as they stand.
     """
 
-    def __init__(
-        self, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, order: Tensor | None = None
-    ) -> None:
+    def __init__(self, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, order: Tensor | None = None) -> None:
         self.inputs, self.targets, self.batch_size, self.order = inputs, targets, batch_size, order
 
     def __len__(self) -> int:

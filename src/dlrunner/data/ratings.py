@@ -234,7 +234,9 @@ class RatingsData(Data):
         items, item_ids = pd.factorize(frame["item"])
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
-            raise DataError(f"{place.path}: all {len(frame)} ratings are of one {what}; it takes two or more to compare")
+            raise DataError(
+                f"{place.path}: all {len(frame)} ratings are of one {what}; it takes two or more to compare"
+            )
         titles, genres, item_genres = _describe(item_ids, names)
         return RatingsTable(
             users=users.astype(np.int64),
@@ -255,9 +257,8 @@ class RatingsData(Data):
         found = {}
         for role, given in self.columns.items():
             if given is not None and given not in frame.columns:
-                raise DataError(
-                    f"{path} has no column {given!r} (data.{role}); its columns are: {', '.join(map(str, frame.columns))}"
-                )
+                there = ", ".join(map(str, frame.columns))
+                raise DataError(f"{path} has no column {given!r} (data.{role}); its columns are: {there}")
             name = given or next((usual for usual in USUAL_NAMES[role] if usual in frame.columns), None)
             if name is None and role != "timestamp":
                 raise DataError(
@@ -380,10 +381,10 @@ def _tabs(content: bytes, names: list[str]) -> pd.DataFrame:
 
 
 def _films_100k(place: Place) -> pd.DataFrame:
-    genres = (
-        "unknown Action Adventure Animation Children Comedy Crime Documentary Drama Fantasy Film-Noir Horror Musical "
-        "Mystery Romance Sci-Fi Thriller War Western"
-    ).split()
+    genres = [
+        *("unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
+        *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+    ]
     text = place.read("u.item").decode("latin-1")
     films = pd.read_csv(io.StringIO(text), sep="|", names=["item", "title", "date", "video", "url", *genres], quoting=3)
     flags = films[genres].to_numpy()
@@ -391,9 +392,7 @@ def _films_100k(place: Place) -> pd.DataFrame:
     return films[["item", "title", "genres"]]
 
 
-def _describe(
-    item_ids: Any, films: pd.DataFrame | None
-) -> tuple[list[str], list[str], NDArray[np.float32] | None]:
+def _describe(item_ids: Any, films: pd.DataFrame | None) -> tuple[list[str], list[str], NDArray[np.float32] | None]:
     """Return the titles, the genres there are, and which item belongs to which."""
     if films is None:
         return [str(i) for i in item_ids], [], None
