@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.files import Place, Release, cache_dir, download, find, place_of, sha256_of
 from dlrunner.data.standin import write_movielens_standin
-from dlrunner.data.tables import read_table
+from dlrunner.data.tables import format_of, read_table
 from dlrunner.errors import DataError, RequestError
 from dlrunner.ranges import Fraction, Seed, Text
 from dlrunner.task import Data, DataIdentity
@@ -179,6 +179,7 @@ class RatingsData(Data):
                     f"data.path: {self.path} is a folder without a known layout (ratings.csv, u.data or "
                     "ratings.dat of MovieLens); give the table itself"
                 )
+        format_of(self.path)  # refused before a run folder is made
         return None, Place(self.path), None
 
     def _stand_in(self) -> tuple[Release, Place, float]:

@@ -14,6 +14,19 @@ from dlrunner.errors import DataError, RequestError
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet")
 
 
+def format_of(path: Path) -> str:
+    """Return the suffix that tells a table's format.
+
+    Raises:
+        RequestError: the name tells none.
+    """
+    suffixes = [s.lower() for s in path.suffixes]
+    kind = next((s for s in reversed(suffixes) if s in SUFFIXES), ".csv" if ".zip" in suffixes else None)
+    if kind is None:
+        raise RequestError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
+    return kind
+
+
 def read_table(path: Path, only_empty_is_missing: bool = False) -> pd.DataFrame:
     """Read a table, its format by the name of the file: .csv, .tsv, .parquet, with .gz, .bz2, .xz or .zip.
 
@@ -29,10 +42,7 @@ def read_table(path: Path, only_empty_is_missing: bool = False) -> pd.DataFrame:
         raise RequestError(f"there is no file {path}")
     if path.is_dir():
         raise RequestError(f"{path} is a folder; give the table itself")
-    suffixes = [s.lower() for s in path.suffixes]
-    kind = next((s for s in reversed(suffixes) if s in SUFFIXES), ".csv" if ".zip" in suffixes else None)
-    if kind is None:
-        raise RequestError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
+    kind = format_of(path)
     try:
         if kind == ".parquet":
             table = pd.read_parquet(path)
