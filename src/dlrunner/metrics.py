@@ -6,6 +6,7 @@ Accumulators stay on the device and are read once, at the end of a split.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -29,6 +30,11 @@ class Metric(Protocol):
 def exact_sum(values: Tensor) -> Tensor:
     """Sum in float64, where the device has it: 20,000 float32 terms would lose the fifth digit."""
     return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+def _wide(outputs: Tensor) -> Tensor:
+    """Return half-precision outputs as float32, and others as they are."""
+    return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
 class Mean:
@@ -66,7 +72,7 @@ class MeanSquaredError(Mean):
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Squared errors."""
-        return (outputs.float() - targets).square()
+        return (_wide(outputs) - targets).square()
 
 
 class RootMeanSquaredError(MeanSquaredError):
@@ -82,4 +88,174 @@ class MeanAbsoluteError(Mean):
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Absolute errors."""
-        return (outputs.float() - targets).abs()
+        return (_wide(outputs) - targets).abs()
+
+
+class RootMeanSquaredPercentageError(Mean):
+    """sqrt(mean(((outputs - targets) / targets)²)); targets of 0 do not count, as Kaggle's Rossmann had it.
+
+    >>> metric = RootMeanSquaredPercentageError()
+    >>> metric.update(torch.tensor([110.0, 90.0, 5.0]), torch.tensor([100.0, 100.0, 0.0]))
+    >>> round(metric.compute(), 6)
+    0.1
+    """
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Squared relative errors."""
+        counted = targets != 0
+        return ((outputs[counted] - targets[counted]) / targets[counted]).square()
+
+    def compute(self) -> float:
+        """Return the root of the mean."""
+        return math.sqrt(super().compute())
+
+
+class RmspeByBatch:
+    """RMSPE as the lesson's library printed it: averaged over batches of 256 rows, weighted by their size.
+
+    The mean of roots is smaller than the root of the mean; it is here only to be compared with what was printed.
+    """
+
+    higher_is_better = False
+    batch_size = 256
+
+    def __init__(self) -> None:
+        self._squares: list[Tensor] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Keep the squared relative errors."""
+        self._squares.append(((outputs - targets) / targets).square())
+
+    def compute(self) -> float:
+        """Cut what came into batches, in its order, and average their RMSPE."""
+        squares = torch.cat(self._squares)
+        squares = squares[squares.isfinite()]
+        roots = [float(batch.mean().sqrt()) * len(batch) for batch in torch.split(squares, self.batch_size)]
+        return sum(roots) / len(squares)
+
+
+class R2:
+    """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the share of the variance that is explained."""
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self._error = MeanSquaredError()
+        self._first, self._second = _Moment(1), _Moment(2)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add the batch to the sums."""
+        for metric in (self._error, self._first, self._second):
+            metric.update(outputs.double(), targets.double())
+
+    def compute(self) -> float:
+        """Return the share; 0 when the targets do not vary."""
+        variance = self._second.compute() - self._first.compute() ** 2
+        return 1 - self._error.compute() / variance if variance > 0 else 0.0
+
+
+class _Moment(Mean):
+    """The mean of a power of the targets."""
+
+    def __init__(self, power: int) -> None:
+        super().__init__()
+        self.power = power
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return targets**self.power
+
+
+class Accuracy(Mean):
+    """The share of right answers: of classes (outputs [rows, classes]), of yes and no (logits [rows]), of labels.
+
+    >>> metric = Accuracy()
+    >>> metric.update(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
+    >>> metric.compute()
+    0.5
+    """
+
+    higher_is_better = True
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """1 where the answer is right."""
+        answers = outputs > 0 if targets.is_floating_point() else outputs.argmax(dim=1)
+        return (answers == targets).float()
+
+
+class RocAuc:
+    """The chance that a row of the positive class has a higher output than one of the other, ties counted half.
+
+    Of several labels it is the mean over those that occur and do not occur (macro).
+    """
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self._outputs: list[Tensor] = []
+        self._targets: list[Tensor] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Keep the batch: ranks need all rows."""
+        self._outputs.append(outputs.reshape(len(outputs), -1))
+        self._targets.append(targets.reshape(len(targets), -1))
+
+    def compute(self) -> float:
+        """Return (sum of the positives' ranks - n₊(n₊ + 1)/2) / (n₊ n₋); .5 where one class is absent."""
+        from scipy.stats import rankdata  # takes a second to import
+
+        ranks = rankdata(torch.cat(self._outputs).double().cpu().numpy(), axis=0)
+        positive = torch.cat(self._targets).cpu().numpy() > 0.5
+        count, other = positive.sum(axis=0), (~positive).sum(axis=0)
+        known = (count > 0) & (other > 0)
+        if not known.any():
+            return 0.5
+        above = (ranks * positive).sum(axis=0)[known] - count[known] * (count[known] + 1) / 2
+        return float((above / (count[known] * other[known])).mean())
+
+
+class F1:
+    """The harmonic mean of precision and recall: mean over the classes (macro), or over all labels at once (micro)."""
+
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self._counts: Tensor | None = None
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count hits, answers and occurrences by class."""
+        if targets.is_floating_point():
+            answers, truth = (outputs > 0).float(), targets
+            counts = torch.stack([(answers * truth).sum(), answers.sum(), truth.sum()]).double().reshape(3, 1)
+        else:
+            num_classes = outputs.shape[1]
+            answers = outputs.argmax(dim=1)
+            hits = targets[answers == targets]
+            counts = torch.stack([torch.bincount(each, minlength=num_classes) for each in (hits, answers, targets)])
+            counts = counts.double()
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def compute(self) -> float:
+        """Return 2·hits / (answers + occurrences), averaged over the classes that occur."""
+        if self._counts is None:
+            return float("nan")
+        hits, answers, occurrences = self._counts
+        occurs = (occurrences > 0) | (answers > 0)
+        return float((2 * hits[occurs] / (answers + occurrences)[occurs]).mean()) if occurs.any() else 0.0
+
+
+class Decoded:
+    """A metric in the target's own unit: outputs and targets are decoded before it sees them."""
+
+    def __init__(
+        self, metric: Metric, decode_outputs: Callable[[Tensor], Tensor], decode_targets: Callable[[Tensor], Tensor]
+    ) -> None:
+        self.metric, self.higher_is_better = metric, metric.higher_is_better
+        self.decode_outputs, self.decode_targets = decode_outputs, decode_targets
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Decode and pass on."""
+        self.metric.update(self.decode_outputs(outputs), self.decode_targets(targets))
+
+    def compute(self) -> float:
+        """Return what the metric says."""
+        return self.metric.compute()

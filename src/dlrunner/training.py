@@ -119,6 +119,7 @@ class Trainer:
         precision: fp32, or mixed precision by autocast (fp16 with a gradient scaler).
         seed: of weights, dropout and order.
         clip: largest norm of the gradient of all parameters together.
+        l1: of the absolute values of all weights (not biases), this much is added to the training loss.
         accumulate: batches per optimizer step; their gradients are averaged.
         early_stopping: epochs without a better metric after which training ends; the best weights are then kept.
         compile: compile the model with torch.compile.
@@ -136,6 +137,7 @@ class Trainer:
         seed: int,
         *,
         clip: Positive | None = None,
+        l1: NonNegative = 0.0,
         accumulate: Count = 1,
         early_stopping: Count | None = None,
         compile: bool = False,
@@ -143,7 +145,7 @@ class Trainer:
         num_threads: Count | None = None,
     ) -> None:
         self.phases, self.device, self.precision, self.seed = phases, device, precision, seed
-        self.clip, self.accumulate, self.early_stopping = clip, accumulate, early_stopping
+        self.clip, self.l1, self.accumulate, self.early_stopping = clip, l1, accumulate, early_stopping
         self.compile, self.checkpoint_minutes, self.num_threads = compile, checkpoint_minutes, num_threads
         self.num_epochs = sum(phase.epochs for phase in phases)
         if num_threads:
@@ -260,6 +262,8 @@ class Trainer:
             batch = batch.to(self.device)
             with autocast:
                 loss = task.loss(forward(*batch.inputs), batch.targets)
+                if self.l1:
+                    loss = loss + self.l1 * sum(p.abs().sum() for p in parameters if p.ndim > 1)
             losses[index] = loss.detach()
             state.sizes.append(len(batch.targets))
             self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]

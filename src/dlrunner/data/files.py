@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
+import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dlrunner.errors import DataError
+
+ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,22 @@ def sha256_of(path: Path) -> str:
         pass
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=memory.parent, delete=False) as temporary:
-            temporary.write(digest)
-        Path(temporary.name).replace(memory)
-    except OSError:
-        pass  # a cache that cannot be written is only slower
+    with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        write_whole(memory, digest.encode())
     return digest
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache so that another process sees either nothing or all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
+        temporary.write(content)
+    Path(temporary.name).replace(path)
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder, or a zip archive, with the files of a data set; `prefix` is the folder inside the archive."""
+    """A folder, or an archive (zip, tar.gz), with the files of a data set; `prefix` is the folder inside it."""
 
     path: Path
     prefix: str = ""
@@ -82,48 +90,63 @@ class Place:
         Raises:
             DataError: the archive is truncated, or the file is not in it.
         """
+        return self.read_all([name])[name]
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of files by name; a tar archive is unpacked once for all of them.
+
+        Raises:
+            DataError: the archive is truncated, or lacks files.
+        """
         try:
             if self.is_archive:
-                with zipfile.ZipFile(self.path) as archive:
-                    return archive.read(self.prefix + name)
-            return (self.path / name).read_bytes()
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
+                found = _read_archive(self.path, [self.prefix + name for name in names])
+                found = {name.removeprefix(self.prefix): content for name, content in found.items()}
+            else:
+                found = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
+        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
             raise DataError(f"{self.path} is damaged or cannot be read ({error}); get it again") from None
-        except KeyError:
-            raise DataError(f"{self.path} has no {self.prefix}{name}") from None
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in lacking)}")
+        return found
 
     def has(self, name: str) -> bool:
         """Tell whether a file is there."""
         if self.is_archive:
             try:
-                with zipfile.ZipFile(self.path) as archive:
-                    return self.prefix + name in archive.namelist()
-            except (zipfile.BadZipFile, OSError):
+                return self.prefix + name in _names_in(self.path)
+            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError):
                 return False
         return (self.path / name).is_file()
 
     def digest(self, names: Sequence[str]) -> str:
         """Return one digest of those of the files that are there."""
-        parts = [f"{name} {self.sha256(name)}" for name in names if self.has(name)]
+        if not self.is_archive:
+            digests = {name: sha256_of(self.path / name) for name in names if self.has(name)}
+        else:
+            there = _names_in(self.path)
+            digests = self._digests([name for name in names if self.prefix + name in there])
+        parts = [f"{name} {digests[name]}" for name in names if name in digests]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
     def sha256(self, name: str) -> str:
         """Return the sha256 of a file: of its content, so that archive and unpacked folder agree."""
-        if not self.is_archive:
-            return sha256_of(self.path / name)
+        return self._digests([name])[name] if self.is_archive else sha256_of(self.path / name)
+
+    def _digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the sha256 of files in an archive, remembered in the cache."""
         memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.json"
         try:
             known: dict[str, str] = json.loads(memory.read_text())
         except (OSError, ValueError):
             known = {}
-        if name not in known:
-            known[name] = hashlib.sha256(self.read(name)).hexdigest()
-            try:
-                memory.parent.mkdir(parents=True, exist_ok=True)
-                memory.write_text(json.dumps(known))
-            except OSError:
-                pass
-        return known[name]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            known |= {name: hashlib.sha256(content).hexdigest() for name, content in self.read_all(unknown).items()}
+            with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+                write_whole(memory, json.dumps(known).encode())
+        return known
 
 
 def place_of(path: Path, layout: str) -> Place | None:
@@ -132,12 +155,45 @@ def place_of(path: Path, layout: str) -> Place | None:
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
         return next((Place(p) for p in candidates if (p / layout).is_file()), None)
     try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise DataError(f"{path} is damaged or not a zip archive ({error}); get it again") from None
+        names = _names_in(path)
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged or no archive ({error}); get it again") from None
     inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
     return Place(path, min(inside, key=len)[: -len(layout)]) if inside else None
+
+
+def _is_tar(path: Path) -> bool:
+    return path.name.endswith((".tgz", ".tar.gz", ".tar"))
+
+
+def _names_in(path: Path) -> list[str]:
+    """List the files in an archive; it is remembered, for a tar archive must be unpacked for that."""
+    status = path.stat()
+    return _list_archive(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _list_archive(path: Path, size: int, time: int) -> list[str]:
+    if _is_tar(path):
+        with tarfile.open(path) as archive:
+            return [member.name.removeprefix("./") for member in archive if member.isfile()]
+    with zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+
+
+def _read_archive(path: Path, names: Sequence[str]) -> dict[str, bytes]:
+    """Return the content of those files that are in an archive."""
+    if _is_tar(path):
+        with tarfile.open(path) as archive:
+            found = {}
+            for member in archive:
+                name = member.name.removeprefix("./")
+                file = archive.extractfile(member) if name in names and member.isfile() else None
+                if file is not None:
+                    found[name] = file.read()
+            return found
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in set(names).intersection(archive.namelist())}
 
 
 def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:
@@ -148,7 +204,7 @@ def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] |
     """
     for release in releases:
         for name in release.archives:
-            for path in (data_dir / f"{name}.zip", data_dir / name):
+            for path in (*(data_dir / f"{name}{suffix}" for suffix in ARCHIVES), data_dir / name):
                 if not path.exists():
                     continue
                 place = place_of(path, release.layouts[0])

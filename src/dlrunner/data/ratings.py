@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.files import Place, Release, cache_dir, download, find, place_of, sha256_of
+from dlrunner.data.splitting import random_rows
 from dlrunner.data.standin import write_movielens_standin
 from dlrunner.data.tables import format_of, read_table
 from dlrunner.errors import DataError, RequestError
@@ -314,13 +315,6 @@ def _seconds(column: pd.Series[Any]) -> NDArray[np.float64]:
     times = pd.to_datetime(column, errors="coerce", format="mixed", utc=True)
     seconds = (times - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
     return np.asarray(seconds.to_numpy(np.float64, na_value=np.nan), dtype=np.float64)
-
-
-def random_rows(num_rows: int, share: float, seed: int) -> NDArray[np.bool_]:
-    """Mark the first `int(share·n)` rows of a random permutation, as fast.ai's `get_cv_idxs` does."""
-    chosen = np.zeros(num_rows, dtype=bool)
-    chosen[np.random.RandomState(seed).permutation(num_rows)[: int(share * num_rows)]] = True
-    return chosen
 
 
 def _check_ratings(frame: pd.DataFrame, path: Path, first_row: int) -> None:

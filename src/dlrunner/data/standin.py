@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,38 +34,51 @@ def write_movielens_standin(
     Returns the folder and the floor.
     """
     place = folder / f"movielens-{VERSION}-{num_users}-{num_items}-{num_ratings}-{seed}"
+    return generated(place, FILES, lambda empty: _generate(empty, num_users, num_items, num_ratings, seed))
+
+
+def generated(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> tuple[Path, float]:
+    """Let `write` fill a folder, unless all its files are there as they were written, and return it with the floor.
+
+    Args:
+        place: the folder.
+        files: its files, compared with the digests that were written last.
+        write: fills an empty folder and returns the floor.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
     truth = place / "truth.json"
     try:
-        return place, _make(place, truth, num_users, num_items, num_ratings, seed)
+        if not _is_whole(place, truth, files):
+            _write_anew(place, truth, files, write)
+        return place, float(json.loads(truth.read_text())["floor"])
     except OSError as error:
         raise DataError(f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}") from None
 
 
-def _make(place: Path, truth: Path, num_users: int, num_items: int, num_ratings: int, seed: int) -> float:
-    """Write what is not there, or is damaged, and return the floor."""
-    if not _is_whole(place, truth):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{place.name}.{os.getpid()}")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        floor = _generate(temporary, num_users, num_items, num_ratings, seed)
-        digests = {name: sha256_of(temporary / name) for name in FILES}
-        (temporary / truth.name).write_text(json.dumps({"floor": floor, "sha256": digests}))
-        try:
+def _write_anew(place: Path, truth: Path, files: Sequence[str], write: Callable[[Path], float]) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    floor = write(temporary)
+    digests = {name: sha256_of(temporary / name) for name in files}
+    (temporary / truth.name).write_text(json.dumps({"floor": floor, "sha256": digests}))
+    try:
+        temporary.rename(place)
+    except OSError:  # another process was faster, or an older one left half of it
+        if not _is_whole(place, truth, files):
+            shutil.rmtree(place, ignore_errors=True)
             temporary.rename(place)
-        except OSError:  # another process was faster, or an older one left half of it
-            if not _is_whole(place, truth):
-                shutil.rmtree(place, ignore_errors=True)
-                temporary.rename(place)
-            shutil.rmtree(temporary, ignore_errors=True)
-    return float(json.loads(truth.read_text())["floor"])
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_whole(place: Path, truth: Path) -> bool:
+def _is_whole(place: Path, truth: Path, files: Sequence[str]) -> bool:
     """Compare the files with the digests that were written last."""
     try:
         digests = json.loads(truth.read_text())["sha256"]
-        return all(sha256_of(place / name) == digests[name] for name in FILES)
+        return all(sha256_of(place / name) == digests[name] for name in files)
     except (OSError, ValueError, KeyError):
         return False
 

@@ -16,8 +16,8 @@ WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
 def number(value: Any) -> str:
     """Write a figure the way the tables do.
 
-    >>> number(0.87462), number(1e-05), number(12), number([0.1, 0.01]), number(None)
-    ('0.8746', '1.0e-05', '12', '0.1000, 0.0100', '-')
+    >>> number(0.87462), number(1e-05), number(208350.78), number(12), number([0.1, 0.01]), number(None)
+    ('0.8746', '1.0e-05', '208350.8', '12', '0.1000, 0.0100', '-')
     """
     if value is None:
         return "-"
@@ -26,7 +26,9 @@ def number(value: Any) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             return str(value)
-        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.1e}"
+        if 1e4 <= abs(value) < 1e9:
+            return f"{value:.1f}"
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
     return str(value)
 
 

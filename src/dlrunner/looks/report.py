@@ -21,11 +21,17 @@ MOST_BYTES = 3_000_000
 CAPTIONS = {
     "losses": "Loss and metrics by epoch",
     "lr_range": "Learning-rate range test",
-    "predictions": "Ratings and their predictions on the validation rows",
+    "predictions": "Predictions on the validation rows",
     "cross_table": "The users with most ratings and the most rated items: ratings and predictions",
     "item_biases": "Items with the highest and the lowest bias",
     "item_components": "Items at both ends of the principal components of the item factors",
     "item_map": "The most rated items on the first two principal components",
+    "error_by": "The metric by the levels of some columns",
+    "largest_errors": "The validation rows with the largest errors (more of them in largest_errors.csv)",
+    "importance": "Permutation importance: how much the metric gets worse when a column is shuffled",
+    "embeddings": "What was learned about the categories: their embeddings on two principal components",
+    "confusion": "Classes and what they were taken for (validation)",
+    "labels": "Precision and recall of each label (validation)",
 }
 
 STYLE = """

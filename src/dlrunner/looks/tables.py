@@ -14,6 +14,9 @@ from rich.text import Text
 from dlrunner.looks.progress import header_line, number, row_line
 from dlrunner.runs import FinishedRun
 
+REPEATS = ("seed", "data.fold")
+"""Settings that repeat a run: over them there is a mean and a spread."""
+
 
 def console() -> Console:
     """Return a console that breaks no lines in files and pipes."""
@@ -116,12 +119,28 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
         name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
         ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
         print_frame(ranked, title=f"\nranking by {name}")
+        _print_spread(done, shown, name)
     failed = results[results["status"] != "done"]
     for row in failed.to_dict("records"):
         settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
         said = row["error"] if isinstance(row["error"], str) else row["status"]
         console().print(Text(f"job {row['job']} {row['status']}: {settings}: {said}"), style="red")
     console().print(Text(f"{len(done)} of {len(results)} jobs done; {_shorter(folder)}/results.csv"))
+
+
+def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
+    """Print mean and standard deviation over seeds and folds, for each combination of the other settings."""
+    settings = [column for column in shown if "/" not in column and not column.startswith("best ")]
+    repeated = [column for column in settings if column in REPEATS and done[column].nunique() > 1]
+    if not repeated:
+        return
+    others = [column for column in settings if column not in repeated]
+    groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
+    for key, rows in groups:
+        label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
+        over = " and ".join(f"{column} {', '.join(map(str, rows[column].unique()))}" for column in repeated)
+        mean, spread = number(float(rows[name].mean())), number(float(rows[name].std()))
+        console().print(Text(f"{label}{': ' if label else ''}over {over}: {name} {mean} ± {spread}"))
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

@@ -1,0 +1,281 @@
+"""Rossmann's features, from the publisher's tables: one row per store and day.
+
+Source: fast.ai deep learning part 1, lesson 4 (2018), after the third place of Kaggle's Rossmann Store Sales
+(Guo and Berkhahn, Entity embeddings of categorical variables, 2016, https://arxiv.org/abs/1604.06737).
+
+Nothing is joined row by row: stores, states and days are numbered, and every feature is looked up in a dense table
+[stores], [states, days] or [stores, days].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.errors import DataError
+
+VERSION = 1
+"""Of the recipe: a cache written by another one is not read."""
+
+CATEGORICAL = (
+    *("Store", "DayOfWeek", "Year", "Month", "Day", "StateHoliday", "CompetitionMonthsOpen", "Promo2Weeks"),
+    *("StoreType", "Assortment", "PromoInterval", "CompetitionOpenSinceYear", "Promo2SinceYear", "State", "Week"),
+    *("Events", "Promo_fw", "Promo_bw", "StateHoliday_fw", "StateHoliday_bw", "SchoolHoliday_fw", "SchoolHoliday_bw"),
+)
+WEATHER = (
+    *("Max_TemperatureC", "Mean_TemperatureC", "Min_TemperatureC", "Max_Humidity", "Mean_Humidity", "Min_Humidity"),
+    *("Max_Wind_SpeedKm_h", "Mean_Wind_SpeedKm_h", "CloudCover"),
+)
+CONTINUOUS = (
+    *("CompetitionDistance", *WEATHER, "trend", "trend_DE"),
+    *("AfterStateHoliday", "BeforeStateHoliday", "Promo", "SchoolHoliday"),
+)
+EVENTS = ("StateHoliday", "SchoolHoliday", "Promo")
+"""What has a before and an after."""
+
+ROW_COLUMNS = ("Store", "DayOfWeek", "Date", "Promo", "StateHoliday", "SchoolHoliday")
+"""What a row must tell for its features to be known."""
+STORE_COLUMNS = (
+    *("Store", "StoreType", "Assortment", "CompetitionDistance", "CompetitionOpenSinceMonth"),
+    *("CompetitionOpenSinceYear", "Promo2SinceWeek", "Promo2SinceYear", "PromoInterval"),
+)
+MOST_MONTHS, MOST_WEEKS, WINDOW = 24, 25, 7
+
+
+@dataclass(frozen=True)
+class Calendar:
+    """Which event falls on which day in which store: what surrounds a row, over training and test rows together."""
+
+    first_day: int
+    """Days since 1970-01-01."""
+    events: NDArray[np.bool_]
+    """Shape [events, stores, days]; days without a row have none."""
+
+    def with_rows(self, stores: NDArray[np.int64], days: NDArray[np.int64], flags: NDArray[np.bool_]) -> Calendar:
+        """Return a calendar that knows further rows too.
+
+        Args:
+            stores: codes of the stores, shape [rows].
+            days: days since 1970-01-01, shape [rows].
+            flags: shape [events, rows].
+        """
+        old_last = self.first_day + self.events.shape[2] - 1
+        first, last = min(self.first_day, int(days.min())), max(old_last, int(days.max()))
+        events = np.zeros((len(EVENTS), self.events.shape[1], last - first + 1), dtype=bool)
+        start = self.first_day - first
+        events[:, :, start : start + self.events.shape[2]] = self.events
+        events[:, stores, days - first] = flags
+        return Calendar(first, events)
+
+    @classmethod
+    def of_rows(
+        cls, num_stores: int, stores: NDArray[np.int64], days: NDArray[np.int64], flags: NDArray[np.bool_]
+    ) -> Calendar:
+        """Return the calendar of some rows."""
+        empty = cls(int(days.min()), np.zeros((len(EVENTS), num_stores, 1), dtype=bool))
+        return empty.with_rows(stores, days, flags)
+
+    def days_since(self, event: str) -> NDArray[np.int16]:
+        """Return the days since the last event in that store, 0 on the day itself and before the first one.
+
+        >>> calendar = Calendar(0, np.array([[[0, 1, 0, 0, 1, 0]]] * 3, dtype=bool))
+        >>> calendar.days_since("Promo").tolist(), calendar.days_until("Promo").tolist()
+        ([[0, 0, 1, 2, 0, 1]], [[1, 0, 2, 1, 0, 0]])
+        """
+        return _since(self.events[EVENTS.index(event)])
+
+    def days_until(self, event: str) -> NDArray[np.int16]:
+        """Return the days until the next event in that store, 0 on the day itself and after the last one."""
+        return _since(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
+
+    def sum_before(self, event: str) -> NDArray[np.int8]:
+        """Return on how many of the seven days that end with this one the event falls."""
+        return _sum_before(self.events[EVENTS.index(event)])
+
+    def sum_after(self, event: str) -> NDArray[np.int8]:
+        """Return on how many of the seven days that begin with this one the event falls."""
+        return _sum_before(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
+
+
+def _since(events: NDArray[np.bool_]) -> NDArray[np.int16]:
+    day = np.arange(events.shape[1], dtype=np.int16)
+    last = np.maximum.accumulate(np.where(events, day, np.int16(-1)), axis=1)
+    return np.where(last < 0, np.int16(0), day - last)
+
+
+def _sum_before(events: NDArray[np.bool_]) -> NDArray[np.int8]:
+    total = np.cumsum(events, axis=1, dtype=np.int16)
+    total[:, WINDOW:] -= total[:, :-WINDOW].copy()
+    return total.astype(np.int8)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """All that is known besides the rows themselves: stores, weather, trends, and the calendar of events."""
+
+    stores: pd.DataFrame
+    """One row per store, with its State; the columns of STORE_COLUMNS."""
+    weather: pd.DataFrame
+    """State, Date, the columns of WEATHER, Events."""
+    trend: pd.DataFrame
+    """State (`DE` for all Germany), Date (the Sunday its week begins with), trend."""
+    calendar: Calendar | None = None
+
+    def with_rows(self, rows: pd.DataFrame) -> Surroundings:
+        """Return what is known after further rows: their promotions and holidays surround each other."""
+        stores, days = self.store_codes(rows), day_numbers(rows["Date"])
+        flags = np.stack([is_event(rows[event]) for event in EVENTS])
+        if self.calendar is None:
+            return replace(self, calendar=Calendar.of_rows(len(self.stores), stores, days, flags))
+        return replace(self, calendar=self.calendar.with_rows(stores, days, flags))
+
+    def store_codes(self, rows: pd.DataFrame) -> NDArray[np.int64]:
+        """Return the place of each row's store in `stores`.
+
+        Raises:
+            DataError: there is a store that is not known.
+        """
+        codes = pd.Index(self.stores["Store"]).get_indexer(rows["Store"])
+        if (codes < 0).any():
+            unknown = sorted(set(rows["Store"].to_numpy()[codes < 0].tolist()))
+            raise DataError(
+                f"store.csv does not know {len(unknown)} store(s) that have rows: {', '.join(map(str, unknown[:5]))}"
+            )
+        return np.asarray(codes, dtype=np.int64)
+
+
+def day_numbers(dates: pd.Series[Any]) -> NDArray[np.int64]:
+    """Return days since 1970-01-01."""
+    return dates.to_numpy("datetime64[D]").astype(np.int64)
+
+
+def is_event(column: pd.Series[Any]) -> NDArray[np.bool_]:
+    """Read a flag: StateHoliday says a, b or c for holidays and 0 for none, the others 1 and 0."""
+    if pd.api.types.is_numeric_dtype(column):
+        return np.asarray(column.to_numpy() != 0)
+    codes, levels = pd.factorize(column)
+    return np.asarray(~np.isin(levels.astype(str), ["0", "", "nan"]))[codes] & (codes >= 0)
+
+
+def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
+    """Return the 22 categorical and 16 continuous columns of some rows, in their order.
+
+    Args:
+        rows: the columns of ROW_COLUMNS, Date as datetime64.
+        surroundings: their calendar must hold the rows.
+    """
+    calendar = surroundings.calendar
+    assert calendar is not None
+    stores = surroundings.store_codes(rows)
+    days = day_numbers(rows["Date"])
+    built: dict[str, Any] = {"Store": rows["Store"].to_numpy(np.int32)}
+    built["DayOfWeek"] = rows["DayOfWeek"].to_numpy(np.int8)
+    built |= _date_parts(days)
+    built |= _of_store(surroundings.stores, stores, days)
+    built |= _of_state(surroundings, stores, days)
+    at = (stores, days - calendar.first_day)
+    for event in EVENTS:
+        built[f"{event}_fw"] = calendar.sum_after(event)[at]
+        built[f"{event}_bw"] = calendar.sum_before(event)[at]
+    built["AfterStateHoliday"] = calendar.days_since("StateHoliday")[at].astype(np.float32)
+    built["BeforeStateHoliday"] = calendar.days_until("StateHoliday")[at].astype(np.float32)
+    for event, dtype in (("StateHoliday", np.int8), ("Promo", np.float32), ("SchoolHoliday", np.float32)):
+        built[event] = is_event(rows[event]).astype(dtype)
+    return pd.DataFrame({name: built[name] for name in (*CATEGORICAL, *CONTINUOUS)}, index=rows.index)
+
+
+def _date_parts(days: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """Look the parts up by day: there are a thousand days, not a million."""
+    first = int(days.min())
+    dates = pd.to_datetime(np.arange(first, int(days.max()) + 1).astype("datetime64[D]"))
+    at = days - first
+    return {
+        "Year": dates.year.to_numpy(np.int16)[at],
+        "Month": dates.month.to_numpy(np.int8)[at],
+        "Day": dates.day.to_numpy(np.int8)[at],
+        "Week": dates.isocalendar().week.to_numpy(np.int8)[at],  # 53 in long years
+    }
+
+
+def _of_store(table: pd.DataFrame, stores: NDArray[np.int64], days: NDArray[np.int64]) -> dict[str, Any]:
+    """Return what the store is, and for how long its competitor and its second promotion have been there."""
+    since = table[["CompetitionOpenSinceYear", "CompetitionOpenSinceMonth", "Promo2SinceYear", "Promo2SinceWeek"]]
+    years = since.fillna({"CompetitionOpenSinceYear": 1900, "Promo2SinceYear": 1900}).fillna(1).astype(np.int64)
+    opened = np.array([_day(year, month) for year, month in years.iloc[:, :2].itertuples(index=False)], dtype=np.int64)
+    promoted = np.array(
+        [_monday(year, week) for year, week in years.iloc[:, 2:].itertuples(index=False)], dtype=np.int64
+    )
+    built: dict[str, Any] = {
+        "CompetitionOpenSinceYear": years["CompetitionOpenSinceYear"].to_numpy(np.int16)[stores],
+        "Promo2SinceYear": years["Promo2SinceYear"].to_numpy(np.int16)[stores],
+        "CompetitionMonthsOpen": _elapsed(days, opened[stores], 30, MOST_MONTHS, opened < _day(1990, 1), stores),
+        "Promo2Weeks": _elapsed(days, promoted[stores], 7, MOST_WEEKS, promoted < _day(1990, 1), stores),
+        "CompetitionDistance": table["CompetitionDistance"].to_numpy(np.float32)[stores],
+    }
+    for name in ("StoreType", "Assortment", "PromoInterval", "State"):
+        values = pd.Categorical(table[name])
+        built[name] = pd.Categorical.from_codes(values.codes[stores], dtype=values.dtype)
+    return built
+
+
+def _day(year: int, month: int) -> int:
+    """Return the day number of a month's fifteenth, by which the lesson counts."""
+    return (date(year, month, 15) - date(1970, 1, 1)).days
+
+
+def _monday(year: int, week: int) -> int:
+    return (date.fromisocalendar(year, week, 1) - date(1970, 1, 1)).days
+
+
+def _elapsed(
+    days: NDArray[np.int64],
+    since: NDArray[np.int64],
+    unit: int,
+    most: int,
+    unknown: NDArray[np.bool_],
+    stores: NDArray[np.int64],
+) -> NDArray[np.int8]:
+    """Count whole units since a day, from 0 to `most`; 0 where the day is not known."""
+    units = np.clip((days - since) // unit, 0, most).astype(np.int8)
+    return np.where(unknown[stores], np.int8(0), units)
+
+
+def _of_state(surroundings: Surroundings, stores: NDArray[np.int64], days: NDArray[np.int64]) -> dict[str, Any]:
+    """Look up weather by state and day, and the trend of the week (Sunday to Saturday) in which the day lies."""
+    states = pd.Index(surroundings.stores["State"].unique())
+    of_row = states.get_indexer(surroundings.stores["State"])[stores]
+    first, last = int(days.min()), int(days.max())
+    at = (of_row, days - first)
+    built: dict[str, Any] = {}
+
+    weather = surroundings.weather
+    state, day = states.get_indexer(weather["State"]), day_numbers(weather["Date"])
+    known = (state >= 0) & (day >= first) & (day <= last)
+    place = (state[known], day[known] - first)
+    table = np.full((len(states), last - first + 1, len(WEATHER)), np.nan, dtype=np.float32)
+    table[place] = weather.loc[known, list(WEATHER)].to_numpy(np.float32)
+    looked_up = table[at]
+    for index, name in enumerate(WEATHER):
+        built[name] = looked_up[:, index]
+    events = pd.Categorical(weather["Events"])
+    codes = np.full(table.shape[:2], -1, dtype=np.int8)
+    codes[place] = events.codes[known]
+    built["Events"] = pd.Categorical.from_codes(codes[at], dtype=events.dtype)
+
+    trend = surroundings.trend
+    germany = len(states)
+    state = np.where(trend["State"] == "DE", germany, states.get_indexer(trend["State"]))
+    sunday = day_numbers(trend["Date"])
+    weekly = np.full((germany + 1, last - first + 1), np.nan, dtype=np.float32)
+    for weekday in range(7):
+        day = sunday + weekday
+        known = (state >= 0) & (day >= first) & (day <= last)
+        weekly[state[known], day[known] - first] = trend.loc[known, "trend"]
+    built["trend"] = weekly[at]
+    built["trend_DE"] = weekly[germany][at[1]]
+    return built

@@ -1,0 +1,341 @@
+"""Tables: predict a number, a class or labels from categories and numbers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrunner.data.batching import TensorLoader, epoch_order
+from dlrunner.data.preparation import Preparation
+from dlrunner.data.tables import read_table
+from dlrunner.data.tabular import TableSource, TabularTable, rows_to_predict
+from dlrunner.data.targets import Target, encode, fit_target
+from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.metrics import (
+    F1,
+    R2,
+    Accuracy,
+    Decoded,
+    MeanAbsoluteError,
+    Metric,
+    RmspeByBatch,
+    RocAuc,
+    RootMeanSquaredError,
+    RootMeanSquaredPercentageError,
+)
+from dlrunner.model import Model
+from dlrunner.models.tabular import TabularDims
+from dlrunner.ranges import Count, Positive
+from dlrunner.task import Loader, Split, Task
+
+Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
+
+METRICS: Mapping[str, Mapping[str, type[Any]]] = {
+    "regression": {
+        "rmse": RootMeanSquaredError,
+        "mae": MeanAbsoluteError,
+        "r2": R2,
+        "rmspe": RootMeanSquaredPercentageError,
+        "rmspe_by_batch": RmspeByBatch,
+    },
+    "binary": {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1},
+    "multiclass": {"accuracy": Accuracy, "f1": F1},
+    "multilabel": {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc},
+}
+MOST_LOG_ERROR = 1.0
+"""squared_percentage counts a prediction above e times the truth as e times: a few such rows would drown all others."""
+
+USUAL = {"regression": ("rmse", "mae", "r2")}
+"""The others have a meaning only for targets that are not 0, and must be asked for."""
+
+
+class Tabular(Task):
+    """A table in, a number, a class or labels out.
+
+    Args:
+        data: the table.
+        batch_size: training rows in a batch.
+        seed: of the order of the training rows.
+        device: where the table lives (800,000 rows of 40 columns take 140 MB).
+        loss: of a target of numbers: mse, mae or huber of the transformed target, or squared_percentage, the square
+            of the relative error in the target's own unit; `auto` is mse, and cross entropy for classes and labels.
+        metrics: the first one judges; by default those of METRICS for the target's kind, without rmspe.
+        correction: predictions of numbers are multiplied by this, in the target's own unit.
+        error_by: columns by whose levels the error is drawn; by default those where it differs most.
+        embeddings: columns whose embeddings are drawn; by default those with 4 to 60 levels.
+        valid_batch_size: validation rows at once; it changes nothing but the speed.
+    """
+
+    def __init__(
+        self,
+        data: TableSource,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        loss: Loss = "auto",
+        metrics: list[str] | None = None,
+        correction: Positive = 1.0,
+        error_by: list[str] | None = None,
+        embeddings: list[str] | None = None,
+        valid_batch_size: Count = 8192,
+    ) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.loss_name, self.metric_names, self.correction = loss, metrics, correction
+        self.error_by, self.embeddings, self.valid_batch_size = error_by, embeddings, valid_batch_size
+
+    @cached_property
+    def table(self) -> TabularTable:
+        """The table, read once."""
+        table = self.data.read()
+        self._check_settings(table)
+        return table
+
+    @cached_property
+    def target(self) -> Target:
+        """The target with the statistics of its training rows."""
+        return fit_target(self.table.target, self.table.values[~self.table.valid])
+
+    @cached_property
+    def preparation(self) -> Preparation:
+        """What is fitted on the training rows."""
+        table = self.table
+        return Preparation.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
+
+    @property
+    def dims(self) -> TabularDims:
+        """Sizes of the categories, numbers and outputs."""
+        return _dims(self.preparation, self.target)
+
+    @cached_property
+    def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
+        """Codes, numbers and targets of each split, on the device."""
+        table = self.table
+        codes, numbers = self.preparation.codes(table.frame), self.preparation.numbers(table.frame)
+        targets = encode(self.target, table.values)
+        splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
+        for split, rows in (("train", ~table.valid), ("valid", table.valid)):
+            inputs = [torch.from_numpy(each[rows]).to(self.device) for each in (codes, numbers)]
+            name: Split = "train" if split == "train" else "valid"
+            splits[name] = (inputs, targets[torch.tensor(rows)].to(self.device))
+        return splits
+
+    def batches(self, split: Split, epoch: int) -> Loader:
+        """Rows of the table on the device."""
+        inputs, targets = self._tensors[split]
+        if split == "train":
+            return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch))
+        return TensorLoader(inputs, targets, self.valid_batch_size)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean loss over the rows."""
+        kind = self.target.kind
+        if kind == "multiclass":
+            return F.cross_entropy(outputs, targets)
+        if kind != "regression":
+            return F.binary_cross_entropy_with_logits(outputs, targets)
+        if self.loss_name == "mae":
+            return F.l1_loss(outputs, targets)
+        if self.loss_name == "huber":
+            return F.huber_loss(outputs, targets)
+        if self.loss_name == "squared_percentage":
+            if self.target.transform == "log":
+                return torch.expm1((outputs - targets).clamp(max=MOST_LOG_ERROR)).square().mean()
+            truth = targets * self.target.deviation + self.target.mean
+            return ((outputs - targets) * self.target.deviation / truth).square().mean()
+        return F.mse_loss(outputs, targets)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """The metrics of the target's kind, or those that were asked for; numbers in the target's own unit."""
+        target = self.target
+        known = METRICS[target.kind]
+        names = self.metric_names or USUAL.get(target.kind) or tuple(known)
+        metrics: dict[str, Metric] = {name: known[name]() for name in names}
+        if target.kind == "regression":
+            metrics = {name: Decoded(each, self.decode, target.decode) for name, each in metrics.items()}
+        return metrics
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return outputs in the target's own unit, corrected."""
+        return self.target.decode(outputs) * self.correction
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Average outputs of numbers, and the probabilities of classes and labels."""
+        return average(self.target, outputs)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Rows and columns."""
+        table = self.table
+        return {
+            "train": int((~table.valid).sum()),
+            "valid": int(table.valid.sum()),
+            "categorical": len(table.roles.categorical),
+            "continuous": len(self.preparation.continuous),
+        }
+
+    def notes(self) -> Sequence[str]:
+        """What each column became, and what the validation rows hold that the training rows do not."""
+        table = self.table
+        unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation part")
+        return [*table.notes, *(f"validation: {note}" for note in unseen)]
+
+    def predictions(self, outputs: Tensor) -> pd.DataFrame:
+        """The validation rows with what was predicted."""
+        table = self.table
+        rows = np.flatnonzero(table.valid)
+        place = rows if table.rows is None else table.rows[rows]
+        found = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": place})
+        target, values = self.target, table.values[rows]
+        if target.kind == "multilabel":
+            truth = pd.DataFrame(values.astype(int), columns=[str(c) for c in target.classes])
+        else:
+            named = (
+                values if target.kind == "regression" else np.array(target.classes, dtype=object)[values.astype(int)]
+            )
+            truth = pd.DataFrame({target.names[0]: named})
+        return pd.concat([found, truth, answers(target, outputs, self.correction, "prediction")], axis=1)
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """Predictions, errors by group, the largest errors, importance of the columns, embeddings."""
+        from dlrunner.tasks.inspecting import Inspection
+
+        return Inspection(self, models, outputs).draw(folder)
+
+    def level_name(self, column: str, level: Any) -> str:
+        """Return what to call a level of a categorical column in pictures."""
+        return str(level)
+
+    def state(self) -> dict[str, Any]:
+        """What was fitted on the training rows, and how new rows are made inputs."""
+        return {
+            "preparation": self.preparation.state(),
+            "target": self.target.state(),
+            "correction": self.correction,
+            "id": self.table.roles.id,
+            "recipe": self.data.recipe(),
+        }
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> TabularDims:
+        """Return `dims` from a stored state."""
+        return _dims(Preparation.from_state(state["preparation"]), Target.from_state(state["target"]))
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """What can be asked of a run."""
+        parser.add_argument("file", metavar="FILE", help="a table of new rows, with the columns of the training table")
+        parser.add_argument("--id", metavar="COLUMN", help="the column that names the rows in the answer")
+
+    @classmethod
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer with the rows' ids and what is predicted for them."""
+        place = Path(arguments.file)
+        table = read_table(place)
+        name = arguments.id or state["id"]
+        if arguments.id and arguments.id not in table.columns:
+            raise RequestError(
+                f"--id: {place} has no column {arguments.id!r}; {did_you_mean(arguments.id, map(str, table))}"
+            )
+        ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))})
+        return cls.answer(state, models, table, ids, place)
+
+    @classmethod
+    def answer(
+        cls, state: Mapping[str, Any], models: Sequence[Model], table: pd.DataFrame, ids: pd.DataFrame, place: Path
+    ) -> pd.DataFrame:
+        """Predict for the rows of a table, and tell what training had not seen."""
+        rows = rows_to_predict(table, state["recipe"], place)
+        preparation, target = Preparation.from_state(state["preparation"]), Target.from_state(state["target"])
+        notes = preparation.check(rows, str(place))
+        answer = predict_rows(preparation, target, models, rows)
+        taken = answers(target, answer, state["correction"], target.names[0] if len(target.names) == 1 else "")
+        found = pd.concat([ids.reset_index(drop=True), taken], axis=1)
+        if notes:
+            found.attrs["note"] = "\n".join(notes)
+        return found
+
+    def _check_settings(self, table: TabularTable) -> None:
+        """Compare the task's settings with the kind of the target, which is known only now."""
+        target = table.target
+        known = METRICS[target.kind]
+        for name in self.metric_names or []:
+            if name not in known:
+                raise RequestError(
+                    f"task.metrics: {name} is no metric of a {target.kind} target; {did_you_mean(name, known)}"
+                )
+        if target.kind != "regression" and self.loss_name != "auto":
+            raise RequestError(f"task.loss: {self.loss_name} is for numbers; a {target.kind} target has cross entropy")
+        if target.kind != "regression" and self.correction != 1:
+            raise RequestError("task.correction: is for targets that are numbers; set it to 1")
+        if self.loss_name == "squared_percentage" and (table.values == 0).any():
+            zeros = int((table.values == 0).sum())
+            raise DataError(f"task.loss: {zeros:,} targets are 0, of which there are no percentages; leave them out")
+
+
+def _dims(preparation: Preparation, target: Target) -> TabularDims:
+    numbers = target.kind == "regression"
+    return TabularDims(
+        cardinalities=preparation.cardinalities,
+        num_continuous=len(preparation.continuous),
+        num_outputs=target.num_outputs,
+        target_low=target.low if numbers else None,
+        target_high=target.high if numbers else None,
+        target_mean=target.middle,
+    )
+
+
+@torch.inference_mode()
+def predict_rows(
+    preparation: Preparation, target: Target, models: Sequence[Model], rows: pd.DataFrame, batch_size: int = 8192
+) -> Tensor:
+    """Return the outputs for rows, averaged over the models of an ensemble, of shape [rows] or [rows, outputs]."""
+    device = next(models[0].parameters()).device
+    codes = torch.from_numpy(preparation.codes(rows)).to(device)
+    numbers = torch.from_numpy(preparation.numbers(rows)).to(device)
+    members = []
+    for model in models:
+        model.eval()
+        parts = [
+            model(*part) for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
+        ]
+        members.append(torch.cat(parts).float().cpu())
+    return average(target, members)
+
+
+def average(target: Target, outputs: Sequence[Tensor]) -> Tensor:
+    """Return what an ensemble says: the mean of numbers, or the output that stands for the mean probability."""
+    if target.kind == "regression":
+        return torch.stack(list(outputs)).mean(dim=0)
+    if target.kind == "multiclass":
+        return torch.stack([each.float().softmax(dim=1) for each in outputs]).mean(dim=0).log()
+    return torch.stack([each.double().sigmoid() for each in outputs]).mean(dim=0).logit().float()
+
+
+def answers(target: Target, outputs: Tensor, correction: float, name: str) -> pd.DataFrame:
+    """Return outputs as a person reads them: numbers, classes with probabilities, labels with probabilities."""
+    outputs = outputs.detach().float().cpu()
+    if target.kind == "regression":
+        return pd.DataFrame({name: (target.decode(outputs) * correction).numpy()})
+    if target.kind == "multilabel":
+        columns = [f"p({label})" for label in target.classes]
+        return pd.DataFrame(outputs.sigmoid().numpy().round(4), columns=columns)
+    classes = np.array(target.classes, dtype=object)
+    if target.kind == "binary":
+        chance = outputs.sigmoid().numpy()
+        return pd.DataFrame({name: classes[(chance > 0.5).astype(int)], f"p({classes[1]})": chance.round(4)})
+    chances = outputs.softmax(dim=1).numpy()
+    columns = [f"p({label})" for label in target.classes]
+    return pd.concat(
+        [pd.DataFrame({name: classes[chances.argmax(1)]}), pd.DataFrame(chances.round(4), columns=columns)], axis=1
+    )

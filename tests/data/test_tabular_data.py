@@ -1,0 +1,339 @@
+"""Tables of one's own: what their columns become, which rows validate, and what is refused with its row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dlrunner.data.columns import date_column, date_parts
+from dlrunner.data.preparation import Preparation
+from dlrunner.data.tabular import TabularData, TabularTable, rows_to_predict
+from dlrunner.data.targets import encode, fit_target
+from dlrunner.errors import DataError, RequestError
+
+NOWHERE = Path("nowhere")
+
+
+def houses(num_rows: int = 300, seed: int = 0) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "id": np.arange(num_rows) + 7,
+            "city": rng.choice(["Bonn", "Köln", "Ulm"], num_rows),
+            "rooms": rng.integers(1, 6, num_rows),
+            "area": rng.normal(80, 20, num_rows).round(1),
+            "built": rng.integers(1900, 2020, num_rows),
+            "garden": rng.random(num_rows) < 0.5,
+            "sold": pd.date_range("2020-01-01", periods=num_rows).strftime("%Y-%m-%d"),
+            "country": "DE",
+        }
+    )
+    table.loc[table.index % 10 == 3, "area"] = np.nan
+    table["price"] = (1000 * table["area"].fillna(80) + 20_000 * table["rooms"]).round()
+    table["dear"] = np.where(table["price"] > table["price"].median(), "yes", "no")
+    return table
+
+
+def read(table: pd.DataFrame, name: str = "h.csv", **settings: Any) -> TabularTable:
+    if not Path(name).exists():
+        table.to_csv(name, index=False)
+    return TabularData(NOWHERE, path=name, **{"target": "price", **settings}).read()
+
+
+# Columns
+
+
+def test_columns_are_inferred_and_the_reasons_told(here: Path) -> None:
+    table = read(houses().drop(columns="dear"))
+    assert table.roles.categorical[:3] == ["city", "rooms", "garden"]
+    assert table.roles.continuous == ["area", "built", "sold_Elapsed"]
+    assert {"id", "country"} <= set(table.roles.left_out)
+    assert table.roles.id == "id"
+    told = "\n".join(table.notes)
+    for said in (
+        "city (text, 3 levels)",
+        "rooms (5 whole numbers)",
+        "garden (true or false)",
+        "area (numbers)",
+        "id (a different whole number in every row)",
+        "country (constant)",
+        "data.categorical=[a,b] data.continuous=[c,d]",
+        "target price: numbers, learned standardised",
+    ):
+        assert said in told
+
+
+def test_named_columns_are_taken_as_named(here: Path) -> None:
+    table = read(houses(), categorical=["city", "built"], continuous=["area"])
+    assert (table.roles.categorical, table.roles.continuous) == (["city", "built"], ["area"])
+    assert not [note for note in table.notes if note.startswith("categorical:")]
+
+
+def test_dates_become_their_parts() -> None:
+    parts = date_parts(pd.Series(pd.to_datetime(["2015-12-31", "2016-01-04", "2016-02-29"])), "saleDate")
+    assert parts.columns[0] == "sale_Year"
+    first, second, third = parts.to_dict("records")
+    assert [first[f"sale_{p}"] for p in ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear")] == [
+        *(2015, 12, 53, 31, 3, 365)
+    ]
+    assert all(first[f"sale_Is_{end}"] for end in ("year_end", "quarter_end", "month_end"))
+    assert not first["sale_Is_month_start"]
+    assert (second["sale_Week"], second["sale_Dayofweek"]) == (1, 0)
+    assert (third["sale_Is_month_end"], third["sale_Is_quarter_end"]) == (True, False)
+    assert third["sale_Elapsed"] - second["sale_Elapsed"] == 56
+
+
+def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None:
+    table = houses()
+    table["sold"] = pd.to_datetime(table["sold"]).dt.strftime("%d %b %Y")
+    found = read(table, categorical=["city"], continuous=["area"], dates=["sold"])
+    assert {"sold_Month", "sold_Week"} <= set(found.roles.categorical)
+    assert "sold_Elapsed" in found.roles.continuous
+    numbers = date_column(pd.Series([20150701, 20150702]), "d", Path("x.csv"))
+    assert numbers.dt.day.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"categorical": ["city"], "continuous": ["city"]}, "city stands in data.categorical too"),
+        ({"categorical": ["city", "city"]}, "the column city is named twice in data.categorical"),
+        ({"categorical": ["citty"]}, "has no column 'citty'; did you mean city"),
+        ({"categorical": ["price"]}, "price cannot be an input too"),
+        ({"target": "prize"}, "has no column 'prize'; did you mean price"),
+        ({"dates": ["when"]}, "has no column 'when'"),
+        ({"id": "nr"}, "has no column 'nr'"),
+        ({"target": None}, "which column is to be predicted"),
+        ({"split": "last_days", "valid": 5}, "data.date: is missing"),
+        ({"split": "column"}, "data.valid_column: is missing"),
+        ({"split": "dates", "date": "sold"}, "data.valid_from: is missing"),
+        ({"split": "dates", "date": "sold", "valid_from": "soon"}, "'soon' is no date"),
+        ({"split": "dates", "date": "sold", "valid_from": "2020-03-01", "valid_to": "2020-02-01"}, "lies after"),
+        ({"split": "folds", "fold": 5}, "data.fold: must lie between 0 and 4"),
+        ({"split": "stratified"}, "stratified needs classes"),
+        ({"valid": 3}, "must be a share between 0 and 1"),
+        ({"kind": "multilabel"}, "needs data.target="),
+        ({"target": "dear", "target_transform": "log"}, "is for numbers; dear is taken as binary"),
+        ({"target": "city", "kind": "binary"}, "binary needs two classes; city has 3"),
+    ],
+)
+def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], message: str, here: Path) -> None:
+    with pytest.raises(RequestError, match=message):
+        read(houses(), **settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (("price", 4, np.nan), {}, r"row 6: the target price is missing; 1 such row\(s\)"),
+        (("price", 4, np.inf), {}, r"row 6: the target price is inf, which is no finite number"),
+        (("price", 4, 0), {"target_transform": "log"}, r"row 6: the target price is 0, which has no logarithm"),
+        (("price", 4, -3), {"target_transform": "log"}, r"row 6: the target price is -3, which has no logarithm"),
+        (("price", 4, "dear"), {}, r"row 6: the target price is 'dear', which is no finite number"),
+        (("sold", 4, "soon"), {"dates": ["sold"]}, r"row 6: sold is 'soon', which is no date"),
+        (("sold", 4, None), {"dates": ["sold"]}, r"row 6: sold is missing"),
+        (("area", 4, "big"), {"continuous": ["area"]}, r"row 6: area is 'big', which is no number; is it a category"),
+        (("price", slice(None), 5), {}, "the target price is 5 in all rows"),
+    ],
+)
+def test_bad_values_are_named_with_their_row(
+    change: tuple[str, Any, Any], settings: dict[str, Any], message: str, here: Path
+) -> None:
+    table = houses().astype({"price": object, "area": object})
+    table.loc[change[1], change[0]] = change[2]
+    with pytest.raises((DataError, RequestError), match=message):
+        read(table, **settings)
+
+
+def test_constant_columns_are_left_out_and_ids_as_categories_are_warned_of(here: Path) -> None:
+    table = read(houses(), categorical=["city", "country", "id"], continuous=["area"])
+    assert "country" not in table.roles.categorical
+    told = "\n".join(table.notes)
+    assert "the column country is constant and left out" in told
+    assert "the column id has 300 levels in 300 rows" in told
+
+
+# Targets
+
+
+def test_kinds_of_targets_are_found(here: Path) -> None:
+    table = houses()
+    table["l1"], table["l2"] = (table["rooms"] > 2).astype(int), (table["area"] > 80).astype(int)
+    table["tags"] = np.where(table["rooms"] > 2, "big;old", "small")
+    inputs: dict[str, Any] = {"categorical": ["city"], "continuous": ["area"]}
+    assert read(table, **inputs).target.kind == "regression"
+    binary = read(table, target="dear", **inputs)
+    assert (binary.target.kind, binary.target.classes) == ("binary", ["no", "yes"])
+    assert (np.array(["no", "yes"])[binary.values] == table["dear"]).all()
+    assert read(table, target="l1", **inputs).target.kind == "binary"
+    cities = read(table, target="city", categorical=["rooms"], continuous=["area"])
+    assert (cities.target.kind, cities.target.num_outputs) == ("multiclass", 3)
+    rooms = read(table, target="rooms", kind="multiclass", **inputs)
+    assert rooms.target.classes == [1, 2, 3, 4, 5]
+    labels = read(table, target=["l1", "l2"], **inputs)
+    assert (labels.target.kind, labels.values.shape) == ("multilabel", (300, 2))
+    tags = read(table, target="tags", target_separator=";", **inputs)
+    assert tags.target.classes == ["big", "old", "small"]
+    assert (tags.values.sum(axis=1) == np.where(table["rooms"] > 2, 2, 1)).all()
+
+
+@pytest.mark.parametrize("transform", ["standard", "log", "none"])
+def test_targets_are_learned_transformed_and_told_in_their_own_unit(transform: str, here: Path) -> None:
+    table = read(houses(), target_transform=transform)
+    target = fit_target(table.target, table.values[~table.valid])
+    encoded = encode(target, table.values)
+    train = encoded[~table.valid]
+    if transform == "standard":
+        assert float(train.mean()) == pytest.approx(0, abs=1e-5)
+        assert float(train.std(correction=0)) == pytest.approx(1)
+    if transform == "log":
+        np.testing.assert_allclose(encoded.numpy(), np.log(table.values), rtol=1e-6)
+    assert target.high == pytest.approx(float(train.max()))
+    np.testing.assert_allclose(target.decode(encoded).numpy(), table.values, rtol=1e-5)
+
+
+# Which rows validate
+
+
+def marked(table: pd.DataFrame, **settings: Any) -> np.ndarray:
+    return read(table, categorical=["city"], continuous=["area"], **settings).valid
+
+
+def test_validation_by_share_is_the_lessons(here: Path) -> None:
+    np.random.seed(42)
+    expected = np.random.permutation(300)[:60]
+    assert set(np.flatnonzero(marked(houses()))) == set(expected)
+
+
+def test_validation_by_last_rows_days_and_range(here: Path) -> None:
+    table = houses()
+    assert np.flatnonzero(marked(table, split="last_rows", valid=30)).tolist() == list(range(270, 300))
+    assert marked(table, split="last_rows", valid=0.5).sum() == 150
+    mixed = table.sample(frac=1, random_state=1).reset_index(drop=True)
+    mixed.to_csv("mixed.csv", index=False)
+    days = pd.to_datetime(mixed["sold"])
+    last = read(mixed, "mixed.csv", split="last_days", valid=10, date="sold").valid
+    assert sorted(days[last]) == sorted(days)[-10:]
+    chosen = read(mixed, "mixed.csv", split="dates", date="sold", valid_from="2020-02-01", valid_to="2020-02-29").valid
+    assert (chosen == (days.dt.strftime("%Y-%m") == "2020-02")).all()
+    left = read(mixed, "mixed.csv", split="last_days", valid=10, date="sold", leave_out=["2020-02-01", "2020-02-29"])
+    assert len(left.frame) == 300 - 29
+
+
+def test_stratified_validation_keeps_the_shares_of_the_classes(here: Path) -> None:
+    table = houses()
+    table["rare"] = np.where(table.index < 6, "a", "b")
+    valid = read(table, target="rare", categorical=["city"], continuous=["area"], split="stratified").valid
+    assert valid[:6].sum() == 1
+    assert valid[6:].sum() == round(0.2 * 294)
+
+
+def test_folds_cover_every_row_once(here: Path) -> None:
+    folds = [marked(houses(), split="folds", folds=4, fold=fold) for fold in range(4)]
+    assert (np.sum(folds, axis=0) == 1).all()
+
+
+def test_a_column_can_mark_the_rows_that_validate(here: Path) -> None:
+    table = houses()
+    table["part"] = np.where(table.index % 3 == 0, "valid", "train")
+    found = read(table, split="column", valid_column="part")
+    assert (found.valid == (table.index % 3 == 0)).all()
+    assert "part" not in [*found.roles.categorical, *found.roles.continuous]
+    table.loc[5, "part"] = "perhaps"
+    with pytest.raises(DataError, match=r"row 7: part is 'perhaps'; it must be true or false"):
+        read(table, "perhaps.csv", split="column", valid_column="part")
+
+
+@pytest.mark.parametrize(
+    ("settings", "which"),
+    [
+        ({"split": "dates", "date": "sold", "valid_from": "2030-01-01"}, "takes no rows"),
+        ({"split": "dates", "date": "sold", "valid_from": "2000-01-01"}, "takes all rows"),
+        ({"split": "last_rows", "valid": 300}, "takes all rows"),
+        ({"split": "random", "valid": 0.001}, "takes no rows"),
+    ],
+)
+def test_a_validation_range_must_leave_rows_on_both_sides(settings: dict[str, Any], which: str, here: Path) -> None:
+    with pytest.raises(DataError, match=which):
+        marked(houses(), **settings)
+
+
+# What is fitted on the training rows
+
+
+def test_only_training_rows_are_fitted() -> None:
+    frame = pd.DataFrame({"c": ["a", "b", "a", "z"], "x": [1.0, np.nan, 3.0, 1000.0]})
+    preparation = Preparation.fit(frame.iloc[:3], ["c"], ["x"])
+    assert preparation.levels == {"c": ["a", "b"]}
+    assert preparation.cardinalities == {"c": 3}
+    assert preparation.codes(frame)[:, 0].tolist() == [1, 2, 1, 0], "an unseen level has code 0"
+    assert preparation.continuous == ["x", "x_na"]
+    mean, deviation = 2.0, np.sqrt(2 / 3)  # of 1, the median 2, and 3
+    expected = [[-1 / deviation, 0], [0, 1], [1 / deviation, 0], [(1000 - mean) / deviation, 0]]
+    np.testing.assert_allclose(preparation.numbers(frame), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("train", "new", "codes"),
+    [
+        ([1, 2, 3], ["2", "3", "9"], [2, 3, 0]),
+        ([1, 2, 3], [2.0, np.nan, 1.0], [2, 0, 1]),
+        (["1", "b"], [1, 2], [1, 0]),
+        ([True, False], ["True", "False"], [2, 1]),
+        ([0.5, 1.5], [1.5, 7.0], [2, 0]),
+        (["a", None, "b"], [None, "b"], [0, 2]),
+    ],
+)
+def test_levels_are_found_again_however_a_file_was_read(train: list[Any], new: list[Any], codes: list[int]) -> None:
+    preparation = Preparation.fit(pd.DataFrame({"c": train}), ["c"], [])
+    assert preparation.codes(pd.DataFrame({"c": new}))[:, 0].tolist() == codes
+
+
+def test_categoricals_and_plain_columns_have_the_same_codes() -> None:
+    plain = pd.DataFrame({"c": ["b", "a", None, "c"]})
+    typed = plain.astype({"c": pd.CategoricalDtype(["c", "b", "a", "unused"])})
+    for train in (plain, typed):
+        preparation = Preparation.fit(train.iloc[:3], ["c"], [])
+        assert preparation.levels == {"c": ["a", "b"]}
+        assert preparation.codes(plain)[:, 0].tolist() == preparation.codes(typed)[:, 0].tolist() == [2, 1, 0, 0]
+
+
+def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
+    train = houses()
+    preparation = Preparation.fit(train, ["city"], ["area", "built"])
+    new = houses(seed=1).assign(city="Rom")
+    new.loc[0, "built"] = np.nan
+    notes = preparation.check(new, "new.csv")
+    assert notes[0] == "city: 300 row(s) with levels that training has not seen (Rom)"
+    assert notes[1] == "built: 1 missing value(s) became the median of the training rows"
+    with pytest.raises(DataError, match=r"new.csv lacks 2 column\(s\) the run was trained on: city, area"):
+        preparation.check(new.drop(columns=["city", "area"]), "new.csv")
+    with pytest.raises(DataError, match=r"new.csv, row 3: area is 'wide', which is no number"):
+        preparation.check(new.astype({"area": object}).replace({"area": {new["area"].iloc[1]: "wide"}}), "new.csv")
+    restored = Preparation.from_state(preparation.state())
+    np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
+
+
+def test_new_rows_need_the_columns_of_dates() -> None:
+    with pytest.raises(DataError, match="lacks the column of dates sold"):
+        rows_to_predict(houses().drop(columns="sold"), {"dates": ["sold"]}, Path("new.csv"))
+    assert "sold_Week" in rows_to_predict(houses(), {"dates": ["sold"]}, Path("new.csv"))
+
+
+@pytest.mark.parametrize("name", ["h.csv", "h.tsv", "h.csv.gz", "h.csv.zip", "h.parquet"])
+def test_a_table_is_read_whatever_its_format(name: str, here: Path) -> None:
+    table = houses()
+    if name.endswith("parquet"):
+        table.to_parquet(name)
+    else:
+        table.to_csv(name, index=False, sep="\t" if "tsv" in name else ",")
+    found = read(table, name)
+    table.to_csv("plain.csv", index=False)
+    expected = read(table, "plain.csv")
+    assert found.roles.categorical == expected.roles.categorical
+    assert found.roles.continuous == expected.roles.continuous
+    np.testing.assert_array_equal(found.values, expected.values)

@@ -1,0 +1,308 @@
+"""Tables from the command line: every kind of target is learned, told, drawn, and used on new rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dlrunner.data.tabular import TabularData
+from dlrunner.metrics import RootMeanSquaredPercentageError
+from dlrunner.tasks.tabular import Tabular, average
+from tests.conftest import QUICK, Dlrun
+
+SMALL = ("epochs=30", "optim.lr=1e-2", "batch_size=32", "model.hidden=[32]", "model.dropouts=[0.0]")
+
+
+def flats(num_rows: int = 900, seed: int = 0) -> pd.DataFrame:
+    """Rows whose targets follow from their inputs, with a little noise."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "nr": np.arange(num_rows) + 100,
+            "city": rng.choice(["Bonn", "Köln", "Ulm"], num_rows),
+            "rooms": rng.integers(1, 6, num_rows),
+            "area": rng.normal(80, 20, num_rows).round(1),
+        }
+    )
+    worth = 3 + 0.3 * (table["city"] == "Ulm") + 0.1 * table["rooms"] + 0.01 * table["area"]
+    table["price"] = np.exp(worth + rng.normal(0, 0.05, num_rows)).round(2)
+    table["dear"] = np.where(table["price"] > table["price"].median(), "yes", "no")
+    table["size"] = np.select([table["area"] < 70, table["area"] < 90], ["small", "middle"], "large")
+    table["big"], table["roomy"] = (table["area"] > 85).astype(int), (table["rooms"] > 3).astype(int)
+    return table
+
+
+@pytest.fixture
+def flats_csv(here: Path) -> Path:
+    flats().to_csv("flats.csv", index=False)
+    flats(200, seed=1).drop(columns=["price", "dear", "size", "big", "roomy"]).to_csv("new.csv", index=False)
+    return here / "flats.csv"
+
+
+INPUTS = ("data.path=flats.csv", "data.categorical=[city,rooms]", "data.continuous=[area]")
+
+
+def summary() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path("runs/latest/summary.json").read_text())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "bound"),
+    [
+        (("data.target=price", "data.target_transform=log", "task.metrics=[rmspe,rmse,r2]"), "valid/rmspe", 0.08),
+        (("data.target=price",), "valid/rmse", 6.0),
+        (("data.target=price", "task.loss=mae", "task.metrics=[mae]"), "valid/mae", 4.0),
+        (("data.target=price", "task.loss=huber"), "valid/rmse", 6.0),
+        (("data.target=price", "task.loss=squared_percentage", "task.metrics=[rmspe]"), "valid/rmspe", 0.1),
+        (("data.target=dear",), "valid/accuracy", 0.9),
+        (("data.target=size",), "valid/accuracy", 0.93),
+        (("data.target=[big,roomy]",), "valid/f1", 0.95),
+    ],
+)
+def test_every_kind_of_target_is_learned(
+    words: tuple[str, ...], metric: str, bound: float, flats_csv: Path, dlrun: Dlrun
+) -> None:
+    status, out, err = dlrun("task=tabular", *INPUTS, *SMALL, *words, *QUICK)
+    assert status == 0, out + err
+    found = summary()["metric"]
+    assert found["name"] == metric
+    assert (found["value"] > bound) if found["higher_is_better"] else (found["value"] < bound)
+
+
+@pytest.mark.parametrize("model", ["linear", "mlp"])
+def test_plain_models_are_there_to_compare(model: str, flats_csv: Path, dlrun: Dlrun) -> None:
+    words = (
+        "data.target=price",
+        "data.target_transform=log",
+        "task.metrics=[rmspe]",
+        "epochs=40",
+        "optim.lr=1e-2",
+        "batch_size=32",
+    )
+    status, out, err = dlrun("task=tabular", *INPUTS, f"model={model}", *words, *QUICK)
+    assert status == 0, out + err
+    assert summary()["metric"]["value"] < 0.08, "the logarithm of the price is linear: the noise of .05 is the floor"
+
+
+def test_metrics_are_exact_and_in_the_targets_own_unit(flats_csv: Path, dlrun: Dlrun) -> None:
+    dlrun(
+        "task=tabular", *INPUTS, *SMALL, "data.target=price", "task.metrics=[rmse,rmspe,mae,r2]", "data.id=nr", *QUICK
+    )
+    final, rows = summary()["final"], pd.read_csv("runs/latest/predictions.csv")
+    assert list(rows.columns) == ["nr", "price", "prediction"]
+    error, truth = rows["prediction"] - rows["price"], rows["price"]
+    expected = {
+        "rmse": np.sqrt((error**2).mean()),
+        "rmspe": np.sqrt(((error / truth) ** 2).mean()),
+        "mae": error.abs().mean(),
+        "r2": 1 - (error**2).sum() / ((truth - truth.mean()) ** 2).sum(),
+    }
+    for name, value in expected.items():
+        assert final[f"valid/{name}"] == pytest.approx(value, rel=1e-5)
+
+
+def test_a_correction_multiplies_what_is_predicted(flats_csv: Path, dlrun: Dlrun) -> None:
+    words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "data.target_transform=log", "data.id=nr", *QUICK)
+    predictions, answers = [], []
+    for factor in (1.0, 0.9):
+        assert dlrun(*words, f"task.correction={factor}")[0] == 0
+        predictions.append(pd.read_csv("runs/latest/predictions.csv")["prediction"])
+        assert dlrun("predict", "runs/latest", "new.csv", "--out", "out.csv")[0] == 0
+        answers.append(pd.read_csv("out.csv")["price"])
+    for plain, corrected in (predictions, answers):
+        np.testing.assert_allclose(corrected, 0.9 * plain, rtol=1e-6)
+
+
+def test_predict_answers_with_the_tables_own_ids(flats_csv: Path, dlrun: Dlrun) -> None:
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=dear", "data.id=nr", *QUICK)
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "out.csv")
+    assert status == 0, err
+    answer = pd.read_csv("out.csv")
+    assert list(answer.columns) == ["nr", "dear", "p(yes)"]
+    assert answer["nr"].tolist() == flats(200, seed=1)["nr"].tolist()
+    assert set(answer["dear"]) == {"yes", "no"}
+    assert ((answer["p(yes)"] > 0.5) == (answer["dear"] == "yes")).all()
+
+
+def test_predictions_for_the_validation_rows_are_those_of_the_run(flats_csv: Path, dlrun: Dlrun) -> None:
+    """What is stored in the run and used on new rows is what was fitted on the training rows."""
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", "data.id=nr", "ensemble=2", *QUICK)
+    dlrun("predict", "runs/latest", "flats.csv", "--out", "out.csv")
+    both = pd.read_csv("runs/latest/predictions.csv").merge(pd.read_csv("out.csv"), on="nr")
+    assert len(both) == 180
+    np.testing.assert_allclose(both["prediction"], both["price_y"], rtol=1e-5)
+
+
+def test_prediction_data_that_does_not_fit_is_told(flats_csv: Path, dlrun: Dlrun) -> None:
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *QUICK)
+    new = pd.read_csv("new.csv")
+    new.drop(columns="area").to_csv("lacking.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "lacking.csv")
+    assert (status, "lacks 1 column(s) the run was trained on: area" in err) == (1, True)
+    new.assign(city="Rom").to_csv("unseen.csv", index=False)
+    status, out, _ = dlrun("predict", "runs/latest", "unseen.csv")
+    assert status == 0
+    assert "city: 200 row(s) with levels that training has not seen (Rom)" in out
+    status, _, err = dlrun("predict", "runs/latest", "nowhere.csv")
+    assert (status, "there is no file nowhere.csv" in err) == (2, True)
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--id", "number")
+    assert (status, "has no column 'number'" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.target=dear", "task.loss=mae"), "task.loss: mae is for numbers"),
+        (("data.target=dear", "task.metrics=[rmse]"), "task.metrics: rmse is no metric of a binary target"),
+        (("data.target=dear", "task.correction=0.9"), "task.correction: is for targets that are numbers"),
+        (("data.target=price", "task.metrics=[rmspee]"), "did you mean rmspe?"),
+        (("data.target=price", "task.loss=msee"), "task.loss: must be 'auto', 'mse', 'mae'"),
+        (("data.target=price", "model.dropouts=[0.1,0.1]", "model.hidden=[5]"), "model.dropouts: 2 for 1 hidden layer"),
+        (("data.target=price", "model.y_range=[2,1]"), "model.y_range: 2 is not below 1"),
+        (("data.target=price", "model=dot_bias"), "does not fit task tabular"),
+        (("data.target=price", "data.valid=0"), "data.valid: must be"),
+        (("data.target=prices",), "did you mean price?"),
+    ],
+)
+def test_wrong_requests_are_answered_in_a_sentence(
+    words: tuple[str, ...], message: str, flats_csv: Path, dlrun: Dlrun
+) -> None:
+    status, _, err = dlrun("task=tabular", *INPUTS, *words, *QUICK)
+    assert status == 2, err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_without_a_table_the_command_is_shown(here: Path, dlrun: Dlrun) -> None:
+    status, _, err = dlrun("task=tabular")
+    assert (status, "dlrun task=tabular data.path=my.csv data.target=y" in err) == (2, True)
+    assert not Path("runs").exists()
+
+
+def test_folds_are_a_sweep_with_mean_and_spread(flats_csv: Path, dlrun: Dlrun) -> None:
+    words = ("data.target=price", "data.split=folds", "data.folds=3", "data.fold=range(3)", "epochs=1")
+    status, out, err = dlrun("-m", "task=tabular", *INPUTS, *SMALL[1:], *words, *QUICK)
+    assert status == 0, err
+    results = pd.read_csv(next(Path("runs/sweeps").glob("*/results.csv")))
+    values = results["valid/rmse"]
+    assert len(set(values)) == 3
+    assert f"over data.fold 0, 1, 2: valid/rmse {values.mean():.4f} ± {values.std():.4f}" in out
+
+
+def test_the_average_of_an_ensemble_is_one_of_probabilities(here: Path) -> None:
+    table = flats()
+    table.to_csv("flats.csv", index=False)
+    for target, shape in (("dear", (5,)), ("size", (5, 3)), ("price", (5,))):
+        task = Tabular(TabularData(here, path="flats.csv", target=target), 64, 0, torch.device("cpu"))
+        members = [torch.randn(shape) for _ in range(3)]
+        mean = average(task.target, members)
+        if target == "price":
+            torch.testing.assert_close(mean, torch.stack(members).mean(0))
+        elif target == "dear":
+            torch.testing.assert_close(mean.sigmoid(), torch.stack([m.sigmoid() for m in members]).mean(0))
+        else:
+            torch.testing.assert_close(mean.softmax(1), torch.stack([m.softmax(1) for m in members]).mean(0))
+
+
+def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> None:
+    for target, first in (("price", "predictions.png"), ("dear", "confusion.png"), ("[big,roomy]", "labels.png")):
+        words = ("task=tabular", *INPUTS, *SMALL, f"data.target={target}", "data.id=nr", "task.error_by=[city,rooms]")
+        status, out, err = dlrun(*words)
+        assert status == 0, out + err
+        drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
+        assert {first, "losses.png", "error_by.png", "importance.png"} <= drawn
+        assert "worse when a column is shuffled" in Path("runs/latest/report.html").read_text()
+        if target == "price":
+            worst = pd.read_csv("runs/latest/largest_errors.csv")
+            assert list(worst.columns) == ["nr", "city", "rooms", "truth", "prediction", "relative error"]
+            assert worst["relative error"].abs().is_monotonic_decreasing
+
+
+def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: Dlrun) -> None:
+    from dlrunner.runner import load_models
+    from dlrunner.runs import FinishedRun
+    from dlrunner.tasks.inspecting import Inspection
+    from dlrunner.tasks.tabular import predict_rows
+
+    table = flats()
+    table["noise"] = np.random.default_rng(5).normal(size=len(table))
+    table.to_csv("flats.csv", index=False)
+    dlrun("task=tabular", *INPUTS[:2], "data.continuous=[area,noise]", *SMALL, "data.target=price", *QUICK)
+    checked, _, models = load_models(FinishedRun.read(Path("runs/latest")))
+    task: Any = checked.build_task(checked.build_data(), 0)
+    frame = task.table.frame[task.table.valid]
+    outputs = predict_rows(task.preparation, task.target, models, frame)
+    names, rises, _ = Inspection(task, models, outputs).importance()
+    by_name = dict(zip(names, rises, strict=True))
+    assert list(by_name) == ["city", "rooms", "area", "noise"]
+    assert by_name["area"] > 5 * abs(by_name["noise"])
+    assert by_name["city"] > 5 * abs(by_name["noise"])
+
+
+def test_rows_with_targets_of_zero_have_no_percentages() -> None:
+    metric = RootMeanSquaredPercentageError()
+    metric.update(torch.tensor([1.1, 5.0]), torch.tensor([1.0, 0.0]))
+    assert metric.compute() == pytest.approx(0.1, rel=1e-5)
+
+
+# Rossmann
+
+
+CHAIN = ("task=rossmann", "data.source=stand-in", "model.hidden=[64,32]", "trainer.num_threads=1")
+
+
+def test_the_stand_in_is_learned_to_its_floor_and_not_below(here: Path, dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*CHAIN, "epochs=6", "optim.lr=5e-3", "batch_size=64", *QUICK)
+    assert status == 0, out + err
+    assert "STAND-IN" in out
+    found = summary()
+    floor = found["data"]["floor"]
+    assert floor * 0.97 < found["metric"]["value"] < floor * 1.25
+
+
+def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
+    from dlrunner.data.rossmann_standin import write_rossmann_standin
+
+    dlrun(*CHAIN, "epochs=1", *QUICK)
+    folder, _ = write_rossmann_standin(Path("chain"))
+    test = pd.read_csv(folder / "test.csv")
+    status, out, err = dlrun("predict", "runs/latest", str(folder / "test.csv"), "--out", "submission.csv")
+    assert status == 0, err
+    answer = pd.read_csv("submission.csv")
+    assert list(answer.columns) == ["Id", "Sales"]
+    assert answer["Id"].tolist() == test["Id"].tolist()
+    closed = test["Open"] == 0
+    assert (answer["Sales"][closed] == 0).all()
+    assert (answer["Sales"][~closed] > 0).all(), "where it is not said, the store is taken as open"
+    assert f"{int(test['Open'].isna().sum())} rows do not say whether the store is open" in out
+    assert f"{int(closed.sum()):,} rows are of closed stores: 0" in out
+
+
+def test_rossmann_rows_that_cannot_be_predicted_are_told(here: Path, dlrun: Dlrun) -> None:
+    dlrun(*CHAIN, "epochs=1", *QUICK)
+    pd.DataFrame({"Store": [1], "Date": ["2015-08-01"]}).to_csv("short.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "short.csv")
+    assert (status, "lacks the column(s) DayOfWeek, Promo, StateHoliday, SchoolHoliday" in err) == (1, True)
+    row = {"DayOfWeek": 6, "Date": "2015-08-01", "Promo": 0, "StateHoliday": 0, "SchoolHoliday": 0}
+    pd.DataFrame([{"Store": 4711, **row}]).to_csv("unknown.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "unknown.csv")
+    assert (status, "store.csv does not know 1 store(s) that have rows: 4711" in err) == (1, True)
+
+
+def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlrun) -> None:
+    dlrun(*CHAIN, "epochs=1", *QUICK)
+    rows = pd.read_csv("runs/latest/predictions.csv")
+    squares = ((rows["prediction"] / rows["Sales"] - 1) ** 2).to_numpy()
+    parts = [squares[start : start + 256] for start in range(0, len(squares), 256)]
+    expected = sum(np.sqrt(part.mean()) * len(part) for part in parts) / len(squares)
+    final = summary()["final"]
+    assert final["valid/rmspe_by_batch"] == pytest.approx(expected, rel=1e-5)
+    assert final["valid/rmspe"] == pytest.approx(np.sqrt(squares.mean()), rel=1e-5)
+    assert final["valid/rmspe_by_batch"] < final["valid/rmspe"]
