@@ -85,7 +85,7 @@ def test_principal_components_find_planted_directions() -> None:
     planted = rng.normal(size=(50, 2))
     planted, _ = np.linalg.qr(planted - planted.mean(axis=0))  # orthonormal columns of mean zero
     matrix = planted * (4.0, 1.0) @ directions.T + rng.normal(size=6)
-    scores, shares = collab.principal_components(matrix, 3)
+    scores, shares = plots.principal_components(matrix, 3)
     assert shares == pytest.approx([16 / 17, 1 / 17, 0], abs=1e-9)
     for place, size in enumerate((4.0, 1.0)):
         assert abs(scores[:, place] @ planted[:, place]) == pytest.approx(size)
@@ -93,14 +93,14 @@ def test_principal_components_find_planted_directions() -> None:
 
 def test_the_largest_loading_of_a_component_is_positive_whatever_the_sign_of_the_factors() -> None:
     line = np.linspace(-1, 1, 9)[:, None] * np.array([0.1, -2.0, 0.3])
-    scores, _ = collab.principal_components(line, 1)
-    again, _ = collab.principal_components(line[::-1], 1)
+    scores, _ = plots.principal_components(line, 1)
+    again, _ = plots.principal_components(line[::-1], 1)
     assert scores[0, 0] > 0  # the first row is positive in the second column, whose loading is the largest
     np.testing.assert_allclose(scores, again[::-1], atol=1e-12)
 
 
 def test_principal_components_of_constant_factors_are_zero() -> None:
-    scores, shares = collab.principal_components(np.ones((4, 3)), 3)
+    scores, shares = plots.principal_components(np.ones((4, 3)), 3)
     assert not scores.any()
     assert shares.tolist() == [0, 0, 0]
 

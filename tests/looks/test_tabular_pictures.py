@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from dlrunner.looks import plots, tabular
+from dlrunner.looks import classes, plots, tabular
 
 NAN, INF = np.nan, np.inf
 NAMES = ["$\\frac{1$", "snake_^{", "<script>", "七人の侍", "", "a\nb\tc\x00", "long " * 99, "\ud800"]
@@ -37,6 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         return path
 
     monkeypatch.setattr(tabular, "save", save)
+    monkeypatch.setattr(classes, "save", save)
     return figures
 
 
@@ -52,6 +53,7 @@ def saved(drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         return path
 
     monkeypatch.setattr(tabular, "save", save)
+    monkeypatch.setattr(classes, "save", save)
     return drawn
 
 
@@ -137,7 +139,7 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
     truth = np.array([0, 0, 0, 1, 2, 2, -1, 1])
     probabilities = np.eye(3)[[0, 0, 1, 1, 0, 2, 0, 0]]
     probabilities[-1, 0] = NAN  # neither this row nor the one without a class counts
-    assert tabular.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).name == "confusion.png"
+    assert classes.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).name == "confusion.png"
     (axes,) = drawn[0].axes
     cells = {each.get_position(): each.get_text().split("\n")[0] for each in axes.texts}
     assert [[cells[column, row] for column in range(3)] for row in range(3)] == [list("210"), list("010"), list("101")]
@@ -149,7 +151,7 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
 def test_two_classes_get_a_reliability_diagram_with_the_roc_auc(drawn: list[Figure], tmp_path: Path) -> None:
     p = np.array([0.05, 0.05, 0.32, 0.36, 0.36, 0.98])
     truth = np.array([0, 1, 0, 1, 0, 1])
-    tabular.classes(truth, np.stack([1 - p, p], axis=1), ["no", "yes"], tmp_path)
+    classes.classes(truth, np.stack([1 - p, p], axis=1), ["no", "yes"], tmp_path)
     axes = drawn[0].axes[1]
     np.testing.assert_allclose(dots(axes), [[0.05, 0.5], [1.04 / 3, 1 / 3], [0.98, 1]])
     pairs = [(a > b) + 0.5 * (a == b) for a in p[truth == 1] for b in p[truth == 0]]
@@ -163,7 +165,7 @@ def test_many_classes_become_the_most_confused_pairs(drawn: list[Figure], tmp_pa
     rng = np.random.default_rng(0)
     truth = np.concatenate([np.full(9, 3), np.full(6, 4), rng.integers(5, 40, 300)])
     guess = np.concatenate([np.full(9, 7), np.full(6, 8), rng.integers(5, 40, 300)])
-    tabular.classes(truth, np.eye(40)[guess], [f"class {i}" for i in range(40)], tmp_path)
+    classes.classes(truth, np.eye(40)[guess], [f"class {i}" for i in range(40)], tmp_path)
     (axes,) = drawn[0].axes
     assert bars(axes)[:2] == [9, 6]
     assert ticks(axes)[:2] == ["class 3 taken for class 7", "class 4 taken for class 8"]
@@ -177,20 +179,20 @@ def test_classes_bear_any_shape(rows: int, number: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.random((rows, number))
     probabilities[:1] = INF
-    tabular.classes(rng.integers(-1, number + 1, rows), probabilities, many(number), tmp_path)
+    classes.classes(rng.integers(-1, number + 1, rows), probabilities, many(number), tmp_path)
 
 
 def test_classes_without_an_error_or_with_a_single_class_present_are_drawn(saved: list[Figure], tmp_path: Path) -> None:
-    tabular.classes(np.zeros(5, int), np.eye(25)[np.zeros(5, int)], many(25), tmp_path)
+    classes.classes(np.zeros(5, int), np.eye(25)[np.zeros(5, int)], many(25), tmp_path)
     assert "no row is taken for another class" in texts(saved[0])
-    tabular.classes(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path)
+    classes.classes(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path)
     assert "AUC" not in "".join(texts(saved[1]))
 
 
 def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([[0, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]])
     probabilities = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.2], [0.5, 0.4, 0.3], [0.9, NAN, 0.4]])
-    assert tabular.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).name == "labels.png"
+    assert classes.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).name == "labels.png"
     (axes,) = drawn[0].axes
     assert ticks(axes) == ["usual  (3)", "never said  (2)", "rare  (1)"]
     precision, recall = (np.asarray(line.get_xdata(), dtype=float) for line in axes.lines[:2])
@@ -201,7 +203,7 @@ def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Fi
 
 def test_at_most_thirty_labels_are_drawn(drawn: list[Figure], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    tabular.labels(rng.integers(0, 2, (50, 200)), rng.random((50, 200)), many(200), tmp_path)
+    classes.labels(rng.integers(0, 2, (50, 200)), rng.random((50, 200)), many(200), tmp_path)
     assert len(ticks(drawn[0].axes[0])) == 30
     assert any("the 30 most frequent of 200 labels" in text for text in texts(drawn[0]))
 
@@ -209,9 +211,9 @@ def test_at_most_thirty_labels_are_drawn(drawn: list[Figure], tmp_path: Path) ->
 @pytest.mark.usefixtures("saved")
 def test_labels_bear_any_shape(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    tabular.labels(rng.integers(0, 2, (20, 8)), rng.random((20, 8)), NAMES, tmp_path)
+    classes.labels(rng.integers(0, 2, (20, 8)), rng.random((20, 8)), NAMES, tmp_path)
     for rows, number in ((0, 0), (0, 3), (1, 1)):
-        tabular.labels(np.ones((rows, number), int), np.full((rows, number), NAN), many(number), tmp_path)
+        classes.labels(np.ones((rows, number), int), np.full((rows, number), NAN), many(number), tmp_path)
 
 
 def test_errors_by_level_are_the_lengths_of_the_bars(drawn: list[Figure], tmp_path: Path) -> None:
@@ -416,7 +418,7 @@ def test_ordinary_pictures_are_saved_under_their_names(tmp_path: Path) -> None:
     y = np.exp(rng.normal(size=500))
     p = rng.random((90, 2))
     tabular.predictions(y, y * 1.1, tmp_path, name="y", log=True)
-    tabular.classes(rng.integers(0, 2, 90), p / p.sum(axis=1, keepdims=True), ["no", "yes"], tmp_path)
+    classes.classes(rng.integers(0, 2, 90), p / p.sum(axis=1, keepdims=True), ["no", "yes"], tmp_path)
     tabular.error_by([("Promo", ["0", "1"], p[0], np.ones(2, int))] * 3, tmp_path, metric="rmse", overall=0.4)
     tabular.embeddings([("Store", [str(i) for i in range(90)], p)], tmp_path)
     assert sorted(path.name for path in tmp_path.glob("*.png")) == [

@@ -8,23 +8,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap, LogNorm, Normalize
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from dlrunner.data.ratings import RatingsTable
-from dlrunner.looks.plots import BLUE, GREY, INK, RED, save, short_number, shorten, styled
+from dlrunner.looks.labels import place_labels
+from dlrunner.looks.plots import (
+    BLUE,
+    BLUES,
+    GREY,
+    INK,
+    PALE_BLUES,
+    RED,
+    conditional_means,
+    principal_components,
+    save,
+    short_number,
+    shorten,
+    styled,
+)
 
 Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-
-BLUES = LinearSegmentedColormap.from_list("blues", ["#dcebf5", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
-"""From pale to dark, so that it survives a black-and-white printer; the palest is still seen on white."""
-PALE_BLUES = LinearSegmentedColormap.from_list("pale blues", ["#f3f8fc", "#c3dcec", "#6aabd2"])
-"""Dark letters are read on all of it."""
 
 MOST_ITEMS = 2000
 """The components rest on this many of the most rated items: hardly rated ones have factors of mere noise."""
@@ -66,7 +73,7 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         above.hist(x, bins=90, range=(low, high), color=BLUE)
         above.set_title("Ratings and their predictions (validation)")
         axes.axline((low, low), slope=1, color=INK, linewidth=1, linestyle="--", label="rating = prediction")
-        centres, means = _conditional_means(x, y)
+        centres, means = conditional_means(x, y)
         axes.plot(
             centres,
             means,
@@ -259,29 +266,8 @@ def item_map(
         axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")
         second = f"component 2 ({shares[1]:.0%} of the variance)" if len(shares) > 1 else "training ratings"
         axes.set_ylabel(second)
-        _place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
+        place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
         return save(figure, folder / "item_map.png")
-
-
-def principal_components(
-    matrix: NDArray[np.floating[Any]], number: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores [rows, components] and shares of the variance; a component's largest loading is positive.
-
-    >>> scores, shares = principal_components(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 1)
-    >>> scores[:, 0].tolist(), shares.tolist()
-    ([-2.0, 0.0, 2.0], [1.0])
-    """
-    centred = np.nan_to_num(np.asarray(matrix, dtype=np.float64))
-    centred = centred - centred.mean(axis=0)
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    number = min(number, len(singular))
-    loadings = directions[:number]
-    largest = loadings[np.arange(number), np.abs(loadings).argmax(axis=1)]
-    scores = centred @ (loadings * np.where(largest < 0, -1.0, 1.0)[:, None]).T
-    total = float(np.sum(singular**2))
-    shares = singular[:number] ** 2 / total if total > 0 else np.zeros(number)
-    return scores, shares
 
 
 def bias_threshold(counts: NDArray[np.integer[Any]], wanted: int = 24, usual: int = 20) -> int:
@@ -346,58 +332,3 @@ def _hexagons(
         return 45, 26, (low, high)
     rows = max(1, math.ceil((levels[-1] - levels[0]) / (2 * step) + 1e-9) + 1) if len(levels) else 1
     return 30, rows, (float(levels[0]), float(levels[0]) + 2 * step * rows)
-
-
-def _conditional_means(
-    x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean prediction and the mean rating of 20 groups of equal size, ordered by prediction."""
-    order = np.argsort(x, kind="stable")
-    groups = [group for group in np.array_split(order, min(20, max(1, len(x) // 20))) if len(group)]
-    return np.array([x[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
-
-
-def _place_labels(
-    figure: Figure, axes: Axes, points: NDArray[np.float64], labels: Sequence[str], sizes: NDArray[np.float64]
-) -> None:
-    """Write a label where it overlaps least, the first points first; a thin line joins it to a far point."""
-    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())  # nothing drawn from here on moves the points
-    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
-    dots = axes.transData.transform(points)
-    scale = figure.dpi / 72
-    radii = np.sqrt(sizes) / 2 * scale
-    frame = axes.get_window_extent(renderer)
-    taken = np.concatenate([dots - radii[:, None], dots + radii[:, None]], axis=1)  # left, bottom, right, top
-    angles = np.deg2rad([0, 180, 90, 270, 30, 150, 210, 330, 60, 120, 240, 300])
-    for place, label in enumerate(labels):
-        text = axes.text(0, 0, label, fontsize=8, va="bottom", ha="left", parse_math=False, zorder=3)
-        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3})
-        size = text.get_window_extent(renderer)
-        half = np.array([size.width, size.height]) / 2 + scale
-        boxes = []
-        for gap in (1, 7, 14, 22, 32, 44, 58, 74, 92):
-            away = radii[place] + gap * scale
-            centres = dots[place] + np.stack(
-                [np.cos(angles) * (away + half[0]), np.sin(angles) * (away + half[1])], axis=1
-            )
-            boxes.append(np.concatenate([centres - half, centres + half], axis=1))
-        tried = np.concatenate(boxes)
-        overlap = _overlaps(tried, taken).sum(axis=1)
-        beyond = np.concatenate([frame.min - tried[:, :2], tried[:, 2:] - frame.max], axis=1)
-        outside = np.maximum(0, beyond).sum(axis=1)
-        best = int((overlap + 100 * outside).argmin())
-        box = tried[best]
-        taken = np.concatenate([taken, box[None]])
-        text.set_position(tuple(axes.transData.inverted().transform(box[:2] + scale)))
-        if best >= len(angles):
-            nearest = np.clip(dots[place], box[:2], box[2:])
-            ends = axes.transData.inverted().transform([dots[place], nearest])
-            axes.plot(*ends.T, color=GREY, linewidth=0.5, zorder=1)
-
-
-def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area that each box shares with each of the others, [boxes, others]."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared: NDArray[np.float64] = np.maximum(0, high - low)
-    return shared[..., 0] * shared[..., 1]

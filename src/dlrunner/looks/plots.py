@@ -15,6 +15,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
@@ -23,6 +24,11 @@ from numpy.typing import NDArray
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers tell apart."""
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e3e3e3"
+
+BLUES = LinearSegmentedColormap.from_list("blues", ["#dcebf5", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
+"""From pale to dark, so that it survives a black-and-white printer; the palest is still seen on white."""
+PALE_BLUES = LinearSegmentedColormap.from_list("pale blues", ["#f3f8fc", "#c3dcec", "#6aabd2"])
+"""Dark letters are read on all of it."""
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (9, 4),
@@ -294,3 +300,33 @@ def _robust_limits(smooth: NDArray[np.float64]) -> tuple[float, float]:
     low, high = float(finite[lowest]), float(max(finite[: lowest + 1].max(), np.quantile(finite, 0.4)))
     span = max(high - low, 0.02 * abs(low), 1e-6)
     return low - 0.15 * span, high + 0.35 * span
+
+
+def conditional_means(
+    x: NDArray[np.float64], y: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means of x and of y in 20 groups of equal size, ordered by x."""
+    order = np.argsort(x, kind="stable")
+    groups = [group for group in np.array_split(order, min(20, max(1, len(x) // 20))) if len(group)]
+    return np.array([x[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
+
+
+def principal_components(
+    matrix: NDArray[np.floating[Any]], number: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return scores [rows, components] and shares of the variance; a component's largest loading is positive.
+
+    >>> scores, shares = principal_components(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 1)
+    >>> scores[:, 0].tolist(), shares.tolist()
+    ([-2.0, 0.0, 2.0], [1.0])
+    """
+    centred = np.nan_to_num(np.asarray(matrix, dtype=np.float64))
+    centred = centred - centred.mean(axis=0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    number = min(number, len(singular))
+    loadings = directions[:number]
+    largest = loadings[np.arange(number), np.abs(loadings).argmax(axis=1)]
+    scores = centred @ (loadings * np.where(largest < 0, -1.0, 1.0)[:, None]).T
+    total = float(np.sum(singular**2))
+    shares = singular[:number] ** 2 / total if total > 0 else np.zeros(number)
+    return scores, shares

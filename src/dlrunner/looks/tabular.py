@@ -19,16 +19,27 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from dlrunner.looks.collab import BLUES, PALE_BLUES, _conditional_means, _place_labels, principal_components
-from dlrunner.looks.plots import BLUE, GREY, INK, ORANGE, PALE, RED, save, short_number, shorten, styled
+from dlrunner.looks.labels import place_labels
+from dlrunner.looks.plots import (
+    BLUE,
+    BLUES,
+    GREY,
+    INK,
+    PALE,
+    RED,
+    conditional_means,
+    principal_components,
+    save,
+    short_number,
+    shorten,
+    styled,
+)
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
 """Of what is said in passing."""
-MOST_CELLS = 20
-"""With more classes than this the confused pairs are listed instead of a matrix."""
 MOST_LEVELS = 31
 """With more levels than this only the worst are shown; the days of a month are all shown."""
 MOST_NAMED, FEWER_NAMED = 60, 40
@@ -63,10 +74,10 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         x, y = x[drawable], y[drawable]
     with styled():
         figure = Figure(figsize=(10.4, 5.6), layout="constrained")
-        _heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
+        heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
         axes, beside = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
         if not len(x):
-            _say(axes, "no row to draw")
+            say(axes, "no row to draw")
             beside.set_axis_off()
             return save(figure, folder / "predictions.png")
         low, high = _limits(np.concatenate([x, y]), log)
@@ -81,7 +92,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         bar.ax.tick_params(labelsize=8)
         bar.minorticks_off()
         axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--", label="truth = prediction")
-        axes.plot(*_conditional_means(x, y), "o-", color=RED, linewidth=1.5, label="mean truth at that prediction")
+        axes.plot(*conditional_means(x, y), "o-", color=RED, linewidth=1.5, label="mean truth at that prediction")
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="truth", box_aspect=1)
         for axis in (axes.xaxis, axes.yaxis):
             _mark_amounts(axis, low, high, log)
@@ -90,80 +101,6 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
         _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
         return save(figure, folder / "predictions.png")
-
-
-def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Path:
-    """Draw confusion.png: which classes are taken for which; for two classes also how far to trust probabilities.
-
-    Args:
-        truth: codes [rows]; rows whose code is no class are left out.
-        probabilities: [rows, classes]; rows with a value that is not finite are left out.
-        names: of the classes.
-        folder: where the picture goes.
-    """
-    p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(truth)
-    number = p.shape[1]
-    known = np.isfinite(p).all(axis=1) & (y >= 0) & (y < number)
-    p, y = p[known], y[known].astype(np.int64)
-    guess = p.argmax(axis=1) if len(p) else y
-    said = f"{np.mean(guess == y):.1%} of {len(y):,} validation rows are right" if len(y) else "Classes"
-    with styled():
-        if not len(y) or number > MOST_CELLS:
-            figure = Figure(figsize=(9, 6.4 if len(y) else 3), layout="constrained")
-            _confused_pairs(figure.add_subplot(), y, guess, names)
-        else:
-            side = max(3.0, (0.75 if number <= 6 else 0.48) * number)
-            figure = Figure(figsize=(max(side + 2.4, 10.2 * (number == 2)), side + 1.6), layout="constrained")
-            axes = figure.subplots(1, 2 if number == 2 else 1, squeeze=False)[0]
-            counts = np.bincount(y * number + guess, minlength=number**2).reshape(number, number)
-            _confusion(axes[0], counts, [shorten(names[code], 18) for code in range(number)])
-            if number == 2:
-                _reliability(axes[1], y, p[:, 1], shorten(names[1], 24))
-        _heading(figure, said)
-        return save(figure, folder / "confusion.png")
-
-
-def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Path:
-    """Draw labels.png: precision and recall of the most frequent labels, at a probability of 0.5.
-
-    Args:
-        truth: 0 or 1 [rows, labels].
-        probabilities: [rows, labels]; values that are not finite count in nothing.
-        names: of the labels.
-        folder: where the picture goes.
-    """
-    p = np.asarray(probabilities, dtype=np.float64)
-    is_true, is_said = (np.asarray(truth) > 0) & np.isfinite(p), np.isfinite(p) & (p >= 0.5)
-    frequent = np.argsort(-is_true.sum(axis=0), kind="stable")[:30]
-    is_true, is_said = is_true[:, frequent], is_said[:, frequent]
-    num_true, num_said, num_both = (each.sum(axis=0) for each in (is_true, is_said, is_true & is_said))
-    with np.errstate(invalid="ignore"):
-        precision, recall = num_both / num_said, num_both / num_true
-    rows = np.arange(len(frequent))
-    with styled():
-        figure = Figure(figsize=(9, 1.9 + 0.27 * max(len(rows), 3)), layout="constrained")
-        axes = figure.add_subplot()
-        which = f", the {len(rows)} most frequent of {len(names):,} labels" if len(names) > len(rows) else ""
-        _heading(figure, f"Precision and recall at a probability of 0.5{which}")
-        if not len(rows):
-            _say(axes, "no label to draw")
-            return save(figure, folder / "labels.png")
-        axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color="#c4c4c4", linewidth=2.5)
-        axes.plot(precision, rows, "o", color=BLUE, markersize=9, label="precision: of rows given it, how many have it")
-        axes.plot(recall, rows, "D", color=ORANGE, markersize=5, label="recall: of rows that have it, how many get it")
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, borderaxespad=0.2)
-        written = [f"{shorten(names[i], 32)}  ({n:,})" for i, n in zip(frequent, num_true, strict=True)]
-        axes.set_yticks(rows, written, parse_math=False)
-        for row in rows[(num_said == 0) | (num_true == 0)]:
-            text = "in no row" if num_true[row] == 0 else "predicted for no row"
-            axes.annotate(text, (0, row), (9, 0), textcoords="offset points", va="center", **LIGHT)
-        axes.set(
-            xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="share (in brackets: rows that have the label)"
-        )
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
-        return save(figure, folder / "labels.png")
 
 
 def error_by(
@@ -182,8 +119,8 @@ def error_by(
         np.argsort(-np.nan_to_num(e, nan=-np.inf), kind="stable")[:15] if len(e) > MOST_LEVELS else np.arange(len(e))
         for _, _, e, _ in chosen
     ]
-    bars = [0.25 * (max(len(places), 1) + 0.2) for places in shown]  # inches
-    heights = [each + 0.75 for each in bars]
+    lengths = [0.25 * (max(len(places), 1) + 0.2) for places in shown]  # inches
+    heights = [each + 0.75 for each in lengths]
     stacks: list[list[int]] = [[], []]
     for index in range(len(chosen)):  # into the shorter of two stacks
         stacks[sum(heights[i] for i in stacks[1]) < sum(heights[i] for i in stacks[0])].append(index)
@@ -195,17 +132,17 @@ def error_by(
     with styled():
         figure = Figure(figsize=(11 if len(stacks) > 1 else 8, tall + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.14))
         told = f" (dashed: {_amount(overall)} over all rows)" if np.isfinite(overall) else ""
-        _heading(figure, f"Where {shorten(metric, 30)} is large and where it is small{told}")
+        heading(figure, f"Where {shorten(metric, 30)} is large and where it is small{told}")
         grid = figure.add_gridspec(1, len(stacks))
         for column, stack in enumerate(stacks):
             filler = tall - sum(heights[i] for i in stack)
-            ratios = [bars[i] for i in stack] + [filler] * (filler > 0.05)
+            ratios = [lengths[i] for i in stack] + [filler] * (filler > 0.05)
             inner = grid[0, column].subgridspec(max(len(ratios), 1), 1, height_ratios=ratios or None)
             for row, index in enumerate(stack):
                 axes = figure.add_subplot(inner[row])
                 name, levels, errors, counts = chosen[index]
                 places = shown[index]
-                _bars(axes, errors[places], [shorten(levels[i], 20) for i in places])
+                bars(axes, errors[places], [shorten(levels[i], 20) for i in places])
                 for bar, i in enumerate(places):
                     note = f"{counts[i]:,}" if np.isfinite(errors[i]) else f"no value, {counts[i]:,}"
                     axes.text(1, bar, note, transform=axes.get_yaxis_transform(), ha="right", va="center", **LIGHT)
@@ -218,7 +155,7 @@ def error_by(
                 axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
                 axes.set_xlabel(shorten(metric, 30), parse_math=False, fontsize=9)
         if not chosen:
-            _say(figure.add_subplot(), "no column to draw")
+            say(figure.add_subplot(), "no column to draw")
         return save(figure, folder / "error_by.png")
 
 
@@ -290,12 +227,12 @@ def importance(names: Sequence[str], rises: Floats, deviations: Floats, folder: 
         figure = Figure(figsize=(9, 1.7 + 0.26 * max(len(order), 3)), layout="constrained")
         axes = figure.add_subplot()
         which = f" (the {len(order)} that matter most of {len(names):,})" if len(order) < len(names) else ""
-        _heading(figure, f"How much worse it predicts when one column is shuffled{which}")
+        heading(figure, f"How much worse it predicts when one column is shuffled{which}")
         if not len(order):
-            _say(axes, "no column to draw")
+            say(axes, "no column to draw")
             return save(figure, folder / "importance.png")
         notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
-        _bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
+        bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
         axes.set_xlabel(
             f"{shorten(metric, 20)}: how much worse (whiskers: standard deviation over the shuffles)", parse_math=False
         )
@@ -314,14 +251,14 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
     down, across = (2, 2) if len(tables) == 4 else (1, max(len(tables), 1))
     with styled():
         figure = Figure(figsize=((7.5, 11.5, 15.5)[across - 1], 5.4 * down + 0.5), layout="constrained")
-        _heading(figure, "What the embeddings tell apart: levels that lie together are treated alike")
+        heading(figure, "What the embeddings tell apart: levels that lie together are treated alike")
         named = []
         for place, (name, levels, vectors) in enumerate(tables):
             axes = figure.add_subplot(down, across, place + 1)
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if not len(finite) or not vectors.shape[1]:
                 axes.set_title(shorten(name, 40), parse_math=False)
-                _say(axes, "no level to draw")
+                say(axes, "no level to draw")
                 continue
             levels = [levels[i] for i in finite.tolist()]
             points = _plane(axes, levels, np.asarray(vectors)[finite])
@@ -330,11 +267,11 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             axes.set_title(f"{shorten(name, 24 if which else 40)}{which}", parse_math=False)
             named.append((axes, points[picked], [shorten(levels[i], 22) for i in picked.tolist()]))
         if not tables:
-            _say(figure.add_subplot(), "no embedding to draw")
+            say(figure.add_subplot(), "no embedding to draw")
         figure.draw_without_rendering()  # lays out, once; the labels rest on where the points are
         figure.set_layout_engine("none")
         for axes, points, words in named:
-            _place_labels(figure, axes, points, words, np.full(len(points), 30.0))
+            place_labels(figure, axes, points, words, np.full(len(points), 30.0))
         return save(figure, folder / "embeddings.png")
 
 
@@ -394,72 +331,7 @@ def _errors(axes: Axes, errors: NDArray[np.float64], is_relative: bool, largest:
     axes.set_ylabel("rows")
 
 
-def _confusion(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Draw a confusion matrix [truth, predicted], coloured by the share of the true class."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    axes.imshow(shares, cmap=PALE_BLUES, vmin=0, vmax=1, interpolation="nearest")
-    is_roomy = len(names) <= 6
-    for (row, column), count in np.ndenumerate(counts):
-        text = f"{count:,}" + (f"\n{shares[row, column]:.1%}" if is_roomy and counts[row].any() else "")
-        size, colour = (10 if is_roomy else 8), (INK if count else "#a8a8a8")
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour).set_in_layout(False)
-    axes.set_xticks(range(len(names)), names, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    if max(map(len, names)) * len(names) > 24:
-        axes.tick_params(axis="x", labelrotation=40)
-        for label in axes.get_xticklabels():
-            label.set(ha="right", rotation_mode="anchor")
-    axes.set(xlabel="prediction", ylabel="truth")
-    axes.set_title("Rows by class" + (", and share of the true class" if is_roomy else ""), fontweight="normal")
-    axes.grid(False)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
-def _confused_pairs(axes: Axes, truth: NDArray[np.int64], guess: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Draw the most confused pairs of classes as bars, and what share of the true class they are."""
-    if not len(truth):
-        _say(axes, "no row to draw")
-        return
-    wrong = truth != guess
-    pairs, counts = np.unique(np.stack([truth[wrong], guess[wrong]], axis=1), axis=0, return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:20]
-    if not len(order):
-        _say(axes, "no row is taken for another class")
-        return
-    written = [f"{shorten(names[a], 24)} taken for {shorten(names[b], 24)}" for a, b in pairs[order].tolist()]
-    notes = [f"{counts[i] / np.sum(truth == pairs[i, 0]):.1%} of its rows" for i in order]
-    _bars(axes, counts[order].astype(np.float64), written, notes)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=(1, 2, 5, 10)))
-    axes.set_title(f"The most confused pairs of {len(names):,} classes", fontweight="normal", x=0)
-    axes.set_xlabel("rows")
-
-
-def _reliability(axes: Axes, truth: NDArray[np.int64], p: NDArray[np.float64], name: str) -> None:
-    """Draw the observed share of the second class by its probability, in ten bins, and tell the ROC AUC."""
-    from scipy.stats import rankdata
-
-    bins = np.clip((p * 10).astype(np.int64), 0, 9)
-    counts, positive = np.bincount(bins, minlength=10), int(truth.sum())
-    filled = counts > 0
-    mean = np.bincount(bins, p, minlength=10)[filled] / counts[filled]
-    share = np.bincount(bins, truth, minlength=10)[filled] / counts[filled]
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-    axes.plot(mean, share, color=BLUE, linewidth=1)
-    axes.scatter(mean, share, s=15 + 260 * counts[filled] / counts.max(), color=BLUE, alpha=0.75, linewidths=0)
-    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), box_aspect=1)
-    axes.set_xlabel(f"predicted probability of {name}\n(the larger the dot, the more rows)", parse_math=False)
-    axes.set_ylabel(f"observed share of {name}", parse_math=False)
-    title = "Reliability of the probabilities"
-    if 0 < positive < len(truth):
-        above = float(np.sum(rankdata(p)[truth == 1])) - positive * (positive + 1) / 2
-        title += f"; ROC AUC {above / (positive * (len(truth) - positive)):.4f}"
-    axes.set_title(title, fontweight="normal")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
-
-
-def _bars(
+def bars(
     axes: Axes,
     values: NDArray[np.float64],
     names: Sequence[str],
@@ -557,11 +429,12 @@ def _gaps(values: Floats) -> NDArray[np.float64]:
     return np.where(np.isfinite(numbers), numbers, np.nan)
 
 
-def _heading(figure: Figure, text: str) -> None:
+def heading(figure: Figure, text: str) -> None:
+    """Write what the whole picture is about."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
 
 
-def _say(axes: Axes, text: str) -> None:
+def say(axes: Axes, text: str) -> None:
     """Say why there is nothing to see."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.looks import tabular as looks
+from dlrunner.looks import classes, tabular
 from dlrunner.model import Model
 from dlrunner.models.tabular import EmbeddingNet
 
@@ -41,22 +41,24 @@ class Inspection:
         table = task.table
         self.frame = table.frame[table.valid].reset_index(drop=True)
         self.values = table.values[table.valid]
-        self.metric = next(iter(task.metrics()))
+        self.metric, metric = next(iter(task.metrics().items()))
+        self.higher_is_better = metric.higher_is_better
 
     def draw(self, folder: Path) -> list[Path]:
         """Draw all that fits this target and model."""
         drawn = [self._answers(folder)]
         if groups := self._groups():
-            overall = self._judge(self.outputs, self.targets)
-            drawn.append(looks.error_by(groups, folder, metric=self.metric, overall=overall))
+            overall = self._error(self.outputs, self.targets)
+            name = f"1 - {self.metric}" if self.higher_is_better else self.metric
+            drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
         worst = self.worst()
         if worst is not None:
             worst.to_csv(folder.parent / "largest_errors.csv", index=False)
-            drawn.append(looks.largest_errors(worst.head(15), folder))
+            drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, rises, deviations = self.importance()
-        drawn.append(looks.importance(names, rises, deviations, folder, metric=self.metric))
+        drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric))
         if tables := self.embeddings():
-            drawn.append(looks.embeddings(tables, folder))
+            drawn.append(tabular.embeddings(tables, folder))
         return drawn
 
     def worst(self, number: int = 50) -> pd.DataFrame | None:
@@ -74,11 +76,11 @@ class Inspection:
             shown = {"truth": self.values, "prediction": predicted, "error": errors}
         else:
             chances = _probabilities(self.outputs)
-            classes = np.array(target.classes, dtype=object)
+            levels = np.array(target.classes, dtype=object)
             answers = chances.argmax(axis=1)
             rows = np.arange(len(answers))
             errors = np.where(answers != self.values, chances[rows, answers], 0.0)
-            shown = {"truth": classes[self.values.astype(int)], "prediction": classes[answers], "error": errors}
+            shown = {"truth": levels[self.values.astype(int)], "prediction": levels[answers], "error": errors}
         order = np.argsort(-np.abs(errors), kind="stable")[:number]
         order = order[np.abs(errors[order]) > 0]
         table: pd.DataFrame = pd.concat([known, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
@@ -96,8 +98,7 @@ class Inspection:
         rows = torch.from_numpy(np.sort(random.choice(count, min(count, MOST_ROWS), replace=False)))
         codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
         targets = self.targets[rows]
-        base = self._judge(self._predict(codes, numbers), targets)
-        higher = next(iter(self.task.metrics().values())).higher_is_better
+        base = self._error(self._predict(codes, numbers), targets)
         preparation = self.task.preparation
         names, rises = [], []
         places = [(name, 0, [place]) for place, name in enumerate(preparation.levels)]
@@ -111,8 +112,7 @@ class Inspection:
                 shuffled = [codes, numbers]
                 shuffled[which] = shuffled[which].clone()
                 shuffled[which][:, columns] = shuffled[which][order][:, columns]
-                value = self._judge(self._predict(*shuffled), targets)
-                found.append(base - value if higher else value - base)
+                found.append(self._error(self._predict(*shuffled), targets) - base)
             names.append(name)
             rises.append(found)
         array = np.array(rises, dtype=np.float64)
@@ -138,14 +138,14 @@ class Inspection:
         if target.kind == "regression":
             predicted = self.task.decode(self.outputs).numpy()
             log = target.transform == "log"
-            return looks.predictions(self.values, predicted, folder, name=target.names[0], log=log)
+            return tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)
         names = [str(label) for label in target.classes]
         if target.kind == "multilabel":
-            return looks.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
-        return looks.classes(self.values, _probabilities(self.outputs), names, folder)
+            return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
+        return classes.classes(self.values, _probabilities(self.outputs), names, folder)
 
     def _groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
-        """Return the judged metric by the levels of some columns."""
+        """Return the error by the levels of some columns, and the rows of each."""
         table = self.task.table
         names = self.task.error_by
         if names is None:
@@ -156,7 +156,7 @@ class Inspection:
                 continue
             codes, levels = pd.factorize(self.frame[name], sort=True)
             rows = [np.flatnonzero(codes == code) for code in range(len(levels))]
-            errors = np.array([self._judge(self.outputs[each], self.targets[each]) for each in rows])
+            errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
             labels = [self.task.level_name(name, level) for level in levels]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
         if self.task.error_by is None:
@@ -174,12 +174,15 @@ class Inspection:
         for name in found:
             if pd.api.types.is_datetime64_any_dtype(found[name]):
                 found[name] = found[name].dt.strftime("%Y-%m-%d")
+            elif name in table.roles.categorical:
+                found[name] = [None if pd.isna(each) else self.task.level_name(str(name), each) for each in found[name]]
         return found
 
-    def _judge(self, outputs: Tensor, targets: Tensor) -> float:
+    def _error(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the judged metric, turned so that less is better."""
         metric = self.task.metrics()[self.metric]
         metric.update(outputs, targets)
-        return metric.compute()
+        return 1 - metric.compute() if self.higher_is_better else metric.compute()
 
     @torch.inference_mode()
     def _predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
