@@ -165,3 +165,13 @@ def test_the_last_place_can_be_dropped_as_often_as_the_first() -> None:
     for _ in range(4000):
         counts[zeros(10, 0.2)] += 1
     assert float((counts / 4000 - 0.2).abs().max()) < 4 * (0.16 / 4000) ** 0.5
+
+
+@pytest.mark.parametrize("kind", [EmbeddingNet, MLP, Linear])
+@pytest.mark.parametrize("y_range", [None, "auto", [0.0, 20.0]])
+def test_outputs_start_near_the_mean_of_the_training_targets(kind: Any, y_range: Any) -> None:
+    torch.manual_seed(0)
+    dims = TabularDims(DIMS.cardinalities, 4, target_low=3.0, target_high=10.0, target_mean=8.5)
+    outputs = kind(dims, y_range=y_range).eval()(*inputs(500)).detach()
+    assert float(outputs.mean()) == pytest.approx(8.5, abs=0.6)
+    assert float(outputs.std()) < 2.5

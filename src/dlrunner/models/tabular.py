@@ -6,6 +6,7 @@ Source: fast.ai deep learning part 1, lesson 4 (2018); Guo and Berkhahn, Entity 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -52,7 +53,7 @@ class EmbeddingNet(Model):
         batch_norm_inputs: on the numbers.
         batch_norm: on the hidden layers.
         activation: between the layers.
-        init: of the linear layers; biases of Kaiming and Xavier layers keep torch's start.
+        init: of the hidden layers' weights.
         y_range: outputs lie within, by a sigmoid, in units of the transformed target. `auto` is the lesson's
             (0, 1.2 · max) where no training target is negative, else a fifth of their span beyond both ends.
     """
@@ -87,7 +88,7 @@ class EmbeddingNet(Model):
         normed = batch_norm_inputs and dims.num_continuous
         self.norm = nn.BatchNorm1d(dims.num_continuous) if normed else nn.Identity()
         self.layers, size = _hidden_layers(size, hidden, dropouts, activation, init, batch_norm)
-        self.head = Head(size, dims, init, y_range)
+        self.head = Head(size, dims, y_range)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -120,7 +121,7 @@ class MLP(Model):
         hidden: sizes of the hidden layers.
         dropouts: after each hidden layer.
         activation: between the layers.
-        init: of the layers.
+        init: of the hidden layers' weights.
         batch_norm: on the hidden layers.
         y_range: outputs lie within, by a sigmoid (see `EmbeddingNet`).
     """
@@ -143,7 +144,7 @@ class MLP(Model):
         norm: list[nn.Module] = [nn.BatchNorm1d(hidden[0])] if batch_norm else []
         self.start = nn.Sequential(*norm, ACTIVATIONS[activation](), Dropout(dropouts[0]))
         self.layers, size = _hidden_layers(hidden[0], hidden[1:], dropouts[1:], activation, init, batch_norm)
-        self.head = Head(size, dims, init, y_range)
+        self.head = Head(size, dims, y_range)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -171,8 +172,7 @@ class Linear(Model):
         super().__init__()
         self.layer = OneHotLinear(dims, dims.num_outputs, init)
         self.range = _range(dims, y_range)
-        if self.range is None:
-            nn.init.constant_(self.layer.bias, dims.target_mean)
+        nn.init.constant_(self.layer.bias, _start(dims, self.range))
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -248,15 +248,18 @@ class OneHotLinear(nn.Module):
 class Head(nn.Module):
     """The last layer, in float32 whatever the precision of the rest: bfloat16 knows 8.5 only to ±.03.
 
-    Without a range its outputs start around the mean of the training targets.
+    Its outputs start near the mean of the training targets, its weights small. Where a sigmoid starts saturated, as it
+    does under Kaiming's wider weights, the first steps have gradients a hundred times as large as all others, and
+    Adam's second moment remembers them: the lesson's recipe on 112,500 rows then ends at .149 instead of .125.
     """
 
-    def __init__(self, size: int, dims: TabularDims, init: Initial, y_range: OutputRange | None) -> None:
+    def __init__(self, size: int, dims: TabularDims, y_range: OutputRange | None) -> None:
         super().__init__()
-        self.layer = _linear(size, dims.num_outputs, init)
+        self.layer = nn.Linear(size, dims.num_outputs)
         self.range = _range(dims, y_range)
-        if self.range is None:
-            nn.init.constant_(self.layer.bias, dims.target_mean)
+        nn.init.constant_(self.layer.bias, _start(dims, self.range))
+        with torch.no_grad():
+            self.layer.weight.mul_(0.1)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return shape [rows], or [rows, outputs] where there are several."""
@@ -319,6 +322,15 @@ def _range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float, float
         return 0.0, 1.2 * dims.target_high
     margin = 0.2 * (dims.target_high - dims.target_low)
     return dims.target_low - margin, dims.target_high + margin
+
+
+def _start(dims: TabularDims, bounds: tuple[float, float] | None) -> float:
+    """Return the bias with which the outputs start at the mean of the training targets."""
+    if bounds is None:
+        return dims.target_mean
+    share = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])
+    share = min(max(share, 0.01), 0.99)
+    return math.log(share / (1 - share))
 
 
 def _scaled(outputs: Tensor, bounds: tuple[float, float] | None) -> Tensor:
