@@ -159,11 +159,11 @@ def data(words: list[str]) -> int:
     parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
     parser.add_argument("name", nargs="?", metavar="NAME")
     arguments = parser.parse_args(words)
-    from dlrunner.data import files, ratings
+    from dlrunner.data import files, ratings, rossmann
     from dlrunner.looks import tables
 
     data_dir = Path(os.environ.get("DLRUNNER_DATA", "data")).expanduser()
-    releases = {release.name: release for release in ratings.RELEASES}
+    releases = {release.name: release for release in (*ratings.RELEASES, *rossmann.RELEASES)}
     if arguments.verb == "get":
         if arguments.name not in releases:
             near = did_you_mean(arguments.name or "", releases)
@@ -177,7 +177,7 @@ def data(words: list[str]) -> int:
         found = files.find(data_dir, [release])
         where = str(found[1].path) if found else "not here"
         if not found:
-            where += f"; dlrun data get {release.name}" if release.url else f"; put {release.archives[0]}.zip there"
+            where += f"; dlrun data get {release.name}" if release.url else f"; put {release.archives[0]}{release.suffix} there"
         sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
         tables.print_pairs(
             [

@@ -36,6 +36,8 @@ class Release:
     url: str | None = None
     sha256: str | None = None
     """Of the archive at `url`."""
+    suffix: str = ".zip"
+    """Of the archive as it is published."""
     sha256_of_layout: str | None = None
     """Of the first layout file, to tell releases with the same file names apart."""
 
@@ -234,7 +236,7 @@ def download(release: Release, data_dir: Path, progress: bool = True) -> Place:
         fetched = pooch.retrieve(
             release.url,
             known_hash=f"sha256:{release.sha256}",
-            fname=f"{release.archives[0]}.zip",
+            fname=f"{release.archives[0]}{release.suffix}",
             path=data_dir,
             downloader=pooch.HTTPDownloader(progressbar=_Bar(release.title) if progress else False, timeout=5),
         )

@@ -1,0 +1,98 @@
+"""Collaborative filtering: dlrunner, fastai and a plain loop on MovieLens of October 2016."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import (
+    DEVICE,
+    DLRUN,
+    HERE,
+    THREADS,
+    Options,
+    Run,
+    conditions,
+    data_dir,
+    dlrunner,
+    in_turn,
+    speed_table,
+    told,
+    whole_process,
+    with_range,
+)
+
+WORK = ["task=collab", "data.source=real", "data.release=ml-latest-small-2016-10", "optim=adamw", "epochs=5"]
+
+
+def measure(options: Options) -> tuple[str, dict[str, Any]]:
+    """Return the table and what it was made from."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = ["--ratings", str(_unpack(folder)), "--device", DEVICE]
+        fastai = [options.rival_python, str(HERE / "fastai_collab.py"), *files]
+        plain = [sys.executable, "-m", "benchmarks.plain_collab", *files, "--threads", "1"]
+
+        def own(*settings: str) -> Callable[[int], Run]:
+            return lambda seed: dlrunner([*WORK, f"seed={seed}", *settings], folder / f"runs-{seed}-{len(settings)}")
+
+        def other(*words: str) -> Callable[[int], Run]:
+            return lambda seed: told([*words, "--seed", str(seed)])
+
+        rows = in_turn(
+            {
+                "dlrunner": own(),
+                "dlrunner, trainer.compile=true": own("trainer.compile=true"),
+                "fastai, 1 thread": other(*fastai, "--threads", "1"),
+                f"fastai, {THREADS} threads (its default)": other(*fastai, "--threads", str(THREADS)),
+                "plain loop, fused AdamW": other(*plain),
+            },
+            options.repeats,
+        )
+        whole = [
+            whole_process([*DLRUN, *WORK, "log.progress=none", f"runs_dir={folder / f'whole{i}'}"])
+            for i in range(options.repeats)
+        ]
+        helps = [_seconds([*DLRUN, "--help"], folder) for _ in range(5)]
+    return _text(rows, whole, helps), {"rows": rows, "whole": whole, "help_seconds": helps}
+
+
+def _unpack(folder: Path) -> Path:
+    data = data_dir() / "ml-latest-small-2016-10.zip"
+    if not data.exists():
+        sys.exit(f"the benchmark needs {data}: set DLRUNNER_DATA")
+    with zipfile.ZipFile(data) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("/ratings.csv"))
+        return Path(archive.extract(name, folder))
+
+
+def _seconds(words: Sequence[str], folder: Path) -> float:
+    started = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd=folder)
+    return time.perf_counter() - started
+
+
+def _text(rows: Mapping[str, list[Run]], whole: Sequence[dict[str, float]], helps: Sequence[float]) -> str:
+    seconds, memory = ([run[key] for run in whole] for key in ("seconds", "peak_memory_mb"))
+    lines = [
+        "# Collaborative filtering: MovieLens of October 2016, batches of 64, 50 factors, 5 epochs, float32",
+        "",
+        conditions("python -m benchmarks collab", len(whole), f"fastai {rows['fastai, 1 thread'][0]['version']}"),
+        "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",
+        "",
+        *speed_table(rows, "validation MSE after the last epoch (mean)", lambda run: run["valid_mse"][-1]),
+        "",
+        "The whole command `dlrun task=collab optim=adamw`, 5 epochs, pictures and report included: "
+        f"{with_range(seconds, 1)} seconds, "
+        f"{max(memory):.0f} MB at its peak.",
+        f"`dlrun --help`: {statistics.median(helps):.2f} s.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,36 @@
+"""Time how long dlrunner takes from rossmann.tgz to the table of features, in a process of its own.
+
+DLRUNNER_CACHE=$(mktemp -d) python -m benchmarks.read_rossmann --data DIR
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from pathlib import Path
+
+import pyarrow.csv  # what pandas would import while the clock runs
+import pyarrow.feather  # noqa: F401
+
+from benchmarks.measuring import megabytes
+from dlrunner.data.rossmann import RossmannData
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Read Rossmann's tables once.")
+    parser.add_argument("--data", type=Path, required=True)
+    data = RossmannData(parser.parse_args().data, source="real", split="last_days", valid=48)
+    before = megabytes(resource.getrusage(resource.RUSAGE_SELF))
+    started = time.perf_counter()
+    data.identity()
+    table = data.read()
+    seconds = time.perf_counter() - started
+    peak = megabytes(resource.getrusage(resource.RUSAGE_SELF))
+    told = {"seconds": seconds, "rows": len(table.frame), "peak_memory_mb": peak, "memory_of_imports_mb": before}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

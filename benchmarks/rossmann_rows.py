@@ -1,0 +1,43 @@
+"""Rossmann's rows as dlrunner's own data classes split and prepare them, in a file that every environment reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlrunner.data.preparation import Preparation
+from dlrunner.data.rossmann import RossmannData
+from dlrunner.data.targets import encode, fit_target
+from dlrunner.metrics import Metric
+from dlrunner.models.tabular import embedding_size
+
+
+def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
+    """Write codes, numbers and targets of all rows, and which of them validate; return the sales of those."""
+    table = data.read()
+    train = ~table.valid
+    preparation = Preparation.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
+    target = fit_target(table.target, table.values[train])
+    cardinalities = list(preparation.cardinalities.values())
+    np.savez(
+        file,
+        names=np.array(list(preparation.levels)),
+        cardinalities=np.array(cardinalities),
+        embedding_sizes=np.array([embedding_size(rows) for rows in cardinalities]),
+        codes=preparation.codes(table.frame),
+        numbers=preparation.numbers(table.frame),
+        log_sales=encode(target, table.values).numpy(),
+        highest=np.array(1.2 * target.high),
+        valid=table.valid,
+    )
+    sales: NDArray[np.float64] = table.values[table.valid]
+    return sales
+
+
+def score(metric: Metric, predicted: NDArray[np.float64], sales: NDArray[np.float64]) -> float:
+    """Return a metric of predictions, both in euros and in the order of the file."""
+    metric.update(torch.from_numpy(predicted), torch.from_numpy(sales))
+    return metric.compute()

@@ -1,0 +1,104 @@
+"""Yardsticks: a random forest and LightGBM on exactly the rows and the split of two of dlrunner's experiments."""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, told
+from benchmarks.rossmann_rows import score, write_rows
+from dlrunner.data.rossmann import RossmannData
+from dlrunner.errors import RequestError
+from dlrunner.metrics import RmspeByBatch, RootMeanSquaredPercentageError
+from dlrunner.runs import FinishedRun
+
+EXPERIMENTS = ("rossmann", "rossmann-honest")
+METRICS: dict[str, type[RootMeanSquaredPercentageError] | type[RmspeByBatch]] = {
+    "rmspe": RootMeanSquaredPercentageError,
+    "rmspe_by_batch": RmspeByBatch,
+}
+
+
+def measure(options: Options) -> tuple[str, dict[str, Any]]:
+    """Return the table and what it was made from."""
+    found: dict[str, Any] = {}
+    for experiment in EXPERIMENTS:
+        with tempfile.TemporaryDirectory() as name:
+            found[experiment] = _grow(experiment, Path(name), options)
+    own = {experiment: _own_runs(experiment, options.runs) for experiment in EXPERIMENTS}
+    return _text(found, own), {"rows": found, "dlrunner": own}
+
+
+def _grow(experiment: str, folder: Path, options: Options) -> dict[str, Any]:
+    """Grow both kinds of trees on the rows of an experiment."""
+    settings = yaml.safe_load((HERE.parent / "conf" / "experiment" / f"{experiment}.yaml").read_text())["data"]
+    settings = {name: str(value) if name.startswith("valid_") else value for name, value in settings.items()}
+    sales = write_rows(RossmannData(data_dir(), **settings, sample=options.rows), folder / "rows.npz")
+    words = [options.rival_python, str(HERE / "fit_trees.py"), "--rows", str(folder / "rows.npz")]
+    told_by = told([*words, "--predictions", str(folder)])
+    for name, contestant in told_by["contestants"].items():
+        predicted = np.load(folder / f"{name}.npy")
+        contestant.update({metric: score(kind(), predicted, sales) for metric, kind in METRICS.items()})
+    return told_by
+
+
+def _own_runs(experiment: str, folder: Path | None) -> list[Run]:
+    """Return the figures of finished runs of an experiment as it stands in conf/, of any seed."""
+    runs = []
+    for place in sorted(folder.iterdir()) if folder else []:
+        try:
+            run = FinishedRun.read(place)
+        except RequestError:
+            continue
+        changed = [word for word in run.overrides if word.split("=")[0] not in ("experiment", "seed", "runs_dir")]
+        changed = [word for word in changed if not word.startswith(("log.", "data_dir="))]
+        if place.is_symlink() or run.status != "done" or changed or run.config["choices"]["experiment"] != experiment:
+            continue
+        assert run.summary is not None
+        final = run.summary["final"]
+        metrics = {metric: final.get(f"valid/{metric}") for metric in METRICS}
+        runs.append({"seconds": run.summary["seconds"], **metrics})
+    return runs
+
+
+def _text(found: dict[str, Any], own: dict[str, list[Run]]) -> str:
+    first = found[EXPERIMENTS[0]]
+    versions = f"scikit-learn {first['scikit_learn']}, LightGBM {first['lightgbm']}"
+    lines = [
+        "# Yardsticks on Rossmann: trees",
+        "",
+        conditions("python -m benchmarks trees --runs runs", 1, versions),
+        "They learn log(Sales) of the training rows of the experiment, with the same columns, and predict its",
+        "validation rows. RMSPE in euros: exact, and as the lesson printed it, averaged over batches of 256 rows in the",
+        "file's order.",
+        "",
+        "| | RMSPE | averaged over batches | seconds |",
+        "|---|---|---|---|",
+    ]
+    for experiment in EXPERIMENTS:
+        rows = found[experiment]
+        title = f"`experiment={experiment}`, {rows['train']:,} rows and {rows['valid']:,} to validate"
+        lines.append(f"| **{title}** | | | |")
+        for contestant in rows["contestants"].values():
+            figures = " | ".join(f"{contestant[metric]:.4f}" for metric in METRICS)
+            lines.append(f"| {contestant['title']} | {figures} | {contestant['seconds']:.0f} |")
+        runs = own[experiment]
+        if runs:
+            figures = " | ".join(_mean([run[metric] for run in runs]) for metric in METRICS)
+            seconds = statistics.mean(run["seconds"] for run in runs)
+            lines.append(f"| dlrunner, mean ± sd of {len(runs)} run(s) | {figures} | {seconds:.0f} |")
+    return "\n".join([*lines, ""])
+
+
+def _mean(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "–"
+    spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.4f}{spread}"
