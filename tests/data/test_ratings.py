@@ -165,7 +165,7 @@ def test_a_truncated_archive_is_told(here: Path) -> None:
         archive.write(place / "ratings.csv", "ml-latest-small/ratings.csv")
     content = Path("ml-latest-small.zip").read_bytes()
     Path("ml-latest-small.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"ml-latest-small.zip is damaged or not a zip archive .* get it again"):
+    with pytest.raises(DataError, match=r"ml-latest-small.zip is damaged or no archive .* get it again"):
         RatingsData(Path(), source="real").identity()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import pytest
 import torch
 
 from dlrunner.data.tabular import TabularData
+from dlrunner.lr_find import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
+from dlrunner.replaying import NOT_COMPARED
+from dlrunner.runs import load_weights_file
 from dlrunner.tasks.tabular import Tabular, average
 from tests.conftest import QUICK, Dlrun
 
@@ -244,6 +249,33 @@ def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: 
     assert list(by_name) == ["city", "rooms", "area", "noise"]
     assert by_name["area"] > 5 * abs(by_name["noise"])
     assert by_name["city"] > 5 * abs(by_name["noise"])
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "epochs=3", "model.dropouts=[0.1]", *QUICK)
+    assert dlrun(*words)[0] == 0
+    unbroken = _numbers_of(Path("runs/latest"))
+    steps, loss = 0, Tabular.loss
+
+    def stopped_at_step_40(self: Tabular, *tensors: torch.Tensor) -> torch.Tensor:
+        nonlocal steps
+        steps += torch.is_grad_enabled()
+        if steps == 40:  # of 69: in the second epoch
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(self, *tensors)
+
+    monkeypatch.setattr(Tabular, "loss", stopped_at_step_40)
+    assert dlrun(*words, "runs_dir=again")[0] == 143
+    assert dlrun(*words, "runs_dir=again")[0] == 0
+    assert _numbers_of(Path("again/latest")) == unbroken
+    assert steps == 69, "it went on from there: no step was done twice"
+
+
+def _numbers_of(run: Path) -> tuple[list[Any], str]:
+    """Return the epochs without their times, and the digest of the weights."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    kept = [{k: v for k, v in row.items() if k not in NOT_COMPARED} for row in rows]
+    return kept, weights_digest(load_weights_file(run / "last.pt")["model"])
 
 
 def test_rows_with_targets_of_zero_have_no_percentages() -> None:
