@@ -39,5 +39,5 @@ def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
 
 def score(metric: Metric, predicted: NDArray[np.float64], sales: NDArray[np.float64]) -> float:
     """Return a metric of predictions, both in euros and in the order of the file."""
-    metric.update(torch.from_numpy(predicted), torch.from_numpy(sales))
+    metric.update(torch.tensor(predicted), torch.tensor(sales))
     return metric.compute()

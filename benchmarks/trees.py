@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, told
 from benchmarks.rossmann_rows import score, write_rows
 from dlrunner.data.rossmann import RossmannData
 from dlrunner.errors import RequestError
-from dlrunner.metrics import RmspeByBatch, RootMeanSquaredPercentageError
+from dlrunner.metrics import Metric, RmspeByBatch, RootMeanSquaredPercentageError
 from dlrunner.runs import FinishedRun
 
+TREES, TREES_OF_A_TRY = 1500, 20
 EXPERIMENTS = ("rossmann", "rossmann-honest")
-METRICS: dict[str, type[RootMeanSquaredPercentageError] | type[RmspeByBatch]] = {
+METRICS: dict[str, Callable[[], Metric]] = {
     "rmspe": RootMeanSquaredPercentageError,
     "rmspe_by_batch": RmspeByBatch,
 }
@@ -41,7 +42,8 @@ def _grow(experiment: str, folder: Path, options: Options) -> dict[str, Any]:
     settings = {name: str(value) if name.startswith("valid_") else value for name, value in settings.items()}
     sales = write_rows(RossmannData(data_dir(), **settings, sample=options.rows), folder / "rows.npz")
     words = [options.rival_python, str(HERE / "fit_trees.py"), "--rows", str(folder / "rows.npz")]
-    told_by = told([*words, "--predictions", str(folder)])
+    words += ["--predictions", str(folder), "--trees", str(TREES if options.rows is None else TREES_OF_A_TRY)]
+    told_by = told(words, {"OMP_WAIT_POLICY": "PASSIVE"})
     for name, contestant in told_by["contestants"].items():
         predicted = np.load(folder / f"{name}.npy")
         contestant.update({metric: score(kind(), predicted, sales) for metric, kind in METRICS.items()})
@@ -75,8 +77,8 @@ def _text(found: dict[str, Any], own: dict[str, list[Run]]) -> str:
         "",
         conditions("python -m benchmarks trees --runs runs", 1, versions),
         "They learn log(Sales) of the training rows of the experiment, with the same columns, and predict its",
-        "validation rows. RMSPE in euros: exact, and as the lesson printed it, averaged over batches of 256 rows in the",
-        "file's order.",
+        "validation rows. RMSPE in euros: exact, and as the lesson printed it, averaged over batches of 256 rows in",
+        "the file's order.",
         "",
         "| | RMSPE | averaged over batches | seconds |",
         "|---|---|---|---|",
