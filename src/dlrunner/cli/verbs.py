@@ -177,7 +177,11 @@ def data(words: list[str]) -> int:
         found = files.find(data_dir, [release])
         where = str(found[1].path) if found else "not here"
         if not found:
-            where += f"; dlrun data get {release.name}" if release.url else f"; put {release.archives[0]}{release.suffix} there"
+            where += (
+                f"; dlrun data get {release.name}"
+                if release.url
+                else f"; put {release.archives[0]}{release.suffix} there"
+            )
         sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
         tables.print_pairs(
             [

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.task import Batch
+from dlrunner.task import Batch, Split
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -20,6 +21,24 @@ def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     key = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
     generator = torch.Generator().manual_seed(key % 2**63)
     return torch.randperm(num_rows, generator=generator)
+
+
+def by_split(
+    inputs: Sequence[Tensor], targets: Tensor, valid: NDArray[np.bool_], device: torch.device
+) -> dict[Split, tuple[list[Tensor], Tensor]]:
+    """Return inputs and targets of each split, on the device.
+
+    Args:
+        inputs: tensors with one row per example.
+        targets: likewise.
+        valid: which rows validate, [rows].
+        device: where they go.
+    """
+    splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
+    for split in ("train", "valid"):
+        rows = torch.tensor(valid if split == "valid" else ~valid)
+        splits[split] = ([each[rows].to(device) for each in inputs], targets[rows].to(device))
+    return splits
 
 
 class TensorLoader:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrunner.data.batching import TensorLoader, epoch_order
+from dlrunner.data.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.ratings import RatingsData, RatingsTable
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Model
@@ -74,13 +74,7 @@ class Collab(Task):
         if table.times is not None:
             mean, std = self._time_scale
             columns.append(torch.from_numpy(((table.times - mean) / std).astype(np.float32)))
-        ratings = torch.tensor(table.ratings)
-        splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
-        for split, rows in (("train", ~table.valid), ("valid", table.valid)):
-            chosen = torch.tensor(rows)
-            inputs = [column[chosen].to(self.device) for column in columns]
-            splits["train" if split == "train" else "valid"] = (inputs, ratings[chosen].to(self.device))
-        return splits
+        return by_split(columns, torch.tensor(table.ratings), table.valid, self.device)
 
     @property
     def _time_scale(self) -> tuple[float, float]:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlrunner.data.batching import TensorLoader, epoch_order
+from dlrunner.data.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.preparation import Preparation
 from dlrunner.data.tables import read_table
 from dlrunner.data.tabular import TableSource, TabularTable, rows_to_predict
@@ -120,14 +120,10 @@ class Tabular(Task):
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
         """Codes, numbers and targets of each split, on the device."""
         table = self.table
-        codes, numbers = self.preparation.codes(table.frame), self.preparation.numbers(table.frame)
-        targets = encode(self.target, table.values)
-        splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
-        for split, rows in (("train", ~table.valid), ("valid", table.valid)):
-            inputs = [torch.from_numpy(each[rows]).to(self.device) for each in (codes, numbers)]
-            name: Split = "train" if split == "train" else "valid"
-            splits[name] = (inputs, targets[torch.tensor(rows)].to(self.device))
-        return splits
+        inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
+        return by_split(
+            list(map(torch.from_numpy, inputs)), encode(self.target, table.values), table.valid, self.device
+        )
 
     def batches(self, split: Split, epoch: int) -> Loader:
         """Rows of the table on the device."""
