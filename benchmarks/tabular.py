@@ -46,7 +46,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # Threads that wait by spinning take each other's cores; dlrunner sets this itself, the others get it as well.
-        everyone = {"OMP_WAIT_POLICY": "PASSIVE", "DLRUNNER_DATA": str(data_dir()), "DLRUNNER_CACHE": str(folder)}
+        everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_DATA": str(data_dir()), "DLRUNNER_CACHE": str(folder)}
         # First of all: a process begins its count of memory with what its parent holds.
         features = _features(folder, everyone, options.repeats)
         count = options.rows or ROWS
@@ -161,7 +161,7 @@ def _text(
         "22 embeddings of min(50, (levels + 1) // 2), batch norm on the numbers alone, layers of 1000 and 500, and a",
         "sigmoid up to 1.2 times the highest log(Sales); Adam at 1e-3, no decay; mean squared error of log(Sales).",
         "All train on the same rows as dlrunner prepared them, on a CPU with as many threads as torch takes by default",
-        f"({THREADS}) and with OMP_WAIT_POLICY=PASSIVE: dlrunner sets that itself, for the others it was set.",
+        f"({THREADS}) and with GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "RMSPE is exact, over all validation rows, in euros. fastai drops the last incomplete training batch and",
         "validates in batches of the training size, the others in batches of 8,192; its Adam has betas (.9, .99) and",
         "epsilon 1e-5, its linear layers torch's own start, those of the others Kaiming's. dlrunner's outputs start at",

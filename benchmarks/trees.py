@@ -43,7 +43,7 @@ def _grow(experiment: str, folder: Path, options: Options) -> dict[str, Any]:
     sales = write_rows(RossmannData(data_dir(), **settings, sample=options.rows), folder / "rows.npz")
     words = [options.rival_python, str(HERE / "fit_trees.py"), "--rows", str(folder / "rows.npz")]
     words += ["--predictions", str(folder), "--trees", str(TREES if options.rows is None else TREES_OF_A_TRY)]
-    told_by = told(words, {"OMP_WAIT_POLICY": "PASSIVE"})
+    told_by = told(words, {"GOMP_SPINCOUNT": "10000"})
     for name, contestant in told_by["contestants"].items():
         predicted = np.load(folder / f"{name}.npy")
         contestant.update({metric: score(kind(), predicted, sales) for metric, kind in METRICS.items()})
