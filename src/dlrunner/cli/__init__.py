@@ -29,7 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Read when torch is imported. Threads that wait by spinning take each other's cores on a busy machine: a step of
-    # 5 ms was seen to take 440, and 17 with this short spin, which costs nothing on a quiet one (no spin at all: 10 ms).
+    # 5 ms was seen to take 440 there, and 17 with this short spin, which costs nothing on a quiet machine (no spin at
+    # all: 10 ms).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     stdout, sys.stdout = sys.stdout, Pipe(sys.stdout)
