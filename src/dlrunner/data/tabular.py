@@ -165,7 +165,7 @@ class TabularData(TableSource):
         if days is None and len(dates) == 1:
             days = date_column(frame[dates[0]], dates[0], self.path)
         if parts is not None:
-            frame = pd.concat([frame.drop(columns=[c for c in parts if c in frame]), parts], axis=1)
+            frame = with_parts(frame, parts)
         reserved = [*target.names, *dates, *(n for n in (self.splitting.date, self.splitting.valid_column) if n)]
         roles = assign(
             frame,
@@ -249,7 +249,12 @@ def rows_to_predict(table: pd.DataFrame, recipe: dict[str, Any], place: Path) ->
         if name not in table.columns:
             raise DataError(f"{place} lacks the column of dates {name}")
         parts.append(date_parts(date_column(table[name], name, place), name))
-    return pd.concat([table, *parts], axis=1) if parts else table.copy()
+    return with_parts(table, pd.concat(parts, axis=1)) if parts else table.copy()
+
+
+def with_parts(table: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the parts of its dates, which take the place of columns of the same name."""
+    return pd.concat([table.drop(columns=[name for name in parts if name in table]), parts], axis=1)
 
 
 def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:

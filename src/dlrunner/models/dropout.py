@@ -15,7 +15,7 @@ MOST = 0.2
 class Dropout(nn.Module):
     """Dropout as `nn.Dropout`, but on the CPU the places of the zeros are drawn, not one number for each place.
 
-    torch draws a number for every element, one after the other: a fifth of the time of a step of a small net. The gaps
+    torch draws a number for every element, one after the other: 15 % of the time of a step of a small net. The gaps
     between zeros that are independent with probability p are geometric, so n·p draws tell all of them, exactly.
 
     Args:

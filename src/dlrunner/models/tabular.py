@@ -185,7 +185,7 @@ class Linear(Model):
 
 
 class Embeddings(nn.Module):
-    """One table of vectors per column; tables of the same size are looked up together, which saves half the time.
+    """One table of vectors per column; tables of the same size are looked up together: 12 lookups for 22 columns.
 
     Args:
         cardinalities: rows of each column's table.
@@ -250,7 +250,7 @@ class Head(nn.Module):
 
     Its outputs start near the mean of the training targets, its weights small. Where a sigmoid starts saturated, as it
     does under Kaiming's wider weights, the first steps have gradients a hundred times as large as all others, and
-    Adam's second moment remembers them: the lesson's recipe on 112,500 rows then ends at .149 instead of .125.
+    Adam's second moment remembers them for as many steps as it looks back.
     """
 
     def __init__(self, size: int, dims: TabularDims, y_range: OutputRange | None) -> None:

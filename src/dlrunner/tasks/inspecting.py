@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,7 +48,7 @@ class Inspection:
     def draw(self, folder: Path) -> list[Path]:
         """Draw all that fits this target and model."""
         drawn = [self._answers(folder)]
-        if groups := self._groups():
+        if groups := self.groups:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
             drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
@@ -67,7 +68,7 @@ class Inspection:
         if target.kind == "multilabel":
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
-        context += [name for name, *_ in self._groups() if name not in context]
+        context += [name for name, *_ in self.groups if name not in context]
         known = self._known(context)
         if target.kind == "regression":
             predicted = task.decode(self.outputs).numpy()
@@ -144,7 +145,8 @@ class Inspection:
             return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
         return classes.classes(self.values, _probabilities(self.outputs), names, folder)
 
-    def _groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
+    @cached_property
+    def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
         """Return the error by the levels of some columns, and the rows of each."""
         table = self.task.table
         names = self.task.error_by
