@@ -84,7 +84,9 @@ def range_test(
         batch = batch.to(trainer.device)
         with autocast:
             loss = task.loss(trained(*batch.inputs), batch.targets)
-        value = float(loss.detach())
+            value = float(loss.detach())
+            if (penalty := trained.penalty()) is not None:
+                loss = loss + penalty
         smoothed = mean.update([value])
         if not math.isfinite(value) or (step > 10 and smoothed > 4 * min(found.smoothed)):
             found.diverged = True

@@ -110,6 +110,25 @@ class RootMeanSquaredPercentageError(Mean):
         return math.sqrt(super().compute())
 
 
+class Perplexity(Mean):
+    """exp(mean loss of a word), the exponential taken once, over the whole split; outputs are the words' losses.
+
+    >>> metric = Perplexity()
+    >>> metric.update(torch.tensor([0.0, math.log(4.0)]), torch.tensor([7, 7]))
+    >>> round(metric.compute(), 6)
+    2.0
+    """
+
+    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The losses as they come."""
+        return _wide(outputs)
+
+    def compute(self) -> float:
+        """Return the exponential of the mean; infinite where it is too large for a number."""
+        mean = super().compute()
+        return math.exp(mean) if mean < 700 else math.inf
+
+
 class RmspeByBatch:
     """RMSPE as the lesson's library printed it: averaged over batches of 256 rows, weighted by their size.
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Model(nn.Module):
-    """A module with two defaults that a model may replace.
+    """A module with defaults that a model may replace.
 
     A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
     of its YAML file; the annotations of the settings are what the dispatcher checks.
@@ -26,5 +26,19 @@ class Model(nn.Module):
         """Return the groups, from input to output, that can be frozen and given rates of their own."""
         return [self]
 
+    def load_pretrained(self) -> None:
+        """Take over weights from elsewhere, before training; a trained model that is read back needs none."""
+
+    def penalty(self) -> Tensor | None:
+        """Return what the last forward pass adds to the training loss; None: nothing."""
+        return None
+
     def reset_state(self) -> None:
         """Forget what was carried over from batch to batch (the hidden state of a recurrent net)."""
+
+    def carried(self) -> Any:
+        """Return what is carried over, tensors in tuples and lists, for a checkpoint in the midst of an epoch."""
+        return None
+
+    def carry(self, carried: Any) -> None:
+        """Go on with what `carried` returned."""

@@ -31,7 +31,7 @@ from dlrunner.runs import (
     told_as_sentences,
 )
 from dlrunner.signals import StopSignals
-from dlrunner.task import Data, DataIdentity, Task
+from dlrunner.task import Data, DataIdentity, Split, Task
 from dlrunner.training import Row, seed_everything
 
 NOT_IN_LABEL = (
@@ -216,37 +216,42 @@ class _Work:
             log.info(note)
         self._describe(sizes)
         claim = settings.claim
-        known = ["valid/loss", *(f"valid/{name}" for name in task.metrics())]
+        splits = ["valid", "test"] if task.has_test() else ["valid"]
+        known = [f"{split}/{name}" for split in splits for name in ("loss", *task.metrics())]
         if claim and claim.metric not in known:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
         display = make_display(settings.log.progress)
         models: list[Model] = []
-        outputs: list[torch.Tensor] = []
+        outputs: dict[Split, list[torch.Tensor]] = {}
         members: list[dict[str, Any]] = []
         try:
             for index in range(settings.ensemble):
-                row, model, output = self._train_member(index, data, task, display)
+                row, model, found = self._train_member(index, data, task, display)
                 models.append(model)
-                outputs.append(output)
                 members.append(row)
+                for split, output in found.items():
+                    outputs.setdefault(split, []).append(output)
         finally:
             display.close()
 
-        combined = outputs[0] if settings.ensemble == 1 else task.average(outputs)
-        self._judge(task, members, combined)
+        average = {split: each[0] if len(each) == 1 else task.average(each) for split, each in outputs.items()}
+        combined = average["valid"]
+        self._judge(task, members, average)
+        self._compare_with_baselines(task)
         self._save_for_prediction(task)
         with told_as_sentences(self.directory.path):
             table = task.predictions(combined)
             if table is not None:
                 table.to_csv(self.directory.path / "predictions.csv", index=False)
-            pictures = self._draw(task, models, combined) if settings.log.pictures else []
-        self.pictures = pictures
+            task.keep(models, self.directory.path)
+            self.pictures = self._draw(task, models, combined) if settings.log.pictures else []
+            self.passages = task.passages(models, combined) if settings.log.report else {}
 
     def _train_member(
         self, index: int, data: Any, whole: Task, display: PlainDisplay | BarDisplay
-    ) -> tuple[dict[str, Any], Model, torch.Tensor]:
-        """Train the run itself, or one member of an ensemble, and return its last row, model and outputs."""
+    ) -> tuple[dict[str, Any], Model, dict[Split, torch.Tensor]]:
+        """Train the run itself, or one member of an ensemble; return its last row, model and outputs by split."""
         settings = self.plan.settings
         seed = member_seed(settings.seed, settings.ensemble, index)
         directory = self.directory if settings.ensemble == 1 else self.directory.member(index)
@@ -255,6 +260,7 @@ class _Work:
             self.say(f"member {index + 1} of {settings.ensemble}, seed {seed}")
         seed_everything(seed)
         model = self.plan.build_model(task.dims)
+        model.load_pretrained()
         trainer = self.plan.build_trainer(seed)
         state = trainer.fit(task, model, self.plan.make_optimizer, directory, display, self.signals)
         last = state.history[-1]
@@ -264,11 +270,14 @@ class _Work:
                 model.load_state_dict(best["model"])
                 last = state.best
         self.history = state.history
-        evaluation = trainer.evaluate(task, model, "valid", keep_outputs=True)
-        assert evaluation is not None
-        assert evaluation.outputs is not None
+        outputs: dict[Split, torch.Tensor] = {}
+        for split in ("valid", "test") if task.has_test() else ("valid",):
+            evaluation = trainer.evaluate(task, model, split, keep_outputs=True)
+            assert evaluation is not None
+            assert evaluation.outputs is not None
+            outputs[split] = evaluation.outputs
         log.info("last row: %s", json.dumps(last))
-        return {"seed": seed, "last": last, "best": state.best}, model, evaluation.outputs
+        return {"seed": seed, "last": last, "best": state.best}, model, outputs
 
     def _describe(self, sizes: Mapping[str, int]) -> None:
         """Fill in what is known before training; a run that fails says at least this."""
@@ -283,14 +292,16 @@ class _Work:
             }
         )
 
-    def _judge(self, task: Task, members: Sequence[Mapping[str, Any]], outputs: torch.Tensor) -> None:
+    def _judge(
+        self, task: Task, members: Sequence[Mapping[str, Any]], outputs: Mapping[Split, torch.Tensor]
+    ) -> None:
         """Write the metrics of the run; of an ensemble, the metrics of its average beside its members'."""
         name, metric = next(iter(task.metrics().items()))
         key = f"valid/{name}"
         last, best = members[-1]["last"], members[-1]["best"]
         final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
         if len(members) > 1:
-            final = self._evaluate_average(task, outputs)
+            final = self._evaluate_outputs(task, "valid", outputs["valid"])
             values = torch.tensor([member["last"][key] for member in members], dtype=torch.float64)
             self.summary["members"] = {
                 "seeds": [member["seed"] for member in members],
@@ -303,6 +314,10 @@ class _Work:
                 f"(members: {values.mean():.4f} ± {values.std():.4f})"
             )
             best = {**final, "epoch": last["epoch"]}
+        if "test" in outputs:
+            final |= self._evaluate_outputs(task, "test", outputs["test"])
+            told = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
+            self.say(f"the test split, looked at once: {told}")
         self.summary["metric"] = {
             "name": key,
             "value": final[key],
@@ -315,13 +330,21 @@ class _Work:
             claim = self.plan.settings.claim
             self.summary["claim"] = judge_run(claim, final, _higher_is_better(task, claim), self.identity.release)
 
-    def _evaluate_average(self, task: Task, outputs: torch.Tensor) -> dict[str, float]:
-        """Compute loss and metrics of averaged outputs, exactly as for one model."""
-        targets = torch.cat([batch.targets for batch in task.batches("valid", 0)])
-        final = {"valid/loss": float(task.loss(outputs, targets))}
+    def _compare_with_baselines(self, task: Task) -> None:
+        """Put plain methods on the same splits beside the run."""
+        found = task.baselines()
+        for name, metrics in found.items():
+            self.say(f"beside it, {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
+        if found:
+            self.summary["baselines"] = {name: dict(metrics) for name, metrics in found.items()}
+
+    def _evaluate_outputs(self, task: Task, split: Split, outputs: torch.Tensor) -> dict[str, float]:
+        """Compute loss and metrics of (averaged) outputs, exactly as for one model."""
+        targets = torch.cat([batch.targets for batch in task.batches(split, 0)])
+        final = {f"{split}/loss": float(task.loss(outputs, targets))}
         for name, metric in task.metrics().items():
             metric.update(outputs, targets)
-            final[f"valid/{name}"] = metric.compute()
+            final[f"{split}/{name}"] = metric.compute()
         return final
 
     def _save_for_prediction(self, task: Task) -> None:
@@ -372,6 +395,7 @@ class _Work:
                 config=self.plan.config,
                 overrides=self.overrides,
                 pictures=self.pictures,
+                passages=self.passages,
                 notes=self.notes,
             )
 
@@ -386,7 +410,7 @@ def member_seed(seed: int, ensemble: int, index: int) -> int:
 
 
 def _higher_is_better(task: Task, claim: Claim) -> bool:
-    metric = task.metrics().get(claim.metric.removeprefix("valid/"))
+    metric = task.metrics().get(claim.metric.partition("/")[2])
     return metric.higher_is_better if metric else False
 
 

@@ -25,6 +25,8 @@ class Batch:
 
     inputs: tuple[Tensor, ...]
     targets: Tensor
+    rate: float = 1.0
+    """The learning rate of this step is so many times the schedule's."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; itself when it is there already."""
@@ -33,6 +35,7 @@ class Batch:
         return Batch(
             tuple(each.to(device, non_blocking=True) for each in self.inputs),
             self.targets.to(device, non_blocking=True),
+            self.rate,
         )
 
 
@@ -76,6 +79,16 @@ class Data(ABC):
         """
 
 
+@dataclass(frozen=True)
+class Passage:
+    """A text for the report, its words marked by what they weigh."""
+
+    title: str
+    words: Sequence[str]
+    weights: Sequence[float]
+    """From -1 to 1, one a word; none: nothing is marked."""
+
+
 class Task(ABC):
     """Data in batches, a loss and metrics: what the training loop needs, and nothing of how it trains.
 
@@ -102,6 +115,10 @@ class Task(ABC):
 
     # What follows has defaults: a task without pictures or predictions is a task all the same.
 
+    def has_test(self) -> bool:
+        """Tell whether there is a test split: it is looked at once, after training."""
+        return False
+
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return what an ensemble says, given what each member says for the same examples."""
         return torch.stack(list(outputs)).mean(dim=0)
@@ -122,6 +139,17 @@ class Task(ABC):
         """Draw what a person wants to see of this task into a folder, for validation outputs in order."""
         return []
 
+    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+        """Return texts for the report, by their heading, for validation outputs in order."""
+        return {}
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """Return the metrics of plain methods on the same splits, by name: what a model must beat."""
+        return {}
+
+    def keep(self, models: Sequence[Model], folder: Path) -> None:
+        """Write what else a run keeps beside its checkpoints (a vocabulary, an encoder)."""
+
     def state(self) -> dict[str, Any]:
         """Return what was fitted on the training rows, for `predict`: tensors and plain values only."""
         return {}
@@ -135,6 +163,15 @@ class Task(ABC):
         cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
     ) -> pd.DataFrame | None:
         """Answer `dlrun predict RUN` with a table, from the state and the models of a run's folder."""
+        return None
+
+    @classmethod
+    def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the options of `dlrun generate RUN`; the first argument is the text to go on from."""
+
+    @classmethod
+    def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
+        """Answer `dlrun generate RUN TEXT` with a text, from the state and the models of a run's folder."""
         return None
 
     @classmethod

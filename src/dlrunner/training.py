@@ -258,13 +258,15 @@ class Trainer:
         display.start_epoch(state.epoch, self.num_epochs, num_steps, state.step)
         saved = time.perf_counter()
         for index, batch in enumerate(islice(loader, state.step, None), start=state.step):
-            _set_rates(optimizer, phase, (state.epoch - first_epoch + index / num_steps) / phase.epochs)
+            _set_rates(optimizer, phase, (state.epoch - first_epoch + index / num_steps) / phase.epochs, batch.rate)
             batch = batch.to(self.device)
             with autocast:
                 loss = task.loss(forward(*batch.inputs), batch.targets)
+                losses[index] = loss.detach()  # without penalties, to be compared with the validation loss
                 if self.l1:
                     loss = loss + self.l1 * sum(p.abs().sum() for p in parameters if p.ndim > 1)
-            losses[index] = loss.detach()
+                if (penalty := model.penalty()) is not None:
+                    loss = loss + penalty
             state.sizes.append(len(batch.targets))
             self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
             if (index + 1) % self.accumulate == 0 or index + 1 == num_steps:
@@ -385,6 +387,7 @@ class Trainer:
         return {
             "state": dict(vars(state)),
             "model": model.state_dict(),
+            "carried": model.carried(),
             "optimizer": optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "generators": generator_states(self.device),
@@ -392,6 +395,7 @@ class Trainer:
 
     def _restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> State:
         model.load_state_dict(checkpoint["model"])
+        model.carry(checkpoint["carried"])
         optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         restore_generators(checkpoint["generators"], self.device)
@@ -461,8 +465,8 @@ def _freeze(model: Model, freeze_to: int) -> None:
         group.requires_grad_(index >= first)
 
 
-def _set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
-    factor = phase.curves.lr(progress)
+def _set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float, scale: float) -> None:
+    factor = phase.curves.lr(progress) * scale
     rates = phase.lr if len(phase.lr) > 1 else phase.lr * len(optimizer.param_groups)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor

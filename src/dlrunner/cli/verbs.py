@@ -18,6 +18,7 @@ USAGES = {
     "dlrun reproduce 'movielens-*' --seeds 5": "claims -> verdicts; exit status 1 when one is missed",
     "dlrun lr-find task=collab": "learning-rate range test: picture, table, suggestion",
     "dlrun predict RUN [FILE]": "use what was trained (dlrun predict RUN --help)",
+    'dlrun generate RUN "text"': "let a language model go on",
     "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
     "dlrun replay RUN": "the same run again from its folder: identical?",
     "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
@@ -49,6 +50,7 @@ def lr_find(words: list[str]) -> int:
     dims = task.dims
     seed_everything(checked.settings.seed)
     model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
+    model.load_pretrained()
     found = finding.range_test(task, model, checked.make_optimizer, trainer)
 
     name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
@@ -80,24 +82,10 @@ def predict(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         print("usage: dlrun predict RUN [options]; `dlrun predict RUN --help` tells what this run can answer")
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    parser.add_argument("--help", "-h", action="help", help="show this text")
-    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
     parser.add_argument("--out", metavar="CSV", help="write the answer there too")
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
-    from dlrunner.runs import FinishedRun
-
-    finished = FinishedRun.read(Path(words[0]))
-    _check_plugins(finished.config, words)
-    from dlrunner import runner
-    from dlrunner.dispatch import plan
+    task_class, arguments, state, models = _trained(parser, words, "add_predict_arguments")
     from dlrunner.looks import tables
 
-    task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
-    task_class.add_predict_arguments(parser)
-    arguments = parser.parse_args(words[1:])
-    _, state, models = runner.load_models(finished, arguments.checkpoint)
     answer = task_class.predict(state, models, arguments)
     if answer is None:
         raise RequestError(f"{task_class.__name__} has nothing to predict with")
@@ -112,6 +100,45 @@ def predict(words: list[str]) -> int:
     elif len(answer) > 1000:
         print(f"… {len(answer) - 1000:,} more rows; --out FILE writes all")
     return 0
+
+
+def generate(words: list[str]) -> int:
+    """Let a finished run go on from a text."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun generate RUN", description="Let a language model go on from a text.", add_help=False
+    )
+    if not words or words[0].startswith("-"):
+        print('usage: dlrun generate RUN "text" [options]; `dlrun generate RUN --help` tells the options')
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    task_class, arguments, state, models = _trained(parser, words, "add_generate_arguments")
+    answer = task_class.generate(state, models, arguments)
+    if answer is None:
+        raise RequestError(f"{task_class.__name__} writes no texts; `dlrun predict` may answer")
+    print(answer)
+    return 0
+
+
+def _trained(
+    parser: argparse.ArgumentParser, words: list[str], declare: str
+) -> tuple[Any, argparse.Namespace, dict[str, Any], list[Any]]:
+    """Read a finished run and what is asked of it: its task's class, the arguments, the stored state, the models."""
+    parser.add_argument("--help", "-h", action="help", help="show this text")
+    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+    from dlrunner.runs import FinishedRun
+
+    finished = FinishedRun.read(Path(words[0]))
+    _check_plugins(finished.config, words)
+    from dlrunner import runner
+    from dlrunner.dispatch import plan
+
+    task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
+    getattr(task_class, declare)(parser)
+    arguments = parser.parse_args(words[1:])
+    _, state, models = runner.load_models(finished, arguments.checkpoint)
+    return task_class, arguments, state, models
 
 
 def show(words: list[str]) -> int:
@@ -159,11 +186,11 @@ def data(words: list[str]) -> int:
     parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
     parser.add_argument("name", nargs="?", metavar="NAME")
     arguments = parser.parse_args(words)
-    from dlrunner.data import files, ratings, rossmann
+    from dlrunner.data import files, imdb, ratings, rossmann
     from dlrunner.looks import tables
 
     data_dir = Path(os.environ.get("DLRUNNER_DATA", "data")).expanduser()
-    releases = {release.name: release for release in (*ratings.RELEASES, *rossmann.RELEASES)}
+    releases = {release.name: release for release in (*ratings.RELEASES, *rossmann.RELEASES, *imdb.RELEASES)}
     if arguments.verb == "get":
         if arguments.name not in releases:
             near = did_you_mean(arguments.name or "", releases)
@@ -235,6 +262,7 @@ def _check_plugins(config: dict[str, Any], words: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], int]] = {
     "lr-find": lr_find,
     "predict": predict,
+    "generate": generate,
     "show": show,
     "replay": replay,
     "reproduce": reproduce,

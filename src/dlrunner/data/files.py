@@ -11,7 +11,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,19 @@ def sha256_of(path: Path) -> str:
     return digest
 
 
+def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
+    """Return what was made under this key before, or make it and keep it in the cache."""
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    with contextlib.suppress(OSError, ValueError):
+        known = memory.read_bytes()
+        json.loads(known)  # half a file is none
+        return known
+    made = make()
+    with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        write_whole(memory, made)
+    return made
+
+
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache so that another process sees either nothing or all of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -100,17 +113,60 @@ class Place:
         Raises:
             DataError: the archive is truncated, or lacks files.
         """
-        try:
+        with _damage_told(self.path):
             if self.is_archive:
-                found = _read_archive(self.path, [self.prefix + name for name in names])
+                wanted = {self.prefix + name for name in names}
+                found = _read_archive(self.path, wanted.__contains__)
                 found = {name.removeprefix(self.prefix): content for name, content in found.items()}
             else:
                 found = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
-        except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
-            raise DataError(f"{self.path} is damaged or cannot be read ({error}); get it again") from None
         lacking = [name for name in names if name not in found]
         if lacking:
             raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in lacking)}")
+        return found
+
+    def read_where(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+        """Return the content of all files whose names, as paths below this place, are wanted, sorted by name.
+
+        Raises:
+            DataError: the archive is truncated, or a file cannot be read.
+        """
+        with _damage_told(self.path):
+            if self.is_archive:
+                found = _read_archive(
+                    self.path, lambda name: name.startswith(self.prefix) and wanted(name.removeprefix(self.prefix))
+                )
+                found = {name.removeprefix(self.prefix): content for name, content in found.items()}
+            else:
+                found = {name: (self.path / name).read_bytes() for name in self.names() if wanted(name)}
+            return dict(sorted(found.items()))
+
+    def names(self) -> list[str]:
+        """Return the paths of all files below this place."""
+        with _damage_told(self.path):
+            if self.is_archive:
+                return [n.removeprefix(self.prefix) for n in _names_in(self.path) if n.startswith(self.prefix)]
+            return [str(p.relative_to(self.path)) for p in sorted(self.path.rglob("*")) if p.is_file()]
+
+    def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
+        """Return a digest of names and content of the files that are wanted, remembered under a key in the cache.
+
+        A folder is read again when the size or the time of change of any of these files differs.
+        """
+
+        def digest() -> bytes:
+            whole = hashlib.sha256()
+            for name, content in self.read_where(wanted).items():
+                whole.update(f"{name}\0{len(content)}\0".encode() + content)
+            return json.dumps(whole.hexdigest()).encode()
+
+        if self.is_archive:
+            state = sha256_of(self.path)
+        else:
+            states = ((name, (self.path / name).stat()) for name in self.names() if wanted(name))
+            lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]
+            state = hashlib.sha256("\n".join([str(self.path.resolve()), *lines]).encode()).hexdigest()
+        found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest))
         return found
 
     def has(self, name: str) -> bool:
@@ -151,6 +207,15 @@ class Place:
         return known
 
 
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Tell what goes wrong in an archive as a sentence."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from None
+
+
 def place_of(path: Path, layout: str) -> Place | None:
     """Return where the file `layout` is: in this folder or archive, or in its only sub-folder."""
     if path.is_dir():
@@ -176,26 +241,31 @@ def _names_in(path: Path) -> list[str]:
 
 @functools.lru_cache(maxsize=16)
 def _list_archive(path: Path, size: int, time: int) -> list[str]:
-    if _is_tar(path):
+    if not _is_tar(path):
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+
+    def listing() -> bytes:
         with tarfile.open(path) as archive:
-            return [member.name.removeprefix("./") for member in archive if member.isfile()]
-    with zipfile.ZipFile(path) as archive:
-        return archive.namelist()
+            return json.dumps([member.name.removeprefix("./") for member in archive if member.isfile()]).encode()
+
+    names: list[str] = json.loads(_remembered(f"names {sha256_of(path)}", listing))
+    return names
 
 
-def _read_archive(path: Path, names: Sequence[str]) -> dict[str, bytes]:
-    """Return the content of those files that are in an archive."""
+def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Return the content of those files in an archive whose names are wanted."""
     if _is_tar(path):
         with tarfile.open(path) as archive:
             found = {}
             for member in archive:
                 name = member.name.removeprefix("./")
-                file = archive.extractfile(member) if name in names and member.isfile() else None
+                file = archive.extractfile(member) if member.isfile() and wanted(name) else None
                 if file is not None:
                     found[name] = file.read()
             return found
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in set(names).intersection(archive.namelist())}
+        return {name: archive.read(name) for name in archive.namelist() if wanted(name)}
 
 
 def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:

@@ -14,6 +14,7 @@ import yaml
 
 from dlrunner.looks.progress import number, shown_columns
 from dlrunner.runs import write_atomically
+from dlrunner.task import Passage
 
 MOST_BYTES = 3_000_000
 """Pictures beyond this size of the file are named, not embedded."""
@@ -62,6 +63,8 @@ table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-num
 .epochs .best td{background:var(--good-bg);font-weight:600}
 .facts th{text-align:left;vertical-align:top;font-weight:400;color:var(--soft);padding:.15rem 1.2rem .15rem 0}
 .facts td{padding:.15rem 0;overflow-wrap:anywhere}
+.passage{max-width:75ch}mark{color:inherit;border-radius:.2rem;padding:0 .1rem}
+mark.for{background:rgb(230 159 0/calc(var(--w)*.75))}mark.against{background:rgb(0 114 178/calc(var(--w)*.6))}
 figure{margin:0 0 1.6rem;break-inside:avoid}
 figure img{display:block;max-width:100%;height:auto;background:#fff;border:1px solid var(--line);
 border-radius:.6rem;padding:.5rem}
@@ -97,6 +100,7 @@ def write_report(
     config: Mapping[str, Any],
     overrides: Sequence[str],
     pictures: Sequence[Path],
+    passages: Mapping[str, Sequence[Passage]],
     notes: Sequence[str],
 ) -> Path:
     """Write the report of a run; anything that is missing is left out.
@@ -109,6 +113,7 @@ def write_report(
         config: the composed configuration.
         overrides: what was typed.
         pictures: PNG files to embed.
+        passages: texts with marked words, by heading.
         notes: what else the reader must know.
     """
     before = [
@@ -120,6 +125,8 @@ def write_report(
         ),
         _section("Data", _data(summary.get("data") or {})),
         _section("Epochs", _epochs(history, summary)),
+        _section("Beside it", _baselines(summary)),
+        *(_section(escape(heading), _passages(texts)) for heading, texts in passages.items()),
     ]
     after = [
         _section("Configuration", _code(_as_yaml(config)) if config else ""),
@@ -221,6 +228,41 @@ def _epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     legend = '<p class="soft">marked: the best epoch</p>' if best is not None and len(history) > 1 else ""
     table = f'<table class="epochs"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     return f'<div class="wide" tabindex="0">{table}</div>{legend}'
+
+
+def _baselines(summary: Mapping[str, Any]) -> str:
+    """Write the metrics of plain methods below the run's own."""
+    found = summary.get("baselines") or {}
+    if not found:
+        return ""
+    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
+    rows = {"this run": summary.get("final") or {}, **found}
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["", *names])
+    body = "".join(
+        f"<tr><td>{escape(title)}</td>{''.join(f'<td>{escape(number(row.get(name)))}</td>' for name in names)}</tr>"
+        for title, row in rows.items()
+    )
+    return f'<table class="epochs"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _passages(passages: Sequence[Passage]) -> str:
+    """Write texts; a word that weighs is marked, for or against, the more the darker."""
+    parts = []
+    for passage in passages:
+        words = []
+        weights = passage.weights or [0.0] * len(passage.words)
+        for word, weight in zip(passage.words, weights, strict=True):
+            if word == "\n":
+                words.append("<br>")
+                continue
+            strength = min(1.0, abs(weight))
+            if strength < 0.05:
+                words.append(escape(word))
+                continue
+            kind = "for" if weight > 0 else "against"
+            words.append(f'<mark class="{kind}" style="--w:{strength:.2f}" title="{weight:+.2f}">{escape(word)}</mark>')
+        parts.append(f'<p class="soft">{escape(passage.title)}</p><p class="passage">{" ".join(words)}</p>')
+    return "".join(parts)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -1,0 +1,135 @@
+"""Texts as people have them: folders, archives, files with a text a line, columns of tables."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from dlrunner.data.files import Place, sha256_of
+from dlrunner.data.tables import read_table
+from dlrunner.errors import DataError, RequestError, did_you_mean
+
+TABLES = (".csv", ".tsv", ".tab", ".parquet")
+LINES = (".txt", ".tokens", ".text")
+LABEL, PART = "folder", "part"
+"""Columns of documents that stand in folders: the one they stand in, and the one above all: train, test …"""
+PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Texts that are found but not read yet."""
+
+    place: Path
+    digest: str
+    """Of the texts in their order."""
+    table: pd.DataFrame
+    """What is known of each document besides its text; `name` names it."""
+    texts: Callable[[], Sequence[str]]
+    notes: tuple[str, ...] = ()
+
+
+def find_documents(path: Path, column: str | None, target: Sequence[str] = ()) -> Documents:
+    """Return the documents of a folder of .txt files, a file with a text a line, or a table.
+
+    Args:
+        path: the folder or file.
+        column: of the table, with the texts; by default its only column of texts, or one named `text`.
+        target: columns of the table that cannot be the texts.
+
+    Raises:
+        RequestError: there is no such file or column.
+        DataError: it holds no text.
+    """
+    if not path.exists():
+        raise RequestError(f"data.path: there is no file or folder {path}")
+    if path.is_dir():
+        return documents_in(Place(path), lambda name: name.endswith(".txt"), "folder of texts")
+    suffixes = [s.lower() for s in path.suffixes]
+    if any(suffix in TABLES for suffix in suffixes):
+        return _documents_of_table(path, column, target)
+    if any(suffix in LINES for suffix in suffixes) or not suffixes:
+        return _documents_of_lines(path)
+    raise RequestError(
+        f"data.path: {path} is no folder, and its name ends neither like a table ({', '.join(TABLES)}) "
+        f"nor like a file with a text a line ({', '.join(LINES)})"
+    )
+
+
+def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Documents:
+    """Return the documents in the files of a folder or archive; the folder a file stands in is its label.
+
+    Args:
+        place: the folder or archive.
+        wanted: tells by its path which file is a document.
+        key: of what is remembered about them in the cache: one for each `wanted`.
+    """
+    names = sorted(name for name in place.names() if wanted(name))
+    if not names:
+        raise DataError(f"{place.path} holds no texts (files that end in .txt)")
+    parents = [PurePosixPath(name).parent.parts for name in names]
+    parts = [PARTS.get(parent[0].lower()) if parent else None for parent in parents]
+    table = pd.DataFrame({"name": names, LABEL: [parent[-1] if parent else "" for parent in parents], PART: parts})
+
+    def texts() -> Sequence[str]:
+        found = place.read_where(wanted)
+        return [_decoded(content, f"{place.path}: {name}") for name, content in found.items()]
+
+    return Documents(place.path, place.digest_where(wanted, key), table, texts)
+
+
+def _documents_of_lines(path: Path) -> Documents:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} is damaged or cannot be read ({error})") from None
+    lines = _decoded(content, str(path)).removesuffix("\n").split("\n")
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path} is empty")
+    table = pd.DataFrame({"name": [f"line {number}" for number in range(1, len(lines) + 1)]})
+    return Documents(path, sha256_of(path), table, lambda: lines)
+
+
+def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -> Documents:
+    table = read_table(path)
+    notes = ()
+    if column is None:
+        column = _text_column(table, target, path)
+        notes = (f"the texts are those of the column {column}",)
+    elif column not in table.columns:
+        raise RequestError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
+    texts = table[column]
+    missing = texts.isna().to_numpy()
+    if missing.any():
+        raise DataError(
+            f"{path}, row {int(missing.argmax()) + 2}: the text is missing; {int(missing.sum()):,} such row(s) in all"
+        )
+    found = table.drop(columns=[column]).assign(name=[f"row {row}" for row in range(2, len(table) + 2)])
+    return Documents(path, f"{sha256_of(path)} {column}", found, lambda: texts.astype(str).tolist(), notes)
+
+
+def _text_column(table: pd.DataFrame, target: Sequence[str], path: Path) -> str:
+    kinds = [pd.api.types.is_string_dtype(table[name]) for name in table.columns]
+    texts = [str(name) for name, text in zip(table.columns, kinds, strict=True) if text and name not in target]
+    if len(texts) == 1:
+        return texts[0]
+    if "text" in texts:
+        return "text"
+    raise RequestError(
+        f"data.text: is missing: which column of {path} holds the texts? It has {', '.join(map(str, table.columns))}"
+    )
+
+
+def _decoded(content: bytes, place: str) -> str:
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is not text in UTF-8 (byte {error.start}); convert it first") from None
+    if "\0" in text:
+        raise DataError(f"{place} holds the character NUL (character {text.index(chr(0))}); is it a text?")
+    return text

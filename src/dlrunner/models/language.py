@@ -1,0 +1,144 @@
+"""AWD-LSTM as a language model: what comes next, with the embedding for a decoder.
+
+Source: Merity, Keskar and Socher, Regularizing and optimizing LSTM language models, 2017,
+https://arxiv.org/abs/1708.02182; fast.ai deep learning part 1, lesson 4 (2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlrunner.encoders import Cell, EncoderSizes
+from dlrunner.model import Model
+from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
+from dlrunner.models.softmax import mean_loss, token_losses
+from dlrunner.ranges import Count, NonNegative, Probability
+
+
+@dataclass(frozen=True)
+class LanguageDims:
+    """What the data tells a language model."""
+
+    num_words: int
+
+
+class LanguageModel(Model):
+    """The next word from all words before, its state carried from batch to batch.
+
+    The decoder's weights are the embedding's: one tensor, so it has one place in the optimizer too.
+
+    Args:
+        dims: the size of the vocabulary.
+        embedding, hidden, layers: sizes.
+        cell: lstm, gru or qrnn.
+        embedding_dropout, input_dropout, weight_dropout, hidden_dropout: see `RecurrentEncoder`.
+        output_dropout: of what the decoder sees.
+        alpha: AR: this times the mean square of the dropped outputs is added to the training loss.
+        beta: TAR: this times the mean square of the outputs' steps from word to word.
+    """
+
+    def __init__(
+        self,
+        dims: LanguageDims,
+        *,
+        embedding: Count = 200,
+        hidden: Count = 500,
+        layers: Count = 3,
+        cell: Cell = "lstm",
+        embedding_dropout: Probability = 0.02,
+        input_dropout: Probability = 0.05,
+        weight_dropout: Probability = 0.1,
+        hidden_dropout: Probability = 0.05,
+        output_dropout: Probability = 0.05,
+        alpha: NonNegative = 2.0,
+        beta: NonNegative = 1.0,
+    ) -> None:
+        super().__init__()
+        self.encoder = RecurrentEncoder(
+            dims.num_words,
+            EncoderSizes(embedding, hidden, layers, cell),
+            embedding_dropout=embedding_dropout,
+            input_dropout=input_dropout,
+            weight_dropout=weight_dropout,
+            hidden_dropout=hidden_dropout,
+        )
+        self.output_dropout = LockedDropout(output_dropout)
+        self.bias = nn.Parameter(torch.zeros(dims.num_words))
+        self.alpha, self.beta = alpha, beta
+        self._state: State | None = None
+        self._penalty: Tensor | None = None
+
+    def forward(self, words: Tensor, following: Tensor) -> Tensor:
+        """Return the loss of each known next word, or, in training, their mean.
+
+        Only the mean can be differentiated without keeping the chances of all words for all steps.
+
+        Args:
+            words: [steps, batch].
+            following: the next word of each, -1 where there is none; the same shape.
+        """
+        outputs, state = self.encoder(words, self._state)
+        self._state = detached(state)
+        dropped = self.output_dropout(outputs)
+        self._penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
+        known = following >= 0
+        states, targets = dropped.flatten(0, 1), following.flatten().long()
+        if not known.all():
+            states, targets = states[known.flatten()], targets[known.flatten()]
+        loss = mean_loss if self.training else token_losses
+        return loss(states, self.encoder.embedding.weight, self.bias, targets)
+
+    def penalty(self) -> Tensor | None:
+        """AR and TAR of the last training batch."""
+        return self._penalty
+
+    def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Return the logarithms of the chances of each word to follow, [batch, words], and the state.
+
+        Args:
+            words: [steps, batch]; what follows the last step is told.
+            state: after what was said before; None at a beginning.
+        """
+        outputs, state = self.encoder(words, state)
+        logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
+        return torch.log_softmax(logits.float(), dim=1), state
+
+    def layer_groups(self) -> Sequence[nn.Module]:
+        """Each recurrent layer, then the words, which are embedding and decoder at once."""
+        words = nn.Module()
+        words.embedding, words.bias = self.encoder.embedding, self.bias
+        return [*self.encoder.layers, words]
+
+    def reset_state(self) -> None:
+        """Begin a new stream."""
+        self._state = None
+
+    def carried(self) -> Any:
+        """What goes on to the next batch."""
+        return self._state
+
+    def carry(self, carried: Any) -> None:
+        """Go on from there."""
+        self._state = carried
+
+
+def regularisation(outputs: Tensor, dropped: Tensor, alpha: float, beta: float) -> Tensor | None:
+    """Return α · mean(dropped²) + β · mean((outputs_t - outputs_{t-1})²); None where both are 0.
+
+    Args:
+        outputs: of the last layer, [steps, batch, width].
+        dropped: the same after dropout.
+        alpha, beta: of activations and of their steps.
+    """
+    penalty = None
+    if alpha:
+        penalty = alpha * dropped.float().square().mean()
+    if beta and len(outputs) > 1:
+        steps = beta * (outputs[1:] - outputs[:-1]).float().square().mean()
+        penalty = steps if penalty is None else penalty + steps
+    return penalty

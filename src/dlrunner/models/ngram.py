@@ -1,0 +1,99 @@
+"""The yardstick of language models: words counted in their contexts, smoothed after Kneser and Ney.
+
+Source: Chen and Goodman, An empirical study of smoothing techniques for language modeling, 1998 (interpolated, with
+three discounts an order), https://dash.harvard.edu/handle/1/25104739.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """The n-grams of one length: what is needed to look a word up in its context.
+
+    Args:
+        keys: context · words + word of each n-gram, sorted.
+        shares: its discounted count over its context's total, [n-grams].
+        totals: of each context, 0 where it was never one.
+        left: the share that each context leaves to the shorter ones.
+    """
+
+    keys: Longs
+    shares: Floats
+    totals: Longs
+    left: Floats
+
+
+class KneserNey:
+    """Interpolated modified Kneser-Ney probabilities of the next word.
+
+    Args:
+        stream: the words it learns from, [words].
+        num_words: of the vocabulary.
+        order: length of the longest n-grams: a word and its `order - 1` predecessors.
+    """
+
+    def __init__(self, stream: NDArray[np.int32], num_words: int, order: int = 4) -> None:
+        self.num_words = num_words
+        words = stream.astype(np.int64)
+        # grams[k] are the n-grams of k + 1 words: their keys, and which one ends at each place of the stream.
+        grams: list[tuple[Longs, Longs, Longs, Longs]] = []
+        before = np.zeros(len(words) + 1, dtype=np.int64)  # of the empty context, at all places
+        for length in range(order):
+            keys = before[:-1] * num_words + words[length:]
+            unique, first, places, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
+            grams.append((unique, first, places, counts))
+            before = places
+        self.orders = []
+        for length, (keys, _, _, counts) in enumerate(grams):
+            if length + 1 < order:  # shorter n-grams count by how many words they follow, not how often
+                longer, first = grams[length + 1][0], grams[length + 1][1]
+                ends = grams[length][2][first + 1]
+                counts = np.bincount(ends, minlength=len(keys))
+                assert counts.sum() == len(longer)
+            contexts = 1 if length == 0 else len(grams[length - 1][0])
+            self.orders.append(_smoothed(keys, counts, keys // num_words, contexts))
+
+    def log_probabilities(self, stream: NDArray[np.int32]) -> Floats:
+        """Return the logarithm of the probability of each word but the first, given those before, [words - 1]."""
+        words = stream.astype(np.int64)
+        chances = np.full(len(words), 1 / self.num_words)
+        contexts = np.zeros(len(words), dtype=np.int64)  # which context precedes each word; -1: one never seen
+        for order in self.orders:
+            known = contexts >= 0
+            usable = known & (order.totals[np.where(known, contexts, 0)] > 0)
+            keys = np.where(usable, contexts * self.num_words + words, -1)
+            found = np.minimum(np.searchsorted(order.keys, keys), len(order.keys) - 1)
+            hit = usable & (order.keys[found] == keys)
+            context = contexts[usable]
+            chances[usable] = order.left[context] * chances[usable]
+            chances[hit] += order.shares[found[hit]]
+            ended = np.where(order.keys[found] == keys, found, -1)  # the n-gram that ends at each place
+            ended[~known] = -1
+            contexts = np.concatenate([[-1], ended[:-1]])
+        return np.log(chances[1:])
+
+
+def _smoothed(keys: Longs, counts: Longs, contexts: Longs, num_contexts: int) -> _Order:
+    """Discount counts by D1, D2 or D3+, which the numbers of n-grams that occur once to four times give."""
+    occur = np.bincount(np.minimum(counts, 5), minlength=5).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = occur[1] / (occur[1] + 2 * occur[2])
+        estimated = np.array([c - (c + 1) * ratio * occur[c + 1] / occur[c] for c in (1, 2, 3)])
+    few = not (np.isfinite(estimated).all() and (estimated > 0).all() and (estimated < (1, 2, 3)).all())
+    discounts = np.array([0, *((0.5, 1.0, 1.5) if few else estimated)])  # where it is no estimate: what KenLM takes
+    discount = discounts[np.minimum(counts, 3)]
+    totals = np.bincount(contexts, counts, minlength=num_contexts)
+    taken = np.bincount(contexts, np.where(counts > 0, discount, 0), minlength=num_contexts)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        left = np.where(totals > 0, taken / totals, 1.0)
+        shares = np.where(counts > 0, (counts - discount) / totals[contexts], 0.0)
+    return _Order(keys, shares, totals.astype(np.int64), left)

@@ -1,0 +1,172 @@
+"""A classifier of texts on the encoder of a language model: last state, maximum and mean of its outputs.
+
+Source: Howard and Ruder, Universal language model fine-tuning for text classification, 2018,
+https://arxiv.org/abs/1801.06146; fast.ai deep learning part 1, lesson 4 (2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dlrunner.encoders import Cell, Encoder, EncoderSizes, digest_of_words
+from dlrunner.errors import RequestError
+from dlrunner.model import Model
+from dlrunner.models.language import regularisation
+from dlrunner.models.recurrent import RecurrentEncoder, State, detached
+from dlrunner.ranges import Count, NonNegative, Probability, Text
+
+
+@dataclass(frozen=True)
+class TextDims:
+    """What the data tells a classifier of texts."""
+
+    num_words: int
+    num_outputs: int
+    """1 for two classes, whose logit it is."""
+    vocabulary: str
+    """The digest of the words: an encoder must have been trained with the same ones."""
+    encoder: EncoderSizes | None = None
+    """Sizes of the encoder whose vocabulary it is."""
+
+
+class TextClassifier(Model):
+    """Class scores of whole texts, however long.
+
+    A text is read in pieces of `bptt` words: gradients do not go from piece to piece, and in a batch whose longest
+    text has more than `max_len` words only the last `max_len` places have any. What is pooled is pooled over the
+    whole text, and what pads a batch changes nothing.
+
+    Args:
+        dims: the vocabulary and the outputs.
+        encoder: a run of a language model, or its encoder.pt; without it the weights start at random.
+        embedding, hidden, layers, cell: sizes; by default the encoder's, or 200, 500, 3 and lstm.
+        embedding_dropout, input_dropout, weight_dropout, hidden_dropout: see `RecurrentEncoder`.
+        output_dropout: before each layer of the head.
+        head: sizes of the layers between the pooled outputs and the classes.
+        bptt: words in a piece.
+        max_len: the last so many words of a batch have gradients.
+        alpha, beta: of AR and TAR (see `LanguageModel`).
+    """
+
+    def __init__(
+        self,
+        dims: TextDims,
+        *,
+        encoder: Text | None = None,
+        embedding: Count | None = None,
+        hidden: Count | None = None,
+        layers: Count | None = None,
+        cell: Cell | None = None,
+        embedding_dropout: Probability = 0.05,
+        input_dropout: Probability = 0.4,
+        weight_dropout: Probability = 0.5,
+        hidden_dropout: Probability = 0.3,
+        output_dropout: Probability = 0.1,
+        head: list[Count] = [],  # noqa: B006
+        bptt: Count = 70,
+        max_len: Count = 1500,
+        alpha: NonNegative = 2.0,
+        beta: NonNegative = 1.0,
+    ) -> None:
+        super().__init__()
+        given = dims.encoder or EncoderSizes(200, 500, 3, "lstm")
+        sizes = EncoderSizes(
+            embedding or given.embedding, hidden or given.hidden, layers or given.layers, cell or given.cell
+        )
+        if dims.encoder and sizes != dims.encoder:
+            raise RequestError(f"model.encoder: it has {dims.encoder}; asked for are {sizes}")
+        self.encoder_file, self.vocabulary, self.bptt, self.max_len = encoder, dims.vocabulary, bptt, max_len
+        self.encoder = RecurrentEncoder(
+            dims.num_words,
+            sizes,
+            embedding_dropout=embedding_dropout,
+            input_dropout=input_dropout,
+            weight_dropout=weight_dropout,
+            hidden_dropout=hidden_dropout,
+        )
+        widths = [3 * sizes.embedding, *head, dims.num_outputs]
+        modules: list[nn.Module] = []
+        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+            modules += [nn.ReLU()] if index else []
+            modules += [nn.BatchNorm1d(before), nn.Dropout(output_dropout), nn.Linear(before, after)]
+        self.head = nn.Sequential(*modules)
+        self.alpha, self.beta = alpha, beta
+        self._penalty: Tensor | None = None
+
+    def load_pretrained(self) -> None:
+        """Take over the encoder's weights.
+
+        Raises:
+            RequestError: it was trained with other words, or has other sizes.
+        """
+        if self.encoder_file is None:
+            return
+        found = Encoder.read(Path(self.encoder_file))
+        if digest_of_words(found.words) != self.vocabulary:
+            raise RequestError(
+                f"model.encoder: {self.encoder_file} was trained with another vocabulary ({len(found.words):,} words, "
+                f"{digest_of_words(found.words)}) than the texts were read with ({self.vocabulary}); "
+                "data.encoder must name the same encoder"
+            )
+        if found.sizes != self.encoder.sizes:
+            raise RequestError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
+        self.encoder.load_state_dict(dict(found.weights))
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return class scores, [batch] for two classes, else [batch, classes].
+
+        Args:
+            words: [batch, steps], padded at the end.
+            lengths: words of each text, [batch], 1 or more.
+        """
+        scores: Tensor = self.head(self.pooled(words, lengths))
+        return scores.squeeze(1) if scores.shape[1] == 1 else scores
+
+    def pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return last output, maximum and mean over each text, [batch, 3 · embedding]."""
+        state: State | None = None
+        dropped = [layer.dropped_weights() for layer in self.encoder.layers]
+        last = highest = total = None
+        penalties = []
+        for start, piece in self._pieces(words):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and start >= words.shape[1] - self.max_len):
+                outputs, state = self.encoder.run(piece, state, dropped)
+                state = detached(state)
+                if self.training:
+                    penalty = regularisation(outputs, outputs, self.alpha, self.beta)
+                    penalties += [penalty] if penalty is not None and penalty.requires_grad else []
+                outputs = outputs.float()
+                places = torch.arange(start, start + len(piece), device=words.device)[:, None]
+                inside = (places < lengths)[:, :, None]
+                maximum = outputs.masked_fill(~inside, -torch.inf).amax(dim=0)
+                ending = (outputs * (places == lengths - 1)[:, :, None]).sum(dim=0)
+                summed = (outputs * inside).sum(dim=0)
+                highest = maximum if highest is None else torch.maximum(highest, maximum)
+                last = ending if last is None else last + ending
+                total = summed if total is None else total + summed
+        self._penalty = torch.stack(penalties).mean() if penalties else None
+        assert last is not None
+        assert highest is not None
+        assert total is not None
+        return torch.cat([last, highest, total / lengths[:, None]], dim=1)
+
+    def penalty(self) -> Tensor | None:
+        """AR and TAR of the last training batch, the mean over its pieces."""
+        return self._penalty
+
+    def layer_groups(self) -> Sequence[nn.Module]:
+        """The embedding, each recurrent layer, the head."""
+        return [self.encoder.embedding, *self.encoder.layers, self.head]
+
+    def _pieces(self, words: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield pieces, [steps, batch], and where they start: the first one is the short one."""
+        steps = words.shape[1]
+        start, end = 0, steps % self.bptt or self.bptt
+        while start < steps:
+            yield start, words[:, start:end].t().contiguous()
+            start, end = end, end + self.bptt

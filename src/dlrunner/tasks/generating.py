@@ -1,0 +1,210 @@
+"""How a language model goes on: the likeliest words, words drawn at random, or the likeliest text of some."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dlrunner.data.tokens import END
+from dlrunner.data.vocabulary import PAD, UNKNOWN, Vocabulary
+from dlrunner.errors import RequestError
+from dlrunner.models.language import LanguageModel
+from dlrunner.models.recurrent import State
+
+MOST_WORDS = 10_000
+
+
+class Generator:
+    """Continues texts.
+
+    Args:
+        models: whose chances are averaged.
+        vocabulary: their words.
+    """
+
+    def __init__(self, models: Sequence[LanguageModel], vocabulary: Vocabulary) -> None:
+        self.models, self.vocabulary = models, vocabulary
+        self.device = next(models[0].parameters()).device
+        self.never = torch.tensor(vocabulary.encode([UNKNOWN, PAD]), device=self.device)
+
+    def answer(self, words: Sequence[str], arguments: argparse.Namespace) -> str:
+        """Return what `dlrun generate` prints.
+
+        Raises:
+            RequestError: no word of the text is known, or options do not go together.
+        """
+        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
+        if not any(word in self.vocabulary.places for word in words if word.strip()):
+            raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+        lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
+        if arguments.next:
+            chances, found = self.next_words(words, arguments.next)
+            width = max(map(len, found))
+            lines += [f"{word!r:<{width + 3}}{chance:7.2%}" for word, chance in zip(found, chances, strict=True)]
+            return "\n".join(lines)
+        drawn = {"top_k": arguments.top_k, "top_p": arguments.top_p, "temperature": arguments.temperature}
+        asked = {name: value for name, value in drawn.items() if value is not None}
+        if arguments.beams and (asked or arguments.seed is not None):
+            raise RequestError("--beams looks for the likeliest text; it does not go with what draws at random")
+        if arguments.beams:
+            return "\n".join([*lines, self.likeliest_text_after(words, arguments.words, arguments.beams)])
+        if arguments.seed is not None:
+            asked["seed"] = arguments.seed
+        return "\n".join([*lines, self.text_after(words, arguments.words, **asked)])
+
+    @torch.inference_mode()
+    def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
+        """Return the likeliest next words, `<unk>` among them, and their chances."""
+        logs, _ = self._read(words)
+        chances, places = logs.exp().topk(min(number, len(logs)))
+        return chances.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
+
+    @torch.inference_mode()
+    def text_after(
+        self,
+        words: Sequence[str],
+        number: int,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Return so many words more, never `<unk>`, up to the end of a text.
+
+        Args:
+            words: what is said already.
+            number: most words.
+            top_k: they are drawn from this many likeliest ones.
+            top_p: from the fewest likeliest ones that have this chance together (nucleus sampling).
+            temperature: chances are raised to 1 / temperature; without any of these each word is the likeliest.
+            seed: of the draws.
+        """
+        draws = any(option is not None for option in (top_k, top_p, temperature, seed))
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        logs, states = self._read(words)
+        said: list[int] = []
+        while len(said) < number:
+            place = int(_drawn(self._allowed(logs).cpu(), top_k, top_p, temperature or 1.0, generator)) if draws else (
+                int(self._allowed(logs).argmax())
+            )  # fmt: skip
+            if place == self.vocabulary.end and said:
+                break
+            said.append(place)
+            logs, states = self._step(torch.tensor([[place]], device=self.device), states)
+        return readable([self.vocabulary.words[place] for place in said])
+
+    @torch.inference_mode()
+    def likeliest_text_after(self, words: Sequence[str], number: int, num_beams: int) -> str:
+        """Return the likeliest text of so many words that a beam search finds, without `<unk>`.
+
+        Texts that end sooner are compared by the mean of their words' logarithms.
+        """
+        logs, states = self._read(words)
+        texts: list[list[int]] = [[]]
+        scores = torch.zeros(1, device=self.device)
+        ended: list[tuple[float, list[int]]] = []
+        logs = logs[None]
+        for step in range(number):
+            totals = (scores[:, None] + self._allowed(logs)).flatten()
+            best, places = totals.topk(min(2 * num_beams, int(torch.isfinite(totals).sum())))
+            kept: list[tuple[float, int, int]] = []
+            for total, place in zip(best.tolist(), places.tolist(), strict=True):
+                beam, word = divmod(place, logs.shape[1])
+                if word == self.vocabulary.end:
+                    if step:
+                        ended.append((total / (step + 1), texts[beam]))
+                elif len(kept) < num_beams:
+                    kept.append((total, beam, word))
+            if not kept:
+                break
+            texts = [[*texts[beam], word] for _, beam, word in kept]
+            scores = torch.tensor([total for total, _, _ in kept], device=self.device)
+            chosen = torch.tensor([beam for _, beam, _ in kept], device=self.device)
+            states = [_of_beams(state, chosen) for state in states]
+            logs, states = self._step(torch.tensor([[text[-1] for text in texts]], device=self.device), states)
+            logs = logs.reshape(len(texts), -1)
+        ended += [(float(score) / max(1, len(text)), text) for score, text in zip(scores, texts, strict=True)]
+        return readable([self.vocabulary.words[place] for place in max(ended)[1]])
+
+    def _read(self, words: Sequence[str]) -> tuple[Tensor, list[State]]:
+        """Read what is said already, after the end of another text."""
+        start = [] if self.vocabulary.end is None else [self.vocabulary.end]
+        codes = torch.tensor([*start, *self.vocabulary.encode(words)], device=self.device)[:, None]
+        return self._step(codes, [None] * len(self.models))
+
+    def _step(self, codes: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
+        """Return the logarithms of the averaged chances, [words] or [batch, words], and the states."""
+        found = [model.eval().next_words(codes, state) for model, state in zip(self.models, states, strict=True)]
+        logs = torch.stack([each for each, _ in found]).exp().mean(dim=0).log()
+        return logs[0] if len(logs) == 1 else logs, [state for _, state in found]
+
+    def _allowed(self, logs: Tensor) -> Tensor:
+        return logs.index_fill(-1, self.never, -torch.inf)
+
+
+def _drawn(logs: Tensor, top_k: int | None, top_p: float | None, temperature: float, generator: torch.Generator) -> Tensor:
+    """Draw one place from logarithms of chances, [words]."""
+    order = logs.argsort(descending=True)
+    chances = (logs[order] / temperature).softmax(dim=0)
+    if top_k is not None:
+        chances[top_k:] = 0
+    if top_p is not None:
+        chances[1:][chances.cumsum(dim=0)[:-1] >= top_p] = 0
+    return order[torch.multinomial(chances, 1, generator=generator)]
+
+
+def _of_beams(state: State, chosen: Tensor) -> State:
+    return [tuple(part[:, chosen] for part in layer) for layer in state]
+
+
+def readable(words: Sequence[str]) -> str:
+    """Write words as people do: no blank before a full stop, nor within isn't.
+
+    >>> readable(["it", "is", "n't", "bad", ",", "it", "'s", "great", "!"])
+    "it isn't bad, it's great!"
+    """
+    text = " ".join("\\n" if word == "\n" else word for word in words if word != END)
+    text = re.sub(r" (n't|'(?:s|m|re|ve|ll|d)\b|[.,!?;:%)\]])", r"\1", text)
+    return re.sub(r"([(\[]) ", r"\1", text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dlrun generate RUN TEXT`."""
+    parser.add_argument("text", metavar="TEXT", help="the beginning")
+    parser.add_argument("--words", type=_count(1, MOST_WORDS), default=50, metavar="N", help="how many (default: 50)")
+    parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
+    parser.add_argument("--top-k", type=_count(1, 2**31), metavar="K", help="draw from the K likeliest words")
+    parser.add_argument("--top-p", type=_share, metavar="P", help="draw from the likeliest words of this chance together")
+    parser.add_argument("--temperature", type=_positive, metavar="T", help="draw; below 1 bolder, above 1 wilder")
+    parser.add_argument("--seed", type=_count(0, 2**63 - 1), metavar="N", help="of the draws (default: 0)")
+    parser.add_argument("--beams", type=_count(1, 1000), metavar="N", help="look for the likeliest text with N beams")
+
+
+def _count(low: int, high: int) -> type[int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must lie between {low} and {high}, not {value}")
+        return value
+
+    parse.__name__ = "int"
+    return parse  # type: ignore[return-value]
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1, not {text}")
+    return value

@@ -1,0 +1,273 @@
+"""Language models: the next word of a long stream of texts, judged by the perplexity."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.batching import epoch_order
+from dlrunner.data.files import write_whole
+from dlrunner.data.streams import StreamLoader, num_steps, piece_lengths, stream_of
+from dlrunner.data.texts import TEST, TRAIN, VALID, TextSource, TextTable
+from dlrunner.data.tokens import END, tokens_of
+from dlrunner.data.vocabulary import Vocabulary
+from dlrunner.encoders import FILE, Encoder
+from dlrunner.errors import DataError
+from dlrunner.metrics import Metric, Perplexity
+from dlrunner.model import Model
+from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.ranges import Count, Natural
+from dlrunner.task import Loader, Passage, Split, Task
+from dlrunner.tasks.generating import Generator, add_arguments
+from dlrunner.tasks.reading import texts_to_read
+
+PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
+
+
+class LanguageModeling(Task):
+    """All texts as one stream, read side by side in columns; judged by the perplexity of all validation words.
+
+    Args:
+        data: the texts.
+        batch_size: columns that the training stream is cut into.
+        seed: of the pieces' lengths, and of the order of the texts where they are shuffled.
+        device: where the streams live (4 bytes a word).
+        bptt: words in a piece: gradients go back as far.
+        vary_bptt: pieces have lengths around bptt, drawn anew in each epoch (see `piece_lengths`).
+        scale_rate: the learning rate of a piece is scaled by its length / bptt, as AWD-LSTM's authors did; the
+            lesson's library did not.
+        shuffle: the texts come in another order in each epoch.
+        valid_batch_size: columns that the validation stream is cut into; each begins without a context.
+        ngram: the report puts n-grams of this length, smoothed after Kneser and Ney, beside the model; 0: none.
+    """
+
+    def __init__(
+        self,
+        data: TextSource,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        bptt: Count = 70,
+        vary_bptt: bool = True,
+        scale_rate: bool = False,
+        shuffle: bool = False,
+        valid_batch_size: Count = 64,
+        ngram: Natural = 4,
+    ) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.bptt, self.vary_bptt, self.scale_rate, self.shuffle = bptt, vary_bptt, scale_rate, shuffle
+        self.valid_batch_size, self.ngram = valid_batch_size, ngram
+
+    @cached_property
+    def table(self) -> TextTable:
+        """The texts, read once."""
+        table = self.data.read()
+        for split, columns in (("train", self.batch_size), ("valid", self.valid_batch_size)):
+            words = self._stream_length(table, PARTS[split])
+            if words <= columns * self.bptt:
+                raise DataError(
+                    f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
+                    f"try a smaller {'batch_size' if split == 'train' else 'task.valid_batch_size'} or task.bptt"
+                )
+        return table
+
+    @staticmethod
+    def _stream_length(table: TextTable, part: int) -> int:
+        rows = table.rows(part)
+        return int(table.lengths[rows].sum()) + len(rows)
+
+    @property
+    def dims(self) -> LanguageDims:
+        """The size of the vocabulary."""
+        return LanguageDims(len(self.table.vocabulary.words))
+
+    def has_test(self) -> bool:
+        """Tell whether some texts are kept for the end."""
+        return bool((self.table.split == TEST).any())
+
+    def _stream(self, split: Split, epoch: int = 0) -> Tensor:
+        if split != "train" or not self.shuffle:
+            return self._streams[split]
+        table, rows = self.table, self.table.rows(TRAIN)
+        rows = rows[epoch_order(len(rows), self.seed, epoch).numpy()]
+        return stream_of(table.codes, table.ends, rows, table.vocabulary.end or 0).to(self.device)
+
+    @cached_property
+    def _streams(self) -> dict[Split, Tensor]:
+        table, end = self.table, self.table.vocabulary.end or 0
+        parts = {split: table.rows(part) for split, part in PARTS.items()}
+        return {
+            split: stream_of(table.codes, table.ends, rows, end).to(self.device)
+            for split, rows in parts.items()
+            if len(rows)
+        }
+
+    def batches(self, split: Split, epoch: int) -> Loader:
+        """Pieces of the stream on the device."""
+        stream, train = self._stream(split, epoch), split == "train"
+        columns = self.batch_size if train else min(self.valid_batch_size, len(stream) - 1)
+        lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
+        return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""
+        return outputs.float().mean()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """The perplexity."""
+        return {"perplexity": Perplexity()}
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Average the chances that the members give to each word."""
+        return torch.logsumexp(-torch.stack(list(outputs)), dim=0).sub(math.log(len(outputs))).neg()
+
+    def sizes(self) -> Mapping[str, int]:
+        """Words of the streams, the marks of their ends included, texts, and known words."""
+        table = self.table
+        parts = [split for split, part in PARTS.items() if (table.split == part).any()]
+        return {
+            **{f"{split} words": self._stream_length(table, PARTS[split]) for split in parts},
+            **{f"{split} texts": len(table.rows(PARTS[split])) for split in parts},
+            "vocabulary": len(table.vocabulary.words),
+        }
+
+    def notes(self) -> Sequence[str]:
+        """How the texts were read."""
+        return self.table.notes
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """The perplexity of smoothed n-grams with the same vocabulary, on the same words."""
+        if not self.ngram:
+            return {}
+        from dlrunner.models.ngram import KneserNey
+
+        train, valid = (self._stream(split).cpu().numpy() for split in ("train", "valid"))
+        order = min(self.ngram, len(train) - 1)
+        model = KneserNey(train, len(self.table.vocabulary.words), order)
+        losses = -model.log_probabilities(valid)
+        name = f"{order}-grams, interpolated Kneser-Ney"
+        return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """The loss by how frequent a word is, and by how far into a text it stands."""
+        from dlrunner.looks import text as looks
+
+        words, losses = self._valid_words(), self._losses_in_order(outputs)
+        train = self._stream("train").cpu().numpy()
+        counts = np.bincount(train, minlength=len(self.table.vocabulary.words))
+        ends = np.flatnonzero(words == self.table.vocabulary.end)
+        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else np.zeros(1, dtype=np.int64)
+        places = np.arange(len(words)) - starts[np.searchsorted(starts, np.arange(len(words)), side="right") - 1]
+        return [
+            looks.loss_by_frequency(counts[words[1:]], losses, folder),
+            looks.loss_by_place(places[1:], losses, folder),
+        ]
+
+    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+        """A validation text with the words that surprised the model, and what it writes by itself."""
+        vocabulary = self.table.vocabulary
+        words, losses = self._valid_words(), self._losses_in_order(outputs)
+        ends = np.flatnonzero(words == vocabulary.end)
+        first = int(ends[0]) + 1 if len(ends) > 1 else 1
+        stop = min(int(ends[1]) if len(ends) > 1 else len(words), first + 150)
+        surprise = losses[first - 1 : stop - 1]
+        shown = [vocabulary.words[code] for code in words[first:stop]]
+        title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
+        generator = Generator(_language_models(models), vocabulary)
+        samples = [
+            Passage(name, generator.text_after([END], 60, **options).split(" "), [])
+            for name, options in (
+                ("the likeliest words, one by one", {}),
+                ("drawn at random (top-p 0.9, seed 0)", {"top_p": 0.9, "seed": 0}),
+            )
+        ]
+        return {
+            "A validation text: the darker, the less expected": [Passage(title, shown, (surprise / 10).tolist())],
+            "What the model writes": samples,
+        }
+
+    def _valid_words(self) -> NDArray[np.int64]:
+        return self._stream("valid").cpu().numpy().astype(np.int64)
+
+    def _losses_in_order(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Return the loss of each validation word but the first, in the order of the stream."""
+        stream = self._stream("valid")
+        columns = min(self.valid_batch_size, len(stream) - 1)
+        steps = num_steps(stream, columns)
+        place = np.arange(steps * columns).reshape(columns, steps).T.reshape(-1)  # of each output, pieces in a row
+        losses = np.empty(len(stream) - 1)
+        losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
+        return losses
+
+    def keep(self, models: Sequence[Model], folder: Path) -> None:
+        """Keep the vocabulary, and the first model's encoder for classifiers of texts."""
+        table, model = self.table, _language_models(models)[0]
+        write_whole(folder / "vocabulary.json", table.vocabulary.to_json().encode())
+        weights = model.encoder.state_dict()
+        encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
+        write_whole(folder / FILE, encoder.content())
+
+    def state(self) -> dict[str, Any]:
+        """The words and how texts become words."""
+        table = self.table
+        return {"words": list(table.vocabulary.words), "tokenizer": table.tokenizer, "lower": table.lower}
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> LanguageDims:
+        """Return `dims` from a stored state."""
+        return LanguageDims(len(state["words"]))
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """What can be asked of a run."""
+        parser.add_argument("text", metavar="TEXT", help="a text, or a file or folder of texts")
+        parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
+
+    @classmethod
+    @torch.inference_mode()
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer with the perplexity of each text."""
+        vocabulary = Vocabulary(state["words"])
+        rows = []
+        for name, text in texts_to_read(arguments.text, arguments.column):
+            words = tokens_of(text, state["tokenizer"], state["lower"])
+            codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
+            losses = []
+            for model in _language_models(models):
+                model.reset_state()
+                losses.append(model(codes[:-1], codes[1:]) if words else torch.zeros(0))
+            mean = cls.average(cls, losses).mean() if words else torch.tensor(torch.nan)  # type: ignore[arg-type]
+            unknown = int((codes == 0).sum())
+            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
+        return pd.DataFrame(rows)
+
+    @classmethod
+    def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """How a text goes on."""
+        add_arguments(parser)
+
+    @classmethod
+    def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
+        """Go on from a text."""
+        generator = Generator(_language_models(models), Vocabulary(state["words"]))
+        return generator.answer(tokens_of(arguments.text, state["tokenizer"], state["lower"]), arguments)
+
+
+def _language_models(models: Sequence[Model]) -> list[LanguageModel]:
+    found = [model for model in models if isinstance(model, LanguageModel)]
+    if len(found) < len(models):
+        raise TypeError(f"{type(models[0]).__name__} is no language model")
+    return found
