@@ -72,9 +72,10 @@ def encoder_file(path: Path) -> Path:
     """
     path = path.expanduser()
     place = path / FILE if path.is_dir() else path
+    if path.is_dir() and not place.is_file():
+        raise RequestError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")
     if not place.is_file():
-        what = f"{path} has no {FILE}: is it a finished run of a language model?" if path.is_dir() else f"no file {path}"
-        raise RequestError(f"model.encoder: {what if path.is_dir() else f'there is {what}'}")
+        raise RequestError(f"model.encoder: there is no file {path}")
     return place
 
 

@@ -292,9 +292,7 @@ class _Work:
             }
         )
 
-    def _judge(
-        self, task: Task, members: Sequence[Mapping[str, Any]], outputs: Mapping[Split, torch.Tensor]
-    ) -> None:
+    def _judge(self, task: Task, members: Sequence[Mapping[str, Any]], outputs: Mapping[Split, torch.Tensor]) -> None:
         """Write the metrics of the run; of an ensemble, the metrics of its average beside its members'."""
         name, metric = next(iter(task.metrics().items()))
         key = f"valid/{name}"

@@ -18,7 +18,8 @@ from dlrunner.lr_find import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.replaying import NOT_COMPARED
 from dlrunner.runs import load_weights_file
-from dlrunner.tasks.tabular import Tabular, average
+from dlrunner.tasks.answers import average
+from dlrunner.tasks.tabular import Tabular
 from tests.conftest import QUICK, Dlrun
 
 SMALL = ("epochs=30", "optim.lr=1e-2", "batch_size=32", "model.hidden=[32]", "model.dropouts=[0.0]")

@@ -97,7 +97,7 @@ def _documents_of_lines(path: Path) -> Documents:
 
 def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -> Documents:
     table = read_table(path)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if column is None:
         column = _text_column(table, target, path)
         notes = (f"the texts are those of the column {column}",)

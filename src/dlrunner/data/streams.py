@@ -134,7 +134,9 @@ class TextLoader:
     def __iter__(self) -> Iterator[Batch]:
         lengths = np.diff(self.ends, prepend=0)
         for rows in self.batches:
-            yield padded(self.codes, self.ends[rows] - lengths[rows], lengths[rows], self.targets[torch.from_numpy(rows)])
+            yield padded(
+                self.codes, self.ends[rows] - lengths[rows], lengths[rows], self.targets[torch.from_numpy(rows)]
+            )
 
 
 def padded(codes: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64], targets: Tensor) -> Batch:

@@ -1,4 +1,4 @@
-"""Anybody's texts: which documents train, validate and test, as numbers of words, with their classes where they have some."""
+"""Anybody's texts as numbers of words: which documents train, validate and test, and their classes."""
 
 from __future__ import annotations
 
@@ -251,14 +251,14 @@ class TextData(TextSource):
         """Return which part each document belongs to, and what to tell about it."""
         frame = documents.table
         if self.split == "auto" and PART in frame and frame[PART].notna().any():
-            parts = frame[PART].map(PART_CODES).fillna(TRAIN).to_numpy(np.int8)
+            parts = np.asarray(frame[PART].map(PART_CODES).fillna(TRAIN), dtype=np.int8)
             if not (parts == VALID).any():
                 parts[parts == TEST] = VALID
                 return parts, ["the folder test/ validates: choose nothing by it"]
             return parts, []
         strata = values if target is not None and target.kind in ("binary", "multiclass") else None
         valid = self.splitting.mark(frame, strata, documents.place)
-        return np.where(valid, VALID, TRAIN).astype(np.int8), []
+        return np.where(valid, np.int8(VALID), np.int8(TRAIN)), []
 
 
 def joined(train: Documents, valid: Documents) -> Documents:

@@ -101,9 +101,9 @@ def cached(digest: str, tokenizer: Tokenizer, lower: bool, texts: Callable[[], I
     """
     recipe = f"{VERSION} {digest} {tokenizer} {lower} {version('spacy') if tokenizer == 'spacy' else ''}"
     path = cache_dir() / "tokens" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        with np.load(path) as kept:
-            return Tokens(kept["codes"], kept["ends"], bytes(kept["words"]).decode().split("\0"))
+    damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+    with contextlib.suppress(*damaged), path.open("rb") as file, np.load(file) as kept:
+        return Tokens(kept["codes"], kept["ends"], bytes(kept["words"]).decode().split("\0"))
     tokens = tokenize(texts(), tokenizer, lower)
     buffer = io.BytesIO()
     words = np.frombuffer("\0".join(tokens.words).encode(), np.uint8)

@@ -79,7 +79,8 @@ class KneserNey:
             ended = np.where(order.keys[found] == keys, found, -1)  # the n-gram that ends at each place
             ended[~known] = -1
             contexts = np.concatenate([[-1], ended[:-1]])
-        return np.log(chances[1:])
+        logs: Floats = np.log(chances[1:])
+        return logs
 
 
 def _smoothed(keys: Longs, counts: Longs, contexts: Longs, num_contexts: int) -> _Order:

@@ -8,7 +8,7 @@ https://arxiv.org/abs/1611.01576.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -64,8 +64,14 @@ class RecurrentEncoder(nn.Module):
             words: [steps, batch].
             state: of the layers before the first step; zero without it.
         """
-        dropped = [layer.dropped_weights() for layer in self.layers]
-        return self.run(words, state, dropped)
+        return self.run(words, state, self.dropped_weights())
+
+    def dropped_weights(self) -> list[dict[str, Tensor]]:
+        """Return the weights of this batch, some of them dropped in training, for each layer."""
+        return [layer.dropped_weights() for layer in self._layers()]
+
+    def _layers(self) -> list[RecurrentLayer]:
+        return [cast(RecurrentLayer, layer) for layer in self.layers]
 
     def run(self, words: Tensor, state: State | None, dropped: Sequence[dict[str, Tensor]]) -> tuple[Tensor, State]:
         """Do as `forward`, with weights that were dropped before: one draw for all pieces of a text."""
@@ -76,7 +82,7 @@ class RecurrentEncoder(nn.Module):
             outputs = outputs * F.embedding(words, kept)
         outputs = self.input_dropout(outputs)
         after: State = []
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self._layers()):
             outputs, carried = layer(outputs, None if state is None else state[index], dropped[index])
             after.append(carried)
             if index < len(self.layers) - 1:
@@ -135,9 +141,7 @@ class QRNN(nn.Module):
         start = nn.Linear(2 * input_size, 3 * hidden_size)
         self.weight, self.bias = start.weight, start.bias
 
-    def forward(
-        self, inputs: Tensor, state: tuple[Tensor, ...] | None = None
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, inputs: Tensor, state: tuple[Tensor, ...] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Return outputs, [steps, batch, hidden], and (state, last input), each [1, batch, width]."""
         hidden_size = len(self.bias) // 3
         if state is None:

@@ -39,7 +39,7 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
     with torch.autocast(kind, enabled=False):
         if not torch.is_grad_enabled():
             return token_losses(states, weight, bias, targets).mean()
-        loss: Tensor = _MeanLoss.apply(states, weight, bias, targets, dtype)
+        loss: Tensor = _MeanLoss.apply(states, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
         return loss
 
 
@@ -63,9 +63,7 @@ class _MeanLoss(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype
-    ) -> Tensor:
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, dtype: torch.dtype) -> Tensor:
         narrow_states, narrow, narrow_bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
         total = torch.zeros((), dtype=torch.float64 if dtype == torch.float64 else torch.float32, device=states.device)
         d_weight, d_bias = torch.zeros_like(weight), torch.zeros_like(bias)
@@ -98,4 +96,4 @@ class _MeanLoss(torch.autograd.Function):
 def _parts(states: Tensor, targets: Tensor, num_words: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield as many tokens at a time as keep the logits small."""
     size = max(1, (CPU_ELEMENTS if states.device.type == "cpu" else GPU_ELEMENTS) // num_words)
-    yield from zip(states.split(size), targets.split(size), strict=True)
+    yield from zip(torch.split(states, size), torch.split(targets, size), strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -91,7 +92,7 @@ class TextClassifier(Model):
         )
         widths = [3 * sizes.embedding, *head, dims.num_outputs]
         modules: list[nn.Module] = []
-        for index, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        for index, (before, after) in enumerate(pairwise(widths)):
             modules += [nn.ReLU()] if index else []
             modules += [nn.BatchNorm1d(before), nn.Dropout(output_dropout), nn.Linear(before, after)]
         self.head = nn.Sequential(*modules)
@@ -130,7 +131,7 @@ class TextClassifier(Model):
     def pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
         """Return last output, maximum and mean over each text, [batch, 3 · embedding]."""
         state: State | None = None
-        dropped = [layer.dropped_weights() for layer in self.encoder.layers]
+        dropped = self.encoder.dropped_weights()
         last = highest = total = None
         penalties = []
         for start, piece in self._pieces(words):

@@ -147,7 +147,9 @@ class Generator:
         return logs.index_fill(-1, self.never, -torch.inf)
 
 
-def _drawn(logs: Tensor, top_k: int | None, top_p: float | None, temperature: float, generator: torch.Generator) -> Tensor:
+def _drawn(
+    logs: Tensor, top_k: int | None, top_p: float | None, temperature: float, generator: torch.Generator
+) -> Tensor:
     """Draw one place from logarithms of chances, [words]."""
     order = logs.argsort(descending=True)
     chances = (logs[order] / temperature).softmax(dim=0)
@@ -179,7 +181,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--words", type=_count(1, MOST_WORDS), default=50, metavar="N", help="how many (default: 50)")
     parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
     parser.add_argument("--top-k", type=_count(1, 2**31), metavar="K", help="draw from the K likeliest words")
-    parser.add_argument("--top-p", type=_share, metavar="P", help="draw from the likeliest words of this chance together")
+    parser.add_argument(
+        "--top-p", type=_share, metavar="P", help="draw from the likeliest words with this chance together"
+    )
     parser.add_argument("--temperature", type=_positive, metavar="T", help="draw; below 1 bolder, above 1 wilder")
     parser.add_argument("--seed", type=_count(0, 2**63 - 1), metavar="N", help="of the draws (default: 0)")
     parser.add_argument("--beams", type=_count(1, 1000), metavar="N", help="look for the likeliest text with N beams")

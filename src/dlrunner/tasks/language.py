@@ -73,8 +73,8 @@ class LanguageModeling(Task):
     def table(self) -> TextTable:
         """The texts, read once."""
         table = self.data.read()
-        for split, columns in (("train", self.batch_size), ("valid", self.valid_batch_size)):
-            words = self._stream_length(table, PARTS[split])
+        for part, split, columns in ((TRAIN, "train", self.batch_size), (VALID, "valid", self.valid_batch_size)):
+            words = self._stream_length(table, part)
             if words <= columns * self.bptt:
                 raise DataError(
                     f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
@@ -185,13 +185,11 @@ class LanguageModeling(Task):
         shown = [vocabulary.words[code] for code in words[first:stop]]
         title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
         generator = Generator(_language_models(models), vocabulary)
-        samples = [
-            Passage(name, generator.text_after([END], 60, **options).split(" "), [])
-            for name, options in (
-                ("the likeliest words, one by one", {}),
-                ("drawn at random (top-p 0.9, seed 0)", {"top_p": 0.9, "seed": 0}),
-            )
-        ]
+        texts = {
+            "the likeliest words, one by one": generator.text_after([END], 60),
+            "drawn at random (top-p 0.9, seed 0)": generator.text_after([END], 60, top_p=0.9, seed=0),
+        }
+        samples = [Passage(title, text.split(" "), []) for title, text in texts.items()]
         return {
             "A validation text: the darker, the less expected": [Passage(title, shown, (surprise / 10).tolist())],
             "What the model writes": samples,

@@ -21,14 +21,11 @@ from dlrunner.data.tabular import TableSource, TabularTable, rows_to_predict
 from dlrunner.data.targets import Target, encode, fit_target
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.metrics import (
-    F1,
     R2,
-    Accuracy,
     Decoded,
     MeanAbsoluteError,
     Metric,
     RmspeByBatch,
-    RocAuc,
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
 )
@@ -36,6 +33,7 @@ from dlrunner.model import Model
 from dlrunner.models.tabular import TabularDims
 from dlrunner.ranges import Count, Positive
 from dlrunner.task import Loader, Split, Task
+from dlrunner.tasks.answers import CLASS_METRICS, answers, average, class_loss
 
 Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
@@ -47,9 +45,7 @@ METRICS: Mapping[str, Mapping[str, type[Any]]] = {
         "rmspe": RootMeanSquaredPercentageError,
         "rmspe_by_batch": RmspeByBatch,
     },
-    "binary": {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1},
-    "multiclass": {"accuracy": Accuracy, "f1": F1},
-    "multilabel": {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc},
+    **CLASS_METRICS,
 }
 MOST_LOG_ERROR = 1.0
 """squared_percentage counts a prediction above e times the truth as e times: a few such rows would drown all others."""
@@ -134,11 +130,8 @@ class Tabular(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over the rows."""
-        kind = self.target.kind
-        if kind == "multiclass":
-            return F.cross_entropy(outputs, targets)
-        if kind != "regression":
-            return F.binary_cross_entropy_with_logits(outputs, targets)
+        if self.target.kind != "regression":
+            return class_loss(self.target, outputs, targets)
         if self.loss_name == "mae":
             return F.l1_loss(outputs, targets)
         if self.loss_name == "huber":
@@ -307,31 +300,3 @@ def predict_rows(
         ]
         members.append(torch.cat(parts).float().cpu())
     return average(target, members)
-
-
-def average(target: Target, outputs: Sequence[Tensor]) -> Tensor:
-    """Return what an ensemble says: the mean of numbers, or the output that stands for the mean probability."""
-    if target.kind == "regression":
-        return torch.stack(list(outputs)).mean(dim=0)
-    if target.kind == "multiclass":
-        return torch.stack([each.float().softmax(dim=1) for each in outputs]).mean(dim=0).log()
-    return torch.stack([each.double().sigmoid() for each in outputs]).mean(dim=0).logit().float()
-
-
-def answers(target: Target, outputs: Tensor, correction: float, name: str) -> pd.DataFrame:
-    """Return outputs as a person reads them: numbers, classes with probabilities, labels with probabilities."""
-    outputs = outputs.detach().float().cpu()
-    if target.kind == "regression":
-        return pd.DataFrame({name: (target.decode(outputs) * correction).numpy()})
-    if target.kind == "multilabel":
-        columns = [f"p({label})" for label in target.classes]
-        return pd.DataFrame(outputs.sigmoid().numpy().round(4), columns=columns)
-    classes = np.array(target.classes, dtype=object)
-    if target.kind == "binary":
-        chance = outputs.sigmoid().numpy()
-        return pd.DataFrame({name: classes[(chance > 0.5).astype(int)], f"p({classes[1]})": chance.round(4)})
-    chances = outputs.softmax(dim=1).numpy()
-    columns = [f"p({label})" for label in target.classes]
-    return pd.concat(
-        [pd.DataFrame({name: classes[chances.argmax(1)]}), pd.DataFrame(chances.round(4), columns=columns)], axis=1
-    )

@@ -1,0 +1,322 @@
+"""AWD-LSTM and what stands on it: weights really drop, states are carried, tied weights stay one tensor."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dlrunner.encoders import Cell, Encoder, EncoderSizes
+from dlrunner.errors import RequestError
+from dlrunner.models.language import LanguageDims, LanguageModel, regularisation
+from dlrunner.models.ngram import KneserNey
+from dlrunner.models.recurrent import QRNN, LockedDropout, RecurrentEncoder
+from dlrunner.models.softmax import mean_loss, token_losses
+from dlrunner.models.text import TextClassifier, TextDims
+
+NO_DROPOUT: dict[str, Any] = {
+    "embedding_dropout": 0.0, "input_dropout": 0.0, "weight_dropout": 0.0, "hidden_dropout": 0.0, "output_dropout": 0.0,
+}  # fmt: skip
+CELLS: list[Cell] = ["lstm", "gru", "qrnn"]
+
+
+def language_model(cell: Cell = "lstm", **settings: Any) -> LanguageModel:
+    torch.manual_seed(0)
+    return LanguageModel(LanguageDims(50), **{"embedding": 8, "hidden": 12, "layers": 2, "cell": cell, **settings})
+
+
+def words(steps: int, columns: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(2, 50, (steps, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.int32)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_weights_really_drop_and_other_ones_in_each_batch(cell: Cell) -> None:
+    model = language_model(cell, **{**NO_DROPOUT, "weight_dropout": 0.5})
+    layer = model.encoder._layers()[0]
+    name = layer.dropped
+    before = layer.cell.get_parameter(name).detach().clone()
+    first, second = (layer.dropped_weights()[name] for _ in range(2))
+    for dropped in (first, second):
+        zeros = dropped == 0
+        assert 0.35 < zeros.float().mean() < 0.65
+        assert torch.allclose(dropped[~zeros], 2 * before[~zeros])
+    assert not torch.equal(first == 0, second == 0)
+    tokens = words(6, 3)
+    outputs = [model.encoder(tokens)[0] for _ in range(2)]
+    assert not torch.allclose(outputs[0], outputs[1])
+    assert torch.equal(layer.cell.get_parameter(name), before)
+    model.eval()
+    assert layer.dropped_weights() == {}
+    outputs = [model.encoder(tokens)[0] for _ in range(2)]
+    assert torch.equal(outputs[0], outputs[1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_dropped_weights_are_what_the_layer_computes_with_and_learns_through(cell: Cell) -> None:
+    model = language_model(cell, **NO_DROPOUT)
+    layer = model.encoder._layers()[0]
+    weight = layer.cell.get_parameter(layer.dropped)
+    inputs = torch.randn(5, 3, 8)
+    halved, _ = layer(inputs, None, {layer.dropped: weight / 2})
+    halved.sum().backward()
+    assert weight.grad is not None
+    assert weight.grad.abs().sum() > 0
+    with torch.no_grad():
+        weight.mul_(0.5)
+    same, _ = layer(inputs, None, {})
+    assert torch.allclose(halved, same)
+
+
+@pytest.mark.parametrize("name", list(NO_DROPOUT))
+def test_each_of_the_five_dropouts_does_something_in_training_and_nothing_in_evaluation(name: str) -> None:
+    tokens, following = words(7, 4), words(7, 4, 1)
+    model = language_model(**{**NO_DROPOUT, name: 0.5})
+    plain = language_model(**NO_DROPOUT)
+    model.load_state_dict(plain.state_dict())
+    losses = {}
+    for each in (model, plain):
+        each.train()
+        each.reset_state()
+        losses[each] = float(each(tokens, following).detach())
+    assert losses[model] != pytest.approx(losses[plain], abs=1e-6)
+    told = []
+    for each in (model, plain):
+        each.eval()
+        each.reset_state()
+        told.append(each(tokens, following))
+    assert torch.equal(told[0], told[1])
+    assert float(told[1].mean()) == pytest.approx(losses[plain], abs=1e-5)
+
+
+def test_the_dropout_of_words_drops_a_word_wherever_it_stands() -> None:
+    torch.manual_seed(0)
+    encoder = RecurrentEncoder(50, EncoderSizes(8, 8, 1, "lstm"), embedding_dropout=0.5)
+    seen: list[torch.Tensor] = []
+    encoder.input_dropout.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    tokens = torch.tensor([[3, 4, 5, 3, 7, 8], [4, 3, 3, 6, 9, 9]])
+    encoder(tokens)
+    lost = (seen[0] == 0).all(dim=2)
+    for word in set(tokens.flatten().tolist()):
+        assert len(set(lost[tokens == word].tolist())) == 1
+    assert lost.any()
+    assert not lost.all()
+
+
+def test_locked_dropout_has_one_mask_for_all_steps() -> None:
+    torch.manual_seed(0)
+    dropped = LockedDropout(0.5)(torch.ones(9, 4, 30))
+    assert torch.equal(dropped, dropped[:1].expand(9, 4, 30))
+    assert set(dropped.unique().tolist()) == {0.0, 2.0}
+
+
+def test_the_tied_weights_are_one_tensor_and_stay_so() -> None:
+    model = language_model(**NO_DROPOUT)
+    groups = [list(group.parameters()) for group in model.layer_groups()]
+    ids = [id(parameter) for group in groups for parameter in group]
+    assert len(ids) == len(set(ids)) == len(list(model.parameters()))
+    assert {id(p) for p in model.parameters()} == set(ids)
+    optimizer = torch.optim.SGD([p for group in groups for p in group], lr=0.5)
+    before = model.encoder.embedding.weight.detach().clone()
+    model.train()
+    model(words(5, 3), words(5, 3, 1)).backward()
+    gradient = model.encoder.embedding.weight.grad
+    assert gradient is not None
+    # As an embedding only the words of the batch would have a gradient; as a decoder all have.
+    assert (gradient.abs().sum(dim=1) > 0).all()
+    optimizer.step()
+    assert not torch.equal(before, model.encoder.embedding.weight)
+    logs, _ = model.eval().next_words(words(5, 3), None)
+    outputs, _ = model.encoder(words(5, 3))
+    assert torch.allclose(logs, (outputs[-1] @ model.encoder.embedding.weight.t() + model.bias).log_softmax(dim=1))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_state_is_carried_over_batches_and_keeps_no_gradients(cell: Cell) -> None:
+    model = language_model(cell, **NO_DROPOUT).eval()
+    tokens, following = words(12, 3), words(12, 3, 1)
+    model.reset_state()
+    whole = model(tokens, following).reshape(12, 3)
+    model.reset_state()
+    parts = [model(tokens[:5], following[:5]), model(tokens[5:], following[5:])]
+    assert torch.allclose(torch.cat(parts).reshape(12, 3), whole, atol=1e-6)
+    model.reset_state()
+    fresh = model(tokens[5:], following[5:]).reshape(7, 3)
+    assert not torch.allclose(fresh, whole[5:], atol=1e-4)
+    model.train()
+    model(tokens, following).backward()
+    assert all(not part.requires_grad for layer in model.carried() for part in layer)
+    carried = model.carried()
+    buffer = io.BytesIO()
+    torch.save(carried, buffer)
+    buffer.seek(0)
+    other = language_model(cell, **NO_DROPOUT).eval()
+    other.carry(torch.load(buffer, weights_only=True))
+    model.eval()
+    assert torch.equal(other(tokens, following), model(tokens, following))
+
+
+def test_the_penalty_is_that_of_the_paper() -> None:
+    outputs, dropped = torch.randn(4, 2, 3), torch.randn(4, 2, 3)
+    penalty = regularisation(outputs, dropped, 2.0, 1.0)
+    expected = 2 * dropped.pow(2).mean() + (outputs[1:] - outputs[:-1]).pow(2).mean()
+    assert penalty is not None
+    assert torch.allclose(penalty, expected)
+    assert regularisation(outputs, dropped, 0.0, 0.0) is None
+    model = language_model(**NO_DROPOUT)
+    model.train()
+    model(words(4, 2), words(4, 2, 1))
+    assert model.penalty() is not None
+    model.eval()
+    model(words(4, 2), words(4, 2, 1))
+    assert model.penalty() is None
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_the_loss_in_parts_is_cross_entropy_with_its_gradients(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrunner.models.softmax.CPU_ELEMENTS", size * 11)
+    torch.manual_seed(0)
+    states, weight, bias = torch.randn(7, 5) * 3, torch.randn(11, 5), torch.randn(11)
+    targets = torch.tensor([0, 10, 3, 3, 5, 0, 9])
+    found = [each.clone().requires_grad_() for each in (states, weight, bias)]
+    expected = [each.clone().requires_grad_() for each in (states, weight, bias)]
+    loss = mean_loss(found[0], found[1], found[2], targets)
+    truth = F.cross_entropy(F.linear(*expected), targets)
+    (3 * loss).backward()  # type: ignore[no-untyped-call]
+    (3 * truth).backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(truth.item(), rel=1e-6)
+    for left, right in zip(found, expected, strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        assert torch.allclose(left.grad, right.grad, atol=1e-6)
+    each = token_losses(states, weight, bias, targets)
+    assert torch.allclose(each, F.cross_entropy(F.linear(states, weight, bias), targets, reduction="none"), atol=1e-6)
+
+
+def test_the_loss_of_half_the_bits_is_near() -> None:
+    torch.manual_seed(0)
+    states, weight, bias = (
+        torch.randn(64, 32, requires_grad=True),
+        torch.randn(500, 32, requires_grad=True),
+        torch.zeros(500),
+    )
+    bias.requires_grad_()
+    targets = torch.randint(0, 500, (64,))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mean_loss(states, weight, bias, targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    truth = F.cross_entropy(F.linear(states, weight, bias), targets)
+    gradients = torch.autograd.grad(truth, [states, weight, bias])
+    assert loss.item() == pytest.approx(truth.item(), rel=0.01)
+    for parameter, gradient in zip((states, weight, bias), gradients, strict=True):
+        assert parameter.grad is not None
+        assert F.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > 0.999
+
+
+def test_a_qrnn_is_its_formula() -> None:
+    torch.manual_seed(0)
+    layer, inputs = QRNN(3, 4), torch.randn(5, 2, 3)
+    outputs, (hidden, last) = layer(inputs)
+    state, before = torch.zeros(2, 4), torch.zeros(2, 3)
+    for step in range(5):
+        gates = F.linear(torch.cat([inputs[step], before], dim=1), layer.weight, layer.bias)
+        z, f, o = gates.chunk(3, dim=1)
+        state = f.sigmoid() * state + (1 - f.sigmoid()) * z.tanh()
+        before = inputs[step]
+        assert torch.allclose(outputs[step], o.sigmoid() * state, atol=1e-6)
+    assert torch.allclose(hidden[0], state, atol=1e-6)
+    assert torch.equal(last[0], inputs[-1])
+
+
+def classifier(**settings: Any) -> TextClassifier:
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"embedding": 6, "hidden": 9, "layers": 2}
+    return TextClassifier(TextDims(50, 3, "digest"), **{**sizes, **settings})
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bptt", [4, 7, 100])
+def test_padding_never_changes_a_result(cell: Cell, bptt: int) -> None:
+    model = classifier(cell=cell, bptt=bptt).eval()
+    lengths = torch.tensor([23, 20, 7, 1])
+    texts = words(23, 4).t().contiguous()
+    together = torch.where(torch.arange(23) < lengths[:, None], texts, 1)
+    scores = model(together, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = model(texts[row : row + 1, :length], lengths[row : row + 1])
+        assert torch.allclose(alone[0], scores[row], atol=1e-5)
+    longer = F.pad(together, (0, 9), value=1)
+    assert torch.allclose(model(longer, lengths), scores, atol=1e-5)
+
+
+def test_last_maximum_and_mean_are_pooled_over_the_whole_text() -> None:
+    model = classifier(bptt=4, max_len=4).eval()
+    texts, lengths = words(10, 2).t().contiguous(), torch.tensor([10, 6])
+    outputs, _ = model.encoder(texts.t())
+    pooled = model.pooled(texts, lengths)
+    for row, length in enumerate((10, 6)):
+        text = outputs[:length, row]
+        assert torch.allclose(pooled[row], torch.cat([text[-1], text.amax(dim=0), text.mean(dim=0)]), atol=1e-5)
+
+
+def test_only_the_last_words_of_a_long_batch_have_gradients() -> None:
+    model = classifier(bptt=5, max_len=5, **NO_DROPOUT, alpha=0.0, beta=0.0).eval()
+    text = torch.arange(2, 17)[None]
+    model.pooled(text, torch.tensor([15])).sum().backward()  # type: ignore[no-untyped-call]
+    gradient = model.encoder.embedding.weight.grad
+    assert gradient is not None
+    touched = gradient.abs().sum(dim=1).nonzero().flatten().tolist()
+    assert touched == list(range(12, 17))
+    model.zero_grad()
+    whole = classifier(bptt=5, max_len=15, **NO_DROPOUT, alpha=0.0, beta=0.0).eval()
+    whole.pooled(text, torch.tensor([15])).sum().backward()  # type: ignore[no-untyped-call]
+    gradient = whole.encoder.embedding.weight.grad
+    assert gradient is not None
+    assert len(gradient.abs().sum(dim=1).nonzero()) == 15
+
+
+def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(here: Path) -> None:
+    from dlrunner.encoders import digest_of_words
+
+    names = [f"w{number}" for number in range(50)]
+    source = language_model()
+    encoder = Encoder(source.encoder.state_dict(), source.encoder.sizes, names, "spacy", True)
+    (here / "encoder.pt").write_bytes(encoder.content())
+    dims = TextDims(50, 1, digest_of_words(names), source.encoder.sizes)
+    model = TextClassifier(dims, encoder="encoder.pt")
+    model.load_pretrained()
+    for name, weight in model.encoder.state_dict().items():
+        assert torch.equal(weight, source.encoder.state_dict()[name])
+    with pytest.raises(RequestError, match="embedding 8, hidden 12, layers 2, cell lstm; asked for are embedding 9"):
+        TextClassifier(dims, encoder="encoder.pt", embedding=9)
+    other = TextClassifier(TextDims(50, 1, "another", source.encoder.sizes), encoder="encoder.pt")
+    with pytest.raises(RequestError, match="another vocabulary"):
+        other.load_pretrained()
+
+
+def test_kneser_ney_sums_to_one_and_comes_near_the_source() -> None:
+    rng = np.random.default_rng(0)
+    chain = rng.dirichlet(np.full(12, 0.3), 12)
+
+    def drawn(length: int) -> np.ndarray[Any, np.dtype[np.int32]]:
+        found = [0]
+        for _ in range(length):
+            found.append(int(rng.choice(12, p=chain[found[-1]])))
+        return np.array(found, np.int32)
+
+    train, valid = drawn(20_000), drawn(5_000)
+    entropy = -np.log(chain[valid[:-1], valid[1:]]).mean()
+    for order in (1, 2, 3, 4):
+        model = KneserNey(train, 12, order)
+        for context in ([1, 2, 3], [5, 5, 5], [7, 0, 11]):
+            chances = [math.exp(model.log_probabilities(np.array([*context, w], np.int32))[-1]) for w in range(12)]
+            assert sum(chances) == pytest.approx(1, abs=1e-9)
+        loss = -model.log_probabilities(valid).mean()
+        assert loss > entropy
+        if order == 2:
+            assert loss < entropy + 0.01
