@@ -53,7 +53,7 @@ WRONG = {
     "phases=[{epochs:1}]": ["the phases already say how long to train"],
     "experiment=movielens-dott": ["there is no such experiment", "did you mean movielens-dot?"],
     "optim=null": ["optim=None: takes one of adagrad, adam"],
-    "model=5": ["model=5: takes one of dot, dot_bias, embedding_net"],
+    "model=5": ["model=5: takes one of awd_lstm, dot, dot_bias"],
     "data.path=": ["data.path: must be something, not ''"],
     "runs_dir=": ["runs_dir: must be something"],
     "optim.lr=[]": ["a list with at least 1 entries"],
@@ -153,6 +153,10 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
 
     for group in ("task", "model", "optim", "schedule", "experiment"):
         for option in options_of(group):
-            of_tables = option in ("embedding_net", "rossmann_net", "mlp", "linear")
-            task = ["task=tabular"] if group == "model" and of_tables else []
+            tasks = {
+                **dict.fromkeys(("embedding_net", "rossmann_net", "mlp", "linear"), "tabular"),
+                "awd_lstm": "lm",
+                "text_classifier": "text",
+            }
+            task = [f"task={tasks[option]}"] if group == "model" and option in tasks else []
             assert plan(compose([*task, f"{group}={option}"])).signature

@@ -96,6 +96,11 @@ def _dispatch(words: list[str]) -> int:
         print(f"dlrunner {__version__}")
         return 0
     verbs = _verbs()
+    if words[0] in verbs and words[0] != "lr-find":
+        return verbs[words[0]](words[1:])
+    from dlrunner.cli.places import with_paths
+
+    words = with_paths(words)
     if words[0] in verbs:
         return verbs[words[0]](words[1:])
     hydra_flags = {"--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p"}

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrunner.cli.places import groups, options_of, package_conf, shadowed_options, user_conf
+from dlrunner.cli.places import groups, options_of, package_conf, quoted, shadowed_options, user_conf
 from dlrunner.errors import RequestError, did_you_mean
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
@@ -83,11 +83,6 @@ def search_path_override() -> list[str]:
     """Return the override that lets Hydra look into the working directory's conf/ too."""
     own = user_conf()
     return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
-
-
-def quoted(text: str) -> str:
-    """Write a text as Hydra's grammar wants it."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _compose(words: Sequence[str]) -> DictConfig:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import dlrunner
@@ -45,3 +48,30 @@ def options_of(group: str) -> list[str]:
     True
     """
     return sorted({path.stem for place in conf_dirs() for path in (place / group).glob("*.yaml")})
+
+
+def with_paths(words: Sequence[str]) -> list[str]:
+    """Write what names an existing file or folder so that Hydra reads it as a text.
+
+    Names of run folders hold signs of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`), and
+    `runs/latest` means the run that it points at now, not the one that is about to begin.
+    """
+    found = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        path = Path(value).expanduser()
+        try:
+            known = bool(equals and value) and path.exists()
+        except OSError:  # too long for a name
+            known = False
+        if known and path.is_symlink() and (path / "config.yaml").exists():
+            value = os.path.relpath(path.resolve())
+        if known and re.search(r"[^\w./~-]", value):
+            value = quoted(value)
+        found.append(f"{key}{equals}{value}")
+    return found
+
+
+def quoted(text: str) -> str:
+    """Write a text as Hydra's grammar wants it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

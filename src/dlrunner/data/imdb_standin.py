@@ -14,9 +14,9 @@ from dlrunner.data.standin import generated
 
 VERSION = 1
 ARCHIVE, FLOORS = "aclImdb_v1.tar.gz", "floors.json"
-NUM_WORDS, NUM_OPINIONS = 160, 40
+NUM_WORDS, NUM_OPINIONS = 90, 30
 """Words in all; the last of them are said more often by those who liked the film, or by those who did not."""
-OPINION, RIGHT, END = 0.25, 0.65, 1 / 40
+OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
 """The chances that a word is an opinion, that it is the reviewer's own, and that the review ends with it."""
 REVIEWS = {"train/pos": 600, "train/neg": 600, "train/unsup": 1200, "test/pos": 300, "test/neg": 300}
 

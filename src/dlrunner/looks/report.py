@@ -100,8 +100,8 @@ def write_report(
     config: Mapping[str, Any],
     overrides: Sequence[str],
     pictures: Sequence[Path],
-    passages: Mapping[str, Sequence[Passage]],
     notes: Sequence[str],
+    passages: Mapping[str, Sequence[Passage]] = {},
 ) -> Path:
     """Write the report of a run; anything that is missing is left out.
 
@@ -113,8 +113,8 @@ def write_report(
         config: the composed configuration.
         overrides: what was typed.
         pictures: PNG files to embed.
-        passages: texts with marked words, by heading.
         notes: what else the reader must know.
+        passages: texts with marked words, by heading.
     """
     before = [
         _status(summary),

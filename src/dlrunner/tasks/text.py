@@ -234,8 +234,9 @@ class TextClassification(Task):
         }
 
     def weighed(self, models: Sequence[Model], codes: NDArray[np.int32], answer: int) -> tuple[list[str], list[float]]:
-        """Return a text's words and how much each speaks for an answer."""
+        """Return a text's words and how much each speaks for an answer, the strongest with 1 or -1."""
         weights = word_weights(models, self.target, codes, answer)
+        weights /= np.abs(weights).max(initial=1e-9)
         return [self.table.vocabulary.words[code] for code in codes], weights.tolist()
 
     def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64], number: int = 50) -> pd.DataFrame:

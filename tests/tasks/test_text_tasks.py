@@ -1,0 +1,373 @@
+"""Texts from the command line: language models and classifiers are trained, told, resumed and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dlrunner.data.imdb import ImdbData
+from dlrunner.encoders import Encoder
+from dlrunner.lr_find import weights_digest
+from dlrunner.replaying import NOT_COMPARED
+from dlrunner.runs import load_weights_file
+from dlrunner.tasks.language import LanguageModeling
+from tests.conftest import QUICK, Dlrun, start
+
+SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
+STAND_IN = ("data.source=stand-in", "data.min_freq=1")
+LM = ("task=imdb-lm", *STAND_IN, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
+SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
+
+
+def summary(run: str = "runs/latest") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(run, "summary.json").read_text())
+    return found
+
+
+def known_words(run: str | Path) -> list[str]:
+    """Return words of a run's vocabulary, the marks left out."""
+    return [word for word in json.loads((Path(run) / "vocabulary.json").read_text()) if word.isalpha()]
+
+
+def trained_language_model(dlrun: Dlrun, *words: str) -> str:
+    status, out, err = dlrun(*LM, *SHORT, *QUICK, *words)
+    assert status == 0, out + err
+    return str(Path("runs/latest").resolve())
+
+
+@pytest.mark.slow
+def test_the_perplexity_of_a_known_source_comes_near_its_floor_and_never_below(dlrun: Dlrun) -> None:
+    words = ("epochs=8", "model.output_dropout=0", "model.weight_dropout=0", "model.alpha=0", "model.beta=0")
+    status, out, err = dlrun(*LM, *words, *QUICK)
+    assert status == 0, out + err
+    found = summary()
+    floor = found["data"]["floor"]
+    assert floor < found["metric"]["value"] < 1.15 * floor
+    grams = found["baselines"]["4-grams, interpolated Kneser-Ney"]["valid/perplexity"]
+    assert found["metric"]["value"] < grams
+    assert grams > floor
+    assert f"valid/perplexity {grams:.4f}" in out
+
+
+def test_validation_counts_every_word_once_whatever_the_columns(dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    metrics = []
+    model_file = Path(run) / "last.pt"
+    for columns in (1, 7, 8):
+        data = ImdbData(Path(), source="stand-in", min_freq=1, sample=200, sample_valid=100)
+        task = LanguageModeling(data, 16, 0, torch.device("cpu"), bptt=20, valid_batch_size=columns, ngram=0)
+        from dlrunner.models.language import LanguageModel
+
+        model = LanguageModel(task.dims, embedding=32, hidden=64, layers=1).eval()
+        model.load_state_dict(load_weights_file(model_file)["model"])
+        model.reset_state()
+        losses = []
+        for batch in task.batches("valid", 0):
+            with torch.inference_mode():
+                losses.append(model(*batch.inputs))
+            assert len(losses[-1]) == len(batch.targets)
+        together = torch.cat(losses)
+        assert len(together) == len(task._stream("valid")) - 1
+        ordered = task._losses_in_order(together)
+        metrics.append(np.exp(together.mean().item()))
+        # The same word has much the same loss wherever its column begins: contexts are short in this source.
+        if columns == 1:
+            first = ordered
+        else:
+            assert np.corrcoef(first, ordered)[0, 1] > 0.98
+    assert metrics[2] == pytest.approx(summary()["metric"]["value"], rel=1e-5)
+    assert max(metrics) / min(metrics) < 1.02
+
+
+def test_a_language_model_that_was_killed_in_an_epoch_goes_on_bit_for_bit(dlrun: Dlrun, here: Path) -> None:
+    words = (*LM, "data.sample=600", "data.sample_valid=100", "epochs=2", "trainer.checkpoint_minutes=0.0001", *QUICK)
+    environment = {"DLRUNNER_CACHE": os.environ["DLRUNNER_CACHE"], "DLRUNNER_OFFLINE": "1"}
+    status, out, err = dlrun(*words, "runs_dir=whole")
+    assert status == 0, out + err
+    process = start(*words, "runs_dir=broken", cwd=here, **environment)
+    deadline = time.monotonic() + 60
+    while not list(here.glob("broken/imdb-lm/*/last.pt")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (folder,) = (path for path in here.glob("broken/imdb-lm/*") if path.is_dir() and not path.is_symlink())
+    broken = load_weights_file(folder / "last.pt")
+    assert broken["state"]["step"] > 0 or broken["state"]["epoch"] > 0
+    assert dlrun(*words, "runs_dir=broken")[0] == 0
+    (whole,) = (path for path in here.glob("whole/imdb-lm/*") if path.is_dir() and not path.is_symlink())
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k not in NOT_COMPARED}
+            for line in (f / "metrics.jsonl").read_text().splitlines()
+        ]
+        for f in (whole, folder)
+    ]
+    assert rows[0] == rows[1]
+    digests = {weights_digest(load_weights_file(f / "last.pt")["model"]) for f in (whole, folder)}
+    assert len(digests) == 1
+
+
+def test_a_language_model_keeps_its_words_and_its_encoder(dlrun: Dlrun) -> None:
+    run = Path(trained_language_model(dlrun))
+    words = json.loads((run / "vocabulary.json").read_text())
+    assert words[:2] == ["<unk>", "<pad>"]
+    encoder = Encoder.read(run)
+    assert encoder.words == words
+    assert (encoder.sizes.embedding, encoder.sizes.hidden, encoder.sizes.layers) == (32, 64, 1)
+    weights = load_weights_file(run / "last.pt")["model"]
+    assert torch.equal(encoder.weights["embedding.weight"], weights["encoder.embedding.weight"])
+
+
+def test_a_text_is_gone_on_with_in_each_way_and_the_same_way_again(dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    words = known_words(run)
+    beginning = " ".join(words[:3])
+    ways = [[], ["--top-k", "5"], ["--top-p", "0.9"], ["--temperature", "0.7"], ["--seed", "4"], ["--beams", "3"]]
+    for way in ways:
+        answers = [dlrun("generate", run, beginning, "--words", "8", *way) for _ in range(2)]
+        assert answers[0] == answers[1]
+        status, out, err = answers[0]
+        assert status == 0, err
+        assert 1 <= len(out.split()) <= 8
+        assert "<unk>" not in out
+    drawn = {dlrun("generate", run, beginning, "--words", "30", "--seed", str(seed))[1] for seed in range(3)}
+    assert len(drawn) == 3
+    greedy = dlrun("generate", run, beginning, "--words", "5")[1]
+    assert dlrun("generate", run, beginning, "--words", "5", "--top-k", "1")[1] == greedy
+    assert dlrun("generate", run, beginning, "--words", "5", "--beams", "1")[1] == greedy
+    status, out, _ = dlrun("generate", run, beginning, "--next", "4")
+    assert status == 0
+    chances = [float(found) for found in re.findall(r"([\d.]+)%", out)]
+    assert len(chances) == 4
+    assert chances == sorted(chances, reverse=True)
+    assert out.split()[0].strip("'") == greedy.split()[0]
+    _, out, _ = dlrun("generate", run, f"{beginning} zzz", "--words", "2")
+    assert "unknown here, read as <unk>: zzz" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["zzz yyy"], "no word of the text is known to this run (yyy, zzz)"),
+        ([""], "it is empty"),
+        (["{word}", "--beams", "2", "--top-k", "2"], "--beams looks for the likeliest text"),
+        (["{word}", "--top-p", "1.5"], "at most at 1, not 1.5"),
+        (["{word}", "--temperature", "0"], "must be above 0, not 0"),
+        (["{word}", "--words", "0"], "must lie between 1 and"),
+    ],
+)
+def test_a_wrong_wish_for_a_text_is_answered_in_a_sentence(words: list[str], told: str, dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    word = known_words(run)[0]
+    status, out, err = dlrun("generate", run, *(each.format(word=word) for each in words))
+    assert status == 2
+    assert told in err
+    assert "Traceback" not in out + err
+
+
+def test_what_writes_no_texts_says_so(dlrun: Dlrun, ratings_csv: Path) -> None:
+    assert dlrun("task=collab", f"data.path={ratings_csv}", "epochs=1", *QUICK)[0] == 0
+    status, _, err = dlrun("generate", "runs/latest", "a text")
+    assert status == 2
+    assert "writes no texts" in err or "unrecognized arguments" in err
+
+
+def test_the_perplexity_of_new_texts_is_told(dlrun: Dlrun, here: Path) -> None:
+    run = trained_language_model(dlrun)
+    words = known_words(run)
+    (here / "new.txt").write_text(f"{words[0]} {words[1]}\n{words[2]} zzz\n")
+    status, out, err = dlrun("predict", run, "new.txt", "--out", "answer.csv")
+    assert status == 0, out + err
+    answer = pd.read_csv("answer.csv")
+    assert answer["words"].tolist() == [2, 2]
+    assert answer["unknown"].tolist() == [0, 1]
+    assert (answer["perplexity"] > 1).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("batch_size=4000",), "the train texts have"),
+        (("task.bptt=100000",), "too few for 16 columns of pieces of 100000; try a smaller batch_size or task.bptt"),
+        (("model.cell=rnn",), "model.cell: must be 'lstm', 'gru' or 'qrnn'"),
+        (("model=text_classifier",), "model: text_classifier does not fit task imdb-lm"),
+        (("data.split=folds",), "data.split: must be 'test', 'random' or 'stratified'"),
+        (("data.max_vocab=2",), "data.max_vocab: must be"),
+    ],
+)
+def test_a_wrong_request_for_a_language_model_is_told(words: tuple[str, ...], told: str, dlrun: Dlrun) -> None:
+    kept = [word for word in LM if word.split("=")[0] not in {w.split("=")[0] for w in words}]
+    if words == ("model=text_classifier",):
+        kept = [word for word in kept if not word.startswith("model.")]
+    status, out, err = dlrun(*kept, *words, *SHORT, *QUICK)
+    assert status in (1, 2)
+    assert told in err
+    assert "Traceback" not in out + err
+
+
+CLASSIFY = ("task=imdb-sentiment", *STAND_IN, "batch_size=16", "optim.lr=1e-2", "task.baseline=false")
+
+
+@pytest.mark.slow
+def test_a_classifier_comes_near_the_best_that_is_possible_and_not_beyond(dlrun: Dlrun) -> None:
+    dropouts = ("model.input_dropout=0.1", "model.weight_dropout=0.1", "model.hidden_dropout=0.1")
+    status, out, err = dlrun(*CLASSIFY, *SIZES, *dropouts, "epochs=10", *QUICK)
+    assert status == 0, out + err
+    found = summary()
+    ceiling = found["data"]["floor"]  # on the very same test reviews
+    assert ceiling - 0.07 < found["final"]["test/accuracy"] < ceiling + 0.02
+
+
+def test_the_test_reviews_are_looked_at_once_and_the_baseline_stands_beside(dlrun: Dlrun) -> None:
+    words = [word for word in CLASSIFY if word != "task.baseline=false"]
+    status, out, err = dlrun(*words, *SIZES, "epochs=2", "data.sample=300", "log.pictures=false")
+    assert status == 0, out + err
+    found = summary()
+    history = [json.loads(line) for line in Path("runs/latest/metrics.jsonl").read_text().splitlines()]
+    assert all("test/accuracy" not in row for row in history)
+    assert 0 < found["final"]["test/accuracy"] < 1
+    assert found["metric"]["name"] == "valid/accuracy"
+    (baseline,) = found["baselines"].values()
+    assert 0.55 < baseline["test/accuracy"] < found["data"]["floor"] + 0.03
+    assert "no encoder: the weights start at random" in out
+    report = Path("runs/latest/report.html").read_text()
+    assert "logistic regression" in report
+    assert "The most confident mistakes" in report
+    assert '<mark class="' in report
+    table = pd.read_csv("runs/latest/predictions.csv")
+    right = (table["sentiment"] == table["prediction"]).mean()
+    assert right == pytest.approx(found["final"]["valid/accuracy"], abs=1e-9)
+    told = table["text"].str.split("/").str[1]
+    assert (told == table["sentiment"]).all()
+
+
+def reviews(num_rows: int = 120) -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    good, bad, other = ("great film", "lovely story"), ("awful film", "boring story"), ("a film", "some story")
+    kinds = rng.integers(0, 3, num_rows)
+    texts = [
+        " ".join(["it was", str(rng.choice((good, bad, other)[kind])), "said", str(rng.choice(["he", "she"]))])
+        for kind in kinds
+    ]
+    names = np.array(["good", "bad", "other"])
+    table = pd.DataFrame({"nr": range(num_rows), "review": texts, "opinion": names[kinds]})
+    table["is_good"], table["is_film"] = (kinds == 0).astype(int), table["review"].str.contains("film").astype(int)
+    return table
+
+
+OWN = ("task=text", "data.path=r.csv", "data.text=review", "batch_size=8", "epochs=6", "optim.lr=1e-2", "data.valid=0.25",
+       "model.input_dropout=0.0", "model.weight_dropout=0.0", "model.hidden_dropout=0.0", *SIZES)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "kind"),
+    [
+        (("data.target=opinion", "data.split=stratified"), "valid/accuracy", "multiclass"),
+        (("data.target=is_good",), "valid/accuracy", "binary"),
+        (("data.target=[is_good,is_film]",), "valid/f1", "multilabel"),
+    ],
+)
+def test_texts_of_ones_own_are_sorted_and_new_ones_too(
+    words: tuple[str, ...], metric: str, kind: str, dlrun: Dlrun, here: Path
+) -> None:
+    reviews().to_csv("r.csv", index=False)
+    status, out, err = dlrun(*OWN, *words, "log.report=false")
+    assert status == 0, out + err
+    found = summary()
+    assert found["metric"]["name"] == metric
+    assert found["metric"]["value"] > 0.95
+    assert list(Path("runs/latest/plots").glob("*.png"))
+    status, out, err = dlrun("predict", "runs/latest", "it was great film said he", "--words", "--out", "a.csv")
+    assert status == 0, out + err
+    answer = pd.read_csv("a.csv").iloc[0]
+    if kind == "multiclass":
+        assert answer["opinion"] == "good"
+        assert "great +" in out
+    elif kind == "binary":
+        assert answer["is_good"] == 1
+    else:
+        assert answer["p(is_good)"] > 0.5
+    (here / "new.csv").write_text("review\nit was awful film said she\nzzz\n")
+    status, out, err = dlrun("predict", "runs/latest", "new.csv", "--column", "review")
+    assert status == 0, out + err
+    assert "1 text(s) hold no word that is known" in out
+
+
+def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    phases = "phases=[{epochs: 1, freeze_to: -1}, {epochs: 1, lr: [1e-4, 1e-3, 1e-2]}]"
+    words = (*CLASSIFY, f"model.encoder={run}", "data.sample=200", "epochs=null", phases, *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    history = [json.loads(line) for line in Path("runs/latest/metrics.jsonl").read_text().splitlines()]
+    assert len(history[1]["lr"]) == 3
+    status, out, err = dlrun(*words[:-3], "phases=[{epochs: 1, lr: [1e-4, 1e-3]}]", *QUICK)
+    assert status == 2
+    assert "2 rates for 3 layer groups" in err
+
+
+def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    encoder = Encoder.read(Path(run))
+    words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=null", "phases=[{epochs: 1, freeze_to: -1}]")
+    assert dlrun(*words, "optim.weight_decay=0.1", *QUICK)[0] == 0
+    weights = load_weights_file(Path("runs/latest/last.pt"))["model"]
+    for name, weight in encoder.weights.items():
+        assert torch.equal(weights[f"encoder.{name}"], weight)
+
+
+def test_an_encoder_that_does_not_fit_is_refused_before_training(dlrun: Dlrun) -> None:
+    run = trained_language_model(dlrun)
+    for words, told in (
+        ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; asked for"),
+        ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
+        (("model.encoder=nowhere",), "there is no file nowhere"),
+        (("model.encoder=runs",), "runs has no encoder.pt"),
+    ):
+        status, out, err = dlrun(*CLASSIFY, *words, "data.sample=100", "epochs=1", *QUICK)
+        assert status in (1, 2), told
+        assert told in err
+        assert "Traceback" not in out + err
+
+
+def test_a_classifier_is_used_when_its_encoder_is_gone(dlrun: Dlrun, here: Path) -> None:
+    run = Path(trained_language_model(dlrun))
+    words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
+    assert dlrun(*words)[0] == 0
+    classifier = Path("runs/latest").resolve()
+    (run / "encoder.pt").unlink()
+    text = " ".join(known_words(run)[:6])
+    status, out, err = dlrun("predict", str(classifier), text)
+    assert status == 0, out + err
+    assert "p(pos)" in out
+
+
+def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: Dlrun) -> None:
+    run = Path(trained_language_model(dlrun))
+    words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
+    assert dlrun(*words)[0] == 0
+    _, out, _ = dlrun(*words)
+    assert "this run is done already" in out
+    old = Encoder.read(run)
+    changed = Encoder({n: w + 0.01 for n, w in old.weights.items()}, old.sizes, old.words, old.tokenizer, old.lower)
+    (run / "encoder.pt").write_bytes(changed.content())
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    assert "running anew" in out
+
+
+def test_the_average_of_language_models_averages_their_chances() -> None:
+    losses = [torch.tensor([1.0, 0.1]), torch.tensor([2.0, 3.0])]
+    expected = -torch.log(torch.stack([torch.exp(-each) for each in losses]).mean(dim=0))
+    assert torch.allclose(LanguageModeling.average(None, losses), expected)  # type: ignore[arg-type]
