@@ -1,7 +1,7 @@
 """Speed, memory and quality of dlrunner and others on the same work, in turn, on this machine.
 
-    make bench                              the speed of both tasks against fastai and plain loops
-    python -m benchmarks tabular            one of collab, tabular (speed), trees (quality)
+    make bench                              the speed of all tasks against fastai and plain loops
+    python -m benchmarks tabular            one of collab, tabular, text (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
 
 Needs MovieLens of October 2016 and rossmann.tgz in DLRUNNER_DATA; installs fastai, scikit-learn and LightGBM into
@@ -16,11 +16,11 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import collab, tabular, trees
+from benchmarks import collab, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner.errors import DataError
 
-BENCHMARKS = {"collab": collab.measure, "tabular": tabular.measure, "trees": trees.measure}
+BENCHMARKS = {"collab": collab.measure, "tabular": tabular.measure, "text": text.measure, "trees": trees.measure}
 
 
 def main() -> int:
@@ -32,13 +32,13 @@ def main() -> int:
         epilog=lines[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: collab tabular")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all but trees")
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a try on so many of Rossmann's rows; nothing is written")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
     parser.add_argument("--runs", type=Path, help="runs of dlrunner to stand in the table of trees")
     arguments = parser.parse_args()
-    names = arguments.names or ["collab", "tabular"]
+    names = arguments.names or ["collab", "tabular", "text"]
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
@@ -46,12 +46,12 @@ def main() -> int:
     options = Options(arguments.rival.absolute(), arguments.repeats, arguments.rows, arguments.runs)
     for name in names:
         try:
-            text, record = BENCHMARKS[name](options)
+            table, record = BENCHMARKS[name](options)
         except DataError as error:
             sys.exit(str(error))
-        print(text)
+        print(table)
         if options.rows is None:
-            (HERE / f"results-{name}-{DEVICE}.md").write_text(text)
+            (HERE / f"results-{name}-{DEVICE}.md").write_text(table)
             record = {"machine": machine(), **record}
             (HERE / f"results-{name}-{DEVICE}.json").write_text(json.dumps(record, indent=1) + "\n")
     return 0

@@ -53,7 +53,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
         data = RossmannData(data_dir(), source="real", split="random", valid=0.2, sample=count)
         file = folder / "rows.npz"
         sales = write_rows(data, file)
-        slowness = _slowness_of_bfloat16()
+        slowness = slowness_of_bfloat16()
         precisions = list(PRECISIONS) if slowness < 1 else ["fp32"]
         rows = {}
         for precision in precisions:
@@ -130,7 +130,7 @@ def _features(folder: Path, environment: Mapping[str, str], repeats: int) -> dic
     return found
 
 
-def _slowness_of_bfloat16() -> float:
+def slowness_of_bfloat16() -> float:
     """Return how many times as long as in float32 the product of the hidden layers takes."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):

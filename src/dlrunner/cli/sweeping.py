@@ -24,7 +24,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from dlrunner import machine, runner
-from dlrunner.cli.composing import compose, forced, parse, quoted, run_hydra, search_path_override, to_plain
+from dlrunner.cli.composing import compose, forced, parse, run_hydra, search_path_override, to_plain
+from dlrunner.cli.places import quoted
 from dlrunner.dispatch import plan
 from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks import tables

@@ -54,7 +54,7 @@ class ImdbData(TextSource):
         valid: that share.
         split_seed: of numpy's RandomState, for `sample` too.
         sample: this many random training reviews are used; by default all.
-        sample_valid: likewise of the validation reviews.
+        sample_valid, sample_test: likewise of the validation and of the test reviews.
         labels: the sentiment is asked for; reviews without one are not used.
         tokenizer, lower, min_freq, max_vocab, encoder: see `TextData`.
     """
@@ -71,6 +71,7 @@ class ImdbData(TextSource):
         split_seed: Seed = 42,
         sample: Count | None = None,
         sample_valid: Count | None = None,
+        sample_test: Count | None = None,
         tokenizer: Tokenizer = "spacy",
         lower: bool = True,
         min_freq: Count = 10,
@@ -78,7 +79,8 @@ class ImdbData(TextSource):
         encoder: Text | None = None,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, Path(path).expanduser() if path else None, source
-        self.labels, self.split, self.sample, self.sample_valid = labels, split, sample, sample_valid
+        self.labels, self.split = labels, split
+        self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.splitting = Splitting("random" if split == "test" else split, valid, split_seed)
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         self._notes: list[str] = []
@@ -144,8 +146,7 @@ class ImdbData(TextSource):
             sentiments = frame.replace({LABEL: {"unsup": "neg"}}).rename(columns={LABEL: "sentiment"})
             target, values = read_target(sentiments, "sentiment", "binary", None, "auto", documents.place)
         split = self._with_validation(split, documents, values)
-        split = sampled(split, TRAIN, self.sample, self.splitting.split_seed)
-        split = sampled(split, VALID, self.sample_valid, self.splitting.split_seed)
+        split = sampled(split, self.samples, self.splitting.split_seed)
         table = self.reading.read(documents, split, target, values)
         notes = [*self._notes, *table.notes]
         if self.split == "test":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -143,7 +143,7 @@ class TextData(TextSource):
         valid_column: the table's column that marks what validates.
         folds, fold: number of folds and the one that validates.
         sample: this many random training documents are used; by default all.
-        sample_valid: likewise of the validation documents.
+        sample_valid, sample_test: likewise of the validation and of the test documents.
         tokenizer: `spacy` (its rules for English) or `whitespace` (token files as they are).
         lower: case is forgotten.
         min_freq: rarer words are unknown.
@@ -170,6 +170,7 @@ class TextData(TextSource):
         fold: Natural = 0,
         sample: Count | None = None,
         sample_valid: Count | None = None,
+        sample_test: Count | None = None,
         tokenizer: Tokenizer = "spacy",
         lower: bool = True,
         min_freq: Count = 2,
@@ -186,7 +187,7 @@ class TextData(TextSource):
             "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
         )
         self.splitting.check()
-        self.split, self.sample, self.sample_valid = split, sample, sample_valid
+        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         if valid_path and split != "auto":
             raise RequestError(f"data.split: {split} does not fit: data.valid_path says what validates")
@@ -220,8 +221,7 @@ class TextData(TextSource):
         documents = self._documents()
         target, values = self._target(documents) if self.labels else (None, None)
         split, note = self._split(documents, target, values)
-        split = sampled(split, TRAIN, self.sample, self.splitting.split_seed)
-        split = sampled(split, VALID, self.sample_valid, self.splitting.split_seed)
+        split = sampled(split, self.samples, self.splitting.split_seed)
         table = self.reading.read(documents, split, target, values)
         return replace(table, notes=[*table.notes, *note])
 
@@ -273,20 +273,20 @@ def joined(train: Documents, valid: Documents) -> Documents:
     )
 
 
-def sampled(split: NDArray[np.int8], part: int, count: int | None, seed: int) -> NDArray[np.int8]:
-    """Return the split with only so many random documents of a part left; the others are not used.
+def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int) -> NDArray[np.int8]:
+    """Return the split with only so many random documents of its parts left; the others are not used.
 
     Raises:
         RequestError: there are not as many.
     """
-    if count is None:
-        return split
-    rows = np.flatnonzero(split == part)
-    name = "data.sample" if part == TRAIN else "data.sample_valid"
-    if count > len(rows):
-        raise RequestError(f"{name}: {count:,} documents are asked for, there are {len(rows):,}")
+    names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
     left = split.copy()
-    left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
+    for part, count in counts.items():
+        rows = np.flatnonzero(split == part)
+        if count is not None and count > len(rows):
+            raise RequestError(f"{names[part]}: {count:,} documents are asked for, there are {len(rows):,}")
+        if count is not None:
+            left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
     return left
 
 

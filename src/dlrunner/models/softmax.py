@@ -94,6 +94,7 @@ class _MeanLoss(torch.autograd.Function):
 
 
 def _parts(states: Tensor, targets: Tensor, num_words: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield as many tokens at a time as keep the logits small."""
-    size = max(1, (CPU_ELEMENTS if states.device.type == "cpu" else GPU_ELEMENTS) // num_words)
+    """Yield as many tokens at a time as keep the logits small; of sixteens products are up to twice as fast."""
+    size = (CPU_ELEMENTS if states.device.type == "cpu" else GPU_ELEMENTS) // num_words
+    size = max(1, size // 16 * 16 or size)
     yield from zip(torch.split(states, size), torch.split(targets, size), strict=True)
