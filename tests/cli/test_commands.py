@@ -158,3 +158,19 @@ def test_python_m_and_the_console_script_are_the_same_program(words: list[str], 
     done = subprocess.run([sys.executable, *words, "task=colab"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "did you mean collab?" in done.stderr
+
+
+def test_what_names_a_run_is_read_as_a_text_and_latest_as_the_run_it_means(here: Path) -> None:
+    from dlrunner.cli.places import with_paths
+
+    run = here / "runs" / "lm" / "epochs=1,seed=2-0a1b2c3d"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("seed: 0")
+    (here / "runs" / "latest").symlink_to(run)
+    (here / "it's.csv").write_text("a")
+    named = "model.encoder='runs/lm/epochs=1,seed=2-0a1b2c3d'"
+    assert with_paths(["model.encoder=runs/lm/epochs=1,seed=2-0a1b2c3d"]) == [named]
+    assert with_paths(["model.encoder=runs/latest"]) == [named]
+    assert with_paths(["data.path=it's.csv"]) == ["data.path='it\\'s.csv'"]
+    untouched = ["task=collab", "optim.lr=1,2", "model.hidden=[1,2]", "data.path=none.csv", "-m", "runs_dir=runs", "a="]
+    assert with_paths(untouched) == untouched
