@@ -26,6 +26,8 @@ class Claim(BaseModel):
     """Standard deviation over seeds, as measured; what a single run may miss the figure by is 1.645 of it."""
     quick: bool = False
     """It takes less than two minutes on two cores."""
+    needs: list[Literal["gpu", "encoder"]] = []
+    """What `dlrun reproduce` does not run it without: a CPU would take days; the encoder is a run of one's own."""
     flags: list[
         Literal["validates-on-test", "best-epoch-on-test", "future-rows-in-training", "averaged-over-batches"]
     ] = []

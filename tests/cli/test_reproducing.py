@@ -99,3 +99,14 @@ def test_a_figure_is_not_compared_with_a_run_on_other_data(dlrun: Dlrun, ratings
     status, out, _ = dlrun("experiment=own", *QUICK)
     assert status == 0
     assert "not comparable: the figure rests on another, this run on own" in out
+
+
+def test_a_claim_that_needs_a_gpu_or_an_encoder_is_not_run_without(
+    dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    status, out, err = dlrun("reproduce", "imdb-lm", "imdb-sentiment", "--seeds", "1")
+    assert status == 0, err
+    assert "imdb-lm: cannot be run here it needs a GPU" in out
+    assert "imdb-sentiment: cannot be run here it needs an encoder: --set model.encoder=RUN" in out
+    assert not list(Path().glob("runs/imdb-*"))

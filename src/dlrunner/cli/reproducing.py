@@ -17,6 +17,7 @@ from dlrunner import runner
 from dlrunner.claims import Word, judge_seeds
 from dlrunner.cli.composing import compose
 from dlrunner.cli.places import options_of
+from dlrunner.dispatch import plan
 from dlrunner.errors import DataError, RequestError, RunError, did_you_mean
 from dlrunner.looks import tables
 from dlrunner.runs import told_as_sentences, write_atomically
@@ -81,6 +82,8 @@ def _earn(name: str, claim: dict[str, Any], num_seeds: int, settings: Sequence[s
     """Run the seeds of one claim that are not there yet, and judge."""
     published = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
     values, seconds, higher = [], [], False
+    if lacking := _lacking(name, claim, settings):
+        return Verdict(name, **published, verdict="cannot be run here", why=lacking)
     for seed in range(num_seeds):
         print(f"\n== {name}, seed {seed}", flush=True)
         words = [f"experiment={name}", f"seed={seed}", "log.progress=plain", "log.pictures=false", *settings]
@@ -106,6 +109,17 @@ def _earn(name: str, claim: dict[str, Any], num_seeds: int, settings: Sequence[s
         seconds=sum(seconds) / len(seconds),
         flags=tuple(claim.get("flags") or ()),
     )
+
+
+def _lacking(name: str, claim: dict[str, Any], settings: Sequence[str]) -> str:
+    """Say what a claim needs that is not here; empty when all is."""
+    config = compose([f"experiment={name}", *settings])
+    needs = claim.get("needs") or []
+    if "encoder" in needs and not config["model"]["encoder"]:
+        return "it needs an encoder: --set model.encoder=RUN, a run of a language model"
+    if "gpu" in needs and plan(config).device.type == "cpu":
+        return "it needs a GPU: a CPU would take days"
+    return ""
 
 
 def _print(verdicts: Sequence[Verdict]) -> None:
