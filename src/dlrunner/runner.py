@@ -29,6 +29,7 @@ from dlrunner.runs import (
     load_weights_file,
     now,
     told_as_sentences,
+    write_atomically,
 )
 from dlrunner.signals import StopSignals
 from dlrunner.task import Data, DataIdentity, Split, Task
@@ -244,7 +245,8 @@ class _Work:
             table = task.predictions(combined)
             if table is not None:
                 table.to_csv(self.directory.path / "predictions.csv", index=False)
-            task.keep(models, self.directory.path)
+            for name, content in task.keep(models).items():
+                write_atomically(self.directory.path / name, content)
             self.pictures = self._draw(task, models, combined) if settings.log.pictures else []
             self.passages = task.passages(models, combined) if settings.log.report else {}
 

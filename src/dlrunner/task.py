@@ -147,8 +147,9 @@ class Task(ABC):
         """Return the metrics of plain methods on the same splits, by name: what a model must beat."""
         return {}
 
-    def keep(self, models: Sequence[Model], folder: Path) -> None:
-        """Write what else a run keeps beside its checkpoints (a vocabulary, an encoder)."""
+    def keep(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+        """Return further files of the run's folder by name (a vocabulary, an encoder)."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """Return what was fitted on the training rows, for `predict`: tensors and plain values only."""

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.batching import epoch_order
-from dlrunner.data.files import write_whole
 from dlrunner.data.streams import StreamLoader, num_steps, piece_lengths, stream_of
 from dlrunner.data.texts import TEST, TRAIN, VALID, TextSource, TextTable
 from dlrunner.data.tokens import END, tokens_of
@@ -208,13 +207,12 @@ class LanguageModeling(Task):
         losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
         return losses
 
-    def keep(self, models: Sequence[Model], folder: Path) -> None:
-        """Keep the vocabulary, and the first model's encoder for classifiers of texts."""
+    def keep(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+        """The vocabulary, and the first model's encoder for classifiers of texts."""
         table, model = self.table, _language_models(models)[0]
-        write_whole(folder / "vocabulary.json", table.vocabulary.to_json().encode())
         weights = model.encoder.state_dict()
         encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
-        write_whole(folder / FILE, encoder.content())
+        return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
 
     def state(self) -> dict[str, Any]:
         """The words and how texts become words."""
