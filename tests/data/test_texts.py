@@ -155,7 +155,12 @@ def write(here: Path, name: str, content: bytes) -> str:
         ({"a.csv": b"t,y\na,b\nb,b\n"}, {"path": "a.csv", "text": "t", "labels": True, "target": "y"}, "is b in all rows"),
         ({"a.csv": b"t,y\na,b\nb,b\n"}, {"path": "a.csv", "text": "t", "labels": True}, "data.target: is missing"),
         ({"a.csv": b"t,y\na,1.5\nb,2.5\nc,3.5\n"}, {"path": "a.csv", "text": "t", "labels": True, "target": "y"}, "holds numbers"),
-        ({"a/1.txt": b"x", "a/2.txt": b"y"}, {"path": "a", "labels": True}, "all texts stand in one folder"),
+        ({"a/1.txt": b"x", "a/2.txt": b"y"}, {"path": "a", "labels": True}, "1.txt stands in none"),
+        ({"a/b/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "labels": True}, "all texts stand in one"),
+        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y"}, {"path": "a", "labels": True}, "test/2.txt stands in none"),
+        ({"a/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "valid_path": "a/b"}, "what validates would train too"),
+        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y", "b.txt": b"z"}, {"path": "a", "valid_path": "b.txt"}, "say already what validates"),
+        ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "split": "stratified"}, "stratified needs classes"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "encoder": "none.pt"}, "there is no file none.pt"),
         ({"a.txt": b"x\ny\n", "e.pt": b"z"}, {"path": "a.txt", "encoder": "e.pt"}, "holds no encoder"),
         ({"a.txt": b"x\ny\n", "run/config.yaml": b"z"}, {"path": "a.txt", "encoder": "run"}, "has no encoder.pt"),
@@ -320,3 +325,56 @@ def test_the_published_reviews_give_the_published_vocabulary(real_data: Path, mo
     words = int(table.lengths[table.split == TRAIN].sum()) + 75_000
     assert abs(words / 20_621_966 - 1) < 0.001
     assert abs(len(table.vocabulary.words) / 34_945 - 1) < 0.005
+
+
+def test_the_columns_of_a_table_are_the_users_own(here: Path) -> None:
+    table = pd.DataFrame(
+        {"text": [f"text {n}" for n in range(8)], "name": ["p", "n"] * 4, "part": ["train", "test"] * 4}
+    )
+    table["folder"] = ["x", "y", "z", "x"] * 2
+    table.to_csv(here / "t.csv", index=False)
+    found = TextData(here, path="t.csv", text="text", labels=True, target="name", min_freq=1, valid=0.25).read()
+    assert found.target is not None
+    assert found.target.classes == ["n", "p"]
+    assert [(found.split == part).sum() for part in (TRAIN, VALID, TEST)] == [6, 2, 0]
+    assert found.names[0] == "row 2"
+    with pytest.raises(RequestError, match=r"data\.target: is missing"):
+        TextData(here, path="t.csv", text="text", labels=True, min_freq=1).read()
+
+
+def test_what_stands_in_test_never_trains_whatever_the_split(here: Path) -> None:
+    for part in ("train", "test"):
+        for label in ("good", "bad"):
+            for number in range(4):
+                write(here, f"t/{part}/{label}/{number}.txt", b"a text")
+    table = TextData(here, path="t", labels=True, split="stratified", valid=0.25, min_freq=1).read()
+    names = np.array(table.names)
+    assert all(name.startswith("test/") for name in names[table.split == TEST])
+    assert not any(name.startswith("test/") for name in names[table.split != TEST])
+    assert (table.split == VALID).sum() == 2
+
+
+def test_a_class_may_be_called_dev_where_there_is_no_train(here: Path) -> None:
+    for label in ("dev", "ops"):
+        for number in range(4):
+            write(here, f"t/{label}/{number}.txt", b"a text")
+    table = TextData(here, path="t", labels=True, min_freq=1, valid=0.25).read()
+    assert table.target is not None
+    assert table.target.classes == ["dev", "ops"]
+    assert (table.split == VALID).sum() == 2
+
+
+def test_texts_may_say_na_and_lines_may_end_in_two_signs(here: Path) -> None:
+    (here / "t.csv").write_text("text,y\nNA,a\nnull,b\nfine,a\nbad,b\n")
+    data = TextData(here, path="t.csv", text="text", labels=True, target="y", min_freq=1, split="last_rows", valid=1)
+    table = data.read()
+    assert [words_of(table, row) for row in range(2)] == [["na"], ["null"]]
+    write(here, "a.txt", b"one line\r\nanother line\r\n")
+    lines = TextData(here, path="a.txt", min_freq=1, valid=0.5).read()
+    assert lines.lengths.tolist() == [2, 2]
+
+
+def test_the_mark_of_the_end_survives_a_small_vocabulary() -> None:
+    tokens = tokenize(["a a a b b b c c c"], "whitespace", True)
+    words = Vocabulary.of(tokens, np.array([True]), 1, 4, with_end=True).words
+    assert words == ["<unk>", "<pad>", "a", "<eos>"]

@@ -371,3 +371,45 @@ def test_the_average_of_language_models_averages_their_chances() -> None:
     losses = [torch.tensor([1.0, 0.1]), torch.tensor([2.0, 3.0])]
     expected = -torch.log(torch.stack([torch.exp(-each) for each in losses]).mean(dim=0))
     assert torch.allclose(LanguageModeling.average(None, losses), expected)  # type: ignore[arg-type]
+
+
+def test_a_baseline_knows_only_the_classes_of_its_training_texts(dlrun: Dlrun, here: Path) -> None:
+    rows = [("great great film", "good"), ("awful awful film", "bad"), ("so so film", "middling")] * 12
+    table = pd.DataFrame(rows, columns=["review", "opinion"])
+    table["part"] = np.where((np.arange(36) < 6) | (table["opinion"] == "bad"), "valid", "train")
+    table.to_csv("r.csv", index=False)
+    words = ("data.target=opinion", "data.split=column", "data.valid_column=part", *QUICK)
+    status, out, err = dlrun(*(w for w in OWN if not w.startswith("data.valid=")), *words)
+    assert status == 0, out + err
+    (baseline,) = summary()["baselines"].values()
+    assert baseline["valid/accuracy"] == pytest.approx(4 / 16)  # the two known classes are right, the unknown one never
+
+
+def test_a_run_reads_the_column_it_was_trained_on(dlrun: Dlrun, here: Path) -> None:
+    table = reviews().rename(columns={"review": "body", "opinion": "text"})
+    table.to_csv("r.csv", index=False)
+    words = [word for word in OWN if not word.startswith("data.text")]
+    status, out, err = dlrun(*words, "data.text=body", "data.target=text", *QUICK)
+    assert status == 0, out + err
+    status, out, err = dlrun("predict", "runs/latest", "r.csv", "--out", "a.csv")
+    assert status == 0, out + err
+    answer = pd.read_csv("a.csv")
+    assert (answer["text_2"] == table["text"]).mean() > 0.95
+    status, _, err = dlrun("predict", "runs/latest", "")
+    assert status == 2
+    assert "the text is empty" in err
+    assert dlrun("predict", "runs/latest", "~ a great film")[0] == 0
+    status, _, err = dlrun("predict", "runs/latest", "caf\udce9")
+    assert status == 2
+    assert "not in UTF-8" in err
+    status, _, err = dlrun("generate", "runs/latest", "a film")
+    assert status == 2
+    assert "writes no texts" in err
+
+
+def test_one_text_in_a_batch_is_refused_before_training(dlrun: Dlrun, here: Path) -> None:
+    reviews().to_csv("r.csv", index=False)
+    words = [word for word in OWN if not word.startswith("batch_size")]
+    status, _, err = dlrun(*words, "data.target=opinion", "batch_size=1", *QUICK)
+    assert status == 2
+    assert "two training texts in a batch" in err

@@ -111,10 +111,7 @@ def generate(words: list[str]) -> int:
         print('usage: dlrun generate RUN "text" [options]; `dlrun generate RUN --help` tells the options')
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     task_class, arguments, state, models = _trained(parser, words, "add_generate_arguments")
-    answer = task_class.generate(state, models, arguments)
-    if answer is None:
-        raise RequestError(f"{task_class.__name__} writes no texts; `dlrun predict` may answer")
-    print(answer)
+    print(task_class.generate(state, models, arguments))
     return 0
 
 
@@ -135,6 +132,10 @@ def _trained(
     from dlrunner.dispatch import plan
 
     task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
+    from dlrunner.task import Task
+
+    if getattr(task_class, declare).__func__ is getattr(Task, declare).__func__ and declare == "add_generate_arguments":
+        raise RequestError(f"{task_class.__name__} writes no texts; `dlrun predict` may answer")
     getattr(task_class, declare)(parser)
     arguments = parser.parse_args(words[1:])
     _, state, models = runner.load_models(finished, arguments.checkpoint)

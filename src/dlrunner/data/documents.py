@@ -16,8 +16,6 @@ from dlrunner.errors import DataError, RequestError, did_you_mean
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet")
 LINES = (".txt", ".tokens", ".text")
-LABEL, PART = "folder", "part"
-"""Columns of documents that stand in folders: the one they stand in, and the one above all: train, test …"""
 PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 
 
@@ -28,9 +26,16 @@ class Documents:
     place: Path
     digest: str
     """Of the texts in their order."""
+    names: Sequence[str]
     table: pd.DataFrame
-    """What is known of each document besides its text; `name` names it."""
+    """The columns of a table besides that of the texts; no columns otherwise."""
     texts: Callable[[], Sequence[str]]
+    column: str | None = None
+    """Of the table, with the texts."""
+    labels: Sequence[str] | None = None
+    """Of documents in a folder: the folder that each stands in."""
+    parts: Sequence[str | None] | None = None
+    """Of documents in folders named train, valid, test: train, valid, test, or None; None where there is no train/."""
     notes: tuple[str, ...] = ()
 
 
@@ -49,7 +54,7 @@ def find_documents(path: Path, column: str | None, target: Sequence[str] = ()) -
     if not path.exists():
         raise RequestError(f"data.path: there is no file or folder {path}")
     if path.is_dir():
-        return documents_in(Place(path), lambda name: name.endswith(".txt"), "folder of texts")
+        return documents_in(Place(path), lambda name: name.lower().endswith(".txt"), "folder of texts")
     suffixes = [s.lower() for s in path.suffixes]
     if any(suffix in TABLES for suffix in suffixes):
         return _documents_of_table(path, column, target)
@@ -74,25 +79,35 @@ def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Docum
         raise DataError(f"{place.path} holds no texts (files that end in .txt)")
     parents = [PurePosixPath(name).parent.parts for name in names]
     parts = [PARTS.get(parent[0].lower()) if parent else None for parent in parents]
-    table = pd.DataFrame({"name": names, LABEL: [parent[-1] if parent else "" for parent in parents], PART: parts})
+    labels = [parent[-1] if parent else "" for parent in parents]
+    if "train" in parts:  # train/ is no class
+        labels = ["" if part and len(p) == 1 else label for label, p, part in zip(labels, parents, parts, strict=True)]
 
     def texts() -> Sequence[str]:
         found = place.read_where(wanted)
         return [_decoded(content, f"{place.path}: {name}") for name, content in found.items()]
 
-    return Documents(place.path, place.digest_where(wanted, key), table, texts)
+    return Documents(
+        place.path,
+        place.digest_where(wanted, key),
+        names,
+        pd.DataFrame(index=range(len(names))),
+        texts,
+        labels=labels,
+        parts=parts if "train" in parts and {"valid", "test"} & set(parts) else None,
+    )
 
 
 def _documents_of_lines(path: Path) -> Documents:
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cannot be read ({error})") from None
-    lines = _decoded(content, str(path)).removesuffix("\n").split("\n")
+    lines = _decoded(content, str(path)).replace("\r\n", "\n").removesuffix("\n").split("\n")
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty")
-    table = pd.DataFrame({"name": [f"line {number}" for number in range(1, len(lines) + 1)]})
-    return Documents(path, sha256_of(path), table, lambda: lines)
+    names = [f"line {number}" for number in range(1, len(lines) + 1)]
+    return Documents(path, sha256_of(path), names, pd.DataFrame(index=range(len(lines))), lambda: lines)
 
 
 def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -> Documents:
@@ -103,14 +118,16 @@ def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -
         notes = (f"the texts are those of the column {column}",)
     elif column not in table.columns:
         raise RequestError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
-    texts = table[column]
+    # A text may say NA, or null.
+    texts = read_table(path, only_empty_is_missing=True)[column]
     missing = texts.isna().to_numpy()
     if missing.any():
         raise DataError(
             f"{path}, row {int(missing.argmax()) + 2}: the text is missing; {int(missing.sum()):,} such row(s) in all"
         )
-    found = table.drop(columns=[column]).assign(name=[f"row {row}" for row in range(2, len(table) + 2)])
-    return Documents(path, f"{sha256_of(path)} {column}", found, lambda: texts.astype(str).tolist(), notes)
+    names = [f"row {row}" for row in range(2, len(table) + 2)]
+    digest, others = f"{sha256_of(path)} {column}", table.drop(columns=[column])
+    return Documents(path, digest, names, others, lambda: texts.astype(str).tolist(), column, notes=notes)
 
 
 def _text_column(table: pd.DataFrame, target: Sequence[str], path: Path) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.documents import LABEL, PART, Documents, documents_in
+from dlrunner.data.documents import Documents, documents_in
 from dlrunner.data.files import Place, Release, cache_dir, download, find, place_of
 from dlrunner.data.imdb_standin import write_imdb_standin
 from dlrunner.data.splitting import Splitting
@@ -84,6 +85,8 @@ class ImdbData(TextSource):
         self.splitting = Splitting("random" if split == "test" else split, valid, split_seed)
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         self._notes: list[str] = []
+        if split == "stratified" and not labels:
+            raise RequestError("data.split: stratified needs classes; a language model has none: take random")
 
     @cached_property
     def _found(self) -> tuple[Release, Place, dict[str, float] | None]:
@@ -114,8 +117,8 @@ class ImdbData(TextSource):
     def _documents(self) -> Documents:
         _, place, _ = self._found
         found = documents_in(place, lambda name: _REVIEW.fullmatch(name) is not None, "imdb reviews")
-        parts = set(zip(found.table[PART], found.table[LABEL], strict=True))
-        lacking = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if (p, c) not in parts]
+        parts = {name.rpartition("/")[0] for name in found.names}
+        lacking = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if f"{p}/{c}" not in parts]
         if lacking:
             raise DataError(f"{place.path} lacks the reviews of {', '.join(lacking)}; get it again")
         return found
@@ -138,12 +141,12 @@ class ImdbData(TextSource):
     def read(self) -> TextTable:
         """Read the reviews and split them."""
         documents = self._documents
-        frame = documents.table
-        split = np.where(frame[PART] == "train", TRAIN, TEST).astype(np.int8)
+        labels = pd.Series(documents.labels)
+        split = np.where(pd.Series(documents.names).str.startswith("train/"), TRAIN, TEST).astype(np.int8)
         target, values = None, None
         if self.labels:
-            split[frame[LABEL] == "unsup"] = UNUSED
-            sentiments = frame.replace({LABEL: {"unsup": "neg"}}).rename(columns={LABEL: "sentiment"})
+            split[labels == "unsup"] = UNUSED
+            sentiments = pd.DataFrame({"sentiment": labels.replace("unsup", "neg")})
             target, values = read_target(sentiments, "sentiment", "binary", None, "auto", documents.place)
         split = self._with_validation(split, documents, values)
         split = sampled(split, self.samples, self.splitting.split_seed)

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.documents import LABEL, PART, Documents, find_documents
+from dlrunner.data.documents import Documents, find_documents
 from dlrunner.data.files import sha256_of
 from dlrunner.data.splitting import Splitting
 from dlrunner.data.targets import Kind, Target, read_target
@@ -21,7 +21,7 @@ from dlrunner.data.tokens import Tokenizer, cached
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import Encoder, EncoderSizes, encoder_file
 from dlrunner.errors import DataError, RequestError
-from dlrunner.ranges import Count, Fraction, Natural, Seed, Text
+from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
 Split = Literal["auto", "random", "stratified", "folds", "last_rows", "column"]
@@ -50,6 +50,8 @@ class TextTable:
     """Class codes, or 0/1 by label, of all documents."""
     encoder: EncoderSizes | None = None
     """Of the encoder whose vocabulary it is."""
+    column: str | None = None
+    """Of the table, with the texts."""
     notes: list[str] = field(default_factory=list)
 
     def rows(self, part: int) -> NDArray[np.int64]:
@@ -106,8 +108,8 @@ class Reading:
             f"{share:.1%} of the validation words are not"
         )
         return TextTable(
-            codes, tokens.ends, split, documents.table["name"].tolist(), vocabulary, tokenizer, lower, target, values,
-            sizes, notes,
+            codes, tokens.ends, split, documents.names, vocabulary, tokenizer, lower, target, values,
+            sizes, documents.column, notes,
         )  # fmt: skip
 
     def digest(self) -> str:
@@ -138,7 +140,7 @@ class TextData(TextSource):
         target_separator: the target is text that lists labels, separated by this.
         split: which documents validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
             `auto` is what the folders or `valid_path` tell, else random.
-        valid: the share that validates.
+        valid: the share that validates; of `last_rows` also a number.
         split_seed: of numpy's RandomState that permutes the documents, for `sample` too.
         valid_column: the table's column that marks what validates.
         folds, fold: number of folds and the one that validates.
@@ -163,7 +165,7 @@ class TextData(TextSource):
         kind: Literal["auto"] | Kind = "auto",
         target_separator: Text | None = None,
         split: Split = "auto",
-        valid: Fraction = 0.1,
+        valid: Positive | Count = 0.1,
         split_seed: Seed = 42,
         valid_column: Text | None = None,
         folds: Annotated[int, Field(ge=2)] = 5,
@@ -191,12 +193,18 @@ class TextData(TextSource):
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         if valid_path and split != "auto":
             raise RequestError(f"data.split: {split} does not fit: data.valid_path says what validates")
+        if split == "stratified" and not labels:
+            raise RequestError("data.split: stratified needs classes; a language model has none: take random or folds")
+        if self.valid_path and self.valid_path.resolve().is_relative_to(self.path.resolve()):
+            raise RequestError(f"data.valid_path: {valid_path} lies in data.path: what validates would train too")
 
     def _documents(self) -> Documents:
         names = self.target if isinstance(self.target, list) else [self.target] if self.target else []
         found = find_documents(self.path, self.text, names)
         if self.valid_path is None:
             return found
+        if found.parts is not None:
+            raise RequestError(f"data.valid_path: the folders of {self.path} say already what validates")
         return joined(found, find_documents(self.valid_path, self.text, names))
 
     def identity(self) -> DataIdentity:
@@ -227,16 +235,18 @@ class TextData(TextSource):
 
     def _target(self, documents: Documents) -> tuple[Target, NDArray[Any]]:
         frame, target = documents.table, self.target
-        if target is None and LABEL in frame:
-            target = LABEL
-            if frame[LABEL].nunique() < 2:
+        if target is None and documents.labels is not None:
+            frame, target = pd.DataFrame({"folder": documents.labels}), "folder"
+            if "" in documents.labels or len(set(documents.labels)) < 2:
+                where = documents.names[list(documents.labels).index("")] if "" in documents.labels else "all"
                 raise DataError(
-                    f"{documents.place}: all texts stand in one folder; classes are told by folders, as pos/ and neg/"
+                    f"{documents.place}: classes are told by folders, as pos/ and neg/ (or train/pos/ and train/neg/), "
+                    f"but {f'{where} stands in none' if where != 'all' else 'all texts stand in one'}"
                 )
         if target is None:
             raise RequestError(
                 f"data.target: is missing: which column of {documents.place} holds the classes? "
-                f"It has {', '.join(c for c in frame.columns if c != 'name') or 'none'}"
+                f"It has {', '.join(map(str, frame.columns)) or 'none'}"
             )
         found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
         if found.kind == "regression":
@@ -249,26 +259,33 @@ class TextData(TextSource):
         self, documents: Documents, target: Target | None, values: NDArray[Any] | None
     ) -> tuple[NDArray[np.int8], list[str]]:
         """Return which part each document belongs to, and what to tell about it."""
-        frame = documents.table
-        if self.split == "auto" and PART in frame and frame[PART].notna().any():
-            parts = np.asarray(frame[PART].map(PART_CODES).fillna(TRAIN), dtype=np.int8)
+        found = [PART_CODES[part or "train"] for part in documents.parts or [None] * len(documents.names)]
+        parts = np.array(found, dtype=np.int8)
+        if self.split == "auto" and documents.parts is not None:
             if not (parts == VALID).any():
                 parts[parts == TEST] = VALID
-                return parts, ["the folder test/ validates: choose nothing by it"]
+                return parts, ["what is in test/ validates: choose nothing by it"]
             return parts, []
-        strata = values if target is not None and target.kind in ("binary", "multiclass") else None
-        valid = self.splitting.mark(frame, strata, documents.place)
-        return np.where(valid, np.int8(VALID), np.int8(TRAIN)), []
+        rest = np.flatnonzero(parts != TEST)  # what is in test/ is looked at once, whatever the split of the others
+        classes = target is not None and target.kind in ("binary", "multiclass")
+        strata = values[rest] if classes and values is not None else None
+        valid = self.splitting.mark(documents.table.iloc[rest].reset_index(drop=True), strata, documents.place)
+        parts[rest] = np.where(valid, VALID, TRAIN)
+        return parts, []
 
 
 def joined(train: Documents, valid: Documents) -> Documents:
     """Return the documents of two places, the second of which validates."""
-    tables = [train.table.assign(**{PART: "train"}), valid.table.assign(**{PART: "valid"})]
+    labels = [*train.labels, *valid.labels] if train.labels is not None and valid.labels is not None else None
     return Documents(
         train.place,
         f"{train.digest} {valid.digest}",
-        pd.concat(tables, ignore_index=True),
+        [*train.names, *valid.names],
+        pd.concat([train.table, valid.table], ignore_index=True),
         lambda: [*train.texts(), *valid.texts()],
+        train.column,
+        labels,
+        [*("train" for _ in train.names), *("valid" for _ in valid.names)],
         tuple(dict.fromkeys((*train.notes, *valid.notes))),
     )
 

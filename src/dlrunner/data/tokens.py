@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrunner.data.files import cache_dir, write_whole
-from dlrunner.errors import DataError
+from dlrunner.errors import RequestError
 
 Tokenizer = Literal["spacy", "whitespace"]
 
@@ -34,7 +34,7 @@ CHUNK = 400
 """Documents that a process takes at once."""
 MANY = 2_000_000
 """Characters from which on more processes than one are worth their start of two seconds."""
-VERSION = 1
+VERSION = 2
 """Of what the cache holds."""
 
 _BREAK = re.compile(r"<\s*br\s*/?>", re.IGNORECASE)
@@ -66,6 +66,10 @@ def tokens_of(text: str, tokenizer: Tokenizer, lower: bool) -> list[str]:
     >>> tokens_of("It's good.<br />Isn't it", "whitespace", lower=True)
     ["it's", 'good.', "isn't", 'it']
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise RequestError("the text is not in UTF-8") from None
     codes, _, words = _encode([text], tokenizer, lower)
     return [words[code] for code in codes]
 
@@ -116,9 +120,14 @@ def cached(digest: str, tokenizer: Tokenizer, lower: bool, texts: Callable[[], I
 def _mapped(work: Callable[[list[str]], Any], texts: Iterable[str], processes: int | None) -> Iterator[Any]:
     """Apply `work` to chunks of the texts, in their order."""
     chunks = _chunks(texts)
-    first = list(islice(chunks, 8))
-    few = len(first) < 8 and sum(len(text) for chunk in first for text in chunk) < MANY
-    processes = processes or (1 if few else len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)
+    first, total = [], 0
+    for chunk in chunks:
+        first.append(chunk)
+        total += sum(map(len, chunk))
+        if total >= MANY:
+            break
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = processes or (1 if total < MANY else cores)
     if processes == 1:
         yield from map(work, first)
         yield from map(work, chunks)
@@ -162,9 +171,7 @@ def _encode(
 
 
 def _clean(text: str, lower: bool) -> str:
-    if "\0" in text:
-        raise DataError("a text holds the character NUL; is it a text?")
-    text = _BREAK.sub("\n", text)
+    text = _BREAK.sub("\n", text.replace("\r\n", "\n").replace("\r", "\n"))
     return text.lower() if lower else text
 
 

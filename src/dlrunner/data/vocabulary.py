@@ -81,4 +81,7 @@ class Vocabulary:
         known = sorted(set(frequencies) - {UNKNOWN, PAD}, key=lambda word: (-frequencies[word], word))
         if not any(word != END for word in known):
             raise DataError(f"no word occurs {min_freq} times in the training texts; try a smaller data.min_freq")
-        return cls([UNKNOWN, PAD, *known][:max_vocab])
+        words = [UNKNOWN, PAD, *known][:max_vocab]
+        if with_end and END not in words:  # few and long documents: without their ends no text would have one
+            words[-1] = END
+        return cls(words)

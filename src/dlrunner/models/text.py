@@ -50,7 +50,7 @@ class TextClassifier(Model):
         output_dropout: before each layer of the head.
         head: sizes of the layers between the pooled outputs and the classes.
         bptt: words in a piece.
-        max_len: the last so many words of a batch have gradients.
+        max_len: the last so many words of a batch have gradients, rounded up to whole pieces.
         alpha, beta: of AR and TAR (see `LanguageModel`).
     """
 
@@ -135,7 +135,7 @@ class TextClassifier(Model):
         last = highest = total = None
         penalties = []
         for start, piece in self._pieces(words):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and start >= words.shape[1] - self.max_len):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
                 outputs, state = self.encoder.run(piece, state, dropped)
                 state = detached(state)
                 if self.training:

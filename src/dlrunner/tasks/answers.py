@@ -64,3 +64,18 @@ def answers(target: Target, outputs: Tensor, correction: float, name: str) -> pd
     return pd.concat(
         [pd.DataFrame({name: classes[chances.argmax(1)]}), pd.DataFrame(chances.round(4), columns=columns)], axis=1
     )
+
+
+def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose columns have different names: the later of two equal ones gets a number.
+
+    >>> with_distinct_names(pd.DataFrame([[1, 2, 3]], columns=["text", "text", "p"])).columns.tolist()
+    ['text', 'text_2', 'p']
+    """
+    names: list[str] = []
+    for name in map(str, frame.columns):
+        number = 2
+        while (each := name if number == 2 and name not in names else f"{name}_{number}") in names:
+            number += 1
+        names.append(each)
+    return frame.set_axis(names, axis=1)

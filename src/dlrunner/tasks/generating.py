@@ -41,6 +41,8 @@ class Generator:
         if not any(word in self.vocabulary.places for word in words if word.strip()):
             raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
         lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
+        if arguments.next and (arguments.beams or arguments.seed is not None):
+            raise RequestError("--next lists words; it does not go with --beams and --seed")
         if arguments.next:
             chances, found = self.next_words(words, arguments.next)
             width = max(map(len, found))
@@ -60,7 +62,8 @@ class Generator:
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
         """Return the likeliest next words, `<unk>` among them, and their chances."""
         logs, _ = self._read(words)
-        chances, places = logs.exp().topk(min(number, len(logs)))
+        logs[self.vocabulary.places[PAD]] = -torch.inf
+        chances, places = logs.exp().topk(min(number, len(logs) - 1))
         return chances.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
 
     @torch.inference_mode()
@@ -89,10 +92,11 @@ class Generator:
         logs, states = self._read(words)
         said: list[int] = []
         while len(said) < number:
-            place = int(_drawn(self._allowed(logs).cpu(), top_k, top_p, temperature or 1.0, generator)) if draws else (
-                int(self._allowed(logs).argmax())
-            )  # fmt: skip
-            if place == self.vocabulary.end and said:
+            allowed = self._allowed(logs).cpu()
+            if not said and self.vocabulary.end is not None:
+                allowed[self.vocabulary.end] = -torch.inf  # one word at least
+            place = int(_drawn(allowed, top_k, top_p, temperature or 1.0, generator) if draws else allowed.argmax())
+            if place == self.vocabulary.end:
                 break
             said.append(place)
             logs, states = self._step(torch.tensor([[place]], device=self.device), states)
@@ -152,7 +156,7 @@ def _drawn(
 ) -> Tensor:
     """Draw one place from logarithms of chances, [words]."""
     order = logs.argsort(descending=True)
-    chances = (logs[order] / temperature).softmax(dim=0)
+    chances = ((logs[order] - logs.max()) / temperature).softmax(dim=0)
     if top_k is not None:
         chances[top_k:] = 0
     if top_p is not None:

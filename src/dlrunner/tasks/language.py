@@ -79,6 +79,8 @@ class LanguageModeling(Task):
                     f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
                     f"try a smaller {'batch_size' if split == 'train' else 'task.valid_batch_size'} or task.bptt"
                 )
+        if (table.split == TEST).any() and not table.lengths[table.rows(TEST)].any():
+            raise DataError("the test texts hold no words")
         return table
 
     @staticmethod
@@ -177,9 +179,10 @@ class LanguageModeling(Task):
         """A validation text with the words that surprised the model, and what it writes by itself."""
         vocabulary = self.table.vocabulary
         words, losses = self._valid_words(), self._losses_in_order(outputs)
-        ends = np.flatnonzero(words == vocabulary.end)
-        first = int(ends[0]) + 1 if len(ends) > 1 else 1
-        stop = min(int(ends[1]) if len(ends) > 1 else len(words), first + 150)
+        ends = np.concatenate([[0], np.flatnonzero(words == vocabulary.end), [len(words)]])
+        chosen = next((text for text in np.flatnonzero(np.diff(ends) > 20) if text), int(np.diff(ends).argmax()))
+        first = int(ends[chosen]) + 1
+        stop = min(int(ends[chosen + 1]), first + 150)
         surprise = losses[first - 1 : stop - 1]
         shown = [vocabulary.words[code] for code in words[first:stop]]
         title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
@@ -217,7 +220,12 @@ class LanguageModeling(Task):
     def state(self) -> dict[str, Any]:
         """The words and how texts become words."""
         table = self.table
-        return {"words": list(table.vocabulary.words), "tokenizer": table.tokenizer, "lower": table.lower}
+        return {
+            "words": list(table.vocabulary.words),
+            "tokenizer": table.tokenizer,
+            "lower": table.lower,
+            "column": table.column,
+        }
 
     @classmethod
     def dims_of(cls, state: Mapping[str, Any]) -> LanguageDims:
@@ -238,7 +246,8 @@ class LanguageModeling(Task):
         """Answer with the perplexity of each text."""
         vocabulary = Vocabulary(state["words"])
         rows = []
-        for name, text in texts_to_read(arguments.text, arguments.column):
+        texts, notes = texts_to_read(arguments.text, arguments.column, state["column"])
+        for name, text in texts:
             words = tokens_of(text, state["tokenizer"], state["lower"])
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
             losses = []
@@ -248,7 +257,10 @@ class LanguageModeling(Task):
             mean = cls.average(cls, losses).mean() if words else torch.tensor(torch.nan)  # type: ignore[arg-type]
             unknown = int((codes == 0).sum())
             rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
-        return pd.DataFrame(rows)
+        found = pd.DataFrame(rows)
+        if notes:
+            found.attrs["note"] = "\n".join(notes)
+        return found
 
     @classmethod
     def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:

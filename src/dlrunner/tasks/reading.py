@@ -6,25 +6,34 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlrunner.data.documents import LINES, TABLES, find_documents
+from dlrunner.data.tables import read_table
 from dlrunner.errors import RequestError
 
 
-def texts_to_read(given: str, column: str | None) -> Sequence[tuple[str, str]]:
-    """Return names and texts: the rows, lines or files of what is given, or the given text itself.
+def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Sequence[tuple[str, str]], list[str]]:
+    """Return names and texts, and what to tell: the rows, lines or files of what is given, or the given text itself.
+
+    Args:
+        given: a text, or the name of a file or folder.
+        column: of a table, as it was asked for.
+        usual: the column that the run was trained on; it is taken where the table has it.
 
     Raises:
         RequestError: it looks like a file, but there is none; or it is empty.
     """
-    path = Path(given).expanduser()
-    try:
-        exists = path.exists()
-    except OSError:  # too long for a name: a text
-        exists = False
-    if exists:
-        documents = find_documents(path, column)
-        return list(zip(documents.table["name"].tolist(), documents.texts(), strict=True))
-    if path.suffix.lower() in (*TABLES, *LINES) and " " not in given:
-        raise RequestError(f"there is no file {given}")
     if not given.strip():
         raise RequestError("the text is empty")
-    return [(given if len(given) < 60 else f"{given[:57]}…", given)]
+    try:
+        path = Path(given).expanduser()
+        exists = path.exists()
+    except (OSError, RuntimeError):  # too long for a name, or ~ of nobody: a text
+        path, exists = Path("text"), False
+    if exists:
+        is_table = any(suffix.lower() in TABLES for suffix in path.suffixes)
+        if column is None and usual is not None and is_table and usual in read_table(path).columns:
+            column = usual
+        documents = find_documents(path, column)
+        return list(zip(documents.names, documents.texts(), strict=True)), list(documents.notes)
+    if path.suffix.lower() in (*TABLES, *LINES) and " " not in given:
+        raise RequestError(f"there is no file {given}")
+    return [(given if len(given) < 60 else f"{given[:57]}…", given)], []

@@ -27,7 +27,14 @@ from dlrunner.model import Model
 from dlrunner.models.text import TextDims
 from dlrunner.ranges import Count
 from dlrunner.task import Loader, Passage, Split, Task
-from dlrunner.tasks.answers import CLASS_METRICS, answers, average, class_loss, probabilities
+from dlrunner.tasks.answers import (
+    CLASS_METRICS,
+    answers,
+    average,
+    class_loss,
+    probabilities,
+    with_distinct_names,
+)
 from dlrunner.tasks.reading import texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -68,6 +75,8 @@ class TextClassification(Task):
         table = self.data.read()
         if table.target is None:
             raise RequestError("data.labels: must be true: this task sorts texts into classes")
+        if min(self.batch_size, len(table.rows(TRAIN))) < 2:
+            raise RequestError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
         known = CLASS_METRICS[table.target.kind]
         for name in self.metric_names or []:
             if name not in known:
@@ -168,6 +177,8 @@ class TextClassification(Task):
             min_df=2, sublinear_tf=True,
         )  # fmt: skip
         train = table.rows(TRAIN)
+        if len(np.unique(values[train])) < 2:  # there is nothing to tell apart
+            return {}
         try:
             inputs = vectorizer.fit_transform([names[table.document(row)] for row in train])
         except ValueError:  # no word occurs twice
@@ -176,9 +187,13 @@ class TextClassification(Task):
         found = {}
         for split in ("valid", "test") if self.has_test() else ("valid",):
             rows = self.rows(split)
-            scores = model.decision_function(vectorizer.transform([names[table.document(row)] for row in rows]))
+            words = vectorizer.transform([names[table.document(row)] for row in rows])
+            # Classes that no training text has are never said.
+            scores = torch.full((len(rows), len(self.target.classes)), -1e9)
+            scores[:, model.classes_.astype(int)] = torch.from_numpy(model.predict_log_proba(words)).float()
+            outputs = scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
             for name, metric in self.metrics().items():
-                metric.update(torch.from_numpy(scores).float(), self._targets[torch.from_numpy(rows)].cpu())
+                metric.update(outputs, self._targets[torch.from_numpy(rows)].cpu())
                 found[f"{split}/{name}"] = metric.compute()
         return {"logistic regression on tf-idf of words and pairs": found}
 
@@ -186,7 +201,8 @@ class TextClassification(Task):
         """The validation texts' names with what they are and what they were taken for, in the order of the data."""
         rows, outputs = self._in_order(outputs)
         names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
-        return pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
+        found = pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
+        return with_distinct_names(found)
 
     def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
@@ -279,6 +295,7 @@ class TextClassification(Task):
             "lower": table.lower,
             "target": self.target.state(),
             "encoder": None if table.encoder is None else asdict(table.encoder),
+            "column": table.column,
         }
 
     @classmethod
@@ -303,13 +320,12 @@ class TextClassification(Task):
     ) -> pd.DataFrame | None:
         """Answer with classes and their probabilities."""
         vocabulary, target = Vocabulary(state["words"]), Target.from_state(state["target"])
-        texts = texts_to_read(arguments.text, arguments.column)
+        texts, notes = texts_to_read(arguments.text, arguments.column, state["column"])
         words = [tokens_of(text, state["tokenizer"], state["lower"]) for _, text in texts]
         codes = [np.array(vocabulary.encode(each), dtype=np.int32) for each in words]
         outputs = average(target, [classify(model, codes) for model in models])
         names = pd.DataFrame({"text": [name for name, _ in texts]})
-        found = pd.concat([names, answers(target, outputs, 1.0, target.names[0])], axis=1)
-        notes = []
+        found = with_distinct_names(pd.concat([names, answers(target, outputs, 1.0, target.names[0])], axis=1))
         empty = sum(not (each > 0).any() for each in codes)
         if empty:
             notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
@@ -319,7 +335,7 @@ class TextClassification(Task):
                 weights = word_weights(models, target, codes[place], int(said[place]))
                 best = np.argsort(-np.abs(weights), kind="stable")[:8]
                 told = ", ".join(f"{words[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
-                notes.append(f"{texts[place][0]}: {told}")
+                notes.append(f"{texts[place][0]}: {told or 'no word matters'}")
         if notes:
             found.attrs["note"] = "\n".join(notes)
         return found
