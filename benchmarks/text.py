@@ -17,7 +17,7 @@ from benchmarks.tabular import slowness_of_bfloat16
 
 NUM_WORDS = 35_000
 COLUMNS, BPTT = 64, 70
-STEPS, STEPS_OF_A_TRY = 8, 1
+STEPS, STEPS_OF_A_TRY = 4, 1
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 WORK = [
     *("task=lm", "optim=adam", "optim.lr=3e-3", "optim.betas=[0.7,0.99]", "schedule=constant", "epochs=3"),
