@@ -152,6 +152,10 @@ class RunDirectory:
         link.unlink(missing_ok=True)
 
 
+_RUN = re.compile(r"=['\"]?[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)['\"]?$")
+"""A setting that names another run's folder: its first words and its signature tell enough."""
+
+
 def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
     """Write what was asked for in a form that a folder may be named by.
 
@@ -159,9 +163,11 @@ def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
     'optim.lr=1e-3'
     >>> label([], [])
     'default'
+    >>> label(["model.encoder='runs/imdb-lm/imdb-lm-small,seed=2-c6a0685d'", "seed=1"], [])
+    'model.encoder=imdb-lm-small-c6a0685d,seed=1'
     """
     shown = sorted(
-        override.lstrip("+")
+        _RUN.sub(r"=\1-\2", override.lstrip("+"))
         for override in overrides
         if override.lstrip("+").partition("=")[0].split(".")[0] not in hidden
     )

@@ -246,7 +246,7 @@ class LanguageModeling(Task):
         """Answer with the perplexity of each text."""
         vocabulary = Vocabulary(state["words"])
         rows = []
-        texts, notes = texts_to_read(arguments.text, arguments.column, state["column"])
+        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
         for name, text in texts:
             words = tokens_of(text, state["tokenizer"], state["lower"])
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]

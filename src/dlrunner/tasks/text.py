@@ -320,7 +320,7 @@ class TextClassification(Task):
     ) -> pd.DataFrame | None:
         """Answer with classes and their probabilities."""
         vocabulary, target = Vocabulary(state["words"]), Target.from_state(state["target"])
-        texts, notes = texts_to_read(arguments.text, arguments.column, state["column"])
+        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
         words = [tokens_of(text, state["tokenizer"], state["lower"]) for _, text in texts]
         codes = [np.array(vocabulary.encode(each), dtype=np.int32) for each in words]
         outputs = average(target, [classify(model, codes) for model in models])
