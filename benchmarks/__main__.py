@@ -1,7 +1,7 @@
 """Speed, memory and quality of dlrunner and others on the same work, in turn, on this machine.
 
     make bench                              the speed of all tasks against fastai and plain loops
-    python -m benchmarks tabular            one of collab, tabular, text (speed), trees (quality)
+    python -m benchmarks tabular            one of collab, tabular, text, sentiment (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
 
 Needs MovieLens of October 2016 and rossmann.tgz in DLRUNNER_DATA; installs fastai, scikit-learn and LightGBM into
@@ -16,11 +16,17 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import collab, tabular, text, trees
+from benchmarks import collab, sentiment, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner.errors import DataError
 
-BENCHMARKS = {"collab": collab.measure, "tabular": tabular.measure, "text": text.measure, "trees": trees.measure}
+BENCHMARKS = {
+    "collab": collab.measure,
+    "tabular": tabular.measure,
+    "text": text.measure,
+    "sentiment": sentiment.measure,
+    "trees": trees.measure,
+}
 
 
 def main() -> int:
@@ -38,7 +44,7 @@ def main() -> int:
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
     parser.add_argument("--runs", type=Path, help="runs of dlrunner to stand in the table of trees")
     arguments = parser.parse_args()
-    names = arguments.names or ["collab", "tabular", "text"]
+    names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")

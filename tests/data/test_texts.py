@@ -15,8 +15,9 @@ import torch
 from dlrunner.data.files import cache_dir
 from dlrunner.data.imdb import ImdbData
 from dlrunner.data.imdb_standin import write_imdb_standin
+from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.streams import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
-from dlrunner.data.texts import TEST, TRAIN, UNUSED, VALID, TextData
+from dlrunner.data.texts import TextData
 from dlrunner.data.tokens import cached, tokenize, tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import Encoder, EncoderSizes

@@ -23,9 +23,10 @@ import pandas as pd
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dlrunner import machine, runner
+from dlrunner import runner
 from dlrunner.cli.composing import compose, forced, parse, run_hydra, search_path_override, to_plain
 from dlrunner.cli.places import quoted
+from dlrunner.data.parallel import num_cores
 from dlrunner.dispatch import plan
 from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks import tables
@@ -256,5 +257,5 @@ def _threads(settings: Any) -> int | None:
     jobs: int | None = settings.launcher.get("n_jobs")
     if jobs is None:
         return None
-    cores = machine.num_cores()
+    cores = num_cores()
     return max(1, cores // (jobs if jobs > 0 else max(1, cores + 1 + jobs)))

@@ -231,9 +231,10 @@ def info(words: list[str]) -> int:
     from dlrunner import machine
     from dlrunner.cli.places import conf_dirs
     from dlrunner.data.files import cache_dir
+    from dlrunner.data.parallel import num_cores
     from dlrunner.looks import tables
 
-    devices = [f"cpu ({machine.num_cores()} cores, {torch.get_num_threads()} threads)"]
+    devices = [f"cpu ({num_cores()} cores, {torch.get_num_threads()} threads)"]
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     devices += ["mps"] if torch.backends.mps.is_available() else []
     free = shutil.disk_usage(Path.cwd()).free / 2**30

@@ -6,17 +6,17 @@ import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
 from dlrunner.data.files import Place, sha256_of
+from dlrunner.data.folders import labels_and_parts
 from dlrunner.data.tables import read_table
 from dlrunner.errors import DataError, RequestError, did_you_mean
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet")
 LINES = (".txt", ".tokens", ".text")
-PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,7 @@ def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Docum
     names = sorted(name for name in place.names() if wanted(name))
     if not names:
         raise DataError(f"{place.path} holds no texts (files that end in .txt)")
-    parents = [PurePosixPath(name).parent.parts for name in names]
-    parts = [PARTS.get(parent[0].lower()) if parent else None for parent in parents]
-    labels = [parent[-1] if parent else "" for parent in parents]
-    if "train" in parts:  # train/ is no class
-        labels = ["" if part and len(p) == 1 else label for label, p, part in zip(labels, parents, parts, strict=True)]
+    labels, parts = labels_and_parts(names)
 
     def texts() -> Sequence[str]:
         found = place.read_where(wanted)
@@ -94,7 +90,7 @@ def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Docum
         pd.DataFrame(index=range(len(names))),
         texts,
         labels=labels,
-        parts=parts if "train" in parts and {"valid", "test"} & set(parts) else None,
+        parts=parts,
     )
 
 

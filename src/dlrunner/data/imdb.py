@@ -16,9 +16,9 @@ from pydantic import Field
 from dlrunner.data.documents import Documents, documents_in
 from dlrunner.data.files import Place, Release, cache_dir, download, find, place_of
 from dlrunner.data.imdb_standin import write_imdb_standin
-from dlrunner.data.splitting import Splitting
+from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.targets import read_target
-from dlrunner.data.texts import TEST, TRAIN, UNUSED, VALID, Reading, TextSource, TextTable, sampled
+from dlrunner.data.texts import Reading, TextSource, TextTable
 from dlrunner.data.tokens import Tokenizer
 from dlrunner.errors import DataError, RequestError
 from dlrunner.ranges import Count, Fraction, Seed, Text
@@ -149,7 +149,7 @@ class ImdbData(TextSource):
             sentiments = pd.DataFrame({"sentiment": labels.replace("unsup", "neg")})
             target, values = read_target(sentiments, "sentiment", "binary", None, "auto", documents.place)
         split = self._with_validation(split, documents, values)
-        split = sampled(split, self.samples, self.splitting.split_seed)
+        split = sampled(split, self.samples, self.splitting.split_seed, "reviews")
         table = self.reading.read(documents, split, target, values)
         notes = [*self._notes, *table.notes]
         if self.split == "test":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,9 @@ from dlrunner.errors import DataError, RequestError, did_you_mean
 
 Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
 Mask = NDArray[np.bool_]
+
+TRAIN, VALID, TEST, UNUSED = range(4)
+PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,50 @@ class Splitting:
         if self.split == "column":
             return f"data.valid_column={self.valid_column}"
         return f"data.split={self.split} data.valid={self.valid:g}"
+
+
+def split_by_parts(
+    parts: Sequence[str | None] | None,
+    splitting: Splitting | None,
+    frame: pd.DataFrame,
+    strata: NDArray[Any] | None,
+    place: Path,
+) -> tuple[NDArray[np.int8], list[str]]:
+    """Return which part each row belongs to (TRAIN, VALID or TEST), and what to tell about it.
+
+    Args:
+        parts: train, valid or test by row, where the folders tell it.
+        splitting: how validation rows are chosen; None: as the parts say, and at random where they do not.
+        frame, strata, place: see `Splitting.mark`.
+    """
+    found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
+    if splitting is None and parts is not None:
+        if not (found == VALID).any():
+            found[found == TEST] = VALID
+            return found, ["what is in test/ validates: choose nothing by it"]
+        return found, []
+    rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
+    chosen = None if strata is None else strata[rest]
+    splitting = splitting or Splitting()
+    found[rest] = np.where(splitting.mark(frame.iloc[rest].reset_index(drop=True), chosen, place), VALID, TRAIN)
+    return found, []
+
+
+def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int, what: str) -> NDArray[np.int8]:
+    """Return the split with only so many random rows of its parts left; the others are not used.
+
+    Raises:
+        RequestError: there are not as many.
+    """
+    names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
+    left = split.copy()
+    for part, count in counts.items():
+        rows = np.flatnonzero(split == part)
+        if count is not None and count > len(rows):
+            raise RequestError(f"{names[part]}: {count:,} {what} are asked for, there are {len(rows):,}")
+        if count is not None:
+            left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
+    return left
 
 
 def random_rows(num_rows: int, share: float, seed: int) -> Mask:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dlrunner.data.documents import Documents, find_documents
 from dlrunner.data.files import sha256_of
-from dlrunner.data.splitting import Splitting
+from dlrunner.data.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.targets import Kind, Target, read_target
 from dlrunner.data.tokens import Tokenizer, cached
 from dlrunner.data.vocabulary import Vocabulary
@@ -26,9 +26,6 @@ from dlrunner.task import Data, DataIdentity
 
 Split = Literal["auto", "random", "stratified", "folds", "last_rows", "column"]
 Codes = NDArray[np.int32]
-
-TRAIN, VALID, TEST, UNUSED = range(4)
-PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 @dataclass(frozen=True)
@@ -229,7 +226,7 @@ class TextData(TextSource):
         documents = self._documents()
         target, values = self._target(documents) if self.labels else (None, None)
         split, note = self._split(documents, target, values)
-        split = sampled(split, self.samples, self.splitting.split_seed)
+        split = sampled(split, self.samples, self.splitting.split_seed, "documents")
         table = self.reading.read(documents, split, target, values)
         return replace(table, notes=[*table.notes, *note])
 
@@ -259,19 +256,10 @@ class TextData(TextSource):
         self, documents: Documents, target: Target | None, values: NDArray[Any] | None
     ) -> tuple[NDArray[np.int8], list[str]]:
         """Return which part each document belongs to, and what to tell about it."""
-        found = [PART_CODES[part or "train"] for part in documents.parts or [None] * len(documents.names)]
-        parts = np.array(found, dtype=np.int8)
-        if self.split == "auto" and documents.parts is not None:
-            if not (parts == VALID).any():
-                parts[parts == TEST] = VALID
-                return parts, ["what is in test/ validates: choose nothing by it"]
-            return parts, []
-        rest = np.flatnonzero(parts != TEST)  # what is in test/ is looked at once, whatever the split of the others
         classes = target is not None and target.kind in ("binary", "multiclass")
-        strata = values[rest] if classes and values is not None else None
-        valid = self.splitting.mark(documents.table.iloc[rest].reset_index(drop=True), strata, documents.place)
-        parts[rest] = np.where(valid, VALID, TRAIN)
-        return parts, []
+        splitting = None if self.split == "auto" and documents.parts is not None else self.splitting
+        strata = values if classes else None
+        return split_by_parts(documents.parts, splitting, documents.table, strata, documents.place)
 
 
 def joined(train: Documents, valid: Documents) -> Documents:
@@ -288,23 +276,6 @@ def joined(train: Documents, valid: Documents) -> Documents:
         [*("train" for _ in train.names), *("valid" for _ in valid.names)],
         tuple(dict.fromkeys((*train.notes, *valid.notes))),
     )
-
-
-def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int) -> NDArray[np.int8]:
-    """Return the split with only so many random documents of its parts left; the others are not used.
-
-    Raises:
-        RequestError: there are not as many.
-    """
-    names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
-    left = split.copy()
-    for part, count in counts.items():
-        rows = np.flatnonzero(split == part)
-        if count is not None and count > len(rows):
-            raise RequestError(f"{names[part]}: {count:,} documents are asked for, there are {len(rows):,}")
-        if count is not None:
-            left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
-    return left
 
 
 def _known_tokenizer(encoder: Encoder) -> Tokenizer:

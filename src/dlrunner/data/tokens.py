@@ -8,15 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrunner.data.files import cache_dir, write_whole
+from dlrunner.data.parallel import in_order, num_cores
 from dlrunner.errors import RequestError
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -126,33 +126,14 @@ def _mapped(work: Callable[[list[str]], Any], texts: Iterable[str], processes: i
         total += sum(map(len, chunk))
         if total >= MANY:
             break
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    processes = processes or (1 if total < MANY else cores)
+    processes = processes or (1 if total < MANY else num_cores())
     if processes == 1:
         yield from map(work, first)
         yield from map(work, chunks)
         return
     # A forked process would inherit the threads' locks of torch.
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from _in_order(pool, work, [first, chunks], 4 * processes)
-
-
-def _in_order(
-    pool: Executor, work: Callable[[list[str]], Any], sources: Sequence[Iterable[list[str]]], ahead: int
-) -> Iterator[Any]:
-    """Yield results in order while so many chunks are on their way: `Executor.map` would read all texts at once."""
-    waiting: list[Any] = []
-    try:
-        for source in sources:
-            for chunk in source:
-                waiting.append(pool.submit(work, chunk))
-                if len(waiting) >= ahead:
-                    yield waiting.pop(0).result()
-        while waiting:
-            yield waiting.pop(0).result()
-    finally:
-        for each in waiting:
-            each.cancel()
+        yield from in_order(pool, work, chain(first, chunks), 4 * processes)
 
 
 def _chunks(texts: Iterable[str]) -> Iterator[list[str]]:

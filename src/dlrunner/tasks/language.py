@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.batching import epoch_order
+from dlrunner.data.splitting import TEST, TRAIN, VALID
 from dlrunner.data.streams import StreamLoader, num_steps, piece_lengths, stream_of
-from dlrunner.data.texts import TEST, TRAIN, VALID, TextSource, TextTable
+from dlrunner.data.texts import TextSource, TextTable
 from dlrunner.data.tokens import END, tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import FILE, Encoder

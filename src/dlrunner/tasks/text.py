@@ -15,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.splitting import TEST, TRAIN, VALID
 from dlrunner.data.streams import TextLoader, padded, similar_lengths
 from dlrunner.data.targets import Target, encode
-from dlrunner.data.texts import TEST, TRAIN, VALID, TextSource, TextTable
+from dlrunner.data.texts import TextSource, TextTable
 from dlrunner.data.tokens import tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import EncoderSizes

@@ -1,0 +1,131 @@
+"""Reviews: dlrunner and fastai train the lesson's classifier of texts, and predict; reviews a second."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.measuring import DEVICE, HERE, THREADS, Options, Run, conditions, dlrunner, in_turn, told, with_range
+from benchmarks.tabular import slowness_of_bfloat16
+from benchmarks.text import NUM_WORDS, PRECISIONS
+from dlrunner.data.streams import similar_lengths
+
+TRAIN, VALID, BATCH, VALID_BATCH = 512, 512, 32, 64
+TEXTS_OF_A_TRY = 64
+SPEEDS = ("training", "prediction")
+WORK = [
+    *("task=text", "optim=adam", "optim.lr=3e-3", "optim.betas=[0.8,0.99]", "schedule=constant", "epochs=3"),
+    *("data.text=text", "data.target=label", "data.tokenizer=whitespace", "data.lower=false", "data.min_freq=1"),
+    *("data.max_vocab=null", "data.split=column", "data.valid_column=valid", f"batch_size={BATCH}"),
+    *("model.head=[50]", "task.baseline=false", f"task.valid_batch_size={VALID_BATCH}"),
+]  # fmt: skip
+
+
+def measure(options: Options) -> tuple[str, dict[str, Any]]:
+    """Return the table and what it was made from."""
+    counts = (TRAIN, VALID) if options.rows is None else (TEXTS_OF_A_TRY, TEXTS_OF_A_TRY)
+    slowness = slowness_of_bfloat16()
+    rows: dict[str, dict[str, list[Run]]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        words = _write_texts(folder, *counts)
+        everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_CACHE": str(folder)}
+        for precision in PRECISIONS if slowness < 1 else ["fp32"]:
+            print(PRECISIONS[precision], file=sys.stderr)
+            contestants = {
+                "dlrunner": _dlrunner(folder, precision, everyone, counts),
+                "fastai `AWD_LSTM`": _fastai(options, folder, precision, everyone),
+            }
+            rows[PRECISIONS[precision]] = in_turn(contestants, options.repeats)
+    return _text(rows, counts, words, slowness, options), {"rows": rows, "slowness_of_bfloat16": slowness}
+
+
+def _write_texts(folder: Path, train: int, valid: int) -> float:
+    """Write reviews as long as IMDB's, in which all words occur, for both; return their mean length."""
+    random = np.random.default_rng(0)
+    lengths = np.clip(random.lognormal(5.4, 0.6, train + valid), 20, 1500).astype(int)
+    codes = np.concatenate([random.permutation(NUM_WORDS) for _ in range(-(-lengths.sum() // NUM_WORDS))])
+    texts = np.split(codes[: lengths.sum()], np.cumsum(lengths)[:-1])
+    labels = random.integers(0, 2, len(texts))
+    table = {"text": [" ".join(f"w{code}" for code in text) for text in texts], "label": [f"c{n}" for n in labels]}
+    pd.DataFrame({**table, "valid": np.arange(len(texts)) >= train}).to_csv(folder / "texts.csv", index=False)
+    arrays: dict[str, Any] = {"num_words": NUM_WORDS + 3}
+    valid_order = np.argsort(-lengths[train:], kind="stable")
+    chosen = {
+        "train": similar_lengths(lengths[:train], BATCH, 0, 0),
+        "valid": [train + rows for rows in np.split(valid_order, range(VALID_BATCH, valid, VALID_BATCH))],
+    }
+    for split, batches in chosen.items():
+        order = np.concatenate(batches)
+        arrays[f"{split}_codes"] = np.concatenate([texts[row] for row in order]) + 3
+        arrays[f"{split}_lengths"] = lengths[order]
+        arrays[f"{split}_labels"] = labels[order]
+        arrays[f"{split}_sizes"] = np.array([len(batch) for batch in batches])
+    np.savez(folder / "texts.npz", **arrays)
+    return float(lengths.mean())
+
+
+def _dlrunner(
+    folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]
+) -> Callable[[int], Run]:
+    def run(seed: int) -> Run:
+        runs = folder / f"runs-{precision}-{seed}"
+        words = [*WORK, f"data.path={folder / 'texts.csv'}", f"precision={precision}", f"seed={seed}"]
+        found = dlrunner(words, runs, environment)
+        history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
+        training = [row["examples_per_second"] for row in history]
+        left = [row["seconds"] - counts[0] / speed for row, speed in zip(history, training, strict=True)]
+        return {**found, "training": training, "prediction": [counts[1] / seconds for seconds in left]}
+
+    return run
+
+
+def _fastai(options: Options, folder: Path, precision: str, environment: Mapping[str, str]) -> Callable[[int], Run]:
+    words = [options.rival_python, str(HERE / "fastai_sentiment.py"), "--texts", str(folder / "texts.npz")]
+    words += ["--precision", precision, "--device", DEVICE, "--epochs", "3"]
+    return lambda seed: told([*words, "--seed", str(seed)], environment)
+
+
+def _text(
+    rows: Mapping[str, Mapping[str, list[Run]]],
+    counts: tuple[int, int],
+    words: float,
+    slowness: float,
+    options: Options,
+) -> str:
+    version = next(iter(rows.values()))["fastai `AWD_LSTM`"][0]["version"]
+    lines = [
+        "# Reviews: the lesson's classifier of texts",
+        "",
+        conditions("python -m benchmarks sentiment", options.repeats, f"fastai {version}"),
+        f"{counts[0]} texts to train in batches of {BATCH}, {counts[1]} to predict in batches of {VALID_BATCH}, of",
+        f"similar length; {words:.0f} words each of {NUM_WORDS:,}. Embedding 200, three LSTM layers of 500,",
+        "pieces of 70 words, gradients for the last 1,500, a layer of 50 in the head; all dropouts, AR and TAR,",
+        "clipping at 25; every layer trains. Three epochs, the first left out; prediction: each evaluation.",
+        f"Both with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for fastai it was set.",
+        "",
+        "| | training, reviews a second | prediction | dlrunner is … times as fast |",
+        "|---|---|---|---|",
+    ]
+    for title, contest in rows.items():
+        lines.append(f"| **{title}** | | | |")
+        own = {kind: _median(next(iter(contest.values())), kind) for kind in SPEEDS}
+        for name, runs in contest.items():
+            speeds = " | ".join(with_range([s for run in runs for s in run[kind][1:]], 1) for kind in SPEEDS)
+            ratios = ", ".join(f"{own[kind] / _median(runs, kind):.1f}" for kind in SPEEDS)
+            lines.append(f"| {name} | {speeds} | {ratios} |")
+    if slowness >= 1:
+        lines += ["", f"bfloat16 is left out: this machine emulates it ({slowness:.0f} times as slow as float32)."]
+    return "\n".join([*lines, ""])
+
+
+def _median(runs: list[Run], kind: str) -> float:
+    return float(statistics.median(speed for run in runs for speed in run[kind][1:]))
