@@ -1,7 +1,7 @@
 """Speed, memory and quality of dlrunner and others on the same work, in turn, on this machine.
 
     make bench                              the speed of all tasks against fastai and plain loops
-    python -m benchmarks tabular            one of collab, tabular, text, sentiment (speed), trees (quality)
+    python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
 
 Needs MovieLens of October 2016 and rossmann.tgz in DLRUNNER_DATA; installs fastai, scikit-learn and LightGBM into
@@ -16,7 +16,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import collab, sentiment, tabular, text, trees
+from benchmarks import collab, images, sentiment, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner.errors import DataError
 
@@ -25,6 +25,7 @@ BENCHMARKS = {
     "tabular": tabular.measure,
     "text": text.measure,
     "sentiment": sentiment.measure,
+    "images": images.measure,
     "trees": trees.measure,
 }
 

@@ -18,7 +18,7 @@ from benchmarks.tabular import slowness_of_bfloat16
 from benchmarks.text import NUM_WORDS, PRECISIONS
 from dlrunner.data.streams import similar_lengths
 
-TRAIN, VALID, BATCH, VALID_BATCH = 512, 512, 32, 64
+TRAIN, VALID, BATCH, VALID_BATCH = 192, 192, 32, 64
 TEXTS_OF_A_TRY = 64
 SPEEDS = ("training", "prediction")
 WORK = [

@@ -29,7 +29,13 @@ class Claim(BaseModel):
     needs: list[Literal["gpu", "encoder"]] = []
     """What `dlrun reproduce` does not run it without: a CPU would take days; the encoder is a run of one's own."""
     flags: list[
-        Literal["validates-on-test", "best-epoch-on-test", "future-rows-in-training", "averaged-over-batches"]
+        Literal[
+            "validates-on-test",
+            "best-epoch-on-test",
+            "future-rows-in-training",
+            "averaged-over-batches",
+            "pictures-overlap-imagenet",
+        ]
     ] = []
 
 

@@ -76,7 +76,7 @@ class Plan:
         identity = {
             **{key: getattr(self.settings, key) for key in kept},
             "phases": [
-                {"epochs": p.epochs, "lr": list(p.lr), "freeze_to": p.freeze_to, "schedule": s}
+                {"epochs": p.epochs, "lr": list(p.lr), "freeze_to": p.freeze_to, "schedule": s, "task": dict(p.task)}
                 for p, s in zip(self.phases, self._schedules(), strict=True)
             ],
             "data": self.data.complete() if self.data else None,
@@ -88,6 +88,11 @@ class Plan:
         text = json.dumps(_canonical(identity), sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
+    @property
+    def data_dir(self) -> Path:
+        """Where published data, and weights, are looked for."""
+        return Path(self.settings.data_dir).expanduser()
+
     def _schedules(self) -> list[dict[str, Any]]:
         entries = self.settings.phases or [PhaseSettings(epochs=1)]
         nodes = [self.settings.schedule if e.schedule is None else e.schedule for e in entries]
@@ -97,8 +102,13 @@ class Plan:
         """Return the data object; it reads nothing yet."""
         if self.data is None:
             return None
-        built: Data = self.data(data_dir=Path(self.settings.data_dir).expanduser())
+        built: Data = self.data(data_dir=self.data_dir)
         return built
+
+    def model_files(self) -> Sequence[Path]:
+        """Return the files whose weights the model starts from."""
+        found: Sequence[Path] = self.model.factory.files(self.model.complete(), self.data_dir)  # type: ignore[attr-defined]
+        return found
 
     def build_task(self, data: Data | None, seed: int) -> Task:
         """Return the task on its data."""
@@ -107,7 +117,7 @@ class Plan:
 
     def build_model(self, dims: Any) -> Model:
         """Return the model for sizes that came from the data; seed the generators first."""
-        built: Model = self.model(dims=dims)
+        built: Model = self.model(dims=dims, data_dir=self.data_dir)
         return built
 
     def make_optimizer(self, groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
@@ -173,7 +183,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if settings.data is not None:
         data = _bind("data", settings.data, Data, {"data_dir"}, plugins, problems)
     task = _bind("task", settings.task, Task, {"data", "batch_size", "seed", "device"}, plugins, problems)
-    model = _bind("model", settings.model, Model, {"dims"}, plugins, problems)
+    model = _bind("model", settings.model, Model, {"dims", "data_dir"}, plugins, problems)
     optim = _bind("optim", settings.optim, torch.optim.Optimizer, {"params"}, plugins, problems)
     trainer = _bind("trainer", settings.trainer, Trainer, {"phases", "device", "precision", "seed"}, plugins, problems)
     if model and not problems:
@@ -189,6 +199,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_fit(task, model, settings.choices, problems)
     phases = _phases(settings, problems)
     device = _device(settings, problems)
+    if task and phases and not problems:
+        try:
+            task.factory.check(task.complete(), phases)  # type: ignore[attr-defined]
+        except ValueError as error:
+            problems.append(str(error))
     groups = getattr(model.factory, "group_names", None) if model else None
     if groups and optim and not problems:
         _check_groups(phases, optim.settings.get("weight_decay"), groups, problems)
@@ -378,7 +393,8 @@ def _phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
             continue
         lr = entry.lr if entry.lr is not None else settings.optim.get("lr", 1.0)
         rates = tuple(lr) if isinstance(lr, list) else (lr,)
-        phases.append(Phase(entry.epochs, curves, rates, entry.freeze_to))
+        freeze_to = settings.freeze_to if entry.freeze_to is None else entry.freeze_to
+        phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task))
     return tuple(phases)
 
 

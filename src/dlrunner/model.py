@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -26,8 +27,21 @@ class Model(nn.Module):
         """Return the groups, from input to output, that can be frozen and given rates of their own."""
         return [self]
 
-    def load_pretrained(self) -> None:
-        """Take over weights from elsewhere, before training; a trained model that is read back needs none."""
+    @classmethod
+    def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
+        """Return the files that `load_pretrained` will read: a result rests on them as on the data.
+
+        Raises:
+            RequestError: a file is not there.
+        """
+        return []
+
+    def load_pretrained(self) -> Sequence[str]:
+        """Take over weights from elsewhere, before training, and return what a person should know about it.
+
+        A trained model that is read back needs none.
+        """
+        return []
 
     def penalty(self) -> Tensor | None:
         """Return what the last forward pass adds to the training loss; None: nothing."""

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from dlrunner.claims import Claim, judge_run
+from dlrunner.data.files import sha256_of
 from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
@@ -92,7 +93,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
             {
                 "signature": checked.signature,
                 "code": code_digest(checked.settings.plugins),
-                "data": identity.digest or identity.sha256,
+                "data": " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())]),
             },
             checked.settings.rerun,
         )
@@ -209,12 +210,10 @@ class _Work:
         settings = self.plan.settings
         task = self.plan.build_task(data, settings.seed)
         sizes = dict(task.sizes())
-        self.notes = list(task.notes())
         if sizes:
             self.say("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
-        for note in self.notes:
-            self.say(f"note: {note}")
-            log.info(note)
+        for note in task.notes():
+            self._note(note)
         self._describe(sizes)
         claim = settings.claim
         splits = ["valid", "test"] if task.has_test() else ["valid"]
@@ -262,8 +261,10 @@ class _Work:
             self.say(f"member {index + 1} of {settings.ensemble}, seed {seed}")
         seed_everything(seed)
         model = self.plan.build_model(task.dims)
-        model.load_pretrained()
         trainer = self.plan.build_trainer(seed)
+        for note in (*model.load_pretrained(), *trainer.prepare(task, model, self.say)):
+            if note not in self.notes:
+                self._note(note)
         state = trainer.fit(task, model, self.plan.make_optimizer, directory, display, self.signals)
         last = state.history[-1]
         if trainer.early_stopping is not None and state.best is not None:
@@ -274,12 +275,20 @@ class _Work:
         self.history = state.history
         outputs: dict[Split, torch.Tensor] = {}
         for split in ("valid", "test") if task.has_test() else ("valid",):
-            evaluation = trainer.evaluate(task, model, split, keep_outputs=True)
-            assert evaluation is not None
-            assert evaluation.outputs is not None
-            outputs[split] = evaluation.outputs
+            looks = []
+            for look in range(task.looks()):
+                evaluation = trainer.evaluate(task, model, split, keep_outputs=True, look=look)
+                assert evaluation is not None
+                assert evaluation.outputs is not None
+                looks.append(evaluation.outputs)
+            outputs[split] = looks[0] if len(looks) == 1 else task.average(looks)
         log.info("last row: %s", json.dumps(last))
         return {"seed": seed, "last": last, "best": state.best}, model, outputs
+
+    def _note(self, note: str) -> None:
+        self.notes.append(note)
+        self.say(f"note: {note}")
+        log.info(note)
 
     def _describe(self, sizes: Mapping[str, int]) -> None:
         """Fill in what is known before training; a run that fails says at least this."""
@@ -300,8 +309,13 @@ class _Work:
         key = f"valid/{name}"
         last, best = members[-1]["last"], members[-1]["best"]
         final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
-        if len(members) > 1:
+        if len(members) > 1 or task.looks() > 1:
             final = self._evaluate_outputs(task, "valid", outputs["valid"])
+            best = {**final, "epoch": last["epoch"]}
+        if task.looks() > 1:
+            self.summary["looks"] = {"number": task.looks(), "one_look": last[key]}
+            self.say(f"{task.looks()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
+        if len(members) > 1:
             values = torch.tensor([member["last"][key] for member in members], dtype=torch.float64)
             self.summary["members"] = {
                 "seeds": [member["seed"] for member in members],
@@ -313,7 +327,6 @@ class _Work:
                 f"average of {len(members)} members: {key} {final[key]:.4f}  "
                 f"(members: {values.mean():.4f} ± {values.std():.4f})"
             )
-            best = {**final, "epoch": last["epoch"]}
         if "test" in outputs:
             final |= self._evaluate_outputs(task, "test", outputs["test"])
             told = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))

@@ -7,9 +7,9 @@ nothing to save. The factories below take the length of the phase in epochs and 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -39,6 +39,8 @@ class Phase:
     """One rate per layer group, or a single one for all."""
     freeze_to: int = 0
     """Layer groups before this one are frozen; negative counts from the end (-1: only the last group trains)."""
+    task: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that the task takes on while the phase lasts."""
 
 
 def constant(epochs: int) -> Curves:

@@ -44,7 +44,8 @@ class PhaseSettings(BaseModel):
     epochs: Count
     lr: LearningRate | None = None
     schedule: str | dict[str, Any] | None = None
-    freeze_to: int = 0
+    freeze_to: int | None = None
+    task: dict[str, Any] = Field(default_factory=dict)
 
 
 class LogSettings(BaseModel):
@@ -70,6 +71,7 @@ class Settings(BaseModel):
     runs_dir: Text
     rerun: bool
     plugins: list[str]
+    freeze_to: int
     phases: Annotated[list[PhaseSettings], Field(min_length=1)] | None
     claim: Claim | None
     data: dict[str, Any] | None

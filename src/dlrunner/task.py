@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,8 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dlrunner.errors import RequestError
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
+from dlrunner.schedules import Phase
 
 Split = Literal["train", "valid", "test"]
 
@@ -103,7 +105,10 @@ class Task(ABC):
 
     @abstractmethod
     def batches(self, split: Split, epoch: int) -> Loader:
-        """Return the split's batches; the training split in an order given by (seed, epoch)."""
+        """Return the split's batches; the training split in an order given by (seed, epoch).
+
+        The other splits come in one order; their epoch is the number of the look (see `looks`), 0 but at the end.
+        """
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -114,6 +119,30 @@ class Task(ABC):
         """Return fresh accumulators by name; the first is the one that a run is judged by."""
 
     # What follows has defaults: a task without pictures or predictions is a task all the same.
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
+        """Compare settings with each other and with the phases, before data is read; raise ValueError if wrong."""
+        for index, phase in enumerate(phases):
+            if phase.task:
+                raise RequestError(
+                    f"phases[{index}].task: {cls.__name__} has no settings that change from phase to phase"
+                )
+
+    def enter(self, phase: Phase) -> None:
+        """Take on the settings of a phase; called before each epoch, and before the evaluation at the end."""
+
+    def prepare(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+        """Compute what needs the model before it is trained (what its frozen part makes of the data).
+
+        It is called without gradients and in the precision of the run; `tell` shows how far it is. Returns what a
+        person should know.
+        """
+        return []
+
+    def looks(self) -> int:
+        """Return how often each example is looked at in the end: `batches` gets the number of the look as its epoch."""
+        return 1
 
     def has_test(self) -> bool:
         """Tell whether there is a test split: it is looked at once, after training."""
@@ -173,6 +202,15 @@ class Task(ABC):
     @classmethod
     def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
         """Answer `dlrun generate RUN TEXT` with a text, from the state and the models of a run's folder."""
+        return None
+
+    @classmethod
+    def add_explain_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """Declare the options of `dlrun explain RUN`; the first argument is what is to be explained."""
+
+    @classmethod
+    def explain(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
+        """Answer `dlrun explain RUN FILE` with a text, and a picture beside it."""
         return None
 
     @classmethod

@@ -181,7 +181,7 @@ class Trainer:
         with signals.deferred():
             while state.epoch < self.num_epochs and not self._should_stop(state, judged, higher_is_better):
                 phase, first_epoch = self._phase_at(state.epoch)
-                _freeze(model, phase.freeze_to)
+                task.enter(phase)
                 started, before = time.perf_counter(), state.seconds
                 self.train_epoch(task, model, optimizer, state, phase, first_epoch, display, signals, save)
                 trained = time.perf_counter()
@@ -209,7 +209,15 @@ class Trainer:
                 run.write_history(state.history)
                 display.end_epoch(row)
                 signals.raise_pending()
+        task.enter(self.phases[-1])
         return state
+
+    def prepare(self, task: Task, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+        """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""
+        model.to(self.device)
+        task.enter(self.phases[0])
+        with torch.no_grad(), self.autocast():  # what inference_mode makes cannot be trained on
+            return task.prepare(model, tell)
 
     def train_epoch(
         self,
@@ -226,6 +234,8 @@ class Trainer:
         """Go over the training batches of this epoch, from where `state` stands, to the end."""
         loader = task.batches("train", state.epoch)
         num_steps = len(loader)
+        model.train()
+        _freeze(model, phase.freeze_to)
         parameters = [p for p in model.parameters() if p.requires_grad]
         forward = torch.compile(model) if self.compile else model
         autocast = self.autocast()
@@ -252,7 +262,6 @@ class Trainer:
             state.seconds = seconds_before + time.perf_counter() - begun
             return value
 
-        model.train()
         if state.step == 0:
             model.reset_state()
         display.start_epoch(state.epoch, self.num_epochs, num_steps, state.step)
@@ -302,8 +311,15 @@ class Trainer:
         split: Split,
         signals: StopSignals | None = None,
         keep_outputs: bool = False,
+        look: int = 0,
     ) -> Evaluation | None:
         """Compute the loss and the metrics over a whole split, exactly: sums over examples.
+
+        Args:
+            task, model, split: what is evaluated.
+            signals: a stop signal ends it.
+            keep_outputs: the outputs are returned too, in the order of the batches.
+            look: the number of the look at the split (see `Task.looks`).
 
         Returns None when a stop signal came before the end.
         """
@@ -314,7 +330,7 @@ class Trainer:
         count = 0
         outputs = []
         with self.autocast():
-            for batch in task.batches(split, 0):
+            for batch in task.batches(split, look):
                 batch = batch.to(self.device)
                 output = model(*batch.inputs)
                 size = len(batch.targets)
@@ -458,11 +474,19 @@ def _is_better(value: float, than: float, higher_is_better: bool) -> bool:
 
 
 def _freeze(model: Model, freeze_to: int) -> None:
-    """Let only the layer groups from `freeze_to` on be trained."""
+    """Let only the layer groups from `freeze_to` on be trained.
+
+    Batch norm in a frozen group keeps its statistics too: what is frozen is one function of its inputs, so that its
+    outputs may be computed once and kept. Dropout in a frozen group goes on.
+    """
     groups = list(model.layer_groups())
     first = freeze_to % len(groups) if freeze_to < 0 else freeze_to
     for index, group in enumerate(groups):
         group.requires_grad_(index >= first)
+        if index < first:
+            for module in group.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
 
 
 def _set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float, scale: float) -> None:

@@ -11,6 +11,9 @@ from typing import Any
 
 from dlrunner.errors import RequestError, did_you_mean
 
+ANSWERS = ("predict", "generate", "explain")
+"""Verbs that a task may answer, with methods of these names."""
+
 USAGES = {
     "dlrun task=collab optim=adamw": "one run; asked again, it is shown again or goes on",
     "dlrun -m task=collab optim=sgd,adamw seed=0,1": "a sweep: every combination, results.csv, a ranking",
@@ -19,6 +22,7 @@ USAGES = {
     "dlrun lr-find task=collab": "learning-rate range test: picture, table, suggestion",
     "dlrun predict RUN [FILE]": "use what was trained (dlrun predict RUN --help)",
     'dlrun generate RUN "text"': "let a language model go on",
+    "dlrun explain RUN IMAGE": "what an answer about a picture rests on",
     "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
     "dlrun replay RUN": "the same run again from its folder: identical?",
     "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
@@ -50,7 +54,11 @@ def lr_find(words: list[str]) -> int:
     dims = task.dims
     seed_everything(checked.settings.seed)
     model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
-    model.load_pretrained()
+    for note in model.load_pretrained():
+        print(f"note: {note}")
+    task.enter(checked.phases[0])
+    for note in trainer.prepare(task, model, print):
+        print(f"note: {note}")
     found = finding.range_test(task, model, checked.make_optimizer, trainer)
 
     name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
@@ -83,12 +91,10 @@ def predict(words: list[str]) -> int:
         print("usage: dlrun predict RUN [options]; `dlrun predict RUN --help` tells what this run can answer")
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     parser.add_argument("--out", metavar="CSV", help="write the answer there too")
-    task_class, arguments, state, models = _trained(parser, words, "add_predict_arguments")
+    task_class, arguments, state, models = _trained(parser, words, "predict")
     from dlrunner.looks import tables
 
     answer = task_class.predict(state, models, arguments)
-    if answer is None:
-        raise RequestError(f"{task_class.__name__} has nothing to predict with")
     if arguments.out:
         from dlrunner.runs import told_as_sentences
 
@@ -110,13 +116,26 @@ def generate(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         print('usage: dlrun generate RUN "text" [options]; `dlrun generate RUN --help` tells the options')
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    task_class, arguments, state, models = _trained(parser, words, "add_generate_arguments")
+    task_class, arguments, state, models = _trained(parser, words, "generate")
     print(task_class.generate(state, models, arguments))
     return 0
 
 
+def explain(words: list[str]) -> int:
+    """Show what a finished run's answer rests on."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun explain RUN", description="Show what an answer rests on.", add_help=False
+    )
+    if not words or words[0].startswith("-"):
+        print("usage: dlrun explain RUN IMAGE [options]; `dlrun explain RUN --help` tells the options")
+        return 0 if words[:1] in (["-h"], ["--help"]) else 2
+    task_class, arguments, state, models = _trained(parser, words, "explain")
+    print(task_class.explain(state, models, arguments))
+    return 0
+
+
 def _trained(
-    parser: argparse.ArgumentParser, words: list[str], declare: str
+    parser: argparse.ArgumentParser, words: list[str], verb: str
 ) -> tuple[Any, argparse.Namespace, dict[str, Any], list[Any]]:
     """Read a finished run and what is asked of it: its task's class, the arguments, the stored state, the models."""
     parser.add_argument("--help", "-h", action="help", help="show this text")
@@ -134,9 +153,11 @@ def _trained(
     task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
     from dlrunner.task import Task
 
-    if getattr(task_class, declare).__func__ is getattr(Task, declare).__func__ and declare == "add_generate_arguments":
-        raise RequestError(f"{task_class.__name__} writes no texts; `dlrun predict` may answer")
-    getattr(task_class, declare)(parser)
+    answering = [name for name in ANSWERS if getattr(task_class, name).__func__ is not getattr(Task, name).__func__]
+    if verb not in answering:
+        others = " or ".join(f"`dlrun {name}`" for name in answering)
+        raise RequestError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
+    getattr(task_class, f"add_{verb}_arguments")(parser)
     arguments = parser.parse_args(words[1:])
     _, state, models = runner.load_models(finished, arguments.checkpoint)
     return task_class, arguments, state, models
@@ -187,11 +208,12 @@ def data(words: list[str]) -> int:
     parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
     parser.add_argument("name", nargs="?", metavar="NAME")
     arguments = parser.parse_args(words)
-    from dlrunner.data import files, imdb, ratings, rossmann
+    from dlrunner.data import dogbreeds, files, imdb, ratings, rossmann
     from dlrunner.looks import tables
 
     data_dir = Path(os.environ.get("DLRUNNER_DATA", "data")).expanduser()
-    releases = {release.name: release for release in (*ratings.RELEASES, *rossmann.RELEASES, *imdb.RELEASES)}
+    modules: list[Any] = [ratings, rossmann, imdb, dogbreeds]
+    releases = {release.name: release for module in modules for release in module.RELEASES}
     if arguments.verb == "get":
         if arguments.name not in releases:
             near = did_you_mean(arguments.name or "", releases)
@@ -265,6 +287,7 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "lr-find": lr_find,
     "predict": predict,
     "generate": generate,
+    "explain": explain,
     "show": show,
     "replay": replay,
     "reproduce": reproduce,

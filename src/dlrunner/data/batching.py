@@ -13,14 +13,14 @@ from dlrunner.task import Batch, Split
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
-    """Return the order of the training rows in an epoch, the same on every device.
+    """Return the order of the training rows in an epoch, the same on every device."""
+    return torch.randperm(num_rows, generator=generator_of(seed, epoch))
 
-    It is `torch.randperm` with a CPU generator seeded by the first 64 bits of
-    `numpy.random.SeedSequence([seed, epoch])`.
-    """
-    key = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0])
-    generator = torch.Generator().manual_seed(key % 2**63)
-    return torch.randperm(num_rows, generator=generator)
+
+def generator_of(*key: int) -> torch.Generator:
+    """Return a CPU generator seeded by the first 64 bits of `numpy.random.SeedSequence(key)`."""
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(seed % 2**63)
 
 
 def by_split(

@@ -141,6 +141,22 @@ class Place:
                 found = {name: (self.path / name).read_bytes() for name in self.names() if wanted(name)}
             return dict(sorted(found.items()))
 
+    def contents(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield the content of files one after the other; only a tar archive is held as a whole.
+
+        Raises:
+            DataError: the archive is truncated, or a file cannot be read.
+        """
+        with _damage_told(self.path):
+            if not self.is_archive:
+                yield from ((self.path / name).read_bytes() for name in names)
+            elif _is_tar(self.path):
+                found = self.read_all(names)
+                yield from (found[name] for name in names)
+            else:
+                with zipfile.ZipFile(self.path) as archive:
+                    yield from (archive.read(self.prefix + name) for name in names)
+
     def names(self) -> list[str]:
         """Return the paths of all files below this place."""
         with _damage_told(self.path):

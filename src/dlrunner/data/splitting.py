@@ -150,6 +150,14 @@ def split_by_parts(
     return found, []
 
 
+def split_again(split: NDArray[np.int8], splitting: Splitting) -> NDArray[np.int8]:
+    """Return the split of the training rows alone: what is chosen by it has not seen the rows that are reported."""
+    rest = np.flatnonzero(split == TRAIN)
+    inner = np.full(len(split), UNUSED, dtype=np.int8)
+    inner[rest] = np.where(random_rows(len(rest), splitting.valid, splitting.split_seed), VALID, TRAIN)
+    return inner
+
+
 def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int, what: str) -> NDArray[np.int8]:
     """Return the split with only so many random rows of its parts left; the others are not used.
 

@@ -57,6 +57,39 @@ def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder
         return save(figure, folder / "confusion.png")
 
 
+def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Path:
+    """Draw calibration.png: how often the likeliest class is right, by its probability, in ten bins.
+
+    Args:
+        truth: codes [rows].
+        probabilities: [rows, classes].
+        folder: where the picture goes.
+    """
+    p = np.asarray(probabilities, dtype=np.float64)
+    sure, right = p.max(axis=1), (p.argmax(axis=1) == np.asarray(truth)).astype(np.float64)
+    bins = np.clip((sure * 10).astype(np.int64), 0, 9)
+    counts = np.bincount(bins, minlength=10)
+    filled = counts > 0
+    mean = np.bincount(bins, sure, minlength=10)[filled] / counts[filled]
+    share = np.bincount(bins, right, minlength=10)[filled] / counts[filled]
+    error = float(np.abs(mean - share) @ counts[filled] / counts.sum())
+    with styled():
+        figure = Figure(figsize=(5.4, 5), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+        axes.plot(mean, share, color=BLUE, linewidth=1)
+        axes.scatter(mean, share, s=15 + 260 * counts[filled] / counts.max(), color=BLUE, alpha=0.75, linewidths=0)
+        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), box_aspect=1)
+        axes.set(
+            xlabel="probability of the likeliest class\n(the larger the dot, the more rows)",
+            ylabel="share that is right",
+        )
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1))
+        heading(figure, f"How far to trust the probabilities: off by {error:.1%} in the mean")
+        return save(figure, folder / "calibration.png")
+
+
 def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Path:
     """Draw labels.png: precision and recall of the most frequent labels, at a probability of 0.5.
 

@@ -99,14 +99,14 @@ class TextClassifier(Model):
         self.alpha, self.beta = alpha, beta
         self._penalty: Tensor | None = None
 
-    def load_pretrained(self) -> None:
+    def load_pretrained(self) -> Sequence[str]:
         """Take over the encoder's weights.
 
         Raises:
             RequestError: it was trained with other words, or has other sizes.
         """
         if self.encoder_file is None:
-            return
+            return []
         found = Encoder.read(Path(self.encoder_file))
         if digest_of_words(found.words) != self.vocabulary:
             raise RequestError(
@@ -117,6 +117,7 @@ class TextClassifier(Model):
         if found.sizes != self.encoder.sizes:
             raise RequestError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
         self.encoder.load_state_dict(dict(found.weights))
+        return []
 
     def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
         """Return class scores, [batch] for two classes, else [batch, classes].

@@ -1,0 +1,434 @@
+"""Pictures as people have them: Kaggle's labels.csv beside train/, folders by class, a table of paths and labels."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlrunner.data.decoding import Fit, Pixels, decode
+from dlrunner.data.files import Place, cache_dir, place_of, write_whole
+from dlrunner.data.folders import labels_and_parts
+from dlrunner.data.parallel import in_order, num_cores
+from dlrunner.data.splitting import TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
+from dlrunner.data.tables import read_table
+from dlrunner.data.targets import Kind, Target, read_target
+from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.ranges import Count, Natural, Positive, Seed, Text
+from dlrunner.task import Data, DataIdentity
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+TABLES = (".csv", ".tsv", ".tab", ".parquet")
+LABELS = "labels.csv"
+VERSION = 1
+"""Of what the cache holds."""
+MOST_NAMED = 10
+
+
+@dataclass(frozen=True)
+class PictureFiles:
+    """Pictures that are found but not decoded yet."""
+
+    place: Place
+    digest: str
+    """Of names, content and labels."""
+    names: Sequence[str]
+    """Paths below the place."""
+    table: pd.DataFrame
+    """A row for each picture: the columns of a table, or `folder`, where the picture stands."""
+    parts: Sequence[str | None] | None = None
+    """train, valid, test or None, where the folders tell what validates."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PictureTable:
+    """Pictures as pixels, split: what a task batches, trains on and draws."""
+
+    pixels: Pixels
+    """[pictures, size, size, 3]; it lives in a file of the cache."""
+    split: NDArray[np.int8]
+    """TRAIN, VALID, TEST or UNUSED, [pictures]."""
+    names: Sequence[str]
+    target: Target
+    values: NDArray[Any]
+    """Class codes, or 0/1 by label, of all pictures."""
+    key: str
+    """Of the pixels: what is computed from them is kept in the cache under it."""
+    fit: Fit
+    notes: list[str] = field(default_factory=list)
+
+    def rows(self, part: int) -> NDArray[np.int64]:
+        """Return which pictures belong to a part."""
+        return np.flatnonzero(self.split == part)
+
+    @property
+    def size(self) -> int:
+        """Pixels of a side."""
+        return int(self.pixels.shape[1])
+
+
+class PictureSource(Data):
+    """What a task of pictures works on."""
+
+    @abstractmethod
+    def read(self) -> PictureTable:
+        """Read, decode and split the pictures."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How picture files become pixels; the names are those of the `data` section."""
+
+    size: int = 224
+    fit: Fit = "crop"
+    skip_bad: bool = False
+
+    def read(
+        self, files: PictureFiles, split: NDArray[np.int8], target: Target, values: NDArray[Any], notes: Sequence[str]
+    ) -> PictureTable:
+        """Return decoded pictures.
+
+        Raises:
+            DataError: pictures cannot be read (unless `skip_bad`), or none is left to train or to validate on.
+        """
+        pixels, key, told, bad = cached_pixels(files, self.size, self.fit)
+        split = split.copy()
+        if bad:
+            named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
+            more = f"; and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
+            said = f"{len(bad):,} of {len(files.names):,} pictures in {files.place.path} cannot be read: {named}{more}"
+            if not self.skip_bad:
+                raise DataError(f"{said} (data.skip_bad=true leaves them out)")
+            split[np.isin(np.array(files.names, dtype=object), list(bad))] = UNUSED
+            told = [f"{said}; they are left out", *told]
+        for part, what in ((TRAIN, "train"), (VALID, "validate")):
+            if not (split == part).any():
+                raise DataError(f"{files.place.path}: no picture is left to {what} on; {len(split):,} in all")
+        notes = [*files.notes, *notes, *told, *_lonely_classes(target, values, split)]
+        return PictureTable(pixels, split, files.names, target, values, key, self.fit, notes)
+
+
+class PictureData(PictureSource):
+    """Pictures of one's own: Kaggle's layout, folders by class, or a table of paths and labels; zip or folder.
+
+    Args:
+        data_dir: not used: the pictures are where `path` says.
+        path: the folder, archive or table. Of a folder with labels.csv the first column names files in train/;
+            otherwise the folder that a picture stands in is its class, and `train/`, `valid/` and `test/` above all
+            others tell the split.
+        file: the table's column with the paths, relative to the table's folder; by default its first one.
+        target: the table's column with the classes (several columns of 0 and 1 are labels); by default its second.
+        kind: of the target.
+        target_separator: the target is text that lists labels, separated by this.
+        split: which pictures validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
+            `auto` is what the folders tell, else random.
+        valid: the share that validates; of `last_rows` also a number.
+        split_seed: of numpy's RandomState that permutes the pictures, for `sample` too.
+        valid_column: the table's column that marks what validates.
+        folds, fold: number of folds and the one that validates.
+        sample: this many random training pictures are used; by default all.
+        sample_valid, sample_test: likewise of the validation and of the test pictures.
+        size: pixels of a side, once decoded.
+        fit: `crop` cuts the middle out, `squash` forgets the proportions, `pad` fills up with black.
+        skip_bad: pictures that cannot be read are left out and told, instead of ending the run.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        file: Text | None = None,
+        target: Text | Annotated[list[Text], Field(min_length=1)] | None = None,
+        kind: Literal["auto"] | Kind = "auto",
+        target_separator: Text | None = None,
+        split: Literal["auto", "random", "stratified", "folds", "last_rows", "column"] = "auto",
+        valid: Positive | Count = 0.2,
+        split_seed: Seed = 42,
+        valid_column: Text | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        fold: Natural = 0,
+        sample: Count | None = None,
+        sample_valid: Count | None = None,
+        sample_test: Count | None = None,
+        size: Annotated[int, Field(ge=16, le=1024)] = 224,
+        fit: Fit = "crop",
+        skip_bad: bool = False,
+    ) -> None:
+        if path is None:
+            raise RequestError(
+                "data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/"
+            )
+        self.path, self.file, self.target = Path(path).expanduser(), file, target
+        self.kind, self.target_separator = kind, target_separator
+        self.splitting = Splitting(
+            "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
+        )
+        self.splitting.check()
+        self.split, self.samples = split, samples_of(sample, sample_valid, sample_test)
+        self.reading = Reading(size, fit, skip_bad)
+
+    def _files(self) -> PictureFiles:
+        return find_pictures(self.path, self.file, self.target)
+
+    def identity(self) -> DataIdentity:
+        """The pictures as they are now."""
+        files = self._files()
+        return DataIdentity(
+            name=self.path.name, release="own", source="real", sha256=files.digest, path=str(self.path),
+            digest=files.digest,
+        )  # fmt: skip
+
+    def read(self) -> PictureTable:
+        """Read the pictures and split them.
+
+        Raises:
+            RequestError: a named column does not exist.
+            DataError: nothing trains or validates, or a picture cannot be read.
+        """
+        files = self._files()
+        columns = list(files.table.columns)
+        named = self.target or ("folder" if "folder" in columns else str(columns[0]))
+        target, values = picture_classes(files, named, self.kind, self.target_separator)
+        splitting = None if self.split == "auto" and files.parts is not None else self.splitting
+        strata = values if target.kind in ("binary", "multiclass") else None
+        split, notes = split_by_parts(files.parts, splitting, files.table, strata, files.place.path)
+        split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
+        return self.reading.read(files, split, target, values, notes)
+
+
+def samples_of(train: int | None, valid: int | None, test: int | None) -> dict[int, int | None]:
+    """Return how many pictures of each part are used; None: all."""
+    return dict(enumerate((train, valid, test)))
+
+
+def picture_classes(
+    files: PictureFiles, target: str | list[str], kind: Literal["auto"] | Kind, separator: str | None
+) -> tuple[Target, NDArray[Any]]:
+    """Return the classes and the pictures' codes.
+
+    Raises:
+        RequestError: the column does not exist, or holds numbers.
+        DataError: there are not two classes, or labels are missing.
+    """
+    found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
+    if found.kind == "regression":
+        raise RequestError(
+            f"data.target: {found.names[0]} holds numbers; pictures are sorted into classes (data.kind=multiclass)"
+        )
+    return found, values
+
+
+def find_pictures(path: Path, file: str | None = None, target: str | list[str] | None = None) -> PictureFiles:
+    """Return the labelled pictures of a folder, archive or table.
+
+    Args:
+        path: where they are.
+        file: the table's column with the paths.
+        target: the table's column or columns with the classes.
+
+    Raises:
+        RequestError: there is no such file or column.
+        DataError: it holds no pictures, or the archive is damaged.
+    """
+    if not path.exists():
+        raise RequestError(f"data.path: there is no file or folder {path}")
+    if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
+        return _listed(Place(path.parent), read_table(path), [""], file, target, str(path))
+    if path.is_file() and path.suffix.lower() in SUFFIXES:
+        raise RequestError(f"data.path: {path} is one picture; give the folder, archive or table of many")
+    if place := place_of(path, LABELS):
+        table = read_labels(place)
+        return _listed(place, table, ["train/", "", "images/"], file, target, f"{place.path}: {place.prefix}{LABELS}")
+    if file or target:
+        raise RequestError(f"data.{'file' if file else 'target'}: {path} is no table and has no {LABELS}")
+    return _by_folder(_opened(path))
+
+
+def read_labels(place: Place) -> pd.DataFrame:
+    """Return the table labels.csv of a folder or archive."""
+    if not place.is_archive:
+        return read_table(place.path / LABELS)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / LABELS
+        copy.write_bytes(place.read(LABELS))
+        return read_table(copy)
+
+
+def is_picture(name: str) -> bool:
+    """Tell by its name whether a file is a picture; what macOS and thumbnails leave behind is none."""
+    path = PurePosixPath(name)
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
+
+
+def _opened(path: Path) -> Place:
+    """Return a folder or archive, without the one folder that all its folders of pictures stand in."""
+    place = Place(path)
+    folders = {PurePosixPath(name).parent.parts for name in place.names() if is_picture(name)}
+    tops = {parts[0] if parts else "" for parts in folders}
+    if len(tops) == 1 and len(folders) > 1 and all(len(parts) > 1 for parts in folders):
+        top = tops.pop()
+        return Place(path, f"{top}/") if place.is_archive else Place(path / top)
+    return place
+
+
+def _by_folder(place: Place) -> PictureFiles:
+    names = sorted(name for name in place.names() if is_picture(name))
+    if not names:
+        raise DataError(f"{place.path} holds no pictures (files that end in {', '.join(SUFFIXES)})")
+    labels, parts = labels_and_parts(names)
+    lost = [name for name, label in zip(names, labels, strict=True) if not label]
+    if len(lost) == len(names) or len(set(labels)) < 2:
+        raise DataError(
+            f"{place.path}: classes are told by folders, as cats/ and dogs/ (or train/cats/ and train/dogs/), or by "
+            f"{LABELS}; all {len(names):,} pictures stand in {'none' if lost else 'one'}"
+        )
+    notes = (f"left out, in no folder of a class: {_named(lost, 'picture')}",) if lost else ()
+    kept = [row for row, label in enumerate(labels) if label]
+    return PictureFiles(
+        place,
+        _digest(place, [names[row] for row in kept], [labels[row] for row in kept]),
+        [names[row] for row in kept],
+        pd.DataFrame({"folder": [labels[row] for row in kept]}),
+        None if parts is None else [parts[row] for row in kept],
+        notes,
+    )
+
+
+def _listed(
+    place: Place, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, said: str
+) -> PictureFiles:
+    """Match the rows of a table with picture files; a label without a file and a file without a label are told."""
+    columns = [str(name) for name in table.columns]
+    wanted = [target] if isinstance(target, str) else list(target or [])
+    for setting, name in [("file", file), *(("target", each) for each in wanted)]:
+        if name is not None and name not in columns:
+            raise RequestError(f"data.{setting}: {said} has no column {name!r}; {did_you_mean(name, columns)}")
+    file = file or next(name for name in columns if name not in wanted)
+    if len(columns) < 2:
+        raise DataError(f"{said} needs a column of files and one of labels; it has {', '.join(columns)}")
+    there = [name for name in place.names() if is_picture(name)]
+    by_name = {name: name for name in there} | {str(PurePosixPath(name).with_suffix("")): name for name in there}
+    given = table[file].astype(str).str.replace("\\", "/").str.removeprefix("./")
+    found = [next((by_name[f + name] for f in folders if f + name in by_name), None) for name in given]
+    doubled = given[given.duplicated()]
+    if len(doubled):
+        raise DataError(f"{said}: {len(doubled):,} files are listed more than once, the first is {doubled.iloc[0]}")
+    lacking = [name for name, place_ in zip(given, found, strict=True) if place_ is None]
+    if len(lacking) == len(given):
+        raise DataError(f"{said}: none of its {len(given):,} files is there; the first is {lacking[0]}")
+    kept = [row for row, name in enumerate(found) if name is not None]
+    names = [str(found[row]) for row in kept]
+    frame = table.drop(columns=[file]).iloc[kept].reset_index(drop=True)
+    notes = [f"left out, without a picture: {_named(lacking, 'label')}"] if lacking else []
+    within = folders[0]
+    unlabelled = sorted({n for n in there if n.startswith(within)} - set(names)) if within else []
+    if unlabelled:
+        notes.append(f"left out, without a label: {_named(unlabelled, 'picture')}")
+    lines = frame.astype(str).agg("\t".join, axis=1).tolist()
+    return PictureFiles(place, _digest(place, names, lines), names, frame, notes=tuple(notes))
+
+
+def _named(names: Sequence[str], what: str) -> str:
+    """Write how many there are, and the first of them.
+
+    >>> _named(["a.jpg"], "picture"), _named(["a", "b", "c", "d"], "label")
+    ('1 picture (a.jpg)', '4 labels (a, b, c …)')
+    """
+    return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
+
+
+def _digest(place: Place, names: Sequence[str], labels: Sequence[str]) -> str:
+    wanted = set(names)
+    listed = hashlib.sha256("\n".join(f"{n}\t{label}" for n, label in zip(names, labels, strict=True)).encode())
+    content = place.digest_where(wanted.__contains__, f"pictures {listed.hexdigest()}")
+    return hashlib.sha256(f"{content} {listed.hexdigest()}".encode()).hexdigest()
+
+
+def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str, list[str], dict[str, str]]:
+    """Return pictures as pixels from the cache, or decode them all, on all cores, and keep them there.
+
+    Returns:
+        The pixels, [pictures, size, size, 3], mapped from a file; their key; what to tell about them; and the
+        pictures that cannot be read with the reason (their pixels are black).
+    """
+    recipe = f"{VERSION} {files.digest} {size} {fit}"
+    key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
+    path = cache_dir() / "pixels" / f"{key}.npy"
+    shape = (len(files.names), size, size, 3)
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        told = json.loads(path.with_suffix(".json").read_text())
+        pixels = np.load(path, mmap_mode="c")
+        if pixels.shape == shape and pixels.dtype == np.uint8:
+            return pixels, key, told["told"], told["bad"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    os.close(descriptor)
+    try:
+        pixels, remarks, bad = _decode_all(files, Path(temporary), size, fit)
+        told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
+        write_whole(path.with_suffix(".json"), json.dumps({"told": told, "bad": bad}).encode())
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise DataError(f"the pictures cannot be kept in the cache, {path.parent} ({error.strerror})") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return np.load(path, mmap_mode="c"), key, told, bad
+
+
+def _decode_all(files: PictureFiles, path: Path, size: int, fit: Fit) -> tuple[Pixels, Counter[str], dict[str, str]]:
+    def work(content: bytes) -> tuple[Pixels | None, list[str] | str]:
+        try:
+            return decode(content, size, fit)
+        except DataError as error:
+            return None, str(error)
+
+    pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (len(files.names), size, size, 3))
+    remarks: Counter[str] = Counter()
+    bad: dict[str, str] = {}
+    # Pillow lets go of the interpreter while it decodes: threads share the work.
+    with ThreadPoolExecutor(num_cores()) as pool:
+        found = in_order(pool, work, files.place.contents(files.names), 8 * num_cores())
+        for row, (picture, said) in enumerate(found):
+            if picture is None:
+                bad[files.names[row]] = str(said)
+            else:
+                pixels[row] = picture
+                remarks.update(said)
+    pixels.flush()
+    return pixels, remarks, bad
+
+
+def _lonely_classes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
+    """Tell the classes with one picture, and those that only the validation has."""
+    if target.kind == "multilabel":
+        return []
+    count = {part: np.bincount(values[split == part].astype(int), minlength=len(target.classes)) for part in range(3)}
+    single = [
+        str(name)
+        for name, total in zip(target.classes, np.sum(list(count.values()), axis=0), strict=True)
+        if total == 1
+    ]
+    unseen = np.flatnonzero((count[TRAIN] == 0) & (count[VALID] > 0))
+    notes = []
+    if single:
+        notes.append(f"{len(single)} class(es) with one picture ({', '.join(single[:3])}): it trains or validates")
+    if len(unseen):
+        names = ", ".join(str(target.classes[code]) for code in unseen[:3])
+        notes.append(f"{len(unseen)} class(es) validate that no picture trains ({names}): data.split=stratified")
+    return notes

@@ -1,0 +1,30 @@
+"""What a backbone is: pictures in, feature maps out, and cut into stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+
+class Backbone(nn.Module):
+    """A convolutional net without its classifier: `forward` turns [N, 3, H, W] into [N, num_features, h, w].
+
+    Args:
+        num_features: channels of the last feature maps.
+    """
+
+    name: str = "the backbone"
+    """What messages call it."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def stages(self) -> Sequence[nn.Module]:
+        """Return the parts from input to output, disjoint and together all parameters, for layer groups."""
+        raise NotImplementedError
+
+    def net(self) -> nn.Module:
+        """Return the module whose parameters have the names that they have in files."""
+        return self

@@ -1,0 +1,185 @@
+"""A classifier of pictures: a backbone, the pooled maps of its features, and the head of the lesson.
+
+Source: fast.ai deep learning part 1, lessons 1 to 3 (2018), `ConvnetBuilder`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlrunner.errors import RequestError
+from dlrunner.model import Model
+from dlrunner.models.backbones import load, make_backbone, read_weights
+from dlrunner.models.fusing import fused
+from dlrunner.models.mobilenet import Wiring
+from dlrunner.ranges import Count, Probability, Text
+
+HOME = "https://docs.pytorch.org/vision/stable/models.html"
+Pool = Literal["mean", "max", "concat"]
+
+
+@dataclass(frozen=True)
+class PictureDims:
+    """What the data tells a classifier of pictures."""
+
+    num_outputs: int
+    """1 for two classes, whose logit it is."""
+
+
+class PictureNet(Model):
+    """Class scores of pictures.
+
+    The head is BatchNorm, Dropout, Linear; between two of them ReLU. The layer groups are the lower and the upper
+    half of the backbone, and the head.
+
+    Args:
+        dims: the outputs.
+        data_dir: where `weights` are looked for too, and in its folder weights/.
+        backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2, or
+            timm/NAME where timm is installed.
+        weights: a file of trained weights (.pt, .pth, .safetensors); without it they start at random.
+        wiring: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
+        pool: how the maps of a feature become a number: their `mean`, `max`, or both (`concat`).
+        xtra_fc: sizes of the layers between the pooled features and the classes.
+        ps: dropout before each layer, a number for all or one for each; 0 leaves the dropout out.
+        head_norm: batch norm before each layer of the head.
+        channels_last: memory format of the backbone, faster on most devices.
+    """
+
+    group_names: ClassVar[tuple[str, ...]] = ("lower backbone", "upper backbone", "head")
+
+    def __init__(
+        self,
+        dims: PictureDims,
+        data_dir: Path,
+        *,
+        backbone: Text = "resnet18",
+        weights: Text | None = None,
+        wiring: Wiring = "torchvision",
+        pool: Pool = "mean",
+        xtra_fc: list[Count] = [512],  # noqa: B006
+        ps: Probability | list[Probability] = [0.25, 0.5],  # noqa: B006
+        head_norm: bool = True,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weights, self.data_dir, self.pool, self.channels_last = weights, data_dir, pool, channels_last
+        self.backbone = make_backbone(backbone, wiring)
+        features = self.backbone.num_features * (2 if pool == "concat" else 1)
+        widths = [features, *xtra_fc, dims.num_outputs]
+        drops = ps if isinstance(ps, list) else [ps] * (len(widths) - 1)
+        modules: list[nn.Module] = []
+        for index, (drop, (before, after)) in enumerate(zip(drops, pairwise(widths), strict=True)):
+            modules += [nn.ReLU()] if index else []
+            modules += [nn.BatchNorm1d(before)] if head_norm else []
+            modules += [nn.Dropout(drop)] if drop else []
+            modules += [nn.Linear(before, after)]
+        self.head = nn.Sequential(*modules)
+        for module in self.head:
+            if isinstance(module, nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                nn.init.zeros_(module.bias)
+        if channels_last:
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse dropouts that are not one for each layer, and backbones that do not exist."""
+        ps, number = settings["ps"], len(settings["xtra_fc"]) + 1
+        if isinstance(ps, list) and len(ps) != number:
+            raise RequestError(
+                f"model.ps: {len(ps)} dropouts for {number} layers of the head; give one, or one per layer"
+            )
+        with torch.device("meta"):
+            make_backbone(settings["backbone"], settings["wiring"])
+
+    @classmethod
+    def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
+        """Return the file of trained weights."""
+        return [weights_file(settings["weights"], data_dir)] if settings["weights"] else []
+
+    def load_pretrained(self) -> Sequence[str]:
+        """Take over the backbone's weights.
+
+        Raises:
+            RequestError: they are those of another architecture.
+        """
+        if self.weights is None:
+            return ["the backbone's weights start at random (model.weights=FILE takes trained ones; docs/images.md)"]
+        file = weights_file(self.weights, self.data_dir)
+        return load(self.backbone, read_weights(file), file)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return class scores, [batch] for two classes, else [batch, classes].
+
+        Args:
+            inputs: normalised pictures, [batch, 3, height, width], or their `features`, [batch, features].
+        """
+        features = inputs if inputs.ndim == 2 else self.features(inputs)
+        scores: Tensor = self.head(features)
+        return scores.squeeze(1) if scores.shape[1] == 1 else scores
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """Return the pooled maps, [batch, features]."""
+        return self.pooled(self.maps(pictures))
+
+    def frozen_features(self) -> Callable[[Tensor], Tensor]:
+        """Return `features` as they are now, in evaluation mode and faster: of a copy that training does not change."""
+        backbone = fused(self.backbone)
+
+        def features(pictures: Tensor) -> Tensor:
+            return self.pooled(backbone(self._arranged(pictures)))
+
+        return features
+
+    def maps(self, pictures: Tensor) -> Tensor:
+        """Return the backbone's maps of features, [batch, features, height, width]."""
+        maps: Tensor = self.backbone(self._arranged(pictures))
+        return maps
+
+    def _arranged(self, pictures: Tensor) -> Tensor:
+        return pictures.contiguous(memory_format=torch.channels_last) if self.channels_last else pictures
+
+    def pooled(self, maps: Tensor) -> Tensor:
+        """Return one number, or two, of each map, [batch, features]."""
+        pooled = {"mean": lambda: [maps.mean(dim=(2, 3))], "max": lambda: [maps.amax(dim=(2, 3))]}
+        pooled["concat"] = lambda: [maps.amax(dim=(2, 3)), maps.mean(dim=(2, 3))]
+        return torch.cat(pooled[self.pool](), dim=1)
+
+    def layer_groups(self) -> Sequence[nn.Module]:
+        """The lower half of the backbone's stages, the upper half, the head."""
+        stages = list(self.backbone.stages())
+        half = len(stages) // 2
+        return [nn.ModuleList(stages[:half]), nn.ModuleList(stages[half:]), self.head]
+
+    def backbone_digest(self) -> str:
+        """Return what identifies the features: the backbone's structure, its weights and the pooling."""
+        digest = hashlib.sha256(f"{self.backbone} {self.pool} {self.channels_last}".encode())
+        for name, value in self.backbone.state_dict().items():
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def weights_file(given: str, data_dir: Path) -> Path:
+    """Return the file that the setting `weights` means: a path, or a name in the data folder or its weights/.
+
+    Raises:
+        RequestError: there is none.
+    """
+    path = Path(given).expanduser()
+    for place in (path, data_dir / path, data_dir / "weights" / path):
+        if place.is_file():
+            return place
+    raise RequestError(
+        f"model.weights: there is no file {given}, neither here nor in {data_dir} or {data_dir / 'weights'}; nothing "
+        f"is downloaded: files with torchvision's parameter names are linked at {HOME}"
+    )

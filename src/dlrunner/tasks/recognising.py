@@ -1,0 +1,158 @@
+"""What is asked of a trained classifier of pictures: `dlrun predict RUN FILE|FOLDER`, `dlrun explain RUN IMAGE`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.augmentation import Augmentation
+from dlrunner.data.decoding import Fit, Pixels, decode
+from dlrunner.data.files import ARCHIVES, Place
+from dlrunner.data.picture_batches import PictureLoader, normalised
+from dlrunner.data.pictures import MOST_NAMED, is_picture
+from dlrunner.data.targets import Target
+from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.model import Model
+from dlrunner.tasks.answers import average, probabilities
+from dlrunner.tasks.explaining import grad_cam
+
+BATCH = 64
+
+
+def top(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
+    """Return the likeliest classes of each row with their probabilities, the likeliest first; labels all."""
+    chances = probabilities(target, outputs)
+    names = np.array([str(each) for each in target.classes], dtype=object)
+    if target.kind == "multilabel":
+        labels = [", ".join(names[row > 0.5]) or "none" for row in chances]
+        columns = {f"p({name})": chances[:, code].round(4) for code, name in enumerate(names)}
+        return pd.DataFrame({"labels": labels, **columns})
+    order = np.argsort(-chances, axis=1, kind="stable")[:, : min(number, len(names))]
+    columns = {}
+    for place in range(order.shape[1]):
+        word = "prediction" if place == 0 else f"prediction_{place + 1}"
+        columns[word] = names[order[:, place]]
+        columns[f"p_{place + 1}"] = np.take_along_axis(chances, order[:, place : place + 1], 1)[:, 0].round(4)
+    return pd.DataFrame(columns)
+
+
+def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> pd.DataFrame:
+    """Answer about a picture, a folder or an archive.
+
+    Raises:
+        RequestError: there is no such file.
+        DataError: it is no picture, or none of the folder can be read.
+    """
+    target = Target.from_state(state["target"])
+    place, names = _asked(Path(arguments.path).expanduser())
+    bad: dict[str, str] = {}
+    read: list[str] = []
+    found: list[Tensor] = []
+    for start in range(0, len(names), BATCH):
+        chunk, pixels = names[start : start + BATCH], []
+        for name, content in zip(chunk, place.contents(chunk), strict=True):
+            try:
+                pixels.append(_decoded(content, state))
+                read.append(name)
+            except DataError as error:
+                bad[name] = str(error)
+        if pixels:
+            found.append(outputs_of(state, target, models, np.stack(pixels)))
+    if bad and not read:
+        name, reason = next(iter(bad.items()))
+        raise DataError(f"{place.path / name} {reason}")
+    outputs = torch.cat(found)
+    if arguments.submission:
+        chances = probabilities(target, outputs)
+        ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in read]})
+        answer = pd.concat([ids, pd.DataFrame(chances, columns=[str(each) for each in target.classes])], axis=1)
+    elif len(names) == 1 and target.kind != "multilabel":
+        chances = probabilities(target, outputs)[0]
+        best = np.argsort(-chances, kind="stable")[: arguments.top]
+        classes = [str(target.classes[code]) for code in best]
+        answer = pd.DataFrame({target.names[0]: classes, "probability": chances[best].round(4)})
+    else:
+        answer = pd.concat([pd.DataFrame({"picture": read}), top(target, outputs, arguments.top)], axis=1)
+    if bad:
+        named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
+        answer.attrs["note"] = f"{len(bad):,} of {len(names):,} pictures cannot be read: {named}"
+    return answer
+
+
+@torch.inference_mode()
+def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
+    """Return what the models say about pictures, looked at as often as the run did."""
+    device = next(models[0].parameters()).device
+    given, none = torch.from_numpy(pixels), torch.zeros(len(pixels), device=device)
+    rows = [torch.arange(len(pixels))]
+    augmentation = Augmentation(**state["augmentation"])
+    found = []
+    for look in range(1 + state["tta"]):
+        changed = augmentation if look else None
+        (batch,) = PictureLoader(given, none, rows, state["size"], changed, (0, look, 1))
+        found += [model(*batch.inputs).float().cpu() for model in models]
+    return average(target, found) if len(found) > 1 else found[0]
+
+
+def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str:
+    """Draw what the answer about a picture rests on, and say the answer.
+
+    Raises:
+        RequestError: there is no such file or class.
+        DataError: it is no picture.
+    """
+    from dlrunner.looks.images import explained
+
+    target = Target.from_state(state["target"])
+    names = [str(each) for each in target.classes]
+    place, found = _asked(Path(arguments.path).expanduser())
+    if len(found) != 1:
+        raise RequestError(f"{arguments.path} holds {len(found):,} pictures; give one")
+    if arguments.name is not None and arguments.name not in names:
+        raise RequestError(f"--class: there is no class {arguments.name}; {did_you_mean(arguments.name, names)}")
+    try:
+        pixels = _decoded(next(iter(place.contents(found))), state)
+    except DataError as error:
+        raise DataError(f"{arguments.path} {error}") from None
+    chances = probabilities(target, outputs_of(state, target, models, pixels[None]))[0]
+    answer = int(chances.argmax()) if arguments.name is None else names.index(arguments.name)
+    heat = heat_of(models, pixels, state["size"], answer)
+    out = Path(arguments.out) if arguments.out else Path(f"{Path(arguments.path).stem}-explained.png")
+    best = [(names[code], float(chances[code])) for code in np.argsort(-chances, kind="stable")[:5]]
+    try:
+        explained(pixels, heat, names[answer], best, out)
+    except OSError as error:
+        raise DataError(f"--out: {out} cannot be written ({error.strerror})") from None
+    said = "\n".join(f"{chance:7.1%}  {name}" for name, chance in best)
+    return f"{said}\nwhat speaks for {names[answer]}: {out}"
+
+
+def heat_of(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:
+    """Return what an answer about a picture, [height, width, 3], rests on, [height, width], from 0 to 1."""
+    return grad_cam(models, normalised(torch.from_numpy(np.array(pixels[None])), size), answer, pixels.shape[0])
+
+
+def _decoded(content: bytes, state: Mapping[str, Any]) -> Pixels:
+    fit: Fit = state["fit"]
+    return decode(content, state["decoded"], fit)[0]
+
+
+def _asked(path: Path) -> tuple[Place, list[str]]:
+    """Return where the pictures are, and their names: of one file, or of all pictures in a folder or archive."""
+    if not path.exists():
+        raise RequestError(f"there is no file or folder {path}")
+    if path.is_file() and not path.name.endswith(ARCHIVES):
+        return Place(path.parent), [path.name]
+    place = Place(path)
+    names = sorted(name for name in place.names() if is_picture(name))
+    if not names:
+        raise DataError(f"{path} holds no pictures")
+    return place, names

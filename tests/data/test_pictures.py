@@ -1,0 +1,410 @@
+"""Pictures in all the forms people have them, good and bad."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dlrunner.data.augmentation import Augmentation, scaled
+from dlrunner.data.decoding import decode
+from dlrunner.data.dogbreeds import DogBreedsData
+from dlrunner.data.picture_batches import normalised
+from dlrunner.data.pictures import PictureData, PictureTable
+from dlrunner.data.pictures_standin import write_pictures_standin
+from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.errors import DataError, RequestError
+
+
+def content(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def plain(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> Image.Image:
+    return Image.new("RGB", size, colour)
+
+
+def halves(left: Any, right: Any, mode: str = "RGB") -> Image.Image:
+    """A picture of 64 × 32 whose halves differ."""
+    picture = Image.new(mode, (64, 32), left)
+    picture.paste(right, (32, 0, 64, 32))
+    return picture
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, each in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(each)
+    return folder
+
+
+def cats_and_dogs(count: int = 10) -> dict[str, bytes]:
+    """Files by class: red cats, blue dogs."""
+    shades = np.random.default_rng(0).integers(0, 60, (2 * count, 3))
+    files = {f"cat/{i}.png": content(plain((190 + s[0], s[1], s[2]))) for i, s in enumerate(shades[:count].tolist())}
+    return files | {
+        f"dog/{i}.png": content(plain((s[0], s[1], 190 + s[2]))) for i, s in enumerate(shades[count:].tolist())
+    }
+
+
+def read(path: Path, **settings: Any) -> PictureTable:
+    return PictureData(Path("data"), path=str(path), **{"size": 32, **settings}).read()
+
+
+# Decoding
+
+
+def test_the_shorter_side_is_scaled_and_the_middle_cut_out() -> None:
+    picture = Image.new("RGB", (90, 30), (0, 0, 0))
+    picture.paste((255, 255, 255), (30, 0, 60, 30))
+    pixels, remarks = decode(content(picture), 16)
+    assert pixels.shape == (16, 16, 3)
+    assert pixels.min() > 200, "the black ends are cut off"
+    assert remarks == []
+    squashed, _ = decode(content(picture), 16, "squash")
+    assert squashed[:, 1].max() < 50 < 200 < squashed[:, 8].min()
+    padded, _ = decode(content(plain((255, 255, 255), (90, 30))), 18, "pad")
+    assert padded[0].max() == 0
+    assert padded[9].min() == 255
+
+
+def test_exif_rotation_is_respected() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise by a quarter
+    picture = halves((255, 0, 0), (0, 0, 255))
+    pixels, remarks = decode(content(picture, "JPEG", exif=exif, quality=95), 32, "squash")
+    assert pixels[2, 16, 0] > 200, "what was left is on top"
+    assert pixels[29, 16, 2] > 200
+    assert remarks == ["turned as their EXIF says"]
+
+
+def test_other_modes_become_three_colours_and_are_told() -> None:
+    grey, said = decode(content(halves(10, 240, "L")), 32, "squash")
+    assert (grey[16, 4] == 10).all()
+    assert (grey[16, 28] == 240).all()
+    assert said == ["grey"]
+    deep = Image.fromarray(np.repeat(np.array([[0, 32896, 65535]], np.uint16), 32, 0).repeat(16, 1))
+    sixteen, said = decode(content(deep), 48, "squash")
+    assert sixteen[20, [2, 24, 45], 0].tolist() == [0, 128, 255]
+    assert said == ["of more than 8 bits, scaled to 8"]
+    clear, said = decode(content(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), 16)
+    assert (clear == 255).all()
+    assert said == ["transparent: on white"]
+    cyan, said = decode(content(Image.new("CMYK", (32, 32), (255, 0, 0, 0)), "JPEG"), 16)
+    assert cyan[8, 8, 0] < 60 < 180 < cyan[8, 8, 2]
+    assert said == ["CMYK instead of RGB"]
+
+
+def test_of_an_animation_the_first_frame_is_taken() -> None:
+    frames = [plain((255, 0, 0)), plain((0, 0, 255))]
+    pixels, remarks = decode(content(frames[0], "GIF", save_all=True, append_images=frames[1:]), 16)
+    assert pixels[8, 8].tolist() == [255, 0, 0]
+    assert "animated: the first frame" in remarks
+
+
+def test_one_pixel_and_a_hundred_million_are_read() -> None:
+    tiny, remarks = decode(content(plain((1, 2, 3), (1, 1))), 16)
+    assert (tiny == [1, 2, 3]).all()
+    assert remarks == ["smaller than 16 pixels"]
+    large, _ = decode(content(Image.new("L", (10_000, 10_000), 77), "JPEG"), 32)
+    assert abs(int(large[5, 5, 0]) - 77) <= 1
+
+
+def test_what_claims_too_many_pixels_is_refused_before_it_is_decoded() -> None:
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    bomb = bytearray(content(plain((0, 0, 0), (4, 4))))
+    bomb[16:29] = header
+    bomb[29:33] = struct.pack(">I", __import__("zlib").crc32(b"IHDR" + header))
+    with pytest.raises(DataError, match=r"60,000 × 60,000 pixels; at most 150,000,000"):
+        decode(bytes(bomb), 16)
+
+
+@pytest.mark.parametrize("wrong", [b"no picture", b"", content(plain((5, 5, 5), (300, 300)), "JPEG")[:-600]])
+def test_what_is_no_whole_picture_is_refused(wrong: bytes) -> None:
+    with pytest.raises(DataError, match=r"is no picture|is damaged"):
+        decode(wrong, 16)
+
+
+def test_a_draft_of_a_large_jpeg_is_as_good_as_the_whole() -> None:
+    random = np.random.default_rng(0)
+    smooth = Image.fromarray(random.integers(0, 255, (12, 12, 3), np.uint8)).resize(
+        (1600, 1600), Image.Resampling.BICUBIC
+    )
+    fast, _ = decode(content(smooth, "JPEG", quality=95), 64)
+    whole = np.asarray(smooth.resize((64, 64), Image.Resampling.BILINEAR), dtype=np.int64)
+    assert np.abs(fast - whole).mean() < 2
+
+
+# Where pictures are found
+
+
+def test_folders_by_class_are_read_from_folder_and_zip_alike(here: Path) -> None:
+    folder = write(here / "pets", cats_and_dogs())
+    with zipfile.ZipFile(here / "pets.zip", "w") as archive:
+        for path in sorted(folder.rglob("*.png")):
+            archive.write(path, f"pets/{path.relative_to(folder)}")
+        archive.writestr("__MACOSX/pets/cat/._0.png", b"rubbish")
+    one, other = read(folder), read(here / "pets.zip")
+    assert one.target.classes == other.target.classes == ["cat", "dog"]
+    assert one.values.tolist() == other.values.tolist() == [0] * 10 + [1] * 10
+    np.testing.assert_array_equal(one.pixels, other.pixels)
+    assert (one.split == VALID).sum() == 4
+    assert one.split.tolist() == other.split.tolist()
+
+
+def test_folders_tell_the_split(here: Path) -> None:
+    files = {f"{part}/{name}": each for part in ("train", "valid", "test") for name, each in cats_and_dogs(3).items()}
+    table = read(write(here / "pets", files))
+    parts = {"train": TRAIN, "valid": VALID, "test": TEST}
+    assert [parts[name.split("/")[0]] for name in table.names] == table.split.tolist()
+
+
+def test_kaggles_layout_is_read_and_what_does_not_match_is_told(here: Path) -> None:
+    pets = cats_and_dogs(6)
+    files = {f"train/{name.replace('/', '')}": each for name, each in pets.items()}
+    labels = pd.DataFrame({"id": [Path(n).stem for n in files], "breed": [n.split("/")[0] for n in pets]})
+    folder = write(here / "kaggle", {**files, "train/stray.png": files["train/cat0.png"], "test/x.png": b"later"})
+    pd.concat([labels, pd.DataFrame({"id": ["gone"], "breed": ["cat"]})]).to_csv(folder / "labels.csv", index=False)
+    table = read(folder)
+    assert table.target.classes == ["cat", "dog"]
+    assert list(table.names) == list(files)
+    assert "left out, without a picture: 1 label (gone)" in table.notes
+    assert "left out, without a label: 1 picture (train/stray.png)" in table.notes
+
+
+def test_a_table_of_paths_with_several_labels_is_read(here: Path) -> None:
+    pets = cats_and_dogs(8)
+    write(here, {f"pics/{name}": each for name, each in pets.items()})
+    tags = ["warm cat" if name.startswith("cat") else "cold dog" for name in pets]
+    table = pd.DataFrame({"path": [f"pics/{name}" for name in pets], "tags": tags, "part": ["train", "valid"] * 8})
+    table.to_csv(here / "pics.csv", index=False)
+    found = read(
+        here / "pics.csv", file="path", target="tags", target_separator=" ", split="column", valid_column="part"
+    )
+    assert found.target.kind == "multilabel"
+    assert found.target.classes == ["cat", "cold", "dog", "warm"]
+    assert found.values[0].tolist() == [1, 0, 0, 1]
+    assert found.split.tolist() == [TRAIN, VALID] * 8
+
+
+def test_decoded_pictures_are_kept_and_a_damaged_cache_is_made_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
+    folder = write(here / "pets", cats_and_dogs())
+    first = np.array(read(folder).pixels)
+    (kept,) = (here / "cache" / "pixels").glob("*.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr("dlrunner.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
+        np.testing.assert_array_equal(read(folder).pixels, first)
+    kept.write_bytes(kept.read_bytes()[:1000])
+    np.testing.assert_array_equal(read(folder).pixels, first)
+    (folder / "cat" / "0.png").write_bytes(content(plain((0, 255, 0))))
+    assert read(folder).pixels[0, 0, 0].tolist() == [0, 255, 0], "another content is read anew"
+
+
+# Bad input
+
+
+def test_all_bad_pictures_are_named_before_anything_is_trained(here: Path) -> None:
+    files = cats_and_dogs()
+    files["cat/3.png"] = b"no picture"
+    files["dog/7.png"] = content(plain((9, 9, 9), (200, 200)), "JPEG")[:-500]
+    folder = write(here / "pets", files)
+    with pytest.raises(DataError, match=r"2 of 20 pictures in .*pets cannot be read: cat/3.png is no picture") as error:
+        read(folder)
+    assert "dog/7.png is damaged" in str(error.value)
+    assert "data.skip_bad=true" in str(error.value)
+    table = read(folder, skip_bad=True)
+    assert np.flatnonzero(table.split == UNUSED).tolist() == [3, 17]
+    assert any("they are left out" in note for note in table.notes)
+
+
+def test_a_class_with_one_picture_is_told(here: Path) -> None:
+    files = cats_and_dogs() | {"emu/1.png": content(plain((0, 200, 0)))}
+    assert any("1 class(es) with one picture (emu)" in note for note in read(write(here / "pets", files)).notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"readme.txt": b"hello"}, "holds no pictures"),
+        ({"cat/1.png": b"x", "cat/2.png": b"x"}, "all 2 pictures stand in one"),
+        ({"1.png": b"x"}, "all 1 pictures stand in none"),
+        ({"labels.csv": b"id,breed\na,cat\nb,dog\n"}, "none of its 2 files is there; the first is a"),
+        ({"labels.csv": b"id\na\n", "train/a.png": b"x"}, "needs a column of files and one of labels"),
+        ({"labels.csv": b"id,breed\na,cat\na,dog\n", "train/a.png": b"x"}, "listed more than once"),
+    ],
+)
+def test_folders_without_labelled_pictures_are_refused(here: Path, files: dict[str, bytes], said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        read(write(here / "pets", files))
+
+
+def test_requests_that_do_not_fit_are_refused(here: Path) -> None:
+    folder = write(here / "pets", cats_and_dogs(3))
+    with pytest.raises(RequestError, match=r"data.path: is missing"):
+        PictureData(Path("data"))
+    with pytest.raises(RequestError, match="there is no file or folder nowhere"):
+        read(Path("nowhere"))
+    with pytest.raises(RequestError, match="is one picture; give the folder"):
+        read(folder / "cat" / "0.png")
+    with pytest.raises(RequestError, match=r"data.target: .* is no table"):
+        read(folder, target="breed")
+    (here / "t.csv").write_text("file,kind\npets/cat/0.png,a\npets/dog/0.png,b\n")
+    with pytest.raises(RequestError, match=r"has no column 'kinds'; did you mean kind"):
+        read(here / "t.csv", target="kinds")
+    with pytest.raises(RequestError, match="5 pictures are asked for, there are"):
+        read(folder, sample_valid=5)
+
+
+def test_an_archive_cut_short_is_refused(here: Path) -> None:
+    archive, _ = write_pictures_standin(here)
+    cut = here / "dog-breeds.zip"
+    cut.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(DataError, match="damaged"):
+        DogBreedsData(here, source="real").identity()
+
+
+# Dog breeds and their stand-in
+
+
+def test_the_stand_in_is_the_same_for_a_seed_and_its_labels_are_right_as_often_as_it_says(here: Path) -> None:
+    one, best = write_pictures_standin(here / "a")
+    other, _ = write_pictures_standin(here / "b")
+    assert one.read_bytes() == other.read_bytes()
+    data = DogBreedsData(here, source="stand-in")
+    assert data.identity().floor == best
+    table = data.read()
+    assert table.pixels.shape == (800, 64, 64, 3)
+    valid = table.rows(VALID)
+    # Blue shapes have more blue than red before any ground: colour alone can be told by hand.
+    redness = table.pixels[..., 0].astype(float) - table.pixels[..., 2]
+    strongest = np.abs(redness.reshape(800, -1) - np.median(redness.reshape(800, -1), axis=1, keepdims=True)).argmax(1)
+    red = np.take_along_axis(redness.reshape(800, -1), strongest[:, None], 1)[:, 0] > np.median(
+        redness.reshape(800, -1), axis=1
+    )
+    said_red = np.array([name.startswith("red") for name in table.target.classes])[table.values]
+    right = (red == said_red)[valid].mean()
+    assert best - 0.05 <= right <= best + 0.08, "wrong labels keep their colour now and then"
+
+
+def test_without_the_archive_real_data_is_refused_with_where_to_get_it(here: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no dog-breeds.zip or dog-breed-identification.zip in .*kaggle"):
+        DogBreedsData(here, source="real").identity()
+
+
+def test_the_inner_split_leaves_the_reported_pictures_out(here: Path) -> None:
+    reported = DogBreedsData(here, source="stand-in").read()
+    inner = DogBreedsData(here, source="stand-in", split="inner").read()
+    assert set(reported.rows(VALID)) == set(np.flatnonzero(inner.split == UNUSED))
+
+
+@pytest.mark.data
+def test_the_dog_breeds_are_those_of_kaggle(real_data: Path) -> None:
+    if not (real_data / "dog-breeds.zip").exists():
+        pytest.skip("needs dog-breeds.zip in DLRUNNER_DATA")
+    table = DogBreedsData(real_data, source="real", size=32, sample=64, sample_valid=64).read()
+    assert len(table.names) == 10_222
+    assert len(table.target.classes) == 120
+    assert np.bincount(table.values).min() == 66
+    assert np.bincount(table.values).max() == 126
+    assert any("the pre-trained weights have seen" in note for note in table.notes)
+
+
+# Augmentation
+
+
+def pictures(count: int = 64, size: int = 32) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def changed(augmentation: Augmentation, given: torch.Tensor, seed: int = 0, size: int | None = None) -> torch.Tensor:
+    return augmentation(given, size or given.shape[-1], torch.Generator().manual_seed(seed))
+
+
+NONE = {"flip": False, "rotate": 0.0, "zoom": 1.0, "brightness": 0.0, "contrast": 0.0}
+
+
+def test_half_of_the_pictures_are_mirrored() -> None:
+    given = pictures(400, 16)
+    found = changed(Augmentation(**{**NONE, "flip": True}), given)  # type: ignore[arg-type]
+    mirrored = (found == given.flip(3)).flatten(1).all(1)
+    same = (found == given).flatten(1).all(1)
+    assert (mirrored ^ same).all()
+    assert 160 < mirrored.sum() < 240
+
+
+def test_nothing_asked_for_changes_nothing() -> None:
+    given = pictures()
+    torch.testing.assert_close(changed(Augmentation(**NONE), given), given)  # type: ignore[arg-type]
+
+
+def test_a_quarter_turn_turns() -> None:
+    class Quarter(torch.Generator):
+        pass
+
+    ramp = torch.linspace(0, 1, 33).expand(1, 3, 33, 33).contiguous()
+    angles = []
+    for seed in range(20):
+        found = changed(Augmentation(**{**NONE, "rotate": 90.0}), ramp, seed)[0, 0]  # type: ignore[arg-type]
+        across, down = found[16, 20] - found[16, 12], found[20, 16] - found[12, 16]
+        angles.append(float(torch.atan2(down, across)))
+        assert float(torch.hypot(across, down)) == pytest.approx(0.25, abs=0.01)
+    assert min(angles) < -0.5
+    assert max(angles) > 0.5
+
+
+def test_zoom_enlarges_up_to_its_limit_and_shows_no_edge() -> None:
+    frame = torch.ones(200, 3, 40, 40)
+    frame[:, :, 4:-4, 4:-4] = 0.5
+    found = changed(Augmentation(**{**NONE, "zoom": 2.0}), frame)  # type: ignore[arg-type]
+    assert found.min() >= 0.5
+    inner = (found < 0.75).float().mean(dim=(1, 2, 3))
+    assert inner.min() >= 0.6
+    assert inner.max() > 0.8
+
+
+def test_brightness_and_contrast_move_mean_and_spread() -> None:
+    given = 0.4 + 0.2 * pictures(300)
+    bright = changed(Augmentation(**{**NONE, "brightness": 0.1}), given)  # type: ignore[arg-type]
+    shift = (bright - given).mean(dim=(1, 2, 3))
+    assert shift.min() < -0.08
+    assert shift.max() > 0.08
+    hard = changed(Augmentation(**{**NONE, "contrast": 0.5}), given)  # type: ignore[arg-type]
+    ratio = hard.std(dim=(1, 2, 3)) / given.std(dim=(1, 2, 3))
+    assert 0.5 <= ratio.min() < 0.6
+    assert 1.4 < ratio.max() <= 1.501
+    torch.testing.assert_close(hard.mean(dim=(1, 2, 3)), given.mean(dim=(1, 2, 3)), atol=0.01, rtol=0)
+
+
+def test_the_same_generator_changes_alike_and_another_differently() -> None:
+    given, usual = pictures(), Augmentation()
+    torch.testing.assert_close(changed(usual, given, 1), changed(usual, given, 1), rtol=0, atol=0)
+    assert (changed(usual, given, 1) - changed(usual, given, 2)).abs().mean() > 0.01
+
+
+def test_smaller_pictures_are_the_mean_of_what_they_show() -> None:
+    given = pictures(4, 64)
+    found = scaled(given, 16)
+    assert found.shape == (4, 3, 16, 16)
+    torch.testing.assert_close(found.mean(dim=(2, 3)), given.mean(dim=(2, 3)), atol=0.02, rtol=0)
+    assert scaled(given, 64) is given
+    assert changed(Augmentation(), given, size=48).shape == (4, 3, 48, 48)
+
+
+def test_pixels_are_normalised_by_the_colours_of_imagenet() -> None:
+    pixels = torch.tensor([[[[255, 0, 51]]]], dtype=torch.uint8).expand(1, 16, 16, 3)
+    found = normalised(pixels, 16)
+    expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225])
+    torch.testing.assert_close(found[0, :, 3, 3], expected)

@@ -1,0 +1,371 @@
+"""Pictures from the command line: classifiers are trained, told, resumed, explained and used."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dlrunner.data.dogbreeds import DogBreedsData
+from dlrunner.models.backbones import make_backbone
+from dlrunner.models.fusing import fused
+from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.runs import load_weights_file
+from dlrunner.tasks.explaining import grad_cam
+from dlrunner.tasks.image import PictureClassification
+from tests.conftest import QUICK, Dlrun, start
+
+STAND_IN = ("task=dogbreeds", "data.source=stand-in", "data.size=32")
+SHORT = (
+    *STAND_IN,
+    "data.sample=96",
+    "data.sample_valid=32",
+    "epochs=1",
+    "batch_size=32",
+    "model.backbone=squeezenet1_1",
+)
+FROZEN = ("freeze_to=-1", "task.augment=false", "task.precompute=true")
+
+
+def summary(run: str = "runs/latest") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Path(run, "summary.json").read_text())
+    return found
+
+
+def history(run: str = "runs/latest") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+
+
+def small_net(**settings: Any) -> PictureNet:
+    torch.manual_seed(0)
+    return PictureNet(PictureDims(8), Path("data"), **{"backbone": "resnet18", **settings})
+
+
+@pytest.mark.slow
+def test_shapes_are_recognised_almost_as_often_as_their_labels_are_right(dlrun: Dlrun) -> None:
+    words = ("epochs=8", "batch_size=32", "task.rotate=0", "task.zoom=1", "optim.lr=2e-3")
+    status, out, err = dlrun(*STAND_IN, *words, *QUICK)
+    assert status == 0, out + err
+    found = summary()
+    floor = found["data"]["floor"]
+    assert floor - 0.2 < found["metric"]["value"] <= floor + 0.02
+    assert "the best possible is" in out
+    assert "the backbone's weights start at random" in out
+
+
+def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path) -> None:
+    status, out, err = dlrun(*SHORT)
+    assert status == 0, out + err
+    found = pd.read_csv("runs/latest/predictions.csv")
+    assert list(found.columns[:4]) == ["picture", "breed", "prediction", "p_1"]
+    assert len(found) == 32
+    assert (found["p_1"] >= found["p_2"]).all()
+    right = (found["breed"] == found["prediction"]).mean()
+    assert right == pytest.approx(summary()["final"]["valid/accuracy"])
+    drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
+    assert drawn == {"calibration.png", "confident_mistakes.png", "confusion.png", "losses.png"}
+
+    with zipfile.ZipFile(DogBreedsData(here, source="stand-in")._found[1].path) as archive:
+        archive.extractall(here / "pets")
+    picture = next(iter(sorted((here / "pets" / "train").iterdir())))
+    status, out, err = dlrun("predict", "runs/latest", str(picture))
+    assert status == 0, err
+    assert len(re.findall(r"^\s*(?:blue|red)-\w+ +0\.\d+", out, re.MULTILINE)) == 5
+    (here / "some").mkdir()
+    for path in sorted((here / "pets" / "train").iterdir())[:5]:
+        (here / "some" / path.name).write_bytes(path.read_bytes())
+    (here / "some" / "bad.jpg").write_bytes(b"no picture")
+    status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
+    assert status == 0, err
+    assert "1 of 6 pictures cannot be read: bad.jpg is no picture" in out + err
+    answer = pd.read_csv("answer.csv")
+    assert answer["picture"].tolist() == sorted(
+        path.name for path in (here / "some").iterdir() if path.name != "bad.jpg"
+    )
+    status, out, err = dlrun("predict", "runs/latest", "some", "--submission", "--out", "submission.csv")
+    assert status == 0, err
+    table = pd.read_csv("submission.csv", dtype={"id": str})
+    assert table.columns[0] == "id"
+    assert table["id"].tolist() == [Path(name).stem for name in answer["picture"]]
+    np.testing.assert_allclose(table.iloc[:, 1:].sum(axis=1), 1, atol=1e-4)
+    assert table.iloc[0, 1:].astype(float).idxmax() == answer["prediction"][0]
+
+    status, out, err = dlrun("explain", "runs/latest", str(picture))
+    assert status == 0, err
+    (drawing,) = here.glob("*-explained.png")
+    assert str(drawing.name) in out
+    with Image.open(drawing) as opened:
+        assert min(opened.size) > 300
+    status, out, err = dlrun("explain", "runs/latest", str(picture), "--class", "red-disk")
+    assert status == 2
+    assert "there is no class red-disk; did you mean red-disc" in err
+    status, out, err = dlrun("explain", "runs/latest", "some/bad.jpg")
+    assert status != 0
+    assert "bad.jpg is no picture" in err
+    status, out, err = dlrun("generate", "runs/latest", "a dog")
+    assert status == 2
+    assert "cannot generate; `dlrun predict` or `dlrun explain` may answer" in err
+
+
+def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: Dlrun) -> None:
+    words = (*SHORT, "epochs=2", *QUICK)
+    status, out, err = dlrun(*words, *FROZEN)
+    assert status == 0, out + err
+    assert "features of 800 of 800 pictures" in out
+    precomputed = history()
+    status, out, err = dlrun(*words, "freeze_to=-1", "task.augment=false")
+    assert status == 0, out + err
+    for one, other in zip(precomputed, history(), strict=True):
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=1e-3)
+        assert one["valid/loss"] == pytest.approx(other["valid/loss"], rel=1e-3)
+
+
+def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlrun: Dlrun) -> None:
+    assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "task.valid_batch_size=50", "seed=3")[1]
+    # The head's weights and the order differ with the seed, and so does a backbone that starts at random.
+    assert "features of" not in dlrun(*SHORT, *QUICK, *FROZEN, "seed=3", "epochs=2")[1]
+    assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "seed=4")[1]
+    assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "seed=3", "model.pool=concat")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("task.precompute=true", "freeze_to=-1"), "cannot be changed at random: add task.augment=false"),
+        (("task.precompute=true", "task.augment=false", "freeze_to=-1", "task.tta=2"), "add task.tta=0"),
+        (("task.precompute=true", "task.augment=false"), "has freeze_to=0: add freeze_to=-1"),
+        (("epochs=null", "phases=[{epochs: 1, task: {sizes: 64}}]"), "phases[0].task.sizes: is unknown"),
+        (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 16 to 1024, not 8"),
+        (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
+        (("model.ps=[0.1]",), "model.ps: 1 dropouts for 2 layers of the head"),
+        (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),
+        (("freeze_to=3",), "3 leaves nothing to train: the model has 3 layer group(s)"),
+        (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower backbone, upper backbone, head)"),
+        (("task.metrics=[rmse]",), "rmse is no metric of multiclass pictures"),
+        (("model.wiring=tensorflow",), "model.wiring: must be 'torchvision' or 'gluon'"),
+    ],
+)
+def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
+    status, out, err = dlrun(*STAND_IN, "data.sample=64", "data.sample_valid=32", *QUICK, *words)
+    assert status in (1, 2), out
+    assert said in err
+
+
+def test_other_tasks_have_no_settings_that_change_by_phase(dlrun: Dlrun) -> None:
+    status, _, err = dlrun("task=collab", "epochs=null", "phases=[{epochs: 1, task: {size: 64}}]")
+    assert status == 2
+    assert "phases[0].task: " in err
+    assert "has no settings that change from phase to phase" in err
+
+
+def test_weights_of_another_architecture_are_refused_with_its_name(dlrun: Dlrun, here: Path) -> None:
+    torch.save(make_backbone("resnet34").state_dict(), here / "w.pth")
+    status, _, err = dlrun(*SHORT, *QUICK, "model.weights=w.pth")
+    assert status == 2
+    assert "w.pth does not fit squeezenet1_1" in err
+    assert "the file looks like resnet34" in err
+
+
+def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, here: Path) -> None:
+    words = (*SHORT, *QUICK, "model.weights=w.pth")
+    torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
+    assert dlrun(*words)[0] == 0
+    assert "this run is done already" in dlrun(*words)[1]
+    torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
+    out = dlrun(*words)[1]
+    assert "running anew" in out
+    (here / "w.pth").unlink()
+    status, out, err = dlrun("predict", "runs/latest", str(_picture(here)))
+    assert status == 0, "a trained run needs the file no longer: " + err
+
+
+def _picture(here: Path) -> Path:
+    Image.new("RGB", (60, 50), (200, 30, 30)).save(here / "red.png")
+    return here / "red.png"
+
+
+def test_phases_have_sizes_of_their_own(here: Path) -> None:
+    task = PictureClassification(DogBreedsData(here, source="stand-in", size=32), 16, 0, torch.device("cpu"))
+    from dlrunner.schedules import Phase, constant
+
+    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 32, 32)
+    task.enter(Phase(1, constant(1), (1.0,), 0, {"size": 24}))
+    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 24, 24)
+    assert next(iter(task.batches("valid", 0))).inputs[0].shape[2:] == (24, 24)
+    task.enter(Phase(1, constant(1), (1.0,)))
+    assert next(iter(task.batches("train", 0))).inputs[0].shape[2:] == (32, 32)
+
+
+def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_never(here: Path) -> None:
+    task = PictureClassification(DogBreedsData(here, source="stand-in", size=32), 640, 0, torch.device("cpu"), tta=1)
+
+    def all_of(split: Any, epoch: int) -> torch.Tensor:
+        return torch.cat([batch.inputs[0] for batch in task.batches(split, epoch)])
+
+    first, again, later = all_of("train", 0), all_of("train", 0), all_of("train", 1)
+    torch.testing.assert_close(first, again, rtol=0, atol=0)
+    assert (first.sort(0).values - later.sort(0).values).abs().mean() > 0.01
+    plain, look = all_of("valid", 0), all_of("valid", 1)
+    torch.testing.assert_close(plain, all_of("valid", 0), rtol=0, atol=0)
+    assert (plain - look).abs().mean() > 0.05
+    assert task.looks() == 2
+
+
+def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
+    data = DogBreedsData(here, source="stand-in", size=32, sample=65)
+    task = PictureClassification(data, 32, 0, torch.device("cpu"))
+    assert [len(batch.targets) for batch in task.batches("train", 0)] == [32, 33]
+
+
+def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*SHORT, *QUICK, "task.tta=3")
+    assert status == 0, out + err
+    found = summary()
+    assert found["looks"]["number"] == 4
+    assert found["looks"]["one_look"] == history()[-1]["valid/accuracy"]
+    assert "4 looks at each example: valid/accuracy" in out
+    assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
+    predictions = pd.read_csv("runs/latest/predictions.csv")
+    assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(found["final"]["valid/accuracy"])
+
+
+def test_a_frozen_backbone_keeps_its_batch_norm_and_all_else(dlrun: Dlrun, here: Path) -> None:
+    torch.save(make_backbone("resnet18").state_dict(), here / "w.pth")
+    words = (*SHORT, *QUICK, "model.backbone=resnet18", "model.weights=w.pth", "freeze_to=-1")
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    before, after = (
+        torch.load(here / "w.pth", weights_only=True),
+        load_weights_file(Path("runs/latest/last.pt"))["model"],
+    )
+    for name, value in before.items():
+        torch.testing.assert_close(after[f"backbone.{name}"], value, rtol=0, atol=0)
+    status, out, err = dlrun(*words, "freeze_to=1")
+    assert status == 0, out + err
+    after = load_weights_file(Path("runs/latest/last.pt"))["model"]
+    moved = {name for name, value in before.items() if not torch.equal(after[f"backbone.{name}"], value)}
+    assert moved
+    assert not any(name.startswith(("conv1", "bn1", "layer1")) for name in moved)
+    assert any(name.startswith("layer4") and "running_mean" in name for name in moved)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
+    words = (*SHORT, *QUICK, "epochs=3", "batch_size=8", "trainer.checkpoint_minutes=1e-9")
+    whole = start(*words, "runs_dir=whole", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
+    whole.communicate()
+    stopped = start(*words, "runs_dir=stopped", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
+    deadline = time.monotonic() + 60
+    while not list(here.glob("stopped/dogbreeds/*/last.pt")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    stopped.send_signal(signal.SIGKILL)
+    assert stopped.communicate()
+    assert stopped.returncode == -9
+    again = start(*words, "runs_dir=stopped", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
+    again.communicate()
+    assert whole.returncode == again.returncode == 0
+    one, other = (load_weights_file(Path(folder, "latest", "last.pt"))["model"] for folder in ("whole", "stopped"))
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+
+
+def test_labels_are_learned_and_told(dlrun: Dlrun, here: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = []
+    (here / "pics").mkdir()
+    for number in range(60):
+        red, bright = random.integers(0, 2, 2)
+        colour = np.array([200 if red else 40, 40, 40 if red else 200]) // (1 if bright else 3)
+        pixels = np.clip(colour + random.normal(0, 5, (32, 32, 3)), 0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(here / "pics" / f"{number}.png")
+        rows.append({"file": f"pics/{number}.png", "red": red, "bright": bright})
+    pd.DataFrame(rows).to_csv(here / "pics.csv", index=False)
+    words = (
+        "task=image",
+        "data.path=pics.csv",
+        "data.target=[red,bright]",
+        "data.size=32",
+        "epochs=12",
+        "batch_size=16",
+    )
+    status, out, err = dlrun(*words, "model.backbone=squeezenet1_1", "optim.lr=1e-3")
+    assert status == 0, out + err
+    assert summary()["metric"]["name"] == "valid/f1"
+    assert summary()["metric"]["value"] > 0.8
+    assert Path("runs/latest/plots/labels.png").exists()
+    status, out, err = dlrun("predict", "runs/latest", "pics/0.png")
+    assert status == 0, err
+    assert "p(red)" in out
+
+
+def test_a_fused_net_is_the_same_function() -> None:
+    for name in ("resnet18", "mobilenet_v2", "squeezenet1_1"):
+        net = make_backbone(name)
+        for module in net.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.normal_()
+                module.running_var.uniform_(0.5, 2)
+        quick = fused(net)
+        assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules()), name
+        pictures = torch.randn(2, 3, 48, 48)
+        with torch.no_grad():
+            expected = net.eval()(pictures)
+            torch.testing.assert_close(quick(pictures), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+def test_the_heads_layers_are_those_asked_for() -> None:
+    kinds = [type(each).__name__ for each in small_net(xtra_fc=[32, 16], ps=[0.25, 0, 0.5]).head]
+    expected = ["BatchNorm1d", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Dropout"]
+    assert kinds == [*expected, "Linear"]
+    assert [type(each).__name__ for each in small_net(xtra_fc=[], ps=0.0, head_norm=False).head] == ["Linear"]
+
+
+def test_what_speaks_for_a_class_lies_where_its_feature_is() -> None:
+    net = small_net(xtra_fc=[], ps=0.0, head_norm=False).eval()
+
+    class Corner(torch.nn.Module):
+        num_features = 512
+
+        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+            maps = torch.zeros(len(pictures), 512, 4, 4)
+            maps[:, 3, 0, 0] = 5.0  # speaks for class 1, in the upper left
+            maps[:, 7, 3, 3] = 5.0  # speaks against it
+            return maps
+
+    net.backbone = Corner()  # type: ignore[assignment]
+    with torch.no_grad():
+        layer = net.head[0]
+        assert isinstance(layer, torch.nn.Linear)
+        layer.weight.zero_()
+        layer.weight[1, 3], layer.weight[1, 7] = 1.0, -1.0
+    heat = grad_cam([net], torch.zeros(1, 3, 32, 32), 1, 32)
+    assert heat.shape == (32, 32)
+    assert heat[:8, :8].mean() > 0.5
+    assert heat[16:, 16:].max() < 1e-6
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_few_real_dogs_are_told_apart_by_a_frozen_backbone(real_data: Path, dlrun: Dlrun) -> None:
+    if not (real_data / "weights" / "mobilenet_v2_features.pt").exists():
+        pytest.skip("needs weights/mobilenet_v2_features.pt in DLRUNNER_DATA")
+    words = ("data.sample=1500", "data.sample_valid=300", "data.size=96", "claim=null", "epochs=6")
+    status, out, err = dlrun("experiment=dogbreeds", *words, *QUICK)
+    assert status == 0, out + err
+    assert "these pictures are ImageNet's" in out
+    assert summary()["metric"]["value"] > 0.3, "by guessing one in 120 is right"
+    status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.wiring=torchvision")
+    assert status == 2
+    assert "the file looks like mobilenet_v2 with gluon's wiring" in err
