@@ -113,7 +113,8 @@ def head(way: str, args: argparse.Namespace) -> tuple[int, float]:
 
     def epoch(number: int) -> None:
         for batch, wanted in _batches(way, values, targets, number):
-            nn.functional.cross_entropy(net(batch), wanted).backward()
+            loss = nn.functional.cross_entropy(net(batch), wanted)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
 

@@ -35,6 +35,7 @@ SHORT = (
     "batch_size=32",
     "model.backbone=squeezenet1_1",
 )
+ONCE = "freeze_to: -1, task: {precompute: true, augment: false}"
 FROZEN = ("freeze_to=-1", "task.augment=false", "task.precompute=true")
 
 
@@ -122,7 +123,7 @@ def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: 
     words = (*SHORT, "epochs=2", *QUICK)
     status, out, err = dlrun(*words, *FROZEN)
     assert status == 0, out + err
-    assert "features of 800 of 800 pictures" in out
+    assert "features of 128 of 128 pictures" in out
     precomputed = history()
     status, out, err = dlrun(*words, "freeze_to=-1", "task.augment=false")
     assert status == 0, out + err
@@ -146,6 +147,11 @@ def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlr
         (("task.precompute=true", "task.augment=false", "freeze_to=-1", "task.tta=2"), "add task.tta=0"),
         (("task.precompute=true", "task.augment=false"), "has freeze_to=0: add freeze_to=-1"),
         (("epochs=null", "phases=[{epochs: 1, task: {sizes: 64}}]"), "phases[0].task.sizes: is unknown"),
+        (("epochs=null", "phases=[{epochs: 1, task: {augment: 2}}]"), "task.augment: must be true or false, not 2"),
+        (
+            ("epochs=null", "task.augment=false", f"phases=[{{epochs: 1}}, {{epochs: 1, {ONCE}}}]"),
+            "phases[1] must come first",
+        ),
         (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 16 to 1024, not 8"),
         (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
         (("model.ps=[0.1]",), "model.ps: 1 dropouts for 2 layers of the head"),
@@ -205,6 +211,18 @@ def test_phases_have_sizes_of_their_own(here: Path) -> None:
     assert next(iter(task.batches("valid", 0))).inputs[0].shape[2:] == (24, 24)
     task.enter(Phase(1, constant(1), (1.0,)))
     assert next(iter(task.batches("train", 0))).inputs[0].shape[2:] == (32, 32)
+
+
+def test_a_head_is_trained_on_kept_features_and_then_with_the_backbone_on_augmented_pictures(dlrun: Dlrun) -> None:
+    phases = f"phases=[{{epochs: 2, {ONCE}}}, {{epochs: 1, freeze_to: 1, task: {{size: 48}}}}]"
+    status, out, err = dlrun(*SHORT, *QUICK, "epochs=null", "task.tta=1", phases)
+    assert status == 0, out + err
+    rows, kept = history(), dlrun(*SHORT, *QUICK, *FROZEN, "epochs=2")
+    assert kept[0] == 0
+    assert "features of" not in kept[1], "they were computed by the run before"
+    assert [row["train/loss"] for row in rows[:2]] == [row["train/loss"] for row in history()]
+    assert len(rows) == 3
+    assert rows[2]["train/loss"] > rows[1]["train/loss"], "augmented pictures of another size are harder"
 
 
 def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_never(here: Path) -> None:

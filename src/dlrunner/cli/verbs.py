@@ -110,27 +110,22 @@ def predict(words: list[str]) -> int:
 
 def generate(words: list[str]) -> int:
     """Let a finished run go on from a text."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun generate RUN", description="Let a language model go on from a text.", add_help=False
-    )
-    if not words or words[0].startswith("-"):
-        print('usage: dlrun generate RUN "text" [options]; `dlrun generate RUN --help` tells the options')
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    task_class, arguments, state, models = _trained(parser, words, "generate")
-    print(task_class.generate(state, models, arguments))
-    return 0
+    return _say(words, "generate", '"text"', "Let a language model go on from a text.")
 
 
 def explain(words: list[str]) -> int:
     """Show what a finished run's answer rests on."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun explain RUN", description="Show what an answer rests on.", add_help=False
-    )
+    return _say(words, "explain", "IMAGE", "Show what an answer rests on.")
+
+
+def _say(words: list[str], verb: str, example: str, description: str) -> int:
+    """Print what a finished run answers to a verb in words."""
+    parser = argparse.ArgumentParser(prog=f"dlrun {verb} RUN", description=description, add_help=False)
     if not words or words[0].startswith("-"):
-        print("usage: dlrun explain RUN IMAGE [options]; `dlrun explain RUN --help` tells the options")
+        print(f"usage: dlrun {verb} RUN {example} [options]; `dlrun {verb} RUN --help` tells the options")
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    task_class, arguments, state, models = _trained(parser, words, "explain")
-    print(task_class.explain(state, models, arguments))
+    task_class, arguments, state, models = _trained(parser, words, verb)
+    print(getattr(task_class, verb)(state, models, arguments))
     return 0
 
 

@@ -197,9 +197,10 @@ def _headline(summary: Mapping[str, Any]) -> str:
         verdict = str(claim.get("verdict") or "")
         kind = "good" if verdict.startswith("reached") else "bad"
         facts = _facts([("published", number(claim.get("published"))), ("this run", number(claim.get("value")))])
+        flags = f"; mind: {', '.join(claim['flags'])}" if claim.get("flags") else ""
         cards.append(
             f'<div class="card {kind}">Claim: {escape(str(claim.get("metric") or ""))}<p><b>{escape(verdict)}</b></p>'
-            f'{facts}<p class="soft">{escape(str(claim.get("source") or ""))}</p></div>'
+            f'{facts}<p class="soft">{escape(str(claim.get("source") or "") + flags)}</p></div>'
         )
     return f'<div class="head">{"".join(cards)}</div>' if cards else ""
 

@@ -23,25 +23,27 @@ from dlrunner.data.batching import epoch_order
 from dlrunner.data.files import cache_dir, write_whole
 from dlrunner.data.picture_batches import FeatureLoader, PictureLoader
 from dlrunner.data.pictures import PictureSource, PictureTable
-from dlrunner.data.splitting import TEST, TRAIN, VALID
+from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.targets import Target, encode
-from dlrunner.errors import RequestError, did_you_mean
-from dlrunner.metrics import Metric
+from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.models.image import PictureDims, PictureNet
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
-from dlrunner.task import Loader, Split, Task
+from dlrunner.task import Loader, Split
 from dlrunner.tasks import recognising
-from dlrunner.tasks.answers import CLASS_METRICS, answers, average, class_loss, probabilities
+from dlrunner.tasks.answers import answers, probabilities
+from dlrunner.tasks.classifying import Classification
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
+PHASE_SETTINGS: Mapping[str, type] = {"size": int, "augment": bool, "precompute": bool}
+ONCE = "what the backbone makes of a picture is computed once, so that pictures cannot be changed at random"
 NUM_DOUBTED = 64
 """Pictures that tell whether weights fit."""
 
 
-class PictureClassification(Task):
+class PictureClassification(Classification):
     """Pictures in augmented batches, or what a frozen backbone makes of them; judged by accuracy, or F1 for labels.
 
     Args:
@@ -50,11 +52,12 @@ class PictureClassification(Task):
         seed: of the order of the pictures and of their augmentation.
         device: where the batches are made.
         metrics: the first one judges; by default those of the target's kind.
-        size: pixels of a side in training and evaluation; by default data.size. A phase may have its own.
+        size: pixels of a side in training and evaluation; by default data.size.
         augment: training pictures are changed at random.
         flip, rotate, zoom, brightness, contrast: how far (see `Augmentation`).
         tta: in the end each picture is also looked at in so many augmented versions, and the answers are averaged.
         precompute: what the frozen backbone makes of each picture is computed once and kept in the cache.
+            A phase may have its own size, augment and precompute.
         valid_batch_size: pictures at once where nothing is trained; by default what is fast on the device.
     """
 
@@ -78,37 +81,42 @@ class PictureClassification(Task):
         valid_batch_size: Count | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
-        self.metric_names, self.augment, self.tta, self.precompute = metrics, augment, tta, precompute
+        self.metric_names, self.tta = metrics, tta
+        self.usual = {"size": size, "augment": augment, "precompute": precompute}
+        self.now = dict(self.usual)
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
-        self.given_size, self._phase_size = size, None
         # On a CPU the maps of eight pictures stay in its caches: four times as many pictures a second as with 64.
         self._few = valid_batch_size or (8 if device.type == "cpu" else 256)
         self._features: Tensor | None = None
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
-        """Refuse settings of phases that do not exist, and precomputing what changes from epoch to epoch."""
+        """Refuse settings of phases that do not exist, and computing once what changes from epoch to epoch."""
+        first_size, fresh = None, True
         for index, phase in enumerate(phases):
+            place = f"phases[{index}]" if len(phases) > 1 or phase.task else "the run"
             for name, value in phase.task.items():
-                if name != "size":
-                    raise RequestError(f"phases[{index}].task.{name}: is unknown; a phase may have task: {{size: 128}}")
-                if not isinstance(value, int) or not 16 <= value <= 1024:
-                    raise RequestError(f"phases[{index}].task.size: must be a number from 16 to 1024, not {value!r}")
-        if not settings["precompute"]:
-            return
-        if settings["augment"] or settings["tta"]:
-            wrong = "augment" if settings["augment"] else "tta"
-            raise RequestError(
-                "task.precompute: what the backbone makes of a picture is computed once, so that pictures cannot be "
-                f"changed at random: add task.{wrong}={'false' if wrong == 'augment' else 0}"
-            )
-        for index, phase in enumerate(phases):
-            if phase.freeze_to not in (-1, 2) or phase.task:
-                place = f"phases[{index}]" if len(phases) > 1 else "it"
-                raise RequestError(
-                    f"task.precompute: the backbone must be frozen at one size all along, but {place} has "
-                    f"freeze_to={phase.freeze_to}{' and a size' if phase.task else ''}: add freeze_to=-1"
-                )
+                if name not in PHASE_SETTINGS:
+                    raise RequestError(f"{place}.task.{name}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
+                is_one = isinstance(value, PHASE_SETTINGS[name])
+                if not is_one or (name == "size" and not 16 <= int(value) <= 1024):
+                    wanted = "a number from 16 to 1024" if name == "size" else "true or false"
+                    raise RequestError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
+            now = {**settings, **phase.task}
+            is_frozen = phase.freeze_to in (-1, len(PictureNet.group_names) - 1)
+            if now["precompute"]:
+                if now["augment"]:
+                    raise RequestError(f"task.precompute: {ONCE}: add task.augment=false")
+                if not is_frozen:
+                    raise RequestError(
+                        f"task.precompute: the backbone must be frozen, but {place} has freeze_to={phase.freeze_to}: "
+                        "add freeze_to=-1"
+                    )
+                if not fresh or (index and now["size"] != first_size):
+                    raise RequestError(f"task.precompute: {place} must come first, and all such phases have one size")
+            fresh, first_size = fresh and now["precompute"], now["size"]
+        if settings["tta"] and {**settings, **phases[-1].task}["precompute"]:
+            raise RequestError(f"task.precompute: {ONCE}: add task.tta=0")
 
     @cached_property
     def table(self) -> PictureTable:
@@ -116,12 +124,7 @@ class PictureClassification(Task):
         table = self.data.read()
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
             raise RequestError("batch_size: the head's batch norm needs two training pictures in a batch, or more")
-        known = CLASS_METRICS[table.target.kind]
-        for name in self.metric_names or []:
-            if name not in known:
-                raise RequestError(
-                    f"task.metrics: {name} is no metric of {table.target.kind} pictures; {did_you_mean(name, known)}"
-                )
+        self.check_metrics(table.target, "pictures")
         return table
 
     @property
@@ -137,11 +140,11 @@ class PictureClassification(Task):
     @property
     def size(self) -> int:
         """Pixels of a side, now."""
-        return self._phase_size or self.given_size or self.table.size
+        return int(self.now["size"] or self.table.size)
 
     def enter(self, phase: Phase) -> None:
-        """Take on the phase's size."""
-        self._phase_size = phase.task.get("size")
+        """Take on the phase's settings."""
+        self.now = {**self.usual, **phase.task}
 
     def has_test(self) -> bool:
         """Tell whether some pictures are kept for the end."""
@@ -172,35 +175,38 @@ class PictureClassification(Task):
                 batches[-2:] = [torch.cat(batches[-2:])]
         else:
             batches = list(torch.split(rows, self._few))
-        if self._features is not None:
+        if self.now["precompute"]:
+            assert self._features is not None, "prepare comes before training"
             return FeatureLoader(self._features, self._targets, batches)
-        changed = self.augment if split == "train" else epoch > 0
+        changed = self.now["augment"] if split == "train" else epoch > 0
         augmentation, key = self.augmentation if changed else None, (self.seed, epoch, PARTS[split])
         return PictureLoader(self._pixels, self._targets, batches, self.size, augmentation, key)
 
     def prepare(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what the frozen backbone makes of all pictures, or take it from the cache; doubt its weights."""
         if not isinstance(model, PictureNet):
-            if self.precompute:
+            if self.now["precompute"]:
                 raise RequestError("task.precompute: needs a model with a frozen backbone: model=picture_net")
             return []
-        if not self.precompute:
+        if not self.now["precompute"]:
             return self._doubts(model)
         precision = torch.get_autocast_dtype(self.device.type) if torch.is_autocast_enabled(self.device.type) else None
-        recipe = (
-            f"{self.table.key} {self.size} {model.backbone_digest()} {precision} {self.device.type} {torch.__version__}"
-        )
-        path = cache_dir() / "features" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.npy"
-        features = _kept(path, len(self.table.names))
-        notes = [] if features is not None else self._doubts(model)
-        if features is None:
-            features = self._computed(model, tell)
+        used = np.flatnonzero(self.table.split != UNUSED)
+        recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), self.size, model.backbone_digest()]
+        recipe += [str(precision), self.device.type, torch.__version__]
+        path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.npy"
+        found = _kept(path, len(used))
+        notes = [] if found is not None else self._doubts(model)
+        if found is None:
+            found = self._computed(model, torch.from_numpy(used), tell)
             buffer = io.BytesIO()
-            np.save(buffer, features)
+            np.save(buffer, found)
             try:
                 write_whole(path, buffer.getbuffer())
             except OSError as error:  # a cache that cannot be written is only slower
                 notes.append(f"the features are not kept, {path.parent} cannot be written ({error.strerror})")
+        features = np.zeros((len(self.table.names), found.shape[1]), np.float32)
+        features[used] = found
         self._features = torch.from_numpy(features).to(self.device)
         return notes
 
@@ -218,31 +224,19 @@ class PictureClassification(Task):
             f"away from those in training (up to {MOST_STATISTICS_GAP} is usual); is it wired as its weights were?"
         ]
 
-    def _computed(self, model: PictureNet, tell: Callable[[str], None]) -> NDArray[np.float32]:
-        features, size = model.frozen_features(), self._few
-        rows = torch.from_numpy(np.flatnonzero(self.table.split >= 0))
-        found, started, told = [], time.perf_counter(), time.perf_counter()
-        loader = PictureLoader(self._pixels, self._targets, list(torch.split(rows, size)), self.size)
+    def _computed(self, model: PictureNet, rows: Tensor, tell: Callable[[str], None]) -> NDArray[np.float32]:
+        """Return what the frozen backbone makes of some pictures, [pictures, features]."""
+        features, found = model.frozen_features(), []
+        started = told = time.perf_counter()
+        loader = PictureLoader(self._pixels, self._targets, list(torch.split(rows, self._few)), self.size)
         for index, batch in enumerate(loader, start=1):
             found.append(features(*batch.inputs).float().cpu())
             now = time.perf_counter()
             if now - told > 10 or index == len(loader):
-                done, told = min(index * size, len(rows)), now
+                done, told = min(index * self._few, len(rows)), now
                 tell(f"features of {done:,} of {len(rows):,} pictures, {done / (now - started):.0f} a second")
-        return torch.cat(found).numpy()
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy."""
-        return class_loss(self.target, outputs, targets)
-
-    def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of the target's kind, or those that were asked for."""
-        known = CLASS_METRICS[self.target.kind]
-        return {name: known[name]() for name in self.metric_names or known}
-
-    def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Average the probabilities."""
-        return average(self.target, outputs)
+        values: NDArray[np.float32] = torch.cat(found).numpy()
+        return values
 
     def sizes(self) -> Mapping[str, int]:
         """Pictures of each split, and classes."""

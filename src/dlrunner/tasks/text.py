@@ -22,20 +22,18 @@ from dlrunner.data.texts import TextSource, TextTable
 from dlrunner.data.tokens import tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import EncoderSizes
-from dlrunner.errors import RequestError, did_you_mean
-from dlrunner.metrics import Metric
+from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.text import TextDims
 from dlrunner.ranges import Count
-from dlrunner.task import Loader, Passage, Split, Task
+from dlrunner.task import Loader, Passage, Split
 from dlrunner.tasks.answers import (
-    CLASS_METRICS,
     answers,
     average,
-    class_loss,
     probabilities,
     with_distinct_names,
 )
+from dlrunner.tasks.classifying import Classification
 from dlrunner.tasks.reading import texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -43,7 +41,7 @@ MOST_VARIANTS = 60
 """A text is read again this often at most to find the words that matter; longer ones are taken in groups of words."""
 
 
-class TextClassification(Task):
+class TextClassification(Classification):
     """Whole texts in batches of similar length; judged by accuracy, or by F1 for labels.
 
     Args:
@@ -78,12 +76,7 @@ class TextClassification(Task):
             raise RequestError("data.labels: must be true: this task sorts texts into classes")
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
             raise RequestError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
-        known = CLASS_METRICS[table.target.kind]
-        for name in self.metric_names or []:
-            if name not in known:
-                raise RequestError(
-                    f"task.metrics: {name} is no metric of {table.target.kind} texts; {did_you_mean(name, known)}"
-                )
+        self.check_metrics(table.target, "texts")
         return table
 
     @property
@@ -126,19 +119,6 @@ class TextClassification(Task):
         else:
             batches = np.array_split(rows, range(self.valid_batch_size, len(rows), self.valid_batch_size))
         return TextLoader(self._codes, self.table.ends, self._targets, batches)
-
-    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross entropy."""
-        return class_loss(self.target, outputs, targets)
-
-    def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of the target's kind, or those that were asked for."""
-        known = CLASS_METRICS[self.target.kind]
-        return {name: known[name]() for name in self.metric_names or known}
-
-    def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Average the probabilities."""
-        return average(self.target, outputs)
 
     def sizes(self) -> Mapping[str, int]:
         """Texts of each split, known words and classes."""
