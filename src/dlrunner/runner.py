@@ -235,6 +235,7 @@ class _Work:
         finally:
             display.close()
 
+        task.enter(self.plan.phases[-1])
         average = {split: each[0] if len(each) == 1 else task.average(each) for split, each in outputs.items()}
         combined = average["valid"]
         self._judge(task, members, average)

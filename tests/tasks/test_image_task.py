@@ -140,6 +140,18 @@ def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlr
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "seed=3", "model.pool=concat")[1]
 
 
+def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here: Path) -> None:
+    torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
+    status, out, err = dlrun(*SHORT, *QUICK, *FROZEN, "ensemble=2", "model.weights=w.pth")
+    assert status == 0, out + err
+    assert out.count("features of 128 of 128 pictures") == 1
+    predictions = pd.read_csv("runs/latest/predictions.csv")
+    assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(
+        summary()["final"]["valid/accuracy"]
+    )
+    assert dlrun("predict", "runs/latest", str(_picture(here)))[0] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -276,6 +288,19 @@ def test_a_frozen_backbone_keeps_its_batch_norm_and_all_else(dlrun: Dlrun, here:
     assert moved
     assert not any(name.startswith(("conv1", "bn1", "layer1")) for name in moved)
     assert any(name.startswith("layer4") and "running_mean" in name for name in moved)
+
+
+def test_batch_norm_that_is_frozen_keeps_its_statistics_while_its_weights_train(dlrun: Dlrun) -> None:
+    words = (*SHORT, *QUICK, "model.backbone=resnet18", "model.freeze_norm=true")
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    after = load_weights_file(Path("runs/latest/last.pt"))["model"]
+    means = [value for name, value in after.items() if name.startswith("backbone") and "running_mean" in name]
+    scales = [value for name, value in after.items() if name.startswith("backbone") and name.endswith("bn1.weight")]
+    assert means
+    assert all(float(value.abs().max()) == 0 for value in means)
+    assert all(float((value - 1).abs().max()) > 0 for value in scales)
+    assert float(after["head.0.running_mean"].abs().max()) > 0
 
 
 def test_a_killed_run_goes_on_bit_for_bit(here: Path, dlrun: Dlrun) -> None:

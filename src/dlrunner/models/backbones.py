@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dlrunner.errors import DataError, RequestError, did_you_mean
@@ -112,7 +113,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights in a file: a state dict of torch's, alone or in a checkpoint, or a safetensors file.
 
     Raises:
-        RequestError: there is no such file, or safetensors is needed and not installed.
+        RequestError: there is no such file.
         DataError: it is damaged, or holds something else.
     """
     path = path.expanduser()
@@ -145,12 +146,6 @@ def _read_torch(path: Path) -> Any:
 
 
 def _read_safetensors(path: Path) -> Any:
-    try:
-        from safetensors.torch import load_file  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        raise RequestError(
-            f"{path} needs the package safetensors, which is not installed: pip install safetensors"
-        ) from None
     try:
         return load_file(path)
     except Exception:  # safetensors has an error of its own

@@ -51,6 +51,8 @@ class PictureNet(Model):
         xtra_fc: sizes of the layers between the pooled features and the classes.
         ps: dropout before each layer, a number for all or one for each; 0 leaves the dropout out.
         head_norm: batch norm before each layer of the head.
+        freeze_norm: the backbone's batch norm keeps its statistics while it is trained too: better with small batches
+            and pictures like those of its weights (fast.ai's `bn_freeze`).
         channels_last: memory format of the backbone, faster on most devices.
     """
 
@@ -68,10 +70,12 @@ class PictureNet(Model):
         xtra_fc: list[Count] = [512],  # noqa: B006
         ps: Probability | list[Probability] = [0.25, 0.5],  # noqa: B006
         head_norm: bool = True,
+        freeze_norm: bool = False,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.weights, self.data_dir, self.pool, self.channels_last = weights, data_dir, pool, channels_last
+        self.freeze_norm = freeze_norm
         self.backbone = make_backbone(backbone, wiring)
         features = self.backbone.num_features * (2 if pool == "concat" else 1)
         widths = [features, *xtra_fc, dims.num_outputs]
@@ -116,6 +120,15 @@ class PictureNet(Model):
             return ["the backbone's weights start at random (model.weights=FILE takes trained ones; docs/images.md)"]
         file = weights_file(self.weights, self.data_dir)
         return load(self.backbone, read_weights(file), file)
+
+    def train(self, mode: bool = True) -> PictureNet:
+        """Set training mode; batch norm that is to keep its statistics stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return class scores, [batch] for two classes, else [batch, classes].

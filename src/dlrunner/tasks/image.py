@@ -175,8 +175,7 @@ class PictureClassification(Classification):
                 batches[-2:] = [torch.cat(batches[-2:])]
         else:
             batches = list(torch.split(rows, self._few))
-        if self.now["precompute"]:
-            assert self._features is not None, "prepare comes before training"
+        if self.now["precompute"] and self._features is not None:
             return FeatureLoader(self._features, self._targets, batches)
         changed = self.now["augment"] if split == "train" else epoch > 0
         augmentation, key = self.augmentation if changed else None, (self.seed, epoch, PARTS[split])

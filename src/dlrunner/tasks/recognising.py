@@ -52,6 +52,8 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
         DataError: it is no picture, or none of the folder can be read.
     """
     target = Target.from_state(state["target"])
+    if arguments.submission and arguments.out is None:
+        raise RequestError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
     place, names = _asked(Path(arguments.path).expanduser())
     bad: dict[str, str] = {}
     read: list[str] = []
