@@ -19,7 +19,7 @@ from dlrunner.data.files import sha256_of
 from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
-from dlrunner.machine import peak_memory_mb, versions
+from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
 from dlrunner.runs import (
     FinishedRun,
@@ -221,6 +221,7 @@ class _Work:
         if claim and claim.metric not in known:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
+        keep_freed_memory()
         display = make_display(settings.log.progress)
         models: list[Model] = []
         outputs: dict[Split, list[torch.Tensor]] = {}
