@@ -157,6 +157,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
                 **dict.fromkeys(("embedding_net", "rossmann_net", "mlp", "linear"), "tabular"),
                 "awd_lstm": "lm",
                 "text_classifier": "text",
+                "picture_net": "image",
             }
             task = [f"task={tasks[option]}"] if group == "model" and option in tasks else []
             assert plan(compose([*task, f"{group}={option}"])).signature

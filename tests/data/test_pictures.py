@@ -286,13 +286,15 @@ def test_the_stand_in_is_the_same_for_a_seed_and_its_labels_are_right_as_often_a
     data = DogBreedsData(here, source="stand-in")
     assert data.identity().floor == best
     table = data.read()
-    assert table.pixels.shape == (800, 64, 64, 3)
+    assert table.pixels.shape == (1200, 64, 64, 3)
     valid = table.rows(VALID)
     # Blue shapes have more blue than red before any ground: colour alone can be told by hand.
     redness = table.pixels[..., 0].astype(float) - table.pixels[..., 2]
-    strongest = np.abs(redness.reshape(800, -1) - np.median(redness.reshape(800, -1), axis=1, keepdims=True)).argmax(1)
-    red = np.take_along_axis(redness.reshape(800, -1), strongest[:, None], 1)[:, 0] > np.median(
-        redness.reshape(800, -1), axis=1
+    strongest = np.abs(redness.reshape(1200, -1) - np.median(redness.reshape(1200, -1), axis=1, keepdims=True)).argmax(
+        1
+    )
+    red = np.take_along_axis(redness.reshape(1200, -1), strongest[:, None], 1)[:, 0] > np.median(
+        redness.reshape(1200, -1), axis=1
     )
     said_red = np.array([name.startswith("red") for name in table.target.classes])[table.values]
     right = (red == said_red)[valid].mean()
@@ -369,7 +371,7 @@ def test_zoom_enlarges_up_to_its_limit_and_shows_no_edge() -> None:
     frame = torch.ones(200, 3, 40, 40)
     frame[:, :, 4:-4, 4:-4] = 0.5
     found = changed(Augmentation(**{**NONE, "zoom": 2.0}), frame)  # type: ignore[arg-type]
-    assert found.min() >= 0.5
+    assert found.min() >= 0.5 - 1e-6
     inner = (found < 0.75).float().mean(dim=(1, 2, 3))
     assert inner.min() >= 0.6
     assert inner.max() > 0.8

@@ -55,12 +55,13 @@ def small_net(**settings: Any) -> PictureNet:
 
 @pytest.mark.slow
 def test_shapes_are_recognised_almost_as_often_as_their_labels_are_right(dlrun: Dlrun) -> None:
-    words = ("epochs=8", "batch_size=32", "task.rotate=0", "task.zoom=1", "optim.lr=2e-3")
+    words = ("epochs=8", "batch_size=16", "optim.lr=2e-3", "model.xtra_fc=[]", "model.ps=0")
+    words += ("task.rotate=0", "task.zoom=1", "task.brightness=0", "task.contrast=0")
     status, out, err = dlrun(*STAND_IN, *words, *QUICK)
     assert status == 0, out + err
     found = summary()
     floor = found["data"]["floor"]
-    assert floor - 0.2 < found["metric"]["value"] <= floor + 0.02
+    assert floor - 0.12 < found["metric"]["value"] <= floor + 0.02
     assert "the best possible is" in out
     assert "the backbone's weights start at random" in out
 

@@ -13,11 +13,11 @@ from PIL import Image, ImageDraw
 from dlrunner.data.splitting import random_rows
 from dlrunner.data.standin import generated
 
-VERSION = 1
+VERSION = 2
 ARCHIVE = "dog-breeds.zip"
 SHAPES = ("disc", "ring", "square", "triangle")
 COLOURS = {"blue": (70, 110, 210), "red": (210, 80, 60)}
-COUNT, SIZE = 800, 64
+COUNT, SIZE = 1200, 64
 WRONG = 0.1
 """The chance that a picture's label is that of another class."""
 
@@ -64,7 +64,7 @@ def _draw(shape: str, colour: tuple[int, int, int], random: np.random.Generator)
         draw.rectangle(box, fill=filled)
     else:
         draw.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=filled)
-    noisy = np.asarray(picture, dtype=np.float64) + random.normal(0, 18, (SIZE, SIZE, 3))
+    noisy = np.asarray(picture, dtype=np.float64) + random.normal(0, 10, (SIZE, SIZE, 3))
     buffer = io.BytesIO()
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()
