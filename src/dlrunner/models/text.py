@@ -131,26 +131,38 @@ class TextClassifier(Model):
 
     def pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
         """Return last output, maximum and mean over each text, [batch, 3 · embedding]."""
+        order = lengths.argsort(descending=True, stable=True)
+        return self._pooled(words[order], lengths[order])[order.argsort()]
+
+    def _pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Do as `pooled`, for texts of which the longest come first."""
         state: State | None = None
         dropped = self.encoder.dropped_weights()
         last = highest = total = None
         penalties = []
         for start, piece in self._pieces(words):
+            # Texts that have ended are left out of what follows. A GPU would have to wait for their number.
+            alive = int((lengths > start).sum()) if words.device.type == "cpu" else len(lengths)
+            if state is not None and alive < state[0][0].shape[1]:
+                state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
-                outputs, state = self.encoder.run(piece, state, dropped)
+                outputs, state = self.encoder.run(piece[:, :alive].contiguous(), state, dropped)
                 state = detached(state)
                 if self.training:
                     penalty = regularisation(outputs, outputs, self.alpha, self.beta)
                     penalties += [penalty] if penalty is not None and penalty.requires_grad else []
                 outputs = outputs.float()
                 places = torch.arange(start, start + len(piece), device=words.device)[:, None]
-                inside = (places < lengths)[:, :, None]
+                inside = (places < lengths[:alive])[:, :, None]
                 maximum = outputs.masked_fill(~inside, -torch.inf).amax(dim=0)
-                ending = (outputs * (places == lengths - 1)[:, :, None]).sum(dim=0)
+                ending = (outputs * (places == lengths[:alive] - 1)[:, :, None]).sum(dim=0)
                 summed = (outputs * inside).sum(dim=0)
-                highest = maximum if highest is None else torch.maximum(highest, maximum)
-                last = ending if last is None else last + ending
-                total = summed if total is None else total + summed
+                if last is None or highest is None or total is None:
+                    last, highest, total = ending, maximum, summed
+                else:
+                    last = torch.cat([last[:alive] + ending, last[alive:]])
+                    highest = torch.cat([torch.maximum(highest[:alive], maximum), highest[alive:]])
+                    total = torch.cat([total[:alive] + summed, total[alive:]])
         self._penalty = torch.stack(penalties).mean() if penalties else None
         assert last is not None
         assert highest is not None
