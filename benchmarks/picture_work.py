@@ -28,7 +28,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from benchmarks.measuring import DEVICE, THREADS
 from dlrunner.data.batching import epoch_order
 from dlrunner.data.picture_batches import FeatureLoader, PictureLoader, normalised
-from dlrunner.data.pictures import cached_pixels, find_pictures
+from dlrunner.data.picture_files import find_pictures
+from dlrunner.data.pictures import cached_pixels
 from dlrunner.machine import keep_freed_memory
 from dlrunner.models.backbones import load, make_backbone, read_weights
 from dlrunner.models.image import PictureDims, PictureNet

@@ -236,7 +236,6 @@ class _Work:
         finally:
             display.close()
 
-        task.enter(self.plan.phases[-1])
         average = {split: each[0] if len(each) == 1 else task.average(each) for split, each in outputs.items()}
         combined = average["valid"]
         self._judge(task, members, average)
@@ -275,6 +274,7 @@ class _Work:
                 model.load_state_dict(best["model"])
                 last = state.best
         self.history = state.history
+        whole.enter(trainer.last_phase(state))
         outputs: dict[Split, torch.Tensor] = {}
         for split in ("valid", "test") if task.has_test() else ("valid",):
             looks = []

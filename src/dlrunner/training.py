@@ -209,8 +209,14 @@ class Trainer:
                 run.write_history(state.history)
                 display.end_epoch(row)
                 signals.raise_pending()
-        task.enter(self.phases[-1])
+        task.enter(self.last_phase(state))
         return state
+
+    def last_phase(self, state: State) -> Phase:
+        """Return the phase that the weights come from: with early stopping that of the best epoch."""
+        early = self.early_stopping is not None and state.best is not None
+        epoch = state.best["epoch"] if early and state.best is not None else len(state.history)
+        return self._phase_at(int(epoch) - 1)[0]
 
     def prepare(self, task: Task, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""

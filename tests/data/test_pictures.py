@@ -410,3 +410,100 @@ def test_pixels_are_normalised_by_the_colours_of_imagenet() -> None:
     found = normalised(pixels, 16)
     expected = torch.tensor([(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225])
     torch.testing.assert_close(found[0, :, 3, 3], expected)
+
+
+# Layouts and names that are easily misread
+
+
+def test_gaps_in_other_columns_and_classes_named_na_are_read(here: Path) -> None:
+    write(here / "pics", cats_and_dogs(4))
+    kinds = ["NA"] * 4 + ["1"] * 4
+    rows = pd.DataFrame({"file": list(cats_and_dogs(4)), "kind": kinds, "note": ["", "x"] * 4})
+    rows.to_csv(here / "pics" / "all.csv", index=False)
+    table = read(here / "pics" / "all.csv", target="kind")
+    assert table.target.classes == ["1", "NA"]
+    rows.assign(file=["", *rows["file"][1:]]).to_csv(here / "pics" / "all.csv", index=False)
+    with pytest.raises(DataError, match="row 2: the column file names no file"):
+        read(here / "pics" / "all.csv", target="kind")
+
+
+def test_folders_around_and_pictures_beside_the_parts_change_nothing(here: Path) -> None:
+    files = {f"{part}/{name}": each for part in ("training", "validation") for name, each in cats_and_dogs(3).items()}
+    with zipfile.ZipFile(here / "deep.zip", "w") as archive:
+        for name, each in files.items():
+            archive.writestr(f"pets/images/{name}", each)
+        archive.writestr("pets/cover.png", content(plain((1, 1, 1))))
+        archive.writestr("pets/images/training/cat/.ipynb_checkpoints/0.png", content(plain((1, 1, 1))))
+        archive.writestr("pets/images/training/@eaDir/0.png", content(plain((1, 1, 1))))
+    table = read(here / "deep.zip")
+    assert table.target.classes == ["cat", "dog"]
+    parts = {"training": TRAIN, "validation": VALID}
+    assert [parts[name.split("/")[0]] for name in table.names] == table.split.tolist()
+
+
+def test_kaggles_test_folder_without_classes_is_no_part(here: Path) -> None:
+    files = {f"train/{name}": each for name, each in cats_and_dogs(5).items()} | {
+        "test/1.png": content(plain((1, 1, 1)))
+    }
+    table = read(write(here / "pets", files))
+    assert len(table.names) == 10
+    assert (table.split == VALID).sum() == 2
+
+
+def labelled(here: Path, ids: list[str], files: list[str]) -> Path:
+    kinds = ["cat", "dog"] * (len(ids) // 2) + ["cat"] * (len(ids) % 2)
+    folder = write(here / "k", {f"train/{name}": content(plain((9, 9, 9))) for name in files})
+    pd.DataFrame({"id": ids, "breed": kinds}).to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def test_a_label_means_one_file_and_a_file_has_one_label(here: Path) -> None:
+    with pytest.raises(DataError, match=r"listed more than once, the first is train/x0.png"):
+        read(labelled(here / "a", ["x0", "x0.png", "x1"], ["x0.png", "x1.png"]))
+    with pytest.raises(DataError, match=r"x0 may be train/x0.jpg or train/x0.png; name it with its suffix"):
+        read(labelled(here / "b", ["x0", "x1"], ["x0.png", "x0.jpg", "x1.png"]))
+    exact = read(
+        labelled(here / "c", ["x0.png", "x1", "x2", "x3"], ["x0.png", "x0.png.jpg", "x1.png", "x2.png", "x3.png"]),
+        valid=0.5,
+    )
+    assert exact.names[0] == "train/x0.png"
+
+
+def test_ids_keep_their_zeros_and_paths_may_lead_elsewhere(here: Path) -> None:
+    zeros = read(
+        labelled(here / "z", ["0001", "0002", "0003", "0004"], ["0001.png", "0002.png", "0003.png", "0004.png"]),
+        valid=0.5,
+    )
+    assert zeros.names[0] == "train/0001.png"
+    write(here / "pics", cats_and_dogs(4))
+    (here / "tables").mkdir()
+    paths = [f"../pics/{name}" for name in cats_and_dogs(4)]
+    paths[0] = str(here / "pics" / "cat" / "0.png")
+    kinds = [0] * 4 + [1] * 4
+    pd.DataFrame({"file": paths, "kind": kinds}).to_csv(here / "tables" / "t.csv", index=False)
+    before = read(here / "tables" / "t.csv", valid=0.5)
+    assert before.target.classes == ["0", "1"]
+    (here / "pics" / "cat" / "0.png").write_bytes(content(plain((0, 255, 0))))
+    assert read(here / "tables" / "t.csv", valid=0.5).key != before.key
+
+
+def test_digits_are_classes(here: Path) -> None:
+    files = {f"{digit}/{i}.png": content(plain((20 * digit, 0, 0))) for digit in range(4) for i in range(3)}
+    assert read(write(here / "digits", files)).target.classes == ["0", "1", "2", "3"]
+
+
+def test_integer_pictures_are_scaled_by_their_range() -> None:
+    for mode, high in (("I", 200), ("F", 200.0), ("F", 200 / 255)):
+        grey, _ = decode(content(Image.new(mode, (32, 32), high), "TIFF"), 32)
+        assert abs(int(grey[5, 5, 0]) - 200) <= 1, (mode, high)
+
+
+def test_a_full_disk_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(DataError, match=r"cannot be kept in the cache, .*No space left"):
+        read(write(here / "pets", cats_and_dogs(3)))
+    assert not list((here / "cache" / "pixels").iterdir())

@@ -165,7 +165,7 @@ def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here
             ("epochs=null", "task.augment=false", f"phases=[{{epochs: 1}}, {{epochs: 1, {ONCE}}}]"),
             "phases[1] must come first",
         ),
-        (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 16 to 1024, not 8"),
+        (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 32 to 1024, not 8"),
         (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
         (("model.ps=[0.1]",), "model.ps: 1 dropouts for 2 layers of the head"),
         (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),
@@ -219,9 +219,9 @@ def test_phases_have_sizes_of_their_own(here: Path) -> None:
     from dlrunner.schedules import Phase, constant
 
     assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 32, 32)
-    task.enter(Phase(1, constant(1), (1.0,), 0, {"size": 24}))
-    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 24, 24)
-    assert next(iter(task.batches("valid", 0))).inputs[0].shape[2:] == (24, 24)
+    task.enter(Phase(1, constant(1), (1.0,), 0, {"size": 40}))
+    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 40, 40)
+    assert next(iter(task.batches("valid", 0))).inputs[0].shape[2:] == (40, 40)
     task.enter(Phase(1, constant(1), (1.0,)))
     assert next(iter(task.batches("train", 0))).inputs[0].shape[2:] == (32, 32)
 
@@ -269,6 +269,31 @@ def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
     assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
     predictions = pd.read_csv("runs/latest/predictions.csv")
     assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(found["final"]["valid/accuracy"])
+
+
+def test_an_answer_does_not_depend_on_the_pictures_beside_it(dlrun: Dlrun, here: Path) -> None:
+    assert dlrun(*SHORT, *QUICK, "task.tta=2")[0] == 0
+    random = np.random.default_rng(0)
+    (here / "few").mkdir()
+    for name in ("a", "b", "c"):
+        Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(here / "few" / f"{name}.png")
+    assert dlrun("predict", "runs/latest", "few", "--out", "all.csv")[0] == 0
+    assert dlrun("predict", "runs/latest", "few/c.png", "--out", "one.csv")[0] == 0
+    together, alone = pd.read_csv("all.csv").iloc[2], pd.read_csv("one.csv").iloc[0]
+    assert (together["prediction"], together["p_1"]) == (alone["breed"], alone["probability"])
+    assert dlrun("predict", "runs/latest", "few", "--top", "0")[0] == 2
+
+
+def test_early_stopping_leaves_the_size_of_the_phase_that_was_best(dlrun: Dlrun) -> None:
+    phases = "phases=[{epochs: 1, lr: 1.0e-3}, {epochs: 2, lr: 10.0, task: {size: 64}}]"
+    status, out, err = dlrun(*SHORT, *QUICK, "epochs=null", "trainer.early_stopping=1", "trainer.clip=1", phases)
+    assert status == 0, out + err
+    best = max(history(), key=lambda row: row["valid/accuracy"])
+    size = load_weights_file(Path("runs/latest/task.pt"))["task"]["size"]
+    assert size == (32 if best["epoch"] == 1 else 64)
+    predictions = pd.read_csv("runs/latest/predictions.csv")
+    right = (predictions["breed"] == predictions["prediction"]).mean()
+    assert right == pytest.approx(summary()["final"]["valid/accuracy"])
 
 
 def test_a_frozen_backbone_keeps_its_batch_norm_and_all_else(dlrun: Dlrun, here: Path) -> None:

@@ -79,8 +79,9 @@ def _in_three_colours(picture: Image.Image, remarks: list[str]) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":
         remarks.append("of more than 8 bits, scaled to 8")
         values = np.asarray(picture, dtype=np.float64)
-        unit = 255.0 if picture.mode == "F" and values.max(initial=0) <= 1 else 255 / 65535
-        return Image.fromarray(np.clip(values * unit, 0, 255).astype(np.uint8)).convert("RGB")
+        highest = 65535.0 if picture.mode.startswith("I;16") else values.max(initial=0)
+        whole = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
+        return Image.fromarray(np.clip(values * (255 / whole), 0, 255).astype(np.uint8)).convert("RGB")
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         remarks.append("transparent: on white")
         layer = picture.convert("RGBA")

@@ -11,16 +11,8 @@ from pydantic import Field
 
 from dlrunner.data.decoding import Fit
 from dlrunner.data.files import Place, Release, cache_dir, find, place_of
-from dlrunner.data.pictures import (
-    LABELS,
-    PictureFiles,
-    PictureSource,
-    PictureTable,
-    Reading,
-    find_pictures,
-    picture_classes,
-    samples_of,
-)
+from dlrunner.data.picture_files import LABELS, PictureFiles, find_pictures
+from dlrunner.data.pictures import PictureSource, PictureTable, Reading, picture_classes, samples_of
 from dlrunner.data.pictures_standin import SIZE, write_pictures_standin
 from dlrunner.data.splitting import Splitting, sampled, split_again, split_by_parts
 from dlrunner.errors import DataError, RequestError
@@ -72,7 +64,7 @@ class DogBreedsData(PictureSource):
         split_seed: Seed = 42,
         sample: Count | None = None,
         sample_valid: Count | None = None,
-        size: Annotated[int, Field(ge=16, le=1024)] = 224,
+        size: Annotated[int, Field(ge=32, le=1024)] = 224,
         fit: Fit = "crop",
         skip_bad: bool = False,
     ) -> None:

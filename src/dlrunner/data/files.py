@@ -165,21 +165,25 @@ class Place:
             return [str(p.relative_to(self.path)) for p in sorted(self.path.rglob("*")) if p.is_file()]
 
     def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
-        """Return a digest of names and content of the files that are wanted, remembered under a key in the cache.
+        """Return a digest of names and content of the files that are wanted, sorted, remembered under a key."""
+        return self.digest_of(sorted(name for name in self.names() if wanted(name)), key)
+
+    def digest_of(self, names: Sequence[str], key: str) -> str:
+        """Return a digest of names and content of files, remembered under a key in the cache.
 
         A folder is read again when the size or the time of change of any of these files differs.
         """
 
         def digest() -> bytes:
             whole = hashlib.sha256()
-            for name, content in self.read_where(wanted).items():
+            for name, content in zip(names, self.contents(names), strict=True):
                 whole.update(f"{name}\0{len(content)}\0".encode() + content)
             return json.dumps(whole.hexdigest()).encode()
 
         if self.is_archive:
             state = sha256_of(self.path)
         else:
-            states = ((name, (self.path / name).stat()) for name in self.names() if wanted(name))
+            states = ((name, (self.path / name).stat()) for name in names)
             lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]
             state = hashlib.sha256("\n".join([str(self.path.resolve()), *lines]).encode()).hexdigest()
         found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest))

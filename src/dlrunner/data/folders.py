@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
-PARTS = {"train": "train", "valid": "valid", "val": "valid", "validation": "valid", "dev": "valid", "test": "test"}
+_NAMES = {
+    "train": ("train", "training"),
+    "valid": ("valid", "val", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+PARTS = {name: part for part, names in _NAMES.items() for name in names}
+"""Which part of the data a folder of this name holds."""
 
 
 def labels_and_parts(names: Sequence[str]) -> tuple[list[str], list[str | None] | None]:

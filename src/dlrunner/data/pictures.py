@@ -1,4 +1,4 @@
-"""Pictures as people have them: Kaggle's labels.csv beside train/, folders by class, a table of paths and labels."""
+"""Anybody's pictures as pixels: which of them train, validate and test, and their classes."""
 
 from __future__ import annotations
 
@@ -12,47 +12,27 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
+import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.decoding import Fit, Pixels, decode
-from dlrunner.data.files import Place, cache_dir, place_of, write_whole
-from dlrunner.data.folders import labels_and_parts
+from dlrunner.data.files import cache_dir, write_whole
 from dlrunner.data.parallel import in_order, num_cores
+from dlrunner.data.picture_files import PictureFiles, find_pictures
 from dlrunner.data.splitting import TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
-from dlrunner.data.tables import read_table
 from dlrunner.data.targets import Kind, Target, read_target
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import DataError, RequestError
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-TABLES = (".csv", ".tsv", ".tab", ".parquet")
-LABELS = "labels.csv"
 VERSION = 1
 """Of what the cache holds."""
 MOST_NAMED = 10
-
-
-@dataclass(frozen=True)
-class PictureFiles:
-    """Pictures that are found but not decoded yet."""
-
-    place: Place
-    digest: str
-    """Of names, content and labels."""
-    names: Sequence[str]
-    """Paths below the place."""
-    table: pd.DataFrame
-    """A row for each picture: the columns of a table, or `folder`, where the picture stands."""
-    parts: Sequence[str | None] | None = None
-    """train, valid, test or None, where the folders tell what validates."""
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,7 +146,7 @@ class PictureData(PictureSource):
         sample: Count | None = None,
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
-        size: Annotated[int, Field(ge=16, le=1024)] = 224,
+        size: Annotated[int, Field(ge=32, le=1024)] = 224,
         fit: Fit = "crop",
         skip_bad: bool = False,
     ) -> None:
@@ -226,138 +206,14 @@ def picture_classes(
         RequestError: the column does not exist, or holds numbers.
         DataError: there are not two classes, or labels are missing.
     """
+    if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
+        kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # the names of classes may be numbers
     found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
     if found.kind == "regression":
         raise RequestError(
             f"data.target: {found.names[0]} holds numbers; pictures are sorted into classes (data.kind=multiclass)"
         )
     return found, values
-
-
-def find_pictures(path: Path, file: str | None = None, target: str | list[str] | None = None) -> PictureFiles:
-    """Return the labelled pictures of a folder, archive or table.
-
-    Args:
-        path: where they are.
-        file: the table's column with the paths.
-        target: the table's column or columns with the classes.
-
-    Raises:
-        RequestError: there is no such file or column.
-        DataError: it holds no pictures, or the archive is damaged.
-    """
-    if not path.exists():
-        raise RequestError(f"data.path: there is no file or folder {path}")
-    if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
-        return _listed(Place(path.parent), read_table(path), [""], file, target, str(path))
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise RequestError(f"data.path: {path} is one picture; give the folder, archive or table of many")
-    if place := place_of(path, LABELS):
-        table = read_labels(place)
-        return _listed(place, table, ["train/", "", "images/"], file, target, f"{place.path}: {place.prefix}{LABELS}")
-    if file or target:
-        raise RequestError(f"data.{'file' if file else 'target'}: {path} is no table and has no {LABELS}")
-    return _by_folder(_opened(path))
-
-
-def read_labels(place: Place) -> pd.DataFrame:
-    """Return the table labels.csv of a folder or archive."""
-    if not place.is_archive:
-        return read_table(place.path / LABELS)
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / LABELS
-        copy.write_bytes(place.read(LABELS))
-        return read_table(copy)
-
-
-def is_picture(name: str) -> bool:
-    """Tell by its name whether a file is a picture; what macOS and thumbnails leave behind is none."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
-
-
-def _opened(path: Path) -> Place:
-    """Return a folder or archive, without the one folder that all its folders of pictures stand in."""
-    place = Place(path)
-    folders = {PurePosixPath(name).parent.parts for name in place.names() if is_picture(name)}
-    tops = {parts[0] if parts else "" for parts in folders}
-    if len(tops) == 1 and len(folders) > 1 and all(len(parts) > 1 for parts in folders):
-        top = tops.pop()
-        return Place(path, f"{top}/") if place.is_archive else Place(path / top)
-    return place
-
-
-def _by_folder(place: Place) -> PictureFiles:
-    names = sorted(name for name in place.names() if is_picture(name))
-    if not names:
-        raise DataError(f"{place.path} holds no pictures (files that end in {', '.join(SUFFIXES)})")
-    labels, parts = labels_and_parts(names)
-    lost = [name for name, label in zip(names, labels, strict=True) if not label]
-    if len(lost) == len(names) or len(set(labels)) < 2:
-        raise DataError(
-            f"{place.path}: classes are told by folders, as cats/ and dogs/ (or train/cats/ and train/dogs/), or by "
-            f"{LABELS}; all {len(names):,} pictures stand in {'none' if lost else 'one'}"
-        )
-    notes = (f"left out, in no folder of a class: {_named(lost, 'picture')}",) if lost else ()
-    kept = [row for row, label in enumerate(labels) if label]
-    return PictureFiles(
-        place,
-        _digest(place, [names[row] for row in kept], [labels[row] for row in kept]),
-        [names[row] for row in kept],
-        pd.DataFrame({"folder": [labels[row] for row in kept]}),
-        None if parts is None else [parts[row] for row in kept],
-        notes,
-    )
-
-
-def _listed(
-    place: Place, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, said: str
-) -> PictureFiles:
-    """Match the rows of a table with picture files; a label without a file and a file without a label are told."""
-    columns = [str(name) for name in table.columns]
-    wanted = [target] if isinstance(target, str) else list(target or [])
-    for setting, name in [("file", file), *(("target", each) for each in wanted)]:
-        if name is not None and name not in columns:
-            raise RequestError(f"data.{setting}: {said} has no column {name!r}; {did_you_mean(name, columns)}")
-    file = file or next(name for name in columns if name not in wanted)
-    if len(columns) < 2:
-        raise DataError(f"{said} needs a column of files and one of labels; it has {', '.join(columns)}")
-    there = [name for name in place.names() if is_picture(name)]
-    by_name = {name: name for name in there} | {str(PurePosixPath(name).with_suffix("")): name for name in there}
-    given = table[file].astype(str).str.replace("\\", "/").str.removeprefix("./")
-    found = [next((by_name[f + name] for f in folders if f + name in by_name), None) for name in given]
-    doubled = given[given.duplicated()]
-    if len(doubled):
-        raise DataError(f"{said}: {len(doubled):,} files are listed more than once, the first is {doubled.iloc[0]}")
-    lacking = [name for name, place_ in zip(given, found, strict=True) if place_ is None]
-    if len(lacking) == len(given):
-        raise DataError(f"{said}: none of its {len(given):,} files is there; the first is {lacking[0]}")
-    kept = [row for row, name in enumerate(found) if name is not None]
-    names = [str(found[row]) for row in kept]
-    frame = table.drop(columns=[file]).iloc[kept].reset_index(drop=True)
-    notes = [f"left out, without a picture: {_named(lacking, 'label')}"] if lacking else []
-    within = folders[0]
-    unlabelled = sorted({n for n in there if n.startswith(within)} - set(names)) if within else []
-    if unlabelled:
-        notes.append(f"left out, without a label: {_named(unlabelled, 'picture')}")
-    lines = frame.astype(str).agg("\t".join, axis=1).tolist()
-    return PictureFiles(place, _digest(place, names, lines), names, frame, notes=tuple(notes))
-
-
-def _named(names: Sequence[str], what: str) -> str:
-    """Write how many there are, and the first of them.
-
-    >>> _named(["a.jpg"], "picture"), _named(["a", "b", "c", "d"], "label")
-    ('1 picture (a.jpg)', '4 labels (a, b, c …)')
-    """
-    return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
-
-
-def _digest(place: Place, names: Sequence[str], labels: Sequence[str]) -> str:
-    wanted = set(names)
-    listed = hashlib.sha256("\n".join(f"{n}\t{label}" for n, label in zip(names, labels, strict=True)).encode())
-    content = place.digest_where(wanted.__contains__, f"pictures {listed.hexdigest()}")
-    return hashlib.sha256(f"{content} {listed.hexdigest()}".encode()).hexdigest()
 
 
 def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str, list[str], dict[str, str]]:
@@ -367,7 +223,7 @@ def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str
         The pixels, [pictures, size, size, 3], mapped from a file; their key; what to tell about them; and the
         pictures that cannot be read with the reason (their pixels are black).
     """
-    recipe = f"{VERSION} {files.digest} {size} {fit}"
+    recipe = f"{VERSION} {PIL.__version__} {files.digest} {size} {fit}"
     key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
     path = cache_dir() / "pixels" / f"{key}.npy"
     shape = (len(files.names), size, size, 3)
@@ -399,6 +255,9 @@ def _decode_all(files: PictureFiles, path: Path, size: int, fit: Fit) -> tuple[P
             return None, str(error)
 
     pixels = np.lib.format.open_memmap(path, "w+", np.uint8, (len(files.names), size, size, 3))
+    if hasattr(os, "posix_fallocate"):  # a full disk is told now, instead of killing the process at some page
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     remarks: Counter[str] = Counter()
     bad: dict[str, str] = {}
     # Pillow lets go of the interpreter while it decodes: threads share the work.

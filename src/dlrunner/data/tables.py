@@ -27,12 +27,13 @@ def format_of(path: Path) -> str:
     return kind
 
 
-def read_table(path: Path, only_empty_is_missing: bool = False) -> pd.DataFrame:
+def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = False) -> pd.DataFrame:
     """Read a table, its format by the name of the file: .csv, .tsv, .parquet, with .gz, .bz2, .xz or .zip.
 
     Args:
         path: the file.
         only_empty_is_missing: NA, None and null are words like others (a user may be called so).
+        as_text: likewise, and numbers stay as they are written (0001).
 
     Raises:
         RequestError: there is no such file, or its name tells no format.
@@ -48,7 +49,9 @@ def read_table(path: Path, only_empty_is_missing: bool = False) -> pd.DataFrame:
             table = pd.read_parquet(path)
         else:
             options: dict[str, Any] = {"index_col": False}
-            if only_empty_is_missing:
+            if as_text:
+                options["dtype"] = str
+            if only_empty_is_missing or as_text:
                 options |= {"keep_default_na": False, "na_values": [""]}
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)

@@ -43,7 +43,7 @@ def average(target: Target, outputs: Sequence[Tensor]) -> Tensor:
     if target.kind == "regression":
         return torch.stack(list(outputs)).mean(dim=0)
     if target.kind == "multiclass":
-        return torch.stack([each.float().softmax(dim=1) for each in outputs]).mean(dim=0).log()
+        return torch.stack([each.float().softmax(dim=1) for each in outputs]).mean(dim=0).clamp_min(1e-38).log()
     return torch.stack([each.double().sigmoid() for each in outputs]).mean(dim=0).logit().float()
 
 

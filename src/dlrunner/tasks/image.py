@@ -69,7 +69,7 @@ class PictureClassification(Classification):
         device: torch.device,
         *,
         metrics: list[str] | None = None,
-        size: Annotated[int, Field(ge=16, le=1024)] | None = None,
+        size: Annotated[int, Field(ge=32, le=1024)] | None = None,
         augment: bool = True,
         flip: bool = True,
         rotate: NonNegative = 10.0,
@@ -99,8 +99,8 @@ class PictureClassification(Classification):
                 if name not in PHASE_SETTINGS:
                     raise RequestError(f"{place}.task.{name}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
                 is_one = isinstance(value, PHASE_SETTINGS[name])
-                if not is_one or (name == "size" and not 16 <= int(value) <= 1024):
-                    wanted = "a number from 16 to 1024" if name == "size" else "true or false"
+                if not is_one or (name == "size" and not 32 <= int(value) <= 1024):
+                    wanted = "a number from 32 to 1024" if name == "size" else "true or false"
                     raise RequestError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
             now = {**settings, **phase.task}
             is_frozen = phase.freeze_to in (-1, len(PictureNet.group_names) - 1)

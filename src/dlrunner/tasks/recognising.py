@@ -17,7 +17,8 @@ from dlrunner.data.augmentation import Augmentation
 from dlrunner.data.decoding import Fit, Pixels, decode
 from dlrunner.data.files import ARCHIVES, Place
 from dlrunner.data.picture_batches import PictureLoader, normalised
-from dlrunner.data.pictures import MOST_NAMED, is_picture
+from dlrunner.data.picture_files import is_picture
+from dlrunner.data.pictures import MOST_NAMED
 from dlrunner.data.targets import Target
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
@@ -52,6 +53,8 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
         DataError: it is no picture, or none of the folder can be read.
     """
     target = Target.from_state(state["target"])
+    if arguments.top < 1:
+        raise RequestError(f"--top: must be 1 or more, not {arguments.top}")
     if arguments.submission and arguments.out is None:
         raise RequestError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
     place, names = _asked(Path(arguments.path).expanduser())
@@ -93,14 +96,18 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
 def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
     """Return what the models say about pictures, looked at as often as the run did."""
     device = next(models[0].parameters()).device
-    given, none = torch.from_numpy(pixels), torch.zeros(len(pixels), device=device)
-    rows = [torch.arange(len(pixels))]
+    given, none = torch.from_numpy(pixels), torch.zeros(1, device=device)
     augmentation = Augmentation(**state["augmentation"])
     found = []
     for look in range(1 + state["tta"]):
         changed = augmentation if look else None
-        (batch,) = PictureLoader(given, none, rows, state["size"], changed, (0, look, 1))
-        found += [model(*batch.inputs).float().cpu() for model in models]
+        # Each picture is changed by itself: its answer does not depend on those beside it.
+        loaders = (
+            PictureLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], changed, (0, look))
+            for each in given
+        )
+        pictures = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
+        found += [model(pictures).float().cpu() for model in models]
     return average(target, found) if len(found) > 1 else found[0]
 
 
@@ -151,7 +158,7 @@ def _asked(path: Path) -> tuple[Place, list[str]]:
     """Return where the pictures are, and their names: of one file, or of all pictures in a folder or archive."""
     if not path.exists():
         raise RequestError(f"there is no file or folder {path}")
-    if path.is_file() and not path.name.endswith(ARCHIVES):
+    if path.is_file() and not path.name.lower().endswith(ARCHIVES):
         return Place(path.parent), [path.name]
     place = Place(path)
     names = sorted(name for name in place.names() if is_picture(name))
