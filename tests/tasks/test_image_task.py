@@ -259,6 +259,15 @@ def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
     assert [len(batch.targets) for batch in task.batches("train", 0)] == [32, 33]
 
 
+def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none", "model.backbone=resnet18")
+    assert status == 0, out + err
+    assert "the backbone's weights start at random" in out
+    assert history()[0]["train/loss"] < 3.5
+    assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "precision=bf16")[1]
+    assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN)[1], "features in another precision are others"
+
+
 def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "task.tta=3")
     assert status == 0, out + err

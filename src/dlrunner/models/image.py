@@ -45,7 +45,7 @@ class PictureNet(Model):
         data_dir: where `weights` are looked for too, and in its folder weights/.
         backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2, or
             timm/NAME where timm is installed.
-        weights: a file of trained weights (.pt, .pth, .safetensors); without it they start at random.
+        weights: a file of trained weights (.pt, .pth, .safetensors); `none`: they start at random.
         wiring: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
         pool: how the maps of a feature become a number: their `mean`, `max`, or both (`concat`).
         xtra_fc: sizes of the layers between the pooled features and the classes.
@@ -74,7 +74,8 @@ class PictureNet(Model):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        self.weights, self.data_dir, self.pool, self.channels_last = weights, data_dir, pool, channels_last
+        self.weights, self.data_dir = None if weights == "none" else weights, data_dir
+        self.pool, self.channels_last = pool, channels_last
         self.freeze_norm = freeze_norm
         self.backbone = make_backbone(backbone, wiring)
         features = self.backbone.num_features * (2 if pool == "concat" else 1)
@@ -108,7 +109,7 @@ class PictureNet(Model):
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
         """Return the file of trained weights."""
-        return [weights_file(settings["weights"], data_dir)] if settings["weights"] else []
+        return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
     def load_pretrained(self) -> Sequence[str]:
         """Take over the backbone's weights.
