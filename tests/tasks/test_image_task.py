@@ -48,6 +48,12 @@ def history(run: str = "runs/latest") -> list[dict[str, Any]]:
     return [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture
+def own_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No features that another test has computed."""
+    monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
+
+
 def small_net(**settings: Any) -> PictureNet:
     torch.manual_seed(0)
     return PictureNet(PictureDims(8), Path("data"), **{"backbone": "resnet18", **settings})
@@ -120,6 +126,7 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
     assert "cannot generate; `dlrun predict` or `dlrun explain` may answer" in err
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: Dlrun) -> None:
     words = (*SHORT, "epochs=2", *QUICK)
     status, out, err = dlrun(*words, *FROZEN)
@@ -133,6 +140,7 @@ def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: 
         assert one["valid/loss"] == pytest.approx(other["valid/loss"], rel=1e-3)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlrun: Dlrun) -> None:
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "task.valid_batch_size=50", "seed=3")[1]
     # The head's weights and the order differ with the seed, and so does a backbone that starts at random.
@@ -141,6 +149,7 @@ def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlr
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "seed=3", "model.pool=concat")[1]
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here: Path) -> None:
     torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
     status, out, err = dlrun(*SHORT, *QUICK, *FROZEN, "ensemble=2", "model.weights=w.pth")
@@ -226,6 +235,7 @@ def test_phases_have_sizes_of_their_own(here: Path) -> None:
     assert next(iter(task.batches("train", 0))).inputs[0].shape[2:] == (32, 32)
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_a_head_is_trained_on_kept_features_and_then_with_the_backbone_on_augmented_pictures(dlrun: Dlrun) -> None:
     phases = f"phases=[{{epochs: 2, {ONCE}}}, {{epochs: 1, freeze_to: 1, task: {{size: 48}}}}]"
     status, out, err = dlrun(*SHORT, *QUICK, "epochs=null", "task.tta=1", phases)
@@ -259,6 +269,7 @@ def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
     assert [len(batch.targets) for batch in task.batches("train", 0)] == [32, 33]
 
 
+@pytest.mark.usefixtures("own_cache")
 def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none", "model.backbone=resnet18")
     assert status == 0, out + err
