@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from dlrunner.lr_find import RangeTest, range_test, weights_digest
-from dlrunner.training import Trainer, generator_states, seed_everything
+from dlrunner.randomness import generator_states, seed_everything
+from dlrunner.training import Trainer
 from tests.conftest import Dlrun
 from tests.test_training import CPU, Line, TwoGroups, phase, sgd
 

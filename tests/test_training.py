@@ -16,10 +16,11 @@ from dlrunner.errors import RunError
 from dlrunner.looks.progress import SilentDisplay
 from dlrunner.metrics import MeanSquaredError, Metric
 from dlrunner.model import Model
+from dlrunner.randomness import seed_everything
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
 from dlrunner.task import Loader, Split, Task
-from dlrunner.training import MakeOptimizer, SmoothedLoss, State, Trainer, seed_everything
+from dlrunner.training import MakeOptimizer, SmoothedLoss, State, Trainer
 from tests.conftest import QUICK, Dlrun
 
 CPU = torch.device("cpu")

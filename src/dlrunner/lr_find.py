@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from dlrunner.model import Model
+from dlrunner.randomness import generator_states, restore_generators
 from dlrunner.task import Task
-from dlrunner.training import MakeOptimizer, SmoothedLoss, Trainer, generator_states, restore_generators
+from dlrunner.training import MakeOptimizer, SmoothedLoss, Trainer
 
 
 @dataclass

@@ -21,6 +21,7 @@ from dlrunner.errors import Interrupted, RequestError, RunError, Told
 from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
 from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
+from dlrunner.randomness import seed_everything
 from dlrunner.runs import (
     FinishedRun,
     RunDirectory,
@@ -34,7 +35,7 @@ from dlrunner.runs import (
 )
 from dlrunner.signals import StopSignals
 from dlrunner.task import Data, DataIdentity, Split, Task
-from dlrunner.training import Row, seed_everything
+from dlrunner.training import Row
 
 NOT_IN_LABEL = (
     "task",

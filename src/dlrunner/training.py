@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from dlrunner.errors import RunError
 from dlrunner.metrics import exact_sum
 from dlrunner.model import Model
+from dlrunner.randomness import generator_states, restore_generators
 from dlrunner.ranges import Count, NonNegative, Positive
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
@@ -214,9 +214,8 @@ class Trainer:
 
     def last_phase(self, state: State) -> Phase:
         """Return the phase that the weights come from: with early stopping that of the best epoch."""
-        early = self.early_stopping is not None and state.best is not None
-        epoch = state.best["epoch"] if early and state.best is not None else len(state.history)
-        return self._phase_at(int(epoch) - 1)[0]
+        row = state.best if self.early_stopping is not None and state.best else state.history[-1]
+        return self._phase_at(int(row["epoch"]) - 1)[0]
 
     def prepare(self, task: Task, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""
@@ -422,43 +421,6 @@ class Trainer:
         self.scaler.load_state_dict(checkpoint["scaler"])
         restore_generators(checkpoint["generators"], self.device)
         return State(**checkpoint["state"])
-
-
-def seed_everything(seed: int) -> None:
-    """Seed the generators of Python, numpy and torch (all devices)."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
-
-
-def generator_states(device: torch.device) -> dict[str, Any]:
-    """Return the states of all generators that a run may draw from, as tensors and plain values."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (
-            name,
-            torch.from_numpy(np.asarray(keys).astype(np.int64)),
-            int(position),
-            int(has_gauss),
-            float(cached),
-        ),
-        "torch": torch.get_rng_state(),
-    }
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put the generators back to stored states."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"].cpu())
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"].cpu(), device)
 
 
 def _refuse_what_is_not_finite(evaluation: Evaluation, epoch: int) -> None:

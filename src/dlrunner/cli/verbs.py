@@ -43,8 +43,8 @@ def lr_find(words: list[str]) -> int:
     from dlrunner.dispatch import plan
     from dlrunner.looks import plots
     from dlrunner.looks.progress import number
+    from dlrunner.randomness import seed_everything
     from dlrunner.runs import told_as_sentences, write_atomically
-    from dlrunner.training import seed_everything
 
     checked = plan(config)
     data = checked.build_data()

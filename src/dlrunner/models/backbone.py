@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from torch import nn
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """A convolutional net without its classifier: `forward` turns [N, 3, H, W] into [N, num_features, h, w].
 
     Args:
@@ -21,9 +22,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.num_features = num_features
 
+    @abstractmethod
     def stages(self) -> Sequence[nn.Module]:
         """Return the parts from input to output, disjoint and together all parameters, for layer groups."""
-        raise NotImplementedError
 
     def net(self) -> nn.Module:
         """Return the module whose parameters have the names that they have in files."""

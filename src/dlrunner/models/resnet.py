@@ -9,6 +9,7 @@ Aggregated residual transformations for deep neural networks, 2016, https://arxi
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -56,7 +57,7 @@ class ResNet(Backbone):
         return [nn.ModuleList([self.conv1, self.bn1]), self.layer1, self.layer2, self.layer3, self.layer4]
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(nn.Module, ABC):
     """What is added to a shortcut; a projection stands in the shortcut's way where shapes change.
 
     Args:
@@ -79,9 +80,9 @@ class ResidualBlock(nn.Module):
         added: Tensor = self.relu(self.residual(maps) + shortcut)
         return added
 
+    @abstractmethod
     def residual(self, maps: Tensor) -> Tensor:
         """Return what is added to the shortcut."""
-        raise NotImplementedError
 
 
 class BasicBlock(ResidualBlock):
