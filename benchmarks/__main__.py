@@ -4,9 +4,9 @@
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
 
-Needs MovieLens of October 2016 and rossmann.tgz in DLRUNNER_DATA; installs fastai, scikit-learn and LightGBM into
-.venv-fastai. Writes benchmarks/results-NAME-DEVICE.md and .json. Compare ratios: seconds belong to the machine and the
-hour.
+Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
+installs fastai, scikit-learn and LightGBM into .venv-fastai. Writes benchmarks/results-NAME-DEVICE.md and .json.
+Compare ratios: seconds belong to the machine and the hour.
 """
 
 from __future__ import annotations

@@ -12,9 +12,9 @@ from pydantic import Field
 from dlrunner.data.decoding import Fit
 from dlrunner.data.files import Place, Release, cache_dir, find, place_of
 from dlrunner.data.picture_files import LABELS, PictureFiles, find_pictures
-from dlrunner.data.pictures import PictureSource, PictureTable, Reading, picture_classes, samples_of
+from dlrunner.data.pictures import PictureSource, PictureTable, Reading, picture_classes
 from dlrunner.data.pictures_standin import SIZE, write_pictures_standin
-from dlrunner.data.splitting import Splitting, sampled, split_again, split_by_parts
+from dlrunner.data.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.errors import DataError, RequestError
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
@@ -69,7 +69,7 @@ class DogBreedsData(PictureSource):
         skip_bad: bool = False,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, Path(path).expanduser() if path else None, source
-        self.split, self.samples = split, samples_of(sample, sample_valid, None)
+        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid}
         self.splitting = Splitting("random" if split == "inner" else split, valid, split_seed)
         self.reading = Reading(size, fit, skip_bad)
 

@@ -24,7 +24,7 @@ from dlrunner.data.decoding import Fit, Pixels, decode
 from dlrunner.data.files import cache_dir, write_whole
 from dlrunner.data.parallel import in_order, num_cores
 from dlrunner.data.picture_files import PictureFiles, find_pictures
-from dlrunner.data.splitting import TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
+from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.targets import Kind, Target, read_target
 from dlrunner.errors import DataError, RequestError
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
@@ -160,7 +160,7 @@ class PictureData(PictureSource):
             "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
         )
         self.splitting.check()
-        self.split, self.samples = split, samples_of(sample, sample_valid, sample_test)
+        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(size, fit, skip_bad)
 
     def _files(self) -> PictureFiles:
@@ -190,11 +190,6 @@ class PictureData(PictureSource):
         split, notes = split_by_parts(files.parts, splitting, files.table, strata, files.place.path)
         split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
         return self.reading.read(files, split, target, values, notes)
-
-
-def samples_of(train: int | None, valid: int | None, test: int | None) -> dict[int, int | None]:
-    """Return how many pictures of each part are used; None: all."""
-    return dict(enumerate((train, valid, test)))
 
 
 def picture_classes(
@@ -278,11 +273,7 @@ def _lonely_classes(target: Target, values: NDArray[Any], split: NDArray[np.int8
     if target.kind == "multilabel":
         return []
     count = {part: np.bincount(values[split == part].astype(int), minlength=len(target.classes)) for part in range(3)}
-    single = [
-        str(name)
-        for name, total in zip(target.classes, np.sum(list(count.values()), axis=0), strict=True)
-        if total == 1
-    ]
+    single = [str(target.classes[code]) for code in np.flatnonzero(sum(count.values()) == np.array(1))]
     unseen = np.flatnonzero((count[TRAIN] == 0) & (count[VALID] > 0))
     notes = []
     if single:

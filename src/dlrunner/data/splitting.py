@@ -134,7 +134,7 @@ def split_by_parts(
 
     Args:
         parts: train, valid or test by row, where the folders tell it.
-        splitting: how validation rows are chosen; None: as the parts say, and at random where they do not.
+        splitting: how validation rows are chosen; None, where there are parts: as they say.
         frame, strata, place: see `Splitting.mark`.
     """
     found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
@@ -145,7 +145,7 @@ def split_by_parts(
         return found, []
     rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
     chosen = None if strata is None else strata[rest]
-    splitting = splitting or Splitting()
+    assert splitting is not None
     found[rest] = np.where(splitting.mark(frame.iloc[rest].reset_index(drop=True), chosen, place), VALID, TRAIN)
     return found, []
 

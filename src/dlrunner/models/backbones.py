@@ -152,18 +152,12 @@ def _read_safetensors(path: Path) -> Any:
         raise DataError(f"{path} holds no weights: it is damaged, or something else") from None
 
 
-def wiring_of(weights: Mapping[str, Tensor]) -> Wiring:
-    """Return the wiring of MobileNetV2 that a file's names tell; torchvision's for any other net.
-
-    In gluon's wiring the first block keeps its 1x1 expansion, so that its parts are numbered 0 to 3, in
-    torchvision's 0 to 2. Activations and strides leave no trace in names: a file of gluon's whose names were changed
-    to torchvision's fits torchvision's wiring without an error, and only `statistics_gap` tells.
-    """
-    return "gluon" if "features.1.conv.3.weight" in weights else "torchvision"
-
-
 def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[str]:
     """Copy weights into a net, and return what to tell about those that were left out.
+
+    MobileNetV2's two wirings are told apart by their names: in gluon's the first block keeps its 1x1 expansion, so that
+    its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names: a file
+    whose names were changed to the other wiring's fits without an error, and only `statistics_gap` tells.
 
     Args:
         backbone: its parameters and statistics are overwritten.
