@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help run test check format claims bench clean
+CLAIMS ?= *
+SEEDS ?= 5
+
+.PHONY: help run test check format claims reproduce results bench clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -34,7 +37,13 @@ format: $(STAMP)  ## let ruff rewrite
 	$(BIN)/ruff format
 
 claims: $(STAMP)  ## earn the quick published figures again, on the real data that is there
-	$(BIN)/dlrun reproduce --quick --seeds 3 --out runs/claims.json
+	$(BIN)/dlrun reproduce --quick --seeds 3 --out runs/claims/quick
+
+reproduce: $(STAMP)  ## earn some claims again: make reproduce CLAIMS='movielens-*' SEEDS=5
+	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --out runs/claims/earned
+
+results: $(STAMP)  ## the same, and write what was measured into docs/results.json and README's table
+	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --results docs/results.json --readme README.md
 
 bench: $(STAMP)  ## speed and memory against fastai and a plain loop (installs fastai apart)
 	$(BIN)/python -m benchmarks

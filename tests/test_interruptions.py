@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
+from dlrunner.differing import NOT_COMPARED
 from dlrunner.lr_find import weights_digest
-from dlrunner.replaying import NOT_COMPARED
 from dlrunner.runs import load_weights_file
 from tests.conftest import QUICK, ratings_table, start
 

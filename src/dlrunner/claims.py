@@ -13,6 +13,19 @@ from dlrunner.ranges import NonNegative
 
 Word = Literal["reached", "reached within noise", "missed", "cannot be run here"]
 
+Flag = Literal[
+    "validates-on-test",
+    "best-epoch-on-test",
+    "future-rows-in-training",
+    "validation-rows-in-training",
+    "test-rows-in-training",
+    "test-rows-in-validation",
+    "statistics-fitted-on-validation",
+    "averaged-over-batches",
+    "pictures-overlap-imagenet",
+]
+"""What makes a number flattering; docs/claims.md tells what each means. The last two can only be declared."""
+
 
 class Claim(BaseModel):
     """A published figure, and what is needed to judge a run by it."""
@@ -28,26 +41,33 @@ class Claim(BaseModel):
     """It takes less than two minutes on two cores."""
     needs: list[Literal["gpu", "encoder"]] = []
     """What `dlrun reproduce` does not run it without: a CPU would take days; the encoder is a run of one's own."""
-    flags: list[
-        Literal[
-            "validates-on-test",
-            "best-epoch-on-test",
-            "future-rows-in-training",
-            "averaged-over-batches",
-            "pictures-overlap-imagenet",
-        ]
-    ] = []
+    flags: list[Flag] = []
+    """What made the figure flattering; what is found in a run is added to it."""
 
 
-def judge_run(claim: Claim, final: Mapping[str, float], higher_is_better: bool, release: str) -> dict[str, Any]:
+def judge_run(
+    claim: Claim,
+    final: Mapping[str, float],
+    higher_is_better: bool,
+    release: str,
+    protocol: Sequence[Mapping[str, str]] = (),
+) -> dict[str, Any]:
     """Compare one run with a published figure.
 
     With the measured spread over seeds, a run that misses the figure by less than 1.645 standard deviations is
     "reached within noise": it would happen to one run in twenty or more whose mean is the figure.
+
+    Args:
+        claim: the published figure.
+        final: the run's metrics.
+        higher_is_better: of the claim's metric.
+        release: of the run's data.
+        protocol: what was found in the run that makes its number flattering: flag and sentence of each finding.
     """
     if claim.metric not in final:
         raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
     value = final[claim.metric]
+    undeclared = [finding["flag"] for finding in protocol if finding["flag"] not in claim.flags]
     short = claim.value - value if higher_is_better else value - claim.value
     if claim.release and claim.release != release:
         verdict = f"not comparable: the figure rests on {claim.release}, this run on {release}"
@@ -63,9 +83,23 @@ def judge_run(claim: Claim, final: Mapping[str, float], higher_is_better: bool, 
         "value": value,
         "verdict": verdict,
         "source": claim.source,
-        "flags": claim.flags,
+        "flags": [*claim.flags, *undeclared],
+        "undeclared": undeclared,
         "higher_is_better": higher_is_better,
     }
+
+
+def flags_told(judged: Mapping[str, Any]) -> str:
+    """Name what makes the numbers flattering, and what of it the claim does not say.
+
+    >>> flags_told({"flags": ["validates-on-test", "best-epoch-on-test"], "undeclared": ["best-epoch-on-test"]})
+    'validates-on-test, best-epoch-on-test (not declared by the claim)'
+    """
+    undeclared = judged.get("undeclared") or ()
+    flags = [
+        f"{flag} (not declared by the claim)" if flag in undeclared else flag for flag in judged.get("flags") or ()
+    ]
+    return ", ".join(flags)
 
 
 def judge_seeds(values: Sequence[float], published: float, higher_is_better: bool) -> tuple[Word, float]:

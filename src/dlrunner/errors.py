@@ -26,6 +26,14 @@ class RunError(Told, RuntimeError):
     """A run could not go on (exit status 1): the message says what happened and what is kept."""
 
 
+class OutOfMemoryError(RunError):
+    """The memory of the device, or of the machine, did not suffice: the run may fit when it has it to itself."""
+
+
+class BusyError(RunError):
+    """Another process trains this run."""
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; like `KeyboardInterrupt`, nothing that handles errors may swallow it."""
 

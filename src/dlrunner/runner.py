@@ -17,10 +17,11 @@ import yaml
 from dlrunner.claims import Claim, judge_run
 from dlrunner.data.files import sha256_of
 from dlrunner.dispatch import Plan, plan
-from dlrunner.errors import Interrupted, RequestError, RunError, Told
-from dlrunner.looks.progress import BarDisplay, PlainDisplay, make_display
+from dlrunner.errors import Interrupted, OutOfMemoryError, RequestError, RunError, Told
+from dlrunner.looks.progress import make_display
 from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
+from dlrunner.protocol import findings
 from dlrunner.randomness import seed_everything
 from dlrunner.runs import (
     FinishedRun,
@@ -28,14 +29,13 @@ from dlrunner.runs import (
     code_digest,
     git_state,
     label,
-    load_weights_file,
     now,
     told_as_sentences,
     write_atomically,
 )
 from dlrunner.signals import StopSignals
 from dlrunner.task import Data, DataIdentity, Split, Task
-from dlrunner.training import Row
+from dlrunner.training import Display, Row
 
 NOT_IN_LABEL = (
     "task",
@@ -48,6 +48,7 @@ NOT_IN_LABEL = (
     "plugins",
     "hydra",
     "claim",
+    "sweep",
 )
 """Overrides that do not show in a folder's name: they do not change the result, or the folder above says it."""
 
@@ -70,13 +71,16 @@ class Outcome:
         return 1 if claim and claim["verdict"].startswith("missed") else 0
 
 
-def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -> Outcome:
+def run(
+    config: Mapping[str, Any], overrides: Sequence[str], say: Any = print, display: Display | None = None
+) -> Outcome:
     """Do what a configuration asks for, unless it is done already.
 
     Args:
         config: the composed configuration, plain dicts and lists.
         overrides: what was typed.
         say: prints a line for the person who waits.
+        display: shows how far training is; without one, what `log.progress` asks for.
 
     Raises:
         RequestError: the configuration does not fit; nothing was read or written.
@@ -94,7 +98,7 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
             {
                 "signature": checked.signature,
                 "code": code_digest(checked.settings.plugins),
-                "data": " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())]),
+                "data": digest_of_inputs(checked, identity),
             },
             checked.settings.rerun,
         )
@@ -109,9 +113,14 @@ def run(config: Mapping[str, Any], overrides: Sequence[str], say: Any = print) -
                 say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
             elif identity.name != "none":
                 say(f"data: {identity.name} {identity.release} ({identity.path})")
-            return _Work(checked, overrides, directory, identity, signals, say).do(data)
+            return _Work(checked, overrides, directory, identity, signals, say, display).do(data)
         finally:
             directory.release()
+
+
+def digest_of_inputs(checked: Plan, identity: DataIdentity) -> str:
+    """Return digests of all files that a result rests on: the data's, and those whose weights the model starts from."""
+    return " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())])
 
 
 def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
@@ -131,7 +140,8 @@ def _judged_again(
     claim, before = checked.settings.claim, summary.pop("claim", None)
     if claim:
         task = checked.build_task(data, checked.settings.seed)
-        summary["claim"] = judge_run(claim, summary["final"], _higher_is_better(task, claim), identity.release)
+        release, protocol = identity.release, summary.get("protocol", ())
+        summary["claim"] = judge_run(claim, summary["final"], _higher_is_better(task, claim), release, protocol)
     if summary.get("claim") != before:
         directory.finish(summary)
     return summary
@@ -148,9 +158,11 @@ class _Work:
         identity: DataIdentity,
         signals: StopSignals,
         say: Any,
+        display: Display | None,
     ) -> None:
         self.plan, self.overrides, self.directory = checked, overrides, directory
         self.identity, self.signals, self.say = identity, signals, say
+        self.display = display or make_display(checked.settings.log.progress)
         self.started = time.perf_counter()
         self.notes: list[str] = []
         self.history: Sequence[Row] = []
@@ -171,16 +183,8 @@ class _Work:
         except Told as failed:
             self.summary["error"] = str(failed)
             error = failed
-        except torch.OutOfMemoryError as failed:
-            self.summary["error"] = f"the device ran out of memory: {str(failed).splitlines()[0]}"
-            error = RunError(f"{self.summary['error']}; try a smaller batch_size, or precision=bf16")
         except Exception as failed:  # anybody's task or model may fail in any way: the log has the traceback
-            place = traceback.extract_tb(failed.__traceback__)[-1]
-            self.summary["error"] = f"{type(failed).__name__}: {failed}"
-            error = RunError(
-                f"{self.summary['error']} ({Path(place.filename).name}, line {place.lineno}); "
-                f"the traceback is in {self.directory.path / 'run.log'}"
-            )
+            self.summary["error"], error = self._told(failed)
             log.exception("the run failed")
         if error is not None:
             log.error("%s: %s", self.summary["status"], self.summary["error"])
@@ -192,6 +196,18 @@ class _Work:
         if error is not None:
             raise error
         return Outcome(self.directory.path, self.summary)
+
+    def _told(self, failed: Exception) -> tuple[str, RunError]:
+        """Return what the summary says of an unforeseen failure, and what the person who waits is told."""
+        first = (str(failed).splitlines() or [""])[0]
+        # torch raises a plain RuntimeError where the memory of the CPU is at an end.
+        if isinstance(failed, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first:
+            said = f"out of memory: {first or type(failed).__name__}"
+            return said, OutOfMemoryError(f"{said}; try a smaller batch_size, or precision=bf16")
+        place = traceback.extract_tb(failed.__traceback__)[-1]
+        said = f"{type(failed).__name__}: {failed}"
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        return said, RunError(f"{said} ({where}); the traceback is in {self.directory.path / 'run.log'}")
 
     def _open_log(self) -> logging.Handler:
         with told_as_sentences(self.directory.path):
@@ -216,6 +232,7 @@ class _Work:
         for note in task.notes():
             self._note(note)
         self._describe(sizes)
+        self._mind(task)
         claim = settings.claim
         splits = ["valid", "test"] if task.has_test() else ["valid"]
         known = [f"{split}/{name}" for split in splits for name in ("loss", *task.metrics())]
@@ -223,19 +240,18 @@ class _Work:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
         keep_freed_memory()
-        display = make_display(settings.log.progress)
         models: list[Model] = []
         outputs: dict[Split, list[torch.Tensor]] = {}
         members: list[dict[str, Any]] = []
         try:
             for index in range(settings.ensemble):
-                row, model, found = self._train_member(index, data, task, display)
+                row, model, found = self._train_member(index, data, task)
                 models.append(model)
                 members.append(row)
                 for split, output in found.items():
                     outputs.setdefault(split, []).append(output)
         finally:
-            display.close()
+            self.display.close()
 
         average = {split: each[0] if len(each) == 1 else task.average(each) for split, each in outputs.items()}
         combined = average["valid"]
@@ -252,7 +268,7 @@ class _Work:
             self.passages = task.passages(models, combined) if settings.log.report else {}
 
     def _train_member(
-        self, index: int, data: Any, whole: Task, display: PlainDisplay | BarDisplay
+        self, index: int, data: Any, whole: Task
     ) -> tuple[dict[str, Any], Model, dict[Split, torch.Tensor]]:
         """Train the run itself, or one member of an ensemble; return its last row, model and outputs by split."""
         settings = self.plan.settings
@@ -267,7 +283,7 @@ class _Work:
         for note in (*model.load_pretrained(), *trainer.prepare(task, model, self.say)):
             if note not in self.notes:
                 self._note(note)
-        state = trainer.fit(task, model, self.plan.make_optimizer, directory, display, self.signals)
+        state = trainer.fit(task, model, self.plan.make_optimizer, directory, self.display, self.signals)
         last = state.history[-1]
         if trainer.early_stopping is not None and state.best is not None:
             best = directory.load_checkpoint("best.pt")
@@ -292,6 +308,17 @@ class _Work:
         self.notes.append(note)
         self.say(f"note: {note}")
         log.info(note)
+
+    def _mind(self, task: Task) -> None:
+        """Tell what makes the number flattering, and write it down."""
+        claim, early = self.plan.settings.claim, self.plan.trainer.settings.get("early_stopping")
+        reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
+        chosen_from = sum(phase.epochs for phase in self.plan.phases) if early else 1
+        found = findings(task.evidence(), reported, chosen_from)
+        self.summary["protocol"] = [asdict(each) for each in found]
+        for each in found:
+            self.say(f"mind: {each}")
+            log.info("mind: %s", each)
 
     def _describe(self, sizes: Mapping[str, int]) -> None:
         """Fill in what is known before training; a run that fails says at least this."""
@@ -344,7 +371,8 @@ class _Work:
         self.summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
         if self.plan.settings.claim:
             claim = self.plan.settings.claim
-            self.summary["claim"] = judge_run(claim, final, _higher_is_better(task, claim), self.identity.release)
+            release, protocol = self.identity.release, self.summary["protocol"]
+            self.summary["claim"] = judge_run(claim, final, _higher_is_better(task, claim), release, protocol)
 
     def _compare_with_baselines(self, task: Task) -> None:
         """Put plain methods on the same splits beside the run."""
@@ -428,37 +456,3 @@ def member_seed(seed: int, ensemble: int, index: int) -> int:
 def _higher_is_better(task: Task, claim: Claim) -> bool:
     metric = task.metrics().get(claim.metric.partition("/")[2])
     return metric.higher_is_better if metric else False
-
-
-def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Plan, dict[str, Any], list[Model]]:
-    """Build the models of a finished run from its folder alone, on the CPU.
-
-    Returns its plan, the stored state of its task, and one model (several for an ensemble).
-
-    Raises:
-        RequestError: the run is not done, or stored nothing to predict with.
-    """
-    if not (finished.path / "task.pt").exists():
-        raise RequestError(f"{finished.path} is {finished.status}: it has no trained model to use")
-    checked = plan({**finished.config, "device": "cpu"})
-    state: dict[str, Any] = load_weights_file(finished.path / "task.pt").get("task") or {}
-    task_class: Any = checked.task.factory
-    folders = (
-        sorted((finished.path / "members").glob("*"), key=lambda path: int(path.name))
-        if checked.settings.ensemble > 1
-        else [finished.path]
-    )
-    early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
-    models = []
-    for folder in folders:
-        file = folder / ("best.pt" if early else checkpoint)
-        if not file.exists():
-            kept = ", ".join(sorted(f.name for f in folder.glob("*.pt") if f.name != "task.pt"))
-            raise RequestError(f"{folder} has no {file.name}; it has {kept}")
-        try:
-            model = checked.build_model(task_class.dims_of(state))
-            model.load_state_dict(load_weights_file(file)["model"])
-        except (KeyError, TypeError, RuntimeError):
-            raise RequestError(f"{file} does not hold the weights of this run's model") from None
-        models.append(model.eval())
-    return checked, state, models

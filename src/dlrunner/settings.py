@@ -57,6 +57,16 @@ class LogSettings(BaseModel):
     report: bool = True
 
 
+class SweepSettings(BaseModel):
+    """How the jobs of a sweep are run; nothing here can change a result."""
+
+    model_config = STRICT
+    jobs: Count | Literal["auto"] = 1
+    gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    fail_fast: bool = False
+    dry_run: bool = False
+
+
 class Settings(BaseModel):
     """The top level of a configuration."""
 
@@ -81,6 +91,8 @@ class Settings(BaseModel):
     schedule: dict[str, Any]
     trainer: dict[str, Any]
     log: LogSettings
+    sweep: SweepSettings = Field(default_factory=SweepSettings)
+    seeds: Count | None = None
     choices: dict[str, str | None]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrunner.errors import RequestError
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
+from dlrunner.protocol import Evidence
 from dlrunner.schedules import Phase
 
 Split = Literal["train", "valid", "test"]
@@ -159,6 +160,10 @@ class Task(ABC):
     def notes(self) -> Sequence[str]:
         """Return what a person should know about how the data was read (rows dropped, columns inferred)."""
         return []
+
+    def evidence(self) -> Evidence | None:
+        """Return what tells whether the split is a fair one, cheaply: it is looked at once a run; None: nothing."""
+        return None
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame | None:
         """Return the table behind predictions.csv, for the outputs on the validation split, in its order."""

@@ -67,6 +67,10 @@ class Display(Protocol):
         """Show the metrics of an epoch."""
         ...
 
+    def close(self) -> None:
+        """Training has ended."""
+        ...
+
 
 class SmoothedLoss:
     """The exponentially weighted mean of the loss, corrected for its start at zero.

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from dlrunner.claims import Claim, judge_run, judge_seeds
-from tests.conftest import QUICK, Dlrun
+from dlrunner.verdicts import BEGIN, END, Verdict, as_json, judge, junit, markdown
+from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 
 def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
@@ -49,11 +52,13 @@ claim:
 def test_a_claim_of_ones_own_is_earned_and_a_fault_is_caught(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN.replace("epochs: 2", "epochs: 20"))
-    status, out, _ = dlrun("reproduce", "own", "--seeds", "3", "--out", "verdicts.json")
+    status, out, _ = dlrun("reproduce", "own", "--seeds", "3", "--out", "verdicts")
     assert status == 0
-    (verdict,) = json.loads((here / "verdicts.json").read_text())
+    (verdict,) = json.loads((here / "verdicts" / "claims.json").read_text())
     assert verdict["verdict"] == "reached"
-    assert verdict["n"] == 3
+    assert verdict["seeds"] == [0, 1, 2]
+    assert len(set(verdict["values"])) == 3
+    assert all(Path(folder, "summary.json").exists() for folder in verdict["folders"])
     assert 0 < verdict["spread"] < 0.05
     assert "±" in out
     assert "done already" in dlrun("reproduce", "own", "--seeds", "3")[1]
@@ -84,6 +89,114 @@ def test_claims_that_cannot_be_run_here_say_why(dlrun: Dlrun) -> None:
     assert "did you mean movielens-dot?" in err
 
 
+def test_a_recipe_that_fails_is_missed_and_leaves_by_1(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "own.yaml").write_text(OWN + "optim:\n  lr: 1.0e+12\nschedule:\n  warmup: 0.01\n")
+    status, out, err = dlrun("reproduce", "own", "--seeds", "1", "--out", "verdicts")
+    assert status == 1, (out, err)
+    assert "own: missed: " in out
+    (case,) = ElementTree.parse(here / "verdicts" / "claims.xml").iter("testcase")
+    assert case.find("failure") is not None
+
+
+def test_wrong_requests_are_told_before_anything_runs(dlrun: Dlrun, here: Path) -> None:
+    for words, told in (
+        (["--seeds", "0"], "--seeds: must be 1 or more"),
+        (["--jobs", "none"], "--jobs: must be a number or auto"),
+        (["--readme", "README.md"], "name it with --results"),
+        (["--set", "seed=3"], "they cannot be set"),
+        (["--set", "claim.value=3"], "they cannot be set"),
+        (["movielens-dot", "imdb-ml"], "no experiment with a claim matches imdb-ml; did you mean imdb-lm?"),
+        (["rossmann-best", "--quick"], "none of these claims needs less than two minutes"),
+    ):
+        status, _, err = dlrun("reproduce", *words)
+        assert status == 2
+        assert told in err
+    assert not (here / "runs").exists()
+
+
+def test_results_are_kept_by_experiment_and_written_into_a_readme(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "own.yaml").write_text(OWN)
+    (here / "README.md").write_text("# Mine\n")
+    words = ("reproduce", "own", "movielens-dot", "--seeds", "2", "--results", "results.json", "--readme", "README.md")
+    status, _, err = dlrun(*words)
+    assert status == 2
+    assert "which are not there" in err
+    (here / "README.md").write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nthe end\n")
+    dlrun(*words)
+    text = (here / "README.md").read_text()
+    assert text.startswith("# Mine\n")
+    assert text.endswith("\n\nthe end\n")
+    assert "old" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| `own`"))
+    results = {each["experiment"]: each for each in json.loads((here / "results.json").read_text())}
+    own = results["own"]
+    assert f"| {own['mean']:.4f} ± {own['spread']:.4f} | 2 |" in row
+    assert "- `movielens-dot` (published valid/loss 1.1303): " in text
+    # One claim alone takes its own place only, and what cannot be run here takes nobody's.
+    dlrun("reproduce", "own", "--seeds", "3", "--results", "results.json")
+    again = {each["experiment"]: each for each in json.loads((here / "results.json").read_text())}
+    assert again["own"]["seeds"] == [0, 1, 2]
+    assert again["movielens-dot"] == results["movielens-dot"]
+    (here / "my.csv").unlink()
+    dlrun("reproduce", "own", "--seeds", "3", "--results", "results.json")
+    last = {each["experiment"]: each for each in json.loads((here / "results.json").read_text())}
+    assert last["own"] == again["own"]
+    (here / "results.json").write_text('[{"a": 1}]')
+    status, _, err = dlrun("reproduce", "own", "--seeds", "1", "--results", "results.json")
+    assert status == 2
+    assert "results.json does not hold verdicts" in err
+
+
+def test_verdicts_are_written_for_people_machines_and_servers() -> None:
+    runs = {
+        seed: {
+            "final": {"valid/rmse": value},
+            "claim": {"verdict": "reached", "higher_is_better": False, "flags": ["validates-on-test"]},
+            "seconds": 7.0 + seed,
+            "data": {"release": "a|b"},
+            "device": "cpu",
+            "num_threads": 1,
+            "precision": "fp32",
+            "finished": "2026-01-02T03:04:05+00:00",
+            "code": "0123456789",
+            "folder": f"runs/{seed}",
+        }
+        for seed, value in enumerate((0.80, 0.82))
+    }
+    claim = {"metric": "valid/rmse", "value": 0.805, "source": "a <paper> & more"}
+    good = judge("good", claim, runs, "dlrun reproduce good --seeds 2")
+    bad = judge("bad", {**claim, "value": 0.5}, runs, "dlrun reproduce bad --seeds 2")
+    absent = Verdict("absent", "valid/rmse", 0.5, "x", "cannot be run here", why="no <data>")
+    assert [good.verdict, bad.verdict] == ["reached within noise", "missed"]
+    assert good.mean == pytest.approx(0.81)
+    assert good.spread == pytest.approx(0.0141421356)
+    assert good.time == "7 to 8"
+    assert (
+        "| `good` | valid/rmse | 0.805 | 0.8100 ± 0.0141 | 2 | reached within noise | validates-on-test | a\\|b |"
+        in markdown([good])
+    )
+    suite = ElementTree.fromstring(junit([good, bad, absent])).find("testsuite")
+    assert suite is not None
+    assert [suite.get(name) for name in ("tests", "failures", "skipped")] == ["3", "1", "1"]
+    assert [[child.tag for child in case] for case in suite] == [["system-out"], ["failure"], ["skipped"]]
+    assert json.loads(as_json([good]))[0]["values"] == [0.80, 0.82]
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_a_published_recipe_with_a_tenth_of_its_rates_is_missed(real_data: Path, dlrun: Dlrun, here: Path) -> None:
+    recipe = (REPOSITORY / "conf" / "experiment" / "movielens-dot-bias.yaml").read_text()
+    slower = re.sub(r"lr: ([\d.e-]+)", lambda found: f"lr: {float(found[1]) / 10}", recipe)
+    assert slower != recipe
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "slower.yaml").write_text(slower)
+    status, out, _ = dlrun("reproduce", "slower", "--seeds", "2")
+    assert status == 1
+    assert "missed" in out
+
+
 @pytest.mark.data
 @pytest.mark.slow
 def test_the_published_dot_bias_figure_is_reached_on_real_data(real_data: Path, dlrun: Dlrun) -> None:
@@ -107,6 +220,6 @@ def test_a_claim_that_needs_a_gpu_or_an_encoder_is_not_run_without(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     status, out, err = dlrun("reproduce", "imdb-lm", "imdb-sentiment", "--seeds", "1")
     assert status == 0, err
-    assert "imdb-lm: cannot be run here it needs a GPU" in out
-    assert "imdb-sentiment: cannot be run here it needs an encoder: --set model.encoder=RUN" in out
+    assert "imdb-lm: cannot be run here: it needs a GPU" in out
+    assert "imdb-sentiment: cannot be run here: it needs an encoder: --set model.encoder=RUN" in out
     assert not list(Path().glob("runs/imdb-*"))

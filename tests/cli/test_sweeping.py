@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import signal
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.conftest import QUICK, Dlrun, start
+from dlrunner.cli.composing import compose, compose_jobs
+from dlrunner.cli.sweeping import with_seeds
+from dlrunner.errors import RequestError
+from tests.conftest import QUICK, Dlrun, Forked, start
 
 WORDS = ("-m", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
 
@@ -51,8 +56,10 @@ def test_a_sweep_runs_every_job_even_when_one_fails(dlrun: Dlrun, ratings_csv: P
 
     status, out, _ = dlrun(*words)  # given again: what is done is skipped, what failed is repeated
     assert status == 1
-    assert out.count("done already") == len(done)
+    assert f"done already: {len(done)} of 6" in out
     assert out.count("FAILED") == len(failed)
+    again = pd.read_csv(sweep_folder(here) / "results.csv")
+    pd.testing.assert_frame_equal(again, results)
 
 
 @pytest.mark.slow
@@ -134,3 +141,161 @@ def test_a_sweep_that_is_stopped_goes_on_when_it_is_given_again(ratings_csv: Pat
     alone.communicate()
     unbroken = json.loads((here / "alone" / "latest" / "summary.json").read_text())
     assert broken["final"] == unbroken["final"]
+
+
+def test_jobs_that_share_a_composition_get_the_configuration_of_their_own(here: Path) -> None:
+    (here / "conf" / "task").mkdir(parents=True)
+    (here / "conf" / "task" / "linked.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - collab\nepochs: 3\ntrainer:\n  early_stopping: ${epochs}\n"
+    )
+    jobs = [
+        ["task=linked", f"epochs={epochs}", f"optim={optim}", f"seed={seed}", "model.init=[-0.1,0.1]"]
+        for epochs in (2, 7)
+        for optim in ("sgd", "adam")
+        for seed in (0, 1)
+    ]
+    assert list(compose_jobs(jobs)) == [compose(job) for job in jobs]
+    (wrong,) = compose_jobs([["task=linked", "optim=admaw"]])
+    assert isinstance(wrong, RequestError)
+
+
+def test_seeds_are_an_axis_of_their_own(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    assert with_seeds(["a=1", "seeds=3", "seed=4"]) == ["a=1", "seed=4,5,6"]
+    status, out, _ = dlrun("task=collab", "data.path=my.csv", "epochs=1", "seeds=3", *QUICK)
+    assert status == 0
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert list(results["seed"]) == [0, 1, 2]
+    values = results["valid/rmse"]
+    half = 4.302653 * values.std() / 3**0.5  # Student's t, two degrees of freedom
+    low, high = values.mean() - half, values.mean() + half
+    assert f"over seed 0, 1, 2: valid/rmse {values.mean():.4f} ± {values.std():.4f}, 95 % interval" in out.replace(
+        f"{values.std():.1e}", f"{values.std():.4f}"
+    )
+    assert f"{low:.4f} to {high:.4f}" in out
+    for wrong in ("0", "x", "2.5"):
+        status, _, err = dlrun("task=collab", f"seeds={wrong}")
+        assert status == 2
+        assert "seeds: must be a number from 1 to 10000" in err
+    status, _, err = dlrun("-m", "task=collab", "seeds=2", "seed=1,2")
+    assert status == 2
+    assert "counts from seed" in err
+
+
+def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, out, _ = dlrun(*WORDS, "seed=0,1,2", "sweep.dry_run=true")
+    assert status == 0
+    assert "0 of 3 are done; none is done yet to tell the time by" in out
+    assert not (here / "runs").exists()
+    dlrun(*WORDS, "seed=0,1")
+    status, out, _ = dlrun(*WORDS, "seed=0,1,2", "sweep.dry_run=true")
+    assert "2 of 3 are done; the other 1 take about" in out
+    assert [line.split()[2] for line in out.splitlines()[2:5]] == ["done", "done", "new"]
+
+
+def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, out, _ = dlrun(*WORDS, "optim.lr=0.01,1e-2,0.02", "sweep.jobs=3")
+    assert status == 0
+    assert "[1] optim.lr=0.01: the same run as [0], done once" in out
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert list(results["status"]) == ["done"] * 3
+    assert results["folder"].nunique() == 2
+    assert results["valid/rmse"][0] == results["valid/rmse"][1] != results["valid/rmse"][2]
+
+
+def test_an_empty_range_and_settings_of_sweeps_in_a_single_run_are_told(dlrun: Dlrun, here: Path) -> None:
+    status, _, err = dlrun("-m", "task=collab", "seed=range(0)")
+    assert status == 2
+    assert "seed=range(0): names no value at all" in err
+    status, _, err = dlrun("task=collab", "sweep.dry_run=true")
+    assert status == 2
+    assert "this is one run, not a sweep" in err
+    status, _, err = dlrun("-m", "task=collab", "seed=0,1", "sweep.jobs=0", "sweep.gpu_share=2")
+    assert status == 2
+    assert "sweep.jobs: must be greater than or equal to 1 or 'auto', not 0" in err
+    assert "sweep.gpu_share: must be less than or equal to 1, not 2" in err
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_the_first_failure_ends_a_sweep_that_asks_for_it(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    status, _, _ = dlrun(*WORDS, "optim.lr=0.01,1e12,0.02,0.03", "sweep.fail_fast=true")
+    assert status == 1
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert list(results["status"]) == ["done", "failed", "not started", "not started"]
+
+
+@pytest.mark.slow
+def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "optim").mkdir(parents=True)
+    file = here / "conf" / "optim" / "mine.yaml"
+    file.write_text("_target_: torch.optim.SGD\nlr: 0.1\n")
+    process = start(*WORDS, "epochs=60", "optim=mine", "seed=0,1", cwd=here)
+    wait_for(here, "runs/collab/*/metrics.jsonl", process)
+    file.write_text("_target_: torch.optim.SGD\nlr: 0.2\n")
+    process.communicate()
+    assert process.returncode == 0
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    configs = [Path(folder, "config.yaml").read_text() for folder in results["folder"]]
+    assert all("lr: 0.1" in config for config in configs)
+    # Given again, the file as it is now counts: another sweep.
+    assert dlrun(*WORDS, "epochs=60", "optim=mine", "seed=0,1", "sweep.dry_run=true")[1].count("new") >= 2
+
+
+def wait_for(here: Path, pattern: str, process: Forked, count: int = 1) -> None:
+    deadline = time.monotonic() + 60
+    while len(list(here.glob(pattern))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+SAME = [
+    "job",
+    "status",
+    "optim",
+    "seed",
+    "valid/rmse",
+    "valid/loss",
+    "train/loss",
+    "best epoch",
+    "best valid/rmse",
+    "error",
+]
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_any_moment_ends_with_the_results_of_an_undisturbed_one(
+    ratings_csv: Path, here: Path
+) -> None:
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=60", "optim=sgd,adam", "seed=0,1", "sweep.jobs=2", *QUICK)
+    start(*words, "runs_dir=undisturbed", cwd=here).communicate()
+    (whole,) = (here / "undisturbed" / "sweeps").glob("*/results.csv")
+    rng = random.Random(0)
+    for moment in range(4):
+        process = start(*words, cwd=here)
+        if moment:
+            time.sleep(rng.uniform(0.3, 1.5))
+        else:
+            wait_for(here, "runs/collab/*/metrics.jsonl", process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    # A job is killed too.
+    process = start(*words, cwd=here)
+    wait_for(here, "runs/sweeps/*/jobs/*/output.txt", process)
+    pids = [pid for pid in Path("/proc").iterdir() if pid.name.isdigit() and _holds_a_run(pid, here)]
+    if pids:
+        os.kill(int(pids[0].name), signal.SIGKILL)
+    process.communicate()
+    last = start(*words, cwd=here)
+    out, err = last.communicate()
+    assert last.returncode == 0, (out, err)
+    expected, found = (pd.read_csv(file)[SAME] for file in (whole, sweep_folder(here) / "results.csv"))
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+def _holds_a_run(process: Path, here: Path) -> bool:
+    """Tell whether a process writes a job's output of this test."""
+    try:
+        return str((process / "fd" / "1").readlink()).startswith(str(here / "runs" / "sweeps"))
+    except OSError:
+        return False

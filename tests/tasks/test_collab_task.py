@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner import runner
 from dlrunner.runs import FinishedRun
 from dlrunner.tasks.recommending import Recommender
+from dlrunner.trained import load_models
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recommender(run: Path) -> Recommender:
-    _, state, models = runner.load_models(FinishedRun.read(run))
+    _, state, models = load_models(FinishedRun.read(run))
     return Recommender(state, models)
 
 

@@ -14,9 +14,9 @@ import pytest
 import torch
 
 from dlrunner.data.tabular import TabularData
+from dlrunner.differing import NOT_COMPARED
 from dlrunner.lr_find import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
-from dlrunner.replaying import NOT_COMPARED
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.answers import average
 from dlrunner.tasks.tabular import Tabular
@@ -232,10 +232,10 @@ def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> 
 
 
 def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: Dlrun) -> None:
-    from dlrunner.runner import load_models
     from dlrunner.runs import FinishedRun
     from dlrunner.tasks.inspecting import Inspection
     from dlrunner.tasks.tabular import predict_rows
+    from dlrunner.trained import load_models
 
     table = flats()
     table["noise"] = np.random.default_rng(5).normal(size=len(table))

@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from dlrunner.data.imdb import ImdbData
+from dlrunner.differing import NOT_COMPARED
 from dlrunner.encoders import Encoder
 from dlrunner.lr_find import weights_digest
-from dlrunner.replaying import NOT_COMPARED
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.language import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start

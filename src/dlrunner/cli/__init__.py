@@ -108,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
         from dlrunner.cli import composing
 
         return composing.hydra_answers(words)
-    if "-m" in words or "--multirun" in words:
+    if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
         from dlrunner.cli import sweeping
 
         return sweeping.sweep([word for word in words if word not in ("-m", "--multirun")])
@@ -131,6 +131,12 @@ def _run(words: list[str]) -> int:
     from dlrunner.cli import composing
 
     config = composing.compose(words)
+    if config["seeds"] is not None:  # an experiment may ask for them too
+        from dlrunner.cli import sweeping
+
+        return sweeping.sweep([*words, f"seeds={config['seeds']}"])
+    if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
+        raise RequestError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
     from dlrunner import runner
     from dlrunner.looks import tables
 

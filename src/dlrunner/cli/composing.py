@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import hashlib
 import os
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import hydra
@@ -19,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrunner.cli.places import groups, options_of, package_conf, quoted, shadowed_options, user_conf
+from dlrunner.cli.places import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
 from dlrunner.errors import RequestError, did_you_mean
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
@@ -31,21 +36,63 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         RequestError: an override cannot be read, or names an option that does not exist.
     """
-    return to_plain(_compose(words))
+    return to_plain(*_split(_compose(words)))
 
 
-def to_plain(config: DictConfig) -> dict[str, Any]:
+def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | RequestError]:
+    """Compose the configurations of many jobs, each as `compose` would; a mistake takes the place of its job's.
+
+    Hydra reads all files again for each job (50 ms). Jobs that choose the same options share what it composed, and
+    differ in the values alone, which Hydra lays upon it in the end and so does this.
+    """
+    composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+    for words in jobs:
+        try:
+            overrides = parse(words)
+            for override in overrides:
+                _check_override(override)
+            values = [override for override in overrides if not _is_choice(override)]
+            choices = tuple(str(override.input_line) for override in overrides if _is_choice(override))
+            if choices not in composed:
+                composed[choices] = _split(_compose(choices))
+            config, chosen = composed[choices]
+            config = copy.deepcopy(config)
+            for override in values:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+            yield to_plain(config, chosen)
+        except RequestError as error:
+            yield error
+        except OmegaConfBaseException as error:
+            yield RequestError(" ".join(str(error).split()).partition(" full_key:")[0])
+
+
+def composition_inputs() -> str:
+    """Return a digest of all that a composition rests on beside the words: files, their variables, Hydra."""
+    digest = hashlib.sha256(f"{hydra.__version__} {version('omegaconf')}".encode())
+    for place in conf_dirs():
+        for file in sorted(place.rglob("*.yaml")):
+            text = file.read_bytes()
+            digest.update(str(file).encode() + b"\0" + text + b"\0")
+            for name in re.findall(rb"oc\.env:\s*(\w+)", text):
+                digest.update(os.environb.get(name, b"\0"))
+    return digest.hexdigest()
+
+
+def _split(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """Return a configuration without Hydra's own, and the names of the chosen options."""
+    own = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
+    return own, dict(config.hydra.runtime.choices)
+
+
+def to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve a composed configuration into plain dicts and lists, with the names of the chosen options."""
     try:
-        chosen = config.hydra.runtime.choices
-        choices = {group: chosen.get(group) for group in CHOICES}
-        own = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
-        plain: Any = OmegaConf.to_container(own, resolve=True, throw_on_missing=True)
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise RequestError(str(error).splitlines()[0]) from None
     if "choices" in plain:
         raise RequestError("choices: is no setting; name the options themselves, such as optim=adam")
-    return {**plain, "choices": choices}
+    return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
 
 
 def parse(words: Sequence[str]) -> list[Override]:
@@ -54,29 +101,32 @@ def parse(words: Sequence[str]) -> list[Override]:
     Raises:
         RequestError: one of them cannot be read.
     """
-    parsed = []
-    for word in words:
-        try:
-            parsed.extend(OverridesParser.create().parse_overrides([word]))
-        except OverrideParseException as error:
-            reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
-            raise RequestError(
-                f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
-                f"ASCII go in quotes: 'name=\"value\"'"
-            ) from None
-    return parsed
+    return [_parse_word(word) for word in words]
+
+
+@functools.lru_cache(maxsize=10_000)  # the jobs of a sweep have most of their words in common
+def _parse_word(word: str) -> Override:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+    except OverrideParseException as error:
+        reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
+        raise RequestError(
+            f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
+            f"ASCII go in quotes: 'name=\"value\"'"
+        ) from None
+    return override
 
 
 def forced(words: Sequence[str]) -> list[str]:
     """Write settings as `++name=value`, so that unknown names reach the dispatcher, which names the nearest."""
-    known = groups()
-    result = []
-    for override in parse(words):
-        word = override.input_line or ""
-        key = override.key_or_group
-        is_group = key.partition("@")[0] in known or key.startswith(("hydra.", "hydra/")) or key == "hydra"
-        result.append(word if is_group or word.startswith("~") else f"++{word.lstrip('+')}")
-    return result
+    overrides = parse(words)
+    return [str(o.input_line) if _is_choice(o) else f"++{str(o.input_line).lstrip('+')}" for o in overrides]
+
+
+def _is_choice(override: Override) -> bool:
+    """Tell whether an override chooses an option, or takes something away, rather than set a value."""
+    key = override.key_or_group
+    return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
 
 
 def search_path_override() -> list[str]:
@@ -87,9 +137,7 @@ def search_path_override() -> list[str]:
 
 def _compose(words: Sequence[str]) -> DictConfig:
     for override in parse(words):
-        if override.is_sweep_override():
-            raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
-        _check_option(override)
+        _check_override(override)
     if shadowed := shadowed_options():
         raise RequestError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
@@ -104,8 +152,11 @@ def _compose(words: Sequence[str]) -> DictConfig:
         raise RequestError(text.partition(" full_key:")[0]) from None
 
 
-def _check_option(override: Override) -> None:
-    """Refuse an option that does not exist; an experiment is optional, so Hydra would pass over a misspelt one."""
+def _check_override(override: Override) -> None:
+    """Refuse several values, and an option that does not exist."""
+    if override.is_sweep_override():
+        raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
+    # An experiment is optional: Hydra would pass over a misspelt one.
     group, name = override.key_or_group, override.value()
     if group not in groups() or override.is_delete():
         return
@@ -129,10 +180,7 @@ def hydra_answers(words: list[str]) -> int:
         _complete_verbs(words)
     elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
         config = _compose([word for word in words if word not in ("--cfg", "-c", "job")])
-        print(
-            OmegaConf.to_yaml(OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])),
-            end="",
-        )
+        print(OmegaConf.to_yaml(_split(config)[0]), end="")
         return 0
     return run_hydra([*words, *search_path_override()], lambda config: None)
 

@@ -4,121 +4,168 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import hashlib
 import json
-import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from dlrunner import runner
-from dlrunner.claims import Word, judge_seeds
-from dlrunner.cli.composing import compose
+from dlrunner.cli.composing import compose, compose_jobs
 from dlrunner.cli.places import options_of
 from dlrunner.dispatch import plan
-from dlrunner.errors import DataError, RequestError, RunError, did_you_mean
+from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
-from dlrunner.runs import told_as_sentences, write_atomically
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What several seeds say about one claim."""
-
-    experiment: str
-    metric: str
-    published: float
-    verdict: Word
-    mean: float = math.nan
-    spread: float = math.nan
-    """Standard deviation over seeds."""
-    n: int = 0
-    p: float = math.nan
-    """Of a mean this bad or worse, were the true mean the published figure (one-sided t-test)."""
-    seconds: float = math.nan
-    """Mean of a run."""
-    source: str = ""
-    why: str = ""
-    flags: tuple[str, ...] = ()
+from dlrunner.looks.sweeping import make_screen
+from dlrunner.runner import NOT_IN_LABEL
+from dlrunner.runs import finished_summary, label, told_as_sentences
+from dlrunner.sweeps import Job, SweepDirectory, record_of, standing_of
+from dlrunner.verdicts import Verdict, judge, merge, write_into, write_tables
 
 
 def reproduce(words: list[str]) -> int:
-    """Run what is missing of some claims, judge them, write the table; 1 when one is missed."""
+    """Run what is missing of some claims, judge them, write the tables; 1 when one is missed."""
     parser = argparse.ArgumentParser(prog="dlrun reproduce", description="Earn published figures again.")
     parser.add_argument(
         "patterns", nargs="*", default=["*"], metavar="PATTERN", help="experiments, such as 'movielens-*'"
     )
     parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each (default: 5)")
     parser.add_argument("--quick", action="store_true", help="only claims that need less than two minutes a seed")
-    parser.add_argument("--out", metavar="FILE", help="write the verdicts as JSON")
+    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side, or auto (default: 1)")
+    parser.add_argument("--out", metavar="FOLDER", help="claims.md, claims.json, claims.xml go there (runs/claims/…)")
+    parser.add_argument("--results", metavar="FILE", help="put the verdicts into this file of all results")
+    parser.add_argument("--readme", metavar="FILE", help="write the table of --results into this README")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
     arguments = parser.parse_args(words)
-    if arguments.seeds < 1:
-        raise RequestError(f"--seeds: must be 1 or more, not {arguments.seeds}")
-    if any(word.lstrip("+~").startswith("claim") for word in arguments.set):
-        raise RequestError("--set: the claims are what is judged; they cannot be set")
-    known = [name for name in options_of("experiment") if compose([f"experiment={name}"]).get("claim")]
+    _check(arguments)
+    known = {name: claim for name in options_of("experiment") if (claim := _claim(name))}
     chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
-    if not chosen:
-        raise RequestError(f"no experiment with a claim matches; {did_you_mean(arguments.patterns[0], known)}")
-    verdicts = []
-    for name in chosen:
-        claim = compose([f"experiment={name}"])["claim"]
-        if arguments.quick and not claim.get("quick"):
-            continue
-        verdicts.append(_earn(name, claim, arguments.seeds, arguments.set))
-        print(f"== {name}: {verdicts[-1].verdict} {verdicts[-1].why}".rstrip(), flush=True)
+    for pattern in arguments.patterns:
+        if not fnmatch.filter(known, pattern):
+            raise RequestError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, known)}")
+    if arguments.quick:
+        chosen = [name for name in chosen if known[name].get("quick")]
+        if not chosen:
+            raise RequestError("none of these claims needs less than two minutes; leave --quick out")
+    verdicts = _earn({name: known[name] for name in chosen}, arguments)
     _print(verdicts)
-    if arguments.out:
-        out = Path(arguments.out)
+    out = Path(arguments.out) if arguments.out else None
+    if out is not None:
         with told_as_sentences(out):
-            write_atomically(out, json.dumps([asdict(v) for v in verdicts], indent=2).encode())
+            write_tables(out, verdicts)
+    if arguments.results:
+        with told_as_sentences(Path(arguments.results)):
+            merged = merge(Path(arguments.results), verdicts)
+            if arguments.readme:
+                write_into(Path(arguments.readme), merged)
     return 1 if any(v.verdict == "missed" for v in verdicts) else 0
 
 
-def _earn(name: str, claim: dict[str, Any], num_seeds: int, settings: Sequence[str]) -> Verdict:
-    """Run the seeds of one claim that are not there yet, and judge."""
-    published = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
-    values, seconds, higher = [], [], False
-    if lacking := _lacking(name, claim, settings):
-        return Verdict(name, **published, verdict="cannot be run here", why=lacking)
-    for seed in range(num_seeds):
-        print(f"\n== {name}, seed {seed}", flush=True)
-        words = [f"experiment={name}", f"seed={seed}", "log.progress=plain", "log.pictures=false", *settings]
-        try:
-            outcome = runner.run(compose(words), words)
-        except (DataError, RunError) as error:
-            return Verdict(name, **published, verdict="cannot be run here", why=str(error))
-        if outcome.summary["claim"]["verdict"].startswith("not comparable"):
-            return Verdict(name, **published, verdict="cannot be run here", why=outcome.summary["claim"]["verdict"])
-        values.append(float(outcome.summary["final"][claim["metric"]]))
-        seconds.append(float(outcome.summary["seconds"]))
-        higher = bool(outcome.summary["claim"]["higher_is_better"])
-    verdict, p = judge_seeds(values, claim["value"], higher)
-    column = pd.Series(values)
-    return Verdict(
-        name,
-        **published,
-        verdict=verdict,
-        mean=float(column.mean()),
-        spread=float(column.std()),
-        n=len(values),
-        p=p,
-        seconds=sum(seconds) / len(seconds),
-        flags=tuple(claim.get("flags") or ()),
-    )
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.seeds < 1:
+        raise RequestError(f"--seeds: must be 1 or more, not {arguments.seeds}")
+    if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
+        raise RequestError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
+    if arguments.readme and not arguments.results:
+        raise RequestError("--readme: takes its table from a file of results; name it with --results")
+    for word in arguments.set:
+        if word.lstrip("+~").partition(".")[0].partition("=")[0] in ("claim", "seed", "seeds", "experiment"):
+            raise RequestError(f"--set {word}: the claims are what is judged, by several seeds; they cannot be set")
 
 
-def _lacking(name: str, claim: dict[str, Any], settings: Sequence[str]) -> str:
+def _claim(name: str) -> dict[str, Any] | None:
+    claim: dict[str, Any] | None = compose([f"experiment={name}"]).get("claim")
+    return claim
+
+
+def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace) -> list[Verdict]:
+    """Run the seeds that are not there yet, all claims in one queue, and judge."""
+    lacking = {name: _lacking(name, claim, arguments.set) for name, claim in claims.items()}
+    able = [name for name in claims if not lacking[name]]
+    words = [_words(name, seed, arguments.set) for name in able for seed in range(arguments.seeds)]
+    jobs = []
+    for number, (asked, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
+        if isinstance(config, RequestError):
+            raise config
+        jobs.append(Job(number, asked, config, plan(config).signature))
+    records = _run(jobs, arguments) if jobs else {}
+
+    verdicts = []
+    for name, claim in claims.items():
+        command = f"dlrun reproduce {name} --seeds {arguments.seeds}"
+        told = [word for word in arguments.set if word.partition("=")[0].partition(".")[0] not in NOT_IN_LABEL]
+        if told:
+            command += f" --set {shlex.join(told)}"
+        of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
+        failed = [record for job in of_claim if (record := records[job.number])["status"] != "done"]
+        why = lacking[name] or next((r["error"] for r in failed if r.get("lacks_data")), "")
+        if why:
+            known = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
+            verdicts.append(Verdict(name, **known, verdict="cannot be run here", why=why, command=command))
+            continue
+        runs = {
+            int(job.settings["seed"]): {**summary, "folder": records[job.number]["folder"]}
+            for job in of_claim
+            if not failed and (summary := finished_summary(Path(records[job.number]["folder"])))
+        }
+        verdicts.append(judge(name, claim, runs, command, failed=failed[0]["error"] if failed else ""))
+    return verdicts
+
+
+def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
+    return [f"experiment={name}", f"seed={seed}", "log.pictures=false", *settings]
+
+
+def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
+    """Do the runs that are missing, and return what became of all."""
+    records = {}
+    for job, standing in zip(jobs, standing_of(jobs).values(), strict=True):
+        if standing.folder and standing.summary:
+            claim, judged = job.config["claim"], standing.summary.get("claim") or {}
+            if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
+                runner.run(job.config, job.overrides, say=lambda _: None)  # judged as the claim stands now
+            records[job.number] = record_of(standing.folder, standing.summary)
+    missing = [job for job in jobs if job.number not in records]
+    digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
+    runs_dir = Path(jobs[0].config["runs_dir"]).expanduser().resolve()
+    path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
+    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {tables.shorter(path)}", flush=True)
+    if records:
+        print(f"done already: {len(records)} of {len(jobs)}", flush=True)
+    arguments.out = arguments.out or str(path)
+    with SweepDirectory(path) as folder:
+        folder.freeze(jobs)
+        if missing:
+            start_fork_server(missing)
+            places = leases(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
+            screen = make_screen("auto", len(jobs), len(records), len(places), lambda job: " ".join(job.overrides[:2]))
+            try:
+                records |= run_jobs(missing, folder, places, screen)
+            finally:
+                screen.close()
+    return records
+
+
+def _lacking(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> str:
     """Say what a claim needs that is not here; empty when all is."""
     config = compose([f"experiment={name}", *settings])
     needs = claim.get("needs") or []
     if "encoder" in needs and not config["model"]["encoder"]:
         return "it needs an encoder: --set model.encoder=RUN, a run of a language model"
-    if "gpu" in needs and plan(config).device.type == "cpu":
+    checked = plan(config)
+    if "gpu" in needs and checked.device.type == "cpu":
         return "it needs a GPU: a CPU would take days"
+    data = checked.build_data()
+    try:
+        if data is not None:
+            data.identity()
+        checked.model_files()
+    except (DataError, RequestError) as error:
+        return str(error)
     return ""
 
 
@@ -128,11 +175,14 @@ def _print(verdicts: Sequence[Verdict]) -> None:
             "experiment": v.experiment,
             "metric": v.metric,
             "published": f"{v.published:.5g}",
-            "ours": f"{v.mean:.4f} ± {v.spread:.4f}" if v.n > 1 else f"{v.mean:.4f}" if v.n else "-",
-            "n": v.n,
-            "seconds": f"{v.seconds:.1f}" if v.n else "-",
+            "ours": v.ours,
+            "seeds": str(len(v.seeds) or "-"),
+            "seconds": v.time,
             "verdict": v.verdict,
         }
         for v in verdicts
     ]
     tables.print_frame(pd.DataFrame(rows), title="\nclaims")
+    for v in verdicts:
+        if v.why:
+            print(f"{v.experiment}: {v.verdict}: {v.why}")

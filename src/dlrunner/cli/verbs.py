@@ -24,6 +24,8 @@ USAGES = {
     'dlrun generate RUN "text"': "let a language model go on",
     "dlrun explain RUN IMAGE": "what an answer about a picture rests on",
     "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
+    "dlrun compare RUN... | SWEEP": "what differs, metrics ± spread, a verdict, curves, which setting mattered",
+    "dlrun diff A B": "what differs between two runs, and where their numbers part",
     "dlrun replay RUN": "the same run again from its folder: identical?",
     "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
     "dlrun info": "versions, devices, places",
@@ -142,8 +144,8 @@ def _trained(
 
     finished = FinishedRun.read(Path(words[0]))
     _check_plugins(finished.config, words)
-    from dlrunner import runner
     from dlrunner.dispatch import plan
+    from dlrunner.trained import load_models
 
     task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
     from dlrunner.task import Task
@@ -154,7 +156,7 @@ def _trained(
         raise RequestError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
     getattr(task_class, f"add_{verb}_arguments")(parser)
     arguments = parser.parse_args(words[1:])
-    _, state, models = runner.load_models(finished, arguments.checkpoint)
+    _, state, models = load_models(finished, arguments.checkpoint)
     return task_class, arguments, state, models
 
 
@@ -193,6 +195,20 @@ def reproduce(words: list[str]) -> int:
     from dlrunner.cli.reproducing import reproduce as earn
 
     return earn(words)
+
+
+def compare(words: list[str]) -> int:
+    """Put runs beside each other."""
+    from dlrunner.cli.comparing import compare as put_beside
+
+    return put_beside(words)
+
+
+def diff(words: list[str]) -> int:
+    """Tell what differs between two runs."""
+    from dlrunner.cli.comparing import diff as tell
+
+    return tell(words)
 
 
 def data(words: list[str]) -> int:
@@ -284,6 +300,8 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "generate": generate,
     "explain": explain,
     "show": show,
+    "compare": compare,
+    "diff": diff,
     "replay": replay,
     "reproduce": reproduce,
     "data": data,

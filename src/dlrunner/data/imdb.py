@@ -148,13 +148,11 @@ class ImdbData(TextSource):
             split[labels == "unsup"] = UNUSED
             sentiments = pd.DataFrame({"sentiment": labels.replace("unsup", "neg")})
             target, values = read_target(sentiments, "sentiment", "binary", None, "auto", documents.place)
+        of_test = split == TEST
         split = self._with_validation(split, documents, values)
         split = sampled(split, self.samples, self.splitting.split_seed, "reviews")
         table = self.reading.read(documents, split, target, values)
-        notes = [*self._notes, *table.notes]
-        if self.split == "test":
-            notes.append("the test reviews validate, as in the lesson: choose nothing by them")
-        return replace(table, notes=notes)
+        return replace(table, notes=[*self._notes, *table.notes], of_test=of_test)
 
     def _with_validation(
         self, split: NDArray[np.int8], documents: Documents, values: NDArray[np.int64] | None

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -51,6 +51,8 @@ class PictureTable:
     """Of the pixels: what is computed from them is kept in the cache under it."""
     fit: Fit
     notes: list[str] = field(default_factory=list)
+    of_test: NDArray[np.bool_] | None = None
+    """Pictures that are kept for the test, whatever their split is, [pictures]."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return which pictures belong to a part."""
@@ -60,6 +62,19 @@ class PictureTable:
     def size(self) -> int:
         """Pixels of a side."""
         return int(self.pixels.shape[1])
+
+    def digests(self) -> NDArray[np.uint64]:
+        """Return digests that are equal where the pixels are, [pictures], from the cache or kept there."""
+        path = cache_dir() / "pixels" / f"{self.key}.digests"
+        with contextlib.suppress(OSError):
+            content = path.read_bytes()
+            if len(content) == 8 * len(self.pixels):
+                return np.frombuffer(content, np.uint64)
+        with ThreadPoolExecutor(num_cores()) as pool:  # reading 1.5 GB is what takes the time
+            content = b"".join(pool.map(_digest, self.pixels, chunksize=64))
+        with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+            write_whole(path, content)
+        return np.frombuffer(content, np.uint64)
 
 
 class PictureSource(Data):
@@ -187,9 +202,9 @@ class PictureData(PictureSource):
         target, values = picture_classes(files, named, self.kind, self.target_separator)
         splitting = None if self.split == "auto" and files.parts is not None else self.splitting
         strata = values if target.kind in ("binary", "multiclass") else None
-        split, notes = split_by_parts(files.parts, splitting, files.table, strata, files.place.path)
+        split, of_test = split_by_parts(files.parts, splitting, files.table, strata, files.place.path)
         split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
-        return self.reading.read(files, split, target, values, notes)
+        return replace(self.reading.read(files, split, target, values, []), of_test=of_test)
 
 
 def picture_classes(
@@ -240,6 +255,10 @@ def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str
     finally:
         Path(temporary).unlink(missing_ok=True)
     return np.load(path, mmap_mode="c"), key, told, bad
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.blake2b(pixels.data, digest_size=8).digest()
 
 
 def _decode_all(files: PictureFiles, path: Path, size: int, fit: Fit) -> tuple[Pixels, Counter[str], dict[str, str]]:

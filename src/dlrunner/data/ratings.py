@@ -96,6 +96,8 @@ class RatingsTable:
     item_genres: NDArray[np.float32] | None = None
     """One row per item, one column per genre, 1 where it belongs."""
     notes: list[str] = field(default_factory=list)
+    of_test: NDArray[np.bool_] | None = None
+    """Rows that the publisher keeps for the test, [rows]."""
 
 
 class RatingsData(Data):
@@ -252,6 +254,7 @@ class RatingsData(Data):
             genres=genres,
             item_genres=item_genres,
             notes=notes,
+            of_test=valid if self.split.startswith("u") else None,
         )
 
     def _own_columns(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, int]:

@@ -162,12 +162,6 @@ class RossmannData(TableSource):
             notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
             frame = frame[kept].reset_index(drop=True)
         valid = self.splitting.mark(frame, None, Path(identity.path))
-        later = int((frame["Date"][~valid] > frame["Date"][valid].max()).sum())
-        if later:
-            notes.append(
-                f"{later:,} training rows are later than the last day that validates: this is no forecast "
-                "(data.split=last_days data.valid=48 is)"
-            )
         return TabularTable(
             frame=frame,
             roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),

@@ -102,6 +102,12 @@ class Splitting:
             return np.asarray(days > days.max() - pd.Timedelta(days=count))
         return between(dates, self.valid_from, self.valid_to)
 
+    def of_test(self, frame: pd.DataFrame) -> Mask:
+        """Mark the rows that the validation column calls test, [rows]: `mark` lets them validate."""
+        if self.split != "column":
+            return np.zeros(len(frame), dtype=bool)
+        return np.asarray(frame[self.valid_column].astype(str).str.strip().str.lower() == "test")
+
     def _count(self, total: int) -> int:
         return int(self.valid if self.valid >= 1 else self.valid * total)
 
@@ -129,8 +135,8 @@ def split_by_parts(
     frame: pd.DataFrame,
     strata: NDArray[Any] | None,
     place: Path,
-) -> tuple[NDArray[np.int8], list[str]]:
-    """Return which part each row belongs to (TRAIN, VALID or TEST), and what to tell about it.
+) -> tuple[NDArray[np.int8], Mask]:
+    """Return which part each row belongs to (TRAIN, VALID or TEST), and which rows are kept for the test.
 
     Args:
         parts: train, valid or test by row, where the folders tell it.
@@ -138,16 +144,18 @@ def split_by_parts(
         frame, strata, place: see `Splitting.mark`.
     """
     found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
+    of_test = found == TEST
     if splitting is None and parts is not None:
         if not (found == VALID).any():
-            found[found == TEST] = VALID
-            return found, ["what is in test/ validates: choose nothing by it"]
-        return found, []
+            found[of_test] = VALID
+        return found, of_test
     rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
     chosen = None if strata is None else strata[rest]
     assert splitting is not None
-    found[rest] = np.where(splitting.mark(frame.iloc[rest].reset_index(drop=True), chosen, place), VALID, TRAIN)
-    return found, []
+    others = frame.iloc[rest].reset_index(drop=True)
+    found[rest] = np.where(splitting.mark(others, chosen, place), VALID, TRAIN)
+    of_test[rest] = splitting.of_test(others)
+    return found, of_test
 
 
 def split_again(split: NDArray[np.int8], splitting: Splitting) -> NDArray[np.int8]:

@@ -50,6 +50,10 @@ class TabularTable:
     rows: NDArray[np.int64] | None = None
     """Where each row stood in the file; None: as they stand."""
     notes: list[str] = field(default_factory=list)
+    marked_by: str | None = None
+    """The column that says which rows validate."""
+    of_test: NDArray[np.bool_] | None = None
+    """Rows that it calls test, although they validate, [rows]."""
 
 
 class TableSource(Data):
@@ -159,7 +163,7 @@ class TabularData(TableSource):
         kept = self._kept(frame)
         frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
         strata = values if target.kind in ("binary", "multiclass") else None
-        valid = self.splitting.mark(frame, strata, self.path)
+        valid, of_test = self.splitting.mark(frame, strata, self.path), self.splitting.of_test(frame)
         dates, parts = self._dates(frame)
         days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
         if days is None and len(dates) == 1:
@@ -190,6 +194,8 @@ class TabularData(TableSource):
             ids=frame[[roles.id]] if roles.id else None,
             rows=rows,
             notes=[*notes, *_target_notes(target, self.splitting)],
+            marked_by=self.splitting.valid_column,
+            of_test=of_test,
         )
 
     def recipe(self) -> dict[str, Any]:

@@ -38,6 +38,8 @@ class TextTable:
     """Where each document ends in `codes`, [documents]."""
     split: NDArray[np.int8]
     """TRAIN, VALID, TEST or UNUSED, [documents]."""
+    digests: NDArray[np.uint64]
+    """Equal where documents have the same tokens, known to the vocabulary or not, [documents]."""
     names: Sequence[str]
     vocabulary: Vocabulary
     tokenizer: Tokenizer
@@ -50,6 +52,8 @@ class TextTable:
     column: str | None = None
     """Of the table, with the texts."""
     notes: list[str] = field(default_factory=list)
+    of_test: NDArray[np.bool_] | None = None
+    """Documents that are kept for the test, whatever their split is, [documents]."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return which documents belong to a part."""
@@ -105,7 +109,7 @@ class Reading:
             f"{share:.1%} of the validation words are not"
         )
         return TextTable(
-            codes, tokens.ends, split, documents.names, vocabulary, tokenizer, lower, target, values,
+            codes, tokens.ends, split, tokens.digests(), documents.names, vocabulary, tokenizer, lower, target, values,
             sizes, documents.column, notes,
         )  # fmt: skip
 
@@ -225,10 +229,9 @@ class TextData(TextSource):
         """
         documents = self._documents()
         target, values = self._target(documents) if self.labels else (None, None)
-        split, note = self._split(documents, target, values)
+        split, of_test = self._split(documents, target, values)
         split = sampled(split, self.samples, self.splitting.split_seed, "documents")
-        table = self.reading.read(documents, split, target, values)
-        return replace(table, notes=[*table.notes, *note])
+        return replace(self.reading.read(documents, split, target, values), of_test=of_test)
 
     def _target(self, documents: Documents) -> tuple[Target, NDArray[Any]]:
         frame, target = documents.table, self.target
@@ -254,8 +257,8 @@ class TextData(TextSource):
 
     def _split(
         self, documents: Documents, target: Target | None, values: NDArray[Any] | None
-    ) -> tuple[NDArray[np.int8], list[str]]:
-        """Return which part each document belongs to, and what to tell about it."""
+    ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Return which part each document belongs to, and which are kept for the test."""
         classes = target is not None and target.kind in ("binary", "multiclass")
         splitting = None if self.split == "auto" and documents.parts is not None else self.splitting
         strata = values if classes else None

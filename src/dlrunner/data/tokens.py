@@ -59,6 +59,13 @@ class Tokens:
         """Tokens of each document."""
         return np.diff(self.ends, prepend=0)
 
+    def digests(self) -> NDArray[np.uint64]:
+        """Return digests that are equal where documents have the same tokens, [documents]."""
+        content, stops = self.codes.data, self.ends.tolist()
+        parts = (content[start:stop] for start, stop in zip([0, *stops], stops, strict=False))
+        joined = b"".join(hashlib.blake2b(part, digest_size=8).digest() for part in parts)
+        return np.frombuffer(joined, np.uint64)
+
 
 def tokens_of(text: str, tokenizer: Tokenizer, lower: bool) -> list[str]:
     r"""Return the tokens of a text; `<br />` is a line break.

@@ -141,7 +141,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Path:
             axes.set_title("Learning rate at the end of the epoch" + (", by group" if rates.shape[1] > 1 else ""))
             positive = rates[rates > 0]
             if positive.size == np.isfinite(rates).sum() and positive.max() > 20 * positive.min():
-                _log_axis(axes, "y", num_ticks=4)
+                log_axis(axes, "y", num_ticks=4)
             else:
                 axes.yaxis.set_major_locator(MaxNLocator(3))
                 axes.yaxis.set_major_formatter(FuncFormatter(short_number))
@@ -171,7 +171,7 @@ def lr_range(
         axes = figure.add_subplot()
         axes.plot(x, raw, color=BLUE, alpha=0.3, linewidth=0.9, label="loss of a step")
         axes.plot(x, smooth, color=BLUE, linewidth=2.2, marker="o" if len(x) == 1 else None, label="smoothed")
-        _log_axis(axes, "x")
+        log_axis(axes, "x")
         low, high = _robust_limits(smooth)
         axes.set_ylim(low, high)
         axes.set(title="Learning-rate range test", xlabel="learning rate", ylabel="loss")
@@ -240,10 +240,10 @@ def _scale_loss(axes: Axes) -> None:
     values = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines]
     finite = np.concatenate([v[np.isfinite(v)] for v in values]) if values else np.zeros(0)
     if finite.size and finite.min() > 0 and finite.max() > 30 * finite.min():
-        _log_axis(axes, "y")
+        log_axis(axes, "y")
 
 
-def _log_axis(axes: Axes, which: str, num_ticks: int = 8) -> None:
+def log_axis(axes: Axes, which: str, num_ticks: int = 8) -> None:
     """Make an axis logarithmic, with its powers of ten written as people type them."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from dlrunner.claims import flags_told
 from dlrunner.looks.progress import number, shown_columns
 from dlrunner.runs import write_atomically
 from dlrunner.task import Passage
@@ -119,6 +120,7 @@ def write_report(
     before = [
         _status(summary),
         _headline(summary),
+        _section("What makes it flattering", _protocol(summary.get("protocol") or ())),
         _section("What was asked for", _code(shlex.join(["dlrun", *overrides]))),
         _section(
             "Notes", "<ul>" + "".join(f"<li>{escape(str(note))}</li>" for note in notes) + "</ul>" if notes else ""
@@ -197,12 +199,17 @@ def _headline(summary: Mapping[str, Any]) -> str:
         verdict = str(claim.get("verdict") or "")
         kind = "good" if verdict.startswith("reached") else "bad"
         facts = _facts([("published", number(claim.get("published"))), ("this run", number(claim.get("value")))])
-        flags = f"; mind: {', '.join(claim['flags'])}" if claim.get("flags") else ""
+        flags = f"; mind: {told}" if (told := flags_told(claim)) else ""
         cards.append(
             f'<div class="card {kind}">Claim: {escape(str(claim.get("metric") or ""))}<p><b>{escape(verdict)}</b></p>'
             f'{facts}<p class="soft">{escape(str(claim.get("source") or "") + flags)}</p></div>'
         )
     return f'<div class="head">{"".join(cards)}</div>' if cards else ""
+
+
+def _protocol(found: Sequence[Mapping[str, Any]]) -> str:
+    items = "".join(f"<li><b>{escape(str(each['flag']))}</b>: {escape(str(each['told']))}</li>" for each in found)
+    return f"<ul>{items}</ul>" if items else ""
 
 
 def _data(data: Mapping[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlrunner.claims import flags_told
+from dlrunner.comparing import REPEATS
+from dlrunner.judging import estimate
 from dlrunner.looks.progress import header_line, number, row_line
 from dlrunner.runs import FinishedRun
 
-REPEATS = ("seed", "data.fold")
-"""Settings that repeat a run: over them there is a mean and a spread."""
+MOST_RANKED = 20
+"""Of the jobs of a large sweep, so many are printed; results.csv has all."""
 
 
 def console() -> Console:
@@ -51,9 +55,11 @@ def print_outcome(path: Path) -> None:
             style="bold",
         )
     print_claim(summary.get("claim"))
+    for finding in summary.get("protocol") or ():
+        out.print(Text(f"mind     {finding['flag']}: {finding['told']}"), style="yellow")
     if (summary.get("data") or {}).get("source") == "stand-in":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
-    shown = _shorter(path)
+    shown = shorter(path)
     out.print(Text(f"run      {shown}"))
     pictures = sorted(file.name for file in (path / "plots").glob("*.png"))
     if pictures:
@@ -71,8 +77,8 @@ def print_claim(claim: Mapping[str, Any] | None) -> None:
         style = "green" if claim["verdict"].startswith("reached") else "red"
         text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
         console().print(Text(text), style=style)
-        if claim.get("flags"):
-            console().print(Text(f"         mind: {', '.join(claim['flags'])}"))
+        if flags := flags_told(claim):
+            console().print(Text(f"         mind: {flags}"))
 
 
 def print_run(path: Path) -> None:
@@ -118,18 +124,26 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     if not done.empty:
         name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
         ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
-        print_frame(ranked, title=f"\nranking by {name}")
+        best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
+        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{best}")
         _print_spread(done, shown, name)
     failed = results[results["status"] != "done"]
-    for row in failed.to_dict("records"):
+    for row in failed.head(MOST_RANKED).to_dict("records"):
         settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
         said = row["error"] if isinstance(row["error"], str) else row["status"]
         console().print(Text(f"job {row['job']} {row['status']}: {settings}: {said}"), style="red")
-    console().print(Text(f"{len(done)} of {len(results)} jobs done; {_shorter(folder)}/results.csv"))
+    if len(failed) > MOST_RANKED:
+        console().print(Text(f"… {len(failed) - MOST_RANKED} more are not done"), style="red")
+    console().print(Text(f"{len(done)} of {len(results)} jobs done; {shorter(folder)}/results.csv"))
+
+
+def print_interrupted() -> None:
+    """Say what to do after an interruption."""
+    print("interrupted: the same command goes on from here", file=sys.stderr)
 
 
 def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
-    """Print mean and standard deviation over seeds and folds, for each combination of the other settings."""
+    """Print mean and interval over seeds and folds, for each combination of the other settings."""
     settings = [column for column in shown if "/" not in column and not column.startswith("best ")]
     repeated = [column for column in settings if column in REPEATS and done[column].nunique() > 1]
     if not repeated:
@@ -138,9 +152,16 @@ def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
     groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
     for key, rows in groups:
         label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
-        over = " and ".join(f"{column} {', '.join(map(str, rows[column].unique()))}" for column in repeated)
-        mean, spread = number(float(rows[name].mean())), number(float(rows[name].std()))
-        console().print(Text(f"{label}{': ' if label else ''}over {over}: {name} {mean} ± {spread}"))
+        over = " and ".join(_few(column, list(rows[column].unique())) for column in repeated)
+        found = estimate(rows[name].tolist())
+        between = f", 95 % interval {number(found.low)} to {number(found.high)}" if found.n > 1 else ""
+        told = f"{name} {number(found.mean)} ± {number(found.sd)}{between}"
+        console().print(Text(f"{label}{': ' if label else ''}over {over}: {told}"))
+
+
+def _few(column: str, values: Sequence[Any]) -> str:
+    """Name some values, or count many."""
+    return f"{column} {', '.join(map(str, values))}" if len(values) <= 10 else f"{len(values)} of {column}"
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
@@ -156,7 +177,8 @@ def _history(path: Path) -> list[dict[str, Any]]:
     return read_history(path)
 
 
-def _shorter(path: Path) -> Path:
+def shorter(path: Path) -> Path:
+    """Return a path as it is seen from the working directory, where it lies beneath it."""
     try:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:
@@ -164,7 +186,7 @@ def _shorter(path: Path) -> Path:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value)
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
 
 
 def _plain(value: Any) -> Any:

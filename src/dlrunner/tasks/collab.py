@@ -19,8 +19,10 @@ from dlrunner.data.ratings import RatingsData, RatingsTable
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingDims, RatingModel
+from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
 from dlrunner.task import Loader, Split, Task
+from dlrunner.tasks.evidence import of_ratings
 from dlrunner.tasks.recommending import Recommender
 
 
@@ -121,6 +123,13 @@ class Collab(Task):
                     f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows rest on the start values"
                 )
         return notes
+
+    def evidence(self) -> Evidence:
+        """The pairs of user and item, when they were rated, and the range and times of the training ratings."""
+        used = {"lowest rating": self.dims.min_rating, "highest rating": self.dims.max_rating}
+        if self.table.times is not None:
+            used["mean time"], used["deviation of time"] = self._time_scale
+        return of_ratings(self.table, used)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with what was predicted."""

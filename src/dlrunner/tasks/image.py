@@ -29,12 +29,14 @@ from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
 from dlrunner.tasks import recognising
 from dlrunner.tasks.answers import answers, probabilities
 from dlrunner.tasks.classifying import Classification
+from dlrunner.tasks.evidence import of_pictures
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 PHASE_SETTINGS: Mapping[str, type] = {"size": int, "augment": bool, "precompute": bool}
@@ -248,6 +250,10 @@ class PictureClassification(Classification):
         if self.size > self.table.size:
             return [*self.table.notes, f"pictures of {self.table.size} pixels are enlarged to {self.size}"]
         return self.table.notes
+
+    def evidence(self) -> Evidence:
+        """The pictures by their pixels."""
+        return of_pictures(self.table)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation pictures' names with what they are and what they were taken for."""

@@ -26,8 +26,10 @@ from dlrunner.errors import DataError
 from dlrunner.metrics import Metric, Perplexity
 from dlrunner.model import Model
 from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Natural
 from dlrunner.task import Loader, Passage, Split, Task
+from dlrunner.tasks.evidence import of_texts
 from dlrunner.tasks.generating import Generator, add_arguments
 from dlrunner.tasks.reading import texts_to_read
 
@@ -147,6 +149,10 @@ class LanguageModeling(Task):
     def notes(self) -> Sequence[str]:
         """How the texts were read."""
         return self.table.notes
+
+    def evidence(self) -> Evidence:
+        """Whole texts and the vocabulary: that two texts share a phrase is how language is."""
+        return of_texts(self.table, words_are_judged=True)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The perplexity of smoothed n-grams with the same vocabulary, on the same words."""

@@ -31,9 +31,11 @@ from dlrunner.metrics import (
 )
 from dlrunner.model import Model
 from dlrunner.models.tabular import TabularDims
+from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Positive
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.answers import CLASS_METRICS, answers, average, class_loss
+from dlrunner.tasks.evidence import of_table
 
 Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
@@ -176,6 +178,10 @@ class Tabular(Task):
         table = self.table
         unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation part")
         return [*table.notes, *(f"validation: {note}" for note in unseen)]
+
+    def evidence(self) -> Evidence:
+        """Whole rows, their days, and all that is fitted."""
+        return of_table(self.table, self.preparation, self.target)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with what was predicted."""

@@ -25,6 +25,7 @@ from dlrunner.encoders import EncoderSizes
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.text import TextDims
+from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
 from dlrunner.task import Loader, Passage, Split
 from dlrunner.tasks.answers import (
@@ -34,6 +35,7 @@ from dlrunner.tasks.answers import (
     with_distinct_names,
 )
 from dlrunner.tasks.classifying import Classification
+from dlrunner.tasks.evidence import of_texts
 from dlrunner.tasks.reading import texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -142,6 +144,10 @@ class TextClassification(Classification):
                     f"{share} of the training texts are {self.target.classes[most]}: so much is right by guessing"
                 )
         return notes
+
+    def evidence(self) -> Evidence:
+        """The texts and the vocabulary."""
+        return of_texts(self.table, words_are_judged=False)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The metrics of a logistic regression on tf-idf of words and pairs of words, on the same texts."""

@@ -1,0 +1,142 @@
+"""Whether two groups of numbers differ: means, intervals, a plain verdict, and how many seeds would tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit  # Student's quantiles; scipy.stats would take a second to import
+
+CONFIDENCE = 0.95
+POWER = 0.8
+MOST_SEEDS = 10_000
+"""A difference that more seeds than this would have to tell is told by none."""
+
+Method = Literal["pairs", "welch", "none"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What repetitions say about a number.
+
+    `sd` has n - 1 in its denominator; `low` and `high` bound the 95 % interval of the mean (Student's t). With one
+    repetition there is no spread and no interval: all three are NaN.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Which of two groups is better.
+
+    `difference` is by how much the group `better` leads in the mean, 0 or more, in units of the metric; `low` and
+    `high` bound its 95 % interval. `n` counts pairs, or with Welch's interval the smaller group.
+    """
+
+    better: int
+    """0 or 1: which of the two groups leads."""
+    difference: float
+    low: float
+    high: float
+    n: int
+    method: Method
+    seeds_that_tell: int | None
+    """Pairs (Welch: repetitions of each group) that tell a difference of this size; None where none is known."""
+    num_unpaired: int = 0
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low > 0
+
+
+def estimate(values: Sequence[float]) -> Estimate:
+    """Return mean, standard deviation and the 95 % interval of the mean.
+
+    >>> e = estimate([1.0, 2.0, 3.0])
+    >>> e.n, e.mean, e.sd, round(e.low, 3), round(e.high, 3)
+    (3, 2.0, 1.0, -0.484, 4.484)
+    >>> estimate([1.0])
+    Estimate(n=1, mean=1.0, sd=nan, low=nan, high=nan)
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Estimate(n, mean, math.nan, math.nan, math.nan)
+    sd = float(np.std(values, ddof=1))
+    half = _t(CONFIDENCE, n - 1) * sd / math.sqrt(n)
+    return Estimate(n, mean, sd, mean - half, mean + half)
+
+
+def judge(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
+    """Compare two groups, by pairs where at least two repetitions have a partner in the other group.
+
+    Pairs are the better judge: what a seed does to both groups cancels. Without pairs the interval is Welch's, and
+    where a group has one repetition there is no interval at all.
+
+    Args:
+        first: the metric by repetition (seed, fold, other settings), one number each.
+        second: the same of the other group.
+        higher_is_better: the metric's direction.
+    """
+    common = [key for key in first if key in second]
+    method: Method
+    needed: int | None
+    if len(common) >= 2:
+        leads = estimate([first[key] - second[key] for key in common])
+        mean, half, n, method = leads.mean, leads.high - leads.mean, leads.n, "pairs"
+        needed = seeds_that_tell(mean, leads.sd, per_group=False)
+    else:
+        a, b = estimate(list(first.values())), estimate(list(second.values()))
+        mean, half, n, method, needed = a.mean - b.mean, math.nan, min(a.n, b.n), "none", None
+        if n >= 2:
+            half, method = _welch(a, b), "welch"
+            needed = seeds_that_tell(mean, math.hypot(a.sd, b.sd), per_group=True)
+    better = 0 if (mean > 0) == higher_is_better else 1
+    unpaired = len(first) + len(second) - 2 * len(common) if method == "pairs" else 0
+    return Verdict(better, abs(mean), abs(mean) - half, abs(mean) + half, n, method, needed, unpaired)
+
+
+def _welch(a: Estimate, b: Estimate) -> float:
+    """Return half the width of Welch's 95 % interval of a difference of means (Welch, 1947)."""
+    parts = a.sd**2 / a.n, b.sd**2 / b.n
+    if not any(parts):
+        return 0.0
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (a.n - 1) + parts[1] ** 2 / (b.n - 1))
+    return _t(CONFIDENCE, freedom) * math.sqrt(sum(parts))
+
+
+def seeds_that_tell(difference: float, sd: float, per_group: bool) -> int | None:
+    """Return the smallest number of repetitions that tell a difference in four of five tries.
+
+    The smallest n with (t(97.5 %) + t(80 %)) sd / √n ≤ |difference|: 80 % power, two-sided 5 %.
+
+    Args:
+        difference: of the means.
+        sd: of the differences within pairs, or √(sd₁² + sd₂²) of two groups.
+        per_group: two groups of n each, 2n - 2 degrees of freedom, in place of n pairs.
+
+    Returns None where the difference is zero or more than 10,000 would be needed.
+
+    >>> seeds_that_tell(1.0, 1.0, per_group=False), seeds_that_tell(0.5, 1.0, per_group=False)
+    (10, 34)
+    """
+    n = np.arange(2, MOST_SEEDS + 1)
+    freedom = 2 * n - 2 if per_group else n - 1
+    enough: NDArray[np.bool_] = (stdtrit(freedom, 0.5 + CONFIDENCE / 2) + stdtrit(freedom, POWER)) * sd <= (
+        abs(difference) * np.sqrt(n)
+    )
+    return int(n[enough.argmax()]) if difference and enough.any() else None
+
+
+def _t(confidence: float, freedom: float) -> float:
+    """Return the two-sided quantile of Student's t."""
+    return float(stdtrit(freedom, 0.5 + confidence / 2))

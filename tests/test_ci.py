@@ -1,0 +1,56 @@
+"""What CI does is what `make` does, and its nightly matrix leaves no claim out."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+
+WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
+
+
+def steps(file: Path) -> list[dict[str, Any]]:
+    workflow = yaml.safe_load(file.read_text())
+    return [step for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+@pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
+def test_workflows_call_targets_of_the_makefile_and_nothing_else(file: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    commands = [step["run"] for step in steps(file) if "run" in step]
+    assert commands
+    for command in commands:
+        assert "\n" not in command.strip()
+        assert re.fullmatch(r"make ([a-z]+)( [A-Z]+=\S+| [A-Z]+='[^']*')*", command.strip()), command
+        assert command.split()[1] in targets
+
+
+def test_checks_run_on_two_versions_of_python_that_the_package_accepts() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "checks.yml").read_text())
+    versions = workflow["jobs"]["checks"]["strategy"]["matrix"]["python"]
+    assert len(set(versions)) >= 2
+    assert all(tuple(map(int, version.split("."))) >= (3, 11) for version in versions)
+    assert True in workflow  # YAML reads the key `on` as a truth value
+    assert "push" in workflow[True]
+
+
+def test_the_nightly_matrix_covers_every_claim_once_and_uploads_what_was_written() -> None:
+    file = REPOSITORY / ".github" / "workflows" / "nightly.yml"
+    workflow = yaml.safe_load(file.read_text())
+    patterns = workflow["jobs"]["claims"]["strategy"]["matrix"]["claims"]
+    experiments = (REPOSITORY / "conf" / "experiment").glob("*.yaml")
+    claimed = [file.stem for file in experiments if "claim" in yaml.safe_load(file.read_text())]
+    assert claimed
+    for name in claimed:
+        assert sum(fnmatch.fnmatch(name, pattern) for pattern in patterns) == 1, name
+    (uploaded,) = (step["with"]["path"] for step in steps(file) if "upload-artifact" in step.get("uses", ""))
+    shown = subprocess.run(["make", "-n", "reproduce"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert f"--out {Path(uploaded).parent}" in shown.stdout
+    assert "dlrun reproduce '*' --seeds 5" in shown.stdout

@@ -1,0 +1,121 @@
+"""Jobs side by side: what each may use, and what happens when memory is at an end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from dlrunner.jobs import Lease, leases
+from dlrunner.sweeps import Job, SweepDirectory
+from tests.conftest import QUICK, Dlrun
+
+
+def jobs(number: int, device: str = "auto", num_threads: int | None = None) -> list[Job]:
+    config: dict[str, Any] = {"device": device, "trainer": {"num_threads": num_threads}}
+    return [Job(index, [], config) for index in range(number)]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("dlrunner.jobs.num_cores", lambda: 16)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+
+
+def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrunner.jobs.num_cores", lambda: 8)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert leases(1, jobs(9)) == [Lease(None)]
+    assert leases(3, jobs(9)) == [Lease(2)] * 3
+    assert leases("auto", jobs(9)) == [Lease(1)] * 8
+    assert leases("auto", jobs(9, num_threads=3)) == [Lease(4)] * 2
+    assert leases("auto", jobs(2)) == [Lease(4)] * 2
+
+
+def test_each_job_has_a_gpu_or_the_stated_share_of_one(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert leases("auto", jobs(9)) == [Lease(8, "0"), Lease(8, "1")]
+    assert leases("auto", jobs(9), gpu_share=0.5) == [Lease(4, gpu) for gpu in ("0", "1", "0", "1")]
+    assert leases(1, jobs(9)) == [Lease(None, "0")]
+    assert leases(9, jobs(9), gpu_share=0.3) == [Lease(2, gpu) for gpu in ("0", "1", "0", "1", "0", "1")]
+    assert leases(2, jobs(9, device="cpu")) == [Lease(8)] * 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert leases("auto", jobs(9)) == [Lease(8, "5"), Lease(8, "7")]
+
+
+PLUGIN = """
+import os
+import pathlib
+import time
+import torch
+from dlrunner.tasks.collab import Collab
+
+class Hungry(Collab):
+    def metrics(self):
+        place = pathlib.Path("running")
+        place.mkdir(exist_ok=True)
+        mine = place / str(os.getpid())
+        mine.touch()
+        time.sleep(0.5)  # long enough for the other job to be there too
+        beside = len(list(place.iterdir())) > 1
+        with open(f"threads{self.seed}", "a") as file:
+            file.write(f"{torch.get_num_threads()} {os.environ.get('CUDA_VISIBLE_DEVICES')}\\n")
+        mine.unlink()
+        if beside and self.seed == 1:
+            raise MemoryError
+        return super().metrics()
+"""
+
+
+def sweep_words(here: Path, module: str, text: str) -> tuple[str, ...]:
+    """Return a sweep over two seeds with a plugin; modules of one name would be taken for each other."""
+    (here / f"{module}.py").write_text(text)
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=1", "seed=0,1", "trainer.num_threads=null", *QUICK)
+    return (*words, f"plugins=[{module}]", f"task._target_={module}.Hungry")
+
+
+@pytest.mark.slow
+def test_a_job_that_ran_out_of_memory_beside_others_is_repeated_alone(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    status, out, err = dlrun(*sweep_words(here, "hungry_beside", PLUGIN), "sweep.jobs=2")
+    assert status == 0, (out, err)
+    assert "out of memory: MemoryError; try a smaller batch_size, or precision=bf16: it is repeated alone" in out
+    (results,) = (here / "runs" / "sweeps").glob("*/results.csv")
+    assert list(pd.read_csv(results)["status"]) == ["done", "done"]
+
+
+@pytest.mark.slow
+def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    text = PLUGIN.replace("if beside and self.seed == 1", "if self.seed == 1")
+    status, out, _ = dlrun(*sweep_words(here, "hungry_alone", text))
+    assert status == 1
+    assert "repeated alone" not in out
+    assert "[1] FAILED" in out
+    assert "out of memory" in out
+
+
+@pytest.mark.slow
+def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.cli.sweeping.leases", lambda *_: [Lease(1, "5"), Lease(1, "7")])
+    text = PLUGIN.replace("raise MemoryError", "pass")
+    assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
+    seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
+    assert seen == {"1 5", "1 7"}
+
+
+def test_a_sweeps_folder_is_written_by_one_process_and_read_by_all(here: Path) -> None:
+    path = here / "sweep"
+    with SweepDirectory(path) as folder:
+        folder.freeze([Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")])
+        with pytest.raises(Exception, match="another process runs this sweep"), SweepDirectory(path):
+            pass
+        folder.write_record(0, {"status": "done", "metric": {"name": "valid/rmse", "value": 1.0}})
+    assert SweepDirectory(path).job(0) == Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")
+    assert json.loads((path / "jobs" / "0" / "record.json").read_text())["status"] == "done"
