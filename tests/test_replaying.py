@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dlrunner.replaying import changes
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "model=net", "epochs=2", *QUICK)
@@ -52,6 +53,18 @@ def test_a_changed_version_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) 
     summary["versions"]["torch"] = "1.0"
     file.write_text(json.dumps(summary))
     assert "changed: torch 1.0, now " in dlrun("replay", "runs/latest")[1]
+
+
+def test_all_that_can_move_a_result_is_told_in_words() -> None:
+    data = {"name": "my.csv", "release": "own", "sha256": "a"}
+    before = {"code": "a", "data": data, "device": "cpu", "precision": "fp32", "num_threads": 1, "git": {"commit": "a"}}
+    after = {**before, "code": "b", "data": {**data, "sha256": "b"}, "device": "cuda:0", "num_threads": 2, "git": None}
+    assert changes(before, after) == [
+        "the code of dlrunner (or of a plugin)",
+        "the data: own, now own",
+        "device cpu, now cuda:0",
+        "CPU threads 1, now 2",
+    ]
 
 
 def test_only_a_finished_run_can_be_replayed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner import runner
+from dlrunner.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
 from dlrunner.lr_find import weights_digest
 from dlrunner.runs import FinishedRun, load_weights_file, read_history
-
-NOT_COMPARED = ("seconds", "examples_per_second")
-ROUNDING = 1e-4
-"""Relative difference that another number of threads or another device explains; a changed recipe shows more."""
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:
@@ -53,7 +50,7 @@ def compare(original: Path, again: Path) -> tuple[str, str]:
         if len(before) != len(after):
             return "different", f"{len(before)} epochs, now {len(after)}"
         for left, right in zip(before, after, strict=True):
-            difference = _row_difference(left, right)
+            difference = row_difference(left, right)
             if difference > ROUNDING:
                 return "different", f"first at epoch {left['epoch']}: {_told(left, right)}"
             if difference > 0 and verdict == "identical":
@@ -68,36 +65,16 @@ def compare(original: Path, again: Path) -> tuple[str, str]:
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
     """Say what the two summaries record differently of all that can move a result."""
     lines = []
-    if before.get("code") != after.get("code"):
-        lines.append("the code of dlrunner (or of a plugin)")
-    if before.get("data", {}).get("sha256") != after.get("data", {}).get("sha256"):
-        lines.append(f"the data: {before.get('data', {}).get('release')}, now {after.get('data', {}).get('release')}")
-    for key in ("device", "precision"):
-        if before.get(key) != after.get(key):
-            lines.append(f"{key}: {before.get(key)}, now {after.get(key)}")
-    old, new = before.get("versions") or {}, after.get("versions") or {}
-    lines += [
-        f"{name} {old.get(name)}, now {new.get(name)}"
-        for name in sorted({*old, *new})
-        if old.get(name) != new.get(name)
-    ]
-    if before.get("num_threads") != after.get("num_threads"):
-        lines.append(f"CPU threads: {before.get('num_threads')}, now {after.get('num_threads')}")
+    for name, old, new in differing_grounds(before, after):
+        if name == "code":
+            lines.append("the code of dlrunner (or of a plugin)")
+        elif name == "data sha256":
+            lines.append(
+                f"the data: {before.get('data', {}).get('release')}, now {after.get('data', {}).get('release')}"
+            )
+        elif not name.startswith(("git", "data")):
+            lines.append(f"{name} {old}, now {new}")
     return lines
-
-
-def _row_difference(left: Mapping[str, Any], right: Mapping[str, Any]) -> float:
-    differences = [0.0]
-    for key in left:
-        if key in NOT_COMPARED:
-            continue
-        a, b = left[key], right.get(key)
-        if a == b:
-            continue
-        if not (isinstance(a, int | float) and isinstance(b, int | float)):
-            return math.inf
-        differences.append(abs(a - b) / max(abs(a), abs(b), 1e-12))
-    return max(differences)
 
 
 def _told(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:

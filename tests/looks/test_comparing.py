@@ -1,0 +1,257 @@
+"""Comparisons as people see them: tables, sentences, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dlrunner.comparing import Comparison, compare
+from dlrunner.errors import RequestError
+from dlrunner.gathering import LeftOut, gather
+from dlrunner.importance import importance
+from dlrunner.looks import comparing as looks
+from dlrunner.looks import comparing_pictures as pictures
+from dlrunner.looks import plots
+from tests.fake_runs import write_run, write_seeds
+from tests.looks.test_pictures import assert_is_picture
+from tests.test_importance import CHOICES, make_row, random_search
+
+
+@pytest.fixture(autouse=True)
+def coarse_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plots.STYLE, "figure.dpi", 50)  # to be fast
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn."""
+    figures: list[Figure] = []
+    save = plots.save
+
+    def keep(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plots, "save", keep)
+    return figures
+
+
+def two_optimizers(here: Path, adamw: Sequence[float], sgd: Sequence[float], **more: Any) -> Comparison:
+    write_seeds(here / "runs", adamw, {"optim": "adamw"}, **more)
+    write_seeds(here / "runs", sgd, {"optim": "sgd"}, **more)
+    return compare(gather(["runs/*"])[0])
+
+
+# The verdict in words
+
+
+@pytest.mark.parametrize(
+    ("adamw", "sgd", "said"),
+    [
+        (
+            [0.80, 0.81, 0.82],
+            [0.90, 0.91, 0.93],
+            "optim=adamw is better than optim=sgd: valid/rmse lower by 0.103 "
+            "(95 % interval 0.089 to 0.118, 3 pairs of seeds)",
+        ),
+        (
+            [0.80, 0.90, 0.70],
+            [0.81, 0.80, 0.85],
+            "not told apart at 3 seeds: optim=adamw has valid/rmse lower by 0.02 than optim=sgd "
+            "(95 % interval -0.291 to 0.331, 3 pairs of seeds); about 311 seeds would tell a difference of this size",
+        ),
+        (
+            [0.8],
+            [0.9],
+            "one seed cannot tell: optim=adamw has valid/rmse lower by 0.1 than optim=sgd; run both with more seeds",
+        ),
+        ([0.8], [0.8], "optim=adamw and optim=sgd have the same valid/rmse to the last digit; one seed each"),
+        (
+            [0.8, 0.9],
+            [0.8, 0.9],
+            "no difference between optim=adamw and optim=sgd: valid/rmse is equal in 2 pairs of seeds",
+        ),
+        (
+            [0.80, 0.81, 0.85],
+            [0.90, 0.91],
+            "optim=adamw is better than optim=sgd: valid/rmse lower by 0.1 "
+            "(95 % interval 0.1 to 0.1, 2 pairs of seeds, 1 without a partner dropped)",
+        ),
+    ],
+)
+def test_the_verdict_is_a_plain_sentence(adamw: list[float], sgd: list[float], said: str, here: Path) -> None:
+    assert looks.verdict_sentence(two_optimizers(here, adamw, sgd)) == said
+
+
+def test_the_verdict_follows_the_direction_of_the_metric(here: Path) -> None:
+    found = two_optimizers(here, [0.1, 0.2], [0.8, 0.9], metric="valid/accuracy", higher_is_better=True)
+    assert (looks.verdict_sentence(found) or "").startswith(
+        "optim=sgd is better than optim=adamw: valid/accuracy higher by 0.7 "
+    )
+
+
+def test_welchs_interval_is_named(here: Path) -> None:
+    for optim, seeds in (("adamw", (0, 1)), ("sgd", (2, 3, 4))):
+        for seed in seeds:
+            write_run(here / "runs" / f"{optim}{seed}", 0.8 + seed / 100, {"optim": optim, "seed": seed})
+    said = looks.verdict_sentence(compare(gather(["runs/*"])[0])) or ""
+    assert "Welch's, over 2 and 3 runs: no two pairs of equal seed" in said
+
+
+def test_three_groups_have_no_verdict(here: Path) -> None:
+    for optim in CHOICES:
+        write_seeds(here / "runs", [0.8, 0.9], {"optim": optim})
+    assert looks.verdict_sentence(compare(gather(["runs/*"])[0])) is None
+
+
+# Tables
+
+
+def test_the_table_has_a_row_a_group_with_mean_spread_and_interval(here: Path) -> None:
+    frame = looks.groups_frame(two_optimizers(here, [0.80, 0.81, 0.82], [0.9, 0.9, 0.9], others={"valid/mae": 0.5}))
+    assert list(frame) == ["optim", "n", "valid/rmse", "sd", "low", "high", "valid/mae", "valid/loss", "seconds"]
+    assert frame.iloc[0].tolist()[:4] == ["adamw", 3, pytest.approx(0.81), pytest.approx(0.01)]
+
+
+def test_the_table_of_runs_names_seeds_and_folders(here: Path) -> None:
+    frame = looks.runs_frame(two_optimizers(here, [0.82, 0.80], [0.9, 0.9]))
+    assert frame["seed"].tolist() == ["1", "0", "0", "1"]
+    assert frame["valid/rmse"].tolist() == [0.80, 0.82, 0.9, 0.9]
+    assert all(Path(run).is_dir() for run in frame["run"])
+
+
+def test_a_sort_reads_numbers_as_numbers_and_puts_null_last(here: Path) -> None:
+    for place, clip in enumerate([10.0, None, 9.0, 0.5]):
+        write_run(here / "runs" / str(place), 0.8 + place, {"trainer.clip": clip}, seconds=float(place))
+    frame = looks.groups_frame(compare(gather(["runs/*"])[0]))
+    assert looks.sort(frame, "clip")["trainer.clip"].tolist() == ["0.5", "9.0", "10.0", "null"]
+    assert looks.sort(frame, "-clip")["trainer.clip"].tolist() == ["10.0", "9.0", "0.5", "null"]
+    assert looks.sort(frame, "-seconds")["seconds"].tolist() == [3, 2, 1, 0]
+    with pytest.raises(RequestError, match=r"--sort: there is no 'secondz' among these runs; did you mean seconds\?"):
+        looks.sort(frame, "secondz")
+
+
+def test_a_table_of_500_groups_prints_its_first_rows_and_says_how_many_are_left(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = compare([make_row(0.8 + i, {"optim.lr": float(i)}) for i in range(500)])
+    looks.print_comparison(found, looks.groups_frame(found), [LeftOut(f"job {i}", "failed") for i in range(90)], top=10)
+    out = capsys.readouterr().out
+    assert len(out.splitlines()) < 25
+    assert "… 490 more; --top 500 shows all, --csv FILE writes all" in out
+    assert "left out: job 4: failed\nleft out: 85 more" in out
+
+
+def test_markdown_survives_bars_in_names_and_has_the_verdict() -> None:
+    rows = [make_row(value, {"data.path": path}) for path, value in (("a|b.csv", 0.8), ("c.csv", 0.9))]
+    lines = looks.markdown(compare(rows), looks.groups_frame(compare(rows)), []).splitlines()
+    assert lines[2].startswith("| a\\|b.csv | 1 | 0.8000 |")
+    assert lines[-1].startswith("one seed cannot tell")
+
+
+def test_json_has_groups_runs_and_verdict_and_no_nan(here: Path) -> None:
+    found = two_optimizers(here, [0.80, 0.82], [0.9])
+    content = json.loads(looks.as_json(found, [LeftOut("x", "failed")]))
+    first, second = content["groups"]
+    assert (first["settings"], first["n"], first["mean"]) == ({"optim": "adamw"}, 2, pytest.approx(0.81))
+    assert second["interval"] == [None, None]
+    assert [run["seed"] for run in first["runs"]] == [0, 1]
+    assert (content["verdict"]["method"], content["verdict"]["told_apart"]) == ("none", False)
+    assert content["left_out"] == [{"name": "x", "reason": "failed"}]
+
+
+def test_a_table_is_read_back_from_csv_as_it_was_written(here: Path) -> None:
+    frame = looks.groups_frame(two_optimizers(here, [0.80, 0.82], [0.9]))
+    again = pd.read_csv(StringIO(frame.to_csv(index=False)))
+    np.testing.assert_allclose(again["valid/rmse"], frame["valid/rmse"], rtol=1e-12)
+
+
+# Pictures
+
+
+def curves_of(axes: Axes, colour: str) -> int:
+    return sum(line.get_color() == colour for line in axes.lines)
+
+
+def test_curves_have_a_thick_mean_over_thin_runs(here: Path, drawn: list[Figure]) -> None:
+    found = two_optimizers(here, [0.80, 0.82, 0.84], [0.9])
+    assert pictures.curves(found, here / "c.png") == 0
+    assert_is_picture(here / "c.png")
+    (axes,) = drawn[0].axes
+    thick = [line for line in axes.lines if line.get_linewidth() > 2]
+    assert [len(axes.lines), len(thick)] == [5, 2]
+    mean = next(line for line in thick if line.get_color() == pictures.COLOURS[0])
+    assert np.asarray(mean.get_ydata()) == pytest.approx([0.92, 0.82])
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["optim=adamw: 0.8200", "optim=sgd: 0.9000"]
+
+
+def test_of_many_groups_the_best_eight_are_coloured_and_the_title_says_so(here: Path, drawn: list[Figure]) -> None:
+    def history(i: int) -> list[dict[str, Any]]:
+        return [{"epoch": e, "valid/rmse": 1e4 if i == 499 else i + 1 / e} for e in (1, 2, 3)]
+
+    rows = [make_row(float(i), {"optim.lr": float(i)}, history=history(i)) for i in range(500)]
+    pictures.curves(compare(rows), here / "c.png")
+    assert_is_picture(here / "c.png")
+    (axes,) = drawn[0].axes
+    assert axes.get_title(loc="left") == "valid/rmse by epoch: the best 8 of 500 groups"
+    assert curves_of(axes, pictures.LIGHT_GREY) == 492 + 1
+    assert {line.get_color() for line in axes.lines} == {pictures.LIGHT_GREY, *pictures.COLOURS}
+    assert axes.get_ylim()[1] < 1000
+
+
+def test_runs_without_a_history_are_counted_and_none_at_all_is_told(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"optim.lr": 0.1})
+    write_run(here / "runs" / "b", 0.9, {"optim.lr": 0.2}, history=[])
+    found = compare(gather(["runs/*"])[0])
+    assert pictures.curves(found, here / "c.png") == 1
+    with pytest.raises(RequestError, match="seconds is not recorded by epoch in any of these runs"):
+        pictures.curves(compare(gather(["runs/*"])[0], metric="seconds"), here / "d.png")
+
+
+@pytest.mark.parametrize("name", ["$\\frac{1$", "_hidden", "七人の侍", "a" * 300])
+def test_hostile_settings_are_drawn_as_they_are(name: str, here: Path, drawn: list[Figure]) -> None:
+    rows = [
+        make_row(
+            float(i % 3),
+            {"data.path": f"{name}{i % 2}", "model": name + str(i % 3)},
+            history=[{"epoch": 1, "valid/rmse": 1.0}],
+        )
+        for i in range(9)
+    ]
+    pictures.curves(compare(rows), here / "c.png")
+    pictures.importance(importance(rows), here / "i.png")
+    assert_is_picture(here / "c.png")
+    assert_is_picture(here / "i.png")
+
+
+@pytest.mark.parametrize(("name", "scale"), [("optim.lr", "log"), ("model.factors", "linear"), ("optim", "linear")])
+def test_the_most_important_setting_is_drawn_on_the_scale_that_fits(
+    name: str, scale: str, here: Path, drawn: list[Figure]
+) -> None:
+    found = importance(random_search(lambda s: float(s[name] == "sgd") if name == "optim" else math.log10(s[name])))
+    pictures.importance(found, here / "i.png")
+    assert_is_picture(here / "i.png")
+    shares, levels = drawn[0].axes
+    assert levels.get_xlabel() == name
+    assert levels.get_xscale() == scale
+    assert next(label.get_text() for label in shares.get_yticklabels()) == name
+    assert "seed (noise)" in [label.get_text() for label in shares.get_yticklabels()]
+    assert levels.get_title(loc="left").startswith("Best (green): ")
+    assert plots.GREEN in {line.get_color() for line in levels.lines}
+
+
+def test_importance_is_told_with_the_yardstick_of_noise() -> None:
+    lines = list(looks.importance_sentences(importance(random_search(lambda s: float(s["optim"] == "sgd")))))
+    assert lines[1].split()[0] == "optim"
+    assert next(line for line in lines if "seed" in line).endswith("the yardstick of noise")
+    assert lines[-1] == "best: optim = adam (means within one standard error of the best)"

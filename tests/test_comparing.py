@@ -1,0 +1,412 @@
+"""Runs beside each other: what is read, which settings differ, which repetitions form a group, what is judged."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dlrunner.comparing import Comparison, compare, differing_settings
+from dlrunner.errors import RequestError
+from dlrunner.gathering import gather, read_row
+from dlrunner.judging import estimate, judge, seeds_that_tell
+from tests.fake_runs import write_run, write_seeds, write_sweep
+
+SAMPLE = [0.8712, 0.8754, 0.8699, 0.8731, 0.8770]
+
+
+def compared(*words: str | Path, **options: object) -> Comparison:
+    return compare(gather([str(word) for word in words])[0], **options)  # type: ignore[arg-type]
+
+
+def two_optimizers(here: Path, adamw: list[float], sgd: list[float]) -> Comparison:
+    write_seeds(here / "runs", adamw, {"optim": "adamw"})
+    write_seeds(here / "runs", sgd, {"optim": "sgd"})
+    return compared("runs/*")
+
+
+# Statistics
+
+
+def test_an_interval_is_students() -> None:
+    found = estimate(SAMPLE)
+    low, high = stats.t.interval(0.95, 4, np.mean(SAMPLE), stats.sem(SAMPLE))
+    assert (found.n, found.mean, found.sd) == pytest.approx((5, np.mean(SAMPLE), np.std(SAMPLE, ddof=1)))
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_pairs_are_judged_by_their_differences() -> None:
+    noise = np.array([0.0, 0.3, -0.2, 0.1, 0.5])
+    first = dict(enumerate(0.80 + noise))
+    second = dict(enumerate(0.81 + noise + [0.001, -0.001, 0.002, -0.002, 0.0]))
+    found = judge(first, second, higher_is_better=False)
+    interval = stats.ttest_rel(list(second.values()), list(first.values())).confidence_interval(0.95)
+    assert (found.better, found.n, found.method, found.is_told) == (0, 5, "pairs", True)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert judge(first, second, higher_is_better=True).better == 1
+
+
+def test_without_pairs_the_interval_is_welchs() -> None:
+    a, b = [0.80, 0.82, 0.81, 0.80], [0.85, 0.88, 0.81]
+    found = judge(dict(enumerate(a)), dict(enumerate(b, start=10)), higher_is_better=False)
+    interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    assert (found.better, found.n, found.method) == (0, 3, "welch")
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_repetitions_without_a_partner_are_dropped_and_counted() -> None:
+    found = judge({0: 1.0, 1: 2.0, 2: 3.5}, {1: 2.5, 2: 3.5, 7: 90.0, 8: 90.0}, higher_is_better=False)
+    assert (found.n, found.num_unpaired) == (2, 3)
+    assert found.difference == pytest.approx(0.25)
+
+
+def test_one_seed_cannot_tell() -> None:
+    found = judge({0: 1.0}, {0: 2.0}, higher_is_better=False)
+    assert (found.method, found.n, found.is_told, found.seeds_that_tell) == ("none", 1, False, None)
+    assert math.isnan(found.low)
+
+
+def test_equal_numbers_are_no_difference() -> None:
+    found = judge({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
+    assert (found.difference, found.low, found.high, found.is_told) == (0, 0, 0, False)
+    assert found.seeds_that_tell is None
+
+
+def test_the_same_lead_in_every_pair_is_told() -> None:
+    found = judge({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5}, higher_is_better=False)
+    assert (found.difference, found.low, found.is_told) == (0.5, 0.5, True)
+
+
+@pytest.mark.parametrize(("difference", "sd"), [(1.0, 1.0), (0.5, 1.0), (0.2, 1.0)])
+def test_so_many_seeds_tell_in_four_of_five_tries(difference: float, sd: float) -> None:
+    n = seeds_that_tell(difference, sd, per_group=False)
+    assert n is not None
+    shift = difference * math.sqrt(n) / sd  # the exact power, by the noncentral t distribution
+    power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, shift)
+    assert 0.8 <= power < 0.84
+
+
+def test_more_seeds_than_anyone_has_are_not_named() -> None:
+    assert seeds_that_tell(1e-9, 1.0, per_group=False) is None
+
+
+# Settings that differ
+
+
+def test_a_choice_tells_what_follows_from_it(here: Path) -> None:
+    for optim in ("sgd", "adam", "adamw"):
+        write_run(here / "runs" / optim, 0.8, {"optim": optim})
+    assert compared("runs/*").settings == ("optim",)
+
+
+def test_a_typed_setting_is_shown_beside_the_choice(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
+    write_run(here / "runs" / "b", 0.8, {"optim": "adam"})
+    assert compared("runs/*").settings == ("optim", "optim.lr")
+
+
+def test_a_setting_that_a_choice_does_not_tell_is_shown(here: Path) -> None:
+    for number, (optim, lr) in enumerate([("sgd", 0.1), ("sgd", 0.2), ("adam", 0.1)]):
+        write_run(here / "runs" / str(number), 0.8, {"optim": optim, "optim.lr": lr}, typed=["optim"])
+    assert compared("runs/*").settings == ("optim", "optim.lr")
+
+
+def test_a_class_that_differs_without_its_choice_is_shown(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"model._target_": "mine.Net"}, typed=[])
+    write_run(here / "runs" / "b", 0.8)
+    assert compared("runs/*").settings == ("model._target_",)
+
+
+def test_the_task_tells_what_nobody_typed(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"task": "collab", "epochs": 5, "model.factors": 50}, typed=["task"])
+    write_run(here / "runs" / "b", 0.8, {"task": "tabular", "epochs": 9, "model.factors": 7}, typed=["task"])
+    assert compared("runs/*").settings == ("task",)
+
+
+def test_a_choice_and_the_task_together_tell_what_follows_from_both(here: Path) -> None:
+    for task, model, factors in (
+        ("collab", "net", 1),
+        ("collab", "dot", 2),
+        ("tabular", "net", 3),
+        ("tabular", "dot", 1),
+    ):
+        settings = {"task": task, "model": model, "model.factors": factors}
+        write_run(here / "runs" / f"{task}{model}", 0.8, settings, typed=["task", "model"])
+    assert compared("runs/*").settings == ("task", "model")
+
+
+def test_no_experiment_is_no_choice_that_tells_others(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"experiment": "movielens-net", "epochs": 9}, typed=["experiment"])
+    write_run(here / "runs" / "b", 0.8, {"epochs": 2}, typed=[])
+    assert compared("runs/*").settings == ("experiment", "epochs")
+    write_run(here / "runs" / "c", 0.8, {"experiment": "movielens-dot", "epochs": 5}, typed=["experiment"])
+    assert compared("runs/a", "runs/c").settings == ("experiment",)
+
+
+def test_what_cannot_change_a_result_is_no_setting(here: Path) -> None:
+    other = {"data_dir": "elsewhere", "runs_dir": "r", "rerun": True, "log.progress": "none", "trainer.num_threads": 9}
+    write_run(here / "runs" / "a", 0.8, other)
+    write_run(here / "runs" / "b", 0.8, {"seeds": 3, "sweep.jobs": 2})
+    write_run(here / "runs" / "c", 0.8, {"optim.lr": 5.0, "model.hidden": [1, 2]})
+    rows = gather(["runs/*"])[0]
+    assert differing_settings(rows) == ["model.hidden", "optim.lr"]
+    assert len(compare(rows).groups) == 2
+
+
+# Groups
+
+
+def test_seeds_and_folds_are_repetitions(here: Path) -> None:
+    for seed in (0, 1):
+        for fold in (0, 1, 2):
+            for lr in (0.1, 0.2):
+                settings = {"seed": seed, "data.fold": fold, "optim.lr": lr}
+                write_run(here / "runs" / f"{seed}{fold}{lr}", lr + seed / 10 + fold / 100, settings)
+    found = compared("runs/*")
+    assert found.settings == ("optim.lr",)
+    assert [group.estimate.n for group in found.groups] == [6, 6]
+    assert found.groups[0].estimate.mean == pytest.approx(0.1 + 0.05 + 0.01)
+    assert found.averaged == ("seed", "data.fold")
+
+
+@pytest.mark.parametrize(("higher", "best"), [(False, "adamw"), (True, "sgd")])
+def test_the_best_group_comes_first_whichever_way_the_metric_goes(higher: bool, best: str, here: Path) -> None:
+    write_seeds(here / "runs", [0.1, 0.2], {"optim": "adamw"}, higher_is_better=higher)
+    write_seeds(here / "runs", [0.8, 0.9], {"optim": "sgd"}, higher_is_better=higher)
+    found = compared("runs/*")
+    assert found.groups[0].label == f"optim={best}"
+    assert found.verdict is not None
+    assert (found.verdict.better, found.verdict.is_told) == (0, True)
+
+
+def test_by_one_setting_averages_over_all_others_and_pairs_by_them(here: Path) -> None:
+    for lr in (0.1, 0.2, 0.3):
+        write_seeds(here / "runs", [lr, lr + 1], {"optim": "adamw", "optim.lr": lr})
+        write_seeds(here / "runs", [lr + 0.01, lr + 1.02], {"optim": "sgd", "optim.lr": lr})
+    found = compared("runs/*", by=["optim"])
+    assert [group.settings for group in found.groups] == [{"optim": "adamw"}, {"optim": "sgd"}]
+    assert found.verdict is not None
+    assert found.verdict.n == 6
+    assert found.verdict.difference == pytest.approx(0.015)
+    assert found.averaged == ("optim.lr", "seed")
+    assert found.notes == ()
+
+
+def test_an_unbalanced_average_is_told(here: Path) -> None:
+    for optim, lr in (("adamw", 0.1), ("adamw", 0.2), ("sgd", 0.1)):
+        write_run(here / "runs" / f"{optim}{lr}", lr, {"optim": optim, "optim.lr": lr})
+    (note,) = compared("runs/*", by=["optim"]).notes
+    assert note == "the groups were not run with the same optim.lr: their means are of different mixtures"
+
+
+def test_a_repeated_seed_is_counted_once(here: Path) -> None:
+    write_seeds(here / "runs", [0.8, 0.9], {"optim": "adamw"})
+    shutil.copytree(next((here / "runs").glob("*seed=0*")), here / "runs" / "again-2")
+    found = compared("runs/*")
+    assert found.groups[0].estimate == estimate([0.8, 0.9])
+    assert found.notes == ("one run repeats the settings and the seed of another: averaged with it and counted once",)
+
+
+def test_another_metric_judges_where_it_is_asked_for(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"optim": "adamw"}, others={"valid/mae": 0.7, "valid/r2": 0.1})
+    write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, others={"valid/mae": 0.6, "valid/r2": 0.3})
+    found = compared("runs/*", metric="mae")
+    assert (found.metric, found.groups[0].label) == ("valid/mae", "optim=sgd")
+    assert found.notes == ("lower valid/mae is taken to be better",)
+    assert compared("runs/*", metric="valid/r2").groups[0].label == "optim=sgd"
+
+
+# What is told
+
+
+def test_runs_of_different_tasks_are_told(here: Path) -> None:
+    write_seeds(here / "runs" / "collab", [0.8, 0.9], {"task": "collab"})
+    write_seeds(here / "runs" / "image", [0.1, 0.2], {"task": "image"}, metric="valid/accuracy", higher_is_better=True)
+    found = compared("runs/*/*")
+    assert (found.verdict, found.metric) == (None, None)
+    assert "of different tasks (collab, image): their numbers cannot be compared, no verdict" in found.notes[0]
+    assert "judged by different metrics (valid/rmse, valid/accuracy)" in found.notes[1]
+    assert [group.estimate.mean for group in found.groups] == pytest.approx([0.85, 0.15])
+
+
+def test_numbers_of_different_tasks_are_never_averaged(here: Path) -> None:
+    for task in ("collab", "tabular"):
+        for optim in ("sgd", "adam"):
+            write_run(here / "runs" / f"{task}{optim}", 0.8, {"task": task, "optim": optim})
+    assert [len(group.rows) for group in compared("runs/*", by=["optim"]).groups] == [1, 1, 1, 1]
+
+
+def test_numbers_of_different_metrics_are_never_averaged(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"seed": 0})
+    write_run(here / "runs" / "b", 0.1, {"seed": 1}, metric="valid/accuracy", higher_is_better=True)
+    assert [(group.metric, group.estimate.mean) for group in compared("runs/*").groups] == [
+        ("valid/rmse", 0.8),
+        ("valid/accuracy", 0.1),
+    ]
+
+
+def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
+    write_run(here / "runs" / "a", 0.8, {"optim": "adamw"})
+    data = {"name": "my.csv", "release": "own", "sha256": "b" * 64}
+    write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, data=data, code="d" * 64, device="cuda:0")
+    (note,) = compared("runs/*").notes
+    assert note == (
+        "these runs rest on different data (my.csv own aaaaaaaa: 1, my.csv own bbbbbbbb: 1), "
+        "code (cccccccc: 1, dddddddd: 1), device (cpu: 1, cuda:0: 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"by": ["optmi"]}, "--by: there is no 'optmi' among these runs; did you mean optim?"),
+        ({"by": ["batch_size"]}, "--by: batch_size is 64 in all these runs; what differs: optim, seed"),
+        ({"metric": "valid/rmsee"}, "--metric: there is no 'valid/rmsee' among these runs; did you mean valid/rmse?"),
+        ({"metric": "loss"}, "--metric: 'loss' may be train/loss or valid/loss"),
+    ],
+)
+def test_an_unknown_name_is_told_with_the_nearest(options: dict[str, object], said: str, here: Path) -> None:
+    write_seeds(here / "runs", [0.8, 0.9], {"optim": "adamw"})
+    write_seeds(here / "runs", [0.8, 0.9], {"optim": "sgd"})
+    with pytest.raises(RequestError) as error:
+        compared("runs/*", **options)
+    assert str(error.value) == said
+
+
+# What is read
+
+
+def test_runs_that_are_not_finished_are_left_out_and_told(here: Path) -> None:
+    write_seeds(here / "runs", [0.8, 0.9])
+    write_run(here / "runs" / "failed", 0.1, status="failed", error="the loss is not finite")
+    write_run(here / "runs" / "interrupted", 0.1, status="interrupted")
+    write_run(here / "runs" / "running", 0.1, status=None)
+    write_run(here / "runs" / "infinite", None)
+    rows, left_out = gather(["runs/*"])
+    assert [row.value for row in rows] == [0.8, 0.9]
+    assert {each.name: each.reason for each in left_out} == {
+        "failed": "failed: the loss is not finite",
+        "interrupted": "interrupted",
+        "running": "killed or still running",
+        "infinite": "its valid/rmse is not a number",
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.yaml", None, "half deleted: it has no config.yaml"),
+        ("overrides.yaml", None, "damaged: [Errno 2] No such file"),
+        ("summary.json", "{", "damaged: Expecting property name"),
+        ("summary.json", '{"status": "done"}', "damaged: summary.json does not hold what it should"),
+        ("summary.json", '{"status": "done", "metric": 3, "final": []}', "damaged: summary.json does not hold"),
+        ("summary.json", "[]", "damaged: summary.json does not hold"),
+        ("summary.json", "", "damaged: Expecting value"),
+        ("config.yaml", "a: [", "damaged: while parsing a flow"),
+        ("config.yaml", "- 1", "damaged: config.yaml does not hold what it should"),
+        ("metrics.jsonl", '{"epoch": 1}\n{"epo', "damaged: Unterminated string"),
+        ("metrics.jsonl", "\x00\x00", "damaged:"),
+    ],
+)
+def test_a_damaged_run_is_told_and_the_others_are_compared(
+    file: str, content: str | None, said: str, here: Path
+) -> None:
+    write_seeds(here / "runs", [0.8, 0.9])
+    damaged = write_run(here / "runs" / "odd", 0.1)
+    (damaged / file).unlink()
+    if content is not None:
+        (damaged / file).write_text(content)
+    rows, left_out = gather(["runs/*"])
+    assert len(rows) == 2
+    assert [each.name for each in left_out] == ["odd"]
+    assert left_out[0].reason.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["runs/collab/*xyz*"], "no run folder matches 'runs/collab/*xyz*'"),
+        (["runs/collab/nothing"], "there is no run folder runs/collab/nothing"),
+        (
+            ["runs/collab"],
+            "runs/collab is neither a run folder nor a sweep folder; it holds run folders (2): 'runs/collab/*'",
+        ),
+        (["runs/empty"], "runs/empty is neither a run folder nor a sweep folder"),
+        (["runs/note.txt"], "runs/note.txt is a file; name a run folder or a sweep folder"),
+        (["runs/collab/*seed=0*"], "a comparison needs at least two finished runs; there is only all=same,seed=0"),
+        (["runs/em*"], "a comparison needs at least two finished runs; there is none\nleft out: empty: neither"),
+    ],
+)
+def test_a_wrong_place_is_told(words: list[str], said: str, here: Path) -> None:
+    write_seeds(here / "runs" / "collab", [0.8, 0.9])
+    (here / "runs" / "empty").mkdir()
+    (here / "runs" / "note.txt").touch()
+    with pytest.raises(RequestError) as error:
+        gather(words)
+    assert str(error.value).startswith(said)
+
+
+def test_a_run_that_is_meant_twice_is_read_once(here: Path) -> None:
+    paths = write_seeds(here / "runs" / "collab", [0.8, 0.9])
+    (here / "runs" / "latest").symlink_to(paths[0])
+    assert len(gather(["runs/latest", "runs/collab/*", str(paths[1])])[0]) == 2
+
+
+def test_a_sweep_is_its_runs_and_its_failures_are_told(here: Path) -> None:
+    runs = write_seeds(here / "runs" / "collab", [0.8, 0.9, 0.7])
+    write_seeds(here / "runs" / "collab", [0.1], {"optim": "sgd"})  # of no sweep
+    sweep = write_sweep(here / "runs" / "sweeps" / "mine", runs, failed=["out of memory"])
+    rows, left_out = gather([str(sweep)])
+    assert [row.value for row in rows] == [0.8, 0.9, 0.7]
+    assert [(each.name, each.reason) for each in left_out] == [("job 3", "failed: out of memory")]
+
+
+def test_a_sweep_that_was_moved_finds_its_runs(here: Path) -> None:
+    runs = write_seeds(here / "runs" / "collab", [0.8, 0.9, 0.7])
+    write_sweep(here / "runs" / "sweeps" / "mine", runs)
+    shutil.move(here / "runs", here / "elsewhere")
+    shutil.rmtree(here / "elsewhere" / "collab" / runs[2].name)
+    rows, left_out = gather(["elsewhere/sweeps/mine"])
+    assert [row.value for row in rows] == [0.8, 0.9]
+    assert left_out[0].reason == f"its folder is gone: {runs[2].name}"
+
+
+def test_a_sweep_that_has_not_ended_is_the_runs_that_have(here: Path) -> None:
+    runs = write_seeds(here / "runs" / "collab", [0.8, 0.9])
+    for number, run in enumerate([*runs, None]):
+        place = here / "runs" / "sweeps" / "mine" / "jobs" / str(number)
+        place.mkdir(parents=True)
+        if run:
+            (place / "record.json").write_text(f'{{"status": "done", "folder": "{run}"}}')
+    rows, left_out = gather(["runs/sweeps/mine"])
+    assert len(rows) == 2
+    assert [(each.name, each.reason) for each in left_out] == [("job 2", "not started, or still running")]
+
+
+def test_a_damaged_results_table_is_told(here: Path) -> None:
+    sweep = write_sweep(here / "runs" / "sweeps" / "mine", write_seeds(here / "runs" / "collab", [0.8, 0.9]))
+    (sweep / "results.csv").write_text("job,status\n0,done\n")
+    with pytest.raises(RequestError, match=r"results\.csv is damaged"):
+        gather([str(sweep)])
+
+
+def test_reading_500_runs_takes_well_under_three_seconds(here: Path) -> None:
+    runs = [write_run(here / "runs" / "collab" / str(i), 0.8 + i / 1e4, {"optim.lr": float(i)}) for i in range(500)]
+    sweep = write_sweep(here / "runs" / "sweeps" / "big", runs)
+    started = time.perf_counter()
+    found = compared(sweep)
+    assert time.perf_counter() - started < 2
+    assert len(found.groups) == 500
+
+
+def test_a_row_knows_what_was_typed(here: Path) -> None:
+    run = write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
+    row = read_row(run)
+    assert row.typed == {"optim", "optim.lr"}
+    assert (row.settings["optim"], row.settings["optim.lr"], row.settings["optim.momentum"]) == ("sgd", 0.3, 0.9)
+    assert (row.task, row.metric, row.value, row.numbers["seconds"]) == ("collab", "valid/rmse", 0.8, 1.0)
