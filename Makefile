@@ -7,11 +7,11 @@ STAMP := $(VENV)/.installed
 CLAIMS ?= *
 SEEDS ?= 5
 
-.PHONY: help run test check format claims reproduce results bench clean
+.PHONY: help run test check format claims reproduce results bench bench-check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dlrunner needs Python 3.11 or newer"; exit 1; }
@@ -45,8 +45,11 @@ reproduce: $(STAMP)  ## earn some claims again: make reproduce CLAIMS='movielens
 results: $(STAMP)  ## the same, and write what was measured into docs/results.json and README's table
 	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --results docs/results.json --readme README.md
 
-bench: $(STAMP)  ## speed and memory against fastai and a plain loop (installs fastai apart)
+bench: $(STAMP)  ## speed against fastai, Lightning and plain loops, into benchmarks/ and README (installs those apart)
 	$(BIN)/python -m benchmarks
+
+bench-check: $(STAMP)  ## is dlrunner still as fast? ratios to whom is installed, beside the stored ones; 6 minutes
+	$(BIN)/python -m benchmarks check
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build

@@ -1,11 +1,14 @@
 """Speed, memory and quality of dlrunner and others on the same work, in turn, on this machine.
 
-    make bench                              the speed of all tasks against fastai and plain loops
+    make bench                              the speed of all tasks against fastai, Lightning and plain loops
+    make bench-check                        some of it, quickly: are the ratios still the stored ones?
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
+    python -m benchmarks summary            write the table of speeds again, from the stored results
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
-installs fastai, scikit-learn and LightGBM into .venv-fastai. Writes benchmarks/results-NAME-DEVICE.md and .json.
+installs fastai, scikit-learn and LightGBM into .venv-fastai, Lightning into .venv-lightning. Writes
+benchmarks/results-NAME-DEVICE.md and .json, speed-DEVICE.md and .json, and the README's table of speeds.
 Compare ratios: seconds belong to the machine and the hour.
 """
 
@@ -16,8 +19,9 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks import collab, images, sentiment, tabular, text, trees
+from benchmarks import checking, collab, images, sentiment, summary, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
+from dlrunner import __version__
 from dlrunner.errors import DataError
 
 BENCHMARKS = {
@@ -39,18 +43,29 @@ def main() -> int:
         epilog=lines[1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}; default: all but trees")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}, or summary or check; default: all but trees"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a try on so many of Rossmann's rows; nothing is written")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
+    parser.add_argument(
+        "--lightning", type=Path, default=HERE.parent / ".venv-lightning", help="the folder of Lightning's packages"
+    )
     parser.add_argument("--runs", type=Path, help="runs of dlrunner to stand in the table of trees")
     arguments = parser.parse_args()
     names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
+    # Made absolute, but not resolved: an environment may be a link, and its Python is one.
+    places = arguments.rival.absolute(), arguments.lightning.absolute()
+    options = Options(*places, arguments.repeats, arguments.rows, arguments.runs)
+    if names == ["summary"]:
+        return _summarise()
+    if names == ["check"]:
+        return checking.check(options)
     unknown = [name for name in names if name not in BENCHMARKS]
     if unknown:
-        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}")
-    # Made absolute, but not resolved: an environment may be a link, and its Python is one.
-    options = Options(arguments.rival.absolute(), arguments.repeats, arguments.rows, arguments.runs)
+        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}, summary and check")
+    options.install()
     for name in names:
         try:
             table, record = BENCHMARKS[name](options)
@@ -59,8 +74,14 @@ def main() -> int:
         print(table)
         if options.rows is None:
             (HERE / f"results-{name}-{DEVICE}.md").write_text(table)
-            record = {"machine": machine(), **record}
+            record = {"machine": {**machine(), "dlrunner": __version__}, **record}
             (HERE / f"results-{name}-{DEVICE}.json").write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if options.rows is not None else _summarise()
+
+
+def _summarise() -> int:
+    for path in summary.write():
+        print(f"written: {path.name}")
     return 0
 
 

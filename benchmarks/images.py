@@ -7,36 +7,54 @@ import statistics
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from benchmarks.measuring import THREADS, Options, Run, conditions, data_dir, in_turn, told, with_range
+from benchmarks.measuring import (
+    THREADS,
+    Contestant,
+    Options,
+    Run,
+    conditions,
+    data_dir,
+    dlrunner,
+    in_turn,
+    lightning,
+    sameness,
+    told,
+    versions,
+    with_range,
+)
 from benchmarks.tabular import slowness_of_bfloat16
 from dlrunner.errors import DataError
 
 PICTURES, LARGE, OF_A_TRY = 2000, 300, 40
 WEIGHTS = "mobilenet_v2_features.pt"
 TITLES = {
-    "decode": "decoding {pictures:,} JPEGs of 224 pixels a side into normalised batches",
+    "decode": "decoding {pictures} JPEGs of 224 pixels a side into normalised batches",
     "large": "decoding {large} JPEGs of 1,344 pixels a side",
-    "features": "MobileNetV2's 1,280 features of a picture, 224 pixels a side",
-    "head": "epochs of a head on 8,178 × 1,280 kept features",
+    "features": "MobileNetV2's 1,280 features of a picture, 224 pixels a side, float32",
+    "features-bf16": "the same in bfloat16",
+    "net": "the whole MobileNetV2 trained, {net} pictures an epoch in batches of 16, and {net_valid} that validate",
+    "head": "epochs of a head on {head} × 1,280 kept features in batches of 64, and {head_valid} that validate",
 }
 WAYS = {
-    "decode": {"dlrunner": "dlrunner", "plain": "DataLoader, Pillow"},
-    "large": {"dlrunner": "dlrunner", "plain": "DataLoader, Pillow"},
-    "features": {
-        "dlrunner": "dlrunner, float32",
-        "dlrunner-bf16": "dlrunner, bfloat16",
-        "plain": "plain, float32",
-        "plain-bf16": "plain, bfloat16",
-        "compile": "plain, torch.compile, float32",
-    },
-    "head": {"dlrunner": "dlrunner, fused AdamW", "plain": "DataLoader, AdamW"},
+    "decode": {"dlrunner": "dlrunner", "plain": "plain, DataLoader and Pillow"},
+    "large": {"dlrunner": "dlrunner", "plain": "plain, DataLoader and Pillow"},
+    "features": {"dlrunner": "dlrunner", "plain": "plain", "compile": "plain, torch.compile"},
+    "features-bf16": {"dlrunner-bf16": "dlrunner", "plain-bf16": "plain"},
 }
+PIECES = {"decode": "decode", "large": "decode", "features": "features", "features-bf16": "features"}
+WORK = [
+    *("task=dogbreeds", "data.source=real", "model.backbone=mobilenet_v2", "model.wiring=gluon", "optim=adamw"),
+    *(f"model.weights={WEIGHTS}", "schedule=constant", "optim.lr=1e-3", "task.augment=false", "epochs=4"),
+]
+TRAINED = {"net": ["batch_size=16"], "head": ["batch_size=64", "freeze_to=-1", "task.precompute=true"]}
+COUNTS, COUNTS_OF_A_TRY = {"net": (64, 32), "head": (2000, 500)}, {"net": (32, 16), "head": (200, 50)}
+"""Pictures that are trained on, and that validate."""
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
@@ -46,23 +64,55 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     weights = data_dir() / "weights" / WEIGHTS
     if not weights.exists():
         raise DataError(f"the pictures' benchmark needs {weights}")
+    counts = COUNTS_OF_A_TRY if is_try else COUNTS
+    told_counts = {"pictures": pictures, "large": large}
+    for work, (train, valid) in counts.items():
+        told_counts |= {work: train, f"{work}_valid": valid}
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folders = {"decode": Path(name) / "small", "large": Path(name) / "large"}
         _write_pictures(folders["decode"], pictures, 1)
         _write_pictures(folders["large"], large, 6)
         for work, ways in WAYS.items():
-            print(TITLES[work].format(pictures=pictures, large=large), file=sys.stderr)
+            if work.endswith("bf16") and slowness >= 1:
+                continue
+            print(_title(work, told_counts), file=sys.stderr)
             given = ["--pictures", str(folders.get(work, name)), "--weights", str(weights)]
             given += ["--number", str(OF_A_TRY if is_try else 512)]
             contestants = {
-                title: _contestant("decode" if work == "large" else work, way, given)
+                title: _contestant(PIECES[work], way, given)
                 for way, title in ways.items()
-                if not (way.endswith("bf16") and slowness >= 1)
-                and not (way == "compile" and shutil.which("g++") is None)
+                if not (way == "compile" and shutil.which("g++") is None)
             }
             rows[work] = in_turn(contestants, options.repeats)
-    return _text(rows, {"pictures": pictures, "large": large}, slowness, options), {"rows": rows}
+        for work, count in counts.items():
+            print(_title(work, told_counts), file=sys.stderr)
+            rows[work] = in_turn(_trained(work, count, options, Path(name)), options.repeats)
+    return _text(rows, told_counts, slowness, options), {"rows": rows}
+
+
+def _title(work: str, counts: Mapping[str, int]) -> str:
+    return TITLES[work].format(**{name: f"{count:,}" for name, count in counts.items()})
+
+
+def _trained(work: str, counts: tuple[int, int], options: Options, folder: Path) -> dict[str, Contestant]:
+    """Return who trains a net, or a head on what the frozen net makes of the pictures."""
+    train, valid = counts
+    words = [*WORK, *TRAINED[work], f"data.sample={train}", f"data.sample_valid={valid}"]
+    everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_CACHE": str(folder / "cache"), "DLRUNNER_DATA": str(data_dir())}
+    by_hand = [sys.executable, "-m", "benchmarks.picture_work", work, "plain", "--number", str(train)]
+    by_hand += ["--number-valid", str(valid), "--weights", str(data_dir() / "weights" / WEIGHTS)]
+
+    def speeded(run: Run) -> Run:
+        """Add epochs a second for the head, else pictures a second in training and validation."""
+        pictures = 1 if work == "head" else train + valid
+        return {**run, "per_second": pictures / statistics.median(run["seconds_per_epoch"][1:])}
+
+    return {
+        "dlrunner": lambda seed: speeded(dlrunner([*words, f"seed={seed}"], folder / f"runs-{work}-{seed}", everyone)),
+        "Lightning 2.6": lambda seed: speeded(lightning([*words, f"seed={seed}"], options, everyone)),
+        "plain, DataLoader and AdamW": lambda seed: speeded(told([*by_hand, "--seed", str(seed)], everyone)),
+    }
 
 
 def _write_pictures(folder: Path, number: int, scale: int) -> None:
@@ -79,7 +129,7 @@ def _write_pictures(folder: Path, number: int, scale: int) -> None:
                 picture.save(path, "JPEG", quality=90)
 
 
-def _contestant(work: str, way: str, given: list[str]) -> Callable[[int], Run]:
+def _contestant(work: str, way: str, given: list[str]) -> Contestant:
     words = [sys.executable, "-m", "benchmarks.picture_work", work, way, *given]
     return lambda seed: told(words, {"GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": str(THREADS)})
 
@@ -90,19 +140,28 @@ def _text(
     lines = [
         "# Pictures",
         "",
-        conditions("python -m benchmarks images", options.repeats, "by hand: torchvision's way with Pillow"),
+        conditions("python -m benchmarks images", options.repeats, versions(rows["net"])),
         "Each in a process of its own; imports are not timed. dlrunner decodes into its cache, once for all epochs;",
         "its features are computed in batches of eight, channels last, with batch norm folded into the convolutions.",
+        "Every dlrun keeps the memory that training frees (`keep_freed_memory`); for the others nobody does.",
+        "The plain ways are written by hand: torchvision's with Pillow, batches of 64 for features. Nets train on",
+        "decoded pictures that are not changed at random; an epoch is training and validation, the first is left out.",
+        "fastai is left out: its learner for pictures needs a torchvision of the same build as torch, which its",
+        "environment does not have (requirements-fastai.txt).",
         "",
         "| | a second | dlrunner is … times as fast |",
         "|---|---|---|",
     ]
     for work, contest in rows.items():
-        lines.append(f"| **{TITLES[work].format(**counts)}** | | |")
+        lines.append(f"| **{_title(work, counts)}** | | |")
         own = _median(next(iter(contest.values())))
         for name, runs in contest.items():
-            speeds = with_range([run["per_second"] for run in runs], 1 if work == "head" else 0)
-            lines.append(f"| {name} | {speeds} | {own / _median(runs):.1f} |")
+            median = _median(runs)
+            speeds = with_range([run["per_second"] for run in runs], 0 if median >= 100 else 1)
+            lines.append(f"| {name} | {speeds} | {own / median:.1f} |")
+    for work in TRAINED:
+        same = sameness(rows[work]["dlrunner"], rows[work]["Lightning 2.6"])
+        lines += ["", f"{work}: {same}"]
     if slowness >= 1:
         lines += ["", f"bfloat16 is left out: this machine emulates it ({slowness:.0f} times as slow as float32)."]
     return "\n".join([*lines, ""])

@@ -24,6 +24,14 @@ DLRUN = [sys.executable, "-m", "dlrunner"]
 
 Run = dict[str, Any]
 """What one run of a contestant told: seconds_per_epoch, and how good it became."""
+Contestant = Callable[[int], Run]
+"""Trains with a seed."""
+MOST_DIFFERENCE = 0.1
+"""Of the validation loss between two loops that train the same.
+
+On a CPU there was none in float32. In bfloat16 Lightning's autocast keeps no weights that are cast, and gradients of
+a weight that a step uses several times (the pieces of a review) add up in another precision.
+"""
 
 
 @dataclass(frozen=True)
@@ -31,7 +39,9 @@ class Options:
     """What the command line says."""
 
     rival: Path
-    """The environment of fastai, scikit-learn and LightGBM; it is made where it is not there."""
+    """The environment of fastai, scikit-learn and LightGBM."""
+    lightning: Path
+    """The folder of Lightning's packages."""
     repeats: int
     rows: int | None
     """A try on so many of Rossmann's rows; None: the benchmark itself."""
@@ -40,10 +50,22 @@ class Options:
 
     @property
     def rival_python(self) -> str:
-        """The rivals' Python, its environment installed."""
+        """The rivals' Python."""
+        return str(self.rival / "bin" / "python")
+
+    def install(self) -> None:
+        """Make what is not there of both."""
         if not self.rival.exists():
             subprocess.run([str(HERE / "setup-fastai.sh"), str(self.rival)], check=True)
-        return str(self.rival / "bin" / "python")
+        if not self.lightning.exists():
+            python = {**os.environ, "PYTHON": sys.executable}
+            subprocess.run([str(HERE / "setup-lightning.sh"), str(self.lightning)], check=True, env=python)
+
+    def is_installed(self, contestant: str) -> bool:
+        """Tell whether a contestant can run without anything being installed."""
+        if contestant.startswith("fastai"):
+            return self.rival.exists()
+        return self.lightning.exists() or not contestant.startswith("Lightning")
 
 
 def data_dir() -> Path:
@@ -51,14 +73,20 @@ def data_dir() -> Path:
     return Path(os.environ.get("DLRUNNER_DATA", "data")).resolve()
 
 
-def in_turn(contestants: Mapping[str, Callable[[int], Run]], repeats: int) -> dict[str, list[Run]]:
-    """Let all of them run once, then all of them again, so that they meet the same weather."""
+def in_turn(contestants: Mapping[str, Contestant], repeats: int, first: int = 0) -> dict[str, list[Run]]:
+    """Let all of them run once, then all of them again, so that they meet the same weather.
+
+    Args:
+        contestants: who runs, by name.
+        repeats: how often.
+        first: the first seed.
+    """
     runs: dict[str, list[Run]] = {name: [] for name in contestants}
-    for seed in range(repeats):
+    for seed in range(first, first + repeats):
         for name, measure in contestants.items():
             runs[name].append(measure(seed))
         told = ", ".join(f"{name} {median_seconds(done[-1:]):.2f} s" for name, done in runs.items())
-        print(f"repeat {seed + 1} of {repeats}: {told}", file=sys.stderr, flush=True)
+        print(f"repeat {seed + 1} of {first + repeats}: {told}", file=sys.stderr, flush=True)
     return runs
 
 
@@ -78,9 +106,45 @@ def dlrunner(words: Sequence[str], runs: Path, environment: Mapping[str, str] | 
     history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
     return {
         "seconds_per_epoch": [row["seconds"] for row in history],
+        "examples_per_second": [row["examples_per_second"] for row in history],
         "valid_mse": [row["valid/loss"] for row in history],
+        "metrics": [{name: value for name, value in row.items() if name.startswith("valid/")} for row in history],
         "peak_memory_mb": json.loads((runs / "latest" / "summary.json").read_text())["peak_memory_mb"]["host"],
     }
+
+
+def lightning(
+    words: Sequence[str], options: Options, environment: Mapping[str, str] | None = None, log: bool = False
+) -> Run:
+    """Train what `dlrun` trains with these words in Lightning's Trainer."""
+    places = [str(options.lightning), os.environ.get("PYTHONPATH", "")]
+    paths = {"PYTHONPATH": os.pathsep.join(place for place in places if place)}
+    command = [sys.executable, "-m", "benchmarks.lightning_run", *(["--log"] if log else []), *words]
+    return told(command, {**(environment or {}), **paths})
+
+
+def largest_difference(own: Sequence[Run], other: Sequence[Run]) -> float:
+    """Return how far the metrics of two loops that train the same are apart at most, relative to their size.
+
+    Raises:
+        ValueError: the validation losses are too far apart: they do not train the same.
+    """
+    found = 0.0
+    for left, right in zip(own, other, strict=True):
+        for ours, theirs in zip(left["metrics"], right["metrics"], strict=True):
+            for name, value in ours.items():
+                apart = abs(value - theirs[name]) / max(abs(value), abs(theirs[name]), 1e-12)
+                if name == "valid/loss" and apart > MOST_DIFFERENCE:
+                    raise ValueError(f"{name} is {value} and {theirs[name]}: these loops do not train the same")
+                found = max(found, apart)
+    return found
+
+
+def sameness(own: Sequence[Run], other: Sequence[Run]) -> str:
+    """Return a sentence on the metrics of dlrunner and Lightning."""
+    apart = largest_difference(own, other)
+    told = "are dlrunner's to the last digit" if apart == 0 else f"differ from dlrunner's by {apart:.1e} at most"
+    return f"Lightning trains the very same modules on the same batches; its metrics of all epochs {told}."
 
 
 def whole_process(words: Sequence[str]) -> dict[str, float]:
@@ -133,15 +197,29 @@ def speed_table(rows: Mapping[str, Sequence[Run]], quality: str, key: Callable[[
     return lines
 
 
+def versions(rows: Mapping[str, Sequence[Run]]) -> str:
+    """Return the versions of those contestants who told theirs."""
+    found = {run["library"]: run["version"] for runs in rows.values() for run in runs if "version" in run}
+    return ", ".join(f"{library} {version}" for library, version in found.items())
+
+
 def machine() -> dict[str, Any]:
     """Return what the figures belong to."""
     return {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": _cpu(),
         "cores": THREADS,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "python": platform.python_version(),
         "torch": torch.__version__,
     }
+
+
+def _cpu() -> str:
+    """Return the name of the processor: ratios of one are not those of another."""
+    told = Path("/proc/cpuinfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def conditions(command: str, repeats: int, versions: str) -> str:

@@ -1,11 +1,12 @@
-"""One piece of work on pictures, timed: decoding, features of a frozen backbone, or a head on kept features.
+"""One piece of work on pictures, timed: decoding, features of a frozen backbone, a net or a head trained by hand.
 
     python -m benchmarks.picture_work decode dlrunner --pictures folder/
     python -m benchmarks.picture_work features dlrunner-bf16 --pictures folder/ --weights mobilenet_v2_features.pt
-    python -m benchmarks.picture_work head plain
+    python -m benchmarks.picture_work net plain --number 64 --number-valid 32
+    python -m benchmarks.picture_work head plain --number 2000 --number-valid 500
 
 Prints one JSON object. The plain ways are what one writes by hand: a DataLoader with a process for each core, Pillow,
-resize, crop, normalise; a backbone in batches of 64; a DataLoader over features.
+resize, crop, normalise; a backbone in batches of 64; a DataLoader over normalised pictures, or over features.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,15 +26,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks.measuring import DEVICE, THREADS
-from dlrunner.data.batching import epoch_order
-from dlrunner.data.picture_batches import FeatureLoader, PictureLoader, normalised
+from dlrunner.data.picture_batches import PictureLoader, normalised
 from dlrunner.data.picture_files import find_pictures
 from dlrunner.data.pictures import cached_pixels
 from dlrunner.machine import keep_freed_memory
 from dlrunner.models.backbones import load, make_backbone, read_weights
 from dlrunner.models.image import PictureDims, PictureNet
 
-SIZE, BATCH, CLASSES, HEAD_EPOCHS = 224, 64, 120, 3
+SIZE, BATCH, CLASSES, EPOCHS = 224, 64, 120, 4
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
@@ -105,48 +104,54 @@ def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
     return args.number, time.perf_counter() - started
 
 
-def head(way: str, args: argparse.Namespace) -> tuple[int, float]:
-    """Return how many epochs a head was trained on kept features, and in how many seconds."""
-    torch.manual_seed(0)
-    values = torch.randn(8178, 1280).to(DEVICE)
-    targets = torch.randint(0, CLASSES, (8178,)).to(DEVICE)
-    net = PictureNet(PictureDims(CLASSES), Path(), backbone="mobilenet_v2").head.train().to(DEVICE)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3, fused=way == "dlrunner")
-
-    def epoch(number: int) -> None:
-        for batch, wanted in _batches(way, values, targets, number):
-            loss = nn.functional.cross_entropy(net(batch), wanted)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+def train(work: str, args: argparse.Namespace) -> list[float]:
+    """Train a head, or a backbone with a head, by hand; return the seconds of each epoch with its validation."""
+    torch.manual_seed(args.seed)
+    counts = (args.number, args.number_valid)
+    shape, batch_size = ((1280,), 64) if work == "head" else ((3, SIZE, SIZE), 16)
+    train_set, valid_set = (
+        TensorDataset(torch.randn(count, *shape), torch.randint(0, CLASSES, (count,))) for count in counts
+    )
+    net = PictureNet(PictureDims(CLASSES), Path(), backbone="mobilenet_v2", wiring="gluon", channels_last=False)
+    net = net.to(DEVICE)
+    if work == "head":
+        net.backbone.requires_grad_(False)
+    optimizer = torch.optim.AdamW([p for p in net.parameters() if p.requires_grad], lr=1e-3)
+    seconds = []
+    for _ in range(EPOCHS):
+        started = time.perf_counter()
+        net.train()
+        for inputs, wanted in DataLoader(train_set, batch_size, shuffle=True):
+            loss = nn.functional.cross_entropy(net(inputs.to(DEVICE)), wanted.to(DEVICE))
             optimizer.zero_grad()
-
-    epoch(0)
-    started = time.perf_counter()
-    for number in range(1, 1 + HEAD_EPOCHS):
-        epoch(number)
-    if DEVICE == "cuda":
-        torch.cuda.synchronize()
-    return HEAD_EPOCHS, time.perf_counter() - started
-
-
-def _batches(way: str, values: Tensor, targets: Tensor, epoch: int) -> Any:
-    if way != "dlrunner":
-        return DataLoader(TensorDataset(values, targets), BATCH, shuffle=True)
-    loader = FeatureLoader(values, targets, list(torch.split(epoch_order(len(targets), 0, epoch), BATCH)))
-    return ((*batch.inputs, batch.targets) for batch in loader)
+            torch.autograd.backward(loss)
+            optimizer.step()
+        net.eval()
+        right = torch.zeros((), device=DEVICE)
+        with torch.inference_mode():
+            for inputs, wanted in DataLoader(valid_set, batch_size):
+                right += (net(inputs.to(DEVICE)).argmax(1) == wanted.to(DEVICE)).sum()
+        right.item()  # waits for a GPU
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
-WORK = {"decode": decode, "features": features, "head": head}
+PIECES = {"decode": decode, "features": features}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("work", choices=WORK)
+    parser.add_argument("work", choices=[*PIECES, "net", "head"])
     parser.add_argument("way")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--number", type=int, default=512)
+    parser.add_argument("--number-valid", type=int, default=32)
+    parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.way.startswith("dlrunner"):
         keep_freed_memory()  # as every run does
-    count, seconds = WORK[given.work](given.way, given)
-    print(json.dumps({"per_second": count / seconds, "seconds_per_epoch": [seconds, seconds]}))
+    if given.work in PIECES:
+        count, seconds = PIECES[given.work](given.way, given)
+        print(json.dumps({"per_second": count / seconds, "seconds_per_epoch": [seconds, seconds]}))
+    else:
+        print(json.dumps({"seconds_per_epoch": train(given.work, given)}))

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.measuring import DEVICE, HERE, THREADS, Options, Run, conditions, dlrunner, in_turn, told, with_range
+from benchmarks.measuring import (
+    DEVICE,
+    HERE,
+    THREADS,
+    Contestant,
+    Options,
+    Run,
+    conditions,
+    dlrunner,
+    in_turn,
+    lightning,
+    sameness,
+    told,
+    versions,
+    with_range,
+)
 from benchmarks.tabular import slowness_of_bfloat16
 from benchmarks.text import NUM_WORDS, PRECISIONS
 from dlrunner.data.streams import similar_lengths
@@ -42,6 +56,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
             print(PRECISIONS[precision], file=sys.stderr)
             contestants = {
                 "dlrunner": _dlrunner(folder, precision, everyone, counts),
+                "Lightning 2.6": _lightning(options, folder, precision, everyone, counts),
                 "fastai `AWD_LSTM`": _fastai(options, folder, precision, everyone),
             }
             rows[PRECISIONS[precision]] = in_turn(contestants, options.repeats)
@@ -73,22 +88,32 @@ def _write_texts(folder: Path, train: int, valid: int) -> float:
     return float(lengths.mean())
 
 
-def _dlrunner(
-    folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]
-) -> Callable[[int], Run]:
+def _words(folder: Path, precision: str, seed: int) -> list[str]:
+    return [*WORK, f"data.path={folder / 'texts.csv'}", f"precision={precision}", f"seed={seed}"]
+
+
+def _with_speeds(run: Run, counts: tuple[int, int]) -> Run:
+    """Add the reviews a second of the two parts of an epoch."""
+    training = run["examples_per_second"]
+    left = [whole - counts[0] / speed for whole, speed in zip(run["seconds_per_epoch"], training, strict=True)]
+    return {**run, "training": training, "prediction": [counts[1] / seconds for seconds in left]}
+
+
+def _dlrunner(folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]) -> Contestant:
     def run(seed: int) -> Run:
         runs = folder / f"runs-{precision}-{seed}"
-        words = [*WORK, f"data.path={folder / 'texts.csv'}", f"precision={precision}", f"seed={seed}"]
-        found = dlrunner(words, runs, environment)
-        history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
-        training = [row["examples_per_second"] for row in history]
-        left = [row["seconds"] - counts[0] / speed for row, speed in zip(history, training, strict=True)]
-        return {**found, "training": training, "prediction": [counts[1] / seconds for seconds in left]}
+        return _with_speeds(dlrunner(_words(folder, precision, seed), runs, environment), counts)
 
     return run
 
 
-def _fastai(options: Options, folder: Path, precision: str, environment: Mapping[str, str]) -> Callable[[int], Run]:
+def _lightning(
+    options: Options, folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]
+) -> Contestant:
+    return lambda seed: _with_speeds(lightning(_words(folder, precision, seed), options, environment), counts)
+
+
+def _fastai(options: Options, folder: Path, precision: str, environment: Mapping[str, str]) -> Contestant:
     words = [options.rival_python, str(HERE / "fastai_sentiment.py"), "--texts", str(folder / "texts.npz")]
     words += ["--precision", precision, "--device", DEVICE, "--epochs", "3"]
     return lambda seed: told([*words, "--seed", str(seed)], environment)
@@ -101,16 +126,15 @@ def _text(
     slowness: float,
     options: Options,
 ) -> str:
-    version = next(iter(rows.values()))["fastai `AWD_LSTM`"][0]["version"]
     lines = [
         "# Reviews: the lesson's classifier of texts",
         "",
-        conditions("python -m benchmarks sentiment", options.repeats, f"fastai {version}"),
+        conditions("python -m benchmarks sentiment", options.repeats, versions(next(iter(rows.values())))),
         f"{counts[0]} texts to train in batches of {BATCH}, {counts[1]} to predict in batches of {VALID_BATCH}, of",
         f"similar length; {words:.0f} words each of {NUM_WORDS:,}. Embedding 200, three LSTM layers of 500,",
         "pieces of 70 words, gradients for the last 1,500, a layer of 50 in the head; all dropouts, AR and TAR,",
         "clipping at 25; every layer trains. Three epochs, the first left out; prediction: each evaluation.",
-        f"Both with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for fastai it was set.",
+        f"All with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "",
         "| | training, reviews a second | prediction | dlrunner is … times as fast |",
         "|---|---|---|---|",
@@ -122,6 +146,8 @@ def _text(
             speeds = " | ".join(with_range([s for run in runs for s in run[kind][1:]], 1) for kind in SPEEDS)
             ratios = ", ".join(f"{own[kind] / _median(runs, kind):.1f}" for kind in SPEEDS)
             lines.append(f"| {name} | {speeds} | {ratios} |")
+    for title, contest in rows.items():
+        lines += ["", f"{title}: {sameness(contest['dlrunner'], contest['Lightning 2.6'])}"]
     if slowness >= 1:
         lines += ["", f"bfloat16 is left out: this machine emulates it ({slowness:.0f} times as slow as float32)."]
     return "\n".join([*lines, ""])

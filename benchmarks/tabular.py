@@ -6,7 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,18 @@ from benchmarks.measuring import (
     DEVICE,
     HERE,
     THREADS,
+    Contestant,
     Options,
     Run,
     conditions,
     data_dir,
     dlrunner,
     in_turn,
+    lightning,
+    sameness,
     speed_table,
     told,
+    versions,
     with_range,
 )
 from benchmarks.rossmann_rows import score, write_rows
@@ -45,66 +49,86 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the tables and what they were made from."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # Threads that wait by spinning take each other's cores; dlrunner sets this itself, the others get it as well.
-        everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_DATA": str(data_dir()), "DLRUNNER_CACHE": str(folder)}
         # First of all: a process begins its count of memory with what its parent holds.
-        features = _features(folder, everyone, options.repeats)
+        features = _features(folder, environment(folder), options.repeats)
         count = options.rows or ROWS
-        data = RossmannData(data_dir(), source="real", split="random", valid=0.2, sample=count)
-        file = folder / "rows.npz"
-        sales = write_rows(data, file)
+        sales = prepare(folder, count)
         slowness = slowness_of_bfloat16()
         precisions = list(PRECISIONS) if slowness < 1 else ["fp32"]
         rows = {}
         for precision in precisions:
             for batch_size in BATCH_SIZES:
-                contest = _Contest(options, folder, file, everyone, sales, batch_size, precision, count)
-                rows[f"{PRECISIONS[precision]}, batches of {batch_size}"] = contest.run()
+                print(f"batches of {batch_size}, {precision}", file=sys.stderr)
+                contest = Contest(options, folder, sales, batch_size, precision, count)
+                rows[f"{PRECISIONS[precision]}, batches of {batch_size}"] = in_turn(
+                    contest.contestants(), options.repeats
+                )
     text = _text(rows, features, options, count, slowness)
     return text, {"rows": rows, "features": features, "slowness_of_bfloat16": slowness}
 
 
-class _Contest:
+def environment(folder: Path) -> dict[str, str]:
+    """Return what everyone gets; dlrunner sets the spinning itself.
+
+    Threads that wait by spinning take each other's cores.
+    """
+    return {"GOMP_SPINCOUNT": "10000", "DLRUNNER_DATA": str(data_dir()), "DLRUNNER_CACHE": str(folder)}
+
+
+def prepare(folder: Path, count: int) -> NDArray[np.float64]:
+    """Write so many rows for those who do not read them as dlrunner does; return the sales of those that validate."""
+    data = RossmannData(data_dir(), source="real", split="random", valid=0.2, sample=count)
+    return write_rows(data, folder / "rows.npz")
+
+
+class Contest:
     """One batch size and precision."""
 
     def __init__(
         self,
         options: Options,
         folder: Path,
-        file: Path,
-        environment: Mapping[str, str],
         sales: NDArray[np.float64],
         batch_size: int,
         precision: str,
         rows: int,
     ) -> None:
-        self.options, self.folder, self.file, self.environment = options, folder, file, environment
+        self.options, self.folder, self.file, self.environment = (
+            options,
+            folder,
+            folder / "rows.npz",
+            environment(folder),
+        )
         self.sales, self.batch_size, self.precision, self.rows = sales, batch_size, precision, rows
 
-    def run(self) -> dict[str, list[Run]]:
-        """Let everyone train, in turn."""
+    def contestants(self) -> dict[str, Contestant]:
+        """Return who trains."""
         fastai = [self.options.rival_python, str(HERE / "fastai_tabular.py")]
         plain = [sys.executable, "-m", "benchmarks.plain_tabular", "--loop"]
-        print(f"batches of {self.batch_size}, {self.precision}", file=sys.stderr)
-        return in_turn(
-            {
-                "dlrunner": self._dlrunner,
-                "fastai `tabular_learner`": self._other(*fastai),
-                "plain loop, DataLoader": self._other(*plain, "loader"),
-                "plain loop, slices of tensors, fused Adam": self._other(*plain, "slices"),
-            },
-            self.options.repeats,
-        )
+        return {
+            "dlrunner": self._dlrunner,
+            "Lightning 2.6": self._lightning,
+            "fastai `tabular_learner`": self._other(*fastai),
+            "plain loop, DataLoader": self._other(*plain, "loader"),
+            "plain loop, slices of tensors, fused Adam": self._other(*plain, "slices"),
+        }
+
+    def _words(self, seed: int) -> list[str]:
+        settings = [f"data.sample={self.rows}", f"batch_size={self.batch_size}", f"precision={self.precision}"]
+        return [*WORK, *SPLIT, *settings, f"seed={seed}"]
+
+    def _lightning(self, seed: int) -> Run:
+        run = lightning(self._words(seed), self.options, self.environment)
+        return {**run, "rmspe": run["metrics"][-1]["valid/rmspe"]}
 
     def _dlrunner(self, seed: int) -> Run:
-        settings = [f"data.sample={self.rows}", f"batch_size={self.batch_size}", f"precision={self.precision}"]
         runs = self.folder / f"runs-{self.batch_size}-{self.precision}-{seed}"
-        run = dlrunner([*WORK, *SPLIT, *settings, f"seed={seed}"], runs, self.environment)
+        run = dlrunner(self._words(seed), runs, self.environment)
         table = pd.read_csv(runs / "latest" / "predictions.csv")
         assert (table["Sales"].to_numpy() == self.sales).all(), "dlrunner validated on other rows"
         return self._scored(run, table["prediction"].to_numpy(np.float64))
 
-    def _other(self, *words: str) -> Callable[[int], Run]:
+    def _other(self, *words: str) -> Contestant:
         predictions = self.folder / "predictions.npy"
         settings = ["--batch-size", str(self.batch_size), "--precision", self.precision, "--device", DEVICE]
         files = ["--rows", str(self.file), "--predictions", str(predictions)]
@@ -151,12 +175,11 @@ def _text(
     count: int,
     slowness: float,
 ) -> str:
-    version = next(iter(rows.values()))["fastai `tabular_learner`"][0]["version"]
     train = count - int(0.2 * count)
     lines = [
         f"# Tables: Rossmann, {train:,} random rows and {count - train:,} to validate, the lesson's net, 3 epochs",
         "",
-        conditions("python -m benchmarks tabular", options.repeats, f"fastai {version}"),
+        conditions("python -m benchmarks tabular", options.repeats, versions(next(iter(rows.values())))),
         "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",
         "22 embeddings of min(50, (levels + 1) // 2), batch norm on the numbers alone, layers of 1000 and 500, and a",
         "sigmoid up to 1.2 times the highest log(Sales); Adam at 1e-3, no decay; mean squared error of log(Sales).",
@@ -169,7 +192,8 @@ def _text(
     ]
     for title, contest in rows.items():
         table = speed_table(contest, "RMSPE after the last epoch (mean)", lambda run: run["rmspe"])
-        lines += ["", f"## {title[0].upper()}{title[1:]}", "", *table]
+        same = sameness(contest["dlrunner"], contest["Lightning 2.6"])
+        lines += ["", f"## {title[0].upper()}{title[1:]}", "", *table, "", same]
     if slowness >= 1:
         lines += [
             "",

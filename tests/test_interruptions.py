@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.differing import NOT_COMPARED
+from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.lr_find import weights_digest
 from dlrunner.runs import load_weights_file
 from tests.conftest import QUICK, ratings_table, start

@@ -14,13 +14,13 @@ from dlrunner import schedules
 from dlrunner.data.batching import TensorLoader, epoch_order
 from dlrunner.errors import RunError
 from dlrunner.looks.progress import SilentDisplay
-from dlrunner.metrics import MeanSquaredError, Metric
+from dlrunner.metrics import MeanSquaredError, Metric, SmoothedLoss
 from dlrunner.model import Model
 from dlrunner.randomness import seed_everything
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
 from dlrunner.task import Loader, Split, Task
-from dlrunner.training import MakeOptimizer, SmoothedLoss, State, Trainer
+from dlrunner.training import MakeOptimizer, State, Trainer
 from tests.conftest import QUICK, Dlrun
 
 CPU = torch.device("cpu")

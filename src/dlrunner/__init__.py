@@ -1,3 +1,28 @@
-"""dlrunner: a command-line experiment runner for deep learning, driven by YAML."""
+"""dlrunner: a command-line experiment runner for deep learning, driven by YAML.
+
+In Python a finished run is used in two lines:
+
+    import dlrunner
+    predictor = dlrunner.load("runs/latest")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlrunner.trained.loading import Predictor, load
 
 __version__ = "0.1.0"
+__all__ = ["Predictor", "__version__", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs torch (two seconds) when it is asked for: the command line answers without."""
+    if name in ("Predictor", "load"):
+        from dlrunner.trained import loading
+
+        return getattr(loading, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), "Predictor", "load"])

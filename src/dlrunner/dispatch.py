@@ -25,9 +25,11 @@ from torch import nn
 
 from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
+from dlrunner.processes import World, local_rank
 from dlrunner.schedules import Curves, Phase
 from dlrunner.settings import OPTIMIZER_SETTINGS, PhaseSettings, Settings, sentences
 from dlrunner.task import Data, Task
+from dlrunner.tracker import Tracker
 from dlrunner.training import Trainer
 
 
@@ -67,6 +69,7 @@ class Plan:
     trainer: Bound
     phases: tuple[Phase, ...]
     device: torch.device
+    trackers: Mapping[str, Bound]
 
     @property
     def signature(self) -> str:
@@ -154,10 +157,11 @@ class Plan:
         optimizer.step = torch.no_grad()(functools.partial(step, optimizer))  # type: ignore[method-assign]
         return optimizer
 
-    def build_trainer(self, seed: int) -> Trainer:
-        """Return the training loop."""
+    def build_trainer(self, seed: int, world: World | None = None) -> Trainer:
+        """Return the training loop, for a single process or one of several."""
+        precision = self.settings.precision
         built: Trainer = self.trainer(
-            phases=self.phases, device=self.device, precision=self.settings.precision, seed=seed
+            phases=self.phases, device=self.device, precision=precision, seed=seed, world=world
         )
         return built
 
@@ -185,7 +189,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
     task = _bind("task", settings.task, Task, {"data", "batch_size", "seed", "device"}, plugins, problems)
     model = _bind("model", settings.model, Model, {"dims", "data_dir"}, plugins, problems)
     optim = _bind("optim", settings.optim, torch.optim.Optimizer, {"params"}, plugins, problems)
-    trainer = _bind("trainer", settings.trainer, Trainer, {"phases", "device", "precision", "seed"}, plugins, problems)
+    provided = {"phases", "device", "precision", "seed", "world"}
+    trainer = _bind("trainer", settings.trainer, Trainer, provided, plugins, problems)
+    nodes = settings.log.trackers.items()
+    trackers = {name: _bind(f"log.trackers.{name}", node, Tracker, set(), plugins, problems) for name, node in nodes}
     if model and not problems:
         try:
             model.factory.check(model.complete())  # type: ignore[attr-defined]
@@ -209,7 +216,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_groups(phases, optim.settings.get("weight_decay"), groups, problems)
     if problems or not (task and model and optim and trainer and device):
         raise RequestError("\n".join(problems))
-    return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device)
+    bound = {name: tracker for name, tracker in trackers.items() if tracker}
+    return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device, bound)
 
 
 def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings | None:
@@ -403,6 +411,8 @@ def _device(settings: Settings, problems: list[str]) -> torch.device | None:
     name = settings.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and local_rank() is not None:
+        name = f"cuda:{local_rank()}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
         problems.append(f"device: {name!r} is unknown; take auto, cpu, cuda, cuda:1 or mps")

@@ -1,11 +1,13 @@
 """Jobs side by side: each in a process of its own, cores and GPUs leased out, all stopped together.
 
 A job that fails, or is killed, ends nothing but itself. One that ran out of memory beside others is repeated alone.
+Where the processes are is the engine's affair: here (`Processes`), or on other machines (`dlrunner.engines`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import pkgutil
@@ -14,7 +16,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
@@ -65,14 +68,56 @@ class Screen(Protocol):
         ...
 
 
-def leases(asked: int | Literal["auto"], jobs: Sequence[Job], gpu_share: float = 1.0) -> list[Lease]:
+class Running(Protocol):
+    """A job that an engine has started."""
+
+    job: Job
+    lease: Lease
+    alone: bool
+    """Nothing has run beside it: memory that did not suffice will not suffice again."""
+
+    def over(self) -> bool:
+        """Tell whether it has ended."""
+        ...
+
+    def received(self) -> list[tuple[Any, ...]]:
+        """Return what the job has told since the last look."""
+        ...
+
+    def stop(self, signum: int = signal.SIGTERM) -> None:
+        """Let it save where it stands and leave (SIGTERM), or end it (SIGKILL)."""
+        ...
+
+    def ended(self) -> dict[str, Any]:
+        """Return what became of it; one that was killed left no word."""
+        ...
+
+
+class Engine(Protocol):
+    """What starts jobs: on this machine, or on others."""
+
+    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> Running:
+        """Start a job."""
+        ...
+
+    def together(self) -> AbstractContextManager[None]:
+        """Return a context; what is started within it, one job or more, may be handed over in one piece."""
+        ...
+
+    def wait(self, running: Sequence[Running]) -> None:
+        """Wait a moment, or until one of the jobs has ended."""
+        ...
+
+
+def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0) -> list[Lease]:
     """Divide this machine among jobs.
 
     Args:
-        asked: how many jobs side by side; auto: as many as fit on the GPUs, or as there are cores.
+        asked: how many jobs side by side (None: one); auto: as many as fit on the GPUs, or as there are cores.
         jobs: what is to be done; those that may use a GPU get one.
         gpu_share: of a GPU, how much a job needs.
     """
+    asked = asked or 1
     wants_gpu = any(job.config["device"] in ("auto", "cuda") for job in jobs) and torch.cuda.is_available()
     if wants_gpu:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
@@ -118,9 +163,13 @@ class Process:
         context = multiprocessing.get_context("forkserver")
         self.messages, other = context.Pipe(duplex=False)
         (folder.place(job.number) / "record.json").unlink(missing_ok=True)
-        self.process: BaseProcess = context.Process(target=_perform, args=(job, str(folder.path), lease, other))
+        self.process: BaseProcess = context.Process(target=_perform_here, args=(job, str(folder.path), lease, other))
         self.process.start()
         other.close()
+
+    def over(self) -> bool:
+        """Tell whether the process has ended."""
+        return not self.process.is_alive()
 
     def received(self) -> list[tuple[Any, ...]]:
         """Return what the job has told since the last look."""
@@ -150,77 +199,124 @@ class Process:
         return record
 
 
+class Processes:
+    """Starts each job in a process of its own on this machine."""
+
+    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> Process:
+        """Start a job."""
+        return Process(job, folder, lease, alone)
+
+    def together(self) -> AbstractContextManager[None]:
+        """Nothing is gained by starting several at once."""
+        return contextlib.nullcontext()
+
+    def wait(self, running: Sequence[Any]) -> None:
+        """Wait until one of the processes ends, but not for long: they tell how far they are."""
+        connection.wait([each.process.sentinel for each in running], timeout=0.1)
+
+
 def run_jobs(
-    jobs: Sequence[Job], folder: SweepDirectory, places: Sequence[Lease], screen: Screen, fail_fast: bool = False
+    jobs: Iterable[Job],
+    folder: SweepDirectory,
+    places: Sequence[Lease],
+    screen: Screen,
+    fail_fast: bool = False,
+    engine: Engine | None = None,
+    told: Callable[[Job, Mapping[str, Any]], None] = lambda job, record: None,
 ) -> dict[int, dict[str, Any]]:
     """Run jobs, as many side by side as there are places; return what became of those that were started.
 
     Args:
-        jobs: in the order in which they start.
+        jobs: in the order in which they start; the next one is asked for when a place is free.
         folder: where their records go.
         places: what each of the jobs that run at one time may use.
         screen: shows how far they are.
         fail_fast: the first failure ends all.
+        engine: starts them; none: processes on this machine.
+        told: is called with a job that has ended and what became of it, before the next job is asked for.
 
     Raises:
         Interrupted: a stop signal came; all jobs have saved where they stood.
     """
-    waiting, again, free = deque(jobs), deque[Job](), deque(places)
-    running: list[Process] = []
+    engine = engine or Processes()
+    waiting, again, free = iter(jobs), deque[Job](), deque(places)
+    running: list[Running] = []
     records: dict[int, dict[str, Any]] = {}
+    more = True
 
     def start(job: Job) -> None:
-        for process in running:
-            process.alone = False
+        for other in running:
+            other.alone = False
         screen.begin(job)
-        running.append(Process(job, folder, free.popleft(), alone=not running))
+        running.append(engine.start(job, folder, free.popleft(), alone=not running))
 
     def stop() -> None:
-        waiting.clear()
+        nonlocal more
+        more = False
         again.clear()
-        for process in running:
-            process.stop()
+        for each in running:
+            each.stop()
 
     stopping = False
     with StopSignals() as signals, signals.deferred():
         try:
-            while running or waiting or again:
+            while running or again or more:
                 if signals.pending is not None and not stopping:
                     stopping = True
                     stop()
-                while waiting and free:
-                    start(waiting.popleft())
+                if more and free:
+                    next_ones = list(itertools.islice(waiting, len(free)))
+                    more = len(next_ones) == len(free)
+                    if next_ones:
+                        with engine.together():
+                            for job in next_ones:
+                                start(job)
                 if again and not running:
                     start(again.popleft())
-                connection.wait([p.process.sentinel for p in running], timeout=0.1)
-                for process in list(running):
-                    over = not process.process.is_alive()
-                    for message in process.received():
-                        screen.show(process.job, message)
+                if running:
+                    engine.wait(running)
+                for each in list(running):
+                    over = each.over()
+                    for message in each.received():
+                        screen.show(each.job, message)
                     if not over:
                         continue
-                    running.remove(process)
-                    free.append(process.lease)
-                    record = records[process.job.number] = process.ended()
-                    if record.get("out_of_memory") and not (process.alone or stopping):
-                        again.append(process.job)
-                        screen.show(process.job, ("said", f"{record['error']}: it is repeated alone"))
+                    running.remove(each)
+                    free.append(each.lease)
+                    record = records[each.job.number] = each.ended()
+                    if record.get("out_of_memory") and not (each.alone or stopping):
+                        again.append(each.job)
+                        screen.show(each.job, ("said", f"{record['error']}: it is repeated alone"))
                         continue
-                    screen.end(process.job, record)
+                    screen.end(each.job, record)
+                    told(each.job, record)
                     if fail_fast and record["status"] == "failed" and not stopping:
                         stopping = True
                         stop()
                 screen.tick()
         except BaseException:  # a second signal does not wait
-            for process in running:
-                process.stop(signal.SIGKILL)
+            for each in running:
+                each.stop(signal.SIGKILL)
             raise
     signals.raise_pending()
     return records
 
 
-def _perform(job: Job, path: str, lease: Lease, messages: connection.Connection) -> None:
-    """Do a job; runs in the job's own process."""
+def _perform_here(job: Job, path: str, lease: Lease, messages: connection.Connection) -> None:
+    """Do a job of a sweep on this machine, and leave when the sweep is killed."""
+    threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
+    perform(job, path, lease, messages.send)
+
+
+def perform(job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]], None]) -> None:
+    """Do a job and write down what became of it; runs in the job's own process, whoever started that.
+
+    Args:
+        job: what is asked for.
+        path: the sweep's folder.
+        lease: what the job may use.
+        send: takes messages (see `Screen.show`) to the sweep; an OSError means that nobody listens any more.
+    """
     folder = SweepDirectory(Path(path))
     # What it prints by itself would tear the screen of all jobs apart.
     output = os.open(folder.place(job.number) / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -230,8 +326,7 @@ def _perform(job: Job, path: str, lease: Lease, messages: connection.Connection)
         os.environ["CUDA_VISIBLE_DEVICES"] = lease.gpu
     if lease.threads:
         torch.set_num_threads(lease.threads)
-    threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    messenger = _Messenger(messages)
+    messenger = _Messenger(send)
     record: dict[str, Any]
     try:
         outcome = _run_when_free(job, messenger)
@@ -251,7 +346,7 @@ def _run_when_free(job: Job, messenger: _Messenger) -> runner.Outcome:
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
-            return runner.run(job.config, job.overrides, say=messenger.say, display=messenger)
+            return runner.run(job.config, job.overrides, messenger.say, messenger, job.changed)
         except BusyError:
             if time.monotonic() > deadline:
                 raise
@@ -271,12 +366,12 @@ class _Messenger:
 
     interval = 1.0
 
-    def __init__(self, messages: connection.Connection) -> None:
-        self._messages = messages
+    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
+        self._deliver = send
 
     def _send(self, *message: Any) -> None:
         with contextlib.suppress(OSError):
-            self._messages.send(message)
+            self._deliver(message)
 
     def say(self, text: str) -> None:
         print(text, flush=True)

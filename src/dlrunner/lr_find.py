@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlrunner.metrics import SmoothedLoss
 from dlrunner.model import Model
 from dlrunner.randomness import generator_states, restore_generators
 from dlrunner.task import Task
-from dlrunner.training import MakeOptimizer, SmoothedLoss, Trainer
+from dlrunner.training import MakeOptimizer, Trainer
 
 
 @dataclass

@@ -6,7 +6,7 @@ Accumulators stay on the device and are read once, at the end of a split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -30,6 +30,23 @@ class Metric(Protocol):
 def exact_sum(values: Tensor) -> Tensor:
     """Sum in float64, where the device has it: 20,000 float32 terms would lose the fifth digit."""
     return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+
+
+class SmoothedLoss:
+    """The exponentially weighted mean of the loss, corrected for its start at zero.
+
+    avg ← 0.98·avg + 0.02·loss, shown as avg / (1 - 0.98ⁿ), as in lesson 5.
+    """
+
+    def __init__(self, beta: float = 0.98, average: float = 0.0, count: int = 0) -> None:
+        self.beta, self.average, self.count = beta, average, count
+
+    def update(self, losses: Sequence[float]) -> float:
+        """Take in the losses of some steps, in order, and return the corrected mean."""
+        for loss in losses:
+            self.average = self.beta * self.average + (1 - self.beta) * loss
+        self.count += len(losses)
+        return self.average / (1 - self.beta**self.count) if self.count else math.nan
 
 
 def _wide(outputs: Tensor) -> Tensor:

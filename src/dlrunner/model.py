@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input of a model, by example."""
+
+    values: Tensor
+    axes: Sequence[str | None]
+    """What each dimension counts, where it may have any length; None: it is always this long."""
 
 
 class Model(nn.Module):
@@ -43,6 +53,14 @@ class Model(nn.Module):
         """
         return []
 
+    def graph(self) -> nn.Module:
+        """Return what an ONNX graph is made of: its inputs are the task's `examples`.
+
+        Raises:
+            RequestError: no graph can say what the model does; the message tells why.
+        """
+        return self
+
     def penalty(self) -> Tensor | None:
         """Return what the last forward pass adds to the training loss; None: nothing."""
         return None
@@ -51,7 +69,11 @@ class Model(nn.Module):
         """Forget what was carried over from batch to batch (the hidden state of a recurrent net)."""
 
     def carried(self) -> Any:
-        """Return what is carried over, tensors in tuples and lists, for a checkpoint in the midst of an epoch."""
+        """Return what is carried over, for a checkpoint in the midst of an epoch.
+
+        Tensors in tuples and lists, the examples of a batch along their second dimension: several processes divide
+        them by it.
+        """
         return None
 
     def carry(self, carried: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner import runner
-from dlrunner.differing import ROUNDING, differing_grounds, row_difference
+from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
 from dlrunner.lr_find import weights_digest
 from dlrunner.runs import FinishedRun, load_weights_file, read_history
@@ -27,7 +27,7 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     place = Path(tempfile.mkdtemp(prefix=".replay-", dir=original.path.parent))
     try:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
-        config["log"] = {**config["log"], "pictures": False, "report": False}
+        config["log"] = {**config["log"], "pictures": False, "report": False, "trackers": {}}
         if data_dir:
             config["data_dir"] = data_dir
         outcome = runner.run(config, original.overrides)

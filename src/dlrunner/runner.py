@@ -21,6 +21,7 @@ from dlrunner.errors import Interrupted, OutOfMemoryError, RequestError, RunErro
 from dlrunner.looks.progress import make_display
 from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
+from dlrunner.processes import World, joined, was_left
 from dlrunner.protocol import findings
 from dlrunner.randomness import seed_everything
 from dlrunner.runs import (
@@ -34,7 +35,8 @@ from dlrunner.runs import (
     write_atomically,
 )
 from dlrunner.signals import StopSignals
-from dlrunner.task import Data, DataIdentity, Split, Task
+from dlrunner.task import Data, DataIdentity, Passage, Split, Task
+from dlrunner.tracking import Tracking, refuse_missing
 from dlrunner.training import Display, Row
 
 NOT_IN_LABEL = (
@@ -72,7 +74,11 @@ class Outcome:
 
 
 def run(
-    config: Mapping[str, Any], overrides: Sequence[str], say: Any = print, display: Display | None = None
+    config: Mapping[str, Any],
+    overrides: Sequence[str],
+    say: Any = print,
+    display: Display | None = None,
+    changed: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Do what a configuration asks for, unless it is done already.
 
@@ -81,6 +87,7 @@ def run(
         overrides: what was typed.
         say: prints a line for the person who waits.
         display: shows how far training is; without one, what `log.progress` asks for.
+        changed: what the task's own settings hold where these differ; the report marks them.
 
     Raises:
         RequestError: the configuration does not fit; nothing was read or written.
@@ -88,7 +95,8 @@ def run(
         Interrupted: a stop signal came; the same command goes on from where it stopped.
     """
     checked = plan(config)
-    with StopSignals() as signals:
+    refuse_missing(checked)
+    with StopSignals() as signals, joined(checked.device) as world:
         data = checked.build_data()
         identity = data.identity() if data else DataIdentity("none", "none", "real", "", "")
         directory, reason = RunDirectory.claim(
@@ -106,6 +114,7 @@ def run(
             directory.point_latest()
             if reason == "finished":
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
+                world.first("finished")
                 return Outcome(directory.path, _judged_again(checked, data, directory, identity), is_new=False)
             if reason.startswith("stale"):
                 say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
@@ -113,7 +122,7 @@ def run(
                 say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
             elif identity.name != "none":
                 say(f"data: {identity.name} {identity.release} ({identity.path})")
-            return _Work(checked, overrides, directory, identity, signals, say, display).do(data)
+            return _Work(checked, overrides, directory, identity, signals, world, say, display, changed).do(data)
         finally:
             directory.release()
 
@@ -144,6 +153,10 @@ def _judged_again(
         summary["claim"] = judge_run(claim, summary["final"], _higher_is_better(task, claim), release, protocol)
     if summary.get("claim") != before:
         directory.finish(summary)
+        if (directory.path / "report.html").exists():
+            from dlrunner.looks.report import run as report
+
+            report.write(directory.path)
     return summary
 
 
@@ -157,14 +170,18 @@ class _Work:
         directory: RunDirectory,
         identity: DataIdentity,
         signals: StopSignals,
+        world: World,
         say: Any,
         display: Display | None,
+        changed: Mapping[str, str] | None,
     ) -> None:
         self.plan, self.overrides, self.directory = checked, overrides, directory
-        self.identity, self.signals, self.say = identity, signals, say
+        self.identity, self.signals, self.world, self.say = identity, signals, world, say
         self.display = display or make_display(checked.settings.log.progress)
+        self.tracking = Tracking(directory.path, say)
         self.started = time.perf_counter()
-        self.notes: list[str] = []
+        self.changed, self.notes = changed, list[str]()
+        self.pictures, self.passages = list[Path](), dict[str, Sequence[Passage]]()
         self.history: Sequence[Row] = []
         self.summary: dict[str, Any] = {"status": "failed"}
 
@@ -174,6 +191,7 @@ class _Work:
         error: BaseException | None = None
         try:
             self._write_request()
+            self.display = self.tracking.start(self.plan, self.overrides, self.display)
             self._train_and_look(data)
             self.summary["status"] = "done"
         except Interrupted as stopped:
@@ -188,7 +206,10 @@ class _Work:
             log.exception("the run failed")
         if error is not None:
             log.error("%s: %s", self.summary["status"], self.summary["error"])
-        self._write_summary(error)
+        try:
+            self._write_summary(error)
+        finally:
+            self.tracking.close(self.plan.settings.log.patience)
         log.removeHandler(handler)
         handler.close()
         if isinstance(error, Told):
@@ -204,6 +225,9 @@ class _Work:
         if isinstance(failed, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first:
             said = f"out of memory: {first or type(failed).__name__}"
             return said, OutOfMemoryError(f"{said}; try a smaller batch_size, or precision=bf16")
+        if was_left(failed):
+            said = "another process of this run is gone"
+            return said, RunError(f"{said}; the last checkpoint is kept, and the same command goes on from it")
         place = traceback.extract_tb(failed.__traceback__)[-1]
         said = f"{type(failed).__name__}: {failed}"
         where = f"{Path(place.filename).name}, line {place.lineno}"
@@ -240,6 +264,7 @@ class _Work:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
         keep_freed_memory()
+        self.world.first("train")  # the data has been read: what others need of it is in the cache
         models: list[Model] = []
         outputs: dict[Split, list[torch.Tensor]] = {}
         members: list[dict[str, Any]] = []
@@ -265,7 +290,7 @@ class _Work:
             for name, content in task.keep(models).items():
                 write_atomically(self.directory.path / name, content)
             self.pictures = self._draw(task, models, combined) if settings.log.pictures else []
-            self.passages = task.passages(models, combined) if settings.log.report else {}
+            self.passages = dict(task.passages(models, combined)) if settings.log.report else {}
 
     def _train_member(
         self, index: int, data: Any, whole: Task
@@ -279,7 +304,7 @@ class _Work:
             self.say(f"member {index + 1} of {settings.ensemble}, seed {seed}")
         seed_everything(seed)
         model = self.plan.build_model(task.dims)
-        trainer = self.plan.build_trainer(seed)
+        trainer = self.plan.build_trainer(seed, self.world)
         for note in (*model.load_pretrained(), *trainer.prepare(task, model, self.say)):
             if note not in self.notes:
                 self._note(note)
@@ -413,6 +438,7 @@ class _Work:
                 "seconds": round(time.perf_counter() - self.started, 2),
                 "peak_memory_mb": peak_memory_mb(self.plan.device),
                 "num_threads": torch.get_num_threads(),
+                "num_processes": self.world.size,
                 "versions": versions(),
                 "git": git_state(Path(__file__).parent),
                 "code": self.directory.identity["code"],
@@ -420,28 +446,30 @@ class _Work:
             }
         )
         try:
-            if error is None and self.plan.settings.log.report:
-                self._write_report()
+            self._write_report(error)
             self.directory.finish(self.summary)
         except RunError:
             if error is None:
                 raise
 
-    def _write_report(self) -> None:
-        from dlrunner.looks.report import write_report
+    def _write_report(self, error: BaseException | None) -> None:
+        """Keep what only this process knows, so that `dlrun report` can write the same page, and write the page."""
+        from dlrunner.looks.report import run as report
 
-        with told_as_sentences(self.directory.path):
-            write_report(
-                self.directory.path / "report.html",
-                title=f"{self.plan.settings.choices.get('task')}: {self.directory.path.name}",
-                summary=self.summary,
-                history=self.history,
-                config=self.plan.config,
-                overrides=self.overrides,
-                pictures=self.pictures,
-                passages=self.passages,
-                notes=self.notes,
-            )
+        kept = {
+            "pictures": [picture.name for picture in self.pictures],
+            "notes": self.notes,
+            "passages": {heading: [asdict(text) for text in texts] for heading, texts in self.passages.items()},
+            "changed": self.changed,
+        }
+        self.directory.write_text("report.json", json.dumps(kept))
+        if isinstance(error, Interrupted) or not self.plan.settings.log.report:
+            return
+        try:
+            report.write(self.directory.path, summary=self.summary)
+        except Exception as failed:  # no page is worth a run
+            log.exception("the report could not be written")
+            self.say(f"note: the report could not be written: {failed}")
 
 
 def member_seed(seed: int, ensemble: int, index: int) -> int:

@@ -55,16 +55,35 @@ class LogSettings(BaseModel):
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
     pictures: bool = True
     report: bool = True
+    trackers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    patience: NonNegative = 10.0
+
+
+class NeedsSettings(BaseModel):
+    """What a job asks of a cluster; what is null is the cluster's choice."""
+
+    model_config = STRICT
+    cpus: Count | None = None
+    gpus: NonNegative | None = None
+    memory_gb: Positive | None = None
+    minutes: Count | None = None
+    partition: Text | None = None
+    more: dict[str, Any] = Field(default_factory=dict)
 
 
 class SweepSettings(BaseModel):
-    """How the jobs of a sweep are run; nothing here can change a result."""
+    """How the jobs of a sweep are run; nothing here can change the result of one."""
 
     model_config = STRICT
-    jobs: Count | Literal["auto"] = 1
+    jobs: Count | Literal["auto"] | None = None
     gpu_share: Annotated[float, Field(gt=0, le=1)] = 1.0
     fail_fast: bool = False
     dry_run: bool = False
+    needs: NeedsSettings = Field(default_factory=NeedsSettings)
+    trials: Count = 20
+    sampler: Literal["tpe", "random"] = "tpe"
+    sampler_seed: Seed = 0
+    best: Text | None = None
 
 
 class Settings(BaseModel):

@@ -42,6 +42,8 @@ class Job:
     config: dict[str, Any]
     signature: str = ""
     """Of the run; empty where it is not known before the job begins."""
+    changed: dict[str, str] | None = None
+    """What the task's own settings hold where the job's differ; its report marks them."""
 
     @property
     def settings(self) -> dict[str, str]:

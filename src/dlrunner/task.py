@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlrunner.errors import RequestError
 from dlrunner.metrics import Metric
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.protocol import Evidence
 from dlrunner.schedules import Phase
 
@@ -92,6 +92,24 @@ class Passage:
     """From -1 to 1, one a word; none: nothing is marked."""
 
 
+class Answers(Protocol):
+    """What answers in Python; it may have `generate`, `next_words`, `recommend` and `similar` too."""
+
+    @property
+    def example(self) -> str:
+        """A line of Python that asks `predictor` for something."""
+        ...
+
+    @property
+    def limits(self) -> Sequence[str]:
+        """Sentences for those who rely on the answers."""
+        ...
+
+    def predict(self, given: Any, /) -> pd.DataFrame:
+        """Return a row for each row of a table, each text or each picture."""
+        ...
+
+
 class Task(ABC):
     """Data in batches, a loss and metrics: what the training loop needs, and nothing of how it trains.
 
@@ -140,6 +158,13 @@ class Task(ABC):
         person should know.
         """
         return []
+
+    def share(self, batch: Batch, index: int, count: int) -> Batch:
+        """Return a process's share of a batch: its examples are divided, or, where they are too few, done by all."""
+        if len(batch.targets) < count:
+            return batch
+        inputs = tuple(each.tensor_split(count)[index] for each in batch.inputs)
+        return Batch(inputs, batch.targets.tensor_split(count)[index], batch.rate)
 
     def looks(self) -> int:
         """Return how often each example is looked at in the end: `batches` gets the number of the look as its epoch."""
@@ -199,6 +224,22 @@ class Task(ABC):
     ) -> pd.DataFrame | None:
         """Answer `dlrun predict RUN` with a table, from the state and the models of a run's folder."""
         return None
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> Answers | None:
+        """Return what answers in Python (`dlrunner.load`), from the state and the models of a run's folder.
+
+        None: the task answers from the command line only.
+        """
+        return None
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Return inputs of a model by name, like those of `count` validation rows, made from the stored state alone.
+
+        A graph that is exported is compared with the model on them. Without any there is no graph.
+        """
+        return {}
 
     @classmethod
     def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dlrunner.errors import RunError
-from dlrunner.metrics import exact_sum
+from dlrunner.errors import Interrupted, RunError
+from dlrunner.metrics import SmoothedLoss, exact_sum
 from dlrunner.model import Model
-from dlrunner.randomness import generator_states, restore_generators
+from dlrunner.processes import World, divided, whole
+from dlrunner.randomness import generator_states, restore_generators, seed_everything
 from dlrunner.ranges import Count, NonNegative, Positive
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
@@ -72,23 +74,6 @@ class Display(Protocol):
         ...
 
 
-class SmoothedLoss:
-    """The exponentially weighted mean of the loss, corrected for its start at zero.
-
-    avg ← 0.98·avg + 0.02·loss, shown as avg / (1 - 0.98ⁿ), as in lesson 5.
-    """
-
-    def __init__(self, beta: float = 0.98, average: float = 0.0, count: int = 0) -> None:
-        self.beta, self.average, self.count = beta, average, count
-
-    def update(self, losses: Sequence[float]) -> float:
-        """Take in the losses of some steps, in order, and return the corrected mean."""
-        for loss in losses:
-            self.average = self.beta * self.average + (1 - self.beta) * loss
-        self.count += len(losses)
-        return self.average / (1 - self.beta**self.count) if self.count else math.nan
-
-
 @dataclass
 class State:
     """Where training stands; together with weights, optimizer and generators, all there is to save."""
@@ -122,6 +107,7 @@ class Trainer:
         device: where the model and the batches live.
         precision: fp32, or mixed precision by autocast (fp16 with a gradient scaler).
         seed: of weights, dropout and order.
+        world: the processes that do this run together.
         clip: largest norm of the gradient of all parameters together.
         l1: of the absolute values of all weights (not biases), this much is added to the training loss.
         accumulate: batches per optimizer step; their gradients are averaged.
@@ -139,6 +125,7 @@ class Trainer:
         device: torch.device,
         precision: Literal["fp32", "bf16", "fp16"],
         seed: int,
+        world: World | None = None,
         *,
         clip: Positive | None = None,
         l1: NonNegative = 0.0,
@@ -154,6 +141,7 @@ class Trainer:
         self.num_epochs = sum(phase.epochs for phase in phases)
         if num_threads:
             torch.set_num_threads(num_threads)
+        self.world = world or World()
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
     def fit(
@@ -174,7 +162,9 @@ class Trainer:
         model.to(self.device)
         optimizer = make_optimizer(model.layer_groups())
         state = State()
-        if checkpoint := run.load_checkpoint():
+        if self.world.rank:
+            seed_everything(self.seed + 1_000_003 * self.world.rank)  # dropout of another share
+        if checkpoint := self.world.first(run.load_checkpoint()):
             state = self._restore(checkpoint, model, optimizer)
             run.write_history(state.history)
         judged, higher_is_better = _judged_metric(task)
@@ -193,8 +183,7 @@ class Trainer:
                 if evaluation is None:
                     state.seconds = before + trained - started
                     save()
-                    signals.raise_pending()
-                    raise AssertionError("evaluation stops only for a signal")
+                    raise Interrupted(signals.pending or signal.SIGTERM)
                 _refuse_what_is_not_finite(evaluation, state.epoch + 1)
                 now = time.perf_counter()
                 row = self._row(state, evaluation, optimizer, before + now - started, before + trained - started)
@@ -225,7 +214,7 @@ class Trainer:
         """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""
         model.to(self.device)
         task.enter(self.phases[0])
-        with torch.no_grad(), self.autocast():  # what inference_mode makes cannot be trained on
+        with torch.no_grad(), self.autocast(), self.world.in_turn():  # what inference_mode makes cannot be trained on
             return task.prepare(model, tell)
 
     def train_epoch(
@@ -246,18 +235,20 @@ class Trainer:
         model.train()
         _freeze(model, phase.freeze_to)
         parameters = [p for p in model.parameters() if p.requires_grad]
-        forward = torch.compile(model) if self.compile else model
+        wrapped = self.world.wrap(model)
+        forward = torch.compile(wrapped) if self.compile else wrapped
         autocast = self.autocast()
         smoothed = SmoothedLoss(0.98, *state.smoothed)
         # Losses stay on the device and are read now and then: a read at every step would make a GPU wait.
         losses = torch.zeros(num_steps, device=self.device)
+        weights = [1.0] * num_steps
         read, begun, shown = state.step, time.perf_counter(), time.perf_counter()
         resumed_at, seconds_before = state.step, state.seconds
 
         def catch_up(done: int) -> float:
             """Read the losses of the steps since the last look; refuse those that are not finite."""
             nonlocal read
-            new = losses[read:done].tolist()
+            new = self.world.totals(losses[read:done], weights[read:done])
             for offset, loss in enumerate(new):
                 if not math.isfinite(loss):
                     raise RunError(
@@ -277,6 +268,8 @@ class Trainer:
         saved = time.perf_counter()
         for index, batch in enumerate(islice(loader, state.step, None), start=state.step):
             _set_rates(optimizer, phase, (state.epoch - first_epoch + index / num_steps) / phase.epochs, batch.rate)
+            state.sizes.append(len(batch.targets))
+            batch, weights[index] = self.world.share(task, batch)
             batch = batch.to(self.device)
             with autocast:
                 loss = task.loss(forward(*batch.inputs), batch.targets)
@@ -285,8 +278,9 @@ class Trainer:
                     loss = loss + self.l1 * sum(p.abs().sum() for p in parameters if p.ndim > 1)
                 if (penalty := model.penalty()) is not None:
                     loss = loss + penalty
-            state.sizes.append(len(batch.targets))
-            self.scaler.scale(loss / self.accumulate if self.accumulate > 1 else loss).backward()  # type: ignore[no-untyped-call]
+            if (scale := weights[index] / self.accumulate) != 1:
+                loss = loss * scale
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             if (index + 1) % self.accumulate == 0 or index + 1 == num_steps:
                 if self.clip is not None:
                     self.scaler.unscale_(optimizer)
@@ -297,19 +291,22 @@ class Trainer:
                     parameter.grad = None
                 state.global_step += 1
             now = time.perf_counter()
-            if now - shown >= display.interval:
+            stop, is_due, is_old = self.world.agree(
+                signals.pending is not None,
+                now - shown >= display.interval,
+                now - saved >= 60 * self.checkpoint_minutes > 0,
+            )
+            if is_due:
                 speed = sum(state.sizes[resumed_at:]) / (now - begun)
                 display.advance(index + 1, catch_up(index + 1), _rate(optimizer), speed)
                 shown = now
             if (index + 1) % self.accumulate == 0:  # gradients that wait for their step are not in a checkpoint
-                if now - saved >= 60 * self.checkpoint_minutes > 0:
+                if is_old or stop:
                     catch_up(index + 1)
                     save()
                     saved = now
-                if signals.pending is not None:
-                    catch_up(index + 1)
-                    save()
-                    signals.raise_pending()
+                if stop:
+                    raise Interrupted(signals.pending or signal.SIGTERM)
         catch_up(num_steps)
 
     @torch.inference_mode()
@@ -332,6 +329,7 @@ class Trainer:
 
         Returns None when a stop signal came before the end.
         """
+        world = World() if keep_outputs else self.world  # what is kept has an order, and is for one process
         model.eval()
         model.reset_state()
         metrics = task.metrics()
@@ -341,7 +339,10 @@ class Trainer:
         with self.autocast():
             for batch in task.batches(split, look):
                 batch = batch.to(self.device)
-                output = model(*batch.inputs)
+                part, _ = world.share(task, batch)
+                output = model(*part.inputs)
+                if part is not batch:
+                    output = world.gather(output)
                 size = len(batch.targets)
                 total = total + exact_sum(task.loss(output, batch.targets)) * size
                 count += size
@@ -349,7 +350,8 @@ class Trainer:
                     metric.update(output, batch.targets)
                 if keep_outputs:
                     outputs.append(output)
-                if signals is not None and signals.pending is not None:
+                (stop,) = world.agree(signals is not None and signals.pending is not None)
+                if stop:
                     return None
         values = {
             "loss": float(total) / count,
@@ -412,19 +414,24 @@ class Trainer:
         return {
             "state": dict(vars(state)),
             "model": model.state_dict(),
-            "carried": model.carried(),
+            "carried": whole(self.world.collect(model.carried())),
             "optimizer": optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "generators": generator_states(self.device),
+            "generators": self.world.collect(generator_states(self.device)),
         }
 
     def _restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> State:
         model.load_state_dict(checkpoint["model"])
-        model.carry(checkpoint["carried"])
+        model.carry(divided(checkpoint["carried"], self.world.rank, self.world.size))
         optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
-        restore_generators(checkpoint["generators"], self.device)
-        return State(**checkpoint["state"])
+        state = State(**checkpoint["state"])
+        generators = checkpoint["generators"]
+        if self.world.rank < len(generators):
+            restore_generators(generators[self.world.rank], self.device)
+        else:  # fewer processes have saved than go on
+            seed_everything(self.seed + 1_000_003 * self.world.rank + state.global_step)
+        return state
 
 
 def _refuse_what_is_not_finite(evaluation: Evaluation, epoch: int) -> None:

@@ -15,16 +15,16 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlrunner.comparing import Comparison, compare
+from dlrunner.comparing.gathering import LeftOut, gather
+from dlrunner.comparing.groups import Comparison, compare
+from dlrunner.comparing.importance import importance
 from dlrunner.errors import RequestError
-from dlrunner.gathering import LeftOut, gather
-from dlrunner.importance import importance
 from dlrunner.looks import comparing as looks
 from dlrunner.looks import comparing_pictures as pictures
 from dlrunner.looks import plots
+from tests.comparing.test_importance import CHOICES, make_row, random_search
 from tests.fake_runs import write_run, write_seeds
 from tests.looks.test_pictures import assert_is_picture
-from tests.test_importance import CHOICES, make_row, random_search
 
 
 @pytest.fixture(autouse=True)

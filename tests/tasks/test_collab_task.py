@@ -13,7 +13,7 @@ import torch
 
 from dlrunner.runs import FinishedRun
 from dlrunner.tasks.recommending import Recommender
-from dlrunner.trained import load_models
+from dlrunner.trained.models import load_models
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 
@@ -103,7 +103,7 @@ def test_pairs_are_predicted_and_unknown_ids_get_the_bias_only_answer_and_a_mark
 def test_recommendations_leave_out_what_is_rated_and_are_sorted(trained: Path) -> None:
     recommends = recommender(trained)
     user = recommends.state["user_ids"][0]
-    best = recommends.recommend(str(user), 20)
+    best = recommends.recommend(str(user), top=20)
     rated = recommends.state["rated_items"][recommends.state["rated_users"] == 0].tolist()
     assert not set(best["item"]) & {recommends.state["item_ids"][code] for code in rated}
     assert best["prediction"].is_monotonic_decreasing
@@ -168,7 +168,7 @@ def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: 
         (["--user", "nobody"], "nobody is not among the 600 users"),
         (["--similar", "no such film"], "no item 'no such film'"),
         (["--similar", "Film 1"], "titles contain 'Film 1'"),
-        (["--user", "1", "--top", "0"], "--top: must be 1 or more"),
+        (["--user", "1", "--top", "0"], "top: must be 1 or more"),
         (["none.csv"], "there is no file none.csv"),
         (["--user", "1", "--checkpoint", "cycle-9.pt"], "has no cycle-9.pt; it has best.pt, last.pt"),
     ],

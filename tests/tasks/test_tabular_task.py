@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.tabular import TabularData
-from dlrunner.differing import NOT_COMPARED
 from dlrunner.lr_find import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs import load_weights_file
@@ -235,7 +235,7 @@ def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: 
     from dlrunner.runs import FinishedRun
     from dlrunner.tasks.inspecting import Inspection
     from dlrunner.tasks.tabular import predict_rows
-    from dlrunner.trained import load_models
+    from dlrunner.trained.models import load_models
 
     table = flats()
     table["noise"] = np.random.default_rng(5).normal(size=len(table))

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.imdb import ImdbData
-from dlrunner.differing import NOT_COMPARED
 from dlrunner.encoders import Encoder
 from dlrunner.lr_find import weights_digest
 from dlrunner.runs import load_weights_file
@@ -161,7 +161,7 @@ def test_a_text_is_gone_on_with_in_each_way_and_the_same_way_again(dlrun: Dlrun)
     [
         (["zzz yyy"], "no word of the text is known to this run (yyy, zzz)"),
         ([""], "it is empty"),
-        (["{word}", "--beams", "2", "--top-k", "2"], "--beams looks for the likeliest text"),
+        (["{word}", "--beams", "2", "--top-k", "2"], "beams looks for the likeliest text"),
         (["{word}", "--top-p", "1.5"], "at most at 1, not 1.5"),
         (["{word}", "--temperature", "0"], "must be above 0, not 0"),
         (["{word}", "--words", "0"], "must lie between 1 and"),

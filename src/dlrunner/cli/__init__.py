@@ -96,6 +96,8 @@ def _dispatch(words: list[str]) -> int:
         print(f"dlrunner {__version__}")
         return 0
     verbs = _verbs()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (words[0] in verbs or "-m" in words or "--multirun" in words):
+        raise RequestError("torchrun starts the processes of one run; sweeps and verbs are for `dlrun` by itself")
     if words[0] in verbs and words[0] != "lr-find":
         return verbs[words[0]](words[1:])
     from dlrunner.cli.places import with_paths
@@ -137,10 +139,14 @@ def _run(words: list[str]) -> int:
         return sweeping.sweep([*words, f"seeds={config['seeds']}"])
     if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
         raise RequestError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
+    if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
+        from dlrunner.following import follow
+
+        return follow(config)
     from dlrunner import runner
     from dlrunner.looks import tables
 
-    outcome = runner.run(config, words)
+    outcome = runner.run(config, words, changed=composing.Changes().of(config))
     tables.print_outcome(outcome.path)
     return outcome.exit_status
 

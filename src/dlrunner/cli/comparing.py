@@ -18,8 +18,8 @@ def compare(words: list[str]) -> int:
     """Put runs beside each other: the settings that differ, the numbers with their spread, a verdict, pictures."""
     arguments = _parser().parse_args(_with_signs(words))
     _check_files(vars(arguments))
-    from dlrunner.comparing import compare as compare_rows
-    from dlrunner.gathering import gather
+    from dlrunner.comparing.gathering import gather
+    from dlrunner.comparing.groups import compare as compare_rows
     from dlrunner.looks import comparing as looks
 
     rows, left_out = gather(arguments.runs)
@@ -131,7 +131,7 @@ def _write(path: Path, text: str) -> None:
 
 def _explain(rows: Any, file: str, told: Any) -> None:
     """Print and draw which setting mattered."""
-    from dlrunner.importance import importance
+    from dlrunner.comparing.importance import importance
     from dlrunner.looks import comparing as looks
     from dlrunner.looks import comparing_pictures as pictures
 

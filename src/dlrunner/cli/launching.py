@@ -21,12 +21,13 @@ from dlrunner.looks import tables
 from dlrunner.looks.sweeping import LineScreen
 from dlrunner.runner import run_label
 from dlrunner.signals import StopSignals
-from dlrunner.sweeps import Job, SweepDirectory
+from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
 
 
 def launch(words: Sequence[str], swept: Sequence[str]) -> int:
     """Let Hydra launch the jobs, gather what became of them, and return the exit status."""
     jobs: list[Job] = []
+    done: list[tuple[int, Standing]] = []
     searching = any(override.key_or_group == "hydra/sweeper" for override in parse(words))
     if searching:  # the jobs become known one after the other
         config = compose_base(words)
@@ -40,14 +41,22 @@ def launch(words: Sequence[str], swept: Sequence[str]) -> int:
             folder.freeze([])
         else:
             write_down(folder, words, jobs)
+        done = [(number, each) for number, each in standing_of(jobs).items() if each.folder and each.summary]
+        for number, standing in done:
+            assert standing.folder
+            assert standing.summary
+            folder.write_record(number, record_of(standing.folder, standing.summary))
         told = f"sweep of {len(jobs)} jobs" if jobs else "sweep"
         print(f"{told}: {tables.shorter(path)}", flush=True)
+        if done:
+            print(f"done already: {len(done)} of {len(jobs)}", flush=True)
         start_fork_server()
         settings = [f"hydra.sweep.dir={quoted(str(path))}", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
         status = 0
         try:
             with StopSignals():
-                run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
+                if searching or len(done) < len(jobs):
+                    run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
         except (Interrupted, KeyboardInterrupt) as stopped:
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         results = folder.write_results(swept, {})
@@ -67,9 +76,11 @@ def run_job(config: DictConfig) -> float | None:
     if job is None:  # a sweeper that decides as it goes
         job = Job(number, list(settings.overrides.task), to_plain(config, settings.runtime.choices))
         folder.add(job)
-    start_fork_server()
-    screen = LineScreen(1, 0, 1, lambda job: " ".join(job.overrides))
-    record = run_jobs([job], folder, [Lease(_threads(settings))], screen)[number]
+    record = folder.record(number)  # of a run that was done before the sweep began
+    if record is None:
+        start_fork_server()
+        screen = LineScreen(1, 0, 1, lambda job: " ".join(job.overrides))
+        record = run_jobs([job], folder, [Lease(_threads(settings))], screen)[number]
     metric = record.get("metric")
     return float(metric["value"]) if metric and metric["value"] is not None else None
 

@@ -14,12 +14,13 @@ from typing import Any
 import pandas as pd
 
 from dlrunner import runner
-from dlrunner.cli.composing import compose, compose_jobs
+from dlrunner.cli.composing import Changes, compose, compose_jobs
 from dlrunner.cli.places import options_of
 from dlrunner.dispatch import plan
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
+from dlrunner.looks.report import claims as report
 from dlrunner.looks.sweeping import make_screen
 from dlrunner.runner import NOT_IN_LABEL
 from dlrunner.runs import finished_summary, label, told_as_sentences
@@ -57,6 +58,7 @@ def reproduce(words: list[str]) -> int:
     if out is not None:
         with told_as_sentences(out):
             write_tables(out, verdicts)
+            print(f"report   {tables.shorter(report.write(out))}")
     if arguments.results:
         with told_as_sentences(Path(arguments.results)):
             merged = merge(Path(arguments.results), verdicts)
@@ -87,11 +89,11 @@ def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace
     lacking = {name: _lacking(name, claim, arguments.set) for name, claim in claims.items()}
     able = [name for name in claims if not lacking[name]]
     words = [_words(name, seed, arguments.set) for name in able for seed in range(arguments.seeds)]
-    jobs = []
+    jobs, changes = [], Changes()
     for number, (asked, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
         if isinstance(config, RequestError):
             raise config
-        jobs.append(Job(number, asked, config, plan(config).signature))
+        jobs.append(Job(number, asked, config, plan(config).signature, changes.of(config)))
     records = _run(jobs, arguments) if jobs else {}
 
     verdicts = []

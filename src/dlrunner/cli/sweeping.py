@@ -15,9 +15,11 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner.cli.composing import compose, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.composing import Changes, compose, compose_jobs, composition_inputs, forced, parse
 from dlrunner.dispatch import plan
-from dlrunner.errors import Interrupted, RequestError
+from dlrunner.engines import LAUNCHERS, make_engine, need
+from dlrunner.engines.elsewhere import Elsewhere
+from dlrunner.errors import Interrupted, RequestError, did_you_mean
 from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
@@ -25,8 +27,9 @@ from dlrunner.runner import run_label
 from dlrunner.runs import code_digest, write_atomically
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
+from dlrunner.tracking import refuse_missing
 
-NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra")
+NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
 """Settings of how the jobs are run, not of what they are."""
 
 
@@ -36,9 +39,15 @@ def sweep(words: Sequence[str]) -> int:
     Raises:
         RequestError: a job's configuration does not fit; no job was started.
     """
+    launcher, sweeper = chosen_engines(words)
     words = with_seeds(words)
     swept = [o.key_or_group for o in parse(words) if o.is_sweep_override() and not o.key_or_group.startswith("hydra")]
-    if any(o.key_or_group in ("hydra/launcher", "hydra/sweeper") for o in parse(words)):
+    elsewhere = launcher if launcher in LAUNCHERS else None
+    if sweeper == "optuna":
+        from dlrunner.cli import searching
+
+        return searching.search(words, swept, elsewhere)
+    if sweeper or (launcher and not elsewhere):
         from dlrunner.cli import launching
 
         return launching.launch(words, swept)
@@ -48,10 +57,52 @@ def sweep(words: Sequence[str]) -> int:
     if settings.dry_run:
         _print_plan(path, jobs, swept, standings)
         return 0
-    with SweepDirectory(path) as folder:
-        write_down(folder, words, jobs)
-        places = leases(settings.jobs, jobs, settings.gpu_share)
-        return do(folder, jobs, standings, swept, places, settings.fail_fast)
+    left = sum(standing.state != "done" for standing in standings.values())
+    engine = make_engine(elsewhere, path, settings) if elsewhere and left else None
+    try:
+        with SweepDirectory(path) as folder:
+            write_down(folder, words, jobs)
+            here = leases(settings.jobs, jobs, settings.gpu_share)
+            places = engine.places(settings.jobs, left) if engine else here
+            return do(folder, jobs, standings, swept, places, settings.fail_fast, engine)
+    finally:
+        if engine:
+            engine.close()
+
+
+def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
+    """Return the launcher and the sweeper that were asked for.
+
+    Raises:
+        RequestError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
+            to an engine that has settings of its own.
+    """
+    chosen = {o.key_or_group: str(o.value()) for o in parse(words) if o.key_or_group.startswith("hydra/")}
+    launcher, sweeper = chosen.get("hydra/launcher"), chosen.get("hydra/sweeper")
+    for name, key, ours in (
+        (launcher, "launcher", LAUNCHERS),
+        (sweeper, "sweeper", {"optuna": "optuna"}),
+    ):
+        if name in ours:
+            need(ours[name], f"hydra/{key}={name}", ours[name])
+            if given := [word for word in words if word.lstrip("+").startswith(f"hydra.{key}.")]:
+                known = {"launcher": "sweep.needs and sweep.jobs", "sweeper": "sweep.trials, sampler, sampler_seed"}
+                raise RequestError(f"{given[0]}: with hydra/{key}={name} the settings are {known[key]}")
+        elif name == "joblib":
+            need("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib", "joblib")
+        elif name and name != "basic":
+            try:
+                compose([f"hydra/{key}={name}"])
+            except RequestError:
+                known_names = ["basic", *(["joblib"] if key == "launcher" else []), *ours]
+                raise RequestError(
+                    f"hydra/{key}={name}: there is no such {key}; {did_you_mean(name, known_names)}"
+                ) from None
+    if sweeper == "optuna" and launcher == "joblib":
+        raise RequestError("hydra/launcher=joblib: a search does without it; sweep.jobs=2 makes trials side by side")
+    if sweeper == "optuna" and any(word.lstrip("+").startswith("seeds=") for word in words):
+        raise RequestError("seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5")
+    return launcher, sweeper
 
 
 def with_seeds(words: Sequence[str]) -> list[str]:
@@ -116,6 +167,7 @@ def do(
     swept: Sequence[str],
     places: Sequence[Lease],
     fail_fast: bool = False,
+    engine: Elsewhere | None = None,
 ) -> int:
     """Do what is missing of some jobs, gather results.csv, print the ranking, and return the exit status."""
     records: dict[int, dict[str, Any]] = {
@@ -125,7 +177,7 @@ def do(
     }
     first = {job.signature: job for job in reversed(jobs)}
     missing = [job for job in jobs if job.number not in records and first[job.signature] is job]
-    together = f", {len(places)} at a time" if len(places) > 1 else ""
+    together = f", {engine.name}" if engine else f", {len(places)} at a time" if len(places) > 1 else ""
     print(f"sweep of {len(jobs)} jobs{together}: {tables.shorter(folder.path)}", flush=True)
     if records:
         print(f"done already: {len(records)} of {len(jobs)}", flush=True)
@@ -134,11 +186,12 @@ def do(
         print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], done once", flush=True)
     status = 0
     if missing:
-        start_fork_server(missing)
+        if engine is None:
+            start_fork_server(missing)
         progress = missing[0].config["log"]["progress"]
         screen = make_screen(progress, len(jobs) - len(twins), len(records), len(places), lambda job: job.label(swept))
         try:
-            records |= run_jobs(missing, folder, places, screen, fail_fast)
+            records |= run_jobs(missing, folder, places, screen, fail_fast, engine)
         except (Interrupted, KeyboardInterrupt) as stopped:
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         finally:
@@ -148,6 +201,10 @@ def do(
             records[job.number] = record
     results = folder.write_results(swept, records)
     tables.print_ranking(results, folder.path)
+    if missing and missing[0].config["log"]["report"]:
+        from dlrunner.looks.report import sweep as report
+
+        print(f"report   {tables.shorter(report.write(folder.path))}")
     if status:
         tables.print_interrupted()
         return status
@@ -201,12 +258,15 @@ def _check(choices: Sequence[Sequence[str]]) -> list[Job]:
     """Compose and bind every job's configuration; all that do not fit are told together."""
     jobs: list[Job] = []
     problems: dict[str, str] = {}
+    changes = Changes()
     for number, (words, config) in enumerate(zip(choices, compose_jobs(choices), strict=True)):
         try:
             if isinstance(config, RequestError):
                 raise config
             overrides = [word.lstrip("+") for word in words]
-            jobs.append(Job(number, overrides, config, plan(config).signature))
+            checked = plan(config)
+            refuse_missing(checked)
+            jobs.append(Job(number, overrides, config, checked.signature, changes.of(config)))
         except RequestError as error:
             problems.setdefault(str(error), " ".join(word.lstrip("+") for word in words))
     if problems:

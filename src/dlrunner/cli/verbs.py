@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import RequestError, RunError, did_you_mean
 
 ANSWERS = ("predict", "generate", "explain")
 """Verbs that a task may answer, with methods of these names."""
@@ -23,8 +23,10 @@ USAGES = {
     "dlrun predict RUN [FILE]": "use what was trained (dlrun predict RUN --help)",
     'dlrun generate RUN "text"': "let a language model go on",
     "dlrun explain RUN IMAGE": "what an answer about a picture rests on",
+    "dlrun export RUN [--onnx]": "for others: weights and a model card; in Python dlrunner.load(RUN)",
     "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
     "dlrun compare RUN... | SWEEP": "what differs, metrics ± spread, a verdict, curves, which setting mattered",
+    "dlrun report RUN | SWEEP | CLAIMS": "one HTML file: what was asked, the verdict, curves, tables, terms",
     "dlrun diff A B": "what differs between two runs, and where their numbers part",
     "dlrun replay RUN": "the same run again from its folder: identical?",
     "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
@@ -120,6 +122,36 @@ def explain(words: list[str]) -> int:
     return _say(words, "explain", "IMAGE", "Show what an answer rests on.")
 
 
+def export(words: list[str]) -> int:
+    """Write what a run has trained into a folder for others."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun export", description="Write what a run has trained into a folder for others, with a model card."
+    )
+    parser.add_argument("run", metavar="RUN")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where (default: RUN/export)")
+    parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+    arguments = parser.parse_args(words)
+    from dlrunner.runs import FinishedRun
+
+    finished = FinishedRun.read(Path(arguments.run))
+    _check_plugins(finished.config, words)
+    from dlrunner.looks.tables import shorter
+    from dlrunner.trained.exporting import export as write
+    from dlrunner.trained.graphs import TOLERANCE
+
+    done = write(finished, arguments.out, arguments.onnx)
+    print(f"{shorter(done.folder)}: {', '.join(done.files)}")
+    if done.difference is not None:
+        print(f"onnx: differs by {done.difference:.1e} from torch, at most {TOLERANCE:.0e} is allowed")
+    print(f'in Python: import dlrunner; predictor = dlrunner.load("{shorter(done.folder)}")')
+    if done.no_graph:
+        raise RunError(f"no ONNX graph, the rest is whole: {done.no_graph}")
+    return 0
+
+
 def _say(words: list[str], verb: str, example: str, description: str) -> int:
     """Print what a finished run answers to a verb in words."""
     parser = argparse.ArgumentParser(prog=f"dlrun {verb} RUN", description=description, add_help=False)
@@ -145,7 +177,7 @@ def _trained(
     finished = FinishedRun.read(Path(words[0]))
     _check_plugins(finished.config, words)
     from dlrunner.dispatch import plan
-    from dlrunner.trained import load_models
+    from dlrunner.trained.models import load_models
 
     task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
     from dlrunner.task import Task
@@ -202,6 +234,13 @@ def compare(words: list[str]) -> int:
     from dlrunner.cli.comparing import compare as put_beside
 
     return put_beside(words)
+
+
+def report(words: list[str]) -> int:
+    """Write what a folder holds into one HTML file."""
+    from dlrunner.cli.reporting import report as write
+
+    return write(words)
 
 
 def diff(words: list[str]) -> int:
@@ -287,8 +326,9 @@ def info(words: list[str]) -> int:
 def _check_plugins(config: dict[str, Any], words: list[str]) -> None:
     """A folder that came from elsewhere executes nothing by being read: its modules must be named by who reads it."""
     allowed = words[words.index("--plugins") + 1 :] if "--plugins" in words else []
-    asked = [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
-    if asked:
+    from dlrunner.trained.models import unnamed_plugins
+
+    if asked := unnamed_plugins(config, allowed):
         raise RequestError(
             f"this run imports {', '.join(asked)}; if you trust it, add: --plugins {' '.join(config['plugins'])}"
         )
@@ -299,8 +339,10 @@ VERBS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "generate": generate,
     "explain": explain,
+    "export": export,
     "show": show,
     "compare": compare,
+    "report": report,
     "diff": diff,
     "replay": replay,
     "reproduce": reproduce,

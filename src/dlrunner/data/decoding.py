@@ -49,6 +49,18 @@ def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[s
         raise DataError(f"is damaged ({str(error) or type(error).__name__})") from None
 
 
+def pixels_of(picture: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
+    """Return the pixels, [size, size, 3], of a picture that is open already (see `decode`); it stays as it is.
+
+    Raises:
+        DataError: it cannot be read to its end, or is too large.
+    """
+    try:
+        return _decoded(picture.copy(), size, fit)[0]
+    except OSError as error:
+        raise DataError(f"is damaged ({error})") from None
+
+
 def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
     remarks = []
     width, height = picture.size

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 from rich.text import Text
 
-from dlrunner.comparing import REPEATS, Comparison, full_name
-from dlrunner.gathering import LeftOut, shown
-from dlrunner.importance import Importance
-from dlrunner.judging import MOST_SEEDS, Verdict
+from dlrunner.comparing.gathering import LeftOut, shown
+from dlrunner.comparing.groups import REPEATS, Comparison, full_name
+from dlrunner.comparing.importance import Importance
+from dlrunner.comparing.judging import MOST_SEEDS, Verdict
 from dlrunner.looks.progress import number
 from dlrunner.looks.tables import console, print_frame
 

@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from dlrunner.comparing import REPEATS, Comparison, Group
+from dlrunner.comparing.gathering import shown
+from dlrunner.comparing.groups import REPEATS, Comparison, Group
+from dlrunner.comparing.importance import Importance, Level
 from dlrunner.errors import RequestError
-from dlrunner.gathering import shown
-from dlrunner.importance import Importance, Level
 from dlrunner.looks import plots
 from dlrunner.looks.plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
 from dlrunner.looks.progress import number

@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 from rich.text import Text
 
-from dlrunner.differing import Entry, differing_grounds, differing_settings, parting
-from dlrunner.gathering import shown
+from dlrunner.comparing.differing import Entry, differing_grounds, differing_settings, parting
+from dlrunner.comparing.gathering import shown
 from dlrunner.looks.tables import console, print_frame
 from dlrunner.runs import FinishedRun
 

@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrunner.claims import flags_told
-from dlrunner.comparing import REPEATS
-from dlrunner.judging import estimate
+from dlrunner.comparing.groups import REPEATS
+from dlrunner.comparing.judging import estimate
 from dlrunner.looks.progress import header_line, number, row_line
 from dlrunner.runs import FinishedRun
 

@@ -48,6 +48,10 @@ class RatingModel(Model):
         """Return the tables with one row per item; the first one holds the factors."""
         raise TypeError(f"{type(self).__name__} does not say which tables it has")
 
+    def graph(self) -> nn.Module:
+        """The model that knows one more user and one more item, as `predict` uses it."""
+        return self.extended().eval()
+
     @torch.no_grad()
     def extended(self) -> RatingModel:
         """Return a copy that knows one more user and one more item, the last rows: about whom nothing is known.

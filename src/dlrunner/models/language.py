@@ -108,6 +108,10 @@ class LanguageModel(Model):
         logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
         return torch.log_softmax(logits.float(), dim=1), state
 
+    def graph(self) -> nn.Module:
+        """What `next_words` says after a beginning; the state is not handed on."""
+        return NextWords(self)
+
     def layer_groups(self) -> Sequence[nn.Module]:
         """Each recurrent layer, then the words, which are embedding and decoder at once."""
         words = nn.Module()
@@ -125,6 +129,23 @@ class LanguageModel(Model):
     def carry(self, carried: Any) -> None:
         """Go on from there."""
         self._state = carried
+
+
+class NextWords(nn.Module):
+    """The chances of the next word after beginnings: what an ONNX graph is made of.
+
+    Args:
+        model: the language model.
+    """
+
+    def __init__(self, model: LanguageModel) -> None:
+        super().__init__()
+        model.encoder.check_graph()
+        self.model = model
+
+    def forward(self, words: Tensor) -> Tensor:
+        """Return the logarithms of the chances of each word to follow, [batch, words], for words, [steps, batch]."""
+        return self.model.next_words(words, None)[0]
 
 
 def regularisation(outputs: Tensor, dropped: Tensor, alpha: float, beta: float) -> Tensor | None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrunner.encoders import Cell, EncoderSizes
+from dlrunner.errors import RequestError
 
 State = list[tuple[Tensor, ...]]
 """What each layer carries on: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
@@ -65,6 +66,15 @@ class RecurrentEncoder(nn.Module):
             state: of the layers before the first step; zero without it.
         """
         return self.run(words, state, self.dropped_weights())
+
+    def check_graph(self) -> None:
+        """Refuse cells that no ONNX graph can say for texts of any length.
+
+        Raises:
+            RequestError: the cell is a QRNN.
+        """
+        if self.sizes.cell == "qrnn":
+            raise RequestError("a qrnn loops over the words in Python: a graph would fit texts of one length only")
 
     def dropped_weights(self) -> list[dict[str, Tensor]]:
         """Return the weights of this batch, some of them dropped in training, for each layer."""

@@ -83,8 +83,8 @@ class _MeanLoss(torch.autograd.Function):
         d_weight.index_add_(0, targets, -narrow_states.to(weight.dtype))
         d_bias.index_add_(0, targets, torch.full_like(targets, -1, dtype=bias.dtype))
         ctx.save_for_backward(torch.cat(d_states), d_weight, d_bias)
-        ctx.count = len(targets)
-        return total / len(targets)
+        count = ctx.count = max(1, len(targets))  # the last columns of a stream may have come to their end
+        return total / count
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -143,6 +143,8 @@ class TextClassifier(Model):
         for start, piece in self._pieces(words):
             # Texts that have ended are left out of what follows. A GPU would have to wait for their number.
             alive = int((lengths > start).sum()) if words.device.type == "cpu" else len(lengths)
+            if alive == 0:  # padded for longer texts, which other processes have
+                break
             if state is not None and alive < state[0][0].shape[1]:
                 state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
@@ -169,6 +171,10 @@ class TextClassifier(Model):
         assert total is not None
         return torch.cat([last, highest, total / lengths[:, None]], dim=1)
 
+    def graph(self) -> nn.Module:
+        """The classifier that reads texts at once, not in pieces: the same answers, within rounding."""
+        return WholeTexts(self)
+
     def penalty(self) -> Tensor | None:
         """AR and TAR of the last training batch, the mean over its pieces."""
         return self._penalty
@@ -184,3 +190,27 @@ class TextClassifier(Model):
         while start < steps:
             yield start, words[:, start:end].t().contiguous()
             start, end = end, end + self.bptt
+
+
+class WholeTexts(nn.Module):
+    """A classifier without its loop over pieces, which only training needs: what an ONNX graph is made of.
+
+    Args:
+        model: the classifier.
+    """
+
+    def __init__(self, model: TextClassifier) -> None:
+        super().__init__()
+        model.encoder.check_graph()
+        self.encoder, self.head = model.encoder, model.head
+
+    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+        """Return class scores (see `TextClassifier.forward`)."""
+        outputs, _ = self.encoder(words.t())
+        places = torch.arange(words.shape[1], device=words.device)[:, None]
+        inside = (places < lengths)[:, :, None]
+        last = (outputs * (places == lengths - 1)[:, :, None]).sum(dim=0)
+        highest = outputs.masked_fill(~inside, -torch.inf).amax(dim=0)
+        mean = (outputs * inside).sum(dim=0) / lengths[:, None]
+        scores: Tensor = self.head(torch.cat([last, highest, mean], dim=1))
+        return scores.squeeze(1) if scores.shape[1] == 1 else scores

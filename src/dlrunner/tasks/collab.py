@@ -17,7 +17,7 @@ from torch import Tensor
 from dlrunner.data.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.ratings import RatingsData, RatingsTable
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
@@ -207,6 +207,18 @@ class Collab(Task):
     ) -> pd.DataFrame | None:
         """Answer with a table: pairs, recommendations, or similar items."""
         return Recommender(state, models).answer(arguments)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> Recommender:
+        """Answer with predictions, recommendations, or similar items."""
+        return Recommender(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Pairs of which training had some rating."""
+        rows = torch.randint(len(state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
+        named = {"users": state["rated_users"], "items": state["rated_items"]}
+        return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
 
 
 def _rating_model(model: Model) -> RatingModel:

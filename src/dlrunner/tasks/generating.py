@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,9 +38,7 @@ class Generator:
         Raises:
             RequestError: no word of the text is known, or options do not go together.
         """
-        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
-        if not any(word in self.vocabulary.places for word in words if word.strip()):
-            raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+        unknown = self.unknown(words)
         lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
         if arguments.next and (arguments.beams or arguments.seed is not None):
             raise RequestError("--next lists words; it does not go with --beams and --seed")
@@ -48,15 +47,38 @@ class Generator:
             width = max(map(len, found))
             lines += [f"{word!r:<{width + 3}}{chance:7.2%}" for word, chance in zip(found, chances, strict=True)]
             return "\n".join(lines)
-        drawn = {"top_k": arguments.top_k, "top_p": arguments.top_p, "temperature": arguments.temperature}
-        asked = {name: value for name, value in drawn.items() if value is not None}
-        if arguments.beams and (asked or arguments.seed is not None):
-            raise RequestError("--beams looks for the likeliest text; it does not go with what draws at random")
-        if arguments.beams:
-            return "\n".join([*lines, self.likeliest_text_after(words, arguments.words, arguments.beams)])
-        if arguments.seed is not None:
-            asked["seed"] = arguments.seed
-        return "\n".join([*lines, self.text_after(words, arguments.words, **asked)])
+        asked = {name: getattr(arguments, name) for name in RANGES if name != "words"}
+        return "\n".join([*lines, self.text(words, arguments.words, **asked)])
+
+    def unknown(self, words: Sequence[str]) -> list[str]:
+        """Return the words of a text that are not known.
+
+        Raises:
+            RequestError: no word of it is known.
+        """
+        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
+        if not any(word in self.vocabulary.places for word in words if word.strip()):
+            raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+        return unknown
+
+    def text(self, words: Sequence[str], number: int, *, beams: int | None = None, **drawn: Any) -> str:
+        """Return so many words more: the likeliest text that so many beams find, or as `text_after` does.
+
+        Raises:
+            RequestError: an option is out of its range, or options do not go together.
+        """
+        for name, value in {"words": number, "beams": beams, **drawn}.items():
+            try:
+                _ = value is None or RANGES[name](str(value))
+            except argparse.ArgumentTypeError as error:
+                raise RequestError(f"{name}: {error}") from None
+            except ValueError:
+                raise RequestError(f"{name}: {value!r} is not the kind of number it takes") from None
+        if not beams:
+            return self.text_after(words, number, **drawn)
+        if any(value is not None for value in drawn.values()):
+            raise RequestError("beams looks for the likeliest text; it does not go with what draws at random")
+        return self.likeliest_text_after(words, number, beams)
 
     @torch.inference_mode()
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
@@ -179,20 +201,6 @@ def readable(words: Sequence[str]) -> str:
     return re.sub(r"([(\[]) ", r"\1", text)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `dlrun generate RUN TEXT`."""
-    parser.add_argument("text", metavar="TEXT", help="the beginning")
-    parser.add_argument("--words", type=_count(1, MOST_WORDS), default=50, metavar="N", help="how many (default: 50)")
-    parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
-    parser.add_argument("--top-k", type=_count(1, 2**31), metavar="K", help="draw from the K likeliest words")
-    parser.add_argument(
-        "--top-p", type=_share, metavar="P", help="draw from the likeliest words with this chance together"
-    )
-    parser.add_argument("--temperature", type=_positive, metavar="T", help="draw; below 1 bolder, above 1 wilder")
-    parser.add_argument("--seed", type=_count(0, 2**63 - 1), metavar="N", help="of the draws (default: 0)")
-    parser.add_argument("--beams", type=_count(1, 1000), metavar="N", help="look for the likeliest text with N beams")
-
-
 def _count(low: int, high: int) -> type[int]:
     def parse(text: str) -> int:
         value = int(text)
@@ -216,3 +224,31 @@ def _share(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1, not {text}")
     return value
+
+
+RANGES: Mapping[str, Callable[[str], float]] = {
+    "words": _count(1, MOST_WORDS),
+    "top_k": _count(1, 2**31),
+    "top_p": _share,
+    "temperature": _positive,
+    "seed": _count(0, 2**63 - 1),
+    "beams": _count(1, 1000),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dlrun generate RUN TEXT`."""
+    told: list[tuple[str, str, str]] = [
+        ("words", "N", "how many (default: 50)"),
+        ("top_k", "K", "draw from the K likeliest words"),
+        ("top_p", "P", "draw from the likeliest words with this chance together"),
+        ("temperature", "T", "draw; below 1 bolder, above 1 wilder"),
+        ("seed", "N", "of the draws (default: 0)"),
+        ("beams", "N", "look for the likeliest text with N beams"),
+    ]
+    parser.add_argument("text", metavar="TEXT", help="the beginning")
+    parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
+    for name, metavar, text in told:
+        default = 50 if name == "words" else None
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=RANGES[name], default=default, metavar=metavar, help=text)

@@ -21,12 +21,12 @@ from torch import Tensor
 from dlrunner.data.augmentation import Augmentation
 from dlrunner.data.batching import epoch_order
 from dlrunner.data.files import cache_dir, write_whole
-from dlrunner.data.picture_batches import FeatureLoader, PictureLoader
+from dlrunner.data.picture_batches import FeatureLoader, PictureLoader, normalised
 from dlrunner.data.pictures import PictureSource, PictureTable
 from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.targets import Target, encode
 from dlrunner.errors import RequestError
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.models.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.models.image import PictureDims, PictureNet
 from dlrunner.protocol import Evidence
@@ -263,7 +263,7 @@ class PictureClassification(Classification):
             truth = pd.DataFrame(self.table.values[rows].astype(int), columns=[str(each) for each in target.classes])
             return pd.concat([names, truth, answers(target, outputs, 1.0, "prediction")], axis=1)
         truth = pd.DataFrame({target.names[0]: [target.classes[code] for code in self.table.values[rows].astype(int)]})
-        return pd.concat([names, truth, recognising.top(target, outputs, 5)], axis=1)
+        return pd.concat([names, truth, recognising.top_of(target, outputs, 5)], axis=1)
 
     def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Confusions, calibration, and the most confident mistakes with what they rest on."""
@@ -319,6 +319,17 @@ class PictureClassification(Classification):
     ) -> pd.DataFrame | None:
         """Answer with the likeliest classes and their probabilities."""
         return recognising.recognise(state, models, arguments)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> recognising.PictureAnswers:
+        """Answer with the likeliest classes and their probabilities."""
+        return recognising.PictureAnswers(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Clouds of colour: neighbouring pixels are alike, as in pictures."""
+        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
+        return {"pictures": Example(normalised(clouds, state["size"]).contiguous(), ("rows", None, None, None))}
 
     @classmethod
     def add_explain_arguments(cls, parser: argparse.ArgumentParser) -> None:

@@ -24,14 +24,15 @@ from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import FILE, Encoder
 from dlrunner.errors import DataError
 from dlrunner.metrics import Metric, Perplexity
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Natural
-from dlrunner.task import Loader, Passage, Split, Task
+from dlrunner.task import Batch, Loader, Passage, Split, Task
+from dlrunner.tasks.asking import listed, with_notes
 from dlrunner.tasks.evidence import of_texts
 from dlrunner.tasks.generating import Generator, add_arguments
-from dlrunner.tasks.reading import texts_to_read
+from dlrunner.tasks.reading import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
@@ -124,6 +125,13 @@ class LanguageModeling(Task):
         lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
         return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None)
 
+    def share(self, batch: Batch, index: int, count: int) -> Batch:
+        """Some of the columns, the same ones in every batch: their state is carried on."""
+        if batch.inputs[0].shape[1] < count:
+            return batch
+        words, following = (each.tensor_split(count, dim=1)[index].contiguous() for each in batch.inputs)
+        return Batch((words, following), following[following >= 0], batch.rate)
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""
         return outputs.float().mean()
@@ -134,7 +142,7 @@ class LanguageModeling(Task):
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Average the chances that the members give to each word."""
-        return torch.logsumexp(-torch.stack(list(outputs)), dim=0).sub(math.log(len(outputs))).neg()
+        return _averaged(outputs)
 
     def sizes(self) -> Mapping[str, int]:
         """Words of the streams, the marks of their ends included, texts, and known words."""
@@ -246,28 +254,13 @@ class LanguageModeling(Task):
         parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
 
     @classmethod
-    @torch.inference_mode()
     def predict(
         cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
     ) -> pd.DataFrame | None:
         """Answer with the perplexity of each text."""
-        vocabulary = Vocabulary(state["words"])
-        rows = []
         texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
-        for name, text in texts:
-            words = tokens_of(text, state["tokenizer"], state["lower"])
-            codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
-            losses = []
-            for model in _language_models(models):
-                model.reset_state()
-                losses.append(model(codes[:-1], codes[1:]) if words else torch.zeros(0))
-            mean = cls.average(cls, losses).mean() if words else torch.tensor(torch.nan)  # type: ignore[arg-type]
-            unknown = int((codes == 0).sum())
-            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
-        found = pd.DataFrame(rows)
-        if notes:
-            found.attrs["note"] = "\n".join(notes)
-        return found
+        names, given = [name for name, _ in texts], [text for _, text in texts]
+        return with_notes(cls.answers(state, models).predict(given, names=names), notes)
 
     @classmethod
     def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -277,8 +270,96 @@ class LanguageModeling(Task):
     @classmethod
     def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
         """Go on from a text."""
-        generator = Generator(_language_models(models), Vocabulary(state["words"]))
-        return generator.answer(tokens_of(arguments.text, state["tokenizer"], state["lower"]), arguments)
+        asked = cls.answers(state, models)
+        return asked.generator.answer(asked.words_of(arguments.text), arguments)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> LanguageAnswers:
+        """Answer with perplexities, and with texts that go on."""
+        return LanguageAnswers(state, _language_models(models))
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """As many beginnings of any words, all of the same length, which is another for each count."""
+        words = torch.randint(len(state["words"]), (20 + count, count), generator=torch.Generator().manual_seed(count))
+        return {"words": Example(words, ("steps", "rows"))}
+
+
+class LanguageAnswers:
+    """Answers of language models.
+
+    Args:
+        state: what the task stored.
+        models: trained language models, whose chances are averaged.
+    """
+
+    example = 'predictor.generate("the film", words=20, seed=1)'
+    limits = (
+        "It says what is likely after its training texts, not what is true.",
+        "Words that are not in its vocabulary are not told from each other.",
+    )
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[LanguageModel]) -> None:
+        self.state, self.models = state, models
+        self.generator = Generator(models, Vocabulary(state["words"]))
+
+    def words_of(self, text: str) -> list[str]:
+        """Return a text's words as the run reads them."""
+        return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
+
+    @torch.inference_mode()
+    def predict(self, texts: str | Sequence[str], *, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return the perplexity of each text, its words and how many of them are unknown.
+
+        Args:
+            texts: one or several.
+            names: of the texts in the table; by default what they begin with.
+
+        Raises:
+            RequestError: there is no text, or it is something else.
+        """
+        vocabulary, given, rows = self.generator.vocabulary, listed(texts, "texts", (str,)), []
+        for name, text in zip(map(shortened, given) if names is None else names, given, strict=True):
+            words = self.words_of(text)
+            codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
+            losses = []
+            for model in self.models:
+                model.reset_state()
+                losses.append(model(codes[:-1], codes[1:]) if words else torch.zeros(0))
+            mean = _averaged(losses).mean() if words else torch.tensor(torch.nan)
+            unknown = int((codes == 0).sum())
+            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
+        return pd.DataFrame(rows)
+
+    def generate(
+        self,
+        text: str,
+        *,
+        words: int = 50,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        beams: int | None = None,
+    ) -> str:
+        """Return how a text goes on (see `Generator.text`)."""
+        begun = self.words_of(text)
+        self.generator.unknown(begun)
+        return self.generator.text(
+            begun, words, top_k=top_k, top_p=top_p, temperature=temperature, seed=seed, beams=beams
+        )
+
+    def next_words(self, text: str, number: int = 10) -> pd.DataFrame:
+        """Return the likeliest next words and their chances, the likeliest first."""
+        begun = self.words_of(text)
+        self.generator.unknown(begun)
+        chances, words = self.generator.next_words(begun, number)
+        return pd.DataFrame({"word": words, "chance": chances})
+
+
+def _averaged(losses: Sequence[Tensor]) -> Tensor:
+    """Return the losses of averaged chances, given the losses of each model."""
+    return torch.logsumexp(-torch.stack(list(losses)), dim=0).sub(math.log(len(losses))).neg()
 
 
 def _language_models(models: Sequence[Model]) -> list[LanguageModel]:

@@ -36,4 +36,9 @@ def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Se
         return list(zip(documents.names, documents.texts(), strict=True)), list(documents.notes)
     if path.suffix.lower() in (*TABLES, *LINES) and " " not in given:
         raise RequestError(f"there is no file {given}")
-    return [(given if len(given) < 60 else f"{given[:57]}…", given)], []
+    return [(shortened(given), given)], []
+
+
+def shortened(text: str) -> str:
+    """Return a text, or what it begins with."""
+    return text if len(text) < 60 else f"{text[:57]}…"

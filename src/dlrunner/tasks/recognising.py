@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from dlrunner.data.augmentation import Augmentation
-from dlrunner.data.decoding import Fit, Pixels, decode
+from dlrunner.data.decoding import Fit, Pixels, decode, pixels_of
 from dlrunner.data.files import ARCHIVES, Place
 from dlrunner.data.picture_batches import PictureLoader, normalised
 from dlrunner.data.picture_files import is_picture
@@ -23,12 +24,15 @@ from dlrunner.data.targets import Target
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.tasks.answers import average, probabilities
+from dlrunner.tasks.asking import check_top, listed
 from dlrunner.tasks.explaining import grad_cam
 
 BATCH = 64
 
+Given = str | Path | Image.Image
 
-def top(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
+
+def top_of(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
     """Return the likeliest classes of each row with their probabilities, the likeliest first; labels all."""
     chances = probabilities(target, outputs)
     names = np.array([str(each) for each in target.classes], dtype=object)
@@ -45,16 +49,63 @@ def top(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+class PictureAnswers:
+    """Answers about pictures.
+
+    Args:
+        state: what the task stored.
+        models: trained classifiers; the probabilities of several are averaged.
+    """
+
+    example = 'predictor.predict(["a.jpg", "b.jpg"])'
+    limits = ("Every picture is taken for one of the classes of the training data, whatever it shows.",)
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        self.state, self.models, self.target = state, models, Target.from_state(state["target"])
+
+    def predict(self, pictures: Given | Sequence[Given], *, top: int = 5) -> pd.DataFrame:
+        """Return the likeliest classes of each picture with their probabilities; of labels, each by itself.
+
+        Args:
+            pictures: files, or pictures that Pillow has opened; one or several.
+            top: so many classes.
+
+        Raises:
+            RequestError: there is no such file, or it is something else.
+            DataError: one of them is no picture.
+        """
+        check_top(top)
+        asked = listed(pictures, "files or PIL pictures", (str, Path, Image.Image))
+        names = [str(each) if isinstance(each, str | Path) else f"picture {i}" for i, each in enumerate(asked, 1)]
+        found = []
+        for start in range(0, len(asked), BATCH):
+            pixels = []
+            for name, each in zip(names[start : start + BATCH], asked[start : start + BATCH], strict=True):
+                try:
+                    pixels.append(self._pixels(each))
+                except DataError as error:
+                    raise DataError(f"{name} {error}") from None
+            found.append(outputs_of(self.state, self.target, self.models, np.stack(pixels)))
+        return pd.concat([pd.DataFrame({"picture": names}), top_of(self.target, torch.cat(found), top)], axis=1)
+
+    def _pixels(self, given: Given) -> Pixels:
+        if isinstance(given, Image.Image):
+            return pixels_of(given, self.state["decoded"], self.state["fit"])
+        path = Path(given).expanduser()
+        if not path.is_file():
+            raise RequestError(f"there is no file {path}")
+        return _decoded(path.read_bytes(), self.state)
+
+
 def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> pd.DataFrame:
-    """Answer about a picture, a folder or an archive.
+    """Answer about a picture, a folder or an archive, of which what cannot be read is left out and told.
 
     Raises:
         RequestError: there is no such file.
         DataError: it is no picture, or none of the folder can be read.
     """
     target = Target.from_state(state["target"])
-    if arguments.top < 1:
-        raise RequestError(f"--top: must be 1 or more, not {arguments.top}")
+    check_top(arguments.top)
     if arguments.submission and arguments.out is None:
         raise RequestError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
     place, names = _asked(Path(arguments.path).expanduser())
@@ -85,7 +136,7 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
         classes = [str(target.classes[code]) for code in best]
         answer = pd.DataFrame({target.names[0]: classes, "probability": chances[best].round(4)})
     else:
-        answer = pd.concat([pd.DataFrame({"picture": read}), top(target, outputs, arguments.top)], axis=1)
+        answer = pd.concat([pd.DataFrame({"picture": read}), top_of(target, outputs, arguments.top)], axis=1)
     if bad:
         named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
         answer.attrs["note"] = f"{len(bad):,} of {len(names):,} pictures cannot be read: {named}"

@@ -18,15 +18,22 @@ from dlrunner.data.tables import read_table
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingModel
+from dlrunner.tasks.asking import THE_TABLE, check_table, check_top
 
 
 class Recommender:
-    """Answers from the models of a run (several when it is an ensemble: their ratings are averaged).
+    """Answers about ratings, from the models of a run (several when it is an ensemble: their ratings are averaged).
 
     Args:
         state: what the task stored: ids, titles, training ratings.
         models: trained models of ratings.
     """
+
+    example = "predictor.recommend(user=1, top=5)"
+    limits = (
+        "Users and items that were not in training get an answer from the mean of all, or from biases alone.",
+        "The time of a rating is not taken into account when new pairs are predicted.",
+    )
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         self.state = state
@@ -52,45 +59,62 @@ class Recommender:
         asked = [name for name in ("file", "user", "ratings", "similar") if getattr(arguments, name) is not None]
         if len(asked) != 1:
             raise RequestError("ask for one thing: a FILE of pairs, --user ID, --ratings FILE, or --similar ITEM")
-        if arguments.top < 1:
-            raise RequestError(f"--top: must be 1 or more, not {arguments.top}")
+        check_top(arguments.top)
         if arguments.file is not None:
-            return self.predict_table(Path(arguments.file))
+            return self.predict(read_table(Path(arguments.file)), place=arguments.file)
         if arguments.user is not None:
-            return self.recommend(arguments.user, arguments.top)
+            return self.recommend(arguments.user, top=arguments.top)
         if arguments.similar is not None:
-            return self.similar(arguments.similar, arguments.top)
-        return self.recommend_to_new(Path(arguments.ratings), arguments.top)
+            return self.similar(arguments.similar, top=arguments.top)
+        ratings = read_table(Path(arguments.ratings))
+        return self.recommend(ratings=ratings, top=arguments.top, place=arguments.ratings)
 
-    def predict_table(self, path: Path) -> pd.DataFrame:
-        """Add a prediction to every row of a table of pairs, and mark the ids that are not known."""
-        table = read_table(path)
-        users, items = (self._column(table, role, path) for role in ("user", "item"))
+    def predict(self, table: pd.DataFrame, *, place: str = THE_TABLE) -> pd.DataFrame:
+        """Return a table of pairs with a prediction in every row, and mark the ids that are not known."""
+        check_table(table)
+        users, items = (self._column(table, role, place) for role in ("user", "item"))
         user_codes = np.array([self._code(self.users, value, self.unknown_user) for value in users])
         item_codes = np.array([self._code(self.items, value, self.unknown_item) for value in items])
-        table["prediction"] = self.pairs(user_codes, item_codes).round(4)
+        found = table.assign(prediction=self.pairs(user_codes, item_codes).round(4))
         unknown_user, unknown_item = user_codes == self.unknown_user, item_codes == self.unknown_item
-        table["note"] = np.select(
+        found["note"] = np.select(
             [unknown_user & unknown_item, unknown_user, unknown_item],
             ["unknown user and item: mean answer", "unknown user: bias only", "unknown item: bias only"],
             default="",
         )
-        return table
+        return found
 
-    def recommend(self, user: str, top: int) -> pd.DataFrame:
-        """Return the best items for a user, without those rated in training."""
+    def recommend(
+        self,
+        user: int | str | None = None,
+        *,
+        ratings: pd.DataFrame | None = None,
+        top: int = 20,
+        place: str = "the ratings",
+    ) -> pd.DataFrame:
+        """Return the best items for a user, without those rated in training; or for a new user with some ratings.
+
+        Raises:
+            RequestError: none or both are given, or the user is not known.
+            DataError: a rating cannot be used.
+        """
+        check_top(top)
+        if (user is None) == (ratings is None):
+            raise RequestError("recommend: give either a user, or the ratings of a new one")
+        if ratings is not None:
+            return self._recommend_to_new(ratings, top, place)
         code = self._code(self.users, user, -1)
         if code < 0:
             raise RequestError(
-                f"--user: {user} is not among the {len(self.users)} users of this run; "
-                "for a new user give a few ratings with --ratings FILE"
+                f"user {user} is not among the {len(self.users)} users of this run; "
+                "for a new user give a few ratings (--ratings FILE, in Python ratings=TABLE)"
             )
         rated = self.state["rated_items"][self.state["rated_users"] == code].numpy()
         return self._best(self.pairs(np.full(self.unknown_item, code), np.arange(self.unknown_item)), rated, top)
 
-    def recommend_to_new(self, path: Path, top: int) -> pd.DataFrame:
+    def _recommend_to_new(self, table: pd.DataFrame, top: int, path: str) -> pd.DataFrame:
         """Return the best items for a user the model has never seen, from a table of a few ratings."""
-        table = read_table(path)
+        check_table(table)
         items = self._column(table, "item", path)
         ratings = pd.to_numeric(self._column(table, "rating", path), errors="coerce").to_numpy(np.float32)
         if not np.isfinite(ratings).all():
@@ -163,8 +187,9 @@ class Recommender:
         with torch.no_grad():
             return answers(torch.arange(self.unknown_item))
 
-    def similar(self, item: str, top: int) -> pd.DataFrame:
+    def similar(self, item: int | str, *, top: int = 20) -> pd.DataFrame:
         """Return the items whose factors point the same way: mean cosine over the models."""
+        check_top(top)
         code = self._find_item(item)
         cosines = []
         for model in self.models:
@@ -194,12 +219,13 @@ class Recommender:
             }
         )
 
-    def _find_item(self, item: str) -> int:
+    def _find_item(self, item: int | str) -> int:
         """Return the code of an item given by its id or by part of its title."""
         code = self._code(self.items, item, -1)
         if code >= 0:
             return code
         titles: list[str] = self.state["titles"]
+        item = str(item)
         exact = [code for code, title in enumerate(titles) if title.lower() == item.lower()]
         found = exact or [code for code, title in enumerate(titles) if item.lower() in title.lower()]
         if len(found) == 1:
@@ -207,9 +233,9 @@ class Recommender:
         if found:
             shown = "; ".join(titles[code] for code in found[:5])
             raise RequestError(
-                f"--similar: {len(found)} titles contain {item!r}: {shown}{' …' if len(found) > 5 else ''}"
+                f"similar: {len(found)} titles contain {item!r}: {shown}{' …' if len(found) > 5 else ''}"
             )
-        raise RequestError(f"--similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
+        raise RequestError(f"similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
 
     @staticmethod
     def _code(codes: Mapping[int | str, int], value: Any, otherwise: int) -> int:
@@ -225,7 +251,7 @@ class Recommender:
         return codes.get(str(value), otherwise)
 
     @staticmethod
-    def _column(table: pd.DataFrame, role: str, path: Path) -> pd.Series[Any]:
+    def _column(table: pd.DataFrame, role: str, path: str) -> pd.Series[Any]:
         name = next((usual for usual in USUAL_NAMES[role] if usual in table.columns), None)
         if name is None:
             raise DataError(

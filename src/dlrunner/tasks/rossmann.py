@@ -14,10 +14,10 @@ import pandas as pd
 from dlrunner.data.columns import date_column
 from dlrunner.data.rossmann import surroundings_from
 from dlrunner.data.rossmann_features import ROW_COLUMNS, features
-from dlrunner.data.tables import read_table
 from dlrunner.errors import DataError
 from dlrunner.model import Model
-from dlrunner.tasks.tabular import Tabular
+from dlrunner.tasks.asking import THE_TABLE, check_table, with_notes
+from dlrunner.tasks.tabular import TableAnswers, Tabular
 
 
 class Rossmann(Tabular):
@@ -35,22 +35,37 @@ class Rossmann(Tabular):
         parser.add_argument(
             "file", metavar="FILE", help=f"rows like those of test.csv: Id, {', '.join(ROW_COLUMNS)}, Open"
         )
+        parser.set_defaults(id=None)  # the answers are named as Kaggle wants it
 
     @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> SalesAnswers:
         """Answer with Id and Sales."""
-        place = Path(arguments.file)
-        table = read_table(place)
-        lacking = [name for name in ROW_COLUMNS if name not in table.columns]
+        return SalesAnswers(state, models)
+
+
+class SalesAnswers(TableAnswers):
+    """Answers about days of stores, for which the run keeps stores, weather, trends, holidays and promotions."""
+
+    def predict(self, table: pd.DataFrame, *, id: str | None = None, place: str = THE_TABLE) -> pd.DataFrame:
+        """Return Id and Sales of each row.
+
+        Args:
+            table: rows like those of test.csv; without Id, store and date name them.
+            id: the column that names the rows.
+            place: what the table is called in messages.
+
+        Raises:
+            DataError: a column is missing, or holds what it should not.
+        """
+        check_table(table)
+        lacking = [name for name in (*ROW_COLUMNS, *([id] if id else [])) if name not in table.columns]
         if lacking:
             raise DataError(f"{place} lacks the column(s) {', '.join(lacking)}; it must look like Rossmann's test.csv")
-        table["Date"] = date_column(table["Date"], "Date", place)
-        rows = features(table, surroundings_from(state["recipe"]).with_rows(table))
-        ids = table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
-        found = cls.answer({**state, "recipe": {"dates": []}}, models, rows, ids, place)
-        notes = [found.attrs["note"]] if "note" in found.attrs else []
+        table = table.assign(Date=date_column(table["Date"], "Date", Path(place)))
+        rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
+        ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
+        found = self.of_rows(rows, ids, place)
+        notes = []
         if "Open" in table.columns:
             opened = pd.to_numeric(table["Open"], errors="coerce")
             if opened.isna().any():
@@ -63,6 +78,4 @@ class Rossmann(Tabular):
             found["Sales"] = np.where(closed, 0.0, found["Sales"])
             notes.append(f"{int(closed.sum()):,} rows are of closed stores: 0")
         found["Sales"] = found["Sales"].round(2)
-        if notes:
-            found.attrs["note"] = "\n".join(notes)
-        return found
+        return with_notes(found, notes)

@@ -29,12 +29,13 @@ from dlrunner.metrics import (
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
 )
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.models.tabular import TabularDims
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Positive
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.answers import CLASS_METRICS, answers, average, class_loss
+from dlrunner.tasks.asking import THE_TABLE, check_table, with_notes
 from dlrunner.tasks.evidence import of_table
 
 Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
@@ -235,30 +236,22 @@ class Tabular(Task):
         cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
     ) -> pd.DataFrame | None:
         """Answer with the rows' ids and what is predicted for them."""
-        place = Path(arguments.file)
-        table = read_table(place)
-        name = arguments.id or state["id"]
-        if arguments.id and arguments.id not in table.columns:
-            raise RequestError(
-                f"--id: {place} has no column {arguments.id!r}; {did_you_mean(arguments.id, map(str, table))}"
-            )
-        ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))})
-        return cls.answer(state, models, table, ids, place)
+        table = read_table(Path(arguments.file))
+        return cls.answers(state, models).predict(table, id=arguments.id, place=arguments.file)
 
     @classmethod
-    def answer(
-        cls, state: Mapping[str, Any], models: Sequence[Model], table: pd.DataFrame, ids: pd.DataFrame, place: Path
-    ) -> pd.DataFrame:
-        """Predict for the rows of a table, and tell what training had not seen."""
-        rows = rows_to_predict(table, state["recipe"], place)
-        preparation, target = Preparation.from_state(state["preparation"]), Target.from_state(state["target"])
-        notes = preparation.check(rows, str(place))
-        answer = predict_rows(preparation, target, models, rows)
-        taken = answers(target, answer, state["correction"], target.names[0] if len(target.names) == 1 else "")
-        found = pd.concat([ids.reset_index(drop=True), taken], axis=1)
-        if notes:
-            found.attrs["note"] = "\n".join(notes)
-        return found
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> TableAnswers:
+        """Answer with the rows' ids and what is predicted for them."""
+        return TableAnswers(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Rows of any levels, missing ones among them, and of standardised numbers."""
+        preparation, generator = Preparation.from_state(state["preparation"]), torch.Generator().manual_seed(count)
+        levels = torch.tensor(list(preparation.cardinalities.values()))
+        codes = (torch.rand(count, len(levels), generator=generator) * levels).to(torch.int32)
+        numbers = torch.randn(count, len(preparation.continuous), generator=generator)
+        return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
     def _check_settings(self, table: TabularTable) -> None:
         """Compare the task's settings with the kind of the target, which is known only now."""
@@ -276,6 +269,51 @@ class Tabular(Task):
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
             raise DataError(f"task.loss: {zeros:,} targets are 0, of which there are no percentages; leave them out")
+
+
+class TableAnswers:
+    """Answers about the rows of tables.
+
+    Args:
+        state: what the task stored.
+        models: trained models of tables; the answers of several are averaged.
+    """
+
+    example = 'predictor.predict(pandas.read_csv("new.csv"))'
+    limits = (
+        "Levels that training has not seen are taken as missing, missing numbers as the median of the training rows.",
+    )
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        self.state, self.models = state, models
+
+    def predict(self, table: pd.DataFrame, *, id: str | None = None, place: str = THE_TABLE) -> pd.DataFrame:
+        """Return a row for each row of a table: its id, or place, and what is predicted.
+
+        Args:
+            table: with the columns of the training table, without the target.
+            id: the column that names the rows; by default that of the run.
+            place: what the table is called in messages.
+
+        Raises:
+            RequestError: there is no such column, or it is no table.
+            DataError: a column that the run was trained on is missing, or holds no numbers.
+        """
+        check_table(table)
+        name = id or self.state["id"]
+        if id and id not in table.columns:
+            raise RequestError(f"id: {place} has no column {id!r}; {did_you_mean(id, map(str, table))}")
+        ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
+        return self.of_rows(rows_to_predict(table, self.state["recipe"], Path(place)), ids, place)
+
+    def of_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: str) -> pd.DataFrame:
+        """Predict for rows that have all columns the run was trained on, and tell what training had not seen."""
+        state = self.state
+        preparation, target = Preparation.from_state(state["preparation"]), Target.from_state(state["target"])
+        notes = preparation.check(rows, place)
+        outputs = predict_rows(preparation, target, self.models, rows)
+        taken = answers(target, outputs, state["correction"], target.names[0] if len(target.names) == 1 else "")
+        return with_notes(pd.concat([ids, taken.set_axis(ids.index)], axis=1), notes)
 
 
 def _dims(preparation: Preparation, target: Target) -> TabularDims:

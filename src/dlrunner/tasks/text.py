@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.splitting import TEST, TRAIN, VALID
-from dlrunner.data.streams import TextLoader, padded, similar_lengths
+from dlrunner.data.streams import PAD, TextLoader, padded, similar_lengths
 from dlrunner.data.targets import Target, encode
 from dlrunner.data.texts import TextSource, TextTable
 from dlrunner.data.tokens import tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import EncoderSizes
 from dlrunner.errors import RequestError
-from dlrunner.model import Model
+from dlrunner.model import Example, Model
 from dlrunner.models.text import TextDims
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
@@ -34,9 +34,10 @@ from dlrunner.tasks.answers import (
     probabilities,
     with_distinct_names,
 )
+from dlrunner.tasks.asking import listed, with_notes
 from dlrunner.tasks.classifying import Classification
 from dlrunner.tasks.evidence import of_texts
-from dlrunner.tasks.reading import texts_to_read
+from dlrunner.tasks.reading import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 MOST_VARIANTS = 60
@@ -306,26 +307,71 @@ class TextClassification(Classification):
         cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
     ) -> pd.DataFrame | None:
         """Answer with classes and their probabilities."""
-        vocabulary, target = Vocabulary(state["words"]), Target.from_state(state["target"])
         texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
-        words = [tokens_of(text, state["tokenizer"], state["lower"]) for _, text in texts]
-        codes = [np.array(vocabulary.encode(each), dtype=np.int32) for each in words]
-        outputs = average(target, [classify(model, codes) for model in models])
-        names = pd.DataFrame({"text": [name for name, _ in texts]})
-        found = with_distinct_names(pd.concat([names, answers(target, outputs, 1.0, target.names[0])], axis=1))
-        empty = sum(not (each > 0).any() for each in codes)
-        if empty:
+        names, given = [name for name, _ in texts], [text for _, text in texts]
+        return with_notes(cls.answers(state, models).predict(given, words=arguments.words, names=names), notes)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> TextAnswers:
+        """Answer with classes and their probabilities."""
+        return TextAnswers(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Texts of any words and of any length up to some hundred words, padded at their ends."""
+        generator = torch.Generator().manual_seed(count)
+        lengths = torch.randint(1, 100 + count, (count,), generator=generator)
+        words = torch.randint(len(state["words"]), (count, int(lengths.max())), generator=generator)
+        words = words.masked_fill(torch.arange(words.shape[1]) >= lengths[:, None], PAD)
+        return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
+
+
+class TextAnswers:
+    """Answers about texts.
+
+    Args:
+        state: what the task stored.
+        models: trained classifiers; the probabilities of several are averaged.
+    """
+
+    example = 'predictor.predict(["it was great", "it was not"])'
+    limits = ("Words that are not in its vocabulary are not told from each other.",)
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        self.state, self.models = state, models
+        self.vocabulary, self.target = Vocabulary(state["words"]), Target.from_state(state["target"])
+
+    def predict(
+        self, texts: str | Sequence[str], *, words: bool = False, names: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return the class of each text with probabilities; of labels, each by itself.
+
+        Args:
+            texts: one or several.
+            words: the note of the table tells the words that mattered most, of up to 20 texts.
+            names: of the texts in the table; by default what they begin with.
+
+        Raises:
+            RequestError: there is no text, or it is something else.
+        """
+        target, given = self.target, listed(texts, "texts", (str,))
+        names = [shortened(text) for text in given] if names is None else names
+        read = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given]
+        codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in read]
+        outputs = average(target, [classify(model, codes) for model in self.models])
+        named = pd.DataFrame({"text": names})
+        found = with_distinct_names(pd.concat([named, answers(target, outputs, 1.0, target.names[0])], axis=1))
+        notes = []
+        if empty := sum(not (each > 0).any() for each in codes):
             notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
-        if arguments.words and target.kind != "multilabel":
+        if words and target.kind != "multilabel":
             said = probabilities(target, outputs).argmax(axis=1)
-            for place in range(min(20, len(texts))):
-                weights = word_weights(models, target, codes[place], int(said[place]))
+            for place in range(min(20, len(given))):
+                weights = word_weights(self.models, target, codes[place], int(said[place]))
                 best = np.argsort(-np.abs(weights), kind="stable")[:8]
-                told = ", ".join(f"{words[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
-                notes.append(f"{texts[place][0]}: {told or 'no word matters'}")
-        if notes:
-            found.attrs["note"] = "\n".join(notes)
-        return found
+                told = ", ".join(f"{read[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
+                notes.append(f"{names[place]}: {told or 'no word matters'}")
+        return with_notes(found, notes)
 
 
 @torch.inference_mode()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.differing import differing_grounds, differing_settings, parting
+from dlrunner.comparing.differing import differing_grounds, differing_settings, parting
 from dlrunner.looks.differing import print_difference
 from dlrunner.runs import FinishedRun
 from tests.fake_runs import write_run

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrunner.comparing import REPEATS, differing_settings
+from dlrunner.comparing.gathering import Row, frozen, shown
+from dlrunner.comparing.groups import REPEATS, differing_settings
 from dlrunner.errors import RequestError
-from dlrunner.gathering import Row, frozen, shown
 
 FEWEST_ROWS, FEW_ROWS = 5, 8
 LOW_R2 = 0.3

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
-from dlrunner.gathering import flatten, frozen
+from dlrunner.comparing.gathering import flatten, frozen
 
 NOT_COMPARED = ("seconds", "examples_per_second")
 ROUNDING = 1e-4

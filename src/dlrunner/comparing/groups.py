@@ -11,9 +11,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlrunner.comparing.gathering import Row, frozen, shown
+from dlrunner.comparing.judging import Estimate, Verdict, estimate, judge
 from dlrunner.errors import RequestError, did_you_mean
-from dlrunner.gathering import Row, frozen, shown
-from dlrunner.judging import Estimate, Verdict, estimate, judge
 
 REPEATS = ("seed", "data.fold")
 """Settings that repeat a run: over them there is a mean and a spread."""

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlrunner.comparing import Comparison, compare, differing_settings
+from dlrunner.comparing.gathering import gather, read_row
+from dlrunner.comparing.groups import Comparison, compare, differing_settings
+from dlrunner.comparing.judging import estimate, judge, seeds_that_tell
 from dlrunner.errors import RequestError
-from dlrunner.gathering import gather, read_row
-from dlrunner.judging import estimate, judge, seeds_that_tell
 from tests.fake_runs import write_run, write_seeds, write_sweep
 
 SAMPLE = [0.8712, 0.8754, 0.8699, 0.8731, 0.8770]

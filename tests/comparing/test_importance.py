@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlrunner.comparing.gathering import Row
+from dlrunner.comparing.importance import Importance, importance
 from dlrunner.errors import RequestError
-from dlrunner.gathering import Row
-from dlrunner.importance import Importance, importance
 
 GROUNDS = {"data": "my.csv", "code": "c", "device": "cpu", "precision": "fp32"}
 CHOICES = ("sgd", "adam", "adamw")

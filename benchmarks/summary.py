@@ -1,0 +1,194 @@
+"""One table of all that was measured on a device: how many times as fast dlrunner is, with the spread of the ratios."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import HERE, Run, with_range
+
+BEGIN, END = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
+"""In a README, the tables stand between these lines."""
+DEVICES = ("cpu", "cuda")
+RIVALS = {"fastai": "fastai", "Lightning": "Lightning", "plain": "a plain loop"}
+"""How the names of contestants begin, and what the table calls them."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What is compared in a benchmark."""
+
+    key: str
+    """In what a run told: one number, or one for each epoch, of which the first is left out."""
+    unit: str
+    title: str = ""
+    is_time: bool = False
+    """Less is better."""
+
+    def value(self, run: Run) -> float:
+        """Return one number for one run."""
+        found = run[self.key]
+        return float(statistics.median(found[1:]) if isinstance(found, list) else found)
+
+    def ratios(self, own: Sequence[Run], other: Sequence[Run]) -> list[float]:
+        """Return how many times as fast the first is, one number a repetition: those ran one after the other."""
+        pairs = [(self.value(left), self.value(right)) for left, right in zip(own, other, strict=False)]
+        return [right / left if self.is_time else left / right for left, right in pairs]
+
+
+SECONDS = Quantity("seconds_per_epoch", "seconds an epoch", is_time=True)
+BENCHMARKS: Mapping[str, tuple[str, tuple[Quantity, ...]]] = {
+    "collab": ("Collaborative filtering", (SECONDS,)),
+    "tabular": ("Tables", (SECONDS,)),
+    "text": ("Language model", (Quantity("words_per_second", "words a second"),)),
+    "sentiment": (
+        "Reviews",
+        (
+            Quantity("training", "reviews a second", "training"),
+            Quantity("prediction", "reviews a second", "prediction"),
+        ),
+    ),
+    "images": ("Pictures", (Quantity("per_second", "a second"),)),
+}
+CONTESTS = {
+    "decode": "decoding, 224 pixels a side",
+    "large": "decoding, 1,344 pixels a side",
+    "features": "features of MobileNetV2, float32",
+    "features-bf16": "features of MobileNetV2, bfloat16",
+    "net": "the whole MobileNetV2 trained, float32, batches of 16",
+    "head": "epochs of a head on kept features, float32, batches of 64",
+}
+COLLAB = "float32, batches of 64"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contest in one quantity."""
+
+    benchmark: str
+    unit: str
+    own: list[float]
+    """dlrunner's number in each repetition."""
+    contestants: dict[str, str]
+    """Of each kind of rival the fastest contestant."""
+    ratios: dict[str, list[float]]
+    """By kind of rival, how many times as fast dlrunner was in each repetition."""
+
+
+def rows_of(benchmark: str, record: Mapping[str, Any]) -> dict[str, Row]:
+    """Return the rows of the table that one benchmark's record fills, by title."""
+    name, quantities = BENCHMARKS[benchmark]
+    contests = {COLLAB: record["rows"]} if benchmark == "collab" else record["rows"]
+    found = {}
+    for contest, runs in contests.items():
+        own = next(iter(runs.values()))
+        for quantity in quantities:
+            words = [name, CONTESTS.get(contest, contest), quantity.title]
+            contestants, ratios = {}, {}
+            for kind in RIVALS:
+                others = {rival: quantity.ratios(own, runs[rival]) for rival in runs if rival.startswith(kind)}
+                if others:
+                    contestants[kind] = min(others, key=lambda rival: statistics.median(others[rival]))
+                    ratios[kind] = others[contestants[kind]]
+            values = [quantity.value(run) for run in own]
+            found[", ".join(filter(None, words))] = Row(benchmark, quantity.unit, values, contestants, ratios)
+    return found
+
+
+def gather(folder: Path, device: str) -> dict[str, Any]:
+    """Return all rows of a device with the machines they were measured on."""
+    rows: dict[str, Row] = {}
+    machines = {}
+    for benchmark in BENCHMARKS:
+        file = folder / f"results-{benchmark}-{device}.json"
+        if file.exists():
+            record = json.loads(file.read_text())
+            rows |= rows_of(benchmark, record)
+            machines[benchmark] = {**record["machine"], "versions": _versions(record["rows"])}
+    return {"machines": machines, "rows": {title: vars(row) for title, row in rows.items()}}
+
+
+def _versions(runs: Any) -> dict[str, str]:
+    """Return the versions that contestants told, wherever they stand."""
+    if isinstance(runs, Mapping):
+        if "library" in runs and "version" in runs:
+            return {runs["library"]: runs["version"]}
+        runs = list(runs.values())
+    found: dict[str, str] = {}
+    for each in runs if isinstance(runs, list) else []:
+        found |= _versions(each)
+    return found
+
+
+def table(speed: Mapping[str, Any]) -> str:
+    """Return the table in Markdown, and below it what it was measured on."""
+    lines = [
+        "How many times as fast dlrunner is as others on the same work: the median over repetitions, in brackets their",
+        "range. Contestants run in turn, a ratio is that of one repetition; of several of a kind the fastest counts.",
+        "Lightning's Trainer trains dlrunner's very modules on batches from its loaders and keeps no training loss.",
+        "",
+        f"| | dlrunner | | times as fast as {' | '.join(RIVALS.values())} | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    places = _places(speed["machines"])
+    letters = {place: "abcdefgh"[index] for index, place in enumerate(dict.fromkeys(places.values()))}
+    for title, row in speed["rows"].items():
+        cells = [with_range(row["ratios"][kind]) if kind in row["ratios"] else "-" for kind in RIVALS]
+        digits = 0 if statistics.median(row["own"]) >= 100 else 2
+        cells = [title, with_range(row["own"], digits), row["unit"], *cells]
+        lines.append(f"| {' | '.join(cells)} | {letters[places[row['benchmark']]]}, {len(row['own'])} times |")
+    lines += ["", *(f"- {letter}: {place}." for place, letter in letters.items())]
+    return "\n".join([*lines, "- `-`: there is no such contestant.", ""])
+
+
+def _places(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return by benchmark what it was measured on, in words, with the versions of all that was measured there."""
+    told: dict[str, str] = {}
+    versions: dict[str, dict[str, str]] = {}
+    for benchmark, machine in machines.items():
+        of = f"{machine['cores']} cores, {machine['gpu'] or machine['cpu']}; "
+        own = {"dlrunner": machine["dlrunner"]} if "dlrunner" in machine else {}
+        told[benchmark] = of + ", ".join(
+            f"{name} {version}"
+            for name, version in {**own, "torch": machine["torch"], "Python": machine["python"]}.items()
+        )
+        versions.setdefault(told[benchmark], {}).update(machine["versions"])
+    return {
+        benchmark: ", ".join([place, *(f"{name} {version}" for name, version in versions[place].items())])
+        for benchmark, place in told.items()
+    }
+
+
+def quoted(folder: Path) -> str:
+    """Return what a README says: the table of every device that was measured."""
+    parts = [
+        "`make bench` measures it and writes this; `python -m benchmarks summary` writes it from what is stored.\n"
+    ]
+    for device in DEVICES:
+        file = folder / f"speed-{device}.json"
+        if file.exists():
+            parts.append(table(json.loads(file.read_text())))
+    return "\n".join(parts)
+
+
+def write(folder: Path = HERE, readme: Path = HERE.parent / "README.md") -> list[Path]:
+    """Write the tables of all devices from the stored results, and the README's where its markers stand."""
+    written = []
+    for device in DEVICES:
+        speed = gather(folder, device)
+        if speed["rows"]:
+            written += [folder / f"speed-{device}.md", folder / f"speed-{device}.json"]
+            written[-2].write_text(f"# Speed ({device})\n\n{table(speed)}")
+            written[-1].write_text(json.dumps(speed, indent=1) + "\n")
+    text = readme.read_text()
+    if BEGIN in text and END in text:
+        block = f"{BEGIN}\n{quoted(folder)}{END}"
+        text = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: block, text, flags=re.DOTALL)
+        readme.write_text(text)
+        written.append(readme)
+    return written

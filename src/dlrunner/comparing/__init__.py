@@ -1,0 +1,1 @@
+"""Runs beside each other: what differs, whether it is real, which setting mattered."""

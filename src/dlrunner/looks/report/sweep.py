@@ -1,0 +1,293 @@
+"""The report of a sweep: what was asked, the groups, bands over seeds, parallel coordinates, all jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dlrunner.comparing.gathering import LeftOut, Row, gather, shown
+from dlrunner.comparing.groups import REPEATS, Comparison, Group, compare
+from dlrunner.errors import RequestError
+from dlrunner.looks.comparing import sentences, verdict_sentence
+from dlrunner.looks.progress import number
+from dlrunner.looks.report import page
+from dlrunner.looks.report.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
+from dlrunner.looks.report.page import Cell, Section, duration, figure_cell
+from dlrunner.looks.report.run import data_facts, environment_facts, is_number
+from dlrunner.runs import FinishedRun
+
+MOST_AXES = 9
+MOST_LINES = 500
+MOST_JOBS = 1000
+"""Rows of the table of jobs; results.csv has them all."""
+MOST_GROUPS = 300
+MOST_METRICS = 8
+"""Columns of numbers in the table of jobs."""
+BOOKKEEPING = ("job", "status", "metric", "higher_is_better", "seconds", "folder", "error")
+"""Columns of results.csv that are neither a setting nor a number of the run."""
+
+
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a sweep.
+
+    Args:
+        folder: with results.csv.
+        out: the HTML file; report.html in the folder, if none is named.
+
+    Raises:
+        RequestError: the sweep has no results yet, or they are damaged.
+        RunError: the file cannot be written.
+    """
+    out = out or folder / "report.html"
+    jobs = read_jobs(folder)
+    rows: Sequence[Row]
+    left_out: Sequence[LeftOut]
+    try:
+        rows, left_out = gather([str(folder)])
+        comparison = compare(rows)
+    except RequestError:  # fewer than two runs are done: the table of jobs tells all there is
+        left_out, comparison = [], None
+    return page.write(out, render(folder, jobs, comparison, left_out, out))
+
+
+def read_jobs(folder: Path) -> list[dict[str, str]]:
+    """Read the rows of results.csv.
+
+    Raises:
+        RequestError: there is none, or it is damaged.
+    """
+    file = folder / "results.csv"
+    if not file.exists():
+        raise RequestError(f"{folder} has no results.csv yet: give the sweep again, and it goes on to its end")
+    try:
+        with file.open(newline="") as lines:
+            jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
+    except (OSError, ValueError, csv.Error):
+        jobs = [{}]
+    if not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
+        raise RequestError(f"{file} is damaged; give the sweep again")
+    return jobs
+
+
+def render(
+    folder: Path,
+    jobs: Sequence[Mapping[str, str]],
+    comparison: Comparison | None,
+    left_out: Sequence[LeftOut],
+    out: Path,
+) -> bytes:
+    """Return the page.
+
+    Args:
+        folder: of the sweep.
+        jobs: rows of results.csv.
+        comparison: of the runs that are done; None where there are fewer than two.
+        left_out: runs that are not compared, and why.
+        out: where the page will lie: the links start from there.
+    """
+    runs = {_place(row.path): row for row in comparison.rows} if comparison else {}
+    paired = [(job, runs.get(_place(Path(job["folder"])))) for job in jobs]
+    paired.sort(key=lambda pair: _rank(pair[1]))
+    best = next((run for _, run in paired if run), None)
+    summary = (FinishedRun.read(best.path).summary if best else None) or {}
+    verdict = verdict_sentence(comparison) if comparison else None
+    notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
+    sections = [
+        Section("Verdict", f"<p><b>{escape(verdict)}</b></p>" if verdict else ""),
+        Section("What was asked for", page.code(asked) if (asked := _asked(folder)) else ""),
+        Section("Notes", page.bullets(notes)),
+        Section("Groups", _groups(comparison) if comparison else ""),
+        Section("Curves with seed bands", _bands(comparison) if comparison else ""),
+        Section("Parallel coordinates", _parallel(paired, comparison) if comparison else ""),
+        Section("Jobs", _jobs(paired, comparison, out)),
+        Section("Data and its terms", data_facts(summary.get("data") or {})),
+        Section("Environment of the best job", environment_facts(summary) if summary else ""),
+    ]
+    head = _warnings(jobs, summary) + page.cards(_cards(jobs, comparison, paired))
+    return page.page(f"Sweep: {folder.resolve().name}", head, sections)
+
+
+def _asked(folder: Path) -> str:
+    """Return the command of the sweep, where it was written down."""
+    try:
+        return shlex.join(["dlrun", "-m", *map(str, json.loads((folder / "sweep.json").read_text())["words"])])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _place(path: Path) -> tuple[str, ...]:
+    """Return task and name of a run: they stay when all of runs/ is moved."""
+    return path.resolve().parts[-2:]
+
+
+def _rank(run: Row | None) -> float:
+    """Sort the best first, and last what has no number."""
+    if run is None:
+        return math.inf
+    return -run.value if run.higher_is_better else run.value
+
+
+def _warnings(jobs: Sequence[Mapping[str, str]], summary: Mapping[str, Any]) -> str:
+    counts = Counter(job["status"] for job in jobs if job["status"] != "done")
+    texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
+    if (summary.get("data") or {}).get("source") == "stand-in":
+        texts.append("Generated STAND-IN data: the figures below say nothing about the published data.")
+    return page.banners(texts)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def _cards(
+    jobs: Sequence[Mapping[str, str]],
+    comparison: Comparison | None,
+    paired: Sequence[tuple[Mapping[str, str], Row | None]],
+) -> list[str]:
+    done = sum(job["status"] == "done" for job in jobs)
+    seconds = [float(run.numbers["seconds"]) for _, run in paired if run and is_number(run.numbers["seconds"])]
+    lines = [f"{duration(sum(seconds))} of runs, one after the other"] if seconds else []
+    cards = [page.card("jobs done", f"{done} of {len(jobs)}", lines)]
+    if comparison is None or comparison.metric is None:
+        return cards
+    group = comparison.groups[0]
+    found = group.estimate
+    spread = f"± {number(found.sd)} (sd over {found.n} runs), " if found.n > 1 else ""
+    direction = "higher is better" if group.higher_is_better else "lower is better"
+    name = f"{comparison.metric}, best group"
+    cards.append(page.card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
+    job, run = paired[0]
+    if run is not None and any(len(each.rows) > 1 for each in comparison.groups):
+        lines = [f"job {job['job']}: {_settings(run, comparison)}", "the best of many is flattered by chance"]
+        cards.append(page.card(f"{comparison.metric}, best job", number(run.value), lines))
+    return cards
+
+
+def _settings(run: Row, comparison: Comparison) -> str:
+    names = dict.fromkeys([*comparison.settings, *comparison.averaged])
+    return " ".join(f"{name}={shown(run.settings.get(name))}" for name in names)
+
+
+def _groups(comparison: Comparison) -> str:
+    """Write a row per group, best first: its settings, and the mean with its spread over seeds."""
+    metric = [comparison.metric or "value"]
+    names = [*comparison.settings, "n", *metric, "sd", "95 % low", "95 % high", "seconds"]
+    rows = []
+    for group in comparison.groups[:MOST_GROUPS]:
+        found = group.estimate
+        cells = [_setting_cell(value) for value in group.settings.values()]
+        figures = [found.n, found.mean, found.sd, found.low, found.high]
+        seconds = group.mean("seconds")
+        rows.append([*cells, *map(figure_cell, figures), figure_cell(seconds, f"{seconds:.1f}")])
+    more = len(comparison.groups) - MOST_GROUPS
+    told = "mean, standard deviation and 95 % interval of the mean over the repetitions; marked: the best mean"
+    said = f"{told}; the best {MOST_GROUPS} of {len(comparison.groups)} groups" if more > 0 else told
+    return page.table(names, rows, "Groups of runs that differ in the seed only", [0]) + page.soft(said)
+
+
+def _setting_cell(value: Any) -> Cell:
+    return Cell(shown(value), order=value if is_number(value) else None)
+
+
+def _bands(comparison: Comparison) -> str:
+    """Draw the mean of each of the best groups by epoch, with the band between its lowest and highest run."""
+    if comparison.metric is None:
+        return ""
+    best = comparison.groups[:NUM_COLOURS]
+    names = dict.fromkeys([comparison.metric, "train/loss"])
+    charts = [
+        curves(name, [curve for group in best if (curve := _band(group, name))], is_focused=True) for name in names
+    ]
+    if not any(charts):
+        return ""
+    said = "line: the mean of a group's runs; band: from its lowest to its highest run"
+    said += "; the first quarter of long runs may lie beyond the frame"
+    if len(comparison.groups) > len(best):
+        said += f". The best {len(best)} of {len(comparison.groups)} groups are drawn; the others stand in the tables"
+    return f'{page.soft(said)}<div class="charts">{"".join(charts)}</div>'
+
+
+def _band(group: Group, name: str) -> Curve | None:
+    """Return mean, lowest and highest by epoch, where all runs of the group have a value."""
+    lines = [
+        {float(r["epoch"]): float(r[name]) for r in row.history if is_number(r.get("epoch")) and is_number(r.get(name))}
+        for row in group.rows
+    ]
+    lines = [line for line in lines if line]
+    if not lines:
+        return None
+    values = {epoch: [line[epoch] for line in lines] for epoch in sorted(set.intersection(*map(set, lines)))}
+    band = {epoch: (min(each), max(each)) for epoch, each in values.items()} if len(lines) > 1 else {}
+    return Curve(group.label, {epoch: sum(each) / len(each) for epoch, each in values.items()}, band)
+
+
+def _parallel(paired: Sequence[tuple[Mapping[str, str], Row | None]], comparison: Comparison) -> str:
+    """Draw a line per job through the settings that differ and the metric."""
+    if comparison.metric is None:
+        return ""
+    drawn = [(job, run) for job, run in paired if run is not None][:MOST_LINES]
+    names = [name for name in comparison.settings if name not in REPEATS][:MOST_AXES]
+    axes: list[Axis] = [axis_of(name, [_axis_value(run.settings.get(name)) for _, run in drawn]) for name in names]
+    axes.append(axis_of(comparison.metric, [run.value for _, run in drawn]))
+    ranks = [index / max(1, len(drawn) - 1) for index in range(len(drawn))]
+    told = [
+        f"job {job['job']}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn
+    ]
+    remark = "One line per job; its colour tells its rank by the metric."
+    if len(drawn) == MOST_LINES < len(paired):
+        remark += f" The best {MOST_LINES} of {len(paired)} jobs."
+    if len(names) < len(comparison.settings):
+        remark += f" {len(names)} of {len(comparison.settings)} settings that differ have an axis."
+    return parallel(f"Settings and {comparison.metric}", axes, ranks, told, remark)
+
+
+def _axis_value(value: Any) -> Any:
+    return value if is_number(value) or value is None else shown(value)
+
+
+def _jobs(paired: Sequence[tuple[Mapping[str, str], Row | None]], comparison: Comparison | None, out: Path) -> str:
+    """Write a row per job, best first, each linked to its run."""
+    if comparison:
+        settings = list(dict.fromkeys([*comparison.settings, *comparison.averaged]))
+        known = dict.fromkeys(name for row in comparison.rows for name in row.numbers if name != "seconds")
+        judging = [comparison.metric] if comparison.metric else []
+        numbers = list(dict.fromkeys([*judging, *known]))[:MOST_METRICS]
+    else:
+        known = dict.fromkeys(name for job, _ in paired for name in job if name not in BOOKKEEPING)
+        numbers = [name for name in known if name.startswith(("train/", "valid/", "test/"))][:MOST_METRICS]
+        settings = [name for name in known if "/" not in name and not name.startswith("best ")]
+    is_failed = any(job["error"] for job, _ in paired)
+    names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if is_failed else [])]
+    rows = []
+    for job, run in paired[:MOST_JOBS]:
+        kind = "" if job["status"] == "done" else "bad"
+        folder = run.path if run else Path(job["folder"])
+        address = page.run_link(folder, out) if job["folder"] else ""
+        cells = [replace(_csv_cell(job["job"]), href=address), Cell(job["status"], kind=kind)]
+        cells += [_setting_cell(run.settings.get(n)) if run else _csv_cell(job.get(n, "")) for n in settings]
+        cells += [figure_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
+        seconds = _csv_cell(job.get("seconds", ""))
+        cells.append(figure_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)
+        rows.append([*cells, *([Cell(job["error"], kind="long")] if is_failed else [])])
+    table = page.table(names, rows, "Jobs", [0] if comparison and comparison.metric else [])
+    said = f"The best {MOST_JOBS} of {len(paired)} jobs; results.csv has them all." if len(paired) > MOST_JOBS else ""
+    return table + page.soft(
+        said or "Best first; marked: the best; the numbers lead to the runs. A click on a column's head sorts."
+    )
+
+
+def _csv_cell(text: str) -> Cell:
+    """Return what stands in results.csv, a number as the tables write it."""
+    try:
+        value = float(text)
+    except ValueError:
+        return Cell(text or "-")
+    return figure_cell(value) if "." in text else Cell(text, order=value if math.isfinite(value) else None)

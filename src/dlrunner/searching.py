@@ -1,0 +1,83 @@
+"""A search: Optuna proposes the next trial by what became of the earlier ones; its study lies in the sweep's folder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.trial import TrialState
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep's own lines say it all
+
+
+class Search:
+    """Trials of a search, numbered as the jobs of its sweep.
+
+    Every proposal rests on (seed, number of the trial, trials before it) and on nothing that a process holds: a search
+    that was interrupted goes on with the trials that it would have made.
+
+    Args:
+        folder: the sweep's; the study is in search.db there.
+        space: what is searched, by the name of the setting.
+        higher_is_better: the metric's direction.
+        sampler: tpe or random.
+        seed: of the sampler.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        space: Mapping[str, BaseDistribution],
+        higher_is_better: bool,
+        sampler: Literal["tpe", "random"] = "tpe",
+        seed: int = 0,
+    ) -> None:
+        self.space, self.sampler, self.seed = dict(space), sampler, seed
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'search.db'}")
+        direction: Literal["maximize", "minimize"] = "maximize" if higher_is_better else "minimize"
+        self.study = optuna.create_study(
+            storage=self._storage, study_name="search", direction=direction, load_if_exists=True
+        )
+
+    def unfinished(self) -> dict[int, dict[str, Any]]:
+        """Return the values of trials that were begun, by number; one that had no values yet counts as failed."""
+        begun = {}
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+            if trial.params.keys() == self.space.keys():
+                begun[trial.number] = trial.params
+            else:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+        return begun
+
+    def ask(self) -> tuple[int, dict[str, Any]]:
+        """Propose the next trial: its number and the value of each setting."""
+        seed = (self.seed * 1_000_003 + len(self)) % 2**32
+        samplers = optuna.samplers
+        self.study.sampler = samplers.TPESampler(seed=seed) if self.sampler == "tpe" else samplers.RandomSampler(seed)
+        trial = self.study.ask(self.space)
+        return trial.number, trial.params
+
+    def tell(self, number: int, record: Mapping[str, Any]) -> None:
+        """Take down what became of a trial: its metric, or that it failed; one that was interrupted is still open."""
+        value = (record.get("metric") or {}).get("value")
+        if record["status"] == "done" and value is not None and math.isfinite(value):
+            self.study.tell(number, value)
+        elif record["status"] in ("done", "failed"):
+            self.study.tell(number, state=TrialState.FAIL)
+
+    def __len__(self) -> int:
+        """Return how many trials were begun."""
+        return len(self.study.get_trials(deepcopy=False))
+
+    def best(self) -> tuple[int, float] | None:
+        """Return number and metric of the best trial, or None while none has succeeded."""
+        done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        return (self.study.best_trial.number, self.study.best_value) if done else None
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._storage.engine.dispose()

@@ -1,0 +1,217 @@
+"""Searches: Optuna proposes, trials are jobs like any other, and the best one is an experiment at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pandas as pd
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+from dlrunner.cli.composing import compose, parse
+from dlrunner.cli.searching import distribution
+from dlrunner.dispatch import Plan, plan
+from dlrunner.errors import RequestError
+from dlrunner.searching import Search
+from tests.cli.test_sweeping import sweep_folder, wait_for
+from tests.conftest import QUICK, Dlrun, start
+
+WORDS = ("-m", "hydra/sweeper=optuna", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
+RATE = "optim.lr=tag(log,interval(1e-3,1e-1))"
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    search = Search(folder, {}, higher_is_better=False)
+    found = search.study.trials
+    search.close()
+    return found
+
+
+def test_ranges_are_written_in_hydras_grammar() -> None:
+    written = {
+        "x=interval(0,0.5)": FloatDistribution(0, 0.5),
+        "x=tag(log,interval(1e-4,1e-1))": FloatDistribution(1e-4, 1e-1, log=True),
+        "x=int(interval(1,8))": IntDistribution(1, 8),
+        "x=int(tag(log,interval(1,64)))": IntDistribution(1, 64, log=True),
+        "x=range(2,9,3)": IntDistribution(2, 8, step=3),
+        "x=range(0.5,2,0.5)": FloatDistribution(0.5, 1.5, step=0.5),
+        "x=choice([10],[100,50])": CategoricalDistribution(["[10]", "[100,50]"]),
+        "x=a,b,a": CategoricalDistribution(["a", "b"]),
+    }
+    for word, expected in written.items():
+        assert distribution(OverridesParser.create().parse_override(word)) == expected, word
+    for wrong in ("x=interval(2,1)", "x=tag(log,interval(0,1))", "x=range(0)"):
+        with pytest.raises(RequestError, match="x="):
+            distribution(parse([wrong])[0])
+
+
+@pytest.mark.slow
+def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    words = (*WORDS, RATE, "model.factors=choice(5,20)", "optim=sgd,adam", "schedule=constant")
+    status, out, err = dlrun(*words, "sweep.trials=4")
+    assert status == 0, (out, err)
+    assert "the same command with sweep.best=NAME" in out
+    assert (sweep_folder(here) / "best.yaml").read_text().startswith("# @package _global_\n# dlrun experiment=best\n")
+
+    # More trials go on from there; the name makes an experiment of the best one.
+    status, out, _ = dlrun(*words, "sweep.trials=6", "sweep.best=found")
+    assert status == 0
+    assert "done already: 4 of 6" in out
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert len(results) == 6
+    assert results["optim.lr"].between(1e-3, 1e-1).all()
+    assert set(results["model.factors"]) <= {5, 20}
+    best = results.sort_values("valid/rmse").iloc[0]
+    status, out, err = dlrun("experiment=found", *QUICK)
+    assert status == 0, err
+    assert f"this run is done already: {Path(best['folder']).relative_to(here)}" in out
+
+    # And run afresh it comes to the same numbers.
+    assert dlrun("experiment=found", *QUICK, "runs_dir=fresh")[0] == 0
+    summary = json.loads((here / "fresh" / "latest" / "summary.json").read_text())
+    assert summary["final"]["valid/rmse"] == best["valid/rmse"]
+    assert [trial.value for trial in trials(sweep_folder(here))] == list(results["valid/rmse"])
+
+
+@pytest.mark.slow
+def test_trials_that_fail_count_as_failed_and_end_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "infinite.py").write_text(
+        "from dlrunner.tasks.collab import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
+        "import os, signal\n"
+        "class Infinite(RootMeanSquaredError):\n    def compute(self):\n        return float('inf')\n"
+        "class Odd(Collab):\n    def metrics(self):\n"
+        "        if self.seed == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return {'rmse': Infinite()} if self.seed == 3 else super().metrics()\n"
+    )
+    # At 1e12 training diverges; seed 2 is killed, seed 3 has a metric that is no number.
+    odd = ("plugins=[infinite]", "task._target_=infinite.Odd")
+    words = (*WORDS, *odd, "sweep.trials=12", "sweep.sampler=random", "sweep.sampler_seed=1")
+    status, out, err = dlrun(*words, "optim.lr=choice(0.01,1e12)", "seed=range(1,4)", "sweep.jobs=2")
+    assert status == 0, (out, err)
+    found = trials(sweep_folder(here))
+    assert len(found) == 12
+    for trial in found:
+        good = trial.params["optim.lr"] == "0.01" and trial.params["seed"] == 1
+        assert trial.state.name == ("COMPLETE" if good else "FAIL"), trial
+    assert {trial.state.name for trial in found} == {"COMPLETE", "FAIL"}
+    assert "the loss is nan" in out or "the loss is inf" in out
+    assert "killed by signal 9" in out
+    (best,) = {line for line in (sweep_folder(here) / "best.yaml").read_text().splitlines() if "lr:" in line}
+    assert best == "  lr: 0.01"
+
+    status, out, _ = dlrun(*words, "optim.lr=choice(1e12,1e13)", "seed=1", "sweep.trials=2")
+    assert status == 1
+    assert "best " not in out
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_goes_on_with_the_trials_it_would_have_made(ratings_csv: Path, here: Path) -> None:
+    words = (*WORDS, RATE, "model.factors=range(5,25,5)", "epochs=8", "sweep.trials=12")
+    start(*words, "runs_dir=whole", cwd=here).communicate()
+    for number, sent in ((2, signal.SIGKILL), (10, signal.SIGINT)):  # while it draws at random, and when it has learnt
+        process = start(*words, cwd=here)
+        wait_for(here, f"runs/sweeps/*/jobs/{number}/output.txt", process)
+        process.send_signal(sent)
+        out, err = process.communicate()
+        assert process.returncode == (130 if sent == signal.SIGINT else -9), (out, err)
+    last = start(*words, cwd=here)
+    out, err = last.communicate()
+    assert last.returncode == 0, (out, err)
+    (whole,) = (here / "whole" / "sweeps").iterdir()
+    same = ["job", "status", "optim.lr", "model.factors", "valid/rmse", "valid/loss", "best epoch"]
+    expected, found = (pd.read_csv(folder / "results.csv")[same] for folder in (whole, sweep_folder(here)))
+    assert len(expected) == 12
+    assert expected["optim.lr"].nunique() == 12
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert [t.state.name for t in trials(sweep_folder(here))] == ["COMPLETE"] * 12
+
+
+def test_a_search_climbs_where_more_is_better_and_what_is_done_is_not_done_twice(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    (here / "climbing.py").write_text(
+        "from dlrunner.tasks.collab import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
+        "class High(RootMeanSquaredError):\n    higher_is_better = True\n"
+        "class Climb(Collab):\n    def metrics(self):\n        return {'rmse': High()}\n"
+    )
+    words = (*WORDS, "plugins=[climbing]", "task._target_=climbing.Climb", "sweep.trials=5")
+    status, out, err = dlrun(*words, "optim.lr=1e-4,1e-2", "sweep.best=worst")
+    assert status == 0, (out, err)
+    assert out.count("the same run as") == 3
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert results["folder"].nunique() == 2
+    assert compose(["experiment=worst"])["optim"]["lr"] == results.sort_values("valid/rmse")["optim.lr"].iloc[-1]
+
+
+def test_an_experiment_that_is_searched_around_is_written_whole(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /model: net\n  - override /optim: sgd\n"
+        "data:\n  path: my.csv\nmodel:\n  hidden: [9, 7]\ntrainer:\n  clip: 0.5\nepochs: 1\n"
+        "claim:\n  metric: valid/rmse\n  value: 9\n  source: made up\n"
+    )
+    words = ("-m", "hydra/sweeper=optuna", "experiment=mine", "optim.lr=0.01", "model.hidden=[4],[8]", *QUICK)
+    status, out, err = dlrun(*words, "sweep.trials=1", "sweep.best=better")
+    assert status == 0, (out, err)
+    (run,) = (here / "runs" / "collab").glob("*-????????")
+    assert run.name.endswith(plan(compose(["experiment=better"])).signature)
+    assert compose(["experiment=better"])["trainer"]["clip"] == 0.5
+    assert compose(["experiment=better"])["claim"] is None
+
+
+def test_mistakes_are_told_before_the_first_trial(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    wrong = {
+        "optim.lr=interval(0,1)": "optim.lr: must be greater than 0",
+        "optim.lrr=interval(0.1,1)": "did you mean lr?",
+        "optim.lr=interval(1,0.5)": "optim.lr=interval(1,0.5)",
+        "optim=adam,admaw": "did you mean adamw?",
+        "optim.lr=0.1": "a search needs a range",
+        "seeds=3": "a search judges single runs",
+        "hydra.sweeper.n_trials=3": "the settings are sweep.trials",
+    }
+    for word, said in wrong.items():
+        status, _, err = dlrun(*WORDS, word)
+        assert status == 2
+        assert said in err
+    for name, said in {"a/b": "must be a name", "movielens-best": "there is an experiment movielens-best"}.items():
+        status, _, err = dlrun(*WORDS, RATE, f"sweep.best={name}")
+        assert status == 2
+        assert said in err
+    status, _, err = dlrun("-m", "hydra/sweeper=optune", "task=collab", "seed=0,1")
+    assert status == 2
+    assert "did you mean optuna?" in err
+    status, out, _ = dlrun(*WORDS, RATE, "sweep.dry_run=true")
+    assert status == 0
+    assert "search of 20 trials over optim.lr" in out
+    assert not (here / "runs").exists()
+
+
+def test_a_value_that_does_not_fit_between_the_ends_of_its_range_fails_alone(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picky(config: Any) -> Plan:
+        if 5 < config["model"]["factors"] < 7:
+            raise RequestError("model.factors: 6 is too few for one and too many for the other")
+        return plan(config)
+
+    monkeypatch.setattr("dlrunner.cli.searching.plan", picky)
+    status, out, _ = dlrun(*WORDS, "model.factors=range(5,8)", "sweep.trials=6")
+    assert status == 0
+    assert "FAILED: model.factors: 6 is too few" in out
+    results = pd.read_csv(sweep_folder(here) / "results.csv")
+    assert (results["status"] == "failed").equals(results["model.factors"] == 6)
+
+
+def test_a_search_through_joblib_is_refused(dlrun: Dlrun, here: Path) -> None:
+    words = ("hydra/sweeper=optuna", "hydra/launcher=joblib", "task=collab", "optim.lr=interval(0.1,0.2)")
+    status, _, err = dlrun("-m", *words)
+    assert status == 2
+    assert "a search does without it; sweep.jobs=2 makes trials side by side" in err
+    assert not (here / "runs").exists()

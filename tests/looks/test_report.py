@@ -1,0 +1,258 @@
+"""Reports of runs: complete, small, the same each time, and nothing in them is markup that came from outside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrunner.errors import RequestError
+from dlrunner.looks import plots
+from dlrunner.looks.report import charts, run
+from dlrunner.looks.report.charts import Curve, Scale
+from tests.conftest import Dlrun
+from tests.fake_runs import write_run
+from tests.looks.pages import EVIL, SCRIPT, assert_harmless
+
+
+def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
+    return [
+        {"epoch": e, "train/loss": 1 / e, "valid/loss": 1.2 / e, "valid/rmse": 1.1 / e, "lr": 0.1 / e, **others}
+        for e in range(1, num_epochs + 1)
+    ]
+
+
+def render(**given: Any) -> str:
+    empty: dict[str, Any] = {"title": "a run", "summary": {}, "history": [], "config": {}, "overrides": []}
+    return run.render(**{**empty, "pictures": [], "notes": [], **given}).decode()
+
+
+def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
+    picture = plots.training_curves(rows(1), tmp_path).rename(tmp_path / '"><script>.png')
+    html = render(
+        title=EVIL,
+        summary={
+            "status": EVIL,
+            "error": EVIL,
+            "metric": {"name": EVIL, "value": EVIL, "epoch": EVIL},
+            "best": {"epoch": EVIL, EVIL: EVIL},
+            "members": {"seeds": [1], "mean": EVIL, "spread": EVIL},
+            "claim": {"metric": EVIL, "published": EVIL, "value": EVIL, "verdict": EVIL, "source": EVIL},
+            "data": {"name": EVIL, "terms": EVIL, "rows": {EVIL: 1}, "floor": EVIL, "sha256": EVIL},
+            **dict.fromkeys(("device", "precision", "seed", "seconds", "code", "finished"), EVIL),
+            "versions": {EVIL: EVIL},
+            "git": {"commit": EVIL},
+            "peak_memory_mb": {EVIL: 1},
+            "protocol": [{"flag": EVIL, "told": EVIL}],
+            "baselines": {EVIL: {EVIL: EVIL}},
+        },
+        history=[*rows(2, **{f"valid/{EVIL}": 0.5}), {"epoch": EVIL, "train/loss": EVIL, "lr": EVIL}],
+        config={EVIL: [EVIL], "data": {EVIL: {EVIL: EVIL}}, "choices": {"task": EVIL}},
+        overrides=[EVIL],
+        pictures=[picture, tmp_path / "<script>"],
+        notes=[EVIL],
+        passages={EVIL: [{"title": EVIL, "words": [EVIL, EVIL], "weights": [1.0, 0.0]}]},
+        changed={EVIL: EVIL},
+    )
+    assert_harmless(html)
+    assert html.count("<img") == 1
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 40
+
+
+def test_style_and_script_are_allowed_by_their_digests_and_nothing_else_is() -> None:
+    html = render()
+    (policy,) = re.findall(r'Content-Security-Policy" content="([^"]*)"', html)
+    assert "unsafe" not in policy
+    assert policy.startswith("default-src 'none';img-src data:;")
+    for kind in ("style", "script"):
+        (content,) = re.findall(rf"<{kind}>(.*?)</{kind}>", html, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+
+
+def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
+    losses = plots.training_curves(rows(2), tmp_path)
+    assert '<img alt="Loss and metrics by epoch" src="data:image/png;base64,iVBOR' in render(pictures=[losses])
+    html = render(pictures=[losses, tmp_path / "absent.png"], history=rows(3))
+    assert "<img" not in html
+    assert "absent.png (there is no such file)" in html
+    assert 'role="img" aria-label="valid/rmse by epoch: valid/rmse from 1.1000 to 0.3667"' in html
+    assert "epoch 3: train/loss 0.3333; valid/loss 0.4000" in html
+
+
+def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
+    for name in ("one.png", "two.png"):
+        (tmp_path / name).write_bytes(b"\x89PNG" + bytes(1_500_000))
+    html = render(pictures=[tmp_path / "one.png", tmp_path / "two.png"], history=rows(50))
+    assert len(html.encode()) < 3_000_000
+    assert html.count("<img") == 1
+    assert "two.png (too large to embed)" in html
+
+
+def test_a_report_of_many_epochs_is_small_and_says_the_last_of_them() -> None:
+    html = render(history=rows(5000))
+    assert len(html.encode()) < 3_000_000
+    assert "epoch 5000: " in html
+
+
+def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not() -> None:
+    assert "STAND-IN" in render(summary={"data": {"name": "MovieLens", "source": "stand-in"}})
+    assert "STAND-IN" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
+
+
+def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
+    html = render(
+        summary={
+            "status": "done",
+            "metric": {"name": "valid/rmse", "value": 0.87654321, "epoch": 5, "higher_is_better": False},
+            "best": {"epoch": 4, "valid/rmse": 0.8699},
+            "claim": {
+                "metric": "valid/rmse",
+                "published": 0.8774,
+                "value": 0.8765,
+                "verdict": "reached",
+                "source": "X",
+            },
+            "data": {"name": "MovieLens", "terms": "no commercial use"},
+            "seconds": 83.2,
+            "peak_memory_mb": {"host": 1234.5},
+            "git": {"commit": "abc123", "dirty": True},
+        },
+        history=rows(5),
+        config={"optim": {"lr": 0.005}, "phases": [{"epochs": 1}], "choices": {"task": "collab", "optim": "sgd"}},
+        overrides=["task=collab", "optim.betas=[0.9, 0.99]"],
+        changed={"optim.lr": "0.01", "optim": "adamw"},
+    )
+    for said in (
+        "0.8765",
+        "lower is better",
+        "best: 0.8699 after epoch 4",
+        '<div class="card good">',
+        "0.8774",
+        "no commercial use",
+        "dlrun task=collab &#x27;optim.betas=[0.9, 0.99]&#x27;",
+        "optim:\n<mark>  lr: 0.005  # default: 0.01</mark>\n",
+        "<mark>  optim: sgd  # default: adamw</mark>\n",
+        "phases: [{epochs: 1}]\n",
+        "published <span>0.8774</span>",
+        "1 min 23 s",
+        "1,234 MB on the host",
+        "abc123 with uncommitted changes",
+    ):
+        assert said in html, said
+    assert html.count('<tr class="best"><td class="n">4</td>') == 1
+    assert '<div class="card bad">' in render(summary={"claim": {"verdict": "missed by 0.1"}})
+
+
+def test_without_known_defaults_what_was_typed_is_marked() -> None:
+    html = render(config={"seed": 1, "epochs": 2}, overrides=["seed=1"])
+    assert "<mark>seed: 1  # typed</mark>\nepochs: 2\n" in html
+    assert "Marked: what was typed." in html
+    assert "<mark>" not in render(config={"seed": 1}, overrides=["seed=1"], changed={})
+
+
+def test_a_report_of_a_failed_run_says_why() -> None:
+    assert "This run failed: the loss is not finite" in render(
+        summary={"status": "failed", "error": "the loss is not finite", "data": None, "metric": None}
+    )
+
+
+def test_numbers_that_are_none_leave_gaps_and_no_chart_is_drawn_of_one_epoch() -> None:
+    assert "data-chart" not in render(history=rows(1)).replace(SCRIPT, "")
+    history = rows(4)
+    history[1]["valid/rmse"], history[2]["valid/rmse"] = None, float("inf")
+    html = render(history=history)
+    assert "valid/rmse by epoch: valid/rmse from 1.1000 to 0.2750" in html
+    assert "nan" not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL).lower()
+
+
+def test_a_run_and_the_verb_write_the_very_same_page_within_two_seconds(
+    ratings_csv: Path, dlrun: Dlrun, here: Path
+) -> None:
+    assert dlrun("task=collab", "data.path=my.csv", "epochs=3", "optim.lr=1e-3")[0] == 0
+    file = here / "runs" / "latest" / "report.html"
+    written = file.read_bytes()
+    file.unlink()
+    started = time.perf_counter()
+    status, out, _ = dlrun("report", "runs/latest")
+    assert time.perf_counter() - started < 2
+    assert status == 0
+    assert "report.html" in out
+    assert file.read_bytes() == written
+    html = written.decode()
+    assert_harmless(html)
+    assert "lr: 0.001  # default: 0.005</mark>" in html
+    assert "path: my.csv  # default: null</mark>" in html
+    assert "Ratings and predictions" in html or "Predictions on the validation rows" in html
+
+
+def test_a_film_title_that_is_a_script_is_a_title(here: Path, dlrun: Dlrun) -> None:
+    lines = [
+        f"{user},<script>alert({item})</script>,{(user * item) % 5 + 1}" for user in range(12) for item in range(9)
+    ]
+    (here / "my.csv").write_text("\n".join(["user,item,rating", *lines]))
+    name = "'data.path=\"<script>alert(1).csv\"'".strip("'")
+    (here / "my.csv").rename(here / "<script>alert(1).csv")
+    assert dlrun("task=collab", name, "epochs=2")[0] == 0
+    html = Path("runs/latest/report.html").read_text()
+    assert_harmless(html)
+    assert "&lt;script&gt;alert(1).csv" in html
+
+
+def test_a_failed_run_has_its_report_too(here: Path, dlrun: Dlrun, ratings_csv: Path) -> None:
+    words = ("optim=sgd", "model=dot", "optim.lr=1e20", "batch_size=2000", "schedule=constant")
+    status, _, _ = dlrun("task=collab", "data.path=my.csv", "epochs=3", *words)
+    assert status == 1
+    assert "This run failed: " in Path("runs/latest/report.html").read_text()
+
+
+def test_a_folder_of_an_older_version_has_a_report_with_all_its_pictures(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a-00000000", 0.9, {"optim.lr": 0.1})
+    (folder / "plots").mkdir()
+    plots.training_curves(rows(2), folder / "plots").rename(folder / "plots" / "item_map.png")
+    html = run.write(folder).read_text()
+    assert html.count("<img") == 1
+    assert "lr: 0.1  # typed" in html
+
+
+def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a-00000000", 0.9)
+    secret = plots.training_curves(rows(2), tmp_path)
+    kept: dict[str, Any] = {"pictures": ["../../losses.png"], "notes": [], "passages": {}, "changed": None}
+    (folder / "report.json").write_text(json.dumps({**kept, "pictures": [f"../../{secret.name}"]}))
+    assert "<img" not in run.write(folder).read_text()
+    for damaged in ("{", "[]", '{"notes": 1}'):
+        (folder / "report.json").write_text(damaged)
+        with pytest.raises(RequestError, match=r"report\.json is damaged"):
+            run.write(folder)
+
+
+def test_the_verb_says_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:
+    (here / "empty").mkdir()
+    for words, said in (
+        (["absent"], "there is no folder absent"),
+        (["empty"], "neither a run folder nor a sweep folder nor one of claims"),
+        (["empty", "--out", "no/where.html"], "--out: there is no folder no"),
+    ):
+        status, _, err = dlrun("report", *words)
+        assert (status, said in err) == (2, True), err
+
+
+def test_scales_are_logarithmic_where_values_span_much() -> None:
+    assert Scale.of(1e-4, 1.0).is_log
+    assert not Scale.of(0.5, 1.0).is_log
+    assert not Scale.of(-1.0, 1.0).is_log
+    flat = Scale.of(0.0, 0.0)
+    assert flat.place(0.0) == 0.5
+
+
+def test_long_curves_are_thinned_and_keep_their_last_epoch() -> None:
+    drawn = charts.curves("loss", [Curve("loss", {float(e): 1 / e for e in range(1, 10_001)})])
+    assert len(drawn) < 40_000
+    assert "epoch 10000: loss 1.0e-04" in drawn

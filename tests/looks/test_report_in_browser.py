@@ -1,0 +1,194 @@
+"""Reports in a headless Chromium: they render without complaint or request, and sorting and hovering work."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlrunner.looks.report import claims, run, sweep
+from tests.looks import browser as browsers
+from tests.looks.browser import Browser
+from tests.looks.pages import EVIL
+from tests.looks.test_report import render, rows
+from tests.looks.test_sweep_report import planted, verdicts, write_claims
+
+pytestmark = pytest.mark.skipif(browsers.find() is None, reason="needs Chromium: apt-get install chromium")
+
+READOUT = "document.querySelector('figure output').textContent"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+def page_of_a_run(folder: Path) -> Path:
+    file = folder / "run.html"
+    file.write_text(
+        render(
+            summary={"status": "done", "metric": {"name": "valid/rmse", "value": 0.2}, "best": {"epoch": 4}},
+            history=rows(12),
+            config={"optim": {"lr": 0.1}},
+            overrides=["task=collab"],
+            changed={"optim.lr": "0.01"},
+            passages={"Texts": [{"title": "a", "words": ["fine", "dull"], "weights": [0.9, -0.4]}]},
+        )
+    )
+    return file
+
+
+def assert_quiet(browser: Browser) -> None:
+    """Assert that nothing was complained of, and nothing but the page itself was asked for."""
+    assert browser.complaints() == []
+    assert len(browser.requests()) == 1, browser.requests()
+    assert not [event for event in browser.events if event["method"] == "Page.javascriptDialogOpening"]
+
+
+def column(browser: Browser, number: int, table: str = "table.rows") -> list[str]:
+    """Return the texts of a column of the first such table, from 1."""
+    found: list[str] = browser.ask(
+        f"[...document.querySelectorAll('{table} tbody tr td:nth-child({number})')].map((cell) => cell.textContent)"
+    )
+    return found
+
+
+def test_the_browser_would_tell_of_a_complaint_and_of_a_request(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "bad.html"
+    file.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('so'); undefined_name()</script>")
+    browser.open(file)
+    assert len(browser.complaints()) >= 2
+    assert any("127.0.0.1" in url for url in browser.requests())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1400, 390])
+def test_all_reports_render_within_the_window_and_without_a_complaint(
+    browser: Browser, tmp_path: Path, width: int, scheme: str
+) -> None:
+    folder = write_claims(tmp_path / "runs" / "claims" / "mine", verdicts([]))
+    for file in (page_of_a_run(tmp_path), sweep.write(planted(tmp_path)), claims.write(folder)):
+        browser.open(file, width, scheme=scheme)
+        assert browser.ask("document.documentElement.scrollWidth") <= width, file.name
+        assert browser.ask("document.querySelector('main').offsetHeight") > 500
+        paper = browser.ask("getComputedStyle(document.body).backgroundColor")
+        assert paper == ("rgb(255, 255, 255)" if scheme == "light" else "rgb(21, 24, 27)"), "the style is in force"
+        assert (
+            browser.ask("[...document.querySelectorAll('img, svg:not(svg svg)')].filter((e) => !e.clientWidth).length")
+            == 0
+        )
+        assert_quiet(browser)
+
+
+def test_hovering_over_a_curve_shows_the_values_of_the_nearest_epoch(browser: Browser, tmp_path: Path) -> None:
+    browser.open(page_of_a_run(tmp_path))
+    assert browser.ask(READOUT) == "epoch 12: train/loss 0.0833; valid/loss 0.1000"
+    left, top, width, height = browser.place("figure svg.plot")
+    browser.hover(left + width * 58 / 440, top + height / 2)
+    assert browser.ask(READOUT) == "epoch 1: train/loss 1.0000; valid/loss 1.2000"
+    browser.hover(left + width * (58 + 370 * 4.1 / 11) / 440, top + height / 2)
+    assert browser.ask(READOUT) == "epoch 5: train/loss 0.2000; valid/loss 0.2400"
+    assert browser.ask("document.querySelectorAll('figure:first-of-type circle.dot').length") == 2
+    legend = browser.ask("[...document.querySelectorAll('figure:first-of-type li')].map((item) => item.textContent)")
+    assert legend == ["train/loss 0.2000", "valid/loss 0.2400"]
+    assert browser.ask("document.querySelector('figcaption').textContent") == "Loss epoch 5"
+    assert_quiet(browser)
+
+
+def test_the_keyboard_moves_along_a_curve_and_sorts(browser: Browser, tmp_path: Path) -> None:
+    browser.open(page_of_a_run(tmp_path))
+    browser.ask("document.querySelector('figure input').focus()")
+    browser.press("ArrowLeft")
+    assert browser.ask(READOUT) == "epoch 11: train/loss 0.0909; valid/loss 0.1091"
+    assert "epoch 11" in browser.ask("document.querySelector('figure input').getAttribute('aria-valuetext')")
+    browser.press("Home")
+    assert browser.ask(READOUT).startswith("epoch 1:")
+    for _ in range(20):
+        browser.press("Tab")
+        if browser.ask("document.activeElement.closest('th')?.textContent") == "valid/loss":
+            break
+    browser.press("Enter")
+    assert column(browser, 1)[:2] == ["12", "11"]
+    assert_quiet(browser)
+
+
+def test_a_click_on_a_head_sorts_by_value_and_another_turns_it_round(browser: Browser, tmp_path: Path) -> None:
+    browser.open(sweep.write(planted(tmp_path)))
+    jobs = "div[aria-label=Jobs] table"
+    assert column(browser, 1, jobs) == ["0", "1", "2", "3", "4", "5", "6", "7", "8"]
+    browser.click("div[aria-label=Jobs] th:nth-child(6) button")  # the metric
+    assert column(browser, 6, jobs)[:2] == ["0.8000", "0.8200"]
+    assert browser.ask("document.querySelector('div[aria-label=Jobs] th:nth-child(6)').ariaSort") == "ascending"
+    browser.click("div[aria-label=Jobs] th:nth-child(6) button")
+    assert column(browser, 6, jobs)[:2] == ["1.1200", "1.1000"]
+    assert column(browser, 6, jobs)[-1] == "-", "what is not known stays last"
+    assert browser.ask("document.querySelector('div[aria-label=Jobs] th:nth-child(6)').ariaSort") == "descending"
+    browser.click("div[aria-label=Jobs] th:nth-child(3) button")  # the optimizer, a word
+    assert column(browser, 3, jobs)[:5] == ["adam", "adam", "adam", "adam", "sgd"]
+    assert_quiet(browser)
+
+
+def test_hovering_over_parallel_coordinates_tells_the_nearest_job(browser: Browser, tmp_path: Path) -> None:
+    browser.open(sweep.write(planted(tmp_path)))
+    figure = "figure:has(.jobs)"
+    left, top, width, _ = browser.place(f"{figure} svg.plot")
+    x, y = browser.ask(
+        f"(() => {{ const c = JSON.parse(document.querySelector('{figure}').dataset.chart);"
+        " return [c.x.at(-1), c.paths.at(-1).at(-1)]; })()"
+    )
+    box = browser.ask(f"document.querySelector('{figure} svg.plot').viewBox.baseVal.width")
+    browser.hover(left + x * width / box, top + y * width / box)
+    told = browser.ask(f"document.querySelector('{figure} output').textContent")
+    assert told == "job 7: optim=sgd optim.lr=0.01 seed=1: valid/rmse 1.1200"
+    assert browser.ask(f"document.querySelectorAll('{figure} path.on').length") == 1
+    assert_quiet(browser)
+
+
+def test_without_its_script_everything_is_still_there_to_read(browser: Browser, tmp_path: Path) -> None:
+    browser("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(sweep.write(planted(tmp_path)))
+        assert_quiet(browser)
+    finally:
+        browser("Emulation.setScriptExecutionDisabled", value=False)
+    assert len(column(browser, 1, "div[aria-label=Jobs] table")) == 9
+    assert browser.ask("document.querySelectorAll('button').length") == 0
+    assert browser.ask("document.querySelector('figure input').checkVisibility()") is False
+    assert browser.ask(READOUT).startswith("epoch 3: optim=adam")
+
+
+def test_markup_in_names_and_texts_does_nothing(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "evil.html"
+    file.write_bytes(
+        run.render(
+            title=EVIL,
+            summary={"status": EVIL, "error": EVIL, "metric": {"name": EVIL, "value": 1}, "data": {"terms": EVIL}},
+            history=rows(3, **{f"valid/{EVIL}": 0.5}),
+            config={EVIL: EVIL},
+            overrides=[EVIL],
+            pictures=[],
+            notes=[EVIL],
+            passages={EVIL: [{"title": EVIL, "words": [EVIL], "weights": [1.0]}]},
+            changed={EVIL: EVIL},
+        )
+    )
+    browser.open(file)
+    left, top, width, height = browser.place("figure:nth-of-type(3) svg.plot")
+    browser.hover(left + width / 2, top + height / 2)
+    assert EVIL in browser.ask("document.querySelector('figure:nth-of-type(3) output').textContent")
+    assert browser.ask("document.querySelectorAll('img').length") == 0
+    assert browser.ask("document.title") == EVIL
+    assert_quiet(browser)
+
+
+def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
+    browser.open(sweep.write(planted(tmp_path)))
+    assert base64.b64decode(browser("Page.printToPDF")["data"]).startswith(b"%PDF")
+    browser("Emulation.setEmulatedMedia", media="print")
+    assert browser.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert browser.ask("document.querySelector('.wide').scrollHeight == document.querySelector('.wide').clientHeight")
+    browser("Emulation.setEmulatedMedia", media="")

@@ -1,0 +1,65 @@
+"""Small runs of every kind of task, each trained once for all tests of a file that ask for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from dlrunner.cli import main
+from tests.conftest import QUICK
+from tests.tasks.test_tabular_task import flats
+
+TEXTS = ("data.source=stand-in", "data.min_freq=1", "data.sample=200", "data.sample_valid=60", "epochs=1")
+RECURRENT = ("model.embedding=16", "model.hidden=24", "model.layers=2")
+LANGUAGE = ("task=imdb-lm", *TEXTS, *RECURRENT, "batch_size=16", "task.bptt=20", "task.valid_batch_size=8")
+SORTING = ("task=imdb-sentiment", *TEXTS, *RECURRENT, "data.sample_test=30", "task.baseline=false")
+TABLE = ("task=tabular", "data.path={flats}", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=2")
+RATINGS = ("task=collab", "data.source=stand-in", "epochs=1", "batch_size=512")
+PICTURES = ("task=dogbreeds", "data.source=stand-in", "data.size=32", "data.sample=64", "data.sample_valid=16")
+PICTURE_NET = ("epochs=1", "batch_size=32", "model.backbone=squeezenet1_1", "model.xtra_fc=[]", "model.ps=0")
+
+KINDS: dict[str, tuple[str, ...]] = {
+    "ratings": RATINGS,
+    "ratings by dot": (*RATINGS, "model=dot"),
+    "ratings by net": (*RATINGS, "model=net", "model.genre_factors=4", "model.time=true"),
+    "several of ratings": (*RATINGS, "ensemble=2"),
+    "numbers": (*TABLE, "data.target=price", "data.id=nr"),
+    "numbers by linear": (*TABLE, "data.target=price", "model=linear"),
+    "numbers by mlp": (*TABLE, "data.target=price", "model=mlp"),
+    "classes": (*TABLE, "data.target=size", "trainer.early_stopping=1"),
+    "labels": (*TABLE, "data.target=[big,roomy]"),
+    "sales": ("task=rossmann", "data.source=stand-in", "data.sample=2000", "epochs=1"),
+    "pictures": (*PICTURES, *PICTURE_NET, "task.tta=1"),
+    "texts": SORTING,
+    "texts by gru": (*SORTING, "model.cell=gru"),
+    "language": LANGUAGE,
+    "language by qrnn": (*LANGUAGE, "model.cell=qrnn"),
+}
+
+
+class SmallRuns:
+    """Trains a run when it is first asked for.
+
+    Args:
+        folder: where the runs and their data lie.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._found = folder, dict[str, Path]()
+        flats(300).to_csv(folder / "flats.csv", index=False)
+
+    def __getitem__(self, kind: str) -> Path:
+        if kind not in self._found:
+            place = self.folder / kind.replace(" ", "-")
+            words = [word.format(flats=self.folder / "flats.csv") for word in KINDS[kind]]
+            assert main([*words, *QUICK, "log.progress=none", f"runs_dir={place}"]) == 0
+            self._found[kind] = (place / "latest").resolve()
+        return self._found[kind]
+
+
+def new_flats() -> pd.DataFrame:
+    """Return rows that no run has seen, among them levels and a missing number that no training row had."""
+    rows = flats(40, seed=1).drop(columns=["price", "dear", "size", "big", "roomy"])
+    rows.loc[3, "city"], rows.loc[5, "area"] = "Rom", None
+    return rows

@@ -1,0 +1,126 @@
+"""What the benchmarks conclude from numbers; nothing is measured here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import summary
+from benchmarks.checking import interval, judge
+from benchmarks.measuring import largest_difference, sameness
+from tests.conftest import REPOSITORY
+
+STORED = [2.0, 2.1, 1.95]
+
+
+def test_a_real_slowdown_fails() -> None:
+    assert judge(STORED, [1.5, 1.45, 1.55]) == "slower"
+    # One repetition of seven that happened to be fast does not hide it.
+    assert judge(STORED, [1.5, 1.45, 1.55, 1.5, 2.4, 1.52, 1.47]) == "slower"
+
+
+def test_noise_around_the_stored_ratio_does_not_fail() -> None:
+    assert judge(STORED, [1.9, 2.05, 2.0]) == "as fast"
+    # The least that is lost within the tolerance passes, a median just beyond it is not yet a slowdown.
+    assert judge(STORED, [1.75, 1.8, 1.78]) == "as fast"
+    assert judge(STORED, [1.66, 1.69, 1.68]) == "too noisy to tell"
+
+
+def test_repetitions_that_differ_by_more_than_the_effect_are_told_to_be_too_noisy() -> None:
+    assert judge(STORED, [1.3, 2.6, 1.6]) == "too noisy to tell"
+    # So is a clear result beside a stored one that says little.
+    assert judge([1.2, 2.9, 2.0], [1.4, 1.45, 1.5]) == "too noisy to tell"
+
+
+def test_a_single_stored_repetition_convicts_nobody() -> None:
+    assert judge([2.0], [1.0, 1.01, 1.02]) == "too noisy to tell"
+    assert judge(STORED, [1.0]) == "too noisy to tell"
+
+
+def test_a_faster_result_passes() -> None:
+    assert judge(STORED, [2.6, 2.5, 2.7]) == "faster"
+
+
+def test_more_repetitions_narrow_the_interval_around_the_same_noise() -> None:
+    noise = [1.0, 1.2, 1.4]
+    assert interval(noise) == (1.0, 1.4)
+    assert interval([*noise, 1.2, 1.2, 1.2, 1.2]) == (1.2, 1.2)
+
+
+def runs(seconds: list[float], **more: Any) -> list[dict[str, Any]]:
+    """Runs of three epochs, the first of which is slow for everyone."""
+    return [{"seconds_per_epoch": [9.0, each, each], **more} for each in seconds]
+
+
+def store(folder: Path) -> None:
+    machine = {"cpu": "a processor", "cores": 2, "gpu": None, "python": "3.11.7", "torch": "2.13.0"}
+    rows = {
+        "dlrunner": runs([1.0, 2.0, 1.0]),
+        "Lightning 2.6": runs([1.5, 2.0, 1.25], library="Lightning", version="2.6.6"),
+        "plain loop, slow": runs([8.0, 8.0, 8.0]),
+        "plain loop, quick": runs([0.5, 2.0, 0.75]),
+    }
+    (folder / "results-collab-cpu.json").write_text(json.dumps({"machine": machine, "rows": rows}))
+
+
+def test_a_ratio_is_that_of_one_repetition_and_the_fastest_of_a_kind_counts(tmp_path: Path) -> None:
+    store(tmp_path)
+    speed = summary.gather(tmp_path, "cpu")
+    row = speed["rows"]["Collaborative filtering, float32, batches of 64"]
+    assert row["own"] == [1.0, 2.0, 1.0]  # without the first epoch
+    assert row["ratios"] == {"Lightning": [1.5, 1.0, 1.25], "plain": [0.5, 1.0, 0.75]}
+    assert row["contestants"]["plain"] == "plain loop, quick"
+
+
+def test_the_table_says_what_was_measured_where_and_which_contestant_is_missing(tmp_path: Path) -> None:
+    store(tmp_path)
+    table = summary.table(summary.gather(tmp_path, "cpu"))
+    line = next(line for line in table.splitlines() if line.startswith("| Collaborative"))
+    assert line == (
+        "| Collaborative filtering, float32, batches of 64 | 1.00 (1.00 to 2.00) | seconds an epoch | - | "
+        "1.25 (1.00 to 1.50) | 0.75 (0.50 to 1.00) | a, 3 times |"
+    )
+    assert "- a: 2 cores, a processor; torch 2.13.0, Python 3.11.7, Lightning 2.6.6." in table
+
+
+def test_of_words_a_second_more_is_better() -> None:
+    told = [{"words_per_second": [1.0, 300.0]}], [{"words_per_second": [1.0, 100.0]}]
+    (quantity,) = summary.BENCHMARKS["text"][1]
+    assert quantity.ratios(*told) == [3.0]
+
+
+def test_the_readme_gets_the_table_between_its_markers_and_keeps_the_rest(tmp_path: Path) -> None:
+    store(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n")
+    summary.write(tmp_path, readme)
+    text = readme.read_text()
+    assert text == f"before\n{summary.BEGIN}\n{summary.quoted(tmp_path)}{summary.END}\nafter\n"
+    assert "old" not in text
+    assert "Collaborative" in text
+
+
+def test_what_stands_in_the_repository_is_what_the_stored_results_say() -> None:
+    text = (REPOSITORY / "README.md").read_text()
+    if summary.BEGIN not in text:
+        pytest.skip("README has no place for the table yet")
+    assert text.partition(f"{summary.BEGIN}\n")[2].partition(summary.END)[0] == summary.quoted(
+        REPOSITORY / "benchmarks"
+    )
+    for device in summary.DEVICES:
+        file = REPOSITORY / "benchmarks" / f"speed-{device}.json"
+        if file.exists():
+            assert json.loads(file.read_text()) == summary.gather(REPOSITORY / "benchmarks", device)
+
+
+def test_loops_that_train_something_else_are_not_compared() -> None:
+    own = [{"metrics": [{"valid/loss": 0.5, "valid/accuracy": 0.8}]}]
+    assert largest_difference(own, own) == 0
+    assert "to the last digit" in sameness(own, own)
+    near = [{"metrics": [{"valid/loss": 0.501, "valid/accuracy": 0.8}]}]
+    assert "at most" in sameness(own, near)
+    with pytest.raises(ValueError, match="do not train the same"):
+        largest_difference(own, [{"metrics": [{"valid/loss": 0.6, "valid/accuracy": 0.8}]}])

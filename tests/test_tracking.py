@@ -1,0 +1,256 @@
+"""Trackers beside a run: they are told what metrics.jsonl holds, and nothing that they do is noticed by the run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrunner.cli.composing import compose
+from dlrunner.comparing.differing import NOT_COMPARED
+from dlrunner.dispatch import plan
+from dlrunner.relaying import numbers
+from tests.conftest import QUICK, Dlrun, start
+
+WORDS = ("task=collab", "data.path=my.csv", *QUICK)
+
+
+def watched(name: str, *settings: str) -> list[str]:
+    """Return the words that let a tracker of tests.fake_trackers watch a run."""
+    place = "log.trackers.fake"
+    return [
+        *WORDS,
+        "plugins=[tests.fake_trackers]",
+        f"+{place}._target_=tests.fake_trackers.{name}",
+        f"+{place}.to=told.jsonl",
+        *[f"+{place}.{setting}" for setting in settings],
+        *([] if any("patience" in setting for setting in settings) else ["log.patience=60"]),
+    ]
+
+
+def told(call: str | None = None) -> list[dict[str, Any]]:
+    """Return what the tracker was told, in order."""
+    calls = [json.loads(line) for line in Path("told.jsonl").read_text().splitlines()]
+    return [each for each in calls if call in (None, each["call"])]
+
+
+def rows(run: Path = Path("runs/latest")) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def results(run: Path = Path("runs/latest")) -> list[dict[str, Any]]:
+    """Return the epochs without their times."""
+    return [{key: value for key, value in row.items() if key not in NOT_COMPARED} for row in rows(run)]
+
+
+def summary(run: Path = Path("runs/latest")) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return found
+
+
+def test_a_tracker_is_told_settings_rows_figures_and_pictures(ratings_csv: Path, dlrun: Dlrun) -> None:
+    words = [*watched("Recording"), "log.pictures=true", "epochs=3", "optim.lr=[0.01,0.02]"]
+    status, _, err = dlrun(*words)
+    assert (status, err) == (0, "")
+    run = Path("runs/latest").resolve()
+    (begun,), logged, (ended,) = told("start"), told("log"), told("finish")
+    assert (begun["name"], begun["folder"], begun["known"]) == (run.name, str(run), None)
+    assert begun["typed"] == " ".join(words)
+    assert {"optim": "adamw", "optim.lr": [0.01, 0.02], "epochs": 3, "seed": 0}.items() <= begun["values"].items()
+    assert [call["row"] for call in logged] == [numbers(row) for row in rows()]
+    assert [call["step"] for call in logged] == [row["step"] for row in rows()]
+    assert {"lr/0", "lr/1", "valid/rmse"} <= set(logged[0]["row"])
+    assert ended["status"] == "done"
+    assert ended["figures"]["final/valid/rmse"] == summary()["final"]["valid/rmse"]
+    assert ended["figures"]["best/valid/rmse"] == summary()["best"]["valid/rmse"]
+    assert ended["step"] == rows()[-1]["step"]
+    assert ended["pictures"] == sorted(file.name for file in (run / "plots").iterdir())
+    assert ended["modules"] == []  # they would take three seconds of a core from the run
+
+
+@pytest.fixture
+def without(ratings_csv: Path, dlrun: Dlrun) -> tuple[list[dict[str, Any]], float]:
+    """The epochs of a run without trackers, and its seconds."""
+    started = time.monotonic()
+    assert dlrun(*WORDS, "runs_dir=without")[0] == 0
+    return results(Path("without/latest")), time.monotonic() - started
+
+
+@pytest.mark.parametrize(
+    ("at", "lacks"),
+    [("start", "0 of 5 epochs"), ("log", "0 of 5 epochs"), ("finish", "5 of 5 epochs")],
+)
+def test_a_tracker_that_raises_changes_nothing(
+    at: str, lacks: str, without: tuple[list[dict[str, Any]], float], dlrun: Dlrun
+) -> None:
+    status, out, err = dlrun(*watched("Raising", f"at={at}"))
+    assert (status, err) == (0, "")
+    assert summary()["status"] == "done"
+    assert results() == without[0]
+    (line,) = (line for line in out.splitlines() if "failed" in line)
+    assert f"fake failed: ConnectionError: no answer at {at}; " in line
+    assert "metrics.jsonl" in line
+    assert lacks in line or "the run goes on" in line
+    assert Path("runs/latest/run.log").read_text().count(line) == 1
+    assert "Traceback" in Path("runs/latest/trackers/fake.log").read_text()
+
+
+@pytest.mark.slow
+def test_a_failure_is_told_while_the_run_goes_on(ratings_csv: Path, dlrun: Dlrun) -> None:
+    status, out, _ = dlrun(*watched("Raising", "at=start"), "epochs=200")
+    assert status == 0
+    before, _, after = out.partition("fake failed: ConnectionError: no answer at start; the run goes on; ")
+    assert "\n  200 " in after
+    assert "\n    1 " in before
+
+
+def test_a_tracker_whose_process_ends_is_told_too(ratings_csv: Path, dlrun: Dlrun) -> None:
+    status, out, _ = dlrun(*watched("Leaving"))
+    assert status == 0
+    assert "fake failed: its process ended with status 3; " in out
+
+
+def test_a_tracker_that_hangs_is_left_behind(without: tuple[list[dict[str, Any]], float], dlrun: Dlrun) -> None:
+    started = time.monotonic()
+    status, out, err = dlrun(*watched("Sleeping"), "log.patience=2")
+    seconds = time.monotonic() - started
+    assert (status, err) == (0, "")
+    assert results() == without[0]
+    assert seconds < 2 * without[1] + 2 + 5  # of 60 for each call
+    said = "fake did not come to an end within 2 s and was left behind; it has 0 of 5 epochs and not the end"
+    assert said in out
+    assert said in Path("runs/latest/run.log").read_text()
+    with pytest.raises(ProcessLookupError):
+        os.kill(told()[0]["pid"], 0)
+
+
+def test_a_library_that_keeps_its_process_alive_does_not_keep_the_run(ratings_csv: Path, dlrun: Dlrun) -> None:
+    started = time.monotonic()
+    status, out, _ = dlrun(*watched("Lingering"))
+    assert status == 0
+    assert time.monotonic() - started < 40
+    assert "fake" not in out.partition("run  ")[0].replace("fake_trackers", "")
+
+
+def test_a_stop_signal_ends_the_wait_and_the_run_is_done(here: Path, ratings_csv: Path) -> None:
+    process = start(*watched("Sleeping"), cwd=here)
+    until(lambda: (here / "runs/latest/summary.json").exists() and (here / "told.jsonl").exists())
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert summary()["status"] == "done"
+    assert "was left behind" in out, err
+    assert process.returncode in (0, 143)  # where it came between the summary and the wait
+
+
+def until(arrived: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not arrived():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_resumed_run_goes_on_where_its_tracker_stood(
+    sent: signal.Signals, here: Path, ratings_csv: Path, dlrun: Dlrun
+) -> None:
+    words = [*watched("Recording"), "epochs=100"]
+    process = start(*words, cwd=here)
+    until((here / "runs/latest/metrics.jsonl").exists)
+    process.send_signal(sent)
+    process.communicate()
+    until(lambda: (here / "told.jsonl").exists() and told("finish"))  # a killed run does not wait for it
+    assert 1 <= len(told("log")) < 100
+    status, _, err = dlrun(*words)
+    assert (status, err) == (0, "")
+    assert len(rows()) == 100
+    assert [call["row"] for call in told("log")] == [numbers(row) for row in rows()]
+    assert [call["known"] for call in told("start")] == [None, "an id"]
+    stopped = "killed" if sent is signal.SIGKILL else "interrupted"
+    assert [call["status"] for call in told("finish")] == [stopped, "done"]
+
+
+def test_a_run_that_is_done_already_tells_nothing_new(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun(*watched("Recording"))[0] == 0
+    before = Path("told.jsonl").read_text()
+    status, out, _ = dlrun(*watched("Recording"))
+    assert status == 0
+    assert "this run is done already" in out
+    assert Path("told.jsonl").read_text() == before
+
+
+def test_trackers_are_no_part_of_what_a_run_is(ratings_csv: Path) -> None:
+    signatures = {
+        plan(compose([*WORDS, *words])).signature
+        for words in (
+            [],
+            ["log=mlflow"],
+            ["log=[tensorboard,wandb]", "log.trackers.wandb.group=mine", "log.patience=1"],
+        )
+    }
+    assert len(signatures) == 1
+
+
+def test_the_members_of_an_ensemble_are_told_apart(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun(*watched("Recording"), "ensemble=2", "epochs=2")[0] == 0
+    run = Path("runs/latest")
+    expected = [numbers(row, f"members/{index}/") for index in (0, 1) for row in rows(run / f"members/{index}")]
+    assert [call["row"] for call in told("log")] == expected
+    (ended,) = told("finish")
+    assert ended["figures"]["final/valid/rmse"] == summary()["final"]["valid/rmse"]
+
+
+def test_a_failed_run_is_told_as_failed(ratings_csv: Path, dlrun: Dlrun) -> None:
+    status, _, _ = dlrun(*watched("Recording"), "optim=sgd", "optim.lr=1e30")
+    assert status == 1
+    (ended,) = told("finish")
+    assert (ended["status"], ended["pictures"]) == ("failed", [])
+
+
+def test_a_missing_package_is_told_before_anything_is_read(ratings_csv: Path, dlrun: Dlrun) -> None:
+    for more in ([], ["-m", "seed=0,1"]):
+        status, out, err = dlrun(*watched("Lacking"), *more)
+        assert (status, out) == (2, "")
+        assert err.startswith("dlrun: log=fake needs its package: pip install 'no-such-package'")
+        assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
+def test_each_tracker_names_the_extra_that_it_needs(
+    name: str, ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.tracking.find_spec", lambda module: None)
+    status, _, err = dlrun(*WORDS, f"log={name}")
+    assert (status, err) == (2, f"dlrun: log={name} needs its package: pip install 'dlrunner[{name}]'\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("log=mlflo", "log=mlflo: there is no such log; did you mean mlflow?"),
+        ("log=[mlflow,tensorbord]", "log=tensorbord: there is no such log; did you mean tensorboard?"),
+        ("log.trackers=[mlflow,wandb]", "they are chosen by log=[mlflow,wandb]"),
+        ("+log.trackers.mine._target_=os.Mine", "os.Mine may not be used"),
+        ("+log.trackers.mine._target_=dlrunner.trackers.mlflow.Path", "is not a Tracker"),
+        ("+log.trackers.wandb.projekt=x", "did you mean project?"),
+    ],
+)
+def test_a_tracker_that_does_not_exist_is_refused(word: str, told: str, ratings_csv: Path, dlrun: Dlrun) -> None:
+    more = ["log=wandb"] if "wandb.projekt" in word else []
+    status, _, err = dlrun(*WORDS, *more, word)
+    assert status == 2
+    assert told in err
+
+
+def test_a_replay_is_not_tracked(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun(*watched("Recording"))[0] == 0
+    before = Path("told.jsonl").read_text()
+    status, out, err = dlrun("replay", "runs/latest", "--plugins", "tests.fake_trackers")
+    assert status == 0, err
+    assert "replay: identical" in out
+    assert Path("told.jsonl").read_text() == before

@@ -1,0 +1,114 @@
+"""MLflow's SQLite store, read back by SQL."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dlrunner.relaying import numbers
+from tests.conftest import QUICK, Dlrun, start
+
+for module in ("mlflow", "sqlalchemy", "alembic"):
+    pytest.importorskip(module, reason="needs MLflow: pip install 'dlrunner[mlflow]'")
+WORDS = ("task=collab", "data.path=my.csv", "log=mlflow", "log.patience=120")
+
+
+def ask(question: str, *values: Any, store: str = "runs/mlflow.db") -> list[Any]:
+    connection = sqlite3.connect(store)
+    try:
+        return connection.execute(question, values).fetchall()
+    finally:
+        connection.close()
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def metrics(run_id: str, name: str) -> list[tuple[int, float]]:
+    return ask("SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step", run_id, name)
+
+
+def test_the_store_holds_what_the_folder_holds(ratings_csv: Path, dlrun: Dlrun) -> None:
+    words = [*WORDS, "epochs=3", "optim.lr=[0.01,0.02]"]
+    assert dlrun(*words)[0] == 0
+    run = Path("runs/latest").resolve()
+    ((run_id, name, status, place, artifacts),) = ask(
+        "SELECT run_uuid, r.name, status, e.name, artifact_uri "
+        "FROM runs r JOIN experiments e ON r.experiment_id = e.experiment_id"
+    )
+    assert (name, status, place) == (run.name, "FINISHED", "collab")
+    for key in numbers(rows(run)[0]):
+        assert metrics(run_id, key) == [(row["step"], numbers(row)[key]) for row in rows(run)]
+    final = json.loads((run / "summary.json").read_text())["final"]["valid/rmse"]
+    assert [value for _, value in metrics(run_id, "final/valid/rmse")] == [final]
+    params = dict(ask("SELECT key, value FROM params"))
+    assert {"optim": "adamw", "optim.lr": "[0.01, 0.02]", "epochs": "3"}.items() <= params.items()
+    tags = dict(ask("SELECT key, value FROM tags"))
+    assert (tags["folder"], tags["overrides"]) == (str(run), " ".join(words))
+    kept = Path(artifacts.removeprefix("file://")) / "plots"
+    assert {file.name: file.read_bytes() for file in kept.iterdir()} == {
+        file.name: file.read_bytes() for file in (run / "plots").iterdir()
+    }
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_one_run_there(here: Path, ratings_csv: Path, dlrun: Dlrun) -> None:
+    words = [*WORDS, *QUICK, "epochs=100"]
+    process = start(*words, cwd=here)
+    while not (here / "runs/latest/metrics.jsonl").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    ((run_id, status),) = ask("SELECT run_uuid, status FROM runs")
+    assert status == "KILLED"
+    assert 1 <= len(metrics(run_id, "valid/rmse")) < 100
+    assert dlrun(*words)[0] == 0
+    assert ask("SELECT run_uuid, status FROM runs") == [(run_id, "FINISHED")]
+    run = Path("runs/latest")
+    assert metrics(run_id, "valid/rmse") == [(row["step"], row["valid/rmse"]) for row in rows(run)]
+
+
+@pytest.mark.slow
+def test_a_store_that_was_removed_gets_the_whole_run_again(ratings_csv: Path, here: Path, dlrun: Dlrun) -> None:
+    words = [*WORDS, *QUICK, "epochs=3"]
+    assert dlrun(*words)[0] == 0
+    run = Path("runs/latest").resolve()
+    (run / "summary.json").unlink()  # as if it had been killed
+    Path("runs/mlflow.db").unlink()
+    assert dlrun(*words)[0] == 0
+    ((run_id,),) = ask("SELECT run_uuid FROM runs")
+    assert len(metrics(run_id, "valid/rmse")) == 3
+
+
+@pytest.mark.slow
+def test_jobs_side_by_side_write_one_store(ratings_csv: Path, dlrun: Dlrun) -> None:
+    status, out, err = dlrun("-m", *WORDS, *QUICK, "seed=0,1,2", "sweep.jobs=3", "epochs=20")
+    assert status == 0, err
+    assert "failed" not in out
+    found = ask("SELECT name, run_uuid FROM runs WHERE status = 'FINISHED'")
+    assert len(found) == 3
+    for name, run_id in found:
+        wanted = [(row["step"], row["valid/rmse"]) for row in rows(Path("runs/collab") / name)]
+        assert metrics(run_id, "valid/rmse") == wanted
+    assert ask("SELECT count(*) FROM experiments WHERE name = 'collab'") == [(1,)]
+
+
+@pytest.mark.slow
+def test_the_environment_may_name_another_store(
+    ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mine.db")
+    words = [*WORDS, *QUICK, "epochs=1", "log.trackers.mlflow.experiment=mine"]
+    assert dlrun(*words)[0] == 0
+    assert not Path("runs/mlflow.db").exists()
+    store = str(tmp_path / "mine.db")
+    assert ask("SELECT name FROM experiments WHERE name != 'Default'", store=store) == [("mine",)]
+    assert ask("SELECT status FROM runs", store=store) == [("FINISHED",)]

@@ -1,0 +1,436 @@
+"""What others get: a folder that answers as the run does, bit for bit, and a card that hides nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import nn
+
+import dlrunner
+from dlrunner.errors import RequestError
+from dlrunner.looks.card import Card, escaped, fenced
+from dlrunner.runs import FinishedRun, load_weights_file
+from dlrunner.trained import graphs, portable
+from dlrunner.trained.models import load_models
+from tests.conftest import Dlrun
+from tests.small_runs import KINDS, SmallRuns, new_flats
+
+needs_onnx = pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")),
+    reason="needs onnx and onnxruntime: pip install 'dlrunner[onnx]'",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    return SmallRuns(tmp_path_factory.mktemp("runs"))
+
+
+@pytest.fixture
+def export(runs: SmallRuns, dlrun: Dlrun, here: Path) -> Callable[..., Path]:
+    """Export a run of some kind into the working directory."""
+
+    def exported(kind: str, *words: str, out: str = "out") -> Path:
+        status, printed, err = dlrun("export", str(runs[kind]), "--out", out, *words)
+        assert status == 0, printed + err
+        return here / out
+
+    return exported
+
+
+def asked(kind: str, run: Path, here: Path) -> Any:
+    """Return something that a run of this kind can be asked."""
+    if kind.startswith(("ratings", "several")):
+        state = load_weights_file(run / "task.pt")["task"]
+        users, items = [*state["user_ids"][:30], -1], [*state["item_ids"][:30], -1]
+        return pd.DataFrame({"user": users, "item": items})
+    if kind == "sales":
+        days = pd.date_range("2015-09-01", periods=10).strftime("%Y-%m-%d")
+        columns = {"Store": 1, "DayOfWeek": 2, "Promo": 1, "StateHoliday": "0", "SchoolHoliday": 0, "Open": 1}
+        return pd.DataFrame({"Date": days, **columns})
+    if kind == "pictures":
+        pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 50, 3), np.uint8)
+        return [Image.fromarray(each) for each in pixels]
+    if kind.startswith(("texts", "language")):
+        words = load_weights_file(run / "task.pt")["task"]["words"]
+        return [" ".join(words[5 : 5 + length]) for length in (3, 30, 90)]
+    return new_flats()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exported_folder_answers_as_the_run_does_bit_for_bit(
+    kind: str, runs: SmallRuns, export: Callable[..., Path], here: Path
+) -> None:
+    folder = export(kind)
+    _, state, models = load_models(FinishedRun.read(runs[kind]))
+    _, again, restored = load_models(FinishedRun.read(folder))
+    assert same(state, again)
+    assert len(models) == len(restored) == (2 if kind.startswith("several") else 1)
+    for model, other in zip(models, restored, strict=True):
+        weights, others = model.state_dict(), other.state_dict()
+        assert list(weights) == list(others)
+        assert all(torch.equal(weights[name], others[name]) for name in weights)
+    question = asked(kind, runs[kind], here)
+    answer = dlrunner.load(runs[kind]).predict(question)
+    pd.testing.assert_frame_equal(dlrunner.load(folder).predict(question), answer, check_exact=True)
+    assert len(answer) == len(question)
+
+
+def same(left: Any, right: Any) -> bool:
+    """Tell whether two states are equal, types of what is in them too."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(bits(left), bits(right))
+    if isinstance(left, dict):
+        return list(left) == list(right) and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right or (left != left and right != right))
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor's bytes, of which none is unlike itself (as nan is)."""
+    return tensor.contiguous().flatten().view(torch.uint8) if tensor.numel() else torch.tensor(tensor.shape)
+
+
+def test_a_state_of_any_tensors_and_plain_values_comes_back_exactly(here: Path) -> None:
+    state: dict[Any, Any] = {
+        "tensors": [torch.arange(3), torch.tensor(True), torch.tensor([1.5], dtype=torch.bfloat16), torch.zeros(0, 2)],
+        "floats": [0.1, -0.0, math.inf, -math.inf, math.nan, 1e-320, 5e300],
+        "ints": [0, -(2**70), True, False, None],
+        "texts": ["", "ä\n\x00", "$tensor"],
+        "pair": (1, (2.0, [3])),
+        "marks": {"$tensor": "0", "$float": 1},
+        3: {"a": {}, 2.5: "b", None: []},
+    }
+    portable.write(here, state, [nn.Linear(1, 1)], {"signature": "x"})
+    again, count = portable.read_state(here)
+    assert count == 1
+    assert same(state, again)
+    assert math.copysign(1, again["floats"][1]) == -1
+    with pytest.raises(RequestError, match="the task's state holds a PosixPath"):
+        portable.write(here, {"place": Path("a")}, [], {})
+
+
+def test_weights_that_are_tied_are_written_once_and_tied_again(here: Path) -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder, self.decoder = nn.Embedding(7, 3), nn.Linear(3, 7)
+            self.decoder.weight = self.encoder.weight
+
+    model, other = Tied(), Tied()
+    portable.write(here, {}, [model], {"signature": "0f"})
+    with safe_open(here / "model.safetensors", "pt") as file:
+        assert sorted(file.keys()) == ["decoder.bias", "decoder.weight"]
+        assert file.metadata()["tied:encoder.weight"] == "decoder.weight"
+        assert file.metadata()["signature"] == "0f"
+    portable.read_weights(other, here / "model.safetensors")
+    assert torch.equal(other.encoder.weight, model.encoder.weight)
+    assert other.decoder.weight is other.encoder.weight
+
+
+def test_a_run_that_stopped_early_exports_what_was_best(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    shutil.copytree(runs["classes"], here / "run")
+    best = load_weights_file(here / "run" / "best.pt")
+    best["model"]["head.layer.bias"] += 1  # so that it is not what was last
+    torch.save(best, here / "run" / "best.pt")
+    assert dlrun("export", "run")[0] == 0
+    assert torch.equal(
+        dlrunner.load("run/export").model.state_dict()["head.layer.bias"], best["model"]["head.layer.bias"]
+    )
+
+
+def test_the_command_line_uses_and_shows_an_exported_folder(
+    runs: SmallRuns, export: Callable[..., Path], dlrun: Dlrun
+) -> None:
+    folder = export("numbers")
+    new_flats().to_csv("new.csv", index=False)
+    answers = [dlrun("predict", str(place), "new.csv") for place in (runs["numbers"], folder)]
+    assert answers[0][0] == 0
+    assert answers[0] == answers[1]
+    status, out, _ = dlrun("show", str(folder))
+    assert status == 0
+    assert "valid/rmse" in out
+    status, _, err = dlrun("predict", str(folder), "new.csv", "--checkpoint", "best.pt")
+    assert status == 2
+    assert "was exported: it holds no best.pt" in err
+
+
+def test_a_folder_for_others_tells_nothing_of_this_machine(runs: SmallRuns, export: Callable[..., Path]) -> None:
+    assert '"path"' in (runs["ratings"] / "summary.json").read_text()
+    folder = export("ratings")
+    assert str(runs.folder) not in (folder / "config.yaml").read_text()
+    assert '"path"' not in (folder / "summary.json").read_text()
+
+
+TELLING_GRAPHS = [kind for kind in KINDS if "qrnn" not in kind]
+
+
+@needs_onnx
+@pytest.mark.parametrize("kind", TELLING_GRAPHS)
+def test_a_graph_says_what_torch_says(kind: str, runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    import onnxruntime
+
+    status, out, err = dlrun("export", str(runs[kind]), "--out", "out", "--onnx")
+    assert status == 0, out + err
+    assert "from torch, at most 1e-04 is allowed" in out
+    assert "compared with torch by onnxruntime" in (here / "out" / "README.md").read_text()
+    checked, state, models = load_models(FinishedRun.read(runs[kind]))
+    task: Any = checked.task.factory
+    files = sorted((here / "out").glob("*.onnx"))
+    assert len(files) == len(models)
+    for file, model in zip(files, models, strict=True):
+        runtime = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        for rows in (2, 33):  # other numbers of rows, and lengths of texts, than it was made from and compared on
+            examples = {name: each.values for name, each in task.examples(state, rows).items()}
+            with torch.no_grad():
+                expected = model.graph().eval()(*examples.values()).numpy()
+            given = {each.name: examples[each.name].numpy() for each in runtime.get_inputs()}
+            (found,) = runtime.run(None, given)
+            assert len(found) == rows
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@needs_onnx
+@pytest.mark.parametrize("kind", ["texts", "texts by gru"])
+def test_the_graph_of_a_classifier_reads_texts_as_the_classifier_does(kind: str, runs: SmallRuns) -> None:
+    checked, state, (model,) = load_models(FinishedRun.read(runs[kind]))
+    task: Any = checked.task.factory
+    words, lengths = (each.values for each in task.examples(state, 40).values())
+    assert words.shape[1] > 70  # more than a piece
+    with torch.no_grad():
+        torch.testing.assert_close(model.graph().eval()(words, lengths), model(words, lengths), rtol=1e-5, atol=1e-6)
+
+
+@needs_onnx
+def test_what_cannot_be_a_graph_says_so_and_the_rest_is_exported(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    status, out, err = dlrun("export", str(runs["language by qrnn"]), "--out", "out", "--onnx")
+    assert status == 1
+    assert "no ONNX graph, the rest is whole: a qrnn loops over the words in Python" in err
+    assert "model.safetensors" in out
+    assert not list(here.glob("out/*.onnx"))
+    assert "There is no ONNX graph: a qrnn loops" in (here / "out" / "README.md").read_text()
+    assert dlrunner.load("out").metrics == dlrunner.load(runs["language by qrnn"]).metrics
+
+
+@needs_onnx
+def test_a_graph_that_differs_is_refused_and_none_is_left(
+    runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dlrun("export", str(runs["ratings"]), "--out", "out", "--onnx")[0] == 0
+    assert (here / "out" / "model.onnx").exists()
+    made = graphs._exported
+
+    def of_other_weights(module: nn.Module, examples: Any) -> bytes:
+        changed: Any = module
+        changed.users.weight.data += 1e-2
+        content = made(changed, examples)
+        changed.users.weight.data -= 1e-2
+        return content
+
+    monkeypatch.setattr(graphs, "_exported", of_other_weights)
+    status, _, err = dlrun("export", str(runs["ratings"]), "--out", "out", "--onnx")
+    assert status == 1
+    assert "from torch, in units of the output (at most 1e-04 is allowed)" in err
+    assert not (here / "out" / "model.onnx").exists()
+
+
+@needs_onnx
+def test_an_export_without_a_graph_leaves_no_older_one(export: Callable[..., Path]) -> None:
+    assert (export("ratings", "--onnx") / "model.onnx").exists()
+    assert not (export("ratings") / "model.onnx").exists()
+
+
+def test_without_onnxruntime_nothing_is_begun(
+    runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.trained.graphs.importlib.util.find_spec", lambda name: None)
+    status, _, err = dlrun("export", str(runs["ratings"]), "--out", "out", "--onnx")
+    assert status == 2
+    assert "--onnx needs onnx and onnxruntime: pip install 'dlrunner[onnx]'" in err
+    assert not (here / "out").exists()
+
+
+def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Callable[..., Path]) -> None:
+    card = (export("ratings") / "README.md").read_text()
+    summary = json.loads((runs["ratings"] / "summary.json").read_text())
+    _, _, (model,) = load_models(FinishedRun.read(runs["ratings"]))
+    assert "trained on a generated stand-in, not on the published data" in card
+    for told in (
+        "# collab: dot\\_bias",
+        "- name: MovieLens",
+        f"- sha256: {summary['data']['sha256']}",
+        "- terms: generated",
+        f"valid/rmse **{summary['metric']['value']:.4f}**",
+        f"| valid/mae | {summary['final']['valid/mae']:.4f} |",
+        f"- parameters: {sum(each.numel() for each in model.parameters()):,}",
+        "- factors: 50",
+        f"- signature: {summary['signature']}",
+        f"torch {escaped(torch.__version__)}",
+        'predictor = dlrunner.load("path/to/this/folder")\npredictor.recommend(user=1, top=5)',
+        "dlrun task=collab data.source=stand-in epochs=1 batch_size=512",
+        "The best that is possible on this stand-in is",
+    ):
+        assert told in card, told
+    assert summary["protocol"]
+    for finding in summary["protocol"]:
+        assert f"- {escaped(finding['flag'])}: {escaped(finding['told'])}" in card
+    for name in (path.name for path in Path("out").iterdir() if path.name != "README.md"):
+        assert f"- `{name}`: " in card
+
+
+def test_the_card_of_real_data_warns_of_nothing_that_is_not_so(export: Callable[..., Path]) -> None:
+    card = (export("numbers") / "README.md").read_text()
+    assert "stand-in" not in card
+    assert "Nothing was found that flatters the figure" in card
+    assert "terms: not known" in card
+
+
+def card_of(**summary: Any) -> str:
+    return Card(
+        summary=summary, config={"choices": {"task": "t|1", "model": "<b>"}, "plugins": ["mine"]},
+        overrides=["data.target='a`b'"], task="m.T", model="m.M", settings={"names": ["*a*"]}, parameters=[1, 1],
+        example="", limits=["it [links](http://x) <img src=x>"], files=["model-0.onnx"],
+    ).markdown()  # fmt: skip
+
+
+def test_what_a_user_named_is_no_markup_in_the_card() -> None:
+    card = card_of(
+        data={
+            "name": "# my | table\n## heading",
+            "release": "own",
+            "terms": "<script>alert(1)</script>",
+            "rows": {"_x_": 3},
+        },
+        metric={"name": "valid/`f`", "value": 0.5},
+        final={"a|b": 1.0},
+    )
+    for told in (
+        "# t\\|1: &lt;b&gt;\n",
+        "- name: \\# my \\| table \\#\\# heading\n",
+        "- terms: &lt;script&gt;alert\\(1\\)&lt;/script&gt;\n",
+        "- \\_x\\_: 3\n",
+        "valid/\\`f\\` **0.5000**",
+        "| a\\|b | 1.0000 |\n",
+        "- names: \\['\\*a\\*'\\]\n",
+        "- it \\[links\\]\\(http://x\\) &lt;img src=x&gt;\n",
+        "plugins=['mine']",
+        "It imports mine, which is not in this folder.",
+        "- `model-0.onnx`: the model as an ONNX graph",
+        "in each of 2, whose answers are averaged",
+    ):
+        assert told in card, told
+    assert fenced("a\n```\nb", "sh").startswith("````sh\n")
+    assert [escaped(text) for text in ("- a", "1. a", "0.5", "-5")] == ["\\- a", "1\\. a", "0.5", "-5"]
+
+
+def test_the_card_tells_the_claim_and_its_verdict() -> None:
+    claim = {
+        "metric": "valid/rmse", "published": 0.81, "value": 0.85, "verdict": "missed by 0.04", "source": "a *paper*",
+        "flags": ["validates-on-test"], "undeclared": ["validates-on-test"],
+    }  # fmt: skip
+    told = "Published: valid/rmse 0.8100 (a \\*paper\\*); this run: missed by 0.04 (mind: validates-on-test "
+    assert told in card_of(data={"source": "real"}, claim=claim)
+
+
+def changed(folder: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    (folder / name).write_bytes(change((folder / name).read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("model.safetensors", lambda content: content[:-1] + bytes([content[-1] ^ 1]), "model.safetensors is damaged"),
+        ("state.safetensors", lambda content: content[:100], "state.safetensors is damaged"),
+        ("state.json", lambda content: content[:-9], "state.json is damaged, or was not written by `dlrun export`"),
+        ("state.json", lambda content: b"[]", "state.json is damaged, or was not written by `dlrun export`"),
+        ("state.json", lambda content: b'{"format": 99}', "has the format 99; this version of dlrunner reads 1"),
+        ("config.yaml", lambda content: b"a: [", "is damaged"),
+        (
+            "config.yaml",
+            lambda content: content.replace(b"factors: 50", b"factors: 51"),
+            "model.safetensors does not hold the weights of this run's model",
+        ),
+        (
+            "state.json",
+            lambda content: content.replace(b'"models": 1', b'"models": 2'),
+            "state.json is damaged, or was not written by `dlrun export`",
+        ),
+    ],
+)
+def test_a_damaged_folder_is_told(
+    name: str, change: Callable[[bytes], bytes], told: str, export: Callable[..., Path]
+) -> None:
+    folder = export("ratings")
+    changed(folder, name, change)
+    with pytest.raises(RequestError) as raised:
+        dlrunner.load(folder)
+    assert told in str(raised.value)
+
+
+def test_files_of_another_export_are_told_from_its_own(export: Callable[..., Path]) -> None:
+    folder, other = export("ratings"), export("ratings by dot", out="other")
+    shutil.copy(other / "state.safetensors", folder / "state.safetensors")
+    (folder / "state.safetensors").write_bytes((other / "model.safetensors").read_bytes())
+    with pytest.raises(RequestError, match=r"state\.safetensors is damaged, or is not the file that was exported"):
+        dlrunner.load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(RequestError, match="cannot be read: No such file"):
+        dlrunner.load(folder)
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(
+    runs: SmallRuns, export: Callable[..., Path], dlrun: Dlrun, here: Path
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "README.md").write_text("mine")
+    (here / "file").write_text("mine")
+    export("ratings by dot", out="other")
+    for out, told in (
+        ("mine", "--out: mine holds something else already"),
+        ("file", "--out: file is a file; give a folder"),
+        ("other", "--out: other holds the export of another run"),
+    ):
+        status, _, err = dlrun("export", str(runs["ratings"]), "--out", out)
+        assert status == 2
+        assert told in err
+    assert (here / "mine" / "README.md").read_text() == "mine"
+    export("ratings by dot", out="other")  # the same run again
+
+
+def test_only_a_finished_run_is_exported(
+    runs: SmallRuns, export: Callable[..., Path], dlrun: Dlrun, here: Path
+) -> None:
+    folder = export("ratings")
+    status, _, err = dlrun("export", str(folder))
+    assert status == 2
+    assert "was exported already" in err
+    shutil.copytree(runs["ratings"], here / "killed")
+    (here / "killed" / "summary.json").unlink()
+    status, _, err = dlrun("export", "killed")
+    assert status == 2
+    assert "killed is killed or still running; only a finished run is exported" in err
+    assert dlrun("export", "nowhere")[0] == 2
+
+
+def test_without_a_place_it_is_written_into_the_run(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    shutil.copytree(runs["ratings"], here / "run")
+    status, out, _ = dlrun("export", "run")
+    assert status == 0
+    assert out.splitlines()[-1] == 'in Python: import dlrunner; predictor = dlrunner.load("run/export")'
+    assert not list((here / "run" / "export").glob("*.pt"))
+    assert (here / "run" / "export" / "state.json").exists()

@@ -1,0 +1,267 @@
+"""Finished runs in Python: two lines, and the same answers as those of the command line."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+import dlrunner
+from dlrunner.errors import DataError, RequestError
+from tests.conftest import Dlrun
+from tests.small_runs import SmallRuns, new_flats
+from tests.test_own_task import MODEL, MODULE, YAML
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
+    return SmallRuns(tmp_path_factory.mktemp("runs"))
+
+
+def known_words(run: Path, number: int) -> str:
+    words = json.loads((run / "vocabulary.json").read_text())
+    return " ".join([word for word in words if word.isalpha()][:number])
+
+
+def from_command_line(dlrun: Dlrun, *words: str) -> pd.DataFrame:
+    status, out, err = dlrun("predict", *words, "--out", "answer.csv")
+    assert status == 0, out + err
+    return pd.read_csv("answer.csv")
+
+
+def same(python: pd.DataFrame, command: pd.DataFrame, leaving: str | None = None) -> None:
+    """Compare answers as a CSV file holds them; names of texts and pictures may differ."""
+    python.to_csv("python.csv", index=False)
+    found = pd.read_csv("python.csv")
+    assert len(found) > 1
+    left_out = [leaving] if leaving else []
+    pd.testing.assert_frame_equal(found.drop(columns=left_out), command.drop(columns=left_out), check_exact=True)
+
+
+def test_importing_the_package_imports_neither_torch_nor_pandas() -> None:
+    script = "import sys, dlrunner; dir(dlrunner); print(sorted({'torch', 'pandas', 'hydra'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert {"load", "Predictor", "__version__"} <= set(dir(dlrunner))
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        dlrunner.lod  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", ["ratings", "ratings by net", "several of ratings"])
+def test_ratings_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
+    run, predictor = runs[kind], dlrunner.load(runs[kind])
+    seen = predictor.predictions
+    pairs = pd.DataFrame({"user": [*seen["user"][:20], 10**9], "item": [*seen["item"][:20], 31]})
+    before = pairs.copy()
+    pairs.to_csv("pairs.csv", index=False)
+    answer = predictor.predict(pairs)
+    same(answer, from_command_line(dlrun, str(run), "pairs.csv"))
+    pd.testing.assert_frame_equal(pairs, before)  # a table that is handed in stays as it is
+    assert answer["note"].iloc[20].startswith("unknown user")
+
+    user, item = int(seen["user"][0]), int(seen["item"][0])
+    same(predictor.recommend(user, top=4), from_command_line(dlrun, str(run), "--user", str(user), "--top", "4"))
+    same(predictor.similar(item, top=4), from_command_line(dlrun, str(run), "--similar", str(item), "--top", "4"))
+    mine = pd.DataFrame({"item": seen["item"][:3], "rating": [4.5, 2.0, 3.0]})
+    mine.to_csv("mine.csv", index=False)
+    same(
+        predictor.recommend(ratings=mine, top=4),
+        from_command_line(dlrun, str(run), "--ratings", "mine.csv", "--top", "4"),
+    )
+
+
+@pytest.mark.parametrize("kind", ["numbers", "classes", "labels"])
+def test_tables_are_answered_as_on_the_command_line(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
+    rows = new_flats()
+    rows.to_csv("new.csv", index=False)
+    answer = dlrunner.load(runs[kind]).predict(rows)
+    same(answer, from_command_line(dlrun, str(runs[kind]), "new.csv"))
+    assert "city: 1 row(s) with levels that training has not seen (Rom)" in answer.attrs["note"]
+    pd.testing.assert_frame_equal(rows, new_flats())
+
+
+def test_answers_stand_beside_the_rows_they_belong_to(runs: SmallRuns) -> None:
+    rows, predictor = new_flats(), dlrunner.load(runs["numbers"])
+    some = rows[rows["city"] == "Ulm"].sample(frac=1, random_state=0)
+    answer = predictor.predict(some)
+    assert answer.index.tolist() == some.index.tolist()
+    assert answer["nr"].tolist() == some["nr"].tolist()
+    whole = predictor.predict(rows)
+    pd.testing.assert_series_equal(answer["price"], whole["price"].loc[some.index], check_exact=False, rtol=1e-5)
+    assert predictor.predict(rows, id="rooms").columns.tolist() == ["rooms", "price"]
+
+
+def test_sales_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+    rows = pd.DataFrame(
+        {
+            "Id": [1, 2, 3], "Store": [1, 2, 1], "DayOfWeek": [4, 5, 7], "Open": [1, 1, 0], "Promo": [1, 1, 0],
+            "Date": ["2015-09-17", "2015-09-18", "2015-09-20"], "StateHoliday": ["0"] * 3, "SchoolHoliday": [0, 0, 1],
+        }
+    )  # fmt: skip
+    before = rows.copy()
+    rows.to_csv("test.csv", index=False)
+    answer = dlrunner.load(runs["sales"]).predict(rows)
+    same(answer, from_command_line(dlrun, str(runs["sales"]), "test.csv"))
+    assert answer["Sales"].iloc[2] == 0
+    pd.testing.assert_frame_equal(rows, before)
+
+
+def test_pictures_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    random = np.random.default_rng(0)
+    (here / "few").mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        Image.fromarray(random.integers(0, 255, (40, 50, 3), np.uint8)).save(here / "few" / name)
+    predictor = dlrunner.load(runs["pictures"])
+    files = sorted((here / "few").iterdir())
+    answer = predictor.predict(files, top=3)
+    same(answer, from_command_line(dlrun, str(runs["pictures"]), "few", "--top", "3"), leaving="picture")
+    assert answer["picture"].tolist() == list(map(str, files))
+    with Image.open(files[1]) as opened:
+        mixed = predictor.predict([str(files[0]), opened], top=3)
+        assert opened.size == (50, 40)
+    pd.testing.assert_frame_equal(mixed.drop(columns="picture"), answer.iloc[:2].drop(columns="picture"))
+    assert mixed["picture"].tolist() == [str(files[0]), "picture 2"]
+    assert len(predictor.predict(files[0])) == 1
+    (here / "bad.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"bad\.jpg is no picture that Pillow knows"):
+        predictor.predict([files[0], "bad.jpg"])
+    with pytest.raises(RequestError, match=r"there is no file none\.jpg"):
+        predictor.predict("none.jpg")
+
+
+def test_texts_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+    texts = ["one two three", "It was great, he said. " * 40, "zzz"]
+    pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
+    answer = dlrunner.load(runs["texts"]).predict(texts, words=True)
+    same(answer, from_command_line(dlrun, str(runs["texts"]), "new.csv"), leaving="text")
+    assert answer["text"].tolist()[0] == "one two three"
+    assert len(answer["text"][1]) < 60
+    assert "hold no word that is known" in answer.attrs["note"]
+    pd.testing.assert_frame_equal(dlrunner.load(runs["texts"]).predict(pd.Series(texts)), answer)
+
+
+def test_a_language_model_judges_and_writes_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+    run, predictor = runs["language"], dlrunner.load(runs["language"])
+    texts = [known_words(run, 12), known_words(run, 3)]
+    pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
+    same(predictor.predict(texts), from_command_line(dlrun, str(run), "new.csv"), leaving="text")
+    for options, words in (
+        ({}, []),
+        ({"top_p": 0.9, "seed": 3}, ["--top-p", "0.9", "--seed", "3"]),
+        ({"beams": 3}, ["--beams", "3"]),
+    ):
+        _, out, err = dlrun("generate", str(run), texts[1], "--words", "8", *words)
+        assert predictor.generate(texts[1], words=8, **options) == out.removesuffix("\n"), err
+    following = predictor.next_words(texts[1], 4)
+    assert following.columns.tolist() == ["word", "chance"]
+    assert following["chance"].is_monotonic_decreasing
+    assert following["word"][0] == predictor.generate(texts[1], words=1)
+
+
+def test_a_predictor_tells_what_the_run_was(runs: SmallRuns) -> None:
+    run = runs["ratings"]
+    predictor = dlrunner.load(str(run))
+    summary = json.loads((run / "summary.json").read_text())
+    assert predictor.summary == summary
+    assert predictor.metrics == summary["final"]
+    assert predictor.history["valid/rmse"].iloc[-1] == predictor.metrics["valid/rmse"]
+    assert predictor.config["batch_size"] == 512
+    assert isinstance(predictor.model, torch.nn.Module)
+    assert not predictor.model.training
+    assert predictor.models == [predictor.model]
+    assert len(predictor.predictions) == summary["data"]["rows"]["valid"]
+    assert repr(predictor) == f"<Predictor of {run}, valid/rmse {predictor.metrics['valid/rmse']:.4f}>"
+
+
+def test_of_an_ensemble_all_members_are_there(runs: SmallRuns) -> None:
+    predictor = dlrunner.load(runs["several of ratings"])
+    assert len(predictor.models) == 2
+    assert predictor.history["member"].tolist() == [0, 1]
+
+
+def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
+    asked = {"predict", "generate", "next_words", "recommend", "similar"}
+    assert asked & set(dir(dlrunner.load(runs["ratings"]))) == {"predict", "recommend", "similar"}
+    assert asked & set(dir(dlrunner.load(runs["language"]))) == {"predict", "generate", "next_words"}
+    assert asked & set(dir(dlrunner.load(runs["texts"]))) == {"predict"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "asked", "told"),
+    [
+        ("texts", "p.generate('it')", "TextClassification cannot generate in Python; it can predict"),
+        ("texts", "p.predict(['a', 3])", "give texts; number 2 of the list is an int"),
+        ("texts", "p.predict([])", "the list is empty; give texts"),
+        ("texts", "p.predict(5)", "give texts, one or a list of them, not an int"),
+        ("texts", "p.predict('it', top=3)", "predict: TextClassification takes no top"),
+        ("numbers", "p.predict('new.csv')", "give a table (pandas.read_csv reads one from a file), not a str"),
+        ("numbers", "p.predict(new_flats(), id='rom')", "id: the table has no column 'rom'; did you mean rooms?"),
+        ("numbers", "p.predict(new_flats()[:0])", "the table has no rows"),
+        (
+            "numbers",
+            "p.predict(new_flats()[['city']])",
+            "the table lacks 2 column(s) the run was trained on: rooms, area",
+        ),
+        ("numbers", "p.recommend(1)", "Tabular cannot recommend in Python; it can predict"),
+        ("ratings", "p.recommend()", "give either a user, or the ratings of a new one"),
+        ("ratings", "p.recommend('nobody')", "user nobody is not among the 600 users"),
+        ("ratings", "p.recommend(1, top=0)", "top: must be 1 or more, not 0"),
+        ("ratings", "p.predict(new_flats())", "the table has no column for the user"),
+        ("language", "p.generate(w, words=0)", "words: must lie between 1 and 10000, not 0"),
+        ("language", "p.generate(w, words=2.5)", "words: 2.5 is not the kind of number it takes"),
+        ("language", "p.generate(w, top_p=1.5)", "top_p: must lie above 0 and at most at 1, not 1.5"),
+        ("language", "p.generate(w, beams=2, seed=1)", "beams looks for the likeliest text"),
+        ("language", "p.generate('zzz')", "no word of the text is known to this run (zzz)"),
+    ],
+)
+def test_a_wrong_question_is_answered_in_a_sentence(kind: str, asked: str, told: str, runs: SmallRuns) -> None:
+    names: dict[str, Any] = {"p": dlrunner.load(runs[kind]), "new_flats": new_flats}
+    if kind == "language":
+        names["w"] = known_words(runs[kind], 1)
+    with pytest.raises((RequestError, DataError)) as raised:
+        eval(asked, names)
+    assert told in str(raised.value)
+
+
+def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -> None:
+    with pytest.raises(RequestError, match="there is no run folder nowhere"):
+        dlrunner.load("nowhere")
+    with pytest.raises(RequestError, match=r"is not a run folder: it has no config\.yaml"):
+        dlrunner.load(here)
+    with pytest.raises(RequestError, match=r"has no cycle-9\.pt; it has best\.pt, last\.pt"):
+        dlrunner.load(runs["ratings"], checkpoint="cycle-9.pt")
+
+
+def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun, here: Path, monkeypatch: Any) -> None:
+    for group, name, text in (("task", "parabola", YAML), ("model", "wiggle", MODEL)):
+        (here / "conf" / group).mkdir(parents=True)
+        (here / "conf" / group / f"{name}.yaml").write_text(text)
+    told = "    def state(self):\n        return {'low': -1.0}\n\n    @classmethod\n    def dims_of(cls, state):\n        return Dims(1)\n"
+    (here / "parabola.py").write_text(MODULE.replace("    def loss(", f"{told}\n    def loss(", 1))
+    monkeypatch.syspath_prepend(str(here))
+    status, out, err = dlrun("task=parabola", "epochs=1", "log.pictures=false", "log.report=false")
+    assert status == 0, out + err
+    sys.modules.pop("parabola")
+    with pytest.raises(RequestError, match=r"this run imports parabola; if you trust it, add: plugins=\['parabola'\]"):
+        dlrunner.load("runs/latest")
+    assert "parabola" not in sys.modules
+    predictor = dlrunner.load("runs/latest", plugins=["parabola"])
+    assert predictor.model(torch.zeros(1, 1)).shape[0] == 1
+    with pytest.raises(RequestError, match="Parabola cannot predict in Python; the command line may"):
+        predictor.predict([1.0])  # type: ignore[list-item]
+    sys.modules.pop("parabola")  # elsewhere it is another module
+
+
+def test_every_method_has_an_example() -> None:
+    for name in ("predict", "generate", "next_words", "recommend", "similar"):
+        assert f"predictor.{name}(" in (inspect.getdoc(getattr(dlrunner.Predictor, name)) or "")
+    assert 'dlrunner.load("runs/latest")' in (inspect.getdoc(dlrunner.load) or "")
