@@ -143,7 +143,7 @@ def table(speed: Mapping[str, Any]) -> str:
         cells = [title, with_range(row["own"], digits), row["unit"], *cells]
         lines.append(f"| {' | '.join(cells)} | {letters[places[row['benchmark']]]}, {len(row['own'])} times |")
     lines += ["", *(f"- {letter}: {place}." for place, letter in letters.items())]
-    return "\n".join([*lines, "- `-`: there is no such contestant.", ""])
+    return "\n".join([*lines, "- `-`: there is no such contestant, or it was not measured then.", ""])
 
 
 def _places(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
