@@ -194,7 +194,9 @@ class Process:
             said = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
             if code == -signal.SIGKILL:
                 said += ", as the system does when memory runs out"
-            record = {"status": "failed", "error": said, "out_of_memory": code == -signal.SIGKILL}
+            # A stop signal may come before the job listens to it: there was nothing to save yet.
+            status = "interrupted" if code in (-signal.SIGTERM, -signal.SIGINT) else "failed"
+            record = {"status": status, "error": said, "out_of_memory": code == -signal.SIGKILL}
             self.folder.write_record(self.job.number, record)
         return record
 
