@@ -5,10 +5,12 @@
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
     python -m benchmarks summary            write the table of speeds again, from the stored results
+    python -m benchmarks quick              measure what `make bench-check` compares with
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
 installs fastai, scikit-learn and LightGBM into .venv-fastai, Lightning into .venv-lightning. Writes
-benchmarks/results-NAME-DEVICE.md and .json, speed-DEVICE.md and .json, and the README's table of speeds.
+benchmarks/results-NAME-DEVICE.md and .json, speed-DEVICE.md and .json, the README's table of speeds, and
+quick-DEVICE.json.
 Compare ratios: seconds belong to the machine and the hour.
 """
 
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import checking, collab, images, sentiment, summary, tabular, text, trees
@@ -44,7 +47,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"{', '.join(BENCHMARKS)}, or summary or check; default: all but trees"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: all but trees, and quick",
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a try on so many of Rossmann's rows; nothing is written")
@@ -54,36 +60,51 @@ def main() -> int:
     )
     parser.add_argument("--runs", type=Path, help="runs of dlrunner to stand in the table of trees")
     arguments = parser.parse_args()
-    names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     places = arguments.rival.absolute(), arguments.lightning.absolute()
     options = Options(*places, arguments.repeats, arguments.rows, arguments.runs)
-    if names == ["summary"]:
-        return _summarise()
-    if names == ["check"]:
-        return checking.check(options)
-    unknown = [name for name in names if name not in BENCHMARKS]
-    if unknown:
-        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join(BENCHMARKS)}, summary and check")
+    names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
+    if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
+        parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
+    if len(names) > 1 and (alone := [name for name in names if name in OTHERS]):
+        parser.error(f"{alone[0]} stands by itself")
+    try:
+        if names[0] in OTHERS:
+            return OTHERS[names[0]](options)
+        _measure(names, options)
+        if options.rows is not None:
+            return 0
+        _summarise(options)
+        return 0 if arguments.names else _store(options)
+    except DataError as error:
+        sys.exit(str(error))
+
+
+def _measure(names: Sequence[str], options: Options) -> None:
     options.install()
     for name in names:
-        try:
-            table, record = BENCHMARKS[name](options)
-        except DataError as error:
-            sys.exit(str(error))
+        table, record = BENCHMARKS[name](options)
         print(table)
         if options.rows is None:
             (HERE / f"results-{name}-{DEVICE}.md").write_text(table)
             record = {"machine": {**machine(), "dlrunner": __version__}, **record}
             (HERE / f"results-{name}-{DEVICE}.json").write_text(json.dumps(record, indent=1) + "\n")
-    return 0 if options.rows is not None else _summarise()
 
 
-def _summarise() -> int:
+def _store(options: Options) -> int:
+    options.install()
+    print(f"written: {checking.store(options).name}")
+    return 0
+
+
+def _summarise(options: Options) -> int:
     for path in summary.write():
         print(f"written: {path.name}")
     return 0
 
+
+OTHERS: Mapping[str, Callable[[Options], int]] = {"summary": _summarise, "quick": _store, "check": checking.check}
+"""What is no benchmark and stands by itself."""
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,21 +1,25 @@
-"""Whether dlrunner is still as fast: the ratios of a quick measurement beside the stored ones, never seconds."""
+"""Whether dlrunner is still as fast: the ratios of quick contests beside the stored ones, never seconds.
+
+The stored ratios are those of the very same quick contests (`make bench` measures them too): an epoch of little work
+has more of what comes once an epoch, and its ratios are not those of the full table.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from benchmarks import collab, tabular, text
 from benchmarks.measuring import DEVICE, HERE, Contestant, Options, Run, in_turn, machine, with_range
 from benchmarks.summary import BENCHMARKS, COLLAB, RIVALS, Quantity
+from dlrunner.errors import DataError
 
 TOLERANCE = 0.15
 """A ratio may fall by so much: quick work has a little more around each step."""
@@ -26,6 +30,8 @@ FEWEST = 3
 MOST_REPEATS = 9
 MINUTES = 6.0
 """After them nothing is repeated because it was unclear."""
+STORED = 5
+"""Repetitions that are stored, at least."""
 ROWS, BATCH, STEPS, EPOCHS = 25_000, 512, 2, 2
 Word = Literal["as fast", "faster", "slower", "too noisy to tell"]
 
@@ -65,97 +71,125 @@ def judge(stored: Sequence[float], new: Sequence[float], tolerance: float = TOLE
 
 @dataclass
 class Quick:
-    """A small contest beside a row of the stored table."""
+    """A small contest: dlrunner and the fastest of each kind of rival."""
 
+    benchmark: str
     title: str
-    stored: Mapping[str, Any]
     quantity: Quantity
+    rivals: Mapping[str, str]
+    """By kind, who runs."""
     contestants: Mapping[str, Contestant]
-    runs: dict[str, list[Run]]
+    """dlrunner first."""
+    runs: dict[str, list[Run]] = field(default_factory=dict)
 
     def repeat(self, times: int) -> None:
         """Measure everyone again."""
-        done = len(next(iter(self.runs.values()), []))
-        for name, found in in_turn(self.contestants, times, first=done).items():
+        for name, found in in_turn(self.contestants, times, first=self.repetitions).items():
             self.runs.setdefault(name, []).extend(found)
 
+    @property
+    def repetitions(self) -> int:
+        """How often everyone has run."""
+        return len(next(iter(self.runs.values()), []))
+
     def ratios(self) -> dict[str, list[float]]:
-        """Return the new ratios by kind of rival."""
+        """Return the ratios of all repetitions by kind of rival."""
         own = next(iter(self.runs.values()))
-        measured = {kind: name for kind, name in self.stored["contestants"].items() if name in self.runs}
-        return {kind: self.quantity.ratios(own, self.runs[name]) for kind, name in measured.items()}
+        return {kind: self.quantity.ratios(own, self.runs[name]) for kind, name in self.rivals.items()}
 
-    def words(self) -> dict[str, Word]:
-        """Return what each ratio says."""
-        return {kind: judge(self.stored["ratios"][kind], new) for kind, new in self.ratios().items()}
+    def words(self, stored: Mapping[str, Sequence[float]]) -> dict[str, Word]:
+        """Return what the ratio to each kind of rival says beside the stored ones."""
+        return {kind: judge(stored[kind], new) for kind, new in self.ratios().items() if kind in stored}
 
-    def lines(self) -> list[str]:
+    def lines(self, stored: Mapping[str, Sequence[float]]) -> list[str]:
         """Return a sentence for each ratio, with both spreads."""
         return [
             f"{self.title}, against {RIVALS[kind]}: {with_range(self.ratios()[kind])} times as fast in "
-            f"{len(self.ratios()[kind])} repetitions, stored {with_range(self.stored['ratios'][kind])} "
-            f"in {len(self.stored['ratios'][kind])}: {word}"
-            for kind, word in self.words().items()
+            f"{len(self.ratios()[kind])} repetitions, stored {with_range(stored[kind])} in {len(stored[kind])}: {word}"
+            for kind, word in self.words(stored).items()
         ]
 
 
+def store(options: Options) -> Path:
+    """Measure the quick contests as what `check` compares with, and write their ratios; return the file."""
+    with tempfile.TemporaryDirectory() as name:
+        contests = _contests(options, Path(name))
+        for contest in contests:
+            contest.repeat(max(options.repeats, STORED))
+    file = HERE / f"quick-{DEVICE}.json"
+    rows = {contest.title: contest.ratios() for contest in contests}
+    file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+    return file
+
+
 def check(options: Options) -> int:
-    """Measure, repeat what is unclear, print what was found; return 1 where dlrunner has become slower."""
-    file = HERE / f"speed-{DEVICE}.json"
+    """Measure, repeat what is unclear, print what was found; return 1 where dlrunner has become slower.
+
+    Raises:
+        DataError: nothing can be compared.
+    """
+    file = HERE / f"quick-{DEVICE}.json"
     if not file.exists():
-        sys.exit(f"there is nothing to compare with: {file.name} is written by `make bench`")
-    stored = json.loads(file.read_text())
+        raise DataError(f"there is nothing to compare with: {file.name} is written by `make bench`")
+    kept = json.loads(file.read_text())
+    stored: dict[str, dict[str, list[float]]] = kept["rows"]
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as name:
-        contests = _contests(options, Path(name), stored["rows"])
+        contests = [each for each in _contests(options, Path(name)) if stored.get(each.title, {}).keys() & each.rivals]
+        if not contests:
+            raise DataError("no rival that was stored is here: `make bench` installs fastai and Lightning")
         for contest in contests:
             contest.repeat(options.repeats)
         unclear = contests
-        while unclear := [each for each in unclear if "too noisy to tell" in each.words().values()]:
-            done = len(next(iter(unclear[0].runs.values())))
-            if done >= MOST_REPEATS or time.perf_counter() - started > 60 * MINUTES:
+        while unclear := [each for each in unclear if "too noisy to tell" in each.words(stored[each.title]).values()]:
+            if unclear[0].repetitions >= MOST_REPEATS or time.perf_counter() - started > 60 * MINUTES:
                 break
             for contest in unclear:
                 contest.repeat(1)
+    found = {contest.title: contest.words(stored[contest.title]) for contest in contests}
     for contest in contests:
-        print("\n".join(contest.lines()))
-    here = machine()
-    checked = {contest.stored["benchmark"]: stored["machines"][contest.stored["benchmark"]] for contest in contests}
-    elsewhere = [name for name, there in checked.items() if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"])]
-    if elsewhere:
-        print(f"note: {', '.join(elsewhere)}: stored on another processor, whose ratios may differ")
-    words = [word for contest in contests for word in contest.words().values()]
+        print("\n".join(contest.lines(stored[contest.title])))
+    here, there = machine(), kept["machine"]
+    if (there["cpu"], there["gpu"]) != (here["cpu"], here["gpu"]):
+        print("note: stored on another processor, whose ratios may differ")
+    absent = [
+        f"{title} against {RIVALS[k]}" for title, row in stored.items() for k in row if k not in found.get(title, {})
+    ]
+    if absent:
+        print(f"not measured, for they are not installed: {', '.join(absent)}")
+    words = [word for each in found.values() for word in each.values()]
     noisy = words.count("too noisy to tell")
     print(f"{words.count('slower')} of {len(words)} ratios are slower by more than {TOLERANCE:.0%}, {noisy} too noisy")
+    print("reviews and pictures are measured by `make bench` alone")
     return 1 if "slower" in words else 0
 
 
-def _contests(options: Options, folder: Path, stored: Mapping[str, Any]) -> list[Quick]:
-    """Return the contests that are stored, with dlrunner and those of the stored rivals that are installed."""
-    offered: dict[str, tuple[str, Mapping[str, Contestant]]] = {}
-    for benchmark, contest in (
-        ("collab", COLLAB),
-        ("tabular", f"float32, batches of {BATCH}"),
-        ("text", "float32"),
-    ):
-        title = f"{BENCHMARKS[benchmark][0]}, {contest}"
-        if title not in stored:
-            continue
-        place = folder / benchmark
-        place.mkdir()
-        offered[title] = (benchmark, _contestants(benchmark, options, place))
+def _contests(options: Options, folder: Path) -> list[Quick]:
+    """Return the contests, with dlrunner and of each kind of rival that is installed the fastest of the full table."""
+    speed = HERE / f"speed-{DEVICE}.json"
+    known = json.loads(speed.read_text())["rows"] if speed.exists() else {}
     found = []
-    for title, (benchmark, contestants) in offered.items():
-        wanted = [next(iter(contestants)), *stored[title]["contestants"].values()]
-        chosen = {name: contestants[name] for name in wanted if name in contestants and options.is_installed(name)}
-        found.append(Quick(title, stored[title], BENCHMARKS[benchmark][1][0], chosen, {}))
+    for benchmark, (contest, offered) in _offered(options, folder).items():
+        title = f"{BENCHMARKS[benchmark][0]}, {contest}"
+        own = next(iter(offered))
+        first = {kind: name for kind in RIVALS for name in reversed(list(offered)) if name.startswith(kind)}
+        fastest = {**first, **known.get(title, {}).get("contestants", {})}
+        rivals = {kind: name for kind, name in fastest.items() if name in offered and options.is_installed(name)}
+        chosen = {name: offered[name] for name in (own, *rivals.values())}
+        found.append(Quick(benchmark, title, BENCHMARKS[benchmark][1][0], rivals, chosen))
     return found
 
 
-def _contestants(benchmark: str, options: Options, folder: Path) -> Mapping[str, Contestant]:
-    if benchmark == "collab":
-        return collab.contestants(options, folder, EPOCHS)
-    if benchmark == "tabular":
-        return tabular.Contest(options, folder, tabular.prepare(folder, ROWS), BATCH, "fp32", ROWS).contestants()
-    text.write_words(folder, STEPS)
-    return text.contestants(options, folder, "fp32", EPOCHS)
+def _offered(options: Options, folder: Path) -> dict[str, tuple[str, Mapping[str, Contestant]]]:
+    """Return by benchmark the contest that is quickly repeated, and who takes part in it."""
+    places = {name: folder / name for name in ("collab", "tabular", "text")}
+    for place in places.values():
+        place.mkdir()
+    rows = tabular.prepare(places["tabular"], ROWS)
+    tables = tabular.Contest(options, places["tabular"], rows, BATCH, "fp32", ROWS)
+    text.write_words(places["text"], STEPS)
+    return {
+        "collab": (COLLAB, collab.contestants(options, places["collab"], EPOCHS)),
+        "tabular": (f"float32, batches of {BATCH}", tables.contestants()),
+        "text": ("float32", text.contestants(options, places["text"], "fp32", EPOCHS)),
+    }

@@ -32,6 +32,7 @@ from benchmarks.measuring import (
     whole_process,
     with_range,
 )
+from dlrunner.errors import DataError
 
 WORK = ["task=collab", "data.source=real", "data.release=ml-latest-small-2016-10", "optim=adamw"]
 EPOCHS, EPOCHS_OF_A_TRY = 5, 2
@@ -81,7 +82,7 @@ def contestants(options: Options, folder: Path, epochs: int) -> dict[str, Contes
 def _unpack(folder: Path) -> Path:
     data = data_dir() / "ml-latest-small-2016-10.zip"
     if not data.exists():
-        sys.exit(f"the benchmark needs {data}: set DLRUNNER_DATA")
+        raise DataError(f"the benchmark needs {data}: set DLRUNNER_DATA")
     with zipfile.ZipFile(data) as archive:
         name = next(n for n in archive.namelist() if n.endswith("/ratings.csv"))
         return Path(archive.extract(name, folder))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import summary
+from benchmarks import checking, summary
 from benchmarks.checking import interval, judge
-from benchmarks.measuring import largest_difference, sameness
+from benchmarks.measuring import Options, largest_difference, sameness
+from dlrunner.errors import DataError
 from tests.conftest import REPOSITORY
 
 STORED = [2.0, 2.1, 1.95]
@@ -48,6 +50,58 @@ def test_more_repetitions_narrow_the_interval_around_the_same_noise() -> None:
     noise = [1.0, 1.2, 1.4]
     assert interval(noise) == (1.0, 1.4)
     assert interval([*noise, 1.2, 1.2, 1.2, 1.2]) == (1.2, 1.2)
+
+
+def contest(seconds: float, rivals: dict[str, float]) -> checking.Quick:
+    """A contest in which everyone needs the same time in each repetition."""
+    kinds = {"Lightning 2.6": "Lightning", "plain loop": "plain"}
+    contestants = {
+        name: lambda seed, each=each: {"seconds_per_epoch": [9.0, each * (1 + seed / 100)]}
+        for name, each in {"dlrunner": seconds, **rivals}.items()
+    }
+    rows = {kinds[name]: name for name in rivals}
+    return checking.Quick("collab", "Collaborative filtering, quick", summary.SECONDS, rows, contestants)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[checking.Quick], Options]:
+    """Let a contest take the place of those that train."""
+    monkeypatch.setattr(checking, "HERE", tmp_path)
+
+    def put(given: checking.Quick) -> Options:
+        monkeypatch.setattr(checking, "_contests", lambda options, folder: [given])
+        return Options(tmp_path, tmp_path, repeats=3, rows=None, runs=None)
+
+    return put
+
+
+Quicken = Callable[[checking.Quick], Options]
+
+
+def test_what_was_stored_is_found_again_and_a_slowdown_is_told(
+    quick: Quicken, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checking.store(quick(contest(1.0, {"Lightning 2.6": 2.0, "plain loop": 1.5}))).exists()
+    assert checking.check(quick(contest(3.0, {"Lightning 2.6": 6.0, "plain loop": 4.5}))) == 0, "ratios, never seconds"
+    assert "0 of 2 ratios are slower" in capsys.readouterr().out
+    assert checking.check(quick(contest(1.3, {"Lightning 2.6": 2.0, "plain loop": 1.5}))) == 1
+    assert "against Lightning: 1.54 (1.54 to 1.54) times as fast in 3 repetitions, stored 2.00" in (
+        out := capsys.readouterr().out
+    )
+    assert "2 of 2 ratios are slower by more than 15%" in out
+
+
+def test_a_check_that_can_compare_nothing_does_not_pass(quick: Quicken, capsys: pytest.CaptureFixture[str]) -> None:
+    options = quick(contest(1.0, {"Lightning 2.6": 2.0}))
+    with pytest.raises(DataError, match=r"is written by `make bench`"):
+        checking.check(options)
+    checking.store(options)
+    with pytest.raises(DataError, match="no rival that was stored is here"):
+        checking.check(quick(contest(1.0, {"plain loop": 2.0})))
+    checking.store(quick(contest(1.0, {"Lightning 2.6": 2.0, "plain loop": 1.5})))
+    capsys.readouterr()
+    assert checking.check(quick(contest(1.0, {"plain loop": 1.5}))) == 0
+    assert "not installed: Collaborative filtering, quick against Lightning" in capsys.readouterr().out
 
 
 def runs(seconds: list[float], **more: Any) -> list[dict[str, Any]]:

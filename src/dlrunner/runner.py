@@ -426,8 +426,6 @@ class _Work:
 
         folder = self.directory.path / "plots"
         folder.mkdir(exist_ok=True)
-        if self.plan.settings.ensemble > 1:
-            self.notes.append("the curves and the table of epochs are those of the ensemble's last member")
         pictures = [plots.training_curves(self.history, folder)]
         return [*pictures, *task.pictures(models, outputs, folder)]
 

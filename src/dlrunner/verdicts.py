@@ -48,6 +48,8 @@ class Verdict:
     code: str = ""
     """Digest of the code that the runs were done with."""
     folders: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    """By seed, the folders of the runs that failed; empty where one left none."""
 
     @property
     def ours(self) -> str:
@@ -66,7 +68,11 @@ class Verdict:
 
 
 def judge(
-    experiment: str, claim: Mapping[str, Any], runs: Mapping[int, Mapping[str, Any]], command: str, failed: str = ""
+    experiment: str,
+    claim: Mapping[str, Any],
+    runs: Mapping[int, Mapping[str, Any]],
+    command: str,
+    failed: Mapping[int, Mapping[str, Any]] = {},
 ) -> Verdict:
     """Judge the finished runs of a claim.
 
@@ -75,7 +81,7 @@ def judge(
         claim: as its file says.
         runs: summaries by seed; `folder` in each is where it lies.
         command: what earns it again.
-        failed: what a seed that failed has said; a recipe that fails is missed.
+        failed: records of the runs that failed, by seed; a recipe that fails is missed.
     """
     known: dict[str, Any] = {
         "experiment": experiment,
@@ -85,7 +91,12 @@ def judge(
         "command": command,
     }
     if failed:
-        return Verdict(**known, verdict="missed", why=failed)
+        lost = {str(seed): str(record.get("folder") or "") for seed, record in failed.items()}
+        done = [float(summary["final"][claim["metric"]]) for summary in runs.values()]
+        folders = [str(summary["folder"]) for summary in runs.values()]
+        why = f"seed {next(iter(failed))}: {next(iter(failed.values()))['error']}"
+        kept: dict[str, Any] = {"seeds": list(runs), "values": done, "folders": folders, "failed": lost}
+        return Verdict(**known, verdict="missed", why=why, **kept)
     for summary in runs.values():
         if summary["claim"]["verdict"].startswith("not comparable"):
             return Verdict(**known, verdict="cannot be run here", why=summary["claim"]["verdict"])

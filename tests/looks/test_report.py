@@ -101,6 +101,31 @@ def test_a_report_of_many_epochs_is_small_and_says_the_last_of_them() -> None:
     assert "epoch 5000: " in html
 
 
+def test_of_very_many_epochs_the_table_has_some_with_the_best_and_the_last() -> None:
+    many = {f"valid/metric{i}": 0.123456 for i in range(12)}
+    html = render(history=rows(20_000, **many), summary={"best": {"epoch": 7002}})
+    assert len(html.encode()) < 3_000_000
+    assert "every 20th epoch; metrics.jsonl has them all" in html
+    for epoch in (1, 7002, 20_000):
+        assert f'<td class="n">{epoch}</td>' in html, epoch
+    assert '<td class="n">2</td>' not in html
+
+
+def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(tmp_path: Path) -> None:
+    summary: dict[str, Any] = {"best": {"epoch": 2}, "members": {"seeds": [0, 1, 2], "mean": 0.9, "spread": 0.1}}
+    folder = write_run(tmp_path / "a-00000000", 0.8, history=[], **summary)
+    for number in range(3):
+        (folder / "members" / str(number)).mkdir(parents=True)
+        lines = [json.dumps({**row, "valid/rmse": number + row["valid/rmse"]}) for row in rows(3)]
+        (folder / "members" / str(number) / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    html = run.write(folder).read_text()
+    assert ">Curves of member 2</h2>" in html
+    assert ">Epochs of member 2</h2>" in html
+    assert "One of 3 members; the figures above are those of the members&#x27; average" in html
+    assert "valid/rmse from 3.1000 to 2.3667" in html
+    assert '<tr class="best">' not in html
+
+
 def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not() -> None:
     assert "STAND-IN" in render(summary={"data": {"name": "MovieLens", "source": "stand-in"}})
     assert "STAND-IN" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
@@ -141,6 +166,7 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
         "<mark>  optim: sgd  # default: adamw</mark>\n",
         "phases: [{epochs: 1}]\n",
         "published <span>0.8774</span>",
+        "from 1.1000 to 0.2200; published: 0.8774",
         "1 min 23 s",
         "1,234 MB on the host",
         "abc123 with uncommitted changes",
@@ -148,6 +174,11 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
         assert said in html, said
     assert html.count('<tr class="best"><td class="n">4</td>') == 1
     assert '<div class="card bad">' in render(summary={"claim": {"verdict": "missed by 0.1"}})
+    far = render(summary={"claim": {"metric": "valid/rmse", "published": 9.0}}, history=rows(5))
+    assert "published <span>9.0000, beyond the frame</span>" in far
+    assert 'class="level" d="M58' not in far
+    not_comparable = render(summary={"claim": {"verdict": "not comparable: other data"}})
+    assert '<div class="card ">' in not_comparable
 
 
 def test_without_known_defaults_what_was_typed_is_marked() -> None:
@@ -163,7 +194,7 @@ def test_a_report_of_a_failed_run_says_why() -> None:
     )
 
 
-def test_numbers_that_are_none_leave_gaps_and_no_chart_is_drawn_of_one_epoch() -> None:
+def test_numbers_that_are_none_are_left_out_and_no_chart_is_drawn_of_one_epoch() -> None:
     assert "data-chart" not in render(history=rows(1)).replace(SCRIPT, "")
     history = rows(4)
     history[1]["valid/rmse"], history[2]["valid/rmse"] = None, float("inf")
@@ -227,10 +258,31 @@ def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_pa
     kept: dict[str, Any] = {"pictures": ["../../losses.png"], "notes": [], "passages": {}, "changed": None}
     (folder / "report.json").write_text(json.dumps({**kept, "pictures": [f"../../{secret.name}"]}))
     assert "<img" not in run.write(folder).read_text()
-    for damaged in ("{", "[]", '{"notes": 1}'):
+    unequal = {**kept, "passages": {"T": [{"title": "a", "words": ["b"], "weights": [1.0, 2.0]}]}}
+    for damaged in ("{", "[]", '{"notes": 1}', json.dumps({**kept, "passages": {"T": [1]}}), json.dumps(unequal)):
         (folder / "report.json").write_text(damaged)
         with pytest.raises(RequestError, match=r"report\.json is damaged"):
             run.write(folder)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"metric": "x"}, {"protocol": [{}]}, {"claim": [1]}, {"data": "x"}, {"baselines": {"a": 1}}]
+)
+def test_a_damaged_summary_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
+    folder = write_run(tmp_path / "a-00000000", 0.9)
+    summary = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**summary, **damage}))
+    with pytest.raises(RequestError, match=r"summary\.json is damaged"):
+        run.write(folder)
+
+
+def test_a_weight_that_is_no_number_marks_nothing(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a-00000000", 0.9)
+    text = {"title": "a", "words": ["fine", "dull"], "weights": [float("nan"), -1.0]}
+    kept: dict[str, Any] = {"pictures": [], "notes": [], "passages": {"Texts": [text]}, "changed": None}
+    (folder / "report.json").write_text(json.dumps(kept))
+    html = run.write(folder).read_text()
+    assert '<p class="passage">fine <mark class="against w10" title="-1.00">dull</mark></p>' in html
 
 
 def test_the_verb_says_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dlrunner.looks.report import claims, run, sweep
+from tests.fake_runs import write_run, write_sweep
 from tests.looks import browser as browsers
 from tests.looks.browser import Browser
 from tests.looks.pages import EVIL
@@ -190,5 +191,43 @@ def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
     assert base64.b64decode(browser("Page.printToPDF")["data"]).startswith(b"%PDF")
     browser("Emulation.setEmulatedMedia", media="print")
     assert browser.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
-    assert browser.ask("document.querySelector('.wide').scrollHeight == document.querySelector('.wide').clientHeight")
     browser("Emulation.setEmulatedMedia", media="")
+
+
+def test_what_is_wider_or_longer_than_paper_is_not_cut_when_it_is_printed(browser: Browser, tmp_path: Path) -> None:
+    parent = tmp_path / "runs" / "collab"
+    runs = [
+        write_run(
+            parent / f"{number}-{number:08x}",
+            0.5 + number / 100,
+            {
+                "data.path": f"/a/rather/long/path/number/{number}.csv",
+                **{f"model.setting{i}": number for i in range(4)},
+            },
+            others={f"valid/metric{i}": 0.1234 for i in range(6)},
+        )
+        for number in range(60)
+    ]
+    file = sweep.write(write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs, failed=["no " * 50]))
+    browser.open(file, 700, scheme="dark")
+    hidden = "[...document.querySelectorAll('.wide')].filter((e) => e.scrollHeight > e.clientHeight + 1).length"
+    assert browser.ask(hidden) > 0, "on a screen the long table scrolls"
+    browser("Emulation.setEmulatedMedia", media="print")
+    assert browser.ask(hidden) == 0
+    assert browser.ask("document.documentElement.scrollWidth") <= 700
+    assert browser.ask("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    browser("Emulation.setEmulatedMedia", media="")
+
+
+def test_hovering_tells_the_value_beside_a_published_line(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "claim.html"
+    claim = {"metric": "valid/rmse", "published": 0.3, "verdict": "reached"}
+    file.write_text(render(summary={"claim": claim}, history=rows(12)))
+    browser.open(file)
+    figure = "figure:nth-of-type(2)"
+    left, top, width, height = browser.place(f"{figure} svg.plot")
+    browser.hover(left + width * 58 / 440, top + height / 2)
+    legend = browser.ask(f"[...document.querySelectorAll('{figure} li')].map((item) => item.textContent)")
+    assert legend == ["valid/rmse 1.1000", "published 0.3000"]
+    assert browser.ask(f"document.querySelector('{figure} figcaption').textContent") == "valid/rmse epoch 1"
+    assert_quiet(browser)

@@ -105,13 +105,91 @@ def test_a_sweep_with_one_run_that_is_done_has_its_table(tmp_path: Path) -> None
     assert "out of memory" in html
 
 
-def test_a_sweep_without_results_or_with_damaged_ones_is_told(tmp_path: Path) -> None:
+def test_a_sweep_whose_data_were_generated_says_so_whatever_became_of_the_jobs(tmp_path: Path) -> None:
+    parent = tmp_path / "runs" / "collab"
+    generated = write_run(parent / "a-00000000", 0.9, {"optim.lr": 0.1}, data={"name": "M", "source": "stand-in"})
+    folder = write_sweep(tmp_path / "runs" / "sweeps" / "one", [generated], failed=["out of memory"])
+    assert "Generated STAND-IN data: the figures below" in sweep.write(folder).read_text()
+    real = write_run(parent / "b-00000001", 0.8, {"optim.lr": 0.2}, data={"name": "M", "source": "real", "terms": "T"})
+    folder = write_sweep(tmp_path / "runs" / "sweeps" / "two", [generated, real])
+    html = sweep.write(folder).read_text()
+    assert "Generated STAND-IN data: 1 of 2 runs:" in html
+    assert "<td>T</td>" in html
+
+
+def test_runs_of_different_tasks_are_not_ranked_and_the_terms_of_all_data_stand_there(tmp_path: Path) -> None:
+    runs = [
+        write_run(
+            tmp_path / "runs" / task / f"a-0000000{number}",
+            0.9 - number / 10,
+            {"task": task},
+            data={"name": task, "release": "1", "terms": f"terms of {task}"},
+        )
+        for number, task in enumerate(("movielens", "tabular"))
+    ]
+    folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs)
+    html = sweep.write(folder).read_text()
+    assert "their numbers cannot be compared" in html
+    for ranking in ("best group", '<tr class="best">', "Parallel coordinates", "Best first"):
+        assert ranking not in html, ranking
+    assert "terms of movielens" in html
+    assert "terms of tabular" in html
+
+
+def test_a_sweep_that_goes_on_is_told_as_far_as_it_is(tmp_path: Path) -> None:
+    folder = planted(tmp_path)
+    jobs = sweep.read_jobs(folder)
+    (folder / "results.csv").unlink()
+    for job in jobs[:4]:
+        (folder / "jobs" / job["job"]).mkdir(parents=True)
+        record = {"status": "done", "folder": job["folder"]}
+        (folder / "jobs" / job["job"] / "record.json").write_text(json.dumps(record))
+    (folder / "jobs" / "4").mkdir()
+    html = sweep.write(folder).read_text()
+    assert "4 of 5" in html
+    assert "1 of 5 jobs are not done: 1 not started, or still running" in html
+    assert "optim.lr=0.1 1.1433 (1.1333 to 1.1533)" in html
+
+
+def test_a_sweep_is_linked_after_all_of_runs_was_moved(tmp_path: Path) -> None:
+    planted(tmp_path)
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    html = sweep.write(tmp_path / "moved" / "sweeps" / "mine", tmp_path / "elsewhere.html").read_text()
+    assert 'href="moved/collab/adam%2C0.1%2C0-00000000"' in html
+
+
+def test_a_failed_job_without_a_folder_is_not_the_run_of_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = planted(tmp_path)
+    monkeypatch.chdir(tmp_path / "runs" / "collab" / "adam,0.1,0-00000000")
+    html = sweep.write(folder).read_text()
+    assert html.count('<td class="n" data-order="0.8">0.8000</td>') == 1
+
+
+def test_a_huge_sweep_keeps_within_its_size_and_shows_what_failed(tmp_path: Path) -> None:
+    runs = []
+    for number in range(1100):
+        settings = {f"model.some_setting_{i}": f"value {number} of {i} {'x' * 30}" for i in range(8)}
+        place = tmp_path / "runs" / "collab" / f"n={number}-{number:08x}"
+        runs.append(write_run(place, 0.8 + number / 1000, settings, history=history(0.8, 2)))
+    folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs, failed=["the very reason " + "y" * 5000] * 3)
+    html = sweep.write(folder).read_text()
+    assert len(html.encode()) <= 3_000_000
+    jobs = html.partition('aria-label="Jobs"')[2]
+    assert jobs.count("the very reason") == 3
+    assert "y" * 500 not in html
+    assert "of 1103 jobs are shown; results.csv has them all." in html
+
+
+def test_a_sweep_without_jobs_or_with_damaged_results_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
-    with pytest.raises(RequestError, match=r"has no results\.csv yet"):
+    with pytest.raises(RequestError, match="has no jobs yet"):
         sweep.write(tmp_path)
-    (tmp_path / "results.csv").write_bytes(b"\xff\xfe,\n1")
-    with pytest.raises(RequestError, match="damaged"):
-        sweep.write(tmp_path)
+    for damaged in (b"\xff\xfe,\n1", b"", b"job,status\n1,done\n"):
+        (tmp_path / "results.csv").write_bytes(damaged)
+        with pytest.raises(RequestError, match="damaged"):
+            sweep.write(tmp_path)
 
 
 def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
@@ -128,7 +206,8 @@ def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path
 
 def test_numbers_have_places_by_size_and_words_side_by_side() -> None:
     assert axis_of("lr", [1e-4, 1e-2, 1.0]).places == pytest.approx([0, 0.5, 1])
-    assert axis_of("optim", ["sgd", "adam", None]).places == [0.0, 0.5, 1.0]
+    assert axis_of("optim", ["sgd", "adam", None]).places == [0.5, 1.0, 0.0]
+    assert axis_of("batch_size", [None, 128, 8, 16]).places == pytest.approx([0, 1, 1 / 3, 2 / 3])
     assert axis_of("same", [3, 3]).places == [0.5, 0.5]
 
 
@@ -137,7 +216,7 @@ def verdicts(folders: list[str]) -> list[Verdict]:
     earned: dict[str, Any] = {"seeds": [0, 1], "values": [0.88, 0.9], "mean": 0.89, "spread": 0.014, "p": 1.0}
     return [
         Verdict("good", **known, verdict="reached", **earned, seconds=[1.0, 2.0], folders=folders, command="dlrun x"),
-        Verdict("bad", **known, verdict="missed", why="seed 1: the loss is not finite"),
+        Verdict("bad", **known, verdict="missed", why="seed 1: the loss is not finite", failed={"1": ""}),
         Verdict("absent", **known, verdict="cannot be run here", why="it needs a GPU"),
     ]
 
@@ -170,13 +249,36 @@ def test_claims_are_told_with_verdicts_terms_and_a_link_to_each_run(tmp_path: Pa
         assert said in html, said
 
 
+def test_of_a_claim_whose_run_failed_the_others_and_the_failed_one_are_linked_also_when_moved(tmp_path: Path) -> None:
+    runs = write_seeds(tmp_path / "runs" / "movielens", [0.88, 0.9], data={"name": "MovieLens", "terms": "research"})
+    lost = write_run(tmp_path / "runs" / "movielens" / "lost-00000007", None)
+    verdict = Verdict(
+        *("bad", "valid/rmse", 0.9, "lesson 5", "missed"),
+        seeds=[0, 1],
+        values=[0.88, 0.9],
+        folders=[str(run) for run in runs],
+        failed={"2": str(lost)},
+    )
+    write_claims(tmp_path / "runs" / "claims" / "mine", [verdict])
+    (tmp_path / "runs").rename(tmp_path / "moved")
+    html = claims.write(tmp_path / "moved" / "claims" / "mine", tmp_path / "elsewhere.html").read_text()
+    assert 'href="moved/movielens/all%3Dsame%2Cseed%3D1-00000001">seed 1: valid/rmse 0.9000' in html
+    assert 'href="moved/movielens/lost-00000007">seed 2: failed' in html
+    assert "research" in html
+
+
 def test_claims_with_hostile_texts_are_harmless_and_damaged_ones_are_told(tmp_path: Path) -> None:
     (verdict, *_) = verdicts([EVIL, EVIL])
     texts = {"experiment": EVIL, "metric": EVIL, "source": EVIL, "why": EVIL, "flags": [EVIL], "data": EVIL}
     hostile = Verdict(**{**asdict(verdict), **texts, "verdict": EVIL, "command": EVIL, "device": EVIL})
     assert_harmless(claims.write(write_claims(tmp_path / "a", [hostile])).read_text())
     folder = write_claims(tmp_path / "b", [])
-    for damaged in ("{", "[1]", '[{"experiment": 1}]', json.dumps([{**asdict(verdict), "published": "x"}])):
+    for damaged in (
+        "{",
+        "[1]",
+        '[{"experiment": 1}]',
+        *(json.dumps([{**asdict(verdict), name: "x"}]) for name in ("published", "p", "mean", "failed")),
+    ):
         (folder / "claims.json").write_text(damaged)
         with pytest.raises(RequestError, match="does not hold verdicts"):
             claims.write(folder)

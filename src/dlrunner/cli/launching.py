@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from dlrunner.cli.composing import forced, parse, run_hydra, search_path_override, to_plain
 from dlrunner.cli.places import quoted
-from dlrunner.cli.sweeping import compose_base, frozen, write_down
+from dlrunner.cli.sweeping import compose_base, frozen, write_down, write_report, write_words
 from dlrunner.data.parallel import num_cores
 from dlrunner.errors import Interrupted
 from dlrunner.jobs import Lease, run_jobs, start_fork_server
@@ -36,9 +36,11 @@ def launch(words: Sequence[str], swept: Sequence[str]) -> int:
         path = Path(config["runs_dir"]).expanduser().resolve() / "sweeps" / name
     else:
         path, jobs = frozen(words)
+        config = jobs[0].config
     with SweepDirectory(path) as folder:
         if searching:
             folder.freeze([])
+            write_words(folder, words)
         else:
             write_down(folder, words, jobs)
         done = [(number, each) for number, each in standing_of(jobs).items() if each.folder and each.summary]
@@ -61,6 +63,7 @@ def launch(words: Sequence[str], swept: Sequence[str]) -> int:
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         results = folder.write_results(swept, {})
         tables.print_ranking(results, path)
+        write_report(folder, config)
         if status:
             tables.print_interrupted()
             return status

@@ -103,8 +103,8 @@ def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace
         if told:
             command += f" --set {shlex.join(told)}"
         of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
-        failed = [record for job in of_claim if (record := records[job.number])["status"] != "done"]
-        why = lacking[name] or next((r["error"] for r in failed if r.get("lacks_data")), "")
+        failed = {int(j.settings["seed"]): r for j in of_claim if (r := records[j.number])["status"] != "done"}
+        why = lacking[name] or next((r["error"] for r in failed.values() if r.get("lacks_data")), "")
         if why:
             known = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
             verdicts.append(Verdict(name, **known, verdict="cannot be run here", why=why, command=command))
@@ -112,9 +112,10 @@ def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace
         runs = {
             int(job.settings["seed"]): {**summary, "folder": records[job.number]["folder"]}
             for job in of_claim
-            if not failed and (summary := finished_summary(Path(records[job.number]["folder"])))
+            if records[job.number]["status"] == "done"
+            and (summary := finished_summary(Path(records[job.number]["folder"])))
         }
-        verdicts.append(judge(name, claim, runs, command, failed=failed[0]["error"] if failed else ""))
+        verdicts.append(judge(name, claim, runs, command, failed))
     return verdicts
 
 

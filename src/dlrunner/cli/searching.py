@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from dlrunner.cli.composing import Changes, compose, parse
 from dlrunner.cli.places import options_of
-from dlrunner.cli.sweeping import NOT_THE_SWEEP
+from dlrunner.cli.sweeping import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.dispatch import Plan, plan
 from dlrunner.engines import make_engine
 from dlrunner.errors import Interrupted, RequestError
@@ -70,6 +70,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             if engine is None:
                 start_fork_server([first])
             progress = config["log"]["progress"]
+            write_words(folder, words)
             done = len(trials.search) - len(trials.search.unfinished())
             total = max(settings.trials, len(trials.search))
             print(f"search of {total} trials: {tables.shorter(path)}", flush=True)
@@ -87,6 +88,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
                 best = trials.search.best()
                 trials.search.close()
             tables.print_ranking(folder.write_results(swept, {}), path)
+            write_report(folder, config)
             if best is not None:
                 _write_best(folder, best, words, settings.best)
             if status:

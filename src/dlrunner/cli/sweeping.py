@@ -156,8 +156,24 @@ def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
 def write_down(folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job]) -> None:
     """Write down what every job is asked for; the key comes last, when all of them stand there."""
     folder.freeze(jobs)
-    key = key_of(words, jobs[0].config["plugins"])
+    write_words(folder, words, key_of(words, jobs[0].config["plugins"]))
+
+
+def write_words(folder: SweepDirectory, words: Sequence[str], key: str | None = None) -> None:
+    """Write down what was typed; with the key where all jobs stand in the folder."""
     write_atomically(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
+
+
+def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
+    """Write the page of a sweep, where the log settings of its jobs want one, and say where it is."""
+    if not config["log"]["report"]:
+        return
+    from dlrunner.looks.report import sweep as report
+
+    try:
+        print(f"report   {tables.shorter(report.write(folder.path))}")
+    except Exception as failed:  # no page is worth a sweep
+        print(f"note: the report could not be written: {type(failed).__name__}: {failed}")
 
 
 def do(
@@ -201,10 +217,8 @@ def do(
             records[job.number] = record
     results = folder.write_results(swept, records)
     tables.print_ranking(results, folder.path)
-    if missing and missing[0].config["log"]["report"]:
-        from dlrunner.looks.report import sweep as report
-
-        print(f"report   {tables.shorter(report.write(folder.path))}")
+    if missing:
+        write_report(folder, missing[0].config)
     if status:
         tables.print_interrupted()
         return status

@@ -209,8 +209,8 @@ def _runs_of_sweep(sweep: Path) -> Iterator[tuple[Path, str | None]]:
     Raises:
         RequestError: results.csv is damaged.
     """
-    for job, (status, folder, error) in _jobs(sweep).items():
-        path = _moved(sweep, folder) if folder else None
+    for job, (status, folder, error) in jobs_of(sweep).items():
+        path = moved(sweep, folder)
         if path is None:
             gone = f"its folder is gone: {Path(folder).name}" if folder else status
             yield sweep / "jobs" / f"job {job}", f"{gone}: {error}" if error else gone
@@ -218,7 +218,7 @@ def _runs_of_sweep(sweep: Path) -> Iterator[tuple[Path, str | None]]:
             yield path, None
 
 
-def _jobs(sweep: Path) -> dict[str, tuple[str, str, str]]:
+def jobs_of(sweep: Path) -> dict[str, tuple[str, str, str]]:
     """Return status, run folder and error of a sweep's jobs, empty where there is none, by job number."""
     results = sweep / "results.csv"
     if results.exists():
@@ -239,9 +239,16 @@ def _jobs(sweep: Path) -> dict[str, tuple[str, str, str]]:
     return found
 
 
-def _moved(sweep: Path, folder: str) -> Path | None:
-    """Find a job's run folder, also where all of runs/ was moved or copied to another place."""
+def moved(origin: Path, folder: str) -> Path | None:
+    """Find a run's folder that a sweep or claims have written down, also where all of runs/ was moved or copied.
+
+    Args:
+        origin: the folder of the sweep or the claims.
+        folder: as it was written down; empty where there was none.
+    """
+    if not folder:
+        return None
     written = Path(folder)
-    beside = sweep.resolve().parent.parent.joinpath(*written.parts[-2:])
+    beside = origin.resolve().parent.parent.joinpath(*written.parts[-2:])
     places = [written, beside] if written.is_absolute() else [beside, written]
     return next((place for place in places if place.is_dir()), None)

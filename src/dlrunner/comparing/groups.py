@@ -65,6 +65,11 @@ class Comparison:
     verdict: Verdict | None = None
     """Of the first group against the second, where there are exactly two that may be compared."""
 
+    @property
+    def is_ranked(self) -> bool:
+        """All runs are of one task and judged by one metric: one may be called the best."""
+        return self.metric is not None and len({row.task for row in self.rows}) == 1
+
 
 def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
     """Group runs by the settings that differ, and judge where there are two groups.

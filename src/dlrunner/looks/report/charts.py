@@ -15,6 +15,7 @@ from html import escape
 from typing import Any
 
 from dlrunner.looks.progress import number
+from dlrunner.looks.report.page import wide
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
@@ -27,6 +28,9 @@ MOST_POINTS = 240
 WIDE_HEIGHT, WIDE_TOP, WIDE_BOTTOM = 320, 40, 22
 """Of parallel coordinates."""
 MOST_LETTERS = 18
+"""Of a name beside an axis."""
+MOST_TOLD = 120
+"""Letters of a curve's name in the sentence that tells its values."""
 
 
 @dataclass(frozen=True)
@@ -79,26 +83,31 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
         points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
         drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
     frame = _frame(scale, epochs)
-    if level is not None and scale.low <= level[1] <= scale.high:
+    is_level_drawn = level is not None and scale.low <= level[1] <= scale.high
+    if level is not None and is_level_drawn:
         frame += f'<path class="level" d="M{LEFT} {y(level[1])}H{WIDTH - RIGHT}"/>'
     size = f"{WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
     width, height = size.split()
     # A drawing within the drawing ends at its edge: what lies beyond the frame is not seen.
     box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
     about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
+    about += f"; {level[0]}: {number(level[1])}" if level is not None else ""
     drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>")
     values = [[_told(line, e) if e in line.values else "-" for line in lines] for e in epochs]
-    named = [[f"{line.name} {text}" for line, text in zip(lines, row, strict=True) if text != "-"] for row in values]
+    heads = [shorter(line.name, MOST_TOLD) for line in lines]
+    named = [[f"{head} {text}" for head, text in zip(heads, row, strict=True) if text != "-"] for row in values]
+    entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
+    if level is not None:
+        beyond = "" if is_level_drawn else ", beyond the frame"
+        entries.append(("level", level[0], f"{number(level[1])}{beyond}"))
     chart = {
         "x": xs,
         "y": [[_within(line.values.get(e), scale, y) for e in epochs] for line in lines],
         "top": TOP,
         "bottom": HEIGHT - BOTTOM,
         "told": [f"epoch {e:g}: {'; '.join(row)}" for e, row in zip(epochs, named, strict=True)],
-        "values": values if len(lines) > 1 else [],
+        "values": values if len(entries) > 1 else [],
     }
-    entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
-    entries += [("level", level[0], number(level[1]))] if level is not None else []
     legend = _legend(entries if len(entries) > 1 else [])
     return _figure(title, chart, f"{legend}{drawing}", len(epochs) - 1, "epoch")
 
@@ -175,19 +184,16 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], told: Seq
     ramp = f'<svg class="ramp" viewBox="0 0 80 10" preserveAspectRatio="none" aria-hidden="true">{steps}</svg>'
     about = f"{title}: {len(told)} jobs over {', '.join(axis.name for axis in axes)}. The best is {told[0]}"
     drawing = _svg(width, WIDE_HEIGHT, about, "".join(parts), is_fixed=True)
-    content = (
-        f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>'
-        f'<div class="wide" role="region" aria-label="{escape(title)}" tabindex="0">{drawing}</div>'
-    )
+    content = f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>{wide(drawing, title)}'
     return _figure(title, {"x": xs, "paths": rows, "told": list(told)}, content, 0, "job, from the best to the worst")
 
 
 def axis_of(name: str, values: Sequence[Any]) -> Axis:
-    """Place the values of a setting: numbers by their size, others beside each other in order.
+    """Place the values of a setting: numbers by their size, words in order; what is not set lies at the bottom.
 
     Args:
         name: of the setting.
-        values: one a job, as they are shown; numbers as numbers, None where a job has none.
+        values: one a job: a number, a word, or None where a job has none.
     """
     known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(known) == len(values) and len(set(known)) > 1:
@@ -195,11 +201,12 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
         levels = sorted(set(known))
         ticks = [(v, f"{v:.4g}") for v in levels] if len(levels) <= 6 else scale.ticks()
         return Axis(name, [scale.place(v) for v in known], _apart([(scale.place(v), text) for v, text in ticks]))
-    texts = ["-" if value is None else str(value) for value in values]
-    levels_told = sorted(set(texts), reverse=True)
-    step = 1 / max(1, len(levels_told) - 1)
-    places = {text: index * step if len(levels_told) > 1 else 0.5 for index, text in enumerate(levels_told)}
-    return Axis(name, [places[text] for text in texts], _apart([(place, text) for text, place in places.items()]))
+    words = sorted({value for value in values if isinstance(value, str)}, reverse=True)
+    rising: list[Any] = [*([None] if None in values else []), *words, *sorted(set(known))]
+    step = 1 / max(1, len(rising) - 1)
+    places = {value: index * step if len(rising) > 1 else 0.5 for index, value in enumerate(rising)}
+    told = [(place, "-" if value is None else str(value)) for value, place in places.items()]
+    return Axis(name, [places[value] for value in values], _apart(told))
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
@@ -282,9 +289,9 @@ class Scale:
         return [(v, f"{v:.3g}") for v, _ in texts] if digits > 5 or step >= 1e6 else texts
 
 
-def shorter(text: str) -> str:
-    """Cut a name to what has room beside an axis; of a long one, its end tells most."""
-    return text if len(text) <= MOST_LETTERS else f"…{text[1 - MOST_LETTERS :]}"
+def shorter(text: str, most: int = MOST_LETTERS) -> str:
+    """Cut a name to what has room; of a long one, its end tells most."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
 def _told(line: Curve, epoch: float) -> str:
@@ -319,7 +326,7 @@ def _figure(title: str, chart: Mapping[str, Any], content: str, index: int, slid
         f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{place}</figcaption>{content}'
         f'<input type="range" min="0" max="{len(told) - 1}" step="1" value="{index}" '
         f'aria-label="{escape(f"{title}: {slider}")}" hidden>'
-        f"<output{heard}>{escape(told[index])}</output></figure>"
+        f'<output aria-live="off"{heard}>{escape(told[index])}</output></figure>'
     )
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
+from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
+from dlrunner.comparing.gathering import moved
 from dlrunner.errors import RequestError
 from dlrunner.looks.progress import number
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import strip
 from dlrunner.looks.report.page import Cell, Section, figure_cell
-from dlrunner.looks.report.run import data_facts, environment_facts, is_number
-from dlrunner.runs import FinishedRun
+from dlrunner.looks.report.run import grounds, is_number, is_sound
+from dlrunner.runs import finished_summary
 from dlrunner.verdicts import Verdict
 
 WORDS = {
@@ -38,7 +39,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
         RunError: the file cannot be written.
     """
     out = out or folder / "report.html"
-    return page.write(out, render(f"Claims: {folder.resolve().name}", read(folder / "claims.json"), out))
+    return page.write(out, render(folder, read(folder / "claims.json"), out))
 
 
 def read(file: Path) -> list[Verdict]:
@@ -49,21 +50,28 @@ def read(file: Path) -> list[Verdict]:
     """
     try:
         verdicts = [Verdict(**each) for each in json.loads(file.read_text())]
-    except (OSError, ValueError, TypeError):
-        raise RequestError(f"{file} does not hold verdicts; give `dlrun reproduce` again") from None
-    for verdict in verdicts:
-        figures = [verdict.published, *verdict.values, *verdict.seconds]
-        texts = [verdict.experiment, verdict.metric, verdict.verdict, verdict.why, *verdict.flags, *verdict.folders]
-        if not (all(map(is_number, figures)) and all(isinstance(text, str) for text in texts)):
-            raise RequestError(f"{file} does not hold verdicts; give `dlrun reproduce` again")
-    return verdicts
+        if all(map(_is_sound, verdicts)):
+            return verdicts
+    except (OSError, ValueError, TypeError, AttributeError):
+        pass
+    raise RequestError(f"{file} does not hold verdicts; give `dlrun reproduce` again")
 
 
-def render(title: str, verdicts: Sequence[Verdict], out: Path) -> bytes:
+def _is_sound(verdict: Verdict) -> bool:
+    """Tell whether a verdict that was read holds what it should."""
+    figures = [verdict.published, *verdict.values, *verdict.seconds]
+    figures += [each for each in (verdict.mean, verdict.spread, verdict.p) if each is not None]
+    texts = [verdict.experiment, verdict.metric, verdict.verdict, verdict.why, *verdict.flags, *verdict.folders]
+    texts += [text for pair in verdict.failed.items() for text in pair]
+    is_even = len(verdict.seeds) == len(verdict.values) and len(verdict.folders) in (0, len(verdict.seeds))
+    return is_even and all(map(is_number, figures)) and all(isinstance(text, str) for text in texts)
+
+
+def render(folder: Path, verdicts: Sequence[Verdict], out: Path) -> bytes:
     """Return the page.
 
     Args:
-        title: its heading.
+        folder: with claims.json; the runs are looked for where they were, or beside it.
         verdicts: in the order of the table.
         out: where the page will lie: the links start from there.
     """
@@ -73,15 +81,16 @@ def render(title: str, verdicts: Sequence[Verdict], out: Path) -> bytes:
         if counts[word]:  # type: ignore[index]
             kind = "good" if word.startswith("reached") else "bad" if word == "missed" else ""
             cards.append(page.card(word, str(counts[word]), [meaning], kind))  # type: ignore[index]
-    summaries = {verdict.experiment: _summary(verdict) for verdict in verdicts}
+    places = [moved(folder, written) for verdict in verdicts for written in verdict.folders]
+    found = [finished_summary(place) for place in places if place]
+    summaries = [summary for summary in found if summary and is_sound(summary)]
     said = page.soft("In the drawings the dots are the seeds, and the stroke across is the published figure.")
     sections = [
         Section("Verdicts", _table(verdicts) + page.soft("sd: standard deviation over the seeds")),
-        Section("Claim by claim", said + "".join(_claim(verdict, out) for verdict in verdicts)),
-        Section("Data and its terms", _data(summaries.values())),
-        Section("Environment", environment_facts(next((s for s in summaries.values() if s), {}))),
+        Section("Claim by claim", said + "".join(_claim(each, folder, out) for each in verdicts)),
+        *grounds(summaries),
     ]
-    return page.page(title, page.cards(cards), sections)
+    return page.page(f"Claims: {folder.resolve().name}", page.cards(cards), sections)
 
 
 def _table(verdicts: Sequence[Verdict]) -> str:
@@ -107,18 +116,20 @@ def _table(verdicts: Sequence[Verdict]) -> str:
     return page.table(names, rows, "Claims and their verdicts")
 
 
-def _claim(verdict: Verdict, out: Path) -> str:
+def _claim(verdict: Verdict, folder: Path, out: Path) -> str:
     """Tell all of one claim: source, command, the seeds beside the published figure, the runs."""
     picture = ""
     if verdict.values:
         seeds = ", ".join(number(value) for value in verdict.values)
         picture = strip(verdict.values, verdict.published, f"published {verdict.published:.5g}; seeds: {seeds}")
+    told = [f"seed {seed}: {verdict.metric} {number(v)}" for seed, v in zip(verdict.seeds, verdict.values, strict=True)]
+    told += [f"seed {seed}: failed" for seed in verdict.failed]
     runs = []
-    for seed, value, folder in zip(verdict.seeds, verdict.values, verdict.folders, strict=False):
-        told = f"seed {seed}: {verdict.metric} {number(value)}"
-        address = page.run_link(_moved(folder, out), out)
+    for text, written in zip_longest(told, [*verdict.folders, *verdict.failed.values()], fillvalue=""):
+        place = moved(folder, written)
+        address = page.run_link(place, out) if place else ""
         runs.append(
-            f'<li><a href="{escape(address)}">{escape(told)}</a></li>' if address else f"<li>{escape(told)}</li>"
+            f'<li><a href="{escape(address)}">{escape(text)}</a></li>' if address else f"<li>{escape(text)}</li>"
         )
     p = (
         ""
@@ -144,30 +155,3 @@ def _claim(verdict: Verdict, out: Path) -> str:
 
 def _anchor(verdict: Verdict) -> str:
     return escape("claim-" + "".join(c if c.isalnum() else "-" for c in verdict.experiment))
-
-
-def _moved(folder: str, out: Path) -> Path:
-    """Find a run's folder, also where all of runs/ was moved to another place with this page."""
-    written = Path(folder)
-    beside = out.resolve().parent.parent.parent.joinpath(*written.parts[-2:])
-    return written if written.is_dir() else beside
-
-
-def _summary(verdict: Verdict) -> Mapping[str, Any]:
-    """Return the summary of a claim's first run that is still there."""
-    for folder in verdict.folders:
-        try:
-            return FinishedRun.read(Path(folder)).summary or {}
-        except RequestError:
-            continue
-    return {}
-
-
-def _data(summaries: Any) -> str:
-    """Write each release of data once."""
-    found = {}
-    for summary in summaries:
-        data = {**(summary.get("data") or {}), "rows": None}
-        if data.get("name"):
-            found[(data["name"], data.get("release"))] = data_facts(data)
-    return "".join(found.values())

@@ -180,7 +180,12 @@ def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], label: str, best
         cells = (_cell(cell, is_numeric) for cell, is_numeric in zip(row, numeric, strict=True))
         lines.append(f"<tr{_class('best' if index in best else '')}>{''.join(cells)}</tr>")
     body = f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0">{body}</div>'
+    return wide(body, label)
+
+
+def wide(content: str, label: str) -> str:
+    """Put what may be wider than the window into a box that scrolls, by the keyboard too."""
+    return f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0">{content}</div>'
 
 
 def _cell(cell: Cell, is_numeric: bool) -> str:

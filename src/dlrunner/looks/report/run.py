@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -23,7 +23,6 @@ from dlrunner.runs import FinishedRun, read_history
 
 CAPTIONS = {
     "losses": "Loss and metrics by epoch",
-    "lr_range": "Learning-rate range test",
     "predictions": "Predictions on the validation rows",
     "cross_table": "The users with most ratings and the most rated items: ratings and predictions",
     "item_biases": "Items with the highest and the lowest bias",
@@ -35,10 +34,16 @@ CAPTIONS = {
     "embeddings": "What was learned about the categories: their embeddings on two principal components",
     "confusion": "Classes and what they were taken for (validation)",
     "labels": "Precision and recall of each label (validation)",
+    "calibration": "How often the answer is right, by how sure it is (validation)",
+    "confident_mistakes": "The surest of the wrong answers (validation)",
+    "loss_by_frequency": "Loss of a word by how often training has seen it (validation)",
+    "loss_by_place": "Loss of a word by how much of its text came before (validation)",
 }
 
 MOST_CHARTS = 8
-"""Metrics beyond this number stand in the table only."""
+"""Metrics beyond this number stand in metrics.jsonl only."""
+MOST_EPOCHS = 1000
+"""Rows of the table of epochs; of more, every n-th, the best and the last."""
 
 
 def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None = None) -> Path:
@@ -56,13 +61,18 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
     run = FinishedRun.read(path)
     if summary is not None:  # as it will be read from summary.json, which knows no NaN
         summary = json.loads(json.dumps(summary), parse_constant=lambda _: None)
+    summary = summary or run.summary or {"status": run.status}
+    if not is_sound(summary):
+        raise RequestError(f"{path / 'summary.json'} is damaged: it does not hold what it should")
     kept = read_kept(path)
+    history, member = _history(path, run.history)
     return page.write(
         out or path / "report.html",
         render(
             title=f"{(run.config.get('choices') or {}).get('task')}: {path.resolve().name}",
-            summary=summary or run.summary or {"status": run.status},
-            history=_history(path, run.history),
+            summary=summary,
+            history=history,
+            member=member,
             config=run.config,
             overrides=run.overrides,
             pictures=[path / "plots" / name for name in kept["pictures"]],
@@ -90,11 +100,32 @@ def read_kept(path: Path) -> dict[str, Any]:
         return {
             "pictures": [Path(str(name)).name for name in kept["pictures"]],  # nothing beyond the folder is read
             "notes": [str(note) for note in kept["notes"]],
-            "passages": {str(heading): list(texts) for heading, texts in kept["passages"].items()},
+            "passages": {str(head): [_passage(text) for text in texts] for head, texts in kept["passages"].items()},
             "changed": None if kept["changed"] is None else {str(k): str(v) for k, v in kept["changed"].items()},
         }
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise RequestError(f"{file} is damaged; remove it: the report is then written without notes") from None
+
+
+def is_sound(summary: Mapping[str, Any]) -> bool:
+    """Tell whether the parts of a summary are of the kinds that the page goes through."""
+    parts = [summary.get(name) or {} for name in ("metric", "claim", "best", "members", "data", "baselines")]
+    parts += list(parts[-1].values()) if isinstance(parts[-1], Mapping) else []
+    flags = summary.get("protocol") or []
+    return (
+        all(isinstance(part, Mapping) for part in parts)
+        and isinstance(flags, list)
+        and all(isinstance(flag, Mapping) and {"flag", "told"} <= flag.keys() for flag in flags)
+    )
+
+
+def _passage(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a text with its marked words, checked; a weight that is no number weighs nothing."""
+    words = [str(word) for word in kept["words"]]
+    weights = [float(weight) if is_number(weight) else 0.0 for weight in kept["weights"] or [0.0] * len(words)]
+    if len(weights) != len(words):
+        raise ValueError("a weight for each word")
+    return {"title": str(kept["title"]), "words": words, "weights": weights}
 
 
 def render(
@@ -108,6 +139,7 @@ def render(
     notes: Sequence[str],
     passages: Mapping[str, Sequence[Mapping[str, Any]]] = {},
     changed: Mapping[str, str] | None = None,
+    member: int | None = None,
 ) -> bytes:
     """Return the page of a run; anything that is missing is left out.
 
@@ -121,16 +153,24 @@ def render(
         notes: what else the reader must know.
         passages: texts with marked words, by heading: title, words, and their weights from -1 to 1.
         changed: what the task's own settings hold where this run differs; None where it is not known.
+        member: of an ensemble, whose history it is.
     """
     drawn = _curves(history, summary)
+    of_member, whose = "", ""
+    if member is not None:
+        whose = f" of member {member}"
+        members = len((summary.get("members") or {}).get("seeds") or [])
+        of_member = page.soft(
+            f"One of {members or 'several'} members; the figures above are those of the members' average."
+        )
     if drawn:  # the same curves, and these answer
         pictures = [picture for picture in pictures if picture.stem != "losses"]
     before = [
         Section("What makes it flattering", _protocol(summary.get("protocol") or ())),
         Section("What was asked for", page.code(shlex.join(["dlrun", *overrides]))),
         Section("Notes", page.bullets(notes)),
-        Section("Curves", drawn),
-        Section("Epochs", _epochs(history, summary)),
+        Section(f"Curves{whose}", of_member + drawn if drawn else ""),
+        Section(f"Epochs{whose}", _epochs(history, None if whose else (summary.get("best") or {}).get("epoch"))),
         Section("Beside it", _baselines(summary)),
         *(Section(heading, _passages(texts)) for heading, texts in passages.items()),
     ]
@@ -144,10 +184,12 @@ def render(
     return page.page(title, head, [*before, Section("Pictures", _pictures(pictures, room)), *after])
 
 
-def _history(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of a run; of an ensemble, those of its last member."""
-    members = [place for place in (path / "members").glob("*") if place.name.isdigit()]
-    return rows or (read_history(max(members, key=lambda place: int(place.name))) if members else [])
+def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int | None]:
+    """Return the rows of a run; of an ensemble, those of its last member and the member's number."""
+    members = [int(place.name) for place in (path / "members").glob("*") if place.name.isdigit()]
+    if rows or not members:
+        return rows, None
+    return read_history(path / "members" / str(max(members))), max(members)
 
 
 def _status(summary: Mapping[str, Any]) -> str:
@@ -180,7 +222,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
         cards.append(page.card(name, number(metric.get("value")), lines))
     if claim:
         verdict = str(claim.get("verdict") or "")
-        kind = "good" if verdict.startswith("reached") else "bad"
+        kind = "good" if verdict.startswith("reached") else "bad" if verdict.startswith("missed") else ""
         figures = facts([("published", number(claim.get("published"))), ("this run", number(claim.get("value")))])
         flags = f"; mind: {told}" if (told := flags_told(claim)) else ""
         cards.append(
@@ -238,19 +280,26 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
     ]
 
 
-def _epochs(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
+def _epochs(history: Sequence[Mapping[str, Any]], best: Any) -> str:
     """Write the rows of metrics.jsonl that people read; the best epoch is marked."""
     if not history:
         return ""
     columns = shown_columns(max(history, key=len))
-    best = (summary.get("best") or {}).get("epoch")
+    step = -(-len(history) // MOST_EPOCHS)
+    told = page.soft(f"every {step}th epoch; metrics.jsonl has them all") if step > 1 else ""
+    last = len(history) - 1
+    history = [
+        row
+        for index, row in enumerate(history)
+        if index % step == 0 or index == last or (best is not None and row.get("epoch") == best)
+    ]
     rows = []
     for row in history:
         speed = row.get("examples_per_second")
         rows.append([*(_epoch_cell(name, row.get(name)) for name in columns), figure_cell(speed, count(speed) or "-")])
     marked = [index for index, row in enumerate(history) if best is not None and row.get("epoch") == best]
     legend = page.soft("marked: the best epoch") if marked and len(history) > 1 else ""
-    return page.table([*columns, "examples/s"], rows, "Epochs", marked) + legend
+    return page.table([*columns, "examples/s"], rows, "Epochs", marked) + legend + told
 
 
 def _epoch_cell(name: str, value: Any) -> Cell:
@@ -273,8 +322,7 @@ def _passages(passages: Sequence[Mapping[str, Any]]) -> str:
     parts = []
     for passage in passages:
         words = []
-        weights = passage["weights"] or [0.0] * len(passage["words"])
-        for word, weight in zip(passage["words"], weights, strict=True):
+        for word, weight in zip(passage["words"], passage["weights"], strict=True):
             strength = round(10 * min(1.0, abs(weight)))
             if word == "\n":
                 words.append("<br>")
@@ -284,7 +332,9 @@ def _passages(passages: Sequence[Mapping[str, Any]]) -> str:
                 kind = "for" if weight > 0 else "against"
                 words.append(f'<mark class="{kind} w{strength}" title="{weight:+.2f}">{escape(word)}</mark>')
         parts.append(f'{page.soft(passage["title"])}<p class="passage">{" ".join(words)}</p>')
-    return "".join(parts)
+    is_marked = any(any(passage["weights"]) for passage in passages)
+    legend = page.soft("marked: words that speak for the answer; underlined: against it; the stronger, the more colour")
+    return (legend if is_marked else "") + "".join(parts)
 
 
 def _pictures(pictures: Sequence[Path], room: int) -> str:
@@ -299,7 +349,9 @@ def _pictures(pictures: Sequence[Path], room: int) -> str:
             continue
         room -= len(content)
         image = f'<img alt="{caption}" src="data:image/png;base64,{content}">'
-        parts.append(f'<figure><div class="wide">{image}</div><figcaption>{caption}</figcaption></figure>')
+        # The alternative text has been heard already.
+        said = f'<figcaption aria-hidden="true">{caption}</figcaption>'
+        parts.append(f"<figure>{page.wide(image, f'Picture: {picture.stem}')}{said}</figure>")
     return "".join(parts)
 
 
@@ -356,6 +408,19 @@ def _as_yaml(value: Any) -> str:
     plain = json.loads(json.dumps(value, default=str))
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=True, width=float("inf"))
     return text.removesuffix("...\n").strip()
+
+
+def grounds(summaries: Iterable[Mapping[str, Any]]) -> list[Section]:
+    """Return what several runs rest on: each release of data with its terms, and each environment, once."""
+    data: dict[Any, str] = {}
+    places: dict[str, str] = {}
+    for summary in summaries:
+        known = {**(summary.get("data") or {}), "rows": None}
+        if known.get("name"):
+            data.setdefault((known["name"], known.get("release"), known.get("sha256")), data_facts(known))
+        place = {name: summary.get(name) for name in ("device", "precision", "versions", "git", "code")}
+        places.setdefault(json.dumps(place, sort_keys=True, default=str), environment_facts(place))
+    return [Section("Data and its terms", "".join(data.values())), Section("Environment", "".join(places.values()))]
 
 
 def environment_facts(summary: Mapping[str, Any]) -> str:

@@ -95,7 +95,7 @@ for (const table of document.querySelectorAll("table.rows")) {
 
 function key(cell) {
   const text = cell.dataset.order ?? cell.textContent.trim();
-  if (text === "" || text === "-") return null;
+  if (text === "" || text === "-" || text === "null") return null;
   return Number.isNaN(Number(text)) ? text : Number(text);
 }
 

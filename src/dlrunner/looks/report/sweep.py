@@ -8,12 +8,12 @@ import math
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparing.gathering import LeftOut, Row, gather, shown
+from dlrunner.comparing.gathering import LeftOut, Row, gather, jobs_of, moved, shown
 from dlrunner.comparing.groups import REPEATS, Comparison, Group, compare
 from dlrunner.errors import RequestError
 from dlrunner.looks.comparing import sentences, verdict_sentence
@@ -21,29 +21,40 @@ from dlrunner.looks.progress import number
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
 from dlrunner.looks.report.page import Cell, Section, duration, figure_cell
-from dlrunner.looks.report.run import data_facts, environment_facts, is_number
-from dlrunner.runs import FinishedRun
+from dlrunner.looks.report.run import grounds, is_number, is_sound
+from dlrunner.runs import finished_summary
 
 MOST_AXES = 9
 MOST_LINES = 500
 MOST_JOBS = 1000
 """Rows of the table of jobs; results.csv has them all."""
 MOST_GROUPS = 300
+MOST_OF_ERROR = 400
+"""Letters; record.json in the job's folder has them all."""
 MOST_METRICS = 8
 """Columns of numbers in the table of jobs."""
 BOOKKEEPING = ("job", "status", "metric", "higher_is_better", "seconds", "folder", "error")
 """Columns of results.csv that are neither a setting nor a number of the run."""
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A job with its run's folder, where there is one, and its run, where that can be compared."""
+
+    job: Mapping[str, str]
+    place: Path | None
+    run: Row | None
+
+
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a sweep.
+    """Write the report of a sweep, or of one that has not come to its end as far as it is.
 
     Args:
-        folder: with results.csv.
+        folder: of the sweep.
         out: the HTML file; report.html in the folder, if none is named.
 
     Raises:
-        RequestError: the sweep has no results yet, or they are damaged.
+        RequestError: the sweep has no jobs, or its results are damaged.
         RunError: the file cannot be written.
     """
     out = out or folder / "report.html"
@@ -55,24 +66,31 @@ def write(folder: Path, out: Path | None = None) -> Path:
         comparison = compare(rows)
     except RequestError:  # fewer than two runs are done: the table of jobs tells all there is
         left_out, comparison = [], None
-    return page.write(out, render(folder, jobs, comparison, left_out, out))
+    for most in (MOST_JOBS, MOST_JOBS // 4, MOST_JOBS // 16):
+        content = render(folder, jobs, comparison, left_out, out, most)
+        if len(content) <= page.MOST_BYTES:
+            break
+    return page.write(out, content)
 
 
 def read_jobs(folder: Path) -> list[dict[str, str]]:
-    """Read the rows of results.csv.
+    """Read the rows of results.csv; where there is none yet, what is known of the jobs so far.
 
     Raises:
-        RequestError: there is none, or it is damaged.
+        RequestError: there are no jobs, or the file is damaged.
     """
     file = folder / "results.csv"
     if not file.exists():
-        raise RequestError(f"{folder} has no results.csv yet: give the sweep again, and it goes on to its end")
+        if not (known := jobs_of(folder)):
+            raise RequestError(f"{folder} has no jobs yet: give the sweep again")
+        names = ("status", "folder", "error")
+        return [{"job": job, **dict(zip(names, each, strict=True))} for job, each in known.items()]
     try:
         with file.open(newline="") as lines:
             jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
     except (OSError, ValueError, csv.Error):
-        jobs = [{}]
-    if not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
+        jobs = []
+    if not jobs or not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
         raise RequestError(f"{file} is damaged; give the sweep again")
     return jobs
 
@@ -83,6 +101,7 @@ def render(
     comparison: Comparison | None,
     left_out: Sequence[LeftOut],
     out: Path,
+    most: int = MOST_JOBS,
 ) -> bytes:
     """Return the page.
 
@@ -92,26 +111,30 @@ def render(
         comparison: of the runs that are done; None where there are fewer than two.
         left_out: runs that are not compared, and why.
         out: where the page will lie: the links start from there.
+        most: rows of the table of jobs, and lines through their settings.
     """
-    runs = {_place(row.path): row for row in comparison.rows} if comparison else {}
-    paired = [(job, runs.get(_place(Path(job["folder"])))) for job in jobs]
-    paired.sort(key=lambda pair: _rank(pair[1]))
-    best = next((run for _, run in paired if run), None)
-    summary = (FinishedRun.read(best.path).summary if best else None) or {}
+    runs = {row.path.resolve(): row for row in comparison.rows} if comparison else {}
+    paired = [
+        Shown(job, place := moved(folder, job["folder"]), runs.get(place.resolve()) if place else None) for job in jobs
+    ]
+    ranked = comparison if comparison and comparison.is_ranked else None
+    if ranked:
+        paired.sort(key=lambda each: _rank(each.run))
+    found = [finished_summary(each.place) for each in paired if each.place]
+    summaries = [summary for summary in found if summary and is_sound(summary)]
     verdict = verdict_sentence(comparison) if comparison else None
     notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
     sections = [
         Section("Verdict", f"<p><b>{escape(verdict)}</b></p>" if verdict else ""),
         Section("What was asked for", page.code(asked) if (asked := _asked(folder)) else ""),
-        Section("Notes", page.bullets(notes)),
+        Section("Notes", page.bullets(map(_cut, notes))),
         Section("Groups", _groups(comparison) if comparison else ""),
-        Section("Curves with seed bands", _bands(comparison) if comparison else ""),
-        Section("Parallel coordinates", _parallel(paired, comparison) if comparison else ""),
-        Section("Jobs", _jobs(paired, comparison, out)),
-        Section("Data and its terms", data_facts(summary.get("data") or {})),
-        Section("Environment of the best job", environment_facts(summary) if summary else ""),
+        Section("Curves with seed bands", _bands(ranked) if ranked else ""),
+        Section("Parallel coordinates", _parallel(paired, ranked, min(most, MOST_LINES)) if ranked else ""),
+        Section("Jobs", _jobs(paired, comparison, out, most)),
+        *grounds(summaries),
     ]
-    head = _warnings(jobs, summary) + page.cards(_cards(jobs, comparison, paired))
+    head = _warnings(jobs, summaries) + page.cards(_cards(ranked, paired))
     return page.page(f"Sweep: {folder.resolve().name}", head, sections)
 
 
@@ -123,11 +146,6 @@ def _asked(folder: Path) -> str:
         return ""
 
 
-def _place(path: Path) -> tuple[str, ...]:
-    """Return task and name of a run: they stay when all of runs/ is moved."""
-    return path.resolve().parts[-2:]
-
-
 def _rank(run: Row | None) -> float:
     """Sort the best first, and last what has no number."""
     if run is None:
@@ -135,11 +153,13 @@ def _rank(run: Row | None) -> float:
     return -run.value if run.higher_is_better else run.value
 
 
-def _warnings(jobs: Sequence[Mapping[str, str]], summary: Mapping[str, Any]) -> str:
+def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(job["status"] for job in jobs if job["status"] != "done")
     texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
-    if (summary.get("data") or {}).get("source") == "stand-in":
-        texts.append("Generated STAND-IN data: the figures below say nothing about the published data.")
+    generated = sum((summary.get("data") or {}).get("source") == "stand-in" for summary in summaries)
+    if generated:
+        said = "" if generated == len(summaries) else f" {generated} of {len(summaries)} runs:"
+        texts.append(f"Generated STAND-IN data:{said} the figures below say nothing about the published data.")
     return page.banners(texts)
 
 
@@ -147,27 +167,23 @@ def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
-def _cards(
-    jobs: Sequence[Mapping[str, str]],
-    comparison: Comparison | None,
-    paired: Sequence[tuple[Mapping[str, str], Row | None]],
-) -> list[str]:
-    done = sum(job["status"] == "done" for job in jobs)
-    seconds = [float(run.numbers["seconds"]) for _, run in paired if run and is_number(run.numbers["seconds"])]
+def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[str]:
+    done = sum(each.job["status"] == "done" for each in paired)
+    seconds = [each.run.numbers["seconds"] for each in paired if each.run and is_number(each.run.numbers["seconds"])]
     lines = [f"{duration(sum(seconds))} of runs, one after the other"] if seconds else []
-    cards = [page.card("jobs done", f"{done} of {len(jobs)}", lines)]
-    if comparison is None or comparison.metric is None:
+    cards = [page.card("jobs done", f"{done} of {len(paired)}", lines)]
+    if ranked is None:
         return cards
-    group = comparison.groups[0]
+    group = ranked.groups[0]
     found = group.estimate
     spread = f"± {number(found.sd)} (sd over {found.n} runs), " if found.n > 1 else ""
     direction = "higher is better" if group.higher_is_better else "lower is better"
-    name = f"{comparison.metric}, best group"
+    name = f"{ranked.metric}, best group"
     cards.append(page.card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
-    job, run = paired[0]
-    if run is not None and any(len(each.rows) > 1 for each in comparison.groups):
-        lines = [f"job {job['job']}: {_settings(run, comparison)}", "the best of many is flattered by chance"]
-        cards.append(page.card(f"{comparison.metric}, best job", number(run.value), lines))
+    best = paired[0]
+    if best.run is not None and any(len(each.rows) > 1 for each in ranked.groups):
+        lines = [f"job {best.job['job']}: {_settings(best.run, ranked)}", "the best of many is flattered by chance"]
+        cards.append(page.card(f"{ranked.metric}, best job", number(best.run.value), lines))
     return cards
 
 
@@ -187,10 +203,12 @@ def _groups(comparison: Comparison) -> str:
         figures = [found.n, found.mean, found.sd, found.low, found.high]
         seconds = group.mean("seconds")
         rows.append([*cells, *map(figure_cell, figures), figure_cell(seconds, f"{seconds:.1f}")])
-    more = len(comparison.groups) - MOST_GROUPS
-    told = "mean, standard deviation and 95 % interval of the mean over the repetitions; marked: the best mean"
-    said = f"{told}; the best {MOST_GROUPS} of {len(comparison.groups)} groups" if more > 0 else told
-    return page.table(names, rows, "Groups of runs that differ in the seed only", [0]) + page.soft(said)
+    told = "mean, standard deviation and 95 % interval of the mean over the repetitions"
+    told += "; marked: the best mean" if comparison.is_ranked else ""
+    if len(comparison.groups) > MOST_GROUPS:
+        told += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
+    best = [0] if comparison.is_ranked else []
+    return page.table(names, rows, "Groups of runs that differ in the seed only", best) + page.soft(told)
 
 
 def _setting_cell(value: Any) -> Cell:
@@ -199,8 +217,7 @@ def _setting_cell(value: Any) -> Cell:
 
 def _bands(comparison: Comparison) -> str:
     """Draw the mean of each of the best groups by epoch, with the band between its lowest and highest run."""
-    if comparison.metric is None:
-        return ""
+    assert comparison.metric is not None
     best = comparison.groups[:NUM_COLOURS]
     names = dict.fromkeys([comparison.metric, "train/loss"])
     charts = [
@@ -229,21 +246,19 @@ def _band(group: Group, name: str) -> Curve | None:
     return Curve(group.label, {epoch: sum(each) / len(each) for epoch, each in values.items()}, band)
 
 
-def _parallel(paired: Sequence[tuple[Mapping[str, str], Row | None]], comparison: Comparison) -> str:
+def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str:
     """Draw a line per job through the settings that differ and the metric."""
-    if comparison.metric is None:
-        return ""
-    drawn = [(job, run) for job, run in paired if run is not None][:MOST_LINES]
+    assert comparison.metric is not None
+    known = [(each.job["job"], each.run) for each in paired if each.run is not None]
+    drawn = known[:most]
     names = [name for name in comparison.settings if name not in REPEATS][:MOST_AXES]
     axes: list[Axis] = [axis_of(name, [_axis_value(run.settings.get(name)) for _, run in drawn]) for name in names]
     axes.append(axis_of(comparison.metric, [run.value for _, run in drawn]))
     ranks = [index / max(1, len(drawn) - 1) for index in range(len(drawn))]
-    told = [
-        f"job {job['job']}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn
-    ]
+    told = [f"job {job}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn]
     remark = "One line per job; its colour tells its rank by the metric."
-    if len(drawn) == MOST_LINES < len(paired):
-        remark += f" The best {MOST_LINES} of {len(paired)} jobs."
+    if len(drawn) < len(known):
+        remark += f" The best {len(drawn)} of {len(known)} jobs."
     if len(names) < len(comparison.settings):
         remark += f" {len(names)} of {len(comparison.settings)} settings that differ have an axis."
     return parallel(f"Settings and {comparison.metric}", axes, ranks, told, remark)
@@ -253,35 +268,49 @@ def _axis_value(value: Any) -> Any:
     return value if is_number(value) or value is None else shown(value)
 
 
-def _jobs(paired: Sequence[tuple[Mapping[str, str], Row | None]], comparison: Comparison | None, out: Path) -> str:
+def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, most: int) -> str:
     """Write a row per job, best first, each linked to its run."""
     if comparison:
         settings = list(dict.fromkeys([*comparison.settings, *comparison.averaged]))
         known = dict.fromkeys(name for row in comparison.rows for name in row.numbers if name != "seconds")
         judging = [comparison.metric] if comparison.metric else []
-        numbers = list(dict.fromkeys([*judging, *known]))[:MOST_METRICS]
+        all_numbers = list(dict.fromkeys([*judging, *known]))
     else:
-        known = dict.fromkeys(name for job, _ in paired for name in job if name not in BOOKKEEPING)
-        numbers = [name for name in known if name.startswith(("train/", "valid/", "test/"))][:MOST_METRICS]
+        known = dict.fromkeys(name for each in paired for name in each.job if name not in BOOKKEEPING)
+        all_numbers = [name for name in known if name.startswith(("train/", "valid/", "test/"))]
         settings = [name for name in known if "/" not in name and not name.startswith("best ")]
-    is_failed = any(job["error"] for job, _ in paired)
-    names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if is_failed else [])]
+    numbers = all_numbers[:MOST_METRICS]
+    failed = [each for each in paired if each.job["error"]]
+    shown_jobs = paired
+    if len(paired) > most:  # what failed is not among those that are left out, as far as there is room
+        shown_jobs = [each for each in paired if not each.job["error"]]
+        shown_jobs = [*shown_jobs[: max(most // 2, most - len(failed))], *failed[: most // 2]]
+    names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if failed else [])]
     rows = []
-    for job, run in paired[:MOST_JOBS]:
+    for each in shown_jobs:
+        job, run = each.job, each.run
         kind = "" if job["status"] == "done" else "bad"
-        folder = run.path if run else Path(job["folder"])
-        address = page.run_link(folder, out) if job["folder"] else ""
+        address = page.run_link(each.place, out) if each.place else ""
         cells = [replace(_csv_cell(job["job"]), href=address), Cell(job["status"], kind=kind)]
         cells += [_setting_cell(run.settings.get(n)) if run else _csv_cell(job.get(n, "")) for n in settings]
         cells += [figure_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
         seconds = _csv_cell(job.get("seconds", ""))
         cells.append(figure_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)
-        rows.append([*cells, *([Cell(job["error"], kind="long")] if is_failed else [])])
-    table = page.table(names, rows, "Jobs", [0] if comparison and comparison.metric else [])
-    said = f"The best {MOST_JOBS} of {len(paired)} jobs; results.csv has them all." if len(paired) > MOST_JOBS else ""
-    return table + page.soft(
-        said or "Best first; marked: the best; the numbers lead to the runs. A click on a column's head sorts."
-    )
+        rows.append([*cells, *([Cell(_cut(job["error"]), kind="long")] if failed else [])])
+    is_ranked = comparison is not None and comparison.is_ranked
+    said = [
+        "Best first; marked: the best; the numbers lead to the runs." if is_ranked else "The numbers lead to the runs."
+    ]
+    if len(shown_jobs) < len(paired):
+        said.append(f"{len(shown_jobs)} of {len(paired)} jobs are shown; results.csv has them all.")
+    if len(numbers) < len(all_numbers):
+        said.append(f"{len(all_numbers) - len(numbers)} more metrics stand in results.csv.")
+    best = [0] if is_ranked and shown_jobs[0].run else []
+    return page.table(names, rows, "Jobs", best) + page.soft(" ".join(said))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_OF_ERROR else f"{text[:MOST_OF_ERROR]} …"
 
 
 def _csv_cell(text: str) -> Cell:
