@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dlrunner.errors import RequestError
@@ -25,14 +27,36 @@ def check_table(table: Any) -> None:
         raise RequestError("the table has no rows")
 
 
-def check_top(top: int) -> None:
-    """Refuse fewer than one answer.
+def check_top(top: Any) -> None:
+    """Refuse what is no number of answers.
 
     Raises:
-        RequestError: `top` is below 1.
+        RequestError: `top` is below 1, or no whole number.
     """
-    if top < 1:
+    if not isinstance(top, Integral) or isinstance(top, bool):
+        raise RequestError(f"top: must be a whole number, not {top!r:.40}")
+    if int(top) < 1:
         raise RequestError(f"top: must be 1 or more, not {top}")
+
+
+def check_id(given: Any, what: str) -> None:
+    """Refuse what nobody is named by.
+
+    Raises:
+        RequestError: it is neither a text nor a number.
+    """
+    if not isinstance(given, str | int | float | np.generic):
+        raise RequestError(f"give {what}, not {_kind(given)}")
+
+
+def check_text(given: Any) -> None:
+    """Refuse what is no text.
+
+    Raises:
+        RequestError: it is something else.
+    """
+    if not isinstance(given, str):
+        raise RequestError(f"give a text, not {_kind(given)}")
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:

@@ -68,12 +68,8 @@ class Generator:
             RequestError: an option is out of its range, or options do not go together.
         """
         for name, value in {"words": number, "beams": beams, **drawn}.items():
-            try:
-                _ = value is None or RANGES[name](str(value))
-            except argparse.ArgumentTypeError as error:
-                raise RequestError(f"{name}: {error}") from None
-            except ValueError:
-                raise RequestError(f"{name}: {value!r} is not the kind of number it takes") from None
+            if value is not None:
+                check_number(name, value, RANGES[name])
         if not beams:
             return self.text_after(words, number, **drawn)
         if any(value is not None for value in drawn.values()):
@@ -234,6 +230,22 @@ RANGES: Mapping[str, Callable[[str], float]] = {
     "seed": _count(0, 2**63 - 1),
     "beams": _count(1, 1000),
 }
+
+
+def check_number(name: str, value: Any, parse: Callable[[str], float]) -> None:
+    """Refuse in a sentence what an option does not take.
+
+    Raises:
+        RequestError: it is no number, or lies out of the range.
+    """
+    try:
+        if isinstance(value, str):
+            raise ValueError
+        parse(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise RequestError(f"{name}: {error}") from None
+    except ValueError:
+        raise RequestError(f"{name}: {value!r:.40} is not the kind of number it takes") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -29,9 +29,9 @@ from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Natural
 from dlrunner.task import Batch, Loader, Passage, Split, Task
-from dlrunner.tasks.asking import listed, with_notes
+from dlrunner.tasks.asking import check_text, listed, with_notes
 from dlrunner.tasks.evidence import of_texts
-from dlrunner.tasks.generating import Generator, add_arguments
+from dlrunner.tasks.generating import RANGES, Generator, add_arguments, check_number
 from dlrunner.tasks.reading import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -305,6 +305,7 @@ class LanguageAnswers:
 
     def words_of(self, text: str) -> list[str]:
         """Return a text's words as the run reads them."""
+        check_text(text)
         return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
 
     @torch.inference_mode()
@@ -351,6 +352,7 @@ class LanguageAnswers:
 
     def next_words(self, text: str, number: int = 10) -> pd.DataFrame:
         """Return the likeliest next words and their chances, the likeliest first."""
+        check_number("number", number, RANGES["words"])
         begun = self.words_of(text)
         self.generator.unknown(begun)
         chances, words = self.generator.next_words(begun, number)

@@ -18,7 +18,7 @@ from dlrunner.data.tables import read_table
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingModel
-from dlrunner.tasks.asking import THE_TABLE, check_table, check_top
+from dlrunner.tasks.asking import THE_TABLE, check_id, check_table, check_top
 
 
 class Recommender:
@@ -103,6 +103,7 @@ class Recommender:
             raise RequestError("recommend: give either a user, or the ratings of a new one")
         if ratings is not None:
             return self._recommend_to_new(ratings, top, place)
+        check_id(user, "the id of a user (ratings of a new one: ratings=TABLE)")
         code = self._code(self.users, user, -1)
         if code < 0:
             raise RequestError(
@@ -190,6 +191,7 @@ class Recommender:
     def similar(self, item: int | str, *, top: int = 20) -> pd.DataFrame:
         """Return the items whose factors point the same way: mean cosine over the models."""
         check_top(top)
+        check_id(item, "an item by its id or a part of its title")
         code = self._find_item(item)
         cosines = []
         for model in self.models:

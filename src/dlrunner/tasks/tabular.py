@@ -302,7 +302,7 @@ class TableAnswers:
         check_table(table)
         name = id or self.state["id"]
         if id and id not in table.columns:
-            raise RequestError(f"id: {place} has no column {id!r}; {did_you_mean(id, map(str, table))}")
+            raise RequestError(f"id: {place} has no column {id!r}; {did_you_mean(str(id), map(str, table))}")
         ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
         return self.of_rows(rows_to_predict(table, self.state["recipe"], Path(place)), ids, place)
 
