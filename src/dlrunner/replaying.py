@@ -13,7 +13,7 @@ from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
 from dlrunner.lr_find import weights_digest
-from dlrunner.runs import FinishedRun, load_weights_file, read_history
+from dlrunner.runs import FinishedRun, load_weights_file, read_history, shorter
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:
@@ -23,7 +23,7 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
         RequestError: the original is not done: there is nothing to compare with.
     """
     if original.status != "done" or original.summary is None:
-        raise RequestError(f"{original.path} is {original.status}; a replay needs a finished run")
+        raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
     place = Path(tempfile.mkdtemp(prefix=".replay-", dir=original.path.parent))
     try:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}

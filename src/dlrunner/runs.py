@@ -14,6 +14,7 @@ import hashlib
 import importlib.util
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -200,6 +201,24 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
+def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
+    """Write what dlrunner logs into a run's run.log, after what was typed."""
+    log = logging.getLogger("dlrunner")
+    with told_as_sentences(folder):
+        handler = logging.FileHandler(folder / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.info("dlrun %s", " ".join(overrides))
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextlib.contextmanager
 def told_as_sentences(path: Path) -> Iterator[None]:
     """Turn what the file system refuses into a plain sentence."""
     try:
@@ -241,6 +260,7 @@ class FinishedRun:
     """A run folder, read: nothing in it is executed."""
 
     path: Path
+    """Absolute and without links: `runs/latest` is another run as soon as one begins."""
     config: dict[str, Any]
     overrides: list[str]
     history: list[dict[str, Any]]
@@ -253,10 +273,11 @@ class FinishedRun:
         Raises:
             RequestError: it is not a run folder, or its files are damaged.
         """
+        given, path = path, path.resolve()
         if not path.is_dir():
-            raise RequestError(f"there is no run folder {path}")
+            raise RequestError(f"there is no run folder {given}")
         if not (path / "config.yaml").exists():
-            raise RequestError(f"{path} is not a run folder: it has no config.yaml")
+            raise RequestError(f"{given} is not a run folder: it has no config.yaml")
         try:
             config = yaml.load((path / "config.yaml").read_text(), Loader=SAFE_YAML)
             overrides = yaml.load((path / "overrides.yaml").read_text(), Loader=SAFE_YAML)
@@ -265,13 +286,21 @@ class FinishedRun:
             summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
             _check_shapes(config, overrides, history, summary)
         except (OSError, ValueError, yaml.YAMLError) as error:
-            raise RequestError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+            raise RequestError(f"{given} is damaged: {str(error).splitlines()[0]}") from None
         return cls(path, config, overrides or [], history, summary)
 
     @property
     def status(self) -> str:
         """done, failed, interrupted, or killed (a folder without summary.json)."""
         return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+def shorter(path: Path) -> Path:
+    """Return a path as it is seen from the working directory, where it lies beneath it."""
+    try:
+        return path.resolve().relative_to(Path.cwd())
+    except ValueError:
+        return path
 
 
 def _check_shapes(config: Any, overrides: Any, history: Any, summary: Any) -> None:

@@ -20,6 +20,7 @@ from dlrunner.jobs import Lease, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import LineScreen
 from dlrunner.runner import run_label
+from dlrunner.runs import shorter
 from dlrunner.signals import StopSignals
 from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
 
@@ -49,7 +50,7 @@ def launch(words: Sequence[str], swept: Sequence[str]) -> int:
             assert standing.summary
             folder.write_record(number, record_of(standing.folder, standing.summary))
         told = f"sweep of {len(jobs)} jobs" if jobs else "sweep"
-        print(f"{told}: {tables.shorter(path)}", flush=True)
+        print(f"{told}: {shorter(path)}", flush=True)
         if done:
             print(f"done already: {len(done)} of {len(jobs)}", flush=True)
         start_fork_server()

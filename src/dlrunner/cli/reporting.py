@@ -32,7 +32,7 @@ def report(words: list[str]) -> int:
         if out.is_dir() or not out.parent.is_dir():
             problem = f"{out} is a folder; name a file" if out.is_dir() else f"there is no folder {out.parent}"
             raise RequestError(f"--out: {problem}")
-    from dlrunner.looks.tables import shorter
+    from dlrunner.runs import shorter
 
     written = _write(folder, out)
     print(f"report   {shorter(written)}")

@@ -23,7 +23,7 @@ from dlrunner.looks import tables
 from dlrunner.looks.report import claims as report
 from dlrunner.looks.sweeping import make_screen
 from dlrunner.runner import NOT_IN_LABEL
-from dlrunner.runs import finished_summary, label, told_as_sentences
+from dlrunner.runs import finished_summary, label, shorter, told_as_sentences
 from dlrunner.sweeps import Job, SweepDirectory, record_of, standing_of
 from dlrunner.verdicts import Verdict, judge, merge, write_into, write_tables
 
@@ -58,7 +58,7 @@ def reproduce(words: list[str]) -> int:
     if out is not None:
         with told_as_sentences(out):
             write_tables(out, verdicts)
-            print(f"report   {tables.shorter(report.write(out))}")
+            print(f"report   {shorter(report.write(out))}")
     if arguments.results:
         with told_as_sentences(Path(arguments.results)):
             merged = merge(Path(arguments.results), verdicts)
@@ -136,7 +136,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
     runs_dir = Path(jobs[0].config["runs_dir"]).expanduser().resolve()
     path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
-    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {tables.shorter(path)}", flush=True)
+    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {shorter(path)}", flush=True)
     if records:
         print(f"done already: {len(records)} of {len(jobs)}", flush=True)
     arguments.out = arguments.out or str(path)

@@ -26,7 +26,7 @@ from dlrunner.looks import tables
 from dlrunner.looks.progress import number as shown
 from dlrunner.looks.sweeping import LineScreen, make_screen
 from dlrunner.runner import digest_of_inputs, run_label
-from dlrunner.runs import code_digest, told_as_sentences, write_atomically
+from dlrunner.runs import code_digest, shorter, told_as_sentences, write_atomically
 from dlrunner.searching import Search
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, SweepDirectory
@@ -58,7 +58,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
         _experiment_file(settings.best)
     path, higher_is_better = _place(words, config, checked, settings)
     if settings.dry_run:
-        print(f"search of {settings.trials} trials over {', '.join(space)}: {tables.shorter(path)}")
+        print(f"search of {settings.trials} trials over {', '.join(space)}: {shorter(path)}")
         return 0
     first = Job(0, fixed, config, checked.signature)
     engine = make_engine(launcher, path, settings) if launcher else None
@@ -73,7 +73,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             write_words(folder, words)
             done = len(trials.search) - len(trials.search.unfinished())
             total = max(settings.trials, len(trials.search))
-            print(f"search of {total} trials: {tables.shorter(path)}", flush=True)
+            print(f"search of {total} trials: {shorter(path)}", flush=True)
             if done:
                 print(f"done already: {done} of {total}", flush=True)
             screen = make_screen(progress, total, done, len(places), lambda job: job.label(swept))
@@ -246,7 +246,7 @@ def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence
         with told_as_sentences(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(file, text.encode())
-    print(f"best     {found}: {tables.shorter(files[-1])}")
+    print(f"best     {found}: {shorter(files[-1])}")
     again = f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
     print(f"next     {again}")
 

@@ -24,7 +24,7 @@ from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
 from dlrunner.runner import run_label
-from dlrunner.runs import code_digest, write_atomically
+from dlrunner.runs import code_digest, shorter, write_atomically
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
 from dlrunner.tracking import refuse_missing
@@ -171,7 +171,7 @@ def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
     from dlrunner.looks.report import sweep as report
 
     try:
-        print(f"report   {tables.shorter(report.write(folder.path))}")
+        print(f"report   {shorter(report.write(folder.path))}")
     except Exception as failed:  # no page is worth a sweep
         print(f"note: the report could not be written: {type(failed).__name__}: {failed}")
 
@@ -194,7 +194,7 @@ def do(
     first = {job.signature: job for job in reversed(jobs)}
     missing = [job for job in jobs if job.number not in records and first[job.signature] is job]
     together = f", {engine.name}" if engine else f", {len(places)} at a time" if len(places) > 1 else ""
-    print(f"sweep of {len(jobs)} jobs{together}: {tables.shorter(folder.path)}", flush=True)
+    print(f"sweep of {len(jobs)} jobs{together}: {shorter(folder.path)}", flush=True)
     if records:
         print(f"done already: {len(records)} of {len(jobs)}", flush=True)
     twins = [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
@@ -230,10 +230,10 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings
     rows = []
     for job in jobs:
         standing = standings[job.number]
-        place = str(tables.shorter(standing.folder)) if standing.folder else "-"
+        place = str(shorter(standing.folder)) if standing.folder else "-"
         values = {key: job.settings.get(key) for key in swept}
         rows.append({"job": job.number, **values, "state": standing.state, "run": place})
-    tables.print_frame(pd.DataFrame(rows), title=f"sweep of {len(jobs)} jobs, {tables.shorter(path)}")
+    tables.print_frame(pd.DataFrame(rows), title=f"sweep of {len(jobs)} jobs, {shorter(path)}")
     seconds = [standing.summary["seconds"] for standing in standings.values() if standing.summary]
     left = sum(standing.state != "done" for standing in standings.values())
     told = f"{len(jobs) - left} of {len(jobs)} are done"

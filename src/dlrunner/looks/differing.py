@@ -12,7 +12,7 @@ from rich.text import Text
 from dlrunner.comparing.differing import Entry, differing_grounds, differing_settings, parting
 from dlrunner.comparing.gathering import shown
 from dlrunner.looks.tables import console, print_frame
-from dlrunner.runs import FinishedRun
+from dlrunner.runs import FinishedRun, shorter
 
 MOST_NUMBERS = 6
 """Numbers of an epoch that are shown where they part."""
@@ -22,7 +22,7 @@ def print_difference(a: FinishedRun, b: FinishedRun) -> None:
     """Print the settings and the grounds in which two runs differ, and the first epoch at which their numbers part."""
     out = console()
     for name, run in (("A", a), ("B", b)):
-        out.print(Text(f"{name}  {run.path}" + ("" if run.status == "done" else f"  ({run.status})")))
+        out.print(Text(f"{name}  {shorter(run.path)}" + ("" if run.status == "done" else f"  ({run.status})")))
     _print_entries("settings", differing_settings(a.config, b.config))
     if a.summary is None or b.summary is None:
         out.print(Text("\ncode, data, versions: not known of a run that has no summary"))

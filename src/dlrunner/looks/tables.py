@@ -16,7 +16,7 @@ from dlrunner.claims import flags_told
 from dlrunner.comparing.groups import REPEATS
 from dlrunner.comparing.judging import estimate
 from dlrunner.looks.progress import header_line, number, row_line
-from dlrunner.runs import FinishedRun
+from dlrunner.runs import FinishedRun, shorter
 
 MOST_RANKED = 20
 """Of the jobs of a large sweep, so many are printed; results.csv has all."""
@@ -85,7 +85,7 @@ def print_run(path: Path) -> None:
     """Print all that a run's folder tells: `dlrun show RUN`."""
     run = FinishedRun.read(path)
     out = console()
-    out.print(Text(f"{run.path}"), style="bold")
+    out.print(Text(f"{shorter(run.path)}"), style="bold")
     out.print(Text(f"asked    dlrun {' '.join(run.overrides)}"))
     out.print(Text(f"status   {run.status}"))
     summary = run.summary or {}
@@ -111,7 +111,7 @@ def print_run(path: Path) -> None:
         for row in history:
             out.print(Text(row_line(row)))
     if run.status == "done":
-        print_outcome(path)
+        print_outcome(run.path)
 
 
 def print_ranking(results: pd.DataFrame, folder: Path) -> None:
@@ -175,14 +175,6 @@ def _history(path: Path) -> list[dict[str, Any]]:
     from dlrunner.runs import read_history
 
     return read_history(path)
-
-
-def shorter(path: Path) -> Path:
-    """Return a path as it is seen from the working directory, where it lies beneath it."""
-    try:
-        return path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path
 
 
 def _is_missing(value: Any) -> bool:
