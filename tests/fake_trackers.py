@@ -19,15 +19,16 @@ Call = Literal["start", "log", "finish"]
 class Recording(Tracker):
     """Writes each call as a line of a file."""
 
-    def __init__(self, to: str) -> None:
-        self.to = to
+    def __init__(self, to: str, note: str = "") -> None:
+        self.to, self.note = to, note
 
     def told(self, call: Call, **values: Any) -> None:
         with Path(self.to).open("a") as file:
             file.write(json.dumps({"call": call, "pid": os.getpid(), **values}) + "\n")
 
     def start(self, run: TrackedRun, known: str | None) -> str:
-        self.told("start", name=run.name, folder=str(run.path), values=run.values, typed=run.overrides, known=known)
+        about = {"name": run.name, "folder": str(run.path), "values": run.values, "typed": run.overrides}
+        self.told("start", **about, known=known, key=run.key, note=len(self.note), argv=sys.orig_argv)
         return known or "an id"
 
     def log(self, rows: Mapping[int, Mapping[str, float]]) -> None:

@@ -14,7 +14,7 @@ import pytest
 from dlrunner.cli.composing import compose
 from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.dispatch import plan
-from dlrunner.relaying import numbers
+from dlrunner.relaying import MARGIN, numbers
 from tests.conftest import QUICK, Dlrun, start
 
 WORDS = ("task=collab", "data.path=my.csv", *QUICK)
@@ -60,7 +60,7 @@ def test_a_tracker_is_told_settings_rows_figures_and_pictures(ratings_csv: Path,
     run = Path("runs/latest").resolve()
     (begun,), logged, (ended,) = told("start"), told("log"), told("finish")
     assert (begun["name"], begun["folder"], begun["known"]) == (run.name, str(run), None)
-    assert begun["typed"] == " ".join(words)
+    assert begun["typed"] == " ".join(word for word in words if "log.trackers" not in word)
     assert {"optim": "adamw", "optim.lr": [0.01, 0.02], "epochs": 3, "seed": 0}.items() <= begun["values"].items()
     assert [call["row"] for call in logged] == [numbers(row) for row in rows()]
     assert [call["step"] for call in logged] == [row["step"] for row in rows()]
@@ -173,6 +173,91 @@ def test_a_resumed_run_goes_on_where_its_tracker_stood(
     assert [call["known"] for call in told("start")] == [None, "an id"]
     stopped = "killed" if sent is signal.SIGKILL else "interrupted"
     assert [call["status"] for call in told("finish")] == [stopped, "done"]
+
+
+@pytest.mark.slow
+def test_a_tracker_that_hangs_outlives_a_killed_run_by_its_patience_only(
+    here: Path, ratings_csv: Path, dlrun: Dlrun
+) -> None:
+    process = start(*watched("Sleeping"), "log.patience=1", "epochs=100", cwd=here)
+    until((here / "told.jsonl").exists)
+    until((here / "runs/latest/metrics.jsonl").exists)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    pid = told("start")[0]["pid"]
+    assert is_running(pid)
+    until(lambda: not is_running(pid), 1 + MARGIN + 5)
+    status, out, _ = dlrun(*watched("Recording"), "epochs=100")
+    assert status == 0
+    assert "failed" not in out
+    assert [call["row"] for call in told("log")] == [numbers(row) for row in rows()]
+    assert [call["status"] for call in told("finish")] == ["done"]
+    first, again = (call["key"] for call in told("start"))
+    assert first == again
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_a_request_may_be_long_and_is_in_no_list_of_processes(ratings_csv: Path, dlrun: Dlrun) -> None:
+    secret = 15_000 * "mysecret_"  # more than an argument of a process may hold
+    status, out, _ = dlrun(*watched("Recording", f"note={secret}"), "epochs=1")
+    assert status == 0
+    assert "failed" not in out
+    (begun,) = told("start")
+    assert begun["note"] == len(secret)
+    assert "mysecret" not in " ".join(begun["argv"])
+    assert "mysecret" not in json.dumps([begun["typed"], begun["values"]])
+
+
+def test_a_finished_run_that_is_asked_for_again_sends_what_a_tracker_lacks(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun(*watched("Raising", "at=log"))[0] == 0
+    failed = len(told("log"))
+    status, out, err = dlrun(*watched("Raising", "at=start"))
+    assert (status, err) == (0, "")
+    assert "sent now, for it was not all there: fake" in out
+    (line,) = (line for line in out.splitlines() if "fake failed" in line)
+    assert "ConnectionError: no answer at start; it has 0 of 5 epochs and not the end" in line
+    assert line in Path("runs/latest/run.log").read_text()
+
+    status, out, err = dlrun(*watched("Recording"))
+    assert (status, err) == (0, "")
+    assert "this run is done already" in out
+    assert "failed" not in out
+    assert told("start")[-1]["known"] == "an id"
+    assert [call["row"] for call in told("log")[failed:]] == [numbers(row) for row in rows()]
+    assert [call["status"] for call in told("finish")] == ["done"]
+
+    before = Path("told.jsonl").read_text()
+    status, out, _ = dlrun(*watched("Recording"))
+    assert status == 0
+    assert "sent now" not in out
+    assert Path("told.jsonl").read_text() == before
+
+
+def test_a_run_that_was_not_tracked_is_sent_when_a_tracker_is_asked_for(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun(*WORDS, "plugins=[tests.fake_trackers]")[0] == 0
+    assert dlrun(*watched("Recording"))[0] == 0
+    assert [call["row"] for call in told("log")] == [numbers(row) for row in rows()]
+    assert [call["status"] for call in told("finish")] == ["done"]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_given_again_sends_what_a_tracker_lacks(ratings_csv: Path, dlrun: Dlrun) -> None:
+    assert dlrun("-m", *watched("Raising", "at=start"), "seed=0,1")[0] == 0
+    status, out, err = dlrun("-m", *watched("Recording"), "seed=0,1")
+    assert status == 0, err
+    assert "2 of 2 jobs done" in out
+    assert [call["status"] for call in told("finish")] == ["done", "done"]
+    names = {run.name for run in Path("runs/collab").iterdir() if run.is_dir()}
+    assert {call["name"] for call in told("start")} == names
+    assert len(told("log")) == 10
+    assert "done already: 2 of 2" in dlrun("-m", *watched("Recording"), "seed=0,1")[1]
 
 
 def test_a_run_that_is_done_already_tells_nothing_new(ratings_csv: Path, dlrun: Dlrun) -> None:

@@ -1,7 +1,7 @@
 """What a tracker's process does: it reads the run's folder and passes on what is new, until the run is over.
 
 The folder is all it knows of the run, and the run knows nothing of it: the end of standard input tells it that the
-run has ended, in whatever way. It imports neither torch nor pandas.
+run has ended, in whatever way; some time later it ends too, in whatever way. It imports neither torch nor pandas.
 """
 
 from __future__ import annotations
@@ -12,9 +12,13 @@ import json
 import math
 import os
 import select
+import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Mapping, Sequence
+import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,8 @@ from dlrunner.tracker import TrackedRun, Tracker
 
 INTERVAL = 0.5
 """Seconds between two looks at the folder."""
+MARGIN = 2.0
+"""Seconds beyond those that a run waits, after which this process ends itself; a run that still lives has ended it."""
 
 
 @dataclass
@@ -35,6 +41,8 @@ class Record:
     """Rows, by the folder whose metrics.jsonl they stand in: `.`, or `members/0` of an ensemble."""
     error: str | None = None
     is_complete: bool = False
+    key: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """What the tracker may know the run by before it has given it an id."""
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Record:
@@ -50,6 +58,16 @@ class Record:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text(json.dumps({key: value for key, value in asdict(self).items() if key != "path"}))
         temporary.replace(self.path)
+
+
+def lacks(folder: Path, name: str) -> bool:
+    """Tell whether a tracker has not got all of a finished run; what is damaged can be sent to nobody."""
+    record = Record.read(folder, name)
+    try:
+        is_sent = all(record.sent.get(place, 0) >= len(rows) for place, rows in histories(folder).items())
+    except (OSError, ValueError):
+        return False
+    return not (record.is_complete and is_sent)
 
 
 def histories(folder: Path) -> dict[str, list[dict[str, Any]]]:
@@ -121,18 +139,43 @@ def _ending(folder: Path) -> tuple[str, dict[str, float]]:
     return summary["status"], figures
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Relay the run that the first argument describes, and return the exit status."""
+def end_after(run_is_over: int, patience: float) -> None:
+    """End this process, and all that it has started, when it has had its time: a run that was killed ends nobody.
+
+    What hangs would hold the lock of its tracker for ever, and the same run could not be tracked when it goes on.
+
+    Args:
+        run_is_over: a file descriptor that comes to its end with the run.
+        patience: seconds that a run waits.
+    """
+    select.select([run_is_over], [], [])
+    time.sleep(patience + MARGIN)
+    print(f"ended {patience + MARGIN:g} s after the run", file=sys.stderr, flush=True)
+    os.killpg(os.getpid(), signal.SIGKILL)  # it was started as the leader of a group
+
+
+def main(request: int) -> int:
+    """Relay a run, and return the exit status.
+
+    Args:
+        request: a file descriptor, from which what is asked for is read. Arguments of a process are seen by everybody,
+            and may not be long.
+    """
     os.nice(5)  # the run comes first
-    asked = json.loads(arguments[0])
-    run = TrackedRun(Path(asked["folder"]), asked["task"], asked["values"], asked["overrides"])
+    with os.fdopen(request) as file:
+        asked = json.load(file)
+    folder, name = Path(asked["folder"]), asked["name"]
+    threading.Thread(target=end_after, args=(sys.stdin.fileno(), asked["patience"]), daemon=True).start()
     # The process of a run that was killed may still pass on its last rows when the next one begins.
-    with (run.path / "trackers" / f".{asked['name']}.lock").open("a") as lock:
+    with (folder / "trackers" / f".{name}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        record = Record.read(run.path, asked["name"])
+        if asked["is_done"] and not lacks(folder, name):  # somebody else has sent it meanwhile
+            return 0
+        record = Record.read(folder, name)
+        run = TrackedRun(folder, asked["task"], asked["values"], asked["overrides"], record.key)
         try:
-            module, _, name = asked["target"].rpartition(".")
-            tracker: Tracker = getattr(importlib.import_module(module), name)(**asked["settings"])
+            module, _, kind = asked["target"].rpartition(".")
+            tracker: Tracker = getattr(importlib.import_module(module), kind)(**asked["settings"])
             relay(tracker, run, record, sys.stdin.fileno())
         except (Exception, SystemExit) as error:  # a library, or a user's tracker, may fail in any way
             traceback.print_exc()
@@ -143,7 +186,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
+    status = main(int(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # what a library still does at an exit, or in a thread of its own, may take for ever

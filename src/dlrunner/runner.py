@@ -24,12 +24,14 @@ from dlrunner.model import Model
 from dlrunner.processes import World, joined, was_left
 from dlrunner.protocol import findings
 from dlrunner.randomness import seed_everything
+from dlrunner.relaying import lacks
 from dlrunner.runs import (
     FinishedRun,
     RunDirectory,
     code_digest,
     git_state,
     label,
+    logged,
     now,
     told_as_sentences,
     write_atomically,
@@ -115,7 +117,9 @@ def run(
             if reason == "finished":
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
                 world.first("finished")
-                return Outcome(directory.path, _judged_again(checked, data, directory, identity), is_new=False)
+                summary = _judged_again(checked, data, directory, identity)
+                _send_lacking(checked, overrides, directory.path, say)
+                return Outcome(directory.path, summary, is_new=False)
             if reason.startswith("stale"):
                 say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
             if identity.source == "stand-in":
@@ -160,6 +164,18 @@ def _judged_again(
     return summary
 
 
+def _send_lacking(checked: Plan, overrides: Sequence[str], folder: Path, say: Any) -> None:
+    """Send a finished run to the trackers that have not got all of it, for they failed, or were not asked for then."""
+    names = [name for name in checked.trackers if lacks(folder, name)]
+    if not names:
+        return
+    say(f"sent now, for it was not all there: {', '.join(names)}")
+    with logged(folder, overrides):
+        tracking = Tracking(folder, say)
+        tracking.start(checked, overrides, names)
+        tracking.close(checked.settings.log.patience)
+
+
 class _Work:
     """The run that is being done: what all its stages need."""
 
@@ -187,31 +203,30 @@ class _Work:
 
     def do(self, data: Any) -> Outcome:
         """Train, evaluate, draw, and write the summary last; whatever happens, the folder says how it ended."""
-        handler = self._open_log()
         error: BaseException | None = None
-        try:
-            self._write_request()
-            self.display = self.tracking.start(self.plan, self.overrides, self.display)
-            self._train_and_look(data)
-            self.summary["status"] = "done"
-        except Interrupted as stopped:
-            self.summary["status"] = "interrupted"
-            self.summary["error"] = f"stopped by signal {stopped.signum}"
-            error = stopped
-        except Told as failed:
-            self.summary["error"] = str(failed)
-            error = failed
-        except Exception as failed:  # anybody's task or model may fail in any way: the log has the traceback
-            self.summary["error"], error = self._told(failed)
-            log.exception("the run failed")
-        if error is not None:
-            log.error("%s: %s", self.summary["status"], self.summary["error"])
-        try:
-            self._write_summary(error)
-        finally:
-            self.tracking.close(self.plan.settings.log.patience)
-        log.removeHandler(handler)
-        handler.close()
+        with logged(self.directory.path, self.overrides):
+            try:
+                self._write_request()
+                self.tracking.start(self.plan, self.overrides)
+                self.display = self.tracking.beside(self.display)
+                self._train_and_look(data)
+                self.summary["status"] = "done"
+            except Interrupted as stopped:
+                self.summary["status"] = "interrupted"
+                self.summary["error"] = f"stopped by signal {stopped.signum}"
+                error = stopped
+            except Told as failed:
+                self.summary["error"] = str(failed)
+                error = failed
+            except Exception as failed:  # anybody's task or model may fail in any way: the log has the traceback
+                self.summary["error"], error = self._told(failed)
+                log.exception("the run failed")
+            if error is not None:
+                log.error("%s: %s", self.summary["status"], self.summary["error"])
+            try:
+                self._write_summary(error)
+            finally:
+                self.tracking.close(self.plan.settings.log.patience)
         if isinstance(error, Told):
             error.folder = self.directory.path
         if error is not None:
@@ -232,16 +247,6 @@ class _Work:
         said = f"{type(failed).__name__}: {failed}"
         where = f"{Path(place.filename).name}, line {place.lineno}"
         return said, RunError(f"{said} ({where}); the traceback is in {self.directory.path / 'run.log'}")
-
-    def _open_log(self) -> logging.Handler:
-        with told_as_sentences(self.directory.path):
-            handler = logging.FileHandler(self.directory.path / "run.log")
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
-        log.propagate = False
-        log.info("dlrun %s", " ".join(self.overrides))
-        return handler
 
     def _write_request(self) -> None:
         self.directory.write_text("config.yaml", yaml.safe_dump(self.plan.config, sort_keys=False))

@@ -19,6 +19,7 @@ import pandas as pd
 from dlrunner import runner
 from dlrunner.dispatch import plan
 from dlrunner.errors import BusyError, DataError, RequestError
+from dlrunner.relaying import lacks
 from dlrunner.runs import (
     code_digest,
     finished_summary,
@@ -168,7 +169,10 @@ class Standing:
 
 
 def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
-    """Tell by number which jobs are done already, which go on, and which are new, without starting any."""
+    """Tell by number which jobs are done already, which go on, and which are new, without starting any.
+
+    One that is done, and of which a tracker lacks a part, is begun again: that sends it.
+    """
     digests: dict[str, str] = {}
     folders: dict[Path, dict[str, list[tuple[int, Path]]]] = {}
     code: dict[tuple[str, ...], str] = {}
@@ -194,6 +198,9 @@ def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
             found[job.number] = Standing("runs anew: the code or the data changed", siblings[-1][1])
             continue
         summary = finished_summary(path)
+        if summary and any(lacks(path, name) for name in job.config["log"].get("trackers") or ()):
+            found[job.number] = Standing("done, but not all of it is sent", path)
+            continue
         found[job.number] = Standing("done" if summary else "goes on", path, summary)
     return found
 

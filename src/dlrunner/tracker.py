@@ -19,7 +19,9 @@ class TrackedRun:
     values: Mapping[str, Any]
     """The settings by flat name: `optim` is the choice, `optim.lr` a setting of it."""
     overrides: str
-    """What was typed."""
+    """What was typed, but for the settings of trackers."""
+    key: str
+    """What no other run has, and this one keeps when it is resumed."""
 
     @property
     def name(self) -> str:
@@ -30,6 +32,15 @@ class TrackedRun:
     def runs_dir(self) -> Path:
         """Return the folder that all runs share."""
         return self.path.parent.parent
+
+
+def without_tracker_settings(overrides: Sequence[str]) -> list[str]:
+    """Return what was typed without the settings of trackers: an address among them may hold a password.
+
+    >>> without_tracker_settings(["optim=sgd", "log=mlflow", "log.trackers.mlflow.uri=http://me:secret@there"])
+    ['optim=sgd', 'log=mlflow']
+    """
+    return [word for word in overrides if not word.lstrip("+~").startswith("log.trackers")]
 
 
 class Tracker(ABC):
@@ -51,7 +62,8 @@ class Tracker(ABC):
         Args:
             run: what is known when it begins.
             known: the id of an earlier start, which is gone on with. Another id is returned where the store has
-                forgotten that one; all rows are then logged again.
+                forgotten that one; all rows are then logged again. None too where an earlier start did not come to its
+                end: what it has left in the store is known by `run.key`.
         """
 
     @abstractmethod

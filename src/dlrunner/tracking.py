@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from dlrunner.comparing.gathering import flatten
 from dlrunner.dispatch import Plan
 from dlrunner.errors import Interrupted, RequestError
 from dlrunner.relaying import Record, histories
+from dlrunner.tracker import without_tracker_settings
 from dlrunner.training import Display, Row
 
 GOES_ON = "the run goes on; metrics.jsonl has everything"
@@ -55,16 +57,18 @@ class Tracking:
         self.folder, self.say = folder, say
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
-    def start(self, plan: Plan, overrides: Sequence[str], display: Display) -> Display:
-        """Start the processes; return a display that looks after them too.
+    def start(self, plan: Plan, overrides: Sequence[str], names: Sequence[str] | None = None) -> None:
+        """Start the processes.
 
         Args:
             plan: what the run does.
             overrides: what was typed.
-            display: shows how far training is.
+            names: of the trackers that a finished run is sent to; None: the run begins, for all of them.
         """
         paths = os.pathsep.join(str(path or Path.cwd()) for path in sys.path)
         for name, tracker in plan.trackers.items():
+            if names is not None and name not in names:
+                continue
             asked = {
                 "name": name,
                 "target": tracker.target,
@@ -72,14 +76,19 @@ class Tracking:
                 "folder": str(self.folder.resolve()),
                 "task": plan.settings.choices.get("task") or "task",
                 "values": flatten(plan.config),
-                "overrides": " ".join(overrides),
+                "overrides": " ".join(without_tracker_settings(overrides)),
+                "patience": plan.settings.log.patience,
+                "is_done": names is not None,
             }
-            command = [sys.executable, "-P", "-m", "dlrunner.relaying", json.dumps(asked, default=str)]
             try:
                 (self.folder / "trackers").mkdir(exist_ok=True)
-                with (self.folder / "trackers" / f"{name}.log").open("ab") as output:
+                log_file = self.folder / "trackers" / f"{name}.log"
+                with tempfile.TemporaryFile() as request, log_file.open("ab") as output:
+                    request.write(json.dumps(asked, default=str).encode())
+                    request.seek(0)
                     self._processes[name] = subprocess.Popen(
-                        command,
+                        [sys.executable, "-P", "-m", "dlrunner.relaying", str(request.fileno())],
+                        pass_fds=[request.fileno()],
                         stdin=subprocess.PIPE,
                         stdout=output,
                         stderr=output,
@@ -88,6 +97,9 @@ class Tracking:
                     )
             except OSError as error:
                 self._tell(f"{name} failed: {error}; {GOES_ON}")
+
+    def beside(self, display: Display) -> Display:
+        """Return a display that looks after the processes too."""
         return _Looking(display, self) if self._processes else display
 
     def look(self) -> None:

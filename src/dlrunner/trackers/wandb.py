@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ class WandbTracker(Tracker):
         self.project, self.group = project, group
 
     def start(self, run: TrackedRun, known: str | None) -> str:
-        """Open the run; one that was begun keeps its id, by which the pieces are put together."""
+        """Open the run; one that was begun keeps its id, by which W&B puts the pieces together."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -36,7 +35,7 @@ class WandbTracker(Tracker):
             project=self.project or run.task,
             group=self.group,
             dir=str(run.path),
-            id=known or uuid.uuid4().hex,
+            id=known or run.key,
             resume="allow",
             name=run.name,
             config={**run.values, "folder": str(run.path), "overrides": run.overrides},
