@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import sqlite3
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,60 @@ def test_the_environment_may_name_another_store(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mine.db")
     words = [*WORDS, *QUICK, "epochs=1", "log.trackers.mlflow.experiment=mine"]
     assert dlrun(*words)[0] == 0
-    assert not Path("runs/mlflow.db").exists()
+    assert not list(Path("runs").glob("*mlflow*"))
+    assert (tmp_path / ".mine.db.lock").exists()
     store = str(tmp_path / "mine.db")
     assert ask("SELECT name FROM experiments WHERE name != 'Default'", store=store) == [("mine",)]
     assert ask("SELECT status FROM runs", store=store) == [("FINISHED",)]
+
+
+BEGIN = """
+from pathlib import Path
+from dlrunner.tracker import TrackedRun
+from dlrunner.trackers.mlflow import MlflowTracker
+
+values = {"optim": "sgd", "columns.net price (€)": 1, "/a//b": 2, "x" * 300: 3, "y": "z" * 9000}
+run = TrackedRun(Path("runs/collab/some").resolve(), "collab", values, "optim=sgd", "0a1b2c")
+"""
+
+
+def test_a_store_that_was_not_made_to_its_end_is_made_again(here: Path) -> None:
+    (here / "runs").mkdir()
+    script = f"{BEGIN}\nMlflowTracker().start(run, None)"
+    process = subprocess.Popen([sys.executable, "-c", script])
+    new, store = Path("runs/mlflow.db.new"), Path("runs/mlflow.db")
+    while not (new.exists() and new.stat().st_size) and not store.exists():
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not store.exists()
+    Path("runs/mlflow.db.new-journal").write_bytes(b"of a transaction that was not brought to its end")
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert ask("SELECT name, status FROM runs") == [("some", "RUNNING")]
+    assert ask("PRAGMA integrity_check") == [("ok",)]
+    assert not list(Path("runs").glob("mlflow.db.new*"))
+
+
+def test_a_start_that_was_cut_short_is_taken_up_and_leaves_no_second_run(here: Path) -> None:
+    script = f"""{BEGIN}
+log_params = MlflowTracker._log_params
+
+def fail(self, values):
+    raise ConnectionError
+
+MlflowTracker._log_params = fail
+try:
+    MlflowTracker().start(run, None)
+except ConnectionError:
+    MlflowTracker._log_params = log_params
+begun = MlflowTracker().start(run, None)
+assert MlflowTracker().start(run, begun) == begun
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert ask("SELECT name FROM runs") == [("some",)]
+    params = dict(ask("SELECT key, value FROM params"))
+    assert {key: value for key, value in params.items() if key != "y"} == {
+        "optim": "sgd", "columns.net price ___": "1", "a/b": "2", 250 * "x": "3",
+    }  # fmt: skip
+    assert len(params["y"]) == 6000
