@@ -79,9 +79,21 @@ def test_the_offline_file_holds_what_the_folder_holds(ratings_csv: Path, dlrun: 
     assert found["exit"][0].exit_code == 0
 
 
-def test_a_run_that_goes_on_keeps_its_id(ratings_csv: Path, dlrun: Dlrun) -> None:
-    assert dlrun(*WORDS, "log.pictures=false")[0] == 0
+def test_a_run_that_goes_on_keeps_its_id_and_sends_no_epoch_twice(ratings_csv: Path, dlrun: Dlrun) -> None:
     run = Path("runs/latest")
-    (run / "summary.json").unlink()  # as if it had been killed
-    assert dlrun(*WORDS, "log.pictures=false")[0] == 0
-    assert len({file.name for file in run.glob("wandb/offline-run-*/*.wandb")}) == 1
+    for _ in range(2):
+        status, out, _ = dlrun(*WORDS, "log.pictures=false")
+        assert status == 0
+        assert "wandb failed" not in out
+        (run / "summary.json").unlink()  # as if it had been killed
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    assert len(files) == 2
+    assert len({file.name for file in files}) == 1
+    logged = [
+        items(record.history.item)
+        for file in files
+        for record in records(file)
+        if record.WhichOneof("record_type") == "history"
+    ]
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in logged if "epoch" in row] == [row["epoch"] for row in rows]
