@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder. `tensorboard --logdir runs` shows all runs beside each other."""
+"""TensorBoard: event files in the run's folder. `tensorboard --logdir runs/TASK` shows runs beside each other."""
 
 from __future__ import annotations
 
