@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import math
@@ -250,6 +251,18 @@ def test_a_graph_that_differs_is_refused_and_none_is_left(
 
 
 @needs_onnx
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_graph_that_gives_no_number_is_refused(place: int, runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, state, (model,) = load_models(FinishedRun.read(runs["ratings"]))
+    found = [1e-7, 1e-7, 1e-7]
+    found[place] = math.nan
+    monkeypatch.setattr(graphs, "_difference", lambda *given: found.pop(0))
+    task: Any = checked.task.factory
+    with pytest.raises(graphs.NoGraphError, match="differs by nan from torch"):
+        graphs.graph_of(model, task, state)
+
+
+@needs_onnx
 def test_an_export_without_a_graph_leaves_no_older_one(export: Callable[..., Path]) -> None:
     assert (export("ratings", "--onnx") / "model.onnx").exists()
     assert not (export("ratings") / "model.onnx").exists()
@@ -402,7 +415,7 @@ def test_a_folder_that_holds_something_else_is_left_alone(
     export("ratings by dot", out="other")
     for out, told in (
         ("mine", "--out: mine holds something else already"),
-        ("file", "--out: file is a file; give a folder"),
+        ("file", "--out: file is a file; give a new folder"),
         ("other", "--out: other holds the export of another run"),
     ):
         status, _, err = dlrun("export", str(runs["ratings"]), "--out", out)
@@ -410,6 +423,61 @@ def test_a_folder_that_holds_something_else_is_left_alone(
         assert told in err
     assert (here / "mine" / "README.md").read_text() == "mine"
     export("ratings by dot", out="other")  # the same run again
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"code": "0" * 64}, "of other code"),
+        ({"data": {"name": "MovieLens", "sha256": "0" * 64}}, "of other data"),
+        ({"finished": "2026-01-01T00:00:00+00:00"}, "it finished at 2"),
+    ],
+)
+def test_the_export_of_another_run_with_the_same_settings_is_left_alone(
+    changed: dict[str, Any], told: str, runs: SmallRuns, dlrun: Dlrun, export: Callable[..., Path], here: Path
+) -> None:
+    card = (export("ratings") / "README.md").read_bytes()
+    shutil.copytree(runs["ratings"], here / "run")
+    summary = json.loads((here / "run" / "summary.json").read_text())
+    (here / "run" / "summary.json").write_text(json.dumps({**summary, **changed}))
+    status, _, err = dlrun("export", "run", "--out", "out")
+    assert status == 2
+    assert f"--out: out holds the export of another run ({told}" in err
+    assert (here / "out" / "README.md").read_bytes() == card
+    assert dlrun("export", "run")[0] == 0
+    (here / "run" / "export").rename(here / "other")
+    assert dlrun("export", "run", "--out", "other")[0] == 0
+
+
+def test_an_export_that_was_broken_off_is_written_over(
+    runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(folder: Path, *given: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place, words in (("out", ["--out", "out"]), ("run/export", [])):
+        shutil.copytree(runs["ratings"], here / "run", dirs_exist_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(portable, "write", full)
+            status, _, err = dlrun("export", "run", *words)
+        assert status == 1
+        assert "the disk is full" in err
+        (here / place / ".model.safetensors.4711").write_bytes(b"begun")
+        (here / place / ".gitattributes").write_text("mine")
+        with pytest.raises(RequestError, match=f"{place} holds an export that was broken off; export it again"):
+            dlrunner.load(place)
+        assert dlrun("export", "run", *words)[0] == 0
+        assert not list((here / place).glob(".model*"))
+        assert (here / place / ".gitattributes").read_text() == "mine"
+        assert dlrunner.load(place).metrics == dlrunner.load("run").metrics
+
+
+def test_a_place_that_nobody_named_is_not_told_as_an_option(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    shutil.copytree(runs["ratings"], here / "run")
+    (here / "run" / "export").mkdir()
+    (here / "run" / "export" / "mine").write_text("mine")
+    status, _, err = dlrun("export", "run")
+    assert (status, err) == (2, "dlrun: run/export holds something else already; name a folder with --out\n")
 
 
 def test_only_a_finished_run_is_exported(

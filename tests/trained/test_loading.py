@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 import dlrunner
-from dlrunner.errors import DataError, RequestError
-from tests.conftest import Dlrun
+from dlrunner.errors import DataError, RequestError, RunError
+from tests.conftest import QUICK, Dlrun
 from tests.small_runs import SmallRuns, new_flats
 from tests.test_own_task import MODEL, MODULE, YAML
 
@@ -215,11 +217,27 @@ def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
         ("ratings", "p.recommend()", "give either a user, or the ratings of a new one"),
         ("ratings", "p.recommend('nobody')", "user nobody is not among the 600 users"),
         ("ratings", "p.recommend(1, top=0)", "top: must be 1 or more, not 0"),
+        ("ratings", "p.recommend(1, top=2.5)", "top: must be a whole number, not 2.5"),
+        ("ratings", "p.similar(1, top='5')", "top: must be a whole number, not '5'"),
+        (
+            "ratings",
+            "p.recommend(new_flats())",
+            "give the id of a user (ratings of a new one: ratings=TABLE), not a Data",
+        ),
+        ("ratings", "p.recommend(ratings=[4.0])", "give a table (pandas.read_csv reads one from a file), not a list"),
+        ("ratings", "p.similar(None)", "give an item by its id or a part of its title, not a NoneType"),
+        ("numbers", "p.predict(new_flats(), id=5)", "id: the table has no column 5"),
         ("ratings", "p.predict(new_flats())", "the table has no column for the user"),
         ("language", "p.generate(w, words=0)", "words: must lie between 1 and 10000, not 0"),
         ("language", "p.generate(w, words=2.5)", "words: 2.5 is not the kind of number it takes"),
         ("language", "p.generate(w, top_p=1.5)", "top_p: must lie above 0 and at most at 1, not 1.5"),
         ("language", "p.generate(w, beams=2, seed=1)", "beams looks for the likeliest text"),
+        ("language", "p.generate(w, words='5')", "words: '5' is not the kind of number it takes"),
+        ("language", "p.generate(None)", "give a text, not a NoneType"),
+        ("language", "p.next_words([w])", "give a text, not a list"),
+        ("language", "p.next_words(w, 0)", "number: must lie between 1 and 10000, not 0"),
+        ("language", "p.next_words(w, -1)", "number: must lie between 1 and 10000, not -1"),
+        ("language", "p.next_words(w, 2.5)", "number: 2.5 is not the kind of number it takes"),
         ("language", "p.generate('zzz')", "no word of the text is known to this run (zzz)"),
     ],
 )
@@ -239,6 +257,81 @@ def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -
         dlrunner.load(here)
     with pytest.raises(RequestError, match=r"has no cycle-9\.pt; it has best\.pt, last\.pt"):
         dlrunner.load(runs["ratings"], checkpoint="cycle-9.pt")
+    shutil.copytree(runs["ratings"], here / "run")
+    (here / "run" / "last.pt").write_bytes((here / "run" / "last.pt").read_bytes()[:1000])
+    with pytest.raises(RunError, match=r"last.pt is damaged or not a checkpoint"):
+        dlrunner.load("run")
+    (here / "run" / "summary.json").unlink()
+    with pytest.raises(RequestError, match="run is killed or still running; only a finished run can be used"):
+        dlrunner.load("run")
+
+
+def test_what_fails_in_a_model_is_not_told_as_weights_of_another(
+    runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dims_of(state: Any) -> Any:
+        raise KeyError("words")
+
+    monkeypatch.setattr("dlrunner.tasks.collab.Collab.dims_of", dims_of)
+    told = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
+    with pytest.raises(RequestError, match=told) as raised:
+        dlrunner.load(runs["ratings"])
+    assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_a_run_in_half_precision_answers_on_the_cpu(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+    shutil.copytree(runs["ratings"], here / "run")
+    file = here / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("precision: fp32", "precision: fp16"))
+    predictor, other = dlrunner.load("run"), dlrunner.load(runs["ratings"])
+    assert predictor.config["precision"] == "fp16"
+    user = other.predictions["user"].iloc[0]
+    pd.testing.assert_frame_equal(predictor.recommend(user), other.recommend(user), check_exact=True)
+    assert dlrun("predict", "run", "--user", str(user))[0] == 0
+    assert dlrun("export", "run")[0] == 0
+    assert dlrunner.load("run/export").metrics == other.metrics
+
+
+def test_a_predictor_is_of_the_run_that_was_the_latest_when_it_was_loaded(
+    ratings_csv: Path, here: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["task=collab", "data.path=my.csv", "epochs=1", *QUICK]
+    assert dlrun(*words)[0] == 0
+    predictor = dlrunner.load("runs/latest")
+    before, shown = predictor.predictions, repr(predictor)
+    assert shown.startswith("<Predictor of runs/collab/data.path=my.csv,epochs=1-")
+    assert dlrun(*words, "seed=1")[0] == 0
+    pd.testing.assert_frame_equal(predictor.predictions, before)
+    assert not dlrunner.load("runs/latest").predictions.equals(before)
+    assert repr(predictor) == shown
+    monkeypatch.chdir("/")
+    pd.testing.assert_frame_equal(predictor.predictions, before)
+
+
+def test_loading_leaves_the_random_numbers_of_the_caller_alone(runs: SmallRuns) -> None:
+    before = torch.get_rng_state()
+    for kind in ("ratings", "language", "pictures"):
+        dlrunner.load(runs[kind])
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_is_gone_of_a_tracker_is_not_missed(runs: SmallRuns, here: Path, dlrun: Dlrun) -> None:
+    shutil.copytree(runs["ratings"], here / "run")
+    file = here / "run" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    config["plugins"] = ["gone_from_here"]
+    config["log"]["trackers"] = {"mine": {"_target_": "gone_from_here.Mine", "uri": "http://me:mysecret@there"}}
+    file.write_text(yaml.safe_dump(config))
+    typed = ["task=collab", "log.trackers.mine.uri=http://me:mysecret@there"]
+    (here / "run" / "overrides.yaml").write_text(yaml.safe_dump(typed))
+    user = str(dlrunner.load("run").predictions["user"].iloc[0])
+    assert dlrun("predict", "run", "--user", user)[0] == 0
+    assert dlrun("export", "run", "--out", "out")[0] == 0
+    for exported in (here / "out").glob("*.*"):
+        content = exported.read_bytes()
+        assert b"mysecret" not in content, exported
+        assert b"gone_from_here" not in content, exported
+    assert dlrun("predict", "out", "--user", user)[0] == 0
 
 
 def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun, here: Path, monkeypatch: Any) -> None:
@@ -258,6 +351,10 @@ def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun
     assert predictor.model(torch.zeros(1, 1)).shape[0] == 1
     with pytest.raises(RequestError, match="Parabola cannot predict in Python; the command line may"):
         predictor.predict([1.0])  # type: ignore[list-item]
+    for verb in ("export", "predict"):
+        assert "if you trust it, add: --plugins parabola" in dlrun(verb, "runs/latest")[2]
+    assert dlrun("export", "runs/latest", "--plugins=parabola")[0] == 0
+    assert "Parabola cannot predict" in dlrun("predict", "runs/latest", "--plugins=parabola", "new.csv")[2]
     sys.modules.pop("parabola")  # elsewhere it is another module
 
 

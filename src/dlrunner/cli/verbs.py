@@ -130,15 +130,13 @@ def export(words: list[str]) -> int:
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where (default: RUN/export)")
     parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
+    _add_plugins(parser)
     arguments = parser.parse_args(words)
-    from dlrunner.runs import FinishedRun
+    from dlrunner.runs import FinishedRun, shorter
+    from dlrunner.trained.models import without_trackers
 
     finished = FinishedRun.read(Path(arguments.run))
-    _check_plugins(finished.config, words)
-    from dlrunner.looks.tables import shorter
+    _check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.trained.exporting import export as write
     from dlrunner.trained.graphs import TOLERANCE
 
@@ -169,17 +167,16 @@ def _trained(
     """Read a finished run and what is asked of it: its task's class, the arguments, the stored state, the models."""
     parser.add_argument("--help", "-h", action="help", help="show this text")
     parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
+    _add_plugins(parser)
     from dlrunner.runs import FinishedRun
 
     finished = FinishedRun.read(Path(words[0]))
-    _check_plugins(finished.config, words)
-    from dlrunner.dispatch import plan
-    from dlrunner.trained.models import load_models
+    from dlrunner.trained.models import load_models, plan_for_answers, without_trackers
 
-    task_class: Any = plan({**finished.config, "device": "cpu"}).task.factory
+    early = argparse.ArgumentParser(add_help=False)  # the other options are those of the run's task
+    _add_plugins(early)
+    _check_plugins(without_trackers(finished.config), early.parse_known_args(words[1:])[0].plugins)
+    task_class: Any = plan_for_answers(finished.config).task.factory
     from dlrunner.task import Task
 
     answering = [name for name in ANSWERS if getattr(task_class, name).__func__ is not getattr(Task, name).__func__]
@@ -209,14 +206,12 @@ def replay(words: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="dlrun replay", description="Repeat a run from its folder: identical?")
     parser.add_argument("run", metavar="RUN")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now")
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
+    _add_plugins(parser)
     arguments = parser.parse_args(words)
     from dlrunner.runs import FinishedRun
 
     finished = FinishedRun.read(Path(arguments.run))
-    _check_plugins(finished.config, words)
+    _check_plugins(finished.config, arguments.plugins)
     from dlrunner.replaying import replay as repeat
 
     return repeat(finished, arguments.data_dir or os.environ.get("DLRUNNER_DATA"))
@@ -323,9 +318,14 @@ def info(words: list[str]) -> int:
     return 0
 
 
-def _check_plugins(config: dict[str, Any], words: list[str]) -> None:
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+
+
+def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
     """A folder that came from elsewhere executes nothing by being read: its modules must be named by who reads it."""
-    allowed = words[words.index("--plugins") + 1 :] if "--plugins" in words else []
     from dlrunner.trained.models import unnamed_plugins
 
     if asked := unnamed_plugins(config, allowed):

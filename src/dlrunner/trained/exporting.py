@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,14 @@ from dlrunner.dispatch import Plan
 from dlrunner.errors import RequestError
 from dlrunner.looks.card import Card
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, told_as_sentences, write_atomically
+from dlrunner.runs import FinishedRun, shorter, told_as_sentences, write_atomically
 from dlrunner.task import Answers
+from dlrunner.tracker import without_tracker_settings
 from dlrunner.trained import graphs, portable
-from dlrunner.trained.models import is_exported, load_models
+from dlrunner.trained.models import is_exported, load_models, without_trackers
+
+OTHER = {"signature": "other settings", "code": "other code", "data": "other data"}
+"""How a run is told from another, by what an export has recorded of it."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
     """Write a finished run's models, and what is known about them, into a folder.
 
     The folder is read like the run's own (`dlrunner.load`, `dlrun predict`, `dlrun show`) and answers the same, bit for
-    bit. An older export of the same run in it is written over.
+    bit. An older export of the same run in it is written over, and one that was broken off too.
 
     Args:
         finished: the run.
@@ -47,29 +52,34 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         RunError: the folder cannot be written.
     """
     if finished.status != "done" or finished.summary is None:
-        raise RequestError(f"{finished.path} is {finished.status}; only a finished run is exported")
+        raise RequestError(f"{shorter(finished.path)} is {finished.status}; only a finished run is exported")
     if is_exported(finished.path):
-        raise RequestError(f"{finished.path} was exported already; copy it as it is")
+        raise RequestError(f"{shorter(finished.path)} was exported already; copy it as it is")
     if onnx:
         graphs.check_installed()
-    folder = finished.path / "export" if folder is None else folder.expanduser()
-    signature = str(finished.summary.get("signature", ""))
-    _check_place(folder, signature)
+    identity = _identity(finished.summary)
+    if folder is None:
+        folder = finished.path / "export"
+        _check_place(folder, {}, "")
+    else:
+        folder = folder.expanduser()
+        _check_place(folder, identity, "--out: ")
+    config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
-    about = {"signature": signature, "task": checked.task.target, "model": checked.model.target}
+    about = {**identity, "task": checked.task.target, "model": checked.model.target}
     with told_as_sentences(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        for old in folder.glob("model*.onnx"):  # of other weights, perhaps
-            old.unlink()
-        kept = _keep_record(finished, folder)
+        portable.begin(folder, about)
+        _clear(folder)
+        kept = _keep_record(finished, config, overrides, folder)
         files = portable.write(folder, state, models, about)
         made, difference, no_graph = _graphs(folder, checked, state, models) if onnx else ([], None, "")
         task: Any = checked.task.factory
         asked: Answers | None = task.answers(state, models)
         card = Card(
             summary=finished.summary,
-            config=finished.config,
-            overrides=finished.overrides,
+            config=config,
+            overrides=overrides,
             task=checked.task.target,
             model=checked.model.target,
             settings={k: v for k, v in checked.model.complete().items() if k != "_target_"},
@@ -84,31 +94,66 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
     return Exported(folder, ["README.md", *files, *made, *kept], difference, no_graph)
 
 
-def _check_place(folder: Path, signature: str) -> None:
-    """Refuse a folder that holds something else than an older export of the same run."""
+def _identity(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Return what tells a run from all others, those with the same settings too."""
+    told = {
+        "signature": summary.get("signature"),
+        "code": summary.get("code"),
+        "data": (summary.get("data") or {}).get("sha256"),
+        "finished": summary.get("finished"),
+    }
+    return {name: str(value or "") for name, value in told.items()}
+
+
+def _check_place(folder: Path, identity: Mapping[str, str], option: str) -> None:
+    """Refuse a folder that holds something else than an older export of the same run, whole or broken off.
+
+    Args:
+        folder: where an export is to go.
+        identity: what that one must have recorded; nothing, where the folder is the run's own.
+        option: by which the folder was named.
+    """
+    remedy = "give a new folder" if option else "name a folder with --out"
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise RequestError(f"--out: {folder} is a file; give a folder")
-    if not any(folder.iterdir()):
+        raise RequestError(f"{option}{shorter(folder)} is a file; {remedy}")
+    if all(each.name.startswith(f".{portable.STATE}.") for each in folder.iterdir()):  # what is written first
         return
+    found = _recorded(folder)
+    if found is None:
+        raise RequestError(f"{option}{shorter(folder)} holds something else already; {remedy}")
+    other = [name for name in identity if found.get(name) != identity[name]]
+    if other:
+        told = f"it finished at {found.get(other[0])}" if other == ["finished"] else f"of {OTHER[other[0]]}"
+        place = f"{option}{shorter(folder)}"
+        raise RequestError(f"{place} holds the export of another run ({told}); remove it, or {remedy}")
+
+
+def _recorded(folder: Path) -> dict[str, Any] | None:
+    """Return what an export says of itself; None where there is none."""
     try:
-        same = json.loads((folder / portable.STATE).read_text())["signature"] == signature
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RequestError(
-            f"--out: {folder} holds something else already, or an export that was broken off; remove it"
-        ) from None
-    if not same:
-        raise RequestError(f"--out: {folder} holds the export of another run; give another folder")
+        found = json.loads((folder / portable.STATE).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"format", "signature"} <= set(found) else None
 
 
-def _keep_record(finished: FinishedRun, folder: Path) -> list[str]:
+def _clear(folder: Path) -> None:
+    """Remove what is not written over: an older export's graphs, and what one that was killed had just begun."""
+    begun = [*folder.glob(".*"), *folder.glob("members/*/.*")]
+    for file in [*folder.glob("model*.onnx"), *(each for each in begun if each.suffix[1:].isdigit())]:
+        if file.is_file():
+            file.unlink()
+
+
+def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: list[str], folder: Path) -> list[str]:
     """Write what a run's folder tells about itself, without where things lay on this machine."""
-    config = {**finished.config, "data_dir": "data", "runs_dir": "runs"}
+    config = {**config, "data_dir": "data", "runs_dir": "runs"}
     data = {name: value for name, value in (finished.summary or {}).get("data", {}).items() if name != "path"}
     record = {
         "config.yaml": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
-        "overrides.yaml": yaml.safe_dump(finished.overrides, allow_unicode=True),
+        "overrides.yaml": yaml.safe_dump(overrides, allow_unicode=True),
         "summary.json": json.dumps({**(finished.summary or {}), "data": data}, indent=2) + "\n",
     }
     for file in [finished.path / "metrics.jsonl", *sorted(finished.path.glob("members/*/metrics.jsonl"))]:

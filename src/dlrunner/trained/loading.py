@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
+import torch
 
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, read_history
+from dlrunner.runs import FinishedRun, read_history, shorter
 from dlrunner.task import Answers
-from dlrunner.trained.models import load_models, unnamed_plugins
+from dlrunner.trained.models import load_models, unnamed_plugins, without_trackers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +40,7 @@ class Predictor:
     """
 
     path: Path
-    """The folder."""
+    """The folder, absolute and without links."""
     summary: dict[str, Any]
     """What stands in summary.json."""
     config: dict[str, Any]
@@ -79,7 +80,8 @@ class Predictor:
         """
         file = self.path / "predictions.csv"
         if not file.exists():
-            raise RequestError(f"{self.path} has no predictions.csv: its task writes none, or it was exported without")
+            run = shorter(self.path)
+            raise RequestError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
         return pd.read_csv(file)
 
     def predict(
@@ -196,7 +198,7 @@ class Predictor:
     def __repr__(self) -> str:
         metric = self.summary.get("metric") or {}
         told = f", {metric['name']} {metric['value']:.4f}" if metric else ""
-        return f"<Predictor of {self.path}{told}>"
+        return f"<Predictor of {shorter(self.path)}{told}>"
 
 
 def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "last.pt") -> Predictor:
@@ -208,6 +210,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
         predictor.predict(table)
 
     Nothing in the folder is executed: its configuration can name classes of dlrunner and of the modules in `plugins`.
+    `runs/latest` is followed once: what is begun later changes nothing. The caller's random numbers stay as they are.
 
     Args:
         run: a run's folder, or one that `dlrun export` wrote.
@@ -216,11 +219,14 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
 
     Raises:
         RequestError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
+        RunError: a checkpoint is damaged.
     """
     finished = FinishedRun.read(Path(run).expanduser())
-    if unnamed_plugins(finished.config, plugins):
-        asked = list(finished.config["plugins"])
+    config = without_trackers(finished.config)
+    if unnamed_plugins(config, plugins):
+        asked = list(config["plugins"])
         raise RequestError(f"this run imports {', '.join(asked)}; if you trust it, add: plugins={asked!r}")
-    checked, state, models = load_models(finished, checkpoint)
-    task: Any = checked.task.factory
-    return Predictor(finished, models, task.answers(state, models))
+    with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are read
+        checked, state, models = load_models(finished, checkpoint)
+        task: Any = checked.task.factory
+        return Predictor(finished, models, task.answers(state, models))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from dlrunner.dispatch import Plan, plan
-from dlrunner.errors import RequestError
+from dlrunner.errors import RequestError, Told
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, load_weights_file
+from dlrunner.runs import FinishedRun, load_weights_file, shorter
 from dlrunner.trained.portable import STATE, read_state, read_weights, weights_file
 
 
@@ -19,33 +19,64 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     Returns its plan, the stored state of its task, and one model (several for an ensemble).
 
     Raises:
-        RequestError: the run is not done, stored nothing to predict with, or its files are damaged.
+        RequestError: the run is not done, stored nothing to predict with, or its files are of another run.
+        RunError: a checkpoint is damaged.
     """
-    exported = is_exported(finished.path)
-    if not exported and not (finished.path / "task.pt").exists():
-        raise RequestError(f"{finished.path} is {finished.status}: it has no trained model to use")
-    checked = plan({**finished.config, "device": "cpu"})
+    path, shown = finished.path, shorter(finished.path)
+    if finished.status != "done":
+        raise RequestError(f"{shown} is {finished.status}; only a finished run can be used")
+    exported = is_exported(path)
+    if not exported and not (path / "task.pt").exists():
+        raise RequestError(f"{shown} has no task.pt: its task keeps nothing that an answer could be made from")
+    checked = plan_for_answers(finished.config)
     if exported:
         if checkpoint != "last.pt":
-            raise RequestError(f"{finished.path} was exported: it holds no {checkpoint}, only what the run ended with")
-        state, count = read_state(finished.path)
-        files = [finished.path / weights_file(place, count) for place in range(count)]
+            raise RequestError(f"{shown} was exported: it holds no {checkpoint}, only what the run ended with")
+        state, count = read_state(path)
+        files = [path / weights_file(place, count) for place in range(count)]
     else:
-        state = load_weights_file(finished.path / "task.pt").get("task") or {}
-        files = _checkpoints(finished.path, checked, checkpoint)
-    task_class: Any = checked.task.factory
+        state = load_weights_file(path / "task.pt").get("task") or {}
+        files = _checkpoints(path, checked, checkpoint)
     models = []
     for file in files:
+        model = _built(checked, state, path)
+        weights = None if exported else load_weights_file(file)
         try:
-            model = checked.build_model(task_class.dims_of(state))
-            if exported:
+            if weights is None:
                 read_weights(model, file)
             else:
-                model.load_state_dict(load_weights_file(file)["model"])
+                model.load_state_dict(weights["model"])
         except (KeyError, TypeError, RuntimeError):
-            raise RequestError(f"{file} does not hold the weights of this run's model") from None
+            raise RequestError(f"{shorter(file)} does not hold the weights of this run's model") from None
         models.append(model.eval())
     return checked, state, models
+
+
+def plan_for_answers(config: Mapping[str, Any]) -> Plan:
+    """Check a finished run's configuration as far as its answers rest on it.
+
+    They are given on the CPU and in full precision, in which weights are kept: a run in fp16 needed a GPU, its answers
+    do not. Nobody is told of them, so what is gone of a tracker is not missed.
+    """
+    return plan({**without_trackers(config), "device": "cpu", "precision": "fp32"})
+
+
+def without_trackers(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without trackers, and without the modules in `plugins` that only a tracker is from.
+
+    >>> trackers = {"mine": {"_target_": "seen.Mine"}}
+    >>> config = {"model": {"_target_": "nets.Net"}, "plugins": ["nets", "seen"], "log": {"trackers": trackers}}
+    >>> without_trackers(config)
+    {'model': {'_target_': 'nets.Net'}, 'plugins': ['nets'], 'log': {'trackers': {}}}
+    """
+    log = config.get("log")
+    if not isinstance(log, Mapping) or not log.get("trackers"):
+        return dict(config)
+    plugins = config.get("plugins") or []
+    rest = {**config, "log": {**log, "trackers": {}}}
+    theirs, others = (list(_texts(part)) for part in (log["trackers"], {**rest, "plugins": []}))
+    kept = [each for each in plugins if _is_named(each, others) or not _is_named(each, theirs)]
+    return {**rest, "plugins": kept}
 
 
 def is_exported(folder: Path) -> bool:
@@ -61,6 +92,20 @@ def unnamed_plugins(config: Mapping[str, Any], allowed: Sequence[str]) -> list[s
     return [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
 
 
+def _built(checked: Plan, state: Mapping[str, Any], path: Path) -> Model:
+    """Return the model, its weights still at random."""
+    task_class: Any = checked.task.factory
+    try:
+        return checked.build_model(task_class.dims_of(state))
+    except Told:
+        raise
+    except Exception as error:  # it may be anybody's model; the cause is kept for whoever wrote it
+        said = f"{type(error).__name__}: {error}"
+        raise RequestError(
+            f"{checked.model.target} cannot be built from what {shorter(path)} has stored ({said})"
+        ) from error
+
+
 def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
     """Return the file of each member; with early stopping what was best stands for what was last."""
     ensemble = checked.settings.ensemble > 1
@@ -70,5 +115,19 @@ def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
     for file in files:
         if not file.exists():
             kept = ", ".join(sorted(each.name for each in file.parent.glob("*.pt") if each.name != "task.pt"))
-            raise RequestError(f"{file.parent} has no {file.name}; it has {kept}")
+            raise RequestError(f"{shorter(file.parent)} has no {file.name}; it has {kept}")
     return files
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield all texts of a configuration."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+
+
+def _is_named(module: str, texts: Sequence[str]) -> bool:
+    """Tell whether one of the texts is the name of something in a module."""
+    return any(text.startswith(f"{module}.") for text in texts)

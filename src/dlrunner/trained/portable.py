@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dlrunner.errors import RequestError
-from dlrunner.runs import write_atomically
+from dlrunner.runs import shorter, write_atomically
 
 STATE, TENSORS = "state.json", "state.safetensors"
 FORMAT = 1
@@ -31,8 +31,16 @@ def weights_file(place: int, count: int) -> str:
     return "model.safetensors" if count == 1 else f"model-{place}.safetensors"
 
 
+def begin(folder: Path, about: Mapping[str, str]) -> None:
+    """Say in state.json whose export a folder is about to hold: one that is broken off is known for what it is.
+
+    What stood there before is vouched for no longer.
+    """
+    write_atomically(folder / STATE, (json.dumps({"format": FORMAT, **about}, indent=1) + "\n").encode())
+
+
 def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], about: Mapping[str, str]) -> list[str]:
-    """Write what was trained into a folder, state.json at last, and return the names of the files.
+    """Write what was trained into a folder, the whole state.json at last, and return the names of the files.
 
     Args:
         folder: where; it exists.
@@ -43,7 +51,7 @@ def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], a
     Raises:
         RequestError: the state holds something that is neither a tensor nor plain.
     """
-    (folder / STATE).unlink(missing_ok=True)  # an older one vouches for other files
+    begin(folder, about)
     tensors: dict[str, Tensor] = {}
     plain = encoded(state, tensors)
     files = {weights_file(place, len(models)): _weights(model, about) for place, model in enumerate(models)}
@@ -66,22 +74,26 @@ def read_state(folder: Path) -> tuple[dict[str, Any], int]:
     try:
         found = json.loads(file.read_text())
         if found["format"] != FORMAT:
-            raise RequestError(f"{file} has the format {found['format']}; this version of dlrunner reads {FORMAT}")
+            told = f"has the format {found['format']}; this version of dlrunner reads {FORMAT}"
+            raise RequestError(f"{shorter(file)} {told}")
+        if "state" not in found:
+            raise RequestError(f"{shorter(folder)} holds an export that was broken off; export it again")
         count, digests = int(found["models"]), dict(found["sha256"])
         if set(digests) != {TENSORS, *(weights_file(place, count) for place in range(count))}:
             raise ValueError
         for name, digest in digests.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
-                raise RequestError(f"{folder / name} is damaged, or is not the file that was exported; export it again")
+                damaged = shorter(folder / name)
+                raise RequestError(f"{damaged} is damaged, or is not the file that was exported; export it again")
         state = decoded(found["state"], safetensors.torch.load_file(folder / TENSORS))
     except OSError as error:
         raise RequestError(f"{error.filename} cannot be read: {error.strerror}; export it again") from None
     except RequestError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError, SafetensorError):
-        raise RequestError(f"{file} is damaged, or was not written by `dlrun export`") from None
+        raise RequestError(f"{shorter(file)} is damaged, or was not written by `dlrun export`") from None
     if not isinstance(state, dict):
-        raise RequestError(f"{file} holds no state of a task")
+        raise RequestError(f"{shorter(file)} holds no state of a task")
     return state, count
 
 
