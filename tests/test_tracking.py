@@ -250,6 +250,9 @@ def test_a_run_that_was_not_tracked_is_sent_when_a_tracker_is_asked_for(ratings_
 @pytest.mark.slow
 def test_a_sweep_that_is_given_again_sends_what_a_tracker_lacks(ratings_csv: Path, dlrun: Dlrun) -> None:
     assert dlrun("-m", *watched("Raising", "at=start"), "seed=0,1")[0] == 0
+    planned = dlrun("-m", *watched("Recording"), "seed=0,1", "sweep.dry_run=true")[1]
+    assert planned.count("done, but not all of it is sent") == 2
+    assert "2 of 2 are done" in planned
     status, out, err = dlrun("-m", *watched("Recording"), "seed=0,1")
     assert status == 0, err
     assert "2 of 2 jobs done" in out

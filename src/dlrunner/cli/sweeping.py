@@ -235,7 +235,7 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings
         rows.append({"job": job.number, **values, "state": standing.state, "run": place})
     tables.print_frame(pd.DataFrame(rows), title=f"sweep of {len(jobs)} jobs, {shorter(path)}")
     seconds = [standing.summary["seconds"] for standing in standings.values() if standing.summary]
-    left = sum(standing.state != "done" for standing in standings.values())
+    left = sum(not standing.state.startswith("done") for standing in standings.values())
     told = f"{len(jobs) - left} of {len(jobs)} are done"
     if left and seconds:
         told += f"; the other {left} take about {duration(left * sum(seconds) / len(seconds))}, one after the other"
