@@ -199,6 +199,9 @@ def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path
     first = (folder / "report.html").read_bytes()
     assert dlrun("report", str(folder))[0] == 0
     assert (folder / "report.html").read_bytes() == first
+    html = first.decode()
+    assert '<td>epochs</td><td class="long">2</td><td>5</td>' in html, "what all jobs share"
+    assert "<td>optim.lr</td>" not in html, "what they do not"
     # Its jobs know what they were changed from, though other processes did them.
     run = next((here / "runs" / "collab").glob("*lr=0.001*"))
     assert json.loads((run / "report.json").read_text())["changed"]["optim.lr"] == "0.005"

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparing.gathering import LeftOut, Row, gather, jobs_of, moved, shown
+from dlrunner.comparing.gathering import LeftOut, Row, frozen, gather, jobs_of, moved, shown
 from dlrunner.comparing.groups import REPEATS, Comparison, Group, compare
 from dlrunner.errors import RequestError
 from dlrunner.looks.comparing import sentences, verdict_sentence
@@ -21,7 +21,7 @@ from dlrunner.looks.progress import number
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
 from dlrunner.looks.report.page import Cell, Section, duration, figure_cell
-from dlrunner.looks.report.run import grounds, is_number, is_sound
+from dlrunner.looks.report.run import grounds, is_number, is_sound, read_kept
 from dlrunner.runs import finished_summary
 
 MOST_AXES = 9
@@ -132,6 +132,7 @@ def render(
         Section("Curves with seed bands", _bands(ranked) if ranked else ""),
         Section("Parallel coordinates", _parallel(paired, ranked, min(most, MOST_LINES)) if ranked else ""),
         Section("Jobs", _jobs(paired, comparison, out, most)),
+        Section("Configuration of all jobs", _configuration(comparison.rows) if comparison else ""),
         *grounds(summaries),
     ]
     head = _warnings(jobs, summaries) + page.cards(_cards(ranked, paired))
@@ -311,6 +312,26 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
 
 def _cut(text: str) -> str:
     return text if len(text) <= MOST_OF_ERROR else f"{text[:MOST_OF_ERROR]} …"
+
+
+def _configuration(rows: Sequence[Row]) -> str:
+    """Write what all runs have in common and what the task's own settings are not; each run's page has all of it."""
+    first, *others = [_changed(row.path) for row in rows]
+    names = [name for name in first if all(name in changed for changed in others)]
+    shared = [name for name in names if len({frozen(row.settings.get(name)) for row in rows}) == 1]
+    cells = [[Cell(name), Cell(shown(rows[0].settings.get(name)), kind="long"), Cell(first[name])] for name in shared]
+    said = page.soft(
+        "What all jobs share and their task does not compose by itself; the page of each job has all settings."
+    )
+    return page.table(["setting", "all jobs", "default"], cells, "Settings of all jobs") + said if cells else ""
+
+
+def _changed(path: Path) -> Mapping[str, str]:
+    """Return the defaults of the settings in which a run differs from its task's own; none where that is not known."""
+    try:
+        return read_kept(path)["changed"] or {}
+    except RequestError:
+        return {}
 
 
 def _csv_cell(text: str) -> Cell:
