@@ -62,7 +62,10 @@ class Model(nn.Module):
         return self
 
     def penalty(self) -> Tensor | None:
-        """Return what the last forward pass adds to the training loss; None: nothing."""
+        """Return what the last forward pass adds to the training loss; None: nothing.
+
+        Several processes weigh it as they weigh the loss, by the examples that each of them has.
+        """
         return None
 
     def reset_state(self) -> None:

@@ -119,32 +119,33 @@ class TextClassifier(Model):
         self.encoder.load_state_dict(dict(found.weights))
         return []
 
-    def forward(self, words: Tensor, lengths: Tensor) -> Tensor:
+    def forward(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> Tensor:
         """Return class scores, [batch] for two classes, else [batch, classes].
 
         Args:
             words: [batch, steps], padded at the end.
             lengths: words of each text, [batch], 1 or more.
+            of_all: words of each text of the whole batch, where these are one process's share of it.
         """
-        scores: Tensor = self.head(self.pooled(words, lengths))
+        scores: Tensor = self.head(self.pooled(words, lengths, of_all))
         return scores.squeeze(1) if scores.shape[1] == 1 else scores
 
-    def pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
+    def pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> Tensor:
         """Return last output, maximum and mean over each text, [batch, 3 · embedding]."""
         order = lengths.argsort(descending=True, stable=True)
-        return self._pooled(words[order], lengths[order])[order.argsort()]
+        return self._pooled(words[order], lengths[order], of_all)[order.argsort()]
 
-    def _pooled(self, words: Tensor, lengths: Tensor) -> Tensor:
+    def _pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None) -> Tensor:
         """Do as `pooled`, for texts of which the longest come first."""
         state: State | None = None
         dropped = self.encoder.dropped_weights()
         last = highest = total = None
         penalties = []
         for start, piece in self._pieces(words):
-            # Texts that have ended are left out of what follows. A GPU would have to wait for their number.
-            alive = int((lengths > start).sum()) if words.device.type == "cpu" else len(lengths)
-            if alive == 0:  # padded for longer texts, which other processes have
-                break
+            # Texts that have ended are left out of what follows, but for one: a process whose texts are shorter than
+            # those of others reads as many pieces, for they wait for its gradients.
+            reading = _reading(lengths, start)
+            alive = max(1, reading)
             if state is not None and alive < state[0][0].shape[1]:
                 state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
@@ -152,7 +153,10 @@ class TextClassifier(Model):
                 state = detached(state)
                 if self.training:
                     penalty = regularisation(outputs, outputs, self.alpha, self.beta)
-                    penalties += [penalty] if penalty is not None and penalty.requires_grad else []
+                    if penalty is not None and penalty.requires_grad:
+                        if of_all is not None:  # weighed by texts, as the loss is; it is a mean over those still read
+                            penalty = penalty * (reading / len(lengths)) / (_reading(of_all, start) / len(of_all))
+                        penalties.append(penalty)
                 outputs = outputs.float()
                 places = torch.arange(start, start + len(piece), device=words.device)[:, None]
                 inside = (places < lengths[:alive])[:, :, None]
@@ -190,6 +194,11 @@ class TextClassifier(Model):
         while start < steps:
             yield start, words[:, start:end].t().contiguous()
             start, end = end, end + self.bptt
+
+
+def _reading(lengths: Tensor, start: int) -> int:
+    """Return how many texts go on at a place; on a GPU, which would have to wait for their number, all of them."""
+    return int((lengths > start).sum()) if lengths.device.type == "cpu" else len(lengths)
 
 
 class WholeTexts(nn.Module):

@@ -126,11 +126,11 @@ class LanguageModeling(Task):
         return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None)
 
     def share(self, batch: Batch, index: int, count: int) -> Batch:
-        """Some of the columns, the same ones in every batch: their state is carried on."""
+        """Some of the columns, the same ones in every batch: their state is carried on. The model is told of all."""
         if batch.inputs[0].shape[1] < count:
             return batch
         words, following = (each.tensor_split(count, dim=1)[index].contiguous() for each in batch.inputs)
-        return Batch((words, following), following[following >= 0], batch.rate)
+        return Batch((words, following, batch.inputs[1]), following[following >= 0], batch.rate)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from dlrunner.model import Example, Model
 from dlrunner.models.text import TextDims
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
-from dlrunner.task import Loader, Passage, Split
+from dlrunner.task import Batch, Loader, Passage, Split
 from dlrunner.tasks.answers import (
     answers,
     average,
@@ -122,6 +122,11 @@ class TextClassification(Classification):
         else:
             batches = np.array_split(rows, range(self.valid_batch_size, len(rows), self.valid_batch_size))
         return TextLoader(self._codes, self.table.ends, self._targets, batches)
+
+    def share(self, batch: Batch, index: int, count: int) -> Batch:
+        """Some of the texts; the model is told the lengths of all."""
+        part = super().share(batch, index, count)
+        return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
 
     def sizes(self) -> Mapping[str, int]:
         """Texts of each split, known words and classes."""
