@@ -118,7 +118,7 @@ def test_changed_code_is_never_answered_with_the_old_result(
     dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dlrun(*WORDS)
-    monkeypatch.setattr("dlrunner.runner.code_digest", lambda plugins: "another")
+    monkeypatch.setattr("dlrunner.identity.code_digest", lambda plugins: "another")
     assert "the code changed since" in dlrun(*WORDS)[1]
 
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
-from dlrunner.processes import World, local_rank
+from dlrunner.processes import World, local_rank, num_processes
 from dlrunner.schedules import Curves, Phase
 from dlrunner.settings import OPTIMIZER_SETTINGS, PhaseSettings, Settings, sentences
 from dlrunner.task import Data, Task
@@ -204,6 +204,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         problems.append(f"data: is missing: {task.target} works on data")
     if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
+    if settings.batch_size < num_processes():
+        problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = _phases(settings, problems)
     device = _device(settings, problems)
     if task and phases and not problems:

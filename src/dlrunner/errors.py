@@ -34,6 +34,10 @@ class BusyError(RunError):
     """Another process trains this run."""
 
 
+class LostError(RunError):
+    """One of the processes that do this run together is gone; if it could, it has said why."""
+
+
 class Interrupted(BaseException):
     """SIGINT or SIGTERM arrived; like `KeyboardInterrupt`, nothing that handles errors may swallow it."""
 

@@ -8,8 +8,11 @@ but for rounding.
 from __future__ import annotations
 
 import functools
+import gc
 import os
-from collections.abc import Iterator, Sequence
+import platform
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -17,11 +20,21 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
+from dlrunner.errors import RunError
 from dlrunner.model import Model
 from dlrunner.task import Batch, Task
+
+A_MOMENT = timedelta(seconds=5)
+"""So long a process that fails waits for rank 0 to fail too."""
+
+
+def num_processes() -> int:
+    """Return how many processes do this run together: those that torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
@@ -31,7 +44,7 @@ def rank() -> int:
 
 def local_rank() -> int | None:
     """Return the number of this process on its machine; None where it is the only one of the run."""
-    return int(os.environ["LOCAL_RANK"]) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else None
+    return int(os.environ["LOCAL_RANK"]) if num_processes() > 1 else None
 
 
 class World:
@@ -68,6 +81,16 @@ class World:
         """Return what the process of rank 0 has."""
         return value
 
+    def compare(self, identity: Mapping[str, str]) -> None:
+        """Refuse to go on when a process does another run than rank 0, or does it on other data.
+
+        Args:
+            identity: of the run (see `dlrunner.runs.RunDirectory`), as this process has found it.
+
+        Raises:
+            RunError: in all processes; it names what differs.
+        """
+
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Let rank 0 do it first: what it keeps in the cache is there for the others."""
@@ -95,17 +118,19 @@ class Processes(World):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         # Python objects and wishes go over the CPU: they do not wait for the GPU.
         self._talk = dist.new_group(backend="gloo", timeout=self.patience)
+        self.divides = True  # the batch at hand: one with fewer examples than processes is done whole by each
 
     @override
     def share(self, task: Task, batch: Batch) -> tuple[Batch, float]:
         part = task.share(batch, self.rank, self.size)
-        return part, 1.0 if part is batch else self.size * len(part.targets) / len(batch.targets)
+        self.divides = part is not batch
+        return part, self.size * len(part.targets) / len(batch.targets) if self.divides else 1.0
 
     @override
     def wrap(self, model: Model) -> nn.Module:
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.forward = functools.partial(_batch_norm_of_all, module)  # type: ignore[method-assign]
+                module.forward = functools.partial(_batch_norm_of_all, module, self)  # type: ignore[method-assign]
         # Frozen parameters may change from epoch to epoch, and what is wrapped keeps to those it has seen.
         return DistributedDataParallel(model)
 
@@ -139,6 +164,17 @@ class Processes(World):
         return found[0]
 
     @override
+    def compare(self, identity: Mapping[str, str]) -> None:
+        machines, found = zip(*self.collect((platform.node(), dict(identity))), strict=True)
+        for number, each in enumerate(found):
+            if differing := [name for name in found[0] if each[name] != found[0][name]]:
+                what = ", ".join(differing).replace("signature", "settings")
+                raise RunError(
+                    f"{what}: those of rank {number} (on {machines[number]}) are not those of rank 0 "
+                    f"(on {machines[0]}); all machines need the same settings, code and data"
+                )
+
+    @override
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         if self.rank > 0:
@@ -149,6 +185,9 @@ class Processes(World):
 
     @override
     def close(self) -> None:
+        # A DistributedDataParallel that outlives its group aborts the process at its end, one time in six; each of
+        # them lies in a cycle.
+        gc.collect()
         if dist.is_initialized():
             dist.destroy_process_group()
 
@@ -159,12 +198,36 @@ def joined(device: torch.device) -> Iterator[World]:
     world = World() if local_rank() is None else Processes(device)
     try:
         yield world
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)  # of all that they hold, for the same reason
+        raise
     finally:
         world.close()
 
 
+@functools.cache
+def tells_why() -> bool:
+    """Tell, in a process that fails, whether it is the one to say why: rank 0, or a process that fails alone.
+
+    Rank 0 leaves a mark where all meet, and the others wait a moment for it. They ask before they leave the others:
+    then rank 0 would fail too.
+    """
+    if local_rank() is None:
+        return True
+    mark = f"rank 0 has failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    try:
+        store = next(rendezvous("env://", timeout=A_MOMENT))[0]
+        if rank() > 0:
+            store.wait([mark], A_MOMENT)
+            return False
+        store.set(mark, "")
+    except (RuntimeError, ValueError):  # there is no mark, or no place for one
+        pass
+    return True
+
+
 def was_left(error: Exception) -> bool:
-    """Tell whether an error is that of a process whose partner is gone."""
+    """Tell whether an error is that of a process whose partner is gone; to be asked before it leaves the others."""
     if not dist.is_initialized():
         return False
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))
@@ -201,12 +264,12 @@ class _SumOfAll(torch.autograd.Function):
         return grad
 
 
-def _batch_norm_of_all(module: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:
+def _batch_norm_of_all(module: nn.modules.batchnorm._BatchNorm, world: Processes, inputs: Tensor) -> Tensor:
     """Do what batch norm does, with the mean and the variance of all processes' inputs.
 
     torch's SyncBatchNorm does it on GPUs only.
     """
-    if not module.training or module.momentum is None:
+    if not module.training or module.momentum is None or not world.divides:
         return type(module).forward(module, inputs)
     wide = inputs.float() if inputs.dtype in (torch.bfloat16, torch.float16) else inputs
     over = [d for d in range(wide.ndim) if d != 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -15,20 +16,19 @@ import torch
 import yaml
 
 from dlrunner.claims import Claim, judge_run
-from dlrunner.data.files import sha256_of
 from dlrunner.dispatch import Plan, plan
-from dlrunner.errors import Interrupted, OutOfMemoryError, RequestError, RunError, Told
+from dlrunner.errors import Interrupted, LostError, OutOfMemoryError, RequestError, RunError, Told
+from dlrunner.identity import digests, identity_of
 from dlrunner.looks.progress import make_display
 from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
-from dlrunner.processes import World, joined, was_left
+from dlrunner.processes import World, joined, tells_why, was_left
 from dlrunner.protocol import findings
 from dlrunner.randomness import seed_everything
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     FinishedRun,
     RunDirectory,
-    code_digest,
     git_state,
     label,
     logged,
@@ -100,16 +100,12 @@ def run(
     refuse_missing(checked)
     with StopSignals() as signals, joined(checked.device) as world:
         data = checked.build_data()
-        identity = data.identity() if data else DataIdentity("none", "none", "real", "", "")
+        identity = identity_of(data)
         directory, reason = RunDirectory.claim(
             Path(checked.settings.runs_dir).expanduser(),
             checked.settings.choices.get("task") or "task",
             run_label(overrides, checked.settings.choices),
-            {
-                "signature": checked.signature,
-                "code": code_digest(checked.settings.plugins),
-                "data": digest_of_inputs(checked, identity),
-            },
+            digests(checked, identity),
             checked.settings.rerun,
         )
         try:
@@ -129,11 +125,6 @@ def run(
             return _Work(checked, overrides, directory, identity, signals, world, say, display, changed).do(data)
         finally:
             directory.release()
-
-
-def digest_of_inputs(checked: Plan, identity: DataIdentity) -> str:
-    """Return digests of all files that a result rests on: the data's, and those whose weights the model starts from."""
-    return " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())])
 
 
 def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
@@ -223,8 +214,12 @@ class _Work:
                 log.exception("the run failed")
             if error is not None:
                 log.error("%s: %s", self.summary["status"], self.summary["error"])
+                if not isinstance(error, LostError):
+                    tells_why()  # the other processes need not
             try:
-                self._write_summary(error)
+                # torchrun stops what is left when one process is lost: how that ended is written all the same.
+                with contextlib.nullcontext() if error is None else self.signals.deferred():
+                    self._write_summary(error)
             finally:
                 self.tracking.close(self.plan.settings.log.patience)
         if isinstance(error, Told):
@@ -242,7 +237,7 @@ class _Work:
             return said, OutOfMemoryError(f"{said}; try a smaller batch_size, or precision=bf16")
         if was_left(failed):
             said = "another process of this run is gone"
-            return said, RunError(f"{said}; the last checkpoint is kept, and the same command goes on from it")
+            return said, LostError(f"{said}; the last checkpoint is kept, and the same command goes on from it")
         place = traceback.extract_tb(failed.__traceback__)[-1]
         said = f"{type(failed).__name__}: {failed}"
         where = f"{Path(place.filename).name}, line {place.lineno}"
@@ -270,6 +265,7 @@ class _Work:
 
         keep_freed_memory()
         self.world.first("train")  # the data has been read: what others need of it is in the cache
+        self.world.compare(self.directory.identity)
         models: list[Model] = []
         outputs: dict[Split, list[torch.Tensor]] = {}
         members: list[dict[str, Any]] = []

@@ -18,7 +18,7 @@ class StopSignals:
 
     Set-up and drawing are interrupted at once: they are done again anyway. The training loop defers, looks at
     `pending` after every batch, saves, and then leaves. A second signal does not wait, unless it comes within two
-    seconds: Ctrl-C reaches a sweep and its job both, and the sweep passes on what it gets.
+    seconds, when it is the same one: Ctrl-C reaches a sweep and its job both, and the sweep passes on what it gets.
     """
 
     def __init__(self) -> None:
@@ -41,10 +41,13 @@ class StopSignals:
         self._previous.clear()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
-        if self._deferring and self.pending is None:
+        if self.pending is None:
             self.pending, self._since = signum, time.monotonic()
-        elif not (self._deferring and time.monotonic() - self._since < 2):
-            raise Interrupted(signum)
+            if self._deferring:
+                return
+        elif time.monotonic() - self._since < 2:
+            return
+        raise Interrupted(signum)
 
     @contextmanager
     def deferred(self) -> Iterator[None]:

@@ -16,9 +16,9 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner import runner
 from dlrunner.dispatch import plan
 from dlrunner.errors import BusyError, DataError, RequestError
+from dlrunner.identity import digest_of_inputs, identity_of
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     code_digest,
@@ -28,7 +28,6 @@ from dlrunner.runs import (
     told_as_sentences,
     write_atomically,
 )
-from dlrunner.task import DataIdentity
 
 KEPT = ("status", "metric", "final", "best", "seconds", "claim")
 """What a job's record keeps of its run's summary."""
@@ -210,7 +209,5 @@ def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:
     key = json.dumps([config["data"], config["model"], config["data_dir"], config["plugins"]], sort_keys=True)
     if key not in known:
         checked = plan(config)
-        data = checked.build_data()
-        identity = data.identity() if data else DataIdentity("none", "none", "real", "", "")
-        known[key] = runner.digest_of_inputs(checked, identity)
+        known[key] = digest_of_inputs(checked, identity_of(checked.build_data()))
     return known[key]

@@ -179,7 +179,7 @@ class Trainer:
                 started, before = time.perf_counter(), state.seconds
                 self.train_epoch(task, model, optimizer, state, phase, first_epoch, display, signals, save)
                 trained = time.perf_counter()
-                evaluation = self.evaluate(task, model, "valid", signals)
+                evaluation = self.world.first(self.evaluate(task, model, "valid", signals))
                 if evaluation is None:
                     state.seconds = before + trained - started
                     save()
@@ -201,7 +201,9 @@ class Trainer:
                 save()
                 run.write_history(state.history)
                 display.end_epoch(row)
-                signals.raise_pending()
+                (stop,) = self.world.agree(signals.pending is not None)
+                if stop:
+                    raise Interrupted(signals.pending or signal.SIGTERM)
         task.enter(self.last_phase(state))
         return state
 

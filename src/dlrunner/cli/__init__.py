@@ -81,8 +81,15 @@ class Pipe:
 
 
 def _fail(error: Exception, status: int) -> int:
+    who = "dlrun"
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from dlrunner.processes import rank, tells_why
+
+        if not tells_why():
+            return status
+        who += f", rank {rank()}" if rank() else ""
     for line in str(error).splitlines():
-        print(f"dlrun: {line}", file=sys.stderr)
+        print(f"{who}: {line}", file=sys.stderr)
     return status
 
 
@@ -96,8 +103,8 @@ def _dispatch(words: list[str]) -> int:
         print(f"dlrunner {__version__}")
         return 0
     verbs = _verbs()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and (words[0] in verbs or "-m" in words or "--multirun" in words):
-        raise RequestError("torchrun starts the processes of one run; sweeps and verbs are for `dlrun` by itself")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and words[0] in verbs:
+        raise RequestError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
     if words[0] in verbs and words[0] != "lr-find":
         return verbs[words[0]](words[1:])
     from dlrunner.cli.places import with_paths

@@ -21,16 +21,16 @@ from dlrunner.cli.sweeping import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.dispatch import Plan, plan
 from dlrunner.engines import make_engine
 from dlrunner.errors import Interrupted, RequestError
+from dlrunner.identity import digest_of_inputs, identity_of
 from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.progress import number as shown
 from dlrunner.looks.sweeping import LineScreen, make_screen
-from dlrunner.runner import digest_of_inputs, run_label
+from dlrunner.runner import run_label
 from dlrunner.runs import code_digest, shorter, told_as_sentences, write_atomically
 from dlrunner.searching import Search
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, SweepDirectory
-from dlrunner.task import DataIdentity
 from dlrunner.tracking import refuse_missing
 
 NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
@@ -152,7 +152,7 @@ def _place(
 ) -> tuple[Path, bool]:
     """Return the folder of a search and its metric's direction; with other code or data it is another search."""
     data = checked.build_data()
-    identity = data.identity() if data else DataIdentity("none", "none", "real", "", "")
+    identity = identity_of(data)
     task = checked.build_task(data, checked.settings.seed)
     higher_is_better = next(iter(task.metrics().values())).higher_is_better
     asked = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]

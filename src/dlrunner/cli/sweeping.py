@@ -23,6 +23,7 @@ from dlrunner.errors import Interrupted, RequestError, did_you_mean
 from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
+from dlrunner.processes import local_rank
 from dlrunner.runner import run_label
 from dlrunner.runs import code_digest, shorter, write_atomically
 from dlrunner.settings import SweepSettings
@@ -39,6 +40,8 @@ def sweep(words: Sequence[str]) -> int:
     Raises:
         RequestError: a job's configuration does not fit; no job was started.
     """
+    if local_rank() is not None:
+        raise RequestError("torchrun starts the processes of one run; a sweep starts its own: `dlrun` by itself")
     launcher, sweeper = chosen_engines(words)
     words = with_seeds(words)
     swept = [o.key_or_group for o in parse(words) if o.is_sweep_override() and not o.key_or_group.startswith("hydra")]
