@@ -152,6 +152,12 @@ class SweepDirectory:
         return results
 
 
+def twins_of(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:
+    """Return the jobs that come to the same run as an earlier one, each with that one: it is done once."""
+    first = {job.signature: job for job in reversed(jobs)}
+    return [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
+
+
 def record_of(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a sweep keeps of a finished run."""
     return {**{key: summary[key] for key in KEPT if key in summary}, "folder": str(path.resolve())}

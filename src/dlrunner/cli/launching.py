@@ -1,74 +1,115 @@
-"""Sweeps through Hydra's launchers and sweepers: other engines start the jobs, the folders are the same."""
+"""Sweeps through plugins of Hydra, launchers and sweepers: they start the jobs, the folders are the same."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dlrunner.cli.composing import forced, parse, run_hydra, search_path_override, to_plain
+from dlrunner.cli.composing import forced, run_hydra, search_path_override, to_plain
 from dlrunner.cli.places import quoted
-from dlrunner.cli.sweeping import compose_base, frozen, write_down, write_report, write_words
+from dlrunner.cli.sweeping import compose_base, tell_of_twins, write_down, write_report, write_words
 from dlrunner.data.parallel import num_cores
-from dlrunner.errors import Interrupted
+from dlrunner.errors import Interrupted, RequestError
 from dlrunner.jobs import Lease, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import LineScreen
 from dlrunner.runner import run_label
 from dlrunner.runs import shorter
+from dlrunner.settings import SweepSettings
 from dlrunner.signals import StopSignals
-from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
+from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, twins_of
 
 
-def launch(words: Sequence[str], swept: Sequence[str]) -> int:
-    """Let Hydra launch the jobs, gather what became of them, and return the exit status."""
-    jobs: list[Job] = []
-    done: list[tuple[int, Standing]] = []
-    searching = any(override.key_or_group == "hydra/sweeper" for override in parse(words))
-    if searching:  # the jobs become known one after the other
-        config = compose_base(words)
-        digest = hashlib.sha256(json.dumps([sorted(words), config], sort_keys=True).encode()).hexdigest()[:8]
-        name = f"{config['choices'].get('task') or 'task'},{run_label(words, {})}-{digest}"
-        path = Path(config["runs_dir"]).expanduser().resolve() / "sweeps" / name
-    else:
-        path, jobs = frozen(words)
-        config = jobs[0].config
+def launch(
+    words: Sequence[str],
+    swept: Sequence[str],
+    launcher: str,
+    path: Path,
+    jobs: Sequence[Job],
+    standings: Mapping[int, Standing],
+) -> int:
+    """Let a launcher of Hydra start frozen jobs, gather what became of them, and return the exit status.
+
+    Raises:
+        RequestError: a setting of the sweep is one that the launcher does not know.
+    """
+    _refuse(jobs[0].config["sweep"], ("jobs", "gpu_share", "fail_fast", "needs"), launcher)
+    twins = twins_of(jobs)
     with SweepDirectory(path) as folder:
-        if searching:
-            folder.freeze([])
-            write_words(folder, words)
-        else:
-            write_down(folder, words, jobs)
-        done = [(number, each) for number, each in standing_of(jobs).items() if each.folder and each.summary]
+        write_down(folder, words, jobs)
+        for job, _ in twins:  # what has a record is not started
+            folder.write_record(job.number, {"status": "not started"})
+        done = [(number, each) for number, each in standings.items() if each.folder and each.summary]
         for number, standing in done:
             assert standing.folder
             assert standing.summary
             folder.write_record(number, record_of(standing.folder, standing.summary))
-        told = f"sweep of {len(jobs)} jobs" if jobs else "sweep"
-        print(f"{told}: {shorter(path)}", flush=True)
+        print(f"sweep of {len(jobs)} jobs: {shorter(path)}", flush=True)
         if done:
             print(f"done already: {len(done)} of {len(jobs)}", flush=True)
-        start_fork_server()
-        settings = [f"hydra.sweep.dir={quoted(str(path))}", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
-        status = 0
-        try:
-            with StopSignals():
-                if searching or len(done) < len(jobs):
-                    run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
-        except (Interrupted, KeyboardInterrupt) as stopped:
-            status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
-        results = folder.write_results(swept, {})
-        tables.print_ranking(results, path)
-        write_report(folder, config)
-        if status:
-            tables.print_interrupted()
-            return status
-        return 0 if len(results) and (results["status"] == "done").all() else 1
+        tell_of_twins(twins, swept)
+        status = _hand_to_hydra(words, folder) if len(done) < len(jobs) else 0
+        for job, same in twins:
+            if record := folder.record(same.number):
+                folder.write_record(job.number, record)
+        return _end(folder, jobs[0].config, swept, status)
+
+
+def search(words: Sequence[str], swept: Sequence[str], sweeper: str) -> int:
+    """Let a sweeper of Hydra propose jobs one after the other, and return the exit status.
+
+    Raises:
+        RequestError: a setting of the sweep is one that the sweeper does not know.
+    """
+    config = compose_base(words)
+    _refuse(config["sweep"], tuple(SweepSettings.model_fields), sweeper)
+    digest = hashlib.sha256(json.dumps([sorted(words), config], sort_keys=True).encode()).hexdigest()[:8]
+    name = f"{config['choices'].get('task') or 'task'},{run_label(words, {})}-{digest}"
+    path = Path(config["runs_dir"]).expanduser().resolve() / "sweeps" / name
+    with SweepDirectory(path) as folder:
+        folder.freeze([])
+        write_words(folder, words)
+        print(f"sweep: {shorter(path)}", flush=True)
+        return _end(folder, config, swept, _hand_to_hydra(words, folder))
+
+
+def _refuse(sweep: Mapping[str, Any], unknown: Sequence[str], plugin: str) -> None:
+    """Refuse settings that a plugin of Hydra does not know, rather than pass over them."""
+    given, usual = SweepSettings(**sweep), SweepSettings()
+    for name in unknown:
+        if getattr(given, name) != getattr(usual, name):
+            own = "n_jobs=2" if plugin.endswith("=joblib") else "NAME=VALUE"
+            own = f"{plugin.partition('=')[0].replace('/', '.')}.{own}"
+            raise RequestError(f"sweep.{name}: {plugin} has settings of its own, {own}; without it sweep.{name} counts")
+
+
+def _hand_to_hydra(words: Sequence[str], folder: SweepDirectory) -> int:
+    """Let Hydra run the jobs of a sweep; return the exit status of an interruption, else 0."""
+    start_fork_server()
+    settings = [f"hydra.sweep.dir={quoted(str(folder.path))}", "hydra.sweep.subdir=jobs/${hydra:job.num}"]
+    try:
+        with StopSignals():
+            run_hydra(["--multirun", *search_path_override(), *forced(words), *settings], run_job)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        return stopped.exit_status if isinstance(stopped, Interrupted) else 130
+    return 0
+
+
+def _end(folder: SweepDirectory, config: Mapping[str, Any], swept: Sequence[str], status: int) -> int:
+    """Gather results.csv, print the ranking, write the report, and return the exit status."""
+    results = folder.write_results(swept, {})
+    tables.print_ranking(results, folder.path)
+    write_report(folder, config)
+    if status:
+        tables.print_interrupted()
+        return status
+    return 0 if len(results) and (results["status"] == "done").all() else 1
 
 
 def run_job(config: DictConfig) -> float | None:

@@ -27,7 +27,7 @@ from dlrunner.processes import local_rank
 from dlrunner.runner import run_label
 from dlrunner.runs import code_digest, shorter, write_atomically
 from dlrunner.settings import SweepSettings
-from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of
+from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of, twins_of
 from dlrunner.tracking import refuse_missing
 
 NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
@@ -50,16 +50,20 @@ def sweep(words: Sequence[str]) -> int:
         from dlrunner.cli import searching
 
         return searching.search(words, swept, elsewhere)
-    if sweeper or (launcher and not elsewhere):
+    if sweeper:
         from dlrunner.cli import launching
 
-        return launching.launch(words, swept)
+        return launching.search(words, swept, f"hydra/sweeper={sweeper}")
     path, jobs = frozen(words)
     settings = SweepSettings(**jobs[0].config["sweep"])
     standings = standing_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, standings)
         return 0
+    if launcher and not elsewhere:
+        from dlrunner.cli import launching
+
+        return launching.launch(words, swept, f"hydra/launcher={launcher}", path, jobs, standings)
     left = sum(standing.state != "done" for standing in standings.values())
     engine = make_engine(elsewhere, path, settings) if elsewhere and left else None
     try:
@@ -74,7 +78,7 @@ def sweep(words: Sequence[str]) -> int:
 
 
 def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
-    """Return the launcher and the sweeper that were asked for.
+    """Return the launcher and the sweeper that were asked for; Hydra's basic ones do what dlrunner does by itself.
 
     Raises:
         RequestError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
@@ -105,7 +109,7 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
         raise RequestError("hydra/launcher=joblib: a search does without it; sweep.jobs=2 makes trials side by side")
     if sweeper == "optuna" and any(word.lstrip("+").startswith("seeds=") for word in words):
         raise RequestError("seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5")
-    return launcher, sweeper
+    return (None if launcher == "basic" else launcher), (None if sweeper == "basic" else sweeper)
 
 
 def with_seeds(words: Sequence[str]) -> list[str]:
@@ -194,15 +198,14 @@ def do(
         for number, standing in standings.items()
         if standing.folder and standing.summary
     }
-    first = {job.signature: job for job in reversed(jobs)}
-    missing = [job for job in jobs if job.number not in records and first[job.signature] is job]
+    twins = twins_of(jobs)
+    done_with = {*records, *(job.number for job, _ in twins)}
+    missing = [job for job in jobs if job.number not in done_with]
     together = f", {engine.name}" if engine else f", {len(places)} at a time" if len(places) > 1 else ""
     print(f"sweep of {len(jobs)} jobs{together}: {shorter(folder.path)}", flush=True)
     if records:
         print(f"done already: {len(records)} of {len(jobs)}", flush=True)
-    twins = [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
-    for job, same in twins[:10]:
-        print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], done once", flush=True)
+    tell_of_twins(twins, swept)
     status = 0
     if missing:
         if engine is None:
@@ -226,6 +229,12 @@ def do(
         tables.print_interrupted()
         return status
     return 0 if (results["status"] == "done").all() else 1
+
+
+def tell_of_twins(twins: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
+    """Print which jobs come to the same run as others, the first ten of them."""
+    for job, same in twins[:10]:
+        print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], done once", flush=True)
 
 
 def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings: Mapping[int, Standing]) -> None:
