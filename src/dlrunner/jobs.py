@@ -37,7 +37,7 @@ from dlrunner.sweeps import Job, SweepDirectory, record_of
 code_digest()  # of what the jobs' process has loaded: they are forked from it, whatever becomes of the files
 
 PATIENCE = 30.0
-"""Seconds that a job waits for its folder: the jobs of a sweep that was killed still save what they have."""
+"""Seconds that a job here waits for its folder: the jobs of a sweep that was killed still save what they have."""
 
 
 @dataclass(frozen=True)
@@ -310,7 +310,9 @@ def _perform_here(job: Job, path: str, lease: Lease, messages: connection.Connec
     perform(job, path, lease, messages.send)
 
 
-def perform(job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]], None]) -> None:
+def perform(
+    job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]], None], patience: float = PATIENCE
+) -> None:
     """Do a job and write down what became of it; runs in the job's own process, whoever started that.
 
     Args:
@@ -318,6 +320,7 @@ def perform(job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]],
         path: the sweep's folder.
         lease: what the job may use.
         send: takes messages (see `Screen.show`) to the sweep; an OSError means that nobody listens any more.
+        patience: seconds that it waits for another process that does the same run; then it has failed.
     """
     folder = SweepDirectory(Path(path))
     # What it prints by itself would tear the screen of all jobs apart.
@@ -331,7 +334,7 @@ def perform(job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]],
     messenger = _Messenger(send)
     record: dict[str, Any]
     try:
-        outcome = _run_when_free(job, messenger)
+        outcome = _run_when_free(job, messenger, patience)
         record = record_of(outcome.path, outcome.summary)
     except Interrupted as stopped:
         record = {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"}
@@ -343,15 +346,18 @@ def perform(job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]],
     sys.stdout.flush()
 
 
-def _run_when_free(job: Job, messenger: _Messenger) -> runner.Outcome:
-    """Run, once a process that still saves the same run has left."""
-    deadline = time.monotonic() + PATIENCE
+def _run_when_free(job: Job, messenger: _Messenger, patience: float) -> runner.Outcome:
+    """Run, once a process that still does the same run has left it; if it has finished, its result is this job's."""
+    begun, told = time.monotonic(), False
     while True:
         try:
             return runner.run(job.config, job.overrides, messenger.say, messenger, job.changed)
-        except BusyError:
-            if time.monotonic() > deadline:
+        except BusyError as busy:
+            if time.monotonic() > begun + patience:
                 raise
+            if not told:
+                messenger.say(f"{busy}: waiting for it")
+            told = True
             time.sleep(0.2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 from dlrunner.jobs import Lease, perform
 from dlrunner.settings import NeedsSettings
+from dlrunner.signals import StopSignals
 from dlrunner.sweeps import Job, SweepDirectory
 
 CARRIED = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")
@@ -36,16 +38,18 @@ class Work:
         self.environment = {key: os.environ[key] for key in CARRIED if key in os.environ}
 
     def __call__(self) -> None:
-        """Do the job; its messages go into a file, a line each."""
+        """Do the job; its messages go into a file, a line each: once it is there, the job listens to signals."""
         os.chdir(self.here)
         os.environ.update(self.environment)
-        with (SweepDirectory(self.path).place(self.job.number) / "messages.jsonl").open("a") as messages:
+        file = SweepDirectory(self.path).place(self.job.number) / "messages.jsonl"
+        with StopSignals(), file.open("a") as messages:
 
             def send(message: tuple[Any, ...]) -> None:
                 messages.write(json.dumps(message) + "\n")
                 messages.flush()
 
-            perform(self.job, str(self.path), self.lease, send)
+            # If the run is being done, a sweep that is gone has handed it over: its result will be this job's.
+            perform(self.job, str(self.path), self.lease, send, patience=math.inf)
 
     def checkpoint(self) -> Any:
         """Return what submitit queues again when the time is up or the machine is needed: the run goes on."""
@@ -60,6 +64,8 @@ class Launched(ABC):
     def __init__(self, job: Job, folder: SweepDirectory, lease: Lease) -> None:
         self.job, self.folder, self.lease, self.alone = job, folder, lease, True
         self._read = 0
+        self.told_to_stop: float | None = None  # when, by the monotonic clock
+        self.has_heard = False
         for name in ("record.json", "messages.jsonl"):
             (folder.place(job.number) / name).unlink(missing_ok=True)
 
@@ -68,8 +74,14 @@ class Launched(ABC):
         """Tell whether it has ended."""
 
     @abstractmethod
+    def cancel(self, signum: int) -> None:
+        """Let it save where it stands and leave (SIGTERM), or end it (SIGKILL)."""
+
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Let it save where it stands and leave, or end it."""
+        """Cancel it."""
+        self.told_to_stop = time.monotonic()
+        self.has_heard = (self.folder.place(self.job.number) / "messages.jsonl").exists()
+        self.cancel(signum)
 
     @abstractmethod
     def last_words(self) -> str:
@@ -88,7 +100,8 @@ class Launched(ABC):
         """Return what became of it; memory elsewhere is not shared with the sweep: nothing is repeated alone."""
         record = self.folder.record(self.job.number)
         if record is None:
-            record = {"status": "failed", "error": self.last_words()}
+            status = "failed" if self.told_to_stop is None else "interrupted"
+            record = {"status": status, "error": self.last_words()}
             self.folder.write_record(self.job.number, record)
         return {**record, "out_of_memory": False}
 

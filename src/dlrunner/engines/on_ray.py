@@ -24,7 +24,7 @@ class RayJob(Launched):
         """Ask Ray."""
         return bool(ray.wait([self.task], timeout=0)[0])
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
+    def cancel(self, signum: int) -> None:
         """Cancel: the job sees a Ctrl-C, saves where it stands and leaves; SIGKILL ends its process."""
         ray.cancel(self.task, force=signum == signal.SIGKILL)
 

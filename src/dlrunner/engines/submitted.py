@@ -5,21 +5,27 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import submitit
+from submitit.core.core import DelayedJob
+from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from dlrunner.data.parallel import num_cores
 from dlrunner.engines.elsewhere import Elsewhere, Launched, Work, given
-from dlrunner.errors import RequestError
+from dlrunner.errors import RequestError, RunError
 from dlrunner.jobs import Lease
 from dlrunner.settings import NeedsSettings
 from dlrunner.sweeps import Job, SweepDirectory
 
 A_DAY = 24 * 60
 """Minutes that a job has when none are stated; submitit's own default is five."""
+
+AGAIN = 3.0
+"""Seconds after which a job that did not listen yet is told again to stop."""
 
 MOST_TIMEOUTS = 20
 """A job whose time is up is queued again, and goes on from its checkpoint, so many times."""
@@ -34,13 +40,25 @@ class SubmittedJob(Launched):
         """Ask submitit, which looks for the result's file often and asks the queue now and then."""
         return bool(self.submitted.done())
 
-    def stop(self, signum: int = signal.SIGTERM) -> None:
+    def cancel(self, signum: int) -> None:
         """Cancel: Slurm sends SIGTERM, and SIGKILL half a minute later."""
+        if isinstance(self.submitted, DelayedJob):  # the queue has refused it
+            return
         if isinstance(self.submitted, submitit.LocalJob):  # its cancel() kills after one second
             with contextlib.suppress(ProcessLookupError):
-                os.kill(int(self.submitted.job_id), signum)
+                # What is signalled hands SIGTERM on; killed, it would leave the job behind. A job that hears SIGTERM a
+                # second time does not wait.
+                os.kill(int(self.submitted.job_id), signal.SIGTERM)
         else:
             self.submitted.cancel(check=False)
+
+    def stop_again(self) -> None:
+        """Stop a job on this machine that did not listen yet when it was told to: submitit has swallowed the signal."""
+        told = self.told_to_stop
+        if told is None or self.has_heard or not isinstance(self.submitted, submitit.LocalJob):
+            return
+        if time.monotonic() - told > AGAIN:
+            self.stop()
 
     def last_words(self) -> str:
         """Name the queue's word for it, and where the job's own are."""
@@ -92,6 +110,24 @@ class Submitted(Elsewhere):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Submit as one array what is started within."""
-        with self.executor.batch():
-            yield
+        """Submit as one array what is started within.
+
+        Raises:
+            RunError: the queue refuses it, and says why.
+        """
+        # Inherited by processes on this machine: a Ctrl-C on the terminal is for the sweep, which lets them save.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with self.executor.batch():
+                yield
+        except (FailedJobError, FailedSubmissionError) as error:
+            said = " ".join(str(error).split())
+            raise RunError(f"hydra/launcher={self.name}: the jobs were refused: {said}") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def wait(self, running: Sequence[Any]) -> None:
+        """Wait a moment."""
+        super().wait(running)
+        for each in running:
+            each.stop_again()
