@@ -44,22 +44,27 @@ class Search:
         )
 
     def unfinished(self) -> dict[int, dict[str, Any]]:
-        """Return the values of trials that were begun, by number; one that had no values yet counts as failed."""
-        begun = {}
-        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-            if trial.params.keys() == self.space.keys():
-                begun[trial.number] = trial.params
-            else:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-        return begun
+        """Return the values of trials that were begun, by number."""
+        begun = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        return {trial.number: trial.params for trial in begun}
 
     def ask(self) -> tuple[int, dict[str, Any]]:
-        """Propose the next trial: its number and the value of each setting."""
+        """Propose the next trial: its number and the value of each setting.
+
+        The values are found in a copy of the study and then written down together: Optuna itself begins a trial and
+        writes its values one by one, and a process that is killed in between would leave a trial that can but fail.
+        """
         seed = (self.seed * 1_000_003 + len(self)) % 2**32
         samplers = optuna.samplers
-        self.study.sampler = samplers.TPESampler(seed=seed) if self.sampler == "tpe" else samplers.RandomSampler(seed)
-        trial = self.study.ask(self.space)
-        return trial.number, trial.params
+        sampler = samplers.TPESampler(seed=seed) if self.sampler == "tpe" else samplers.RandomSampler(seed)
+        copy = optuna.create_study(sampler=sampler, direction=self.study.direction)
+        copy.add_trials(self.study.get_trials(deepcopy=False))
+        found = copy.ask(self.space)
+        running = optuna.trial.create_trial(
+            state=TrialState.RUNNING, params=found.params, distributions=found.distributions
+        )
+        self.study.add_trial(running)
+        return found.number, found.params
 
     def tell(self, number: int, record: Mapping[str, Any]) -> None:
         """Take down what became of a trial: its metric, or that it failed; one that was interrupted is still open."""

@@ -56,6 +56,11 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     settings = SweepSettings(**config["sweep"])
     if settings.best is not None:
         _experiment_file(settings.best)
+    if launcher and settings.jobs == "auto":
+        raise RequestError(
+            f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
+            "all at once learn nothing from each other"
+        )
     path, higher_is_better = _place(words, config, checked, settings)
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}: {shorter(path)}")
@@ -65,9 +70,11 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     try:
         with SweepDirectory(path) as folder:
             trials = _Trials(folder, Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed))
-            asked = settings.jobs if isinstance(settings.jobs, int) else 1
-            places = engine.places(asked, asked) if engine else leases(settings.jobs, [first] * settings.trials)
-            if engine is None:
+            if engine:
+                asked = settings.jobs if isinstance(settings.jobs, int) else 1
+                places = engine.places(asked, asked)
+            else:
+                places = leases(settings.jobs, [first] * settings.trials, settings.gpu_share)
                 start_fork_server([first])
             progress = config["log"]["progress"]
             write_words(folder, words)
