@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from dlrunner.jobs import Lease, leases
+from dlrunner.errors import BusyError
+from dlrunner.jobs import PATIENCE, Lease, _Messenger, _run_when_free, leases
 from dlrunner.sweeps import Job, SweepDirectory
 from tests.conftest import QUICK, Dlrun
 
@@ -108,6 +110,33 @@ def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
     assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
     assert seen == {"1 5", "1 7"}
+
+
+def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += 100
+
+    def begin(*_: Any) -> str:
+        if clock.now < 5000:
+            raise BusyError("another process is training this run")
+        return "finished"
+
+    clock = Clock()
+    monkeypatch.setattr("dlrunner.jobs.time", clock)
+    monkeypatch.setattr("dlrunner.jobs.runner.run", begin)
+    said: list[Any] = []
+    (job,) = jobs(1)
+    assert _run_when_free(job, _Messenger(said.append), math.inf) == "finished"  # type: ignore[comparison-overlap]
+    assert said == [("said", "another process is training this run: waiting for it")]
+    clock.now = 0.0
+    with pytest.raises(BusyError):
+        _run_when_free(job, _Messenger(said.append), PATIENCE)
 
 
 def test_a_sweeps_folder_is_written_by_one_process_and_read_by_all(here: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import pandas as pd
 import pytest
 
 from tests.cli.test_sweeping import WORDS, sweep_folder, wait_for
-from tests.conftest import Dlrun, start
+from tests.conftest import QUICK, Dlrun, Forked, start
+from tests.scaling import documented
 
-SWEPT = (*WORDS, "optim.lr=0.01,1e12,0.02")  # at 1e12 training diverges
+SWEPT = ("-m", "task=collab", "data.path=my.csv", "optim.lr=0.01,1e12,0.02", *QUICK)  # at 1e12 training diverges
 
 needs_ray = pytest.mark.skipif(not importlib.util.find_spec("ray"), reason="needs the extra ray: 76 MB to download")
 
@@ -34,16 +37,17 @@ def expected(dlrun: Dlrun, ratings_csv: Path, here: Path) -> pd.DataFrame:
     return results(folder)
 
 
-def check(launcher: tuple[str, ...], expected: pd.DataFrame, here: Path, **environment: str) -> None:
+def check(command: list[str], expected: pd.DataFrame, here: Path, **environment: str) -> None:
     """Sweep twice by a launcher: the results are those of the plain sweep, and only the failure is repeated."""
-    first = start(*SWEPT, *launcher, cwd=here, **environment)
+    words = (*command[1:], *QUICK)
+    first = start(*words, cwd=here, **environment)
     out, err = first.communicate()
     assert first.returncode == 1, (out, err)
     assert "[1] FAILED" in out
     assert out.index("FAILED") < out.index("ranking by valid/rmse")
     assert "the loss is nan" in out
     pd.testing.assert_frame_equal(results(sweep_folder(here)), expected, check_exact=True)
-    again = start(*SWEPT, *launcher, cwd=here, **environment)
+    again = start(*words, cwd=here, **environment)
     out, err = again.communicate()
     assert again.returncode == 1, (out, err)
     assert "done already: 2 of 3" in out
@@ -69,17 +73,141 @@ def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str
 
 @pytest.mark.slow
 def test_joblib_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
-    check(("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"), expected, here)
+    check(documented("hydra/launcher=joblib"), expected, here)
 
 
 @pytest.mark.slow
 def test_submitit_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
-    check(("hydra/launcher=submitit_local",), expected, here)
+    check(documented("hydra/launcher=submitit_local"), expected, here)
+
+
+@pytest.mark.slow
+def test_joblib_does_jobs_that_come_to_the_same_run_once(ratings_csv: Path, here: Path) -> None:
+    words = (*WORDS, "optim.lr=0.01,1e-2,0.02", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    for _ in range(2):
+        process = start(*words, cwd=here)
+        out, err = process.communicate()
+        assert process.returncode == 0, (out, err)
+        assert "[1] optim.lr=0.01: the same run as [0], done once" in out
+        found = pd.read_csv(sweep_folder(here) / "results.csv")
+        assert list(found["status"]) == ["done"] * 3
+        assert found["folder"].nunique() == 2
+        assert found["valid/rmse"][0] == found["valid/rmse"][1] != found["valid/rmse"][2]
+    assert "done already: 3 of 3" in out
+
+
+def test_what_a_plugin_of_hydra_does_not_know_is_refused_and_a_plan_starts_nothing(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    words = (*WORDS, "seed=0,1", "hydra/launcher=joblib")
+    for word in ("sweep.jobs=2", "sweep.gpu_share=0.5", "sweep.fail_fast=true", "sweep.needs.cpus=1"):
+        status, _, err = dlrun(*words, word)
+        assert status == 2
+        name = word.partition("=")[0].removesuffix(".cpus")
+        assert f"{name}: hydra/launcher=joblib has settings of its own, hydra.launcher.n_jobs=2; without it" in err
+    for launcher in ("joblib", "basic"):
+        status, out, _ = dlrun(*WORDS, "seed=0,1", f"hydra/launcher={launcher}", "sweep.dry_run=true")
+        assert status == 0
+        assert "0 of 2 are done" in out
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_hydras_basic_launcher_and_sweeper_are_dlrunners_own(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    basic = ("hydra/launcher=basic", "hydra/sweeper=basic", "sweep.fail_fast=true")
+    assert dlrun(*WORDS, "optim.lr=1e12,0.02", *basic)[0] == 1
+    assert list(results(sweep_folder(here))["status"]) == ["failed", "not started"]
 
 
 @pytest.mark.slow
 def test_an_interruption_reaches_the_jobs_of_submitit(ratings_csv: Path, here: Path) -> None:
     check_interruption(("hydra/launcher=submitit_local", "sweep.jobs=2"), here)
+
+
+@pytest.mark.slow
+def test_an_interruption_reaches_jobs_that_do_not_listen_yet(ratings_csv: Path, here: Path) -> None:
+    # What imports slowly is still imported when the first signal comes, and submitit swallows that.
+    (here / "sitecustomize.py").write_text(
+        "import os, sys, time\n"
+        "if 'submitit.core._submit' in ' '.join(sys.orig_argv):\n"
+        "    import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    open(f'begun{os.getpid()}', 'w').close(); time.sleep(2)\n"
+    )
+    words = (*WORDS, "seed=0,1", "epochs=100000", "hydra/launcher=submitit_local", "sweep.jobs=2")
+    process = start(*words, cwd=here, PYTHONPATH=f"{here}:{os.environ.get('PYTHONPATH', '')}")
+    wait_for(here, "begun*", process, count=2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate()
+    assert process.returncode == 130, (out, err)
+    assert list(results(sweep_folder(here))["status"]) == ["interrupted"] * 2
+
+
+STALLING = """
+import time
+from pathlib import Path
+from dlrunner.tasks.collab import Collab
+
+class Stalling(Collab):
+    def batches(self, split, epoch):
+        Path(f"stalls{self.seed}").touch()
+        while not Path("go").exists():
+            time.sleep(0.05)
+        return super().batches(split, epoch)
+"""
+STALLS = (*WORDS, "plugins=[stalling]", "task._target_=stalling.Stalling", "hydra/launcher=submitit_local")
+
+
+@pytest.mark.slow
+def test_a_second_interruption_leaves_no_job_behind(ratings_csv: Path, here: Path) -> None:
+    (here / "stalling.py").write_text(STALLING)
+    process = start(*STALLS, "seed=0,1", "sweep.jobs=2", cwd=here)
+    wait_for(here, "stalls*", process, count=2)
+    process.send_signal(signal.SIGINT)
+    time.sleep(2.5)  # what comes sooner is the same Ctrl-C
+    assert process.poll() is None
+    assert len(jobs_of(here)) >= 2
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    deadline = time.monotonic() + 20
+    while left := jobs_of(here):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+
+
+def jobs_of(here: Path) -> list[str]:
+    """Return the processes of submitit for sweeps in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            line = (process / "cmdline").read_text().replace("\0", " ")
+            found += [line] if "submitit" in line and str(here) in line else []
+    return found
+
+
+@pytest.mark.slow
+def test_jobs_that_outlive_their_sweep_are_waited_for(ratings_csv: Path, here: Path) -> None:
+    (here / "stalling.py").write_text(STALLING)
+    first = start(*STALLS, "seed=0,1", cwd=here)
+    wait_for(here, "stalls*", first, count=2)
+    first.send_signal(signal.SIGKILL)
+    first.communicate()
+    again = start(*STALLS, "seed=0,1", cwd=here)
+    wait_until_said(here, "another process is training this run", again)
+    (here / "go").touch()
+    out, err = again.communicate()
+    assert again.returncode == 0, (out, err)
+    assert list(results(sweep_folder(here))["status"]) == ["done"] * 2
+    assert len(list((here / "runs" / "collab").glob("*/run.json"))) == 2
+    assert "this run is done already" in out
+
+
+def wait_until_said(here: Path, text: str, process: Forked) -> None:
+    """Wait until both jobs have told the sweep something."""
+    deadline = time.monotonic() + 60
+    while sum(text in file.read_text() for file in here.glob("runs/sweeps/*/jobs/*/messages.jsonl")) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 SBATCH = """#!{python}
@@ -93,9 +221,15 @@ for index in range(int(array[1]) + 1) if array else [None]:
     ids |= {{"SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_JOB_NODELIST": "here"}}
     if index is not None:
         ids |= {{"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": str(index)}}
-    subprocess.Popen(["bash", sys.argv[-1]], env=os.environ | ids, process_group=0,
-                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    job = subprocess.Popen(["bash", sys.argv[-1]], env=os.environ | ids, process_group=0,
+                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    name = "7" if index is None else f"7_{{index}}"
+    pathlib.Path("{folder}", name).write_text(str(job.pid))
 print("Submitted batch job 7")
+"""
+SCANCEL = """#!/bin/bash
+echo "$1" >> {folder}/cancelled
+kill -TERM -- -$(cat {folder}/$1)
 """
 
 
@@ -109,7 +243,7 @@ def slurm(tmp_path: Path) -> Path:
         "srun": '#!/bin/bash\nwhile [[ "$1" == --* ]]; do case "$1" in --*=*) shift;; --unbuffered) shift;; *) '
         'shift 2;; esac; done\nexec "$@"\n',
         "sacct": "#!/bin/bash\necho 'JobID|State|NodeList'\n",
-        "scancel": "#!/bin/bash\nexit 0\n",
+        "scancel": SCANCEL.format(folder=folder),
     }
     for name, text in scripts.items():
         (folder / name).write_text(text)
@@ -121,19 +255,37 @@ def slurm(tmp_path: Path) -> Path:
 def test_slurm_gets_the_missing_jobs_as_one_array_with_what_they_need(
     ratings_csv: Path, here: Path, slurm: Path
 ) -> None:
-    needs = ("sweep.needs.partition=gpu", "sweep.needs.cpus=1", "sweep.needs.gpus=1", "sweep.needs.minutes=90")
-    words = (*WORDS, "hydra/launcher=submitit_slurm", "sweep.jobs=2", *needs, "sweep.needs.more={constraint:a100}")
+    words = (*documented("hydra/launcher=submitit_slurm")[1:], *QUICK)
     path = f"{slurm}:{os.environ['PATH']}"
-    process = start(*words, "seed=0,1", "device=cpu", cwd=here, PATH=path)
+    process = start(*(word.replace("seed=0,1,2,3", "seed=0,1") for word in words), cwd=here, PATH=path)
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
-    process = start(*words, "seed=0,1,2,3", "device=cpu", cwd=here, PATH=path)
+    process = start(*words, cwd=here, PATH=path)
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
     assert "done already: 2 of 4" in out
     text = (slurm / "submissions").read_text()
     for line in ("partition=gpu", "cpus-per-task=1", "gpus-per-node=1", "time=90", "constraint=a100", "array=0-1%2"):
         assert text.count(f"#SBATCH --{line}\n") == 2, line
+
+
+@pytest.mark.slow
+def test_an_interruption_reaches_the_jobs_of_slurm(ratings_csv: Path, here: Path, slurm: Path) -> None:
+    check_interruption(("hydra/launcher=submitit_slurm",), here, PATH=f"{slurm}:{os.environ['PATH']}")
+    assert sorted((slurm / "cancelled").read_text().split()) == ["7_0", "7_1"]
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_told_in_its_own_words(ratings_csv: Path, here: Path, slurm: Path) -> None:
+    (slurm / "sbatch").write_text("#!/bin/bash\necho 'sbatch: error: invalid partition specified: gpus' >&2\nexit 1\n")
+    words = (*WORDS, "hydra/launcher=submitit_slurm", "sweep.needs.partition=gpus")
+    for seeds in ("seed=0,1", "seed=0"):
+        process = start(*words, seeds, cwd=here, PATH=f"{slurm}:{os.environ['PATH']}")
+        _, err = process.communicate()
+        assert process.returncode == 1
+        assert "the jobs were refused: " in err
+        assert "invalid partition specified: gpus" in err
+        assert "AttributeError" not in err
 
 
 CLUSTER = """
@@ -160,7 +312,7 @@ def ray_address() -> Iterator[str]:
 @needs_ray
 @pytest.mark.slow
 def test_ray_comes_to_the_same_results_on_two_workers(expected: pd.DataFrame, here: Path, ray_address: str) -> None:
-    check(("hydra/launcher=ray",), expected, here, RAY_ADDRESS=ray_address)
+    check(documented("hydra/launcher=ray"), expected, here, RAY_ADDRESS=ray_address)
 
 
 @needs_ray

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pandas as pd
 import pytest
+import sqlalchemy
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -17,9 +22,11 @@ from dlrunner.cli.composing import compose, parse
 from dlrunner.cli.searching import distribution
 from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import RequestError
+from dlrunner.jobs import Lease
 from dlrunner.searching import Search
 from tests.cli.test_sweeping import sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, start
+from tests.scaling import documented
 
 WORDS = ("-m", "hydra/sweeper=optuna", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
 RATE = "optim.lr=tag(log,interval(1e-3,1e-1))"
@@ -54,14 +61,14 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
 def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
-    words = (*WORDS, RATE, "model.factors=choice(5,20)", "optim=sgd,adam", "schedule=constant")
-    status, out, err = dlrun(*words, "sweep.trials=4")
+    words = (*documented("sweep.best=")[1:], *QUICK)
+    status, out, err = dlrun(*(word for word in words if not word.startswith("sweep.")), "sweep.trials=4")
     assert status == 0, (out, err)
     assert "the same command with sweep.best=NAME" in out
     assert (sweep_folder(here) / "best.yaml").read_text().startswith("# @package _global_\n# dlrun experiment=best\n")
 
     # More trials go on from there; the name makes an experiment of the best one.
-    status, out, _ = dlrun(*words, "sweep.trials=6", "sweep.best=found")
+    status, out, _ = dlrun(*words)
     assert status == 0
     assert "done already: 4 of 6" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
@@ -69,7 +76,7 @@ def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
     assert results["optim.lr"].between(1e-3, 1e-1).all()
     assert set(results["model.factors"]) <= {5, 20}
     best = results.sort_values("valid/rmse").iloc[0]
-    status, out, err = dlrun("experiment=found", *QUICK)
+    status, out, err = dlrun(*documented("experiment=found")[1:], *QUICK)
     assert status == 0, err
     assert f"this run is done already: {Path(best['folder']).relative_to(here)}" in out
 
@@ -131,6 +138,59 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_it_would_have_made(rati
     assert expected["optim.lr"].nunique() == 12
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert [t.state.name for t in trials(sweep_folder(here))] == ["COMPLETE"] * 12
+
+
+def test_a_search_that_is_killed_while_it_proposes_makes_the_same_proposals(here: Path) -> None:
+    space: dict[str, Any] = {name: FloatDistribution(0, 1) for name in "abc"}
+    expected = []
+    (here / "whole").mkdir()
+    search = Search(here / "whole", space, higher_is_better=False)
+    for number in range(3):
+        expected.append(search.ask())
+        search.tell(number, {"status": "done", "metric": {"value": float(number)}})
+    search.close()
+
+    found: list[tuple[int, dict[str, Any]]] = []
+    for number in range(3):
+        for moment in itertools.count():  # the process ends instead of the first, the second … change of the study
+            search = Search(here, space, higher_is_better=False)
+            left = itertools.count()
+
+            def end(*_: Any, left: Any = left, moment: int = moment) -> None:
+                if next(left) == moment:
+                    raise KeyboardInterrupt
+
+            begun = search.unfinished()
+            assert not begun or begun == {number: expected[number][1]}
+            if begun:
+                break
+            sqlalchemy.event.listen(search._storage.engine, "commit", end)
+            with contextlib.suppress(KeyboardInterrupt):
+                search.ask()
+            search.close()
+        found += begun.items()
+        search.tell(number, {"status": "done", "metric": {"value": float(number)}})
+        search.close()
+    assert found == expected
+
+
+def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_number(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Lease] = []
+
+    def run_jobs(jobs: Any, folder: Any, places: Sequence[Lease], *others: Any) -> None:
+        seen.extend(places)
+
+    monkeypatch.setattr("dlrunner.cli.searching.run_jobs", run_jobs)
+    cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
+    monkeypatch.setattr("dlrunner.jobs.torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    dlrun(*WORDS, RATE, "sweep.jobs=auto", "sweep.gpu_share=0.5")
+    assert [lease.gpu for lease in seen] == ["3", "5", "3", "5"]
+    status, _, err = dlrun(*WORDS, RATE, "sweep.jobs=auto", "hydra/launcher=submitit_local")
+    assert status == 2
+    assert "sweep.jobs: must be a number for a search with hydra/launcher=submitit_local" in err
 
 
 def test_a_search_climbs_where_more_is_better_and_what_is_done_is_not_done_twice(

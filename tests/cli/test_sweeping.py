@@ -16,6 +16,7 @@ from dlrunner.cli.composing import compose, compose_jobs
 from dlrunner.cli.sweeping import with_seeds
 from dlrunner.errors import RequestError
 from tests.conftest import QUICK, Dlrun, Forked, start
+from tests.scaling import documented
 
 WORDS = ("-m", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
 
@@ -193,7 +194,7 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
 
 
 def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
-    status, out, _ = dlrun(*WORDS, "optim.lr=0.01,1e-2,0.02", "sweep.jobs=3")
+    status, out, _ = dlrun(*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
     assert status == 0
     assert "[1] optim.lr=0.01: the same run as [0], done once" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
