@@ -184,7 +184,7 @@ with joined(torch.device("cpu")) as world:
         gaps = [abs(mean_loss - float(loss.detach()))]
         gaps += [float((a.grad - b.grad).abs().max()) for a, b in zip(one.parameters(), shared.parameters())]
         gaps += [float((a - b).abs().max()) for a, b in zip(one.buffers(), shared.buffers())]
-        found[name] = max(gaps)
+        found[name] = gaps
         del wrapped, own, shared
     json.dump(found, open(f"gaps{world.rank}.json", "w"))
 """
@@ -198,8 +198,9 @@ def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path
     for rank in range(3):
         gaps = json.loads((here / f"gaps{rank}.json").read_text())
         assert len(gaps) == 4
-        for name, gap in gaps.items():
-            assert gap < (1e-12 if "pictures" in name else 1e-6), (name, gap)  # texts are pooled in single precision
+        for name, found in gaps.items():
+            limit = 1e-12 if "pictures" in name else 1e-6  # texts are pooled in single precision
+            assert all(gap < limit for gap in found), (name, found)
 
 
 def test_what_is_carried_is_divided_and_joined_without_loss() -> None:

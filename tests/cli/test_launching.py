@@ -15,6 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dlrunner.engines.elsewhere import Launched
+from dlrunner.jobs import Lease
+from dlrunner.sweeps import Job, SweepDirectory
 from tests.cli.test_sweeping import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
@@ -140,6 +143,29 @@ def test_an_interruption_reaches_jobs_that_do_not_listen_yet(ratings_csv: Path, 
     out, err = process.communicate()
     assert process.returncode == 130, (out, err)
     assert list(results(sweep_folder(here))["status"]) == ["interrupted"] * 2
+
+
+class Silent(Launched):
+    """A job that ends without a word."""
+
+    def over(self) -> bool:
+        return True
+
+    def cancel(self, signum: int) -> None:
+        pass
+
+    def last_words(self) -> str:
+        return "cancelled in the queue"
+
+
+def test_a_job_that_is_stopped_in_the_queue_is_interrupted_and_one_that_is_lost_has_failed(here: Path) -> None:
+    with SweepDirectory(here / "sweep") as folder:
+        jobs = [Job(number, [], {}) for number in range(2)]
+        folder.freeze(jobs)
+        stopped, lost = (Silent(job, folder, Lease()) for job in jobs)
+        stopped.stop()
+        assert [each.ended()["status"] for each in (stopped, lost)] == ["interrupted", "failed"]
+        assert folder.record(0) == {"status": "interrupted", "error": "cancelled in the queue"}
 
 
 STALLING = """
