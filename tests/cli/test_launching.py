@@ -15,7 +15,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dlrunner.cli import launching
 from dlrunner.engines.elsewhere import Launched
+from dlrunner.errors import RequestError
 from dlrunner.jobs import Lease
 from dlrunner.sweeps import Job, SweepDirectory
 from tests.cli.test_sweeping import WORDS, sweep_folder, wait_for
@@ -113,6 +115,16 @@ def test_what_a_plugin_of_hydra_does_not_know_is_refused_and_a_plan_starts_nothi
         assert status == 0
         assert "0 of 2 are done" in out
     assert not (here / "runs").exists()
+
+
+@pytest.mark.slow
+def test_a_sweeper_of_hydra_proposes_jobs_that_are_not_known_beforehand(ratings_csv: Path, here: Path) -> None:
+    words = [*WORDS[1:], "seed=0,1", "hydra/sweeper=basic"]  # it stands for a plugin's
+    with pytest.raises(RequestError, match="sweep.dry_run: hydra/sweeper=other has settings of its own"):
+        launching.search([*words, "sweep.dry_run=true"], ["seed"], "hydra/sweeper=other")
+    assert not (here / "runs").exists()
+    assert launching.search(words, ["seed"], "hydra/sweeper=other") == 0
+    assert list(results(sweep_folder(here))["status"]) == ["done"] * 2
 
 
 @pytest.mark.slow
