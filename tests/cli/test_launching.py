@@ -120,7 +120,7 @@ def test_what_a_plugin_of_hydra_does_not_know_is_refused_and_a_plan_starts_nothi
 @pytest.mark.slow
 def test_a_sweeper_of_hydra_proposes_jobs_that_are_not_known_beforehand(ratings_csv: Path, here: Path) -> None:
     words = [*WORDS[1:], "seed=0,1", "hydra/sweeper=basic"]  # it stands for a plugin's
-    with pytest.raises(RequestError, match="sweep.dry_run: hydra/sweeper=other has settings of its own"):
+    with pytest.raises(RequestError, match=r"sweep\.dry_run: hydra/sweeper=other has settings of its own"):
         launching.search([*words, "sweep.dry_run=true"], ["seed"], "hydra/sweeper=other")
     assert not (here / "runs").exists()
     assert launching.search(words, ["seed"], "hydra/sweeper=other") == 0
