@@ -155,9 +155,11 @@ def test_a_resumed_run_equals_an_unbroken_one(
         assert "the same command goes on" in err
         assert "Traceback" not in err
 
+    had_begun = (run / "last.pt").exists()
     again = start(*WORDS, cwd=folder)
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
+    assert ("goes on after epoch " in out) == had_begun
     assert result(folder) == unbroken
     assert not list(run.glob(".*.[0-9]*")) or sent is signal.SIGKILL
 

@@ -92,8 +92,8 @@ CLEAN: dict[str, Any] = {
         ),
         (
             {"times": {"train": days("2020-01-01", "2020-01-03"), "valid": days("2020-01-02", "2020-01-05")}},
-            "future-rows-in-training: 1 of 2 training rows are later than the earliest validation row, "
-            "0 later than the latest (2020-01-02 to 2020-01-05)",
+            "future-rows-in-training: 1 of 2 training rows are later than the earliest validation row "
+            "(2020-01-02 to 2020-01-05)",
         ),
         (
             {"fitted": {"mean of x": (0.31, 0.3), "levels of c": (["a", "b"], ["a"]), "median of y": (1.0, 1.0)}},

@@ -95,6 +95,14 @@ def test_the_same_command_twice_trains_once(dlrun: Dlrun, ratings_csv: Path, her
     assert dlrun("epochs=2", "optim=adamw", "seed=0", "data.path=my.csv", *QUICK)[1].count("done already") == 1
 
 
+def test_a_run_that_its_data_refuses_leaves_latest_where_it_was(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    before = (here / "runs" / "latest").resolve()
+    status, _, err = dlrun(*WORDS, "data.user=customr")
+    assert (status, "customr" in err) == (1, True), err
+    assert (here / "runs" / "latest").resolve() == before
+
+
 def test_rerun_starts_afresh_beside_the_old_one(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     dlrun(*WORDS)
     old = only_run(here)

@@ -90,7 +90,8 @@ def _later(evidence: Evidence) -> Iterator[Finding]:
     later, after = int((train > first).sum()), int((train > last).sum())
     window = " to ".join(np.datetime_as_string(time, unit="D") for time in (first, last))
     if later:
-        where = "validation window" if later == after else f"earliest validation row, {after:,} later than the latest"
+        where = "validation window" if later == after else "earliest validation row"
+        where += f", {after:,} later than the latest" if 0 < after < later else ""
         told = f"{later:,} of {len(train):,} training {evidence.rows} are later than the {where} ({window})"
         yield Finding("future-rows-in-training", told)
 

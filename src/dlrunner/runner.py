@@ -109,8 +109,8 @@ def run(
             checked.settings.rerun,
         )
         try:
-            directory.point_latest()
             if reason == "finished":
+                directory.point_latest()
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
                 world.first("finished")
                 summary = _judged_again(checked, data, directory, identity)
@@ -266,6 +266,7 @@ class _Work:
         keep_freed_memory()
         self.world.first("train")  # the data has been read: what others need of it is in the cache
         self.world.compare(self.directory.identity)
+        self.directory.point_latest()  # a run that its data refuses does not take the last one's place
         models: list[Model] = []
         outputs: dict[Split, list[torch.Tensor]] = {}
         members: list[dict[str, Any]] = []
@@ -309,7 +310,7 @@ class _Work:
         for note in (*model.load_pretrained(), *trainer.prepare(task, model, self.say)):
             if note not in self.notes:
                 self._note(note)
-        state = trainer.fit(task, model, self.plan.make_optimizer, directory, self.display, self.signals)
+        state = trainer.fit(task, model, self.plan.make_optimizer, directory, self.display, self.signals, self.say)
         last = state.history[-1]
         if trainer.early_stopping is not None and state.best is not None:
             best = directory.load_checkpoint("best.pt")

@@ -349,7 +349,7 @@ def _add_sources(digest: hashlib._Hash, sources: Sequence[Path]) -> None:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return {commit, dirty} of the checkout that a folder lies in, or None."""
+    """Return the commit of the checkout that a folder lies in, and whether the folder differs from it, or None."""
 
     def ask(*words: str) -> str:
         return subprocess.run(
@@ -357,7 +357,7 @@ def git_state(folder: Path) -> dict[str, Any] | None:
         ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain"))}
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
     except (OSError, subprocess.SubprocessError):
         return None
 

@@ -152,8 +152,11 @@ class Trainer:
         run: Checkpoints,
         display: Display,
         signals: StopSignals,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> State:
         """Train from the last checkpoint, or from the start, to the end of the last phase.
+
+        `tell` hears where a broken run goes on.
 
         Raises:
             RunError: the loss is no longer finite; the last good checkpoint is kept.
@@ -167,6 +170,8 @@ class Trainer:
         if checkpoint := self.world.first(run.load_checkpoint()):
             state = self._restore(checkpoint, model, optimizer)
             run.write_history(state.history)
+            place = f", {state.step} steps into the next" if state.step else ""
+            tell(f"goes on after epoch {state.epoch} of {self.num_epochs}{place}")
         judged, higher_is_better = _judged_metric(task)
 
         def save(name: str = "last.pt") -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from dlrunner.data.columns import date_column, date_parts
 from dlrunner.data.preparation import Preparation
+from dlrunner.data.tables import read_table
 from dlrunner.data.tabular import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.targets import encode, fit_target
 from dlrunner.errors import DataError, RequestError
@@ -338,3 +339,25 @@ def test_a_table_is_read_whatever_its_format(name: str, here: Path) -> None:
     assert found.roles.categorical == expected.roles.categorical
     assert found.roles.continuous == expected.roles.continuous
     np.testing.assert_array_equal(found.values, expected.values)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("preis;stadt;m2\n1,5;A;3\n2;B;4\n-0,25;A;5\n", [1.5, 2.0, -0.25]),
+        ("preis;stadt;m2\n1.5;A, old;3\n2;B;4\n-0.25;A;5\n", [1.5, 2.0, -0.25]),
+        ("preis|stadt|m2\n1.5|A;B|3\n2|B|4\n-0.25|A|5\n", [1.5, 2.0, -0.25]),
+    ],
+)
+def test_tables_with_other_separators_and_decimal_commas_are_read(
+    tmp_path: Path, text: str, expected: list[float]
+) -> None:
+    (tmp_path / "my.csv").write_text(text)
+    table = read_table(tmp_path / "my.csv")
+    assert table.columns.tolist() == ["preis", "stadt", "m2"]
+    assert table["preis"].tolist() == expected
+
+
+def test_words_with_commas_are_no_numbers(tmp_path: Path) -> None:
+    (tmp_path / "my.csv").write_text("a;b\n1,5;1\nx,y;2\n")
+    assert read_table(tmp_path / "my.csv")["a"].tolist() == ["1,5", "x,y"]

@@ -291,12 +291,28 @@ def test_a_safetensors_file_is_read_and_a_damaged_one_told(tmp_path: Path) -> No
         (
             "resnet18",
             "resnet34",
-            r"of the net's 180 weights 80 are missing \(layer1\.2\.conv1\.weight, .*like resnet18$",
+            r"of the net's 180 weights 80 are missing \(layer1\.2\.conv1\.weight, .*like resnet18: model\.backbone=resnet18$",
         ),
-        ("resnet34", "resnet50", r"are missing .* and \d+ have another shape .*the file looks like resnet34$"),
-        ("resnext50_32x4d", "resnet50", r"265 weights 176 have another shape .*looks like resnext50_32x4d$"),
-        ("squeezenet1_1", "mobilenet_v2", r"260 weights 260 are missing .*looks like squeezenet1_1$"),
-        ("mobilenet_v2", "resnet18", r"looks like mobilenet_v2 with torchvision's wiring$"),
+        (
+            "resnet34",
+            "resnet50",
+            r"are missing .* and \d+ have another shape .*the file looks like resnet34: model\.backbone=resnet34$",
+        ),
+        (
+            "resnext50_32x4d",
+            "resnet50",
+            r"265 weights 176 have another shape .*looks like resnext50_32x4d: model\.backbone=resnext50_32x4d$",
+        ),
+        (
+            "squeezenet1_1",
+            "mobilenet_v2",
+            r"260 weights 260 are missing .*looks like squeezenet1_1: model\.backbone=squeezenet1_1$",
+        ),
+        (
+            "mobilenet_v2",
+            "resnet18",
+            r"looks like mobilenet_v2 with torchvision's wiring: model\.backbone=mobilenet_v2 model\.wiring=torchvision$",
+        ),
     ],
 )
 def test_weights_of_another_architecture_are_refused_and_named(file: str, net: str, told: str) -> None:
@@ -307,9 +323,15 @@ def test_weights_of_another_architecture_are_refused_and_named(file: str, net: s
 
 def test_weights_of_the_other_wiring_are_refused_and_named() -> None:
     gluon, torchvision = (on_meta("mobilenet_v2", wiring=wiring) for wiring in ("gluon", "torchvision"))
-    with pytest.raises(RequestError, match=r"looks like mobilenet_v2 with gluon's wiring$"):
+    with pytest.raises(
+        RequestError,
+        match=r"looks like mobilenet_v2 with gluon's wiring: model\.backbone=mobilenet_v2 model\.wiring=gluon$",
+    ):
         load(torchvision, gluon.state_dict(), Path("f.pt"))
-    with pytest.raises(RequestError, match=r"looks like mobilenet_v2 with torchvision's wiring$"):
+    with pytest.raises(
+        RequestError,
+        match=r"looks like mobilenet_v2 with torchvision's wiring: model\.backbone=mobilenet_v2 model\.wiring=torchvision$",
+    ):
         load(gluon, torchvision.state_dict(), Path("f.pt"))
 
 

@@ -199,7 +199,8 @@ def test_the_perplexity_of_new_texts_is_told(dlrun: Dlrun, here: Path) -> None:
     ("words", "told"),
     [
         (("batch_size=4000",), "the train texts have"),
-        (("task.bptt=100000",), "too few for 16 columns of pieces of 100000; try a smaller batch_size or task.bptt"),
+        (("task.bptt=100000",), "for 16 columns of pieces of 100000; try batch_size=1 and a smaller task.bptt"),
+        (("batch_size=4000", "task.bptt=10"), " would do"),
         (("model.cell=rnn",), "model.cell: must be 'lstm', 'gru' or 'qrnn'"),
         (("model=text_classifier",), "model: text_classifier does not fit task imdb-lm"),
         (("data.split=folds",), "data.split: must be 'test', 'random' or 'stratified'"),

@@ -262,7 +262,10 @@ def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -
     with pytest.raises(RunError, match=r"last.pt is damaged or not a checkpoint"):
         dlrunner.load("run")
     (here / "run" / "summary.json").unlink()
-    with pytest.raises(RequestError, match="run is killed or still running; only a finished run can be used"):
+    with pytest.raises(RequestError, match="run is killed or still running; only a finished run can be used; its "):
+        dlrunner.load("run")
+    (here / "run" / "summary.json").write_text('{"status": "failed", "error": "the loss is nan"}')
+    with pytest.raises(RequestError, match=r"run is failed: the loss is nan; only a finished run can be used$"):
         dlrunner.load("run")
 
 

@@ -146,6 +146,8 @@ def _run(words: list[str]) -> int:
         return sweeping.sweep([*words, f"seeds={config['seeds']}"])
     if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
         raise RequestError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
+    if alone := [word for word in words if word.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))]:
+        raise RequestError(f"{alone[0]} is for a sweep; add -m")
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
         from dlrunner.following import follow
 

@@ -138,6 +138,10 @@ def _parse_word(word: str) -> Override:
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
     except OverrideParseException as error:
+        if word.startswith("-"):
+            raise RequestError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
+        if "=" not in word or word.startswith("="):
+            raise RequestError(f"{word!r} is not name=value; there is no blank before or after the =") from None
         reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
         raise RequestError(
             f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "

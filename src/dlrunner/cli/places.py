@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dlrunner
+from dlrunner.errors import RequestError
 
 
 def package_conf() -> Path:
@@ -70,6 +71,19 @@ def with_paths(words: Sequence[str]) -> list[str]:
             value = quoted(value)
         found.append(f"{key}{equals}{value}")
     return found
+
+
+def file_to_write(said: str) -> Path:
+    """Return the file that --out names.
+
+    Raises:
+        RequestError: it is a folder, or its folder is not there.
+    """
+    path = Path(said).expanduser()
+    if path.is_dir() or not path.parent.is_dir():
+        problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
+        raise RequestError(f"--out: {problem}")
+    return path
 
 
 def quoted(text: str) -> str:

@@ -6,6 +6,7 @@ import argparse
 import webbrowser
 from pathlib import Path
 
+from dlrunner.cli.places import file_to_write
 from dlrunner.errors import RequestError
 
 
@@ -28,10 +29,7 @@ def report(words: list[str]) -> int:
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}; name a run, a sweep or claims")
     if arguments.out:
-        out = Path(arguments.out).expanduser()
-        if out.is_dir() or not out.parent.is_dir():
-            problem = f"{out} is a folder; name a file" if out.is_dir() else f"there is no folder {out.parent}"
-            raise RequestError(f"--out: {problem}")
+        out = file_to_write(arguments.out)
     from dlrunner.runs import shorter
 
     written = _write(folder, out)

@@ -189,3 +189,6 @@ def _print(verdicts: Sequence[Verdict]) -> None:
     for v in verdicts:
         if v.why:
             print(f"{v.experiment}: {v.verdict}: {v.why}")
+        elif v.verdict.startswith(("missed", "reached within")) and v.p is not None:
+            few = "; few seeds decide little: --seeds 5" if len(v.seeds) < 3 else ""
+            print(f"{v.experiment}: {v.verdict}: a mean this bad by chance: p = {v.p:.3f}, {len(v.seeds)} seeds{few}")

@@ -274,7 +274,8 @@ def _expand(words: Sequence[str]) -> list[list[str]]:
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
-            raise RequestError(f"{override.input_line}: a range without steps needs a sweeper that searches")
+            said = str(override.input_line).lstrip("+")
+            raise RequestError(f"{said}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
         if not choices[-1]:
             raise RequestError(f"{str(override.input_line).lstrip('+')}: names no value at all")
     return [list(job) for job in itertools.product(*choices)]

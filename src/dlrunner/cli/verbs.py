@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dlrunner.cli.places import file_to_write
 from dlrunner.errors import RequestError, RunError, did_you_mean
 
 ANSWERS = ("predict", "generate", "explain")
@@ -98,12 +99,13 @@ def predict(words: list[str]) -> int:
     task_class, arguments, state, models = _trained(parser, words, "predict")
     from dlrunner.looks import tables
 
+    out = file_to_write(arguments.out) if arguments.out else None
     answer = task_class.predict(state, models, arguments)
-    if arguments.out:
+    if out:
         from dlrunner.runs import told_as_sentences
 
-        with told_as_sentences(Path(arguments.out)):
-            answer.to_csv(arguments.out, index=False)
+        with told_as_sentences(out):
+            answer.to_csv(out, index=False)
     tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
     if arguments.out:
         print(f"{len(answer):,} rows: {arguments.out}")

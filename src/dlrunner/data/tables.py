@@ -55,10 +55,10 @@ def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = 
                 options |= {"keep_default_na": False, "na_values": [""]}
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
-                table = pd.read_csv(path, sep="\t" if kind in (".tsv", ".tab") else ",", **options)
-                first = str(table.columns[0])
-                if len(table.columns) == 1 and (other := next((s for s in ";\t|" if s in first), None)):
-                    table = pd.read_csv(path, sep=other, **options)
+                sep = "\t" if kind in (".tsv", ".tab") else _separator(path)
+                table = pd.read_csv(path, sep=sep, **options)
+                if sep == ";" and any(_has_decimal_commas(column) for _, column in table.items()):
+                    table = pd.read_csv(path, sep=sep, decimal=",", **options)
     except pd.errors.ParserWarning:
         raise DataError(f"{path}: its rows have more fields than its header has names") from None
     except pd.errors.EmptyDataError:
@@ -70,3 +70,17 @@ def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = 
     if table.empty:
         raise DataError(f"{path} has a header but no rows")
     return table
+
+
+def _separator(path: Path) -> str:
+    """Return what parts the names in a table's first line."""
+    names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    return "," if len(names) > 1 else next((sep for sep in ";\t|" if sep in names[0]), ",")
+
+
+def _has_decimal_commas(column: pd.Series[Any]) -> bool:
+    """Tell whether all that stands in a column are numbers, some of them written 1,5."""
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    texts = column.head(1000).dropna().astype(str)
+    return bool(texts.str.fullmatch(r"[+-]?\d+(,\d+)?").all() and texts.str.contains(",").any())

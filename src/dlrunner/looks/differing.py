@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,6 +67,8 @@ def _numbers_told(a: FinishedRun, b: FinishedRun) -> list[str]:
 
 
 def _written(value: Any) -> str:
+    if isinstance(value, str) and re.match(r"[0-9a-f]{40}", value):
+        value = value[:12] + value[40:].lstrip("0123456789abcdef")  # of a digest, the beginning is what people know
     return "-" if value is None else shown(value)
 
 

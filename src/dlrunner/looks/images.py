@@ -62,7 +62,7 @@ def explained(picture: Pixels, heat: Heat, name: str, best: Sequence[tuple[str, 
         path: of the PNG.
     """
     with styled():
-        figure = Figure(figsize=(10.5, 3.7), layout="constrained")
+        figure = Figure(figsize=(10.5, 3.7), layout="compressed")
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
         left.imshow(picture)
         _warm(middle, picture, heat)

@@ -213,7 +213,13 @@ def _likeness(weights: Mapping[str, Tensor], name: str) -> str:
     nearest = max(shares, key=lambda each: shares[each])
     if shares[nearest] < 0.5:
         return f"the file looks like none of the known backbones ({', '.join(sorted(BACKBONES))})"
-    return f"the file looks like {nearest}" + (", incomplete or altered" if nearest == name else "")
+    if nearest == name:
+        return f"the file looks like {nearest}, incomplete or altered"
+    backbone, _, wiring = nearest.partition(" with ")
+    settings = f"model.backbone={backbone}" + (
+        f" model.wiring={wiring.removesuffix(chr(39) + 's wiring')}" if wiring else ""
+    )
+    return f"the file looks like {nearest}: {settings}"
 
 
 def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:

@@ -79,9 +79,10 @@ class LanguageModeling(Task):
         for part, split, columns in ((TRAIN, "train", self.batch_size), (VALID, "valid", self.valid_batch_size)):
             words = self._stream_length(table, part)
             if words <= columns * self.bptt:
+                name, fitting = "batch_size" if split == "train" else "task.valid_batch_size", (words - 1) // self.bptt
                 raise DataError(
                     f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
-                    f"try a smaller {'batch_size' if split == 'train' else 'task.valid_batch_size'} or task.bptt"
+                    + (f"{name}={fitting} would do" if fitting else f"try {name}=1 and a smaller task.bptt")
                 )
         if (table.split == TEST).any() and not table.lengths[table.rows(TEST)].any():
             raise DataError("the test texts hold no words")

@@ -178,7 +178,9 @@ class Tabular(Task):
         """What each column became, and what the validation rows hold that the training rows do not."""
         table = self.table
         unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation part")
-        return [*table.notes, *(f"validation: {note}" for note in unseen)]
+        marks = [f"{name}_na" for name in self.preparation.flagged]
+        told = [f"continuous too, marks of missing values: {', '.join(marks)}"] if marks else []
+        return [*table.notes, *told, *(f"validation: {note}" for note in unseen)]
 
     def evidence(self) -> Evidence:
         """Whole rows, their days, and all that is fitted."""

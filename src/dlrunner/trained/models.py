@@ -24,7 +24,9 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     """
     path, shown = finished.path, shorter(finished.path)
     if finished.status != "done":
-        raise RequestError(f"{shown} is {finished.status}; only a finished run can be used")
+        why = f": {said}" if (said := (finished.summary or {}).get("error")) else ""
+        again = "" if finished.status == "failed" else "; its command, given again, goes on"
+        raise RequestError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
     exported = is_exported(path)
     if not exported and not (path / "task.pt").exists():
         raise RequestError(f"{shown} has no task.pt: its task keeps nothing that an answer could be made from")

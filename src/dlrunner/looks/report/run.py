@@ -166,7 +166,7 @@ def render(
     if drawn:  # the same curves, and these answer
         pictures = [picture for picture in pictures if picture.stem != "losses"]
     before = [
-        Section("What makes it flattering", _protocol(summary.get("protocol") or ())),
+        Section("What makes it flattering", flattering([summary])),
         Section("What was asked for", page.code(shlex.join(["dlrun", *overrides]))),
         Section("Notes", page.bullets(notes)),
         Section(f"Curves{whose}", of_member + drawn if drawn else ""),
@@ -232,9 +232,11 @@ def _headline(summary: Mapping[str, Any]) -> str:
     return page.cards(cards)
 
 
-def _protocol(found: Sequence[Mapping[str, Any]]) -> str:
-    items = "".join(f"<li><b>{escape(str(each['flag']))}</b>: {escape(str(each['told']))}</li>" for each in found)
-    return f"<ul>{items}</ul>" if items else ""
+def flattering(summaries: Iterable[Mapping[str, Any]]) -> str:
+    """Write what makes the numbers of runs flattering, each sentence once."""
+    found = [each for summary in summaries for each in summary.get("protocol") or ()]
+    said = dict.fromkeys(f"<li><b>{escape(str(e['flag']))}</b>: {escape(str(e['told']))}</li>" for e in found)
+    return f"<ul>{''.join(said)}</ul>" if said else ""
 
 
 def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> str:
@@ -314,7 +316,7 @@ def _baselines(summary: Mapping[str, Any]) -> str:
     names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
     table = {"this run": summary.get("final") or {}, **found}
     rows = [[Cell(title), *(figure_cell(row.get(name)) for name in names)] for title, row in table.items()]
-    return page.table(["method", *names], rows, "This run and plain methods", [0])
+    return page.table(["method", *names], rows, "This run and plain methods")
 
 
 def _passages(passages: Sequence[Mapping[str, Any]]) -> str:

@@ -21,7 +21,7 @@ from dlrunner.looks.progress import number
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
 from dlrunner.looks.report.page import Cell, Section, duration, figure_cell
-from dlrunner.looks.report.run import grounds, is_number, is_sound, read_kept
+from dlrunner.looks.report.run import flattering, grounds, is_number, is_sound, read_kept
 from dlrunner.runs import finished_summary
 
 MOST_AXES = 9
@@ -127,6 +127,7 @@ def render(
     sections = [
         Section("Verdict", f"<p><b>{escape(verdict)}</b></p>" if verdict else ""),
         Section("What was asked for", page.code(asked) if (asked := _asked(folder)) else ""),
+        Section("What makes it flattering", flattering(summaries)),
         Section("Notes", page.bullets(map(_cut, notes))),
         Section("Groups", _groups(comparison) if comparison else ""),
         Section("Curves with seed bands", _bands(ranked) if ranked else ""),
