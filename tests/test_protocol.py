@@ -398,6 +398,7 @@ def test_a_run_says_what_flatters_it_and_its_claim_what_it_does_not_declare(dlru
     html = Path("runs/latest/report.html").read_text()
     for flag, said in found.items():
         assert f"mind: {flag}: {said}" in out
+        assert f"mind     {flag}\n" in out, "told once"
         assert f"mind     {flag}: {said}" in dlrun("show", "runs/latest")[1]
         assert f"<b>{flag}</b>: {said}" in html
     assert "validates-on-test, validation-rows-in-training (not declared by the claim)" in out

@@ -156,7 +156,7 @@ def _run(words: list[str]) -> int:
     from dlrunner.looks import tables
 
     outcome = runner.run(config, words, changed=composing.Changes().of(config))
-    tables.print_outcome(outcome.path)
+    tables.print_outcome(outcome.path, outcome.is_new)
     return outcome.exit_status
 
 

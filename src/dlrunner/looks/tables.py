@@ -41,8 +41,8 @@ def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
     console().print(table)
 
 
-def print_outcome(path: Path) -> None:
-    """Print how a run ended and what to look at next."""
+def print_outcome(path: Path, is_new: bool = False) -> None:
+    """Print how a run ended and what to look at next; a new run has told before what makes its number flattering."""
     run = FinishedRun.read(path)
     summary = run.summary or {}
     out = console()
@@ -56,7 +56,8 @@ def print_outcome(path: Path) -> None:
         )
     print_claim(summary.get("claim"))
     for finding in summary.get("protocol") or ():
-        out.print(Text(f"mind     {finding['flag']}: {finding['told']}"), style="yellow")
+        told = "" if is_new else f": {finding['told']}"
+        out.print(Text(f"mind     {finding['flag']}{told}"), style="yellow")
     if (summary.get("data") or {}).get("source") == "stand-in":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
     shown = shorter(path)
