@@ -1,4 +1,4 @@
-"""Reviews: dlrunner and fastai train the lesson's classifier of texts, and predict; reviews a second."""
+"""Reviews: dlrunner, Lightning, fastai and a plain loop train a classifier of texts, and predict; reviews a second."""
 
 from __future__ import annotations
 
@@ -58,6 +58,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
                 "dlrunner": _dlrunner(folder, precision, everyone, counts),
                 "Lightning 2.6": _lightning(options, folder, precision, everyone, counts),
                 "fastai `AWD_LSTM`": _fastai(options, folder, precision, everyone),
+                "plain `nn.LSTM` over padded texts": _plain(folder, precision, everyone),
             }
             rows[PRECISIONS[precision]] = in_turn(contestants, options.repeats)
     return _text(rows, counts, words, slowness, options), {"rows": rows, "slowness_of_bfloat16": slowness}
@@ -119,6 +120,12 @@ def _fastai(options: Options, folder: Path, precision: str, environment: Mapping
     return lambda seed: told([*words, "--seed", str(seed)], environment)
 
 
+def _plain(folder: Path, precision: str, environment: Mapping[str, str]) -> Contestant:
+    words = [sys.executable, "-m", "benchmarks.plain_sentiment", "--texts", str(folder / "texts.npz")]
+    words += ["--precision", precision, "--device", DEVICE, "--epochs", "3"]
+    return lambda seed: told([*words, "--seed", str(seed)], environment)
+
+
 def _text(
     rows: Mapping[str, Mapping[str, list[Run]]],
     counts: tuple[int, int],
@@ -134,6 +141,7 @@ def _text(
         f"similar length; {words:.0f} words each of {NUM_WORDS:,}. Embedding 200, three LSTM layers of 500,",
         "pieces of 70 words, gradients for the last 1,500, a layer of 50 in the head; all dropouts, AR and TAR,",
         "clipping at 25; every layer trains. Three epochs, the first left out; prediction: each evaluation.",
+        "The plain model has neither dropouts nor penalties, and reads each text as a whole.",
         f"All with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "",
         "| | training, reviews a second | prediction | dlrunner is … times as fast |",

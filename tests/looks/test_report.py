@@ -220,7 +220,7 @@ def test_a_run_and_the_verb_write_the_very_same_page_within_two_seconds(
     assert_harmless(html)
     assert "lr: 0.001  # default: 0.005</mark>" in html
     assert "path: my.csv  # default: null</mark>" in html
-    assert "Ratings and predictions" in html or "Predictions on the validation rows" in html
+    assert '<figcaption aria-hidden="true">Predictions on the validation rows</figcaption>' in html
 
 
 def test_a_film_title_that_is_a_script_is_a_title(here: Path, dlrun: Dlrun) -> None:

@@ -51,7 +51,6 @@ def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], a
     Raises:
         RequestError: the state holds something that is neither a tensor nor plain.
     """
-    begin(folder, about)
     tensors: dict[str, Tensor] = {}
     plain = encoded(state, tensors)
     files = {weights_file(place, len(models)): _weights(model, about) for place, model in enumerate(models)}
