@@ -246,7 +246,7 @@ def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on_with_ano
     os.kill(_child(process.pid, rank), signal.SIGKILL)
     killed = time.monotonic()
     status, _, err = ended(process)
-    assert time.monotonic() - killed < 30
+    assert time.monotonic() - killed < 15  # 1.5 on an idle machine; torchrun itself would wait for 30
     assert status != 0
     assert "gloo" not in err.lower().replace("[gloo]", "")
     if rank > 0:
