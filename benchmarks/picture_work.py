@@ -29,9 +29,9 @@ from benchmarks.measuring import DEVICE, THREADS
 from dlrunner.data.picture_batches import PictureLoader, normalised
 from dlrunner.data.picture_files import find_pictures
 from dlrunner.data.pictures import cached_pixels
-from dlrunner.machine import keep_freed_memory
 from dlrunner.models.backbones import load, make_backbone, read_weights
 from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.system.cpu_tuning import keep_freed_memory
 
 SIZE, BATCH, CLASSES, EPOCHS = 224, 64, 120, 4
 MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

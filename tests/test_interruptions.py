@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dlrunner.comparing.differing import NOT_COMPARED
-from dlrunner.lr_find import weights_digest
 from dlrunner.runs import load_weights_file
+from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, ratings_table, start
 
 STALLING = '''
@@ -37,9 +37,9 @@ def stall(place):
 class Stalling(Collab):
     steps = 0
 
-    def batches(self, split, epoch):
+    def batches(self, split, epoch, start=0):
         stall(f"set-up of {split}")
-        for batch in super().batches(split, epoch):
+        for batch in super().batches(split, epoch, start):
             if split == "train":
                 Stalling.steps += 1
                 stall(f"step {Stalling.steps}")
@@ -59,8 +59,8 @@ class Sized:
     def __iter__(self):
         return self.generator
 
-def batches(self, split, epoch, generate=Stalling.batches):
-    return Sized(Collab.batches(self, split, epoch), generate(self, split, epoch))
+def batches(self, split, epoch, start=0, generate=Stalling.batches):
+    return Sized(Collab.batches(self, split, epoch, start), generate(self, split, epoch, start))
 
 Stalling.batches = batches
 
@@ -159,7 +159,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
     again = start(*WORDS, cwd=folder)
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
-    assert ("goes on after epoch " in out) == had_begun
+    assert ("resuming after epoch " in out) == had_begun
     assert result(folder) == unbroken
     assert not list(run.glob(".*.[0-9]*")) or sent is signal.SIGKILL
 

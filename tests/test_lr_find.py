@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.lr_find import RangeTest, range_test, weights_digest
 from dlrunner.randomness import generator_states, seed_everything
 from dlrunner.training import Trainer
+from dlrunner.training.lr_finder import RangeTest, range_test, weights_digest
 from tests.conftest import Dlrun
 from tests.test_training import CPU, Line, TwoGroups, phase, sgd
 

@@ -11,7 +11,7 @@ import pytest
 SCRIPT = """
 import resource
 import numpy as np
-from dlrunner.machine import keep_freed_memory
+from dlrunner.system.cpu_tuning import keep_freed_memory
 
 def faults():
     np.ones(8 * 2**20)  # 64 MB

@@ -61,11 +61,11 @@ class Parabola(Task):
     def dims(self) -> Dims:
         return Dims(1)
 
-    def batches(self, split, epoch):
+    def batches(self, split, epoch, start=0):
         rows = torch.arange(len(self.y)) % 5 == 0
         rows = rows if split == "valid" else ~rows
         order = epoch_order(int(rows.sum()), self.seed, epoch) if split == "train" else None
-        return TensorLoader([self.x[rows]], self.y[rows], self.batch_size, order)
+        return TensorLoader([self.x[rows]], self.y[rows], self.batch_size, order, start)
 
     def loss(self, outputs, targets):
         return (outputs - targets).square().mean()
@@ -112,6 +112,10 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
         _, err = wrong.communicate()
         assert wrong.returncode == 2, err
         assert said in err
+    (here / "parabola.py").write_text(MODULE.replace(", start=0)", ")").replace(", start)", ")"))
+    old = start("task=parabola", cwd=here)
+    assert "batches takes no start" in old.communicate()[1]
+    assert old.returncode == 2
     # A changed module is changed code: nothing stale is shown.
     (here / "parabola.py").write_text(MODULE.replace("** 2", "** 4"))
     changed = start("task=parabola", cwd=here)

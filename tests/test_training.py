@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +21,9 @@ from dlrunner.randomness import seed_everything
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
 from dlrunner.task import Loader, Split, Task
-from dlrunner.training import MakeOptimizer, State, Trainer
+from dlrunner.training import Trainer
+from dlrunner.training.hooks import Hooks
+from dlrunner.training.state import MakeOptimizer, TrainingState
 from tests.conftest import QUICK, Dlrun
 
 CPU = torch.device("cpu")
@@ -39,10 +42,9 @@ class Line(Task):
     def dims(self) -> None:
         return None
 
-    def batches(self, split: Split, epoch: int) -> Loader:
-        return TensorLoader(
-            [self.x], self.y, self.batch_size, epoch_order(50, self.seed, epoch) if split == "train" else None
-        )
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        order = epoch_order(50, self.seed, epoch) if split == "train" else None
+        return TensorLoader([self.x], self.y, self.batch_size, order, start)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return (outputs - targets).square().mean()
@@ -72,12 +74,14 @@ class Memory:
     def __init__(self) -> None:
         self.saved: list[str] = []
         self.rows: list[dict[str, Any]] = []
+        self.files: dict[str, dict[str, Any]] = {}
 
-    def load_checkpoint(self) -> None:
-        return None
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
+        return copy.deepcopy(self.files.get(name))
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         self.saved.append(name)
+        self.files[name] = copy.deepcopy(dict(state))
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         self.rows = list(rows)
@@ -95,11 +99,12 @@ def phase(
 
 def fit(
     *phases: Phase, task: Task | None = None, make: MakeOptimizer = sgd, run: Memory | None = None, **settings: Any
-) -> tuple[TwoGroups, State]:
+) -> tuple[TwoGroups, TrainingState]:
     seed_everything(0)
     model = TwoGroups()
     trainer = Trainer(phases, CPU, settings.pop("precision", "fp32"), 0, **settings)
-    return model, trainer.fit(task or Line(), model, make, run or Memory(), SilentDisplay(), StopSignals())
+    hooks = Hooks(run or Memory(), SilentDisplay(), StopSignals())
+    return model, trainer.fit(task or Line(), model, make, hooks).state
 
 
 def test_a_line_is_found() -> None:

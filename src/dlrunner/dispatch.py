@@ -6,7 +6,6 @@ any data is read.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import inspect
@@ -17,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
@@ -25,12 +24,14 @@ from torch import nn
 
 from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
-from dlrunner.processes import World, local_rank, num_processes
+from dlrunner.processes import SingleProcess, local_rank, num_processes
 from dlrunner.schedules import Curves, Phase
 from dlrunner.settings import OPTIMIZER_SETTINGS, PhaseSettings, Settings, sentences
+from dlrunner.system.cpu_tuning import is_stock, leave_the_compiler_out, shorten_step
 from dlrunner.task import Data, Task
 from dlrunner.tracker import Tracker
 from dlrunner.training import Trainer
+from dlrunner.training.distributed import DistributedTrainer
 
 
 @dataclass(frozen=True)
@@ -141,29 +142,37 @@ class Plan:
             settings["weight_decay"] = decay[0]
         if "betas" in settings:
             settings["betas"] = tuple(settings["betas"])
-        accepted = inspect.signature(self.optim.factory).parameters
+        accepted, kind = inspect.signature(self.optim.factory).parameters, self.device.type
         if settings.get("foreach") is not None:
             pass  # asked for
-        elif "fused" in accepted and self.device.type in ("cpu", "cuda", "mps"):
+        elif "fused" in accepted and (
+            kind == "cpu" or (kind == "cuda" and self.optim.factory is not torch.optim.Adagrad)
+        ):
             settings.setdefault("fused", True)
-        elif "foreach" in accepted:
-            settings.setdefault("foreach", True)
-        if self.trainer.settings.get("compile"):
-            compiled: torch.optim.Optimizer = self.optim.factory(params, **settings)
-            return compiled
-        _leave_the_compiler_out()
+        elif "foreach" in accepted and settings.get("fused") is None:
+            settings["foreach"] = True
+        tuned = self.trainer.settings.get("cpu_tuning", True) and kind == "cpu" and is_stock(self.optim.factory)
+        if not tuned or self.trainer.settings.get("compile"):
+            plain: torch.optim.Optimizer = self.optim.factory(params, **settings)
+            return plain
+        leave_the_compiler_out()
         optimizer: torch.optim.Optimizer = self.optim.factory(params, **settings)
-        step = inspect.unwrap(type(optimizer).step)
-        optimizer.step = torch.no_grad()(functools.partial(step, optimizer))  # type: ignore[method-assign]
+        shorten_step(optimizer)
         return optimizer
 
-    def build_trainer(self, seed: int, world: World | None = None) -> Trainer:
+    def build_trainer(self, seed: int, group: SingleProcess | None = None) -> Trainer:
         """Return the training loop, for a single process or one of several."""
-        precision = self.settings.precision
-        built: Trainer = self.trainer(
-            phases=self.phases, device=self.device, precision=precision, seed=seed, world=world
+        provided = {"phases": self.phases, "device": self.device, "precision": self.settings.precision, "seed": seed}
+        if group is None or group.size == 1:
+            built: Trainer = self.trainer(**provided)
+            return built
+        factory: Any = self.trainer.factory  # of a plugin, it may be derived from the usual one
+        if factory is not Trainer:
+            factory = type(factory.__name__, (DistributedTrainer, factory), {})
+        return cast(
+            Trainer,
+            (DistributedTrainer if factory is Trainer else factory)(**provided, group=group, **self.trainer.settings),
         )
-        return built
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
@@ -189,7 +198,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     task = _bind("task", settings.task, Task, {"data", "batch_size", "seed", "device"}, plugins, problems)
     model = _bind("model", settings.model, Model, {"dims", "data_dir"}, plugins, problems)
     optim = _bind("optim", settings.optim, torch.optim.Optimizer, {"params"}, plugins, problems)
-    provided = {"phases", "device", "precision", "seed", "world"}
+    provided = {"phases", "device", "precision", "seed"}
     trainer = _bind("trainer", settings.trainer, Trainer, provided, plugins, problems)
     nodes = settings.log.trackers.items()
     trackers = {name: _bind(f"log.trackers.{name}", node, Tracker, set(), plugins, problems) for name, node in nodes}
@@ -207,6 +216,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if settings.batch_size < num_processes():
         problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = _phases(settings, problems)
+    if optim and not problems:
+        _check_momentum(optim, phases, problems)
+    if task and not problems:
+        _check_batches(task, problems)
     device = _device(settings, problems)
     if task and phases and not problems:
         try:
@@ -408,13 +421,47 @@ def _phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
     return tuple(phases)
 
 
+USUAL_MOMENTUM = 0.9
+"""SGD's momentum and Adam's first beta where nobody has asked for another."""
+
+
+def _check_momentum(optim: Bound, phases: Sequence[Phase], problems: list[str]) -> None:
+    """Refuse a momentum that the schedule would overrule."""
+    if all(phase.curves.momentum is None for phase in phases):
+        return
+    betas, momentum = optim.settings.get("betas"), optim.settings.get("momentum")
+    is_sgd = isinstance(optim.factory, type) and issubclass(optim.factory, torch.optim.SGD)
+    if betas and betas[0] != USUAL_MOMENTUM:
+        name, value, other = "optim.betas", betas[0], f"optim.betas=[{USUAL_MOMENTUM},{betas[1]}]"
+    elif is_sgd and momentum is not None and momentum != USUAL_MOMENTUM:
+        name, value, other = "optim.momentum", momentum, f"optim.momentum={USUAL_MOMENTUM}"
+    else:
+        return
+    problems.append(
+        f"{name}: the schedule moves the momentum, {value:g} would be overruled; add schedule.momentum=null to keep "
+        f"it, or take {other}"
+    )
+
+
+def _check_batches(task: Bound, problems: list[str]) -> None:
+    """Refuse a task of a plugin whose batches cannot begin in the midst of an epoch."""
+    parameters = inspect.signature(task.factory.batches).parameters  # type: ignore[attr-defined]
+    if "start" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        problems.append(
+            f"task: {task.target}.batches takes no start: a run that resumes needs batches(split, epoch, start=0), "
+            "where batches before start are left out"
+        )
+
+
 def _device(settings: Settings, problems: list[str]) -> torch.device | None:
     """Resolve `device`, refusing one that is not there."""
     name = settings.device
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if name == "cuda" and local_rank() is not None:
-        name = f"cuda:{local_rank()}"
+        name = (
+            "cuda" if torch.cuda.is_available() else "cpu"
+        )  # an Apple GPU only where it is asked for: it has no float64
+    if name == "cuda":
+        name = f"cuda:{local_rank() or 0}"
     kind, _, index = name.partition(":")
     if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
         problems.append(f"device: {name!r} is unknown; take auto, cpu, cuda, cuda:1 or mps")
@@ -430,6 +477,11 @@ def _device(settings: Settings, problems: list[str]) -> torch.device | None:
         return None
     if settings.precision == "fp16" and kind == "cpu":
         problems.append("precision: fp16 needs a GPU; take bf16 or fp32 on the CPU")
+    if settings.precision == "bf16" and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        problems.append(
+            f"precision: {torch.cuda.get_device_name(name)} has no bfloat16, it would only be emulated, slowly; "
+            "take fp16 or fp32"
+        )
     return torch.device(name)
 
 
@@ -463,19 +515,6 @@ def _check_groups(phases: Iterable[Phase], weight_decay: Any, groups: Sequence[s
                 f"phases[{index}].freeze_to: {phase.freeze_to} leaves nothing to train: "
                 f"the model has {len(groups)} layer group(s) ({', '.join(groups)})"
             )
-
-
-def _leave_the_compiler_out() -> None:
-    """Spare a run that compiles nothing the 1.5 s in which torch's optimizers import torch's compiler.
-
-    They do it when the first one is built, to mark four methods as not to be compiled (where the mark is there
-    already they look no further), and in what wraps `step`: it also serves hooks and profiles, a twentieth of the
-    time of a step on small batches. What it wraps needs only `torch.no_grad`.
-    """
-    for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
-        method = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)
-        if method is not None and not hasattr(method, "__dynamo_disable"):
-            setattr(method, "__dynamo_disable", method)
 
 
 def _one_per_group(rates: Sequence[float], num_groups: int, place: str) -> list[float]:

@@ -9,17 +9,15 @@ from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import Interrupted
 from dlrunner.identity import digests, identity_of
 from dlrunner.looks.progress import SilentDisplay
-from dlrunner.machine import keep_freed_memory
-from dlrunner.processes import World, joined, tells_why, was_left
-from dlrunner.randomness import seed_everything
-from dlrunner.runner import member_seed
+from dlrunner.member import member_seed, set_up_process, train_member
+from dlrunner.processes import SingleProcess, joined, tells_why, was_left
 from dlrunner.signals import StopSignals
 
 
 class _NoFolder:
     """Checkpoints are rank 0's."""
 
-    def load_checkpoint(self) -> dict[str, Any] | None:
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
         return None
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
@@ -33,10 +31,10 @@ def follow(config: Mapping[str, Any]) -> int:
     """Train as one of several processes, and return the exit status; what befalls rank 0 too, rank 0 tells."""
     checked = plan(config)
     try:
-        with StopSignals() as signals, joined(checked.device) as world:
+        with StopSignals() as signals, joined(checked.device) as group:
             try:
-                if world.first(None) != "finished":
-                    _train(checked, signals, world)
+                if group.broadcast(None) != "finished":
+                    _train(checked, signals, group)
             except Exception as error:
                 if was_left(error) or not tells_why():
                     return 1
@@ -46,17 +44,12 @@ def follow(config: Mapping[str, Any]) -> int:
     return 0
 
 
-def _train(checked: Plan, signals: StopSignals, world: World) -> None:
+def _train(checked: Plan, signals: StopSignals, group: SingleProcess) -> None:
     """Do what rank 0 does, but for what one process is enough for."""
-    keep_freed_memory()
+    set_up_process(checked)
     settings, data = checked.settings, checked.build_data()
-    world.compare(digests(checked, identity_of(data)))
+    group.compare(digests(checked, identity_of(data)))
     for index in range(settings.ensemble):
         seed = member_seed(settings.seed, settings.ensemble, index)
         task = checked.build_task(data, seed)
-        seed_everything(seed)
-        model = checked.build_model(task.dims)
-        trainer = checked.build_trainer(seed, world)
-        model.load_pretrained()
-        trainer.prepare(task, model, lambda text: None)
-        trainer.fit(task, model, checked.make_optimizer, _NoFolder(), SilentDisplay(), signals)
+        train_member(checked, task, seed, group, _NoFolder(), SilentDisplay(), signals)

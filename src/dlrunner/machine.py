@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import platform
 import resource
 import sys
@@ -23,21 +22,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, for the next tensor of that size; called before training.
-
-    glibc hands each block of more than 32 MB back to the system when it is freed, and the system fills the next one
-    with zeros, page by page. That is half of the time of a step on pictures (224 pixels, batches of 32, MobileNetV2:
-    8.8 pictures a second on a core, 19.9 with the memory kept), for a quarter more memory at the peak. Other C
-    libraries are left as they are.
-    """
-    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # noqa: N806  as in malloc.h
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(M_MMAP_MAX, 0)
-        mallopt(M_TRIM_THRESHOLD, -1)
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:

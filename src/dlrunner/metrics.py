@@ -46,6 +46,11 @@ class SmoothedLoss:
         for loss in losses:
             self.average = self.beta * self.average + (1 - self.beta) * loss
         self.count += len(losses)
+        return self.value
+
+    @property
+    def value(self) -> float:
+        """The corrected mean; NaN before the first loss."""
         return self.average / (1 - self.beta**self.count) if self.count else math.nan
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
-from dlrunner.lr_find import weights_digest
 from dlrunner.runs import FinishedRun, load_weights_file, read_history, shorter
+from dlrunner.training.lr_finder import weights_digest
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:

@@ -20,11 +20,11 @@ from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import Interrupted, LostError, OutOfMemoryError, RequestError, RunError, Told
 from dlrunner.identity import digests, identity_of
 from dlrunner.looks.progress import make_display
-from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
+from dlrunner.machine import peak_memory_mb, versions
+from dlrunner.member import Member, member_seed, set_up_process, train_member
 from dlrunner.model import Model
-from dlrunner.processes import World, joined, tells_why, was_left
+from dlrunner.processes import SingleProcess, joined, tells_why, was_left
 from dlrunner.protocol import findings
-from dlrunner.randomness import seed_everything
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     FinishedRun,
@@ -37,9 +37,11 @@ from dlrunner.runs import (
     write_atomically,
 )
 from dlrunner.signals import StopSignals
+from dlrunner.system.backends import matmul_precision
 from dlrunner.task import Data, DataIdentity, Passage, Split, Task
 from dlrunner.tracking import Tracking, refuse_missing
-from dlrunner.training import Display, Row
+from dlrunner.training.hooks import Display
+from dlrunner.training.state import Evaluation, Row, Tally
 
 NOT_IN_LABEL = (
     "task",
@@ -98,7 +100,7 @@ def run(
     """
     checked = plan(config)
     refuse_missing(checked)
-    with StopSignals() as signals, joined(checked.device) as world:
+    with StopSignals() as signals, joined(checked.device) as group:
         data = checked.build_data()
         identity = identity_of(data)
         directory, reason = RunDirectory.claim(
@@ -112,7 +114,7 @@ def run(
             if reason == "finished":
                 directory.point_latest()
                 say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
-                world.first("finished")
+                group.broadcast("finished")
                 summary = _judged_again(checked, data, directory, identity)
                 _send_lacking(checked, overrides, directory.path, say)
                 return Outcome(directory.path, summary, is_new=False)
@@ -122,7 +124,7 @@ def run(
                 say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
             elif identity.name != "none":
                 say(f"data: {identity.name} {identity.release} ({identity.path})")
-            return _Work(checked, overrides, directory, identity, signals, world, say, display, changed).do(data)
+            return _Work(checked, overrides, directory, identity, signals, group, say, display, changed).do(data)
         finally:
             directory.release()
 
@@ -177,13 +179,13 @@ class _Work:
         directory: RunDirectory,
         identity: DataIdentity,
         signals: StopSignals,
-        world: World,
+        group: SingleProcess,
         say: Any,
         display: Display | None,
         changed: Mapping[str, str] | None,
     ) -> None:
         self.plan, self.overrides, self.directory = checked, overrides, directory
-        self.identity, self.signals, self.world, self.say = identity, signals, world, say
+        self.identity, self.signals, self.group, self.say = identity, signals, group, say
         self.display = display or make_display(checked.settings.log.progress)
         self.tracking = Tracking(directory.path, say)
         self.started = time.perf_counter()
@@ -263,75 +265,66 @@ class _Work:
         if claim and claim.metric not in known:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
-        keep_freed_memory()
-        self.world.first("train")  # the data has been read: what others need of it is in the cache
-        self.world.compare(self.directory.identity)
+        if not task.keeps_outputs and (settings.ensemble > 1 or task.looks() > 1):
+            raise RequestError(
+                "ensemble: this task keeps no outputs, which would have to be averaged; take 1, without TTA"
+            )
+        set_up_process(self.plan)
+        self.group.broadcast("train")  # the data has been read: what others need of it is in the cache
+        self.group.compare(self.directory.identity)
         self.directory.point_latest()  # a run that its data refuses does not take the last one's place
-        models: list[Model] = []
-        outputs: dict[Split, list[torch.Tensor]] = {}
-        members: list[dict[str, Any]] = []
+        members = []
         try:
             for index in range(settings.ensemble):
-                row, model, found = self._train_member(index, data, task)
-                models.append(model)
-                members.append(row)
-                for split, output in found.items():
-                    outputs.setdefault(split, []).append(output)
+                members.append(self._train_member(index, data, task))
         finally:
             self.display.close()
 
-        average = {split: each[0] if len(each) == 1 else task.average(each) for split, each in outputs.items()}
-        combined = average["valid"]
-        self._judge(task, members, average)
+        models = [member.model for member in members]
+        combined = {split: self._combined(task, members, split) for split in members[0].evaluations}
+        outputs = combined["valid"].outputs
+        outputs = torch.empty(0) if outputs is None else outputs
+        self._judge(task, members, combined)
         self._compare_with_baselines(task)
         self._save_for_prediction(task)
         with told_as_sentences(self.directory.path):
-            table = task.predictions(combined)
+            table = task.predictions(outputs)
             if table is not None:
                 table.to_csv(self.directory.path / "predictions.csv", index=False)
             for name, content in task.keep(models).items():
                 write_atomically(self.directory.path / name, content)
-            self.pictures = self._draw(task, models, combined) if settings.log.pictures else []
-            self.passages = dict(task.passages(models, combined)) if settings.log.report else {}
+            self.pictures = self._draw(task, models, outputs) if settings.log.pictures else []
+            self.passages = dict(task.passages(models, outputs)) if settings.log.report else {}
 
-    def _train_member(
-        self, index: int, data: Any, whole: Task
-    ) -> tuple[dict[str, Any], Model, dict[Split, torch.Tensor]]:
-        """Train the run itself, or one member of an ensemble; return its last row, model and outputs by split."""
+    def _train_member(self, index: int, data: Any, whole: Task) -> Member:
+        """Train the run itself, or one member of an ensemble."""
         settings = self.plan.settings
         seed = member_seed(settings.seed, settings.ensemble, index)
         directory = self.directory if settings.ensemble == 1 else self.directory.member(index)
         task = whole if settings.ensemble == 1 else self.plan.build_task(data, seed)
         if settings.ensemble > 1:
             self.say(f"member {index + 1} of {settings.ensemble}, seed {seed}")
-        seed_everything(seed)
-        model = self.plan.build_model(task.dims)
-        trainer = self.plan.build_trainer(seed, self.world)
-        for note in (*model.load_pretrained(), *trainer.prepare(task, model, self.say)):
-            if note not in self.notes:
-                self._note(note)
-        state = trainer.fit(task, model, self.plan.make_optimizer, directory, self.display, self.signals, self.say)
-        last = state.history[-1]
-        if trainer.early_stopping is not None and state.best is not None:
-            best = directory.load_checkpoint("best.pt")
-            if best is not None:
-                model.load_state_dict(best["model"])
-                last = state.best
-        self.history = state.history
-        whole.enter(trainer.last_phase(state))
-        outputs: dict[Split, torch.Tensor] = {}
-        for split in ("valid", "test") if task.has_test() else ("valid",):
-            looks = []
-            for look in range(task.looks()):
-                evaluation = trainer.evaluate(task, model, split, keep_outputs=True, look=look)
-                assert evaluation is not None
-                assert evaluation.outputs is not None
-                looks.append(evaluation.outputs)
-            outputs[split] = looks[0] if len(looks) == 1 else task.average(looks)
-        log.info("last row: %s", json.dumps(last))
-        return {"seed": seed, "last": last, "best": state.best}, model, outputs
+        member = train_member(
+            self.plan, task, seed, self.group, directory, self.display, self.signals, self.say, self._note
+        )
+        self.history = member.history
+        whole.enter(member.phase)
+        return member
+
+    def _combined(self, task: Task, members: Sequence[Member], split: Split) -> Evaluation:
+        """Return what all members together say of a split."""
+        found = [member.evaluations[split] for member in members]
+        outputs = [each.outputs for each in found if each.outputs is not None]
+        if len(found) == 1 and task.looks() == 1:
+            return found[0]
+        average = outputs[0] if len(outputs) == 1 else task.average(outputs)
+        targets = found[0].targets
+        assert targets is not None
+        return Evaluation(self._evaluate_outputs(task, split, average, targets), average, targets)
 
     def _note(self, note: str) -> None:
+        if note in self.notes:  # another member's too
+            return
         self.notes.append(note)
         self.say(f"note: {note}")
         log.info(note)
@@ -360,22 +353,22 @@ class _Work:
             }
         )
 
-    def _judge(self, task: Task, members: Sequence[Mapping[str, Any]], outputs: Mapping[Split, torch.Tensor]) -> None:
+    def _judge(self, task: Task, members: Sequence[Member], splits: Mapping[Split, Evaluation]) -> None:
         """Write the metrics of the run; of an ensemble, the metrics of its average beside its members'."""
         name, metric = next(iter(task.metrics().items()))
         key = f"valid/{name}"
-        last, best = members[-1]["last"], members[-1]["best"]
+        last, best = members[-1].last, members[-1].best or members[-1].last
         final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
         if len(members) > 1 or task.looks() > 1:
-            final = self._evaluate_outputs(task, "valid", outputs["valid"])
+            final = dict(splits["valid"].metrics)
             best = {**final, "epoch": last["epoch"]}
         if task.looks() > 1:
             self.summary["looks"] = {"number": task.looks(), "one_look": last[key]}
             self.say(f"{task.looks()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
         if len(members) > 1:
-            values = torch.tensor([member["last"][key] for member in members], dtype=torch.float64)
+            values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
             self.summary["members"] = {
-                "seeds": [member["seed"] for member in members],
+                "seeds": [member.seed for member in members],
                 key: values.tolist(),
                 "mean": float(values.mean()),
                 "spread": float(values.std()),
@@ -384,8 +377,8 @@ class _Work:
                 f"average of {len(members)} members: {key} {final[key]:.4f}  "
                 f"(members: {values.mean():.4f} ± {values.std():.4f})"
             )
-        if "test" in outputs:
-            final |= self._evaluate_outputs(task, "test", outputs["test"])
+        if "test" in splits:
+            final |= splits["test"].metrics
             told = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
             self.say(f"the test split, looked at once: {told}")
         self.summary["metric"] = {
@@ -409,14 +402,13 @@ class _Work:
         if found:
             self.summary["baselines"] = {name: dict(metrics) for name, metrics in found.items()}
 
-    def _evaluate_outputs(self, task: Task, split: Split, outputs: torch.Tensor) -> dict[str, float]:
-        """Compute loss and metrics of (averaged) outputs, exactly as for one model."""
-        targets = torch.cat([batch.targets for batch in task.batches(split, 0)])
-        final = {f"{split}/loss": float(task.loss(outputs, targets))}
-        for name, metric in task.metrics().items():
-            metric.update(outputs, targets)
-            final[f"{split}/{name}"] = metric.compute()
-        return final
+    def _evaluate_outputs(
+        self, task: Task, split: Split, outputs: torch.Tensor, targets: torch.Tensor
+    ) -> dict[str, float]:
+        """Compute loss and metrics of averaged outputs, exactly as for one model."""
+        tally = Tally(task)
+        tally.add(outputs, targets)
+        return tally.result(split).metrics
 
     def _save_for_prediction(self, task: Task) -> None:
         state = task.state()
@@ -438,7 +430,9 @@ class _Work:
                 "seconds": round(time.perf_counter() - self.started, 2),
                 "peak_memory_mb": peak_memory_mb(self.plan.device),
                 "num_threads": torch.get_num_threads(),
-                "num_processes": self.world.size,
+                "num_processes": self.group.size,
+                "matmul": matmul_precision(self.plan.device),
+                "deterministic": torch.are_deterministic_algorithms_enabled() or self.plan.device.type == "cpu",
                 "versions": versions(),
                 "git": git_state(Path(__file__).parent),
                 "code": self.directory.identity["code"],
@@ -470,15 +464,6 @@ class _Work:
         except Exception as failed:  # no page is worth a run
             log.exception("the report could not be written")
             self.say(f"note: the report could not be written: {failed}")
-
-
-def member_seed(seed: int, ensemble: int, index: int) -> int:
-    """Return the seed of a member: runs with the seeds 0, 1, 2 … have no member in common.
-
-    >>> [member_seed(1, 6, index) for index in range(6)]
-    [6, 7, 8, 9, 10, 11]
-    """
-    return seed * ensemble + index
 
 
 def _higher_is_better(task: Task, claim: Claim) -> bool:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pandas as pd
 import torch
@@ -18,6 +18,7 @@ from dlrunner.metrics import Metric
 from dlrunner.model import Example, Model
 from dlrunner.protocol import Evidence
 from dlrunner.schedules import Phase
+from dlrunner.system.transfer import to_device
 
 Split = Literal["train", "valid", "test"]
 
@@ -35,22 +36,22 @@ class Batch:
         """Return the batch on a device; itself when it is there already."""
         if self.targets.device == device:
             return self
-        return Batch(
-            tuple(each.to(device, non_blocking=True) for each in self.inputs),
-            self.targets.to(device, non_blocking=True),
-            self.rate,
-        )
+        return Batch(tuple(to_device(each, device) for each in self.inputs), to_device(self.targets, device), self.rate)
 
 
 class Loader(Protocol):
-    """Iterates over batches; their order is a function of (seed, epoch) alone."""
+    """Iterates over batches; their order is a function of (seed, epoch) alone.
+
+    It knows its position: iteration begins at the batch it was made for (`start` of `Task.batches`), and nothing is
+    read, decoded or drawn for the batches before.
+    """
 
     def __len__(self) -> int:
-        """Return the number of batches."""
+        """Return the number of batches of the whole epoch."""
         ...
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches."""
+        """Yield the batches from `start` on."""
         ...
 
 
@@ -122,11 +123,18 @@ class Task(ABC):
     def dims(self) -> Any:
         """The sizes a model needs to know; a model's `dims` argument is annotated with this type."""
 
+    keeps_outputs: ClassVar[bool] = True
+    """False where outputs are too many to be kept (a number for each pixel): `predictions`, `pictures` and `passages`
+    then get an empty tensor, and the outputs of an ensemble, or of several looks, cannot be averaged."""
+    fixed_shapes: ClassVar[bool] = False
+    """All batches of a phase have inputs of one size: a GPU may try which algorithms are fastest for it."""
+
     @abstractmethod
-    def batches(self, split: Split, epoch: int) -> Loader:
-        """Return the split's batches; the training split in an order given by (seed, epoch).
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        """Return the split's batches from number `start` on; the training split in an order given by (seed, epoch).
 
         The other splits come in one order; their epoch is the number of the look (see `looks`), 0 but at the end.
+        A training batch of a single row, which batch norm refuses, is joined to the one before.
         """
 
     @abstractmethod

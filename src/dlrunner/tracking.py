@@ -25,7 +25,8 @@ from dlrunner.dispatch import Plan
 from dlrunner.errors import Interrupted, RequestError
 from dlrunner.relaying import Record, histories
 from dlrunner.tracker import without_tracker_settings
-from dlrunner.training import Display, Row
+from dlrunner.training.hooks import Display
+from dlrunner.training.state import Row
 
 GOES_ON = "the run goes on; metrics.jsonl has everything"
 

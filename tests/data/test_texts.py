@@ -270,7 +270,7 @@ def test_every_word_of_a_stream_but_the_first_is_a_target_once() -> None:
             told = torch.cat([batch.targets for batch in batches])
             assert sorted(told.tolist()) == list(range(3, length + 2))
             for batch in batches:
-                words, following = batch.inputs
+                words, following, *_ = batch.inputs
                 known = following >= 0
                 assert torch.equal(following[known], words[known] + 1)
                 assert torch.equal(batch.targets, following[known])

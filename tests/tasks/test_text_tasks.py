@@ -18,9 +18,9 @@ import torch
 from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.imdb import ImdbData
 from dlrunner.encoders import Encoder
-from dlrunner.lr_find import weights_digest
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.language import LanguageModeling
+from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, Dlrun, start
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")

@@ -43,18 +43,20 @@ def lr_find(words: list[str]) -> int:
     from dlrunner.cli.composing import compose
 
     config = compose(words)
-    from dlrunner import lr_find as finding
     from dlrunner import runner
     from dlrunner.dispatch import plan
     from dlrunner.looks import plots
     from dlrunner.looks.progress import number
+    from dlrunner.member import set_up_process
     from dlrunner.randomness import seed_everything
     from dlrunner.runs import told_as_sentences, write_atomically
+    from dlrunner.training import lr_finder
 
     checked = plan(config)
     data = checked.build_data()
     if data and data.identity().source == "stand-in":
         print("DATA: a generated STAND-IN, not the published data")
+    set_up_process(checked)
     task = checked.build_task(data, checked.settings.seed)
     dims = task.dims
     seed_everything(checked.settings.seed)
@@ -64,7 +66,7 @@ def lr_find(words: list[str]) -> int:
     task.enter(checked.phases[0])
     for note in trainer.prepare(task, model, print):
         print(f"note: {note}")
-    found = finding.range_test(task, model, checked.make_optimizer, trainer)
+    found = lr_finder.range_test(task, model, checked.make_optimizer, trainer)
 
     name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
     folder = Path(checked.settings.runs_dir).expanduser() / "lr-find" / f"{name}-{checked.signature}"
@@ -82,7 +84,9 @@ def lr_find(words: list[str]) -> int:
     if found.suggestion is None:
         print("no suggestion: the loss does not fall anywhere; look at the picture")
     else:
-        print(f"suggestion: optim.lr={found.suggestion:.1e} (where the loss falls fastest)")
+        shares = [rate / checked.phases[0].lr[-1] for rate in checked.phases[0].lr]
+        rates = ",".join(f"{found.suggestion * share:.1e}" for share in shares)
+        print(f"suggestion: optim.lr={f'[{rates}]' if len(shares) > 1 else rates} (where the loss falls fastest)")
     print(f"picture  {picture}\ntable    {folder / 'lr_find.csv'}")
     return 0
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dlrunner.system.transfer import to_device
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -36,26 +38,28 @@ class Augmentation:
             generator: on the CPU, whatever the device of the pictures, so that all devices draw the same.
         """
         count = len(pictures)
-        draws = torch.rand(6, count, generator=generator)
+        # All that is drawn goes to the device in one copy, which nobody waits for.
+        drawn = torch.cat([torch.rand(6, count, generator=generator), torch.rand(1, count, generator=generator)])
+        draws = to_device(drawn, pictures.device)
         either = draws * 2 - 1
         angle = either[0] * math.radians(self.rotate)
         zoom = self.zoom ** draws[1]
-        mirror = torch.where(draws[2] < 0.5, -1.0, 1.0) if self.flip else torch.ones(count)
+        mirror = torch.where(draws[2] < 0.5, -1.0, 1.0) if self.flip else torch.ones_like(draws[2])
         # Where the middle of what is seen lies: anywhere that leaves the enlarged picture without an edge.
-        shift_x, shift_y = either[3] * (1 - 1 / zoom), (torch.rand(count, generator=generator) * 2 - 1) * (1 - 1 / zoom)
+        shift_x, shift_y = either[3] * (1 - 1 / zoom), either[6] * (1 - 1 / zoom)
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
         matrix = torch.stack([torch.stack([cos * mirror, -sin, shift_x]), torch.stack([sin * mirror, cos, shift_y])])
-        matrix = matrix.permute(2, 0, 1).to(pictures.device, non_blocking=True)
+        matrix = matrix.permute(2, 0, 1)
         pictures = scaled(pictures, size)
         if self.rotate or self.zoom > 1:
             grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
             pictures = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
         elif self.flip:
-            keep = (mirror > 0).to(pictures.device)[:, None, None, None]
+            keep = (mirror > 0)[:, None, None, None]
             pictures = torch.where(keep, pictures, pictures.flip(3))
         if self.brightness or self.contrast:
-            factor = (1 + either[4] * self.contrast).to(pictures.device)[:, None, None, None]
-            lighter = (either[5] * self.brightness).to(pictures.device)[:, None, None, None]
+            factor = (1 + either[4] * self.contrast)[:, None, None, None]
+            lighter = (either[5] * self.brightness)[:, None, None, None]
             mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
             pictures = ((pictures - mean) * factor + mean + lighter).clamp(0, 1)
         return pictures

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.system.transfer import to_device
 from dlrunner.task import Batch, Split
 
 
@@ -41,6 +42,21 @@ def by_split(
     return splits
 
 
+def batch_sizes(num_rows: int, batch_size: int) -> list[int]:
+    """Return the sizes of the batches that rows are cut into; a single row that is left joins the batch before it.
+
+    Batch norm has no variance of one row.
+
+    >>> batch_sizes(10, 4), batch_sizes(9, 4), batch_sizes(1, 4), batch_sizes(3, 1)
+    ([4, 4, 2], [4, 5], [1], [1, 1, 1])
+    """
+    full, left = divmod(num_rows, batch_size)
+    sizes = [batch_size] * full + ([left] if left else [])
+    if left == 1 and full:
+        sizes[-2:] = [batch_size + 1]
+    return sizes
+
+
 class TensorLoader:
     """Batches of rows of some tensors.
 
@@ -50,20 +66,31 @@ class TensorLoader:
     Args:
         inputs: tensors with the same number of rows.
         targets: what the model should say for each row.
-        batch_size: rows in a batch; the last one may have fewer.
+        batch_size: rows in a batch; the last one may have fewer, or one more (see `batch_sizes`).
         order: indices of the rows; without it they come as they stand.
+        start: the first batch that is yielded.
     """
 
-    def __init__(self, inputs: Sequence[Tensor], targets: Tensor, batch_size: int, order: Tensor | None = None) -> None:
-        self.inputs, self.targets, self.batch_size, self.order = inputs, targets, batch_size, order
+    def __init__(
+        self,
+        inputs: Sequence[Tensor],
+        targets: Tensor,
+        batch_size: int,
+        order: Tensor | None = None,
+        start: int = 0,
+    ) -> None:
+        self.inputs, self.targets, self.order, self.start = inputs, targets, order, start
+        self.sizes = batch_sizes(len(targets), batch_size)
 
     def __len__(self) -> int:
-        return -(-len(self.targets) // self.batch_size)
+        return len(self.sizes)
 
     def __iter__(self) -> Iterator[Batch]:
-        tensors = [*self.inputs, self.targets]
-        if self.order is not None:
-            order = self.order.to(self.targets.device)
+        tensors, done, sizes = [*self.inputs, self.targets], sum(self.sizes[: self.start]), self.sizes[self.start :]
+        if self.order is None:
+            tensors = [tensor[done:] for tensor in tensors]
+        else:
+            order = to_device(self.order[done:], self.targets.device)
             tensors = [tensor[order] for tensor in tensors]
-        for *inputs, targets in zip(*(torch.split(tensor, self.batch_size) for tensor in tensors), strict=True):
+        for *inputs, targets in zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True):
             yield Batch(tuple(inputs), targets)

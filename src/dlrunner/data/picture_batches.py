@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dlrunner.data.augmentation import Augmentation, scaled
 from dlrunner.data.batching import generator_of
+from dlrunner.system.transfer import one_ahead, pinned, to_device
 from dlrunner.task import Batch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -19,6 +22,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class PictureLoader:
     """Batches of pictures.
 
+    Pixels that do not lie on the device are gathered by a thread, one batch ahead: a GPU works meanwhile.
+
     Args:
         pixels: of all pictures, [pictures, height, width, 3], 0 to 255.
         targets: of all pictures, on the device of the batches.
@@ -26,6 +31,7 @@ class PictureLoader:
         size: pixels of a side in the batches.
         augmentation: changes the pictures at random; None: they stay as they are.
         key: what these changes depend on, together with the number of the batch.
+        start: the first batch that is yielded.
     """
 
     pixels: Tensor
@@ -34,19 +40,30 @@ class PictureLoader:
     size: int
     augmentation: Augmentation | None = None
     key: tuple[int, ...] = ()
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        device = self.targets.device
-        for index, rows in enumerate(self.rows):
-            pictures = as_floats(self.pixels[rows.to(self.pixels.device)].to(device, non_blocking=True))
+        places = _on_device(self.rows[self.start :], self.targets.device)
+        for index, (pixels, rows) in enumerate(zip(self._pixels(places), places, strict=True), start=self.start):
+            pictures = as_floats(pixels)
             if self.augmentation is None:
                 pictures = scaled(pictures, self.size)
             else:
                 pictures = self.augmentation(pictures, self.size, generator_of(*self.key, index))
-            yield Batch((standardised(pictures),), self.targets[rows.to(device)])
+            yield Batch((standardised(pictures),), self.targets[rows])
+
+    def _pixels(self, places: Sequence[Tensor]) -> Iterable[Tensor]:
+        """Yield each batch's pixels on the device."""
+        device = self.targets.device
+        if self.pixels.device == device:
+            return (self.pixels[rows] for rows in places)
+        gathered = (self.pixels[rows] for rows in self.rows[self.start :])
+        if device.type == "cuda":
+            gathered = (pinned(pixels) for pixels in gathered)
+        return (to_device(pixels, device) for pixels in one_ahead(gathered))
 
 
 @dataclass(frozen=True)
@@ -56,14 +73,19 @@ class FeatureLoader:
     features: Tensor
     targets: Tensor
     rows: Sequence[Tensor]
+    start: int = 0
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self.rows:
-            rows = batch.to(self.targets.device)
+        for rows in _on_device(self.rows[self.start :], self.targets.device):
             yield Batch((self.features[rows],), self.targets[rows])
+
+
+def _on_device(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Return the rows of all batches on the device, in one copy."""
+    return torch.split(to_device(torch.cat(list(rows)), device), [len(each) for each in rows]) if rows else ()
 
 
 def normalised(pixels: Tensor, size: int) -> Tensor:
@@ -79,5 +101,13 @@ def as_floats(pixels: Tensor) -> Tensor:
 
 def standardised(pictures: Tensor) -> Tensor:
     """Return pictures of 0 to 1 with the mean taken out and in units of the deviation."""
-    mean, deviation = (pictures.new_tensor(values)[:, None, None] for values in (MEAN, DEVIATION))
+    mean, deviation = _colours(pictures.device, pictures.dtype)
     return (pictures - mean) / deviation
+
+
+@functools.lru_cache(maxsize=8)
+def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each colour, [3, 1, 1], kept on the device: a copy from Python's numbers waits."""
+    with torch.inference_mode(False):
+        mean, deviation = (torch.tensor(each, dtype=dtype)[:, None, None].to(device) for each in (MEAN, DEVIATION))
+    return mean, deviation

@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.batching import epoch_order
+from dlrunner.data.batching import batch_sizes, epoch_order
+from dlrunner.system.transfer import to_device
 from dlrunner.task import Batch
 
 PAD = 1
@@ -54,18 +55,21 @@ def piece_lengths(num_steps: int, bptt: int, vary: bool, seed: int, epoch: int) 
 class StreamLoader:
     """A stream in columns, read side by side in pieces: every word but the first is told from those before.
 
-    A column's last target is the first word of the next column. Where the stream does not fill the last column
-    there are no targets (-1 among the inputs).
+    A column's last target is the first word of the next column. Where the stream does not fill the last columns,
+    there is nothing to tell at their ends: -1 in the second input, and a third one says where the others stand in it.
 
     Args:
         stream: words, int32 [words].
         num_columns: texts that are read side by side.
         lengths: of the pieces (see `piece_lengths`); they add up to `num_steps(stream, num_columns)`.
         full: the learning rate is scaled by length / full; None leaves it.
+        start: the first piece that is yielded.
     """
 
-    def __init__(self, stream: Tensor, num_columns: int, lengths: Sequence[int], full: int | None = None) -> None:
-        self.stream, self.num_columns, self.lengths, self.full = stream, num_columns, lengths, full
+    def __init__(
+        self, stream: Tensor, num_columns: int, lengths: Sequence[int], full: int | None = None, start: int = 0
+    ) -> None:
+        self.stream, self.num_columns, self.lengths, self.full, self.start = stream, num_columns, lengths, full, start
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -76,14 +80,26 @@ class StreamLoader:
         padded[: len(self.stream)] = self.stream
         following = padded[1:].view(self.num_columns, steps).t().contiguous()
         words = padded[:-1].view(self.num_columns, steps).t().clamp(min=0).contiguous()
-        filled = len(self.stream) == len(padded)
-        start = 0
-        for length in self.lengths:
-            piece = following[start : start + length]
-            targets = piece.reshape(-1) if filled else piece[piece >= 0]
-            rate = 1.0 if self.full is None else length / self.full
-            yield Batch((words[start : start + length], piece), targets, rate)
-            start += length
+        place = sum(self.lengths[: self.start])
+        for length in self.lengths[self.start :]:
+            piece = following[place : place + length]
+            inputs: tuple[Tensor, ...] = (words[place : place + length], piece)
+            targets = piece.reshape(-1)
+            if (known := self._known(place, length, steps)) is not None:
+                places = to_device(known, piece.device)
+                inputs, targets = (*inputs, places), targets[places]
+            yield Batch(inputs, targets, 1.0 if self.full is None else length / self.full)
+            place += length
+
+    def _known(self, place: int, length: int, steps: int) -> Tensor | None:
+        """Return where the next words of a piece are known, as places in it; None: everywhere.
+
+        It is computed on the CPU: to ask the stream for it, a GPU would have to be waited for.
+        """
+        column, step = torch.arange(self.num_columns), torch.arange(place, place + length)
+        if (self.num_columns - 1) * steps + place + length < len(self.stream):
+            return None
+        return (column * steps + step[:, None] + 1 < len(self.stream)).flatten().nonzero().flatten()
 
 
 def num_steps(stream: Tensor, num_columns: int) -> int:
@@ -98,17 +114,14 @@ def num_steps(stream: Tensor, num_columns: int) -> int:
 def similar_lengths(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return batches of training texts of similar length, in an order that is a function of (seed, epoch).
 
-    A random order is cut into parts of fifty batches; each part is sorted by length and cut into batches, and the
-    batches are shuffled. A single text that is left joins the batch before: batch norm needs two.
+    A random order is cut into parts of fifty batches; each part is sorted by length and cut into batches (see
+    `batch_sizes`), and the batches are shuffled.
     """
     order = epoch_order(len(lengths), seed, epoch).numpy()
     batches: list[NDArray[np.int64]] = []
     for part in np.array_split(order, max(1, -(-len(order) // (50 * batch_size)))):
         by_length = part[np.argsort(-lengths[part], kind="stable")]
-        cuts = list(range(batch_size, len(part), batch_size))
-        if len(part) % batch_size == 1 and cuts:
-            cuts.pop()
-        batches += np.split(by_length, cuts)
+        batches += np.split(by_length, np.cumsum(batch_sizes(len(part), batch_size))[:-1])
     shuffled = epoch_order(len(batches), seed + 1, epoch).tolist()
     return [batches[place] for place in shuffled]
 
@@ -119,38 +132,48 @@ class TextLoader:
     Args:
         codes: words of all documents, int32 on the device.
         ends: where each document ends in `codes`.
-        targets: of all documents.
+        targets: of all documents, on the device.
         batches: the documents of each batch.
+        start: the first batch that is yielded.
     """
 
     def __init__(
-        self, codes: Tensor, ends: NDArray[np.int64], targets: Tensor, batches: Sequence[NDArray[np.int64]]
+        self,
+        codes: Tensor,
+        ends: NDArray[np.int64],
+        targets: Tensor,
+        batches: Sequence[NDArray[np.int64]],
+        start: int = 0,
     ) -> None:
-        self.codes, self.ends, self.targets, self.batches = codes, ends, targets, batches
+        self.codes, self.ends, self.targets, self.batches, self.start = codes, ends, targets, batches, start
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[Batch]:
-        lengths = np.diff(self.ends, prepend=0)
-        for rows in self.batches:
-            yield padded(
-                self.codes, self.ends[rows] - lengths[rows], lengths[rows], self.targets[torch.from_numpy(rows)]
-            )
+        batches = self.batches[self.start :]
+        if not batches:
+            return
+        lengths, device = np.diff(self.ends, prepend=0), self.codes.device
+        rows = np.concatenate(batches)
+        numbers = to_device(torch.from_numpy(np.stack([rows, self.ends[rows] - lengths[rows], lengths[rows]])), device)
+        for batch, (row, starts, counts) in zip(
+            batches, torch.split(numbers, [len(each) for each in batches], 1), strict=True
+        ):
+            yield padded(self.codes, starts, counts, max(1, int(lengths[batch].max())), self.targets[row])
 
 
-def padded(codes: Tensor, starts: NDArray[np.int64], lengths: NDArray[np.int64], targets: Tensor) -> Batch:
+def padded(codes: Tensor, starts: Tensor, lengths: Tensor, steps: int, targets: Tensor) -> Batch:
     """Return texts as a batch of words [batch, steps] and lengths [batch]; a text without words is one PAD.
 
     Args:
         codes: where the texts stand.
-        starts, lengths: of each text in `codes`.
+        starts, lengths: of each text in `codes`, on its device.
+        steps: the largest length, at least 1.
         targets: of each text.
     """
-    device = codes.device
-    counts = torch.from_numpy(lengths).to(device)
-    steps = torch.arange(max(1, int(lengths.max())), device=device)
-    places = torch.from_numpy(starts).to(device)[:, None] + steps
-    inside = steps < counts[:, None]
+    places = torch.arange(steps, device=codes.device)
+    inside = places < lengths[:, None]
+    places = starts[:, None] + places
     words = codes[places.clamp(max=max(0, len(codes) - 1))] if len(codes) else places.int()
-    return Batch((words.masked_fill(~inside, PAD), counts.clamp(min=1)), targets)
+    return Batch((words.masked_fill(~inside, PAD), lengths.clamp(min=1)), targets)

@@ -127,7 +127,7 @@ class PictureNet(Model):
         super().train(mode)
         if self.freeze_norm:
             for module in self.backbone.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
 

@@ -73,7 +73,9 @@ class LanguageModel(Model):
         self._state: State | None = None
         self._penalty: Tensor | None = None
 
-    def forward(self, words: Tensor, following: Tensor, of_all: Tensor | None = None) -> Tensor:
+    def forward(
+        self, words: Tensor, following: Tensor, known: Tensor | None = None, of_all: Tensor | None = None
+    ) -> Tensor:
         """Return the loss of each known next word, or, in training, their mean.
 
         Only the mean can be differentiated without keeping the chances of all words for all steps.
@@ -81,19 +83,19 @@ class LanguageModel(Model):
         Args:
             words: [steps, batch].
             following: the next word of each, -1 where there is none; the same shape.
-            of_all: the same of all columns, where these are one process's share of them.
+            known: where there is one, as places in the flattened `following`; None: everywhere.
+            of_all: `following` of all columns, where these are one process's share of them and not all is known.
         """
         outputs, state = self.encoder(words, self._state)
         self._state = detached(state)
         dropped = self.output_dropout(outputs)
         self._penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
-        known = following >= 0
-        if of_all is not None and self._penalty is not None:  # weighed by known words, as the loss is; a mean over all
-            known_share = known.sum().clamp(min=1) / (of_all >= 0).sum()
-            self._penalty = self._penalty * (following.numel() / of_all.numel()) / known_share
         states, targets = dropped.flatten(0, 1), following.flatten().long()
-        if not known.all():
-            states, targets = states[known.flatten()], targets[known.flatten()]
+        if known is not None:
+            states, targets = states[known], targets[known]
+            if of_all is not None and self._penalty is not None:  # weighed by known words, as the loss; a mean over all
+                known_share = max(1, len(known)) / (of_all >= 0).sum()
+                self._penalty = self._penalty * (following.numel() / of_all.numel()) / known_share
         loss = mean_loss if self.training else token_losses
         return loss(states, self.encoder.embedding.weight, self.bias, targets)
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from dlrunner.encoders import Cell, Encoder, EncoderSizes, digest_of_words
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
-from dlrunner.models.language import regularisation
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
 from dlrunner.ranges import Count, NonNegative, Probability, Text
 
@@ -139,27 +138,23 @@ class TextClassifier(Model):
         """Do as `pooled`, for texts of which the longest come first."""
         state: State | None = None
         dropped = self.encoder.dropped_weights()
-        last = highest = total = None
-        penalties = []
+        last = highest = total = previous = None
+        regularisation = _Regularisation()
         for start, piece in self._pieces(words):
             # Texts that have ended are left out of what follows, but for one: a process whose texts are shorter than
             # those of others reads as many pieces, for they wait for its gradients.
-            reading = _reading(lengths, start)
-            alive = max(1, reading)
+            alive = max(1, _reading(lengths, start))
             if state is not None and alive < state[0][0].shape[1]:
                 state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
                 outputs, state = self.encoder.run(piece[:, :alive].contiguous(), state, dropped)
                 state = detached(state)
-                if self.training:
-                    penalty = regularisation(outputs, outputs, self.alpha, self.beta)
-                    if penalty is not None and penalty.requires_grad:
-                        if of_all is not None:  # weighed by texts, as the loss is; it is a mean over those still read
-                            penalty = penalty * (reading / len(lengths)) / (_reading(of_all, start) / len(of_all))
-                        penalties.append(penalty)
                 outputs = outputs.float()
                 places = torch.arange(start, start + len(piece), device=words.device)[:, None]
                 inside = (places < lengths[:alive])[:, :, None]
+                if self.training and outputs.requires_grad:
+                    regularisation.add(start, outputs, previous, inside)
+                previous = outputs[-1]
                 maximum = outputs.masked_fill(~inside, -torch.inf).amax(dim=0)
                 ending = (outputs * (places == lengths[:alive] - 1)[:, :, None]).sum(dim=0)
                 summed = (outputs * inside).sum(dim=0)
@@ -169,7 +164,7 @@ class TextClassifier(Model):
                     last = torch.cat([last[:alive] + ending, last[alive:]])
                     highest = torch.cat([torch.maximum(highest[:alive], maximum), highest[alive:]])
                     total = torch.cat([total[:alive] + summed, total[alive:]])
-        self._penalty = torch.stack(penalties).mean() if penalties else None
+        self._penalty = regularisation.mean(self.alpha, self.beta, lengths, of_all)
         assert last is not None
         assert highest is not None
         assert total is not None
@@ -180,7 +175,7 @@ class TextClassifier(Model):
         return WholeTexts(self)
 
     def penalty(self) -> Tensor | None:
-        """AR and TAR of the last training batch, the mean over its pieces."""
+        """AR and TAR of the last training batch, means over its words; what pads the batch has no part in them."""
         return self._penalty
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -199,6 +194,50 @@ class TextClassifier(Model):
 def _reading(lengths: Tensor, start: int) -> int:
     """Return how many texts go on at a place; on a GPU, which would have to wait for their number, all of them."""
     return int((lengths > start).sum()) if lengths.device.type == "cpu" else len(lengths)
+
+
+class _Regularisation:
+    """AR and TAR of texts that are read in pieces: sums over words that have gradients, then means."""
+
+    def __init__(self) -> None:
+        self._first: int | None = None
+        self._squares: Tensor | float = 0.0
+        self._steps: Tensor | float = 0.0
+        self._width = 0
+
+    def add(self, start: int, outputs: Tensor, previous: Tensor | None, inside: Tensor) -> None:
+        """Take in a piece.
+
+        Args:
+            start: its first place.
+            outputs: [steps, texts, width].
+            previous: the outputs before it, [texts or more, width]; None at the beginning of the texts.
+            inside: which places belong to their text, [steps, texts, 1].
+        """
+        self._first, self._width = start if self._first is None else self._first, outputs.shape[2]
+        self._squares = self._squares + (outputs.square() * inside).sum()
+        joined = outputs if previous is None else torch.cat([previous[None, : outputs.shape[1]], outputs])
+        steps = (joined[1:] - joined[:-1]).square()
+        self._steps = self._steps + (steps * inside[len(outputs) - len(steps) :]).sum()
+
+    def mean(self, alpha: float, beta: float, lengths: Tensor, of_all: Tensor | None) -> Tensor | None:
+        """Return α · mean of squares + β · mean of squared steps; None where nothing has gradients, or both are 0.
+
+        Args:
+            alpha, beta: of AR and TAR.
+            lengths: of the texts.
+            of_all: of all texts, where these are one process's share: the means are over the words of all, and what is
+                returned is weighed by texts, as the loss is.
+        """
+        if self._first is None or not (alpha or beta):
+            return None
+        counted, first = lengths if of_all is None else of_all, self._first
+        words, steps = (
+            (counted - place).clamp(min=0).sum().clamp(min=1) * self._width for place in (first, max(1, first))
+        )
+        found = alpha * self._squares / words + beta * self._steps / steps
+        assert isinstance(found, Tensor)
+        return found if of_all is None else found * (len(of_all) / len(lengths))
 
 
 class WholeTexts(nn.Module):

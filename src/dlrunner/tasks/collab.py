@@ -86,12 +86,12 @@ class Collab(Task):
         times = table.times[~table.valid]
         return float(times.mean()), float(times.std()) or 1.0
 
-    def batches(self, split: Split, epoch: int) -> Loader:
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
         """Rows of the table on the device."""
         inputs, targets = self._tensors[split]
         if split == "train":
-            return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch))
-        return TensorLoader(inputs, targets, self.valid_batch_size)
+            return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
+        return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error."""

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.augmentation import Augmentation
-from dlrunner.data.batching import epoch_order
+from dlrunner.data.batching import batch_sizes, epoch_order
 from dlrunner.data.files import cache_dir, write_whole
 from dlrunner.data.picture_batches import FeatureLoader, PictureLoader, normalised
 from dlrunner.data.pictures import PictureSource, PictureTable
@@ -62,6 +62,8 @@ class PictureClassification(Classification):
             A phase may have its own size, augment and precompute.
         valid_batch_size: pictures at once where nothing is trained; by default what is fast on the device.
     """
+
+    fixed_shapes = True
 
     def __init__(
         self,
@@ -169,20 +171,19 @@ class PictureClassification(Classification):
     def _targets(self) -> Tensor:
         return encode(self.target, self.table.values).to(self.device)
 
-    def batches(self, split: Split, epoch: int) -> Loader:
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
         """Pictures, or features, in the order of (seed, epoch); of the other splits the epoch is the look."""
         rows = torch.from_numpy(self.table.rows(PARTS[split]))
         if split == "train":
-            batches = list(torch.split(rows[epoch_order(len(rows), self.seed, epoch)], self.batch_size))
-            if len(batches) > 1 and len(batches[-1]) == 1:  # batch norm needs two
-                batches[-2:] = [torch.cat(batches[-2:])]
+            order = epoch_order(len(rows), self.seed, epoch)
+            batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
         else:
             batches = list(torch.split(rows, self._few))
         if self.now["precompute"] and self._features is not None:
-            return FeatureLoader(self._features, self._targets, batches)
+            return FeatureLoader(self._features, self._targets, batches, start)
         changed = self.now["augment"] if split == "train" else epoch > 0
         augmentation, key = self.augmentation if changed else None, (self.seed, epoch, PARTS[split])
-        return PictureLoader(self._pixels, self._targets, batches, self.size, augmentation, key)
+        return PictureLoader(self._pixels, self._targets, batches, self.size, augmentation, key, start)
 
     def prepare(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what the frozen backbone makes of all pictures, or take it from the cache; doubt its weights."""

@@ -119,19 +119,26 @@ class LanguageModeling(Task):
             if len(rows)
         }
 
-    def batches(self, split: Split, epoch: int) -> Loader:
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
         """Pieces of the stream on the device."""
         stream, train = self._stream(split, epoch), split == "train"
         columns = self.batch_size if train else min(self.valid_batch_size, len(stream) - 1)
         lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
-        return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None)
+        return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None, start)
 
     def share(self, batch: Batch, index: int, count: int) -> Batch:
-        """Some of the columns, the same ones in every batch: their state is carried on. The model is told of all."""
-        if batch.inputs[0].shape[1] < count:
+        """Some of the columns, the same ones in every batch: their state is carried on.
+
+        Where not all next words are known, the model is told those of all columns.
+        """
+        words, following, *known = batch.inputs
+        if words.shape[1] < count:
             return batch
-        words, following = (each.tensor_split(count, dim=1)[index].contiguous() for each in batch.inputs)
-        return Batch((words, following, batch.inputs[1]), following[following >= 0], batch.rate)
+        words, part = (each.tensor_split(count, dim=1)[index].contiguous() for each in (words, following))
+        if not known:
+            return Batch((words, part), part.reshape(-1), batch.rate)
+        places = (part.reshape(-1) >= 0).nonzero().reshape(-1)  # waits for a GPU: in the last pieces of an epoch only
+        return Batch((words, part, places, following), part.reshape(-1)[places], batch.rate)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""

@@ -113,7 +113,7 @@ class TextClassification(Classification):
         rows = self.table.rows(PARTS[split])
         return rows if split == "train" else rows[np.argsort(-self.table.lengths[rows], kind="stable")]
 
-    def batches(self, split: Split, epoch: int) -> Loader:
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
         """Texts of similar length."""
         rows = self.rows(split)
         if split == "train":
@@ -121,7 +121,7 @@ class TextClassification(Classification):
             batches = [rows[batch] for batch in found]
         else:
             batches = np.array_split(rows, range(self.valid_batch_size, len(rows), self.valid_batch_size))
-        return TextLoader(self._codes, self.table.ends, self._targets, batches)
+        return TextLoader(self._codes, self.table.ends, self._targets, batches, start)
 
     def share(self, batch: Batch, index: int, count: int) -> Batch:
         """Some of the texts; the model is told the lengths of all."""
@@ -388,9 +388,11 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
     order = np.argsort(-lengths, kind="stable")
     found: list[tuple[NDArray[np.int64], Tensor]] = []
     for rows in np.array_split(order, range(batch_size, len(order), batch_size)):
-        joined = np.concatenate([texts[row] for row in rows])
-        starts = np.cumsum(lengths[rows]) - lengths[rows]
-        batch = padded(torch.from_numpy(joined).to(device), starts, lengths[rows], torch.zeros(len(rows)))
+        joined, counts = np.concatenate([texts[row] for row in rows]), lengths[rows]
+        codes, starts, sizes = (
+            torch.from_numpy(each).to(device) for each in (joined, counts.cumsum() - counts, counts)
+        )
+        batch = padded(codes, starts, sizes, max(1, int(counts.max())), torch.zeros(len(rows)))
         found.append((rows, model(*batch.inputs).float().cpu()))
     outputs = torch.cat([output for _, output in found])
     return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]

@@ -9,7 +9,7 @@ import copy
 import hashlib
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,8 +19,10 @@ from torch import Tensor
 from dlrunner.metrics import SmoothedLoss
 from dlrunner.model import Model
 from dlrunner.randomness import generator_states, restore_generators
-from dlrunner.task import Task
-from dlrunner.training import MakeOptimizer, Trainer
+from dlrunner.task import Batch, Task
+from dlrunner.training.loop import Trainer
+from dlrunner.training.schedule import set_lr
+from dlrunner.training.state import MakeOptimizer
 
 
 @dataclass
@@ -63,46 +65,48 @@ def range_test(
     """Run the test on a copy of the model; the model and the random generators are left as they were.
 
     The rate climbs exponentially from `lowest` to `highest`; the test ends when the smoothed loss is four times
-    its minimum or not finite.
+    its minimum or not finite. Each step is the trainer's own, as in its first phase: with the frozen groups, the
+    proportions of the groups' rates, penalties, accumulation and clipping.
 
     Args:
         task: gives the training batches, over and over if there are too few.
         model: its copy is trained.
         make_optimizer: for the copy's layer groups.
-        trainer: says the device, the precision and the clipping.
-        lowest, highest: ends of the range.
-        num_steps: steps from one to the other.
+        trainer: makes the steps.
+        lowest, highest: ends of the range, for the last layer group.
+        num_steps: steps of the optimizer from one to the other.
     """
     generators = generator_states(trainer.device)
-    trained = copy.deepcopy(model).to(trainer.device).train()
+    trained, phase = copy.deepcopy(model).to(trainer.device), trainer.phases[0]
     optimizer = make_optimizer(trained.layer_groups())
-    found, mean = RangeTest(), SmoothedLoss()
-    batches = itertools.chain.from_iterable(task.batches("train", epoch) for epoch in itertools.count())
-    autocast = trainer.autocast()
-    for step, batch in enumerate(itertools.islice(batches, num_steps)):
+    task.enter(phase)
+    trainer.train_mode(trained, phase)
+    found, mean, batches = RangeTest(), SmoothedLoss(), _endless(task, trained)
+    for step in range(num_steps):
         rate = lowest * (highest / lowest) ** (step / max(1, num_steps - 1))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        batch = batch.to(trainer.device)
-        with autocast:
-            loss = task.loss(trained(*batch.inputs), batch.targets)
-            value = float(loss.detach())
-            if (penalty := trained.penalty()) is not None:
-                loss = loss + penalty
-        smoothed = mean.update([value])
-        if not math.isfinite(value) or (step > 10 and smoothed > 4 * min(found.smoothed)):
+        set_lr(optimizer, phase, rate / phase.lr[-1])
+        total, examples = 0.0, 0
+        for index in range(1, trainer.accumulate + 1):
+            batch = next(batches)
+            loss = trainer.train_step(task, trained, optimizer, batch, update=index == trainer.accumulate)
+            total += float(loss) * len(batch.targets)  # waits for a GPU: a loss that explodes ends the test
+            examples += len(batch.targets)
+        smoothed = mean.update([total / examples])
+        if not math.isfinite(smoothed) or (step > 10 and smoothed > 4 * min(found.smoothed)):
             found.diverged = True
             break
         found.rates.append(rate)
-        found.losses.append(value)
+        found.losses.append(total / examples)
         found.smoothed.append(smoothed)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if trainer.clip is not None:
-            torch.nn.utils.clip_grad_norm_(trained.parameters(), trainer.clip)
-        optimizer.step()
     restore_generators(generators, trainer.device)
     return found
+
+
+def _endless(task: Task, model: Model) -> Iterator[Batch]:
+    """Yield training batches, epoch after epoch; what a model carries on begins anew with each."""
+    for epoch in itertools.count():
+        model.reset_state()
+        yield from task.batches("train", epoch)
 
 
 def weights_digest(state: Mapping[str, Any]) -> str:

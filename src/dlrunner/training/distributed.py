@@ -1,0 +1,295 @@
+"""The same training by several processes, which torchrun starts: each does its shard of every batch.
+
+The batches are those of a single process. Gradients are averaged by torch's DistributedDataParallel, weighted by the
+examples of each shard, and batch norm sees the whole batch: without dropout the numbers are those of one process,
+but for rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from typing_extensions import override
+
+from dlrunner.model import Model
+from dlrunner.processes import SingleProcess
+from dlrunner.randomness import seed_everything
+from dlrunner.schedules import Phase
+from dlrunner.task import Batch, Split, Task
+from dlrunner.training.hooks import NOTHING, Due, Hooks
+from dlrunner.training.loop import FitResult, Trainer
+from dlrunner.training.loss_log import LossLog
+from dlrunner.training.state import Evaluation, MakeOptimizer, Tally, TrainingState
+
+AGREEMENT_SECONDS = 0.5
+"""So often the processes agree on progress, checkpoints and stopping: one collective for all three."""
+MOST_STEPS = 256
+"""Between two agreements."""
+EXAMPLES_AT_ONCE = 2**22
+"""Outputs of so many examples are gathered at once in an evaluation: once a split, but for very large ones."""
+RANK_SEED = 1_000_003
+
+
+class DistributedTrainer(Trainer):
+    """A trainer that shares each batch with the other processes of its group.
+
+    Args:
+        group: the processes of this run.
+        settings: what `Trainer` takes.
+    """
+
+    def __init__(self, *, group: SingleProcess, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.group = group
+        self.divides = True  # the batch at hand: one with fewer examples than processes is done whole by each
+        self._parallel: DistributedDataParallel | None = None
+        self._phase: Phase | None = None
+
+    @override
+    def fit(self, task: Task, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> FitResult:
+        if self.group.rank:
+            seed_everything(self.seed + RANK_SEED * self.group.rank)  # dropout of another shard
+        model.to(self.device)
+        self._synchronise_batch_norm(model)
+        try:
+            return super().fit(task, model, make_optimizer, SharedHooks(hooks, self.group))
+        finally:
+            self._wrapped = self._parallel = None  # it may not outlive the group
+
+    @override
+    def train_step(
+        self, task: Task, model: Model, optimizer: torch.optim.Optimizer, batch: Batch, update: bool
+    ) -> Tensor:
+        self.wrapped(model)
+        assert self._parallel is not None
+        # Gradients of batches that are only added up are exchanged with those of the last one.
+        with contextlib.nullcontext() if update else self._parallel.no_sync():
+            return super().train_step(task, model, optimizer, batch, update)
+
+    @override
+    def backward(self, task: Task, model: Model, batch: Batch, weight: float) -> Tensor:
+        shard, part = self.shard(task, batch)
+        return super().backward(task, model, shard, weight * part) * (part / self.group.size)
+
+    def shard(self, task: Task, batch: Batch) -> tuple[Batch, float]:
+        """Return this process's shard of a batch, and the weight of its mean loss in the mean over processes."""
+        shard = task.share(batch, self.group.rank, self.group.size)
+        self.divides = shard is not batch
+        return shard, self.group.size * len(shard.targets) / len(batch.targets) if self.divides else 1.0
+
+    @override
+    @torch.inference_mode()
+    def evaluate(
+        self, task: Task, model: Model, split: Split, hooks: Hooks | None = None, *, keep: bool = False, view: int = 0
+    ) -> Evaluation | None:
+        model.eval()
+        model.reset_state()
+        tally, waiting, examples = self.tally(task, keep), list[tuple[Tensor, Tensor, bool]](), 0
+        with self.autocast():
+            for number, batch in enumerate(task.batches(split, view), start=1):
+                shard, _ = self.shard(task, batch)
+                outputs = model(*shard.to(self.device).inputs)
+                waiting.append((outputs, batch.targets.to(self.device), self.divides))
+                examples += len(batch.targets)
+                if examples >= EXAMPLES_AT_ONCE or not task.keeps_outputs:
+                    self._gather(waiting, tally)
+                    examples = 0
+                if hooks is not None and number % 8 == 0 and hooks.stop_requested():
+                    return None
+            self._gather(waiting, tally)
+        own = tally.result(split) if self.group.rank == 0 else Evaluation({})
+        return Evaluation(self.group.broadcast(own.metrics), own.outputs, own.targets)
+
+    def _gather(self, waiting: list[tuple[Tensor, Tensor, bool]], tally: Tally) -> None:
+        """Hand the outputs of all shards to rank 0's sums, batch by batch."""
+        divided = [outputs for outputs, _, divides in waiting if divides]
+        shards = [iter(each) for each in gather_rows(divided, self.group)] if divided else []
+        for outputs, targets, divides in waiting:
+            whole = torch.cat([next(each) for each in shards]) if divides else outputs
+            if self.group.rank == 0:
+                tally.add(whole, targets)
+        waiting.clear()
+
+    @override
+    def train_mode(self, model: Model, phase: Phase) -> None:
+        super().train_mode(model, phase)
+        if phase is not self._phase:  # what is wrapped keeps to the parameters that were trained when it was
+            self._phase, self._wrapped = phase, None
+
+    @override
+    def wrap(self, model: Model) -> Callable[..., Tensor]:
+        self._parallel = DistributedDataParallel(model)
+        return torch.compile(self._parallel) if self.compile else self._parallel
+
+    @override
+    def loss_log(self, state: TrainingState, num_steps: int) -> LossLog:
+        return _SharedLossLog(state, num_steps, self.device)
+
+    @override
+    def checkpoint(self, state: TrainingState, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        found = super().checkpoint(state, model, optimizer)
+        shards = self.group.all_gather_object((found["hidden"], found["generators"][0]))
+        hidden = merge_hidden([hidden for hidden, _ in shards])
+        return {**found, "hidden": hidden, "generators": [generators for _, generators in shards]}
+
+    @override
+    def restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> TrainingState:
+        rank, generators = self.group.rank, checkpoint["generators"]
+        own = {
+            **checkpoint,
+            "hidden": split_hidden(checkpoint["hidden"], rank, self.group.size),
+            "generators": generators[rank : rank + 1] or generators[:1],
+        }
+        state = super().restore(own, model, optimizer)
+        if rank >= len(generators):  # fewer processes have saved than go on
+            seed_everything(self.seed + RANK_SEED * rank + state.global_step)
+        return state
+
+    def _synchronise_batch_norm(self, model: Model) -> None:
+        """Let batch norm see the whole batch: by torch's own module on GPUs, by the function below elsewhere."""
+        if self.device.type == "cuda":
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+            return
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.forward = functools.partial(_batch_norm_of_all, module, self)  # type: ignore[method-assign]
+
+
+class SharedHooks(Hooks):
+    """Hooks that all processes agree on, every half second: what one of them wants, all do.
+
+    Args:
+        hooks: of this process.
+        group: the processes.
+    """
+
+    def __init__(self, hooks: Hooks, group: SingleProcess) -> None:
+        super().__init__(hooks.run, hooks.display, hooks.signals, hooks.checkpoint_minutes, hooks.log)
+        self.group = group
+        self._wait = self._steps = 1
+        self._agreed = time.perf_counter()
+
+    @override
+    def load(self, name: str = "last.pt") -> dict[str, Any] | None:
+        found: dict[str, Any] | None = self.group.broadcast(super().load(name))
+        return found
+
+    @override
+    def start_epoch(self, state: TrainingState, num_epochs: int, num_steps: int) -> None:
+        super().start_epoch(state, num_epochs, num_steps)
+        self._wait = self._steps = 1
+        self._agreed = time.perf_counter()
+
+    @override
+    def due(self) -> Due:
+        self._wait -= 1
+        if self._wait > 0:
+            return NOTHING
+        own, now = super().due(), time.perf_counter()
+        steps = int(self._steps * AGREEMENT_SECONDS / max(now - self._agreed, 1e-6))
+        # The slowest process says how many steps are made until they meet again.
+        show, save, stop, most = self.group.largest(own.show, own.save, own.stop, -min(max(steps, 1), MOST_STEPS))
+        self._wait = self._steps = -most
+        self._agreed = now
+        return Due(bool(show), bool(save), bool(stop))
+
+    @override
+    def stop_requested(self) -> bool:
+        return bool(self.group.largest(super().stop_requested())[0])
+
+
+class _SharedLossLog(LossLog):
+    """Losses of shards: their sum over the processes is the loss of the batch."""
+
+    @override
+    def _values(self, losses: Tensor) -> list[float]:
+        dist.all_reduce(losses)
+        return super()._values(losses)
+
+
+def gather_rows(shards: Sequence[Tensor], group: SingleProcess) -> list[list[Tensor]]:
+    """Return the shards of all processes, by rank: tensors of any number of rows, in one collective.
+
+    Args:
+        shards: of this process; in all processes as many, alike but for the number of rows.
+        group: the processes.
+    """
+    own = torch.cat(list(shards)).contiguous()
+    rows = group.all_gather_object([len(each) for each in shards])
+    width = math.prod(own.shape[1:]) * own.element_size()  # bytes of a row
+    padded = torch.zeros(max(map(sum, rows)) * width, dtype=torch.uint8, device=own.device)
+    padded[: own.nbytes] = own.view(-1).view(torch.uint8)
+    found = [torch.empty_like(padded) for _ in rows]
+    dist.all_gather(found, padded)
+    return [
+        list(torch.split(each[: sum(count) * width].view(own.dtype).view(-1, *own.shape[1:]), count))
+        for each, count in zip(found, rows, strict=True)
+    ]
+
+
+def split_hidden(hidden: Any, index: int, count: int) -> Any:
+    """Return the shard of what a model carries from batch to batch: examples are the second dimension."""
+    if isinstance(hidden, Tensor):
+        return hidden.tensor_split(count, dim=1)[index].contiguous()
+    return hidden and type(hidden)(split_hidden(each, index, count) for each in hidden)
+
+
+def merge_hidden(shards: Sequence[Any]) -> Any:
+    """Return what all shards carry, as one process would."""
+    if isinstance(shards[0], Tensor):
+        return torch.cat(list(shards), dim=1)
+    return shards[0] and type(shards[0])(merge_hidden(each) for each in zip(*shards, strict=True))
+
+
+class _SumOfAll(torch.autograd.Function):
+    """The sum over processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        values = values.clone()
+        dist.all_reduce(values)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (grad,) = grads
+        grad = grad.clone()
+        dist.all_reduce(grad)
+        return grad
+
+
+def _batch_norm_of_all(module: nn.modules.batchnorm._BatchNorm, trainer: DistributedTrainer, inputs: Tensor) -> Tensor:
+    """Do what batch norm does, with the mean and the variance of all processes' inputs.
+
+    torch's SyncBatchNorm does it on GPUs only.
+    """
+    if not module.training or module.momentum is None or not trainer.divides:
+        return type(module).forward(module, inputs)
+    wide = inputs.float() if inputs.dtype in (torch.bfloat16, torch.float16) else inputs
+    over = [d for d in range(wide.ndim) if d != 1]
+    shape = [1, -1] + [1] * (wide.ndim - 2)
+    count = torch.tensor(float(wide.numel() // wide.shape[1]), dtype=wide.dtype, device=wide.device)
+    dist.all_reduce(count)
+    mean: Tensor = _SumOfAll.apply(wide.sum(over)) / count  # type: ignore[no-untyped-call]
+    centred = wide - mean.view(shape)
+    variance: Tensor = _SumOfAll.apply(centred.square().sum(over)) / count  # type: ignore[no-untyped-call]
+    if module.running_mean is not None and module.running_var is not None:
+        with torch.no_grad():
+            module.running_mean.lerp_(mean.to(module.running_mean.dtype), module.momentum)
+            unbiased = variance * count / (count - 1).clamp(min=1)
+            module.running_var.lerp_(unbiased.to(module.running_var.dtype), module.momentum)
+            if module.num_batches_tracked is not None:
+                module.num_batches_tracked.add_(1)
+    normal = centred * (variance + module.eps).rsqrt().view(shape)
+    if module.affine:
+        normal = normal * module.weight.view(shape) + module.bias.view(shape)
+    return normal.to(inputs.dtype)

@@ -1,0 +1,142 @@
+"""What goes on around the steps of training: progress, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from dlrunner.errors import Interrupted
+from dlrunner.signals import StopSignals
+from dlrunner.training.loss_log import LossLog
+from dlrunner.training.state import Row, TrainingState
+
+
+class Checkpoints(Protocol):
+    """Where the loop keeps what it needs to resume."""
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
+        """Return a checkpoint, or None when there is none."""
+        ...
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint so that either the old or the new one is whole, whatever happens."""
+        ...
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        """Write the rows of all epochs so far."""
+        ...
+
+
+class Display(Protocol):
+    """What a person sees while a run goes on."""
+
+    interval: float
+    """Seconds between two calls of `advance`."""
+
+    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
+        """An epoch begins, or goes on, at a step."""
+        ...
+
+    def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
+        """Show how far the epoch is."""
+        ...
+
+    def end_epoch(self, row: Row) -> None:
+        """Show the metrics of an epoch."""
+        ...
+
+    def close(self) -> None:
+        """Training has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be done after a step; false where it is nothing."""
+
+    show: bool = False
+    save: bool = False
+    stop: bool = False
+
+    def __bool__(self) -> bool:
+        return self.show or self.save or self.stop
+
+
+NOTHING = Due()
+
+
+class Hooks:
+    """Progress, checkpoints and stopping of one training.
+
+    Args:
+        run: keeps checkpoints and history.
+        display: shows progress.
+        signals: asks for a stop.
+        checkpoint_minutes: between checkpoints within an epoch; 0: none.
+        log: shows a line.
+    """
+
+    def __init__(
+        self,
+        run: Checkpoints,
+        display: Display,
+        signals: StopSignals,
+        checkpoint_minutes: float = 10.0,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.run, self.display, self.signals, self.log = run, display, signals, log
+        self.checkpoint_minutes = checkpoint_minutes
+        self._shown = self._saved = time.perf_counter()
+
+    def load(self, name: str = "last.pt") -> dict[str, Any] | None:
+        """Return a checkpoint of this run, or None."""
+        return self.run.load_checkpoint(name)
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        """Keep a checkpoint."""
+        self.run.save(name, state)
+        self._saved = time.perf_counter()
+
+    def deferred_signals(self) -> contextlib.AbstractContextManager[None]:
+        """Let a stop signal wait until it is asked for."""
+        return self.signals.deferred()
+
+    def start_epoch(self, state: TrainingState, num_epochs: int, num_steps: int) -> None:
+        """An epoch begins, or goes on."""
+        self.display.start_epoch(state.epoch, num_epochs, num_steps, state.step)
+        self._shown = self._saved = time.perf_counter()
+
+    def due(self) -> Due:
+        """Tell what is to be done after this step, from the clock and the signals: a GPU is not waited for."""
+        now = time.perf_counter()
+        stop = self.signals.pending is not None
+        show = now - self._shown >= self.display.interval
+        save = stop or now - self._saved >= 60 * self.checkpoint_minutes > 0
+        return Due(show, save, stop) if show or save else NOTHING
+
+    def show(self, losses: LossLog, lr: float) -> None:
+        """Show how far the epoch is, as of the last read of the losses."""
+        value = losses.smoothed.value
+        self.display.advance(losses.state.step, value, lr, losses.examples_per_second())
+        self._shown = time.perf_counter()
+
+    def end_epoch(self, state: TrainingState) -> None:
+        """Write the history and show its last row."""
+        self.run.write_history(state.history)
+        self.display.end_epoch(state.history[-1])
+
+    def stop_requested(self) -> bool:
+        """Tell whether a signal asks for a stop."""
+        return self.signals.pending is not None
+
+    def stop(self) -> None:
+        """Leave training, by the signal that asked for it.
+
+        Raises:
+            Interrupted: always.
+        """
+        raise Interrupted(self.signals.pending or signal.SIGTERM)

@@ -1,0 +1,65 @@
+"""The losses of an epoch, kept on the device and read now and then: a read at every step would make a GPU wait."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from dlrunner.errors import RunError
+from dlrunner.metrics import SmoothedLoss
+from dlrunner.training.state import TrainingState
+
+
+class LossLog:
+    """Takes in the loss of each step; `read` carries them over into the training state.
+
+    Args:
+        state: of the training; its losses, sizes, step and seconds are kept up to date.
+        num_steps: batches of the epoch.
+        device: where the losses are.
+    """
+
+    def __init__(self, state: TrainingState, num_steps: int, device: torch.device) -> None:
+        self.state = state
+        self.smoothed = SmoothedLoss(0.98, *state.smoothed)
+        self._losses = torch.zeros(num_steps, device=device)
+        self._rates = [0.0] * num_steps
+        self._step = self._first = state.step
+        self._begun, self._seconds_before = time.perf_counter(), state.seconds
+
+    def add(self, loss: Tensor, size: int, rate: float) -> None:
+        """Take in a step: its loss, its examples, the learning rate it was made with."""
+        self._losses[self._step], self._rates[self._step] = loss, rate
+        self.state.sizes.append(size)
+        self._step += 1
+
+    def read(self) -> None:
+        """Wait for the device and bring the state up to date.
+
+        Raises:
+            RunError: a loss is not finite. It is found before a checkpoint is overwritten.
+        """
+        read = self.state.step
+        new = self._values(self._losses[read : self._step])
+        for step, loss in enumerate(new, start=read):
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"the loss is {loss} at step {step + 1} of epoch {self.state.epoch + 1}: training diverged "
+                    f"(learning rate {self._rates[step]:g}); try a smaller optim.lr, or trainer.clip=1"
+                )
+        self.state.losses.extend(new)
+        self.smoothed.update(new)
+        self.state.smoothed = (self.smoothed.average, self.smoothed.count)
+        self.state.step = self._step
+        self.state.seconds = self._seconds_before + time.perf_counter() - self._begun
+
+    def examples_per_second(self) -> float:
+        """Return the speed since this log began, as of the last read."""
+        return sum(self.state.sizes[self._first :]) / (self.state.seconds - self._seconds_before)
+
+    def _values(self, losses: Tensor) -> list[float]:
+        values: list[float] = losses.tolist()  # the one place of an epoch where a GPU is waited for
+        return values
