@@ -13,7 +13,7 @@ from dlrunner.randomness import generator_states, seed_everything
 from dlrunner.training import Trainer
 from dlrunner.training.lr_finder import RangeTest, range_test, weights_digest
 from tests.conftest import Dlrun
-from tests.test_training import CPU, Line, TwoGroups, phase, sgd
+from tests.training.test_loop import CPU, Line, TwoGroups, phase, sgd
 
 
 def test_the_model_and_the_generators_are_left_as_they_were() -> None:

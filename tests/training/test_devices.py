@@ -1,0 +1,176 @@
+"""What a GPU would show, shown without one: the `meta` device refuses mixed devices and every read of a value."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dlrunner.cli.composing import compose
+from dlrunner.data.picture_batches import PictureLoader
+from dlrunner.dispatch import Plan, plan
+from dlrunner.looks.progress import SilentDisplay
+from dlrunner.model import Model
+from dlrunner.randomness import seed_everything
+from dlrunner.signals import StopSignals
+from dlrunner.system.transfer import one_ahead
+from dlrunner.task import Task
+from dlrunner.training import Trainer
+from dlrunner.training.hooks import Hooks
+from dlrunner.training.loss_log import LossLog
+from dlrunner.training.state import TrainingState
+from tests.training.test_loop import Memory
+
+META = torch.device("meta")
+SMALL_TEXTS = ("data.source=stand-in", "data.sample=120", "data.sample_valid=40", "data.min_freq=1")
+SMALL_NET = ("model.embedding=12", "model.hidden=16", "model.layers=2")
+TASKS: Mapping[str, Sequence[str]] = {
+    "collab": ("task=collab", "data.source=stand-in", "model=net", "model.time=true", "batch_size=512"),
+    "rossmann": ("task=rossmann", "data.source=stand-in", "data.sample=600", "trainer.clip=1", "trainer.accumulate=3"),
+    "imdb-lm": ("task=imdb-lm", *SMALL_TEXTS, *SMALL_NET, "batch_size=7", "task.bptt=20", "trainer.l1=1e-6"),
+    "imdb-sentiment": ("task=imdb-sentiment", *SMALL_TEXTS, *SMALL_NET, "data.sample_test=20", "model.bptt=10"),
+    "dogbreeds": (
+        *("task=dogbreeds", "data.source=stand-in", "data.size=32", "data.sample=48", "data.sample_valid=16"),
+        *("model.backbone=squeezenet1_1", "batch_size=16"),
+    ),
+}
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses copies from the CPU that a GPU's queue would not take without being waited for."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and kwargs.get("device") == META and args[0].device.type == "cpu":
+            assert kwargs.get("non_blocking"), f"a copy of {tuple(args[0].shape)} waits for the device"
+        if func is torch.ops.aten.copy_.default and {args[0].device.type, args[1].device.type} == {"cpu", "meta"}:
+            assert len(args) > 2 and args[2], "a copy in place waits for the device"
+        return func(*args, **kwargs)
+
+
+def built(words: Sequence[str], device: torch.device = META) -> tuple[Plan, Task, Model, Trainer]:
+    checked = dataclasses.replace(plan(compose([*words, "data_dir=nowhere"])), device=device)
+    task = checked.build_task(checked.build_data(), 0)
+    seed_everything(0)
+    model = checked.build_model(task.dims)
+    model.to(device)
+    return checked, task, model, checked.build_trainer(0)
+
+
+def hooks() -> Hooks:
+    return Hooks(Memory(), SilentDisplay(), StopSignals())
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Stub the one deliberate read of an epoch; return how many losses each read asked for."""
+    asked: list[int] = []
+
+    def values(log: LossLog, losses: Tensor) -> list[float]:
+        asked.append(len(losses))
+        return [1.0] * len(losses)
+
+    monkeypatch.setattr(LossLog, "_values", values)
+    return asked
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_training_epoch_waits_for_the_device_once(name: str, unread: list[int]) -> None:
+    checked, task, model, trainer = built(TASKS[name])
+    optimizer = checked.make_optimizer(model.layer_groups())
+    task.enter(checked.phases[0])
+    task.batches("train", 0)  # what is prepared once for all epochs may wait
+    state = TrainingState()
+    with NoWaiting():
+        trainer.train_epoch(task, model, optimizer, state, hooks())
+    assert unread == [len(task.batches("train", 0))]
+    assert unread[0] > 2
+    assert state.step == unread[0]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_an_evaluation_reads_nothing_before_its_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    checked, task, model, trainer = built(TASKS[name])
+    task.enter(checked.phases[0])
+    monkeypatch.setattr("dlrunner.training.state.Tally.result", lambda tally, split: tally._count)
+    assert trainer.evaluate(task, model, "valid") == sum(len(b.targets) for b in task.batches("valid", 0))
+
+
+def test_what_the_meta_device_would_find_is_found() -> None:
+    values = torch.ones(3, device=META)
+    with pytest.raises(RuntimeError):
+        values[values > 0]
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for the device"):
+        torch.ones(3).to(META)
+
+
+def test_a_language_model_resumes_on_a_device_from_a_state_that_was_saved_on_the_cpu(
+    unread: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hidden state must be moved: a product of two devices fails."""
+    words = TASKS["imdb-lm"]
+    checked, task, model, trainer = built(words, torch.device("cpu"))
+    optimizer = checked.make_optimizer(model.layer_groups())
+    trainer.train_mode(model, checked.phases[0])
+    for batch in list(task.batches("train", 0))[:2]:
+        trainer.train_step(task, model, optimizer, batch, update=True)
+    saved = trainer.checkpoint(TrainingState(step=2, losses=[1.0] * 2, sizes=[1] * 2), model, optimizer)
+    assert all(part.device.type == "cpu" for layer in saved["hidden"] for part in layer)
+
+    checked, task, model, trainer = built(words)
+    optimizer = checked.make_optimizer(model.layer_groups())
+    monkeypatch.setattr(model, "load_state_dict", lambda weights: None)  # `meta` keeps no weights
+    state = trainer.restore(saved, model, optimizer)
+    assert all(part.device == META for layer in model.carried() for part in layer)
+    trainer.train_epoch(task, model, optimizer, state, hooks())
+
+
+def test_pictures_are_gathered_while_the_step_goes_on() -> None:
+    """The thread works while the device does: together they take about the time of the slower one."""
+    made: list[float] = []
+
+    def gathered() -> Iterator[int]:
+        for number in range(6):
+            time.sleep(0.05)
+            made.append(time.perf_counter())
+            yield number
+
+    begun, steps = time.perf_counter(), []
+    for number in one_ahead(gathered()):
+        time.sleep(0.05)
+        steps.append((number, time.perf_counter()))
+    took = time.perf_counter() - begun
+    assert [number for number, _ in steps] == list(range(6))
+    assert took < 0.05 * 12 * 0.8
+    assert all(made[i + 1] < ended for i, (_, ended) in enumerate(steps[:-1]) if i)
+
+
+def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_asked_for_and_no_thread_is_left() -> None:
+    def failing() -> Iterator[int]:
+        yield 1
+        raise ValueError("unreadable")
+
+    found = one_ahead(failing())
+    assert next(found) == 1
+    with pytest.raises(ValueError, match="unreadable"):
+        next(found)
+    left = one_ahead(iter(range(1000)))
+    assert next(left) == 0
+    left.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("one-ahead")]
+
+
+def test_pictures_off_the_device_give_the_same_batches() -> None:
+    pixels = torch.randint(0, 256, (10, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = list(torch.arange(10).split(4))
+    here = list(PictureLoader(pixels, torch.arange(10), rows, 24))
+    there = list(PictureLoader(pixels, torch.arange(10, device=META), rows, 24))
+    assert [batch.inputs[0].shape for batch in there] == [batch.inputs[0].shape for batch in here]
+    assert all(batch.inputs[0].device == META for batch in there)
