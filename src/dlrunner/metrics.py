@@ -27,9 +27,14 @@ class Metric(Protocol):
         ...
 
 
+def exact_dtype(values: Tensor) -> torch.dtype:
+    """Return float64, or float32 on a device that has no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """Sum in float64, where the device has it: 20,000 float32 terms would lose the fifth digit."""
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    return values.sum(dtype=exact_dtype(values))
 
 
 class SmoothedLoss:
