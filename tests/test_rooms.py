@@ -28,6 +28,7 @@ MAY_NOT_IMPORT = {
     "metrics": [*ABOVE, "runs"],
     "schedules": [*ABOVE, "runs"],
     "runs": ABOVE,
+    "fingerprint": [*ABOVE, "runs"],
     "comparing": ABOVE,
     "comparing/judging": [*ABOVE, "runs"],
     "trained/loading": ["tasks", "models", "cli", "runner", "looks", "data", "training"],

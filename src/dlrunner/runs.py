@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
-import hashlib
-import importlib.util
 import io
 import json
 import logging
@@ -320,32 +317,6 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl; an absent file is an empty history."""
     file = path / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def code_digest(plugins: Sequence[str] = ()) -> str:
-    """Return the sha256 of the package's source, and of the user's plugin modules."""
-    digest = hashlib.sha256(_package_digest())
-    sources: list[Path] = []
-    for plugin in plugins:
-        spec = importlib.util.find_spec(plugin)
-        if spec and spec.submodule_search_locations:
-            sources += sorted(f for place in spec.submodule_search_locations for f in Path(place).rglob("*.py"))
-        elif spec and spec.origin and Path(spec.origin).exists():
-            sources.append(Path(spec.origin))
-    _add_sources(digest, sources)
-    return digest.hexdigest()
-
-
-@functools.cache  # what this process has imported, though the files are edited while it runs
-def _package_digest() -> bytes:
-    digest = hashlib.sha256()
-    _add_sources(digest, sorted(Path(__file__).parent.rglob("*.py")))
-    return digest.digest()
-
-
-def _add_sources(digest: hashlib._Hash, sources: Sequence[Path]) -> None:
-    for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
