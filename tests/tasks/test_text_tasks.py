@@ -372,6 +372,27 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: D
     assert "running anew" in out
 
 
+def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
+    run = Path(trained_language_model(dlrun))
+    old, file = Encoder.read(run), here / "tuned.pt"
+    file.write_bytes(old.content())
+    words = (*CLASSIFY, f"data.encoder={run}", f"model.encoder={file}", "data.sample=100", "epochs=1", *QUICK)
+    assert dlrun(*words)[0] == 0
+    assert "this run is done already" in dlrun(*words)[1]
+    changed = Encoder({n: w + 0.01 for n, w in old.weights.items()}, old.sizes, old.words, old.tokenizer, old.lower)
+    file.write_bytes(changed.content())
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    assert "the data changed since" in out
+    file.unlink()
+    folders = set(Path("runs").rglob("run.json"))
+    status, out, err = dlrun(*words, "seed=7")
+    assert status == 2
+    assert "there is no file" in err
+    assert "Traceback" not in out + err
+    assert set(Path("runs").rglob("run.json")) == folders
+
+
 def test_the_average_of_language_models_averages_their_chances() -> None:
     losses = [torch.tensor([1.0, 0.1]), torch.tensor([2.0, 3.0])]
     expected = -torch.log(torch.stack([torch.exp(-each) for each in losses]).mean(dim=0))
