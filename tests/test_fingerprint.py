@@ -13,7 +13,19 @@ from dlrunner import fingerprint
 from dlrunner.fingerprint import DECIDES, HELP, ONLY_ANSWERS, PACKAGE, code_digest, without_docstrings
 
 DECIDES_NOTHING = {
-    *("__init__", "__main__", "claims", "cli", "comparing", "conf", "engines", "errors", "fingerprint", "identity"),
+    *(
+        "__init__",
+        "__main__",
+        "atomic",
+        "claims",
+        "cli",
+        "comparing",
+        "conf",
+        "engines",
+        "errors",
+        "fingerprint",
+        "identity",
+    ),
     *("jobs", "looks", "lr_find", "machine", "protocol", "ranges", "relaying", "replaying", "runs", "searching"),
     *("settings", "signals", "sweeps", "system", "tracker", "trackers", "tracking", "trained", "verdicts"),
 }

@@ -28,6 +28,7 @@ MAY_NOT_IMPORT = {
     "metrics": [*ABOVE, "runs"],
     "schedules": [*ABOVE, "runs"],
     "runs": ABOVE,
+    "atomic": [*ABOVE, "runs"],
     "fingerprint": [*ABOVE, "runs"],
     "comparing": ABOVE,
     "comparing/judging": [*ABOVE, "runs"],
