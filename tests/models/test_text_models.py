@@ -218,6 +218,37 @@ def test_the_loss_of_half_the_bits_is_near() -> None:
         assert F.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > 0.999
 
 
+def test_the_gradients_of_many_words_survive_float16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [0.02 * torch.randn(64, 32, generator=generator), torch.randn(35_000, 32, generator=generator)]
+    inputs = [each.half().float() for each in (*inputs, torch.zeros(35_000))]  # only the arithmetic differs
+    targets = torch.randint(100, (64,), generator=generator)
+    found = [each.clone().requires_grad_() for each in inputs]
+    with torch.autocast("cpu", torch.float16):
+        mean_loss(found[0], found[1], found[2], targets).backward()  # type: ignore[no-untyped-call]
+    expected = [each.double().requires_grad_() for each in inputs]
+    F.cross_entropy(F.linear(*expected), targets).backward()  # type: ignore[no-untyped-call]
+    other = slice(100, None)  # words that are no targets: their gradients are all from the probabilities
+    for most, left, right in zip((5e-5, 1e-3, 1e-3), found, expected, strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        rows = slice(None) if left is found[0] else other
+        error = (left.grad[rows].double() - right.grad[rows]).norm() / right.grad[rows].norm()
+        assert error < most  # 5e-6, 4e-4, 2e-4; with a scale in float16 2e-4, 2e-2, 2e-4
+
+
+def test_float16_gradients_do_not_overflow_when_a_word_is_sure() -> None:
+    states, weight = torch.full((4000, 2), 10.0), torch.tensor([[10.0, 10.0], [-10.0, -10.0]])
+    targets = torch.ones(4000, dtype=torch.int64)
+    found = [each.clone().requires_grad_() for each in (states, weight, torch.zeros(2))]
+    with torch.autocast("cpu", torch.float16):
+        mean_loss(found[0], found[1], found[2], targets).backward()  # type: ignore[no-untyped-call]
+    assert found[1].grad is not None
+    assert found[1].grad.tolist() == [[10, 10], [-10, -10]]
+    assert found[2].grad is not None
+    assert found[2].grad.tolist() == [1, -1]
+
+
 def test_a_qrnn_is_its_formula() -> None:
     torch.manual_seed(0)
     layer, inputs = QRNN(3, 4), torch.randn(5, 2, 3)

@@ -75,6 +75,12 @@ class _MeanLoss(torch.autograd.Function):
             exps = logits.sub_(highest).exp_()
             sums = exps.sum(dim=1, keepdim=True, dtype=total.dtype)
             total += (sums.log() - said).sum()
+            if dtype == torch.float16:  # is subnormal below 6e-5: 1 / 35,000 and its products lose most digits
+                scale = 1 / sums
+                d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
+                d_weight += _lifted_product(exps, part * scale)
+                d_bias += _lifted_product(exps, scale).squeeze(1)
+                continue
             scale = (1 / sums).to(dtype)
             d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
             scaled = part * scale
@@ -91,6 +97,20 @@ class _MeanLoss(torch.autograd.Function):
         d_states, d_weight, d_bias = ctx.saved_tensors
         scale = grads[0] / ctx.count
         return d_states * scale, d_weight * scale, d_bias * scale, None, None
+
+
+def _lifted_product(exps: Tensor, values: Tensor) -> Tensor:
+    """Return expsᵀ · values, float32, of float16 factors: values are lifted by a power of two before they are rounded.
+
+    It is the largest one with which no sum can overflow, for no exponential is greater than 1.
+
+    Args:
+        exps: [tokens, words], float16.
+        values: [tokens, size], float32.
+    """
+    bound = values.abs().sum(dim=0).amax().clamp_min(1e-30)
+    lift = (2**15 / bound).log2().floor().exp2()
+    return (exps.t() @ (values * lift).to(exps.dtype)).float().div_(lift)
 
 
 def _parts(states: Tensor, targets: Tensor, num_words: int) -> Iterator[tuple[Tensor, Tensor]]:
