@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from dlrunner.cli.composing import compose
 from dlrunner.dispatch import plan
+from dlrunner.errors import RequestError
 from tests.conftest import Dlrun
 
 WRONG = {
@@ -43,6 +45,8 @@ WRONG = {
     "schedule.warmup=1.5": ["schedule.warmup: must be less than 1"],
     "schedule.warmpu=0.5": ["schedule.warmpu", "did you mean warmup?"],
     "precision=fp16": ["fp16 needs a GPU"],
+    "optim.betas=[0.5,0.99]": ["optim.betas: the schedule moves the momentum, 0.5 would be", "schedule.momentum=null"],
+    "optim=sgd optim.momentum=0": ["optim.momentum: the schedule moves the momentum, 0 would be overruled"],
     "log.progress=fancy": ["log.progress: must be"],
     "epochs=[1": ["cannot be read as name=value"],
     "--epochs 3": ["--epochs: there is no such option; a setting is epochs=VALUE"],
@@ -129,6 +133,40 @@ def test_the_signature_tells_results_apart_and_nothing_else() -> None:
 def test_equal_settings_written_otherwise_have_one_signature() -> None:
     first = plan(compose(["optim.lr=1", "+model.margin=0"])).signature
     assert first == plan(compose(["optim.lr=1.0", "model.margin=0.0"])).signature
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optim.betas=[0.9,0.9]"],  # only the second beta is another one
+        ["optim.betas=[0.5,0.99]", "schedule.momentum=null"],
+        ["optim.betas=[0.5,0.99]", "schedule=constant"],
+        ["optim=rmsprop", "optim.momentum=0.5"],  # a cycle leaves it alone
+        ["optim=sgd"],
+    ],
+)
+def test_a_momentum_that_no_schedule_overrules_is_taken(words: list[str]) -> None:
+    plan(compose(["task=collab", *words]))
+
+
+def test_an_apple_gpu_is_taken_only_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert plan(compose(["task=collab"])).device == torch.device("cpu")
+    assert plan(compose(["task=collab", "device=mps"])).device == torch.device("mps")
+
+
+def test_a_gpu_is_named_by_its_number_and_bfloat16_that_it_only_emulates_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert plan(compose(["task=collab"])).device == torch.device("cuda:0")
+    assert plan(compose(["task=collab", "precision=fp16"])).device == torch.device("cuda:0")
+    with pytest.raises(RequestError, match="Tesla T4 has no bfloat16, it would only be emulated"):
+        plan(compose(["task=collab", "precision=bf16"]))
 
 
 def test_precedence_is_command_line_then_experiment_then_task_then_defaults() -> None:

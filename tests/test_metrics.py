@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from dlrunner.metrics import MeanAbsoluteError, MeanSquaredError, RootMeanSquaredError
+from dlrunner import metrics
+from dlrunner.metrics import (
+    F1,
+    R2,
+    Decoded,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    Metric,
+    RmspeByBatch,
+    RootMeanSquaredError,
+    RootMeanSquaredPercentageError,
+)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
@@ -37,3 +49,79 @@ def test_small_errors_survive_among_many() -> None:
 
 def test_nothing_has_no_mean() -> None:
     assert math.isnan(MeanSquaredError().compute())
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e8])
+def test_the_explained_variance_does_not_depend_on_the_mean_of_the_targets(mean: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randn(1000, generator=generator, dtype=torch.float64)
+    outputs = targets + 0.1 * torch.randn(1000, generator=generator, dtype=torch.float64)
+    expected = 1 - float((outputs - targets).square().sum() / (targets - targets.mean()).square().sum())
+    metric = R2()
+    for output, target in zip(torch.split(outputs, 64), torch.split(targets, 64), strict=True):
+        metric.update(output + mean, target + mean)
+    assert metric.compute() == pytest.approx(expected, rel=1e-7)
+
+
+def test_targets_that_do_not_vary_have_nothing_to_explain() -> None:
+    metric = R2()
+    for _ in range(3):
+        metric.update(torch.randn(7), torch.full((7,), 0.1))
+    assert metric.compute() == 0
+    assert math.isnan(R2().compute())
+
+
+def test_a_percentage_error_leaves_out_targets_of_zero_and_keeps_what_is_no_number() -> None:
+    outputs, targets = torch.tensor([110.0, math.inf, 90.0, math.nan]), torch.tensor([100.0, 0.0, 100.0, 0.0])
+    metric = RootMeanSquaredPercentageError()
+    metric.update(outputs, targets)
+    assert metric.compute() == pytest.approx(0.1)
+    metric.update(outputs[3:], targets[:1])
+    assert math.isnan(metric.compute())
+    none = RootMeanSquaredPercentageError()
+    none.update(outputs[1:2], targets[1:2])
+    assert math.isnan(none.compute())
+
+
+def test_no_batch_has_no_percentage_error() -> None:
+    assert math.isnan(RmspeByBatch().compute())
+    metric = RmspeByBatch()
+    metric.update(torch.ones(2), torch.zeros(2))
+    assert math.isnan(metric.compute())
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 100])
+def test_f1_is_that_of_scikit_learn(batch_size: int) -> None:
+    from sklearn.metrics import f1_score
+
+    generator = torch.Generator().manual_seed(0)
+    scores, classes = torch.randn(100, 5, generator=generator), torch.randint(4, (100,), generator=generator)
+    logits, labels = torch.randn(100, 3, generator=generator), torch.rand(100, 3, generator=generator).round()
+    macro, micro = F1(), F1()
+    for rows in torch.split(torch.arange(100), batch_size):
+        macro.update(scores[rows], classes[rows])
+        micro.update(logits[rows], labels[rows])
+    assert macro.compute() == pytest.approx(f1_score(classes, scores.argmax(dim=1), average="macro"), rel=1e-12)
+    assert micro.compute() == pytest.approx(f1_score(labels, logits > 0, average="micro"), rel=1e-12)
+
+
+METRICS: dict[str, Callable[[], Metric]] = {
+    name: found
+    for name, found in vars(metrics).items()
+    if isinstance(found, type) and hasattr(found, "update") and hasattr(found, "compute")
+    if found not in (Metric, metrics.Mean, Decoded)
+}
+METRICS["Decoded"] = lambda: Decoded(R2(), torch.exp, torch.exp)
+"""Every metric class there is, without those that are of no use by themselves."""
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_no_metric_waits_for_the_device_while_it_is_updated(name: str) -> None:
+    """The meta device refuses to read values, and shapes that depend on them."""
+    numbers, labels = torch.empty(8, device="meta"), torch.empty(8, 3, device="meta")
+    classes = torch.empty(8, dtype=torch.int64, device="meta")
+    kinds = {"F1": [(labels, labels), (labels, classes)], "Accuracy": [(labels, labels), (labels, classes)]}
+    for outputs, targets in kinds.get(name, [(numbers, numbers)]):
+        metric = METRICS[name]()
+        for _ in range(2):  # the second one is merged with the first
+            metric.update(outputs, targets)

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from dlrunner.replaying import changes
+from dlrunner.replaying import Tolerance, changes, compare, tolerance
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "model=net", "epochs=2", *QUICK)
@@ -44,6 +45,29 @@ def test_a_last_digit_is_rounding_and_more_is_not(dlrun: Dlrun, ratings_csv: Pat
         file.write_text("".join(json.dumps(row) + "\n" for row in changed))
         found, out, _ = dlrun("replay", "runs/latest")
         assert (found, word in out) == (status, True)
+
+
+def test_a_gpu_may_add_up_in_another_order_and_how_much_that_may_be_is_told(tmp_path: Path) -> None:
+    def folder(name: str, rmse: float, weight: float) -> Path:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps({"epoch": 1, "valid/rmse": rmse}) + "\n")
+        torch.save({"model": {"w": torch.tensor([weight])}}, tmp_path / name / "last.pt")
+        return tmp_path / name
+
+    gpu = {"device": "cuda:0", "precision": "fp32", "deterministic": False}
+    expected = tolerance(gpu)
+    assert expected.relative == 1e-3
+    assert tolerance({**gpu, "precision": "bf16"}).relative == 2e-2
+    assert tolerance({**gpu, "deterministic": True}) == tolerance({"device": "cpu"}) == Tolerance(1e-4)
+    first, near, far, other = (
+        folder(*each) for each in (("a", 1, 1), ("b", 1.0005, 1), ("c", 1.002, 1), ("d", 1.0, 2))
+    )
+    verdict, reason = compare(first, near, expected)
+    assert verdict == "same within rounding"
+    assert "up to 0.001 is expected of cuda:0 in fp32 without trainer.deterministic=true" in reason
+    assert compare(first, far, expected)[0] == "different"
+    assert compare(first, other, expected)[0] == "same within rounding"
+    assert compare(first, near)[0] == compare(first, other)[0] == "different"  # as on a CPU
 
 
 def test_a_changed_version_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -28,6 +28,8 @@ MAY_NOT_IMPORT = {
     "metrics": [*ABOVE, "runs"],
     "schedules": [*ABOVE, "runs"],
     "runs": ABOVE,
+    "atomic": [*ABOVE, "runs"],
+    "fingerprint": [*ABOVE, "runs"],
     "comparing": ABOVE,
     "comparing/judging": [*ABOVE, "runs"],
     "trained/loading": ["tasks", "models", "cli", "runner", "looks", "data", "training"],

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
 import yaml
 
 from dlrunner import runs
-from dlrunner.errors import RunError
+from dlrunner.atomic import atomic_file
+from dlrunner.data.files import write_whole
+from dlrunner.data.standin import generated
+from dlrunner.errors import Interrupted, RunError
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
@@ -212,26 +221,38 @@ def test_a_read_only_folder_ends_with_a_sentence(
     assert "runs" in err
 
 
+class Full(io.BytesIO):
+    """A file on a disk that is full after a few bytes."""
+
+    def write(self, content: Any) -> int:
+        if len(content) > 100:
+            with Path("/dev/full").open("wb", buffering=0) as full:
+                return full.write(content)
+        return super().write(content)
+
+
 def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_saved(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, saved = runs.write_atomically, []
+    saved: list[Path] = []
 
-    def fill(path: Path, content: bytes) -> None:
-        if path.name == "last.pt":
+    @contextlib.contextmanager
+    def fill(path: Path) -> Iterator[BinaryIO]:
+        with atomic_file(path) as file:
             saved.append(path)
-            if len(saved) == 2:
-                path.with_name(".last.pt.part").write_bytes(content[:100])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        write(path, content)
+            if [each.name for each in saved].count("last.pt") == 2 and path.name == "last.pt":
+                yield Full()
+            else:
+                yield file
 
-    monkeypatch.setattr(runs, "write_atomically", fill)
+    monkeypatch.setattr("dlrunner.runs.atomic_file", fill)
     status, _, err = dlrun(*WORDS)
     assert status == 1
     assert "the disk is full" in err
     run = only_run(here)
     assert torch.load(run / "last.pt", weights_only=True)["state"]["epoch"] == 1
     assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+    assert not list(run.glob(".*.*"))
     monkeypatch.undo()
 
 
@@ -304,6 +325,97 @@ def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatc
         runs.write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert not list(tmp_path.glob(".file*"))
+
+
+def test_a_stop_while_a_checkpoint_is_written_stays_a_stop(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = runs.RunDirectory(here)
+    run.save("last.pt", {"weights": torch.zeros(1000)})
+    before = (here / "last.pt").read_bytes()
+
+    class Stopped(io.BytesIO):
+        def write(self, content: Any) -> int:
+            if len(content) > 1000:
+                raise Interrupted(signal.SIGTERM)
+            return super().write(content)
+
+    @contextlib.contextmanager
+    def stop(path: Path) -> Iterator[BinaryIO]:
+        with atomic_file(path):
+            yield Stopped()
+
+    monkeypatch.setattr("dlrunner.runs.atomic_file", stop)
+    with pytest.raises(Interrupted):
+        run.save("last.pt", {"weights": torch.ones(1000)})
+    assert (here / "last.pt").read_bytes() == before
+    assert [path.name for path in here.iterdir()] == ["last.pt"]
+
+
+def test_two_threads_that_write_the_same_file_leave_one_of_theirs_whole(here: Path) -> None:
+    path, barrier, contents = here / "file", threading.Barrier(2), [b"a" * 100_000, b"b" * 200_000]
+
+    def write(content: bytes) -> None:
+        for _ in range(30):
+            with atomic_file(path) as file:
+                file.write(content[:1000])
+                barrier.wait(timeout=10)
+                file.write(content[1000:])
+            assert path.read_bytes() in contents
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, contents))
+    assert [each.name for each in here.iterdir()] == ["file"]
+
+
+def test_two_threads_that_prepare_the_same_data_do_not_disturb_each_other(here: Path) -> None:
+    barrier = threading.Barrier(2)
+
+    def write(folder: Path) -> float:
+        (folder / "a.csv").write_text("a")
+        barrier.wait(timeout=10)
+        (folder / "b.csv").write_text("b")
+        return 0.5
+
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: generated(here / "data", ["a.csv", "b.csv"], write), range(2)))
+    assert found == [(here / "data", 0.5)] * 2
+    assert [each.name for each in here.iterdir()] == ["data"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_a_file_has_the_mode_of_a_new_one(here: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        runs.RunDirectory(here).save("last.pt", {})
+        write_whole(here / "cached", b"content")
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in here.iterdir()} == {0o666 & ~umask}
+
+
+def test_a_file_of_the_cache_that_cannot_be_written_leaves_nothing_behind(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(OSError, match="broken"):
+        write_whole(here / "cached", b"content")
+    assert not list(here.iterdir())
+
+
+@pytest.mark.slow
+def test_a_checkpoint_is_not_in_memory_twice_while_it_is_saved(here: Path) -> None:
+    script = (
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom dlrunner.runs import RunDirectory\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
+        "RunDirectory(Path(sys.argv[1])).save('first.pt', {'weights': torch.ones(5)})\n"
+        "state = {'weights': torch.ones(50_000_000)}\nbefore = peak()\n"
+        "RunDirectory(Path(sys.argv[1])).save('last.pt', state)\nprint(peak() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(here)], capture_output=True, text=True, check=True)
+    assert (here / "last.pt").stat().st_size > 200_000_000
+    assert float(done.stdout) < 50  # MB
 
 
 def test_damaged_run_folders_are_told(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlrunner.data.files import sha256_of
 from dlrunner.dispatch import Plan
-from dlrunner.runs import code_digest
+from dlrunner.fingerprint import code_digest
 from dlrunner.task import Data, DataIdentity
 
 

@@ -29,8 +29,8 @@ import torch
 from dlrunner import looks, runner
 from dlrunner.data.parallel import num_cores
 from dlrunner.errors import BusyError, DataError, Interrupted, OutOfMemoryError, Told
+from dlrunner.fingerprint import code_digest
 from dlrunner.looks.progress import row_line
-from dlrunner.runs import code_digest
 from dlrunner.signals import StopSignals
 from dlrunner.sweeps import Job, SweepDirectory, record_of
 

@@ -27,9 +27,14 @@ class Metric(Protocol):
         ...
 
 
+def exact_dtype(values: Tensor) -> torch.dtype:
+    """Return float64, or float32 on a device that has no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
 def exact_sum(values: Tensor) -> Tensor:
     """Sum in float64, where the device has it: 20,000 float32 terms would lose the fifth digit."""
-    return values.sum(dtype=torch.float32 if values.device.type == "mps" else torch.float64)
+    return values.sum(dtype=exact_dtype(values))
 
 
 class SmoothedLoss:
@@ -66,7 +71,7 @@ class Mean:
 
     def __init__(self) -> None:
         self._total: Tensor | float = 0.0
-        self._count = 0
+        self._count: Tensor | int = 0
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return one number per example."""
@@ -80,7 +85,8 @@ class Mean:
 
     def compute(self) -> float:
         """Return sum / count."""
-        return float(self._total) / self._count if self._count else float("nan")
+        count = int(self._count)
+        return float(self._total) / count if count else float("nan")
 
 
 class MeanSquaredError(Mean):
@@ -123,9 +129,15 @@ class RootMeanSquaredPercentageError(Mean):
     """
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Squared relative errors."""
+        """Squared relative errors; 0 where the target is."""
         counted = targets != 0
-        return ((outputs[counted] - targets[counted]) / targets[counted]).square()
+        errors = (outputs - targets) / torch.where(counted, targets, 1)
+        return torch.where(counted, errors, 0).square()
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Add the batch to the sums; rows are counted on the device, for their number would be waited for."""
+        self._total = self._total + exact_sum(self.values(outputs, targets))
+        self._count = self._count + (targets != 0).sum()
 
     def compute(self) -> float:
         """Return the root of the mean."""
@@ -169,41 +181,58 @@ class RmspeByBatch:
 
     def compute(self) -> float:
         """Cut what came into batches, in its order, and average their RMSPE."""
-        squares = torch.cat(self._squares)
+        if not self._squares:
+            return float("nan")
+        squares = torch.cat(self._squares).cpu()  # at once: each batch would be waited for
         squares = squares[squares.isfinite()]
+        if not len(squares):
+            return float("nan")
         roots = [float(batch.mean().sqrt()) * len(batch) for batch in torch.split(squares, self.batch_size)]
         return sum(roots) / len(squares)
 
 
 class R2:
-    """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the share of the variance that is explained."""
+    """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the share of the variance that is explained.
+
+    The sum of squares of the targets is merged from those of the batches, about their own means: a difference of
+    two large sums would lose the variance of targets far from 0.
+
+    Source: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
+    """
 
     higher_is_better = True
 
     def __init__(self) -> None:
         self._error = MeanSquaredError()
-        self._first, self._second = _Moment(1), _Moment(2)
+        self._count = 0
+        self._first: Tensor | None = None
+        self._mean: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add the batch to the sums."""
-        for metric in (self._error, self._first, self._second):
-            metric.update(outputs.double(), targets.double())
+        count, seen = targets.numel(), self._count
+        if not count:
+            return
+        targets = targets.to(exact_dtype(targets))
+        self._error.update(outputs.to(targets.dtype), targets)
+        if self._first is None:
+            self._first = targets.flatten()[0].clone()
+        shifted = targets - self._first  # exactly 0 where targets do not vary
+        mean = shifted.mean()
+        difference = mean - self._mean
+        self._count = seen + count
+        self._mean = self._mean + difference * (count / self._count)
+        self._squares = (
+            self._squares + (shifted - mean).square().sum() + difference.square() * (seen * count / self._count)
+        )
 
     def compute(self) -> float:
-        """Return the share; 0 when the targets do not vary."""
-        variance = self._second.compute() - self._first.compute() ** 2
+        """Return the share; 0 when the targets do not vary, NaN when there are none."""
+        if not self._count:
+            return float("nan")
+        variance = float(self._squares) / self._count
         return 1 - self._error.compute() / variance if variance > 0 else 0.0
-
-
-class _Moment(Mean):
-    """The mean of a power of the targets."""
-
-    def __init__(self, power: int) -> None:
-        super().__init__()
-        self.power = power
-
-    def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return targets**self.power
 
 
 class Accuracy(Mean):
@@ -265,21 +294,21 @@ class F1:
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count hits, answers and occurrences by class."""
         if targets.is_floating_point():
-            answers, truth = (outputs > 0).float(), targets
-            counts = torch.stack([(answers * truth).sum(), answers.sum(), truth.sum()]).double().reshape(3, 1)
+            answers = (outputs > 0).float()
+            counts = torch.stack([exact_sum(answers * targets), exact_sum(answers), exact_sum(targets)]).reshape(3, 1)
         else:
-            num_classes = outputs.shape[1]
             answers = outputs.argmax(dim=1)
-            hits = targets[answers == targets]
-            counts = torch.stack([torch.bincount(each, minlength=num_classes) for each in (hits, answers, targets)])
-            counts = counts.double()
+            counts = torch.zeros(3, outputs.shape[1], dtype=torch.int64, device=outputs.device)
+            counts[0].index_add_(0, targets, (answers == targets).long())
+            for row, classes in ((1, answers), (2, targets)):
+                counts[row].index_add_(0, classes, torch.ones_like(classes))
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> float:
         """Return 2·hits / (answers + occurrences), averaged over the classes that occur."""
         if self._counts is None:
             return float("nan")
-        hits, answers, occurrences = self._counts
+        hits, answers, occurrences = self._counts.cpu().double()
         occurs = (occurrences > 0) | (answers > 0)
         return float((2 * hits[occurs] / (answers + occurrences)[occurs]).mean()) if occurs.any() else 0.0
 

@@ -6,6 +6,7 @@ import math
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,21 @@ from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_differ
 from dlrunner.errors import RequestError
 from dlrunner.runs import FinishedRun, load_weights_file, read_history, shorter
 from dlrunner.training.lr_finder import weights_digest
+
+GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
+"""Relative, of metrics: in float32 (with products in TF32), and in half precision."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a repeated run may lie from the original one."""
+
+    relative: float
+    reason: str = ""
+    """What else than rounding is expected; empty: the weights of the same metrics are the same too."""
+
+
+NO_MORE = Tolerance(ROUNDING)
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:
@@ -34,32 +50,49 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
         again = FinishedRun.read(outcome.path)
         for line in changes(original.summary, again.summary or {}):
             print(f"changed: {line}")
-        verdict, reason = compare(original.path, again.path)
+        verdict, reason = compare(original.path, again.path, tolerance(original.summary, again.summary or {}))
     finally:
         shutil.rmtree(place, ignore_errors=True)
     print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
     return 1 if verdict == "different" else 0
 
 
-def compare(original: Path, again: Path) -> tuple[str, str]:
+def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:
+    """Return what to expect of a repetition: a GPU adds up in another order each time, unless it is told not to."""
+    for summary in summaries:
+        device, precision = str(summary.get("device", "cpu")), str(summary.get("precision", "fp32"))
+        if not device.startswith("cpu") and not summary.get("deterministic", False):
+            relative = GPU_TOLERANCE if precision == "fp32" else GPU_HALF_TOLERANCE
+            told = f"up to {relative:g} is expected of {device} in {precision} without trainer.deterministic=true"
+            return Tolerance(relative, told)
+    return Tolerance(ROUNDING)
+
+
+def compare(original: Path, again: Path, expected: Tolerance = NO_MORE) -> tuple[str, str]:
     """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
     folders = [Path(), *sorted(p.relative_to(original) for p in original.glob("members/*"))]
-    verdict, reason = "identical", ""
+    largest = 0.0
     for folder in folders:
         before, after = read_history(original / folder), read_history(again / folder)
         if len(before) != len(after):
             return "different", f"{len(before)} epochs, now {len(after)}"
         for left, right in zip(before, after, strict=True):
             difference = row_difference(left, right)
-            if difference > ROUNDING:
+            if difference > expected.relative:
                 return "different", f"first at epoch {left['epoch']}: {_told(left, right)}"
-            if difference > 0 and verdict == "identical":
-                verdict, reason = "same within rounding", f"largest relative difference {difference:.1e}"
-        if verdict == "identical" and (original / folder / "last.pt").exists():
+            largest = max(largest, difference)
+    if largest > 0:
+        verdict, reason = "same within rounding", f"largest relative difference {largest:.1e}"
+        return verdict, f"{reason}; {expected.reason}" if expected.reason else reason
+    for folder in folders:
+        if (original / folder / "last.pt").exists():
             weights = [load_weights_file(run / folder / "last.pt").get("model", {}) for run in (original, again)]
             if weights_digest(weights[0]) != weights_digest(weights[1]):
-                return "different", "the metrics agree to the last digit, the weights do not"
-    return verdict, reason
+                told = "the metrics agree to the last digit, the weights do not"
+                if expected.reason:
+                    return "same within rounding", f"{told}; {expected.reason}"
+                return "different", told
+    return "identical", ""
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:

@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import functools
-import hashlib
-import importlib.util
 import io
 import json
 import logging
@@ -24,11 +21,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 import yaml
 
+from dlrunner.atomic import atomic_file, beside
 from dlrunner.errors import BusyError, RequestError, RunError
 
 SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -117,10 +115,13 @@ class RunDirectory:
             write_atomically(self.path / name, content)
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the identity of this run."""
-        buffer = io.BytesIO()
-        torch.save({"identity": self.identity, **state}, buffer)
-        self.write_bytes(name, buffer.getvalue())
+        """Write a checkpoint with the identity of this run, whole or not at all.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written; what was there before is still whole.
+        """
+        with told_as_sentences(self.path), atomic_file(self.path / name) as file:
+            _save({"identity": self.identity, **state}, file)
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
         """Return a checkpoint of this run, or None when there is none.
@@ -150,7 +151,7 @@ class RunDirectory:
     def point_latest(self) -> None:
         """Make runs/latest point here."""
         latest = self.path.parent.parent / "latest"
-        link = latest.with_name(f".latest-{os.getpid()}")
+        link = beside(latest)
         with contextlib.suppress(OSError):  # a file system without links, or a folder a person put there
             link.symlink_to(self.path.relative_to(latest.parent))
             link.replace(latest)
@@ -181,23 +182,44 @@ def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a temporary file beside `path`, sync it, rename it, sync the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file whole or not at all (see `atomic_file`)."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+class _Writer:
+    """A file that remembers why it could not be written: torch.save says "unexpected pos" of a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: BaseException | None = None
+
+    def write(self, content: bytes | memoryview) -> int:
+        with self._remembered():
+            return self.file.write(content)
+
+    def flush(self) -> None:
+        with self._remembered():
+            self.file.flush()
+
+    @contextlib.contextmanager
+    def _remembered(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:  # a stop signal's too
+            self.error = error
+            raise
+
+
+def _save(state: Mapping[str, Any], file: BinaryIO) -> None:
+    """Write with torch.save, straight into the file: in memory a checkpoint would be there twice."""
+    writer = _Writer(file)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more
+    except Exception:
+        if writer.error is not None:
+            raise writer.error from None
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 @contextlib.contextmanager
@@ -320,32 +342,6 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl; an absent file is an empty history."""
     file = path / "metrics.jsonl"
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def code_digest(plugins: Sequence[str] = ()) -> str:
-    """Return the sha256 of the package's source, and of the user's plugin modules."""
-    digest = hashlib.sha256(_package_digest())
-    sources: list[Path] = []
-    for plugin in plugins:
-        spec = importlib.util.find_spec(plugin)
-        if spec and spec.submodule_search_locations:
-            sources += sorted(f for place in spec.submodule_search_locations for f in Path(place).rglob("*.py"))
-        elif spec and spec.origin and Path(spec.origin).exists():
-            sources.append(Path(spec.origin))
-    _add_sources(digest, sources)
-    return digest.hexdigest()
-
-
-@functools.cache  # what this process has imported, though the files are edited while it runs
-def _package_digest() -> bytes:
-    digest = hashlib.sha256()
-    _add_sources(digest, sorted(Path(__file__).parent.rglob("*.py")))
-    return digest.digest()
-
-
-def _add_sources(digest: hashlib._Hash, sources: Sequence[Path]) -> None:
-    for source in sources:
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

@@ -18,10 +18,10 @@ import pandas as pd
 
 from dlrunner.dispatch import plan
 from dlrunner.errors import BusyError, DataError, RequestError
+from dlrunner.fingerprint import code_digest
 from dlrunner.identity import digest_of_inputs, identity_of
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
-    code_digest,
     finished_summary,
     folders_by_signature,
     latest_of,

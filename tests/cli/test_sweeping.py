@@ -14,6 +14,7 @@ import pytest
 
 from dlrunner.cli.composing import compose, compose_jobs
 from dlrunner.cli.sweeping import with_seeds
+from dlrunner.data.parallel import num_cores
 from dlrunner.errors import RequestError
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
@@ -113,7 +114,7 @@ def test_joblib_runs_jobs_side_by_side_with_divided_threads(ratings_csv: Path, h
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert list(results["status"]) == ["done", "done"]
 
-    cores = len(os.sched_getaffinity(0))
+    cores = num_cores()
     for folder in results["folder"]:
         assert json.loads(Path(folder, "summary.json").read_text())["num_threads"] == max(1, cores // 2)
 

@@ -218,6 +218,37 @@ def test_the_loss_of_half_the_bits_is_near() -> None:
         assert F.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0) > 0.999
 
 
+def test_the_gradients_of_many_words_survive_float16() -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = [0.02 * torch.randn(64, 32, generator=generator), torch.randn(35_000, 32, generator=generator)]
+    inputs = [each.half().float() for each in (*inputs, torch.zeros(35_000))]  # only the arithmetic differs
+    targets = torch.randint(100, (64,), generator=generator)
+    found = [each.clone().requires_grad_() for each in inputs]
+    with torch.autocast("cpu", torch.float16):
+        mean_loss(found[0], found[1], found[2], targets).backward()  # type: ignore[no-untyped-call]
+    expected = [each.double().requires_grad_() for each in inputs]
+    F.cross_entropy(F.linear(*expected), targets).backward()  # type: ignore[no-untyped-call]
+    other = slice(100, None)  # words that are no targets: their gradients are all from the probabilities
+    for most, left, right in zip((5e-5, 1e-3, 1e-3), found, expected, strict=True):
+        assert left.grad is not None
+        assert right.grad is not None
+        rows = slice(None) if left is found[0] else other
+        error = (left.grad[rows].double() - right.grad[rows]).norm() / right.grad[rows].norm()
+        assert error < most  # 5e-6, 4e-4, 2e-4; with a scale in float16 2e-4, 2e-2, 2e-4
+
+
+def test_float16_gradients_do_not_overflow_when_a_word_is_sure() -> None:
+    states, weight = torch.full((4000, 2), 10.0), torch.tensor([[10.0, 10.0], [-10.0, -10.0]])
+    targets = torch.ones(4000, dtype=torch.int64)
+    found = [each.clone().requires_grad_() for each in (states, weight, torch.zeros(2))]
+    with torch.autocast("cpu", torch.float16):
+        mean_loss(found[0], found[1], found[2], targets).backward()  # type: ignore[no-untyped-call]
+    assert found[1].grad is not None
+    assert found[1].grad.tolist() == [[10, 10], [-10, -10]]
+    assert found[2].grad is not None
+    assert found[2].grad.tolist() == [1, -1]
+
+
 def test_a_qrnn_is_its_formula() -> None:
     torch.manual_seed(0)
     layer, inputs = QRNN(3, 4), torch.randn(5, 2, 3)
@@ -252,6 +283,31 @@ def test_padding_never_changes_a_result(cell: Cell, bptt: int) -> None:
         assert torch.allclose(alone[0], scores[row], atol=1e-5)
     longer = F.pad(together, (0, 9), value=1)
     assert torch.allclose(model(longer, lengths), scores, atol=1e-5)
+
+
+def penalty_of(model: TextClassifier, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    model(tokens, lengths)
+    found = model.penalty()
+    assert found is not None
+    return found
+
+
+def test_the_penalty_of_texts_is_that_of_their_words_whatever_pads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither longer neighbours, nor the pieces that texts are read in, nor the device may change it."""
+    settings = {**NO_DROPOUT, "output_dropout": 0.0, "alpha": 2.0, "beta": 1.0}
+    model = classifier(bptt=5, **settings)
+    model.train()
+    lengths = torch.tensor([23, 9, 4, 2])
+    tokens = words(23, 4).t().where(torch.arange(23) < lengths[:, None], 1)
+    found = penalty_of(model, tokens, lengths)
+    wider = torch.cat([tokens, torch.ones(4, 8, dtype=torch.int64)], dim=1)
+    torch.testing.assert_close(penalty_of(model, wider, lengths), found)
+    outputs = [model.encoder(tokens[row, :length, None])[0][:, 0] for row, length in enumerate(lengths.tolist())]
+    squares = torch.cat(outputs).square().mean()
+    steps = torch.cat([(each[1:] - each[:-1]) for each in outputs]).square().mean()
+    torch.testing.assert_close(found, 2.0 * squares + steps)  # of the real words, each text by itself
+    monkeypatch.setattr("dlrunner.models.text._reading", lambda lengths, start: len(lengths))  # as on a GPU
+    torch.testing.assert_close(penalty_of(model, tokens, lengths), found)
 
 
 def test_last_maximum_and_mean_are_pooled_over_the_whole_text() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -17,8 +18,11 @@ import torch
 
 from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.imdb import ImdbData
+from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import Encoder
+from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.runs import load_weights_file
+from dlrunner.tasks.generating import Generator
 from dlrunner.tasks.language import LanguageModeling
 from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, Dlrun, start
@@ -368,10 +372,52 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: D
     assert "running anew" in out
 
 
+def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
+    run = Path(trained_language_model(dlrun))
+    old, file = Encoder.read(run), here / "tuned.pt"
+    file.write_bytes(old.content())
+    words = (*CLASSIFY, f"data.encoder={run}", f"model.encoder={file}", "data.sample=100", "epochs=1", *QUICK)
+    assert dlrun(*words)[0] == 0
+    assert "this run is done already" in dlrun(*words)[1]
+    changed = Encoder({n: w + 0.01 for n, w in old.weights.items()}, old.sizes, old.words, old.tokenizer, old.lower)
+    file.write_bytes(changed.content())
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    assert "the data changed since" in out
+    file.unlink()
+    folders = set(Path("runs").rglob("run.json"))
+    status, out, err = dlrun(*words, "seed=7")
+    assert status == 2
+    assert "there is no file" in err
+    assert "Traceback" not in out + err
+    assert set(Path("runs").rglob("run.json")) == folders
+
+
 def test_the_average_of_language_models_averages_their_chances() -> None:
     losses = [torch.tensor([1.0, 0.1]), torch.tensor([2.0, 3.0])]
     expected = -torch.log(torch.stack([torch.exp(-each) for each in losses]).mean(dim=0))
     assert torch.allclose(LanguageModeling.average(None, losses), expected)  # type: ignore[arg-type]
+
+
+def test_the_average_of_sure_language_models_keeps_the_digits_of_their_losses() -> None:
+    losses = [torch.tensor([1e-9, 200.0]), torch.tensor([3e-9, 300.0]), torch.tensor([5e-9, 400.0])]
+    average = LanguageModeling.average(None, losses)  # type: ignore[arg-type]
+    assert average.dtype == torch.float32
+    assert average.tolist() == pytest.approx([3e-9, 200 + math.log(3)], rel=1e-6)
+
+
+def test_the_next_word_of_several_models_has_a_chance_however_small() -> None:
+    dims = LanguageDims(5)
+    models = [LanguageModel(dims, embedding=4, hidden=4, layers=1) for _ in range(2)]
+    for model in models:
+        with torch.no_grad():
+            model.bias.copy_(torch.tensor([0.0, 0.0, 0.0, 0.0, -1000.0]))
+    logs, _ = Generator(models, Vocabulary(["<unk>", "<pad>", "<end>", "a", "b"]))._step(
+        torch.tensor([[3]]), [None, None]
+    )
+    expected = torch.stack([model.next_words(torch.tensor([[3]]), None)[0][0] for model in models]).double()
+    torch.testing.assert_close(logs.double(), expected.logsumexp(dim=0) - math.log(2))
+    assert logs[4] < -900
 
 
 def test_a_baseline_knows_only_the_classes_of_its_training_texts(dlrun: Dlrun, here: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from dlrunner.model import Model
 from dlrunner.randomness import seed_everything
 from dlrunner.schedules import Phase
 from dlrunner.signals import StopSignals
-from dlrunner.task import Loader, Split, Task
+from dlrunner.task import Batch, Loader, Split, Task
 from dlrunner.training import Trainer
 from dlrunner.training.hooks import Hooks
 from dlrunner.training.state import MakeOptimizer, TrainingState
@@ -102,8 +103,8 @@ def fit(
 ) -> tuple[TwoGroups, TrainingState]:
     seed_everything(0)
     model = TwoGroups()
+    hooks = Hooks(run or Memory(), SilentDisplay(), StopSignals(), log=settings.pop("said", []).append)
     trainer = Trainer(phases, CPU, settings.pop("precision", "fp32"), 0, **settings)
-    hooks = Hooks(run or Memory(), SilentDisplay(), StopSignals())
     return model, trainer.fit(task or Line(), model, make, hooks).state
 
 
@@ -167,10 +168,102 @@ def test_one_cycle_moves_the_momentum_against_the_rate() -> None:
     assert min(seen) < 0.86 < 0.94 < max(seen)
 
 
+def momenta_of(factory: Callable[..., torch.optim.Optimizer], *phases: Phase) -> list[list[Any]]:
+    """Train; return the betas, or the momentum, of each step by phase."""
+    seen: list[Any] = []
+
+    def make(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        made = factory([p for group in groups for p in group.parameters()], lr=0.01)
+        made.register_step_pre_hook(
+            lambda o, *_: seen.append(o.param_groups[0].get("betas", o.param_groups[0].get("momentum")))
+        )
+        return made
+
+    fit(*phases, make=make)
+    return [seen[5 * start : 5 * (start + each.epochs)] for start, each in zip((0, 2), phases, strict=False)]
+
+
+CYCLE = schedules.one_cycle(2, momentum=[0.95, 0.85])
+
+
+@pytest.mark.parametrize(
+    ("factory", "own"),
+    [
+        (partial(torch.optim.SGD, momentum=0.8), 0.8),
+        (partial(torch.optim.Adam, betas=(0.8, 0.97)), (0.8, 0.97)),
+        (partial(torch.optim.AdamW, betas=(0.8, 0.97)), (0.8, 0.97)),
+    ],
+)
+def test_a_phase_begins_with_the_optimizers_own_momentum(
+    factory: Callable[..., torch.optim.Optimizer], own: Any
+) -> None:
+    cycled, after = momenta_of(factory, phase(2, lr=(0.01,), curves=CYCLE), phase(1, lr=(0.01,)))
+    first = [each[0] if isinstance(each, tuple) else each for each in cycled]
+    assert min(first) < 0.86 < 0.94 < max(first)
+    if isinstance(own, tuple):
+        assert {each[1] for each in cycled} == {own[1]}  # the second beta is never moved
+    assert after == [own] * 5
+
+
+def test_a_cycle_leaves_the_momentum_of_rmsprop_alone() -> None:
+    (seen,) = momenta_of(torch.optim.RMSprop, phase(2, lr=(0.01,), curves=CYCLE))
+    assert seen == [0.0] * 10
+
+
 def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
     small, _ = fit(phase(2), task=Line(batch_size=5), accumulate=2)
     large, _ = fit(phase(2), task=Line(batch_size=10))
     torch.testing.assert_close(small.state_dict(), large.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "large"),
+    [
+        (50, 4, 50),  # one batch an epoch: its group is never full
+        (20, 4, 50),  # 20, 20 and 10 rows: the last group is not full, and its batches differ in size
+        (16, 3, 48),  # 16, 16, 16, then 2 rows by themselves
+    ],
+)
+def test_the_gradients_of_a_group_are_averaged_over_its_examples(batch_size: int, accumulate: int, large: int) -> None:
+    small, _ = fit(phase(2), task=Line(batch_size=batch_size), accumulate=accumulate)
+    whole, _ = fit(phase(2), task=Line(batch_size=large))
+    torch.testing.assert_close(small.state_dict(), whole.state_dict())
+
+
+def test_an_accumulated_step_has_the_mean_rate_of_its_batches() -> None:
+    class Scaled(Line):
+        def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+            if split == "valid":
+                return super().batches(split, epoch)
+            halves = [Batch((self.x[:25],), self.y[:25], 1.0), Batch((self.x[25:],), self.y[25:], 0.5)]
+            return halves[start:]
+
+    seen: list[float] = []
+
+    def recording(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        optimizer = sgd(groups)
+        optimizer.register_step_pre_hook(lambda o, *_: seen.append(o.param_groups[0]["lr"]))
+        return optimizer
+
+    fit(phase(1, lr=(0.04,)), task=Scaled(), make=recording, accumulate=2)
+    fit(phase(1, lr=(0.04,)), task=Scaled(), make=recording)
+    assert seen == pytest.approx([0.03, 0.04, 0.02])
+
+
+def test_a_step_is_a_unit_that_returns_its_loss_and_steps_when_it_is_told_to() -> None:
+    seed_everything(0)
+    task, model = Line(), TwoGroups()
+    trainer, optimizer = Trainer([phase()], CPU, "fp32", 0, accumulate=2, l1=10.0), sgd([model])
+    trainer.train_mode(model, phase())
+    before = copy.deepcopy(model.state_dict())
+    first, second = list(task.batches("train", 0))[:2]
+    loss = trainer.train_step(task, model, optimizer, first, update=False)
+    with torch.no_grad():
+        assert float(loss) == pytest.approx(float(task.loss(model(*first.inputs), first.targets)))  # without penalties
+    torch.testing.assert_close(model.state_dict(), before)
+    trainer.train_step(task, model, optimizer, second, update=True)
+    assert not torch.equal(model.slope.weight, before["slope.weight"])
+    assert all(parameter.grad is None for parameter in model.parameters())
 
 
 def test_clipping_bounds_the_norm_of_the_gradient() -> None:
@@ -184,6 +277,61 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
 def test_early_stopping_ends_training_when_nothing_gets_better() -> None:
     _, state = fit(phase(50, lr=(0.0,)), early_stopping=3)
     assert len(state.history) == 4
+
+
+def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_best_weights() -> None:
+    """The first phase can only get worse after its first epoch; the second must still be trained, from that epoch."""
+    run = Memory()
+    worse = Phase(20, schedules.Curves(lr=lambda progress: 1.0 if progress < 0.05 else -3.0), (0.05,), 1)
+    said: list[str] = []
+    model, state = fit(worse, phase(10, lr=(0.1,)), run=run, early_stopping=2, said=said)
+    epochs = [row["epoch"] for row in state.history]
+    assert epochs[:3] == [1, 2, 3]  # the best one, and two that are worse
+    assert epochs[3] == 21  # the second phase begins where the schedule has it
+    assert state.history[3]["valid/mse"] < state.history[0]["valid/mse"] < state.history[2]["valid/mse"]
+    assert said[:2] == [
+        "early stopping after epoch 3: valid/mse was best 2 epoch(s) before",
+        "the next phase begins from the weights of epoch 1",
+    ]
+    # What the second phase began with: the frozen slope is the same anyway, the offset is that of epoch 1.
+    alone, _ = fit(Phase(1, schedules.constant(1), (0.05,), 1))
+    assert torch.equal(run.files["phase-best.pt"]["model"]["offset.weight"], alone.offset.weight)
+    best = min(row["valid/mse"] for row in state.history)
+    evaluation = Trainer([phase()], CPU, "fp32", 0).evaluate(Line(), model, "valid")
+    assert evaluation is not None
+    assert evaluation.metrics["valid/mse"] == best
+
+
+@pytest.mark.parametrize("stopped_at", range(1, 12))
+def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(stopped_at: int) -> None:
+    phases = [phase(4, lr=(1.2,)), phase(4, lr=(0.3,), freeze_to=1), phase(4, lr=(0.01,))]
+
+    class Stopped(Memory):
+        def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
+            super().write_history(rows)
+            if len(rows) == stopped_at:
+                raise KeyboardInterrupt
+
+    whole, state = fit(*phases, early_stopping=2, make=adagrad)
+    if stopped_at > len(state.history):
+        return
+    run: Memory = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        fit(*phases, early_stopping=2, make=adagrad, run=run)
+    resumed = Memory()
+    resumed.files = run.files
+    model, again = fit(*phases, early_stopping=2, make=adagrad, run=resumed)
+    assert numbers(again.history) == numbers(state.history)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+
+
+def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in ("seconds", "examples_per_second")} for row in rows]
+
+
+def adagrad(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
+    """Its state is made with it: an optimizer whose state is only cleared would fail."""
+    return torch.optim.Adagrad([{"params": list(group.parameters())} for group in groups], lr=0.05)
 
 
 def test_a_checkpoint_is_kept_at_the_end_of_every_cycle() -> None:
@@ -232,6 +380,46 @@ def test_a_diverged_run_says_failed_and_keeps_its_last_good_checkpoint(dlrun: Dl
     checkpoint = torch.load(run / "last.pt", weights_only=True)
     assert checkpoint["state"]["epoch"] == 1
     assert all(bool(torch.isfinite(value).all()) for value in checkpoint["model"].values())
+
+
+def test_the_rate_that_is_told_is_that_of_the_step_that_diverged() -> None:
+    def told(interval: float) -> str:
+        class Often(SilentDisplay):
+            pass
+
+        Often.interval = interval
+        trainer = Trainer([phase(3, lr=(1e30,), curves=schedules.cosine(3))], CPU, "fp32", 0)
+        with pytest.raises(RunError) as found:
+            trainer.fit(Line(), TwoGroups(), sgd, Hooks(Memory(), Often(), StopSignals()))
+        return str(found.value)
+
+    assert told(0.0) == told(1e9)  # whether losses are read at each step or at the end of an epoch
+
+
+def test_a_trainer_changes_nothing_of_the_process() -> None:
+    before = torch.get_num_threads()
+    Trainer([phase()], CPU, "fp32", 0, num_threads=before + 1)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("batch_size", [7, 16, 49])
+def test_a_loader_that_begins_later_yields_the_rest_and_touches_nothing_before(batch_size: int) -> None:
+    for order in (None, epoch_order(50, 0, 0)):
+        x, y = torch.arange(50.0), torch.arange(50)
+        whole = list(TensorLoader([x], y, batch_size, order))
+        for start in range(len(whole) + 1):
+            loader = TensorLoader([x], y, batch_size, order, start)
+            assert len(loader) == len(whole)
+            rest = list(loader)
+            assert len(rest) == len(whole) - start
+            assert all(torch.equal(a.targets, b.targets) for a, b in zip(rest, whole[start:], strict=True))
+
+
+def test_a_single_row_is_never_a_batch() -> None:
+    for rows in range(2, 60):
+        sizes = [len(b.targets) for b in TensorLoader([torch.zeros(rows)], torch.zeros(rows), 7)]
+        assert min(sizes) > 1
+        assert sum(sizes) == rows
 
 
 def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:

@@ -21,13 +21,14 @@ from dlrunner.cli.sweeping import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.dispatch import Plan, plan
 from dlrunner.engines import make_engine
 from dlrunner.errors import Interrupted, RequestError
+from dlrunner.fingerprint import code_digest
 from dlrunner.identity import digest_of_inputs, identity_of
 from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.progress import number as shown
 from dlrunner.looks.sweeping import LineScreen, make_screen
 from dlrunner.runner import run_label
-from dlrunner.runs import code_digest, shorter, told_as_sentences, write_atomically
+from dlrunner.runs import shorter, told_as_sentences, write_atomically
 from dlrunner.searching import Search
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, SweepDirectory

@@ -20,12 +20,13 @@ from dlrunner.dispatch import plan
 from dlrunner.engines import LAUNCHERS, make_engine, need
 from dlrunner.engines.elsewhere import Elsewhere
 from dlrunner.errors import Interrupted, RequestError, did_you_mean
+from dlrunner.fingerprint import code_digest
 from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
 from dlrunner.processes import local_rank
 from dlrunner.runner import run_label
-from dlrunner.runs import code_digest, shorter, write_atomically
+from dlrunner.runs import shorter, write_atomically
 from dlrunner.settings import SweepSettings
 from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, standing_of, twins_of
 from dlrunner.tracking import refuse_missing
@@ -155,8 +156,8 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
 
 
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
-    """Return a digest of all that the jobs of a sweep rest on: what was typed, configuration files, code."""
-    text = json.dumps([list(words), composition_inputs(), code_digest(plugins)])
+    """Return a digest of what the jobs of a sweep rest on: words, configuration files, code (also of composing)."""
+    text = json.dumps([list(words), composition_inputs(), code_digest(plugins, also=("cli", "settings"))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlrunner.atomic import atomic_file
 from dlrunner.errors import DataError
 
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
@@ -82,9 +82,8 @@ def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
 def write_whole(path: Path, content: bytes | memoryview) -> None:
     """Write a file of the cache so that another process sees either nothing or all of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as temporary:
-        temporary.write(content)
-    Path(temporary.name).replace(path)
+    with atomic_file(path, sync=False) as file:
+        file.write(content)
 
 
 @dataclass(frozen=True)

@@ -109,5 +109,6 @@ def standardised(pictures: Tensor) -> Tensor:
 def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each colour, [3, 1, 1], kept on the device: a copy from Python's numbers waits."""
     with torch.inference_mode(False):
-        mean, deviation = (torch.tensor(each, dtype=dtype)[:, None, None].to(device) for each in (MEAN, DEVIATION))
+        colours = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (MEAN, DEVIATION))
+        mean, deviation = (to_device(each, device) for each in colours)
     return mean, deviation

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.atomic import atomic_file
 from dlrunner.data.decoding import Fit, Pixels, decode
 from dlrunner.data.files import cache_dir, write_whole
 from dlrunner.data.parallel import in_order, num_cores
@@ -243,17 +243,13 @@ def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str
         if pixels.shape == shape and pixels.dtype == np.uint8:
             return pixels, key, told["told"], told["bad"]
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
-    os.close(descriptor)
     try:
-        pixels, remarks, bad = _decode_all(files, Path(temporary), size, fit)
-        told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
-        write_whole(path.with_suffix(".json"), json.dumps({"told": told, "bad": bad}).encode())
-        Path(temporary).replace(path)
+        with atomic_file(path, sync=False) as file:
+            pixels, remarks, bad = _decode_all(files, Path(file.name), size, fit)
+            told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
+            write_whole(path.with_suffix(".json"), json.dumps({"told": told, "bad": bad}).encode())
     except OSError as error:
         raise DataError(f"the pictures cannot be kept in the cache, {path.parent} ({error.strerror})") from None
-    finally:
-        Path(temporary).unlink(missing_ok=True)
     return np.load(path, mmap_mode="c"), key, told, bad
 
 

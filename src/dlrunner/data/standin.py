@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dlrunner.atomic import beside
 from dlrunner.data.files import sha256_of
 from dlrunner.errors import DataError
 
@@ -59,18 +59,19 @@ def generated(place: Path, files: Sequence[str], write: Callable[[Path], float])
 
 def _write_anew(place: Path, truth: Path, files: Sequence[str], write: Callable[[Path], float]) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}")
-    shutil.rmtree(temporary, ignore_errors=True)
+    temporary = beside(place)
     temporary.mkdir()
-    floor = write(temporary)
-    digests = {name: sha256_of(temporary / name) for name in files}
-    (temporary / truth.name).write_text(json.dumps({"floor": floor, "sha256": digests}))
     try:
-        temporary.rename(place)
-    except OSError:  # another process was faster, or an older one left half of it
-        if not _is_whole(place, truth, files):
-            shutil.rmtree(place, ignore_errors=True)
+        floor = write(temporary)
+        digests = {name: sha256_of(temporary / name) for name in files}
+        (temporary / truth.name).write_text(json.dumps({"floor": floor, "sha256": digests}))
+        try:
             temporary.rename(place)
+        except OSError:  # another process was faster, or an older one left half of it
+            if not _is_whole(place, truth, files):
+                shutil.rmtree(place, ignore_errors=True)
+                temporary.rename(place)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlrunner.system.precision import autocast_dtype, without_autocast
+
 CPU_ELEMENTS = 8 * 2**20
 """Logits at a time: 32 MB in float32 stay near the cores."""
 GPU_ELEMENTS = 128 * 2**20
@@ -34,9 +36,8 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
     >>> torch.allclose(mean_loss(states, weight, bias, targets), expected)
     True
     """
-    kind = states.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    with torch.autocast(kind, enabled=False):
+    dtype = autocast_dtype(states.device) or weight.dtype
+    with without_autocast(states.device):
         if not torch.is_grad_enabled():
             return token_losses(states, weight, bias, targets).mean()
         loss: Tensor = _MeanLoss.apply(states, weight, bias, targets, dtype)  # type: ignore[no-untyped-call]
@@ -45,9 +46,8 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
 
 def token_losses(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Return the cross entropy of each token, float32 or float64 of shape [tokens]; it keeps no gradient."""
-    kind = states.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
-    with torch.autocast(kind, enabled=False), torch.no_grad():
+    dtype = autocast_dtype(states.device) or weight.dtype
+    with without_autocast(states.device), torch.no_grad():
         states, weight, bias = states.to(dtype), weight.to(dtype), bias.to(dtype)
         losses = []
         for part, right in _parts(states, targets, len(weight)):
@@ -75,6 +75,12 @@ class _MeanLoss(torch.autograd.Function):
             exps = logits.sub_(highest).exp_()
             sums = exps.sum(dim=1, keepdim=True, dtype=total.dtype)
             total += (sums.log() - said).sum()
+            if dtype == torch.float16:  # is subnormal below 6e-5: 1 / 35,000 and its products lose most digits
+                scale = 1 / sums
+                d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
+                d_weight += _lifted_product(exps, part * scale)
+                d_bias += _lifted_product(exps, scale).squeeze(1)
+                continue
             scale = (1 / sums).to(dtype)
             d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))
             scaled = part * scale
@@ -91,6 +97,20 @@ class _MeanLoss(torch.autograd.Function):
         d_states, d_weight, d_bias = ctx.saved_tensors
         scale = grads[0] / ctx.count
         return d_states * scale, d_weight * scale, d_bias * scale, None, None
+
+
+def _lifted_product(exps: Tensor, values: Tensor) -> Tensor:
+    """Return expsᵀ · values, float32, of float16 factors: values are lifted by a power of two before they are rounded.
+
+    It is the largest one with which no sum can overflow, for no exponential is greater than 1.
+
+    Args:
+        exps: [tokens, words], float16.
+        values: [tokens, size], float32.
+    """
+    bound = values.abs().sum(dim=0).amax().clamp_min(1e-30)
+    lift = (2**15 / bound).log2().floor().exp2()
+    return (exps.t() @ (values * lift).to(exps.dtype)).float().div_(lift)
 
 
 def _parts(states: Tensor, targets: Tensor, num_words: int) -> Iterator[tuple[Tensor, Tensor]]:

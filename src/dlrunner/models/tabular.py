@@ -19,6 +19,7 @@ from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.models.dropout import Dropout
 from dlrunner.ranges import Count, Probability
+from dlrunner.system.precision import without_autocast
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initial = Literal["kaiming", "xavier", "torch"]
@@ -263,7 +264,7 @@ class Head(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return shape [rows], or [rows, outputs] where there are several."""
-        with torch.autocast(hidden.device.type, enabled=False):
+        with without_autocast(hidden.device):
             return _scaled(self.layer(hidden.float()), self.range)
 
 

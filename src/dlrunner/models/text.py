@@ -6,15 +6,16 @@ https://arxiv.org/abs/1801.06146; fast.ai deep learning part 1, lesson 4 (2018).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlrunner.encoders import Cell, Encoder, EncoderSizes, digest_of_words
+from dlrunner.encoders import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
@@ -97,6 +98,11 @@ class TextClassifier(Model):
         self.head = nn.Sequential(*modules)
         self.alpha, self.beta = alpha, beta
         self._penalty: Tensor | None = None
+
+    @classmethod
+    def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
+        """Return the encoder's file; that of `data.encoder`, whose vocabulary is taken, may be another."""
+        return [] if settings["encoder"] is None else [encoder_file(Path(settings["encoder"]))]
 
     def load_pretrained(self) -> Sequence[str]:
         """Take over the encoder's weights.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dlrunner.data.targets import Target
-from dlrunner.metrics import F1, Accuracy, RocAuc
+from dlrunner.metrics import F1, Accuracy, RocAuc, exact_dtype
 
 CLASS_METRICS: Mapping[str, Mapping[str, type[Any]]] = {
     "binary": {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1},
@@ -39,12 +40,17 @@ def probabilities(target: Target, outputs: Tensor) -> np.ndarray[Any, np.dtype[n
 
 
 def average(target: Target, outputs: Sequence[Tensor]) -> Tensor:
-    """Return what an ensemble says: the mean of numbers, or the output that stands for the mean probability."""
+    """Return what an ensemble says: the mean of numbers, or the output that stands for the mean probability.
+
+    Probabilities are averaged by their logarithms, in float64: a sigmoid of 40 is 1 and its logit infinite.
+    """
+    stacked = torch.stack(list(outputs))
     if target.kind == "regression":
-        return torch.stack(list(outputs)).mean(dim=0)
+        return stacked.mean(dim=0)
+    wide = stacked.to(exact_dtype(stacked))
     if target.kind == "multiclass":
-        return torch.stack([each.float().softmax(dim=1) for each in outputs]).mean(dim=0).clamp_min(1e-38).log()
-    return torch.stack([each.double().sigmoid() for each in outputs]).mean(dim=0).logit().float()
+        return (wide.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(wide))).float()
+    return (F.logsigmoid(wide).logsumexp(dim=0) - F.logsigmoid(-wide).logsumexp(dim=0)).float()
 
 
 def answers(target: Target, outputs: Tensor, correction: float, name: str) -> pd.DataFrame:

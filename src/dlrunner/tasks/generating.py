@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -162,7 +163,7 @@ class Generator:
     def _step(self, codes: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
         """Return the logarithms of the averaged chances, [words] or [batch, words], and the states."""
         found = [model.eval().next_words(codes, state) for model, state in zip(self.models, states, strict=True)]
-        logs = torch.stack([each for each, _ in found]).exp().mean(dim=0).log()
+        logs = torch.stack([each for each, _ in found]).logsumexp(dim=0) - math.log(len(found))
         return logs[0] if len(logs) == 1 else logs, [state for _, state in found]
 
     def _allowed(self, logs: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from dlrunner.models.image import PictureDims, PictureNet
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
+from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
 from dlrunner.tasks import recognising
 from dlrunner.tasks.answers import answers, probabilities
@@ -193,10 +194,9 @@ class PictureClassification(Classification):
             return []
         if not self.now["precompute"]:
             return self._doubts(model)
-        precision = torch.get_autocast_dtype(self.device.type) if torch.is_autocast_enabled(self.device.type) else None
         used = np.flatnonzero(self.table.split != UNUSED)
         recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), self.size, model.backbone_digest()]
-        recipe += [str(precision), self.device.type, torch.__version__]
+        recipe += [str(autocast_dtype(self.device)), self.device.type, torch.__version__]
         path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.npy"
         found = _kept(path, len(used))
         notes = [] if found is not None else self._doubts(model)

@@ -23,7 +23,7 @@ from dlrunner.data.tokens import END, tokens_of
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import FILE, Encoder
 from dlrunner.errors import DataError
-from dlrunner.metrics import Metric, Perplexity
+from dlrunner.metrics import Metric, Perplexity, exact_dtype
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.protocol import Evidence
@@ -368,8 +368,9 @@ class LanguageAnswers:
 
 
 def _averaged(losses: Sequence[Tensor]) -> Tensor:
-    """Return the losses of averaged chances, given the losses of each model."""
-    return torch.logsumexp(-torch.stack(list(losses)), dim=0).sub(math.log(len(losses))).neg()
+    """Return the losses of averaged chances, given the losses of each model; float64 within, for losses near 0."""
+    stacked = torch.stack(list(losses))
+    return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)
 
 
 def _language_models(models: Sequence[Model]) -> list[LanguageModel]:

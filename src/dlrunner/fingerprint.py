@@ -1,0 +1,122 @@
+"""The digest of the code that decides results: a finished run is stale when it changes.
+
+Plots, reports, help texts and docstrings decide nothing: nobody should train again because a colour changed.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+
+DECIDES = (
+    "data",
+    "dispatch",
+    "encoders",
+    "following",
+    "member",
+    "metrics",
+    "model",
+    "models",
+    "processes",
+    "randomness",
+    "runner",
+    "schedules",
+    "task",
+    "tasks",
+    "training",
+)
+"""Modules, or folders of modules, that can change what a run trains or measures."""
+
+ONLY_ANSWERS = (
+    *(
+        f"tasks/{name}.py"
+        for name in ("asking", "explaining", "generating", "inspecting", "reading", "recognising", "recommending")
+    ),
+    "training/lr_finder.py",
+)
+"""Modules that answer questions, or draw, before or after training."""
+
+HELP = {"add_explain_arguments", "add_generate_arguments", "add_predict_arguments"}
+"""Functions whose bodies are help texts and options of a command line."""
+
+
+def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: Path = PACKAGE) -> str:
+    """Return the sha256 of the source that decides results, and of the whole of the user's plugin modules.
+
+    Args:
+        plugins: names of modules; they are imported where they are inside a package.
+        also: further modules or folders of the package.
+        package: the folder of the package.
+    """
+    digest = hashlib.sha256()
+    for name in sorted({*DECIDES, *also}):
+        digest.update(_digest(package, name))
+    for plugin in plugins:
+        spec = importlib.util.find_spec(plugin)
+        if spec and spec.submodule_search_locations:
+            for place in map(Path, spec.submodule_search_locations):
+                for file in sorted(place.rglob("*.py")):
+                    _add(digest, file.relative_to(place), file.read_bytes())
+        elif spec and spec.origin and Path(spec.origin).exists():
+            _add(digest, Path(Path(spec.origin).name), Path(spec.origin).read_bytes())
+    return digest.hexdigest()
+
+
+@functools.cache  # what this process has imported, though the files are edited while it runs
+def _digest(package: Path, name: str) -> bytes:
+    digest, module = hashlib.sha256(), package / f"{name}.py"
+    for file in [module] if module.is_file() else sorted((package / name).rglob("*.py")):
+        place = file.relative_to(package)
+        if place.as_posix() not in ONLY_ANSWERS:
+            _add(digest, place, without_docstrings(file.read_bytes()))
+    return digest.digest()
+
+
+def _add(digest: hashlib._Hash, name: Path, content: bytes) -> None:
+    digest.update(name.as_posix().encode() + b"\0" + content + b"\0")
+
+
+def without_docstrings(source: bytes) -> bytes:
+    r"""Return a module's source without docstrings and the bodies of functions that only declare options.
+
+    >>> without_docstrings(b'def double(x):\n    "Return 2x."\n    return 2 * x  # exact\n')
+    b'def double(x):\n    return 2 * x  # exact\n'
+    """
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):  # being edited, or no Python: all of it counts
+        return source
+    starts = [0]
+    for line in source.splitlines(keepends=True):
+        starts.append(starts[-1] + len(line))
+    kept, end = [], 0
+    for first, last in _spans(tree.body):
+        assert last.end_lineno is not None
+        assert last.end_col_offset is not None
+        kept.append(source[end : starts[first.lineno - 1] + first.col_offset].rstrip(b" \t"))
+        end = starts[last.end_lineno - 1] + last.end_col_offset
+        if not kept[-1] or kept[-1].endswith(b"\n"):  # its lines go, and empty ones below
+            following = _EMPTY_LINES.match(source, end)
+            end = following.end() if following else end
+    return b"".join([*kept, source[end:]])
+
+
+_EMPTY_LINES = re.compile(rb"(?:[ \t]*\r?\n)+")
+
+
+def _spans(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.stmt]]:
+    """Yield the first and the last statement of what does not count, in the order of the source."""
+    for node in body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield node, node
+        elif isinstance(node, ast.FunctionDef) and node.name in HELP:
+            yield node.body[0], node.body[-1]
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from _spans(node.body)

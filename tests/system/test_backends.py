@@ -1,0 +1,53 @@
+"""How torch is told to compute: in a process of its own, for the settings stay with a process."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dlrunner.system.backends import set_threads
+
+SCRIPT = """
+import torch
+from dlrunner.system.backends import configure, matmul_precision, try_algorithms
+
+def told():
+    backends = torch.backends
+    print(torch.are_deterministic_algorithms_enabled(), backends.cudnn.deterministic, backends.cudnn.benchmark,
+          backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision, matmul_precision(gpu))
+
+gpu = torch.device("cuda:0")
+configure(gpu, deterministic=False, matmul="tf32")
+try_algorithms(gpu, fixed_shapes=True)
+told()
+try_algorithms(gpu, fixed_shapes=False)
+told()
+configure(gpu, deterministic=True, matmul="ieee")
+try_algorithms(gpu, fixed_shapes=True)
+told()
+"""
+
+
+def test_a_gpu_is_told_how_to_compute() -> None:
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "False False True tf32 tf32 tf32",
+        "False False False tf32 tf32 tf32",
+        "True True False ieee ieee ieee",
+    ]
+
+
+def test_threads_are_no_more_than_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        monkeypatch.setattr("dlrunner.system.backends.num_cores", lambda: 1)
+        set_threads(None)
+        assert torch.get_num_threads() == 1
+        set_threads(2)  # asked for
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

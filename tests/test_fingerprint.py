@@ -1,0 +1,154 @@
+"""The digest of the code: it changes with what decides results, and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dlrunner import fingerprint
+from dlrunner.fingerprint import DECIDES, HELP, ONLY_ANSWERS, PACKAGE, code_digest, without_docstrings
+
+DECIDES_NOTHING = {
+    *(
+        "__init__",
+        "__main__",
+        "atomic",
+        "claims",
+        "cli",
+        "comparing",
+        "conf",
+        "engines",
+        "errors",
+        "fingerprint",
+        "identity",
+    ),
+    *("jobs", "looks", "lr_find", "machine", "protocol", "ranges", "relaying", "replaying", "runs", "searching"),
+    *("settings", "signals", "sweeps", "system", "tracker", "trackers", "tracking", "trained", "verdicts"),
+}
+"""What the settings say is in a run's signature; the rest shows, stores, compares or starts runs."""
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_process() -> Iterator[None]:
+    fingerprint._digest.cache_clear()
+    yield
+    fingerprint._digest.cache_clear()
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(PACKAGE, tmp_path / "dlrunner", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def changes(package: Path, name: str, old: str, new: str) -> bool:
+    """Edit a file of the package and tell whether that changes the digest."""
+    file, before = package / name, code_digest(package=package)
+    text = file.read_text()
+    assert old in text, f"{name} has no {old!r} any more"
+    file.write_text(text.replace(old, new, 1))
+    fingerprint._digest.cache_clear()
+    return code_digest(package=package) != before
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("looks/plots.py", "import", "# another colour\nimport"),
+        ("looks/tabular.py", "import", "# another colour\nimport"),
+        ("tasks/inspecting.py", "import", "# another colour\nimport"),
+        ("tasks/recommending.py", "import", "# another order\nimport"),
+        ("cli/verbs.py", "import", "# another verb\nimport"),
+        ("runs.py", "import", "# another file\nimport"),
+        ("tasks/language.py", 'help="', 'help="another '),
+        ("tasks/language.py", '"""', '"""Another. '),
+        ("models/text.py", '        """Take over', '        """Fetch'),
+        (
+            "metrics.py",
+            '    """mean(|outputs - targets|)."""',
+            '    """The mean\n\n    of |outputs - targets|.\n    """',
+        ),
+    ],
+)
+def test_what_decides_nothing_makes_no_run_stale(package: Path, name: str, old: str, new: str) -> None:
+    assert not changes(package, name, old, new)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        (
+            "tasks/answers.py",
+            "F.cross_entropy(outputs.float(), targets)",
+            "2 * F.cross_entropy(outputs.float(), targets)",
+        ),
+        ("models/collab.py", "return", "return 2 *"),
+        ("data/batching.py", "return", "return 2 *"),
+        ("schedules.py", "return", "return 2 *"),
+        ("metrics.py", "math.sqrt(", "2 * math.sqrt("),
+        ("dispatch.py", "return", "return 2 *"),
+        ("encoders.py", '"encoder.pt"', '"weights.pt"'),
+    ],
+)
+def test_what_decides_results_makes_runs_stale(package: Path, name: str, old: str, new: str) -> None:
+    assert changes(package, name, old, new)
+
+
+def test_the_training_loop_decides_be_it_a_module_or_a_folder(package: Path) -> None:
+    module = package / "training.py"
+    if module.exists():
+        assert changes(package, "training.py", "import", "# another loop\nimport")
+        (package / "training").mkdir()
+        module.rename(package / "training" / "loop.py")
+    file = next((package / "training").glob("*.py"))
+    assert changes(package, f"training/{file.name}", "import", "# another loop\nimport")
+
+
+def test_every_module_is_known_to_decide_or_not() -> None:
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.rglob("*.py"))}
+    unknown = found - set(DECIDES) - DECIDES_NOTHING
+    assert not unknown, "new modules: add them to fingerprint.DECIDES, or to DECIDES_NOTHING here"
+    assert set(DECIDES) <= found
+    assert all((PACKAGE / name).is_file() for name in ONLY_ANSWERS)
+    assert all(f"def {name}(" in (PACKAGE / "task.py").read_text() for name in HELP)
+
+
+def test_a_plugin_counts_as_a_whole(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "mine_too").mkdir()
+    (here / "mine_too" / "__init__.py").touch()
+    for file in (here / "mine.py", here / "mine_too" / "task.py"):
+        file.write_text('"""One thing."""\n')
+        before = code_digest(["mine", "mine_too"] if file.parent != here else ["mine"])
+        file.write_text('"""Another thing."""\n')
+        assert code_digest(["mine", "mine_too"] if file.parent != here else ["mine"]) != before
+
+
+def test_what_was_imported_counts_though_files_are_edited_meanwhile(package: Path) -> None:
+    before = code_digest(package=package)
+    (package / "metrics.py").write_text("")
+    assert code_digest(package=package) == before
+
+
+def test_a_docstring_may_come_and_go() -> None:
+    bare = b"import os\n\nclass Net:\n    size = 1\n\n    def wide(self):\n        return 'a'  # \xc3\xa4\n"
+    told = (
+        b'"""A module."""\n\nimport os\n\nclass Net:\n    """A net.\n\n    Of one layer.\n    """\n\n    size = 1\n'
+        b'    """Its width."""\n\n    def wide(self):\n        "Tell."\n\n        return \'a\'  # \xc3\xa4\n'
+    )
+    assert without_docstrings(told).replace(b"\n\n", b"\n") == bare.replace(b"\n\n", b"\n")
+    assert without_docstrings(b"s = 'no docstring'\n\n\nx = 1\n") == b"s = 'no docstring'\n\n\nx = 1\n"
+    assert without_docstrings(b"def half(") == b"def half("
+
+
+def test_the_digest_takes_a_moment() -> None:
+    seconds = []
+    for _ in range(3):
+        fingerprint._digest.cache_clear()
+        start = time.process_time()
+        code_digest()
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.4  # 0.08 s where it was written
