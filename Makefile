@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CLAIMS ?= *
 SEEDS ?= 5
 
-.PHONY: help run test check format claims reproduce results bench bench-check clean
+.PHONY: help run test check format claims reproduce results bench bench-check gpu-check clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -50,6 +50,9 @@ bench: $(STAMP)  ## speed against fastai, Lightning and plain loops, into benchm
 
 bench-check: $(STAMP)  ## is dlrunner still as fast? ratios to whom is installed, beside the stored ones; 6 minutes
 	$(BIN)/python -m benchmarks check
+
+gpu-check: $(STAMP)  ## does all that a GPU run needs work on this GPU? under ten minutes; without one: what it would do
+	$(BIN)/python -m benchmarks.gpu_check
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
