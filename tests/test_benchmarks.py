@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import checking, summary
+from benchmarks import checking, gpu_check, summary
 from benchmarks.checking import interval, judge
 from benchmarks.measuring import Options, largest_difference, sameness
 from dlrunner.errors import DataError
@@ -177,3 +178,46 @@ def test_loops_that_train_something_else_are_not_compared() -> None:
     assert "at most" in sameness(own, near)
     with pytest.raises(ValueError, match="do not train the same"):
         largest_difference(own, [{"metrics": [{"valid/loss": 0.6, "valid/accuracy": 0.8}]}])
+
+
+def check_of(limit: float = 0.01) -> gpu_check.Check:
+    return gpu_check.Check("collab", "fp32", (), limit)
+
+
+def rows_of(*losses: float) -> list[dict[str, float]]:
+    return [{"epoch": 1, "train/loss": loss, "valid/loss": loss, "valid/accuracy": loss / 3} for loss in losses]
+
+
+def test_a_gpu_check_fails_where_a_loss_is_too_far_from_that_of_the_cpu() -> None:
+    difference, good = gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.001))
+    assert difference == pytest.approx(0.001, rel=0.01)
+    assert good
+    assert not gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.1))[1]
+    assert not gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.0, 1.0))[1]
+    assert not gpu_check.judge(check_of(), rows_of(float("nan")), rows_of(1.0))[1]
+
+
+def test_a_gpu_check_covers_every_task_and_precision_and_two_processes_where_there_are_two_gpus() -> None:
+    one, two = gpu_check.checks("cuda", 1), gpu_check.checks("cuda", 2)
+    for task in gpu_check.TASKS:
+        names = {each.name for each in one if each.task == task}
+        assert {"fp32", "fp16", "bf16", "tf32", "stopped and resumed"} <= names
+    assert {each.task for each in two if each.processes == 2} == set(gpu_check.TASKS)
+    assert not any(each.processes == 2 for each in one)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_without_a_gpu_it_is_said_what_would_be_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpu_check.main([]) == 0
+    told = capsys.readouterr().out
+    assert "this machine has no GPU" in told
+    assert told.count("stopped and resumed") == len(gpu_check.TASKS)
+
+
+@pytest.mark.slow
+def test_the_check_itself_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "COMPILED", ())
+    assert gpu_check.main(["--device", "cpu", "--only", "rossmann"]) == 0
+    told = capsys.readouterr().out
+    assert "FAILED" not in told
+    assert "rossmann        stopped and resumed" in told

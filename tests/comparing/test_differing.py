@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.comparing.differing import differing_grounds, differing_settings, parting
+from dlrunner.comparing.differing import differing_grounds, differing_settings, parting, row_difference
 from dlrunner.looks.differing import print_difference
 from dlrunner.runs import FinishedRun
 from tests.fake_runs import write_run
@@ -124,3 +124,9 @@ def test_equal_runs_are_told_to_be_equal(here: Path, capsys: pytest.CaptureFixtu
     assert "settings: the same" in out
     assert "code, data, versions, device: the same" in out
     assert out.splitlines()[-1] == "numbers: the same to the last digit in epochs 1 to 2"
+
+
+def test_a_number_that_is_not_finite_differs_from_every_other() -> None:
+    nan, one = {"epoch": 1, "valid/loss": float("nan")}, {"epoch": 1, "valid/loss": 1.0}
+    assert row_difference(nan, one) == row_difference(one, nan) == float("inf")
+    assert row_difference(nan, nan) == 0.0

@@ -17,11 +17,15 @@ import pytest
 import torch
 from PIL import Image
 
+from dlrunner.data.augmentation import Augmentation
+from dlrunner.data.batching import generator_of
 from dlrunner.data.dogbreeds import DogBreedsData
+from dlrunner.data.picture_batches import PictureLoader
 from dlrunner.models.backbones import make_backbone
 from dlrunner.models.fusing import fused
 from dlrunner.models.image import PictureDims, PictureNet
 from dlrunner.runs import load_weights_file
+from dlrunner.task import Loader, Split
 from dlrunner.tasks.explaining import grad_cam
 from dlrunner.tasks.image import PictureClassification
 from tests.conftest import QUICK, Dlrun, start
@@ -289,6 +293,47 @@ def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
     assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
     predictions = pd.read_csv("runs/latest/predictions.csv")
     assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(found["final"]["valid/accuracy"])
+
+
+@pytest.mark.parametrize(("words", "passes"), [((), 2), (("task.tta=2",), 4), (("trainer.early_stopping=1",), 2)])
+def test_no_validation_picture_is_looked_at_twice_at_the_end(
+    words: tuple[str, ...], passes: int, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One pass an epoch, the last of which hands on its outputs; further views are passes of their own."""
+    made = []
+    batches = PictureClassification.batches
+
+    def counted(task: PictureClassification, split: Split, epoch: int, start: int = 0) -> Loader:
+        if split == "valid":
+            made.append(epoch)
+        return batches(task, split, epoch, start)
+
+    monkeypatch.setattr(PictureClassification, "batches", counted)
+    status, out, err = dlrun(*SHORT, *QUICK, *words, "epochs=2")
+    assert status == 0, out + err
+    assert len(made) == passes
+    predictions = pd.read_csv("runs/latest/predictions.csv")
+    assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(
+        summary()["final"]["valid/accuracy"]
+    )
+
+
+def test_a_run_that_begins_in_the_midst_of_an_epoch_draws_and_gathers_nothing_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def noted(*key: int) -> torch.Generator:
+        drawn.append(key)
+        return generator_of(*key)
+
+    monkeypatch.setattr("dlrunner.data.picture_batches.generator_of", noted)
+    pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
+    rows = list(torch.split(torch.arange(40), 4))
+    loader = PictureLoader(pixels, torch.arange(40), rows, 32, Augmentation(), (7, 0), start=8)
+    assert [batch.targets.tolist() for batch in loader] == [[32, 33, 34, 35], [36, 37, 38, 39]]
+    assert len(loader) == 10
+    assert drawn == [(7, 0, 8), (7, 0, 9)]
 
 
 def test_an_answer_does_not_depend_on_the_pictures_beside_it(dlrun: Dlrun, here: Path) -> None:

@@ -279,6 +279,26 @@ def _numbers_of(run: Path) -> tuple[list[Any], str]:
     return kept, weights_digest(load_weights_file(run / "last.pt")["model"])
 
 
+@pytest.mark.parametrize("rows", [129 * 5 // 4, 257 * 5 // 4])
+def test_a_table_with_one_training_row_left_over_is_trained_at_the_usual_batch_size(
+    rows: int, here: Path, dlrun: Dlrun
+) -> None:
+    table = pd.DataFrame({"x": np.arange(rows) / rows, "city": ["a", "b", "c"] * (rows // 3) + ["a"] * (rows % 3)})
+    table.assign(y=table["x"] * 2).to_csv("one.csv", index=False)
+    status, _, err = dlrun("task=tabular", "data.path=one.csv", "data.target=y", "epochs=1", *QUICK)
+    assert status == 0, err
+    assert int(json.loads(Path("runs/latest/summary.json").read_text())["data"]["rows"]["train"]) % 128 == 1
+
+
+def test_batches_of_a_single_row_are_refused_where_batch_norm_needs_two(flats_csv: Path, dlrun: Dlrun) -> None:
+    words = ("task=tabular", *INPUTS, "data.target=price", "epochs=1", "batch_size=1", *QUICK)
+    status, _, err = dlrun(*words)
+    assert status == 2
+    assert "batch_size: batch norm needs two training rows in a batch" in err
+    assert "Traceback" not in err
+    assert dlrun(*words, "model=linear")[0] == 0
+
+
 def test_rows_with_targets_of_zero_have_no_percentages() -> None:
     metric = RootMeanSquaredPercentageError()
     metric.update(torch.tensor([1.1, 5.0]), torch.tensor([1.0, 0.0]))

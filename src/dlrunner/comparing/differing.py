@@ -97,4 +97,6 @@ def _relative(a: Any, b: Any) -> float:
         return 0.0
     if not (isinstance(a, int | float) and isinstance(b, int | float)):
         return math.inf
+    if not (math.isfinite(a) and math.isfinite(b)):
+        return 0.0 if math.isnan(a) and math.isnan(b) else math.inf
     return abs(a - b) / max(abs(a), abs(b), 1e-12)

@@ -1,0 +1,120 @@
+"""What several processes agree on and exchange; the runs themselves are in tests/test_processes.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from dlrunner.looks.progress import SilentDisplay
+from dlrunner.processes import SingleProcess
+from dlrunner.signals import StopSignals
+from dlrunner.training.distributed import SharedHooks, gather_rows
+from dlrunner.training.hooks import Hooks
+from dlrunner.training.state import TrainingState
+from tests.training.test_loop import Memory
+
+
+class Others(SingleProcess):
+    """Another process beside this one, which wants what it is told to want."""
+
+    size = 2
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.wants = (0, 0, 0)
+        self.steps = 10**6
+
+    def largest(self, *values: int) -> tuple[int, ...]:
+        self.asked.append(values)
+        theirs = (*self.wants, -self.steps) if len(values) == 4 else self.wants[2:]
+        return tuple(max(pair) for pair in zip(values, theirs, strict=True))
+
+
+class Clock:
+    """Seconds that pass as told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    found = Clock()
+    for module in ("hooks", "distributed", "loss_log"):
+        monkeypatch.setattr(f"dlrunner.training.{module}.time", found)
+    return found
+
+
+def shared(group: Others) -> SharedHooks:
+    hooks = SharedHooks(Hooks(Memory(), SilentDisplay(), StopSignals()), group)
+    hooks.start_epoch(TrainingState(), 1, 1000)
+    return hooks
+
+
+def test_processes_agree_twice_a_second_and_not_at_each_step(clock: Clock) -> None:
+    group = Others()
+    hooks = shared(group)
+    for _ in range(1000):
+        clock.now += 0.01
+        assert not hooks.due().stop
+    assert len(group.asked) == pytest.approx(10 / 0.5, abs=2)
+
+
+def test_slow_steps_are_agreed_on_one_by_one(clock: Clock) -> None:
+    group = Others()
+    hooks = shared(group)
+    for _ in range(10):
+        clock.now += 2.0
+        hooks.due()
+    assert len(group.asked) == 10
+
+
+def test_what_another_process_wants_is_done_by_all_and_the_slowest_says_when_they_meet(clock: Clock) -> None:
+    group = Others()
+    group.steps = 3
+    hooks = shared(group)
+    clock.now += 0.001
+    hooks.due()
+    group.wants = (0, 1, 1)
+    found = []
+    for _ in range(3):
+        clock.now += 0.001
+        found.append(hooks.due())
+    assert [bool(due) for due in found] == [False, False, True]
+    assert found[-1].stop
+    assert found[-1].save
+    assert not found[-1].show
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
+def test_rows_of_all_processes_are_gathered_in_one_collective(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = {
+        0: [torch.randn(3, 2).to(dtype), torch.randn(0, 2).to(dtype), torch.randn(2, 2).to(dtype)],
+        1: [torch.randn(2, 2).to(dtype), torch.randn(1, 2).to(dtype), torch.randn(1, 2).to(dtype)],
+    }
+    calls = []
+
+    class Two(Others):
+        def all_gather_object(self, value: Any) -> list[Any]:
+            return [[len(each) for each in shards[rank]] for rank in (0, 1)]
+
+    def all_gather(found: list[Tensor], own: Tensor) -> None:
+        calls.append(len(own))
+        for rank, each in enumerate(found):
+            content = torch.cat(shards[rank]).view(-1).view(torch.uint8)
+            each[: len(content)] = content
+
+    monkeypatch.setattr(dist, "all_gather", all_gather)
+    found = gather_rows(shards[1], Two())
+    assert len(calls) == 1
+    for rank in (0, 1):
+        assert all(torch.equal(a, b) for a, b in zip(found[rank], shards[rank], strict=True))
