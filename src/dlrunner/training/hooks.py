@@ -124,10 +124,13 @@ class Hooks:
         self.display.advance(losses.state.step, value, lr, losses.examples_per_second())
         self._shown = time.perf_counter()
 
-    def end_epoch(self, state: TrainingState) -> None:
-        """Write the history and show its last row."""
-        self.run.write_history(state.history)
-        self.display.end_epoch(state.history[-1])
+    def show_epoch(self, row: Row) -> None:
+        """Show the row of an epoch."""
+        self.display.end_epoch(row)
+
+    def write_history(self, rows: Sequence[Row]) -> None:
+        """Write the rows of all epochs so far."""
+        self.run.write_history(rows)
 
     def stop_requested(self) -> bool:
         """Tell whether a signal asks for a stop."""

@@ -118,13 +118,13 @@ class Trainer:
                 if evaluation is not None:
                     _refuse_what_is_not_finite(evaluation, state.epoch + 1)
                     row = self._row(state, evaluation, optimizer, trained - started, time.perf_counter() - started)
+                    hooks.show_epoch(row)
                     if self.early_stopping is None or monitor.improves(row, state.best):
                         valid = evaluation
                     if self._end_epoch(model, state, row, monitor, hooks):
                         optimizer = self._hand_on(model, make_optimizer, hooks)
                 hooks.save("last.pt", self.checkpoint(state, model, optimizer))
-                if evaluation is not None:
-                    hooks.end_epoch(state)
+                hooks.write_history(state.history)
                 if hooks.stop_requested():
                     hooks.stop()
         row = state.history[-1]
@@ -216,7 +216,9 @@ class Trainer:
         if rate != 1:
             for group in optimizer.param_groups:
                 group["lr"] *= rate
-        self.scaler.step(optimizer)
+        self.scaler.step(
+            optimizer
+        )  # in fp16 it reads whether gradients are finite, and waits, unless the step is fused
         self.scaler.update()
         for parameter in parameters:  # optimizer.zero_grad does the same in fifty times the time
             parameter.grad = None
@@ -257,7 +259,7 @@ class Trainer:
         if checkpoint is None:
             return TrainingState()
         state = self.restore(checkpoint, model, optimizer)
-        hooks.run.write_history(state.history)
+        hooks.write_history(state.history)
         place = f", {state.step} steps into the next" if state.step else ""
         hooks.log(f"resuming after epoch {state.epoch} of {self.num_epochs}{place}")
         return state
