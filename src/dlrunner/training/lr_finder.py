@@ -116,9 +116,7 @@ def weights_digest(state: Mapping[str, Any]) -> str:
         value = state[name]
         if isinstance(value, Tensor):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(
-                value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
-                if value.dim()
-                else str(value.item()).encode()
-            )
+            # A copy: of a kernel of 1 x 1 in channels_last the strides are not those that a view as bytes needs.
+            plain = value.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
+            digest.update(plain.view(torch.uint8).numpy().tobytes() if value.dim() else str(value.item()).encode())
     return digest.hexdigest()
