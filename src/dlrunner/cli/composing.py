@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from dlrunner.cli.hydra_guard import RefusedError, guard_hydra, refusals
 from dlrunner.cli.places import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
 from dlrunner.errors import RequestError, did_you_mean
 
@@ -162,6 +163,15 @@ def _is_choice(override: Override) -> bool:
     return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
 
 
+def choices_of(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield for each option that a sweep may choose the words of a job that has it."""
+    overrides = parse([word for word in words if not word.startswith("hydra")])
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    for override in overrides:
+        if override.is_discrete_sweep() and override.key_or_group in groups():
+            yield from ([*fixed, f"{override.get_key_element()}={value}"] for value in override.sweep_string_iterator())
+
+
 def search_path_override() -> list[str]:
     """Return the override that lets Hydra look into the working directory's conf/ too."""
     own = user_conf()
@@ -175,9 +185,12 @@ def _compose(words: Sequence[str]) -> DictConfig:
         raise RequestError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
         )
+    guard_hydra()
     try:
         with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
             return hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+    except RefusedError:
+        raise
     except MissingConfigException as error:
         raise RequestError(_missing_option(error)) from None
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
@@ -217,7 +230,9 @@ def hydra_answers(words: list[str]) -> int:
     """Let Hydra answer: --cfg, --info, tab completion."""
     if words[0] in ("--shell-completion", "-sc"):
         _complete_verbs(words)
-    elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
+    else:
+        _compose([word for word in words if "=" in word and not word.startswith("-")])  # what is refused is told here
+    if "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
         config = _compose([word for word in words if word not in ("--cfg", "-c", "job")])
         print(OmegaConf.to_yaml(_split(config)[0]), end="")
         return 0
@@ -226,10 +241,16 @@ def hydra_answers(words: list[str]) -> int:
 
 def run_hydra(words: Sequence[str], do: Callable[[DictConfig], Any]) -> int:
     """Hand the command line to Hydra, which calls `do` for each job."""
+    guard_hydra()
     sys.argv = [sys.argv[0], *words]
     # An absolute path works under the console script, `python -m` and an installed wheel alike.
     decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
-    decorate(do)()
+    try:
+        decorate(do)()
+    except SystemExit:
+        if refusals:
+            raise refusals.pop() from None
+        raise
     return 0
 
 

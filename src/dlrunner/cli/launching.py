@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dlrunner.cli.composing import forced, run_hydra, search_path_override, to_plain
+from dlrunner.cli.composing import choices_of, compose, forced, run_hydra, search_path_override, to_plain
 from dlrunner.cli.places import quoted
 from dlrunner.cli.sweeping import compose_base, tell_of_twins, write_down, write_report, write_words
 from dlrunner.data.parallel import num_cores
@@ -68,6 +68,8 @@ def search(words: Sequence[str], swept: Sequence[str], sweeper: str) -> int:
         RequestError: a setting of the sweep is one that the sweeper does not know.
     """
     config = compose_base(words)
+    for choices in choices_of(words):  # the jobs are not known yet, but the files are that they may be made of
+        compose(choices)
     _refuse(config["sweep"], tuple(SweepSettings.model_fields), sweeper)
     digest = hashlib.sha256(json.dumps([sorted(words), config], sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config['choices'].get('task') or 'task'},{run_label(words, {})}-{digest}"

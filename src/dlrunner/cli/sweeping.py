@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from dlrunner.cli.composing import Changes, compose, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.hydra_guard import RefusedError
 from dlrunner.dispatch import plan
 from dlrunner.engines import LAUNCHERS, make_engine, need
 from dlrunner.engines.elsewhere import Elsewhere
@@ -44,6 +45,8 @@ def sweep(words: Sequence[str]) -> int:
     if local_rank() is not None:
         raise RequestError("torchrun starts the processes of one run; a sweep starts its own: `dlrun` by itself")
     launcher, sweeper = chosen_engines(words)
+    ours = {f"hydra/launcher={name}" for name in LAUNCHERS} | {"hydra/sweeper=optuna"}
+    compose([word for word in words if word.lstrip("+~").startswith("hydra") and word not in ours])
     words = with_seeds(words)
     swept = [o.key_or_group for o in parse(words) if o.is_sweep_override() and not o.key_or_group.startswith("hydra")]
     elsewhere = launcher if launcher in LAUNCHERS else None
@@ -101,6 +104,8 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
         elif name and name != "basic":
             try:
                 compose([f"hydra/{key}={name}"])
+            except RefusedError:
+                raise
             except RequestError:
                 known_names = ["basic", *(["joblib"] if key == "launcher" else []), *ours]
                 raise RequestError(
