@@ -261,7 +261,7 @@ def test_the_second_time_comes_from_the_cache_and_a_damaged_cache_is_made_anew(
     monkeypatch.setattr(RossmannData, "_build", counted)
     pd.testing.assert_frame_equal(data(chain).read().frame, first)
     assert not calls
-    kept = next((tmp_path / "cache" / "tables").glob("*.feather"))
+    kept = next((tmp_path / "cache" / "tables").glob("*.table"))
     kept.write_bytes(kept.read_bytes()[:1000])
     pd.testing.assert_frame_equal(data(chain).read().frame, first)
     assert len(calls) == 1

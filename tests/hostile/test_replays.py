@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dlrunner.lr_find import weights_digest
+from dlrunner.training.lr_finder import weights_digest
 
 
 def test_weights_are_the_same_in_any_memory_layout() -> None:

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import re
 import tarfile
 import zipfile
 import zlib
@@ -16,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.atomic import atomic_file
+from dlrunner.data.checked import read_sealed, sealed
 from dlrunner.errors import DataError
+from dlrunner.temporary import UNNAMED, name_of, remove_abandoned
 
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 
@@ -52,31 +55,39 @@ def sha256_of(path: Path) -> str:
     status = path.stat()
     # The time of the last change of the file itself (ctime) cannot be set back, as mtime can by `touch -r`.
     key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-    memory = cache_dir() / "sha256" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    try:
-        known = memory.read_text()
-        if len(known) == 64:
-            return known
-    except OSError:
-        pass
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.sha256"
+    known = read_sealed(memory)
+    if known is not None and re.fullmatch(rb"[0-9a-f]{64}", known):
+        return known.decode()
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-        write_whole(memory, digest.encode())
+        write_sealed(memory, digest.encode())
     return digest
 
 
 def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
     """Return what was made under this key before, or make it and keep it in the cache."""
-    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
-    with contextlib.suppress(OSError, ValueError):
-        known = memory.read_bytes()
-        json.loads(known)  # half a file is none
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.made"
+    known = read_sealed(memory)
+    if known is not None:
         return known
     made = make()
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-        write_whole(memory, made)
+        write_sealed(memory, made)
     return made
+
+
+def write_sealed(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache with its checksum, for `read_sealed`."""
+    tidy(path.parent)
+    write_whole(path, sealed(content))
+
+
+@functools.lru_cache(maxsize=64)  # a folder of the cache may hold thousands of files
+def tidy(folder: Path) -> None:
+    """Remove once what killed processes have left behind in a folder of the cache."""
+    remove_abandoned(folder, is_ours=lambda name: bool(name_of(name) or UNNAMED.fullmatch(name)))
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
@@ -213,16 +224,13 @@ class Place:
 
     def _digests(self, names: Sequence[str]) -> dict[str, str]:
         """Return the sha256 of files in an archive, remembered in the cache."""
-        memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.json"
-        try:
-            known: dict[str, str] = json.loads(memory.read_text())
-        except (OSError, ValueError):
-            known = {}
+        memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.files"
+        known: dict[str, str] = json.loads(read_sealed(memory) or b"{}")
         unknown = [name for name in names if name not in known]
         if unknown:
             known |= {name: hashlib.sha256(content).hexdigest() for name, content in self.read_all(unknown).items()}
             with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-                write_whole(memory, json.dumps(known).encode())
+                write_sealed(memory, json.dumps(known).encode())
         return known
 
 

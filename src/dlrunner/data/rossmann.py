@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -15,8 +14,9 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dlrunner.data.checked import read_sealed
 from dlrunner.data.columns import Roles, date_column
-from dlrunner.data.files import Place, Release, cache_dir, find, place_of, write_whole
+from dlrunner.data.files import Place, Release, cache_dir, find, place_of, write_sealed
 from dlrunner.data.rossmann_features import (
     CATEGORICAL,
     CONTINUOUS,
@@ -186,18 +186,14 @@ class RossmannData(TableSource):
     def _cached(self, digest: str) -> pd.DataFrame:
         """Return the feature table, from the cache where a whole one of these very tables is there."""
         key = hashlib.sha256(f"{digest} {VERSION}".encode()).hexdigest()[:32]
-        file = cache_dir() / "tables" / f"rossmann-{key}.feather"
-        try:
-            if json.loads(file.with_suffix(".json").read_text())["bytes"] == file.stat().st_size:
-                return pd.read_feather(file)
-        except (OSError, ValueError, KeyError):
-            pass  # not there, or damaged: it is made anew
+        file = cache_dir() / "tables" / f"rossmann-{key}.table"
+        if (content := read_sealed(file)) is not None:
+            return pd.read_feather(io.BytesIO(content))
         frame = self._build()
         try:
             buffer = io.BytesIO()
             frame.to_feather(buffer, compression="uncompressed")
-            write_whole(file, buffer.getbuffer())
-            write_whole(file.with_suffix(".json"), json.dumps({"bytes": buffer.tell()}).encode())
+            write_sealed(file, buffer.getbuffer())
         except OSError as error:
             self._notes.append(f"the feature table could not be kept in {file.parent}: {error.strerror}")
         return frame

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -11,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dlrunner.atomic import beside
-from dlrunner.data.files import sha256_of
+from dlrunner.data.checked import read_sealed, tell_damaged
+from dlrunner.data.files import sha256_of, tidy, write_sealed
 from dlrunner.errors import DataError
+from dlrunner.temporary import temporary_folder
 
 VERSION = 1
+TRUTH = "truth"
+"""The file with the floor and the digests of the others."""
 FILES = ("ratings.csv", "movies.csv")
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Romance", "Sci-Fi", "Thriller", "Western")
 NOISE = 0.75
@@ -48,40 +52,48 @@ def generated(place: Path, files: Sequence[str], write: Callable[[Path], float])
     Raises:
         DataError: the cache cannot be written.
     """
-    truth = place / "truth.json"
     try:
-        if not _is_whole(place, truth, files):
-            _write_anew(place, truth, files, write)
-        return place, float(json.loads(truth.read_text())["floor"])
+        known = read_sealed(place / TRUTH)
+        floor = _floor_of(known, place, files)
+        if floor is None:
+            if known is not None:
+                tell_damaged(place)
+            floor = _write_anew(place, files, write)
+        return place, floor
     except OSError as error:
         raise DataError(f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}") from None
 
 
-def _write_anew(place: Path, truth: Path, files: Sequence[str], write: Callable[[Path], float]) -> None:
+def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> float:
     place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = beside(place)
-    temporary.mkdir()
-    try:
+    tidy(place.parent)
+    with temporary_folder(place) as temporary:
         floor = write(temporary)
         digests = {name: sha256_of(temporary / name) for name in files}
-        (temporary / truth.name).write_text(json.dumps({"floor": floor, "sha256": digests}))
+        write_sealed(temporary / TRUTH, json.dumps({"floor": floor, "sha256": digests}).encode())
         try:
             temporary.rename(place)
         except OSError:  # another process was faster, or an older one left half of it
-            if not _is_whole(place, truth, files):
-                shutil.rmtree(place, ignore_errors=True)
+            if _floor_of(read_sealed(place / TRUTH), place, files) is None:
+                _remove(place)
                 temporary.rename(place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    return floor
 
 
-def _is_whole(place: Path, truth: Path, files: Sequence[str]) -> bool:
-    """Compare the files with the digests that were written last."""
-    try:
-        digests = json.loads(truth.read_text())["sha256"]
-        return all(sha256_of(place / name) == digests[name] for name in files)
-    except (OSError, ValueError, KeyError):
-        return False
+def _floor_of(known: bytes | None, place: Path, files: Sequence[str]) -> float | None:
+    """Return the floor of data that are as they were written last, by what was written down of them; else None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        truth = json.loads(known or b"{}")
+        if all(sha256_of(place / name) == truth["sha256"][name] for name in files):
+            return float(truth["floor"])
+    return None
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def _generate(place: Path, num_users: int, num_items: int, num_ratings: int, seed: int) -> float:

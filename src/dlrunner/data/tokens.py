@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import io
 import re
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrunner.data.files import cache_dir, write_whole
+from dlrunner.data.checked import read_sealed
+from dlrunner.data.files import cache_dir, write_sealed
 from dlrunner.data.parallel import in_order, num_cores
 from dlrunner.errors import RequestError
 
@@ -34,7 +34,7 @@ CHUNK = 400
 """Documents that a process takes at once."""
 MANY = 2_000_000
 """Characters from which on more processes than one are worth their start of two seconds."""
-VERSION = 2
+VERSION = 3
 """Of what the cache holds."""
 
 _BREAK = re.compile(r"<\s*br\s*/?>", re.IGNORECASE)
@@ -112,16 +112,22 @@ def cached(digest: str, tokenizer: Tokenizer, lower: bool, texts: Callable[[], I
     """
     recipe = f"{VERSION} {digest} {tokenizer} {lower} {version('spacy') if tokenizer == 'spacy' else ''}"
     path = cache_dir() / "tokens" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.npz"
-    damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
-    with contextlib.suppress(*damaged), path.open("rb") as file, np.load(file) as kept:
-        return Tokens(kept["codes"], kept["ends"], bytes(kept["words"]).decode().split("\0"))
+    if (content := read_sealed(path)) is not None:
+        with np.load(io.BytesIO(content)) as kept:
+            return Tokens(kept["codes"], kept["ends"], _split(kept["words"].tobytes(), kept["word_ends"].tolist()))
     tokens = tokenize(texts(), tokenizer, lower)
     buffer = io.BytesIO()
-    words = np.frombuffer("\0".join(tokens.words).encode(), np.uint8)
-    np.savez(buffer, codes=tokens.codes, ends=tokens.ends, words=words)
+    words = [word.encode() for word in tokens.words]
+    word_ends = np.cumsum([len(word) for word in words], dtype=np.int64)  # a word may hold any character
+    joined = np.frombuffer(b"".join(words), np.uint8)
+    np.savez(buffer, codes=tokens.codes, ends=tokens.ends, words=joined, word_ends=word_ends)
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
-        write_whole(path, buffer.getbuffer())
+        write_sealed(path, buffer.getbuffer())
     return tokens
+
+
+def _split(words: bytes, ends: Sequence[int]) -> list[str]:
+    return [words[start:end].decode() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def _mapped(work: Callable[[list[str]], Any], texts: Iterable[str], processes: int | None) -> Iterator[Any]:

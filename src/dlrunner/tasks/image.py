@@ -20,7 +20,8 @@ from torch import Tensor
 
 from dlrunner.data.augmentation import Augmentation
 from dlrunner.data.batching import batch_sizes, epoch_order
-from dlrunner.data.files import cache_dir, write_whole
+from dlrunner.data.checked import read_sealed
+from dlrunner.data.files import cache_dir, write_sealed
 from dlrunner.data.picture_batches import FeatureLoader, PictureLoader, normalised
 from dlrunner.data.pictures import PictureSource, PictureTable
 from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
@@ -197,7 +198,7 @@ class PictureClassification(Classification):
         used = np.flatnonzero(self.table.split != UNUSED)
         recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), self.size, model.backbone_digest()]
         recipe += [str(autocast_dtype(self.device)), self.device.type, torch.__version__]
-        path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.npy"
+        path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.features"
         found = _kept(path, len(used))
         notes = [] if found is not None else self._doubts(model)
         if found is None:
@@ -205,7 +206,7 @@ class PictureClassification(Classification):
             buffer = io.BytesIO()
             np.save(buffer, found)
             try:
-                write_whole(path, buffer.getbuffer())
+                write_sealed(path, buffer.getbuffer())
             except OSError as error:  # a cache that cannot be written is only slower
                 notes.append(f"the features are not kept, {path.parent} cannot be written ({error.strerror})")
         features = np.zeros((len(self.table.names), found.shape[1]), np.float32)
@@ -346,8 +347,7 @@ class PictureClassification(Classification):
 
 
 def _kept(path: Path, count: int) -> NDArray[np.float32] | None:
-    try:
-        found: NDArray[np.float32] = np.load(path)
-    except (OSError, ValueError, EOFError):
+    if (content := read_sealed(path)) is None:
         return None
+    found: NDArray[np.float32] = np.load(io.BytesIO(content))
     return found if found.ndim == 2 and len(found) == count and found.dtype == np.float32 else None
