@@ -49,9 +49,12 @@ class Record:
         """Read the record, or begin one."""
         path = folder / "trackers" / f"{name}.json"
         try:
-            return cls(path, **json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return cls(path)
+            record = cls(path, **json.loads(path.read_text()))
+            if isinstance(record.sent, dict) and all(isinstance(count, int) for count in record.sent.values()):
+                return record
+        except (OSError, ValueError, RecursionError, TypeError):
+            pass
+        return cls(path)
 
     def write(self) -> None:
         """Write the record whole or not at all."""
@@ -65,7 +68,7 @@ def lacks(folder: Path, name: str) -> bool:
     record = Record.read(folder, name)
     try:
         is_sent = all(record.sent.get(place, 0) >= len(rows) for place, rows in histories(folder).items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return not (record.is_complete and is_sent)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
-from dlrunner.runs import FinishedRun, load_weights_file, read_history, shorter
+from dlrunner.runs import FinishedRun, load_weights_file, member_folders, read_history, shorter
+from dlrunner.temporary import name_of, remove_abandoned, temporary_folder
 from dlrunner.training.lr_finder import weights_digest
 
 GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
@@ -40,8 +39,8 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     """
     if original.status != "done" or original.summary is None:
         raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
-    place = Path(tempfile.mkdtemp(prefix=".replay-", dir=original.path.parent))
-    try:
+    remove_abandoned(original.path.parent, is_ours=lambda name: name_of(name) == original.path.name)
+    with temporary_folder(original.path) as place:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
         config["log"] = {**config["log"], "pictures": False, "report": False, "trackers": {}}
         if data_dir:
@@ -51,8 +50,6 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
         for line in changes(original.summary, again.summary or {}):
             print(f"changed: {line}")
         verdict, reason = compare(original.path, again.path, tolerance(original.summary, again.summary or {}))
-    finally:
-        shutil.rmtree(place, ignore_errors=True)
     print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
     return 1 if verdict == "different" else 0
 
@@ -70,7 +67,7 @@ def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:
 
 def compare(original: Path, again: Path, expected: Tolerance = NO_MORE) -> tuple[str, str]:
     """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
-    folders = [Path(), *sorted(p.relative_to(original) for p in original.glob("members/*"))]
+    folders = [Path(), *(folder.relative_to(original) for folder in member_folders(original))]
     largest = 0.0
     for folder in folders:
         before, after = read_history(original / folder), read_history(again / folder)

@@ -34,7 +34,6 @@ from dlrunner.runs import (
     logged,
     now,
     told_as_sentences,
-    write_atomically,
 )
 from dlrunner.signals import StopSignals
 from dlrunner.system.backends import matmul_precision
@@ -135,6 +134,7 @@ def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> st
     experiment = choices.get("experiment")
     if not experiment:
         return shown
+    experiment = label([experiment], ())
     return experiment if shown == "default" else f"{experiment},{shown}"
 
 
@@ -290,9 +290,9 @@ class _Work:
         with told_as_sentences(self.directory.path):
             table = task.predictions(outputs)
             if table is not None:
-                table.to_csv(self.directory.path / "predictions.csv", index=False)
+                self.directory.write_text("predictions.csv", table.to_csv(index=False))
             for name, content in task.keep(models).items():
-                write_atomically(self.directory.path / name, content)
+                self.directory.write_bytes(name, content)
             self.pictures = self._draw(task, models, outputs) if settings.log.pictures else []
             self.passages = dict(task.passages(models, outputs)) if settings.log.report else {}
 

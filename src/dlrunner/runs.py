@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import io
 import json
 import logging
 import math
@@ -28,6 +26,8 @@ import yaml
 
 from dlrunner.atomic import atomic_file, beside
 from dlrunner.errors import BusyError, RequestError, RunError
+from dlrunner.locks import FolderLock
+from dlrunner.temporary import name_of, remove_abandoned
 
 SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Reads what yaml.safe_load reads, ten times as fast where libyaml is there: 500 runs are compared in a second."""
@@ -45,7 +45,7 @@ class RunDirectory:
 
     path: Path
     identity: dict[str, str] = field(default_factory=dict)
-    _lock: io.TextIOWrapper | None = field(default=None, repr=False)
+    _lock: FolderLock | None = field(default=None, repr=False)
 
     @classmethod
     def claim(
@@ -72,16 +72,15 @@ class RunDirectory:
             with _locked(parent / ".lock"):
                 path, reason = _choose(parent, label, identity, rerun)
                 path.mkdir(exist_ok=True)
-                lock = (path / ".lock").open("a")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+                refuse_links(path, runs_dir)
+                lock = FolderLock.take(path / ".lock")
+        if lock is None:
             if reason == "finished":  # somebody else looks at it too
                 return cls(path, identity), reason
-            raise BusyError(f"another process is training this run: {path}") from None
+            raise BusyError(f"another process is training this run: {path}")
         run = cls(path, identity, lock)
         with told_as_sentences(path):
+            run._tidy()
             if not (path / "run.json").exists():
                 run.write_text("run.json", json.dumps(identity, indent=2))
             if reason != "finished":
@@ -93,13 +92,27 @@ class RunDirectory:
         path = self.path / "members" / str(index)
         with told_as_sentences(path):
             path.mkdir(parents=True, exist_ok=True)
-        return RunDirectory(path, {**self.identity, "member": str(index)})
+        return RunDirectory(path, {**self.identity, "member": str(index)}, self._lock)
 
     def release(self) -> None:
         """Let others write the folder."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
+
+    def _tidy(self) -> None:
+        """Remove the temporary files of processes that were killed: who holds the lock is the only writer."""
+        for folder in (self.path, self.path / "plots", self.path / "trackers", *member_folders(self.path)):
+            remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
+            remove_abandoned(folder)  # `dlrun report` needs no lock
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Tell in a sentence why a file cannot be written, also where another process may have taken the folder."""
+        with told_as_sentences(self.path):
+            if self._lock is not None:
+                self._lock.check()
+            yield
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
@@ -111,7 +124,7 @@ class RunDirectory:
         Raises:
             RunError: the disk is full or the folder cannot be written; what was there before is still whole.
         """
-        with told_as_sentences(self.path):
+        with self._writing():
             write_atomically(self.path / name, content)
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
@@ -120,7 +133,7 @@ class RunDirectory:
         Raises:
             RunError: the disk is full or the folder cannot be written; what was there before is still whole.
         """
-        with told_as_sentences(self.path), atomic_file(self.path / name) as file:
+        with self._writing(), atomic_file(self.path / name) as file:
             _save({"identity": self.identity, **state}, file)
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
@@ -142,7 +155,7 @@ class RunDirectory:
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write metrics.jsonl, one line per epoch."""
-        self.write_text("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        self.write_text("metrics.jsonl", as_lines(rows))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write the summary, the last file of a run."""
@@ -151,6 +164,7 @@ class RunDirectory:
     def point_latest(self) -> None:
         """Make runs/latest point here."""
         latest = self.path.parent.parent / "latest"
+        remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
         link = beside(latest)
         with contextlib.suppress(OSError):  # a file system without links, or a folder a person put there
             link.symlink_to(self.path.relative_to(latest.parent))
@@ -298,6 +312,8 @@ class FinishedRun:
         given, path = path, path.resolve()
         if not path.is_dir():
             raise RequestError(f"there is no run folder {given}")
+        for name in ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json"):
+            own_file(path, name)
         if not (path / "config.yaml").exists():
             raise RequestError(f"{given} is not a run folder: it has no config.yaml")
         try:
@@ -307,7 +323,7 @@ class FinishedRun:
             summary_file = path / "summary.json"
             summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
             _check_shapes(config, overrides, history, summary)
-        except (OSError, ValueError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise RequestError(f"{given} is damaged: {str(error).splitlines()[0]}") from None
         return cls(path, config, overrides or [], history, summary)
 
@@ -315,6 +331,57 @@ class FinishedRun:
     def status(self) -> str:
         """done, failed, interrupted, or killed (a folder without summary.json)."""
         return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+OWN_FOLDERS = ("plots", "trackers", "members", "jobs")
+"""Folders of runs and sweeps, beside those of members and jobs; what a tracker's library keeps has links of its own."""
+
+
+def refuse_links(folder: Path, within: Path) -> None:
+    """Refuse to write into a folder from which links lead away: what is written there would be written elsewhere.
+
+    Args:
+        folder: what is to be written.
+        within: where it must lie itself.
+
+    Raises:
+        RunError: there is such a link.
+    """
+    if not folder.resolve().is_relative_to(within.resolve()):
+        raise RunError(f"{folder} is a link that leads out of {within}; nothing is written there: remove it")
+    root = folder.resolve()
+    for place, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            path = Path(place, name)
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                raise RunError(f"{path} is a link that leads out of its folder; nothing is written there: remove it")
+        folders[:] = [name for name in folders if name in OWN_FOLDERS or name.isdigit()]
+
+
+def own_file(folder: Path, name: str) -> Path:
+    """Return a file of a folder that may have come from anybody.
+
+    Raises:
+        RequestError: it is a link that leads out of the folder: what it shows may be nobody else's business.
+    """
+    path = folder / name
+    try:
+        is_own = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # links that lead in a circle
+        is_own = False
+    if not is_own:
+        raise RequestError(f"{path} is a link that leads out of its folder; it is not read")
+    return path
+
+
+def member_folders(run: Path) -> list[Path]:
+    """Return the folders of an ensemble's members, in their order.
+
+    Raises:
+        RequestError: one of them is a link that leads out of the run's folder.
+    """
+    names = [place.name for place in (run / "members").glob("*") if re.fullmatch(r"[0-9]{1,9}", place.name)]
+    return [own_file(run, f"members/{name}") for name in sorted(names, key=int)]
 
 
 def shorter(path: Path) -> Path:
@@ -340,8 +407,13 @@ def _check_shapes(config: Any, overrides: Any, history: Any, summary: Any) -> No
 
 def read_history(path: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl; an absent file is an empty history."""
-    file = path / "metrics.jsonl"
+    file = own_file(path, "metrics.jsonl")
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows as metrics.jsonl holds them."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -416,9 +488,9 @@ def latest_of(folders: Sequence[tuple[int, Path]], identity: Mapping[str, str]) 
 def finished_summary(path: Path) -> dict[str, Any] | None:
     """Return the summary of a run that is done; None for any other, and where the file is damaged."""
     try:
-        summary = json.loads((path / "summary.json").read_text())
+        summary = json.loads(own_file(path, "summary.json").read_text())
         return summary if summary["status"] == "done" else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
 
 
@@ -427,16 +499,19 @@ def _recorded_identity(path: Path) -> dict[str, str] | None:
         recorded = json.loads((path / "run.json").read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise RequestError(f"{path / 'run.json'} is damaged; move the folder away, or add rerun=true") from None
     return recorded if isinstance(recorded, dict) else {}
 
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    lock = FolderLock.take(path, wait=True)
+    assert lock is not None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _finite(value: Any) -> Any:

@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 from dlrunner.claims import Word, judge_seeds
 from dlrunner.errors import RequestError
 from dlrunner.runs import write_atomically
+from dlrunner.temporary import remove_abandoned
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 """In a README, the table of results stands between these lines."""
@@ -126,6 +127,7 @@ def judge(
 def write_tables(folder: Path, verdicts: Sequence[Verdict]) -> None:
     """Write claims.md, claims.json and claims.xml (JUnit: a test a claim, a missed one fails, others are skipped)."""
     folder.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(folder)
     write_atomically(folder / "claims.md", markdown(verdicts).encode())
     write_atomically(folder / "claims.json", as_json(verdicts).encode())
     write_atomically(folder / "claims.xml", junit(verdicts))
@@ -189,7 +191,7 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
     if store.exists():
         try:
             known = {each["experiment"]: Verdict(**each) for each in json.loads(store.read_text())}
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, RecursionError, TypeError, KeyError):
             raise RequestError(f"{store} does not hold verdicts; move it away") from None
     for verdict in verdicts:
         if verdict.values or verdict.experiment not in known:

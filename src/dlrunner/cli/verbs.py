@@ -50,6 +50,7 @@ def lr_find(words: list[str]) -> int:
     from dlrunner.member import set_up_process
     from dlrunner.randomness import seed_everything
     from dlrunner.runs import told_as_sentences, write_atomically
+    from dlrunner.temporary import remove_abandoned
     from dlrunner.training import lr_finder
 
     checked = plan(config)
@@ -72,6 +73,7 @@ def lr_find(words: list[str]) -> int:
     folder = Path(checked.settings.runs_dir).expanduser() / "lr-find" / f"{name}-{checked.signature}"
     with told_as_sentences(folder):
         folder.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(folder)
         rows = zip(found.rates, found.losses, found.smoothed, strict=True)
         text = "lr,loss,smoothed\n" + "".join(f"{lr:.6g},{loss:.6g},{mean:.6g}\n" for lr, loss, mean in rows)
         write_atomically(folder / "lr_find.csv", text.encode())
@@ -106,10 +108,13 @@ def predict(words: list[str]) -> int:
     out = file_to_write(arguments.out) if arguments.out else None
     answer = task_class.predict(state, models, arguments)
     if out:
-        from dlrunner.runs import told_as_sentences
+        from dlrunner.runs import told_as_sentences, write_atomically
 
         with told_as_sentences(out):
-            answer.to_csv(out, index=False)
+            if out.is_file() or not out.exists():
+                write_atomically(out.resolve(), answer.to_csv(index=False).encode())
+            else:  # a pipe
+                answer.to_csv(out, index=False)
     tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
     if arguments.out:
         print(f"{len(answer):,} rows: {arguments.out}")

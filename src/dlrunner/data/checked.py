@@ -29,7 +29,7 @@ def sealed(content: bytes | memoryview) -> bytes:
 def read_sealed(path: Path) -> bytes | None:
     """Return the content of a file of the cache; None where there is none, or where it is damaged, which is told."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:  # a buffer would copy all of it once more
             head, content = file.read(LENGTH), file.read()
     except OSError:
         return None

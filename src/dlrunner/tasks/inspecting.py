@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.atomic import atomic_file
 from dlrunner.looks import classes, tabular
 from dlrunner.model import Model
 from dlrunner.models.tabular import EmbeddingNet
@@ -54,7 +55,8 @@ class Inspection:
             drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
         worst = self.worst()
         if worst is not None:
-            worst.to_csv(folder.parent / "largest_errors.csv", index=False)
+            with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
+                file.write(worst.to_csv(index=False).encode())
             drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, rises, deviations = self.importance()
         drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.atomic import atomic_file
 from dlrunner.data.splitting import TEST, TRAIN, VALID
 from dlrunner.data.streams import PAD, TextLoader, padded, similar_lengths
 from dlrunner.data.targets import Target, encode
@@ -207,7 +208,8 @@ class TextClassification(Classification):
         if self.target.kind == "multilabel":
             return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
-        worst.to_csv(folder.parent / "confident_mistakes.csv", index=False)
+        with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
+            file.write(worst.to_csv(index=False).encode())
         return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
 
     def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:

@@ -1,0 +1,83 @@
+"""Locks of folders: who holds one may write; one that was removed or replaced is noticed before the next write."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from dlrunner.errors import RunError
+
+
+class FolderLock:
+    """A lock that this process holds, in a file of the folder; `take` makes it.
+
+    A lock is that of a file's inode, not of its name: whoever removes the file and makes another has another lock.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
+
+    @classmethod
+    def take(cls, path: Path, wait: bool = False) -> FolderLock | None:
+        """Take the lock; None where another process holds it.
+
+        Args:
+            path: the file.
+            wait: until it is free.
+
+        Raises:
+            OSError: the file cannot be made, is a link, or the file system has no locks.
+        """
+        while True:
+            descriptor = _open(path)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                if _is_at(path, descriptor):
+                    return cls(path, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except BaseException:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)  # removed between opening and locking: this is nobody's lock
+
+    def check(self) -> None:
+        """Make sure that the lock still keeps others out; one that was only removed is taken again.
+
+        Raises:
+            RunError: another process may hold it by now.
+        """
+        if _is_at(self.path, self._descriptor):
+            return
+        if not self.path.exists():
+            with contextlib.suppress(FileExistsError):
+                descriptor = _open(self.path, os.O_EXCL)
+                os.close(self._descriptor)
+                self._descriptor = descriptor
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    return
+        raise RunError(
+            f"{self.path} was removed or replaced while this process ran: another one may write this folder now, so "
+            "this one stops; what it had saved is kept"
+        )
+
+    def release(self) -> None:
+        """Let others have it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _open(path: Path, flags: int = 0) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o666)
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Tell whether the file at a path is the one that is open."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
+    return False
