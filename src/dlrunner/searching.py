@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,9 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep's own lines say it all
+
+NOT_DAMAGED = ("locked", "readonly", "disk I/O", "unable to open", "is full")
+"""What SQLite says of a file that may be sound."""
 
 
 class Search:
@@ -37,11 +41,28 @@ class Search:
         seed: int = 0,
     ) -> None:
         self.space, self.sampler, self.seed = dict(space), sampler, seed
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'search.db'}")
-        direction: Literal["maximize", "minimize"] = "maximize" if higher_is_better else "minimize"
-        self.study = optuna.create_study(
-            storage=self._storage, study_name="search", direction=direction, load_if_exists=True
+        self._direction: Literal["maximize", "minimize"] = "maximize" if higher_is_better else "minimize"
+        file = folder / "search.db"
+        try:
+            self.study = self._open(file)
+        except Exception as error:  # SQLAlchemy, SQLite and Optuna have a dozen ways to say it
+            if any(word in f"{error} {error.__cause__}" for word in NOT_DAMAGED) or not file.exists():
+                raise
+            for each in folder.glob("search.db*"):
+                each.replace(folder / f"damaged-{each.name}")
+            kept = folder / "damaged-search.db"
+            print(f"note: {file} is damaged; its trials are proposed again ({kept.name})", file=sys.stderr, flush=True)
+            self.study = self._open(file)
+
+    def _open(self, file: Path) -> optuna.Study:
+        """Open the study in a file, or begin one, and read it once."""
+        self._storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        study = optuna.create_study(
+            storage=self._storage, study_name="search", direction=self._direction, load_if_exists=True
         )
+        if [trial.number for trial in study.get_trials(deepcopy=False)] != list(range(len(study.trials))):
+            raise ValueError("trials are missing")
+        return study
 
     def unfinished(self) -> dict[int, dict[str, Any]]:
         """Return the values of trials that were begun, by number."""
@@ -70,9 +91,13 @@ class Search:
         """Take down what became of a trial: its metric, or that it failed; one that was interrupted is still open."""
         value = (record.get("metric") or {}).get("value")
         if record["status"] == "done" and value is not None and math.isfinite(value):
-            self.study.tell(number, value)
+            self.study.tell(number, value, skip_if_finished=True)
         elif record["status"] in ("done", "failed"):
-            self.study.tell(number, state=TrialState.FAIL)
+            self.study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def values(self, number: int) -> dict[str, Any]:
+        """Return the values of a trial."""
+        return self.study.get_trials(deepcopy=False)[number].params
 
     def __len__(self) -> int:
         """Return how many trials were begun."""

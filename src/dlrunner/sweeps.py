@@ -6,8 +6,10 @@ starts), `record.json` and `output.txt` of each job, and `results.csv`.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,19 +17,23 @@ from types import TracebackType
 from typing import Any
 
 import pandas as pd
+from pydantic import TypeAdapter
 
+from dlrunner.atomic import atomic_file
 from dlrunner.dispatch import plan
 from dlrunner.errors import BusyError, DataError, RequestError
 from dlrunner.fingerprint import code_digest
 from dlrunner.identity import digest_of_inputs, identity_of
+from dlrunner.locks import FolderLock
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     finished_summary,
     folders_by_signature,
     latest_of,
+    refuse_links,
     told_as_sentences,
-    write_atomically,
 )
+from dlrunner.temporary import name_of, remove_abandoned
 
 KEPT = ("status", "metric", "final", "best", "seconds", "claim")
 """What a job's record keeps of its run's summary."""
@@ -55,6 +61,9 @@ class Job:
         return " ".join(f"{key}={self.settings[key]}" for key in swept if key in self.settings) or "the settings given"
 
 
+_JOBS = TypeAdapter(Job)
+
+
 class SweepDirectory:
     """The folder of a sweep; as a context, it is locked against other processes.
 
@@ -64,22 +73,26 @@ class SweepDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._lock: FolderLock | None = None
 
     def __enter__(self) -> SweepDirectory:
         with told_as_sentences(self.path):
             (self.path / "jobs").mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise BusyError(f"another process runs this sweep: {self.path}") from None
+            refuse_links(self.path, self.path.parent)
+            lock = FolderLock.take(self.path / ".lock")
+        if lock is None:
+            raise BusyError(f"another process runs this sweep: {self.path}")
+        self._lock = lock
+        for folder in (self.path, *(self.path / "jobs").iterdir()):
+            remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
+            remove_abandoned(folder)  # `dlrun report` needs no lock
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.close()
+        if self._lock:
+            self._lock.release()
 
     def freeze(self, jobs: Sequence[Job]) -> None:
         """Write down what every job is asked for, and forget the records of an earlier time."""
@@ -91,26 +104,59 @@ class SweepDirectory:
 
     def add(self, job: Job) -> None:
         """Write down what a job is asked for; not synced as run folders are: a sweep given again writes it again."""
-        self.place(job.number).mkdir(parents=True, exist_ok=True)
-        (self.place(job.number) / "request.json").write_text(json.dumps(asdict(job)))
+        with told_as_sentences(self.path):
+            self.place(job.number).mkdir(parents=True, exist_ok=True)
+            self._write(self.place(job.number) / "request.json", json.dumps(asdict(job)), sync=False)
 
     def place(self, number: int) -> Path:
         """Return the folder of a job."""
         return self.path / "jobs" / str(number)
 
+    def numbers(self) -> list[int]:
+        """Return the numbers of the jobs that something is written down of."""
+        names = [place.name for place in (self.path / "jobs").glob("*") if re.fullmatch(r"[0-9]{1,9}", place.name)]
+        return sorted(int(name) for name in names if (self.path / "jobs" / name / "request.json").exists())
+
     def job(self, number: int) -> Job | None:
-        """Return what a job was asked for, or None when nothing was written down."""
-        file = self.place(number) / "request.json"
-        return Job(**json.loads(file.read_text())) if file.exists() else None
+        """Return what a job was asked for; None when nothing was written down, or nothing that can be read."""
+        content = self._read(self.place(number) / "request.json")
+        with contextlib.suppress(TypeError, ValueError):
+            return _JOBS.validate_python({**content, "number": number}) if content else None
+        _tell_damaged(self.place(number) / "request.json")
+        return None
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Return what became of a job, or None when it left no word."""
+        """Return what became of a job, or None when it left no word, or none that can be read."""
         file = self.place(number) / "record.json"
-        return json.loads(file.read_text()) if file.exists() else None
+        content = self._read(file)
+        if content is None or isinstance(content.get("status"), str):
+            return content
+        _tell_damaged(file)
+        return None
 
     def write_record(self, number: int, record: Mapping[str, Any]) -> None:
         """Write down what became of a job."""
-        write_atomically(self.place(number) / "record.json", json.dumps(record).encode())
+        self._write(self.place(number) / "record.json", json.dumps(record))
+
+    def _read(self, file: Path) -> dict[str, Any] | None:
+        """Return what a file of the sweep holds; None where there is none, and where it is damaged, which is told."""
+        try:
+            content = json.loads(file.read_text())
+            if isinstance(content, dict):
+                return content
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError):
+            pass
+        _tell_damaged(file)
+        return None
+
+    def _write(self, file: Path, text: str, sync: bool = True) -> None:
+        """Write a file of the sweep whole or not at all."""
+        if self._lock:
+            self._lock.check()
+        with atomic_file(file, sync=sync) as opened:
+            opened.write(text.encode())
 
     def write_results(self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
         """Gather what became of all jobs into results.csv: a row a job, with the swept settings and all metrics.
@@ -119,11 +165,9 @@ class SweepDirectory:
             swept: names of the settings that differ; none: all that were typed.
             records: of jobs that left no record of their own here.
         """
-        numbers = sorted(int(request.parent.name) for request in (self.path / "jobs").glob("*/request.json"))
         rows = []
-        for number in numbers:
-            job = self.job(number)
-            assert job is not None
+        for number in self.numbers():
+            job = self.job(number) or Job(number, [], {})
             record = records.get(number) or self.record(number) or {"status": "not started"}
             metric = record.get("metric") or {}
             best = (record.get("best") or {}).items()
@@ -148,8 +192,12 @@ class SweepDirectory:
         if "best epoch" in results:
             results["best epoch"] = results["best epoch"].astype("Int64")
         with told_as_sentences(self.path):
-            write_atomically(self.path / "results.csv", results.to_csv(index=False).encode())
+            self._write(self.path / "results.csv", results.to_csv(index=False))
         return results
+
+
+def _tell_damaged(file: Path) -> None:
+    print(f"note: {file} is damaged; it is taken as missing", file=sys.stderr, flush=True)
 
 
 def twins_of(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:

@@ -70,7 +70,8 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     engine = make_engine(launcher, path, settings) if launcher else None
     try:
         with SweepDirectory(path) as folder:
-            trials = _Trials(folder, Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed))
+            found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
+            trials = _Trials(folder, found, fixed)
             if engine:
                 asked = settings.jobs if isinstance(settings.jobs, int) else 1
                 places = engine.places(asked, asked)
@@ -87,7 +88,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             screen = make_screen(progress, total, done, len(places), lambda job: job.label(swept))
             status = 0
             try:
-                jobs = trials.jobs(fixed, settings.trials, screen, swept)
+                jobs = trials.jobs(settings.trials, screen, swept)
                 run_jobs(jobs, folder, places, screen, settings.fail_fast, engine, trials.told)
             except (Interrupted, KeyboardInterrupt) as stopped:
                 status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
@@ -174,23 +175,26 @@ def _place(
 class _Trials:
     """The jobs of a search, composed as they are asked for."""
 
-    def __init__(self, folder: SweepDirectory, found: Search) -> None:
-        self.folder, self.search = folder, found
+    def __init__(self, folder: SweepDirectory, found: Search, fixed: Sequence[str]) -> None:
+        self.folder, self.search, self._fixed = folder, found, fixed
         self._changes = Changes()
         self._running: dict[str, int] = {}
         self._twins: defaultdict[str, list[int]] = defaultdict(list)
         self._done: dict[str, int] = {}
+        self._begun = found.unfinished()
         for number in range(len(found)):
             job, record = folder.job(number), folder.record(number)
-            if job and record and record["status"] == "done":
+            if job is None or (record is None and number not in self._begun):  # its files are gone or damaged
+                self._begun[number] = found.values(number)
+            elif record and record["status"] == "done":
                 self._done.setdefault(job.signature, number)
 
-    def jobs(self, fixed: Sequence[str], trials: int, screen: LineScreen, swept: Sequence[str]) -> Iterator[Job]:
+    def jobs(self, trials: int, screen: LineScreen, swept: Sequence[str]) -> Iterator[Job]:
         """Yield what is to be run: trials that were begun before, then new ones; one run is never run twice."""
-        begun = list(self.search.unfinished().items())
+        begun = sorted(self._begun.items())
         while begun or len(self.search) < trials:
             number, values = begun.pop(0) if begun else self.search.ask()
-            words = _words(fixed, values)
+            words = _words(self._fixed, values)
             try:
                 config = compose(words)
                 job = Job(number, words, config, plan(config).signature, self._changes.of(config))
@@ -244,8 +248,8 @@ def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence
     """Write the best configuration as an experiment file, and say how it is run."""
     number, value = best
     job, record = folder.job(number), folder.record(number)
-    assert job is not None
-    assert record is not None
+    if job is None or record is None:  # damaged, and the search was stopped before they were written again
+        return
     found = f"trial {number}, {record['metric']['name']} {shown(value)}"
     text = f"# @package _global_\n# dlrun experiment={name or 'best'}\n{MARK}dlrun -m {shlex.join(words)}\n# {found}\n"
     text += experiment_of(job.config)

@@ -265,7 +265,7 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings
 def _written_key(file: Path) -> str | None:
     try:
         key: str = json.loads(file.read_text())["key"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return None
     return key
 

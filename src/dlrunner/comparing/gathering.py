@@ -227,14 +227,14 @@ def jobs_of(sweep: Path) -> dict[str, tuple[str, str, str]]:
                 return {
                     row["job"]: (row["status"], row["folder"] or "", row["error"] or "") for row in csv.DictReader(file)
                 }
-        except (OSError, ValueError, KeyError, csv.Error):
+        except (OSError, ValueError, RecursionError, KeyError, csv.Error):
             raise RequestError(f"{results} is damaged; give the sweep again, or name its runs") from None
     found = {}
     for place in sorted((sweep / "jobs").iterdir(), key=lambda path: (len(path.name), path.name)):
         try:
             record = json.loads((place / "record.json").read_text())
             found[place.name] = (record["status"], record.get("folder") or "", record.get("error") or "")
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, RecursionError, KeyError, TypeError):
             found[place.name] = ("not started, or still running", "", "")
     return found
 
