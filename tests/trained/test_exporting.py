@@ -23,7 +23,7 @@ import dlrunner
 from dlrunner.errors import RequestError
 from dlrunner.looks.card import Card, escaped, fenced
 from dlrunner.runs import FinishedRun, load_weights_file
-from dlrunner.trained import graphs, portable
+from dlrunner.trained import exporting, graphs, portable
 from dlrunner.trained.models import load_models
 from tests.conftest import Dlrun
 from tests.small_runs import KINDS, SmallRuns, new_flats
@@ -457,11 +457,17 @@ def test_an_export_that_was_broken_off_is_written_over(
 
     for place, words in (("out", ["--out", "out"]), ("run/export", [])):
         shutil.copytree(runs["ratings"], here / "run", dirs_exist_ok=True)
+        summary = json.loads((here / "run" / "summary.json").read_text())
         with monkeypatch.context() as patch:
             patch.setattr(portable, "write", full)
             status, _, err = dlrun("export", "run", *words)
         assert status == 1
         assert "the disk is full" in err
+        assert not (here / place).exists()
+        (here / place).mkdir()
+        portable.begin(here / place, exporting._identity(summary))  # as an earlier version left it
+        for name in ("config.yaml", "overrides.yaml", "summary.json"):
+            shutil.copy(here / "run" / name, here / place)
         (here / place / ".model.safetensors.4711").write_bytes(b"begun")
         (here / place / ".gitattributes").write_text("mine")
         with pytest.raises(RequestError, match=f"{place} holds an export that was broken off; export it again"):

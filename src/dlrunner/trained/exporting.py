@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,27 @@ from dlrunner.dispatch import Plan
 from dlrunner.errors import RequestError
 from dlrunner.looks.card import Card
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, shorter, told_as_sentences, write_atomically
+from dlrunner.runs import (
+    FinishedRun,
+    as_lines,
+    member_folders,
+    own_file,
+    read_history,
+    shorter,
+    told_as_sentences,
+    write_atomically,
+)
 from dlrunner.task import Answers
+from dlrunner.temporary import exchange, name_of, remove_abandoned, temporary_folder
 from dlrunner.tracker import without_tracker_settings
 from dlrunner.trained import graphs, portable
 from dlrunner.trained.models import is_exported, load_models, without_trackers
+
+OF_EXPORT = {
+    *("README.md", "config.yaml", "overrides.yaml", "summary.json", "metrics.jsonl", "members"),
+    *(portable.STATE, portable.TENSORS),
+}
+"""What an export writes, beside the weights."""
 
 OTHER = {"signature": "other settings", "code": "other code", "data": "other data"}
 """How a run is told from another, by what an export has recorded of it."""
@@ -59,21 +77,18 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         graphs.check_installed()
     identity = _identity(finished.summary)
     if folder is None:
-        folder = finished.path / "export"
+        folder = own_file(finished.path, "export")
         _check_place(folder, {}, "")
     else:
-        folder = folder.expanduser()
+        folder = folder.expanduser().resolve()
         _check_place(folder, identity, "--out: ")
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
     about = {**identity, "task": checked.task.target, "model": checked.model.target}
-    with told_as_sentences(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        portable.begin(folder, about)
-        _clear(folder)
-        kept = _keep_record(finished, config, overrides, folder)
-        files = portable.write(folder, state, models, about)
-        made, difference, no_graph = _graphs(folder, checked, state, models) if onnx else ([], None, "")
+    with told_as_sentences(folder), _exchanged(folder, about) as made:
+        kept = _keep_record(finished, config, overrides, made)
+        files = portable.write(made, state, models, about)
+        graphs_of, difference, no_graph = _graphs(made, checked, state, models) if onnx else ([], None, "")
         task: Any = checked.task.factory
         asked: Answers | None = task.answers(state, models)
         card = Card(
@@ -86,12 +101,52 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             parameters=[sum(each.numel() for each in model.parameters()) for model in models],
             example=asked.example if asked else "",
             limits=asked.limits if asked else (),
-            files=[*files, *made, *kept],
+            files=[*files, *graphs_of, *kept],
             difference=difference,
             no_graph=no_graph,
         )
-        write_atomically(folder / "README.md", card.markdown().encode())
-    return Exported(folder, ["README.md", *files, *made, *kept], difference, no_graph)
+        write_atomically(made / "README.md", card.markdown().encode())
+    return Exported(folder, ["README.md", *files, *graphs_of, *kept], difference, no_graph)
+
+
+@contextlib.contextmanager
+def _exchanged(folder: Path, about: Mapping[str, str]) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of `folder` when the block ends well; until then that is as it was.
+
+    What a person has put beside an older export stays.
+    """
+    is_full = folder.exists() and any(name_of(each.name) is None for each in folder.iterdir())
+    # An empty folder may be one that cannot be exchanged: a disk of its own, the working directory.
+    within = folder.exists() and not is_full
+    place = folder / "export" if within else folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(place.parent, is_ours=lambda name: name_of(name) == place.name)
+    with temporary_folder(place) as made:
+        yield made
+        if within:
+            portable.begin(folder, about)
+            for file in sorted(made.iterdir(), key=lambda file: file.name == portable.STATE):
+                file.rename(folder / file.name)
+        elif is_full:
+            for each in folder.iterdir():
+                if not _is_of_export(each.name):
+                    _copy(each, made / each.name)
+            exchange(made, folder)  # what is removed now is the older one
+        else:
+            made.rename(folder)
+
+
+def _is_of_export(name: str) -> bool:
+    """Tell whether a file, or what was to become one, is written by an export."""
+    name = name_of(name) or name
+    return name in OF_EXPORT or (name.startswith("model") and name.endswith((".safetensors", ".onnx")))
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def _identity(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -118,7 +173,7 @@ def _check_place(folder: Path, identity: Mapping[str, str], option: str) -> None
         return
     if not folder.is_dir():
         raise RequestError(f"{option}{shorter(folder)} is a file; {remedy}")
-    if all(each.name.startswith(f".{portable.STATE}.") for each in folder.iterdir()):  # what is written first
+    if all(name_of(each.name) in (portable.STATE, "export") for each in folder.iterdir()):  # what is written first
         return
     found = _recorded(folder)
     if found is None:
@@ -134,17 +189,9 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
     """Return what an export says of itself; None where there is none."""
     try:
         found = json.loads((folder / portable.STATE).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and {"format", "signature"} <= set(found) else None
-
-
-def _clear(folder: Path) -> None:
-    """Remove what is not written over: an older export's graphs, and what one that was killed had just begun."""
-    begun = [*folder.glob(".*"), *folder.glob("members/*/.*")]
-    for file in [*folder.glob("model*.onnx"), *(each for each in begun if each.suffix[1:].isdigit())]:
-        if file.is_file():
-            file.unlink()
 
 
 def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: list[str], folder: Path) -> list[str]:
@@ -156,9 +203,9 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
         "overrides.yaml": yaml.safe_dump(overrides, allow_unicode=True),
         "summary.json": json.dumps({**(finished.summary or {}), "data": data}, indent=2) + "\n",
     }
-    for file in [finished.path / "metrics.jsonl", *sorted(finished.path.glob("members/*/metrics.jsonl"))]:
-        if file.exists():
-            record[str(file.relative_to(finished.path))] = file.read_text()
+    for place in (finished.path, *member_folders(finished.path)):
+        if rows := read_history(place):
+            record[str((place / "metrics.jsonl").relative_to(finished.path))] = as_lines(rows)
     for name, text in record.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / name, text.encode())

@@ -78,6 +78,8 @@ def read_state(folder: Path) -> tuple[dict[str, Any], int]:
         if "state" not in found:
             raise RequestError(f"{shorter(folder)} holds an export that was broken off; export it again")
         count, digests = int(found["models"]), dict(found["sha256"])
+        if not 0 < count < len(digests):
+            raise ValueError
         if set(digests) != {TENSORS, *(weights_file(place, count) for place in range(count))}:
             raise ValueError
         for name, digest in digests.items():
