@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import lzma
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import pandas as pd
 from dlrunner.data.files import Place, sha256_of
 from dlrunner.data.folders import labels_and_parts
 from dlrunner.data.tables import read_table
+from dlrunner.data.unpacking import decompressed
 from dlrunner.errors import DataError, RequestError, did_you_mean
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet")
@@ -96,8 +97,8 @@ def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Docum
 
 def _documents_of_lines(path: Path) -> Documents:
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
+        content = decompressed(path)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path} is damaged or cannot be read ({error})") from None
     lines = _decoded(content, str(path)).replace("\r\n", "\n").removesuffix("\n").split("\n")
     if not any(line.strip() for line in lines):

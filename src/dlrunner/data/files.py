@@ -6,6 +6,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import lzma
 import os
 import re
 import tarfile
@@ -18,9 +19,15 @@ from typing import Any
 
 from dlrunner.atomic import atomic_file
 from dlrunner.data.checked import read_sealed, sealed
+from dlrunner.data.unpacking import refuse_bomb
 from dlrunner.errors import DataError
 from dlrunner.temporary import UNNAMED, name_of, remove_abandoned
 
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, UnicodeDecodeError, NotImplementedError, RuntimeError),
+)
+"""What the readers of archives raise; the last two are a zip file's: another method, a password."""
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 
 
@@ -165,7 +172,9 @@ class Place:
                 yield from (found[name] for name in names)
             else:
                 with zipfile.ZipFile(self.path) as archive:
-                    yield from (archive.read(self.prefix + name) for name in names)
+                    for name in names:
+                        refuse_bomb(self.path, archive.getinfo(self.prefix + name).file_size)
+                        yield archive.read(self.prefix + name)
 
     def names(self) -> list[str]:
         """Return the paths of all files below this place."""
@@ -204,7 +213,7 @@ class Place:
         if self.is_archive:
             try:
                 return self.prefix + name in _names_in(self.path)
-            except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError):
+            except DAMAGED:
                 return False
         return (self.path / name).is_file()
 
@@ -239,7 +248,9 @@ def _damage_told(path: Path) -> Iterator[None]:
     """Tell what goes wrong in an archive as a sentence."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except MemoryError:
+        raise DataError(f"what is wanted of {path} does not fit into the memory of this machine") from None
+    except DAMAGED as error:
         raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from None
 
 
@@ -250,7 +261,7 @@ def place_of(path: Path, layout: str) -> Place | None:
         return next((Place(p) for p in candidates if (p / layout).is_file()), None)
     try:
         names = _names_in(path)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise DataError(f"{path} is damaged or no archive ({error}); get it again") from None
     inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
     return Place(path, min(inside, key=len)[: -len(layout)]) if inside else None
@@ -274,7 +285,7 @@ def _list_archive(path: Path, size: int, time: int) -> list[str]:
 
     def listing() -> bytes:
         with tarfile.open(path) as archive:
-            return json.dumps([member.name.removeprefix("./") for member in archive if member.isfile()]).encode()
+            return json.dumps([member.name.removeprefix("./") for member in _files_of(path, archive)]).encode()
 
     names: list[str] = json.loads(_remembered(f"names {sha256_of(path)}", listing))
     return names
@@ -285,14 +296,27 @@ def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]
     if _is_tar(path):
         with tarfile.open(path) as archive:
             found = {}
-            for member in archive:
+            for member in _files_of(path, archive):
                 name = member.name.removeprefix("./")
-                file = archive.extractfile(member) if member.isfile() and wanted(name) else None
+                file = archive.extractfile(member) if wanted(name) else None
                 if file is not None:
                     found[name] = file.read()
             return found
     with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist() if wanted(name)}
+        members = [member for member in archive.infolist() if wanted(member.filename)]
+        refuse_bomb(path, sum(member.file_size for member in members))
+        return {member.filename: archive.read(member) for member in members}
+
+
+def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar archive; links and devices are none, and what they point at is never read.
+
+    Nothing is written by the names in an archive, so that absolute ones, and those with .., lead nowhere.
+    """
+    for member in archive:
+        refuse_bomb(path, member.offset_data + member.size)
+        if member.isreg():
+            yield member
 
 
 def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import lzma
 import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from dlrunner.data.unpacking import unpacked
 from dlrunner.errors import DataError, RequestError
 
+DAMAGED = (
+    *(pd.errors.ParserError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, ValueError, NotImplementedError, RuntimeError),
+)
+"""What pandas and the readers of compressed files raise; the last two are a zip file's: another method, a password."""
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet")
 
 
@@ -56,25 +64,43 @@ def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = 
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 sep = "\t" if kind in (".tsv", ".tab") else _separator(path)
-                table = pd.read_csv(path, sep=sep, **options)
+                table = _read_csv(path, sep=sep, **options)
                 if sep == ";" and any(_has_decimal_commas(column) for _, column in table.items()):
-                    table = pd.read_csv(path, sep=sep, decimal=",", **options)
+                    table = _read_csv(path, sep=sep, decimal=",", **options)
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{path} does not fit into the memory of this machine") from None
     except pd.errors.ParserWarning:
         raise DataError(f"{path}: its rows have more fields than its header has names") from None
     except pd.errors.EmptyDataError:
         raise DataError(f"{path} is empty") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not text in UTF-8 (byte {error.start}); convert it first") from None
-    except (pd.errors.ParserError, zipfile.BadZipFile, EOFError, OSError, ValueError) as error:
+    except (
+        pd.errors.ParserError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
         raise DataError(f"{path} cannot be read as a table: {str(error).splitlines()[0]}") from None
     if table.empty:
         raise DataError(f"{path} has a header but no rows")
     return table
 
 
+def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    with unpacked(path) as content:
+        table: pd.DataFrame = pd.read_csv(content, **options)
+        return table
+
+
 def _separator(path: Path) -> str:
     """Return what parts the names in a table's first line."""
-    names = [str(name) for name in pd.read_csv(path, nrows=0).columns]
+    names = [str(name) for name in _read_csv(path, nrows=0).columns]
     return "," if len(names) > 1 else next((sep for sep in ";\t|" if sep in names[0]), ",")
 
 

@@ -1,0 +1,97 @@
+"""Limits to what an archive or a compressed file may unpack to: a bomb is told before the memory is full."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import lzma
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dlrunner.errors import DataError
+
+ROOM = 2**30
+"""Bytes that anything may unpack to."""
+MOST_RATIO = 200
+"""Beyond them, how many times as large as it is packed: texts and tables reach 30, deflate cannot do more than 1032."""
+
+COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def most_bytes(path: Path) -> int:
+    """Return how much a file may unpack to."""
+    return max(ROOM, MOST_RATIO * path.stat().st_size)
+
+
+def refuse_bomb(path: Path, size: int) -> None:
+    """Compare what a file unpacks to with what it may.
+
+    Args:
+        path: the file.
+        size: the bytes that it unpacks to, as far as is known.
+
+    Raises:
+        DataError: it is more.
+    """
+    if size > most_bytes(path):
+        packed = path.stat().st_size
+        raise DataError(
+            f"{path} unpacks to {size / 2**30:.1f} GiB or more, over {size // max(1, packed):,} times its size: it is "
+            "damaged or made to fill the memory; if it is what you want, unpack it yourself"
+        )
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[Any]:
+    """Yield what a table is read from: the file, or where it is compressed its content, up to a limit.
+
+    Raises:
+        DataError: it unpacks to more.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            refuse_bomb(path, sum(member.file_size for member in archive.infolist()))
+        yield path
+    elif suffix in COMPRESSED:
+        with COMPRESSED[suffix](path) as stream, _Limited(path, stream) as limited:
+            yield limited
+    else:
+        yield path
+
+
+def decompressed(path: Path) -> bytes:
+    """Return the content of a file, decompressed where its name ends in .gz, .bz2 or .xz.
+
+    Raises:
+        DataError: it unpacks to more than it may.
+    """
+    if path.suffix.lower() not in COMPRESSED:
+        return path.read_bytes()
+    with COMPRESSED[path.suffix.lower()](path) as stream, _Limited(path, stream) as limited:
+        return b"".join(iter(lambda: limited.read(2**20), b""))
+
+
+class _Limited(io.BufferedIOBase):
+    """A stream that counts what is read from it."""
+
+    def __init__(self, path: Path, stream: BinaryIO) -> None:
+        self._path, self._stream, self._count = path, stream, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            return b"".join(iter(lambda: self.read(2**20), b""))
+        content = self._stream.read(size)
+        self._count += len(content)
+        refuse_bomb(self._path, self._count)
+        return content
+
+    def read1(self, size: int = -1, /) -> bytes:
+        return self.read(size if size >= 0 else 2**16)
