@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
 
 from dlrunner.claims import Claim
 from dlrunner.errors import did_you_mean
@@ -37,6 +38,16 @@ OPTIMIZER_SETTINGS: dict[str, Any] = {
 """Types and ranges of what torch.optim's constructors take; torch checks them only when it is built."""
 
 
+def _plain_name(name: str) -> str:
+    if not name.isprintable() or name.startswith(".") or len(name) > 100 or set(name) & set("/\\"):
+        raise PydanticCustomError("name", "a name without a slash, no dot at its start and at most 100 letters")
+    return name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
+"""Of an option or a tracker: files and folders are named by it."""
+
+
 class PhaseSettings(BaseModel):
     """One entry of `phases`: a stretch of training."""
 
@@ -55,7 +66,7 @@ class LogSettings(BaseModel):
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
     pictures: bool = True
     report: bool = True
-    trackers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    trackers: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     patience: NonNegative = 10.0
 
 
@@ -112,7 +123,7 @@ class Settings(BaseModel):
     log: LogSettings
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     seeds: Count | None = None
-    choices: dict[str, str | None]
+    choices: dict[str, Name | None]
 
 
 def sentences(place: str, error: ValidationError, value: Any, model: type[BaseModel] | None) -> list[str]:

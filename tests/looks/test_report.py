@@ -88,7 +88,7 @@ def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alterna
 
 def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
-        (tmp_path / name).write_bytes(b"\x89PNG" + bytes(1_500_000))
+        (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_500_000))
     html = render(pictures=[tmp_path / "one.png", tmp_path / "two.png"], history=rows(50))
     assert len(html.encode()) < 3_000_000
     assert html.count("<img") == 1

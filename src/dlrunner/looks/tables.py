@@ -16,7 +16,7 @@ from dlrunner.claims import flags_told
 from dlrunner.comparing.groups import REPEATS
 from dlrunner.comparing.judging import estimate
 from dlrunner.looks.progress import header_line, number, row_line
-from dlrunner.runs import FinishedRun, shorter
+from dlrunner.runs import FinishedRun, member_folders, shorter
 
 MOST_RANKED = 20
 """Of the jobs of a large sweep, so many are printed; results.csv has all."""
@@ -104,8 +104,8 @@ def print_run(path: Path) -> None:
         cost = f"{summary['seconds']:.1f} s, {memory:.0f} MB" if memory else f"{summary['seconds']:.1f} s"
         out.print(Text(f"cost     {cost} on {summary.get('device')} in {summary.get('precision')}"))
     history = run.history
-    if not history and (path / "members").is_dir():
-        history = FinishedRun(path / "members" / "0", {}, [], _history(path / "members" / "0"), None).history
+    if not history and (members := member_folders(run.path)):
+        history = FinishedRun(members[0], {}, [], _history(members[0]), None).history
         out.print("epochs of the first member:")
     if history:
         out.print(Text("\n" + header_line(history[0])), style="bold")

@@ -12,7 +12,7 @@ import torch
 
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, read_history, shorter
+from dlrunner.runs import FinishedRun, member_folders, own_file, read_history, shorter
 from dlrunner.task import Answers
 from dlrunner.trained.models import load_models, unnamed_plugins, without_trackers
 
@@ -68,7 +68,7 @@ class Predictor:
         """A row per epoch, as in metrics.jsonl; of an ensemble one per member and epoch, with the column `member`."""
         if self._history:
             return pd.DataFrame(self._history)
-        members = sorted((self.path / "members").glob("*"), key=lambda member: int(member.name))
+        members = member_folders(self.path)
         return pd.DataFrame([{"member": int(each.name), **row} for each in members for row in read_history(each)])
 
     @property
@@ -78,7 +78,7 @@ class Predictor:
         Raises:
             RequestError: there is none: the task writes none, or the run was exported.
         """
-        file = self.path / "predictions.csv"
+        file = own_file(self.path, "predictions.csv")
         if not file.exists():
             run = shorter(self.path)
             raise RequestError(f"{run} has no predictions.csv: its task writes none, or it was exported without")

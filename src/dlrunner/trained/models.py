@@ -9,7 +9,7 @@ from typing import Any
 from dlrunner.dispatch import Plan, plan
 from dlrunner.errors import RequestError, Told
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, load_weights_file, shorter
+from dlrunner.runs import FinishedRun, load_weights_file, member_folders, shorter
 from dlrunner.trained.portable import STATE, read_state, read_weights, weights_file
 
 
@@ -111,7 +111,7 @@ def _built(checked: Plan, state: Mapping[str, Any], path: Path) -> Model:
 def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
     """Return the file of each member; with early stopping what was best stands for what was last."""
     ensemble = checked.settings.ensemble > 1
-    folders = sorted((path / "members").glob("*"), key=lambda member: int(member.name)) if ensemble else [path]
+    folders = member_folders(path) if ensemble else [path]
     early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
     files = [folder / ("best.pt" if early else checkpoint) for folder in folders]
     for file in files:

@@ -52,7 +52,7 @@ def read(file: Path) -> list[Verdict]:
         verdicts = [Verdict(**each) for each in json.loads(file.read_text())]
         if all(map(_is_sound, verdicts)):
             return verdicts
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         pass
     raise RequestError(f"{file} does not hold verdicts; give `dlrun reproduce` again")
 

@@ -19,7 +19,7 @@ from dlrunner.looks.progress import number, shown_columns
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import Curve, curves
 from dlrunner.looks.report.page import Cell, Section, count, duration, facts, figure_cell
-from dlrunner.runs import FinishedRun, read_history
+from dlrunner.runs import FinishedRun, member_folders, own_file, read_history
 
 CAPTIONS = {
     "losses": "Loss and metrics by epoch",
@@ -40,6 +40,8 @@ CAPTIONS = {
     "loss_by_place": "Loss of a word by how much of its text came before (validation)",
 }
 
+PNG = b"\x89PNG\r\n\x1a\n"
+"""What every PNG file begins with."""
 MOST_CHARTS = 8
 """Metrics beyond this number stand in metrics.jsonl only."""
 MOST_EPOCHS = 1000
@@ -91,7 +93,7 @@ def read_kept(path: Path) -> dict[str, Any]:
     Raises:
         RequestError: the file is damaged.
     """
-    file = path / "report.json"
+    file = own_file(path, "report.json")
     if not file.exists():
         pictures = sorted(each.name for each in (path / "plots").glob("*.png"))
         return {"pictures": pictures, "notes": [], "passages": {}, "changed": None}
@@ -103,7 +105,7 @@ def read_kept(path: Path) -> dict[str, Any]:
             "passages": {str(head): [_passage(text) for text in texts] for head, texts in kept["passages"].items()},
             "changed": None if kept["changed"] is None else {str(k): str(v) for k, v in kept["changed"].items()},
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise RequestError(f"{file} is damaged; remove it: the report is then written without notes") from None
 
 
@@ -186,10 +188,10 @@ def render(
 
 def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int | None]:
     """Return the rows of a run; of an ensemble, those of its last member and the member's number."""
-    members = [int(place.name) for place in (path / "members").glob("*") if place.name.isdigit()]
+    members = member_folders(path)
     if rows or not members:
         return rows, None
-    return read_history(path / "members" / str(max(members))), max(members)
+    return read_history(members[-1]), int(members[-1].name)
 
 
 def _status(summary: Mapping[str, Any]) -> str:
@@ -344,9 +346,10 @@ def _pictures(pictures: Sequence[Path], room: int) -> str:
     parts = []
     for picture in pictures:
         caption = escape(CAPTIONS.get(picture.stem) or picture.stem.replace("_", " ").capitalize())
-        content = base64.b64encode(picture.read_bytes()).decode() if picture.is_file() else ""
-        if not content or len(content) > room:
-            why = "there is no such file" if not content else "too large to embed"
+        content, why = "", _problem(picture, room)
+        if not why:
+            content = base64.b64encode(picture.read_bytes()).decode()
+        if why:
             parts.append(f'<p class="soft">{caption}: {escape(picture.name)} ({why})</p>')
             continue
         room -= len(content)
@@ -355,6 +358,22 @@ def _pictures(pictures: Sequence[Path], room: int) -> str:
         said = f'<figcaption aria-hidden="true">{caption}</figcaption>'
         parts.append(f"<figure>{page.wide(image, f'Picture: {picture.stem}')}{said}</figure>")
     return "".join(parts)
+
+
+def _problem(picture: Path, room: int) -> str:
+    """Say why a picture is not embedded; empty: it may be. A folder that came from elsewhere may hold anything."""
+    try:
+        own_file(picture.parent.parent, f"{picture.parent.name}/{picture.name}")
+        if not picture.is_file():
+            return "there is no such file"
+        if 4 * picture.stat().st_size / 3 > room:
+            return "too large to embed"
+        with picture.open("rb") as file:
+            return "" if file.read(len(PNG)) == PNG else "it is no picture"
+    except RequestError:
+        return "it is a link that leads out of the folder"
+    except OSError as error:
+        return f"it cannot be read: {error.strerror}"
 
 
 def data_facts(data: Mapping[str, Any]) -> str:

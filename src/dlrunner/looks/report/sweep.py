@@ -88,7 +88,7 @@ def read_jobs(folder: Path) -> list[dict[str, str]]:
     try:
         with file.open(newline="") as lines:
             jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
-    except (OSError, ValueError, csv.Error):
+    except (OSError, ValueError, RecursionError, csv.Error):
         jobs = []
     if not jobs or not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
         raise RequestError(f"{file} is damaged; give the sweep again")
@@ -144,7 +144,7 @@ def _asked(folder: Path) -> str:
     """Return the command of the sweep, where it was written down."""
     try:
         return shlex.join(["dlrun", "-m", *map(str, json.loads((folder / "sweep.json").read_text())["words"])])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
         return ""
 
 
