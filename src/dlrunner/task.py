@@ -174,6 +174,10 @@ class Task(ABC):
         inputs = tuple(each.tensor_split(count)[index] for each in batch.inputs)
         return Batch(inputs, batch.targets.tensor_split(count)[index], batch.rate)
 
+    def shared_order(self, batch: Batch, count: int) -> Tensor | None:
+        """Return the places in a batch of the examples of all its shares, one share after the other; None: in order."""
+        return None
+
     def looks(self) -> int:
         """Return how often each example is looked at in the end: `batches` gets the number of the look as its epoch."""
         return 1

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.cli.composing import compose
 from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.imdb import ImdbData
 from dlrunner.data.vocabulary import Vocabulary
+from dlrunner.dispatch import plan
 from dlrunner.encoders import Encoder
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.runs import load_weights_file
@@ -460,3 +462,21 @@ def test_one_text_in_a_batch_is_refused_before_training(dlrun: Dlrun, here: Path
     status, _, err = dlrun(*words, "data.target=opinion", "batch_size=1", *QUICK)
     assert status == 2
     assert "two training texts in a batch" in err
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_what_several_processes_say_of_a_stream_comes_back_in_its_order(count: int, here: Path) -> None:
+    small = ("data.tokenizer=whitespace", "data.min_freq=1", "batch_size=5", "task.bptt=4", "task.valid_batch_size=5")
+    texts = " ".join(f"w{word}" for word in range(103))
+    pd.DataFrame({"text": [texts] * 2, "part": [0, 1]}).to_csv("words.csv", index=False)
+    words = ("task=lm", "data.path=words.csv", "data.text=text", "data.split=column", "data.valid_column=part")
+    checked = plan(compose([*words, *small]))
+    task = checked.build_task(checked.build_data(), 0)
+    lengths = set()
+    for batch in task.batches("valid", 0):
+        lengths.add(len(batch.inputs))
+        shards = torch.cat([task.share(batch, index, count).targets for index in range(count)])
+        order = task.shared_order(batch, count)
+        assert order is not None
+        assert torch.equal(shards[order.argsort()], batch.targets)
+    assert lengths == {2, 3}  # in the last piece some next words are not known

@@ -140,6 +140,15 @@ class LanguageModeling(Task):
         places = (part.reshape(-1) >= 0).nonzero().reshape(-1)  # waits for a GPU: in the last pieces of an epoch only
         return Batch((words, part, places, following), part.reshape(-1)[places], batch.rate)
 
+    def shared_order(self, batch: Batch, count: int) -> Tensor:
+        """The words of a batch come step by step, those of a share too."""
+        _, following, *known = batch.inputs
+        places = torch.arange(following.numel(), device=following.device)
+        if known:
+            places = torch.full_like(places, -1).index_copy(0, known[0], places[: len(known[0])])
+        order = torch.cat([part.flatten() for part in places.view_as(following).tensor_split(count, dim=1)])
+        return order[order >= 0] if known else order
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""
         return outputs.float().mean()

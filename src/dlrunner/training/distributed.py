@@ -12,6 +12,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -93,12 +94,13 @@ class DistributedTrainer(Trainer):
     ) -> Evaluation | None:
         model.eval()
         model.reset_state()
-        tally, waiting, examples = self.tally(task, keep), list[tuple[Tensor, Tensor, bool]](), 0
+        tally, waiting, examples = self.tally(task, keep), list[_Waiting](), 0
         with self.autocast():
             for number, batch in enumerate(task.batches(split, view), start=1):
                 shard, _ = self.shard(task, batch)
                 outputs = model(*shard.to(self.device).inputs)
-                waiting.append((outputs, batch.targets.to(self.device), self.divides))
+                order = task.shared_order(batch, self.group.size) if self.divides else None
+                waiting.append(_Waiting(outputs, batch.targets.to(self.device), self.divides, order))
                 examples += len(batch.targets)
                 if examples >= EXAMPLES_AT_ONCE or not task.keeps_outputs:
                     self._gather(waiting, tally)
@@ -109,14 +111,16 @@ class DistributedTrainer(Trainer):
         own = tally.result(split) if self.group.rank == 0 else Evaluation({})
         return Evaluation(self.group.broadcast(own.metrics), own.outputs, own.targets)
 
-    def _gather(self, waiting: list[tuple[Tensor, Tensor, bool]], tally: Tally) -> None:
-        """Hand the outputs of all shards to rank 0's sums, batch by batch."""
-        divided = [outputs for outputs, _, divides in waiting if divides]
+    def _gather(self, waiting: list[_Waiting], tally: Tally) -> None:
+        """Hand the outputs of all shards to rank 0's sums, batch by batch, each in the order of its batch."""
+        divided = [each.outputs for each in waiting if each.divides]
         shards = [iter(each) for each in gather_rows(divided, self.group)] if divided else []
-        for outputs, targets, divides in waiting:
-            whole = torch.cat([next(each) for each in shards]) if divides else outputs
+        for each in waiting:
+            whole = torch.cat([next(shard) for shard in shards]) if each.divides else each.outputs
+            if each.order is not None:
+                whole = whole[each.order.argsort()]
             if self.group.rank == 0:
-                tally.add(whole, targets)
+                tally.add(whole, each.targets)
         waiting.clear()
 
     @override
@@ -162,6 +166,18 @@ class DistributedTrainer(Trainer):
         for module in model.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.forward = functools.partial(_batch_norm_of_all, module, self)  # type: ignore[method-assign]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A batch of an evaluation whose outputs are not gathered yet."""
+
+    outputs: Tensor
+    """Of this process's share."""
+    targets: Tensor
+    divides: bool
+    order: Tensor | None
+    """See `Task.shared_order`."""
 
 
 class SharedHooks(Hooks):
