@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dlrunner.data.decoding import Pixels
 from dlrunner.data.files import Place, sha256_of, tidy
 from dlrunner.data.rossmann import RossmannData
 from dlrunner.data.standin import write_movielens_standin
@@ -141,11 +143,18 @@ def test_pictures_that_are_not_used_are_not_even_read(cache: Path, here: Path) -
     mapped = np.load(file, mmap_mode="r+")
     mapped[unused] ^= 1
     mapped.flush()
+    (cache / "pixels" / f"{file.stem}.digests").unlink(missing_ok=True)
+    read(here / "pets", sample=4, sample_valid=2).digests()
     changed = file.stat().st_mtime_ns
     read(here / "pets", sample=4, sample_valid=2)
     assert file.stat().st_mtime_ns == changed >= before
-    read(here / "pets")
+    mended = read(here / "pets")
     assert file.stat().st_mtime_ns != changed
+    assert list(mended.digests()) == [_digest(picture) for picture in mended.pixels]
+
+
+def _digest(picture: Pixels) -> int:
+    return int.from_bytes(hashlib.blake2b(picture.data, digest_size=8).digest(), "little")
 
 
 def test_words_with_any_character_come_back_from_the_cache_as_they_were() -> None:

@@ -294,6 +294,7 @@ def _decoded(
             fcntl.flock(file, fcntl.LOCK_EX)
         pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), size, fit)
         told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
+        path.with_suffix(".digests").unlink(missing_ok=True)  # they may be of pixels that were damaged
         write_sealed(record, json.dumps({"told": told, "bad": bad, "checksums": checksums}).encode())
     return pixels, told, bad
 
