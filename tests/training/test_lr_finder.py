@@ -52,6 +52,15 @@ def test_the_steepest_fall_is_found() -> None:
     assert rates[40] <= found <= rates[52]
 
 
+def test_what_the_first_batches_happen_to_be_is_no_fall() -> None:
+    """The mean of the first losses settles fast; what the rate does is slower."""
+    rates = [10 ** (-8 + i / 20) for i in range(160)]
+    smoothed = [0.8 - 0.01 * min(i, 30) if i < 100 else 0.5 - 0.001 * (i - 100) for i in range(160)]
+    found = RangeTest(rates, smoothed, smoothed).suggestion
+    assert found is not None
+    assert found > rates[90]
+
+
 def test_the_verb_leaves_a_picture_and_a_table(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun("lr-find", "task=collab", "data.path=my.csv")
     assert status == 0

@@ -38,15 +38,15 @@ class RangeTest:
     def suggestion(self) -> float | None:
         """The rate where the smoothed loss falls fastest (per factor of the rate), before its minimum.
 
-        Slopes are taken over a tenth of the steps, and not in the first tenth: there the mean of a few losses moves
-        with every batch.
+        Slopes are taken over a tenth of the steps, and not in the first quarter: there the mean of a few losses moves
+        with every batch (classifying reviews from random weights, that noise fell faster than the loss ever did).
         """
         lowest = min(range(len(self.smoothed)), key=self.smoothed.__getitem__, default=0)
         reach = max(2, len(self.smoothed) // 20)
         slopes = {
             i: (self.smoothed[i + reach] - self.smoothed[i - reach])
             / math.log(self.rates[i + reach] / self.rates[i - reach])
-            for i in range(3 * reach, lowest - reach + 1)
+            for i in range(max(3 * reach, len(self.smoothed) // 4), lowest - reach + 1)
         }
         if not slopes or min(slopes.values()) >= 0:
             return None
