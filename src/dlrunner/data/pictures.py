@@ -27,6 +27,7 @@ from dlrunner.data.picture_files import PictureFiles, find_pictures
 from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.targets import Kind, Target, read_target
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -169,7 +170,7 @@ class PictureData(PictureSource):
             raise RequestError(
                 "data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/"
             )
-        self.path, self.file, self.target = Path(path).expanduser(), file, target
+        self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
         self.splitting = Splitting(
             "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
@@ -242,8 +243,11 @@ def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str
         pixels = np.load(path, mmap_mode="c")
         if pixels.shape == shape and pixels.dtype == np.uint8:
             return pixels, key, told["told"], told["bad"]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent)
+    except OSError as error:
+        raise _not_kept(path.parent, error) from None
     os.close(descriptor)
     try:
         pixels, remarks, bad = _decode_all(files, Path(temporary), size, fit)
@@ -251,10 +255,16 @@ def cached_pixels(files: PictureFiles, size: int, fit: Fit) -> tuple[Pixels, str
         write_whole(path.with_suffix(".json"), json.dumps({"told": told, "bad": bad}).encode())
         Path(temporary).replace(path)
     except OSError as error:
-        raise DataError(f"the pictures cannot be kept in the cache, {path.parent} ({error.strerror})") from None
+        raise _not_kept(path.parent, error) from None
     finally:
         Path(temporary).unlink(missing_ok=True)
     return np.load(path, mmap_mode="c"), key, told, bad
+
+
+def _not_kept(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the pictures cannot be kept in the cache, {folder} ({error.strerror}); DLRUNNER_CACHE names another folder"
+    )
 
 
 def _digest(pixels: Pixels) -> bytes:

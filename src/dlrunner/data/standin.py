@@ -54,7 +54,10 @@ def generated(place: Path, files: Sequence[str], write: Callable[[Path], float])
             _write_anew(place, truth, files, write)
         return place, float(json.loads(truth.read_text())["floor"])
     except OSError as error:
-        raise DataError(f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}") from None
+        raise DataError(
+            f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}; "
+            "DLRUNNER_CACHE names another folder"
+        ) from None
 
 
 def _write_anew(place: Path, truth: Path, files: Sequence[str], write: Callable[[Path], float]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -111,7 +112,7 @@ def cached(digest: str, tokenizer: Tokenizer, lower: bool, texts: Callable[[], I
         texts: reads them.
     """
     recipe = f"{VERSION} {digest} {tokenizer} {lower} {version('spacy') if tokenizer == 'spacy' else ''}"
-    path = cache_dir() / "tokens" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.npz"
+    path = cache_dir() / "tokens" / f"{hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]}.npz"
     damaged = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
     with contextlib.suppress(*damaged), path.open("rb") as file, np.load(file) as kept:
         return Tokens(kept["codes"], kept["ends"], bytes(kept["words"]).decode().split("\0"))

@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrunner.looks import classes, tabular
 from dlrunner.model import Model
 from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.spreadsheet import as_csv
 
 if TYPE_CHECKING:
     from dlrunner.tasks.tabular import Tabular
@@ -54,7 +55,7 @@ class Inspection:
             drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
         worst = self.worst()
         if worst is not None:
-            worst.to_csv(folder.parent / "largest_errors.csv", index=False)
+            (folder.parent / "largest_errors.csv").write_bytes(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, rises, deviations = self.importance()
         drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric))

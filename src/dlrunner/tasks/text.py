@@ -27,6 +27,7 @@ from dlrunner.model import Example, Model
 from dlrunner.models.text import TextDims
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
+from dlrunner.spreadsheet import as_csv
 from dlrunner.task import Batch, Loader, Passage, Split
 from dlrunner.tasks.answers import (
     answers,
@@ -207,7 +208,7 @@ class TextClassification(Classification):
         if self.target.kind == "multilabel":
             return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
-        worst.to_csv(folder.parent / "confident_mistakes.csv", index=False)
+        (folder.parent / "confident_mistakes.csv").write_bytes(as_csv(worst)[0])
         return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
 
     def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
