@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
 from dlrunner.lr_find import weights_digest
-from dlrunner.runs import FinishedRun, load_weights_file, read_history, shorter
+from dlrunner.runs import FinishedRun, load_weights_file, members_of, read_history, shorter, told_as_sentences
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:
@@ -24,10 +25,10 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     """
     if original.status != "done" or original.summary is None:
         raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
-    place = Path(tempfile.mkdtemp(prefix=".replay-", dir=original.path.parent))
+    place = _place_beside(original.path)
     try:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
-        config["log"] = {**config["log"], "pictures": False, "report": False, "trackers": {}}
+        config["log"] = {**(config.get("log") or {}), "pictures": False, "report": False, "trackers": {}}
         if data_dir:
             config["data_dir"] = data_dir
         outcome = runner.run(config, original.overrides)
@@ -41,9 +42,22 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     return 1 if verdict == "different" else 0
 
 
+def _place_beside(original: Path) -> Path:
+    """Make a folder for the second run: beside the first, or where that cannot be written, where the system has one.
+
+    Raises:
+        RunError: there is no place for it.
+    """
+    with contextlib.suppress(OSError, UnicodeEncodeError):
+        str(original).encode()  # no setting can be a path that is not UTF-8
+        return Path(tempfile.mkdtemp(prefix=".replay-", dir=original.parent))
+    with told_as_sentences(Path(tempfile.gettempdir())):
+        return Path(tempfile.mkdtemp(prefix="dlrunner-replay-"))
+
+
 def compare(original: Path, again: Path) -> tuple[str, str]:
     """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
-    folders = [Path(), *sorted(p.relative_to(original) for p in original.glob("members/*"))]
+    folders = [Path(), *(member.relative_to(original) for member in members_of(original))]
     verdict, reason = "identical", ""
     for folder in folders:
         before, after = read_history(original / folder), read_history(again / folder)

@@ -22,6 +22,7 @@ from dlrunner.identity import digests, identity_of
 from dlrunner.looks.progress import make_display
 from dlrunner.machine import keep_freed_memory, peak_memory_mb, versions
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.processes import World, joined, tells_why, was_left
 from dlrunner.protocol import findings
 from dlrunner.randomness import seed_everything
@@ -37,6 +38,7 @@ from dlrunner.runs import (
     write_atomically,
 )
 from dlrunner.signals import StopSignals
+from dlrunner.spreadsheet import as_csv
 from dlrunner.task import Data, DataIdentity, Passage, Split, Task
 from dlrunner.tracking import Tracking, refuse_missing
 from dlrunner.training import Display, Row
@@ -102,7 +104,7 @@ def run(
         data = checked.build_data()
         identity = identity_of(data)
         directory, reason = RunDirectory.claim(
-            Path(checked.settings.runs_dir).expanduser(),
+            user_path(checked.settings.runs_dir),
             checked.settings.choices.get("task") or "task",
             run_label(overrides, checked.settings.choices),
             digests(checked, identity),
@@ -288,7 +290,7 @@ class _Work:
         with told_as_sentences(self.directory.path):
             table = task.predictions(combined)
             if table is not None:
-                table.to_csv(self.directory.path / "predictions.csv", index=False)
+                write_atomically(self.directory.path / "predictions.csv", as_csv(table)[0])
             for name, content in task.keep(models).items():
                 write_atomically(self.directory.path / name, content)
             self.pictures = self._draw(task, models, combined) if settings.log.pictures else []

@@ -19,6 +19,7 @@ import pandas as pd
 from dlrunner.dispatch import plan
 from dlrunner.errors import BusyError, DataError, RequestError
 from dlrunner.identity import digest_of_inputs, identity_of
+from dlrunner.paths import user_path
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     code_digest,
@@ -148,7 +149,7 @@ class SweepDirectory:
         if "best epoch" in results:
             results["best epoch"] = results["best epoch"].astype("Int64")
         with told_as_sentences(self.path):
-            write_atomically(self.path / "results.csv", results.to_csv(index=False).encode())
+            write_atomically(self.path / "results.csv", results.to_csv(index=False).encode(errors="backslashreplace"))
         return results
 
 
@@ -183,7 +184,7 @@ def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
     code: dict[tuple[str, ...], str] = {}
     found = {}
     for job in jobs:
-        parent = Path(job.config["runs_dir"]).expanduser() / (job.config["choices"].get("task") or "task")
+        parent = user_path(job.config["runs_dir"]) / (job.config["choices"].get("task") or "task")
         if parent not in folders:
             folders[parent] = folders_by_signature(parent)
         siblings = folders[parent].get(job.signature)

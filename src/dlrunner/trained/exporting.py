@@ -14,7 +14,8 @@ from dlrunner.dispatch import Plan
 from dlrunner.errors import RequestError
 from dlrunner.looks.card import Card
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, shorter, told_as_sentences, write_atomically
+from dlrunner.paths import user_path
+from dlrunner.runs import FinishedRun, members_of, shorter, told_as_sentences, write_atomically
 from dlrunner.task import Answers
 from dlrunner.tracker import without_tracker_settings
 from dlrunner.trained import graphs, portable
@@ -62,7 +63,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         folder = finished.path / "export"
         _check_place(folder, {}, "")
     else:
-        folder = folder.expanduser()
+        folder = user_path(folder)
         _check_place(folder, identity, "--out: ")
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
@@ -90,7 +91,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             difference=difference,
             no_graph=no_graph,
         )
-        write_atomically(folder / "README.md", card.markdown().encode())
+        write_atomically(folder / "README.md", card.markdown().encode(errors="backslashreplace"))
     return Exported(folder, ["README.md", *files, *made, *kept], difference, no_graph)
 
 
@@ -156,7 +157,7 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
         "overrides.yaml": yaml.safe_dump(overrides, allow_unicode=True),
         "summary.json": json.dumps({**(finished.summary or {}), "data": data}, indent=2) + "\n",
     }
-    for file in [finished.path / "metrics.jsonl", *sorted(finished.path.glob("members/*/metrics.jsonl"))]:
+    for file in [finished.path / "metrics.jsonl", *(member / "metrics.jsonl" for member in members_of(finished.path))]:
         if file.exists():
             record[str(file.relative_to(finished.path))] = file.read_text()
     for name, text in record.items():

@@ -12,7 +12,9 @@ import torch
 
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, read_history, shorter
+from dlrunner.paths import user_path
+from dlrunner.runs import FinishedRun, members_of, read_history, shorter
+from dlrunner.spreadsheet import without_quotes
 from dlrunner.task import Answers
 from dlrunner.trained.models import load_models, unnamed_plugins, without_trackers
 
@@ -68,7 +70,7 @@ class Predictor:
         """A row per epoch, as in metrics.jsonl; of an ensemble one per member and epoch, with the column `member`."""
         if self._history:
             return pd.DataFrame(self._history)
-        members = sorted((self.path / "members").glob("*"), key=lambda member: int(member.name))
+        members = members_of(self.path)
         return pd.DataFrame([{"member": int(each.name), **row} for each in members for row in read_history(each)])
 
     @property
@@ -82,7 +84,7 @@ class Predictor:
         if not file.exists():
             run = shorter(self.path)
             raise RequestError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
-        return pd.read_csv(file)
+        return without_quotes(pd.read_csv(file))
 
     def predict(
         self,
@@ -221,7 +223,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
         RequestError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
         RunError: a checkpoint is damaged.
     """
-    finished = FinishedRun.read(Path(run).expanduser())
+    finished = FinishedRun.read(user_path(run))
     config = without_trackers(finished.config)
     if unnamed_plugins(config, plugins):
         asked = list(config["plugins"])

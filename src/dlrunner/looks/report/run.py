@@ -19,7 +19,7 @@ from dlrunner.looks.progress import number, shown_columns
 from dlrunner.looks.report import page
 from dlrunner.looks.report.charts import Curve, curves
 from dlrunner.looks.report.page import Cell, Section, count, duration, facts, figure_cell
-from dlrunner.runs import FinishedRun, read_history
+from dlrunner.runs import FinishedRun, members_of, read_history
 
 CAPTIONS = {
     "losses": "Loss and metrics by epoch",
@@ -186,10 +186,10 @@ def render(
 
 def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int | None]:
     """Return the rows of a run; of an ensemble, those of its last member and the member's number."""
-    members = [int(place.name) for place in (path / "members").glob("*") if place.name.isdigit()]
+    members = members_of(path)
     if rows or not members:
         return rows, None
-    return read_history(path / "members" / str(max(members))), max(members)
+    return read_history(members[-1]), int(members[-1].name)
 
 
 def _status(summary: Mapping[str, Any]) -> str:
