@@ -15,7 +15,15 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner.cli.composing import Changes, compose, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.composing import (
+    Changes,
+    check_hydra_setting,
+    compose,
+    compose_jobs,
+    composition_inputs,
+    forced,
+    parse,
+)
 from dlrunner.dispatch import plan
 from dlrunner.engines import LAUNCHERS, make_engine, need
 from dlrunner.engines.elsewhere import Elsewhere
@@ -23,6 +31,7 @@ from dlrunner.errors import Interrupted, RequestError, did_you_mean
 from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
+from dlrunner.paths import user_path
 from dlrunner.processes import local_rank
 from dlrunner.runner import run_label
 from dlrunner.runs import code_digest, shorter, write_atomically
@@ -84,7 +93,10 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
         RequestError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
             to an engine that has settings of its own.
     """
-    chosen = {o.key_or_group: str(o.value()) for o in parse(words) if o.key_or_group.startswith("hydra/")}
+    overrides = parse(words)
+    for override in overrides:
+        check_hydra_setting(override)
+    chosen = {o.key_or_group: str(o.value()) for o in overrides if o.key_or_group.startswith("hydra/")}
     launcher, sweeper = chosen.get("hydra/launcher"), chosen.get("hydra/sweeper")
     for name, key, ours in (
         (launcher, "launcher", LAUNCHERS),
@@ -138,7 +150,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     first = next(compose_jobs(choices[:1]))
     if isinstance(first, RequestError):
         raise first
-    sweeps = Path(first["runs_dir"]).expanduser().resolve() / "sweeps"
+    sweeps = user_path(first["runs_dir"]).resolve() / "sweeps"
     key = key_of(words, first["plugins"])
     for file in sweeps.glob("*/sweep.json"):
         if _written_key(file) == key:
