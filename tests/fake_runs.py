@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dlrunner.runs import SAFE_YAML
+from dlrunner.plain_data import SAFE_YAML
 
 CONFIG = """
 seed: 0

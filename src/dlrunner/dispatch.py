@@ -24,6 +24,7 @@ from torch import nn
 
 from dlrunner.errors import RequestError, did_you_mean
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.processes import SingleProcess, local_rank, num_processes
 from dlrunner.schedules import Curves, Phase
 from dlrunner.settings import OPTIMIZER_SETTINGS, PhaseSettings, Settings, sentences
@@ -95,7 +96,7 @@ class Plan:
     @property
     def data_dir(self) -> Path:
         """Where published data, and weights, are looked for."""
-        return Path(self.settings.data_dir).expanduser()
+        return user_path(self.settings.data_dir)
 
     def _schedules(self) -> list[dict[str, Any]]:
         entries = self.settings.phases or [PhaseSettings(epochs=1)]
@@ -381,12 +382,16 @@ def _bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[
 
 
 def _returns(function: Callable[..., Any]) -> Any:
-    return typing.get_type_hints(function).get("return")
+    """Return what a function says that it returns; None where its annotations cannot be read."""
+    try:
+        return typing.get_type_hints(function).get("return")
+    except Exception:  # anybody's function: names that are not there, expressions that fail
+        return None
 
 
 def _schedule_names() -> list[str]:
     module = importlib.import_module("dlrunner.schedules")
-    functions = inspect.getmembers(module, inspect.isfunction)
+    functions = [(n, f) for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
     return [name for name, function in functions if not name.startswith("_") and _returns(function) is Curves]
 
 

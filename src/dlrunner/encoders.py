@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 
 FILE = "encoder.pt"
 
@@ -70,7 +71,7 @@ def encoder_file(path: Path) -> Path:
     Raises:
         RequestError: there is none.
     """
-    path = path.expanduser()
+    path = user_path(path)
     place = path / FILE if path.is_dir() else path
     if path.is_dir() and not place.is_file():
         raise RequestError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")

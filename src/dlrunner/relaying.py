@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlrunner.plain_data import read_json
 from dlrunner.tracker import TrackedRun, Tracker
 
 INTERVAL = 0.5
@@ -77,7 +78,7 @@ def histories(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Return the rows of metrics.jsonl, of the run itself and of an ensemble's members, by folder."""
     files = [folder / "metrics.jsonl", *sorted(folder.glob("members/*/metrics.jsonl"))]
     return {
-        str(file.parent.relative_to(folder)): [json.loads(line) for line in file.read_text().splitlines()]
+        str(file.parent.relative_to(folder)): [read_json(line) for line in file.read_text().splitlines()]
         for file in files
         if file.exists()
     }

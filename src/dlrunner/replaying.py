@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
-from dlrunner.runs import FinishedRun, load_weights_file, member_folders, read_history, shorter
+from dlrunner.runs import FinishedRun, load_weights_file, member_folders, read_history, shorter, told_as_sentences
 from dlrunner.temporary import name_of, remove_abandoned, temporary_folder
 from dlrunner.training.lr_finder import weights_digest
 
@@ -39,10 +41,9 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     """
     if original.status != "done" or original.summary is None:
         raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
-    remove_abandoned(original.path.parent, is_ours=lambda name: name_of(name) == original.path.name)
-    with temporary_folder(original.path) as place:
+    with _place_beside(original.path) as place:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
-        config["log"] = {**config["log"], "pictures": False, "report": False, "trackers": {}}
+        config["log"] = {**(config.get("log") or {}), "pictures": False, "report": False, "trackers": {}}
         if data_dir:
             config["data_dir"] = data_dir
         outcome = runner.run(config, original.overrides)
@@ -52,6 +53,25 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
         verdict, reason = compare(original.path, again.path, tolerance(original.summary, again.summary or {}))
     print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
     return 1 if verdict == "different" else 0
+
+
+@contextlib.contextmanager
+def _place_beside(original: Path) -> Iterator[Path]:
+    """Make a folder for the second run: beside the first, or where that cannot be written, where the system has one.
+
+    Raises:
+        RunError: there is no place for it.
+    """
+    with contextlib.ExitStack() as stack:
+        place = None
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            str(original).encode()  # no setting can be a path that is not UTF-8
+            remove_abandoned(original.parent, is_ours=lambda name: name_of(name) == original.name)
+            place = stack.enter_context(temporary_folder(original))
+        if place is None:
+            with told_as_sentences(Path(tempfile.gettempdir())):
+                place = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()) / "dlrunner-replay"))
+        yield place
 
 
 def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:

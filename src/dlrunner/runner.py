@@ -23,6 +23,7 @@ from dlrunner.looks.progress import make_display
 from dlrunner.machine import peak_memory_mb, versions
 from dlrunner.member import Member, member_seed, set_up_process, train_member
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.processes import SingleProcess, joined, tells_why, was_left
 from dlrunner.protocol import findings
 from dlrunner.relaying import lacks
@@ -36,6 +37,7 @@ from dlrunner.runs import (
     told_as_sentences,
 )
 from dlrunner.signals import StopSignals
+from dlrunner.spreadsheet import as_csv
 from dlrunner.system.backends import matmul_precision
 from dlrunner.task import Data, DataIdentity, Passage, Split, Task
 from dlrunner.tracking import Tracking, refuse_missing
@@ -103,7 +105,7 @@ def run(
         data = checked.build_data()
         identity = identity_of(data)
         directory, reason = RunDirectory.claim(
-            Path(checked.settings.runs_dir).expanduser(),
+            user_path(checked.settings.runs_dir),
             checked.settings.choices.get("task") or "task",
             run_label(overrides, checked.settings.choices),
             digests(checked, identity),
@@ -290,7 +292,7 @@ class _Work:
         with told_as_sentences(self.directory.path):
             table = task.predictions(outputs)
             if table is not None:
-                self.directory.write_text("predictions.csv", table.to_csv(index=False))
+                self.directory.write_bytes("predictions.csv", as_csv(table)[0])
             for name, content in task.keep(models).items():
                 self.directory.write_bytes(name, content)
             self.pictures = self._draw(task, models, outputs) if settings.log.pictures else []

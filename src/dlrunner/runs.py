@@ -14,23 +14,24 @@ import math
 import os
 import re
 import subprocess
+import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-import yaml
 
 from dlrunner.atomic import atomic_file, beside
 from dlrunner.errors import BusyError, RequestError, RunError
 from dlrunner.locks import FolderLock
+from dlrunner.plain_data import read_json, read_yaml
+from dlrunner.records import check_config, check_overrides, check_row, check_summary
 from dlrunner.temporary import name_of, remove_abandoned
+from dlrunner.terminal import visible, visible_line
 
-SAFE_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""Reads what yaml.safe_load reads, ten times as fast where libyaml is there: 500 runs are compared in a second."""
 SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d+))?$")
 
 
@@ -116,7 +117,7 @@ class RunDirectory:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole or not at all."""
-        self.write_bytes(name, text.encode())
+        self.write_bytes(name, text.encode(errors="backslashreplace"))  # of file names that are not UTF-8
 
     def write_bytes(self, name: str, content: bytes) -> None:
         """Write a file whole or not at all.
@@ -145,7 +146,10 @@ class RunDirectory:
         path = self.path / name
         if not path.exists():
             return None
-        checkpoint = load_weights_file(path)
+        try:
+            checkpoint = load_weights_file(path)
+        except RunError as error:
+            raise RunError(f"{error}; remove it, or add rerun=true to start afresh beside it") from None
         if checkpoint.get("identity") != self.identity:
             raise RunError(
                 f"{path} belongs to another run (or another version of the data or the code); "
@@ -241,8 +245,8 @@ def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
     """Write what dlrunner logs into a run's run.log, after what was typed."""
     log = logging.getLogger("dlrunner")
     with told_as_sentences(folder):
-        handler = logging.FileHandler(folder / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler = _RunLog(folder / "run.log", encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -252,6 +256,37 @@ def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         handler.close()
+
+
+class _OneLine(logging.Formatter):
+    """A line for each message, whatever is in it: none can pass for another one, or steer a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
+        return visible_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return visible(super().formatException(ei))
+
+
+class _RunLog(logging.FileHandler):
+    """A log that a full disk cuts short; it says so once, and the run goes on."""
+
+    _is_cut = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        self._cut(sys.exc_info()[1])
+
+    def close(self) -> None:
+        try:
+            super().close()
+        except OSError as error:
+            self._cut(error)
+
+    def _cut(self, error: BaseException | None) -> None:
+        if not self._is_cut:
+            self._is_cut = True
+            why = getattr(error, "strerror", None) or error
+            print(f"warning: {self.baseFilename} is cut short: {why}", file=sys.stderr)
 
 
 @contextlib.contextmanager
@@ -283,11 +318,9 @@ def load_weights_file(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
     except Exception as error:  # pickle, zip and torch have a dozen ways to say it
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(
-            f"{path} is damaged or not a checkpoint ({first[:120]}); remove it, or add rerun=true to start afresh"
-        ) from None
+        raise RunError(f"{path} is damaged or not a checkpoint ({first[:120]})") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} is not a checkpoint of dlrunner; remove it, or add rerun=true to start afresh")
+        raise RunError(f"{path} is not a checkpoint of dlrunner")
     return content
 
 
@@ -309,23 +342,23 @@ class FinishedRun:
         Raises:
             RequestError: it is not a run folder, or its files are damaged.
         """
-        given, path = path, path.resolve()
-        if not path.is_dir():
-            raise RequestError(f"there is no run folder {given}")
-        for name in ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json"):
-            own_file(path, name)
-        if not (path / "config.yaml").exists():
-            raise RequestError(f"{given} is not a run folder: it has no config.yaml")
+        given = path
         try:
-            config = yaml.load((path / "config.yaml").read_text(), Loader=SAFE_YAML)
-            overrides = yaml.load((path / "overrides.yaml").read_text(), Loader=SAFE_YAML)
+            path = path.resolve()
+            if not path.is_dir():
+                raise RequestError(f"there is no run folder {given}")
+            if not (path / "config.yaml").exists():
+                raise RequestError(f"{given} is not a run folder: it has no config.yaml")
+            config = read_file(path / "config.yaml", read_yaml, check_config)
+            overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
             history = read_history(path)
             summary_file = path / "summary.json"
-            summary = json.loads(summary_file.read_text()) if summary_file.exists() else None
-            _check_shapes(config, overrides, history, summary)
-        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-            raise RequestError(f"{given} is damaged: {str(error).splitlines()[0]}") from None
-        return cls(path, config, overrides or [], history, summary)
+            for name in ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json"):
+                own_file(path, name)
+            summary = read_file(summary_file, read_json, check_summary) if summary_file.exists() else None
+        except OSError as error:
+            raise RequestError(f"{given} cannot be read: {error.strerror or error}") from None
+        return cls(path, config, overrides, history, summary)
 
     @property
     def status(self) -> str:
@@ -380,7 +413,11 @@ def member_folders(run: Path) -> list[Path]:
     Raises:
         RequestError: one of them is a link that leads out of the run's folder.
     """
-    names = [place.name for place in (run / "members").glob("*") if re.fullmatch(r"[0-9]{1,9}", place.name)]
+    names = [
+        place.name
+        for place in (run / "members").glob("*")
+        if re.fullmatch(r"[0-9]{1,9}", place.name) and place.is_dir()
+    ]
     return [own_file(run, f"members/{name}") for name in sorted(names, key=int)]
 
 
@@ -392,23 +429,47 @@ def shorter(path: Path) -> Path:
         return path
 
 
-def _check_shapes(config: Any, overrides: Any, history: Any, summary: Any) -> None:
-    """Raise ValueError when a file of a run folder holds something else than it should."""
-    wrong = {
-        "config.yaml": not (isinstance(config, dict) and isinstance(config.get("plugins", []), list)),
-        "overrides.yaml": not (isinstance(overrides, list) and all(isinstance(word, str) for word in overrides)),
-        "metrics.jsonl": not all(isinstance(row, dict) and "epoch" in row for row in history),
-        "summary.json": summary is not None and not (isinstance(summary, dict) and "status" in summary),
-    }
-    for name, is_wrong in wrong.items():
-        if is_wrong:
-            raise ValueError(f"{name} does not hold what it should")
+def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], None]) -> Any:
+    """Read a file of a run folder, which may come from anyone.
+
+    Args:
+        file: of the folder.
+        read: makes plain values of its text, or raises ValueError.
+        check: raises ValueError where they are not what the file should hold.
+
+    Raises:
+        RequestError: the folder is damaged: what is wrong with which file.
+        OSError: the file cannot be opened.
+    """
+    try:
+        found = read(file.read_text(encoding="utf-8"))
+        check(found)
+    except ValueError as error:
+        said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
+        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: {said}") from None
+    return found
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl; an absent file is an empty history."""
+    """Read metrics.jsonl of a run or of a member; an absent file is an empty history.
+
+    Raises:
+        RequestError: it is damaged.
+    """
+
+    def rows(text: str) -> list[Any]:
+        found = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            try:
+                found.append(read_json(line))
+                check_row(found[-1])
+            except ValueError as error:
+                raise ValueError(f"line {number}: {error}") from None
+        return found
+
     file = own_file(path, "metrics.jsonl")
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    found: list[dict[str, Any]] = read_file(file, rows, lambda _: None) if file.exists() else []
+    return found
 
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -445,8 +506,9 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
     )
     if rerun:
         last = siblings[-1][1]
-        if len(siblings) > 1 and _recorded_identity(last) == identity and finished_summary(last) is None:
-            return last, "unfinished"
+        with contextlib.suppress(RequestError):  # a damaged folder is none to go on with
+            if len(siblings) > 1 and _recorded_identity(last) == identity and finished_summary(last) is None:
+                return last, "unfinished"
         return beside, "rerun"
     changed: list[str] = []
     for _, path in reversed(siblings):
@@ -488,19 +550,20 @@ def latest_of(folders: Sequence[tuple[int, Path]], identity: Mapping[str, str]) 
 def finished_summary(path: Path) -> dict[str, Any] | None:
     """Return the summary of a run that is done; None for any other, and where the file is damaged."""
     try:
-        summary = json.loads(own_file(path, "summary.json").read_text())
+        summary: dict[str, Any] = read_json(own_file(path, "summary.json").read_text())
+        check_summary(summary)
         return summary if summary["status"] == "done" else None
-    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+    except (OSError, ValueError):
         return None
 
 
 def _recorded_identity(path: Path) -> dict[str, str] | None:
     try:
-        recorded = json.loads((path / "run.json").read_text())
+        recorded = read_json((path / "run.json").read_text())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError):
-        raise RequestError(f"{path / 'run.json'} is damaged; move the folder away, or add rerun=true") from None
+    except (OSError, ValueError):
+        raise RequestError(f"{path / 'run.json'} is damaged; move the folder {path} away") from None
     return recorded if isinstance(recorded, dict) else {}
 
 

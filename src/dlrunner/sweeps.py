@@ -25,6 +25,7 @@ from dlrunner.errors import BusyError, DataError, RequestError
 from dlrunner.fingerprint import code_digest
 from dlrunner.identity import digest_of_inputs, identity_of
 from dlrunner.locks import FolderLock
+from dlrunner.paths import user_path
 from dlrunner.relaying import lacks
 from dlrunner.runs import (
     finished_summary,
@@ -156,7 +157,7 @@ class SweepDirectory:
         if self._lock:
             self._lock.check()
         with atomic_file(file, sync=sync) as opened:
-            opened.write(text.encode())
+            opened.write(text.encode(errors="backslashreplace"))
 
     def write_results(self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
         """Gather what became of all jobs into results.csv: a row a job, with the swept settings and all metrics.
@@ -231,7 +232,7 @@ def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
     code: dict[tuple[str, ...], str] = {}
     found = {}
     for job in jobs:
-        parent = Path(job.config["runs_dir"]).expanduser() / (job.config["choices"].get("task") or "task")
+        parent = user_path(job.config["runs_dir"]) / (job.config["choices"].get("task") or "task")
         if parent not in folders:
             folders[parent] = folders_by_signature(parent)
         siblings = folders[parent].get(job.signature)

@@ -128,7 +128,7 @@ def write_tables(folder: Path, verdicts: Sequence[Verdict]) -> None:
     """Write claims.md, claims.json and claims.xml (JUnit: a test a claim, a missed one fails, others are skipped)."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
-    write_atomically(folder / "claims.md", markdown(verdicts).encode())
+    write_atomically(folder / "claims.md", markdown(verdicts).encode(errors="backslashreplace"))
     write_atomically(folder / "claims.json", as_json(verdicts).encode())
     write_atomically(folder / "claims.xml", junit(verdicts))
 

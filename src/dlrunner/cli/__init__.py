@@ -8,9 +8,28 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from dlrunner.errors import DataError, Interrupted, RequestError, RunError
+from dlrunner.terminal import Stream, open_missing_streams
+
+PRINTED = (
+    "-h",
+    "--help",
+    "help",
+    "-V",
+    "--version",
+    "--cfg",
+    "-c",
+    "show",
+    "compare",
+    "diff",
+    "predict",
+    "generate",
+    "explain",
+    "data",
+    "info",
+)
+"""Words whose answer is what they print: it is lost where standard output cannot be written."""
 
 EPILOG = """\
 common settings
@@ -33,7 +52,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # all: 10 ms).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    stdout, sys.stdout = sys.stdout, Pipe(sys.stdout)
+    open_missing_streams()
+    stdout, stderr = sys.stdout, sys.stderr
+    out, errors = Stream(stdout), Stream(stderr)
+    sys.stdout, sys.stderr = out, errors
+    try:
+        return _status(words, out)
+    finally:
+        errors.flush()
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def _status(words: list[str], out: Stream) -> int:
+    """Do what the command line says; what is printed and does not arrive fails no run, but the verbs that print."""
+    status = _told(words)
+    out.flush()
+    if out.lost is None or isinstance(out.lost, BrokenPipeError):
+        return status
+    print(f"dlrun: warning: standard output could not be written: {out.lost.strerror}", file=sys.stderr)
+    return status or int(bool(words) and words[0] in PRINTED)
+
+
+def _told(words: list[str]) -> int:
+    """Do what the command line says, and tell in words what went wrong."""
     try:
         return _dispatch(words)
     except RequestError as error:
@@ -49,35 +90,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # our own mistake, or a user's module: still no half page of traceback
         if "DLRUNNER_TRACEBACK" in os.environ:
             raise
+        if isinstance(error, OSError) and error.filename and error.strerror:
+            return _fail(RunError(f"{os.fsdecode(error.filename)}: {error.strerror}"), 1)
         first = (str(error).splitlines() or [""])[0]
         return _fail(RunError(f"{type(error).__name__}: {first} (DLRUNNER_TRACEBACK=1 shows where)"), 1)
-    finally:
-        sys.stdout = stdout
-
-
-class Pipe:
-    """Standard output that may be closed early (`dlrun … | head`): the run goes on in silence."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        """Write, or from now on write nowhere."""
-        try:
-            return int(self._stream.write(text))
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
-            return len(text)
-
-    def flush(self) -> None:
-        """Flush, or from now on write nowhere."""
-        try:
-            self._stream.flush()
-        except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
 
 def _fail(error: Exception, status: int) -> int:

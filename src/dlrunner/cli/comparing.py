@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.errors import RequestError
+from dlrunner.paths import user_path
 
 TABLES = ("csv", "json", "md")
 PICTURES = ("curves", "importance")
@@ -21,6 +22,7 @@ def compare(words: list[str]) -> int:
     from dlrunner.comparing.gathering import gather
     from dlrunner.comparing.groups import compare as compare_rows
     from dlrunner.looks import comparing as looks
+    from dlrunner.spreadsheet import as_csv
 
     rows, left_out = gather(arguments.runs)
     by = [name for name in (arguments.by or "").split(",") if name]
@@ -29,7 +31,7 @@ def compare(words: list[str]) -> int:
     if arguments.sort:
         frame = looks.sort(frame, arguments.sort)
     writers: dict[str, Callable[[], str]] = {
-        "csv": lambda: frame.to_csv(index=False),
+        "csv": lambda: as_csv(frame)[0].decode(),
         "json": lambda: looks.as_json(comparison, left_out),
         "md": lambda: looks.markdown(comparison, frame, left_out),
     }
@@ -45,14 +47,14 @@ def compare(words: list[str]) -> int:
         if place == "-":
             print(writers[name](), end="")
         else:
-            _write(Path(place), writers[name]())
+            _write(user_path(place), writers[name]())
             print(f"{name:<12}{place}", file=told)
     if arguments.importance:
         _explain(comparison.rows, arguments.importance, told)
     if arguments.curves:
         from dlrunner.looks import comparing_pictures as pictures
 
-        lacking = pictures.curves(comparison, Path(arguments.curves))
+        lacking = pictures.curves(comparison, user_path(arguments.curves))
         without = f"  ({lacking} without a history)" if lacking else ""
         print(f"{'curves':<12}{arguments.curves}{without}", file=told)
     return 0
@@ -69,7 +71,7 @@ def diff(words: list[str]) -> int:
     from dlrunner.looks.differing import print_difference
     from dlrunner.runs import FinishedRun
 
-    print_difference(FinishedRun.read(Path(arguments.a)), FinishedRun.read(Path(arguments.b)))
+    print_difference(FinishedRun.read(user_path(arguments.a)), FinishedRun.read(user_path(arguments.b)))
     return 0
 
 
@@ -116,9 +118,9 @@ def _check_files(arguments: Mapping[str, Any]) -> None:
         place = arguments[name]
         if name in PICTURES and place and not place.endswith(".png"):
             raise RequestError(f"--{name}: {place} must end in .png")
-        if place and not Path(place).parent.is_dir():
-            raise RequestError(f"--{name}: there is no folder {Path(place).parent}")
-        if place and Path(place).is_dir():
+        if place and not user_path(place).parent.is_dir():
+            raise RequestError(f"--{name}: there is no folder {user_path(place).parent}")
+        if place and user_path(place).is_dir():
             raise RequestError(f"--{name}: {place} is a folder; name a file")
 
 
@@ -126,7 +128,7 @@ def _write(path: Path, text: str) -> None:
     from dlrunner.runs import told_as_sentences, write_atomically
 
     with told_as_sentences(path):
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def _explain(rows: Any, file: str, told: Any) -> None:

@@ -26,9 +26,15 @@ from yaml import YAMLError
 
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra, refusals
 from dlrunner.cli.places import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
+from dlrunner.cli.yaml_files import keep_own_optimizer_settings, read_checked_files
 from dlrunner.errors import RequestError, did_you_mean
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
+
+OF_HYDRA = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+"""What counts of Hydra's own settings."""
+
+TOO_DEEP = "the configuration has too many lists or sections within each other"
 
 
 def compose(words: Sequence[str]) -> dict[str, Any]:
@@ -65,6 +71,8 @@ def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | Req
             yield error
         except OmegaConfBaseException as error:
             yield RequestError(" ".join(str(error).split()).partition(" full_key:")[0])
+        except RecursionError:
+            yield RequestError(TOO_DEEP)
 
 
 class Changes:
@@ -102,7 +110,7 @@ def composition_inputs() -> str:
     for place in conf_dirs():
         for file in sorted(place.rglob("*.yaml")):
             text = file.read_bytes()
-            digest.update(str(file).encode() + b"\0" + text + b"\0")
+            digest.update(os.fsencode(file) + b"\0" + text + b"\0")
             for name in re.findall(rb"oc\.env:\s*(\w+)", text):
                 digest.update(os.environb.get(name, b"\0"))
     return digest.hexdigest()
@@ -120,6 +128,8 @@ def to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise RequestError(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise RequestError(TOO_DEEP) from None
     if "choices" in plain:
         raise RequestError("choices: is no setting; name the options themselves, such as optim=adam")
     return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
@@ -137,7 +147,13 @@ def parse(words: Sequence[str]) -> list[Override]:
 @functools.lru_cache(maxsize=10_000)  # the jobs of a sweep have most of their words in common
 def _parse_word(word: str) -> Override:
     try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{word}: it is not UTF-8; rename the file, or make a link to it") from None
+    try:
         (override,) = OverridesParser.create().parse_overrides([word])
+    except RecursionError:
+        raise RequestError(f"{word[:40]}… has too many lists or sections within each other") from None
     except OverrideParseException as error:
         if word.startswith("-"):
             raise RequestError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
@@ -186,9 +202,12 @@ def _compose(words: Sequence[str]) -> DictConfig:
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
         )
     guard_hydra()
+    read_checked_files()
     try:
         with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
-            return hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+            config = hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+            keep_own_optimizer_settings(config, words)
+            return config
     except RefusedError:
         raise
     except MissingConfigException as error:
@@ -196,10 +215,13 @@ def _compose(words: Sequence[str]) -> DictConfig:
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         text = " ".join(str(error.__cause__ or error).split())
         raise RequestError(text.partition(" full_key:")[0]) from None
+    except RecursionError:
+        raise RequestError(TOO_DEEP) from None
 
 
 def _check_override(override: Override) -> None:
-    """Refuse several values, and an option that does not exist."""
+    """Refuse several values, an option that does not exist, and what is Hydra's own."""
+    check_hydra_setting(override)
     if override.is_sweep_override():
         raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
     # An experiment is optional: Hydra would pass over a misspelt one.
@@ -216,6 +238,20 @@ def _check_override(override: Override) -> None:
         if isinstance(name, str):
             raise RequestError(f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}")
         raise RequestError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
+
+
+def check_hydra_setting(override: Override) -> None:
+    """Refuse a setting of Hydra's own: dlrunner has its own folders and logs, so that it would count for nothing.
+
+    Raises:
+        RequestError: it is not one of a launcher or a sweeper.
+    """
+    key = override.key_or_group
+    if re.match(r"hydra\b", key) and (override.is_delete() or not key.startswith(OF_HYDRA)):
+        raise RequestError(
+            f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher, "
+            "hydra/sweeper and theirs"
+        )
 
 
 def _missing_option(error: MissingConfigException) -> str:
@@ -242,6 +278,7 @@ def hydra_answers(words: list[str]) -> int:
 def run_hydra(words: Sequence[str], do: Callable[[DictConfig], Any]) -> int:
     """Hand the command line to Hydra, which calls `do` for each job."""
     guard_hydra()
+    read_checked_files()
     sys.argv = [sys.argv[0], *words]
     # An absolute path works under the console script, `python -m` and an installed wheel alike.
     decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")

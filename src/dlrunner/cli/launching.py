@@ -14,11 +14,13 @@ from omegaconf import DictConfig
 from dlrunner.cli.composing import choices_of, compose, forced, run_hydra, search_path_override, to_plain
 from dlrunner.cli.places import quoted
 from dlrunner.cli.sweeping import compose_base, tell_of_twins, write_down, write_report, write_words
+from dlrunner.cli.yaml_files import keep_own_optimizer_settings
 from dlrunner.data.parallel import num_cores
 from dlrunner.errors import Interrupted, RequestError
 from dlrunner.jobs import Lease, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import LineScreen
+from dlrunner.paths import user_path
 from dlrunner.runner import run_label
 from dlrunner.runs import shorter
 from dlrunner.settings import SweepSettings
@@ -73,7 +75,7 @@ def search(words: Sequence[str], swept: Sequence[str], sweeper: str) -> int:
     _refuse(config["sweep"], tuple(SweepSettings.model_fields), sweeper)
     digest = hashlib.sha256(json.dumps([sorted(words), config], sort_keys=True).encode()).hexdigest()[:8]
     name = f"{config['choices'].get('task') or 'task'},{run_label(words, {})}-{digest}"
-    path = Path(config["runs_dir"]).expanduser().resolve() / "sweeps" / name
+    path = user_path(config["runs_dir"]).resolve() / "sweeps" / name
     with SweepDirectory(path) as folder:
         folder.freeze([])
         write_words(folder, words)
@@ -121,7 +123,9 @@ def run_job(config: DictConfig) -> float | None:
     number = int(settings.job.num)
     job = folder.job(number)
     if job is None:  # a sweeper that decides as it goes
-        job = Job(number, list(settings.overrides.task), to_plain(config, settings.runtime.choices))
+        words = list(settings.overrides.task)
+        keep_own_optimizer_settings(config, words, settings.runtime.choices)
+        job = Job(number, words, to_plain(config, settings.runtime.choices))
         folder.add(job)
     record = folder.record(number)  # of a run that was done before the sweep began
     if record is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dlrunner
 from dlrunner.errors import RequestError
+from dlrunner.paths import user_path
 
 
 def package_conf() -> Path:
@@ -60,14 +61,14 @@ def with_paths(words: Sequence[str]) -> list[str]:
     found = []
     for word in words:
         key, equals, value = word.partition("=")
-        path = Path(value).expanduser()
         try:
+            path = user_path(value)
             known = bool(equals and value) and path.exists()
-        except OSError:  # too long for a name
+        except (OSError, RequestError):  # too long for a name, or no path at all
             known = False
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
-        if known and re.search(r"[^\w./~-]", value):
+        if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value)
         found.append(f"{key}{equals}{value}")
     return found
@@ -79,7 +80,7 @@ def file_to_write(said: str) -> Path:
     Raises:
         RequestError: it is a folder, or its folder is not there.
     """
-    path = Path(said).expanduser()
+    path = user_path(said)
     if path.is_dir() or not path.parent.is_dir():
         problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise RequestError(f"--out: {problem}")

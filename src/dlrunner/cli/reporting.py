@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dlrunner.cli.places import file_to_write
 from dlrunner.errors import RequestError
+from dlrunner.paths import user_path
 
 
 def report(words: list[str]) -> int:
@@ -25,7 +26,7 @@ def report(words: list[str]) -> int:
     parser.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the folder)")
     parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser (default: no)")
     arguments = parser.parse_args(words)
-    folder, out = Path(arguments.folder).expanduser(), None
+    folder, out = user_path(arguments.folder), None
     if not folder.is_dir():
         raise RequestError(f"there is no folder {folder}; name a run, a sweep or claims")
     if arguments.out:

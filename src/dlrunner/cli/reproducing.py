@@ -22,6 +22,7 @@ from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.report import claims as report
 from dlrunner.looks.sweeping import make_screen
+from dlrunner.paths import user_path
 from dlrunner.runner import NOT_IN_LABEL
 from dlrunner.runs import finished_summary, label, shorter, told_as_sentences
 from dlrunner.sweeps import Job, SweepDirectory, record_of, standing_of
@@ -54,16 +55,16 @@ def reproduce(words: list[str]) -> int:
             raise RequestError("none of these claims needs less than two minutes; leave --quick out")
     verdicts = _earn({name: known[name] for name in chosen}, arguments)
     _print(verdicts)
-    out = Path(arguments.out) if arguments.out else None
+    out = user_path(arguments.out) if arguments.out else None
     if out is not None:
         with told_as_sentences(out):
             write_tables(out, verdicts)
             print(f"report   {shorter(report.write(out))}")
     if arguments.results:
-        with told_as_sentences(Path(arguments.results)):
-            merged = merge(Path(arguments.results), verdicts)
+        with told_as_sentences(user_path(arguments.results)):
+            merged = merge(user_path(arguments.results), verdicts)
             if arguments.readme:
-                write_into(Path(arguments.readme), merged)
+                write_into(user_path(arguments.readme), merged)
     return 1 if any(v.verdict == "missed" for v in verdicts) else 0
 
 
@@ -134,7 +135,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
             records[job.number] = record_of(standing.folder, standing.summary)
     missing = [job for job in jobs if job.number not in records]
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
-    runs_dir = Path(jobs[0].config["runs_dir"]).expanduser().resolve()
+    runs_dir = user_path(jobs[0].config["runs_dir"]).resolve()
     path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
     print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {shorter(path)}", flush=True)
     if records:

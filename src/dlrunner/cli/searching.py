@@ -27,6 +27,7 @@ from dlrunner.jobs import leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.progress import number as shown
 from dlrunner.looks.sweeping import LineScreen, make_screen
+from dlrunner.paths import user_path
 from dlrunner.runner import run_label
 from dlrunner.runs import shorter, told_as_sentences, write_atomically
 from dlrunner.searching import Search
@@ -169,7 +170,7 @@ def _place(
     text = json.dumps([*rests_on, settings.sampler, settings.sampler_seed])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     name = f"{config['choices'].get('task') or 'task'},{run_label(asked, {})}-{digest}"
-    return Path(config["runs_dir"]).expanduser().resolve() / "sweeps" / name, higher_is_better
+    return user_path(config["runs_dir"]).resolve() / "sweeps" / name, higher_is_better
 
 
 class _Trials:
@@ -257,7 +258,7 @@ def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence
     for file in files:
         with told_as_sentences(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, text.encode())
+            write_atomically(file, text.encode(errors="backslashreplace"))
     print(f"best     {found}: {shorter(files[-1])}")
     again = f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
     print(f"next     {again}")

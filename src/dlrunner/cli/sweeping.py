@@ -15,7 +15,15 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner.cli.composing import Changes, compose, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.composing import (
+    Changes,
+    check_hydra_setting,
+    compose,
+    compose_jobs,
+    composition_inputs,
+    forced,
+    parse,
+)
 from dlrunner.cli.hydra_guard import RefusedError
 from dlrunner.dispatch import plan
 from dlrunner.engines import LAUNCHERS, make_engine, need
@@ -25,6 +33,7 @@ from dlrunner.fingerprint import code_digest
 from dlrunner.jobs import Lease, leases, run_jobs, start_fork_server
 from dlrunner.looks import tables
 from dlrunner.looks.sweeping import duration, make_screen
+from dlrunner.paths import user_path
 from dlrunner.processes import local_rank
 from dlrunner.runner import run_label
 from dlrunner.runs import shorter, write_atomically
@@ -88,7 +97,10 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
         RequestError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
             to an engine that has settings of its own.
     """
-    chosen = {o.key_or_group: str(o.value()) for o in parse(words) if o.key_or_group.startswith("hydra/")}
+    overrides = parse(words)
+    for override in overrides:
+        check_hydra_setting(override)
+    chosen = {o.key_or_group: str(o.value()) for o in overrides if o.key_or_group.startswith("hydra/")}
     launcher, sweeper = chosen.get("hydra/launcher"), chosen.get("hydra/sweeper")
     for name, key, ours in (
         (launcher, "launcher", LAUNCHERS),
@@ -144,7 +156,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     first = next(compose_jobs(choices[:1]))
     if isinstance(first, RequestError):
         raise first
-    sweeps = Path(first["runs_dir"]).expanduser().resolve() / "sweeps"
+    sweeps = user_path(first["runs_dir"]).resolve() / "sweeps"
     key = key_of(words, first["plugins"])
     for file in sweeps.glob("*/sweep.json"):
         if _written_key(file) == key:

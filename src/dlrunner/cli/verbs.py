@@ -11,6 +11,7 @@ from typing import Any
 
 from dlrunner.cli.places import file_to_write
 from dlrunner.errors import RequestError, RunError, did_you_mean
+from dlrunner.paths import user_path
 
 ANSWERS = ("predict", "generate", "explain")
 """Verbs that a task may answer, with methods of these names."""
@@ -70,7 +71,7 @@ def lr_find(words: list[str]) -> int:
     found = lr_finder.range_test(task, model, checked.make_optimizer, trainer)
 
     name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
-    folder = Path(checked.settings.runs_dir).expanduser() / "lr-find" / f"{name}-{checked.signature}"
+    folder = user_path(checked.settings.runs_dir) / "lr-find" / f"{name}-{checked.signature}"
     with told_as_sentences(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
@@ -102,22 +103,31 @@ def predict(words: list[str]) -> int:
         print("usage: dlrun predict RUN [options]; `dlrun predict RUN --help` tells what this run can answer")
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     parser.add_argument("--out", metavar="CSV", help="write the answer there too")
+    parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
     task_class, arguments, state, models = _trained(parser, words, "predict")
     from dlrunner.looks import tables
 
     out = file_to_write(arguments.out) if arguments.out else None
     answer = task_class.predict(state, models, arguments)
+    num_quoted = 0
     if out:
         from dlrunner.runs import told_as_sentences, write_atomically
+        from dlrunner.spreadsheet import as_csv
 
+        content, num_quoted = as_csv(answer, arguments.raw or getattr(arguments, "submission", False))
         with told_as_sentences(out):
             if out.is_file() or not out.exists():
-                write_atomically(out.resolve(), answer.to_csv(index=False).encode())
+                write_atomically(out.resolve(), content)
             else:  # a pipe
-                answer.to_csv(out, index=False)
+                out.write_bytes(content)
     tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
     if arguments.out:
         print(f"{len(answer):,} rows: {arguments.out}")
+        if num_quoted:
+            print(
+                f"note: {num_quoted:,} texts begin like a formula (with =, +, -, @, tab) and have a ' before them, so "
+                "that no spreadsheet runs them; --raw writes them as they are"
+            )
     elif len(answer) > 1000:
         print(f"… {len(answer) - 1000:,} more rows; --out FILE writes all")
     return 0
@@ -146,7 +156,7 @@ def export(words: list[str]) -> int:
     from dlrunner.runs import FinishedRun, shorter
     from dlrunner.trained.models import without_trackers
 
-    finished = FinishedRun.read(Path(arguments.run))
+    finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.trained.exporting import export as write
     from dlrunner.trained.graphs import TOLERANCE
@@ -181,7 +191,7 @@ def _trained(
     _add_plugins(parser)
     from dlrunner.runs import FinishedRun
 
-    finished = FinishedRun.read(Path(words[0]))
+    finished = FinishedRun.read(user_path(words[0]))
     from dlrunner.trained.models import load_models, plan_for_answers, without_trackers
 
     early = argparse.ArgumentParser(add_help=False)  # the other options are those of the run's task
@@ -208,7 +218,7 @@ def show(words: list[str]) -> int:
     )
     from dlrunner.looks import tables
 
-    tables.print_run(Path(parser.parse_args(words).run))
+    tables.print_run(user_path(parser.parse_args(words).run))
     return 0
 
 
@@ -221,7 +231,7 @@ def replay(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     from dlrunner.runs import FinishedRun
 
-    finished = FinishedRun.read(Path(arguments.run))
+    finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(finished.config, arguments.plugins)
     from dlrunner.replaying import replay as repeat
 
@@ -267,7 +277,7 @@ def data(words: list[str]) -> int:
     from dlrunner.data import dogbreeds, files, imdb, ratings, rossmann
     from dlrunner.looks import tables
 
-    data_dir = Path(os.environ.get("DLRUNNER_DATA", "data")).expanduser()
+    data_dir = user_path(os.environ.get("DLRUNNER_DATA", "data"))
     modules: list[Any] = [ratings, rossmann, imdb, dogbreeds]
     releases = {release.name: release for module in modules for release in module.RELEASES}
     if arguments.verb == "get":

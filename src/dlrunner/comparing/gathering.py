@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.errors import RequestError
+from dlrunner.paths import user_path
 from dlrunner.runs import FinishedRun
 
 NOT_SETTINGS = (
@@ -171,7 +172,7 @@ def _grounds(summary: Mapping[str, Any]) -> dict[str, str]:
 def _meant(words: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
     """Yield the run folders that are meant, and of those that cannot be read the reason."""
     for word in words:
-        named = Path(word).expanduser()
+        named = user_path(word)
         if named.exists():
             yield from _runs_in(named, is_named=True)
             continue

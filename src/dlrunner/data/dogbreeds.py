@@ -16,6 +16,7 @@ from dlrunner.data.pictures import PictureSource, PictureTable, Reading, picture
 from dlrunner.data.pictures_standin import SIZE, write_pictures_standin
 from dlrunner.data.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
 
@@ -68,7 +69,7 @@ class DogBreedsData(PictureSource):
         fit: Fit = "crop",
         skip_bad: bool = False,
     ) -> None:
-        self.data_dir, self.path, self.source = data_dir, Path(path).expanduser() if path else None, source
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid}
         self.splitting = Splitting("random" if split == "inner" else split, valid, split_seed)
         self.reading = Reading(size, fit, skip_bad)

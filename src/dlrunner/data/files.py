@@ -21,7 +21,9 @@ from dlrunner.atomic import atomic_file
 from dlrunner.data.checked import read_sealed, sealed
 from dlrunner.data.unpacking import refuse_bomb
 from dlrunner.errors import DataError
+from dlrunner.paths import user_path
 from dlrunner.temporary import UNNAMED, name_of, remove_abandoned
+from dlrunner.terminal import console
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
@@ -54,7 +56,7 @@ class Release:
 
 def cache_dir() -> Path:
     """Return the folder for prepared data: DLRUNNER_CACHE, by default ~/.cache/dlrunner."""
-    return Path(os.environ.get("DLRUNNER_CACHE", "~/.cache/dlrunner")).expanduser()
+    return user_path(os.environ.get("DLRUNNER_CACHE", "~/.cache/dlrunner"))
 
 
 def sha256_of(path: Path) -> str:
@@ -62,7 +64,7 @@ def sha256_of(path: Path) -> str:
     status = path.stat()
     # The time of the last change of the file itself (ctime) cannot be set back, as mtime can by `touch -r`.
     key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
-    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.sha256"
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.sha256"
     known = read_sealed(memory)
     if known is not None and re.fullmatch(rb"[0-9a-f]{64}", known):
         return known.decode()
@@ -75,7 +77,7 @@ def sha256_of(path: Path) -> str:
 
 def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
     """Return what was made under this key before, or make it and keep it in the cache."""
-    memory = cache_dir() / "sha256" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.made"
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.made"
     known = read_sealed(memory)
     if known is not None:
         return known
@@ -191,12 +193,18 @@ class Place:
         """Return a digest of names and content of files, remembered under a key in the cache.
 
         A folder is read again when the size or the time of change of any of these files differs.
+
+        Raises:
+            DataError: the name of a file is not UTF-8, and so could stand in no table.
         """
+        for name in names:
+            if not _is_utf8(name):
+                raise DataError(f"the name of {self.path / name} is not UTF-8; rename it (convmv renames many at once)")
 
         def digest() -> bytes:
             whole = hashlib.sha256()
             for name, content in zip(names, self.contents(names), strict=True):
-                whole.update(f"{name}\0{len(content)}\0".encode() + content)
+                whole.update(os.fsencode(f"{name}\0{len(content)}\0") + content)
             return json.dumps(whole.hexdigest()).encode()
 
         if self.is_archive:
@@ -204,7 +212,7 @@ class Place:
         else:
             states = ((name, (self.path / name).stat()) for name in names)
             lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]
-            state = hashlib.sha256("\n".join([str(self.path.resolve()), *lines]).encode()).hexdigest()
+            state = hashlib.sha256(os.fsencode("\n".join([str(self.path.resolve()), *lines]))).hexdigest()
         found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest))
         return found
 
@@ -225,7 +233,7 @@ class Place:
             there = _names_in(self.path)
             digests = self._digests([name for name in names if self.prefix + name in there])
         parts = [f"{name} {digests[name]}" for name in names if name in digests]
-        return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+        return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()
 
     def sha256(self, name: str) -> str:
         """Return the sha256 of a file: of its content, so that archive and unpacked folder agree."""
@@ -241,6 +249,14 @@ class Place:
             with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
                 write_sealed(memory, json.dumps(known).encode())
         return known
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -379,7 +395,11 @@ class _Bar:
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console(),
         )
         self._task = self._progress.add_task(title, total=None)
         self._total = 0

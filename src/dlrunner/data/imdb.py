@@ -21,6 +21,7 @@ from dlrunner.data.targets import read_target
 from dlrunner.data.texts import Reading, TextSource, TextTable
 from dlrunner.data.tokens import Tokenizer
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
 
@@ -79,7 +80,7 @@ class ImdbData(TextSource):
         max_vocab: Annotated[int, Field(ge=3)] | None = None,
         encoder: Text | None = None,
     ) -> None:
-        self.data_dir, self.path, self.source = data_dir, Path(path).expanduser() if path else None, source
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.labels, self.split = labels, split
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.splitting = Splitting("random" if split == "test" else split, valid, split_seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -199,6 +200,7 @@ def _named(names: Sequence[str], what: str) -> str:
 
 
 def _digest(place: Place, names: Sequence[str], labels: Sequence[str]) -> str:
-    listed = hashlib.sha256("\n".join(f"{n}\t{label}" for n, label in zip(names, labels, strict=True)).encode())
+    lines = (f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
+    listed = hashlib.sha256(os.fsencode("\n".join(lines)))
     content = place.digest_of(names, f"pictures {listed.hexdigest()}")
     return hashlib.sha256(f"{content} {listed.hexdigest()}".encode()).hexdigest()

@@ -30,6 +30,7 @@ from dlrunner.data.picture_files import PictureFiles, find_pictures
 from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.targets import Kind, Target, read_target
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -170,7 +171,7 @@ class PictureData(PictureSource):
             raise RequestError(
                 "data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/"
             )
-        self.path, self.file, self.target = Path(path).expanduser(), file, target
+        self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
         self.splitting = Splitting(
             "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
@@ -257,7 +258,7 @@ def cached_pixels(
         tidy(path.parent)
         pixels, told, bad = _decoded(files, path, record, size, fit)
     except OSError as error:
-        raise DataError(f"the pictures cannot be kept in the cache, {path.parent} ({error.strerror})") from None
+        raise _not_kept(path.parent, error) from None
     return pixels, key, told, bad
 
 
@@ -279,6 +280,12 @@ def _is_sound(pixels: Pixels, checksums: Sequence[int], rows: NDArray[np.int64])
 
 def _checksum(picture: Pixels) -> int:
     return zlib.crc32(picture.data)
+
+
+def _not_kept(folder: Path, error: OSError) -> DataError:
+    return DataError(
+        f"the pictures cannot be kept in the cache, {folder} ({error.strerror}); DLRUNNER_CACHE names another folder"
+    )
 
 
 def _digest(pixels: Pixels) -> bytes:

@@ -17,6 +17,7 @@ from dlrunner.data.splitting import random_rows
 from dlrunner.data.standin import write_movielens_standin
 from dlrunner.data.tables import format_of, read_table
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Fraction, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -132,7 +133,7 @@ class RatingsData(Data):
         valid: Fraction = 0.2,
         split_seed: Seed = 42,
     ) -> None:
-        self.data_dir, self.path = data_dir, Path(path).expanduser() if path else None
+        self.data_dir, self.path = data_dir, user_path(path) if path else None
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.source, self.release_name = source, release
         self.split, self.valid, self.split_seed = split, valid, split_seed

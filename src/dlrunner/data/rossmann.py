@@ -33,6 +33,7 @@ from dlrunner.data.splitting import Split, Splitting, between
 from dlrunner.data.tabular import DateRange, TableSource, TabularTable, sampled
 from dlrunner.data.targets import Target
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
 
@@ -88,7 +89,7 @@ class RossmannData(TableSource):
         leave_out: DateRange | None = None,
         sample: Count | None = None,
     ) -> None:
-        self.data_dir, self.path, self.source = data_dir, Path(path).expanduser() if path else None, source
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold)
         if split in ("stratified", "column"):
             raise RequestError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")

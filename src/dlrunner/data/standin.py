@@ -61,7 +61,10 @@ def generated(place: Path, files: Sequence[str], write: Callable[[Path], float])
             floor = _write_anew(place, files, write)
         return place, floor
     except OSError as error:
-        raise DataError(f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}") from None
+        raise DataError(
+            f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}; "
+            "DLRUNNER_CACHE names another folder"
+        ) from None
 
 
 def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> float:

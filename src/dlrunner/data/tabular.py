@@ -25,6 +25,7 @@ from dlrunner.data.splitting import Split, Splitting, between
 from dlrunner.data.tables import format_of, read_table
 from dlrunner.data.targets import Kind, Target, Transform, read_target
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -122,7 +123,7 @@ class TabularData(TableSource):
             raise RequestError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
         if target is None:
             raise RequestError("data.target: is missing: which column is to be predicted?")
-        self.path, self.target = Path(path).expanduser(), target
+        self.path, self.target = user_path(path), target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
         self.splitting = Splitting(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold)

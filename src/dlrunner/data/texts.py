@@ -21,6 +21,7 @@ from dlrunner.data.tokens import Tokenizer, cached
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.encoders import Encoder, EncoderSizes, encoder_file
 from dlrunner.errors import DataError, RequestError
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -182,8 +183,8 @@ class TextData(TextSource):
     ) -> None:
         if path is None:
             raise RequestError("data.path: is missing: which folder, file or table? dlrun task=lm data.path=texts/")
-        self.path = Path(path).expanduser()
-        self.valid_path = Path(valid_path).expanduser() if valid_path else None
+        self.path = user_path(path)
+        self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
         self.target, self.kind, self.target_separator = target, kind, target_separator
         self.splitting = Splitting(

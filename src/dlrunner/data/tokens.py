@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -111,7 +112,7 @@ def cached(digest: str, tokenizer: Tokenizer, lower: bool, texts: Callable[[], I
         texts: reads them.
     """
     recipe = f"{VERSION} {digest} {tokenizer} {lower} {version('spacy') if tokenizer == 'spacy' else ''}"
-    path = cache_dir() / "tokens" / f"{hashlib.sha256(recipe.encode()).hexdigest()[:32]}.npz"
+    path = cache_dir() / "tokens" / f"{hashlib.sha256(os.fsencode(recipe)).hexdigest()[:32]}.npz"
     if (content := read_sealed(path)) is not None:
         with np.load(io.BytesIO(content)) as kept:
             return Tokens(kept["codes"], kept["ends"], _split(kept["words"].tobytes(), kept["word_ends"].tolist()))

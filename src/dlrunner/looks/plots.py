@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import unicodedata
 import warnings
@@ -20,6 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
+
+from dlrunner.runs import told_as_sentences, write_atomically
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers tell apart."""
@@ -187,7 +190,10 @@ def lr_range(
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG and return its path; the canvas itself draws once where `savefig` draws twice."""
-    FigureCanvasAgg(figure).print_png(path)  # type: ignore[no-untyped-call]
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+    with told_as_sentences(path):
+        write_atomically(path, drawn.getvalue())
     return path
 
 

@@ -7,8 +7,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dlrunner.terminal import console
 
 WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
 
@@ -97,13 +99,13 @@ class BarDisplay:
     interval = 0.2
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False)
+        self._console = console()
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
-            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[told]}", markup=False),
             console=self._console,
             transient=True,
         )
@@ -137,7 +139,7 @@ class BarDisplay:
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row above the bars."""
         if not self._has_header:
-            self._progress.console.print(f"[bold]{header_line(row)}[/bold]", soft_wrap=True)
+            self._progress.console.print(Text(header_line(row), "bold"), soft_wrap=True)
             self._has_header = True
         self._progress.console.print(row_line(row), soft_wrap=True)
         if self._epochs is not None:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
 from dlrunner.looks.progress import number
+from dlrunner.terminal import console
 
 MOST_ROWS = 16
 """Jobs that run are shown in so many rows."""
@@ -122,7 +123,7 @@ class LiveScreen(LineScreen):
 
     def __init__(self, total: int, done: int, side_by_side: int, label: Callable[[Any], str]) -> None:
         super().__init__(total, done, side_by_side, label)
-        self._console = Console(highlight=False)
+        self._console = console()
         self._live = Live(self.view(), console=self._console, refresh_per_second=4, transient=True)
         self._live.start()
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlrunner import terminal
 from dlrunner.claims import flags_told
 from dlrunner.comparing.groups import REPEATS
 from dlrunner.comparing.judging import estimate
 from dlrunner.looks.progress import header_line, number, row_line
-from dlrunner.runs import FinishedRun, member_folders, shorter
+from dlrunner.runs import FinishedRun, member_folders, read_history, shorter
 
 MOST_RANKED = 20
 """Of the jobs of a large sweep, so many are printed; results.csv has all."""
@@ -24,20 +25,19 @@ MOST_RANKED = 20
 
 def console() -> Console:
     """Return a console that breaks no lines in files and pipes."""
-    made = Console(highlight=False, soft_wrap=True)
-    if not made.is_terminal:
-        made = Console(highlight=False, soft_wrap=True, width=200)
-    return made
+    made = terminal.console(soft_wrap=True)
+    return made if made.is_terminal else terminal.console(soft_wrap=True, width=200)
 
 
 def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
     """Print a table of results; nothing in it is read as markup."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    table = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in frame.columns:
-        table.add_column(Text(str(name)), justify="right" if pd.api.types.is_numeric_dtype(frame[name]) else "left")
+        justify: Literal["right", "left"] = "right" if pd.api.types.is_numeric_dtype(frame[name]) else "left"
+        table.add_column(Text(terminal.visible(str(name))), justify=justify)
     for row in frame.itertuples(index=False):
         cells = ["" if _is_missing(value) else number(_plain(value)) for value in row]
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(terminal.visible(cell)) for cell in cells))
     console().print(table)
 
 
@@ -105,7 +105,7 @@ def print_run(path: Path) -> None:
         out.print(Text(f"cost     {cost} on {summary.get('device')} in {summary.get('precision')}"))
     history = run.history
     if not history and (members := member_folders(run.path)):
-        history = FinishedRun(members[0], {}, [], _history(members[0]), None).history
+        history = read_history(members[0])
         out.print("epochs of the first member:")
     if history:
         out.print(Text("\n" + header_line(history[0])), style="bold")
@@ -170,12 +170,6 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         console().print(Text(f"{name:<{width}}  {value}"))
-
-
-def _history(path: Path) -> list[dict[str, Any]]:
-    from dlrunner.runs import read_history
-
-    return read_history(path)
 
 
 def _is_missing(value: Any) -> bool:

@@ -16,6 +16,7 @@ from dlrunner.models.backbone import Backbone
 from dlrunner.models.mobilenet import MobileNetV2, Wiring
 from dlrunner.models.resnet import RESNETS
 from dlrunner.models.squeezenet import SqueezeNet
+from dlrunner.paths import user_path
 
 BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     **RESNETS,
@@ -116,7 +117,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         RequestError: there is no such file.
         DataError: it is damaged, or holds something else.
     """
-    path = path.expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise RequestError(f"there is no file {path}")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)

@@ -20,6 +20,7 @@ from dlrunner.model import Model
 from dlrunner.models.backbones import load, make_backbone, read_weights
 from dlrunner.models.fusing import fused
 from dlrunner.models.mobilenet import Wiring
+from dlrunner.paths import user_path
 from dlrunner.ranges import Count, Probability, Text
 
 HOME = "https://docs.pytorch.org/vision/stable/models.html"
@@ -189,7 +190,7 @@ def weights_file(given: str, data_dir: Path) -> Path:
     Raises:
         RequestError: there is none.
     """
-    path = Path(given).expanduser()
+    path = user_path(given)
     for place in (path, data_dir / path, data_dir / "weights" / path):
         if place.is_file():
             return place

@@ -19,6 +19,9 @@ from dlrunner.models.recurrent import State
 
 MOST_WORDS = 10_000
 
+PIECE = 1000
+"""Words of a given text that are read at once: the memory for a text of any length stays that of a short one."""
+
 
 class Generator:
     """Continues texts.
@@ -162,7 +165,12 @@ class Generator:
 
     def _step(self, codes: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
         """Return the logarithms of the averaged chances, [words] or [batch, words], and the states."""
-        found = [model.eval().next_words(codes, state) for model, state in zip(self.models, states, strict=True)]
+        *beginning, last = torch.split(codes, PIECE)
+        for piece in beginning:
+            states = [
+                model.eval().next_words(piece, state)[1] for model, state in zip(self.models, states, strict=True)
+            ]
+        found = [model.eval().next_words(last, state) for model, state in zip(self.models, states, strict=True)]
         logs = torch.stack([each for each, _ in found]).logsumexp(dim=0) - math.log(len(found))
         return logs[0] if len(logs) == 1 else logs, [state for _, state in found]
 

@@ -17,6 +17,7 @@ from dlrunner.atomic import atomic_file
 from dlrunner.looks import classes, tabular
 from dlrunner.model import Model
 from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.spreadsheet import as_csv
 
 if TYPE_CHECKING:
     from dlrunner.tasks.tabular import Tabular
@@ -56,7 +57,7 @@ class Inspection:
         worst = self.worst()
         if worst is not None:
             with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
-                file.write(worst.to_csv(index=False).encode())
+                file.write(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, rises, deviations = self.importance()
         drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric))

@@ -31,7 +31,7 @@ from dlrunner.ranges import Count, Natural
 from dlrunner.task import Batch, Loader, Passage, Split, Task
 from dlrunner.tasks.asking import check_text, listed, with_notes
 from dlrunner.tasks.evidence import of_texts
-from dlrunner.tasks.generating import RANGES, Generator, add_arguments, check_number
+from dlrunner.tasks.generating import PIECE, RANGES, Generator, add_arguments, check_number
 from dlrunner.tasks.reading import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -343,7 +343,8 @@ class LanguageAnswers:
             losses = []
             for model in self.models:
                 model.reset_state()
-                losses.append(model(codes[:-1], codes[1:]) if words else torch.zeros(0))
+                pieces = zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True)
+                losses.append(torch.cat([model(*piece) for piece in pieces]) if words else torch.zeros(0))
             mean = _averaged(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
             rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})

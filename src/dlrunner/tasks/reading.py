@@ -8,6 +8,7 @@ from pathlib import Path
 from dlrunner.data.documents import LINES, TABLES, find_documents
 from dlrunner.data.tables import read_table
 from dlrunner.errors import RequestError
+from dlrunner.paths import user_path
 
 
 def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Sequence[tuple[str, str]], list[str]]:
@@ -24,9 +25,9 @@ def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Se
     if not given.strip():
         raise RequestError("the text is empty")
     try:
-        path = Path(given).expanduser()
+        path = user_path(given)
         exists = path.exists()
-    except (OSError, RuntimeError):  # too long for a name, or ~ of nobody: a text
+    except (OSError, RequestError):  # too long for a name, or ~ of nobody: a text
         path, exists = Path("text"), False
     if exists:
         is_table = any(suffix.lower() in TABLES for suffix in path.suffixes)

@@ -23,9 +23,11 @@ from dlrunner.data.pictures import MOST_NAMED
 from dlrunner.data.targets import Target
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.tasks.answers import average, probabilities
 from dlrunner.tasks.asking import check_top, listed
 from dlrunner.tasks.explaining import grad_cam
+from dlrunner.terminal import visible
 
 BATCH = 64
 
@@ -76,7 +78,9 @@ class PictureAnswers:
         """
         check_top(top)
         asked = listed(pictures, "files or PIL pictures", (str, Path, Image.Image))
-        names = [str(each) if isinstance(each, str | Path) else f"picture {i}" for i, each in enumerate(asked, 1)]
+        names = [
+            visible(str(each)) if isinstance(each, str | Path) else f"picture {i}" for i, each in enumerate(asked, 1)
+        ]
         found = []
         for start in range(0, len(asked), BATCH):
             pixels = []
@@ -91,7 +95,7 @@ class PictureAnswers:
     def _pixels(self, given: Given) -> Pixels:
         if isinstance(given, Image.Image):
             return pixels_of(given, self.state["decoded"], self.state["fit"])
-        path = Path(given).expanduser()
+        path = user_path(given)
         if not path.is_file():
             raise RequestError(f"there is no file {path}")
         return _decoded(path.read_bytes(), self.state)
@@ -108,7 +112,7 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
     check_top(arguments.top)
     if arguments.submission and arguments.out is None:
         raise RequestError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
-    place, names = _asked(Path(arguments.path).expanduser())
+    place, names = _asked(user_path(arguments.path))
     bad: dict[str, str] = {}
     read: list[str] = []
     found: list[Tensor] = []
@@ -117,7 +121,7 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
         for name, content in zip(chunk, place.contents(chunk), strict=True):
             try:
                 pixels.append(_decoded(content, state))
-                read.append(name)
+                read.append(visible(name))  # a table holds no name that is not UTF-8
             except DataError as error:
                 bad[name] = str(error)
         if pixels:
@@ -173,7 +177,7 @@ def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argpar
 
     target = Target.from_state(state["target"])
     names = [str(each) for each in target.classes]
-    place, found = _asked(Path(arguments.path).expanduser())
+    place, found = _asked(user_path(arguments.path))
     if len(found) != 1:
         raise RequestError(f"{arguments.path} holds {len(found):,} pictures; give one")
     if arguments.name is not None and arguments.name not in names:
@@ -185,7 +189,7 @@ def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argpar
     chances = probabilities(target, outputs_of(state, target, models, pixels[None]))[0]
     answer = int(chances.argmax()) if arguments.name is None else names.index(arguments.name)
     heat = heat_of(models, pixels, state["size"], answer)
-    out = Path(arguments.out) if arguments.out else Path(f"{Path(arguments.path).stem}-explained.png")
+    out = user_path(arguments.out) if arguments.out else Path(f"{user_path(arguments.path).stem}-explained.png")
     best = [(names[code], float(chances[code])) for code in np.argsort(-chances, kind="stable")[:5]]
     try:
         explained(pixels, heat, names[answer], best, out)

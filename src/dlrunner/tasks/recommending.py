@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from dlrunner.data.tables import read_table
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingModel
+from dlrunner.paths import user_path
 from dlrunner.tasks.asking import THE_TABLE, check_id, check_table, check_top
 
 
@@ -61,12 +61,12 @@ class Recommender:
             raise RequestError("ask for one thing: a FILE of pairs, --user ID, --ratings FILE, or --similar ITEM")
         check_top(arguments.top)
         if arguments.file is not None:
-            return self.predict(read_table(Path(arguments.file)), place=arguments.file)
+            return self.predict(read_table(user_path(arguments.file)), place=arguments.file)
         if arguments.user is not None:
             return self.recommend(arguments.user, top=arguments.top)
         if arguments.similar is not None:
             return self.similar(arguments.similar, top=arguments.top)
-        ratings = read_table(Path(arguments.ratings))
+        ratings = read_table(user_path(arguments.ratings))
         return self.recommend(ratings=ratings, top=arguments.top, place=arguments.ratings)
 
     def predict(self, table: pd.DataFrame, *, place: str = THE_TABLE) -> pd.DataFrame:

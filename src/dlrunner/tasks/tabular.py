@@ -31,6 +31,7 @@ from dlrunner.metrics import (
 )
 from dlrunner.model import Example, Model
 from dlrunner.models.tabular import TabularDims
+from dlrunner.paths import user_path
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count, Positive
 from dlrunner.task import Loader, Split, Task
@@ -238,7 +239,7 @@ class Tabular(Task):
         cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
     ) -> pd.DataFrame | None:
         """Answer with the rows' ids and what is predicted for them."""
-        table = read_table(Path(arguments.file))
+        table = read_table(user_path(arguments.file))
         return cls.answers(state, models).predict(table, id=arguments.id, place=arguments.file)
 
     @classmethod

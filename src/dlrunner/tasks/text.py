@@ -28,6 +28,7 @@ from dlrunner.model import Example, Model
 from dlrunner.models.text import TextDims
 from dlrunner.protocol import Evidence
 from dlrunner.ranges import Count
+from dlrunner.spreadsheet import as_csv
 from dlrunner.task import Batch, Loader, Passage, Split
 from dlrunner.tasks.answers import (
     answers,
@@ -209,7 +210,7 @@ class TextClassification(Classification):
             return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
         with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
-            file.write(worst.to_csv(index=False).encode())
+            file.write(as_csv(worst)[0])
         return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
 
     def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:

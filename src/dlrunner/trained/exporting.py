@@ -16,6 +16,7 @@ from dlrunner.dispatch import Plan
 from dlrunner.errors import RequestError
 from dlrunner.looks.card import Card
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.runs import (
     FinishedRun,
     as_lines,
@@ -80,7 +81,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         folder = own_file(finished.path, "export")
         _check_place(folder, {}, "")
     else:
-        folder = folder.expanduser().resolve()
+        folder = user_path(folder).resolve()
         _check_place(folder, identity, "--out: ")
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
@@ -105,7 +106,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             difference=difference,
             no_graph=no_graph,
         )
-        write_atomically(made / "README.md", card.markdown().encode())
+        write_atomically(made / "README.md", card.markdown().encode(errors="backslashreplace"))
     return Exported(folder, ["README.md", *files, *graphs_of, *kept], difference, no_graph)
 
 

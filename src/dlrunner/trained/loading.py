@@ -12,7 +12,9 @@ import torch
 
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
+from dlrunner.paths import user_path
 from dlrunner.runs import FinishedRun, member_folders, own_file, read_history, shorter
+from dlrunner.spreadsheet import without_quotes
 from dlrunner.task import Answers
 from dlrunner.trained.models import load_models, unnamed_plugins, without_trackers
 
@@ -82,7 +84,7 @@ class Predictor:
         if not file.exists():
             run = shorter(self.path)
             raise RequestError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
-        return pd.read_csv(file)
+        return without_quotes(pd.read_csv(file))
 
     def predict(
         self,
@@ -221,7 +223,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
         RequestError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
         RunError: a checkpoint is damaged.
     """
-    finished = FinishedRun.read(Path(run).expanduser())
+    finished = FinishedRun.read(user_path(run))
     config = without_trackers(finished.config)
     if unnamed_plugins(config, plugins):
         asked = list(config["plugins"])

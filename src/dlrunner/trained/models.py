@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from dlrunner.dispatch import Plan, plan
-from dlrunner.errors import RequestError, Told
+from dlrunner.errors import RequestError, RunError, Told
 from dlrunner.model import Model
-from dlrunner.runs import FinishedRun, load_weights_file, member_folders, shorter
+from dlrunner.runs import FinishedRun, load_weights_file, own_file, shorter
 from dlrunner.trained.portable import STATE, read_state, read_weights, weights_file
 
 
@@ -48,6 +50,8 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
                 read_weights(model, file)
             else:
                 model.load_state_dict(weights["model"])
+        except (SafetensorError, OSError) as error:
+            raise RunError(f"{shorter(file)} is damaged, or cannot be read ({error})") from None
         except (KeyError, TypeError, RuntimeError):
             raise RequestError(f"{shorter(file)} does not hold the weights of this run's model") from None
         models.append(model.eval())
@@ -111,7 +115,7 @@ def _built(checked: Plan, state: Mapping[str, Any], path: Path) -> Model:
 def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
     """Return the file of each member; with early stopping what was best stands for what was last."""
     ensemble = checked.settings.ensemble > 1
-    folders = member_folders(path) if ensemble else [path]
+    folders = [own_file(path, f"members/{i}") for i in range(checked.settings.ensemble)] if ensemble else [path]
     early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
     files = [folder / ("best.pt" if early else checkpoint) for folder in folders]
     for file in files:

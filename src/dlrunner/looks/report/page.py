@@ -91,7 +91,7 @@ def page(title: str, head: str, sections: Iterable[Section]) -> bytes:
         nav=f'<nav aria-label="Sections">{links}</nav>' if links else "",
         body="\n".join([head, *parts]),
     )
-    return html.encode("utf-8", "replace")  # half a surrogate pair in a title is no reason to lose the page
+    return html.encode("utf-8", "backslashreplace")  # half a surrogate pair in a title is no reason to lose the page
 
 
 def write(path: Path, content: bytes) -> Path:

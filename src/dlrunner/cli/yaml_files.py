@@ -1,0 +1,129 @@
+"""The YAML files that a configuration is composed of: checked before Hydra reads them, and for whom a value holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.file_config_source import FileConfigSource as HydraFiles
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf, flag_override
+
+from dlrunner.cli.places import conf_dirs
+from dlrunner.errors import RequestError
+from dlrunner.plain_data import check_yaml, read_yaml
+
+
+class FileConfigSource(HydraFiles):
+    """Hydra's reader of files, which refuses what is not plain or far too much before anything is made of it.
+
+    It has the name of the one whose place it takes: by that Hydra, in other processes too, knows it as registered.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file.
+
+        Raises:
+            RequestError: it is no YAML, or holds more than plain values.
+        """
+        file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))  # noqa: PTH118
+        if os.path.isfile(file):  # noqa: PTH113  what is missing Hydra tells
+            try:
+                with open(file, encoding="utf-8") as opened:  # noqa: PTH123
+                    check_yaml(opened.read())
+            except (OSError, ValueError) as error:
+                said = (
+                    "it is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+                )
+                raise RequestError(f"{os.path.relpath(file)}: {said}") from None
+        return super().load_config(config_path)
+
+
+def read_checked_files() -> None:
+    """Let Hydra read files through the reader above."""
+    Plugins.instance()  # it registers Hydra's own reader
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
+
+
+def keep_own_optimizer_settings(
+    config: DictConfig, words: Sequence[str], choices: Mapping[str, Any] | None = None
+) -> None:
+    """Take from a composed configuration what a file has said of another optimizer than the chosen one.
+
+    A task or an experiment that chooses an optimizer (`override /optim: adam`) says under `optim:` what is good for
+    that one. Where another is chosen, its own file holds instead; what was typed holds in any case.
+
+    Args:
+        config: composed; it is changed.
+        words: what was typed.
+        choices: the chosen options by group; by default those that `config` holds.
+    """
+    chosen = dict(config.hydra.runtime.choices if choices is None else choices)
+    optimizer = chosen.get("optim")
+    own: dict[str, Any] = {}
+    others: dict[str, Any] = {}
+    for group in ("task", "experiment"):
+        for file in _files(group, chosen.get(group)):
+            meant = _overridden_optimizer(file)
+            said = file.get("optim")
+            if isinstance(said, Mapping):
+                (own if meant in (None, optimizer) else others).update(said)
+    typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
+    foreign = [name for name in others if name not in own and not _is_typed(f"optim.{name}", typed)]
+    if not foreign or not isinstance(config.get("optim"), DictConfig):
+        return
+    defaults: dict[str, Any] = {}
+    for file in _files("optim", optimizer, _as_hydra_reads):
+        defaults.update(file)
+    with flag_override(config, "struct", False):
+        for name in foreign:
+            if name in defaults:
+                config.optim[name] = defaults[name]
+            else:
+                config.optim.pop(name, None)
+
+
+def _plain(file: Path) -> Any:
+    return read_yaml(file.read_text(encoding="utf-8"))
+
+
+def _as_hydra_reads(file: Path) -> Any:
+    """Return what a file holds, 1e-3 as a number, which YAML itself reads as a text; ten times as slow."""
+    return OmegaConf.to_container(OmegaConf.load(file))
+
+
+def _files(group: str, name: Any, read: Callable[[Path], Any] = _plain, depth: int = 10) -> Iterator[Mapping[str, Any]]:
+    """Yield an option's file after those of its group that it takes in (`defaults: [collab@_here_]`)."""
+    for place in conf_dirs() if isinstance(name, str) and depth else ():
+        file = place / group / f"{name}.yaml"
+        if file.is_file():
+            found = read(file)
+            if isinstance(found, dict):
+                for entry in _defaults(found):
+                    if isinstance(entry, str) and entry != "_self_":
+                        yield from _files(group, entry.partition("@")[0].removeprefix(f"/{group}/"), read, depth - 1)
+                yield {key: value for key, value in found.items() if not (group == "optim" and key == "defaults")}
+
+
+def _defaults(file: Mapping[str, Any]) -> list[Any]:
+    found = file.get("defaults")
+    return found if isinstance(found, list) else []
+
+
+def _overridden_optimizer(file: Mapping[str, Any]) -> str | None:
+    """Return the optimizer that a file chooses."""
+    for entry in _defaults(file):
+        for key, value in entry.items() if isinstance(entry, dict) else ():
+            if str(key).split() in (["override", "/optim"], ["override", "optim"]):
+                return str(value)
+    return None
+
+
+def _is_typed(name: str, typed: set[str]) -> bool:
+    """Tell whether a setting, or a part of it, was typed."""
+    return any(each == name or each.startswith(f"{name}.") for each in typed)

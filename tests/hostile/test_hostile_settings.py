@@ -1,0 +1,192 @@
+"""Settings that would do harm or nothing: told before any data is read, with exit status 2."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dlrunner.cli.composing import compose
+from dlrunner.cli.places import options_of
+from dlrunner.dispatch import plan
+from dlrunner.errors import RequestError
+from tests.conftest import QUICK, Dlrun
+from tests.hostile.conftest import WORDS
+from tests.small_runs import LANGUAGE, PICTURE_NET, PICTURES, RATINGS, SORTING
+
+OWN_DATA = {
+    "image": ("data.path=x",),
+    "lm": ("data.path=x",),
+    "tabular": ("data.path=x", "data.target=y"),
+    "text": ("data.path=x", "data.text=a", "data.target=b"),
+}
+
+
+def refused(dlrun: Dlrun, *words: str) -> str:
+    status, _, err = dlrun(*words)
+    assert status == 2, (words, err)
+    assert "Traceback" not in err
+    assert "DLRUNNER_TRACEBACK" not in err
+    assert not Path("runs").exists()
+    return err
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "hydra=null",
+        "~hydra",
+        "hydra.job.env_set={A: 1}",
+        "+hydra.job.env_set.A=1",
+        "hydra.searchpath=[/x]",
+        "hydra.a=1",
+    ],
+)
+@pytest.mark.parametrize("more", [(), ("-m", "seed=0,1")])
+def test_hydras_own_settings_are_refused(dlrun: Dlrun, ratings_csv: Path, word: str, more: tuple[str, ...]) -> None:
+    assert "Hydra's own settings do not count here" in refused(dlrun, *more, *WORDS, word)
+
+
+@pytest.mark.parametrize("target", ["Field", "Curves", "math", "dlrunner.errors.did_you_mean", "_cosine_ease", "5", ""])
+def test_a_schedule_that_is_none_is_told(dlrun: Dlrun, ratings_csv: Path, target: str) -> None:
+    assert "schedule: " in refused(dlrun, *WORDS, f"schedule._target_={target}")
+
+
+@pytest.mark.parametrize("name", ["runs_dir", "data_dir", "data.path"])
+def test_the_home_of_a_user_that_does_not_exist_is_told(dlrun: Dlrun, ratings_csv: Path, name: str) -> None:
+    for more in ((), ("-m", "seed=0,1")):
+        status, out, err = dlrun(*more, *WORDS, f"{name}=~nosuch/x")
+        assert status == 2 or more, err
+        assert "~nosuch has no home folder" in out + err
+
+
+@pytest.mark.parametrize("verb", ["show", "compare", "report", "replay", "export", "predict", "diff"])
+def test_every_verb_tells_of_a_home_that_does_not_exist(dlrun: Dlrun, verb: str) -> None:
+    assert "~nosuch has no home folder" in refused(dlrun, verb, "~nosuch/x", *(["~nosuch/y"] if verb == "diff" else []))
+
+
+@pytest.mark.parametrize("variable", ["DLRUNNER_DATA", "DLRUNNER_CACHE"])
+def test_variables_may_name_no_home_that_does_not_exist(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "~nosuch/x")
+    assert "~nosuch has no home folder" in refused(dlrun, *WORDS)
+
+
+BOMB = "lr: 1.0\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (BOMB, "more than 200,000 values"),
+        ("lr: !!python/object/apply:os.system ['touch executed']", "!!python/object/apply:os.system is not allowed"),
+        ("lr: !!python/object/apply:pathlib.Path [a]", "is not allowed"),
+        ("lr: !mine 3", "!mine is not allowed"),
+        ("lr: " + "[" * 5000 + "]" * 5000, "more than 100 sections within each other"),
+        ("lr: BYTE", "not UTF-8"),
+    ],
+)
+def test_option_files_hold_plain_values(dlrun: Dlrun, ratings_csv: Path, content: str, said: str) -> None:
+    folder = Path("conf") / "optim"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_bytes(f"_target_: torch.optim.SGD\n{content}\n".encode().replace(b"BYTE", b"\xff"))
+    started = time.monotonic()
+    for more in ((), ("--cfg", "job"), ("-m", "seed=0,1")):
+        err = refused(dlrun, *more, *WORDS, "optim=mine")
+        assert said in err
+        assert "conf/optim/mine.yaml" in err
+    assert time.monotonic() - started < 10
+    assert not Path("executed").exists()
+
+
+def test_settings_nested_too_deep_are_told(dlrun: Dlrun, ratings_csv: Path) -> None:
+    for value in ("[" * 3000 + "]" * 3000, "{a:" * 2000 + "1" + "}" * 2000):
+        assert "within each other" in refused(dlrun, *WORDS, f"optim.lr={value}")
+
+
+def test_settings_that_are_not_utf8_are_told(dlrun: Dlrun, ratings_csv: Path) -> None:
+    Path("a\udcff.csv").write_text("x")
+    for word in ("data.path=a\udcff.csv", "runs_dir=b\udcff"):
+        for more in ((), ("-m", "seed=0,1")):
+            assert "not UTF-8" in refused(dlrun, *more, *WORDS, word)
+
+
+def test_every_task_takes_every_optimizer_and_schedule() -> None:
+    deadline = time.monotonic() + 20
+    combinations = list(itertools.product(options_of("task"), options_of("optim"), options_of("schedule")))
+    assert len(combinations) > 300
+    order = np.random.default_rng(0).permutation(len(combinations))
+    tried = 0
+    for task, optim, schedule in (combinations[place] for place in order):
+        config = compose([f"task={task}", f"optim={optim}", f"schedule={schedule}", *OWN_DATA.get(task, ())])
+        checked = plan(config)
+        assert checked.optim.settings["lr"] == config["optim"]["lr"]
+        tried += 1
+        if time.monotonic() > deadline:
+            break
+    assert tried > 30
+
+
+def test_a_tasks_optimizer_settings_hold_for_its_own_optimizer() -> None:
+    assert compose(["task=imdb-lm"])["optim"]["betas"] == [0.7, 0.99]
+    assert compose(["task=imdb-lm", "optim=adam"])["optim"]["lr"] == 3e-3
+    found = compose(["task=imdb-lm", "optim=sgd"])["optim"]
+    assert found == compose(["task=collab", "optim=sgd"])["optim"]
+    assert compose(["experiment=movielens-net", "optim=sgd"])["optim"] == found
+    assert compose(["experiment=movielens-net"])["optim"]["weight_decay"] == 1e-5
+
+
+def test_what_was_typed_holds_for_any_optimizer() -> None:
+    found = compose(["task=imdb-lm", "optim=sgd", "optim.lr=0.5", "optim.weight_decay=1e-3"])["optim"]
+    assert (found["lr"], found["weight_decay"]) == (0.5, 1e-3)
+    with pytest.raises(RequestError, match=r"optim\.betas"):
+        plan(compose(["task=imdb-lm", "optim=sgd", "optim.betas=[0.8,0.9]"]))
+
+
+def test_a_task_of_ones_own_may_inherit_and_give_values_for_any_optimizer(here: Path) -> None:
+    (here / "conf" / "task").mkdir(parents=True)
+    inherited = "# @package _global_\ndefaults:\n  - imdb-lm@_here_\noptim:\n  lr: 0.25\n"
+    (here / "conf" / "task" / "mine.yaml").write_text(inherited)
+    found = compose(["task=mine", "optim=sgd"])["optim"]
+    assert found["lr"] == 0.25
+    assert "betas" not in found
+    assert compose(["task=mine"])["optim"]["betas"] == [0.7, 0.99]
+
+
+TABLE = ("task=rossmann", "data.source=stand-in", "data.sample=1000", "epochs=1")
+
+
+@pytest.mark.parametrize(
+    ("words", "optim"),
+    [
+        (RATINGS, "sgd"),
+        (TABLE, "sgd"),
+        (TABLE, "adagrad"),
+        (LANGUAGE, "sgd"),
+        (LANGUAGE, "nesterov"),
+        (SORTING, "sgd"),
+        (SORTING, "rmsprop"),
+        ((*PICTURES, *PICTURE_NET), "sgd"),
+        (RATINGS, "adam"),
+        (RATINGS, "adamw"),
+    ],
+)
+def test_every_kind_of_task_trains_and_resumes_with_other_optimizers(
+    dlrun: Dlrun, words: tuple[str, ...], optim: str
+) -> None:
+    asked = (*words, f"optim={optim}", "optim.lr=1e-3", *QUICK, "log.progress=none")
+    status, _, err = dlrun(*asked)
+    assert status == 0, err
+    latest = Path("runs/latest").resolve()
+    before = (latest / "metrics.jsonl").read_text()
+    (latest / "summary.json").unlink()
+    status, _, err = dlrun(*asked)
+    assert status == 0, err
+    assert Path("runs/latest").resolve() == latest
+    assert (latest / "metrics.jsonl").read_text() == before
