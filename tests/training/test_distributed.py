@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +14,10 @@ from torch import Tensor
 from dlrunner.looks.progress import SilentDisplay
 from dlrunner.processes import SingleProcess
 from dlrunner.signals import StopSignals
-from dlrunner.training.distributed import SharedHooks, gather_rows
+from dlrunner.training.distributed import DistributedTrainer, SharedHooks, gather_rows
 from dlrunner.training.hooks import Hooks
 from dlrunner.training.state import TrainingState
-from tests.training.test_loop import Memory
+from tests.training.test_loop import CPU, Line, Memory, TwoGroups, phase, sgd
 
 
 class Others(SingleProcess):
@@ -118,3 +120,33 @@ def test_rows_of_all_processes_are_gathered_in_one_collective(
     assert len(calls) == 1
     for rank in (0, 1):
         assert all(torch.equal(a, b) for a, b in zip(found[rank], shards[rank], strict=True))
+
+
+def test_gradients_that_are_only_added_up_are_not_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchanged: list[bool] = []
+
+    class Parallel:
+        syncs = True
+
+        @contextlib.contextmanager
+        def no_sync(self) -> Iterator[None]:
+            self.syncs = False
+            yield
+            self.syncs = True
+
+    trainer = DistributedTrainer(group=Others(), phases=[phase()], device=CPU, precision="fp32", seed=0, accumulate=3)
+    parallel, task, model = Parallel(), Line(), TwoGroups()
+    monkeypatch.setattr(trainer, "_parallel", parallel)
+
+    def wrapped(model: TwoGroups) -> Callable[..., Tensor]:
+        def forward(x: Tensor) -> Tensor:
+            exchanged.append(parallel.syncs)
+            return model(x)  # type: ignore[no-any-return]
+
+        return forward
+
+    monkeypatch.setattr(trainer, "wrapped", wrapped)
+    optimizer = sgd([model])
+    for index, batch in enumerate(task.batches("train", 0), start=1):
+        trainer.train_step(task, model, optimizer, batch, update=index in (3, 5))
+    assert exchanged == [False, False, True, False, True]

@@ -302,6 +302,12 @@ def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_b
     assert evaluation.metrics["valid/mse"] == best
 
 
+def test_a_phase_that_never_reaches_the_one_before_has_its_patience_all_the_same() -> None:
+    worse = Phase(9, schedules.Curves(lr=lambda progress: -1.0), (0.05,))
+    _, state = fit(phase(5), worse, early_stopping=2)
+    assert [row["epoch"] for row in state.history] == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
 @pytest.mark.parametrize("stopped_at", range(1, 12))
 def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(stopped_at: int) -> None:
     phases = [phase(4, lr=(1.2,)), phase(4, lr=(0.3,), freeze_to=1), phase(4, lr=(0.01,))]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from dlrunner.randomness import generator_states, seed_everything
+from dlrunner.schedules import Phase
 from dlrunner.training import Trainer
 from dlrunner.training.lr_finder import RangeTest, range_test, weights_digest
 from tests.conftest import Dlrun
@@ -37,6 +41,43 @@ def test_it_stops_when_the_loss_diverges_and_suggests_a_rate_that_works() -> Non
     assert found.suggestion is not None
     # Gradient descent on this line converges below about 1 (2 / the largest curvature).
     assert 1e-3 < found.suggestion < 1
+
+
+def test_each_step_is_one_of_the_first_phase_with_another_rate() -> None:
+    """Frozen groups, the proportions of the rates, accumulation, penalties; the task is in that phase too."""
+    entered: list[Phase] = []
+    seen: list[list[float]] = []
+    tuned: list[torch.Tensor] = []
+
+    class Entered(Line):
+        def enter(self, phase: Phase) -> None:
+            entered.append(phase)
+
+    def recording(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        optimizer = sgd(groups)
+        optimizer.register_step_pre_hook(lambda o, *_: seen.append([group["lr"] for group in o.param_groups]))
+        tuned.extend(parameter for group in optimizer.param_groups for parameter in group["params"])
+        return optimizer
+
+    seed_everything(0)
+    model, first = TwoGroups(), phase(lr=(0.01, 0.1), freeze_to=1)
+    updates: list[bool] = []
+
+    class Counted(Trainer):
+        def train_step(self, *arguments: Any, **settings: Any) -> torch.Tensor:
+            updates.append(settings["update"])
+            return super().train_step(*arguments, **settings)
+
+    trainer = Counted([first, phase()], CPU, "fp32", 0, accumulate=3)
+    found = range_test(Entered(), model, recording, trainer, 1e-5, 1e-2, num_steps=5)
+    assert entered == [first]
+    assert updates == [False, False, True] * 5
+    assert len(seen) == len(found.losses) == 5
+    assert [rates[1] for rates in seen] == pytest.approx(found.rates)
+    assert all(rates[0] == pytest.approx(rates[1] / 10) for rates in seen)
+    slope, offset = tuned
+    assert torch.equal(slope, model.slope.weight)  # frozen
+    assert not torch.equal(offset, model.offset.weight)
 
 
 def test_a_loss_that_never_falls_gets_no_suggestion() -> None:
