@@ -27,7 +27,7 @@ DECIDES_NOTHING = {
         "identity",
     ),
     *("jobs", "looks", "lr_find", "machine", "protocol", "ranges", "relaying", "replaying", "runs", "searching"),
-    *("settings", "signals", "sweeps", "system", "tracker", "trackers", "tracking", "trained", "verdicts"),
+    *("settings", "signals", "sweeps", "tracker", "trackers", "tracking", "trained", "verdicts"),
 }
 """What the settings say is in a run's signature; the rest shows, stores, compares or starts runs."""
 
@@ -91,6 +91,7 @@ def test_what_decides_nothing_makes_no_run_stale(package: Path, name: str, old: 
         ("metrics.py", "math.sqrt(", "2 * math.sqrt("),
         ("dispatch.py", "return", "return 2 *"),
         ("encoders.py", '"encoder.pt"', '"weights.pt"'),
+        ("system/precision.py", "return torch.get_autocast_dtype(kind)", "return torch.float32"),
     ],
 )
 def test_what_decides_results_makes_runs_stale(package: Path, name: str, old: str, new: str) -> None:

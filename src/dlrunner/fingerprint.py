@@ -28,6 +28,7 @@ DECIDES = (
     "randomness",
     "runner",
     "schedules",
+    "system",
     "task",
     "tasks",
     "training",
