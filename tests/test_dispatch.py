@@ -111,6 +111,8 @@ def test_the_signature_tells_results_apart_and_nothing_else() -> None:
         "optim=adamw",
         "optim.weight_decay=1e-1",
         "trainer.checkpoint_minutes=1.0",
+        "trainer.cpu_tuning=false",
+        "trainer.matmul=tf32",
     ]
     other = [
         "seed=1",
@@ -125,6 +127,8 @@ def test_the_signature_tells_results_apart_and_nothing_else() -> None:
         "data.path=my.csv",
         "trainer.clip=1.0",
         "data.valid=0.3",
+        "trainer.matmul=ieee",
+        "trainer.deterministic=true",
     ]
     assert {plan(compose(["task=collab", word])).signature for word in same} == {base}
     assert len({plan(compose(["task=collab", word])).signature for word in other} | {base}) == len(other) + 1

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from dlrunner.comparing.differing import NOT_COMPARED
+from dlrunner.fingerprint import weights_digest
 from dlrunner.runs import load_weights_file
-from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, ratings_table, start
 
 STALLING = '''

@@ -214,6 +214,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         problems.append(f"data: is missing: {task.target} works on data")
     if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
+    if task and settings.ensemble > 1 and not getattr(task.factory, "keeps_outputs", True):
+        problems.append("ensemble: this task keeps no outputs, which would have to be averaged; take 1")
     if settings.batch_size < num_processes():
         problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = _phases(settings, problems)

@@ -1,4 +1,4 @@
-"""The digest of the code that decides results: a finished run is stale when it changes.
+"""Digests of the code that decides results, with which a finished run is stale when it changes, and of weights.
 
 Plots, reports, help texts and docstrings decide nothing: nobody should train again because a colour changed.
 """
@@ -10,8 +10,12 @@ import functools
 import hashlib
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 PACKAGE = Path(__file__).parent
 
@@ -121,3 +125,16 @@ def _spans(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.stmt]]:
             yield node.body[0], node.body[-1]
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _spans(node.body)
+
+
+def weights_digest(state: Mapping[str, Any]) -> str:
+    """Return the sha256 of a state dict: names, shapes and bytes of all tensors."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if isinstance(value, Tensor):
+            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+            # A copy: of a kernel of 1 x 1 in channels_last the strides are not those that a view as bytes needs.
+            plain = value.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
+            digest.update(plain.view(torch.uint8).numpy().tobytes() if value.dim() else str(value.item()).encode())
+    return digest.hexdigest()

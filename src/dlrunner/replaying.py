@@ -13,9 +13,9 @@ from typing import Any
 from dlrunner import runner
 from dlrunner.comparing.differing import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
+from dlrunner.fingerprint import weights_digest
 from dlrunner.runs import FinishedRun, load_weights_file, member_folders, read_history, shorter, told_as_sentences
 from dlrunner.temporary import name_of, remove_abandoned, temporary_folder
-from dlrunner.training.lr_finder import weights_digest
 
 GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
 """Relative, of metrics: in float32 (with products in TF32), and in half precision."""

@@ -38,7 +38,7 @@ from dlrunner.runs import (
 )
 from dlrunner.signals import StopSignals
 from dlrunner.spreadsheet import as_csv
-from dlrunner.system.backends import matmul_precision
+from dlrunner.system.backends import matmul_precision, own_threads
 from dlrunner.task import Data, DataIdentity, Passage, Split, Task
 from dlrunner.tracking import Tracking, refuse_missing
 from dlrunner.training.hooks import Display
@@ -101,7 +101,7 @@ def run(
     """
     checked = plan(config)
     refuse_missing(checked)
-    with StopSignals() as signals, joined(checked.device) as group:
+    with StopSignals() as signals, joined(checked.device) as group, own_threads():
         data = checked.build_data()
         identity = identity_of(data)
         directory, reason = RunDirectory.claim(
@@ -267,10 +267,8 @@ class _Work:
         if claim and claim.metric not in known:
             raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
 
-        if not task.keeps_outputs and (settings.ensemble > 1 or task.looks() > 1):
-            raise RequestError(
-                "ensemble: this task keeps no outputs, which would have to be averaged; take 1, without TTA"
-            )
+        if not task.keeps_outputs and task.looks() > 1:
+            raise RequestError("task: it keeps no outputs, so that those of several looks cannot be averaged")
         set_up_process(self.plan)
         self.group.broadcast("train")  # the data has been read: what others need of it is in the cache
         self.group.compare(self.directory.identity)

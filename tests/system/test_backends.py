@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from dlrunner.system.backends import set_threads
+from dlrunner.system.backends import own_threads, set_threads
 
 SCRIPT = """
 import torch
@@ -38,6 +38,13 @@ def test_a_gpu_is_told_how_to_compute() -> None:
         "False False False tf32 tf32 tf32",
         "True True False ieee ieee ieee",
     ]
+
+
+def test_a_run_gives_its_threads_back() -> None:
+    before = torch.get_num_threads()
+    with own_threads():
+        torch.set_num_threads(before + 1)
+    assert torch.get_num_threads() == before
 
 
 def test_threads_are_no_more_than_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

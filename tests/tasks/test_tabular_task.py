@@ -15,11 +15,11 @@ import torch
 
 from dlrunner.comparing.differing import NOT_COMPARED
 from dlrunner.data.tabular import TabularData
+from dlrunner.fingerprint import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.answers import average
 from dlrunner.tasks.tabular import Tabular
-from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, Dlrun
 
 SMALL = ("epochs=30", "optim.lr=1e-2", "batch_size=32", "model.hidden=[32]", "model.dropouts=[0.0]")

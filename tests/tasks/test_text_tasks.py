@@ -22,11 +22,11 @@ from dlrunner.data.imdb import ImdbData
 from dlrunner.data.vocabulary import Vocabulary
 from dlrunner.dispatch import plan
 from dlrunner.encoders import Encoder
+from dlrunner.fingerprint import weights_digest
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.generating import Generator
 from dlrunner.tasks.language import LanguageModeling
-from dlrunner.training.lr_finder import weights_digest
 from tests.conftest import QUICK, Dlrun, start
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")

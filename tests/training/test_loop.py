@@ -308,6 +308,21 @@ def test_a_phase_that_never_reaches_the_one_before_has_its_patience_all_the_same
     assert [row["epoch"] for row in state.history] == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
+def test_a_phase_that_begins_from_the_best_weights_has_an_optimizer_without_memory() -> None:
+    memories: list[int] = []
+
+    def make(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
+        made = sgd(groups, momentum=0.9)
+        made.register_step_pre_hook(lambda o, *_: memories.append(len(o.state)))
+        return made
+
+    fit(phase(2), phase(2), make=make, early_stopping=5)
+    assert [step for step, known in enumerate(memories) if not known] == [0, 10]  # the first step of each phase
+    memories.clear()
+    fit(phase(2), phase(2), make=make)
+    assert [step for step, known in enumerate(memories) if not known] == [0]
+
+
 @pytest.mark.parametrize("stopped_at", range(1, 12))
 def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(stopped_at: int) -> None:
     phases = [phase(4, lr=(1.2,)), phase(4, lr=(0.3,), freeze_to=1), phase(4, lr=(0.01,))]

@@ -12,10 +12,11 @@ import pytest
 import torch
 from torch import nn
 
+from dlrunner.fingerprint import weights_digest
 from dlrunner.randomness import generator_states, seed_everything
 from dlrunner.schedules import Phase
 from dlrunner.training import Trainer
-from dlrunner.training.lr_finder import RangeTest, range_test, weights_digest
+from dlrunner.training.lr_finder import RangeTest, range_test
 from tests.conftest import Dlrun
 from tests.training.test_loop import CPU, Line, TwoGroups, phase, sgd
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 
 from dlrunner.data.parallel import num_cores
+
+
+@contextlib.contextmanager
+def own_threads() -> Iterator[None]:
+    """Give back the number of CPU threads that the process had: the next run in it makes a choice of its own."""
+    before = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def set_threads(num_threads: int | None) -> None:

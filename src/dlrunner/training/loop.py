@@ -58,7 +58,8 @@ class Trainer:
         l1: of the absolute values of all weights (not biases), this much is added to the training loss.
         accumulate: batches per optimizer step; their gradients are averaged over their examples.
         early_stopping: epochs of a phase without a better metric after which the phase ends. The next phase begins
-            from the best weights of the one before; in the end the best weights of all are kept.
+            from the best weights of the one before, with a new optimizer (it keeps its memory without early stopping);
+            in the end the best weights of all are kept.
         compile: compile the model with torch.compile.
         deterministic: on a GPU, only algorithms that give the same bits again (slower); a CPU always does.
         matmul: float32 products of a GPU: tf32 (inputs rounded to 10 bits of mantissa, several times as fast), or ieee.
@@ -216,9 +217,8 @@ class Trainer:
         if rate != 1:
             for group in optimizer.param_groups:
                 group["lr"] *= rate
-        self.scaler.step(
-            optimizer
-        )  # in fp16 it reads whether gradients are finite, and waits, unless the step is fused
+        # With fp16 the scaler reads whether gradients are finite: a GPU is waited for, unless the step is fused.
+        self.scaler.step(optimizer)
         self.scaler.update()
         for parameter in parameters:  # optimizer.zero_grad does the same in fifty times the time
             parameter.grad = None

@@ -6,15 +6,10 @@ Source: Smith, Cyclical learning rates for training neural networks, 2017, https
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from dlrunner.metrics import SmoothedLoss
 from dlrunner.model import Model
@@ -107,16 +102,3 @@ def _endless(task: Task, model: Model) -> Iterator[Batch]:
     for epoch in itertools.count():
         model.reset_state()
         yield from task.batches("train", epoch)
-
-
-def weights_digest(state: Mapping[str, Any]) -> str:
-    """Return the sha256 of a state dict: names, shapes and bytes of all tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if isinstance(value, Tensor):
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            # A copy: of a kernel of 1 x 1 in channels_last the strides are not those that a view as bytes needs.
-            plain = value.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
-            digest.update(plain.view(torch.uint8).numpy().tobytes() if value.dim() else str(value.item()).encode())
-    return digest.hexdigest()
