@@ -312,9 +312,10 @@ def test_a_predictor_is_of_the_run_that_was_the_latest_when_it_was_loaded(
 
 
 def test_loading_leaves_the_random_numbers_of_the_caller_alone(runs: SmallRuns) -> None:
+    paths = [runs[kind] for kind in ("ratings", "language", "pictures")]  # they are trained where they are asked for
     before = torch.get_rng_state()
-    for kind in ("ratings", "language", "pictures"):
-        dlrunner.load(runs[kind])
+    for path in paths:
+        dlrunner.load(path)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -56,7 +56,8 @@ def keep_own_optimizer_settings(
     """Take from a composed configuration what a file has said of another optimizer than the chosen one.
 
     A task or an experiment that chooses an optimizer (`override /optim: adam`) says under `optim:` what is good for
-    that one. Where another is chosen, its own file holds instead; what was typed holds in any case.
+    that one. Where another is chosen, its own file holds instead; what was typed holds in any case. So it is with the
+    momentum, where the chosen schedule moves it and is another than the file's.
 
     Args:
         config: composed; it is changed.
@@ -64,15 +65,18 @@ def keep_own_optimizer_settings(
         choices: the chosen options by group; by default those that `config` holds.
     """
     chosen = dict(config.hydra.runtime.choices if choices is None else choices)
-    optimizer = chosen.get("optim")
+    optimizer, schedule = chosen.get("optim"), config.get("schedule")
+    moves_momentum = isinstance(schedule, DictConfig) and schedule.get("momentum") is not None
     own: dict[str, Any] = {}
     others: dict[str, Any] = {}
     for group in ("task", "experiment"):
         for file in _files(group, chosen.get(group)):
-            meant = _overridden_optimizer(file)
             said = file.get("optim")
-            if isinstance(said, Mapping):
-                (own if meant in (None, optimizer) else others).update(said)
+            for name, value in said.items() if isinstance(said, Mapping) else ():
+                is_own = _overridden(file, "optim") in (None, optimizer)
+                if moves_momentum and name in ("betas", "momentum"):
+                    is_own = is_own and _overridden(file, "schedule") in (None, chosen.get("schedule"))
+                (own if is_own else others)[name] = value
     typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
     foreign = [name for name in others if name not in own and not _is_typed(f"optim.{name}", typed)]
     if not foreign or not isinstance(config.get("optim"), DictConfig):
@@ -115,11 +119,11 @@ def _defaults(file: Mapping[str, Any]) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _overridden_optimizer(file: Mapping[str, Any]) -> str | None:
-    """Return the optimizer that a file chooses."""
+def _overridden(file: Mapping[str, Any], group: str) -> str | None:
+    """Return the option of a group that a file chooses."""
     for entry in _defaults(file):
         for key, value in entry.items() if isinstance(entry, dict) else ():
-            if str(key).split() in (["override", "/optim"], ["override", "optim"]):
+            if str(key).split() in (["override", f"/{group}"], ["override", group]):
                 return str(value)
     return None
 
