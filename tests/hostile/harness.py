@@ -27,6 +27,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import forkserver
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -193,6 +194,7 @@ def _enter(place: Place, environment: dict[str, str | None], streams: Sequence[i
         os.dup2(stream, descriptor)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     sys.path.insert(0, str(place.work))
+    sys.modules["__main__"] = ModuleType("__main__")  # the jobs of a sweep would import it
     signal.signal(signal.SIGINT, signal.default_int_handler)
     forkserver._forkserver.__init__()  # type: ignore[misc]  # the parent's is nobody's child here
 

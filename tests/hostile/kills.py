@@ -42,33 +42,34 @@ class Scenario:
     """Commands that are run before, in every attempt's starting folder."""
     whole: str = ""
     """A file or folder that is there before and must be whole whenever the command ends."""
-    share: int = 1
-    """How often it is tried, in proportion to the others."""
 
 
 RATINGS = (*TRAINED["ratings"], "epochs=2", *WITHOUT_PAGES)
-SWEEP = ("-m", *RATINGS, "optim.lr=0.01,0.02", "seed=0,1")
-SCENARIOS = {
-    **{
-        name: Scenario(name, (*words, "epochs=3", "trainer.checkpoint_minutes=0.001", *WITHOUT_PAGES), share=2)
-        for name, words in TRAINED.items()
-    },
+SWEEP = ("-m", *RATINGS, "epochs=1", "optim.lr=0.01,0.02")
+SEARCH = ("-m", "hydra/sweeper=optuna", *RATINGS, "epochs=1", "optim.lr=interval(0.01,0.02)", "sweep.trials=2")
+FEATURES = ("freeze_to=-1", "task.precompute=true", "task.augment=false")
+TASKS = {
+    name: Scenario(name, (*words, "epochs=3", "trainer.checkpoint_minutes=0.001", *WITHOUT_PAGES))
+    for name, words in TRAINED.items()
+}
+OTHERS = {
+    "first export": Scenario("ratings", ("export", RUN), (RATINGS,)),
+    "export again": Scenario("ratings", ("export", RUN), (RATINGS, ("export", RUN)), whole="export"),
+    "report again": Scenario("ratings", ("report", RUN), (RATINGS, ("report", RUN)), whole="report.html"),
+    "sweep given again": Scenario("ratings", SWEEP, (SWEEP,)),
+}
+SLOW = {
     "cycles": Scenario("ratings", (*RATINGS, "epochs=3", "schedule=cosine", "schedule.cycle_len=1")),
     "ensemble": Scenario("ratings", (*RATINGS, "ensemble=2")),
-    "features": Scenario(
-        "pictures", (*TRAINED["pictures"], "epochs=2", "freeze_to=-1", "task.precompute=true", "task.augment=false", *WITHOUT_PAGES)
-    ),
+    "features": Scenario("pictures", (*TRAINED["pictures"], "epochs=2", *FEATURES, *WITHOUT_PAGES)),
     "pages": Scenario("ratings", (*TRAINED["ratings"], "epochs=1", "log.progress=none")),
-    "first export": Scenario("ratings", ("export", RUN), first=(RATINGS,)),
-    "export again": Scenario("ratings", ("export", RUN), first=(RATINGS, ("export", RUN)), whole="export", share=2),
-    "report again": Scenario("ratings", ("report", RUN), first=(RATINGS, ("report", RUN)), whole="report.html"),
     "sweep": Scenario("ratings", SWEEP),
-    "sweep given again": Scenario("ratings", SWEEP, first=(SWEEP,), share=3),
-    "sweep half done": Scenario("ratings", SWEEP, first=(("-m", *RATINGS, "optim.lr=0.01", "seed=0,1"),)),
-}  # fmt: skip
-ORDER = [
-    name for turn in range(3) for name, scenario in SCENARIOS.items() if scenario.share > turn
-]  # a tenth of the attempts has each scenario at least once
+    "sweep half done": Scenario("ratings", SWEEP, (("-m", *RATINGS, "epochs=1", "optim.lr=0.01"),)),
+    "search": Scenario("ratings", SEARCH),
+}
+SCENARIOS = {**TASKS, **OTHERS, **SLOW}
+ORDER = [*TASKS, *OTHERS, *TASKS, *OTHERS, *SCENARIOS, *OTHERS]
+"""The first tenth needs few starting folders; then comes what takes longer."""
 
 
 @dataclass(frozen=True)
