@@ -213,7 +213,7 @@ class Place:
         for folder in (root, self.home, self.cache, self.temporary, self.neighbour):
             folder.mkdir(exist_ok=True)
         self.canary.write_text("alive")
-        self._before = _listing(self.neighbour), _listing(self.home)
+        self.remember()
 
     @property
     def canary(self) -> Path:
@@ -231,6 +231,10 @@ class Place:
             "OMP_NUM_THREADS": "1",
         }
 
+    def remember(self) -> None:
+        """Take what the neighbour and the home hold now for what they should hold at the end."""
+        self._before = {name: _listing(self.root / name) for name in ("neighbour", "home")}
+
     def fill(self, template: Path) -> None:
         """Make the working directory a copy of a folder."""
         shutil.copytree(template, self.work, symlinks=True)
@@ -241,8 +245,7 @@ class Place:
 
     def outside(self) -> Iterator[Failure]:
         """Tell what was written into the neighbour or the home, or started by a text that should have been read."""
-        before = dict(zip(("neighbour", "home"), self._before, strict=True))
-        for name, known in before.items():
+        for name, known in self._before.items():
             if changed := sorted(set(_listing(self.root / name).items()) ^ set(known.items())):
                 yield Failure("outside", f"{name}: {', '.join(path for path, _ in changed)[:300]}")
         known_names = {"work", "home", "cache", "tmp", "neighbour", "disk"}
