@@ -32,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     print(HEADER, flush=True)
     tallies = []
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+        Path(folder).chmod(0o755)  # one kind of attempts is made as another user
         for name in names:
             kind = kind_of(name)
             numbers = range(math.ceil(kind.COUNT * arguments.scale))

@@ -94,7 +94,10 @@ def _trained(folder: Path, kind: str) -> str:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     more = {"ensemble": ("ensemble=2",), "sweep": ("optim.lr=0.01,0.02",)}.get(kind, ())
     words = [*TRAINED[data], "epochs=1", *more, *(() if kind == "ratings" else WITHOUT_PAGES)]
-    commands = [["-m", *words] if kind == "sweep" else words, *([["export", "runs/latest"]] if kind == "export" else [])]
+    commands = [
+        ["-m", *words] if kind == "sweep" else words,
+        *([["export", "runs/latest"]] if kind == "export" else []),
+    ]
     for command in commands:
         done = place.run(*command)
         assert done.status == 0, done.describe()
@@ -124,7 +127,9 @@ def _seen(work: Path, run: Path) -> set[tuple[str, tuple[int, int] | None]]:
 
 def _disclosed(done: Done, run: Path, where: str) -> Iterator[Failure]:
     """Tell whether what lies outside the folder was shown."""
-    pages = [path for path in run.rglob("*") if path.suffix in (".html", ".md") and path.is_file() and not path.is_symlink()]
+    pages = [
+        path for path in run.rglob("*") if path.suffix in (".html", ".md") and path.is_file() and not path.is_symlink()
+    ]
     shown = "\n".join([done.out, done.err, *(page.read_text(errors="replace") for page in pages)])
     secrets = ("the neighbour's secret 7391", PASSWORDS.read_text()[:30])
     for secret in secrets:
@@ -132,7 +137,8 @@ def _disclosed(done: Done, run: Path, where: str) -> Iterator[Failure]:
             yield Failure("outside", f"{where}: shows what a link leads to")
 
 
-# Damage: each returns what it did.
+Damage = Callable[[random.Random, Path], str]
+"""Changes a file, or adds to a folder, and returns what it did."""
 
 
 def _damage(rng: random.Random, run: Path) -> str:
@@ -141,9 +147,7 @@ def _damage(rng: random.Random, run: Path) -> str:
         return rng.choice(FOREIGN)(rng, run)
     # Small text files matter most: they are read first, and by every verb.
     path = rng.choice([file for file in files if rng.random() < (1.0 if file.suffix in PARSED else 0.4)] or files)
-    made = [*ANY_FILE]
-    made += PARSED.get(path.suffix, []) * 3
-    damage = rng.choice(made)
+    damage = rng.choice([*ANY_FILE, *PARSED.get(path.suffix, []) * 3])
     return f"{path.relative_to(run)}: {damage(rng, path)}"
 
 
@@ -185,7 +189,9 @@ def _folder(rng: random.Random, path: Path) -> str:
 
 def _link(rng: random.Random, path: Path) -> str:
     up = "../" * 12
-    target = rng.choice((str(PASSWORDS), up + "etc/passwd", path.name, "nosuch", str(_root(path) / "neighbour" / "canary")))
+    target = rng.choice(
+        (str(PASSWORDS), up + "etc/passwd", path.name, "nosuch", str(_root(path) / "neighbour" / "canary"))
+    )
     path.unlink()
     path.symlink_to(target)
     return f"a link to {target}"
@@ -210,10 +216,59 @@ def _encoded(rng: random.Random, path: Path) -> str:
 
 
 STRANGE: tuple[Any, ...] = (
-    *(None, True, -1, 0, 10**30, 10**400, 1e308, float("nan"), float("inf"), -0.0, "", "abc", "1", [], {}, [[[]]], {"a": 1}),
-    *([1, 2, 3], ["x"], [None], {"_target_": "os.system"}, "../../../x", "../neighbour/x", "/etc/passwd", "os.system", "~x/y"),
-    *("\x1b[31mred", "\x1b]0;t\x07", "<script>alert(1)</script>", "=1+1", "\u202e", "ü" * 2000, "${oc.env:HOME}", "a\nb", "\udcff"),
-    *("evil", ["evil"], "evil.X", {"x": {"_target_": "evil.X"}}, "real", "2024-13-45", 2**63, [1e400], {"": ""}, {"a.b": {"": 0}}),
+    *(
+        None,
+        True,
+        -1,
+        0,
+        10**30,
+        10**400,
+        1e308,
+        float("nan"),
+        float("inf"),
+        -0.0,
+        "",
+        "abc",
+        "1",
+        [],
+        {},
+        [[[]]],
+        {"a": 1},
+    ),
+    *(
+        [1, 2, 3],
+        ["x"],
+        [None],
+        {"_target_": "os.system"},
+        "../../../x",
+        "../neighbour/x",
+        "/etc/passwd",
+        "os.system",
+        "~x/y",
+    ),
+    *(
+        "\x1b[31mred",
+        "\x1b]0;t\x07",
+        "<script>alert(1)</script>",
+        "=1+1",
+        "\u202e",
+        "ü" * 2000,
+        "${oc.env:HOME}",
+        "a\nb",
+        "\udcff",
+    ),
+    *(
+        "evil",
+        ["evil"],
+        "evil.X",
+        {"x": {"_target_": "evil.X"}},
+        "real",
+        "2024-13-45",
+        2**63,
+        [1e400],
+        {"": ""},
+        {"a.b": {"": 0}},
+    ),
 )
 
 
@@ -262,7 +317,15 @@ def _deep(rng: random.Random, path: Path) -> str:
 
 def _tag(rng: random.Random, path: Path) -> str:
     tag = rng.choice(
-        (f'!!python/object/apply:os.system ["{TOUCH}"]', "!!python/name:os.system", "!!python/module:evil", "!nosuch 1", "!!binary x", "!!int x", "!!set {a, b}")
+        (
+            f'!!python/object/apply:os.system ["{TOUCH}"]',
+            "!!python/name:os.system",
+            "!!python/module:evil",
+            "!nosuch 1",
+            "!!binary x",
+            "!!int x",
+            "!!set {a, b}",
+        )
     )
     text = path.read_text(errors="replace")
     path.write_text(rng.choice((f"x: {tag}\n{text}", tag, f"{text}\nmodel: {tag}\n")))
@@ -328,7 +391,19 @@ def _tensors(rng: random.Random, path: Path) -> str:
     if not places:
         return _empty(rng, path)
     within, key = rng.choice(places)
-    values: list[Any] = [None, "x", 1, -1, 10**20, float("nan"), [], {}, torch.zeros(0), torch.zeros(3, 3), torch.ones(2, dtype=torch.int64)]
+    values: list[Any] = [
+        None,
+        "x",
+        1,
+        -1,
+        10**20,
+        float("nan"),
+        [],
+        {},
+        torch.zeros(0),
+        torch.zeros(3, 3),
+        torch.ones(2, dtype=torch.int64),
+    ]
     old = within[key]
     if isinstance(old, torch.Tensor) and old.is_floating_point():
         values += [torch.full_like(old, float("nan")), old.double(), old.half(), old[..., None], old.to_sparse()] * 2
@@ -361,8 +436,8 @@ def _array(rng: random.Random, path: Path) -> str:
     return "the start of a PNG"
 
 
-ANY_FILE = [_truncate, _empty, _noise, _flip, _remove, _folder, _link, _zeros, _pipe]
-PARSED: dict[str, list[Callable[[random.Random, Path], str]]] = {
+ANY_FILE: list[Damage] = [_truncate, _empty, _noise, _flip, _remove, _folder, _link, _zeros, _pipe]
+PARSED: dict[str, list[Damage]] = {
     ".json": [_changed_value, _changed_value, _changed_value, _deep, _encoded, _twice],
     ".jsonl": [_changed_value, _changed_value, _changed_value, _deep, _encoded, _twice],
     ".yaml": [_changed_value, _changed_value, _changed_value, _deep, _tag, _aliases, _encoded],
@@ -405,7 +480,17 @@ def _foreign_folder_link(rng: random.Random, run: Path) -> str:
 
 
 def _foreign_files(rng: random.Random, run: Path) -> str:
-    name = rng.choice(("cycle-99999.pt", "cycle-x.pt", "model.safetensors", "state.safetensors", "results.csv", "claims.json", "sweep.json"))
+    name = rng.choice(
+        (
+            "cycle-99999.pt",
+            "cycle-x.pt",
+            "model.safetensors",
+            "state.safetensors",
+            "results.csv",
+            "claims.json",
+            "sweep.json",
+        )
+    )
     (run / name).write_bytes(rng.choice((b"", b"{}", rng.randbytes(50))))
     return f"{name} is added"
 
@@ -415,4 +500,4 @@ def _root(run: Path) -> Path:
     return next(parent for parent in run.parents if (parent / "neighbour").is_dir())
 
 
-FOREIGN = [_foreign_members, _foreign_plot, _foreign_folder_link, _foreign_files]
+FOREIGN: list[Damage] = [_foreign_members, _foreign_plot, _foreign_folder_link, _foreign_files]

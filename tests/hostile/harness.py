@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import importlib
 import multiprocessing
 import os
@@ -29,8 +28,6 @@ from multiprocessing import forkserver
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
-
-import torch
 
 from dlrunner import data, looks, models, tasks, trained
 from dlrunner.cli import main, sweeping  # noqa: F401  forked processes find it imported
@@ -134,21 +131,26 @@ class Child:
         self._status: int | None = None
         self.pid = os.fork()
         if self.pid == 0:
-            status = 70
-            try:
-                _enter(place, environment or {}, [file.fileno() for file in self._files])
-                if before:
-                    before()
-                status = main(self.words)
-            except SystemExit as left:
-                status = left.code if isinstance(left.code, int) else 1
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                for stream in (sys.stdout, sys.stderr):
-                    with contextlib.suppress(OSError, ValueError):
-                        stream.flush()
-                os._exit(status)
+            self._perform(place, before, environment or {})
+
+    def _perform(self, place: Place, before: Callable[[], object] | None, environment: dict[str, str | None]) -> None:
+        """Do what was typed and leave, whatever happens: this process must never go on as its parent does."""
+        status = 70
+        try:
+            _enter(place, environment, [file.fileno() for file in self._files])
+            if before:
+                before()
+            status = main(self.words)
+        except SystemExit as left:
+            status = left.code if isinstance(left.code, int) else 1
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            with contextlib.suppress(BaseException):
+                sys.stdout.flush()
+            with contextlib.suppress(BaseException):
+                sys.stderr.flush()
+            os._exit(status)
 
     def poll(self) -> int | None:
         """Return the exit status (negative: the signal that ended it), or None while it runs."""
@@ -271,7 +273,7 @@ class Place:
         found = []
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                if Path(os.readlink(entry / "cwd")).is_relative_to(self.root):
+                if (entry / "cwd").readlink().is_relative_to(self.root):
                     found.append(int(entry.name))
         return found
 
@@ -298,17 +300,6 @@ def check(done: Done, allowed: Sequence[int], where: str = "") -> Iterator[Failu
         yield Failure("differences", f"{text} (expected {' or '.join(map(str, allowed))})")
     elif done.status in (1, 2) and not (done.err + done.out).strip():
         yield Failure("differences", f"{text} (without a sentence)")
-
-
-def weights(path: Path) -> str:
-    """Return a digest of a checkpoint's model: names, shapes, types and bytes."""
-    state = torch.load(path, map_location="cpu", weights_only=True)["model"]
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def shared_value(folder: Path, name: str, make: Callable[[Path], Any]) -> Any:
@@ -381,11 +372,13 @@ def _make(name: str, kind: Kind, seed: int, numbers: Sequence[int], root: Path, 
     for made, number in enumerate(numbers):
         if deadline and time.monotonic() > deadline:
             return made, failures
-        place = Place(root / f"{name}-{number}")
+        place = Place(root / f"{name[0]}{number}")  # short: sockets have paths of at most 107 characters
         try:
             failures += [
                 (number, failure)
-                for failure in kind.attempt(number, random.Random(f"{seed} {name} {number}"), place, root / f"{name}-shared")
+                for failure in kind.attempt(
+                    number, random.Random(f"{seed} {name} {number}"), place, root / f"{name}-shared"
+                )
             ]
             failures += [(number, failure) for failure in place.outside()]
         finally:
@@ -396,5 +389,6 @@ def _make(name: str, kind: Kind, seed: int, numbers: Sequence[int], root: Path, 
 def _listing(folder: Path) -> dict[str, str]:
     """Return what each file of a folder holds, by its path."""
     return {
-        str(path.relative_to(folder)): path.read_text(errors="replace") if path.is_file() else "" for path in folder.rglob("*")
+        str(path.relative_to(folder)): path.read_text(errors="replace") if path.is_file() else ""
+        for path in folder.rglob("*")
     }

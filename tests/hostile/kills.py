@@ -6,7 +6,6 @@ synced, renamed, removed), where most can go wrong.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
@@ -18,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from dlrunner.comparing.differing import NOT_COMPARED
-from tests.hostile.harness import TEMPORARY, Child, Failure, Place, check, shared_value, weights
+from tests.hostile.harness import Child, Failure, Place, check, shared_value
+from tests.hostile.results import content, differences, results
 from tests.hostile.samples import FILES, TRAINED, WITHOUT_PAGES, write_samples
 
 COUNT = 200
@@ -102,16 +99,14 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
     yield from check(broken, ENDED[sent], where)
     if scenario.whole:
         kept = known.result[scenario.whole]
-        if _content(place.work / "runs" / "latest" / scenario.whole, place.root) != kept:
+        if content(place.work / "runs" / "latest" / scenario.whole) != kept:
             yield Failure("differences", f"{where}: {scenario.whole}, which was there before, is not whole")
     _let_time_pass(place)
     again = place.run(*scenario.words)
     yield from check(again, (0,), f"{where}, again")
     if again.status == 0:
-        found = _result(place)
-        for key in sorted(known.result.keys() | found.keys()):
-            if known.result.get(key) != found.get(key):
-                yield Failure("differences", f"{where}: {key} differs: {found.get(key)!s:.200}")
+        for text in differences(known.result, results(place.work / "runs")):
+            yield Failure("differences", f"{where}: {text}")
     yield from place.left(place.work, place.cache)
 
 
@@ -173,9 +168,11 @@ def _unbroken(folder: Path, scenario: Scenario) -> Reference:
     shutil.rmtree(place.cache)
     place.cache.mkdir()
     counter = folder / "count"
-    done = place.run(*scenario.words, before=lambda: Changes(place.root, told=lambda count: _write_count(counter, count)))
+    done = place.run(
+        *scenario.words, before=lambda: Changes(place.root, told=lambda count: _write_count(counter, count))
+    )
     assert done.status == 0, done.describe()
-    result = _result(place)
+    result = results(place.work / "runs")
     place.remove()
     return Reference(done.seconds, int(counter.read_text()), result)
 
@@ -183,45 +180,6 @@ def _unbroken(folder: Path, scenario: Scenario) -> Reference:
 def _write_count(path: Path, count: int) -> None:
     with path.open("w") as file:  # not counted itself: it lies in no attempt's folder
         file.write(str(count))
-
-
-def _result(place: Place) -> dict[str, Any]:
-    """Return what a command has made, without times: epochs, weights, predictions, tables, exports, pages."""
-    found: dict[str, Any] = {}
-    runs = place.work / "runs"
-    for file in sorted(runs.rglob("*")):
-        if "latest" in file.relative_to(runs).parts[:1] or not file.is_file():
-            continue
-        name = str(file.relative_to(runs))
-        if file.name == "metrics.jsonl":
-            rows = [json.loads(line) for line in file.read_text().splitlines()]
-            found[name] = [{key: value for key, value in row.items() if key not in NOT_COMPARED} for row in rows]
-        elif file.name in ("last.pt", "best.pt") or file.name.startswith("cycle-"):
-            found[name] = weights(file)
-        elif file.name == "results.csv":
-            table = pd.read_csv(file).drop(columns=["seconds"])
-            table["folder"] = [folder.partition("/work/")[2] for folder in table["folder"]]
-            found[name] = table.to_csv(index=False)
-        elif file.name == "predictions.csv":
-            found[name] = file.read_text()
-        elif file.name == "summary.json" and not file.parent.name == "export":
-            found[name] = json.loads(file.read_text())["status"]
-    latest = runs / "latest"
-    for name in ("export", "report.html"):
-        if (latest / name).exists():
-            found[name] = _content(latest / name, place.root)
-    return found
-
-
-def _content(path: Path, root: Path) -> dict[str, bytes | int]:
-    """Return the files of an export, or whether a page is whole."""
-    if path.suffix == ".html":
-        return {path.name: path.read_bytes().rstrip().endswith(b"</html>")} if path.exists() else {}
-    return {
-        str(file.relative_to(path)): file.read_bytes().replace(str(root.resolve()).encode(), b"")
-        for file in sorted(path.rglob("*"))
-        if file.is_file() and not TEMPORARY.fullmatch(file.name)
-    }
 
 
 def _let_time_pass(place: Place) -> None:

@@ -20,7 +20,24 @@ LONGEST = 30.0
 TASKS = ("collab", "tabular", "lm", "text", "image", "rossmann", "imdb-lm", "imdb-sentiment", "dogbreeds")
 
 NUMBERS = (
-    *("-1", "0", "1", "1.5", "-0.0", "1e309", "-1e309", "1e-400", "nan", "inf", "-inf", "1e3", "1_000", "0x10", ".5", "5."),
+    *(
+        "-1",
+        "0",
+        "1",
+        "1.5",
+        "-0.0",
+        "1e309",
+        "-1e309",
+        "1e-400",
+        "nan",
+        "inf",
+        "-inf",
+        "1e3",
+        "1_000",
+        "0x10",
+        ".5",
+        "5.",
+    ),
     *("9" * 30, "9" * 5000, "-" + "9" * 400, "1" + "0" * 4299, str(2**63), str(2**64), "007", "1e", "+1", "--1"),
 )
 TEXTS = (
@@ -33,7 +50,15 @@ NESTED = (
     *("{a:" * 60 + "1" + "}" * 60, "[" * 900, "[" + ",".join("1" * 1 for _ in range(3000)) + "]", "{a:1,a:2}", "[null]", "{_target_:os.system}"),
 )  # fmt: skip
 REFERENCES = (
-    *("${seed}", "${nosuch}", "${oc.env:HOME}", "${oc.env:NOSUCH}", "${hydra:runtime.cwd}", "${data.path}", "${${seed}}"),
+    *(
+        "${seed}",
+        "${nosuch}",
+        "${oc.env:HOME}",
+        "${oc.env:NOSUCH}",
+        "${hydra:runtime.cwd}",
+        "${data.path}",
+        "${${seed}}",
+    ),
     *("${", "${}", "${model}", "${task._target_}", "${oc.create:{a:1}}", "${oc.decode:'[1'}", "${now:%Y}", "???"),
 )
 COMMANDS = (
@@ -42,7 +67,17 @@ COMMANDS = (
     *("'!!python/object/apply:os.system [touch ../neighbour/x]'", "torch.load", "subprocess.Popen", "dlrunner", "torch.nn.Linear"),
 )  # fmt: skip
 SWEEPS = (
-    *("1,2", "choice(1,2)", "range(1,3)", "interval(0,1)", "glob(*)", "sort(2,1)", "shuffle(1,2)", "tag(a,1)", "int(1.5)"),
+    *(
+        "1,2",
+        "choice(1,2)",
+        "range(1,3)",
+        "interval(0,1)",
+        "glob(*)",
+        "sort(2,1)",
+        "shuffle(1,2)",
+        "tag(a,1)",
+        "int(1.5)",
+    ),
     *("range(1,1e9)", "choice()", "extend_list(1)", "nosuch(1)", "str(1)", "json_str(1)", "bool(x)", "cast(1)"),
 )
 VALUES = (NUMBERS, TEXTS, NESTED, REFERENCES, COMMANDS, SWEEPS)
