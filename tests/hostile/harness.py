@@ -194,7 +194,8 @@ def _enter(place: Place, environment: dict[str, str | None], streams: Sequence[i
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(stream, descriptor)
-    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8")
+    sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace")  # as Python opens it
     sys.path.insert(0, str(place.work))
     sys.modules["__main__"] = ModuleType("__main__")  # the jobs of a sweep would import it
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -102,8 +102,8 @@ def _jump() -> None:
 
 
 def _ascii() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+    sys.stdout = os.fdopen(1, "w", encoding="ascii")
+    sys.stderr = os.fdopen(2, "w", encoding="ascii", errors="backslashreplace")
 
 
 def _leave() -> None:
@@ -171,7 +171,9 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
         shutil.copytree(place.work / LATEST, place.work / "other")
     for words in USES:
         done = place.run(*words, **more)
-        failures = check(done, (0,) if found.must_work else (0, 1, 2), name)
+        # What was to be printed is lost where nothing can be printed: that may be an error, and may go unsaid.
+        allowed = (0,) if found.must_work and "std" not in name else (0, 1, 2)
+        failures = check(done, allowed, name)
         yield from (failure for failure in failures if "without a sentence" not in failure.text or "std" not in name)
     yield from place.left(place.work, place.cache)
 
