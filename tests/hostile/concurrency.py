@@ -53,9 +53,8 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
         commands = [(*words, f"seed={seed}") for seed in range(rng.choice((2, 3)))]
         yield from _all_of(place, shared, commands, delay)
     else:
-        done = place.run(*RATINGS)
-        yield from check(done, (0,))
-        yield from _all_of(place, shared, [(name, LATEST)] * 2, delay, first=[RATINGS])
+        yield from check(place.run(*RATINGS), (0,))
+        yield from _as_alone(place, (name, LATEST), delay)
     yield from place.left(place.work, place.cache)
 
 
@@ -72,18 +71,23 @@ def _one_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: 
     yield from _compared(place, shared, commands[:1], where)
 
 
-def _all_of(
-    place: Place,
-    shared: Path,
-    commands: list[tuple[str, ...]],
-    delay: float,
-    first: list[tuple[str, ...]] | None = None,
-) -> Iterator[Failure]:
+def _all_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: float) -> Iterator[Failure]:
     """All commands work."""
     where = f"{len(commands)} commands at once"
     for each in _together(place, commands, delay):
         yield from check(each, (0,), where)
-    yield from _compared(place, shared, [*(first or []), *dict.fromkeys(commands)], where)
+    yield from _compared(place, shared, commands, where)
+
+
+def _as_alone(place: Place, words: tuple[str, ...], delay: float) -> Iterator[Failure]:
+    """The same command twice at once writes what it writes alone."""
+    where = f"{words[0]} twice at once"
+    for each in _together(place, [words] * 2, delay):
+        yield from check(each, (0,), where)
+    found = results(place.work / "runs")
+    yield from check(place.run(*words), (0,), f"{where}, then alone")
+    for text in differences(results(place.work / "runs"), found):
+        yield Failure("differences", f"{where}: {text}")
 
 
 def _without_lock(place: Place, shared: Path) -> Iterator[Failure]:
@@ -115,7 +119,7 @@ def _compared(place: Place, shared: Path, commands: list[tuple[str, ...]], where
     """Compare with the same commands, one after the other."""
     name = hashlib.sha256(repr(commands).encode()).hexdigest()[:8]
     expected: dict[str, Any] = shared_value(shared, name, lambda folder: _expected(folder, commands))
-    for text in differences(expected, _without_times(results(place.work / "runs"))):
+    for text in differences(expected, results(place.work / "runs")):
         yield Failure("differences", f"{where}: {text}")
 
 
@@ -125,15 +129,7 @@ def _expected(folder: Path, commands: list[tuple[str, ...]]) -> dict[str, Any]:
     for words in commands:
         done = place.run(*words)
         assert done.status == 0, done.describe()
-    return _without_times(results(place.work / "runs"))
-
-
-def _without_times(found: dict[str, Any]) -> dict[str, Any]:
-    """Keep of an export what does not tell how long the training took."""
-    if "export" in found:
-        told = ("README.md", "metrics.jsonl", "summary.json")
-        found["export"] = {name: None if name in told else content for name, content in found["export"].items()}
-    return found
+    return results(place.work / "runs")
 
 
 def _data(folder: Path) -> Path:

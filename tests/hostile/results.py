@@ -46,7 +46,16 @@ def results(runs: Path) -> dict[str, Any]:
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     """Name what is not as it was expected, with what was found."""
     keys = sorted(expected.keys() | found.keys())
-    return [f"{key} differs: {found.get(key)!s:.200}" for key in keys if expected.get(key) != found.get(key)]
+    texts = []
+    for key in keys:
+        before, after = expected.get(key), found.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            before, after = (
+                dict(set(each.items()) - set(other.items())) for each, other in ((before, after), (after, before))
+            )
+        if before != after:
+            texts.append(f"{key} differs: {after!s:.200} instead of {before!s:.200}")
+    return texts
 
 
 def content(path: Path) -> dict[str, Any]:
