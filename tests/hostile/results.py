@@ -63,7 +63,19 @@ def content(path: Path) -> dict[str, Any]:
     if path.suffix == ".html":
         return {path.name: path.read_bytes().rstrip().endswith(b"</html>")} if path.exists() else {}
     files = (file for file in sorted(path.rglob("*")) if file.is_file() and not TEMPORARY.fullmatch(file.name))
-    return {str(file.relative_to(path)): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {str(file.relative_to(path)): hashlib.sha256(_ordered(file)).hexdigest() for file in files}
+
+
+def _ordered(file: Path) -> bytes:
+    """Return what a file holds; safetensors writes its metadata in an order that differs between processes."""
+    held = file.read_bytes()
+    if file.suffix != ".safetensors":
+        return held
+    end = 8 + int.from_bytes(held[:8], "little")
+    try:
+        return json.dumps(json.loads(held[8:end]), sort_keys=True).encode() + held[end:]
+    except ValueError:  # it is not whole
+        return held
 
 
 def weights(path: Path) -> str:
