@@ -27,7 +27,7 @@ from tests.hostile.harness import Done, Failure, Place, check, shared_value
 from tests.hostile.samples import FILES, TRAINED, WITHOUT_PAGES, write_samples
 
 COUNT = 200
-LONGEST = 40.0
+LONGEST = 30.0
 MEMORY = 16 * 2**30
 """Bytes of addresses that a command may use: a bomb that is believed ends there."""
 
@@ -68,6 +68,8 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
         done = place.run(*words, longest=LONGEST, before=_limit_memory)
         yield from check(done, (0, 1, 2), where)
         yield from _disclosed(done, run, f"{where}: `dlrun {' '.join(words)}`")
+        if done.status == 124:  # the other verbs would take as long
+            break
     if changed := sorted(path for path, _ in _seen(place.work, run) ^ before if not path.endswith("-explained.png")):
         yield Failure("outside", f"{where}: {', '.join(changed)[:300]}")
     if (place.neighbour / "executed").exists():
