@@ -340,10 +340,12 @@ def run_kind(
     shared = root / f"{name}-shared"
     shared.mkdir()
     deadline = began + longest if longest else None
-    parts = [list(numbers)[start::workers] for start in range(workers)]
     if workers == 1:
-        made = [_make(name, kind, seed, parts[0], root, deadline)]
+        made = [_make(name, kind, seed, numbers, root, deadline)]
     else:
+        parts = [
+            list(numbers)[start::16] for start in range(min(16, len(numbers)))
+        ]  # some take much longer than others
         with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
             futures = [pool.submit(_make_by_name, name, seed, part, root, deadline) for part in parts]
             made = [future.result() for future in futures]
