@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CLAIMS ?= *
 SEEDS ?= 5
 
-.PHONY: help run test check format claims reproduce results bench bench-check gpu-check clean
+.PHONY: help run test check format claims reproduce results bench bench-check gpu-check hostile clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -53,6 +53,11 @@ bench-check: $(STAMP)  ## is dlrunner still as fast? ratios to whom is installed
 
 gpu-check: $(STAMP)  ## does all that a GPU run needs work on this GPU? under ten minutes; without one: what it would do
 	$(BIN)/python -m benchmarks.gpu_check
+
+SEED ?= 0
+
+hostile: $(STAMP)  ## break it on purpose: kills, full disks, damaged folders, wrong settings …; under ten minutes
+	$(BIN)/python -m tests.hostile --seed $(SEED)
 
 clean:  ## remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
