@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+import importlib.machinery
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: 
     for name in sorted({*DECIDES, *also}):
         digest.update(_digest(package, name))
     for plugin in plugins:
-        spec = importlib.util.find_spec(plugin)
+        spec = _spec(plugin)
         if spec and spec.submodule_search_locations:
             for place in map(Path, spec.submodule_search_locations):
                 for file in sorted(place.rglob("*.py")):
@@ -72,6 +73,14 @@ def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: 
         elif spec and spec.origin and Path(spec.origin).exists():
             _add(digest, Path(Path(spec.origin).name), Path(spec.origin).read_bytes())
     return digest.hexdigest()
+
+
+def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:
+    """Find a module; what is none is refused where it is imported."""
+    try:
+        return importlib.util.find_spec(plugin)
+    except (ImportError, ValueError, TypeError, AttributeError):
+        return None
 
 
 @functools.cache  # what this process has imported, though the files are edited while it runs

@@ -13,6 +13,7 @@ import os
 import pkgutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import deque
@@ -28,7 +29,7 @@ import torch
 
 from dlrunner import looks, runner
 from dlrunner.data.parallel import num_cores
-from dlrunner.errors import BusyError, DataError, Interrupted, OutOfMemoryError, Told
+from dlrunner.errors import BusyError, DataError, Interrupted, OutOfMemoryError, RunError, Told
 from dlrunner.fingerprint import code_digest
 from dlrunner.looks.progress import row_line
 from dlrunner.signals import StopSignals
@@ -151,8 +152,14 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its jobs
-    forkserver.ensure_running()
-    signal.signal(signal.SIGINT, previous)
+    try:
+        forkserver.ensure_running()
+    except OSError as error:  # a socket's path may have a hundred characters
+        raise RunError(
+            f"jobs cannot be started: {error.strerror or error} ({tempfile.gettempdir()}); TMPDIR names another folder"
+        ) from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 class Process:

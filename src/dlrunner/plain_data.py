@@ -47,6 +47,8 @@ def check_yaml(text: str) -> None:
     count = 0
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader if _LONE_SURROGATE.search(text) else SAFE_YAML):
+            if isinstance(event, yaml.AliasEvent) and any(event.anchor == anchor for anchor, _ in opened):
+                raise ValueError(f"{_line(event.start_mark)}*{event.anchor} stands within what it stands for")
             if isinstance(event, yaml.NodeEvent):
                 count += sizes.get(event.anchor, 1) if isinstance(event, yaml.AliasEvent) else 1
             tag = getattr(event, "tag", None)

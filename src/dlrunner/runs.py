@@ -441,6 +441,8 @@ def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], Non
         RequestError: the folder is damaged: what is wrong with which file.
         OSError: the file cannot be opened.
     """
+    if file.exists() and not file.is_file():
+        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: it is no regular file")
     try:
         found = read(file.read_text(encoding="utf-8"))
         check(found)

@@ -73,9 +73,17 @@ def _status(words: list[str], out: Stream) -> int:
     return status or int(bool(words) and words[0] in PRINTED)
 
 
+def _refuse_lost_directory() -> None:
+    try:
+        os.getcwd()  # noqa: PTH109  asked, not used
+    except FileNotFoundError:
+        raise RequestError("the working directory is gone; change into one that exists") from None
+
+
 def _told(words: list[str]) -> int:
     """Do what the command line says, and tell in words what went wrong."""
     try:
+        _refuse_lost_directory()
         return _dispatch(words)
     except RequestError as error:
         return _fail(error, 2)

@@ -154,6 +154,8 @@ def _parse_word(word: str) -> Override:
         (override,) = OverridesParser.create().parse_overrides([word])
     except RecursionError:
         raise RequestError(f"{word[:40]}… has too many lists or sections within each other") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RequestError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
     except OverrideParseException as error:
         if word.startswith("-"):
             raise RequestError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None

@@ -174,7 +174,8 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
 
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
     """Return a digest of what the jobs of a sweep rest on: words, configuration files, code (also of composing)."""
-    text = json.dumps([list(words), composition_inputs(), code_digest(plugins, also=("cli", "settings"))])
+    named = plugins if isinstance(plugins, list) else []  # what is no list is refused with the jobs
+    text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "settings"))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

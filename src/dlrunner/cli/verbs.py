@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dlrunner.cli.places import file_to_write
-from dlrunner.errors import RequestError, RunError, did_you_mean
+from dlrunner.errors import RequestError, RunError, Told, did_you_mean
 from dlrunner.paths import user_path
 
 ANSWERS = ("predict", "generate", "explain")
@@ -108,7 +109,8 @@ def predict(words: list[str]) -> int:
     from dlrunner.looks import tables
 
     out = file_to_write(arguments.out) if arguments.out else None
-    answer = task_class.predict(state, models, arguments)
+    with _answering(words[0]):
+        answer = task_class.predict(state, models, arguments)
     num_quoted = 0
     if out:
         from dlrunner.runs import told_as_sentences, write_atomically
@@ -178,8 +180,25 @@ def _say(words: list[str], verb: str, example: str, description: str) -> int:
         print(f"usage: dlrun {verb} RUN {example} [options]; `dlrun {verb} RUN --help` tells the options")
         return 0 if words[:1] in (["-h"], ["--help"]) else 2
     task_class, arguments, state, models = _trained(parser, words, verb)
-    print(getattr(task_class, verb)(state, models, arguments))
+    with _answering(words[0]):
+        answer = getattr(task_class, verb)(state, models, arguments)
+    print(answer)
     return 0
+
+
+@contextlib.contextmanager
+def _answering(run: str) -> Iterator[None]:
+    """Tell in a sentence where no answer can be made of what a run has stored: it may come from anyone."""
+    try:
+        yield
+    except (Told, OSError, MemoryError):
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(
+            f"{run} gives no answer ({type(error).__name__}: {first}): what it has stored in task.pt may be damaged, "
+            "or of another version"
+        ) from error
 
 
 def _trained(

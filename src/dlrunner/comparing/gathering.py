@@ -223,6 +223,8 @@ def jobs_of(sweep: Path) -> dict[str, tuple[str, str, str]]:
     """Return status, run folder and error of a sweep's jobs, empty where there is none, by job number."""
     results = sweep / "results.csv"
     if results.exists():
+        if not results.is_file():
+            raise RequestError(f"{results} is no regular file; give the sweep again, or name its runs")
         try:
             with results.open(newline="") as file:
                 return {
