@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import secrets
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     file = temporary.open("xb")
     try:
         with file:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(file, fcntl.LOCK_EX)  # it tells that its writer lives (see `temporary`)
             yield file
             if sync:
                 file.flush()

@@ -105,7 +105,7 @@ class RunDirectory:
         """Remove the temporary files of processes that were killed: who holds the lock is the only writer."""
         for folder in (self.path, self.path / "plots", self.path / "trackers", *member_folders(self.path)):
             remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
-            remove_abandoned(folder)  # `dlrun report` needs no lock
+            remove_abandoned(folder)  # `dlrun report` takes no lock of the folder
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -86,7 +86,7 @@ class SweepDirectory:
         self._lock = lock
         for folder in (self.path, *(self.path / "jobs").iterdir()):
             remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
-            remove_abandoned(folder)  # `dlrun report` needs no lock
+            remove_abandoned(folder)  # `dlrun report` takes no lock of the folder
         return self
 
     def __exit__(

@@ -1,7 +1,7 @@
 """Temporary files and folders that killed processes have left behind: which are ours, and which nobody writes any more.
 
-A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`). A folder, or a file that takes long to
-write, is locked while its writer lives.
+A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`), a folder likewise; both are locked
+while their writer lives.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PATTERN = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8}|\d+)")
 """The mark is a random one, or, of earlier versions, a process's number."""
 UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")
 """As earlier versions named them in the cache."""
-GRACE = 600.0
-"""Seconds within which one may still belong to a writer that holds no lock: they are written in one go."""
+GRACE = 0.5
+"""Seconds within which one may belong to a writer that has not locked it yet."""
 
 
 def name_of(temporary: str) -> str | None:

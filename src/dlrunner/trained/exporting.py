@@ -134,7 +134,10 @@ def _exchanged(folder: Path, about: Mapping[str, str]) -> Iterator[Path]:
                     _copy(each, made / each.name)
             exchange(made, folder)  # what is removed now is the older one
         else:
-            made.rename(folder)
+            try:
+                made.rename(folder)
+            except OSError:  # another process has exported the same run meanwhile
+                exchange(made, folder)
 
 
 def _is_of_export(name: str) -> bool:

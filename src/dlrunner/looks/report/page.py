@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from dlrunner.looks.progress import number
 from dlrunner.runs import told_as_sentences, write_atomically
+from dlrunner.temporary import name_of, remove_abandoned
 
 MOST_BYTES = 3_000_000
 """A report stays small enough to mail."""
@@ -101,6 +102,7 @@ def write(path: Path, content: bytes) -> Path:
         RunError: the file cannot be written.
     """
     with told_as_sentences(path):
+        remove_abandoned(path.parent, is_ours=lambda name: name_of(name) == path.name)
         write_atomically(path, content)
     return path
 

@@ -85,6 +85,8 @@ def read_jobs(folder: Path) -> list[dict[str, str]]:
             raise RequestError(f"{folder} has no jobs yet: give the sweep again")
         names = ("status", "folder", "error")
         return [{"job": job, **dict(zip(names, each, strict=True))} for job, each in known.items()]
+    if not file.is_file():
+        raise RequestError(f"{file} is no regular file; give the sweep again")
     try:
         with file.open(newline="") as lines:
             jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
