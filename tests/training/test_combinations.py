@@ -1,0 +1,69 @@
+"""Every task with every optimizer and every schedule: it composes, trains, and resumes to the same bits."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import pytest
+import torch
+
+from dlrunner.cli.composing import compose_jobs
+from dlrunner.cli.places import options_of
+from dlrunner.dispatch import Plan, plan
+from dlrunner.model import Model
+from dlrunner.randomness import seed_everything
+from dlrunner.task import Batch, Task
+from dlrunner.training import Trainer
+from dlrunner.training.schedule import set_rates
+from dlrunner.training.state import TrainingState
+from tests.training.test_devices import TASKS
+
+
+def made(checked: Plan, task: Task) -> tuple[Model, torch.optim.Optimizer, Trainer]:
+    seed_everything(0)
+    model, trainer = checked.build_model(task.dims), checked.build_trainer(0)
+    trainer.train_mode(model, checked.phases[0])
+    model.reset_state()
+    return model, checked.make_optimizer(model.layer_groups()), trainer
+
+
+def train(
+    checked: Plan, task: Task, made: tuple[Model, torch.optim.Optimizer, Trainer], batches: Sequence[Batch], first: int
+) -> None:
+    model, optimizer, trainer = made
+    for number, batch in enumerate(batches, start=first):
+        set_rates(optimizer, checked.phases[0], number / 10)
+        trainer.train_step(task, model, optimizer, batch, update=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_trains_and_resumes_with_every_optimizer_and_schedule(name: str) -> None:
+    pairs = list(itertools.product(options_of("optim"), options_of("schedule")))
+    assert len(pairs) >= 36
+    words = [word for word in TASKS[name] if not word.startswith("trainer.")]
+    jobs = [[*words, "data_dir=nowhere", f"optim={optim}", f"schedule={schedule}"] for optim, schedule in pairs]
+    task, batches = None, list[Batch]()
+    for job, config in zip(jobs, compose_jobs(jobs), strict=True):
+        if not isinstance(config, dict):
+            raise config
+        checked = plan(config)
+        if task is None:
+            task = checked.build_task(checked.build_data(), 0)
+            batches = list(itertools.islice(task.batches("train", 0), 3))
+        unbroken = made(checked, task)
+        train(checked, task, unbroken, batches, 0)
+
+        stopped = made(checked, task)
+        train(checked, task, stopped, batches[:2], 0)
+        model, optimizer, trainer = stopped
+        checkpoint = trainer.checkpoint(TrainingState(step=2), model, optimizer)
+        resumed = made(checked, task)
+        torch.manual_seed(7)  # the generator is put back too
+        resumed[2].restore(checkpoint, resumed[0], resumed[1])
+        train(checked, task, resumed, batches[2:], 2)
+        pairs_of = zip(unbroken[0].state_dict().items(), resumed[0].state_dict().values(), strict=True)
+        for (key, expected), found in pairs_of:
+            assert torch.equal(expected, found), (job, key)
+            assert bool(expected.isfinite().all()), (job, key)
