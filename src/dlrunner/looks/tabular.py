@@ -211,7 +211,15 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Path:
         return save(figure, folder / "largest_errors.png")
 
 
-def importance(names: Sequence[str], rises: Floats, deviations: Floats, folder: Path, *, metric: str) -> Path:
+def importance(
+    names: Sequence[str],
+    rises: Floats,
+    deviations: Floats,
+    folder: Path,
+    *,
+    metric: str,
+    rows: tuple[int, int] | None = None,
+) -> Path:
     """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
 
     Args:
@@ -220,6 +228,7 @@ def importance(names: Sequence[str], rises: Floats, deviations: Floats, folder: 
         deviations: [columns], standard deviations of the rises over the shuffles.
         folder: where the picture goes.
         metric: its name.
+        rows: in how many of how many validation rows it was shuffled.
     """
     worse, spread = _gaps(rises), np.nan_to_num(_gaps(deviations))
     order = np.argsort(-np.nan_to_num(worse, nan=-np.inf), kind="stable")[:30]
@@ -227,7 +236,8 @@ def importance(names: Sequence[str], rises: Floats, deviations: Floats, folder: 
         figure = Figure(figsize=(9, 1.7 + 0.26 * max(len(order), 3)), layout="constrained")
         axes = figure.add_subplot()
         which = f" (the {len(order)} that matter most of {len(names):,})" if len(order) < len(names) else ""
-        heading(figure, f"How much worse it predicts when one column is shuffled{which}")
+        part = f", in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
+        heading(figure, f"How much worse it predicts when one column is shuffled{which}{part}")
         if not len(order):
             say(axes, "no column to draw")
             return save(figure, folder / "importance.png")

@@ -22,6 +22,8 @@ from dlrunner.spreadsheet import as_csv
 if TYPE_CHECKING:
     from dlrunner.tasks.tabular import Tabular
 
+MOST_SHUFFLED = 2_400_000_000
+"""Values that are predicted from in all, by every column in turn: 2,000 columns would take minutes otherwise."""
 MOST_ROWS = 2000
 """Permutation importance looks at this many validation rows: 40 columns, three times each, in some seconds."""
 REPEATS = 3
@@ -60,7 +62,8 @@ class Inspection:
                 file.write(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, rises, deviations = self.importance()
-        drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric))
+        rows = (self._rows_to_shuffle(), len(self.targets))
+        drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric, rows=rows))
         if tables := self.embeddings():
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
@@ -99,7 +102,7 @@ class Inspection:
         """
         random = np.random.default_rng(0)
         count = len(self.targets)
-        rows = torch.from_numpy(np.sort(random.choice(count, min(count, MOST_ROWS), replace=False)))
+        rows = torch.from_numpy(np.sort(random.choice(count, self._rows_to_shuffle(), replace=False)))
         codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
         targets = self.targets[rows]
         base = self._error(self._predict(codes, numbers), targets)
@@ -121,6 +124,11 @@ class Inspection:
             rises.append(found)
         array = np.array(rises, dtype=np.float64)
         return names, array.mean(axis=1), array.std(axis=1)
+
+    def _rows_to_shuffle(self) -> int:
+        """Return in how many validation rows columns are shuffled: fewer where there are very many columns."""
+        columns = max(1, sum(each.shape[1] for each in self.inputs))
+        return min(len(self.targets), MOST_ROWS, max(100, MOST_SHUFFLED // (REPEATS * columns**2)))
 
     def embeddings(self) -> list[tuple[str, list[str], NDArray[np.float64]]]:
         """Return names, levels and vectors of the columns to draw; without the row of what is missing or unseen."""
