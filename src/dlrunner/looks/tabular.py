@@ -236,16 +236,15 @@ def importance(
         figure = Figure(figsize=(9, 1.7 + 0.26 * max(len(order), 3)), layout="constrained")
         axes = figure.add_subplot()
         which = f" (the {len(order)} that matter most of {len(names):,})" if len(order) < len(names) else ""
-        part = f", in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
-        heading(figure, f"How much worse it predicts when one column is shuffled{which}{part}")
+        heading(figure, f"How much worse it predicts when one column is shuffled{which}")
         if not len(order):
             say(axes, "no column to draw")
             return save(figure, folder / "importance.png")
         notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
         bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
-        axes.set_xlabel(
-            f"{shorten(metric, 20)}: how much worse (whiskers: standard deviation over the shuffles)", parse_math=False
-        )
+        part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
+        whiskers = "whiskers: standard deviation over the shuffles"
+        axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
         return save(figure, folder / "importance.png")
 
 
