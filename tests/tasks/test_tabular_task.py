@@ -19,6 +19,7 @@ from dlrunner.fingerprint import weights_digest
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs import load_weights_file
 from dlrunner.tasks.answers import average
+from dlrunner.tasks.inspecting import Inspection
 from dlrunner.tasks.tabular import Tabular
 from tests.conftest import QUICK, Dlrun
 
@@ -359,3 +360,11 @@ def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlr
     assert final["valid/rmspe_by_batch"] == pytest.approx(expected, rel=1e-5)
     assert final["valid/rmspe"] == pytest.approx(np.sqrt(squares.mean()), rel=1e-5)
     assert final["valid/rmspe_by_batch"] < final["valid/rmspe"]
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(40, 2000), (2000, 200), (20_000, 100)])
+def test_columns_are_shuffled_in_fewer_rows_where_there_are_very_many(columns: int, rows: int) -> None:
+    inspection = Inspection.__new__(Inspection)
+    inspection.targets = torch.zeros(5000)
+    inspection.inputs = [torch.zeros(5000, 0), torch.zeros(1, columns).expand(5000, columns)]
+    assert inspection._rows_to_shuffle() == rows
