@@ -19,7 +19,7 @@ import torch
 
 from dlrunner.cli.composing import compose
 from dlrunner.dispatch import plan
-from dlrunner.errors import Interrupted, RequestError
+from dlrunner.errors import Interrupted, LostError, RequestError
 from dlrunner.processes import SingleProcess
 from dlrunner.runs import load_weights_file, read_history
 from dlrunner.signals import StopSignals
@@ -353,8 +353,8 @@ def test_an_error_of_one_process_ends_all_and_is_told_by_it_alone(ratings_csv: P
     status, _, err = together(here, 2, *COLLAB, "task._target_=odd.Failing")
     assert status != 0
     assert time.monotonic() - begun < 60
-    assert err.count("dlrun, rank 1: ValueError: only here") == 1
-    assert err.count("dlrun: another process of this run is gone") == 1
+    assert err.count("dlrun, rank 1: ValueError: only here") == 1, err
+    assert err.count("dlrun: another process of this run is gone") == 1, err
     assert "gloo" not in err.lower().replace("[gloo]", "")
     assert json.loads((latest(here) / "summary.json").read_text())["status"] == "failed"
 
@@ -447,6 +447,26 @@ def test_a_signal_that_comes_twice_within_two_seconds_is_one(monkeypatch: pytest
         signal.raise_signal(signal.SIGTERM)  # while the summary is written
         with pytest.raises(Interrupted):
             signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_process_that_was_left_can_say_so_before_it_is_stopped() -> None:
+    def left() -> None:
+        with StopSignals() as signals:
+            try:
+                with signals.deferred():
+                    raise LostError("another process is gone")
+            except LostError:
+                signal.raise_signal(signal.SIGTERM)  # torchrun stops what is left
+                assert signals.pending == signal.SIGTERM
+                raise
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(LostError):
+            left()
+        signal.raise_signal(signal.SIGTERM)  # while the error is printed: the tests go on
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _child(pid: int, rank: int) -> int:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from dlrunner.errors import Interrupted
+from dlrunner.errors import Interrupted, LostError
 
 
 class StopSignals:
@@ -37,7 +37,9 @@ class StopSignals:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for signum, handler in self._previous.items():
-            signal.signal(signum, handler)
+            # torchrun stops what is left when one process is lost: this one still has to say so.
+            gone = isinstance(value, LostError) and signum == signal.SIGTERM
+            signal.signal(signum, signal.SIG_IGN if gone else handler)
         self._previous.clear()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
@@ -51,12 +53,13 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the first signal wait in `pending`; whoever defers raises it when everything is safe."""
+        """Let the first signal wait in `pending`; whoever defers raises it when everything is safe.
+
+        After an error it goes on waiting: how that ended is written all the same.
+        """
         self._deferring = True
-        try:
-            yield
-        finally:
-            self._deferring = False
+        yield
+        self._deferring = False
 
     def raise_pending(self) -> None:
         """Raise the signal that waited, if one did."""
