@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from dlrunner.comparing.differing import row_difference
+from dlrunner.comparison.diff import row_difference
 
 DRY = tuple(f"model.{name}_dropout=0" for name in ("embedding", "input", "weight", "hidden", "output"))
 TEXTS = ("data.source=stand-in", "model.embedding=32", "model.hidden=48", "model.layers=2", "data.min_freq=1", *DRY)

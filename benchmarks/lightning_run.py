@@ -42,13 +42,13 @@ from torch.optim import Optimizer  # noqa: E402
 from torch.optim.lr_scheduler import LRScheduler  # noqa: E402
 
 from benchmarks.measuring import megabytes  # noqa: E402
-from dlrunner.cli.composing import compose  # noqa: E402
-from dlrunner.dispatch import Plan, plan  # noqa: E402
+from dlrunner.cli.compose import compose  # noqa: E402
+from dlrunner.config.plan import Plan, plan  # noqa: E402
 from dlrunner.errors import RequestError  # noqa: E402
 from dlrunner.metrics import exact_sum  # noqa: E402
 from dlrunner.model import Model  # noqa: E402
-from dlrunner.randomness import seed_everything  # noqa: E402
 from dlrunner.schedules import Phase  # noqa: E402
+from dlrunner.system.seeding import seed_everything  # noqa: E402
 from dlrunner.task import Batch, Loader, Task  # noqa: E402
 
 Row = dict[str, Any]

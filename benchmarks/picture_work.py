@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks.measuring import DEVICE, THREADS
-from dlrunner.data.picture_batches import PictureLoader, normalised
-from dlrunner.data.picture_files import find_pictures
-from dlrunner.data.pictures import cached_pixels
-from dlrunner.models.backbones import load, make_backbone, read_weights
+from dlrunner.data.images.dataset import cached_pixels
+from dlrunner.data.images.files import find_pictures
+from dlrunner.data.images.loaders import PictureLoader, normalised
 from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.system.cpu_tuning import keep_freed_memory
 
 SIZE, BATCH, CLASSES, EPOCHS = 224, 64, 120, 4

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.measuring import megabytes
-from dlrunner.data.rossmann import RossmannData
+from dlrunner.data.rossmann.dataset import RossmannData
 
 
 def main() -> None:

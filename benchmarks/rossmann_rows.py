@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlrunner.data.preparation import Preparation
-from dlrunner.data.rossmann import RossmannData
-from dlrunner.data.targets import encode, fit_target
+from dlrunner.data.core.targets import encode, fit_target
+from dlrunner.data.rossmann.dataset import RossmannData
+from dlrunner.data.tabular.preprocessing import Preparation
 from dlrunner.metrics import Metric
 from dlrunner.models.tabular import embedding_size
 

@@ -30,7 +30,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.tabular import slowness_of_bfloat16
 from benchmarks.text import NUM_WORDS, PRECISIONS
-from dlrunner.data.streams import similar_lengths
+from dlrunner.data.texts.loaders import similar_lengths
 
 TRAIN, VALID, BATCH, VALID_BATCH = 192, 192, 32, 64
 TEXTS_OF_A_TRY = 64

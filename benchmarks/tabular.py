@@ -34,7 +34,7 @@ from benchmarks.measuring import (
     with_range,
 )
 from benchmarks.rossmann_rows import score, write_rows
-from dlrunner.data.rossmann import RossmannData
+from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.metrics import RootMeanSquaredPercentageError
 
 ROWS = 125_000

@@ -18,8 +18,9 @@ import pandas as pd
 import pytest
 import torch
 
-import dlrunner.runner  # noqa: F401  forked processes find it imported
-from dlrunner.cli import composing, main  # noqa: F401
+import dlrunner.execution.run  # noqa: F401  forked processes find it imported
+from dlrunner.cli import compose as composing  # noqa: F401
+from dlrunner.cli import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"

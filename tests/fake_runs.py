@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from dlrunner.plain_data import SAFE_YAML
+from dlrunner.files.plain_data import SAFE_YAML
 
 CONFIG = """
 seed: 0
@@ -25,8 +25,8 @@ rerun: false
 plugins: []
 sweep: {jobs: 1}
 seeds: null
-data: {_target_: dlrunner.data.ratings.RatingsData, path: my.csv, split: random, fold: 0}
-task: {_target_: dlrunner.tasks.collab.Collab}
+data: {_target_: dlrunner.data.ratings.dataset.RatingsData, path: my.csv, split: random, fold: 0}
+task: {_target_: dlrunner.tasks.collab.task.Collab}
 model: {_target_: dlrunner.models.collab.Net, factors: 50, init: [-0.01, 0.01], hidden: [10]}
 optim: {_target_: torch.optim.AdamW, lr: 0.01, betas: [0.9, 0.99]}
 schedule: {_target_: dlrunner.schedules.one_cycle, warmup: 0.25}

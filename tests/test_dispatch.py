@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrunner.cli.composing import compose
-from dlrunner.dispatch import plan
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import plan
 from dlrunner.errors import RequestError
 from tests.conftest import Dlrun
 
@@ -183,7 +183,7 @@ def test_precedence_is_command_line_then_experiment_then_task_then_defaults() ->
 
 
 def test_every_configuration_file_says_first_how_it_is_used(request: pytest.FixtureRequest) -> None:
-    from dlrunner.cli.places import package_conf
+    from dlrunner.cli.conf_paths import package_conf
 
     files = sorted(package_conf().rglob("*.yaml"))
     assert len(files) > 20
@@ -195,7 +195,7 @@ def test_every_configuration_file_says_first_how_it_is_used(request: pytest.Fixt
 
 
 def test_every_option_of_every_group_composes_and_binds() -> None:
-    from dlrunner.cli.places import options_of
+    from dlrunner.cli.conf_paths import options_of
 
     for group in ("task", "model", "optim", "schedule", "experiment"):
         for option in options_of(group):

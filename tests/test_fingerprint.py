@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner import fingerprint
-from dlrunner.fingerprint import DECIDES, HELP, ONLY_ANSWERS, PACKAGE, code_digest, without_docstrings
+from dlrunner.runs import fingerprint
+from dlrunner.runs.fingerprint import DECIDES, HELP, ONLY_ANSWERS, PACKAGE, code_digest, without_docstrings
 
 DECIDES_NOTHING = {
     *(

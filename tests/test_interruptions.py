@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from dlrunner.comparing.differing import NOT_COMPARED
-from dlrunner.fingerprint import weights_digest
-from dlrunner.runs import load_weights_file
+from dlrunner.comparison.diff import NOT_COMPARED
+from dlrunner.runs.directory import load_weights_file
+from dlrunner.runs.fingerprint import weights_digest
 from tests.conftest import QUICK, ratings_table, start
 
 STALLING = '''

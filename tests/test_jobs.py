@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from dlrunner.errors import BusyError
-from dlrunner.jobs import PATIENCE, Lease, _Messenger, _run_when_free, leases
-from dlrunner.sweeps import Job, SweepDirectory
+from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.pool import PATIENCE, Lease, _Messenger, _run_when_free, leases
 from tests.conftest import QUICK, Dlrun
 
 
@@ -25,12 +25,12 @@ def jobs(number: int, device: str = "auto", num_threads: int | None = None) -> l
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("dlrunner.jobs.num_cores", lambda: 16)
+    monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 16)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlrunner.jobs.num_cores", lambda: 8)
+    monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert leases(1, jobs(9)) == [Lease(None)]
     assert leases(3, jobs(9)) == [Lease(2)] * 3
@@ -105,7 +105,7 @@ def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv
 def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.cli.sweeping.leases", lambda *_: [Lease(1, "5"), Lease(1, "7")])
+    monkeypatch.setattr("dlrunner.cli.sweep.leases", lambda *_: [Lease(1, "5"), Lease(1, "7")])
     text = PLUGIN.replace("raise MemoryError", "pass")
     assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
@@ -128,8 +128,8 @@ def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monke
         return "finished"
 
     clock = Clock()
-    monkeypatch.setattr("dlrunner.jobs.time", clock)
-    monkeypatch.setattr("dlrunner.jobs.runner.run", begin)
+    monkeypatch.setattr("dlrunner.sweeps.pool.time", clock)
+    monkeypatch.setattr("dlrunner.sweeps.pool.runner.run", begin)
     said: list[Any] = []
     (job,) = jobs(1)
     assert _run_when_free(job, _Messenger(said.append), math.inf) == "finished"  # type: ignore[comparison-overlap]

@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dlrunner.cli.composing import compose
-from dlrunner.dispatch import plan
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import plan
 
 Vector = NDArray[np.float64]
 X = np.array([0.3, -1.2, 2.0, 0.7, 1.5])

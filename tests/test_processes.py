@@ -17,12 +17,12 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.cli.composing import compose
-from dlrunner.dispatch import plan
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import plan
 from dlrunner.errors import Interrupted, LostError, RequestError
-from dlrunner.processes import SingleProcess
-from dlrunner.runs import load_weights_file, read_history
-from dlrunner.signals import StopSignals
+from dlrunner.runs.directory import load_weights_file, read_history
+from dlrunner.system.process_group import SingleProcess
+from dlrunner.system.signals import StopSignals
 from dlrunner.training import Trainer
 from dlrunner.training.distributed import merge_hidden, split_hidden
 from tests.conftest import QUICK, Dlrun, ratings_table
@@ -440,7 +440,7 @@ def test_a_batch_that_is_too_small_for_the_processes_is_refused(monkeypatch: pyt
 
 def test_a_signal_that_comes_twice_within_two_seconds_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([10.0, 11.0, 13.0])
-    monkeypatch.setattr("dlrunner.signals.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("dlrunner.system.signals.time.monotonic", lambda: next(clock))
     with StopSignals() as signals:
         with signals.deferred():
             signal.raise_signal(signal.SIGTERM)

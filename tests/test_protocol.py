@@ -13,23 +13,23 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrunner.claims import Flag
-from dlrunner.cli.composing import compose
-from dlrunner.data.pictures import PictureData
-from dlrunner.data.preparation import Preparation
-from dlrunner.data.ratings import RatingsData, RatingsTable
-from dlrunner.data.tabular import TabularData
-from dlrunner.data.texts import TextData
-from dlrunner.data.tokens import Tokens
-from dlrunner.data.vocabulary import Vocabulary
-from dlrunner.dispatch import plan
-from dlrunner.protocol import Digests, Evidence, findings
+from dlrunner.claims.claims import Flag
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import plan
+from dlrunner.data.images.dataset import PictureData
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.data.tabular.dataset import TabularData
+from dlrunner.data.tabular.preprocessing import Preparation
+from dlrunner.data.texts.dataset import TextData
+from dlrunner.data.texts.tokens import Tokens
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.data_audit import Digests, Evidence, findings
 from dlrunner.task import Task
-from dlrunner.tasks.collab import Collab
-from dlrunner.tasks.image import PictureClassification
-from dlrunner.tasks.language import LanguageModeling
-from dlrunner.tasks.tabular import Tabular
-from dlrunner.tasks.text import TextClassification
+from dlrunner.tasks.collab.task import Collab
+from dlrunner.tasks.image.task import PictureClassification
+from dlrunner.tasks.language.task import LanguageModeling
+from dlrunner.tasks.tabular.task import Tabular
+from dlrunner.tasks.text.task import TextClassification
 from tests.conftest import QUICK, REPOSITORY, Dlrun, ratings_table
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrunner.replaying import Tolerance, changes, compare, tolerance
+from dlrunner.execution.replay import Tolerance, changes, compare, tolerance
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "model=net", "epochs=2", *QUICK)
@@ -105,7 +105,7 @@ def test_a_folder_that_names_modules_imports_none_unless_told_to(
 ) -> None:
     (here / f"mine_{verb}.py").write_text(
         "from pathlib import Path\nPath('imported').touch()\n"
-        "from dlrunner.tasks.collab import Collab\nclass Mine(Collab):\n    '''The same.'''\n"
+        "from dlrunner.tasks.collab.task import Collab\nclass Mine(Collab):\n    '''The same.'''\n"
     )
     dlrun(*WORDS, f"plugins=[mine_{verb}]", f"task._target_=mine_{verb}.Mine")
     (here / "imported").unlink()

@@ -21,11 +21,11 @@ import pytest
 import torch
 import yaml
 
-from dlrunner import runs
-from dlrunner.atomic import atomic_file
-from dlrunner.data.files import write_whole
-from dlrunner.data.standin import generated
+from dlrunner.data.core.source import write_whole
+from dlrunner.data.ratings.synthetic import generated
 from dlrunner.errors import Interrupted, RunError
+from dlrunner.files.atomic import atomic_file
+from dlrunner.runs import directory as runs
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
@@ -135,7 +135,7 @@ def test_changed_code_is_never_answered_with_the_old_result(
     dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dlrun(*WORDS)
-    monkeypatch.setattr("dlrunner.identity.code_digest", lambda plugins: "another")
+    monkeypatch.setattr("dlrunner.execution.identity.code_digest", lambda plugins: "another")
     assert "the code changed since" in dlrun(*WORDS)[1]
 
 
@@ -245,7 +245,7 @@ def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_saved(
             else:
                 yield file
 
-    monkeypatch.setattr("dlrunner.runs.atomic_file", fill)
+    monkeypatch.setattr("dlrunner.runs.directory.atomic_file", fill)
     status, _, err = dlrun(*WORDS)
     assert status == 1
     assert "the disk is full" in err
@@ -302,7 +302,7 @@ def test_the_lock_keeps_a_second_writer_out(tmp_path: Path) -> None:
     identity = {"signature": "0123abcd", "code": "c", "data": "d"}
     first, _ = runs.RunDirectory.claim(tmp_path, "collab", "x", identity)
     script = (
-        "from pathlib import Path; from dlrunner.runs import RunDirectory\n"
+        "from pathlib import Path; from dlrunner.runs.directory import RunDirectory\n"
         f"RunDirectory.claim(Path({str(tmp_path)!r}), 'collab', 'x', {identity!r})"
     )
     second = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
@@ -343,7 +343,7 @@ def test_a_stop_while_a_checkpoint_is_written_stays_a_stop(here: Path, monkeypat
         with atomic_file(path):
             yield Stopped()
 
-    monkeypatch.setattr("dlrunner.runs.atomic_file", stop)
+    monkeypatch.setattr("dlrunner.runs.directory.atomic_file", stop)
     with pytest.raises(Interrupted):
         run.save("last.pt", {"weights": torch.ones(1000)})
     assert (here / "last.pt").read_bytes() == before
@@ -407,7 +407,7 @@ def test_a_file_of_the_cache_that_cannot_be_written_leaves_nothing_behind(
 @pytest.mark.slow
 def test_a_checkpoint_is_not_in_memory_twice_while_it_is_saved(here: Path) -> None:
     script = (
-        "import resource, sys, torch\nfrom pathlib import Path\nfrom dlrunner.runs import RunDirectory\n"
+        "import resource, sys, torch\nfrom pathlib import Path\nfrom dlrunner.runs.directory import RunDirectory\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "RunDirectory(Path(sys.argv[1])).save('first.pt', {'weights': torch.ones(5)})\n"
         "state = {'weights': torch.ones(50_000_000)}\nbefore = peak()\n"

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dlrunner.cli.composing import compose
-from dlrunner.comparing.differing import NOT_COMPARED
-from dlrunner.dispatch import plan
-from dlrunner.relaying import MARGIN, numbers
+from dlrunner.cli.compose import compose
+from dlrunner.comparison.diff import NOT_COMPARED
+from dlrunner.config.plan import plan
+from dlrunner.tracking.relay import MARGIN, numbers
 from tests.conftest import QUICK, Dlrun, start
 
 WORDS = ("task=collab", "data.path=my.csv", *QUICK)
@@ -312,7 +312,7 @@ def test_a_missing_package_is_told_before_anything_is_read(ratings_csv: Path, dl
 def test_each_tracker_names_the_extra_that_it_needs(
     name: str, ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.tracking.find_spec", lambda module: None)
+    monkeypatch.setattr("dlrunner.tracking.supervisor.find_spec", lambda module: None)
     status, _, err = dlrun(*WORDS, f"log={name}")
     assert (status, err) == (2, f"dlrun: log={name} needs its package: pip install 'dlrunner[{name}]'\n")
 

@@ -9,7 +9,7 @@ In Python a finished run is used in two lines:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlrunner.trained.loading import Predictor, load
+    from dlrunner.inference.load import Predictor, load
 
 __version__ = "0.1.0"
 __all__ = ["Predictor", "__version__", "load"]
@@ -18,7 +18,7 @@ __all__ = ["Predictor", "__version__", "load"]
 def __getattr__(name: str) -> Any:
     """Import what needs torch (two seconds) when it is asked for: the command line answers without."""
     if name in ("Predictor", "load"):
-        from dlrunner.trained import loading
+        from dlrunner.inference import load as loading
 
         return getattr(loading, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,10 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dlrunner.data_audit import Evidence
 from dlrunner.errors import RequestError
 from dlrunner.metrics import Metric
 from dlrunner.model import Example, Model
-from dlrunner.protocol import Evidence
 from dlrunner.schedules import Phase
 from dlrunner.system.transfer import to_device
 

@@ -112,7 +112,7 @@ def test_bars_show_loss_rate_speed_and_time_left() -> None:
 
     from rich.console import Console
 
-    from dlrunner.looks.progress import BarDisplay
+    from dlrunner.reporting.terminal.progress import BarDisplay
 
     display = BarDisplay()
     screen = io.StringIO()
@@ -161,7 +161,7 @@ def test_python_m_and_the_console_script_are_the_same_program(words: list[str], 
 
 
 def test_what_names_a_run_is_read_as_a_text_and_latest_as_the_run_it_means(here: Path) -> None:
-    from dlrunner.cli.places import with_paths
+    from dlrunner.cli.conf_paths import with_paths
 
     run = here / "runs" / "lm" / "epochs=1,seed=2-0a1b2c3d"
     run.mkdir(parents=True)

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from dlrunner.cli import launching
-from dlrunner.engines.elsewhere import Launched
 from dlrunner.errors import RequestError
-from dlrunner.jobs import Lease
-from dlrunner.sweeps import Job, SweepDirectory
+from dlrunner.sweeps.engines.base import Launched
+from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.pool import Lease
 from tests.cli.test_sweeping import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented

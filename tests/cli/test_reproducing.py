@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dlrunner.claims import Claim, judge_run, judge_seeds
-from dlrunner.verdicts import BEGIN, END, Verdict, as_json, judge, junit, markdown
+from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, judge, junit, markdown
+from dlrunner.claims.claims import Claim, judge_run, judge_seeds
 from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 

@@ -18,12 +18,12 @@ import sqlalchemy
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from dlrunner.cli.composing import compose, parse
-from dlrunner.cli.searching import distribution
-from dlrunner.dispatch import Plan, plan
+from dlrunner.cli.compose import compose, parse
+from dlrunner.cli.search import distribution
+from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import RequestError
-from dlrunner.jobs import Lease
-from dlrunner.searching import Search
+from dlrunner.sweeps.pool import Lease
+from dlrunner.sweeps.search import Search
 from tests.cli.test_sweeping import sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, start
 from tests.scaling import documented
@@ -90,7 +90,7 @@ def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
 @pytest.mark.slow
 def test_trials_that_fail_count_as_failed_and_end_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "infinite.py").write_text(
-        "from dlrunner.tasks.collab import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
+        "from dlrunner.tasks.collab.task import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
         "import os, signal\n"
         "class Infinite(RootMeanSquaredError):\n    def compute(self):\n        return float('inf')\n"
         "class Odd(Collab):\n    def metrics(self):\n"
@@ -182,9 +182,9 @@ def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_num
     def run_jobs(jobs: Any, folder: Any, places: Sequence[Lease], *others: Any) -> None:
         seen.extend(places)
 
-    monkeypatch.setattr("dlrunner.cli.searching.run_jobs", run_jobs)
+    monkeypatch.setattr("dlrunner.cli.search.run_jobs", run_jobs)
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
-    monkeypatch.setattr("dlrunner.jobs.torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr("dlrunner.sweeps.pool.torch", SimpleNamespace(cuda=cuda))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     dlrun(*WORDS, RATE, "sweep.jobs=auto", "sweep.gpu_share=0.5")
     assert [lease.gpu for lease in seen] == ["3", "5", "3", "5"]
@@ -197,7 +197,7 @@ def test_a_search_climbs_where_more_is_better_and_what_is_done_is_not_done_twice
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
     (here / "climbing.py").write_text(
-        "from dlrunner.tasks.collab import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
+        "from dlrunner.tasks.collab.task import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
         "class High(RootMeanSquaredError):\n    higher_is_better = True\n"
         "class Climb(Collab):\n    def metrics(self):\n        return {'rmse': High()}\n"
     )
@@ -261,7 +261,7 @@ def test_a_value_that_does_not_fit_between_the_ends_of_its_range_fails_alone(
             raise RequestError("model.factors: 6 is too few for one and too many for the other")
         return plan(config)
 
-    monkeypatch.setattr("dlrunner.cli.searching.plan", picky)
+    monkeypatch.setattr("dlrunner.cli.search.plan", picky)
     status, out, _ = dlrun(*WORDS, "model.factors=range(5,8)", "sweep.trials=6")
     assert status == 0
     assert "FAILED: model.factors: 6 is too few" in out

@@ -12,9 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dlrunner.cli.composing import compose, compose_jobs
-from dlrunner.cli.sweeping import with_seeds
-from dlrunner.data.parallel import num_cores
+from dlrunner.cli.compose import compose, compose_jobs
+from dlrunner.cli.sweep import with_seeds
+from dlrunner.data.core.parallel import num_cores
 from dlrunner.errors import RequestError
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
@@ -94,7 +94,7 @@ def test_a_sweep_over_an_unknown_key_starts_nothing(dlrun: Dlrun, ratings_csv: P
 @pytest.mark.slow
 def test_a_job_that_is_killed_ends_nothing_but_itself(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "deadly.py").write_text(
-        "import os, signal\nfrom dlrunner.tasks.collab import Collab\n"
+        "import os, signal\nfrom dlrunner.tasks.collab.task import Collab\n"
         "class Deadly(Collab):\n    def metrics(self):\n"
         "        if self.seed == 1: os.kill(os.getpid(), signal.SIGKILL)\n        return super().metrics()\n"
     )

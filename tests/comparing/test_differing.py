@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from dlrunner.comparing.differing import differing_grounds, differing_settings, parting, row_difference
-from dlrunner.looks.differing import print_difference
-from dlrunner.runs import FinishedRun
+from dlrunner.comparison.diff import differing_grounds, differing_settings, parting, row_difference
+from dlrunner.reporting.terminal.diff import print_difference
+from dlrunner.runs.directory import FinishedRun
 from tests.fake_runs import write_run
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dlrunner.comparing.gathering import gather, read_row
-from dlrunner.comparing.groups import Comparison, compare, differing_settings
-from dlrunner.comparing.judging import estimate, judge, seeds_that_tell
+from dlrunner.comparison.collect import gather, read_row
+from dlrunner.comparison.groups import Comparison, compare, differing_settings
+from dlrunner.comparison.statistics import estimate, judge, seeds_that_tell
 from dlrunner.errors import RequestError
 from tests.fake_runs import write_run, write_seeds, write_sweep
 

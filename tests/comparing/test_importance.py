@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlrunner.comparing.gathering import Row
-from dlrunner.comparing.importance import Importance, importance
+from dlrunner.comparison.collect import Row
+from dlrunner.comparison.importance import Importance, importance
 from dlrunner.errors import RequestError
 
 GROUNDS = {"data": "my.csv", "code": "c", "device": "cpu", "precision": "fp32"}

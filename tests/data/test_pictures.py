@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrunner.data.augmentation import Augmentation, scaled
-from dlrunner.data.decoding import decode
-from dlrunner.data.dogbreeds import DogBreedsData
-from dlrunner.data.picture_batches import normalised
-from dlrunner.data.pictures import PictureData, PictureTable
-from dlrunner.data.pictures_standin import write_pictures_standin
-from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.data.dogbreeds.dataset import DogBreedsData
+from dlrunner.data.dogbreeds.synthetic import write_pictures_standin
+from dlrunner.data.images.augmentation import Augmentation, scaled
+from dlrunner.data.images.dataset import PictureData, PictureTable
+from dlrunner.data.images.decoding import decode
+from dlrunner.data.images.loaders import normalised
 from dlrunner.errors import DataError, RequestError
 
 
@@ -205,7 +205,7 @@ def test_decoded_pictures_are_kept_and_a_damaged_cache_is_made_again(
     first = np.array(read(folder).pixels)
     (kept,) = (here / "cache" / "pixels").glob("*.npy")
     with monkeypatch.context() as patch:
-        patch.setattr("dlrunner.data.pictures.decode", lambda *_: pytest.fail("decoded again"))
+        patch.setattr("dlrunner.data.images.dataset.decode", lambda *_: pytest.fail("decoded again"))
         np.testing.assert_array_equal(read(folder).pixels, first)
     kept.write_bytes(kept.read_bytes()[:1000])
     np.testing.assert_array_equal(read(folder).pixels, first)

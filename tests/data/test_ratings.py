@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.ratings import RatingsData
-from dlrunner.data.splitting import random_rows
-from dlrunner.data.standin import write_movielens_standin
+from dlrunner.data.core.splitting import random_rows
+from dlrunner.data.ratings.dataset import RatingsData
+from dlrunner.data.ratings.synthetic import write_movielens_standin
 from dlrunner.errors import DataError, RequestError
 from tests.conftest import QUICK, Dlrun, ratings_table
 

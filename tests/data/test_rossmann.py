@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data import rossmann
-from dlrunner.data.files import Place
-from dlrunner.data.rossmann import FILES, RossmannData, surroundings_from, surroundings_state
-from dlrunner.data.rossmann_features import CATEGORICAL, CONTINUOUS, WEATHER, Surroundings, features
-from dlrunner.data.rossmann_standin import write_rossmann_standin
+from dlrunner.data.core.source import Place
+from dlrunner.data.rossmann import dataset as rossmann
+from dlrunner.data.rossmann.dataset import FILES, RossmannData, surroundings_from, surroundings_state
+from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS, WEATHER, Surroundings, features
+from dlrunner.data.rossmann.synthetic import write_rossmann_standin
 from dlrunner.errors import DataError, RequestError
 
 NOWHERE = Path("nowhere")

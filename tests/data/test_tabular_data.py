@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.columns import date_column, date_parts
-from dlrunner.data.preparation import Preparation
-from dlrunner.data.tables import read_table
-from dlrunner.data.tabular import TabularData, TabularTable, rows_to_predict
-from dlrunner.data.targets import encode, fit_target
+from dlrunner.data.core.columns import date_column, date_parts
+from dlrunner.data.core.tables import read_table
+from dlrunner.data.core.targets import encode, fit_target
+from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
+from dlrunner.data.tabular.preprocessing import Preparation
 from dlrunner.errors import DataError, RequestError
 
 NOWHERE = Path("nowhere")

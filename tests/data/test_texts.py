@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.data.files import cache_dir
-from dlrunner.data.imdb import ImdbData
-from dlrunner.data.imdb_standin import write_imdb_standin
-from dlrunner.data.splitting import TEST, TRAIN, UNUSED, VALID
-from dlrunner.data.streams import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
-from dlrunner.data.texts import TextData
-from dlrunner.data.tokens import cached, tokenize, tokens_of
-from dlrunner.data.vocabulary import Vocabulary
-from dlrunner.encoders import Encoder, EncoderSizes
+from dlrunner.data.core.source import cache_dir
+from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.data.imdb.dataset import ImdbData
+from dlrunner.data.imdb.synthetic import write_imdb_standin
+from dlrunner.data.texts.dataset import TextData
+from dlrunner.data.texts.loaders import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
+from dlrunner.data.texts.tokens import cached, tokenize, tokens_of
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.encoder_file import Encoder, EncoderSizes
 from dlrunner.errors import DataError, RequestError
 
 REVIEWS = [

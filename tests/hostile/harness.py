@@ -29,8 +29,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol, cast
 
-from dlrunner import data, looks, models, tasks, trained
-from dlrunner.cli import main, sweeping  # noqa: F401  forked processes find it imported
+from dlrunner import data, models, tasks
+from dlrunner import inference as trained
+from dlrunner import reporting as looks
+from dlrunner.cli import main
+from dlrunner.cli import sweep as sweeping  # noqa: F401  forked processes find it imported
 
 for package in (data, looks, models, tasks, trained):
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):

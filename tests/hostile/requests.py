@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlrunner.cli.composing import compose
+from dlrunner.cli.compose import compose
 from tests.hostile.harness import Failure, Place, check, shared_value
 
 COUNT = 1000
@@ -63,7 +63,7 @@ REFERENCES = (
 )
 COMMANDS = (
     *("$(touch ../neighbour/x)", "`touch ../neighbour/x`", "; touch ../neighbour/x", "| cat", "&& true", "> x", "*", "~/x"),
-    *("~nosuch/x", "../../x", "/dev/zero", "/nosuch/x", "/proc/self/mem", "os.system", "builtins.eval", "dlrunner.runner.run"),
+    *("~nosuch/x", "../../x", "/dev/zero", "/nosuch/x", "/proc/self/mem", "os.system", "builtins.eval", "dlrunner.execution.run.run"),
     *("'!!python/object/apply:os.system [touch ../neighbour/x]'", "torch.load", "subprocess.Popen", "dlrunner", "torch.nn.Linear"),
 )  # fmt: skip
 SWEEPS = (

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from dlrunner.comparing.differing import NOT_COMPARED
+from dlrunner.comparison.diff import NOT_COMPARED
 from tests.hostile.harness import TEMPORARY
 
 

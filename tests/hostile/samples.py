@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dlrunner.data.rossmann_standin import write_rossmann_standin
+from dlrunner.data.rossmann.synthetic import write_rossmann_standin
 from tests.conftest import ratings_table
 
 WITHOUT_PAGES = ("log.pictures=false", "log.report=false", "log.progress=none")

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from dlrunner.data import unpacking
-from dlrunner.data.documents import find_documents
-from dlrunner.data.files import Place, place_of
-from dlrunner.data.tables import read_table
+from dlrunner.data.core import unpacking
+from dlrunner.data.core.source import Place, place_of
+from dlrunner.data.core.tables import read_table
+from dlrunner.data.texts.documents import find_documents
 from dlrunner.errors import DataError, Told
 from tests.conftest import QUICK, Dlrun
 
@@ -143,7 +143,7 @@ def test_what_does_not_fit_into_memory_is_told_of_the_data(here: Path, monkeypat
     def full(*given: object, **named: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dlrunner.data.tables.pd.read_csv", full)
+    monkeypatch.setattr("dlrunner.data.core.tables.pd.read_csv", full)
     monkeypatch.setattr(zipfile.ZipFile, "read", full)
     with pytest.raises(DataError, match="does not fit into the memory"):
         read_table(here / "a.csv")

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlrunner.data.decoding import Pixels
-from dlrunner.data.files import Place, sha256_of, tidy
-from dlrunner.data.rossmann import RossmannData
-from dlrunner.data.standin import write_movielens_standin
-from dlrunner.data.tokens import cached
+from dlrunner.data.core.source import Place, sha256_of, tidy
+from dlrunner.data.images.decoding import Pixels
+from dlrunner.data.ratings.synthetic import write_movielens_standin
+from dlrunner.data.rossmann.dataset import RossmannData
+from dlrunner.data.texts.tokens import cached
 from tests.conftest import QUICK, Dlrun
 from tests.data.test_pictures import cats_and_dogs, read, write
 from tests.small_runs import PICTURE_NET, PICTURES

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import dlrunner
-from dlrunner.temporary import exchange, temporary_folder
-from dlrunner.trained import portable
+from dlrunner.files.temporary import exchange, temporary_folder
+from dlrunner.inference import portable
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns
 
@@ -96,7 +96,7 @@ def test_an_export_that_is_killed_leaves_the_good_one_and_nothing_else_after_the
 
 
 def test_a_folder_that_is_being_written_is_not_taken_for_one_that_was_left(here: Path) -> None:
-    from dlrunner.temporary import remove_abandoned
+    from dlrunner.files.temporary import remove_abandoned
 
     with temporary_folder(here / "out") as made:
         os.utime(made, (0, 0))
@@ -133,7 +133,7 @@ def test_two_folders_are_never_missing_while_they_take_each_others_place(
         assert (here / "old").is_dir()
         seen += 1
     assert seen > 100
-    monkeypatch.setattr("dlrunner.temporary.ctypes.CDLL", lambda *given, **named: object())  # a system without it
+    monkeypatch.setattr("dlrunner.files.temporary.ctypes.CDLL", lambda *given, **named: object())  # a system without it
     inside = {name: content(here / name) for name in ("new", "old")}
     exchange(here / "new", here / "old")
     assert {"old": content(here / "new"), "new": content(here / "old")} == inside

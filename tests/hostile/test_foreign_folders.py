@@ -11,10 +11,10 @@ import yaml
 
 import dlrunner
 from dlrunner.cli import main
-from dlrunner.dispatch import plan
+from dlrunner.config.plan import plan
 from dlrunner.errors import RequestError, RunError
-from dlrunner.runner import run_label
-from dlrunner.runs import FinishedRun, RunDirectory, refuse_links
+from dlrunner.execution.run import run_label
+from dlrunner.runs.directory import FinishedRun, RunDirectory, refuse_links
 from tests.conftest import QUICK, Dlrun
 from tests.small_runs import SmallRuns
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dlrunner.cli import launching
-from dlrunner.cli.places import package_conf
+from dlrunner.cli.conf_paths import package_conf
 from dlrunner.errors import RequestError
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 

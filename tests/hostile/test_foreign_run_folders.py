@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import dlrunner
-from dlrunner.plain_data import check_yaml
-from dlrunner.runs import FinishedRun
+from dlrunner.files.plain_data import check_yaml
+from dlrunner.runs.directory import FinishedRun
 from tests.conftest import Dlrun
 from tests.hostile.conftest import WORDS
 

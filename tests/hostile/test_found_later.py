@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dlrunner.plain_data import read_yaml
-from dlrunner.runs import load_weights_file
+from dlrunner.files.plain_data import read_yaml
+from dlrunner.runs.directory import load_weights_file
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns
 

@@ -18,9 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 import dlrunner
-from dlrunner.runs import RunDirectory, logged
-from dlrunner.spreadsheet import as_csv, quoted, unquoted, without_quotes
-from dlrunner.terminal import Stream, console, visible
+from dlrunner.files.spreadsheet import as_csv, quoted, unquoted, without_quotes
+from dlrunner.runs.directory import RunDirectory, logged
+from dlrunner.system.terminal import Stream, console, visible
 from tests.conftest import Dlrun, ratings_table
 from tests.hostile.conftest import WORDS
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.cli.composing import compose
-from dlrunner.cli.places import options_of
-from dlrunner.dispatch import plan
+from dlrunner.cli.compose import compose
+from dlrunner.cli.conf_paths import options_of
+from dlrunner.config.plan import plan
 from dlrunner.errors import RequestError
 from tests.conftest import QUICK, Dlrun
 from tests.hostile.conftest import WORDS

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from dlrunner.errors import BusyError, RunError
-from dlrunner.locks import FolderLock
-from dlrunner.runs import RunDirectory
-from dlrunner.sweeps import Job, SweepDirectory
+from dlrunner.files.locks import FolderLock
+from dlrunner.runs.directory import RunDirectory
+from dlrunner.sweeps.folder import Job, SweepDirectory
 from tests.conftest import QUICK, Dlrun, start
 
 IDENTITY = {"signature": "0a1b2c3d", "code": "c", "data": "d"}
@@ -138,7 +138,7 @@ def test_temporary_files_of_the_killed_are_removed_when_the_folder_is_claimed(he
 
 
 def test_what_a_killed_process_left_in_the_cache_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlrunner.data.files import tidy, write_sealed
+    from dlrunner.data.core.source import tidy, write_sealed
 
     names = (".a.npz.0123456789abcdef", "tmpabcdefgh", ".stand-in.4711")
     (here / "tokens").mkdir()

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dlrunner.sweeps import Job, SweepDirectory
+from dlrunner.sweeps.folder import Job, SweepDirectory
 from tests.conftest import QUICK, Dlrun
 
 WORDS = ("-m", "task=collab", "data.path=my.csv", "epochs=1", "log.progress=none", *QUICK)

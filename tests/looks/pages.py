@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from dlrunner.looks.report import page
+from dlrunner.reporting.html import page
 
 EVIL = "<script>alert(1)</script>\"'><img src=http://x.example/y onerror=alert(1)>{style}&lt;"
 

@@ -15,13 +15,13 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dlrunner.comparing.gathering import LeftOut, gather
-from dlrunner.comparing.groups import Comparison, compare
-from dlrunner.comparing.importance import importance
+from dlrunner.comparison.collect import LeftOut, gather
+from dlrunner.comparison.groups import Comparison, compare
+from dlrunner.comparison.importance import importance
 from dlrunner.errors import RequestError
-from dlrunner.looks import comparing as looks
-from dlrunner.looks import comparing_pictures as pictures
-from dlrunner.looks import plots
+from dlrunner.reporting.plots import comparison as pictures
+from dlrunner.reporting.plots import training as plots
+from dlrunner.reporting.terminal import comparison as looks
 from tests.comparing.test_importance import CHOICES, make_row, random_search
 from tests.fake_runs import write_run, write_seeds
 from tests.looks.test_pictures import assert_is_picture

@@ -13,8 +13,9 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from dlrunner.data.ratings import RatingsTable
-from dlrunner.looks import collab, plots
+from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.reporting.plots import collab
+from dlrunner.reporting.plots import training as plots
 
 TITLES = [
     "$\\frac{1$",

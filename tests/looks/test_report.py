@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from dlrunner.errors import RequestError
-from dlrunner.looks import plots
-from dlrunner.looks.report import charts, run
-from dlrunner.looks.report.charts import Curve, Scale
+from dlrunner.reporting.html import charts, run
+from dlrunner.reporting.html.charts import Curve, Scale
+from dlrunner.reporting.plots import training as plots
 from tests.conftest import Dlrun
 from tests.fake_runs import write_run
 from tests.looks.pages import EVIL, SCRIPT, assert_harmless

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.looks.report import claims, run, sweep
+from dlrunner.reporting.html import claims, run, sweep
 from tests.fake_runs import write_run, write_sweep
 from tests.looks import browser as browsers
 from tests.looks.browser import Browser

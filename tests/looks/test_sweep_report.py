@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from dlrunner.claims.claim_report import Verdict
 from dlrunner.errors import RequestError
-from dlrunner.looks.report import claims, sweep
-from dlrunner.looks.report.charts import axis_of
-from dlrunner.verdicts import Verdict
+from dlrunner.reporting.html import claims, sweep
+from dlrunner.reporting.html.charts import axis_of
 from tests.conftest import QUICK, Dlrun
 from tests.fake_runs import write_run, write_seeds, write_sweep
 from tests.looks.pages import EVIL, assert_harmless

@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from dlrunner.looks import classes, plots, tabular
+from dlrunner.reporting.plots import classes, tabular
+from dlrunner.reporting.plots import training as plots
 
 NAN, INF = np.nan, np.inf
 NAMES = ["$\\frac{1$", "snake_^{", "<script>", "七人の侍", "", "a\nb\tc\x00", "long " * 99, "\ud800"]

@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dlrunner.errors import DataError, RequestError
-from dlrunner.models.backbone import Backbone
-from dlrunner.models.backbones import (
+from dlrunner.models.vision.backbone import Backbone
+from dlrunner.models.vision.backbones import (
     BACKBONES,
     MOST_STATISTICS_GAP,
     load,
@@ -28,7 +28,7 @@ from dlrunner.models.backbones import (
     read_weights,
     statistics_gap,
 )
-from dlrunner.models.mobilenet import MobileNetV2
+from dlrunner.models.vision.mobilenet import MobileNetV2
 
 # What torchvision's documentation says of the nets with their classifiers, and what the classifiers have of it.
 PUBLISHED = {

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dlrunner.encoders import Cell, Encoder, EncoderSizes
+from dlrunner.encoder_file import Cell, Encoder, EncoderSizes
 from dlrunner.errors import RequestError
 from dlrunner.models.language import LanguageDims, LanguageModel, regularisation
 from dlrunner.models.ngram import KneserNey
@@ -337,7 +337,7 @@ def test_only_the_last_words_of_a_long_batch_have_gradients() -> None:
 
 
 def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(here: Path) -> None:
-    from dlrunner.encoders import digest_of_words
+    from dlrunner.encoder_file import digest_of_words
 
     names = [f"w{number}" for number in range(50)]
     source = language_model()

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from dlrunner.cli.composing import compose
-from dlrunner.dispatch import plan
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import plan
 
 SCRIPT = """
 import resource

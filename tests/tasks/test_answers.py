@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from dlrunner.data.targets import Kind, Target
-from dlrunner.tasks.answers import average
+from dlrunner.data.core.targets import Kind, Target
+from dlrunner.tasks.common.outputs import average
 
 LABELS: tuple[Kind, ...] = ("binary", "multilabel")
 

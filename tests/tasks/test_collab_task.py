@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.runs import FinishedRun
-from dlrunner.tasks.recommending import Recommender
-from dlrunner.trained.models import load_models
+from dlrunner.inference.models import load_models
+from dlrunner.runs.directory import FinishedRun
+from dlrunner.tasks.collab.predictor import Recommender
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 
@@ -218,7 +218,7 @@ def test_a_member_of_an_ensemble_is_the_run_of_its_seed(dlrun: Dlrun, ratings_cs
 
 def test_validation_rows_never_train(dlrun: Dlrun, here: Path) -> None:
     """Ratings of the validation rows are made absurd: the training loss must not notice."""
-    from dlrunner.data.splitting import random_rows
+    from dlrunner.data.core.splitting import random_rows
 
     table = ratings_table()
     losses: list[Any] = []

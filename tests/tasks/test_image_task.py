@@ -17,17 +17,17 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrunner.data.augmentation import Augmentation
-from dlrunner.data.batching import generator_of
-from dlrunner.data.dogbreeds import DogBreedsData
-from dlrunner.data.picture_batches import PictureLoader
-from dlrunner.models.backbones import make_backbone
-from dlrunner.models.fusing import fused
+from dlrunner.data.core.batching import generator_of
+from dlrunner.data.dogbreeds.dataset import DogBreedsData
+from dlrunner.data.images.augmentation import Augmentation
+from dlrunner.data.images.loaders import PictureLoader
 from dlrunner.models.image import PictureDims, PictureNet
-from dlrunner.runs import load_weights_file
+from dlrunner.models.vision.backbones import make_backbone
+from dlrunner.models.vision.fold_batch_norm import fused
+from dlrunner.runs.directory import load_weights_file
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.explaining import grad_cam
-from dlrunner.tasks.image import PictureClassification
+from dlrunner.tasks.image.grad_cam import grad_cam
+from dlrunner.tasks.image.task import PictureClassification
 from tests.conftest import QUICK, Dlrun, start
 
 STAND_IN = ("task=dogbreeds", "data.source=stand-in", "data.size=32")
@@ -327,7 +327,7 @@ def test_a_run_that_begins_in_the_midst_of_an_epoch_draws_and_gathers_nothing_be
         drawn.append(key)
         return generator_of(*key)
 
-    monkeypatch.setattr("dlrunner.data.picture_batches.generator_of", noted)
+    monkeypatch.setattr("dlrunner.data.images.loaders.generator_of", noted)
     pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
     rows = list(torch.split(torch.arange(40), 4))
     loader = PictureLoader(pixels, torch.arange(40), rows, 32, Augmentation(), (7, 0), start=8)

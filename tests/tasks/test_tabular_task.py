@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.comparing.differing import NOT_COMPARED
-from dlrunner.data.tabular import TabularData
-from dlrunner.fingerprint import weights_digest
+from dlrunner.comparison.diff import NOT_COMPARED
+from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
-from dlrunner.runs import load_weights_file
-from dlrunner.tasks.answers import average
-from dlrunner.tasks.inspecting import Inspection
-from dlrunner.tasks.tabular import Tabular
+from dlrunner.runs.directory import load_weights_file
+from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.tasks.common.outputs import average
+from dlrunner.tasks.tabular.analysis import Inspection
+from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun
 
 SMALL = ("epochs=30", "optim.lr=1e-2", "batch_size=32", "model.hidden=[32]", "model.dropouts=[0.0]")
@@ -233,10 +233,10 @@ def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> 
 
 
 def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: Dlrun) -> None:
-    from dlrunner.runs import FinishedRun
-    from dlrunner.tasks.inspecting import Inspection
-    from dlrunner.tasks.tabular import predict_rows
-    from dlrunner.trained.models import load_models
+    from dlrunner.inference.models import load_models
+    from dlrunner.runs.directory import FinishedRun
+    from dlrunner.tasks.tabular.analysis import Inspection
+    from dlrunner.tasks.tabular.task import predict_rows
 
     table = flats()
     table["noise"] = np.random.default_rng(5).normal(size=len(table))
@@ -322,7 +322,7 @@ def test_the_stand_in_is_learned_to_its_floor_and_not_below(here: Path, dlrun: D
 
 
 def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
-    from dlrunner.data.rossmann_standin import write_rossmann_standin
+    from dlrunner.data.rossmann.synthetic import write_rossmann_standin
 
     dlrun(*CHAIN, "epochs=1", *QUICK)
     folder, _ = write_rossmann_standin(Path("chain"))

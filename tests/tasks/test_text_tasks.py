@@ -16,17 +16,17 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.cli.composing import compose
-from dlrunner.comparing.differing import NOT_COMPARED
-from dlrunner.data.imdb import ImdbData
-from dlrunner.data.vocabulary import Vocabulary
-from dlrunner.dispatch import plan
-from dlrunner.encoders import Encoder
-from dlrunner.fingerprint import weights_digest
+from dlrunner.cli.compose import compose
+from dlrunner.comparison.diff import NOT_COMPARED
+from dlrunner.config.plan import plan
+from dlrunner.data.imdb.dataset import ImdbData
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.encoder_file import Encoder
 from dlrunner.models.language import LanguageDims, LanguageModel
-from dlrunner.runs import load_weights_file
-from dlrunner.tasks.generating import Generator
-from dlrunner.tasks.language import LanguageModeling
+from dlrunner.runs.directory import load_weights_file
+from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.tasks.language.generation import Generator
+from dlrunner.tasks.language.task import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.relaying import numbers
+from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, start
 
 for module in ("mlflow", "sqlalchemy", "alembic"):

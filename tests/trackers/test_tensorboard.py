@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlrunner.relaying import numbers
+from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, start
 
 pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'dlrunner[tensorboard]'")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.relaying import numbers
+from dlrunner.tracking.relay import numbers
 from tests.conftest import Dlrun
 
 pytestmark = pytest.mark.skipif(

@@ -21,10 +21,12 @@ from torch import nn
 
 import dlrunner
 from dlrunner.errors import RequestError
-from dlrunner.looks.card import Card, escaped, fenced
-from dlrunner.runs import FinishedRun, load_weights_file
-from dlrunner.trained import exporting, graphs, portable
-from dlrunner.trained.models import load_models
+from dlrunner.inference import export as exporting
+from dlrunner.inference import onnx as graphs
+from dlrunner.inference import portable
+from dlrunner.inference.models import load_models
+from dlrunner.reporting.model_card import Card, escaped, fenced
+from dlrunner.runs.directory import FinishedRun, load_weights_file
 from tests.conftest import Dlrun
 from tests.small_runs import KINDS, SmallRuns, new_flats
 
@@ -271,7 +273,7 @@ def test_an_export_without_a_graph_leaves_no_older_one(export: Callable[..., Pat
 def test_without_onnxruntime_nothing_is_begun(
     runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.trained.graphs.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("dlrunner.inference.onnx.importlib.util.find_spec", lambda name: None)
     status, _, err = dlrun("export", str(runs["ratings"]), "--out", "out", "--onnx")
     assert status == 2
     assert "--onnx needs onnx and onnxruntime: pip install 'dlrunner[onnx]'" in err

@@ -275,7 +275,7 @@ def test_what_fails_in_a_model_is_not_told_as_weights_of_another(
     def dims_of(state: Any) -> Any:
         raise KeyError("words")
 
-    monkeypatch.setattr("dlrunner.tasks.collab.Collab.dims_of", dims_of)
+    monkeypatch.setattr("dlrunner.tasks.collab.task.Collab.dims_of", dims_of)
     told = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
     with pytest.raises(RequestError, match=told) as raised:
         dlrunner.load(runs["ratings"])

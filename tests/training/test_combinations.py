@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from dlrunner.cli.composing import compose_jobs
-from dlrunner.cli.places import options_of
-from dlrunner.dispatch import Plan, plan
+from dlrunner.cli.compose import compose_jobs
+from dlrunner.cli.conf_paths import options_of
+from dlrunner.config.plan import Plan, plan
 from dlrunner.model import Model
-from dlrunner.randomness import seed_everything
+from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Batch, Task
 from dlrunner.training import Trainer
 from dlrunner.training.schedule import set_rates

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlrunner.cli.composing import compose
-from dlrunner.data.picture_batches import PictureLoader
-from dlrunner.dispatch import Plan, plan
-from dlrunner.looks.progress import SilentDisplay
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import Plan, plan
+from dlrunner.data.images.loaders import PictureLoader
 from dlrunner.model import Model
-from dlrunner.randomness import seed_everything
-from dlrunner.signals import StopSignals
+from dlrunner.reporting.terminal.progress import SilentDisplay
+from dlrunner.system.seeding import seed_everything
+from dlrunner.system.signals import StopSignals
 from dlrunner.system.transfer import one_ahead
 from dlrunner.task import Task
 from dlrunner.training import Trainer

@@ -11,9 +11,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from dlrunner.looks.progress import SilentDisplay
-from dlrunner.processes import SingleProcess
-from dlrunner.signals import StopSignals
+from dlrunner.reporting.terminal.progress import SilentDisplay
+from dlrunner.system.process_group import SingleProcess
+from dlrunner.system.signals import StopSignals
 from dlrunner.training.distributed import DistributedTrainer, SharedHooks, gather_rows
 from dlrunner.training.hooks import Hooks
 from dlrunner.training.state import TrainingState

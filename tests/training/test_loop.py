@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner import schedules
-from dlrunner.data.batching import TensorLoader, epoch_order
+from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.errors import RunError
-from dlrunner.looks.progress import SilentDisplay
 from dlrunner.metrics import MeanSquaredError, Metric, SmoothedLoss
 from dlrunner.model import Model
-from dlrunner.randomness import seed_everything
+from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.schedules import Phase
-from dlrunner.signals import StopSignals
+from dlrunner.system.seeding import seed_everything
+from dlrunner.system.signals import StopSignals
 from dlrunner.task import Batch, Loader, Split, Task
 from dlrunner.training import Trainer
 from dlrunner.training.hooks import Hooks

@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import nn
 
-from dlrunner.fingerprint import weights_digest
-from dlrunner.randomness import generator_states, seed_everything
+from dlrunner.runs.fingerprint import weights_digest
 from dlrunner.schedules import Phase
+from dlrunner.system.seeding import generator_states, seed_everything
 from dlrunner.training import Trainer
 from dlrunner.training.lr_finder import RangeTest, range_test
 from tests.conftest import Dlrun

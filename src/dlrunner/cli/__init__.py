@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dlrunner.errors import DataError, Interrupted, RequestError, RunError
-from dlrunner.terminal import Stream, open_missing_streams
+from dlrunner.system.terminal import Stream, open_missing_streams
 
 PRINTED = (
     "-h",
@@ -107,7 +107,7 @@ def _told(words: list[str]) -> int:
 def _fail(error: Exception, status: int) -> int:
     who = "dlrun"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from dlrunner.processes import rank, tells_why
+        from dlrunner.system.process_group import rank, tells_why
 
         if not tells_why():
             return status
@@ -131,18 +131,18 @@ def _dispatch(words: list[str]) -> int:
         raise RequestError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
     if words[0] in verbs and words[0] != "lr-find":
         return verbs[words[0]](words[1:])
-    from dlrunner.cli.places import with_paths
+    from dlrunner.cli.conf_paths import with_paths
 
     words = with_paths(words)
     if words[0] in verbs:
         return verbs[words[0]](words[1:])
     hydra_flags = {"--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p"}
     if words[0] in ("--shell-completion", "-sc") or hydra_flags & set(words):
-        from dlrunner.cli import composing
+        from dlrunner.cli import compose as composing
 
         return composing.hydra_answers(words)
     if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
-        from dlrunner.cli import sweeping
+        from dlrunner.cli import sweep as sweeping
 
         return sweeping.sweep([word for word in words if word not in ("-m", "--multirun")])
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
@@ -161,11 +161,11 @@ def _verbs() -> dict[str, Callable[[list[str]], int]]:
 
 
 def _run(words: list[str]) -> int:
-    from dlrunner.cli import composing
+    from dlrunner.cli import compose as composing
 
     config = composing.compose(words)
     if config["seeds"] is not None:  # an experiment may ask for them too
-        from dlrunner.cli import sweeping
+        from dlrunner.cli import sweep as sweeping
 
         return sweeping.sweep([*words, f"seeds={config['seeds']}"])
     if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
@@ -173,11 +173,11 @@ def _run(words: list[str]) -> int:
     if alone := [word for word in words if word.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))]:
         raise RequestError(f"{alone[0]} is for a sweep; add -m")
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
-        from dlrunner.following import follow
+        from dlrunner.execution.follow import follow
 
         return follow(config)
-    from dlrunner import runner
-    from dlrunner.looks import tables
+    from dlrunner.execution import run as runner
+    from dlrunner.reporting.terminal import tables
 
     outcome = runner.run(config, words, changed=composing.Changes().of(config))
     tables.print_outcome(outcome.path, outcome.is_new)
@@ -186,7 +186,7 @@ def _run(words: list[str]) -> int:
 
 def help_text() -> str:
     """Return the one screen that `dlrun --help` shows: verbs, tasks, options."""
-    from dlrunner.cli.places import options_of
+    from dlrunner.cli.conf_paths import options_of
 
     def listed(group: str, width: int = 92) -> str:
         text, line = "", ""

@@ -11,21 +11,21 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from dlrunner.cli.composing import choices_of, compose, forced, run_hydra, search_path_override, to_plain
-from dlrunner.cli.places import quoted
-from dlrunner.cli.sweeping import compose_base, tell_of_twins, write_down, write_report, write_words
+from dlrunner.cli.compose import choices_of, compose, forced, run_hydra, search_path_override, to_plain
+from dlrunner.cli.conf_paths import quoted
+from dlrunner.cli.sweep import compose_base, tell_of_twins, write_down, write_report, write_words
 from dlrunner.cli.yaml_files import keep_own_optimizer_settings
-from dlrunner.data.parallel import num_cores
+from dlrunner.config.schema import SweepSettings
+from dlrunner.data.core.parallel import num_cores
 from dlrunner.errors import Interrupted, RequestError
-from dlrunner.jobs import Lease, run_jobs, start_fork_server
-from dlrunner.looks import tables
-from dlrunner.looks.sweeping import LineScreen
-from dlrunner.paths import user_path
-from dlrunner.runner import run_label
-from dlrunner.runs import shorter
-from dlrunner.settings import SweepSettings
-from dlrunner.signals import StopSignals
-from dlrunner.sweeps import Job, Standing, SweepDirectory, record_of, twins_of
+from dlrunner.execution.run import run_label
+from dlrunner.files.paths import user_path
+from dlrunner.reporting.terminal import tables
+from dlrunner.reporting.terminal.sweep import LineScreen
+from dlrunner.runs.directory import shorter
+from dlrunner.sweeps.folder import Job, Standing, SweepDirectory, record_of, twins_of
+from dlrunner.sweeps.pool import Lease, run_jobs, start_fork_server
+from dlrunner.system.signals import StopSignals
 
 
 def launch(

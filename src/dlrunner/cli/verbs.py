@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlrunner.cli.places import file_to_write
+from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.errors import RequestError, RunError, Told, did_you_mean
-from dlrunner.paths import user_path
+from dlrunner.files.paths import user_path
 
 ANSWERS = ("predict", "generate", "explain")
 """Verbs that a task may answer, with methods of these names."""
@@ -42,17 +42,17 @@ def lr_find(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print("usage: dlrun lr-find task=collab [name=value ...]")
         return 0 if words else 2
-    from dlrunner.cli.composing import compose
+    from dlrunner.cli.compose import compose
 
     config = compose(words)
-    from dlrunner import runner
-    from dlrunner.dispatch import plan
-    from dlrunner.looks import plots
-    from dlrunner.looks.progress import number
-    from dlrunner.member import set_up_process
-    from dlrunner.randomness import seed_everything
-    from dlrunner.runs import told_as_sentences, write_atomically
-    from dlrunner.temporary import remove_abandoned
+    from dlrunner.config.plan import plan
+    from dlrunner.execution import run as runner
+    from dlrunner.execution.member import set_up_process
+    from dlrunner.files.temporary import remove_abandoned
+    from dlrunner.reporting.plots import training as plots
+    from dlrunner.reporting.terminal.progress import number
+    from dlrunner.runs.directory import told_as_sentences, write_atomically
+    from dlrunner.system.seeding import seed_everything
     from dlrunner.training import lr_finder
 
     checked = plan(config)
@@ -106,15 +106,15 @@ def predict(words: list[str]) -> int:
     parser.add_argument("--out", metavar="CSV", help="write the answer there too")
     parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
     task_class, arguments, state, models = _trained(parser, words, "predict")
-    from dlrunner.looks import tables
+    from dlrunner.reporting.terminal import tables
 
     out = file_to_write(arguments.out) if arguments.out else None
     with _answering(words[0]):
         answer = task_class.predict(state, models, arguments)
     num_quoted = 0
     if out:
-        from dlrunner.runs import told_as_sentences, write_atomically
-        from dlrunner.spreadsheet import as_csv
+        from dlrunner.files.spreadsheet import as_csv
+        from dlrunner.runs.directory import told_as_sentences, write_atomically
 
         content, num_quoted = as_csv(answer, arguments.raw or getattr(arguments, "submission", False))
         with told_as_sentences(out):
@@ -155,13 +155,13 @@ def export(words: list[str]) -> int:
     parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
     _add_plugins(parser)
     arguments = parser.parse_args(words)
-    from dlrunner.runs import FinishedRun, shorter
-    from dlrunner.trained.models import without_trackers
+    from dlrunner.inference.models import without_trackers
+    from dlrunner.runs.directory import FinishedRun, shorter
 
     finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(without_trackers(finished.config), arguments.plugins)
-    from dlrunner.trained.exporting import export as write
-    from dlrunner.trained.graphs import TOLERANCE
+    from dlrunner.inference.export import export as write
+    from dlrunner.inference.onnx import TOLERANCE
 
     done = write(finished, arguments.out, arguments.onnx)
     print(f"{shorter(done.folder)}: {', '.join(done.files)}")
@@ -208,10 +208,10 @@ def _trained(
     parser.add_argument("--help", "-h", action="help", help="show this text")
     parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
     _add_plugins(parser)
-    from dlrunner.runs import FinishedRun
+    from dlrunner.runs.directory import FinishedRun
 
     finished = FinishedRun.read(user_path(words[0]))
-    from dlrunner.trained.models import load_models, plan_for_answers, without_trackers
+    from dlrunner.inference.models import load_models, plan_for_answers, without_trackers
 
     early = argparse.ArgumentParser(add_help=False)  # the other options are those of the run's task
     _add_plugins(early)
@@ -235,7 +235,7 @@ def show(words: list[str]) -> int:
     parser.add_argument(
         "run", metavar="RUN", nargs="?", default="runs/latest", help="a run folder (default: runs/latest)"
     )
-    from dlrunner.looks import tables
+    from dlrunner.reporting.terminal import tables
 
     tables.print_run(user_path(parser.parse_args(words).run))
     return 0
@@ -248,39 +248,39 @@ def replay(words: list[str]) -> int:
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now")
     _add_plugins(parser)
     arguments = parser.parse_args(words)
-    from dlrunner.runs import FinishedRun
+    from dlrunner.runs.directory import FinishedRun
 
     finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(finished.config, arguments.plugins)
-    from dlrunner.replaying import replay as repeat
+    from dlrunner.execution.replay import replay as repeat
 
     return repeat(finished, arguments.data_dir or os.environ.get("DLRUNNER_DATA"))
 
 
 def reproduce(words: list[str]) -> int:
     """Earn published figures again."""
-    from dlrunner.cli.reproducing import reproduce as earn
+    from dlrunner.cli.reproduce import reproduce as earn
 
     return earn(words)
 
 
 def compare(words: list[str]) -> int:
     """Put runs beside each other."""
-    from dlrunner.cli.comparing import compare as put_beside
+    from dlrunner.cli.compare import compare as put_beside
 
     return put_beside(words)
 
 
 def report(words: list[str]) -> int:
     """Write what a folder holds into one HTML file."""
-    from dlrunner.cli.reporting import report as write
+    from dlrunner.cli.report import report as write
 
     return write(words)
 
 
 def diff(words: list[str]) -> int:
     """Tell what differs between two runs."""
-    from dlrunner.cli.comparing import diff as tell
+    from dlrunner.cli.compare import diff as tell
 
     return tell(words)
 
@@ -293,8 +293,12 @@ def data(words: list[str]) -> int:
     parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
     parser.add_argument("name", nargs="?", metavar="NAME")
     arguments = parser.parse_args(words)
-    from dlrunner.data import dogbreeds, files, imdb, ratings, rossmann
-    from dlrunner.looks import tables
+    from dlrunner.data.core import source as files
+    from dlrunner.data.dogbreeds import dataset as dogbreeds
+    from dlrunner.data.imdb import dataset as imdb
+    from dlrunner.data.ratings import dataset as ratings
+    from dlrunner.data.rossmann import dataset as rossmann
+    from dlrunner.reporting.terminal import tables
 
     data_dir = user_path(os.environ.get("DLRUNNER_DATA", "data"))
     modules: list[Any] = [ratings, rossmann, imdb, dogbreeds]
@@ -335,11 +339,11 @@ def info(words: list[str]) -> int:
     argparse.ArgumentParser(prog="dlrun info", description="Versions, devices, places.").parse_args(words)
     import torch
 
-    from dlrunner import machine
-    from dlrunner.cli.places import conf_dirs
-    from dlrunner.data.files import cache_dir
-    from dlrunner.data.parallel import num_cores
-    from dlrunner.looks import tables
+    from dlrunner.cli.conf_paths import conf_dirs
+    from dlrunner.data.core.parallel import num_cores
+    from dlrunner.data.core.source import cache_dir
+    from dlrunner.reporting.terminal import tables
+    from dlrunner.system import machine
 
     devices = [f"cpu ({num_cores()} cores, {torch.get_num_threads()} threads)"]
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
@@ -366,7 +370,7 @@ def _add_plugins(parser: argparse.ArgumentParser) -> None:
 
 def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
     """A folder that came from elsewhere executes nothing by being read: its modules must be named by who reads it."""
-    from dlrunner.trained.models import unnamed_plugins
+    from dlrunner.inference.models import unnamed_plugins
 
     if asked := unnamed_plugins(config, allowed):
         raise RequestError(

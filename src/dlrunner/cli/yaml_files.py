@@ -14,9 +14,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 
-from dlrunner.cli.places import conf_dirs
+from dlrunner.cli.conf_paths import conf_dirs
 from dlrunner.errors import RequestError
-from dlrunner.plain_data import check_yaml, read_yaml
+from dlrunner.files.plain_data import check_yaml, read_yaml
 
 
 class FileConfigSource(HydraFiles):

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.errors import RequestError
+from dlrunner.files.paths import user_path
 from dlrunner.model import Model
-from dlrunner.models.backbones import load, make_backbone, read_weights
-from dlrunner.models.fusing import fused
-from dlrunner.models.mobilenet import Wiring
-from dlrunner.paths import user_path
+from dlrunner.models.vision.backbones import load, make_backbone, read_weights
+from dlrunner.models.vision.fold_batch_norm import fused
+from dlrunner.models.vision.mobilenet import Wiring
 from dlrunner.ranges import Count, Probability, Text
 
 HOME = "https://docs.pytorch.org/vision/stable/models.html"

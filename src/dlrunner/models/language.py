@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrunner.encoders import Cell, EncoderSizes
+from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.model import Model
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
 from dlrunner.models.softmax import mean_loss, token_losses

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlrunner.encoders import Cell, EncoderSizes
+from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import RequestError
 
 State = list[tuple[Tensor, ...]]

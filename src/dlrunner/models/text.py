@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlrunner.encoders import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
+from dlrunner.encoder_file import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
 from dlrunner.errors import RequestError
 from dlrunner.model import Model
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached

@@ -22,9 +22,9 @@ from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
 from dlrunner.model import Model
-from dlrunner.processes import SingleProcess
-from dlrunner.randomness import seed_everything
 from dlrunner.schedules import Phase
+from dlrunner.system.process_group import SingleProcess
+from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Batch, Split, Task
 from dlrunner.training.hooks import NOTHING, Due, Hooks
 from dlrunner.training.loop import FitResult, Trainer

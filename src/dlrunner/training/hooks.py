@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dlrunner.errors import Interrupted
-from dlrunner.signals import StopSignals
+from dlrunner.system.signals import StopSignals
 from dlrunner.training.loss_log import LossLog
 from dlrunner.training.state import Row, TrainingState
 

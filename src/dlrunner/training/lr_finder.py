@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from dlrunner.metrics import SmoothedLoss
 from dlrunner.model import Model
-from dlrunner.randomness import generator_states, restore_generators
+from dlrunner.system.seeding import generator_states, restore_generators
 from dlrunner.task import Batch, Task
 from dlrunner.training.loop import Trainer
 from dlrunner.training.schedule import set_lr

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
-from dlrunner.randomness import generator_states, restore_generators
+from dlrunner.system.seeding import generator_states, restore_generators
 from dlrunner.task import Task
 
 Row = dict[str, Any]

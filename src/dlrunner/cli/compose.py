@@ -1,0 +1,304 @@
+"""Hydra composes: from words on the command line to one plain configuration."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
+from dlrunner.cli.hydra_guard import RefusedError, guard_hydra, refusals
+from dlrunner.cli.yaml_files import keep_own_optimizer_settings, read_checked_files
+from dlrunner.errors import RequestError, did_you_mean
+
+CHOICES = ("task", "model", "optim", "schedule", "experiment")
+
+OF_HYDRA = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
+"""What counts of Hydra's own settings."""
+
+TOO_DEEP = "the configuration has too many lists or sections within each other"
+
+
+def compose(words: Sequence[str]) -> dict[str, Any]:
+    """Compose the configuration that some overrides ask for.
+
+    Raises:
+        RequestError: an override cannot be read, or names an option that does not exist.
+    """
+    return to_plain(*_split(_compose(words)))
+
+
+def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | RequestError]:
+    """Compose the configurations of many jobs, each as `compose` would; a mistake takes the place of its job's.
+
+    Hydra reads all files again for each job (50 ms). Jobs that choose the same options share what it composed, and
+    differ in the values alone, which Hydra lays upon it in the end and so does this.
+    """
+    composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+    for words in jobs:
+        try:
+            overrides = parse(words)
+            for override in overrides:
+                _check_override(override)
+            values = [override for override in overrides if not _is_choice(override)]
+            choices = tuple(str(override.input_line) for override in overrides if _is_choice(override))
+            if choices not in composed:
+                composed[choices] = _split(_compose(choices))
+            config, chosen = composed[choices]
+            config = copy.deepcopy(config)
+            for override in values:
+                OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
+            yield to_plain(config, chosen)
+        except RequestError as error:
+            yield error
+        except OmegaConfBaseException as error:
+            yield RequestError(" ".join(str(error).split()).partition(" full_key:")[0])
+        except RecursionError:
+            yield RequestError(TOO_DEEP)
+
+
+class Changes:
+    """What differs from the settings that a task composes by itself; each task is composed once (50 ms)."""
+
+    def __init__(self) -> None:
+        self._own: dict[str, dict[str, Any] | None] = {}
+
+    def of(self, config: Mapping[str, Any]) -> dict[str, str] | None:
+        """Return by flat name what the task's own settings hold where a configuration differs, in words.
+
+        None where the task composes nothing without other settings.
+        """
+        # They import torch, which composing for `--cfg` and tab completion must not wait for.
+        from dlrunner.comparison.collect import flatten, shown
+        from dlrunner.comparison.diff import differing_settings
+
+        task = config["choices"].get("task")
+        if task not in self._own:
+            try:
+                self._own[task] = compose([f"task={task}"])
+            except RequestError:
+                self._own[task] = None
+        own = self._own[task]
+        if own is None:
+            return None
+        known = flatten(own)
+        differing = differing_settings(own, config)
+        return {name: shown(before) if name in known else "not set" for name, before, _ in differing}
+
+
+def composition_inputs() -> str:
+    """Return a digest of all that a composition rests on beside the words: files, their variables, Hydra."""
+    digest = hashlib.sha256(f"{hydra.__version__} {version('omegaconf')}".encode())
+    for place in conf_dirs():
+        for file in sorted(place.rglob("*.yaml")):
+            text = file.read_bytes()
+            digest.update(os.fsencode(file) + b"\0" + text + b"\0")
+            for name in re.findall(rb"oc\.env:\s*(\w+)", text):
+                digest.update(os.environb.get(name, b"\0"))
+    return digest.hexdigest()
+
+
+def _split(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """Return a configuration without Hydra's own, and the names of the chosen options."""
+    own = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
+    return own, dict(config.hydra.runtime.choices)
+
+
+def to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve a composed configuration into plain dicts and lists, with the names of the chosen options."""
+    try:
+        plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise RequestError(str(error).splitlines()[0]) from None
+    except RecursionError:
+        raise RequestError(TOO_DEEP) from None
+    if "choices" in plain:
+        raise RequestError("choices: is no setting; name the options themselves, such as optim=adam")
+    return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """Parse overrides by Hydra's grammar.
+
+    Raises:
+        RequestError: one of them cannot be read.
+    """
+    return [_parse_word(word) for word in words]
+
+
+@functools.lru_cache(maxsize=10_000)  # the jobs of a sweep have most of their words in common
+def _parse_word(word: str) -> Override:
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise RequestError(f"{word}: it is not UTF-8; rename the file, or make a link to it") from None
+    try:
+        (override,) = OverridesParser.create().parse_overrides([word])
+    except RecursionError:
+        raise RequestError(f"{word[:40]}… has too many lists or sections within each other") from None
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RequestError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
+    except OverrideParseException as error:
+        if word.startswith("-"):
+            raise RequestError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
+        if "=" not in word or word.startswith("="):
+            raise RequestError(f"{word!r} is not name=value; there is no blank before or after the =") from None
+        reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
+        raise RequestError(
+            f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
+            f"ASCII go in quotes: 'name=\"value\"'"
+        ) from None
+    return override
+
+
+def forced(words: Sequence[str]) -> list[str]:
+    """Write settings as `++name=value`, so that unknown names reach the dispatcher, which names the nearest."""
+    overrides = parse(words)
+    return [str(o.input_line) if _is_choice(o) else f"++{str(o.input_line).lstrip('+')}" for o in overrides]
+
+
+def _is_choice(override: Override) -> bool:
+    """Tell whether an override chooses an option, or takes something away, rather than set a value."""
+    key = override.key_or_group
+    return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
+
+
+def choices_of(words: Sequence[str]) -> Iterator[list[str]]:
+    """Yield for each option that a sweep may choose the words of a job that has it."""
+    overrides = parse([word for word in words if not word.startswith("hydra")])
+    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
+    for override in overrides:
+        if override.is_discrete_sweep() and override.key_or_group in groups():
+            yield from ([*fixed, f"{override.get_key_element()}={value}"] for value in override.sweep_string_iterator())
+
+
+def search_path_override() -> list[str]:
+    """Return the override that lets Hydra look into the working directory's conf/ too."""
+    own = user_conf()
+    return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
+
+
+def _compose(words: Sequence[str]) -> DictConfig:
+    for override in parse(words):
+        _check_override(override)
+    if shadowed := shadowed_options():
+        raise RequestError(
+            f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
+        )
+    guard_hydra()
+    read_checked_files()
+    try:
+        with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
+            config = hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+            keep_own_optimizer_settings(config, words)
+            return config
+    except RefusedError:
+        raise
+    except MissingConfigException as error:
+        raise RequestError(_missing_option(error)) from None
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
+        text = " ".join(str(error.__cause__ or error).split())
+        raise RequestError(text.partition(" full_key:")[0]) from None
+    except RecursionError:
+        raise RequestError(TOO_DEEP) from None
+
+
+def _check_override(override: Override) -> None:
+    """Refuse several values, an option that does not exist, and what is Hydra's own."""
+    check_hydra_setting(override)
+    if override.is_sweep_override():
+        raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
+    # An experiment is optional: Hydra would pass over a misspelt one.
+    group, name = override.key_or_group, override.value()
+    if group == "log.trackers" and isinstance(name, list):
+        raise RequestError(f"log.trackers: holds their settings; they are chosen by log=[{','.join(map(str, name))}]")
+    if group not in groups() or override.is_delete():
+        return
+    if group == "log" and isinstance(name, list):  # the others take one option
+        for each in name:
+            _check_override(_parse_word(f"log={each}"))
+        return
+    if not (isinstance(name, str) and name in options_of(group)) and not (group == "experiment" and name is None):
+        if isinstance(name, str):
+            raise RequestError(f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}")
+        raise RequestError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
+
+
+def check_hydra_setting(override: Override) -> None:
+    """Refuse a setting of Hydra's own: dlrunner has its own folders and logs, so that it would count for nothing.
+
+    Raises:
+        RequestError: it is not one of a launcher or a sweeper.
+    """
+    key = override.key_or_group
+    if re.match(r"hydra\b", key) and (override.is_delete() or not key.startswith(OF_HYDRA)):
+        raise RequestError(
+            f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher, "
+            "hydra/sweeper and theirs"
+        )
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    """Name the option that does not exist and the nearest one that does."""
+    group, _, name = (error.missing_cfg_file or "").rpartition("/")
+    if not group:
+        return str(error).splitlines()[0]
+    return f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}"
+
+
+def hydra_answers(words: list[str]) -> int:
+    """Let Hydra answer: --cfg, --info, tab completion."""
+    if words[0] in ("--shell-completion", "-sc"):
+        _complete_verbs(words)
+    else:
+        _compose([word for word in words if "=" in word and not word.startswith("-")])  # what is refused is told here
+    if "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
+        config = _compose([word for word in words if word not in ("--cfg", "-c", "job")])
+        print(OmegaConf.to_yaml(_split(config)[0]), end="")
+        return 0
+    return run_hydra([*words, *search_path_override()], lambda config: None)
+
+
+def run_hydra(words: Sequence[str], do: Callable[[DictConfig], Any]) -> int:
+    """Hand the command line to Hydra, which calls `do` for each job."""
+    guard_hydra()
+    read_checked_files()
+    sys.argv = [sys.argv[0], *words]
+    # An absolute path works under the console script, `python -m` and an installed wheel alike.
+    decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
+    try:
+        decorate(do)()
+    except SystemExit:
+        if refusals:
+            raise refusals.pop() from None
+        raise
+    return 0
+
+
+def _complete_verbs(words: Sequence[str]) -> None:
+    """Offer the verbs for a first word; Hydra completes the rest."""
+    if not words[-1].startswith("query="):
+        return
+    from dlrunner.cli.verbs import VERBS
+
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if len(line) == 2:
+        print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))

@@ -1,0 +1,92 @@
+"""Where configuration files lie: the package's own, and those of the working directory."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import dlrunner
+from dlrunner.errors import RequestError
+from dlrunner.files.paths import user_path
+
+
+def package_conf() -> Path:
+    """Return the folder of the package's configuration: inside the wheel, or beside `src` in a checkout."""
+    package = Path(dlrunner.__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def user_conf() -> Path | None:
+    """Return the `conf/` of the working directory, when there is one of the user's own."""
+    here = Path.cwd() / "conf"
+    return here if here.is_dir() and here.resolve() != package_conf().resolve() else None
+
+
+def conf_dirs() -> list[Path]:
+    """Return all places, the user's last."""
+    own = user_conf()
+    return [package_conf(), own] if own else [package_conf()]
+
+
+def groups() -> set[str]:
+    """Return the names of the configuration groups."""
+    return {path.name for place in conf_dirs() for path in place.iterdir() if path.is_dir()}
+
+
+def shadowed_options() -> list[str]:
+    """Return the user's files that have the name of one of the package's."""
+    own = user_conf()
+    files = own.glob("*/*.yaml") if own else ()
+    return sorted(str(f.relative_to(own)) for f in files if own and (package_conf() / f.relative_to(own)).exists())
+
+
+def options_of(group: str) -> list[str]:
+    """Return the options of a group, in order.
+
+    >>> "adamw" in options_of("optim")
+    True
+    """
+    return sorted({path.stem for place in conf_dirs() for path in (place / group).glob("*.yaml")})
+
+
+def with_paths(words: Sequence[str]) -> list[str]:
+    """Write what names an existing file or folder so that Hydra reads it as a text.
+
+    Names of run folders hold signs of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`), and
+    `runs/latest` means the run that it points at now, not the one that is about to begin.
+    """
+    found = []
+    for word in words:
+        key, equals, value = word.partition("=")
+        try:
+            path = user_path(value)
+            known = bool(equals and value) and path.exists()
+        except (OSError, RequestError):  # too long for a name, or no path at all
+            known = False
+        if known and path.is_symlink() and (path / "config.yaml").exists():
+            value = os.path.relpath(path.resolve())
+        if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
+            value = quoted(value)
+        found.append(f"{key}{equals}{value}")
+    return found
+
+
+def file_to_write(said: str) -> Path:
+    """Return the file that --out names.
+
+    Raises:
+        RequestError: it is a folder, or its folder is not there.
+    """
+    path = user_path(said)
+    if path.is_dir() or not path.parent.is_dir():
+        problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
+        raise RequestError(f"--out: {problem}")
+    return path
+
+
+def quoted(text: str) -> str:
+    """Write a text as Hydra's grammar wants it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -1,0 +1,57 @@
+"""The verb that writes a run, a sweep or the claims into one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import webbrowser
+from pathlib import Path
+
+from dlrunner.cli.conf_paths import file_to_write
+from dlrunner.errors import RequestError
+from dlrunner.files.paths import user_path
+
+
+def report(words: list[str]) -> int:
+    """Write the report of a folder, whatever it is of."""
+    parser = argparse.ArgumentParser(
+        prog="dlrun report", description="One HTML file of a run, a sweep or claims: to mail, to print, offline."
+    )
+    parser.add_argument(
+        "folder",
+        metavar="RUN|SWEEP|CLAIMS",
+        nargs="?",
+        default="runs/latest",
+        help="a run folder (default: runs/latest), a folder of runs/sweeps/ or runs/claims/",
+    )
+    parser.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the folder)")
+    parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser (default: no)")
+    arguments = parser.parse_args(words)
+    folder, out = user_path(arguments.folder), None
+    if not folder.is_dir():
+        raise RequestError(f"there is no folder {folder}; name a run, a sweep or claims")
+    if arguments.out:
+        out = file_to_write(arguments.out)
+    from dlrunner.runs.directory import shorter
+
+    written = _write(folder, out)
+    print(f"report   {shorter(written)}")
+    if arguments.open == "yes" and not webbrowser.open(written.resolve().as_uri()):
+        print("no browser could be opened here")
+    return 0
+
+
+def _write(folder: Path, out: Path | None) -> Path:
+    """Write the report of what a folder is.
+
+    Raises:
+        RequestError: it is neither a run nor a sweep nor claims.
+    """
+    from dlrunner.reporting.html import claims, run, sweep
+
+    if (folder / "config.yaml").exists():
+        return run.write(folder, out)
+    if (folder / "claims.json").exists():
+        return claims.write(folder, out)
+    if (folder / "results.csv").exists() or (folder / "jobs").is_dir():
+        return sweep.write(folder, out)
+    raise RequestError(f"{folder} is neither a run folder nor a sweep folder nor one of claims")

@@ -1,0 +1,195 @@
+"""Claims: published figures, earned again by several seeds and judged by a test."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dlrunner.claims.claim_report import Verdict, judge, merge, write_into, write_tables
+from dlrunner.cli.compose import Changes, compose, compose_jobs
+from dlrunner.cli.conf_paths import options_of
+from dlrunner.config.plan import plan
+from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.execution import run as runner
+from dlrunner.execution.run import NOT_IN_LABEL
+from dlrunner.files.paths import user_path
+from dlrunner.reporting.html import claims as report
+from dlrunner.reporting.terminal import tables
+from dlrunner.reporting.terminal.sweep import make_screen
+from dlrunner.runs.directory import finished_summary, label, shorter, told_as_sentences
+from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, standing_of
+from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+
+
+def reproduce(words: list[str]) -> int:
+    """Run what is missing of some claims, judge them, write the tables; 1 when one is missed."""
+    parser = argparse.ArgumentParser(prog="dlrun reproduce", description="Earn published figures again.")
+    parser.add_argument(
+        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="experiments, such as 'movielens-*'"
+    )
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each (default: 5)")
+    parser.add_argument("--quick", action="store_true", help="only claims that need less than two minutes a seed")
+    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side, or auto (default: 1)")
+    parser.add_argument("--out", metavar="FOLDER", help="claims.md, claims.json, claims.xml go there (runs/claims/…)")
+    parser.add_argument("--results", metavar="FILE", help="put the verdicts into this file of all results")
+    parser.add_argument("--readme", metavar="FILE", help="write the table of --results into this README")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
+    arguments = parser.parse_args(words)
+    _check(arguments)
+    known = {name: claim for name in options_of("experiment") if (claim := _claim(name))}
+    chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
+    for pattern in arguments.patterns:
+        if not fnmatch.filter(known, pattern):
+            raise RequestError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, known)}")
+    if arguments.quick:
+        chosen = [name for name in chosen if known[name].get("quick")]
+        if not chosen:
+            raise RequestError("none of these claims needs less than two minutes; leave --quick out")
+    verdicts = _earn({name: known[name] for name in chosen}, arguments)
+    _print(verdicts)
+    out = user_path(arguments.out) if arguments.out else None
+    if out is not None:
+        with told_as_sentences(out):
+            write_tables(out, verdicts)
+            print(f"report   {shorter(report.write(out))}")
+    if arguments.results:
+        with told_as_sentences(user_path(arguments.results)):
+            merged = merge(user_path(arguments.results), verdicts)
+            if arguments.readme:
+                write_into(user_path(arguments.readme), merged)
+    return 1 if any(v.verdict == "missed" for v in verdicts) else 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.seeds < 1:
+        raise RequestError(f"--seeds: must be 1 or more, not {arguments.seeds}")
+    if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
+        raise RequestError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
+    if arguments.readme and not arguments.results:
+        raise RequestError("--readme: takes its table from a file of results; name it with --results")
+    for word in arguments.set:
+        if word.lstrip("+~").partition(".")[0].partition("=")[0] in ("claim", "seed", "seeds", "experiment"):
+            raise RequestError(f"--set {word}: the claims are what is judged, by several seeds; they cannot be set")
+
+
+def _claim(name: str) -> dict[str, Any] | None:
+    claim: dict[str, Any] | None = compose([f"experiment={name}"]).get("claim")
+    return claim
+
+
+def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace) -> list[Verdict]:
+    """Run the seeds that are not there yet, all claims in one queue, and judge."""
+    lacking = {name: _lacking(name, claim, arguments.set) for name, claim in claims.items()}
+    able = [name for name in claims if not lacking[name]]
+    words = [_words(name, seed, arguments.set) for name in able for seed in range(arguments.seeds)]
+    jobs, changes = [], Changes()
+    for number, (asked, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
+        if isinstance(config, RequestError):
+            raise config
+        jobs.append(Job(number, asked, config, plan(config).signature, changes.of(config)))
+    records = _run(jobs, arguments) if jobs else {}
+
+    verdicts = []
+    for name, claim in claims.items():
+        command = f"dlrun reproduce {name} --seeds {arguments.seeds}"
+        told = [word for word in arguments.set if word.partition("=")[0].partition(".")[0] not in NOT_IN_LABEL]
+        if told:
+            command += f" --set {shlex.join(told)}"
+        of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
+        failed = {int(j.settings["seed"]): r for j in of_claim if (r := records[j.number])["status"] != "done"}
+        why = lacking[name] or next((r["error"] for r in failed.values() if r.get("lacks_data")), "")
+        if why:
+            known = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
+            verdicts.append(Verdict(name, **known, verdict="cannot be run here", why=why, command=command))
+            continue
+        runs = {
+            int(job.settings["seed"]): {**summary, "folder": records[job.number]["folder"]}
+            for job in of_claim
+            if records[job.number]["status"] == "done"
+            and (summary := finished_summary(Path(records[job.number]["folder"])))
+        }
+        verdicts.append(judge(name, claim, runs, command, failed))
+    return verdicts
+
+
+def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
+    return [f"experiment={name}", f"seed={seed}", "log.pictures=false", *settings]
+
+
+def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
+    """Do the runs that are missing, and return what became of all."""
+    records = {}
+    for job, standing in zip(jobs, standing_of(jobs).values(), strict=True):
+        if standing.folder and standing.summary:
+            claim, judged = job.config["claim"], standing.summary.get("claim") or {}
+            if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
+                runner.run(job.config, job.overrides, say=lambda _: None)  # judged as the claim stands now
+            records[job.number] = record_of(standing.folder, standing.summary)
+    missing = [job for job in jobs if job.number not in records]
+    digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
+    runs_dir = user_path(jobs[0].config["runs_dir"]).resolve()
+    path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
+    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {shorter(path)}", flush=True)
+    if records:
+        print(f"done already: {len(records)} of {len(jobs)}", flush=True)
+    arguments.out = arguments.out or str(path)
+    with SweepDirectory(path) as folder:
+        folder.freeze(jobs)
+        if missing:
+            start_fork_server(missing)
+            places = leases(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
+            screen = make_screen("auto", len(jobs), len(records), len(places), lambda job: " ".join(job.overrides[:2]))
+            try:
+                records |= run_jobs(missing, folder, places, screen)
+            finally:
+                screen.close()
+    return records
+
+
+def _lacking(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """Say what a claim needs that is not here; empty when all is."""
+    config = compose([f"experiment={name}", *settings])
+    needs = claim.get("needs") or []
+    if "encoder" in needs and not config["model"]["encoder"]:
+        return "it needs an encoder: --set model.encoder=RUN, a run of a language model"
+    checked = plan(config)
+    if "gpu" in needs and checked.device.type == "cpu":
+        return "it needs a GPU: a CPU would take days"
+    data = checked.build_data()
+    try:
+        if data is not None:
+            data.identity()
+        checked.model_files()
+    except (DataError, RequestError) as error:
+        return str(error)
+    return ""
+
+
+def _print(verdicts: Sequence[Verdict]) -> None:
+    rows = [
+        {
+            "experiment": v.experiment,
+            "metric": v.metric,
+            "published": f"{v.published:.5g}",
+            "ours": v.ours,
+            "seeds": str(len(v.seeds) or "-"),
+            "seconds": v.time,
+            "verdict": v.verdict,
+        }
+        for v in verdicts
+    ]
+    tables.print_frame(pd.DataFrame(rows), title="\nclaims")
+    for v in verdicts:
+        if v.why:
+            print(f"{v.experiment}: {v.verdict}: {v.why}")
+        elif v.verdict.startswith(("missed", "reached within")) and v.p is not None:
+            few = "; few seeds decide little: --seeds 5" if len(v.seeds) < 3 else ""
+            print(f"{v.experiment}: {v.verdict}: a mean this bad by chance: p = {v.p:.3f}, {len(v.seeds)} seeds{few}")

@@ -1,0 +1,287 @@
+"""Searches: `-m hydra/sweeper=optuna 'optim.lr=interval(1e-4,1e-1)'`; each trial is a job like those of a sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from dlrunner.cli.compose import Changes, compose, parse
+from dlrunner.cli.conf_paths import options_of
+from dlrunner.cli.sweep import NOT_THE_SWEEP, write_report, write_words
+from dlrunner.config.plan import Plan, plan
+from dlrunner.config.schema import SweepSettings
+from dlrunner.errors import Interrupted, RequestError
+from dlrunner.execution.identity import digest_of_inputs, identity_of
+from dlrunner.execution.run import run_label
+from dlrunner.files.paths import user_path
+from dlrunner.reporting.terminal import tables
+from dlrunner.reporting.terminal.progress import number as shown
+from dlrunner.reporting.terminal.sweep import LineScreen, make_screen
+from dlrunner.runs.directory import shorter, told_as_sentences, write_atomically
+from dlrunner.runs.fingerprint import code_digest
+from dlrunner.sweeps.engines import make_engine
+from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+from dlrunner.sweeps.search import Search
+from dlrunner.tracking.supervisor import refuse_missing
+
+NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
+"""What an experiment file does not say: how a run is run and shown."""
+
+MARK = "# Found by: "
+
+
+def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> int:
+    """Make the trials that are missing, write results.csv and best.yaml, and return 0 when one has succeeded.
+
+    Raises:
+        RequestError: a range or a setting does not fit; no trial was begun.
+    """
+    overrides = [override for override in parse(words) if not override.key_or_group.startswith("hydra")]
+    space = {o.key_or_group: distribution(o) for o in overrides if o.is_sweep_override()}
+    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    if not space:
+        raise RequestError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
+    if taken := [word for word in fixed if word.startswith("~")]:
+        raise RequestError(f"{taken[0]}: a search takes no setting away, for an experiment file could not say it")
+    config, checked = _check(fixed, space)
+    settings = SweepSettings(**config["sweep"])
+    if settings.best is not None:
+        _experiment_file(settings.best)
+    if launcher and settings.jobs == "auto":
+        raise RequestError(
+            f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
+            "all at once learn nothing from each other"
+        )
+    path, higher_is_better = _place(words, config, checked, settings)
+    if settings.dry_run:
+        print(f"search of {settings.trials} trials over {', '.join(space)}: {shorter(path)}")
+        return 0
+    first = Job(0, fixed, config, checked.signature)
+    engine = make_engine(launcher, path, settings) if launcher else None
+    try:
+        with SweepDirectory(path) as folder:
+            found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
+            trials = _Trials(folder, found, fixed)
+            if engine:
+                asked = settings.jobs if isinstance(settings.jobs, int) else 1
+                places = engine.places(asked, asked)
+            else:
+                places = leases(settings.jobs, [first] * settings.trials, settings.gpu_share)
+                start_fork_server([first])
+            progress = config["log"]["progress"]
+            write_words(folder, words)
+            done = len(trials.search) - len(trials.search.unfinished())
+            total = max(settings.trials, len(trials.search))
+            print(f"search of {total} trials: {shorter(path)}", flush=True)
+            if done:
+                print(f"done already: {done} of {total}", flush=True)
+            screen = make_screen(progress, total, done, len(places), lambda job: job.label(swept))
+            status = 0
+            try:
+                jobs = trials.jobs(settings.trials, screen, swept)
+                run_jobs(jobs, folder, places, screen, settings.fail_fast, engine, trials.told)
+            except (Interrupted, KeyboardInterrupt) as stopped:
+                status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
+            finally:
+                screen.close()
+                best = trials.search.best()
+                trials.search.close()
+            tables.print_ranking(folder.write_results(swept, {}), path)
+            write_report(folder, config)
+            if best is not None:
+                _write_best(folder, best, words, settings.best)
+            if status:
+                tables.print_interrupted()
+                return status
+            return 0 if best is not None else 1
+    finally:
+        if engine:
+            engine.close()
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """Return what Hydra's grammar says of a setting's values, in Optuna's words.
+
+    Raises:
+        RequestError: it names no value, or a range that is none.
+    """
+    value: Any = override.value()
+    try:
+        if isinstance(value, IntervalSweep):
+            assert value.start is not None
+            assert value.end is not None
+            if isinstance(value.start, int) and isinstance(value.end, int):
+                return IntDistribution(value.start, value.end, log="log" in value.tags)
+            return FloatDistribution(value.start, value.end, log="log" in value.tags)
+        if isinstance(value, RangeSweep) and not value.shuffle:
+            steps = [float(step) if not isinstance(step, int) else step for step in value.range()]
+            if steps and isinstance(steps[0], int):
+                return IntDistribution(steps[0], int(steps[-1]), step=abs(int(value.step)))
+            return FloatDistribution(steps[0], steps[-1], step=abs(float(value.step)))
+        return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
+    except (ValueError, IndexError) as error:
+        raise RequestError(f"{override.input_line}: {error}") from None
+
+
+def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple[dict[str, Any], Plan]:
+    """Compose and bind the ends of all ranges and all choices, one beside the first of the others."""
+    ends: dict[str, list[Any]] = {
+        key: list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]  # type: ignore[attr-defined]
+        for key, axis in space.items()
+    }
+    first = {key: values[0] for key, values in ends.items()}
+    problems: dict[str, None] = {}
+    for values in [first, *({**first, key: value} for key in ends for value in ends[key][1:])]:
+        try:
+            refuse_missing(plan(compose(_words(fixed, values))))
+        except RequestError as error:
+            problems.update(dict.fromkeys(str(error).splitlines()))
+    if problems:
+        raise RequestError("\n".join(problems))
+    config = compose(_words(fixed, first))
+    return config, plan(config)
+
+
+def _words(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    return [*fixed, *(f"{key}={value}" for key, value in values.items())]
+
+
+def _place(
+    words: Sequence[str], config: Mapping[str, Any], checked: Plan, settings: SweepSettings
+) -> tuple[Path, bool]:
+    """Return the folder of a search and its metric's direction; with other code or data it is another search."""
+    data = checked.build_data()
+    identity = identity_of(data)
+    task = checked.build_task(data, checked.settings.seed)
+    higher_is_better = next(iter(task.metrics().values())).higher_is_better
+    asked = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
+    rests_on = [sorted(asked), checked.signature, code_digest(config["plugins"]), digest_of_inputs(checked, identity)]
+    text = json.dumps([*rests_on, settings.sampler, settings.sampler_seed])
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = f"{config['choices'].get('task') or 'task'},{run_label(asked, {})}-{digest}"
+    return user_path(config["runs_dir"]).resolve() / "sweeps" / name, higher_is_better
+
+
+class _Trials:
+    """The jobs of a search, composed as they are asked for."""
+
+    def __init__(self, folder: SweepDirectory, found: Search, fixed: Sequence[str]) -> None:
+        self.folder, self.search, self._fixed = folder, found, fixed
+        self._changes = Changes()
+        self._running: dict[str, int] = {}
+        self._twins: defaultdict[str, list[int]] = defaultdict(list)
+        self._done: dict[str, int] = {}
+        self._begun = found.unfinished()
+        for number in range(len(found)):
+            job, record = folder.job(number), folder.record(number)
+            if job is None or (record is None and number not in self._begun):  # its files are gone or damaged
+                self._begun[number] = found.values(number)
+            elif record and record["status"] == "done":
+                self._done.setdefault(job.signature, number)
+
+    def jobs(self, trials: int, screen: LineScreen, swept: Sequence[str]) -> Iterator[Job]:
+        """Yield what is to be run: trials that were begun before, then new ones; one run is never run twice."""
+        begun = sorted(self._begun.items())
+        while begun or len(self.search) < trials:
+            number, values = begun.pop(0) if begun else self.search.ask()
+            words = _words(self._fixed, values)
+            try:
+                config = compose(words)
+                job = Job(number, words, config, plan(config).signature, self._changes.of(config))
+            except RequestError as error:  # between the ends of its range a value does not fit
+                self.folder.add(Job(number, words, {}))
+                self._record(number, {"status": "failed", "error": str(error)})
+                screen.print(f"[{number}] FAILED: {error}", "red")
+                continue
+            self.folder.add(job)
+            same = self._done.get(job.signature, self._running.get(job.signature))
+            if same is None or same == number:
+                self._running[job.signature] = number
+                yield job
+                continue
+            screen.before += 1
+            screen.print(f"[{number}] {job.label(swept)}: the same run as [{same}], done once")
+            if job.signature in self._done:
+                self._record(number, self.folder.record(same) or {"status": "failed"})
+            else:
+                self._twins[job.signature].append(number)
+
+    def told(self, job: Job, record: Mapping[str, Any]) -> None:
+        """Take down what became of a job, and of those that are the same run."""
+        self._running.pop(job.signature, None)
+        if record["status"] == "done":
+            self._done[job.signature] = job.number
+        for number in [job.number, *self._twins.pop(job.signature, [])]:
+            self._record(number, record)
+
+    def _record(self, number: int, record: Mapping[str, Any]) -> None:
+        self.folder.write_record(number, record)
+        self.search.tell(number, record)
+
+
+def _experiment_file(name: str) -> Path:
+    """Return where an experiment of a name goes.
+
+    Raises:
+        RequestError: it is no name, or another experiment has it.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise RequestError(f"sweep.best: must be a name of letters, digits, - and _, not {name!r}")
+    file = Path.cwd() / "conf" / "experiment" / f"{name}.yaml"
+    taken = name in options_of("experiment") and not file.exists()
+    if taken or (file.exists() and MARK not in file.read_text()):
+        raise RequestError(f"sweep.best: there is an experiment {name} already; take another name")
+    return file
+
+
+def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence[str], name: str | None) -> None:
+    """Write the best configuration as an experiment file, and say how it is run."""
+    number, value = best
+    job, record = folder.job(number), folder.record(number)
+    if job is None or record is None:  # damaged, and the search was stopped before they were written again
+        return
+    found = f"trial {number}, {record['metric']['name']} {shown(value)}"
+    text = f"# @package _global_\n# dlrun experiment={name or 'best'}\n{MARK}dlrun -m {shlex.join(words)}\n# {found}\n"
+    text += experiment_of(job.config)
+    files = [folder.path / "best.yaml", *([_experiment_file(name)] if name else [])]
+    for file in files:
+        with told_as_sentences(file.parent):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(file, text.encode(errors="backslashreplace"))
+    print(f"best     {found}: {shorter(files[-1])}")
+    again = f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
+    print(f"next     {again}")
+
+
+def experiment_of(config: Mapping[str, Any]) -> str:
+    """Write a configuration as an experiment file: the chosen options, and what differs from them."""
+    chosen = {group: config["choices"].get(group) for group in ("task", "model", "optim", "schedule")}
+    chosen = {group: name for group, name in chosen.items() if name}
+    usual = compose([f"{group}={name}" for group, name in chosen.items()])
+    wanted = {key: value for key, value in config.items() if key not in NOT_IN_EXPERIMENT}
+    parts = {"defaults": [{f"override /{group}": name} for group, name in chosen.items()]}
+    return "".join(yaml.safe_dump(part, sort_keys=False) for part in (parts, _different(wanted, usual)) if part)
+
+
+def _different(wanted: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a section differs from its usual values."""
+    found = {}
+    for key, value in wanted.items():
+        before = usual.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            if inside := _different(value, before):
+                found[key] = inside
+        elif key not in usual or value != before:
+            found[key] = value
+    return found

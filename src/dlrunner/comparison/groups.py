@@ -1,0 +1,228 @@
+"""Runs beside each other: which settings differ, and what the numbers were, with their spread over seeds.
+
+A seed or a fold is a repetition and no setting: runs that agree in everything else form a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.statistics import Estimate, Verdict, estimate, judge
+from dlrunner.errors import RequestError, did_you_mean
+
+REPEATS = ("seed", "data.fold")
+"""Settings that repeat a run: over them there is a mean and a spread."""
+
+HIGHER_IS_BETTER = ("accuracy", "f1", "roc_auc", "r2")
+"""Metrics by name, where no run says the direction because another metric judged it; of all others less is better."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that agree in everything but their repetition."""
+
+    settings: Mapping[str, Any]
+    rows: tuple[Row, ...]
+    metric: str
+    higher_is_better: bool
+    values: Mapping[Hashable, float]
+    """The metric by repetition; runs that repeat a repetition are averaged into one number."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """Mean, spread and interval of the metric over the repetitions."""
+        return estimate(list(self.values.values()))
+
+    @property
+    def label(self) -> str:
+        """The settings in words, as they are typed."""
+        return " ".join(f"{name}={shown(value)}" for name, value in self.settings.items()) or "all runs"
+
+    def mean(self, name: str) -> float:
+        """Return the mean of another number of the runs, NaN where none has it."""
+        values = [row.numbers[name] for row in self.rows if name in row.numbers]
+        return sum(values) / len(values) if values else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs, the settings in which they differ, and their groups, best first."""
+
+    rows: tuple[Row, ...]
+    settings: tuple[str, ...]
+    """Names of the settings by which the groups differ."""
+    groups: tuple[Group, ...]
+    metric: str | None
+    """What judges; None where the runs are judged by different metrics."""
+    notes: tuple[str, ...]
+    averaged: tuple[str, ...] = ()
+    """Names of the settings that are averaged over: they tell one repetition from another."""
+    verdict: Verdict | None = None
+    """Of the first group against the second, where there are exactly two that may be compared."""
+
+    @property
+    def is_ranked(self) -> bool:
+        """All runs are of one task and judged by one metric: one may be called the best."""
+        return self.metric is not None and len({row.task for row in self.rows}) == 1
+
+
+def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
+    """Group runs by the settings that differ, and judge where there are two groups.
+
+    Args:
+        rows: at least two.
+        metric: judge by this number and not by the runs' own metric; `mae` is found as `valid/mae`.
+        by: group by these settings only, averaging over everything else.
+
+    Raises:
+        RequestError: no number or setting has this name, or the setting does not differ.
+    """
+    notes = []
+    if metric is not None:
+        own = {row.metric for row in rows}
+        rows = judged_by(rows, metric)
+        if rows[0].metric not in own:
+            notes.append(f"{'higher' if rows[0].higher_is_better else 'lower'} {rows[0].metric} is taken to be better")
+    varied = varied_settings(rows)
+    others = [name for name in differing_settings(rows) if name not in REPEATS]
+    chosen = [_varied_name(name, rows, varied) for name in by] or others
+    averaged = [name for name in (*others, *REPEATS) if name in varied and name not in chosen]
+    metrics, tasks = (list(dict.fromkeys(values)) for values in zip(*((r.metric, r.task) for r in rows), strict=True))
+    # Numbers of different tasks or metrics are never averaged, whatever is asked for.
+    kept = dict.fromkeys([*(["task"] if len(tasks) > 1 else []), *chosen])
+    buckets: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        buckets.setdefault((row.metric, *(frozen(row.settings.get(name)) for name in kept)), []).append(row)
+    groups = [_group(bucket, list(kept), averaged) for bucket in buckets.values()]
+    groups.sort(key=lambda group: (metrics.index(group.metric), tasks.index(group.rows[0].task), _rank(group)))
+    is_comparable = len(metrics) == len(tasks) == 1
+    verdict = None
+    if is_comparable and len(groups) == 2:
+        verdict = judge(groups[0].values, groups[1].values, groups[0].higher_is_better)
+    return Comparison(
+        tuple(rows),
+        tuple(kept),
+        tuple(groups),
+        metrics[0] if len(metrics) == 1 else None,
+        (*notes, *_notes(rows, groups, metrics, tasks, averaged if by else [])),
+        tuple(averaged),
+        verdict,
+    )
+
+
+def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
+    """Return the rows that have another number, with it as their metric.
+
+    Raises:
+        RequestError: no row has it, or fewer than two.
+    """
+    known = dict.fromkeys(name for row in rows for name in row.numbers)
+    name = full_name(metric, known, "--metric")
+    own = {row.metric: row.higher_is_better for row in rows}
+    higher = own.get(name, name.rpartition("/")[2] in HIGHER_IS_BETTER)
+    having = [row.judged_by(name, higher) for row in rows if name in row.numbers]
+    if len(having) < 2:
+        raise RequestError(f"--metric: only {having[0].path.name} has {name}; a comparison needs two")
+    return having
+
+
+def full_name(word: str, known: Iterable[str], option: str) -> str:
+    """Find a name by itself or by its last part, where that is clear: `lr` is `optim.lr`, `mae` is `valid/mae`.
+
+    Raises:
+        RequestError: there is no such name, or several.
+
+    >>> full_name("mae", ["valid/rmse", "valid/mae"], "--metric")
+    'valid/mae'
+    """
+    names = list(known)
+    if word in names:
+        return word
+    ending = [name for name in names if name.endswith((f"/{word}", f".{word}"))]
+    if len(ending) == 1:
+        return ending[0]
+    if ending:
+        raise RequestError(f"{option}: {word!r} may be {' or '.join(sorted(ending))}")
+    raise RequestError(f"{option}: there is no {word!r} among these runs; {did_you_mean(word, names)}")
+
+
+def varied_settings(rows: Sequence[Row]) -> dict[str, list[Hashable]]:
+    """Return the settings that are not the same in all rows, with their values by row."""
+    names = dict.fromkeys(name for row in rows for name in row.settings)
+    values = {name: [frozen(row.settings.get(name)) for row in rows] for name in names}
+    return {name: each for name, each in values.items() if len(set(each)) > 1}
+
+
+def differing_settings(rows: Sequence[Row]) -> list[str]:
+    """Name the settings that differ and that nothing shorter tells: `optim`, and not its momentum and betas too.
+
+    A setting is told by its section's choice (`optim.betas` by `optim`), the task and the experiment where each of its
+    values follows from them, unless somebody typed it: `optim=sgd optim.lr=0.1` beside `optim=adam` shows both.
+    """
+    varied = varied_settings(rows)
+    typed = {name for row in rows for name in row.typed}
+
+    def is_told(name: str) -> bool:
+        choices = dict.fromkeys((name.partition(".")[0], "task", "experiment"))
+        telling = [varied[choice] for choice in choices if choice != name and None not in varied.get(choice, [None])]
+        told = list(zip(*telling, strict=True))
+        return bool(told) and len(set(zip(told, varied[name], strict=True))) == len(set(told))
+
+    return [name for name in varied if name in REPEATS or name in typed or not is_told(name)]
+
+
+def _varied_name(word: str, rows: Sequence[Row], varied: Mapping[str, Any]) -> str:
+    """Find the setting that is meant by --by."""
+    name = full_name(word, dict.fromkeys(name for row in rows for name in row.settings), "--by")
+    if name not in varied:
+        differing = ", ".join(differing_settings(rows)) or "nothing"
+        raise RequestError(
+            f"--by: {name} is {shown(rows[0].settings.get(name))} in all these runs; what differs: {differing}"
+        )
+    return name
+
+
+def _group(rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str]) -> Group:
+    values: dict[Hashable, list[float]] = {}
+    for row in rows:
+        values.setdefault(_repetition(row, repeated), []).append(row.value)
+    settings = {name: rows[0].settings.get(name) for name in names}
+    means = {key: sum(each) / len(each) for key, each in values.items()}
+    return Group(settings, tuple(rows), rows[0].metric, rows[0].higher_is_better, means)
+
+
+def _repetition(row: Row, names: Sequence[str]) -> Hashable:
+    return tuple(frozen(row.settings.get(name)) for name in names)
+
+
+def _rank(group: Group) -> float:
+    """Sort the best first."""
+    return -group.estimate.mean if group.higher_is_better else group.estimate.mean
+
+
+def _notes(
+    rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str], tasks: Sequence[str], averaged: Sequence[str]
+) -> Iterable[str]:
+    """Tell what a reader must know before believing the numbers."""
+    if len(tasks) > 1:
+        yield f"these runs are of different tasks ({', '.join(tasks)}): their numbers cannot be compared, no verdict"
+    if len(metrics) > 1:
+        yield f"these runs are judged by different metrics ({', '.join(metrics)}): no verdict; --metric NAME takes one"
+    if same := sum(len(group.rows) - len(group.values) for group in groups):
+        plural = f"{same} runs repeat" if same > 1 else "one run repeats"
+        yield f"{plural} the settings and the seed of another: averaged with it and counted once"
+    if averaged and len({frozenset(group.values) for group in groups}) > 1:
+        yield f"the groups were not run with the same {', '.join(averaged)}: their means are of different mixtures"
+    grounds = {"data": "data", "code": "code", "device": "device", "precision": "precision"}
+    differing = []
+    for name, words in grounds.items():
+        counts = Counter(row.grounds[name] for row in rows)
+        if len(counts) > 1:
+            differing.append(f"{words} ({', '.join(f'{value}: {n}' for value, n in counts.most_common(4))})")
+    if differing:
+        yield f"these runs rest on different {', '.join(differing)}"

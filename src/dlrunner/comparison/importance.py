@@ -1,0 +1,233 @@
+"""Which setting mattered: a random forest over the runs of a sweep (Breiman, 2001), and the best region it shows.
+
+The importance of a setting is the share of the metric's variance that is lost when its values are shuffled among the
+runs, measured on the runs that a tree has not seen. The seed is one of the settings: what it seems to explain is noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.groups import REPEATS, differing_settings
+from dlrunner.errors import RequestError
+
+FEWEST_ROWS, FEW_ROWS = 5, 8
+LOW_R2 = 0.3
+NUM_TREES = 300
+NUM_SHUFFLES = 10
+MOST_VALUES, NUM_BINS = 10, 8
+"""A number with more values than this is shown in bins of equally many runs."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """Runs that share a value of a setting, or a bin of values.
+
+    `low` and `high` are its ends, equal for a single value, NaN for what is no number. `error` is the standard error
+    of the mean, NaN for one run.
+    """
+
+    label: str
+    low: float
+    high: float
+    places: tuple[float, ...]
+    """The setting of each run, as a number."""
+    values: tuple[float, ...]
+    """The metric of each run."""
+    mean: float
+    error: float
+    is_best: bool
+    """Its mean lies within one standard error of the best level's mean."""
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Shares of the variance by setting, the largest first, and the levels of the most important setting."""
+
+    metric: str
+    higher_is_better: bool
+    shares: Mapping[str, float]
+    r2: float
+    """Out-of-bag: of runs that the trees have not seen."""
+    num_rows: int
+    setting: str
+    levels: tuple[Level, ...]
+    num_astray: int
+    limit: float
+    """So many runs are far worse than the rest, and taken as this: bad, but not as ruinous as they were."""
+
+    @property
+    def noise(self) -> float | None:
+        """What the seeds or folds seem to explain: no setting below it has shown that it matters."""
+        return max((share for name, share in self.shares.items() if name in REPEATS), default=None)
+
+    @property
+    def warnings(self) -> list[str]:
+        """Say why the shares should not be trusted, if so."""
+        said = []
+        if self.num_astray:
+            taken = f"taken as {self.limit:.4g}, or one would be nearly all of the variance"
+            said.append(f"far worse than the rest, and {taken}: {self.num_astray} of {self.num_rows} runs")
+        if self.num_rows < FEW_ROWS:
+            said.append(f"{self.num_rows} runs are few for a forest: take the shares as a hint")
+        if self.r2 < LOW_R2:
+            said.append(f"the forest tells little of runs it has not seen (R² {self.r2:.2f}): do not trust the shares")
+        return said
+
+    @property
+    def best_region(self) -> str:
+        """Name the levels that are as good as the best."""
+        return ", ".join(level.label for level in self.levels if level.is_best)
+
+
+def importance(rows: Sequence[Row]) -> Importance:
+    """Fit a forest to the differing settings of some runs and shuffle each setting in turn.
+
+    Args:
+        rows: runs judged by the same metric.
+
+    Raises:
+        RequestError: fewer than five runs, different metrics, no setting or no number that differs.
+    """
+    if len(rows) < FEWEST_ROWS:
+        raise RequestError(f"--importance: {len(rows)} runs are too few, it needs {FEWEST_ROWS} or more")
+    if len({(row.metric, row.task) for row in rows}) > 1:
+        raise RequestError("--importance: these runs are of different tasks or metrics; name runs of one task")
+    names = differing_settings(rows)
+    settings = [name for name in names if name not in REPEATS]
+    if not settings:
+        raise RequestError("--importance: no setting differs among these runs")
+    higher = rows[0].higher_is_better
+    values = np.array([row.value for row in rows])
+    limit = _limit(values, higher)
+    target = np.maximum(values, limit) if higher else np.minimum(values, limit)
+    if not np.ptp(target):
+        raise RequestError(f"--importance: {rows[0].metric} is the same in all runs, there is nothing to explain")
+    shares, r2 = _shuffled_shares({name: _features([row.settings.get(name) for row in rows]) for name in names}, target)
+    ranked = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    first = next(name for name in ranked if name in settings)
+    levels = _levels([row.settings.get(first) for row in rows], target, higher)
+    num_astray = int((target != values).sum())
+    return Importance(rows[0].metric, higher, ranked, r2, len(rows), first, levels, num_astray, limit)
+
+
+def _limit(values: NDArray[np.float64], higher_is_better: bool) -> float:
+    """Return how bad a run may be: three interquartile ranges beyond the quartile on the bad side."""
+    low, high = np.quantile(values, [0.25, 0.75])
+    reach = 3 * float(high - low) or math.inf
+    return float(low - reach if higher_is_better else high + reach)
+
+
+def _features(values: Sequence[Any]) -> NDArray[np.float32]:
+    """Return a setting as columns [rows, columns]: a number as it is, anything else as one column a value."""
+    if all(_is_number(value) for value in values):
+        return np.array(values, dtype=np.float32)[:, None]
+    kinds = list(dict.fromkeys(map(frozen, values)))
+    return np.array([[frozen(value) == kind for kind in kinds] for value in values], dtype=np.float32)
+
+
+def _shuffled_shares(
+    features: Mapping[str, NDArray[np.float32]], target: NDArray[np.float64]
+) -> tuple[dict[str, float], float]:
+    """Return each setting's share of the variance, and the out-of-bag R².
+
+    Shuffling a column that adds f(x) to the target raises the squared error by 2 Var f(x): half of the rise, divided
+    by the variance, is the share. All columns of a setting are shuffled together.
+    """
+    from sklearn.ensemble import RandomForestRegressor
+
+    matrix = np.concatenate(list(features.values()), axis=1)
+    num_rows = len(target)
+    # Without a bound on the features a tree tries all of them at each split: no setting hides behind another.
+    forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=1, random_state=0).fit(matrix, target)
+    rng = np.random.default_rng(0)
+    copies, start = [matrix], 0
+    for columns in features.values():
+        width = columns.shape[1]
+        for _ in range(NUM_SHUFFLES):
+            copy = matrix.copy()
+            copy[:, start : start + width] = columns[rng.permutation(num_rows)]
+            copies.append(copy)
+        start += width
+    stacked = np.stack(copies)
+    total, count = np.zeros(stacked.shape[:2]), np.zeros(num_rows)
+    for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        unseen = np.setdiff1d(np.arange(num_rows), drawn)
+        if len(unseen):
+            found = tree.predict(stacked[:, unseen].reshape(-1, matrix.shape[1]), check_input=False)
+            total[:, unseen] += found.reshape(len(stacked), -1)
+            count[unseen] += 1
+    known = count > 0
+    errors = np.mean((total[:, known] / count[known] - target[known]) ** 2, axis=1)
+    variance = float(target.var())
+    rises = (errors[1:].reshape(-1, NUM_SHUFFLES).mean(axis=1) - errors[0]) / (2 * variance)
+    shares = {name: max(0.0, float(rise)) for name, rise in zip(features, rises, strict=True)}
+    return shares, 1 - float(errors[0]) / variance
+
+
+def _levels(values: Sequence[Any], target: NDArray[np.float64], higher_is_better: bool) -> tuple[Level, ...]:
+    """Gather the runs by value (numbers rising, words best first), and mark what is as good as the best."""
+    groups = _binned(values) if all(map(_is_number, values)) else _by_value(values)
+    sign = 1 if higher_is_better else -1
+    means = [float(target[rows].mean()) for _, _, _, rows in groups]
+    errors = [
+        float(target[rows].std(ddof=1)) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
+        for _, _, _, rows in groups
+    ]
+    best = max(range(len(groups)), key=lambda at: sign * means[at])
+    margin = 0.0 if math.isnan(errors[best]) else errors[best]
+    levels = [
+        Level(
+            label,
+            low,
+            high,
+            _places(values, rows, low),
+            tuple(target[rows].tolist()),
+            mean,
+            error,
+            sign * (means[best] - mean) <= margin,
+        )
+        for (label, low, high, rows), mean, error in zip(groups, means, errors, strict=True)
+    ]
+    if math.isnan(levels[0].low):
+        levels.sort(key=lambda level: -sign * level.mean)
+    return tuple(levels)
+
+
+def _places(values: Sequence[Any], rows: Sequence[int], low: float) -> tuple[float, ...]:
+    return tuple(math.nan if math.isnan(low) else float(values[row]) for row in rows)
+
+
+def _by_value(values: Sequence[Any]) -> list[tuple[str, float, float, list[int]]]:
+    places: dict[Hashable, list[int]] = {}
+    for at, value in enumerate(values):
+        places.setdefault(frozen(value), []).append(at)
+    return [(shown(values[rows[0]]), math.nan, math.nan, rows) for rows in places.values()]
+
+
+def _binned(values: Sequence[float]) -> list[tuple[str, float, float, list[int]]]:
+    distinct = sorted(set(values))
+    if len(distinct) <= MOST_VALUES:
+        parts = [[value] for value in distinct]
+    else:
+        # Bins of equally many runs; equal values stay together.
+        cuts = np.unique(np.quantile(values, np.linspace(0, 1, NUM_BINS + 1)[1:-1]))
+        where = np.searchsorted(cuts, distinct)
+        parts = [[v for v, w in zip(distinct, where, strict=True) if w == bin_] for bin_ in sorted(set(where))]
+    groups = []
+    for part in parts:
+        rows = [at for at, value in enumerate(values) if part[0] <= value <= part[-1]]
+        label = shown(part[0]) if len(part) == 1 else f"{part[0]:.3g} to {part[-1]:.3g}"
+        groups.append((label, float(part[0]), float(part[-1]), rows))
+    return groups
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

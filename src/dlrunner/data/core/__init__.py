@@ -1,0 +1,1 @@
+"""What all data sources share: finding, reading, columns, targets, splits, batches."""

@@ -1,0 +1,428 @@
+"""Where published data is found: in the data folder as an archive or unpacked, or at its publisher's."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import json
+import lzma
+import os
+import re
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlrunner.data.core.checked import read_sealed, sealed
+from dlrunner.data.core.unpacking import refuse_bomb
+from dlrunner.errors import DataError
+from dlrunner.files.atomic import atomic_file
+from dlrunner.files.paths import user_path
+from dlrunner.files.temporary import UNNAMED, name_of, remove_abandoned
+from dlrunner.system.terminal import console
+
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(EOFError, OSError, UnicodeDecodeError, NotImplementedError, RuntimeError),
+)
+"""What the readers of archives raise; the last two are a zip file's: another method, a password."""
+ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One published release of a data set."""
+
+    name: str
+    title: str
+    layouts: tuple[str, ...]
+    """Files that tell the release, inside its archive or folder."""
+    archives: tuple[str, ...]
+    """Names under which the archive is looked for."""
+    terms: str
+    home: str
+    url: str | None = None
+    sha256: str | None = None
+    """Of the archive at `url`."""
+    suffix: str = ".zip"
+    """Of the archive as it is published."""
+    sha256_of_layout: str | None = None
+    """Of the first layout file, to tell releases with the same file names apart."""
+
+
+def cache_dir() -> Path:
+    """Return the folder for prepared data: DLRUNNER_CACHE, by default ~/.cache/dlrunner."""
+    return user_path(os.environ.get("DLRUNNER_CACHE", "~/.cache/dlrunner"))
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256, remembered in the cache by path, size and time of change."""
+    status = path.stat()
+    # The time of the last change of the file itself (ctime) cannot be set back, as mtime can by `touch -r`.
+    key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.sha256"
+    known = read_sealed(memory)
+    if known is not None and re.fullmatch(rb"[0-9a-f]{64}", known):
+        return known.decode()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        write_sealed(memory, digest.encode())
+    return digest
+
+
+def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
+    """Return what was made under this key before, or make it and keep it in the cache."""
+    memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.made"
+    known = read_sealed(memory)
+    if known is not None:
+        return known
+    made = make()
+    with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        write_sealed(memory, made)
+    return made
+
+
+def write_sealed(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache with its checksum, for `read_sealed`."""
+    tidy(path.parent)
+    write_whole(path, sealed(content))
+
+
+@functools.lru_cache(maxsize=64)  # a folder of the cache may hold thousands of files
+def tidy(folder: Path) -> None:
+    """Remove once what killed processes have left behind in a folder of the cache."""
+    remove_abandoned(folder, is_ours=lambda name: bool(name_of(name) or UNNAMED.fullmatch(name)))
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write a file of the cache so that another process sees either nothing or all of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path, sync=False) as file:
+        file.write(content)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, or an archive (zip, tar.gz), with the files of a data set; `prefix` is the folder inside it."""
+
+    path: Path
+    prefix: str = ""
+
+    @property
+    def is_archive(self) -> bool:
+        """Tell an archive from a folder."""
+        return self.path.is_file()
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file.
+
+        Raises:
+            DataError: the archive is truncated, or the file is not in it.
+        """
+        return self.read_all([name])[name]
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Return the content of files by name; a tar archive is unpacked once for all of them.
+
+        Raises:
+            DataError: the archive is truncated, or lacks files.
+        """
+        with _damage_told(self.path):
+            if self.is_archive:
+                wanted = {self.prefix + name for name in names}
+                found = _read_archive(self.path, wanted.__contains__)
+                found = {name.removeprefix(self.prefix): content for name, content in found.items()}
+            else:
+                found = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
+        lacking = [name for name in names if name not in found]
+        if lacking:
+            raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in lacking)}")
+        return found
+
+    def read_where(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+        """Return the content of all files whose names, as paths below this place, are wanted, sorted by name.
+
+        Raises:
+            DataError: the archive is truncated, or a file cannot be read.
+        """
+        with _damage_told(self.path):
+            if self.is_archive:
+                found = _read_archive(
+                    self.path, lambda name: name.startswith(self.prefix) and wanted(name.removeprefix(self.prefix))
+                )
+                found = {name.removeprefix(self.prefix): content for name, content in found.items()}
+            else:
+                found = {name: (self.path / name).read_bytes() for name in self.names() if wanted(name)}
+            return dict(sorted(found.items()))
+
+    def contents(self, names: Sequence[str]) -> Iterator[bytes]:
+        """Yield the content of files one after the other; only a tar archive is held as a whole.
+
+        Raises:
+            DataError: the archive is truncated, or a file cannot be read.
+        """
+        with _damage_told(self.path):
+            if not self.is_archive:
+                yield from ((self.path / name).read_bytes() for name in names)
+            elif _is_tar(self.path):
+                found = self.read_all(names)
+                yield from (found[name] for name in names)
+            else:
+                with zipfile.ZipFile(self.path) as archive:
+                    for name in names:
+                        refuse_bomb(self.path, archive.getinfo(self.prefix + name).file_size)
+                        yield archive.read(self.prefix + name)
+
+    def names(self) -> list[str]:
+        """Return the paths of all files below this place."""
+        with _damage_told(self.path):
+            if self.is_archive:
+                return [n.removeprefix(self.prefix) for n in _names_in(self.path) if n.startswith(self.prefix)]
+            return [str(p.relative_to(self.path)) for p in sorted(self.path.rglob("*")) if p.is_file()]
+
+    def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
+        """Return a digest of names and content of the files that are wanted, sorted, remembered under a key."""
+        return self.digest_of(sorted(name for name in self.names() if wanted(name)), key)
+
+    def digest_of(self, names: Sequence[str], key: str) -> str:
+        """Return a digest of names and content of files, remembered under a key in the cache.
+
+        A folder is read again when the size or the time of change of any of these files differs.
+
+        Raises:
+            DataError: the name of a file is not UTF-8, and so could stand in no table.
+        """
+        for name in names:
+            if not _is_utf8(name):
+                raise DataError(f"the name of {self.path / name} is not UTF-8; rename it (convmv renames many at once)")
+
+        def digest() -> bytes:
+            whole = hashlib.sha256()
+            for name, content in zip(names, self.contents(names), strict=True):
+                whole.update(os.fsencode(f"{name}\0{len(content)}\0") + content)
+            return json.dumps(whole.hexdigest()).encode()
+
+        if self.is_archive:
+            state = sha256_of(self.path)
+        else:
+            states = ((name, (self.path / name).stat()) for name in names)
+            lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]
+            state = hashlib.sha256(os.fsencode("\n".join([str(self.path.resolve()), *lines]))).hexdigest()
+        found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest))
+        return found
+
+    def has(self, name: str) -> bool:
+        """Tell whether a file is there."""
+        if self.is_archive:
+            try:
+                return self.prefix + name in _names_in(self.path)
+            except DAMAGED:
+                return False
+        return (self.path / name).is_file()
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Return one digest of those of the files that are there."""
+        if not self.is_archive:
+            digests = {name: sha256_of(self.path / name) for name in names if self.has(name)}
+        else:
+            there = _names_in(self.path)
+            digests = self._digests([name for name in names if self.prefix + name in there])
+        parts = [f"{name} {digests[name]}" for name in names if name in digests]
+        return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()
+
+    def sha256(self, name: str) -> str:
+        """Return the sha256 of a file: of its content, so that archive and unpacked folder agree."""
+        return self._digests([name])[name] if self.is_archive else sha256_of(self.path / name)
+
+    def _digests(self, names: Sequence[str]) -> dict[str, str]:
+        """Return the sha256 of files in an archive, remembered in the cache."""
+        memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.files"
+        known: dict[str, str] = json.loads(read_sealed(memory) or b"{}")
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            known |= {name: hashlib.sha256(content).hexdigest() for name, content in self.read_all(unknown).items()}
+            with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+                write_sealed(memory, json.dumps(known).encode())
+        return known
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    """Tell what goes wrong in an archive as a sentence."""
+    try:
+        yield
+    except MemoryError:
+        raise DataError(f"what is wanted of {path} does not fit into the memory of this machine") from None
+    except DAMAGED as error:
+        raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from None
+
+
+def place_of(path: Path, layout: str) -> Place | None:
+    """Return where the file `layout` is: in this folder or archive, or in its only sub-folder."""
+    if path.is_dir():
+        candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
+        return next((Place(p) for p in candidates if (p / layout).is_file()), None)
+    try:
+        names = _names_in(path)
+    except DAMAGED as error:
+        raise DataError(f"{path} is damaged or no archive ({error}); get it again") from None
+    inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
+    return Place(path, min(inside, key=len)[: -len(layout)]) if inside else None
+
+
+def _is_tar(path: Path) -> bool:
+    return path.name.endswith((".tgz", ".tar.gz", ".tar"))
+
+
+def _names_in(path: Path) -> list[str]:
+    """List the files in an archive; it is remembered, for a tar archive must be unpacked for that."""
+    status = path.stat()
+    return _list_archive(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=16)
+def _list_archive(path: Path, size: int, time: int) -> list[str]:
+    if not _is_tar(path):
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+
+    def listing() -> bytes:
+        with tarfile.open(path) as archive:
+            return json.dumps([member.name.removeprefix("./") for member in _files_of(path, archive)]).encode()
+
+    names: list[str] = json.loads(_remembered(f"names {sha256_of(path)}", listing))
+    return names
+
+
+def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
+    """Return the content of those files in an archive whose names are wanted."""
+    if _is_tar(path):
+        with tarfile.open(path) as archive:
+            found = {}
+            for member in _files_of(path, archive):
+                name = member.name.removeprefix("./")
+                file = archive.extractfile(member) if wanted(name) else None
+                if file is not None:
+                    found[name] = file.read()
+            return found
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if wanted(member.filename)]
+        refuse_bomb(path, sum(member.file_size for member in members))
+        return {member.filename: archive.read(member) for member in members}
+
+
+def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar archive; links and devices are none, and what they point at is never read.
+
+    Nothing is written by the names in an archive, so that absolute ones, and those with .., lead nowhere.
+    """
+    for member in archive:
+        refuse_bomb(path, member.offset_data + member.size)
+        if member.isreg():
+            yield member
+
+
+def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:
+    """Look for releases, in their order, in the data folder.
+
+    Raises:
+        DataError: an archive is there but damaged.
+    """
+    for release in releases:
+        for name in release.archives:
+            for path in (*(data_dir / f"{name}{suffix}" for suffix in ARCHIVES), data_dir / name):
+                if not path.exists():
+                    continue
+                place = place_of(path, release.layouts[0])
+                if place is None:
+                    continue
+                wanted = release.sha256_of_layout
+                if wanted is None or place.sha256(release.layouts[0]) == wanted:
+                    return release, place
+    return None
+
+
+def download(release: Release, data_dir: Path, progress: bool = True) -> Place:
+    """Fetch a release from its publisher into the data folder, checked against its pinned sha256.
+
+    Raises:
+        DataError: no network, a time-out, another content than pinned, or an archive that is not offered.
+    """
+    if release.url is None or release.sha256 is None:
+        raise DataError(f"{release.title} cannot be downloaded unattended; get it at {release.home}")
+    if os.environ.get("DLRUNNER_OFFLINE"):
+        raise DataError("downloads are switched off by DLRUNNER_OFFLINE")
+    import pooch  # imported when work begins: it takes a tenth of a second
+
+    pooch.get_logger().setLevel("ERROR")
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        fetched = pooch.retrieve(
+            release.url,
+            known_hash=f"sha256:{release.sha256}",
+            fname=f"{release.archives[0]}{release.suffix}",
+            path=data_dir,
+            downloader=pooch.HTTPDownloader(progressbar=_Bar(release.title) if progress else False, timeout=5),
+        )
+    except Exception as error:  # requests, urllib3 and pooch raise a dozen kinds
+        with contextlib.suppress(OSError):
+            data_dir.rmdir()  # only if it is empty: it was made for this download
+        reason = str(error) if "hash" in str(error) else f"no network? {type(error).__name__}"
+        raise DataError(f"{release.title} could not be downloaded from {release.home} ({reason})") from None
+    place = place_of(Path(fetched), release.layouts[0])
+    if place is None:
+        raise DataError(f"{fetched} has no {release.layouts[0]}")
+    return place
+
+
+class _Bar:
+    """The progress bar that pooch asks for, drawn by rich."""
+
+    def __init__(self, title: str) -> None:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            DownloadColumn(),
+            TransferSpeedColumn(),
+            console=console(),
+        )
+        self._task = self._progress.add_task(title, total=None)
+        self._total = 0
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self._total
+
+    @total.setter
+    def total(self, value: int) -> None:
+        self._total = value
+        self._progress.update(self._task, total=value)
+        self._progress.start()
+
+    def update(self, amount: int) -> None:
+        """Bytes that arrived."""
+        self._progress.update(self._task, advance=amount)
+
+    def reset(self) -> None:
+        """Pooch calls this once before the end."""
+        self._progress.reset(self._task, total=self._total)
+
+    def close(self, *_: Any) -> None:
+        """Take the bar away."""
+        self._progress.stop()

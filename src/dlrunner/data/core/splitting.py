@@ -1,0 +1,233 @@
+"""Which rows of a table validate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.data.core.columns import date_column, quoted
+from dlrunner.errors import DataError, RequestError, did_you_mean
+
+Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
+Mask = NDArray[np.bool_]
+
+TRAIN, VALID, TEST, UNUSED = range(4)
+PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
+
+
+@dataclass(frozen=True)
+class Splitting:
+    """How validation rows are chosen; the names are those of the `data` section."""
+
+    split: Split = "random"
+    valid: float = 0.2
+    """A share of the rows; for last_rows and last_days a number of 1 or more counts rows and days."""
+    split_seed: int = 42
+    date: str | None = None
+    valid_from: str | None = None
+    valid_to: str | None = None
+    valid_column: str | None = None
+    folds: int = 5
+    fold: int = 0
+
+    def check(self) -> None:
+        """Compare the settings with each other.
+
+        Raises:
+            RequestError: they do not fit.
+        """
+        wanted = {"dates": ("date",), "last_days": ("date",), "column": ("valid_column",)}.get(self.split, ())
+        for name in wanted:
+            if getattr(self, name) is None:
+                raise RequestError(f"data.{name}: is missing: data.split={self.split} needs it")
+        if self.split == "dates" and self.valid_from is None and self.valid_to is None:
+            raise RequestError("data.valid_from: is missing: data.split=dates needs data.valid_from or data.valid_to")
+        if self.split == "folds" and not 0 <= self.fold < self.folds:
+            raise RequestError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
+        if self.split in ("random", "stratified") and not 0 < self.valid < 1:
+            raise RequestError(f"data.valid: must be a share between 0 and 1, not {self.valid:g}")
+        if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
+            raise RequestError(f"data.valid: must be a share or a whole number, not {self.valid:g}")
+        for name in ("valid_from", "valid_to"):
+            _as_date(getattr(self, name), f"data.{name}")
+        first, last = (_as_date(bound, "") for bound in (self.valid_from, self.valid_to))
+        if first is not None and last is not None and first > last:
+            raise RequestError(f"data.valid_from: {self.valid_from} lies after data.valid_to, {self.valid_to}")
+
+    def mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
+        """Return which rows validate, [rows].
+
+        Args:
+            frame: the table, with the columns that the settings name.
+            strata: classes whose shares `stratified` keeps; None where the target has none.
+            place: for messages.
+
+        Raises:
+            RequestError: a named column does not exist.
+            DataError: no rows, or all of them, would validate.
+        """
+        valid = self._mark(frame, strata, place)
+        if not valid.any() or valid.all():
+            which = "no" if not valid.any() else "all"
+            raise DataError(f"{place}: {self._said(frame)} takes {which} rows ({len(frame):,}) for validation")
+        return valid
+
+    def _mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
+        num_rows = len(frame)
+        if self.split == "random":
+            return random_rows(num_rows, self.valid, self.split_seed)
+        if self.split == "folds":
+            order = np.random.RandomState(self.split_seed).permutation(num_rows)
+            chosen = np.zeros(num_rows, dtype=bool)
+            chosen[np.array_split(order, self.folds)[self.fold]] = True
+            return chosen
+        if self.split == "stratified":
+            if strata is None:
+                raise RequestError("data.split: stratified needs classes; for a target of numbers take random or folds")
+            return _stratified(strata, self.valid, self.split_seed)
+        if self.split == "last_rows":
+            return np.arange(num_rows) >= num_rows - self._count(num_rows)
+        if self.split == "column":
+            return _marked(self.column(frame, "valid_column", place), str(self.valid_column), place)
+        dates = date_column(self.column(frame, "date", place), str(self.date), place)
+        if self.split == "last_days":
+            days = dates.dt.normalize()
+            count = self._count((days.max() - days.min()).days + 1)
+            return np.asarray(days > days.max() - pd.Timedelta(days=count))
+        return between(dates, self.valid_from, self.valid_to)
+
+    def of_test(self, frame: pd.DataFrame) -> Mask:
+        """Mark the rows that the validation column calls test, [rows]: `mark` lets them validate."""
+        if self.split != "column":
+            return np.zeros(len(frame), dtype=bool)
+        return np.asarray(frame[self.valid_column].astype(str).str.strip().str.lower() == "test")
+
+    def _count(self, total: int) -> int:
+        return int(self.valid if self.valid >= 1 else self.valid * total)
+
+    def column(self, frame: pd.DataFrame, setting: str, place: Path) -> pd.Series[Any]:
+        """Return the column that a setting names."""
+        name = getattr(self, setting)
+        if name not in frame.columns:
+            raise RequestError(f"data.{setting}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
+        column: pd.Series[Any] = frame[name]
+        return column
+
+    def _said(self, frame: pd.DataFrame) -> str:
+        if self.split == "dates":
+            days = pd.to_datetime(frame[self.date])
+            there = f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
+            return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to} (the rows are of {there})"
+        if self.split == "column":
+            return f"data.valid_column={self.valid_column}"
+        return f"data.split={self.split} data.valid={self.valid:g}"
+
+
+def split_by_parts(
+    parts: Sequence[str | None] | None,
+    splitting: Splitting | None,
+    frame: pd.DataFrame,
+    strata: NDArray[Any] | None,
+    place: Path,
+) -> tuple[NDArray[np.int8], Mask]:
+    """Return which part each row belongs to (TRAIN, VALID or TEST), and which rows are kept for the test.
+
+    Args:
+        parts: train, valid or test by row, where the folders tell it.
+        splitting: how validation rows are chosen; None, where there are parts: as they say.
+        frame, strata, place: see `Splitting.mark`.
+    """
+    found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
+    of_test = found == TEST
+    if splitting is None and parts is not None:
+        if not (found == VALID).any():
+            found[of_test] = VALID
+        return found, of_test
+    rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
+    chosen = None if strata is None else strata[rest]
+    assert splitting is not None
+    others = frame.iloc[rest].reset_index(drop=True)
+    found[rest] = np.where(splitting.mark(others, chosen, place), VALID, TRAIN)
+    of_test[rest] = splitting.of_test(others)
+    return found, of_test
+
+
+def split_again(split: NDArray[np.int8], splitting: Splitting) -> NDArray[np.int8]:
+    """Return the split of the training rows alone: what is chosen by it has not seen the rows that are reported."""
+    rest = np.flatnonzero(split == TRAIN)
+    inner = np.full(len(split), UNUSED, dtype=np.int8)
+    inner[rest] = np.where(random_rows(len(rest), splitting.valid, splitting.split_seed), VALID, TRAIN)
+    return inner
+
+
+def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int, what: str) -> NDArray[np.int8]:
+    """Return the split with only so many random rows of its parts left; the others are not used.
+
+    Raises:
+        RequestError: there are not as many.
+    """
+    names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
+    left = split.copy()
+    for part, count in counts.items():
+        rows = np.flatnonzero(split == part)
+        if count is not None and count > len(rows):
+            raise RequestError(f"{names[part]}: {count:,} {what} are asked for, there are {len(rows):,}")
+        if count is not None:
+            left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
+    return left
+
+
+def random_rows(num_rows: int, share: float, seed: int) -> Mask:
+    """Mark the first `int(share·n)` rows of a random permutation, as fast.ai's `get_cv_idxs` does."""
+    chosen = np.zeros(num_rows, dtype=bool)
+    chosen[np.random.RandomState(seed).permutation(num_rows)[: int(share * num_rows)]] = True
+    return chosen
+
+
+def between(dates: pd.Series[Any], first: str | None, last: str | None) -> Mask:
+    """Mark the rows from one day to another, both included; None is no bound."""
+    days = dates.dt.normalize()
+    low, high = _as_date(first, "a date"), _as_date(last, "a date")
+    return np.asarray((days >= (low or days.min())) & (days <= (high or days.max())))
+
+
+def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
+    if text is None:
+        return None
+    try:
+        return pd.Timestamp(text).normalize()
+    except ValueError:
+        raise RequestError(f"{name}: {text!r} is no date; write it as 2014-08-01") from None
+
+
+def _stratified(strata: NDArray[Any], share: float, seed: int) -> Mask:
+    """Take the share of each class; of a class with two rows or more at least one validates and one trains."""
+    random = np.random.RandomState(seed)
+    chosen = np.zeros(len(strata), dtype=bool)
+    for stratum in np.unique(strata):
+        rows = random.permutation(np.flatnonzero(strata == stratum))
+        count = round(share * len(rows))
+        if len(rows) > 1:
+            count = min(max(count, 1), len(rows) - 1)
+        chosen[rows[:count]] = True
+    return chosen
+
+
+def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:
+    """Read a column that marks the rows that validate: true, 1, yes, valid, validation, test, dev."""
+    text = column.astype(str).str.strip().str.lower().str.removesuffix(".0")
+    yes = text.isin(["true", "1", "yes", "valid", "validation", "val", "dev", "test"])
+    no = text.isin(["false", "0", "no", "train", "training", "nan", "none", "<na>", ""])
+    if not (yes | no).all():
+        row = int((~(yes | no)).to_numpy().argmax())
+        raise DataError(
+            f"{place}, row {row + 2}: {name} is {quoted(column.iloc[row])}; "
+            "it must be true or false, 1 or 0, train or valid"
+        )
+    return np.asarray(yes)

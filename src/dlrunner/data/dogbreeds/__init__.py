@@ -1,0 +1,1 @@
+"""Kaggle's dog breeds."""

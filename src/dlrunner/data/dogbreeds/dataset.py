@@ -1,0 +1,129 @@
+"""Kaggle's dog breeds: 10,222 pictures of 120 breeds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dlrunner.data.core.source import Place, Release, cache_dir, find, place_of
+from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
+from dlrunner.data.dogbreeds.synthetic import SIZE, write_pictures_standin
+from dlrunner.data.images.dataset import PictureSource, PictureTable, Reading, picture_classes
+from dlrunner.data.images.decoding import Fit
+from dlrunner.data.images.files import LABELS, PictureFiles, find_pictures
+from dlrunner.errors import DataError, RequestError
+from dlrunner.files.paths import user_path
+from dlrunner.ranges import Count, Fraction, Seed, Text
+from dlrunner.task import DataIdentity
+
+HOME = "https://www.kaggle.com/c/dog-breed-identification"
+OVERLAP = (
+    "these pictures are ImageNet's, which the pre-trained weights have seen: "
+    "with such weights the score is higher than on new pictures"
+)
+RELEASES = (
+    Release(
+        name="dog-breeds",
+        title="Dog Breed Identification (Kaggle)",
+        layouts=(LABELS,),
+        archives=("dog-breeds", "dog-breed-identification"),
+        terms="Kaggle competition data: accept its rules at Kaggle; the pictures are ImageNet's, for research only",
+        home=HOME,
+    ),
+)
+
+
+class DogBreedsData(PictureSource):
+    """Pictures of dogs, one of 120 breeds each.
+
+    Args:
+        data_dir: where dog-breeds.zip or dog-breed-identification.zip, or its folder, is looked for.
+        path: the archive or the folder itself.
+        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+            generates: Kaggle lets nobody download it unattended.
+        split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves the pictures out that `random`
+            validates and validates the same share of the others: what is chosen by it has not seen them.
+        valid: the share that validates.
+        split_seed: of numpy's RandomState, for `sample` too.
+        sample: this many random training pictures are used; by default all.
+        sample_valid: likewise of the validation pictures.
+        size, fit, skip_bad: see `PictureData`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        source: Literal["auto", "real", "stand-in"] = "auto",
+        split: Literal["random", "stratified", "inner"] = "random",
+        valid: Fraction = 0.2,
+        split_seed: Seed = 42,
+        sample: Count | None = None,
+        sample_valid: Count | None = None,
+        size: Annotated[int, Field(ge=32, le=1024)] = 224,
+        fit: Fit = "crop",
+        skip_bad: bool = False,
+    ) -> None:
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
+        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid}
+        self.splitting = Splitting("random" if split == "inner" else split, valid, split_seed)
+        self.reading = Reading(size, fit, skip_bad)
+
+    @cached_property
+    def _found(self) -> tuple[Release, Place, float | None]:
+        """The release, where it is, and the best possible accuracy (the stand-in only)."""
+        release = RELEASES[0]
+        if self.path is not None:
+            if not self.path.exists():
+                raise RequestError(f"data.path: there is no file or folder {self.path}")
+            place = place_of(self.path, LABELS)
+            if place is None:
+                raise DataError(f"data.path: {self.path} has no {LABELS}; other pictures: task=image")
+            return release, place, None
+        if self.source != "stand-in":
+            if found := find(self.data_dir, RELEASES):
+                return *found, None
+            if self.source == "real":
+                names = " or ".join(f"{name}.zip" for name in release.archives)
+                raise DataError(f"{release.title}: there is no {names} in {self.data_dir}; get it at {HOME}")
+        archive, floor = write_pictures_standin(cache_dir() / "stand-in")
+        place = place_of(archive, LABELS)
+        assert place is not None
+        return replace(release, name="stand-in", title="generated pictures", terms="generated"), place, floor
+
+    @cached_property
+    def _files(self) -> PictureFiles:
+        place = self._found[1]
+        return find_pictures(place.path, "id", "breed")
+
+    def identity(self) -> DataIdentity:
+        """Find the pictures and say which they are."""
+        release, place, floor = self._found
+        digest = self._files.digest
+        return DataIdentity(
+            name="dog breeds",
+            release=release.name,
+            source="stand-in" if floor is not None else "real",
+            sha256=digest,
+            path=str(place.path),
+            digest=digest,
+            terms=release.terms,
+            floor=floor,
+        )
+
+    def read(self) -> PictureTable:
+        """Read, decode and split the pictures."""
+        files = self._files
+        target, values = picture_classes(files, "breed", "multiclass", None)
+        split, _ = split_by_parts(None, self.splitting, files.table, values, files.place.path)
+        if self.split == "inner":
+            split = split_again(split, self.splitting)
+        split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
+        if self._found[2] is None:
+            return self.reading.read(files, split, target, values, [OVERLAP])
+        return replace(self.reading, size=min(self.reading.size, SIZE)).read(files, split, target, values, [])

@@ -1,0 +1,114 @@
+"""Batches of pictures, made on the device: from bytes to what a backbone wants, changed at random on the way."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dlrunner.data.core.batching import generator_of
+from dlrunner.data.images.augmentation import Augmentation, scaled
+from dlrunner.system.transfer import one_ahead, pinned, to_device
+from dlrunner.task import Batch
+
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, from 0 to 1: what pre-trained backbones expect."""
+
+
+@dataclass(frozen=True)
+class PictureLoader:
+    """Batches of pictures.
+
+    Pixels that do not lie on the device are gathered by a thread, one batch ahead: a GPU works meanwhile.
+
+    Args:
+        pixels: of all pictures, [pictures, height, width, 3], 0 to 255.
+        targets: of all pictures, on the device of the batches.
+        rows: which pictures each batch holds.
+        size: pixels of a side in the batches.
+        augmentation: changes the pictures at random; None: they stay as they are.
+        key: what these changes depend on, together with the number of the batch.
+        start: the first batch that is yielded.
+    """
+
+    pixels: Tensor
+    targets: Tensor
+    rows: Sequence[Tensor]
+    size: int
+    augmentation: Augmentation | None = None
+    key: tuple[int, ...] = ()
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        places = _on_device(self.rows[self.start :], self.targets.device)
+        for index, (pixels, rows) in enumerate(zip(self._pixels(places), places, strict=True), start=self.start):
+            pictures = as_floats(pixels)
+            if self.augmentation is None:
+                pictures = scaled(pictures, self.size)
+            else:
+                pictures = self.augmentation(pictures, self.size, generator_of(*self.key, index))
+            yield Batch((standardised(pictures),), self.targets[rows])
+
+    def _pixels(self, places: Sequence[Tensor]) -> Iterable[Tensor]:
+        """Yield each batch's pixels on the device."""
+        device = self.targets.device
+        if self.pixels.device == device:
+            return (self.pixels[rows] for rows in places)
+        gathered = (self.pixels[rows] for rows in self.rows[self.start :])
+        if device.type == "cuda":
+            gathered = (pinned(pixels) for pixels in gathered)
+        return (to_device(pixels, device) for pixels in one_ahead(gathered))
+
+
+@dataclass(frozen=True)
+class FeatureLoader:
+    """Batches of what a frozen backbone made of the pictures, [pictures, features]."""
+
+    features: Tensor
+    targets: Tensor
+    rows: Sequence[Tensor]
+    start: int = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for rows in _on_device(self.rows[self.start :], self.targets.device):
+            yield Batch((self.features[rows],), self.targets[rows])
+
+
+def _on_device(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Return the rows of all batches on the device, in one copy."""
+    return torch.split(to_device(torch.cat(list(rows)), device), [len(each) for each in rows]) if rows else ()
+
+
+def normalised(pixels: Tensor, size: int) -> Tensor:
+    """Return pixels, [batch, height, width, 3], 0 to 255, as a backbone wants them, [batch, 3, size, size]."""
+    return standardised(scaled(as_floats(pixels), size))
+
+
+def as_floats(pixels: Tensor) -> Tensor:
+    """Return pixels, [batch, height, width, 3], 0 to 255, as [batch, 3, height, width], 0 to 1."""
+    # Pixels lie as [height, width, 3]: seen as [3, height, width] they are what torch calls channels_last.
+    return pixels.permute(0, 3, 1, 2).float().div_(255)
+
+
+def standardised(pictures: Tensor) -> Tensor:
+    """Return pictures of 0 to 1 with the mean taken out and in units of the deviation."""
+    mean, deviation = _colours(pictures.device, pictures.dtype)
+    return (pictures - mean) / deviation
+
+
+@functools.lru_cache(maxsize=8)
+def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each colour, [3, 1, 1], kept on the device: a copy from Python's numbers waits."""
+    with torch.inference_mode(False):
+        colours = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (MEAN, DEVIATION))
+        mean, deviation = (to_device(each, device) for each in colours)
+    return mean, deviation

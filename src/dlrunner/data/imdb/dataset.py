@@ -1,0 +1,169 @@
+"""The Large Movie Review Dataset (IMDB): 100,000 reviews, half of them with a sentiment."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlrunner.data.core.source import Place, Release, cache_dir, download, find, place_of
+from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
+from dlrunner.data.core.targets import read_target
+from dlrunner.data.imdb.synthetic import write_imdb_standin
+from dlrunner.data.texts.dataset import Reading, TextSource, TextTable
+from dlrunner.data.texts.documents import Documents, documents_in
+from dlrunner.data.texts.tokens import Tokenizer
+from dlrunner.errors import DataError, RequestError
+from dlrunner.files.paths import user_path
+from dlrunner.ranges import Count, Fraction, Seed, Text
+from dlrunner.task import DataIdentity
+
+LAYOUT = "train/pos/0_9.txt"
+HOME = "https://ai.stanford.edu/~amaas/data/sentiment/"
+RELEASES = (
+    Release(
+        name="imdb",
+        title="Large Movie Review Dataset v1.0 (IMDB)",
+        layouts=(LAYOUT,),
+        archives=("aclImdb_v1", "aclImdb"),
+        terms="cite Maas et al., Learning Word Vectors for Sentiment Analysis, ACL 2011",
+        home=HOME,
+        url=f"{HOME}aclImdb_v1.tar.gz",
+        sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+        suffix=".tar.gz",
+    ),
+)
+_REVIEW = re.compile(r"(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
+
+
+class ImdbData(TextSource):
+    """Reviews of films, as the lesson split them: the test part validates; or with an honest split.
+
+    Args:
+        data_dir: where aclImdb_v1.tar.gz, or its folder, is looked for and downloaded to.
+        path: the archive or the folder itself.
+        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+            downloads (84 MB), else generates.
+        split: `test`: the publisher's test part validates, as in the lesson; `random`, `stratified`: a share of the
+            training part validates, and the test part is looked at once, after training.
+        valid: that share.
+        split_seed: of numpy's RandomState, for `sample` too.
+        sample: this many random training reviews are used; by default all.
+        sample_valid, sample_test: likewise of the validation and of the test reviews.
+        labels: the sentiment is asked for; reviews without one are not used.
+        tokenizer, lower, min_freq, max_vocab, encoder: see `TextData`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        source: Literal["auto", "real", "stand-in"] = "auto",
+        labels: bool = False,
+        split: Literal["test", "random", "stratified"] = "test",
+        valid: Fraction = 0.1,
+        split_seed: Seed = 42,
+        sample: Count | None = None,
+        sample_valid: Count | None = None,
+        sample_test: Count | None = None,
+        tokenizer: Tokenizer = "spacy",
+        lower: bool = True,
+        min_freq: Count = 10,
+        max_vocab: Annotated[int, Field(ge=3)] | None = None,
+        encoder: Text | None = None,
+    ) -> None:
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
+        self.labels, self.split = labels, split
+        self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
+        self.splitting = Splitting("random" if split == "test" else split, valid, split_seed)
+        self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
+        self._notes: list[str] = []
+        if split == "stratified" and not labels:
+            raise RequestError("data.split: stratified needs classes; a language model has none: take random")
+
+    @cached_property
+    def _found(self) -> tuple[Release, Place, dict[str, float] | None]:
+        """The release, where it is, and its floors (the stand-in only)."""
+        release = RELEASES[0]
+        if self.path is not None:
+            if not self.path.exists():
+                raise RequestError(f"data.path: there is no file or folder {self.path}")
+            place = place_of(self.path, LAYOUT)
+            if place is None:
+                raise DataError(f"data.path: {self.path} has no {LAYOUT}; other texts: task=lm or task=text")
+            return release, place, None
+        if self.source != "stand-in":
+            if found := find(self.data_dir, RELEASES):
+                return *found, None
+            try:
+                return release, download(release, self.data_dir), None
+            except DataError as error:
+                if self.source == "real":
+                    raise
+                self._notes.append(str(error))
+        archive, floors = write_imdb_standin(cache_dir() / "stand-in")
+        place = place_of(archive, LAYOUT)
+        assert place is not None
+        return replace(release, name="stand-in", title="generated reviews", terms="generated"), place, floors
+
+    @cached_property
+    def _documents(self) -> Documents:
+        _, place, _ = self._found
+        found = documents_in(place, lambda name: _REVIEW.fullmatch(name) is not None, "imdb reviews")
+        parts = {name.rpartition("/")[0] for name in found.names}
+        lacking = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if f"{p}/{c}" not in parts]
+        if lacking:
+            raise DataError(f"{place.path} lacks the reviews of {', '.join(lacking)}; get it again")
+        return found
+
+    def identity(self) -> DataIdentity:
+        """Find the reviews and say which they are."""
+        release, place, floors = self._found
+        digest = self._documents.digest
+        return DataIdentity(
+            name="IMDB reviews",
+            release=release.name,
+            source="stand-in" if floors is not None else "real",
+            sha256=digest,
+            path=str(place.path),
+            digest=f"{digest} {self.reading.digest()}".strip(),
+            terms=release.terms,
+            floor=floors["accuracy" if self.labels else "perplexity"] if floors else None,
+        )
+
+    def read(self) -> TextTable:
+        """Read the reviews and split them."""
+        documents = self._documents
+        labels = pd.Series(documents.labels)
+        split = np.where(pd.Series(documents.names).str.startswith("train/"), TRAIN, TEST).astype(np.int8)
+        target, values = None, None
+        if self.labels:
+            split[labels == "unsup"] = UNUSED
+            sentiments = pd.DataFrame({"sentiment": labels.replace("unsup", "neg")})
+            target, values = read_target(sentiments, "sentiment", "binary", None, "auto", documents.place)
+        of_test = split == TEST
+        split = self._with_validation(split, documents, values)
+        split = sampled(split, self.samples, self.splitting.split_seed, "reviews")
+        table = self.reading.read(documents, split, target, values)
+        return replace(table, notes=[*self._notes, *table.notes], of_test=of_test)
+
+    def _with_validation(
+        self, split: NDArray[np.int8], documents: Documents, values: NDArray[np.int64] | None
+    ) -> NDArray[np.int8]:
+        split = split.copy()
+        if self.split == "test":
+            split[split == TEST] = VALID
+            return split
+        train = np.flatnonzero(split == TRAIN)
+        strata = values[train] if values is not None else None
+        marked = self.splitting.mark(documents.table.iloc[train].reset_index(drop=True), strata, documents.place)
+        split[train[marked]] = VALID
+        return split

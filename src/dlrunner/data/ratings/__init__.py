@@ -1,0 +1,1 @@
+"""Ratings of items by users: MovieLens and a user's own."""

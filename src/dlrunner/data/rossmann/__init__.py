@@ -1,0 +1,1 @@
+"""Rossmann Store Sales."""

@@ -1,0 +1,293 @@
+"""Rossmann Store Sales with the external tables: the publisher's eight tables become one, cached."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dlrunner.data.core.checked import read_sealed
+from dlrunner.data.core.columns import Roles, date_column
+from dlrunner.data.core.source import Place, Release, cache_dir, find, place_of, write_sealed
+from dlrunner.data.core.splitting import Split, Splitting, between
+from dlrunner.data.core.targets import Target
+from dlrunner.data.rossmann.features import (
+    CATEGORICAL,
+    CONTINUOUS,
+    ROW_COLUMNS,
+    STORE_COLUMNS,
+    VERSION,
+    WEATHER,
+    Calendar,
+    Surroundings,
+    features,
+)
+from dlrunner.data.rossmann.synthetic import write_rossmann_standin
+from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
+from dlrunner.errors import DataError, RequestError
+from dlrunner.files.paths import user_path
+from dlrunner.ranges import Count, Positive, Seed, Text
+from dlrunner.task import DataIdentity
+
+TABLES = ("train", "test", "store", "store_states", "state_names", "googletrend", "weather", "sample_submission")
+FILES = tuple(f"{table}.csv" for table in TABLES)
+READ = FILES[:-1]
+"""The sample submission holds nothing that is not in test.csv."""
+
+RELEASES = (
+    Release(
+        name="rossmann",
+        title="Rossmann Store Sales with store states, weather and Google trends",
+        layouts=FILES,
+        archives=("rossmann", "rossmann-store-sales"),
+        terms="Kaggle competition data: accept the competition's rules there; the external tables are its forum's",
+        suffix=".tgz",
+        home="https://www.kaggle.com/c/rossmann-store-sales/data and http://files.fast.ai/part2/lesson14/rossmann.tgz",
+        sha256_of_layout="f6e4597c142d7d909a13d53b68a8e85c00b9a4c7b5ff40adbb37d6829cc1f4cc",
+    ),
+)
+
+
+class RossmannData(TableSource):
+    """The days on which a store sold something, with 22 categorical and 16 continuous columns, and log(Sales).
+
+    Args:
+        data_dir: where rossmann.tgz, or its folder, is looked for.
+        path: the archive or the folder itself.
+        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+            generates: the data is not downloaded unattended, its terms are accepted at Kaggle.
+        split: `dates`, `last_days`, `random` or `folds` (see `TabularData`).
+        valid: share of the rows, or number of days.
+        split_seed: of the permutation behind `random`, `folds` and `sample`.
+        valid_from, valid_to: the days that validate under `dates`.
+        folds, fold: number of folds and the one that validates.
+        leave_out: days that are not used at all: the reported ones, when a choice is to be made.
+        sample: this many random rows are used.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        source: Literal["auto", "real", "stand-in"] = "auto",
+        split: Split = "dates",
+        valid: Positive | Count = 0.2,
+        split_seed: Seed = 42,
+        valid_from: Text | None = None,
+        valid_to: Text | None = None,
+        folds: Count = 5,
+        fold: int = 0,
+        leave_out: DateRange | None = None,
+        sample: Count | None = None,
+    ) -> None:
+        self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
+        self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold)
+        if split in ("stratified", "column"):
+            raise RequestError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")
+        self.splitting.check()
+        self.leave_out, self.sample = leave_out, sample
+        self._notes: list[str] = []
+
+    @cached_property
+    def _found(self) -> tuple[Release, Place, float | None]:
+        """The release, where it is, and its floor (the stand-in only)."""
+        release = RELEASES[0]
+        if self.path is not None:
+            if not self.path.exists():
+                raise RequestError(f"data.path: there is no file {self.path}")
+            place = place_of(self.path, "train.csv")
+            if place is None:
+                raise DataError(
+                    f"data.path: {self.path} has no train.csv; Rossmann's eight tables are {', '.join(FILES)}"
+                )
+            known = place.sha256("train.csv") == release.sha256_of_layout
+            return release if known else replace(release, name="own", sha256_of_layout=None), place, None
+        if self.source != "stand-in":
+            found = find(self.data_dir, RELEASES)
+            if found:
+                return *found, None
+            if self.source == "real":
+                raise DataError(
+                    f"{release.title} is not in {self.data_dir}: put rossmann.tgz there, or set DLRUNNER_DATA; "
+                    f"it is to be had at {release.home} ({release.terms})"
+                )
+            self._notes.append(f"no Rossmann tables in {self.data_dir}; they are to be had at {release.home}")
+        folder, floor = write_rossmann_standin(cache_dir() / "stand-in")
+        return replace(release, name="stand-in", title="generated stores", terms="generated"), Place(folder), floor
+
+    def identity(self) -> DataIdentity:
+        """Find the tables and say which they are.
+
+        Raises:
+            DataError: one of the eight is missing.
+        """
+        release, place, floor = self._found
+        lacking = [name for name in READ if not place.has(name)]
+        if lacking:
+            raise DataError(f"{place.path} lacks {', '.join(lacking)}; Rossmann's eight tables are {', '.join(FILES)}")
+        return DataIdentity(
+            name="Rossmann",
+            release=release.name,
+            source="stand-in" if floor is not None else "real",
+            sha256=place.sha256("train.csv"),
+            path=str(place.path),
+            digest=place.digest(READ),
+            terms=release.terms,
+            floor=floor,
+        )
+
+    def read(self) -> TabularTable:
+        """Return the rows with sales, in the publisher's order, split.
+
+        Raises:
+            DataError: a table is damaged, or a store in train.csv is not in store.csv.
+        """
+        identity = self.identity()
+        frame = self._cached(identity.digest)
+        dates = frame["Date"]
+        kept = np.ones(len(frame), dtype=bool)
+        if self.leave_out:
+            kept &= ~between(dates, *self.leave_out)
+        kept = kept & sampled(kept, self.sample, self.splitting.split_seed, identity.path)
+        notes = list(self._notes)
+        if not kept.all():
+            notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
+            frame = frame[kept].reset_index(drop=True)
+        valid = self.splitting.mark(frame, None, Path(identity.path))
+        return TabularTable(
+            frame=frame,
+            roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
+            target=Target(["Sales"], "regression", transform="log"),
+            values=frame["Sales"].to_numpy(np.float64),
+            valid=valid,
+            dates=frame["Date"],
+            ids=frame[["Store", "Date"]],
+            rows=np.flatnonzero(kept),
+            notes=notes,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """Return stores, weather, trends and the calendar: new rows need nothing else."""
+        return surroundings_state(self.surroundings)
+
+    @cached_property
+    def surroundings(self) -> Surroundings:
+        """All that is known besides the rows, train.csv and test.csv together."""
+        return _read(self._found[1])[1]
+
+    def _cached(self, digest: str) -> pd.DataFrame:
+        """Return the feature table, from the cache where a whole one of these very tables is there."""
+        key = hashlib.sha256(f"{digest} {VERSION}".encode()).hexdigest()[:32]
+        file = cache_dir() / "tables" / f"rossmann-{key}.table"
+        if (content := read_sealed(file)) is not None:
+            return pd.read_feather(io.BytesIO(content))
+        frame = self._build()
+        try:
+            buffer = io.BytesIO()
+            frame.to_feather(buffer, compression="uncompressed")
+            write_sealed(file, buffer.getbuffer())
+        except OSError as error:
+            self._notes.append(f"the feature table could not be kept in {file.parent}: {error.strerror}")
+        return frame
+
+    def _build(self) -> pd.DataFrame:
+        train, self.__dict__["surroundings"] = _read(self._found[1])
+        sold = train["Sales"].to_numpy() > 0
+        rows = train[sold].reset_index(drop=True)
+        if rows.empty:
+            raise DataError(f"{self._found[1].path}: no row of train.csv has Sales above 0")
+        frame = features(rows, self.surroundings)
+        return frame.assign(Date=rows["Date"], Sales=rows["Sales"])
+
+
+def _read(place: Place) -> tuple[pd.DataFrame, Surroundings]:
+    """Return train.csv and what surrounds its rows and those of test.csv."""
+    content = place.read_all(READ)
+    tables = {name: _table(place, f"{name}.csv", content.pop(f"{name}.csv")) for name in TABLES[:-1]}
+    train, test = tables["train"], tables["test"]
+    for name, wanted in (("train", ("Sales", *ROW_COLUMNS)), ("test", ROW_COLUMNS), ("store", STORE_COLUMNS)):
+        lacking = [column for column in wanted if column not in tables[name]]
+        if lacking:
+            raise DataError(f"{place.path}: {name}.csv lacks the column(s) {', '.join(lacking)}")
+    for name in ("train", "test", "weather"):
+        tables[name]["Date"] = date_column(tables[name]["Date"], "Date", place.path / f"{name}.csv")
+    stores = tables["store"][list(STORE_COLUMNS)].merge(tables["store_states"], on="Store", how="left")
+    if stores["State"].isna().any():
+        store = stores["Store"][stores["State"].isna()].iloc[0]
+        raise DataError(f"{place.path}: store_states.csv has no state for store {store}")
+    names = tables["state_names"].set_index("StateName")["State"]
+    weather = tables["weather"].assign(State=tables["weather"]["file"].map(names))
+    trend = tables["googletrend"]
+    # Rossmann_DE_SN is a state's file, Rossmann_DE Germany's; NI stands for HB,NI (Bremen lies within Lower Saxony).
+    trend = pd.DataFrame(
+        {
+            "State": trend["file"].str.rsplit("_", n=1).str[1].replace({"NI": "HB,NI"}),
+            "Date": pd.to_datetime(trend["week"].str[:10]),
+            "trend": trend["trend"],
+        }
+    )
+    known = Surroundings(stores, weather[["State", "Date", *WEATHER, "Events"]], trend)
+    return train, known.with_rows(train).with_rows(test)
+
+
+def _table(place: Place, name: str, content: bytes) -> pd.DataFrame:
+    try:
+        if name == "train.csv":  # a million rows: the other engine takes half the time
+            return pd.read_csv(io.BytesIO(content), engine="pyarrow", na_values=["", "NA"])
+        return pd.read_csv(io.BytesIO(content))
+    except (ValueError, pd.errors.ParserError) as error:
+        raise DataError(f"{place.path}: {name} cannot be read as a table: {str(error).splitlines()[0]}") from None
+
+
+def surroundings_state(known: Surroundings) -> dict[str, Any]:
+    """Return tensors and plain values, for a checkpoint: a megabyte."""
+    calendar = known.calendar
+    assert calendar is not None
+    return {
+        "stores": _frame_state(known.stores),
+        "weather": _frame_state(known.weather),
+        "trend": _frame_state(known.trend),
+        "first_day": calendar.first_day,
+        "shape": list(calendar.events.shape),
+        "events": torch.from_numpy(np.packbits(calendar.events)),
+    }
+
+
+def surroundings_from(state: Mapping[str, Any]) -> Surroundings:
+    """Return what `surroundings_state` was made from."""
+    count = int(np.prod(state["shape"]))
+    events = np.unpackbits(state["events"].numpy(), count=count).reshape(state["shape"]).astype(bool)
+    stores, weather, trend = (_frame_from(state[name]) for name in ("stores", "weather", "trend"))
+    return Surroundings(stores, weather, trend, Calendar(state["first_day"], events))
+
+
+def _frame_state(frame: pd.DataFrame) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for name, column in frame.items():
+        if pd.api.types.is_datetime64_any_dtype(column):
+            columns[f"{name}:date"] = torch.from_numpy(column.to_numpy("datetime64[D]").astype(np.int64))
+        elif pd.api.types.is_numeric_dtype(column):
+            columns[str(name)] = torch.from_numpy(column.to_numpy().copy())
+        else:
+            columns[str(name)] = [None if pd.isna(value) else str(value) for value in column]
+    return columns
+
+
+def _frame_from(state: Mapping[str, Any]) -> pd.DataFrame:
+    columns: dict[str, Any] = {}
+    for name, values in state.items():
+        array = values.numpy() if isinstance(values, torch.Tensor) else values
+        if name.endswith(":date"):
+            columns[name.removesuffix(":date")] = pd.to_datetime(np.asarray(array).astype("datetime64[D]"))
+        else:
+            columns[name] = array
+    return pd.DataFrame(columns)

@@ -1,0 +1,278 @@
+"""Anybody's table: which columns are inputs, what the target is, which rows validate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlrunner.data.core.columns import Roles, assign, date_column, date_parts, looks_like_dates, warn_of_many_levels
+from dlrunner.data.core.source import sha256_of
+from dlrunner.data.core.splitting import Split, Splitting, between
+from dlrunner.data.core.tables import format_of, read_table
+from dlrunner.data.core.targets import Kind, Target, Transform, read_target
+from dlrunner.errors import DataError, RequestError
+from dlrunner.files.paths import user_path
+from dlrunner.ranges import Count, Natural, Positive, Seed, Text
+from dlrunner.task import Data, DataIdentity
+
+Names = list[Text]
+DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
+
+
+@dataclass(frozen=True)
+class TabularTable:
+    """A table that is read and split: what a task prepares, trains on and draws."""
+
+    frame: pd.DataFrame
+    """The input columns as they were read, dates as their parts; the row names stand in `ids`."""
+    roles: Roles
+    target: Target
+    values: NDArray[Any]
+    """Targets: float64 of shape [rows], int64 class codes, or 0/1 of shape [rows, labels]."""
+    valid: NDArray[np.bool_]
+    dates: pd.Series[Any] | None = None
+    """The day of each row, where the table has one."""
+    ids: pd.DataFrame | None = None
+    """What names the rows in predictions.csv."""
+    rows: NDArray[np.int64] | None = None
+    """Where each row stood in the file; None: as they stand."""
+    notes: list[str] = field(default_factory=list)
+    marked_by: str | None = None
+    """The column that says which rows validate."""
+    of_test: NDArray[np.bool_] | None = None
+    """Rows that it calls test, although they validate, [rows]."""
+
+
+class TableSource(Data):
+    """What a tabular task works on: data that can be read as a table."""
+
+    def read(self) -> TabularTable:
+        """Read the table and split it."""
+        raise TypeError(f"{type(self).__name__} does not say how it is read")
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what is needed to make inputs of new rows: tensors and plain values."""
+        return {}
+
+
+class TabularData(TableSource):
+    """A table of one's own.
+
+    Args:
+        data_dir: not used: the table is where `path` says.
+        path: CSV, TSV or parquet, compressed or not.
+        target: the column to predict; several columns of 0 and 1 are labels.
+        categorical, continuous: the inputs; without both they are inferred, and told with the reason.
+        dates: columns that become their parts (year, month, week, …); inferred like the others.
+        id: the column that names the rows in predictions.
+        kind: of the target.
+        target_separator: the target is text that lists labels, separated by this.
+        target_transform: what a model learns of numbers: `standard` (mean 0, deviation 1; the default), `log`, `none`.
+        split: which rows validate: `random`, `stratified` (the share of each class), `folds`, `dates`, `last_rows`,
+            `last_days`, `column`.
+        valid: share of the rows; for `last_rows` and `last_days` also their number.
+        split_seed: of numpy's RandomState that permutes the rows.
+        date: the column that `dates`, `last_days` and `leave_out` look at.
+        valid_from, valid_to: the days that validate, both included.
+        valid_column: the column that marks the rows that validate.
+        folds, fold: number of folds and the one that validates.
+        leave_out: rows from one day to another are not used at all.
+        sample: this many random rows are used; by default all.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        target: Text | Annotated[Names, Field(min_length=1)] | None = None,
+        categorical: Names | None = None,
+        continuous: Names | None = None,
+        dates: Names | None = None,
+        id: Text | None = None,
+        kind: Literal["auto"] | Kind = "auto",
+        target_separator: Text | None = None,
+        target_transform: Literal["auto"] | Transform = "auto",
+        split: Split = "random",
+        valid: Positive | Count = 0.2,
+        split_seed: Seed = 42,
+        date: Text | None = None,
+        valid_from: Text | None = None,
+        valid_to: Text | None = None,
+        valid_column: Text | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        fold: Natural = 0,
+        leave_out: DateRange | None = None,
+        sample: Count | None = None,
+    ) -> None:
+        if path is None:
+            raise RequestError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
+        if target is None:
+            raise RequestError("data.target: is missing: which column is to be predicted?")
+        self.path, self.target = user_path(path), target
+        self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
+        self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
+        self.splitting = Splitting(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold)
+        self.splitting.check()
+        self.leave_out, self.sample = leave_out, sample
+        self._date_names: list[str] = []
+        if leave_out and not date:
+            raise RequestError("data.date: is missing: data.leave_out needs it")
+        repeated = {name for name in (categorical or []) if name in (continuous or [])}
+        if repeated:
+            raise RequestError(f"data.continuous: {', '.join(sorted(repeated))} stands in data.categorical too")
+        targets = target if isinstance(target, list) else [target]
+        for name in targets:
+            if name in (categorical or []) or name in (continuous or []):
+                raise RequestError(f"data.target: {name} cannot be an input too")
+
+    def identity(self) -> DataIdentity:
+        """The table as it is now."""
+        if not self.path.exists():
+            raise RequestError(f"data.path: there is no file {self.path}")
+        if self.path.is_dir():
+            raise RequestError(f"data.path: {self.path} is a folder; give the table itself")
+        format_of(self.path)
+        return DataIdentity(self.path.name, "own", "real", sha256_of(self.path), str(self.path))
+
+    def read(self) -> TabularTable:
+        """Read the table, find out what its columns are, and split it.
+
+        Raises:
+            DataError: it is damaged, or holds what cannot be used; row and value are named.
+            RequestError: a setting names what is not there.
+        """
+        frame = read_table(self.path)
+        rows = np.arange(len(frame))
+        target, values = read_target(
+            frame, self.target, self.kind, self.target_separator, self.target_transform, self.path
+        )
+        kept = self._kept(frame)
+        frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
+        strata = values if target.kind in ("binary", "multiclass") else None
+        valid, of_test = self.splitting.mark(frame, strata, self.path), self.splitting.of_test(frame)
+        dates, parts = self._dates(frame)
+        days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
+        if days is None and len(dates) == 1:
+            days = date_column(frame[dates[0]], dates[0], self.path)
+        if parts is not None:
+            frame = with_parts(frame, parts)
+        reserved = [*target.names, *dates, *(n for n in (self.splitting.date, self.splitting.valid_column) if n)]
+        roles = assign(
+            frame,
+            self.path,
+            categorical=self.categorical,
+            continuous=self.continuous,
+            parts=[] if parts is None else list(parts.columns),
+            reserved=reserved,
+            id=self._id(frame),
+        )
+        notes = [*roles.notes(), *self._constants(roles), *warn_of_many_levels(frame, roles, int((~valid).sum()))]
+        if len(rows) < len(kept):
+            notes.append(f"{len(rows):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
+        self._date_names = dates
+        return TabularTable(
+            frame=frame,
+            roles=roles,
+            target=target,
+            values=values,
+            valid=valid,
+            dates=days,
+            ids=frame[[roles.id]] if roles.id else None,
+            rows=rows,
+            notes=[*notes, *_target_notes(target, self.splitting)],
+            marked_by=self.splitting.valid_column,
+            of_test=of_test,
+        )
+
+    def recipe(self) -> dict[str, Any]:
+        """Which columns of new rows are dates."""
+        return {"dates": self._date_names}
+
+    def _kept(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+        kept = np.ones(len(frame), dtype=bool)
+        if self.leave_out and self.splitting.date:
+            column = self.splitting.column(frame, "date", self.path)
+            kept &= ~between(date_column(column, self.splitting.date, self.path), *self.leave_out)
+        return kept & sampled(kept, self.sample, self.splitting.split_seed, str(self.path))
+
+    def _dates(self, frame: pd.DataFrame) -> tuple[list[str], pd.DataFrame | None]:
+        """Return the columns of dates, and their parts."""
+        names = self.dates
+        if names is None:
+            inferred = self.categorical is None and self.continuous is None
+            names = [str(c) for c in frame.columns if looks_like_dates(frame[c])] if inferred else []
+        for name in names:
+            if name not in frame.columns:
+                raise RequestError(f"data.dates: {self.path} has no column {name!r}")
+        parts = [date_parts(date_column(frame[name], name, self.path), name) for name in names]
+        return names, pd.concat(parts, axis=1) if parts else None
+
+    def _id(self, frame: pd.DataFrame) -> str | None:
+        if self.id is not None and self.id not in frame.columns:
+            raise RequestError(f"data.id: {self.path} has no column {self.id!r}")
+        return self.id
+
+    def _constants(self, roles: Roles) -> list[str]:
+        if roles.inferred:
+            return []
+        return [f"the column {name} is constant and left out" for name in roles.left_out]
+
+
+def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) -> NDArray[np.bool_]:
+    """Mark a random sample of the kept rows, the same for the same seed.
+
+    Raises:
+        DataError: there are fewer rows than that.
+    """
+    if sample is None:
+        return kept
+    there = np.flatnonzero(kept)
+    if sample > len(there):
+        raise DataError(f"{place}: data.sample={sample:,} is more than the {len(there):,} rows there are")
+    chosen = np.zeros(len(kept), dtype=bool)
+    chosen[there[np.random.RandomState(seed).permutation(len(there))[:sample]]] = True
+    return chosen
+
+
+def rows_to_predict(table: pd.DataFrame, recipe: dict[str, Any], place: Path) -> pd.DataFrame:
+    """Return new rows with the parts of their dates."""
+    parts = []
+    for name in recipe["dates"]:
+        if name not in table.columns:
+            raise DataError(f"{place} lacks the column of dates {name}")
+        parts.append(date_parts(date_column(table[name], name, place), name))
+    return with_parts(table, pd.concat(parts, axis=1)) if parts else table.copy()
+
+
+def with_parts(table: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the parts of its dates, which take the place of columns of the same name."""
+    return pd.concat([table.drop(columns=[name for name in parts if name in table]), parts], axis=1)
+
+
+def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:
+    notes = []
+    if target.kind == "regression":
+        said = {"standard": "standardised", "log": "as its logarithm", "none": "as it stands"}[target.transform]
+        notes.append(f"target {target.names[0]}: numbers, learned {said}")
+    elif target.kind == "binary":
+        notes.append(f"target {target.names[0]}: {target.classes[1]} against {target.classes[0]}")
+    elif target.kind == "multiclass":
+        shown = ", ".join(map(str, target.classes[:8])) + (" …" if len(target.classes) > 8 else "")
+        notes.append(f"target {target.names[0]}: {len(target.classes)} classes ({shown})")
+    else:
+        shown = ", ".join(map(str, target.classes[:8])) + (" …" if len(target.classes) > 8 else "")
+        notes.append(f"target {', '.join(target.names[:3])}: {len(target.classes)} labels ({shown})")
+    if splitting.split == "folds":
+        notes.append(
+            f"fold {splitting.fold} of {splitting.folds}; all of them, with mean and spread: "
+            f"dlrun -m … 'data.fold=range({splitting.folds})'"
+        )
+    return notes

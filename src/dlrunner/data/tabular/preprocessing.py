@@ -1,0 +1,147 @@
+"""What is fitted on the training rows of a table and used again on every other row.
+
+Source: fast.ai deep learning part 1, lesson 4 (2018): missing numbers become the median, with a column that says so;
+a category that is missing or was never seen is number 0; numbers are standardised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.data.core.columns import levels_of, quoted
+from dlrunner.errors import DataError
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Levels, medians, means and deviations of the training rows."""
+
+    levels: dict[str, list[Any]]
+    """By categorical column, in order: the level at place i has code i + 1; 0 is missing or unseen."""
+    medians: dict[str, float]
+    means: dict[str, float]
+    deviations: dict[str, float]
+    flagged: list[str]
+    """Continuous columns with missing values in the training rows: each has a column that marks them."""
+
+    @classmethod
+    def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> Preparation:
+        """Learn from the training rows alone."""
+        levels = {name: _levels(train[name]) for name in categorical}
+        medians, means, deviations, flagged = {}, {}, {}, []
+        for name in continuous:
+            numbers = train[name].to_numpy(np.float64, na_value=np.nan)
+            missing = ~np.isfinite(numbers)
+            medians[name] = float(np.median(numbers[~missing])) if not missing.all() else 0.0
+            if missing.any():
+                flagged.append(name)
+                numbers = np.where(missing, medians[name], numbers)
+            means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
+        return cls(levels, medians, means, deviations, flagged)
+
+    @property
+    def cardinalities(self) -> dict[str, int]:
+        """Codes of each categorical column: its levels, and one for what is missing or unseen."""
+        return {name: len(levels) + 1 for name, levels in self.levels.items()}
+
+    @property
+    def continuous(self) -> list[str]:
+        """The columns of numbers, in order, the marks of missing values last."""
+        return [*self.means, *(f"{name}_na" for name in self.flagged)]
+
+    def codes(self, frame: pd.DataFrame) -> NDArray[np.int32]:
+        """Return the categorical columns as codes, of shape [rows, columns]."""
+        codes = np.empty((len(frame), len(self.levels)), dtype=np.int32)
+        for place, (name, levels) in enumerate(self.levels.items()):
+            codes[:, place] = _codes(frame[name], levels)
+        return codes
+
+    def numbers(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        """Return the continuous columns, standardised, and the marks of missing values, [rows, columns]."""
+        numbers = np.empty((len(frame), len(self.continuous)), dtype=np.float32)
+        for place, name in enumerate(self.means):
+            values = frame[name].to_numpy(np.float64, na_value=np.nan)
+            missing = ~np.isfinite(values)
+            filled = np.where(missing, self.medians[name], values)
+            numbers[:, place] = (filled - self.means[name]) / self.deviations[name]
+            if name in self.flagged:
+                numbers[:, len(self.means) + self.flagged.index(name)] = missing
+        return numbers
+
+    def check(self, frame: pd.DataFrame, place: str) -> list[str]:
+        """Compare new rows with what was fitted, and say what differs.
+
+        Raises:
+            DataError: a column is missing, or one of numbers holds something else.
+        """
+        missing = [name for name in (*self.levels, *self.means) if name not in frame.columns]
+        if missing:
+            raise DataError(f"{place} lacks {len(missing)} column(s) the run was trained on: {', '.join(missing)}")
+        notes = []
+        for name, levels in self.levels.items():
+            column = frame[name]
+            unseen = column.notna().to_numpy() & (_codes(column, levels) == 0)
+            if unseen.any():
+                examples = ", ".join(dict.fromkeys(str(v) for v in column[unseen].iloc[:1000]))
+                shown = examples if len(examples) < 60 else examples[:60] + " …"
+                notes.append(f"{name}: {int(unseen.sum()):,} row(s) with levels that training has not seen ({shown})")
+        for name in self.means:
+            numbers = pd.to_numeric(frame[name], errors="coerce")
+            bad = (numbers.isna() & frame[name].notna()).to_numpy()
+            if bad.any():
+                row = int(bad.argmax())
+                raise DataError(
+                    f"{place}, row {row + 2}: {name} is {quoted(frame[name].iloc[row])}, which is no number"
+                )
+            frame[name] = numbers
+            if numbers.isna().any() and name not in self.flagged:
+                notes.append(
+                    f"{name}: {int(numbers.isna().sum()):,} missing value(s) became the median of the training rows"
+                )
+        return notes
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Preparation:
+        """Return what `state` was made from."""
+        return cls(**state)
+
+
+def _levels(column: pd.Series[Any]) -> list[Any]:
+    """Return the levels that occur, in order, as plain numbers or text."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        present = np.bincount(column.cat.codes + 1, minlength=len(column.cat.categories) + 1)[1:] > 0
+        levels = column.cat.categories[present].tolist()
+    else:
+        levels = pd.unique(levels_of(column).dropna()).tolist()
+    try:
+        return sorted(levels)
+    except TypeError:  # numbers beside text
+        return sorted(map(str, levels))
+
+
+def _codes(column: pd.Series[Any], levels: Sequence[Any]) -> NDArray[np.int32]:
+    """Return 1 + the place of each value among the levels, 0 where it is not there."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        of_level = pd.Index(levels).get_indexer(column.cat.categories).astype(np.int32) + 1
+        return np.asarray(np.append(of_level, np.int32(0))[column.cat.codes])
+    index = pd.Index(levels)
+    values = levels_of(column)
+    if not levels:
+        return np.zeros(len(column), dtype=np.int32)
+    if isinstance(levels[0], str):
+        values = values.where(values.isna(), values.astype(str))
+    elif not pd.api.types.is_numeric_dtype(values):
+        values = pd.to_numeric(values, errors="coerce")
+    if values.dtype == "Int64":
+        values = values.astype("float64")
+    return np.asarray(index.get_indexer(values), dtype=np.int32) + 1

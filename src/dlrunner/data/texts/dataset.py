@@ -1,0 +1,290 @@
+"""Anybody's texts as numbers of words: which documents train, validate and test, and their classes."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from dlrunner.data.core.source import sha256_of
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
+from dlrunner.data.core.targets import Kind, Target, read_target
+from dlrunner.data.texts.documents import Documents, find_documents
+from dlrunner.data.texts.tokens import Tokenizer, cached
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.encoder_file import Encoder, EncoderSizes, encoder_file
+from dlrunner.errors import DataError, RequestError
+from dlrunner.files.paths import user_path
+from dlrunner.ranges import Count, Natural, Positive, Seed, Text
+from dlrunner.task import Data, DataIdentity
+
+Split = Literal["auto", "random", "stratified", "folds", "last_rows", "column"]
+Codes = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """Texts as numbers, split: what a task batches, trains on and draws."""
+
+    codes: Codes
+    """The words of all documents, one document after the other."""
+    ends: NDArray[np.int64]
+    """Where each document ends in `codes`, [documents]."""
+    split: NDArray[np.int8]
+    """TRAIN, VALID, TEST or UNUSED, [documents]."""
+    digests: NDArray[np.uint64]
+    """Equal where documents have the same tokens, known to the vocabulary or not, [documents]."""
+    names: Sequence[str]
+    vocabulary: Vocabulary
+    tokenizer: Tokenizer
+    lower: bool
+    target: Target | None = None
+    values: NDArray[Any] | None = None
+    """Class codes, or 0/1 by label, of all documents."""
+    encoder: EncoderSizes | None = None
+    """Of the encoder whose vocabulary it is."""
+    column: str | None = None
+    """Of the table, with the texts."""
+    notes: list[str] = field(default_factory=list)
+    of_test: NDArray[np.bool_] | None = None
+    """Documents that are kept for the test, whatever their split is, [documents]."""
+
+    def rows(self, part: int) -> NDArray[np.int64]:
+        """Return which documents belong to a part."""
+        return np.flatnonzero(self.split == part)
+
+    def document(self, row: int) -> Codes:
+        """Return the words of one document."""
+        return self.codes[self.ends[row - 1] if row else 0 : self.ends[row]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Words of each document."""
+        return np.diff(self.ends, prepend=0)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts become numbers; the names are those of the `data` section."""
+
+    tokenizer: Tokenizer = "spacy"
+    lower: bool = True
+    min_freq: int = 1
+    max_vocab: int | None = None
+    encoder: str | None = None
+
+    def read(
+        self, documents: Documents, split: NDArray[np.int8], target: Target | None, values: NDArray[Any] | None
+    ) -> TextTable:
+        """Return documents as numbers of a vocabulary: the encoder's, or one of the words of the training documents.
+
+        Raises:
+            DataError: there is nothing to train on, or to validate on.
+        """
+        for part, what in ((TRAIN, "training"), (VALID, "validation")):
+            if not (split == part).any():
+                raise DataError(f"{documents.place}: no text is left for {what}; {len(split):,} in all")
+        notes, sizes, tokenizer, lower = list(documents.notes), None, self.tokenizer, self.lower
+        encoder = Encoder.read(Path(self.encoder)) if self.encoder else None
+        if encoder:
+            tokenizer, lower, sizes = _known_tokenizer(encoder), encoder.lower, encoder.sizes
+        tokens = cached(documents.digest, tokenizer, lower, documents.texts)
+        if len(tokens.ends) != len(split):
+            raise DataError(f"{documents.place} has changed while it was read; try again")
+        if encoder:
+            vocabulary = Vocabulary(encoder.words)
+        else:
+            vocabulary = Vocabulary.of(tokens, split == TRAIN, self.min_freq, self.max_vocab, with_end=target is None)
+        codes = vocabulary.encode_all(tokens)
+        known = np.repeat(split == VALID, tokens.lengths)
+        share = float((codes[known] == 0).mean()) if known.any() else 0.0
+        notes.append(
+            f"{len(vocabulary.words):,} words are known{' from the encoder' if encoder else ''}; "
+            f"{share:.1%} of the validation words are not"
+        )
+        return TextTable(
+            codes, tokens.ends, split, tokens.digests(), documents.names, vocabulary, tokenizer, lower, target, values,
+            sizes, documents.column, notes,
+        )  # fmt: skip
+
+    def digest(self) -> str:
+        """Return what identifies the encoder's file; empty without one."""
+        return sha256_of(encoder_file(Path(self.encoder))) if self.encoder else ""
+
+
+class TextSource(Data):
+    """What a task of texts works on."""
+
+    @abstractmethod
+    def read(self) -> TextTable:
+        """Read and split the texts."""
+
+
+class TextData(TextSource):
+    """Texts of one's own: a folder of .txt files, a file with a text a line, a table with a column of texts.
+
+    Args:
+        data_dir: not used: the texts are where `path` says.
+        path: the folder or file. In a folder, `train/`, `valid/` and `test/` above all others tell the split.
+        valid_path: likewise; what is there validates.
+        labels: the classes are asked for: set by `task=text`.
+        text: the table's column with the texts.
+        target: the table's column with the classes (several columns of 0 and 1 are labels); of a folder the classes
+            are the folders that the files stand in.
+        kind: of the target.
+        target_separator: the target is text that lists labels, separated by this.
+        split: which documents validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
+            `auto` is what the folders or `valid_path` tell, else random.
+        valid: the share that validates; of `last_rows` also a number.
+        split_seed: of numpy's RandomState that permutes the documents, for `sample` too.
+        valid_column: the table's column that marks what validates.
+        folds, fold: number of folds and the one that validates.
+        sample: this many random training documents are used; by default all.
+        sample_valid, sample_test: likewise of the validation and of the test documents.
+        tokenizer: `spacy` (its rules for English) or `whitespace` (token files as they are).
+        lower: case is forgotten.
+        min_freq: rarer words are unknown.
+        max_vocab: at most so many words are known.
+        encoder: a run of a language model, or its encoder.pt: vocabulary and tokenizer are the encoder's.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        path: Text | None = None,
+        valid_path: Text | None = None,
+        labels: bool = False,
+        text: Text | None = None,
+        target: Text | Annotated[list[Text], Field(min_length=1)] | None = None,
+        kind: Literal["auto"] | Kind = "auto",
+        target_separator: Text | None = None,
+        split: Split = "auto",
+        valid: Positive | Count = 0.1,
+        split_seed: Seed = 42,
+        valid_column: Text | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        fold: Natural = 0,
+        sample: Count | None = None,
+        sample_valid: Count | None = None,
+        sample_test: Count | None = None,
+        tokenizer: Tokenizer = "spacy",
+        lower: bool = True,
+        min_freq: Count = 2,
+        max_vocab: Annotated[int, Field(ge=3)] | None = 60000,
+        encoder: Text | None = None,
+    ) -> None:
+        if path is None:
+            raise RequestError("data.path: is missing: which folder, file or table? dlrun task=lm data.path=texts/")
+        self.path = user_path(path)
+        self.valid_path = user_path(valid_path) if valid_path else None
+        self.labels, self.text = labels, text
+        self.target, self.kind, self.target_separator = target, kind, target_separator
+        self.splitting = Splitting(
+            "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
+        )
+        self.splitting.check()
+        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
+        self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
+        if valid_path and split != "auto":
+            raise RequestError(f"data.split: {split} does not fit: data.valid_path says what validates")
+        if split == "stratified" and not labels:
+            raise RequestError("data.split: stratified needs classes; a language model has none: take random or folds")
+        if self.valid_path and self.valid_path.resolve().is_relative_to(self.path.resolve()):
+            raise RequestError(f"data.valid_path: {valid_path} lies in data.path: what validates would train too")
+
+    def _documents(self) -> Documents:
+        names = self.target if isinstance(self.target, list) else [self.target] if self.target else []
+        found = find_documents(self.path, self.text, names)
+        if self.valid_path is None:
+            return found
+        if found.parts is not None:
+            raise RequestError(f"data.valid_path: the folders of {self.path} say already what validates")
+        return joined(found, find_documents(self.valid_path, self.text, names))
+
+    def identity(self) -> DataIdentity:
+        """The texts as they are now."""
+        digest = self._documents().digest
+        return DataIdentity(
+            name=self.path.name,
+            release="own",
+            source="real",
+            sha256=digest[:64],
+            path=str(self.path),
+            digest=f"{digest} {self.reading.digest()}".strip(),
+        )
+
+    def read(self) -> TextTable:
+        """Read the texts and split them.
+
+        Raises:
+            RequestError: a named column does not exist.
+            DataError: nothing trains or validates, or a text cannot be read.
+        """
+        documents = self._documents()
+        target, values = self._target(documents) if self.labels else (None, None)
+        split, of_test = self._split(documents, target, values)
+        split = sampled(split, self.samples, self.splitting.split_seed, "documents")
+        return replace(self.reading.read(documents, split, target, values), of_test=of_test)
+
+    def _target(self, documents: Documents) -> tuple[Target, NDArray[Any]]:
+        frame, target = documents.table, self.target
+        if target is None and documents.labels is not None:
+            frame, target = pd.DataFrame({"folder": documents.labels}), "folder"
+            if "" in documents.labels or len(set(documents.labels)) < 2:
+                where = documents.names[list(documents.labels).index("")] if "" in documents.labels else "all"
+                raise DataError(
+                    f"{documents.place}: classes are told by folders, as pos/ and neg/ (or train/pos/ and train/neg/), "
+                    f"but {f'{where} stands in none' if where != 'all' else 'all texts stand in one'}"
+                )
+        if target is None:
+            raise RequestError(
+                f"data.target: is missing: which column of {documents.place} holds the classes? "
+                f"It has {', '.join(map(str, frame.columns)) or 'none'}"
+            )
+        found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
+        if found.kind == "regression":
+            raise RequestError(
+                f"data.target: {found.names[0]} holds numbers; texts are sorted into classes (data.kind=multiclass)"
+            )
+        return found, values
+
+    def _split(
+        self, documents: Documents, target: Target | None, values: NDArray[Any] | None
+    ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
+        """Return which part each document belongs to, and which are kept for the test."""
+        classes = target is not None and target.kind in ("binary", "multiclass")
+        splitting = None if self.split == "auto" and documents.parts is not None else self.splitting
+        strata = values if classes else None
+        return split_by_parts(documents.parts, splitting, documents.table, strata, documents.place)
+
+
+def joined(train: Documents, valid: Documents) -> Documents:
+    """Return the documents of two places, the second of which validates."""
+    labels = [*train.labels, *valid.labels] if train.labels is not None and valid.labels is not None else None
+    return Documents(
+        train.place,
+        f"{train.digest} {valid.digest}",
+        [*train.names, *valid.names],
+        pd.concat([train.table, valid.table], ignore_index=True),
+        lambda: [*train.texts(), *valid.texts()],
+        train.column,
+        labels,
+        [*("train" for _ in train.names), *("valid" for _ in valid.names)],
+        tuple(dict.fromkeys((*train.notes, *valid.notes))),
+    )
+
+
+def _known_tokenizer(encoder: Encoder) -> Tokenizer:
+    if encoder.tokenizer == "spacy":
+        return "spacy"
+    if encoder.tokenizer == "whitespace":
+        return "whitespace"
+    raise DataError(f"the encoder was trained on tokens of {encoder.tokenizer!r}, which is not known here")

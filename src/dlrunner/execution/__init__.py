@@ -1,0 +1,1 @@
+"""Doing one run: prepare, train, evaluate, publish."""

@@ -1,0 +1,55 @@
+"""What the other processes of a run do: they train with rank 0, which reads first, keeps the folder and tells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlrunner.config.plan import Plan, plan
+from dlrunner.errors import Interrupted
+from dlrunner.execution.identity import digests, identity_of
+from dlrunner.execution.member import member_seed, set_up_process, train_member
+from dlrunner.reporting.terminal.progress import SilentDisplay
+from dlrunner.system.process_group import SingleProcess, joined, tells_why, was_left
+from dlrunner.system.signals import StopSignals
+
+
+class _NoFolder:
+    """Checkpoints are rank 0's."""
+
+    def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
+        return None
+
+    def save(self, name: str, state: Mapping[str, Any]) -> None:
+        pass
+
+    def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+
+def follow(config: Mapping[str, Any]) -> int:
+    """Train as one of several processes, and return the exit status; what befalls rank 0 too, rank 0 tells."""
+    checked = plan(config)
+    try:
+        with StopSignals() as signals, joined(checked.device) as group:
+            try:
+                if group.broadcast(None) != "finished":
+                    _train(checked, signals, group)
+            except Exception as error:
+                if was_left(error) or not tells_why():
+                    return 1
+                raise
+    except Interrupted as stopped:
+        return stopped.exit_status
+    return 0
+
+
+def _train(checked: Plan, signals: StopSignals, group: SingleProcess) -> None:
+    """Do what rank 0 does, but for what one process is enough for."""
+    set_up_process(checked)
+    settings, data = checked.settings, checked.build_data()
+    group.compare(digests(checked, identity_of(data)))
+    for index in range(settings.ensemble):
+        seed = member_seed(settings.seed, settings.ensemble, index)
+        task = checked.build_task(data, seed)
+        train_member(checked, task, seed, group, _NoFolder(), SilentDisplay(), signals)

@@ -1,0 +1,139 @@
+"""The same run again, from its folder alone: identical, the same within rounding, or different, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlrunner.comparison.diff import ROUNDING, differing_grounds, row_difference
+from dlrunner.errors import RequestError
+from dlrunner.execution import run as runner
+from dlrunner.files.temporary import name_of, remove_abandoned, temporary_folder
+from dlrunner.runs.directory import (
+    FinishedRun,
+    load_weights_file,
+    member_folders,
+    read_history,
+    shorter,
+    told_as_sentences,
+)
+from dlrunner.runs.fingerprint import weights_digest
+
+GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
+"""Relative, of metrics: in float32 (with products in TF32), and in half precision."""
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """How far a repeated run may lie from the original one."""
+
+    relative: float
+    reason: str = ""
+    """What else than rounding is expected; empty: the weights of the same metrics are the same too."""
+
+
+NO_MORE = Tolerance(ROUNDING)
+
+
+def replay(original: FinishedRun, data_dir: str | None = None) -> int:
+    """Run again beside the original, compare, say what changed, and return 0 unless the results differ.
+
+    Raises:
+        RequestError: the original is not done: there is nothing to compare with.
+    """
+    if original.status != "done" or original.summary is None:
+        raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
+    with _place_beside(original.path) as place:
+        config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
+        config["log"] = {**(config.get("log") or {}), "pictures": False, "report": False, "trackers": {}}
+        if data_dir:
+            config["data_dir"] = data_dir
+        outcome = runner.run(config, original.overrides)
+        again = FinishedRun.read(outcome.path)
+        for line in changes(original.summary, again.summary or {}):
+            print(f"changed: {line}")
+        verdict, reason = compare(original.path, again.path, tolerance(original.summary, again.summary or {}))
+    print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
+    return 1 if verdict == "different" else 0
+
+
+@contextlib.contextmanager
+def _place_beside(original: Path) -> Iterator[Path]:
+    """Make a folder for the second run: beside the first, or where that cannot be written, where the system has one.
+
+    Raises:
+        RunError: there is no place for it.
+    """
+    with contextlib.ExitStack() as stack:
+        place = None
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            str(original).encode()  # no setting can be a path that is not UTF-8
+            remove_abandoned(original.parent, is_ours=lambda name: name_of(name) == original.name)
+            place = stack.enter_context(temporary_folder(original))
+        if place is None:
+            with told_as_sentences(Path(tempfile.gettempdir())):
+                place = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()) / "dlrunner-replay"))
+        yield place
+
+
+def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:
+    """Return what to expect of a repetition: a GPU adds up in another order each time, unless it is told not to."""
+    for summary in summaries:
+        device, precision = str(summary.get("device", "cpu")), str(summary.get("precision", "fp32"))
+        if not device.startswith("cpu") and not summary.get("deterministic", False):
+            relative = GPU_TOLERANCE if precision == "fp32" else GPU_HALF_TOLERANCE
+            told = f"up to {relative:g} is expected of {device} in {precision} without trainer.deterministic=true"
+            return Tolerance(relative, told)
+    return Tolerance(ROUNDING)
+
+
+def compare(original: Path, again: Path, expected: Tolerance = NO_MORE) -> tuple[str, str]:
+    """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
+    folders = [Path(), *(folder.relative_to(original) for folder in member_folders(original))]
+    largest = 0.0
+    for folder in folders:
+        before, after = read_history(original / folder), read_history(again / folder)
+        if len(before) != len(after):
+            return "different", f"{len(before)} epochs, now {len(after)}"
+        for left, right in zip(before, after, strict=True):
+            difference = row_difference(left, right)
+            if difference > expected.relative:
+                return "different", f"first at epoch {left['epoch']}: {_told(left, right)}"
+            largest = max(largest, difference)
+    if largest > 0:
+        verdict, reason = "same within rounding", f"largest relative difference {largest:.1e}"
+        return verdict, f"{reason}; {expected.reason}" if expected.reason else reason
+    for folder in folders:
+        if (original / folder / "last.pt").exists():
+            weights = [load_weights_file(run / folder / "last.pt").get("model", {}) for run in (original, again)]
+            if weights_digest(weights[0]) != weights_digest(weights[1]):
+                told = "the metrics agree to the last digit, the weights do not"
+                if expected.reason:
+                    return "same within rounding", f"{told}; {expected.reason}"
+                return "different", told
+    return "identical", ""
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
+    """Say what the two summaries record differently of all that can move a result."""
+    lines = []
+    for name, old, new in differing_grounds(before, after):
+        if name == "code":
+            lines.append("the code of dlrunner (or of a plugin)")
+        elif name == "data sha256":
+            lines.append(
+                f"the data: {before.get('data', {}).get('release')}, now {after.get('data', {}).get('release')}"
+            )
+        elif not name.startswith(("git", "data")):
+            lines.append(f"{name} {old}, now {new}")
+    return lines
+
+
+def _told(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+    keys = [k for k in left if k.startswith(("train/", "valid/")) and left[k] != right.get(k)]
+    return ", ".join(f"{key} {left[key]:.6g}, now {right.get(key, math.nan):.6g}" for key in keys[:3])

@@ -1,0 +1,113 @@
+"""Temporary files and folders that killed processes have left behind: which are ours, and which nobody writes any more.
+
+A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`), a folder likewise; both are locked
+while their writer lives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dlrunner.files.atomic import beside
+
+PATTERN = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8}|\d+)")
+"""The mark is a random one, or, of earlier versions, a process's number."""
+UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")
+"""As earlier versions named them in the cache."""
+GRACE = 0.5
+"""Seconds within which one may belong to a writer that has not locked it yet."""
+
+
+def name_of(temporary: str) -> str | None:
+    """Return the name of the file that a temporary one was to become; None for any other file.
+
+    >>> name_of(".last.pt.a1b2c3d4"), name_of(".last.pt.4711"), name_of(".lock"), name_of("last.pt")
+    ('last.pt', 'last.pt', None, None)
+    """
+    match = PATTERN.fullmatch(temporary)
+    return match["name"] if match else None
+
+
+@contextlib.contextmanager
+def temporary_folder(place: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `place`, locked; what is left of it at the end is removed."""
+    folder = beside(place)
+    folder.mkdir()
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: its age must do
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_abandoned(
+    folder: Path, grace: float = GRACE, is_ours: Callable[[str], bool] = lambda name: name_of(name) is not None
+) -> None:
+    """Remove the temporary files and folders in a folder whose writers are gone.
+
+    Args:
+        folder: where they lie; nothing beneath its folders is looked at.
+        grace: seconds since the last change, within which a writer may live that holds no lock.
+        is_ours: tells by its name what is a temporary file.
+    """
+    latest = time.time() - grace
+    with contextlib.suppress(OSError):  # not there, or not ours to change
+        for entry in list(os.scandir(folder)):
+            if is_ours(entry.name):
+                with contextlib.suppress(OSError):
+                    if entry.stat(follow_symlinks=False).st_mtime <= latest and not _is_locked(entry):
+                        _remove(Path(entry.path), entry.is_dir(follow_symlinks=False))
+
+
+def exchange(new: Path, old: Path) -> None:
+    """Let two folders take each other's place, in one step where the system has one: at no time is either missing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "renameat2"):
+        here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+        if libc.renameat2(here, os.fsencode(new), here, os.fsencode(old), both) == 0:
+            return
+        if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(old))
+    aside = beside(old)
+    old.rename(aside)
+    try:
+        new.rename(old)
+    except OSError:
+        aside.rename(old)
+        raise
+    aside.rename(new)
+
+
+def _is_locked(entry: os.DirEntry[str]) -> bool:
+    """Tell whether a process holds the lock of a file or folder."""
+    mode = entry.stat(follow_symlinks=False).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        return False
+    descriptor = os.open(entry.path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _remove(path: Path, is_folder: bool) -> None:
+    if is_folder:
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()

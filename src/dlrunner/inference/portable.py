@@ -1,0 +1,173 @@
+"""What was trained, in files that anything can read and that execute nothing: safetensors and JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dlrunner.errors import RequestError
+from dlrunner.runs.directory import shorter, write_atomically
+
+STATE, TENSORS = "state.json", "state.safetensors"
+FORMAT = 1
+TIED = "tied:"
+"""Before the name of a weight that is another one, in the metadata of a file."""
+
+
+def weights_file(place: int, count: int) -> str:
+    """Return the name of a model's file, of one model or of one of several.
+
+    >>> weights_file(0, 1), weights_file(2, 3)
+    ('model.safetensors', 'model-2.safetensors')
+    """
+    return "model.safetensors" if count == 1 else f"model-{place}.safetensors"
+
+
+def begin(folder: Path, about: Mapping[str, str]) -> None:
+    """Say in state.json whose export a folder is about to hold: one that is broken off is known for what it is.
+
+    What stood there before is vouched for no longer.
+    """
+    write_atomically(folder / STATE, (json.dumps({"format": FORMAT, **about}, indent=1) + "\n").encode())
+
+
+def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], about: Mapping[str, str]) -> list[str]:
+    """Write what was trained into a folder, the whole state.json at last, and return the names of the files.
+
+    Args:
+        folder: where; it exists.
+        state: of the task: tensors and plain values, in any nesting.
+        models: of which the weights are written; one that is tied to another is written once.
+        about: strings that go into each file of weights.
+
+    Raises:
+        RequestError: the state holds something that is neither a tensor nor plain.
+    """
+    tensors: dict[str, Tensor] = {}
+    plain = encoded(state, tensors)
+    files = {weights_file(place, len(models)): _weights(model, about) for place, model in enumerate(models)}
+    files[TENSORS] = safetensors.torch.save(tensors, {"format": "pt", **about})
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    whole = {"format": FORMAT, **about, "models": len(models), "sha256": digests, "state": plain}
+    write_atomically(folder / STATE, (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode())
+    return [*files, STATE]
+
+
+def read_state(folder: Path) -> tuple[dict[str, Any], int]:
+    """Return the state of a folder and its number of models, having compared all files with their digests.
+
+    Raises:
+        RequestError: it is no such folder, a file is missing, damaged or of another folder.
+    """
+    file = folder / STATE
+    try:
+        found = json.loads(file.read_text())
+        if found["format"] != FORMAT:
+            told = f"has the format {found['format']}; this version of dlrunner reads {FORMAT}"
+            raise RequestError(f"{shorter(file)} {told}")
+        if "state" not in found:
+            raise RequestError(f"{shorter(folder)} holds an export that was broken off; export it again")
+        count, digests = int(found["models"]), dict(found["sha256"])
+        if not 0 < count < len(digests):
+            raise ValueError
+        if set(digests) != {TENSORS, *(weights_file(place, count) for place in range(count))}:
+            raise ValueError
+        for name, digest in digests.items():
+            if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
+                damaged = shorter(folder / name)
+                raise RequestError(f"{damaged} is damaged, or is not the file that was exported; export it again")
+        state = decoded(found["state"], safetensors.torch.load_file(folder / TENSORS))
+    except OSError as error:
+        raise RequestError(f"{error.filename} cannot be read: {error.strerror}; export it again") from None
+    except RequestError:
+        raise
+    except (KeyError, TypeError, ValueError, RecursionError, SafetensorError):
+        raise RequestError(f"{shorter(file)} is damaged, or was not written by `dlrun export`") from None
+    if not isinstance(state, dict):
+        raise RequestError(f"{shorter(file)} holds no state of a task")
+    return state, count
+
+
+def read_weights(model: nn.Module, file: Path) -> None:
+    """Put the weights of a file into a model.
+
+    Raises:
+        KeyError, RuntimeError: they are those of another model.
+    """
+    with safe_open(file, "pt") as opened:
+        tied = {name: of for name, of in (opened.metadata() or {}).items() if name.startswith(TIED)}
+    weights = safetensors.torch.load_file(file)
+    model.load_state_dict(weights | {name.removeprefix(TIED): weights[of] for name, of in tied.items()})
+
+
+def _weights(model: nn.Module, about: Mapping[str, str]) -> bytes:
+    """Return the weights as a file: of names that mean one tensor, the metadata tells which stands for which."""
+    first: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
+    kept: dict[str, Tensor] = {}
+    aliases: dict[str, str] = {}
+    for name, tensor in sorted(model.state_dict().items()):
+        identity = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+        if tensor.numel() and identity in first:
+            aliases[TIED + name] = first[identity]
+        else:
+            first[identity] = name
+            kept[name] = tensor.detach().cpu().contiguous().clone()
+    return safetensors.torch.save(kept, {"format": "pt", **about, **aliases})
+
+
+def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """Return plain values as JSON can hold them exactly; tensors go into `tensors`, what JSON lacks gets a mark.
+
+    >>> encoded({"scale": (1.5, math.inf), 3: None}, {})
+    {'$dict': [['scale', {'$tuple': [1.5, {'$float': 'inf'}]}], [3, None]]}
+    """
+    if isinstance(value, Tensor):
+        tensors[name := str(len(tensors))] = value.detach().cpu().contiguous().clone()
+        return {"$tensor": name}
+    if value is None or type(value) in (bool, int, str):
+        return value
+    if type(value) is float:
+        return value if math.isfinite(value) else {"$float": str(value)}
+    if type(value) is list:
+        return [encoded(each, tensors) for each in value]
+    if type(value) is tuple:
+        return {"$tuple": [encoded(each, tensors) for each in value]}
+    if isinstance(value, Mapping):
+        if all(type(key) is str and not key.startswith("$") for key in value):
+            return {key: encoded(each, tensors) for key, each in value.items()}
+        return {"$dict": [[encoded(key, tensors), encoded(each, tensors)] for key, each in value.items()]}
+    raise RequestError(
+        f"the task's state holds a {type(value).__name__}; only tensors and plain values (numbers, texts, lists, "
+        "dicts) can be exported"
+    )
+
+
+def decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return what `encoded` was given.
+
+    >>> decoded({"$dict": [["scale", {"$tuple": [1.5, {"$float": "inf"}]}], [3, None]]}, {})
+    {'scale': (1.5, inf), 3: None}
+    """
+    if isinstance(value, list):
+        return [decoded(each, tensors) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "$tensor" in value:
+        return tensors[value["$tensor"]]
+    if "$float" in value:
+        return float(value["$float"])
+    if "$tuple" in value:
+        return tuple(decoded(each, tensors) for each in value["$tuple"])
+    if "$dict" in value:
+        return {decoded(key, tensors): decoded(each, tensors) for key, each in value["$dict"]}
+    return {key: decoded(each, tensors) for key, each in value.items()}

@@ -1,0 +1,363 @@
+"""Charts as inline SVG: curves by epoch with bands, and parallel coordinates.
+
+Python computes every place and every sentence; the script only moves a mark to where the pointer or the slider is.
+Small charts are drawn for 440 units of width, so that they are readable on a phone of 390 pixels and two fit a desk.
+"""
+
+from __future__ import annotations
+
+import bisect
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from typing import Any
+
+from dlrunner.reporting.html.page import wide
+from dlrunner.reporting.terminal.progress import number
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
+"""Margins of curves."""
+NUM_COLOURS = 8
+NUM_STEPS = 8
+"""Of the ramp from the best to the worst job."""
+MOST_POINTS = 240
+"""Of a curve; longer ones are thinned out: more do not show on a screen."""
+WIDE_HEIGHT, WIDE_TOP, WIDE_BOTTOM = 320, 40, 22
+"""Of parallel coordinates."""
+MOST_LETTERS = 18
+"""Of a name beside an axis."""
+MOST_TOLD = 120
+"""Letters of a curve's name in the sentence that tells its values."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values by epoch; with a band, from the lowest to the highest of several runs."""
+
+    name: str
+    values: Mapping[float, float]
+    """By epoch; finite."""
+    band: Mapping[float, tuple[float, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One of the parallel coordinates: a place from 0 (bottom) to 1 for each job, and what stands beside it."""
+
+    name: str
+    places: Sequence[float]
+    ticks: Sequence[tuple[float, str]]
+
+
+def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None = None, is_focused: bool = False) -> str:
+    """Draw curves by epoch; none where no curve has two points.
+
+    Args:
+        title: of the chart.
+        lines: the curves, each in a colour of its own.
+        level: name and value of a horizontal line, such as a published figure.
+        is_focused: the first quarter of the epochs may lie beyond the frame, so that the ends can be told apart.
+    """
+    lines = [line for line in lines if line.values]
+    epochs = _thinned(sorted({epoch for line in lines for epoch in line.values}))
+    if len(epochs) < 2:
+        return ""
+    start = epochs[0] + (epochs[-1] - epochs[0]) / 4 if is_focused and len(epochs) >= 8 else epochs[0]
+    scale = _scale(lines, start, level)
+    xs = [_across(epoch, epochs) for epoch in epochs]
+    at = dict(zip(epochs, xs, strict=True))
+
+    def y(value: float) -> float:
+        return _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.place(value))
+
+    drawn = []
+    for index, line in enumerate(lines):
+        if line.band:
+            upper = [f"{at[e]} {y(line.band[e][1])}" for e in epochs if e in line.band]
+            lower = [f"{at[e]} {y(line.band[e][0])}" for e in reversed(epochs) if e in line.band]
+            drawn.append(f'<path class="band s{index % NUM_COLOURS}" d="M{"L".join([*upper, *lower])}Z"/>')
+    for index, line in reversed(list(enumerate(lines))):  # the first lies on top
+        points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
+        drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
+    frame = _frame(scale, epochs)
+    is_level_drawn = level is not None and scale.low <= level[1] <= scale.high
+    if level is not None and is_level_drawn:
+        frame += f'<path class="level" d="M{LEFT} {y(level[1])}H{WIDTH - RIGHT}"/>'
+    size = f"{WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
+    width, height = size.split()
+    # A drawing within the drawing ends at its edge: what lies beyond the frame is not seen.
+    box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
+    about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
+    about += f"; {level[0]}: {number(level[1])}" if level is not None else ""
+    drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>")
+    values = [[_told(line, e) if e in line.values else "-" for line in lines] for e in epochs]
+    heads = [shorter(line.name, MOST_TOLD) for line in lines]
+    named = [[f"{head} {text}" for head, text in zip(heads, row, strict=True) if text != "-"] for row in values]
+    entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
+    if level is not None:
+        beyond = "" if is_level_drawn else ", beyond the frame"
+        entries.append(("level", level[0], f"{number(level[1])}{beyond}"))
+    chart = {
+        "x": xs,
+        "y": [[_within(line.values.get(e), scale, y) for e in epochs] for line in lines],
+        "top": TOP,
+        "bottom": HEIGHT - BOTTOM,
+        "told": [f"epoch {e:g}: {'; '.join(row)}" for e, row in zip(epochs, named, strict=True)],
+        "values": values if len(entries) > 1 else [],
+    }
+    legend = _legend(entries if len(entries) > 1 else [])
+    return _figure(title, chart, f"{legend}{drawing}", len(epochs) - 1, "epoch")
+
+
+def _scale(lines: Sequence[Curve], start: float, level: tuple[str, float] | None) -> Scale:
+    """Choose the scale of curves by what they hold from an epoch on."""
+    values = [value for line in lines for epoch, value in line.values.items() if epoch >= start]
+    values += [edge for line in lines for epoch, edges in line.band.items() if epoch >= start for edge in edges]
+    low, high = min(values), max(values)
+    # A level far away would flatten the curves: it is drawn where it lies among them or near.
+    if level is not None and low - (high - low) <= level[1] <= high + (high - low):
+        low, high = min(low, level[1]), max(high, level[1])
+    return Scale.of(low, high)
+
+
+def _within(value: float | None, scale: Scale, y: Callable[[float], float]) -> float | None:
+    return None if value is None or not scale.low <= value <= scale.high else y(value)
+
+
+def _across(epoch: float, epochs: Sequence[float]) -> float:
+    return _round(LEFT + (WIDTH - LEFT - RIGHT) * (epoch - epochs[0]) / (epochs[-1] - epochs[0]))
+
+
+def _frame(scale: Scale, epochs: Sequence[float]) -> str:
+    """Draw the lines and figures around curves."""
+    parts = []
+    for value, text in scale.ticks():
+        y = _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.place(value))
+        parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
+        parts.append(f'<text class="e" x="{LEFT - 6}" y="{_round(y + 4)}">{text}</text>')
+    for epoch in _whole_ticks(epochs):
+        parts.append(f'<text class="m" x="{_across(epoch, epochs)}" y="{HEIGHT - BOTTOM + 17}">{epoch:g}</text>')
+    parts.append(f'<text class="m" x="{(WIDTH + LEFT - RIGHT) / 2:g}" y="{HEIGHT - 6}">epoch</text>')
+    return "".join(parts)
+
+
+def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], told: Sequence[str], remark: str) -> str:
+    """Draw a line per job through one axis per setting and the metric; none where there are not two of each.
+
+    Args:
+        title: of the chart.
+        axes: the settings, and last the metric.
+        ranks: of each job, from 0 (best) to 1 (worst): its colour. The jobs come best first.
+        told: what is said of each job.
+        remark: stands beneath the title.
+    """
+    if len(axes) < 2 or len(told) < 2:
+        return ""
+    gap = max(120, min(300, 1000 // len(axes)))
+    width = gap * (len(axes) - 1) + 200
+    xs = [_round(110 + gap * index) for index in range(len(axes))]
+    height = WIDE_HEIGHT - WIDE_TOP - WIDE_BOTTOM
+
+    def y(place: float) -> float:
+        return _round(WIDE_TOP + height * (1 - place))
+
+    rows = [[y(axis.places[job]) for axis in axes] for job in range(len(told))]
+    jobs = "".join(
+        f'<path class="q{min(NUM_STEPS - 1, int(rank * NUM_STEPS))}" d="M'
+        + "L".join(f"{x} {place}" for x, place in zip(xs, row, strict=True))
+        + '"/>'
+        for row, rank in reversed(list(zip(rows, ranks, strict=True)))  # the best lies on top
+    )
+    parts = [f'<g class="jobs{" few" if len(told) <= 60 else ""}">{jobs}</g>']
+    for index, (axis, x) in enumerate(zip(axes, xs, strict=True)):
+        parts.append(f'<path class="axis" d="M{x} {WIDE_TOP}V{WIDE_TOP + height}"/>')
+        name = f'<text class="halo name m" x="{x}" y="{20 if index % 2 else 12}">{escape(shorter(axis.name))}</text>'
+        parts.append(name)
+        # The last axis has its figures on the right, where no lines are.
+        kind, beside = ("halo", x + 7) if index == len(axes) - 1 else ("halo e", x - 7)
+        for place, text in axis.ticks:
+            parts.append(f'<text class="{kind}" x="{beside}" y="{y(place) + 4:.1f}">{escape(shorter(text))}</text>')
+    steps = "".join(f'<rect class="q{i}" x="{i * 10}" width="10" height="10"/>' for i in range(NUM_STEPS))
+    ramp = f'<svg class="ramp" viewBox="0 0 80 10" preserveAspectRatio="none" aria-hidden="true">{steps}</svg>'
+    about = f"{title}: {len(told)} jobs over {', '.join(axis.name for axis in axes)}. The best is {told[0]}"
+    drawing = _svg(width, WIDE_HEIGHT, about, "".join(parts), is_fixed=True)
+    content = f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>{wide(drawing, title)}'
+    return _figure(title, {"x": xs, "paths": rows, "told": list(told)}, content, 0, "job, from the best to the worst")
+
+
+def axis_of(name: str, values: Sequence[Any]) -> Axis:
+    """Place the values of a setting: numbers by their size, words in order; what is not set lies at the bottom.
+
+    Args:
+        name: of the setting.
+        values: one a job: a number, a word, or None where a job has none.
+    """
+    known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
+    if len(known) == len(values) and len(set(known)) > 1:
+        scale = Scale.of(min(known), max(known), is_exact=True)
+        levels = sorted(set(known))
+        ticks = [(v, f"{v:.4g}") for v in levels] if len(levels) <= 6 else scale.ticks()
+        return Axis(name, [scale.place(v) for v in known], _apart([(scale.place(v), text) for v, text in ticks]))
+    words = sorted({value for value in values if isinstance(value, str)}, reverse=True)
+    rising: list[Any] = [*([None] if None in values else []), *words, *sorted(set(known))]
+    step = 1 / max(1, len(rising) - 1)
+    places = {value: index * step if len(rising) > 1 else 0.5 for index, value in enumerate(rising)}
+    told = [(place, "-" if value is None else str(value)) for value, place in places.items()]
+    return Axis(name, [places[value] for value in values], _apart(told))
+
+
+def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Leave out the ticks that would lie upon others."""
+    kept: list[tuple[float, str]] = []
+    for place, text in sorted(ticks):
+        if not kept or place - kept[-1][0] > 0.05:
+            kept.append((place, text))
+    return kept
+
+
+def strip(values: Sequence[float], level: float, about: str) -> str:
+    """Draw values as dots on a line, and a published figure as a stroke across it."""
+    low, high = min([*values, level]), max([*values, level])
+    span = high - low or 1.0
+
+    def x(value: float) -> float:
+        return _round(12 + 216 * (value - low) / span)
+
+    dots = "".join(f'<circle class="dot s0" cx="{x(value)}" cy="14" r="5"/>' for value in values)
+    stroke = f'<path class="axis" d="M{x(level)} 3V25"/>'
+    return f'<svg class="strip" viewBox="0 0 240 28" width="240" height="28" role="img" aria-label="{escape(about)}">\
+<path class="grid" d="M6 14H234"/>{stroke}{dots}</svg>'
+
+
+@dataclass(frozen=True)
+class Scale:
+    """From values to places between 0 and 1."""
+
+    low: float
+    high: float
+    is_log: bool
+
+    @classmethod
+    def of(cls, low: float, high: float, is_exact: bool = False) -> Scale:
+        """Choose a scale for a range: logarithmic where it spans more than a factor of 20 above zero.
+
+        Args:
+            low, high: the range; the same number is given room around it.
+            is_exact: leave no margin.
+        """
+        is_log = low > 0 and high / low > 20
+        if high <= low:
+            room = abs(low) * 0.1 or 1.0
+            return cls(low - room, high + room, False)
+        if is_exact:
+            return cls(low, high, is_log)
+        if is_log:
+            return cls(low / 1.1, high * 1.1, True)
+        margin = 0.05 * (high - low)
+        return cls(low - margin, high + margin, False)
+
+    def place(self, value: float) -> float:
+        """Return where a value lies, 0 at the low end and 1 at the high end."""
+        if self.is_log:
+            value = max(value, self.low * 1e-9)  # zero and less lie far beneath the frame
+            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return round values within the range and how they are written.
+
+        >>> [text for _, text in Scale.of(0.79, 0.94).ticks()]
+        ['0.80', '0.85', '0.90']
+        >>> [text for _, text in Scale.of(1e-5, 1e-2).ticks()]
+        ['1e-05', '0.0001', '0.001', '0.01']
+        """
+        if self.is_log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            few = len(decades) <= 3
+            values = [m * 10.0**d for d in decades for m in ((1, 2, 5) if few else (1,))]
+            values = [v for v in values if self.low <= v * (1 + 1e-9) and v <= self.high * (1 + 1e-9)]
+            return [(v, f"{v:.3g}") for v in values[:: max(1, math.ceil(len(values) / 7))]]
+        rough = (self.high - self.low) / 5
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+        digits = max(0, -math.floor(math.log10(step)))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        texts = [(index * step, f"{index * step:.{digits}f}") for index in range(first, last + 1)]
+        return [(v, f"{v:.3g}") for v, _ in texts] if digits > 5 or step >= 1e6 else texts
+
+
+def shorter(text: str, most: int = MOST_LETTERS) -> str:
+    """Cut a name to what has room; of a long one, its end tells most."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"
+
+
+def _told(line: Curve, epoch: float) -> str:
+    low, high = line.band.get(epoch, (0.0, 0.0))
+    value = number(line.values[epoch])
+    return f"{value} ({number(low)} to {number(high)})" if high > low else value
+
+
+def _course(line: Curve) -> str:
+    """Say in words how a curve runs."""
+    first, last = min(line.values), max(line.values)
+    if first == last:
+        return f"{line.name} {number(line.values[first])} after epoch {first:g}"
+    ends = f"from {number(line.values[first])} to {number(line.values[last])}"
+    lowest, highest = (choose(line.values, key=line.values.__getitem__) for choose in (min, max))
+    extremes = [
+        f"{word} {number(line.values[epoch])} after epoch {epoch:g}"
+        for word, epoch in (("lowest", lowest), ("highest", highest))
+        if epoch not in (first, last)
+    ]
+    return ", ".join([f"{line.name} {ends}", *extremes])
+
+
+def _figure(title: str, chart: Mapping[str, Any], content: str, index: int, slider: str) -> str:
+    data = escape(json.dumps(chart, separators=(",", ":"), ensure_ascii=False))
+    told = chart["told"]
+    # Where the legend shows the values, the sentence is for those who hear it; the caption shows the epoch.
+    is_in_legend = bool(chart.get("values"))
+    place = f" <span>{escape(told[index].partition(':')[0])}</span>" if is_in_legend else ""
+    heard = ' class="heard"' if is_in_legend else ""
+    return (
+        f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{place}</figcaption>{content}'
+        f'<input type="range" min="0" max="{len(told) - 1}" step="1" value="{index}" '
+        f'aria-label="{escape(f"{title}: {slider}")}" hidden>'
+        f'<output aria-live="off"{heard}>{escape(told[index])}</output></figure>'
+    )
+
+
+def _svg(width: int, height: int, about: str, content: str, is_fixed: bool = False) -> str:
+    size = f' width="{width}" height="{height}"' if is_fixed else ""
+    box = f'viewBox="0 0 {width} {height}"{size}'
+    return f'<svg class="plot" {box} role="img" aria-label="{escape(about)}">{content}</svg>'
+
+
+def _legend(entries: Iterable[tuple[str, str, str]]) -> str:
+    """Write what each line is, and its value where the mark is."""
+    items = "".join(
+        f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="{kind}" d="M1 5H25"/></svg>'
+        f"{escape(name)} <span>{escape(value)}</span></li>"
+        for kind, name, value in entries
+    )
+    return f'<ul class="legend">{items}</ul>' if items else ""
+
+
+def _thinned(epochs: Sequence[float]) -> list[float]:
+    """Keep every n-th epoch, and the last."""
+    step = max(1, math.ceil(len(epochs) / MOST_POINTS))
+    return [*epochs[:-1:step], *epochs[-1:]]
+
+
+def _whole_ticks(epochs: Sequence[float]) -> list[float]:
+    span = epochs[-1] - epochs[0]
+    step = next((s for p in range(12) for s in (1 * 10**p, 2 * 10**p, 5 * 10**p) if span / s <= 8), 10**12)
+    first = bisect.bisect_left(range(0, math.ceil(epochs[-1]) + 1, step), epochs[0]) * step
+    return [float(e) for e in range(first, math.floor(epochs[-1]) + 1, step)]
+
+
+def _round(value: float) -> float:
+    return round(value, 1)

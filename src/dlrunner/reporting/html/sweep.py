@@ -1,0 +1,346 @@
+"""The report of a sweep: what was asked, the groups, bands over seeds, parallel coordinates, all jobs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from dlrunner.comparison.collect import LeftOut, Row, frozen, gather, jobs_of, moved, shown
+from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
+from dlrunner.errors import RequestError
+from dlrunner.reporting.html import page
+from dlrunner.reporting.html.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
+from dlrunner.reporting.html.page import Cell, Section, duration, figure_cell
+from dlrunner.reporting.html.run import flattering, grounds, is_number, is_sound, read_kept
+from dlrunner.reporting.terminal.comparison import sentences, verdict_sentence
+from dlrunner.reporting.terminal.progress import number
+from dlrunner.runs.directory import finished_summary
+
+MOST_AXES = 9
+MOST_LINES = 500
+MOST_JOBS = 1000
+"""Rows of the table of jobs; results.csv has them all."""
+MOST_GROUPS = 300
+MOST_OF_ERROR = 400
+"""Letters; record.json in the job's folder has them all."""
+MOST_METRICS = 8
+"""Columns of numbers in the table of jobs."""
+BOOKKEEPING = ("job", "status", "metric", "higher_is_better", "seconds", "folder", "error")
+"""Columns of results.csv that are neither a setting nor a number of the run."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A job with its run's folder, where there is one, and its run, where that can be compared."""
+
+    job: Mapping[str, str]
+    place: Path | None
+    run: Row | None
+
+
+def write(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a sweep, or of one that has not come to its end as far as it is.
+
+    Args:
+        folder: of the sweep.
+        out: the HTML file; report.html in the folder, if none is named.
+
+    Raises:
+        RequestError: the sweep has no jobs, or its results are damaged.
+        RunError: the file cannot be written.
+    """
+    out = out or folder / "report.html"
+    jobs = read_jobs(folder)
+    rows: Sequence[Row]
+    left_out: Sequence[LeftOut]
+    try:
+        rows, left_out = gather([str(folder)])
+        comparison = compare(rows)
+    except RequestError:  # fewer than two runs are done: the table of jobs tells all there is
+        left_out, comparison = [], None
+    for most in (MOST_JOBS, MOST_JOBS // 4, MOST_JOBS // 16):
+        content = render(folder, jobs, comparison, left_out, out, most)
+        if len(content) <= page.MOST_BYTES:
+            break
+    return page.write(out, content)
+
+
+def read_jobs(folder: Path) -> list[dict[str, str]]:
+    """Read the rows of results.csv; where there is none yet, what is known of the jobs so far.
+
+    Raises:
+        RequestError: there are no jobs, or the file is damaged.
+    """
+    file = folder / "results.csv"
+    if not file.exists():
+        if not (known := jobs_of(folder)):
+            raise RequestError(f"{folder} has no jobs yet: give the sweep again")
+        names = ("status", "folder", "error")
+        return [{"job": job, **dict(zip(names, each, strict=True))} for job, each in known.items()]
+    if not file.is_file():
+        raise RequestError(f"{file} is no regular file; give the sweep again")
+    try:
+        with file.open(newline="") as lines:
+            jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
+    except (OSError, ValueError, RecursionError, csv.Error):
+        jobs = []
+    if not jobs or not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
+        raise RequestError(f"{file} is damaged; give the sweep again")
+    return jobs
+
+
+def render(
+    folder: Path,
+    jobs: Sequence[Mapping[str, str]],
+    comparison: Comparison | None,
+    left_out: Sequence[LeftOut],
+    out: Path,
+    most: int = MOST_JOBS,
+) -> bytes:
+    """Return the page.
+
+    Args:
+        folder: of the sweep.
+        jobs: rows of results.csv.
+        comparison: of the runs that are done; None where there are fewer than two.
+        left_out: runs that are not compared, and why.
+        out: where the page will lie: the links start from there.
+        most: rows of the table of jobs, and lines through their settings.
+    """
+    runs = {row.path.resolve(): row for row in comparison.rows} if comparison else {}
+    paired = [
+        Shown(job, place := moved(folder, job["folder"]), runs.get(place.resolve()) if place else None) for job in jobs
+    ]
+    ranked = comparison if comparison and comparison.is_ranked else None
+    if ranked:
+        paired.sort(key=lambda each: _rank(each.run))
+    found = [finished_summary(each.place) for each in paired if each.place]
+    summaries = [summary for summary in found if summary and is_sound(summary)]
+    verdict = verdict_sentence(comparison) if comparison else None
+    notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
+    sections = [
+        Section("Verdict", f"<p><b>{escape(verdict)}</b></p>" if verdict else ""),
+        Section("What was asked for", page.code(asked) if (asked := _asked(folder)) else ""),
+        Section("What makes it flattering", flattering(summaries)),
+        Section("Notes", page.bullets(map(_cut, notes))),
+        Section("Groups", _groups(comparison) if comparison else ""),
+        Section("Curves with seed bands", _bands(ranked) if ranked else ""),
+        Section("Parallel coordinates", _parallel(paired, ranked, min(most, MOST_LINES)) if ranked else ""),
+        Section("Jobs", _jobs(paired, comparison, out, most)),
+        Section("Configuration of all jobs", _configuration(comparison.rows) if comparison else ""),
+        *grounds(summaries),
+    ]
+    head = _warnings(jobs, summaries) + page.cards(_cards(ranked, paired))
+    return page.page(f"Sweep: {folder.resolve().name}", head, sections)
+
+
+def _asked(folder: Path) -> str:
+    """Return the command of the sweep, where it was written down."""
+    try:
+        return shlex.join(["dlrun", "-m", *map(str, json.loads((folder / "sweep.json").read_text())["words"])])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return ""
+
+
+def _rank(run: Row | None) -> float:
+    """Sort the best first, and last what has no number."""
+    if run is None:
+        return math.inf
+    return -run.value if run.higher_is_better else run.value
+
+
+def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
+    counts = Counter(job["status"] for job in jobs if job["status"] != "done")
+    texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
+    generated = sum((summary.get("data") or {}).get("source") == "stand-in" for summary in summaries)
+    if generated:
+        said = "" if generated == len(summaries) else f" {generated} of {len(summaries)} runs:"
+        texts.append(f"Generated STAND-IN data:{said} the figures below say nothing about the published data.")
+    return page.banners(texts)
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[str]:
+    done = sum(each.job["status"] == "done" for each in paired)
+    seconds = [each.run.numbers["seconds"] for each in paired if each.run and is_number(each.run.numbers["seconds"])]
+    lines = [f"{duration(sum(seconds))} of runs, one after the other"] if seconds else []
+    cards = [page.card("jobs done", f"{done} of {len(paired)}", lines)]
+    if ranked is None:
+        return cards
+    group = ranked.groups[0]
+    found = group.estimate
+    spread = f"± {number(found.sd)} (sd over {found.n} runs), " if found.n > 1 else ""
+    direction = "higher is better" if group.higher_is_better else "lower is better"
+    name = f"{ranked.metric}, best group"
+    cards.append(page.card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
+    best = paired[0]
+    if best.run is not None and any(len(each.rows) > 1 for each in ranked.groups):
+        lines = [f"job {best.job['job']}: {_settings(best.run, ranked)}", "the best of many is flattered by chance"]
+        cards.append(page.card(f"{ranked.metric}, best job", number(best.run.value), lines))
+    return cards
+
+
+def _settings(run: Row, comparison: Comparison) -> str:
+    names = dict.fromkeys([*comparison.settings, *comparison.averaged])
+    return " ".join(f"{name}={shown(run.settings.get(name))}" for name in names)
+
+
+def _groups(comparison: Comparison) -> str:
+    """Write a row per group, best first: its settings, and the mean with its spread over seeds."""
+    metric = [comparison.metric or "value"]
+    names = [*comparison.settings, "n", *metric, "sd", "95 % low", "95 % high", "seconds"]
+    rows = []
+    for group in comparison.groups[:MOST_GROUPS]:
+        found = group.estimate
+        cells = [_setting_cell(value) for value in group.settings.values()]
+        figures = [found.n, found.mean, found.sd, found.low, found.high]
+        seconds = group.mean("seconds")
+        rows.append([*cells, *map(figure_cell, figures), figure_cell(seconds, f"{seconds:.1f}")])
+    told = "mean, standard deviation and 95 % interval of the mean over the repetitions"
+    told += "; marked: the best mean" if comparison.is_ranked else ""
+    if len(comparison.groups) > MOST_GROUPS:
+        told += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
+    best = [0] if comparison.is_ranked else []
+    return page.table(names, rows, "Groups of runs that differ in the seed only", best) + page.soft(told)
+
+
+def _setting_cell(value: Any) -> Cell:
+    return Cell(shown(value), order=value if is_number(value) else None)
+
+
+def _bands(comparison: Comparison) -> str:
+    """Draw the mean of each of the best groups by epoch, with the band between its lowest and highest run."""
+    assert comparison.metric is not None
+    best = comparison.groups[:NUM_COLOURS]
+    names = dict.fromkeys([comparison.metric, "train/loss"])
+    charts = [
+        curves(name, [curve for group in best if (curve := _band(group, name))], is_focused=True) for name in names
+    ]
+    if not any(charts):
+        return ""
+    said = "line: the mean of a group's runs; band: from its lowest to its highest run"
+    said += "; the first quarter of long runs may lie beyond the frame"
+    if len(comparison.groups) > len(best):
+        said += f". The best {len(best)} of {len(comparison.groups)} groups are drawn; the others stand in the tables"
+    return f'{page.soft(said)}<div class="charts">{"".join(charts)}</div>'
+
+
+def _band(group: Group, name: str) -> Curve | None:
+    """Return mean, lowest and highest by epoch, where all runs of the group have a value."""
+    lines = [
+        {float(r["epoch"]): float(r[name]) for r in row.history if is_number(r.get("epoch")) and is_number(r.get(name))}
+        for row in group.rows
+    ]
+    lines = [line for line in lines if line]
+    if not lines:
+        return None
+    values = {epoch: [line[epoch] for line in lines] for epoch in sorted(set.intersection(*map(set, lines)))}
+    band = {epoch: (min(each), max(each)) for epoch, each in values.items()} if len(lines) > 1 else {}
+    return Curve(group.label, {epoch: sum(each) / len(each) for epoch, each in values.items()}, band)
+
+
+def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str:
+    """Draw a line per job through the settings that differ and the metric."""
+    assert comparison.metric is not None
+    known = [(each.job["job"], each.run) for each in paired if each.run is not None]
+    drawn = known[:most]
+    names = [name for name in comparison.settings if name not in REPEATS][:MOST_AXES]
+    axes: list[Axis] = [axis_of(name, [_axis_value(run.settings.get(name)) for _, run in drawn]) for name in names]
+    axes.append(axis_of(comparison.metric, [run.value for _, run in drawn]))
+    ranks = [index / max(1, len(drawn) - 1) for index in range(len(drawn))]
+    told = [f"job {job}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn]
+    remark = "One line per job; its colour tells its rank by the metric."
+    if len(drawn) < len(known):
+        remark += f" The best {len(drawn)} of {len(known)} jobs."
+    if len(names) < len(comparison.settings):
+        remark += f" {len(names)} of {len(comparison.settings)} settings that differ have an axis."
+    return parallel(f"Settings and {comparison.metric}", axes, ranks, told, remark)
+
+
+def _axis_value(value: Any) -> Any:
+    return value if is_number(value) or value is None else shown(value)
+
+
+def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, most: int) -> str:
+    """Write a row per job, best first, each linked to its run."""
+    if comparison:
+        settings = list(dict.fromkeys([*comparison.settings, *comparison.averaged]))
+        known = dict.fromkeys(name for row in comparison.rows for name in row.numbers if name != "seconds")
+        judging = [comparison.metric] if comparison.metric else []
+        all_numbers = list(dict.fromkeys([*judging, *known]))
+    else:
+        known = dict.fromkeys(name for each in paired for name in each.job if name not in BOOKKEEPING)
+        all_numbers = [name for name in known if name.startswith(("train/", "valid/", "test/"))]
+        settings = [name for name in known if "/" not in name and not name.startswith("best ")]
+    numbers = all_numbers[:MOST_METRICS]
+    failed = [each for each in paired if each.job["error"]]
+    shown_jobs = paired
+    if len(paired) > most:  # what failed is not among those that are left out, as far as there is room
+        shown_jobs = [each for each in paired if not each.job["error"]]
+        shown_jobs = [*shown_jobs[: max(most // 2, most - len(failed))], *failed[: most // 2]]
+    names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if failed else [])]
+    rows = []
+    for each in shown_jobs:
+        job, run = each.job, each.run
+        kind = "" if job["status"] == "done" else "bad"
+        address = page.run_link(each.place, out) if each.place else ""
+        cells = [replace(_csv_cell(job["job"]), href=address), Cell(job["status"], kind=kind)]
+        cells += [_setting_cell(run.settings.get(n)) if run else _csv_cell(job.get(n, "")) for n in settings]
+        cells += [figure_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
+        seconds = _csv_cell(job.get("seconds", ""))
+        cells.append(figure_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)
+        rows.append([*cells, *([Cell(_cut(job["error"]), kind="long")] if failed else [])])
+    is_ranked = comparison is not None and comparison.is_ranked
+    said = [
+        "Best first; marked: the best; the numbers lead to the runs." if is_ranked else "The numbers lead to the runs."
+    ]
+    if len(shown_jobs) < len(paired):
+        said.append(f"{len(shown_jobs)} of {len(paired)} jobs are shown; results.csv has them all.")
+    if len(numbers) < len(all_numbers):
+        said.append(f"{len(all_numbers) - len(numbers)} more metrics stand in results.csv.")
+    best = [0] if is_ranked and shown_jobs[0].run else []
+    return page.table(names, rows, "Jobs", best) + page.soft(" ".join(said))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST_OF_ERROR else f"{text[:MOST_OF_ERROR]} …"
+
+
+def _configuration(rows: Sequence[Row]) -> str:
+    """Write what all runs have in common and what the task's own settings are not; each run's page has all of it."""
+    first, *others = [_changed(row.path) for row in rows]
+    names = [name for name in first if all(name in changed for changed in others)]
+    shared = [name for name in names if len({frozen(row.settings.get(name)) for row in rows}) == 1]
+    cells = [[Cell(name), Cell(shown(rows[0].settings.get(name)), kind="long"), Cell(first[name])] for name in shared]
+    said = page.soft(
+        "What all jobs share and their task does not compose by itself; the page of each job has all settings."
+    )
+    return page.table(["setting", "all jobs", "default"], cells, "Settings of all jobs") + said if cells else ""
+
+
+def _changed(path: Path) -> Mapping[str, str]:
+    """Return the defaults of the settings in which a run differs from its task's own; none where that is not known."""
+    try:
+        return read_kept(path)["changed"] or {}
+    except RequestError:
+        return {}
+
+
+def _csv_cell(text: str) -> Cell:
+    """Return what stands in results.csv, a number as the tables write it."""
+    try:
+        value = float(text)
+    except ValueError:
+        return Cell(text or "-")
+    return figure_cell(value) if "." in text else Cell(text, order=value if math.isfinite(value) else None)

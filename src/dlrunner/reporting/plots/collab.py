@@ -1,0 +1,334 @@
+"""Pictures of a collaborative-filtering run: what it predicts, and what it learned about the items."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter
+from numpy.typing import NDArray
+
+from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.reporting.plots.labels import place_labels
+from dlrunner.reporting.plots.training import (
+    BLUE,
+    BLUES,
+    GREY,
+    INK,
+    PALE_BLUES,
+    RED,
+    conditional_means,
+    principal_components,
+    save,
+    short_number,
+    shorten,
+    styled,
+)
+
+Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
+
+MOST_ITEMS = 2000
+"""The components rest on this many of the most rated items: hardly rated ones have factors of mere noise."""
+
+
+def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], folder: Path) -> Path:
+    """Draw predictions.png: validation ratings against their predictions, and both distributions."""
+    known = np.isfinite(ratings) & np.isfinite(outputs)
+    y, x = ratings[known].astype(np.float64), outputs[known].astype(np.float64)
+    with styled():
+        figure = Figure(figsize=(7.4, 6.8))
+        grid = figure.add_gridspec(
+            2, 2, width_ratios=(6, 1), height_ratios=(1.15, 6), hspace=0.03, wspace=0.03,
+            left=0.085, right=0.985, bottom=0.095, top=0.95,
+        )  # fmt: skip
+        axes = figure.add_subplot(grid[1, 0])
+        above = figure.add_subplot(grid[0, 0], sharex=axes)
+        beside = figure.add_subplot(grid[1, 1], sharey=axes)
+        levels = np.unique(y)
+        step = float(np.diff(levels).min()) if len(levels) > 1 else 1.0
+        low, high = _limits(x, y, step)
+        drawn = None
+        if len(x):
+            columns, rows, (bottom, top) = _hexagons(levels, step, low, high)
+            drawn = axes.hexbin(
+                x,
+                y,
+                gridsize=(columns, rows),
+                extent=(low, high, bottom, top),
+                mincnt=1,
+                cmap=BLUES,
+                norm=LogNorm(),
+                linewidths=0.2,
+            )
+        if 0 < len(levels) <= 21:
+            beside.barh(levels, [np.sum(y == level) for level in levels], height=0.8 * step, color=BLUE)
+        else:
+            beside.hist(y, bins=45, range=(low, high), orientation="horizontal", color=BLUE)
+        above.hist(x, bins=90, range=(low, high), color=BLUE)
+        above.set_title("Ratings and their predictions (validation)")
+        axes.axline((low, low), slope=1, color=INK, linewidth=1, linestyle="--", label="rating = prediction")
+        centres, means = conditional_means(x, y)
+        axes.plot(
+            centres,
+            means,
+            "o-",
+            color=RED,
+            markersize=4,
+            linewidth=1.5,
+            label="mean rating at that prediction",
+        )
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="rating")
+        above.legend(*axes.get_legend_handles_labels(), loc="upper left", borderaxespad=0)  # where nothing is covered
+        rmse = f"{np.sqrt(np.mean((x - y) ** 2)):.4f}" if len(x) else "-"
+        figure.text(0.985, 0.925, f"RMSE\n{rmse}", ha="right", va="center", fontsize=13, fontweight="bold")
+        figure.text(0.985, 0.882, f"{len(x):,} ratings", ha="right", va="center", fontsize=9)
+        for margin in (above, beside):
+            margin.grid(False)
+            margin.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
+            for spine in margin.spines.values():
+                spine.set_visible(False)
+        if drawn is not None:
+            bar = figure.add_axes((0.79, 0.04, 0.18, 0.014))
+            figure.colorbar(drawn, cax=bar, orientation="horizontal", format=FuncFormatter(short_number))
+            bar.text(-0.06, 0.5, "ratings per cell", transform=bar.transAxes, ha="right", va="center", fontsize=8)
+            bar.tick_params(labelsize=8, which="both", length=2)
+        return save(figure, folder / "predictions.png")
+
+
+def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int = 15) -> Path:
+    """Draw cross_table.png: the users with most ratings by the items with most, rated and predicted.
+
+    Args:
+        table: all ratings, training and validation.
+        predict: the model's ratings of pairs of codes (users, items).
+        folder: where the picture goes.
+        number: of users and of items.
+    """
+    users = _most(np.bincount(table.users, minlength=len(table.user_ids)), number)
+    items = _most(np.bincount(table.items, minlength=len(table.item_ids)), number)
+    rated, is_valid = _block(table, users, items)
+    predicted = predict(np.repeat(users, len(items)), np.tile(items, len(users))).reshape(rated.shape)
+    with styled():
+        figure = Figure(figsize=(max(9, 2.6 + 0.62 * len(items)), 2.6 + 0.42 * len(users)), layout="constrained")
+        axes = figure.add_subplot()
+        norm = Normalize(float(table.ratings.min()), float(table.ratings.max()))
+        colours = np.where(np.isnan(rated)[..., None], 0.97, PALE_BLUES(norm(np.nan_to_num(rated))))
+        axes.imshow(colours, aspect="auto", interpolation="nearest")
+        for (row, column), rating in np.ndenumerate(rated):
+            guess = f"{predicted[row, column]:.1f}"
+            if np.isnan(rating):
+                axes.text(column, row, guess, ha="center", va="center", color="#767676", style="italic", fontsize=9)
+                continue
+            axes.text(column, row - 0.14, f"{rating:g}", ha="center", va="center", weight="bold")
+            axes.text(column, row + 0.28, guess, ha="center", va="center", fontsize=7.5)
+            if is_valid[row, column]:
+                frame = Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, fill=False, edgecolor=RED, linewidth=2)
+                axes.add_patch(frame)
+        for text in axes.texts:
+            text.set_in_layout(False)  # 225 cells need no room of their own: a quarter of the time
+        titles = [shorten(table.titles[item], 26) for item in items]
+        axes.set_xticks(range(len(items)), titles, parse_math=False)
+        axes.tick_params(axis="x", labelrotation=40)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
+        names = [shorten(str(table.user_ids[user]), 14) for user in users]
+        axes.set_yticks(range(len(users)), names, parse_math=False)
+        axes.set_ylabel("user")
+        axes.set_xticks(np.arange(1, len(items)) - 0.5, minor=True)
+        axes.set_yticks(np.arange(1, len(users)) - 0.5, minor=True)
+        axes.grid(False)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="both", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_title("The users with most ratings and the most rated items", pad=24)
+        axes.annotate(
+            "bold: rating; beneath it: prediction; outlined: validation; grey italics: not rated, prediction alone",
+            (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY,
+        )  # fmt: skip
+        return save(figure, folder / "cross_table.png")
+
+
+def item_biases(
+    biases: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
+) -> Path:
+    """Draw item_biases.png: the items that are rated better, and worse, than their factors and users explain.
+
+    Args:
+        biases: one per item.
+        titles: of the items.
+        counts: training ratings of each item; items with fewer than 20 count only where items are few.
+        folder: where the picture goes.
+    """
+    biases = np.nan_to_num(np.asarray(biases, dtype=np.float64).reshape(-1)[: len(titles)])
+    threshold = bias_threshold(counts)
+    enough = np.flatnonzero(counts >= threshold)
+    order = enough[np.argsort(-biases[enough], kind="stable")]
+    num_best, num_worst = min(12, (len(order) + 1) // 2), min(12, len(order) // 2)
+    chosen = np.concatenate([order[:num_best], order[len(order) - num_worst :]])
+    places = np.arange(len(chosen)) + 0.7 * (np.arange(len(chosen)) >= num_best)
+    with styled():
+        figure = Figure(figsize=(9, 1.5 + 0.25 * max(len(chosen), 4)), layout="constrained")
+        axes = figure.add_subplot()
+        axes.barh(places, biases[chosen], color=[BLUE] * num_best + [RED] * num_worst, height=0.74)
+        for place, item in zip(places, chosen, strict=True):
+            is_right = biases[item] >= 0
+            axes.annotate(
+                f"{counts[item]:,}", (biases[item], place), (4 if is_right else -4, 0), textcoords="offset points",
+                ha="left" if is_right else "right", va="center", fontsize=8, color=GREY,
+            )  # fmt: skip
+        axes.set_yticks(places, [shorten(titles[item], 44) for item in chosen], parse_math=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="y", visible=False)
+        axes.axvline(0, color=GREY, linewidth=0.8)
+        axes.margins(x=0.09)
+        axes.set_ylim((places[-1] if len(places) else 0) + 0.7, -0.7)
+        axes.set_xlabel(f"bias (beside it: training ratings; items with at least {threshold:,})")
+        axes.set_title("Items rated better and worse than the rest of the model explains", x=0)
+        return save(figure, folder / "item_biases.png")
+
+
+def item_components(
+    factors: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
+) -> Path:
+    """Draw item_components.png: the items at both ends of the first three principal components of the factors.
+
+    Args:
+        factors: [items, factors].
+        titles: of the items.
+        counts: training ratings of each item.
+        folder: where the picture goes.
+    """
+    items, scores, shares = _components(factors, titles, counts, 3)
+    with styled():
+        figure = Figure(figsize=(max(4.4 * len(shares), 6), 5.4), layout="constrained")
+        figure.suptitle(
+            f"What the item factors tell apart ({len(items):,} most rated items)",
+            x=0.01, ha="left", fontsize=11, fontweight="bold",
+        )  # fmt: skip
+        for place, share in enumerate(shares):
+            axes = figure.add_subplot(1, len(shares), place + 1)
+            order = np.argsort(-scores[:, place], kind="stable")
+            num_each = min(8, len(order) // 2)
+            chosen = np.concatenate([order[:num_each], order[len(order) - num_each :]])
+            values = scores[chosen, place]
+            rows = np.arange(len(chosen)) + 0.8 * (np.arange(len(chosen)) >= num_each)
+            axes.barh(rows, values, height=0.72, color=[BLUE if value >= 0 else RED for value in values])
+            for row, item, value in zip(rows, items[chosen], values, strict=True):
+                axes.annotate(
+                    shorten(titles[item], 28), (0, row), (-5 if value >= 0 else 5, 0), textcoords="offset points",
+                    ha="right" if value >= 0 else "left", va="center", fontsize=8.5, parse_math=False,
+                )  # fmt: skip
+            reach = 1.05 * max(float(np.abs(values).max(initial=0)), 1e-9)
+            axes.set_xlim(-reach, reach)
+            axes.set_ylim((rows[-1] if len(rows) else 0) + 0.7, -0.7)
+            axes.axvline(0, color=GREY, linewidth=0.8)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.locator_params(axis="x", nbins=5)
+            axes.set_title(f"Component {place + 1}: {share:.0%} of the variance", fontweight="normal", fontsize=10)
+        return save(figure, folder / "item_components.png")
+
+
+def item_map(
+    factors: NDArray[np.floating[Any]],
+    titles: Sequence[str],
+    counts: NDArray[np.integer[Any]],
+    folder: Path,
+    number: int = 50,
+) -> Path:
+    """Draw item_map.png: the most rated items on the first two principal components of the factors.
+
+    Args:
+        factors: [items, factors]; of one factor, the training ratings stand in for the second component.
+        titles: of the items.
+        counts: training ratings of each item.
+        folder: where the picture goes.
+        number: of items shown.
+    """
+    items, scores, shares = _components(factors, titles, counts, 2)
+    items, scores = items[:number], scores[:number]
+    ratings = counts[items].astype(np.float64)
+    x, y = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else ratings
+    with styled():
+        figure = Figure(figsize=(11, 8.5))
+        axes = figure.add_axes((0.065, 0.07, 0.915, 0.875))
+        sizes = 12 + 130 * ratings / max(ratings.max(initial=1), 1)
+        axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.55, linewidths=0)
+        axes.margins(x=0.12, y=0.05)
+        axes.set_title(f"The {len(items)} most rated items by their factors; the larger, the more ratings")
+        axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")
+        second = f"component 2 ({shares[1]:.0%} of the variance)" if len(shares) > 1 else "training ratings"
+        axes.set_ylabel(second)
+        place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
+        return save(figure, folder / "item_map.png")
+
+
+def bias_threshold(counts: NDArray[np.integer[Any]], wanted: int = 24, usual: int = 20) -> int:
+    """Return how many ratings an item needs to be shown: 20, or the most that leaves 24 items, but at least 1.
+
+    >>> bias_threshold(np.full(30, 50)), bias_threshold(np.arange(30)), bias_threshold(np.array([3, 0]))
+    (20, 6, 1)
+    """
+    ordered = np.sort(counts)[::-1]
+    reached = int(ordered[wanted - 1]) if len(ordered) >= wanted else 0
+    return max(1, min(usual, reached))
+
+
+def _components(
+    factors: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], number: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the most rated items, most rated first, with their scores and the shares."""
+    items = _most(counts[: len(titles)], MOST_ITEMS)
+    return items, *principal_components(factors[items], number)
+
+
+def _most(counts: NDArray[np.integer[Any]], number: int) -> NDArray[np.int64]:
+    """Return the codes with the largest counts, largest first."""
+    return np.argsort(-counts, kind="stable")[:number].astype(np.int64)
+
+
+def _block(
+    table: RatingsTable, users: NDArray[np.int64], items: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return the ratings of some users and items (NaN where there is none), and which of them validate."""
+    row_of = np.full(len(table.user_ids), -1)
+    row_of[users] = np.arange(len(users))
+    column_of = np.full(len(table.item_ids), -1)
+    column_of[items] = np.arange(len(items))
+    rows, columns = row_of[table.users], column_of[table.items]
+    inside = (rows >= 0) & (columns >= 0)
+    rated = np.full((len(users), len(items)), np.nan)
+    rated[rows[inside], columns[inside]] = table.ratings[inside]
+    is_valid = np.zeros(rated.shape, dtype=bool)
+    is_valid[rows[inside], columns[inside]] = table.valid[inside]
+    return rated, is_valid
+
+
+def _limits(x: NDArray[np.float64], y: NDArray[np.float64], step: float) -> tuple[float, float]:
+    """Return the limits of both axes: all ratings, and all but the most extreme predictions."""
+    if not len(x):
+        return 0.0, 1.0
+    margin = 0.6 * step if len(np.unique(y)) <= 21 else 0.03 * float(np.ptp(y))
+    low = min(float(y.min()), float(np.quantile(x, 0.001))) - margin
+    return low, max(float(y.max()), float(np.quantile(x, 0.999))) + margin
+
+
+def _hexagons(
+    levels: NDArray[np.float64], step: float, low: float, high: float
+) -> tuple[int, int, tuple[float, float]]:
+    """Return columns, rows and the vertical extent of a hexagon grid whose rows lie on the levels there are.
+
+    matplotlib's grid has two interleaved lattices: rows of one extent / rows apart, and others halfway between.
+    With stars, every level gets a row; elsewhere the hexagons are regular.
+    """
+    if len(levels) > 21:
+        return 45, 26, (low, high)
+    rows = max(1, math.ceil((levels[-1] - levels[0]) / (2 * step) + 1e-9) + 1) if len(levels) else 1
+    return 30, rows, (float(levels[0]), float(levels[0]) + 2 * step * rows)

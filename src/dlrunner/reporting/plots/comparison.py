@@ -1,0 +1,200 @@
+"""Pictures of a comparison: curves over each other, and which setting mattered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from dlrunner.comparison.collect import shown
+from dlrunner.comparison.groups import REPEATS, Comparison, Group
+from dlrunner.comparison.importance import Importance, Level
+from dlrunner.errors import RequestError
+from dlrunner.reporting.plots import training as plots
+from dlrunner.reporting.plots.training import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
+from dlrunner.reporting.terminal.progress import number
+
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, INK, "#8a6d3b")
+"""Of the best groups, in their order; further groups are grey."""
+LIGHT_GREY = "#c4c4c4"
+MOST_BARS = 12
+MOST_LETTERS = 46
+MOST_POINTS = 40
+"""With more runs a level's single runs are drawn fainter."""
+
+
+def curves(comparison: Comparison, path: Path) -> int:
+    """Draw the metric by epoch, a colour per group: a thin line for each run, a thick one for their mean.
+
+    With more than eight groups the best eight are coloured, and the others lie grey beneath them.
+
+    Args:
+        comparison: runs judged by one metric that is recorded by epoch.
+        path: the picture, a PNG.
+
+    Returns how many runs have no history and are not in the picture.
+
+    Raises:
+        RequestError: the metric is not recorded by epoch, or the runs are judged by different ones.
+    """
+    name = comparison.metric
+    if name is None:
+        raise RequestError("--curves: these runs are judged by different metrics; --metric NAME takes one for all")
+    found = [(group, [_curve(row.history, name) for row in group.rows]) for group in comparison.groups]
+    drawn = [(group, kept) for group, lines in found if (kept := [line for line in lines if len(line[0])])]
+    if not drawn:
+        raise RequestError(f"--curves: {name} is not recorded by epoch in any of these runs")
+    with plots.styled():
+        figure = Figure(figsize=(10.5, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        for _, lines in reversed(drawn[len(COLOURS) :]):
+            for epochs, values in lines:
+                _draw(axes, epochs, values, LIGHT_GREY, linewidth=0.7, alpha=0.7 if len(drawn) < 60 else 0.4)
+        for (group, lines), colour in reversed(list(zip(drawn, COLOURS, strict=False))):
+            _draw_group(axes, group, lines, colour)
+        handles, labels = axes.get_legend_handles_labels()
+        num_grey = len(drawn) - len(COLOURS)
+        best = f": the best {len(COLOURS)} of {len(drawn)} groups" if num_grey > 0 else ""
+        axes.set_title(f"{name} by epoch{best}", parse_math=False)
+        if num_grey > 0:
+            (grey,) = axes.plot([], [], color=LIGHT_GREY, linewidth=1.5)
+            handles, labels = [grey, *handles], [f"the other {num_grey} groups", *labels]
+        legend = figure.legend(handles[::-1], labels[::-1], loc="outside right upper", title=_legend_title(comparison))
+        legend.set_alignment("left")
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        _frame(axes, [line for _, lines in drawn[: len(COLOURS)] for line in lines], drawn)
+        plots.save(figure, path)
+    return len(comparison.rows) - sum(len(lines) for _, lines in drawn)
+
+
+def importance(found: Importance, path: Path) -> None:
+    """Draw the shares of the settings, and the runs by the values of the most important one with its best region.
+
+    Args:
+        found: shares and levels.
+        path: the picture, a PNG.
+    """
+    with plots.styled():
+        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
+        _draw_shares(left, found)
+        _draw_levels(right, found)
+        plots.save(figure, path)
+
+
+def _curve(history: Sequence[Mapping[str, Any]], name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the epochs and the values that are known, both of the same length."""
+    known = [(row["epoch"], row[name]) for row in history if isinstance(row.get(name), int | float)]
+    points = np.array([pair for pair in known if math.isfinite(pair[1])], dtype=np.float64).reshape(-1, 2)
+    return points[:, 0], points[:, 1]
+
+
+def _draw_group(
+    axes: Axes, group: Group, lines: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], colour: str
+) -> None:
+    for epochs, values in lines if len(lines) > 1 else ():
+        _draw(axes, epochs, values, colour, linewidth=0.8, alpha=0.4)
+    # The mean where all runs have a value: where some have ended it would jump.
+    common = sorted(set.intersection(*(set(epochs.tolist()) for epochs, _ in lines)))
+    means = [np.mean([values[epochs == epoch][0] for epochs, values in lines]) for epoch in common]
+    label = f"{_short_label(group)}: {number(group.estimate.mean)}"
+    _draw(axes, np.array(common), np.array(means), colour, linewidth=2.2, label=label)
+
+
+def _short_label(group: Group) -> str:
+    """Write a group's settings so that they fit beside the curves: choices and last names only, where they are long."""
+    if len(group.label) <= MOST_LETTERS:
+        return group.label
+    words = [f"{name.rpartition('.')[2]}={shown(v)}" if "." in name else shown(v) for name, v in group.settings.items()]
+    return plots.shorten(" ".join(words), MOST_LETTERS)
+
+
+def _draw(axes: Axes, epochs: NDArray[np.float64], values: NDArray[np.float64], colour: str, **style: Any) -> None:
+    is_marked = len(epochs) == 1 or (style["linewidth"] > 2 and len(epochs) <= plots.MOST_MARKERS)
+    axes.plot(epochs, values, color=colour, marker="o" if is_marked else None, markersize=3.5, **style)
+
+
+def _legend_title(comparison: Comparison) -> str:
+    most = max(len(group.rows) for group in comparison.groups)
+    return f"mean of up to {most} runs" if most > 1 else ""
+
+
+def _frame(axes: Axes, best: Sequence[Any], drawn: Sequence[tuple[Group, Sequence[Any]]]) -> None:
+    """Show all of the best curves and most of the others: one run that diverged must not flatten the picture."""
+    values = np.concatenate([v for _, v in best])
+    everything = np.concatenate([v for _, lines in drawn for _, v in lines])
+    higher = drawn[0][0].higher_is_better
+    low, high = values.min(), values.max()
+    if higher:
+        low = min(low, np.quantile(everything, 0.1)) if len(drawn) > len(COLOURS) else low
+    else:
+        high = max(high, np.quantile(everything, 0.9)) if len(drawn) > len(COLOURS) else high
+    if low > 0 and high > 20 * low:
+        plots.log_axis(axes, "y")
+        axes.set_ylim(low / 1.1, high * 1.1)
+    elif high > low:
+        axes.set_ylim(low - 0.04 * (high - low), high + 0.04 * (high - low))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=(1, 2, 5, 10)))
+    axes.set_xlabel("epoch")
+
+
+def _draw_shares(axes: Axes, found: Importance) -> None:
+    shares = dict(list(found.shares.items())[:MOST_BARS])
+    colours = [GREY if name in REPEATS else BLUE if name == found.setting else SKY for name in shares]
+    places = np.arange(len(shares))[::-1]
+    axes.barh(places, list(shares.values()), color=colours, height=0.7)
+    for place, share in zip(places, shares.values(), strict=True):
+        axes.text(share, place, f" {share:.0%}", va="center", fontsize=9)
+    names = [f"{name} (noise)" if name in REPEATS else name for name in shares]
+    axes.set_yticks(places, [plots.shorten(name, 28) for name in names], parse_math=False)
+    axes.set_ylim(min(-0.5, len(shares) - 5.5), len(shares) - 0.5)
+    axes.set_xlim(0, max(1e-3, max(shares.values())) * 1.18)
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"share of the variance of {found.metric}", parse_math=False)
+    axes.set_title(f"Importance (R² {found.r2:.2f}, {found.num_rows} runs)")
+
+
+def _draw_levels(axes: Axes, found: Importance) -> None:
+    levels = found.levels
+    is_number = not math.isnan(levels[0].low)
+    is_log = is_number and levels[0].low > 0 and levels[-1].high > 10 * levels[0].low
+    places = [_place(level, is_log) for level in levels] if is_number else list(map(float, range(len(levels))))
+    rng = np.random.default_rng(0)
+    for level, place in zip(levels, places, strict=True):
+        colour = GREEN if level.is_best else GREY
+        across = level.places if is_number else place + rng.uniform(-0.12, 0.12, len(level.values))
+        alpha = 0.55 if len(level.values) <= MOST_POINTS else 0.25
+        axes.plot(across, level.values, "o", color=colour, alpha=alpha, markersize=3.5, markeredgewidth=0)
+        error = 0.0 if math.isnan(level.error) else level.error
+        axes.errorbar(place, level.mean, error, color=colour, marker="D", markersize=6, capsize=4, linewidth=1.8)
+        if is_number and level.is_best and level.high > level.low:
+            axes.axvspan(level.low, level.high, color=GREEN, alpha=0.1, linewidth=0)
+    if is_number:
+        axes.plot(places, [level.mean for level in levels], color=GREY, linewidth=0.9, zorder=1)
+    if is_log:
+        plots.log_axis(axes, "x")
+    if is_number and all(level.low == level.high for level in levels):
+        axes.set_xticks(places, [plots.short_number(place) for place in places])
+    elif is_number and not is_log:
+        axes.xaxis.set_major_formatter(FuncFormatter(plots.short_number))
+    elif not is_number:
+        axes.set_xticks(places, [plots.shorten(level.label, 18) for level in levels], parse_math=False)
+        if len(levels) > 5:
+            axes.tick_params(axis="x", labelrotation=35)
+    axes.set_xlabel(found.setting, parse_math=False)
+    axes.set_ylabel(found.metric, parse_math=False)
+    axes.set_title(plots.shorten(f"Best (green): {found.best_region}", 52), parse_math=False)
+
+
+def _place(level: Level, is_log: bool) -> float:
+    return math.sqrt(level.low * level.high) if is_log else (level.low + level.high) / 2

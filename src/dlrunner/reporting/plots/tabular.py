@@ -1,0 +1,449 @@
+"""Pictures of a run on a table: what it predicts, where it errs, which columns matter, what embeddings learned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+from numpy.typing import NDArray
+
+from dlrunner.reporting.plots.labels import place_labels
+from dlrunner.reporting.plots.training import (
+    BLUE,
+    BLUES,
+    GREY,
+    INK,
+    PALE,
+    RED,
+    conditional_means,
+    principal_components,
+    save,
+    short_number,
+    shorten,
+    styled,
+)
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
+
+LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
+"""Of what is said in passing."""
+MOST_LEVELS = 31
+"""With more levels than this only the worst are shown; the days of a month are all shown."""
+MOST_NAMED, FEWER_NAMED = 60, 40
+"""With more levels than the first an embedding's points are not joined, and only the second number of them named."""
+
+STEPS = (1, 2, 2.5, 5, 10)
+"""Between marks on an axis, times a power of ten."""
+
+
+def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Path:
+    """Draw predictions.png: validation rows by prediction and truth, and beside it their errors.
+
+    Args:
+        truth: [rows], in the target's own unit.
+        predicted: [rows], likewise.
+        folder: where the picture goes.
+        name: of the target.
+        log: logarithmic axes and relative errors; rows whose truth or prediction is not positive are not drawn.
+    """
+    y, x = (np.asarray(each, dtype=np.float64).reshape(-1) for each in (truth, predicted))
+    known = np.isfinite(x) & np.isfinite(y)
+    notes = [f"{known.sum():,} {'row' if known.sum() == 1 else 'rows'}"]
+    if not known.all():
+        notes.append(f"{np.sum(~known):,} more without a finite value")
+    x, y = x[known], y[known]
+    if len(x):
+        notes.append(f"RMSE {_amount(float(np.sqrt(np.mean((x - y) ** 2))))}")
+        if (y > 0).all():
+            notes.append(f"RMSPE {_amount(float(np.sqrt(np.mean((x / y - 1) ** 2))))}")
+    if log and (drawable := (x > 0) & (y > 0)).sum() < len(x):
+        notes.append(f"{np.sum(~drawable):,} not positive, not drawn")
+        x, y = x[drawable], y[drawable]
+    with styled():
+        figure = Figure(figsize=(10.4, 5.6), layout="constrained")
+        heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
+        axes, beside = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
+        if not len(x):
+            say(axes, "no row to draw")
+            beside.set_axis_off()
+            return save(figure, folder / "predictions.png")
+        low, high = _limits(np.concatenate([x, y]), log)
+        scale = "log" if log else "linear"
+        ends = np.log10([low, high]) if log else np.array([low, high])
+        drawn = axes.hexbin(
+            x, y, gridsize=int(np.clip(np.sqrt(len(x)), 14, 45)), extent=(*ends, *ends), mincnt=1,
+            xscale=scale, yscale=scale, cmap=BLUES, linewidths=0.2,
+        )  # fmt: skip
+        drawn.set_norm(LogNorm(1, max([10.0, *np.asarray(drawn.get_array())])))
+        bar = figure.colorbar(drawn, ax=axes, label="rows in a cell", format=FuncFormatter(short_number), aspect=40)
+        bar.ax.tick_params(labelsize=8)
+        bar.minorticks_off()
+        axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--", label="truth = prediction")
+        axes.plot(*conditional_means(x, y), "o-", color=RED, linewidth=1.5, label="mean truth at that prediction")
+        axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="truth", box_aspect=1)
+        for axis in (axes.xaxis, axes.yaxis):
+            _mark_amounts(axis, low, high, log)
+        frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
+        axes.text(0.025, 0.975, "\n".join(notes), va="top", transform=axes.transAxes, linespacing=1.4, bbox=frame)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
+        _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
+        return save(figure, folder / "predictions.png")
+
+
+def error_by(
+    groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
+) -> Path:
+    """Draw error_by.png: the error by the levels of up to four columns, and how many rows each rests on.
+
+    Args:
+        groups: for each column its name, its levels, their errors [levels] and their numbers of rows [levels].
+        folder: where the picture goes.
+        metric: name of the error; larger is worse.
+        overall: the error of all rows.
+    """
+    chosen = [(name, levels, _gaps(errors), counts) for name, levels, errors, counts in groups[:4]]
+    shown = [
+        np.argsort(-np.nan_to_num(e, nan=-np.inf), kind="stable")[:15] if len(e) > MOST_LEVELS else np.arange(len(e))
+        for _, _, e, _ in chosen
+    ]
+    lengths = [0.25 * (max(len(places), 1) + 0.2) for places in shown]  # inches
+    heights = [each + 0.75 for each in lengths]
+    stacks: list[list[int]] = [[], []]
+    for index in range(len(chosen)):  # into the shorter of two stacks
+        stacks[sum(heights[i] for i in stacks[1]) < sum(heights[i] for i in stacks[0])].append(index)
+    stacks = [stack for stack in stacks if stack] or [[]]
+    tall = max(1.7, *(sum(heights[i] for i in stack) for stack in stacks))
+    finite = np.concatenate([e[places] for (_, _, e, _), places in zip(chosen, shown, strict=True)] + [[overall]])
+    finite = finite[np.isfinite(finite)]
+    ends = 1.25 * min(finite.min(initial=0), 0), 1.25 * max(finite.max(initial=0), 0)
+    with styled():
+        figure = Figure(figsize=(11 if len(stacks) > 1 else 8, tall + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.14))
+        told = f" (dashed: {_amount(overall)} over all rows)" if np.isfinite(overall) else ""
+        heading(figure, f"Where {shorten(metric, 30)} is large and where it is small{told}")
+        grid = figure.add_gridspec(1, len(stacks))
+        for column, stack in enumerate(stacks):
+            filler = tall - sum(heights[i] for i in stack)
+            ratios = [lengths[i] for i in stack] + [filler] * (filler > 0.05)
+            inner = grid[0, column].subgridspec(max(len(ratios), 1), 1, height_ratios=ratios or None)
+            for row, index in enumerate(stack):
+                axes = figure.add_subplot(inner[row])
+                name, levels, errors, counts = chosen[index]
+                places = shown[index]
+                bars(axes, errors[places], [shorten(levels[i], 20) for i in places])
+                for bar, i in enumerate(places):
+                    note = f"{counts[i]:,}" if np.isfinite(errors[i]) else f"no value, {counts[i]:,}"
+                    axes.text(1, bar, note, transform=axes.get_yaxis_transform(), ha="right", va="center", **LIGHT)
+                if np.isfinite(overall):
+                    axes.axvline(overall, color=INK, linewidth=1, linestyle="--")
+                if ends[1] > ends[0]:
+                    axes.set_xlim(ends)
+                which = f": {len(places)} worst of {len(errors):,}" if len(places) < len(errors) else ""
+                axes.set_title(f"{shorten(name, 20 if which else 30)}{which}", parse_math=False, x=0)
+                axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
+                axes.set_xlabel(shorten(metric, 30), parse_math=False, fontsize=9)
+        if not chosen:
+            say(figure.add_subplot(), "no column to draw")
+        return save(figure, folder / "error_by.png")
+
+
+def largest_errors(table: pd.DataFrame, folder: Path) -> Path:
+    """Draw largest_errors.png: the rows that are predicted worst, as a table.
+
+    Args:
+        table: up to 15 rows, in the order to show; the last columns are `truth`, `prediction` and `error`. Of more
+            than 10 columns the first 7 and the last 3 are shown.
+        folder: where the picture goes.
+    """
+    number = table.shape[1]
+    kept = list(range(number)) if number <= 10 else [*range(7), *range(number - 3, number)]
+    columns = [_written(table.iloc[:15, i], is_amount=i >= number - 3) for i in kept]
+    which = "" if len(kept) == number else f" ({number} columns in all)"
+    title = f"The validation rows with the largest errors{which}"
+    with styled():
+        figure = Figure(figsize=(6, 2))
+        renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+        gap, line, dpi = 0.28, 0.27, figure.dpi  # inches
+        for cut in (30, 22, 16, 11, 8):
+            figure.texts.clear()
+            texts = [
+                [
+                    figure.text(0, 0, shorten(cell, cut) or "–", fontsize=9.5, parse_math=False, weight=weight)
+                    for cell, weight in zip([str(table.columns[i]), *cells], ["bold"] + ["normal"] * 15, strict=False)
+                ]
+                for i, (cells, _) in zip(kept, columns, strict=True)
+            ]
+            widths = [max(text.get_window_extent(renderer).width / dpi for text in column) for column in texts]
+            if sum(widths) + gap * len(widths) < 14:
+                break
+        heading = figure.text(0, 0, title, fontsize=11, weight="bold")
+        across = max(sum(widths) + gap * (len(widths) - 1), heading.get_window_extent(renderer).width / dpi)
+        gap = (across - sum(widths)) / max(len(widths) - 1, 1)
+        down = max(2.0, 0.9 + line * (min(len(table), 15) + 1))
+        figure.set_size_inches(across + 0.5, down)
+        inches = figure.dpi_scale_trans
+        heading.set(transform=inches, position=(0.25, down - 0.35))
+        left = 0.25
+        for column, width, (_, is_right) in zip(texts, widths, columns, strict=True):
+            for row, text in enumerate(column):
+                at = left + width if is_right else left
+                text.set(transform=inches, position=(at, down - 0.78 - line * row), ha="right" if is_right else "left")
+            left += width + gap
+        for row in range(min(len(table), 15) + 1):
+            height = down - 0.78 - line * row - 0.09
+            colour, thick = (GREY, 0.9) if row == 0 else (PALE, 0.7)
+            ends = [0.25, 0.25 + across]
+            figure.add_artist(Line2D(ends, [height] * 2, transform=inches, color=colour, linewidth=thick))
+        if not len(table) or not kept:
+            figure.text(0.25, down - 1.3, "no row to draw", color=GREY, transform=inches)
+        return save(figure, folder / "largest_errors.png")
+
+
+def importance(
+    names: Sequence[str],
+    rises: Floats,
+    deviations: Floats,
+    folder: Path,
+    *,
+    metric: str,
+    rows: tuple[int, int] | None = None,
+) -> Path:
+    """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
+
+    Args:
+        names: of the columns.
+        rises: [columns], how much worse the metric gets when the column is shuffled; positive is worse.
+        deviations: [columns], standard deviations of the rises over the shuffles.
+        folder: where the picture goes.
+        metric: its name.
+        rows: in how many of how many validation rows it was shuffled.
+    """
+    worse, spread = _gaps(rises), np.nan_to_num(_gaps(deviations))
+    order = np.argsort(-np.nan_to_num(worse, nan=-np.inf), kind="stable")[:30]
+    with styled():
+        figure = Figure(figsize=(9, 1.7 + 0.26 * max(len(order), 3)), layout="constrained")
+        axes = figure.add_subplot()
+        which = f" (the {len(order)} that matter most of {len(names):,})" if len(order) < len(names) else ""
+        heading(figure, f"How much worse it predicts when one column is shuffled{which}")
+        if not len(order):
+            say(axes, "no column to draw")
+            return save(figure, folder / "importance.png")
+        notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
+        bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
+        part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
+        whiskers = "whiskers: standard deviation over the shuffles"
+        axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
+        return save(figure, folder / "importance.png")
+
+
+def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Path:
+    """Draw embeddings.png: the levels of up to four columns on the first two principal components of their vectors.
+
+    Args:
+        tables: for each column its name, its levels and their vectors [levels, size]; of vectors of one number the
+            order of the levels stands in for the second component. Whole numbers are joined in their order.
+        folder: where the picture goes.
+    """
+    tables = tables[:4]
+    down, across = (2, 2) if len(tables) == 4 else (1, max(len(tables), 1))
+    with styled():
+        figure = Figure(figsize=((7.5, 11.5, 15.5)[across - 1], 5.4 * down + 0.5), layout="constrained")
+        heading(figure, "What the embeddings tell apart: levels that lie together are treated alike")
+        named = []
+        for place, (name, levels, vectors) in enumerate(tables):
+            axes = figure.add_subplot(down, across, place + 1)
+            finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
+            if not len(finite) or not vectors.shape[1]:
+                axes.set_title(shorten(name, 40), parse_math=False)
+                say(axes, "no level to draw")
+                continue
+            levels = [levels[i] for i in finite.tolist()]
+            points = _plane(axes, levels, np.asarray(vectors)[finite])
+            picked = _spread(points, FEWER_NAMED) if len(points) > MOST_NAMED else np.arange(len(points))
+            which = f": {len(picked)} of {len(points):,} named" if len(picked) < len(points) else ""
+            axes.set_title(f"{shorten(name, 24 if which else 40)}{which}", parse_math=False)
+            named.append((axes, points[picked], [shorten(levels[i], 22) for i in picked.tolist()]))
+        if not tables:
+            say(figure.add_subplot(), "no embedding to draw")
+        figure.draw_without_rendering()  # lays out, once; the labels rest on where the points are
+        figure.set_layout_engine("none")
+        for axes, points, words in named:
+            place_labels(figure, axes, points, words, np.full(len(points), 30.0))
+        return save(figure, folder / "embeddings.png")
+
+
+def _plane(axes: Axes, levels: Sequence[str], vectors: Floats) -> NDArray[np.float64]:
+    """Draw levels on two components, joined in their order where they are whole numbers; return the points."""
+    scores, shares = principal_components(vectors, 2)
+    in_order = np.arange(1.0, len(levels) + 1)
+    points = np.stack([scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else in_order], axis=1)
+    if 2 < len(levels) <= MOST_NAMED and all(re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", str(level)) for level in levels):
+        order = np.argsort([float(level) for level in levels], kind="stable")
+        axes.plot(*points[order].T, color=GREY, alpha=0.35, linewidth=0.9, zorder=1)
+    size, alpha = (30, 0.75) if len(points) <= MOST_NAMED else (15, 0.4)
+    axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=alpha, linewidths=0)
+    axes.margins(0.14, 0.08)
+    axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")
+    if len(shares) > 1:
+        axes.set_ylabel(f"component 2 ({shares[1]:.0%} of the variance)")
+    else:
+        axes.set_ylabel("place in the order of the levels")
+        axes.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
+    return points
+
+
+def _spread(points: NDArray[np.float64], number: int) -> NDArray[np.int64]:
+    """Return the places of a number of points that lie far from each other, the outermost first.
+
+    >>> _spread(np.array([[0.0, 0.0], [0.1, 0.0], [9.0, 0.0], [5.0, 0.0]]), 3).tolist()
+    [2, 0, 3]
+    """
+    distances = np.sum((points - points.mean(axis=0)) ** 2, axis=1)
+    picked: list[int] = []
+    for _ in range(number):
+        picked.append(int(distances.argmax()))
+        new = np.sum((points - points[picked[-1]]) ** 2, axis=1)
+        distances = new if len(picked) == 1 else np.minimum(distances, new)
+    return np.array(picked)
+
+
+def _errors(axes: Axes, errors: NDArray[np.float64], is_relative: bool, largest: float) -> None:
+    """Draw the distribution of errors, with their median; what lies beyond the axis is in the outermost bars."""
+    reach = 1.5 * float(np.quantile(np.abs(errors), 0.99))
+    reach = min(reach, 1.0) if is_relative else reach
+    reach = max(reach, 1e-3 if is_relative else 1e-6 * largest) or 1.0
+    bins = int(np.clip(np.sqrt(len(errors)), 5, 20)) * 2 + 1  # odd: one in the middle
+    axes.hist(np.clip(errors, -reach, reach), bins=bins, range=(-reach, reach), color=BLUE)
+    median = float(np.median(errors))
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.axvline(float(np.clip(median, -reach, reach)), color=RED, linestyle="--", linewidth=1.3)
+    written = f"{median:+.2%}".replace("-", "−") if is_relative else f"{'+' * (median > 0)}{_amount(median, 3)}"
+    axes.set_title(f"{'Relative error' if is_relative else 'Error'}, median {written}", fontweight="normal")
+    more = "\n(the outermost bars: and beyond)" if np.abs(errors).max() > reach else ""
+    axes.set_xlabel(("prediction / truth − 1" if is_relative else "prediction − truth") + more)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    axes.xaxis.set_major_formatter(PercentFormatter(1) if is_relative else FuncFormatter(_amount_mark))
+    axes.yaxis.set_major_formatter(FuncFormatter(_amount_mark))
+    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
+    axes.set_ylabel("rows")
+
+
+def bars(
+    axes: Axes,
+    values: NDArray[np.float64],
+    names: Sequence[str],
+    notes: Sequence[str] = (),
+    spread: NDArray[np.float64] | None = None,
+) -> None:
+    """Draw horizontal bars from the top down, perhaps with whiskers and with a light note at the end of each."""
+    rows, lengths = np.arange(len(values)), np.nan_to_num(values)
+    whiskers = np.zeros(len(values)) if spread is None else spread
+    axes.barh(rows, lengths, height=0.72, color=BLUE)
+    if spread is not None:
+        axes.errorbar(lengths, rows, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    for row, end, note in zip(rows, np.maximum(lengths + whiskers, 0), notes, strict=False):
+        axes.annotate(note, (end, row), (4, 0), textcoords="offset points", va="center", **LIGHT)
+    axes.set_yticks(rows, names, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.margins(x=0.12)
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
+    axes.xaxis.set_major_formatter(FuncFormatter(_amount_mark))
+
+
+def _written(column: pd.Series[Any], is_amount: bool) -> tuple[list[str], bool]:
+    """Return a column as texts, with as many decimals as its largest value deserves, and whether it is numbers."""
+    cells = list(column.astype(object))
+    missing = [pd.api.types.is_scalar(cell) and pd.isna(cell) for cell in cells]
+    present = [cell for cell, is_missing in zip(cells, missing, strict=True) if not is_missing]
+    is_number = bool(present) and all(
+        isinstance(c, (int, float, np.number)) and not isinstance(c, bool) for c in present
+    )
+    decimals = 0
+    if is_number:
+        values = np.array(present, dtype=np.float64)
+        values = np.abs(values[np.isfinite(values)])
+        if (values != np.round(values)).any():
+            most = int(np.clip(3 - np.floor(np.log10(values.max())), 0, 6))
+            decimals = next((d for d in range(most) if np.allclose(values, values.round(d), rtol=1e-6, atol=0)), most)
+    texts = []
+    for cell, is_missing in zip(cells, missing, strict=True):
+        if is_missing:
+            texts.append("–")
+        elif is_number and np.isfinite(cell):
+            is_long = abs(cell) >= 1e15 or 0 < abs(cell) < 1e-6
+            texts.append(short_number(float(cell)) if is_long else f"{cell:{',' * is_amount}.{decimals}f}")
+        else:
+            texts.append(str(cell).removesuffix(" 00:00:00"))
+    return [text.replace("-", "−") if is_number else text for text in texts], is_number
+
+
+def _limits(values: NDArray[np.float64], is_log: bool) -> tuple[float, float]:
+    """Return the limits of both axes: all but the most extreme values, with a margin."""
+    low, high = (float(v) for v in np.quantile(np.log(values) if is_log else values, [0.0005, 0.9995]))
+    margin = 0.04 * (high - low)
+    if margin <= 1e-9 * max(abs(low), abs(high), 1e-30):
+        margin = 0.5 if is_log else 0.5 * abs(low) or 1.0
+    return (float(np.exp(low - margin)), float(np.exp(high + margin))) if is_log else (low - margin, high + margin)
+
+
+def _mark_amounts(axis: Axis, low: float, high: float, is_log: bool) -> None:
+    """Mark an axis in amounts as people write them, also where a logarithmic one spans no power of ten."""
+    if is_log and high > 500 * low:
+        axis.set_major_locator(LogLocator(numticks=10))
+        axis.set_minor_locator(NullLocator())
+    elif is_log and high > 4 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=10))
+    else:
+        axis.set_major_locator(MaxNLocator(4 if is_log else 5, steps=STEPS))
+    axis.set_major_formatter(FuncFormatter(_amount_mark))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _amount_mark(value: float, _: int | None = None) -> str:
+    return _amount(value, 6)
+
+
+def _amount(value: float, digits: int = 4) -> str:
+    """Write an amount for people, rounded to some digits.
+
+    >>> _amount(12345.6), _amount(0.123456), _amount(-2e9), _amount(float("nan"))
+    ('12,350', '0.1235', '-2e9', 'nan')
+    """
+    if not np.isfinite(value):
+        return str(value)
+    rounded = float(f"{value:.{digits}g}")
+    is_plain = rounded == 0 or 1e-4 <= abs(rounded) < 1e7
+    return f"{rounded:,.10g}".replace("-", "−") if is_plain else short_number(rounded)
+
+
+def _gaps(values: Floats) -> NDArray[np.float64]:
+    """Return values in double precision; infinite ones are NaN."""
+    numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    return np.where(np.isfinite(numbers), numbers, np.nan)
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Write what the whole picture is about."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
+
+
+def say(axes: Axes, text: str) -> None:
+    """Say why there is nothing to see."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)

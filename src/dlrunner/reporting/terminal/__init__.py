@@ -1,0 +1,1 @@
+"""Progress, tables and comparisons in the terminal."""

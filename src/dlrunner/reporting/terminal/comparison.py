@@ -1,0 +1,264 @@
+"""Comparisons for the terminal and for files: the table, the verdict in words, Markdown, JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pandas as pd
+from rich.text import Text
+
+from dlrunner.comparison.collect import LeftOut, shown
+from dlrunner.comparison.groups import REPEATS, Comparison, full_name
+from dlrunner.comparison.importance import Importance
+from dlrunner.comparison.statistics import MOST_SEEDS, Verdict
+from dlrunner.reporting.terminal.progress import number
+from dlrunner.reporting.terminal.tables import console, print_frame
+
+UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
+"""What repetitions are called by what tells them apart; others are called pairs."""
+
+MOST_LEFT_OUT = 5
+"""Runs left out that are named one by one; the others are counted."""
+
+
+def groups_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per group, best first: settings, n, mean, sd, low and high of the 95 % interval, other means."""
+    heading = _heading(comparison)
+    others = [name for name in [*_other_numbers(comparison), "seconds"] if name != heading]
+    rows = []
+    for group in comparison.groups:
+        found = group.estimate
+        settings = {name: shown(value) for name, value in group.settings.items()}
+        judged = {} if comparison.metric else {"metric": group.metric}
+        spread = {heading: found.mean, "sd": found.sd, "low": found.low, "high": found.high}
+        rows.append({**settings, "n": found.n, **judged, **spread, **{name: group.mean(name) for name in others}})
+    return pd.DataFrame(rows)
+
+
+def runs_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return a row per run, the groups best first and within each the runs best first."""
+    repeats = [name for name in REPEATS if len({row.settings.get(name) for row in comparison.rows}) > 1]
+    names = dict.fromkeys([*comparison.settings, *comparison.averaged, *repeats])
+    others = _other_numbers(comparison)
+    rows = []
+    for group in comparison.groups:
+        for row in sorted(group.rows, key=lambda row: row.value, reverse=group.higher_is_better):
+            settings = {name: shown(row.settings.get(name)) for name in names}
+            judged = {} if comparison.metric else {"metric": row.metric}
+            numbers = {name: row.numbers.get(name, math.nan) for name in [*others, "seconds"]}
+            rows.append({**settings, **judged, _heading(comparison): row.value, **numbers, "run": str(row.path)})
+    return pd.DataFrame(rows)
+
+
+def sort(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sort by a column, downwards with a `-` before its name; numbers before words, what is missing last.
+
+    Raises:
+        RequestError: there is no such column.
+    """
+    name = full_name(column.removeprefix("-"), map(str, frame.columns), "--sort")
+    known = [at for at in frame.index if frame[name][at] != "null" and not pd.isna(frame[name][at])]
+    known.sort(key=lambda at: _as_key(frame[name][at]), reverse=column.startswith("-"))
+    return frame.loc[[*known, *frame.index.difference(known)]].reset_index(drop=True)
+
+
+def in_words(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """Return a table as people read it: mean ± sd in one column, the interval in the next, figures rounded."""
+    name = _heading(comparison)
+    told = pd.DataFrame(index=frame.index)
+    for column in frame.columns:
+        if column == name and "sd" in frame:
+            told[name] = [_with_spread(*pair) for pair in zip(frame[name], frame["sd"], strict=True)]
+            if frame["sd"].notna().any():
+                pairs = zip(frame["low"], frame["high"], strict=True)
+                told["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
+        elif column == "seconds":
+            told[column] = [f"{value:.{2 if value < 10 else 1}f}" for value in frame[column]]
+        elif column == "run":
+            told[column] = [path.rpartition("/")[2] for path in frame[column]]
+        elif column not in ("sd", "low", "high"):
+            told[column] = [number(float(v)) if isinstance(v, float) else str(v) for v in frame[column]]
+    return told.replace("nan", "")
+
+
+def print_comparison(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut], top: int) -> None:
+    """Print the table, its first `top` rows, and what must be known beside it."""
+    out = console()
+    what = f"{len(comparison.rows)} runs" + (f" in {len(comparison.groups)} groups" if "n" in frame else "")
+    title = f"{what}, by {comparison.metric}" if comparison.metric else what
+    told = in_words(frame, comparison)
+    print_frame(told.head(top), title=f"\n{title}")
+    if len(told) > top:
+        out.print(Text(f"… {len(told) - top} more; --top {len(told)} shows all, --csv FILE writes all"))
+    for line in sentences(comparison, left_out):
+        out.print(Text(line), style="bold" if line == verdict_sentence(comparison) else "")
+
+
+def sentences(comparison: Comparison, left_out: Sequence[LeftOut]) -> Iterator[str]:
+    """Yield what stands beneath the table: the verdict, notes, who was left out."""
+    if verdict := verdict_sentence(comparison):
+        yield verdict
+    for note in comparison.notes:
+        yield f"note: {note}"
+    for each in left_out[:MOST_LEFT_OUT]:
+        yield f"left out: {each.name}: {each.reason}"
+    if len(left_out) > MOST_LEFT_OUT:
+        yield f"left out: {len(left_out) - MOST_LEFT_OUT} more"
+
+
+def verdict_sentence(comparison: Comparison) -> str | None:
+    """Say which of two groups is better, or what it would take to tell; None where there are not two."""
+    verdict = comparison.verdict
+    if verdict is None:
+        return None
+    better, worse = comparison.groups[verdict.better], comparison.groups[1 - verdict.better]
+    unit = UNITS.get(comparison.averaged, "pairs")
+    measure = f"{better.metric} {'higher' if better.higher_is_better else 'lower'} by {_difference(verdict.difference)}"
+    grounds = _grounds(verdict, comparison)
+    if verdict.method == "none":
+        one = "one seed" if unit == "pairs" else f"one {unit[:-1]}"
+        if verdict.difference == 0:
+            return f"{better.label} and {worse.label} have the same {better.metric} to the last digit; {one} each"
+        return f"{one} cannot tell: {better.label} has {measure} than {worse.label}; run both with more seeds"
+    if verdict.difference == verdict.high == 0:
+        return f"no difference between {better.label} and {worse.label}: {better.metric} is equal in {grounds}"
+    interval = f"95 % interval {_difference(verdict.low)} to {_difference(verdict.high)}, {grounds}"
+    if verdict.is_told:
+        return f"{better.label} is better than {worse.label}: {measure} ({interval})"
+    needed = verdict.seeds_that_tell
+    enough = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
+    return (
+        f"not told apart at {verdict.n} {unit}: {better.label} has {measure} than {worse.label} ({interval}); "
+        f"{enough} {unit} would tell a difference of this size"
+    )
+
+
+def _grounds(verdict: Verdict, comparison: Comparison) -> str:
+    """Say what an interval rests on."""
+    names = comparison.averaged
+    if verdict.method == "welch":
+        sizes = " and ".join(str(group.estimate.n) for group in comparison.groups)
+        return f"Welch's, over {sizes} runs: no two pairs of equal {' and '.join(names) or 'seed'}"
+    plural = f"of {UNITS[names]}" if names in UNITS else f"of equal {' and '.join(names)}"
+    dropped = f", {verdict.num_unpaired} without a partner dropped" if verdict.num_unpaired else ""
+    return f"{verdict.n} pairs {plural}{dropped}"
+
+
+def importance_sentences(found: Importance) -> Iterator[str]:
+    """Yield the shares of the settings, the best region, and what speaks against believing them."""
+    yield f"\nwhat mattered for {found.metric}: a forest over {found.num_rows} runs, R² {found.r2:.2f} of runs unseen"
+    width = max(map(len, found.shares))
+    for name, share in found.shares.items():
+        is_noise = found.noise is not None and share <= found.noise
+        said = "the yardstick of noise" if name in REPEATS else "not above the noise" if is_noise else ""
+        yield f"  {name:<{width}}  {share:>4.0%}  {said}".rstrip()
+    yield f"best: {found.setting} = {found.best_region} (means within one standard error of the best)"
+    yield from (f"note: {warning}" for warning in found.warnings)
+
+
+def markdown(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut]) -> str:
+    """Return the whole table as Markdown, with the sentences beneath it."""
+    told = in_words(frame, comparison)
+    lines = [list(map(str, told.columns)), ["---"] * len(told.columns), *told.to_numpy().tolist()]
+    table = "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+    return "\n\n".join([table, *sentences(comparison, left_out)]) + "\n"
+
+
+def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
+    """Return the groups with their runs, the verdict and the notes; what is not a number is null."""
+    groups: list[dict[str, Any]] = []
+    for group in comparison.groups:
+        found = group.estimate
+        groups.append(
+            {
+                "settings": dict(group.settings),
+                "metric": group.metric,
+                "higher_is_better": group.higher_is_better,
+                "n": found.n,
+                "mean": _known(found.mean),
+                "sd": _known(found.sd),
+                "interval": [_known(found.low), _known(found.high)],
+                "means": {n: _known(group.mean(n)) for n in [*_other_numbers(comparison), "seconds"]},
+                "runs": [
+                    {
+                        "folder": str(row.path),
+                        **{name: row.settings.get(name) for name in (*comparison.averaged, *REPEATS)},
+                        "value": _known(row.value),
+                    }
+                    for row in group.rows
+                ],
+            }
+        )
+    content = {
+        "metric": comparison.metric,
+        "settings": comparison.settings,
+        "groups": groups,
+        "verdict": _verdict_record(comparison),
+        "notes": comparison.notes,
+        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+    }
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"
+
+
+def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
+    verdict = comparison.verdict
+    if verdict is None:
+        return None
+    better, worse = comparison.groups[verdict.better], comparison.groups[1 - verdict.better]
+    return {
+        "told_apart": verdict.is_told,
+        "better": better.label,
+        "worse": worse.label,
+        "difference": verdict.difference,
+        "interval": [_known(verdict.low), _known(verdict.high)],
+        "n": verdict.n,
+        "method": verdict.method,
+        "seeds_that_tell": verdict.seeds_that_tell,
+        "sentence": verdict_sentence(comparison),
+    }
+
+
+def _heading(comparison: Comparison) -> str:
+    """Return the column of the number that judges."""
+    return comparison.metric or "value"
+
+
+def _other_numbers(comparison: Comparison) -> list[str]:
+    """Name the other metrics of validation and test, the losses last."""
+    names = dict.fromkeys(name for row in comparison.rows for name in row.numbers)
+    shown_names = [n for n in names if n.startswith(("valid/", "test/")) and n != comparison.metric]
+    return sorted(shown_names, key=lambda name: name.endswith("/loss"))
+
+
+def _with_spread(mean: float, sd: float) -> str:
+    """Write mean ± sd, both with the same decimals where that shows something of the spread.
+
+    >>> _with_spread(0.88291, 0.00027), _with_spread(0.88291, 0.0), _with_spread(0.88291, float("nan"))
+    ('0.8829 ± 0.0003', '0.8829 ± 0.0000', '0.8829')
+    """
+    if sd != sd:
+        return number(float(mean))
+    return f"{number(float(mean))} ± {f'{sd:.4f}' if 1e-4 <= sd < 1e-3 <= abs(mean) else number(float(sd))}"
+
+
+def _difference(value: float) -> str:
+    """Write three digits that count: differences are often small.
+
+    >>> _difference(0.000741), _difference(208350.78)
+    ('0.000741', '208350.8')
+    """
+    return f"{value:.3g}" if abs(value) < 1e3 else number(value)
+
+
+def _as_key(value: Any) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), ""
+    except ValueError:
+        return True, 0.0, str(value)
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

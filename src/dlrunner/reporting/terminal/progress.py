@@ -1,0 +1,159 @@
+"""What a person sees while a run goes on: bars on a terminal, one line an epoch in a file or in CI."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dlrunner.system.terminal import console
+
+WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
+
+
+def number(value: Any) -> str:
+    """Write a figure the way the tables do.
+
+    >>> number(0.87462), number(1e-05), number(208350.78), number(12), number([0.1, 0.01]), number(None)
+    ('0.8746', '1.0e-05', '208350.8', '12', '0.1000, 0.0100', '-')
+    """
+    if value is None:
+        return "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(number(each) for each in value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return str(value)
+        if 1e4 <= abs(value) < 1e9:
+            return f"{value:.1f}"
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.1e}"
+    return str(value)
+
+
+def shown_columns(row: Mapping[str, Any]) -> list[str]:
+    """Return the columns of an epoch's row that people read, in their order."""
+    metrics = [key for key in row if key.startswith("valid/") and key != "valid/loss"]
+    return ["epoch", "train/loss", "valid/loss", *metrics, "lr", "seconds"]
+
+
+def row_line(row: Mapping[str, Any]) -> str:
+    """Write one epoch as a line of a table."""
+    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row))
+
+
+def header_line(row: Mapping[str, Any]) -> str:
+    """Write the names above the lines."""
+    return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row))
+
+
+def _width(key: str) -> int:
+    """Return the width of a column: the usual table fits a terminal of 80 columns."""
+    return WIDTHS.get(key, max(12, len(key) + 2))
+
+
+def _cell(key: str, value: Any) -> str:
+    if key == "seconds" and isinstance(value, float):
+        return f"{value:.2f}"
+    return number(value[-1] if key == "lr" and isinstance(value, list) else value)
+
+
+class PlainDisplay:
+    """One line an epoch, no control codes: for files, pipes and CI."""
+
+    interval = 5.0
+
+    def __init__(self) -> None:
+        self._has_header = False
+
+    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
+        """Nothing to say."""
+
+    def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
+        """Nothing to say."""
+
+    def end_epoch(self, row: Mapping[str, Any]) -> None:
+        """Print the row."""
+        if not self._has_header:
+            print(header_line(row), flush=True)
+            self._has_header = True
+        print(row_line(row), flush=True)
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
+class SilentDisplay(PlainDisplay):
+    """Prints nothing."""
+
+    def end_epoch(self, row: Mapping[str, Any]) -> None:
+        """Nothing to say."""
+
+
+class BarDisplay:
+    """Bars for all epochs and for this one, with the smoothed loss, the rate, examples/s and the time left."""
+
+    interval = 0.2
+
+    def __init__(self) -> None:
+        self._console = console()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[count]}", markup=False),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}", markup=False),
+            console=self._console,
+            transient=True,
+        )
+        self._epochs: TaskID | None = None
+        self._steps: TaskID | None = None
+        self._has_header = False
+        self._num_steps = self._num_epochs = 1
+        self._epoch = 0
+
+    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
+        """Show the bars of this epoch."""
+        if self._epochs is None or self._steps is None:
+            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", told="")
+            self._steps = self._progress.add_task("", total=num_steps, count="", told="")
+            self._progress.start()
+        self._num_steps, self._num_epochs, self._epoch = num_steps, num_epochs, epoch
+        self._progress.reset(self._steps, total=num_steps, description=f"epoch {epoch + 1}")
+        self._show(step)
+
+    def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
+        """Move the bars."""
+        self._show(step, told=f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
+
+    def _show(self, step: int, told: str = "") -> None:
+        if self._epochs is None or self._steps is None:
+            return
+        self._progress.update(self._steps, completed=step, count=f"{step}/{self._num_steps}", told=told)
+        done = self._epoch + step / self._num_steps
+        self._progress.update(self._epochs, completed=done, count=f"{self._epoch}/{self._num_epochs}")
+
+    def end_epoch(self, row: Mapping[str, Any]) -> None:
+        """Print the row above the bars."""
+        if not self._has_header:
+            self._progress.console.print(Text(header_line(row), "bold"), soft_wrap=True)
+            self._has_header = True
+        self._progress.console.print(row_line(row), soft_wrap=True)
+        if self._epochs is not None:
+            self._progress.update(self._epochs, completed=row["epoch"], count=f"{row['epoch']}/{self._num_epochs}")
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._progress.stop()
+
+
+def make_display(progress: Literal["auto", "bars", "plain", "none"]) -> PlainDisplay | BarDisplay:
+    """Choose what suits the place: bars on a terminal, lines elsewhere."""
+    if progress == "none":
+        return SilentDisplay()
+    if progress == "bars" or (progress == "auto" and sys.stdout.isatty()):
+        return BarDisplay()
+    return PlainDisplay()

@@ -1,0 +1,180 @@
+"""Tables for the terminal: a run, a sweep's ranking, claims, what is where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dlrunner.claims.claims import flags_told
+from dlrunner.comparison.groups import REPEATS
+from dlrunner.comparison.statistics import estimate
+from dlrunner.reporting.terminal.progress import header_line, number, row_line
+from dlrunner.runs.directory import FinishedRun, member_folders, read_history, shorter
+from dlrunner.system import terminal
+
+MOST_RANKED = 20
+"""Of the jobs of a large sweep, so many are printed; results.csv has all."""
+
+
+def console() -> Console:
+    """Return a console that breaks no lines in files and pipes."""
+    made = terminal.console(soft_wrap=True)
+    return made if made.is_terminal else terminal.console(soft_wrap=True, width=200)
+
+
+def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
+    """Print a table of results; nothing in it is read as markup."""
+    table = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for name in frame.columns:
+        justify: Literal["right", "left"] = "right" if pd.api.types.is_numeric_dtype(frame[name]) else "left"
+        table.add_column(Text(terminal.visible(str(name))), justify=justify)
+    for row in frame.itertuples(index=False):
+        cells = ["" if _is_missing(value) else number(_plain(value)) for value in row]
+        table.add_row(*(Text(terminal.visible(cell)) for cell in cells))
+    console().print(table)
+
+
+def print_outcome(path: Path, is_new: bool = False) -> None:
+    """Print how a run ended and what to look at next; a new run has told before what makes its number flattering."""
+    run = FinishedRun.read(path)
+    summary = run.summary or {}
+    out = console()
+    metric = summary.get("metric")
+    if metric:
+        floor = (summary.get("data") or {}).get("floor")
+        known = f"  (the best possible is {number(floor)})" if floor else ""
+        out.print(
+            Text(f"\n{metric['name']} {number(metric['value'])} after epoch {metric['epoch']}{known}"),
+            style="bold",
+        )
+    print_claim(summary.get("claim"))
+    for finding in summary.get("protocol") or ():
+        told = "" if is_new else f": {finding['told']}"
+        out.print(Text(f"mind     {finding['flag']}{told}"), style="yellow")
+    if (summary.get("data") or {}).get("source") == "stand-in":
+        out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
+    shown = shorter(path)
+    out.print(Text(f"run      {shown}"))
+    pictures = sorted(file.name for file in (path / "plots").glob("*.png"))
+    if pictures:
+        out.print(Text(f"plots    {shown}/plots/  ({', '.join(pictures)})"))
+    if (path / "report.html").exists():
+        out.print(Text(f"report   {shown}/report.html"))
+    out.print(Text(f"next     dlrun show {shown}"))
+    if (path / "task.pt").exists():
+        out.print(Text(f"         dlrun predict {shown} --help"))
+
+
+def print_claim(claim: Mapping[str, Any] | None) -> None:
+    """Print the verdict on a published figure."""
+    if claim:
+        style = "green" if claim["verdict"].startswith("reached") else "red"
+        text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
+        console().print(Text(text), style=style)
+        if flags := flags_told(claim):
+            console().print(Text(f"         mind: {flags}"))
+
+
+def print_run(path: Path) -> None:
+    """Print all that a run's folder tells: `dlrun show RUN`."""
+    run = FinishedRun.read(path)
+    out = console()
+    out.print(Text(f"{shorter(run.path)}"), style="bold")
+    out.print(Text(f"asked    dlrun {' '.join(run.overrides)}"))
+    out.print(Text(f"status   {run.status}"))
+    summary = run.summary or {}
+    if error := summary.get("error"):
+        out.print(Text(f"error    {error}"), style="red")
+    data = summary.get("data")
+    if data:
+        rows = ", ".join(f"{count:,} {name}" for name, count in data.get("rows", {}).items())
+        out.print(Text(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}"))
+    if members := summary.get("members"):
+        spread = f"{number(members['mean'])} ± {number(members['spread'])}"
+        out.print(Text(f"members  {len(members['seeds'])} seeds, each by itself {spread}"))
+    if summary.get("seconds") is not None:
+        memory = (summary.get("peak_memory_mb") or {}).get("host")
+        cost = f"{summary['seconds']:.1f} s, {memory:.0f} MB" if memory else f"{summary['seconds']:.1f} s"
+        out.print(Text(f"cost     {cost} on {summary.get('device')} in {summary.get('precision')}"))
+    history = run.history
+    if not history and (members := member_folders(run.path)):
+        history = read_history(members[0])
+        out.print("epochs of the first member:")
+    if history:
+        out.print(Text("\n" + header_line(history[0])), style="bold")
+        for row in history:
+            out.print(Text(row_line(row)))
+    if run.status == "done":
+        print_outcome(run.path)
+
+
+def print_ranking(results: pd.DataFrame, folder: Path) -> None:
+    """Print a sweep's jobs, best first, and the failures."""
+    if results.empty:
+        return
+    done = results[results["status"] == "done"]
+    shown = list(results.columns[2 : list(results.columns).index("metric")])
+    shown = [c for c in shown if not c.startswith(("train/", "valid/loss"))]
+    if not done.empty:
+        name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
+        ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
+        best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
+        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{best}")
+        _print_spread(done, shown, name)
+    failed = results[results["status"] != "done"]
+    for row in failed.head(MOST_RANKED).to_dict("records"):
+        settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
+        said = row["error"] if isinstance(row["error"], str) else row["status"]
+        console().print(Text(f"job {row['job']} {row['status']}: {settings}: {said}"), style="red")
+    if len(failed) > MOST_RANKED:
+        console().print(Text(f"… {len(failed) - MOST_RANKED} more are not done"), style="red")
+    console().print(Text(f"{len(done)} of {len(results)} jobs done; {shorter(folder)}/results.csv"))
+
+
+def print_interrupted() -> None:
+    """Say what to do after an interruption."""
+    print("interrupted: the same command goes on from here", file=sys.stderr)
+
+
+def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
+    """Print mean and interval over seeds and folds, for each combination of the other settings."""
+    settings = [column for column in shown if "/" not in column and not column.startswith("best ")]
+    repeated = [column for column in settings if column in REPEATS and done[column].nunique() > 1]
+    if not repeated:
+        return
+    others = [column for column in settings if column not in repeated]
+    groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
+    for key, rows in groups:
+        label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
+        over = " and ".join(_few(column, list(rows[column].unique())) for column in repeated)
+        found = estimate(rows[name].tolist())
+        between = f", 95 % interval {number(found.low)} to {number(found.high)}" if found.n > 1 else ""
+        told = f"{name} {number(found.mean)} ± {number(found.sd)}{between}"
+        console().print(Text(f"{label}{': ' if label else ''}over {over}: {told}"))
+
+
+def _few(column: str, values: Sequence[Any]) -> str:
+    """Name some values, or count many."""
+    return f"{column} {', '.join(map(str, values))}" if len(values) <= 10 else f"{len(values)} of {column}"
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and what belongs to them."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        console().print(Text(f"{name:<{width}}  {value}"))
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,1 @@
+"""The folder of one run: written, read, compared with what it was made of."""

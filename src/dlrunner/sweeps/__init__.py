@@ -1,0 +1,1 @@
+"""Many runs: their folder, their jobs, searches, and the engines that start jobs."""

@@ -1,0 +1,227 @@
+"""Collaborative filtering: predict the rating a user would give an item."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.data_audit import Evidence
+from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
+from dlrunner.model import Example, Model
+from dlrunner.models.collab import RatingDims, RatingModel
+from dlrunner.ranges import Count
+from dlrunner.task import Loader, Split, Task
+from dlrunner.tasks.collab.predictor import Recommender
+from dlrunner.tasks.common.audit import of_ratings
+
+
+class Collab(Task):
+    """Ratings in, ratings out; mean squared error; judged by its root over all validation rows.
+
+    Args:
+        data: the ratings table.
+        batch_size: training rows in a batch.
+        seed: of the order of the training rows.
+        device: where the table lives (100,000 ratings take 2 MB).
+        valid_batch_size: validation rows at once; it changes nothing but the speed.
+    """
+
+    def __init__(
+        self,
+        data: RatingsData,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        valid_batch_size: Count = 16384,
+    ) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.valid_batch_size = valid_batch_size
+
+    @cached_property
+    def table(self) -> RatingsTable:
+        """The ratings, read once."""
+        return self.data.read()
+
+    @property
+    def dims(self) -> RatingDims:
+        """Numbers of users and items, the range of the training ratings, and what else is known."""
+        table = self.table
+        ratings = table.ratings[~table.valid]
+        return RatingDims(
+            num_users=len(table.user_ids),
+            num_items=len(table.item_ids),
+            min_rating=float(ratings.min()),
+            max_rating=float(ratings.max()),
+            item_genres=None if table.item_genres is None else torch.tensor(table.item_genres),
+            has_time=table.times is not None,
+        )
+
+    @cached_property
+    def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
+        """Inputs (users, items, and times where they are known) and targets of each split, on the device."""
+        table = self.table
+        columns = [torch.tensor(table.users), torch.tensor(table.items)]
+        if table.times is not None:
+            mean, std = self._time_scale
+            columns.append(torch.from_numpy(((table.times - mean) / std).astype(np.float32)))
+        return by_split(columns, torch.tensor(table.ratings), table.valid, self.device)
+
+    @property
+    def _time_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the training rows' times."""
+        table = self.table
+        assert table.times is not None
+        times = table.times[~table.valid]
+        return float(times.mean()), float(times.std()) or 1.0
+
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        """Rows of the table on the device."""
+        inputs, targets = self._tensors[split]
+        if split == "train":
+            return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
+        return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error."""
+        return F.mse_loss(outputs.float(), targets)
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """RMSE (the judge) and MAE."""
+        return {"rmse": RootMeanSquaredError(), "mae": MeanAbsoluteError()}
+
+    def sizes(self) -> Mapping[str, int]:
+        """Rows, users and items."""
+        table = self.table
+        return {
+            "train": int((~table.valid).sum()),
+            "valid": int(table.valid.sum()),
+            "users": len(table.user_ids),
+            "items": len(table.item_ids),
+        }
+
+    def notes(self) -> Sequence[str]:
+        """What was found while reading, and validation ids without a training rating."""
+        table = self.table
+        notes = list(table.notes)
+        for what, codes in (("items", table.items), ("users", table.users)):
+            unseen = np.setdiff1d(codes[table.valid], codes[~table.valid])
+            if len(unseen):
+                rows = int(np.isin(codes[table.valid], unseen).sum())
+                notes.append(
+                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows rest on the start values"
+                )
+        return notes
+
+    def evidence(self) -> Evidence:
+        """The pairs of user and item, when they were rated, and the range and times of the training ratings."""
+        used = {"lowest rating": self.dims.min_rating, "highest rating": self.dims.max_rating}
+        if self.table.times is not None:
+            used["mean time"], used["deviation of time"] = self._time_scale
+        return of_ratings(self.table, used)
+
+    def predictions(self, outputs: Tensor) -> pd.DataFrame:
+        """The validation rows with what was predicted."""
+        table = self.table
+        users, items = table.users[table.valid], table.items[table.valid]
+        return pd.DataFrame(
+            {
+                "user": np.asarray(table.user_ids, dtype=object)[users],
+                "item": np.asarray(table.item_ids, dtype=object)[items],
+                "title": np.asarray(table.titles, dtype=object)[items],
+                "rating": table.ratings[table.valid],
+                "prediction": outputs.float().cpu().numpy().round(4),
+            }
+        )
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """Predictions against ratings, the cross table, item biases, principal components and the map."""
+        from dlrunner.reporting.plots import collab as looks
+
+        table = self.table
+        train = ~table.valid
+        drawn = [looks.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
+        drawn.append(looks.cross_table(table, Recommender(self.state(), models).pairs, folder))
+        rated = np.bincount(table.items[train], minlength=len(table.item_ids))
+        tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
+        if len(tables) > 1:
+            drawn.append(looks.item_biases(tables[1][:, 0], table.titles, rated, folder))
+        drawn.append(looks.item_components(tables[0], table.titles, rated, folder))
+        drawn.append(looks.item_map(tables[0], table.titles, rated, folder))
+        return drawn
+
+    def state(self) -> dict[str, Any]:
+        """Ids, titles, what was rated in training: all that recommending needs without the data."""
+        table, dims = self.table, self.dims
+        train = ~table.valid
+        return {
+            "user_ids": table.user_ids,
+            "item_ids": table.item_ids,
+            "titles": table.titles,
+            "min_rating": dims.min_rating,
+            "max_rating": dims.max_rating,
+            "item_genres": dims.item_genres,
+            "time_scale": self._time_scale if table.times is not None else None,
+            "rated_users": torch.tensor(table.users[train]),
+            "rated_items": torch.tensor(table.items[train]),
+            "ratings": torch.tensor(table.ratings[train]),
+        }
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> RatingDims:
+        """Return `dims` from a stored state."""
+        return RatingDims(
+            num_users=len(state["user_ids"]),
+            num_items=len(state["item_ids"]),
+            min_rating=state["min_rating"],
+            max_rating=state["max_rating"],
+            item_genres=state["item_genres"],
+            has_time=state["time_scale"] is not None,
+        )
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """What can be asked of a run."""
+        parser.add_argument("file", nargs="?", metavar="FILE", help="a table of pairs (columns: user, item)")
+        parser.add_argument("--user", metavar="ID", help="recommend for this user what is not rated yet")
+        parser.add_argument(
+            "--ratings", metavar="FILE", help="recommend for a new user with these ratings (item, rating)"
+        )
+        parser.add_argument("--similar", metavar="ITEM", help="the items most like this one (id, or part of its title)")
+        parser.add_argument("--top", type=int, default=20, metavar="N", help="how many (default: 20)")
+
+    @classmethod
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer with a table: pairs, recommendations, or similar items."""
+        return Recommender(state, models).answer(arguments)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> Recommender:
+        """Answer with predictions, recommendations, or similar items."""
+        return Recommender(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Pairs of which training had some rating."""
+        rows = torch.randint(len(state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
+        named = {"users": state["rated_users"], "items": state["rated_items"]}
+        return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
+
+
+def _rating_model(model: Model) -> RatingModel:
+    if not isinstance(model, RatingModel):
+        raise TypeError(f"{type(model).__name__} is no model of ratings")
+    return model

@@ -1,0 +1,275 @@
+"""How a language model goes on: the likeliest words, words drawn at random, or the likeliest text of some."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlrunner.data.texts.tokens import END
+from dlrunner.data.texts.vocabulary import PAD, UNKNOWN, Vocabulary
+from dlrunner.errors import RequestError
+from dlrunner.models.language import LanguageModel
+from dlrunner.models.recurrent import State
+
+MOST_WORDS = 10_000
+
+PIECE = 1000
+"""Words of a given text that are read at once: the memory for a text of any length stays that of a short one."""
+
+
+class Generator:
+    """Continues texts.
+
+    Args:
+        models: whose chances are averaged.
+        vocabulary: their words.
+    """
+
+    def __init__(self, models: Sequence[LanguageModel], vocabulary: Vocabulary) -> None:
+        self.models, self.vocabulary = models, vocabulary
+        self.device = next(models[0].parameters()).device
+        self.never = torch.tensor(vocabulary.encode([UNKNOWN, PAD]), device=self.device)
+
+    def answer(self, words: Sequence[str], arguments: argparse.Namespace) -> str:
+        """Return what `dlrun generate` prints.
+
+        Raises:
+            RequestError: no word of the text is known, or options do not go together.
+        """
+        unknown = self.unknown(words)
+        lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
+        if arguments.next and (arguments.beams or arguments.seed is not None):
+            raise RequestError("--next lists words; it does not go with --beams and --seed")
+        if arguments.next:
+            chances, found = self.next_words(words, arguments.next)
+            width = max(map(len, found))
+            lines += [f"{word!r:<{width + 3}}{chance:7.2%}" for word, chance in zip(found, chances, strict=True)]
+            return "\n".join(lines)
+        asked = {name: getattr(arguments, name) for name in RANGES if name != "words"}
+        return "\n".join([*lines, self.text(words, arguments.words, **asked)])
+
+    def unknown(self, words: Sequence[str]) -> list[str]:
+        """Return the words of a text that are not known.
+
+        Raises:
+            RequestError: no word of it is known.
+        """
+        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
+        if not any(word in self.vocabulary.places for word in words if word.strip()):
+            raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+        return unknown
+
+    def text(self, words: Sequence[str], number: int, *, beams: int | None = None, **drawn: Any) -> str:
+        """Return so many words more: the likeliest text that so many beams find, or as `text_after` does.
+
+        Raises:
+            RequestError: an option is out of its range, or options do not go together.
+        """
+        for name, value in {"words": number, "beams": beams, **drawn}.items():
+            if value is not None:
+                check_number(name, value, RANGES[name])
+        if not beams:
+            return self.text_after(words, number, **drawn)
+        if any(value is not None for value in drawn.values()):
+            raise RequestError("beams looks for the likeliest text; it does not go with what draws at random")
+        return self.likeliest_text_after(words, number, beams)
+
+    @torch.inference_mode()
+    def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
+        """Return the likeliest next words, `<unk>` among them, and their chances."""
+        logs, _ = self._read(words)
+        logs[self.vocabulary.places[PAD]] = -torch.inf
+        chances, places = logs.exp().topk(min(number, len(logs) - 1))
+        return chances.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
+
+    @torch.inference_mode()
+    def text_after(
+        self,
+        words: Sequence[str],
+        number: int,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+    ) -> str:
+        """Return so many words more, never `<unk>`, up to the end of a text.
+
+        Args:
+            words: what is said already.
+            number: most words.
+            top_k: they are drawn from this many likeliest ones.
+            top_p: from the fewest likeliest ones that have this chance together (nucleus sampling).
+            temperature: chances are raised to 1 / temperature; without any of these each word is the likeliest.
+            seed: of the draws.
+        """
+        draws = any(option is not None for option in (top_k, top_p, temperature, seed))
+        generator = torch.Generator().manual_seed(0 if seed is None else seed)
+        logs, states = self._read(words)
+        said: list[int] = []
+        while len(said) < number:
+            allowed = self._allowed(logs).cpu()
+            if not said and self.vocabulary.end is not None:
+                allowed[self.vocabulary.end] = -torch.inf  # one word at least
+            place = int(_drawn(allowed, top_k, top_p, temperature or 1.0, generator) if draws else allowed.argmax())
+            if place == self.vocabulary.end:
+                break
+            said.append(place)
+            logs, states = self._step(torch.tensor([[place]], device=self.device), states)
+        return readable([self.vocabulary.words[place] for place in said])
+
+    @torch.inference_mode()
+    def likeliest_text_after(self, words: Sequence[str], number: int, num_beams: int) -> str:
+        """Return the likeliest text of so many words that a beam search finds, without `<unk>`.
+
+        Texts that end sooner are compared by the mean of their words' logarithms.
+        """
+        logs, states = self._read(words)
+        texts: list[list[int]] = [[]]
+        scores = torch.zeros(1, device=self.device)
+        ended: list[tuple[float, list[int]]] = []
+        logs = logs[None]
+        for step in range(number):
+            totals = (scores[:, None] + self._allowed(logs)).flatten()
+            best, places = totals.topk(min(2 * num_beams, int(torch.isfinite(totals).sum())))
+            kept: list[tuple[float, int, int]] = []
+            for total, place in zip(best.tolist(), places.tolist(), strict=True):
+                beam, word = divmod(place, logs.shape[1])
+                if word == self.vocabulary.end:
+                    if step:
+                        ended.append((total / (step + 1), texts[beam]))
+                elif len(kept) < num_beams:
+                    kept.append((total, beam, word))
+            if not kept:
+                break
+            texts = [[*texts[beam], word] for _, beam, word in kept]
+            scores = torch.tensor([total for total, _, _ in kept], device=self.device)
+            chosen = torch.tensor([beam for _, beam, _ in kept], device=self.device)
+            states = [_of_beams(state, chosen) for state in states]
+            logs, states = self._step(torch.tensor([[text[-1] for text in texts]], device=self.device), states)
+            logs = logs.reshape(len(texts), -1)
+        ended += [(float(score) / max(1, len(text)), text) for score, text in zip(scores, texts, strict=True)]
+        return readable([self.vocabulary.words[place] for place in max(ended)[1]])
+
+    def _read(self, words: Sequence[str]) -> tuple[Tensor, list[State]]:
+        """Read what is said already, after the end of another text."""
+        start = [] if self.vocabulary.end is None else [self.vocabulary.end]
+        codes = torch.tensor([*start, *self.vocabulary.encode(words)], device=self.device)[:, None]
+        return self._step(codes, [None] * len(self.models))
+
+    def _step(self, codes: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
+        """Return the logarithms of the averaged chances, [words] or [batch, words], and the states."""
+        *beginning, last = torch.split(codes, PIECE)
+        for piece in beginning:
+            states = [
+                model.eval().next_words(piece, state)[1] for model, state in zip(self.models, states, strict=True)
+            ]
+        found = [model.eval().next_words(last, state) for model, state in zip(self.models, states, strict=True)]
+        logs = torch.stack([each for each, _ in found]).logsumexp(dim=0) - math.log(len(found))
+        return logs[0] if len(logs) == 1 else logs, [state for _, state in found]
+
+    def _allowed(self, logs: Tensor) -> Tensor:
+        return logs.index_fill(-1, self.never, -torch.inf)
+
+
+def _drawn(
+    logs: Tensor, top_k: int | None, top_p: float | None, temperature: float, generator: torch.Generator
+) -> Tensor:
+    """Draw one place from logarithms of chances, [words]."""
+    order = logs.argsort(descending=True)
+    chances = ((logs[order] - logs.max()) / temperature).softmax(dim=0)
+    if top_k is not None:
+        chances[top_k:] = 0
+    if top_p is not None:
+        chances[1:][chances.cumsum(dim=0)[:-1] >= top_p] = 0
+    return order[torch.multinomial(chances, 1, generator=generator)]
+
+
+def _of_beams(state: State, chosen: Tensor) -> State:
+    return [tuple(part[:, chosen] for part in layer) for layer in state]
+
+
+def readable(words: Sequence[str]) -> str:
+    """Write words as people do: no blank before a full stop, nor within isn't.
+
+    >>> readable(["it", "is", "n't", "bad", ",", "it", "'s", "great", "!"])
+    "it isn't bad, it's great!"
+    """
+    text = " ".join("\\n" if word == "\n" else word for word in words if word != END)
+    text = re.sub(r" (n't|'(?:s|m|re|ve|ll|d)\b|[.,!?;:%)\]])", r"\1", text)
+    return re.sub(r"([(\[]) ", r"\1", text)
+
+
+def _count(low: int, high: int) -> type[int]:
+    def parse(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must lie between {low} and {high}, not {value}")
+        return value
+
+    parse.__name__ = "int"
+    return parse  # type: ignore[return-value]
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1, not {text}")
+    return value
+
+
+RANGES: Mapping[str, Callable[[str], float]] = {
+    "words": _count(1, MOST_WORDS),
+    "top_k": _count(1, 2**31),
+    "top_p": _share,
+    "temperature": _positive,
+    "seed": _count(0, 2**63 - 1),
+    "beams": _count(1, 1000),
+}
+
+
+def check_number(name: str, value: Any, parse: Callable[[str], float]) -> None:
+    """Refuse in a sentence what an option does not take.
+
+    Raises:
+        RequestError: it is no number, or lies out of the range.
+    """
+    try:
+        if isinstance(value, str):
+            raise ValueError
+        parse(str(value))
+    except argparse.ArgumentTypeError as error:
+        raise RequestError(f"{name}: {error}") from None
+    except ValueError:
+        raise RequestError(f"{name}: {value!r:.40} is not the kind of number it takes") from None
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `dlrun generate RUN TEXT`."""
+    told: list[tuple[str, str, str]] = [
+        ("words", "N", "how many (default: 50)"),
+        ("top_k", "K", "draw from the K likeliest words"),
+        ("top_p", "P", "draw from the likeliest words with this chance together"),
+        ("temperature", "T", "draw; below 1 bolder, above 1 wilder"),
+        ("seed", "N", "of the draws (default: 0)"),
+        ("beams", "N", "look for the likeliest text with N beams"),
+    ]
+    parser.add_argument("text", metavar="TEXT", help="the beginning")
+    parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
+    for name, metavar, text in told:
+        default = 50 if name == "words" else None
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=RANGES[name], default=default, metavar=metavar, help=text)

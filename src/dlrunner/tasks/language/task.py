@@ -1,0 +1,390 @@
+"""Language models: the next word of a long stream of texts, judged by the perplexity."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.core.batching import epoch_order
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.texts.dataset import TextSource, TextTable
+from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, stream_of
+from dlrunner.data.texts.tokens import END, tokens_of
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.data_audit import Evidence
+from dlrunner.encoder_file import FILE, Encoder
+from dlrunner.errors import DataError
+from dlrunner.metrics import Metric, Perplexity, exact_dtype
+from dlrunner.model import Example, Model
+from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.ranges import Count, Natural
+from dlrunner.task import Batch, Loader, Passage, Split, Task
+from dlrunner.tasks.common.audit import of_texts
+from dlrunner.tasks.common.inputs import check_text, listed, with_notes
+from dlrunner.tasks.language.generation import PIECE, RANGES, Generator, add_arguments, check_number
+from dlrunner.tasks.text.inputs import shortened, texts_to_read
+
+PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
+
+
+class LanguageModeling(Task):
+    """All texts as one stream, read side by side in columns; judged by the perplexity of all validation words.
+
+    Args:
+        data: the texts.
+        batch_size: columns that the training stream is cut into.
+        seed: of the pieces' lengths, and of the order of the texts where they are shuffled.
+        device: where the streams live (4 bytes a word).
+        bptt: words in a piece: gradients go back as far.
+        vary_bptt: pieces have lengths around bptt, drawn anew in each epoch (see `piece_lengths`).
+        scale_rate: the learning rate of a piece is scaled by its length / bptt, as AWD-LSTM's authors did; the
+            lesson's library did not.
+        shuffle: the texts come in another order in each epoch.
+        valid_batch_size: columns that the validation stream is cut into; each begins without a context.
+        ngram: the report puts n-grams of this length, smoothed after Kneser and Ney, beside the model; 0: none.
+    """
+
+    def __init__(
+        self,
+        data: TextSource,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        bptt: Count = 70,
+        vary_bptt: bool = True,
+        scale_rate: bool = False,
+        shuffle: bool = False,
+        valid_batch_size: Count = 64,
+        ngram: Natural = 4,
+    ) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.bptt, self.vary_bptt, self.scale_rate, self.shuffle = bptt, vary_bptt, scale_rate, shuffle
+        self.valid_batch_size, self.ngram = valid_batch_size, ngram
+
+    @cached_property
+    def table(self) -> TextTable:
+        """The texts, read once."""
+        table = self.data.read()
+        for part, split, columns in ((TRAIN, "train", self.batch_size), (VALID, "valid", self.valid_batch_size)):
+            words = self._stream_length(table, part)
+            if words <= columns * self.bptt:
+                name, fitting = "batch_size" if split == "train" else "task.valid_batch_size", (words - 1) // self.bptt
+                raise DataError(
+                    f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
+                    + (f"{name}={fitting} would do" if fitting else f"try {name}=1 and a smaller task.bptt")
+                )
+        if (table.split == TEST).any() and not table.lengths[table.rows(TEST)].any():
+            raise DataError("the test texts hold no words")
+        return table
+
+    @staticmethod
+    def _stream_length(table: TextTable, part: int) -> int:
+        rows = table.rows(part)
+        return int(table.lengths[rows].sum()) + len(rows)
+
+    @property
+    def dims(self) -> LanguageDims:
+        """The size of the vocabulary."""
+        return LanguageDims(len(self.table.vocabulary.words))
+
+    def has_test(self) -> bool:
+        """Tell whether some texts are kept for the end."""
+        return bool((self.table.split == TEST).any())
+
+    def _stream(self, split: Split, epoch: int = 0) -> Tensor:
+        if split != "train" or not self.shuffle:
+            return self._streams[split]
+        table, rows = self.table, self.table.rows(TRAIN)
+        rows = rows[epoch_order(len(rows), self.seed, epoch).numpy()]
+        return stream_of(table.codes, table.ends, rows, table.vocabulary.end or 0).to(self.device)
+
+    @cached_property
+    def _streams(self) -> dict[Split, Tensor]:
+        table, end = self.table, self.table.vocabulary.end or 0
+        parts = {split: table.rows(part) for split, part in PARTS.items()}
+        return {
+            split: stream_of(table.codes, table.ends, rows, end).to(self.device)
+            for split, rows in parts.items()
+            if len(rows)
+        }
+
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        """Pieces of the stream on the device."""
+        stream, train = self._stream(split, epoch), split == "train"
+        columns = self.batch_size if train else min(self.valid_batch_size, len(stream) - 1)
+        lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
+        return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None, start)
+
+    def share(self, batch: Batch, index: int, count: int) -> Batch:
+        """Some of the columns, the same ones in every batch: their state is carried on.
+
+        Where not all next words are known, the model is told those of all columns.
+        """
+        words, following, *known = batch.inputs
+        if words.shape[1] < count:
+            return batch
+        words, part = (each.tensor_split(count, dim=1)[index].contiguous() for each in (words, following))
+        if not known:
+            return Batch((words, part), part.reshape(-1), batch.rate)
+        places = (part.reshape(-1) >= 0).nonzero().reshape(-1)  # waits for a GPU: in the last pieces of an epoch only
+        return Batch((words, part, places, following), part.reshape(-1)[places], batch.rate)
+
+    def shared_order(self, batch: Batch, count: int) -> Tensor:
+        """The words of a batch come step by step, those of a share too."""
+        _, following, *known = batch.inputs
+        places = torch.arange(following.numel(), device=following.device)
+        if known:
+            places = torch.full_like(places, -1).index_copy(0, known[0], places[: len(known[0])])
+        order = torch.cat([part.flatten() for part in places.view_as(following).tensor_split(count, dim=1)])
+        return order[order >= 0] if known else order
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""
+        return outputs.float().mean()
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """The perplexity."""
+        return {"perplexity": Perplexity()}
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Average the chances that the members give to each word."""
+        return _averaged(outputs)
+
+    def sizes(self) -> Mapping[str, int]:
+        """Words of the streams, the marks of their ends included, texts, and known words."""
+        table = self.table
+        parts = [split for split, part in PARTS.items() if (table.split == part).any()]
+        return {
+            **{f"{split} words": self._stream_length(table, PARTS[split]) for split in parts},
+            **{f"{split} texts": len(table.rows(PARTS[split])) for split in parts},
+            "vocabulary": len(table.vocabulary.words),
+        }
+
+    def notes(self) -> Sequence[str]:
+        """How the texts were read."""
+        return self.table.notes
+
+    def evidence(self) -> Evidence:
+        """Whole texts and the vocabulary: that two texts share a phrase is how language is."""
+        return of_texts(self.table, words_are_judged=True)
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """The perplexity of smoothed n-grams with the same vocabulary, on the same words."""
+        if not self.ngram:
+            return {}
+        from dlrunner.models.ngram import KneserNey
+
+        train, valid = (self._stream(split).cpu().numpy() for split in ("train", "valid"))
+        order = min(self.ngram, len(train) - 1)
+        model = KneserNey(train, len(self.table.vocabulary.words), order)
+        losses = -model.log_probabilities(valid)
+        name = f"{order}-grams, interpolated Kneser-Ney"
+        return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """The loss by how frequent a word is, and by how far into a text it stands."""
+        from dlrunner.reporting.plots import text as looks
+
+        words, losses = self._valid_words(), self._losses_in_order(outputs)
+        train = self._stream("train").cpu().numpy()
+        counts = np.bincount(train, minlength=len(self.table.vocabulary.words))
+        ends = np.flatnonzero(words == self.table.vocabulary.end)
+        starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else np.zeros(1, dtype=np.int64)
+        places = np.arange(len(words)) - starts[np.searchsorted(starts, np.arange(len(words)), side="right") - 1]
+        return [
+            looks.loss_by_frequency(counts[words[1:]], losses, folder),
+            looks.loss_by_place(places[1:], losses, folder),
+        ]
+
+    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+        """A validation text with the words that surprised the model, and what it writes by itself."""
+        vocabulary = self.table.vocabulary
+        words, losses = self._valid_words(), self._losses_in_order(outputs)
+        ends = np.concatenate([[0], np.flatnonzero(words == vocabulary.end), [len(words)]])
+        chosen = next((text for text in np.flatnonzero(np.diff(ends) > 20) if text), int(np.diff(ends).argmax()))
+        first = int(ends[chosen]) + 1
+        stop = min(int(ends[chosen + 1]), first + 150)
+        surprise = losses[first - 1 : stop - 1]
+        shown = [vocabulary.words[code] for code in words[first:stop]]
+        title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
+        generator = Generator(_language_models(models), vocabulary)
+        texts = {
+            "the likeliest words, one by one": generator.text_after([END], 60),
+            "drawn at random (top-p 0.9, seed 0)": generator.text_after([END], 60, top_p=0.9, seed=0),
+        }
+        samples = [Passage(title, text.split(" "), []) for title, text in texts.items()]
+        return {
+            "A validation text: the darker, the less expected": [Passage(title, shown, (surprise / 10).tolist())],
+            "What the model writes": samples,
+        }
+
+    def _valid_words(self) -> NDArray[np.int64]:
+        return self._stream("valid").cpu().numpy().astype(np.int64)
+
+    def _losses_in_order(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Return the loss of each validation word but the first, in the order of the stream."""
+        stream = self._stream("valid")
+        columns = min(self.valid_batch_size, len(stream) - 1)
+        steps = num_steps(stream, columns)
+        place = np.arange(steps * columns).reshape(columns, steps).T.reshape(-1)  # of each output, pieces in a row
+        losses = np.empty(len(stream) - 1)
+        losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
+        return losses
+
+    def keep(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+        """The vocabulary, and the first model's encoder for classifiers of texts."""
+        table, model = self.table, _language_models(models)[0]
+        weights = model.encoder.state_dict()
+        encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
+        return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
+
+    def state(self) -> dict[str, Any]:
+        """The words and how texts become words."""
+        table = self.table
+        return {
+            "words": list(table.vocabulary.words),
+            "tokenizer": table.tokenizer,
+            "lower": table.lower,
+            "column": table.column,
+        }
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> LanguageDims:
+        """Return `dims` from a stored state."""
+        return LanguageDims(len(state["words"]))
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """What can be asked of a run."""
+        parser.add_argument("text", metavar="TEXT", help="a text, or a file or folder of texts")
+        parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
+
+    @classmethod
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer with the perplexity of each text."""
+        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
+        names, given = [name for name, _ in texts], [text for _, text in texts]
+        return with_notes(cls.answers(state, models).predict(given, names=names), notes)
+
+    @classmethod
+    def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """How a text goes on."""
+        add_arguments(parser)
+
+    @classmethod
+    def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
+        """Go on from a text."""
+        asked = cls.answers(state, models)
+        return asked.generator.answer(asked.words_of(arguments.text), arguments)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> LanguageAnswers:
+        """Answer with perplexities, and with texts that go on."""
+        return LanguageAnswers(state, _language_models(models))
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """As many beginnings of any words, all of the same length, which is another for each count."""
+        words = torch.randint(len(state["words"]), (20 + count, count), generator=torch.Generator().manual_seed(count))
+        return {"words": Example(words, ("steps", "rows"))}
+
+
+class LanguageAnswers:
+    """Answers of language models.
+
+    Args:
+        state: what the task stored.
+        models: trained language models, whose chances are averaged.
+    """
+
+    example = 'predictor.generate("the film", words=20, seed=1)'
+    limits = (
+        "It says what is likely after its training texts, not what is true.",
+        "Words that are not in its vocabulary are not told from each other.",
+    )
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[LanguageModel]) -> None:
+        self.state, self.models = state, models
+        self.generator = Generator(models, Vocabulary(state["words"]))
+
+    def words_of(self, text: str) -> list[str]:
+        """Return a text's words as the run reads them."""
+        check_text(text)
+        return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
+
+    @torch.inference_mode()
+    def predict(self, texts: str | Sequence[str], *, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Return the perplexity of each text, its words and how many of them are unknown.
+
+        Args:
+            texts: one or several.
+            names: of the texts in the table; by default what they begin with.
+
+        Raises:
+            RequestError: there is no text, or it is something else.
+        """
+        vocabulary, given, rows = self.generator.vocabulary, listed(texts, "texts", (str,)), []
+        for name, text in zip(map(shortened, given) if names is None else names, given, strict=True):
+            words = self.words_of(text)
+            codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
+            losses = []
+            for model in self.models:
+                model.reset_state()
+                pieces = zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True)
+                losses.append(torch.cat([model(*piece) for piece in pieces]) if words else torch.zeros(0))
+            mean = _averaged(losses).mean() if words else torch.tensor(torch.nan)
+            unknown = int((codes == 0).sum())
+            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
+        return pd.DataFrame(rows)
+
+    def generate(
+        self,
+        text: str,
+        *,
+        words: int = 50,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        beams: int | None = None,
+    ) -> str:
+        """Return how a text goes on (see `Generator.text`)."""
+        begun = self.words_of(text)
+        self.generator.unknown(begun)
+        return self.generator.text(
+            begun, words, top_k=top_k, top_p=top_p, temperature=temperature, seed=seed, beams=beams
+        )
+
+    def next_words(self, text: str, number: int = 10) -> pd.DataFrame:
+        """Return the likeliest next words and their chances, the likeliest first."""
+        check_number("number", number, RANGES["words"])
+        begun = self.words_of(text)
+        self.generator.unknown(begun)
+        chances, words = self.generator.next_words(begun, number)
+        return pd.DataFrame({"word": words, "chance": chances})
+
+
+def _averaged(losses: Sequence[Tensor]) -> Tensor:
+    """Return the losses of averaged chances, given the losses of each model; float64 within, for losses near 0."""
+    stacked = torch.stack(list(losses))
+    return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)
+
+
+def _language_models(models: Sequence[Model]) -> list[LanguageModel]:
+    found = [model for model in models if isinstance(model, LanguageModel)]
+    if len(found) < len(models):
+        raise TypeError(f"{type(models[0]).__name__} is no language model")
+    return found

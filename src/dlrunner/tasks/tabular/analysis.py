@@ -1,0 +1,224 @@
+"""What a person wants to see of a trained model of a table, computed on its validation rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.files.atomic import atomic_file
+from dlrunner.files.spreadsheet import as_csv
+from dlrunner.model import Model
+from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.reporting.plots import classes, tabular
+
+if TYPE_CHECKING:
+    from dlrunner.tasks.tabular.task import Tabular
+
+MOST_SHUFFLED = 2_400_000_000
+"""Values that are predicted from in all, by every column in turn: 2,000 columns would take minutes otherwise."""
+MOST_ROWS = 2000
+"""Permutation importance looks at this many validation rows: 40 columns, three times each, in some seconds."""
+REPEATS = 3
+MOST_LEVELS = 31
+
+
+class Inspection:
+    """The pictures of a run.
+
+    Args:
+        task: the task with its table.
+        models: the trained models; importance and embeddings are those of the first one.
+        outputs: on the validation rows, of shape [rows] or [rows, outputs].
+    """
+
+    def __init__(self, task: Tabular, models: Sequence[Model], outputs: Tensor) -> None:
+        self.task, self.models, self.outputs = task, models, outputs.detach().float().cpu()
+        self.inputs, targets = task._tensors["valid"]
+        self.targets = targets.cpu()
+        table = task.table
+        self.frame = table.frame[table.valid].reset_index(drop=True)
+        self.values = table.values[table.valid]
+        self.metric, metric = next(iter(task.metrics().items()))
+        self.higher_is_better = metric.higher_is_better
+
+    def draw(self, folder: Path) -> list[Path]:
+        """Draw all that fits this target and model."""
+        drawn = [self._answers(folder)]
+        if groups := self.groups:
+            overall = self._error(self.outputs, self.targets)
+            name = f"1 - {self.metric}" if self.higher_is_better else self.metric
+            drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
+        worst = self.worst()
+        if worst is not None:
+            with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
+                file.write(as_csv(worst)[0])
+            drawn.append(tabular.largest_errors(worst.head(15), folder))
+        names, rises, deviations = self.importance()
+        rows = (self._rows_to_shuffle(), len(self.targets))
+        drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric, rows=rows))
+        if tables := self.embeddings():
+            drawn.append(tabular.embeddings(tables, folder))
+        return drawn
+
+    def worst(self, number: int = 50) -> pd.DataFrame | None:
+        """Return the validation rows with the largest errors: relative ones where all targets are positive."""
+        task, target = self.task, self.task.target
+        if target.kind == "multilabel":
+            return None
+        context = [*(task.table.ids.columns if task.table.ids is not None else [])]
+        context += [name for name, *_ in self.groups if name not in context]
+        known = self._known(context)
+        if target.kind == "regression":
+            predicted = task.decode(self.outputs).numpy()
+            relative = bool((self.values > 0).all())
+            errors = predicted / self.values - 1 if relative else predicted - self.values
+            shown = {"truth": self.values, "prediction": predicted, "error": errors}
+        else:
+            chances = _probabilities(self.outputs)
+            levels = np.array(target.classes, dtype=object)
+            answers = chances.argmax(axis=1)
+            rows = np.arange(len(answers))
+            errors = np.where(answers != self.values, chances[rows, answers], 0.0)
+            shown = {"truth": levels[self.values.astype(int)], "prediction": levels[answers], "error": errors}
+        order = np.argsort(-np.abs(errors), kind="stable")[:number]
+        order = order[np.abs(errors[order]) > 0]
+        table: pd.DataFrame = pd.concat([known, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
+        if target.kind == "regression" and relative:
+            table = table.rename(columns={"error": "relative error"})
+        return table
+
+    def importance(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+        """Return by how much the judged metric gets worse when a column is shuffled: names, means, deviations.
+
+        Source: Breiman, Random forests, 2001, https://doi.org/10.1023/A:1010933404324.
+        """
+        random = np.random.default_rng(0)
+        count = len(self.targets)
+        rows = torch.from_numpy(np.sort(random.choice(count, self._rows_to_shuffle(), replace=False)))
+        codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
+        targets = self.targets[rows]
+        base = self._error(self._predict(codes, numbers), targets)
+        preparation = self.task.preparation
+        names, rises = [], []
+        places = [(name, 0, [place]) for place, name in enumerate(preparation.levels)]
+        for place, name in enumerate(preparation.means):
+            flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
+            places.append((name, 1, [place, *flags]))
+        for name, which, columns in places:
+            found = []
+            for _ in range(REPEATS):
+                order = torch.from_numpy(random.permutation(len(rows))).to(codes.device)
+                shuffled = [codes, numbers]
+                shuffled[which] = shuffled[which].clone()
+                shuffled[which][:, columns] = shuffled[which][order][:, columns]
+                found.append(self._error(self._predict(*shuffled), targets) - base)
+            names.append(name)
+            rises.append(found)
+        array = np.array(rises, dtype=np.float64)
+        return names, array.mean(axis=1), array.std(axis=1)
+
+    def _rows_to_shuffle(self) -> int:
+        """Return in how many validation rows columns are shuffled: fewer where there are very many columns."""
+        columns = max(1, sum(each.shape[1] for each in self.inputs))
+        return min(len(self.targets), MOST_ROWS, max(100, MOST_SHUFFLED // (REPEATS * columns**2)))
+
+    def embeddings(self) -> list[tuple[str, list[str], NDArray[np.float64]]]:
+        """Return names, levels and vectors of the columns to draw; without the row of what is missing or unseen."""
+        model = self.models[0]
+        if not isinstance(model, EmbeddingNet):
+            return []
+        levels = self.task.preparation.levels
+        asked = self.task.embeddings
+        if asked is None:
+            asked = sorted((n for n in levels if 4 <= len(levels[n]) <= 60), key=lambda n: -len(levels[n]))[:4]
+        return [
+            (name, [self.task.level_name(name, level) for level in levels[name]], _array(model.embeddings.of(name))[1:])
+            for name in asked
+            if name in levels and len(levels[name]) > 1
+        ]
+
+    def _answers(self, folder: Path) -> Path:
+        target = self.task.target
+        if target.kind == "regression":
+            predicted = self.task.decode(self.outputs).numpy()
+            log = target.transform == "log"
+            return tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)
+        names = [str(label) for label in target.classes]
+        if target.kind == "multilabel":
+            return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
+        return classes.classes(self.values, _probabilities(self.outputs), names, folder)
+
+    @cached_property
+    def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
+        """Return the error by the levels of some columns, and the rows of each."""
+        table = self.task.table
+        names = self.task.error_by
+        if names is None:
+            names = [n for n in table.roles.categorical if 2 <= self.frame[n].nunique() <= MOST_LEVELS]
+        groups = []
+        for name in names:
+            if name not in self.frame.columns:
+                continue
+            codes, levels = pd.factorize(self.frame[name], sort=True)
+            rows = [np.flatnonzero(codes == code) for code in range(len(levels))]
+            errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
+            labels = [self.task.level_name(name, level) for level in levels]
+            groups.append((name, labels, errors, np.array([len(each) for each in rows])))
+        if self.task.error_by is None:
+            groups = sorted(groups, key=lambda group: -_spread(group[2], group[3]))[:3]
+        return groups
+
+    def _known(self, names: Sequence[str]) -> pd.DataFrame:
+        table = self.task.table
+        ids = table.ids[table.valid].reset_index(drop=True) if table.ids is not None else pd.DataFrame()
+        columns = {name: ids[name] if name in ids else self.frame[name] for name in names}
+        if not columns:
+            place = np.flatnonzero(table.valid)
+            columns = {"row": pd.Series(place if table.rows is None else table.rows[place])}
+        found = pd.DataFrame(columns)
+        for name in found:
+            if pd.api.types.is_datetime64_any_dtype(found[name]):
+                found[name] = found[name].dt.strftime("%Y-%m-%d")
+            elif name in table.roles.categorical:
+                found[name] = [None if pd.isna(each) else self.task.level_name(str(name), each) for each in found[name]]
+        return found
+
+    def _error(self, outputs: Tensor, targets: Tensor) -> float:
+        """Return the judged metric, turned so that less is better."""
+        metric = self.task.metrics()[self.metric]
+        metric.update(outputs, targets)
+        return 1 - metric.compute() if self.higher_is_better else metric.compute()
+
+    @torch.inference_mode()
+    def _predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
+        model = self.models[0].eval()
+        outputs: Tensor = model(codes, numbers)
+        return outputs.float().cpu()
+
+
+def _probabilities(outputs: Tensor) -> NDArray[np.float64]:
+    """Return shape [rows, classes], for two classes too."""
+    if outputs.ndim == 1:
+        chance = outputs.double().sigmoid()
+        return _array(torch.stack([1 - chance, chance], dim=1))
+    return _array(outputs.double().softmax(dim=1))
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)
+
+
+def _spread(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Return the deviation of the errors by level, weighted by their rows."""
+    if not np.isfinite(errors).all():
+        return 0.0
+    mean = np.average(errors, weights=counts)
+    return float(np.sqrt(np.average((errors - mean) ** 2, weights=counts)))

@@ -1,0 +1,424 @@
+"""Texts in, a class or labels out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.core.targets import Target, encode
+from dlrunner.data.texts.dataset import TextSource, TextTable
+from dlrunner.data.texts.loaders import PAD, TextLoader, padded, similar_lengths
+from dlrunner.data.texts.tokens import tokens_of
+from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.data_audit import Evidence
+from dlrunner.encoder_file import EncoderSizes
+from dlrunner.errors import RequestError
+from dlrunner.files.atomic import atomic_file
+from dlrunner.files.spreadsheet import as_csv
+from dlrunner.model import Example, Model
+from dlrunner.models.text import TextDims
+from dlrunner.ranges import Count
+from dlrunner.task import Batch, Loader, Passage, Split
+from dlrunner.tasks.common.audit import of_texts
+from dlrunner.tasks.common.classification import Classification
+from dlrunner.tasks.common.inputs import listed, with_notes
+from dlrunner.tasks.common.outputs import answers, average, probabilities, with_distinct_names
+from dlrunner.tasks.text.inputs import shortened, texts_to_read
+
+PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
+MOST_VARIANTS = 60
+"""A text is read again this often at most to find the words that matter; longer ones are taken in groups of words."""
+
+
+class TextClassification(Classification):
+    """Whole texts in batches of similar length; judged by accuracy, or by F1 for labels.
+
+    Args:
+        data: the texts with their classes.
+        batch_size: training texts in a batch.
+        seed: of the order of the texts.
+        device: where the texts live (4 bytes a word).
+        metrics: the first one judges; by default those of the target's kind.
+        baseline: a logistic regression on the texts' words and pairs of words (tf-idf) is put beside the model.
+        valid_batch_size: validation texts at once; it changes nothing but the speed.
+    """
+
+    def __init__(
+        self,
+        data: TextSource,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        *,
+        metrics: list[str] | None = None,
+        baseline: bool = True,
+        valid_batch_size: Count = 64,
+    ) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.metric_names, self.baseline, self.valid_batch_size = metrics, baseline, valid_batch_size
+
+    @cached_property
+    def table(self) -> TextTable:
+        """The texts, read once."""
+        table = self.data.read()
+        if table.target is None:
+            raise RequestError("data.labels: must be true: this task sorts texts into classes")
+        if min(self.batch_size, len(table.rows(TRAIN))) < 2:
+            raise RequestError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
+        self.check_metrics(table.target, "texts")
+        return table
+
+    @property
+    def target(self) -> Target:
+        """The classes."""
+        target = self.table.target
+        assert target is not None
+        return target
+
+    @property
+    def dims(self) -> TextDims:
+        """The vocabulary, the classes, and the encoder whose vocabulary it is."""
+        table = self.table
+        return TextDims(len(table.vocabulary.words), self.target.num_outputs, table.vocabulary.digest, table.encoder)
+
+    def has_test(self) -> bool:
+        """Tell whether some texts are kept for the end."""
+        return bool((self.table.split == TEST).any())
+
+    @cached_property
+    def _codes(self) -> Tensor:
+        return torch.from_numpy(self.table.codes).to(self.device)
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        assert self.table.values is not None
+        return encode(self.target, self.table.values).to(self.device)
+
+    def rows(self, split: Split) -> NDArray[np.int64]:
+        """Return the texts of a split in the order in which they are batched: the longest first, or as they stand."""
+        rows = self.table.rows(PARTS[split])
+        return rows if split == "train" else rows[np.argsort(-self.table.lengths[rows], kind="stable")]
+
+    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        """Texts of similar length."""
+        rows = self.rows(split)
+        if split == "train":
+            found = similar_lengths(self.table.lengths[rows], self.batch_size, self.seed, epoch)
+            batches = [rows[batch] for batch in found]
+        else:
+            batches = np.array_split(rows, range(self.valid_batch_size, len(rows), self.valid_batch_size))
+        return TextLoader(self._codes, self.table.ends, self._targets, batches, start)
+
+    def share(self, batch: Batch, index: int, count: int) -> Batch:
+        """Some of the texts; the model is told the lengths of all."""
+        part = super().share(batch, index, count)
+        return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
+
+    def sizes(self) -> Mapping[str, int]:
+        """Texts of each split, known words and classes."""
+        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
+        sizes = {split: count for split, count in found.items() if count}
+        return {**sizes, "vocabulary": len(self.table.vocabulary.words), "classes": len(self.target.classes)}
+
+    def notes(self) -> Sequence[str]:
+        """How the texts were read, and how even the classes are."""
+        notes = list(self.table.notes)
+        if self.table.encoder is None:
+            notes.append("no encoder: the weights start at random (model.encoder=RUN takes those of a language model)")
+        if self.target.kind != "multilabel":
+            values = self.table.values
+            assert values is not None
+            counts = np.bincount(values[self.table.rows(TRAIN)].astype(int), minlength=len(self.target.classes))
+            most = counts.argmax()
+            if counts[most] > 0.8 * counts.sum():
+                share = f"{counts[most] / counts.sum():.0%}"
+                notes.append(
+                    f"{share} of the training texts are {self.target.classes[most]}: so much is right by guessing"
+                )
+        return notes
+
+    def evidence(self) -> Evidence:
+        """The texts and the vocabulary."""
+        return of_texts(self.table, words_are_judged=False)
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """The metrics of a logistic regression on tf-idf of words and pairs of words, on the same texts."""
+        if not self.baseline or self.target.kind == "multilabel":
+            return {}
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        table, values = self.table, self.table.values
+        assert values is not None
+        names = np.array(table.vocabulary.words, dtype=object)
+        vectorizer = TfidfVectorizer(
+            tokenizer=_itself, preprocessor=_itself, token_pattern=None, lowercase=False, ngram_range=(1, 2),
+            min_df=2, sublinear_tf=True,
+        )  # fmt: skip
+        train = table.rows(TRAIN)
+        if len(np.unique(values[train])) < 2:  # there is nothing to tell apart
+            return {}
+        try:
+            inputs = vectorizer.fit_transform([names[table.document(row)] for row in train])
+        except ValueError:  # no word occurs twice
+            return {}
+        model = LogisticRegression(C=10.0, max_iter=300).fit(inputs, values[train])
+        found = {}
+        for split in ("valid", "test") if self.has_test() else ("valid",):
+            rows = self.rows(split)
+            words = vectorizer.transform([names[table.document(row)] for row in rows])
+            # Classes that no training text has are never said.
+            scores = torch.full((len(rows), len(self.target.classes)), -1e9)
+            scores[:, model.classes_.astype(int)] = torch.from_numpy(model.predict_log_proba(words)).float()
+            outputs = scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
+            for name, metric in self.metrics().items():
+                metric.update(outputs, self._targets[torch.from_numpy(rows)].cpu())
+                found[f"{split}/{name}"] = metric.compute()
+        return {"logistic regression on tf-idf of words and pairs": found}
+
+    def predictions(self, outputs: Tensor) -> pd.DataFrame:
+        """The validation texts' names with what they are and what they were taken for, in the order of the data."""
+        rows, outputs = self._in_order(outputs)
+        names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
+        found = pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
+        return with_distinct_names(found)
+
+    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+        """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
+        from dlrunner.reporting.plots import classes as looks
+
+        rows, outputs = self._in_order(outputs)
+        values, names = self.table.values, [str(each) for each in self.target.classes]
+        assert values is not None
+        if self.target.kind == "multilabel":
+            return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
+        worst = self._mistakes(outputs, rows)
+        with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
+            file.write(as_csv(worst)[0])
+        return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
+
+    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+        """The most confident mistakes, and some texts that were understood, with the words that mattered."""
+        if self.target.kind == "multilabel":
+            return {}
+        rows, outputs = self._in_order(outputs)
+        values = self.table.values
+        assert values is not None
+        chances = probabilities(self.target, outputs)
+        said = chances.argmax(axis=1)
+        sure = chances.max(axis=1)
+        wrong = said != values[rows]
+        order = np.argsort(-sure, kind="stable")
+        medium = self.table.lengths[rows[order]] <= 300
+        right = order[~wrong[order] & medium]
+        groups = {
+            "The most confident mistakes": order[wrong[order]][:5],
+            "Texts that were understood": right[:: max(1, len(right) // 4)][:4],
+        }
+        names = self.target.classes
+        return {
+            f"{title}: orange words speak for the answer, blue ones against it": [
+                Passage(
+                    f"{self.table.names[rows[place]]}: {names[values[rows[place]]]}, "
+                    f"taken for {names[said[place]]} ({sure[place]:.1%})",
+                    *self.weighed(models, self.table.document(rows[place]), int(said[place])),
+                )
+                for place in places
+            ]
+            for title, places in groups.items()
+            if len(places)
+        }
+
+    def weighed(self, models: Sequence[Model], codes: NDArray[np.int32], answer: int) -> tuple[list[str], list[float]]:
+        """Return a text's words and how much each speaks for an answer, the strongest with 1 or -1."""
+        weights = word_weights(models, self.target, codes, answer)
+        weights /= np.abs(weights).max(initial=1e-9)
+        return [self.table.vocabulary.words[code] for code in codes], weights.tolist()
+
+    def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64], number: int = 50) -> pd.DataFrame:
+        chances = probabilities(self.target, outputs)
+        values = self.table.values
+        assert values is not None
+        sure, said = chances.max(axis=1), chances.argmax(axis=1)
+        places = np.argsort(-sure, kind="stable")
+        places = places[said[places] != values[rows[places]]][:number]
+        words = self.table.vocabulary.words
+        return pd.DataFrame(
+            {
+                "text": [self.table.names[row] for row in rows[places]],
+                "truth": [self.target.classes[v] for v in values[rows[places]].astype(int)],
+                "prediction": [self.target.classes[v] for v in said[places]],
+                "probability": sure[places].round(4),
+                "words": [" ".join(words[code] for code in self.table.document(row)) for row in rows[places]],
+            }
+        )
+
+    def _truth(self, rows: NDArray[np.int64]) -> pd.DataFrame:
+        values = self.table.values
+        assert values is not None
+        if self.target.kind == "multilabel":
+            return pd.DataFrame(values[rows].astype(int), columns=[str(each) for each in self.target.classes])
+        return pd.DataFrame({self.target.names[0]: [self.target.classes[code] for code in values[rows].astype(int)]})
+
+    def _in_order(self, outputs: Tensor) -> tuple[NDArray[np.int64], Tensor]:
+        """Return the validation texts as they stand in the data, and their outputs."""
+        rows = self.rows("valid")
+        order = np.argsort(rows)
+        return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
+
+    def state(self) -> dict[str, Any]:
+        """The words, the classes, and how texts become words."""
+        table = self.table
+        return {
+            "words": list(table.vocabulary.words),
+            "tokenizer": table.tokenizer,
+            "lower": table.lower,
+            "target": self.target.state(),
+            "encoder": None if table.encoder is None else asdict(table.encoder),
+            "column": table.column,
+        }
+
+    @classmethod
+    def dims_of(cls, state: Mapping[str, Any]) -> TextDims:
+        """Return `dims` from a stored state."""
+        encoder = EncoderSizes(**state["encoder"]) if state["encoder"] else None
+        words = Vocabulary(state["words"])
+        return TextDims(len(words.words), Target.from_state(state["target"]).num_outputs, words.digest, encoder)
+
+    @classmethod
+    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
+        """What can be asked of a run."""
+        parser.add_argument("text", metavar="TEXT", help="a text, or a file or folder of texts")
+        parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
+        parser.add_argument(
+            "--words", action="store_true", help="tell the words that mattered most (of up to 20 texts)"
+        )
+
+    @classmethod
+    def predict(
+        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
+    ) -> pd.DataFrame | None:
+        """Answer with classes and their probabilities."""
+        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
+        names, given = [name for name, _ in texts], [text for _, text in texts]
+        return with_notes(cls.answers(state, models).predict(given, words=arguments.words, names=names), notes)
+
+    @classmethod
+    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> TextAnswers:
+        """Answer with classes and their probabilities."""
+        return TextAnswers(state, models)
+
+    @classmethod
+    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
+        """Texts of any words and of any length up to some hundred words, padded at their ends."""
+        generator = torch.Generator().manual_seed(count)
+        lengths = torch.randint(1, 100 + count, (count,), generator=generator)
+        words = torch.randint(len(state["words"]), (count, int(lengths.max())), generator=generator)
+        words = words.masked_fill(torch.arange(words.shape[1]) >= lengths[:, None], PAD)
+        return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
+
+
+class TextAnswers:
+    """Answers about texts.
+
+    Args:
+        state: what the task stored.
+        models: trained classifiers; the probabilities of several are averaged.
+    """
+
+    example = 'predictor.predict(["it was great", "it was not"])'
+    limits = ("Words that are not in its vocabulary are not told from each other.",)
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        self.state, self.models = state, models
+        self.vocabulary, self.target = Vocabulary(state["words"]), Target.from_state(state["target"])
+
+    def predict(
+        self, texts: str | Sequence[str], *, words: bool = False, names: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """Return the class of each text with probabilities; of labels, each by itself.
+
+        Args:
+            texts: one or several.
+            words: the note of the table tells the words that mattered most, of up to 20 texts.
+            names: of the texts in the table; by default what they begin with.
+
+        Raises:
+            RequestError: there is no text, or it is something else.
+        """
+        target, given = self.target, listed(texts, "texts", (str,))
+        names = [shortened(text) for text in given] if names is None else names
+        read = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given]
+        codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in read]
+        outputs = average(target, [classify(model, codes) for model in self.models])
+        named = pd.DataFrame({"text": names})
+        found = with_distinct_names(pd.concat([named, answers(target, outputs, 1.0, target.names[0])], axis=1))
+        notes = []
+        if empty := sum(not (each > 0).any() for each in codes):
+            notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
+        if words and target.kind != "multilabel":
+            said = probabilities(target, outputs).argmax(axis=1)
+            for place in range(min(20, len(given))):
+                weights = word_weights(self.models, target, codes[place], int(said[place]))
+                best = np.argsort(-np.abs(weights), kind="stable")[:8]
+                told = ", ".join(f"{read[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
+                notes.append(f"{names[place]}: {told or 'no word matters'}")
+        return with_notes(found, notes)
+
+
+@torch.inference_mode()
+def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = 64) -> Tensor:
+    """Return a model's outputs for texts, in their order, of shape [texts] or [texts, classes]."""
+    device = next(model.parameters()).device
+    model.eval()
+    lengths = np.array([len(text) for text in texts])
+    order = np.argsort(-lengths, kind="stable")
+    found: list[tuple[NDArray[np.int64], Tensor]] = []
+    for rows in np.array_split(order, range(batch_size, len(order), batch_size)):
+        joined, counts = np.concatenate([texts[row] for row in rows]), lengths[rows]
+        codes, starts, sizes = (
+            torch.from_numpy(each).to(device) for each in (joined, counts.cumsum() - counts, counts)
+        )
+        batch = padded(codes, starts, sizes, max(1, int(counts.max())), torch.zeros(len(rows)))
+        found.append((rows, model(*batch.inputs).float().cpu()))
+    outputs = torch.cat([output for _, output in found])
+    return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]
+
+
+def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int32], answer: int) -> NDArray[np.float64]:
+    """Return by how much the chance of an answer falls when a word is made unknown, [words].
+
+    Of a long text words are taken in groups, so that it is read again MOST_VARIANTS times at most.
+    """
+    size = max(1, -(-len(codes) // MOST_VARIANTS))
+    groups = [slice(start, start + size) for start in range(0, len(codes), size)]
+    variants = [codes, *(_without(codes, group) for group in groups)]
+    outputs = average(target, [classify(model, variants) for model in models])
+    chances = probabilities(target, outputs)[:, answer]
+    weights = np.zeros(len(codes))
+    for group, chance in zip(groups, chances[1:], strict=True):
+        weights[group] = chances[0] - chance
+    return weights
+
+
+def _without(codes: NDArray[np.int32], group: slice) -> NDArray[np.int32]:
+    left = codes.copy()
+    left[group] = 0
+    return left
+
+
+def _itself(words: Any) -> Iterator[Any]:
+    """Words are words already."""
+    found: Iterator[Any] = words
+    return found
