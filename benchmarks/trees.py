@@ -16,7 +16,7 @@ from benchmarks.rossmann_rows import score, write_rows
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.errors import RequestError
 from dlrunner.metrics import Metric, RmspeByBatch, RootMeanSquaredPercentageError
-from dlrunner.runs.directory import FinishedRun
+from dlrunner.runs.reader import FinishedRun
 
 TREES, TREES_OF_A_TRY = 1500, 20
 EXPERIMENTS = {"rossmann": ("rossmann", "rossmann-best"), "rossmann-honest": ("rossmann-honest",)}

@@ -10,33 +10,13 @@ from pathlib import Path
 import pytest
 
 from dlrunner.runs import fingerprint
-from dlrunner.runs.fingerprint import DECIDES, HELP, ONLY_ANSWERS, PACKAGE, code_digest, without_docstrings
+from dlrunner.runs.fingerprint import DECIDES, DECIDES_NOTHING, HELP, PACKAGE, code_digest, without_docstrings
 
-DECIDES_NOTHING = {
-    *(
-        "__init__",
-        "__main__",
-        "atomic",
-        "claims",
-        "cli",
-        "comparing",
-        "conf",
-        "engines",
-        "errors",
-        "fingerprint",
-        "identity",
-        "terminal",
-        "temporary",
-        "spreadsheet",
-        "records",
-        "plain_data",
-        "paths",
-        "locks",
-    ),
-    *("jobs", "looks", "lr_find", "machine", "protocol", "ranges", "relaying", "replaying", "runs", "searching"),
-    *("settings", "signals", "sweeps", "tracker", "trackers", "tracking", "trained", "verdicts"),
+OTHER_ROOMS = {
+    *("__init__", "__main__", "_version", "claims", "cli", "comparison", "conf", "data_audit", "errors", "execution"),
+    *("files", "inference", "ranges", "reporting", "runs", "sweeps", "tracker", "trackers", "tracking"),
 }
-"""What the settings say is in a run's signature; the rest shows, stores, compares or starts runs."""
+"""What shows, stores, compares or starts runs; of `execution` a few modules decide."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,14 +44,14 @@ def changes(package: Path, name: str, old: str, new: str) -> bool:
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("looks/plots.py", "import", "# another colour\nimport"),
-        ("looks/tabular.py", "import", "# another colour\nimport"),
-        ("tasks/inspecting.py", "import", "# another colour\nimport"),
-        ("tasks/recommending.py", "import", "# another order\nimport"),
+        ("reporting/plots/training.py", "import", "# another colour\nimport"),
+        ("reporting/plots/tabular.py", "import", "# another colour\nimport"),
+        ("tasks/tabular/analysis.py", "import", "# another colour\nimport"),
+        ("tasks/collab/predictor.py", "import", "# another order\nimport"),
         ("cli/verbs.py", "import", "# another verb\nimport"),
-        ("runs.py", "import", "# another file\nimport"),
-        ("tasks/language.py", 'help="', 'help="another '),
-        ("tasks/language.py", '"""', '"""Another. '),
+        ("runs/directory.py", "import", "# another file\nimport"),
+        ("tasks/language/task.py", 'help="', 'help="another '),
+        ("tasks/language/task.py", '"""', '"""Another. '),
         ("models/text.py", '        """Take over', '        """Fetch'),
         (
             "metrics.py",
@@ -88,16 +68,16 @@ def test_what_decides_nothing_makes_no_run_stale(package: Path, name: str, old: 
     ("name", "old", "new"),
     [
         (
-            "tasks/answers.py",
+            "tasks/common/outputs.py",
             "F.cross_entropy(outputs.float(), targets)",
             "2 * F.cross_entropy(outputs.float(), targets)",
         ),
         ("models/collab.py", "return", "return 2 *"),
-        ("data/batching.py", "return", "return 2 *"),
+        ("data/core/batching.py", "return", "return 2 *"),
         ("schedules.py", "return", "return 2 *"),
         ("metrics.py", "math.sqrt(", "2 * math.sqrt("),
-        ("dispatch.py", "return", "return 2 *"),
-        ("encoders.py", '"encoder.pt"', '"weights.pt"'),
+        ("config/plan.py", "return", "return 2 *"),
+        ("encoder_file.py", '"encoder.pt"', '"weights.pt"'),
         ("system/precision.py", "return torch.get_autocast_dtype(kind)", "return torch.float32"),
     ],
 )
@@ -105,22 +85,21 @@ def test_what_decides_results_makes_runs_stale(package: Path, name: str, old: st
     assert changes(package, name, old, new)
 
 
-def test_the_training_loop_decides_be_it_a_module_or_a_folder(package: Path) -> None:
-    module = package / "training.py"
-    if module.exists():
-        assert changes(package, "training.py", "import", "# another loop\nimport")
-        (package / "training").mkdir()
-        module.rename(package / "training" / "loop.py")
-    file = next((package / "training").glob("*.py"))
-    assert changes(package, f"training/{file.name}", "import", "# another loop\nimport")
+@pytest.mark.parametrize("name", sorted(path.name for path in (PACKAGE / "training").glob("*.py")))
+def test_the_training_loop_decides(package: Path, name: str) -> None:
+    file = package / "training" / name
+    before = code_digest(package=package)
+    file.write_text(f"{file.read_text()}\nlater = 1\n")
+    fingerprint._digest.cache_clear()
+    assert (code_digest(package=package) != before) == (name != "lr_finder.py")
 
 
 def test_every_module_is_known_to_decide_or_not() -> None:
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.rglob("*.py"))}
-    unknown = found - set(DECIDES) - DECIDES_NOTHING
-    assert not unknown, "new modules: add them to fingerprint.DECIDES, or to DECIDES_NOTHING here"
-    assert set(DECIDES) <= found
-    assert all((PACKAGE / name).is_file() for name in ONLY_ANSWERS)
+    unknown = found - set(DECIDES) - OTHER_ROOMS
+    assert not unknown, "new modules: add them to fingerprint.DECIDES, or to OTHER_ROOMS here"
+    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in DECIDES)
+    assert all((PACKAGE / name).is_file() for name in DECIDES_NOTHING)
     assert all(f"def {name}(" in (PACKAGE / "task.py").read_text() for name in HELP)
 
 

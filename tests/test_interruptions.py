@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from dlrunner.comparison.diff import NOT_COMPARED
-from dlrunner.runs.directory import load_weights_file
-from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from tests.conftest import QUICK, ratings_table, start
 
 STALLING = '''

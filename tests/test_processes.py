@@ -20,7 +20,8 @@ import torch
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
 from dlrunner.errors import Interrupted, LostError, RequestError
-from dlrunner.runs.directory import load_weights_file, read_history
+from dlrunner.runs.checkpoints import load_weights_file
+from dlrunner.runs.reader import read_history
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.training import Trainer

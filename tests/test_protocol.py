@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from dlrunner.claims.claims import Flag
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
 from dlrunner.data.images.dataset import PictureData
@@ -23,7 +22,7 @@ from dlrunner.data.tabular.preprocessing import Preparation
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.tokens import Tokens
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.data_audit import Digests, Evidence, findings
+from dlrunner.data_audit import Digests, Evidence, Flag, findings
 from dlrunner.task import Task
 from dlrunner.tasks.collab.task import Collab
 from dlrunner.tasks.image.task import PictureClassification

@@ -22,10 +22,13 @@ import torch
 import yaml
 
 from dlrunner.data.core.source import write_whole
-from dlrunner.data.ratings.synthetic import generated
+from dlrunner.data.core.synthetic import generated
 from dlrunner.errors import Interrupted, RunError
-from dlrunner.files.atomic import atomic_file
+from dlrunner.files.atomic import atomic_file, write_atomic
 from dlrunner.runs import directory as runs
+from dlrunner.runs.checkpoints import load_weights_file
+from dlrunner.runs.labels import label
+from dlrunner.runs.reader import FinishedRun
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
@@ -315,14 +318,14 @@ def test_the_lock_keeps_a_second_writer_out(tmp_path: Path) -> None:
 
 def test_a_write_that_fails_leaves_the_old_file_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
-    runs.write_atomically(path, b"old")
+    write_atomic(path, b"old")
 
     def fail(descriptor: int) -> None:
         raise OSError(errno.EIO, "broken")
 
     monkeypatch.setattr(os, "fsync", fail)
     with pytest.raises(OSError, match="broken"):
-        runs.write_atomically(path, b"new")
+        write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert not list(tmp_path.glob(".file*"))
 
@@ -422,25 +425,25 @@ def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
     from dlrunner.errors import RequestError
 
     with pytest.raises(RequestError, match="there is no run folder"):
-        runs.FinishedRun.read(tmp_path / "none")
+        FinishedRun.read(tmp_path / "none")
     with pytest.raises(RequestError, match="is not a run folder"):
-        runs.FinishedRun.read(tmp_path)
+        FinishedRun.read(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [")
     (tmp_path / "overrides.yaml").write_text("[]")
     with pytest.raises(RequestError, match="is damaged"):
-        runs.FinishedRun.read(tmp_path)
+        FinishedRun.read(tmp_path)
 
 
 def test_a_folder_name_is_readable_and_safe() -> None:
     assert (
-        runs.label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"])
+        label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"])
         == "model.init=_0,_0.05_,optim.lr=1e-3"
     )
-    assert runs.label(["data.path=../../etc/x y.csv"], []) == "data.path=.._.._etc_x_y.csv"
-    assert len(runs.label([f"a{i}=1" for i in range(99)], [])) <= 80
+    assert label(["data.path=../../etc/x y.csv"], []) == "data.path=.._.._etc_x_y.csv"
+    assert len(label([f"a{i}=1" for i in range(99)], [])) <= 80
 
 
 def test_a_checkpoint_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(RunError, match="is not a checkpoint of dlrunner"):
-        runs.load_weights_file(tmp_path / "list.pt")
+        load_weights_file(tmp_path / "list.pt")

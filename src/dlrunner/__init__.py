@@ -8,10 +8,12 @@ In Python a finished run is used in two lines:
 
 from typing import TYPE_CHECKING, Any
 
+from dlrunner._version import __version__
+
 if TYPE_CHECKING:
     from dlrunner.inference.load import Predictor, load
 
-__version__ = "0.1.0"
+
 __all__ = ["Predictor", "__version__", "load"]
 
 

@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlrunner.claims.claims import Flag
+Flag = Literal[
+    "validates-on-test",
+    "best-epoch-on-test",
+    "future-rows-in-training",
+    "validation-rows-in-training",
+    "test-rows-in-training",
+    "test-rows-in-validation",
+    "statistics-fitted-on-validation",
+    "averaged-over-batches",
+    "pictures-overlap-imagenet",
+]
+"""What makes a number flattering; docs/claims.md tells what each means. The last two can only be declared."""
 
 Digests = NDArray[np.uint64]
 

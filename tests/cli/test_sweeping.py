@@ -14,8 +14,8 @@ import pytest
 
 from dlrunner.cli.compose import compose, compose_jobs
 from dlrunner.cli.sweep import with_seeds
-from dlrunner.data.core.parallel import num_cores
 from dlrunner.errors import RequestError
+from dlrunner.system.parallel import num_cores
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
 

@@ -9,7 +9,7 @@ import pytest
 
 from dlrunner.comparison.diff import differing_grounds, differing_settings, parting, row_difference
 from dlrunner.reporting.terminal.diff import print_difference
-from dlrunner.runs.directory import FinishedRun
+from dlrunner.runs.reader import FinishedRun
 from tests.fake_runs import write_run
 
 

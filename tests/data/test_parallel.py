@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.data.core.parallel import num_cores
+from dlrunner.system.parallel import num_cores
 
 CGROUP_1 = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "{}", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"}
 CGROUP_2 = {"/sys/fs/cgroup/cpu.max": "{} 100000"}

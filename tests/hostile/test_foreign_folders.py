@@ -13,8 +13,9 @@ import dlrunner
 from dlrunner.cli import main
 from dlrunner.config.plan import plan
 from dlrunner.errors import RequestError, RunError
-from dlrunner.execution.run import run_label
-from dlrunner.runs.directory import FinishedRun, RunDirectory, refuse_links
+from dlrunner.runs.directory import RunDirectory, refuse_links
+from dlrunner.runs.labels import run_label
+from dlrunner.runs.reader import FinishedRun
 from tests.conftest import QUICK, Dlrun
 from tests.small_runs import SmallRuns
 

@@ -13,7 +13,7 @@ import yaml
 
 import dlrunner
 from dlrunner.files.plain_data import check_yaml
-from dlrunner.runs.directory import FinishedRun
+from dlrunner.runs.reader import FinishedRun
 from tests.conftest import Dlrun
 from tests.hostile.conftest import WORDS
 

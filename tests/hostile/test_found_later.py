@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from dlrunner.files.plain_data import read_yaml
-from dlrunner.runs.directory import load_weights_file
+from dlrunner.runs.checkpoints import load_weights_file
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns
 

@@ -19,7 +19,8 @@ from rich.text import Text
 
 import dlrunner
 from dlrunner.files.spreadsheet import as_csv, quoted, unquoted, without_quotes
-from dlrunner.runs.directory import RunDirectory, logged
+from dlrunner.runs.directory import RunDirectory
+from dlrunner.runs.log import logged
 from dlrunner.system.terminal import Stream, console, visible
 from tests.conftest import Dlrun, ratings_table
 from tests.hostile.conftest import WORDS

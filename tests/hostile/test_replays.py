@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from dlrunner.runs.checkpoints import weights_digest
 from dlrunner.runs.directory import RunDirectory
-from dlrunner.runs.fingerprint import weights_digest
 from tests.conftest import QUICK, Dlrun
 from tests.small_runs import PICTURE_NET, PICTURES
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dlrunner.inference.models import load_models
-from dlrunner.runs.directory import FinishedRun
+from dlrunner.runs.reader import FinishedRun
 from dlrunner.tasks.collab.predictor import Recommender
 from tests.conftest import QUICK, Dlrun, ratings_table
 

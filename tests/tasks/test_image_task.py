@@ -24,7 +24,7 @@ from dlrunner.data.images.loaders import PictureLoader
 from dlrunner.models.image import PictureDims, PictureNet
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.fold_batch_norm import fused
-from dlrunner.runs.directory import load_weights_file
+from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.task import PictureClassification

@@ -16,8 +16,7 @@ import torch
 from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
-from dlrunner.runs.directory import load_weights_file
-from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.tasks.common.outputs import average
 from dlrunner.tasks.tabular.analysis import Inspection
 from dlrunner.tasks.tabular.task import Tabular
@@ -234,7 +233,7 @@ def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> 
 
 def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: Dlrun) -> None:
     from dlrunner.inference.models import load_models
-    from dlrunner.runs.directory import FinishedRun
+    from dlrunner.runs.reader import FinishedRun
     from dlrunner.tasks.tabular.analysis import Inspection
     from dlrunner.tasks.tabular.task import predict_rows
 

@@ -23,8 +23,7 @@ from dlrunner.data.imdb.dataset import ImdbData
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder
 from dlrunner.models.language import LanguageDims, LanguageModel
-from dlrunner.runs.directory import load_weights_file
-from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.task import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start

@@ -26,7 +26,8 @@ from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
 from dlrunner.inference.models import load_models
 from dlrunner.reporting.model_card import Card, escaped, fenced
-from dlrunner.runs.directory import FinishedRun, load_weights_file
+from dlrunner.runs.checkpoints import load_weights_file
+from dlrunner.runs.reader import FinishedRun
 from tests.conftest import Dlrun
 from tests.small_runs import KINDS, SmallRuns, new_flats
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.runs.checkpoints import weights_digest
 from dlrunner.schedules import Phase
 from dlrunner.system.seeding import generator_states, seed_everything
 from dlrunner.training import Trainer

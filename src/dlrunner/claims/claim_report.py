@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 from dlrunner.claims.claims import Word, judge_seeds
 from dlrunner.errors import RequestError
+from dlrunner.files.atomic import write_atomic
 from dlrunner.files.temporary import remove_abandoned
-from dlrunner.runs.directory import write_atomically
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 """In a README, the table of results stands between these lines."""
@@ -128,9 +128,9 @@ def write_tables(folder: Path, verdicts: Sequence[Verdict]) -> None:
     """Write claims.md, claims.json and claims.xml (JUnit: a test a claim, a missed one fails, others are skipped)."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
-    write_atomically(folder / "claims.md", markdown(verdicts).encode(errors="backslashreplace"))
-    write_atomically(folder / "claims.json", as_json(verdicts).encode())
-    write_atomically(folder / "claims.xml", junit(verdicts))
+    write_atomic(folder / "claims.md", markdown(verdicts).encode(errors="backslashreplace"))
+    write_atomic(folder / "claims.json", as_json(verdicts).encode())
+    write_atomic(folder / "claims.xml", junit(verdicts))
 
 
 def as_json(verdicts: Sequence[Verdict]) -> str:
@@ -199,7 +199,7 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
             known[verdict.experiment] = Verdict(**{**asdict(verdict), "folders": []})
     merged = [known[name] for name in sorted(known)]
     store.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(store, as_json(merged).encode())
+    write_atomic(store, as_json(merged).encode())
     return merged
 
 
@@ -214,7 +214,7 @@ def write_into(readme: Path, verdicts: Sequence[Verdict]) -> None:
         raise RequestError(f"{readme}: the table goes between the lines {BEGIN!r} and {END!r}, which are not there")
     table = f"{BEGIN}\n{markdown(verdicts)}{END}"
     written = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: table, text, flags=re.DOTALL)
-    write_atomically(readme, written.encode())
+    write_atomic(readme, written.encode())
 
 
 def _device(summary: Mapping[str, Any]) -> str:

@@ -8,23 +8,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from dlrunner.data_audit import Flag
 from dlrunner.errors import RequestError
 from dlrunner.ranges import NonNegative
 
 Word = Literal["reached", "reached within noise", "missed", "cannot be run here"]
-
-Flag = Literal[
-    "validates-on-test",
-    "best-epoch-on-test",
-    "future-rows-in-training",
-    "validation-rows-in-training",
-    "test-rows-in-training",
-    "test-rows-in-validation",
-    "statistics-fitted-on-validation",
-    "averaged-over-batches",
-    "pictures-overlap-imagenet",
-]
-"""What makes a number flattering; docs/claims.md tells what each means. The last two can only be declared."""
 
 
 class Claim(BaseModel):

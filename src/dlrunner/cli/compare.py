@@ -69,7 +69,7 @@ def diff(words: list[str]) -> int:
     parser.add_argument("b", metavar="B", help="another")
     arguments = parser.parse_args(words)
     from dlrunner.reporting.terminal.diff import print_difference
-    from dlrunner.runs.directory import FinishedRun
+    from dlrunner.runs.reader import FinishedRun
 
     print_difference(FinishedRun.read(user_path(arguments.a)), FinishedRun.read(user_path(arguments.b)))
     return 0
@@ -125,10 +125,10 @@ def _check_files(arguments: Mapping[str, Any]) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    from dlrunner.runs.directory import told_as_sentences, write_atomically
+    from dlrunner.files.atomic import readable_os_errors, write_atomic
 
-    with told_as_sentences(path):
-        write_atomically(path, text.encode(errors="backslashreplace"))
+    with readable_os_errors(path):
+        write_atomic(path, text.encode(errors="backslashreplace"))
 
 
 def _explain(rows: Any, file: str, told: Any) -> None:

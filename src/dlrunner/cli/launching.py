@@ -16,15 +16,15 @@ from dlrunner.cli.conf_paths import quoted
 from dlrunner.cli.sweep import compose_base, tell_of_twins, write_down, write_report, write_words
 from dlrunner.cli.yaml_files import keep_own_optimizer_settings
 from dlrunner.config.schema import SweepSettings
-from dlrunner.data.core.parallel import num_cores
 from dlrunner.errors import Interrupted, RequestError
-from dlrunner.execution.run import run_label
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import LineScreen
-from dlrunner.runs.directory import shorter
+from dlrunner.runs.labels import run_label
+from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.folder import Job, Standing, SweepDirectory, record_of, twins_of
 from dlrunner.sweeps.pool import Lease, run_jobs, start_fork_server
+from dlrunner.system.parallel import num_cores
 from dlrunner.system.signals import StopSignals
 
 

@@ -31,7 +31,7 @@ def report(words: list[str]) -> int:
         raise RequestError(f"there is no folder {folder}; name a run, a sweep or claims")
     if arguments.out:
         out = file_to_write(arguments.out)
-    from dlrunner.runs.directory import shorter
+    from dlrunner.runs.reader import shorter
 
     written = _write(folder, out)
     print(f"report   {shorter(written)}")

@@ -19,12 +19,13 @@ from dlrunner.cli.conf_paths import options_of
 from dlrunner.config.plan import plan
 from dlrunner.errors import DataError, RequestError, did_you_mean
 from dlrunner.execution import run as runner
-from dlrunner.execution.run import NOT_IN_LABEL
+from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.html import claims as report
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import make_screen
-from dlrunner.runs.directory import finished_summary, label, shorter, told_as_sentences
+from dlrunner.runs.labels import NOT_IN_LABEL, label
+from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, standing_of
 from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
 
@@ -57,11 +58,11 @@ def reproduce(words: list[str]) -> int:
     _print(verdicts)
     out = user_path(arguments.out) if arguments.out else None
     if out is not None:
-        with told_as_sentences(out):
+        with readable_os_errors(out):
             write_tables(out, verdicts)
             print(f"report   {shorter(report.write(out))}")
     if arguments.results:
-        with told_as_sentences(user_path(arguments.results)):
+        with readable_os_errors(user_path(arguments.results)):
             merged = merge(user_path(arguments.results), verdicts)
             if arguments.readme:
                 write_into(user_path(arguments.readme), merged)

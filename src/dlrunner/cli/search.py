@@ -22,13 +22,14 @@ from dlrunner.config.plan import Plan, plan
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import Interrupted, RequestError
 from dlrunner.execution.identity import digest_of_inputs, identity_of
-from dlrunner.execution.run import run_label
+from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.progress import number as shown
 from dlrunner.reporting.terminal.sweep import LineScreen, make_screen
-from dlrunner.runs.directory import shorter, told_as_sentences, write_atomically
 from dlrunner.runs.fingerprint import code_digest
+from dlrunner.runs.labels import run_label
+from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import make_engine
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
@@ -256,9 +257,9 @@ def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence
     text += experiment_of(job.config)
     files = [folder.path / "best.yaml", *([_experiment_file(name)] if name else [])]
     for file in files:
-        with told_as_sentences(file.parent):
+        with readable_os_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(file, text.encode(errors="backslashreplace"))
+            write_atomic(file, text.encode(errors="backslashreplace"))
     print(f"best     {found}: {shorter(files[-1])}")
     again = f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
     print(f"next     {again}")

@@ -20,12 +20,13 @@ from dlrunner.cli.hydra_guard import RefusedError
 from dlrunner.config.plan import plan
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import Interrupted, RequestError, did_you_mean
-from dlrunner.execution.run import run_label
+from dlrunner.files.atomic import write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import duration, make_screen
-from dlrunner.runs.directory import shorter, write_atomically
 from dlrunner.runs.fingerprint import code_digest
+from dlrunner.runs.labels import run_label
+from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, need
 from dlrunner.sweeps.engines.base import Elsewhere
 from dlrunner.sweeps.folder import Job, Standing, SweepDirectory, record_of, standing_of, twins_of
@@ -167,7 +168,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
     """Return a digest of what the jobs of a sweep rest on: words, configuration files, code (also of composing)."""
     named = plugins if isinstance(plugins, list) else []  # what is no list is refused with the jobs
-    text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "settings"))])
+    text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "config"))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -179,7 +180,7 @@ def write_down(folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job]
 
 def write_words(folder: SweepDirectory, words: Sequence[str], key: str | None = None) -> None:
     """Write down what was typed; with the key where all jobs stand in the folder."""
-    write_atomically(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
+    write_atomic(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
 
 
 def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:

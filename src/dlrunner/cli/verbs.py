@@ -46,12 +46,12 @@ def lr_find(words: list[str]) -> int:
 
     config = compose(words)
     from dlrunner.config.plan import plan
-    from dlrunner.execution import run as runner
     from dlrunner.execution.member import set_up_process
+    from dlrunner.files.atomic import readable_os_errors, write_atomic
     from dlrunner.files.temporary import remove_abandoned
     from dlrunner.reporting.plots import training as plots
     from dlrunner.reporting.terminal.progress import number
-    from dlrunner.runs.directory import told_as_sentences, write_atomically
+    from dlrunner.runs.labels import run_label
     from dlrunner.system.seeding import seed_everything
     from dlrunner.training import lr_finder
 
@@ -71,14 +71,14 @@ def lr_find(words: list[str]) -> int:
         print(f"note: {note}")
     found = lr_finder.range_test(task, model, checked.make_optimizer, trainer)
 
-    name = f"{checked.settings.choices.get('task')},{runner.run_label(words, checked.settings.choices)}"
+    name = f"{checked.settings.choices.get('task')},{run_label(words, checked.settings.choices)}"
     folder = user_path(checked.settings.runs_dir) / "lr-find" / f"{name}-{checked.signature}"
-    with told_as_sentences(folder):
+    with readable_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_abandoned(folder)
         rows = zip(found.rates, found.losses, found.smoothed, strict=True)
         text = "lr,loss,smoothed\n" + "".join(f"{lr:.6g},{loss:.6g},{mean:.6g}\n" for lr, loss, mean in rows)
-        write_atomically(folder / "lr_find.csv", text.encode())
+        write_atomic(folder / "lr_find.csv", text.encode())
         picture = plots.lr_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_find.png")
     print(f"{len(found.rates)} steps, {'stopped when the loss diverged' if found.diverged else 'to the end'}")
     print("       lr   smoothed loss")
@@ -113,13 +113,13 @@ def predict(words: list[str]) -> int:
         answer = task_class.predict(state, models, arguments)
     num_quoted = 0
     if out:
+        from dlrunner.files.atomic import readable_os_errors, write_atomic
         from dlrunner.files.spreadsheet import as_csv
-        from dlrunner.runs.directory import told_as_sentences, write_atomically
 
         content, num_quoted = as_csv(answer, arguments.raw or getattr(arguments, "submission", False))
-        with told_as_sentences(out):
+        with readable_os_errors(out):
             if out.is_file() or not out.exists():
-                write_atomically(out.resolve(), content)
+                write_atomic(out.resolve(), content)
             else:  # a pipe
                 out.write_bytes(content)
     tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
@@ -156,7 +156,7 @@ def export(words: list[str]) -> int:
     _add_plugins(parser)
     arguments = parser.parse_args(words)
     from dlrunner.inference.models import without_trackers
-    from dlrunner.runs.directory import FinishedRun, shorter
+    from dlrunner.runs.reader import FinishedRun, shorter
 
     finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(without_trackers(finished.config), arguments.plugins)
@@ -208,7 +208,7 @@ def _trained(
     parser.add_argument("--help", "-h", action="help", help="show this text")
     parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
     _add_plugins(parser)
-    from dlrunner.runs.directory import FinishedRun
+    from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(words[0]))
     from dlrunner.inference.models import load_models, plan_for_answers, without_trackers
@@ -248,7 +248,7 @@ def replay(words: list[str]) -> int:
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now")
     _add_plugins(parser)
     arguments = parser.parse_args(words)
-    from dlrunner.runs.directory import FinishedRun
+    from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(arguments.run))
     _check_plugins(finished.config, arguments.plugins)
@@ -340,10 +340,10 @@ def info(words: list[str]) -> int:
     import torch
 
     from dlrunner.cli.conf_paths import conf_dirs
-    from dlrunner.data.core.parallel import num_cores
     from dlrunner.data.core.source import cache_dir
     from dlrunner.reporting.terminal import tables
     from dlrunner.system import machine
+    from dlrunner.system.parallel import num_cores
 
     devices = [f"cpu ({num_cores()} cores, {torch.get_num_threads()} threads)"]
     devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]

@@ -18,7 +18,7 @@ from typing import Any
 
 from dlrunner.errors import RequestError
 from dlrunner.files.paths import user_path
-from dlrunner.runs.directory import FinishedRun
+from dlrunner.runs.reader import FinishedRun
 
 NOT_SETTINGS = (
     *("data_dir", "runs_dir", "rerun", "log", "claim", "sweep", "seeds", "plugins"),

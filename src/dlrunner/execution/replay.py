@@ -13,16 +13,10 @@ from typing import Any
 from dlrunner.comparison.diff import ROUNDING, differing_grounds, row_difference
 from dlrunner.errors import RequestError
 from dlrunner.execution import run as runner
+from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.temporary import name_of, remove_abandoned, temporary_folder
-from dlrunner.runs.directory import (
-    FinishedRun,
-    load_weights_file,
-    member_folders,
-    read_history,
-    shorter,
-    told_as_sentences,
-)
-from dlrunner.runs.fingerprint import weights_digest
+from dlrunner.runs.checkpoints import load_weights_file, weights_digest
+from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 
 GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
 """Relative, of metrics: in float32 (with products in TF32), and in half precision."""
@@ -76,7 +70,7 @@ def _place_beside(original: Path) -> Iterator[Path]:
             remove_abandoned(original.parent, is_ours=lambda name: name_of(name) == original.name)
             place = stack.enter_context(temporary_folder(original))
         if place is None:
-            with told_as_sentences(Path(tempfile.gettempdir())):
+            with readable_os_errors(Path(tempfile.gettempdir())):
                 place = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()) / "dlrunner-replay"))
         yield place
 

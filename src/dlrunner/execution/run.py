@@ -21,13 +21,17 @@ from dlrunner.data_audit import findings
 from dlrunner.errors import Interrupted, LostError, OutOfMemoryError, RequestError, RunError, Told
 from dlrunner.execution.identity import digests, identity_of
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
+from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.model import Model
 from dlrunner.reporting.terminal.progress import make_display
-from dlrunner.runs.directory import FinishedRun, RunDirectory, git_state, label, logged, now, told_as_sentences
+from dlrunner.runs.directory import RunDirectory
+from dlrunner.runs.labels import run_label
+from dlrunner.runs.log import logged
+from dlrunner.runs.reader import FinishedRun
 from dlrunner.system.backends import matmul_precision, own_threads
-from dlrunner.system.machine import peak_memory_mb, versions
+from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import SingleProcess, joined, tells_why, was_left
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Data, DataIdentity, Passage, Split, Task
@@ -35,21 +39,6 @@ from dlrunner.tracking.relay import lacks
 from dlrunner.tracking.supervisor import Tracking, refuse_missing
 from dlrunner.training.hooks import Display
 from dlrunner.training.state import Evaluation, Row, Tally
-
-NOT_IN_LABEL = (
-    "task",
-    "experiment",
-    "device",
-    "data_dir",
-    "runs_dir",
-    "rerun",
-    "log",
-    "plugins",
-    "hydra",
-    "claim",
-    "sweep",
-)
-"""Overrides that do not show in a folder's name: they do not change the result, or the folder above says it."""
 
 log = logging.getLogger("dlrunner")
 
@@ -120,16 +109,6 @@ def run(
             return _Work(checked, overrides, directory, identity, signals, group, say, display, changed).do(data)
         finally:
             directory.release()
-
-
-def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
-    """Return the readable part of a folder's name: the experiment, if one was named, and the overrides."""
-    shown = label(overrides, NOT_IN_LABEL)
-    experiment = choices.get("experiment")
-    if not experiment:
-        return shown
-    experiment = label([experiment], ())
-    return experiment if shown == "default" else f"{experiment},{shown}"
 
 
 def _judged_again(
@@ -279,7 +258,7 @@ class _Work:
         self._judge(task, members, combined)
         self._compare_with_baselines(task)
         self._save_for_prediction(task)
-        with told_as_sentences(self.directory.path):
+        with readable_os_errors(self.directory.path):
             table = task.predictions(outputs)
             if table is not None:
                 self.directory.write_bytes("predictions.csv", as_csv(table)[0])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+from dlrunner.errors import RunError
 
 
 @contextlib.contextmanager
@@ -51,3 +54,22 @@ def beside(path: Path) -> Path:
     True
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all (see `atomic_file`)."""
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def readable_os_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a plain sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"the disk is full: {path} could not be written; what was saved before is whole") from None
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from None
+        raise RunError(f"{error.filename or path}: {error.strerror or error}") from error

@@ -14,6 +14,7 @@ import yaml
 
 from dlrunner.config.plan import Plan
 from dlrunner.errors import RequestError
+from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import exchange, name_of, remove_abandoned, temporary_folder
 from dlrunner.inference import onnx as graphs
@@ -21,16 +22,8 @@ from dlrunner.inference import portable
 from dlrunner.inference.models import is_exported, load_models, without_trackers
 from dlrunner.model import Model
 from dlrunner.reporting.model_card import Card
-from dlrunner.runs.directory import (
-    FinishedRun,
-    as_lines,
-    member_folders,
-    own_file,
-    read_history,
-    shorter,
-    told_as_sentences,
-    write_atomically,
-)
+from dlrunner.runs.directory import as_lines
+from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
 from dlrunner.task import Answers
 from dlrunner.tracker import without_tracker_settings
 
@@ -87,7 +80,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
     about = {**identity, "task": checked.task.target, "model": checked.model.target}
-    with told_as_sentences(folder), _exchanged(folder, about) as made:
+    with readable_os_errors(folder), _exchanged(folder, about) as made:
         kept = _keep_record(finished, config, overrides, made)
         files = portable.write(made, state, models, about)
         graphs_of, difference, no_graph = _graphs(made, checked, state, models) if onnx else ([], None, "")
@@ -107,7 +100,7 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             difference=difference,
             no_graph=no_graph,
         )
-        write_atomically(made / "README.md", card.markdown().encode(errors="backslashreplace"))
+        write_atomic(made / "README.md", card.markdown().encode(errors="backslashreplace"))
     return Exported(folder, ["README.md", *files, *graphs_of, *kept], difference, no_graph)
 
 
@@ -213,7 +206,7 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
             record[str((place / "metrics.jsonl").relative_to(finished.path))] = as_lines(rows)
     for name, text in record.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / name, text.encode())
+        write_atomic(folder / name, text.encode())
     return list(record)
 
 
@@ -228,5 +221,5 @@ def _graphs(
         return [], None, str(error)
     names = [portable.weights_file(place, len(models)).replace("safetensors", "onnx") for place in range(len(models))]
     for name, (content, _) in zip(names, found, strict=True):
-        write_atomically(folder / name, content)
+        write_atomic(folder / name, content)
     return names, max(difference for _, difference in found), ""

@@ -15,7 +15,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
 from dlrunner.inference.models import load_models, unnamed_plugins, without_trackers
 from dlrunner.model import Model
-from dlrunner.runs.directory import FinishedRun, member_folders, own_file, read_history, shorter
+from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
 from dlrunner.task import Answers
 
 if TYPE_CHECKING:

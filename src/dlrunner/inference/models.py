@@ -12,7 +12,8 @@ from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import RequestError, RunError, Told
 from dlrunner.inference.portable import STATE, read_state, read_weights, weights_file
 from dlrunner.model import Model
-from dlrunner.runs.directory import FinishedRun, load_weights_file, own_file, shorter
+from dlrunner.runs.checkpoints import load_weights_file
+from dlrunner.runs.reader import FinishedRun, own_file, shorter
 
 
 def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Plan, dict[str, Any], list[Model]]:

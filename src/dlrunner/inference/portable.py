@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dlrunner.errors import RequestError
-from dlrunner.runs.directory import shorter, write_atomically
+from dlrunner.files.atomic import write_atomic
+from dlrunner.runs.reader import shorter
 
 STATE, TENSORS = "state.json", "state.safetensors"
 FORMAT = 1
@@ -36,7 +37,7 @@ def begin(folder: Path, about: Mapping[str, str]) -> None:
 
     What stood there before is vouched for no longer.
     """
-    write_atomically(folder / STATE, (json.dumps({"format": FORMAT, **about}, indent=1) + "\n").encode())
+    write_atomic(folder / STATE, (json.dumps({"format": FORMAT, **about}, indent=1) + "\n").encode())
 
 
 def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], about: Mapping[str, str]) -> list[str]:
@@ -56,10 +57,10 @@ def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], a
     files = {weights_file(place, len(models)): _weights(model, about) for place, model in enumerate(models)}
     files[TENSORS] = safetensors.torch.save(tensors, {"format": "pt", **about})
     for name, content in files.items():
-        write_atomically(folder / name, content)
+        write_atomic(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     whole = {"format": FORMAT, **about, "models": len(models), "sha256": digests, "state": plain}
-    write_atomically(folder / STATE, (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode())
+    write_atomic(folder / STATE, (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode())
     return [*files, STATE]
 
 

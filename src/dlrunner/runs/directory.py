@@ -7,30 +7,21 @@ file in the same folder, synced, renamed, and the folder synced: either the old 
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
-import logging
 import math
 import os
 import re
-import subprocess
-import sys
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
-
-import torch
+from typing import Any
 
 from dlrunner.errors import BusyError, RequestError, RunError
-from dlrunner.files.atomic import atomic_file, beside
+from dlrunner.files.atomic import atomic_file, beside, readable_os_errors, write_atomic
 from dlrunner.files.locks import FolderLock
-from dlrunner.files.plain_data import read_json, read_yaml
+from dlrunner.files.plain_data import read_json
 from dlrunner.files.temporary import name_of, remove_abandoned
-from dlrunner.runs.records import check_config, check_overrides, check_row, check_summary
-from dlrunner.system.terminal import visible, visible_line
+from dlrunner.runs.reader import finished_summary, member_folders
 
 SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d+))?$")
 
@@ -68,7 +59,7 @@ class RunDirectory:
             RequestError: a folder of this name holds another configuration.
         """
         parent = runs_dir / task
-        with told_as_sentences(parent):
+        with readable_os_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
             with _locked(parent / ".lock"):
                 path, reason = _choose(parent, label, identity, rerun)
@@ -80,7 +71,7 @@ class RunDirectory:
                 return cls(path, identity), reason
             raise BusyError(f"another process is training this run: {path}")
         run = cls(path, identity, lock)
-        with told_as_sentences(path):
+        with readable_os_errors(path):
             run._tidy()
             if not (path / "run.json").exists():
                 run.write_text("run.json", json.dumps(identity, indent=2))
@@ -91,7 +82,7 @@ class RunDirectory:
     def member(self, index: int) -> RunDirectory:
         """Return the sub-folder of one member of an ensemble; the lock of the whole covers it."""
         path = self.path / "members" / str(index)
-        with told_as_sentences(path):
+        with readable_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return RunDirectory(path, {**self.identity, "member": str(index)}, self._lock)
 
@@ -110,7 +101,7 @@ class RunDirectory:
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Tell in a sentence why a file cannot be written, also where another process may have taken the folder."""
-        with told_as_sentences(self.path):
+        with readable_os_errors(self.path):
             if self._lock is not None:
                 self._lock.check()
             yield
@@ -126,7 +117,7 @@ class RunDirectory:
             RunError: the disk is full or the folder cannot be written; what was there before is still whole.
         """
         with self._writing():
-            write_atomically(self.path / name, content)
+            write_atomic(self.path / name, content)
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint with the identity of this run, whole or not at all.
@@ -135,7 +126,9 @@ class RunDirectory:
             RunError: the disk is full or the folder cannot be written; what was there before is still whole.
         """
         with self._writing(), atomic_file(self.path / name) as file:
-            _save({"identity": self.identity, **state}, file)
+            from dlrunner.runs.checkpoints import save_weights  # torch takes a second
+
+            save_weights({"identity": self.identity, **state}, file)
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
         """Return a checkpoint of this run, or None when there is none.
@@ -146,6 +139,8 @@ class RunDirectory:
         path = self.path / name
         if not path.exists():
             return None
+        from dlrunner.runs.checkpoints import load_weights_file
+
         try:
             checkpoint = load_weights_file(path)
         except RunError as error:
@@ -176,196 +171,6 @@ class RunDirectory:
         link.unlink(missing_ok=True)
 
 
-_RUN = re.compile(r"=['\"]?[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)['\"]?$")
-"""A setting that names another run's folder: its first words and its signature tell enough."""
-
-
-def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
-    """Write what was asked for in a form that a folder may be named by.
-
-    >>> label(["task=collab", "optim.lr=1e-3", "device=cpu"], ["task", "device"])
-    'optim.lr=1e-3'
-    >>> label([], [])
-    'default'
-    >>> label(["model.encoder='runs/imdb-lm/imdb-lm-small,seed=2-c6a0685d'", "seed=1"], [])
-    'model.encoder=imdb-lm-small-c6a0685d,seed=1'
-    """
-    shown = sorted(
-        _RUN.sub(r"=\1-\2", override.lstrip("+"))
-        for override in overrides
-        if override.lstrip("+").partition("=")[0].split(".")[0] not in hidden
-    )
-    text = re.sub(r"[^\w.=,+-]+", "_", ",".join(shown)).strip("_,.-")
-    return text[:80].rstrip("_,.-=") or "default"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all (see `atomic_file`)."""
-    with atomic_file(path) as file:
-        file.write(content)
-
-
-class _Writer:
-    """A file that remembers why it could not be written: torch.save says "unexpected pos" of a full disk."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.file = file
-        self.error: BaseException | None = None
-
-    def write(self, content: bytes | memoryview) -> int:
-        with self._remembered():
-            return self.file.write(content)
-
-    def flush(self) -> None:
-        with self._remembered():
-            self.file.flush()
-
-    @contextlib.contextmanager
-    def _remembered(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException as error:  # a stop signal's too
-            self.error = error
-            raise
-
-
-def _save(state: Mapping[str, Any], file: BinaryIO) -> None:
-    """Write with torch.save, straight into the file: in memory a checkpoint would be there twice."""
-    writer = _Writer(file)
-    try:
-        torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more
-    except Exception:
-        if writer.error is not None:
-            raise writer.error from None
-        raise
-
-
-@contextlib.contextmanager
-def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Write what dlrunner logs into a run's run.log, after what was typed."""
-    log = logging.getLogger("dlrunner")
-    with told_as_sentences(folder):
-        handler = _RunLog(folder / "run.log", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
-    log.propagate = False
-    log.info("dlrun %s", " ".join(overrides))
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        handler.close()
-
-
-class _OneLine(logging.Formatter):
-    """A line for each message, whatever is in it: none can pass for another one, or steer a terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
-        return visible_line(super().formatMessage(record))
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802
-        return visible(super().formatException(ei))
-
-
-class _RunLog(logging.FileHandler):
-    """A log that a full disk cuts short; it says so once, and the run goes on."""
-
-    _is_cut = False
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        self._cut(sys.exc_info()[1])
-
-    def close(self) -> None:
-        try:
-            super().close()
-        except OSError as error:
-            self._cut(error)
-
-    def _cut(self, error: BaseException | None) -> None:
-        if not self._is_cut:
-            self._is_cut = True
-            why = getattr(error, "strerror", None) or error
-            print(f"warning: {self.baseFilename} is cut short: {why}", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def told_as_sentences(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a plain sentence."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"the disk is full: {path} could not be written; what was saved before is whole") from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from None
-        raise RunError(f"{error.filename or path}: {error.strerror or error}") from error
-
-
-def load_weights_file(path: Path) -> dict[str, Any]:
-    """Read a .pt file without executing anything in it.
-
-    Raises:
-        RunError: the file is truncated, damaged or not a checkpoint.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load itself does not compare the check sums
-        if damaged:
-            raise zipfile.BadZipFile(f"{damaged} does not match its check sum")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # pickle, zip and torch have a dozen ways to say it
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise RunError(f"{path} is damaged or not a checkpoint ({first[:120]})") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is not a checkpoint of dlrunner")
-    return content
-
-
-@dataclass(frozen=True)
-class FinishedRun:
-    """A run folder, read: nothing in it is executed."""
-
-    path: Path
-    """Absolute and without links: `runs/latest` is another run as soon as one begins."""
-    config: dict[str, Any]
-    overrides: list[str]
-    history: list[dict[str, Any]]
-    summary: dict[str, Any] | None
-
-    @classmethod
-    def read(cls, path: Path) -> FinishedRun:
-        """Read a folder.
-
-        Raises:
-            RequestError: it is not a run folder, or its files are damaged.
-        """
-        given = path
-        try:
-            path = path.resolve()
-            if not path.is_dir():
-                raise RequestError(f"there is no run folder {given}")
-            if not (path / "config.yaml").exists():
-                raise RequestError(f"{given} is not a run folder: it has no config.yaml")
-            config = read_file(path / "config.yaml", read_yaml, check_config)
-            overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
-            history = read_history(path)
-            summary_file = path / "summary.json"
-            for name in ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json"):
-                own_file(path, name)
-            summary = read_file(summary_file, read_json, check_summary) if summary_file.exists() else None
-        except OSError as error:
-            raise RequestError(f"{given} cannot be read: {error.strerror or error}") from None
-        return cls(path, config, overrides, history, summary)
-
-    @property
-    def status(self) -> str:
-        """done, failed, interrupted, or killed (a folder without summary.json)."""
-        return str(self.summary["status"]) if self.summary else "killed or still running"
-
-
 OWN_FOLDERS = ("plots", "trackers", "members", "jobs")
 """Folders of runs and sweeps, beside those of members and jobs; what a tracker's library keeps has links of its own."""
 
@@ -391,111 +196,9 @@ def refuse_links(folder: Path, within: Path) -> None:
         folders[:] = [name for name in folders if name in OWN_FOLDERS or name.isdigit()]
 
 
-def own_file(folder: Path, name: str) -> Path:
-    """Return a file of a folder that may have come from anybody.
-
-    Raises:
-        RequestError: it is a link that leads out of the folder: what it shows may be nobody else's business.
-    """
-    path = folder / name
-    try:
-        is_own = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links that lead in a circle
-        is_own = False
-    if not is_own:
-        raise RequestError(f"{path} is a link that leads out of its folder; it is not read")
-    return path
-
-
-def member_folders(run: Path) -> list[Path]:
-    """Return the folders of an ensemble's members, in their order.
-
-    Raises:
-        RequestError: one of them is a link that leads out of the run's folder.
-    """
-    names = [
-        place.name
-        for place in (run / "members").glob("*")
-        if re.fullmatch(r"[0-9]{1,9}", place.name) and place.is_dir()
-    ]
-    return [own_file(run, f"members/{name}") for name in sorted(names, key=int)]
-
-
-def shorter(path: Path) -> Path:
-    """Return a path as it is seen from the working directory, where it lies beneath it."""
-    try:
-        return path.resolve().relative_to(Path.cwd())
-    except ValueError:
-        return path
-
-
-def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], None]) -> Any:
-    """Read a file of a run folder, which may come from anyone.
-
-    Args:
-        file: of the folder.
-        read: makes plain values of its text, or raises ValueError.
-        check: raises ValueError where they are not what the file should hold.
-
-    Raises:
-        RequestError: the folder is damaged: what is wrong with which file.
-        OSError: the file cannot be opened.
-    """
-    if file.exists() and not file.is_file():
-        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: it is no regular file")
-    try:
-        found = read(file.read_text(encoding="utf-8"))
-        check(found)
-    except ValueError as error:
-        said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
-        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: {said}") from None
-    return found
-
-
-def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl of a run or of a member; an absent file is an empty history.
-
-    Raises:
-        RequestError: it is damaged.
-    """
-
-    def rows(text: str) -> list[Any]:
-        found = []
-        for number, line in enumerate(text.splitlines(), start=1):
-            try:
-                found.append(read_json(line))
-                check_row(found[-1])
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}") from None
-        return found
-
-    file = own_file(path, "metrics.jsonl")
-    found: list[dict[str, Any]] = read_file(file, rows, lambda _: None) if file.exists() else []
-    return found
-
-
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write rows as metrics.jsonl holds them."""
     return "".join(json.dumps(row) + "\n" for row in rows)
-
-
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout that a folder lies in, and whether the folder differs from it, or None."""
-
-    def ask(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
-        ).stdout.strip()
-
-    try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def now() -> str:
-    """Return the time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) -> tuple[Path, str]:
@@ -547,16 +250,6 @@ def latest_of(folders: Sequence[tuple[int, Path]], identity: Mapping[str, str]) 
         identity: signature, digests of code and data.
     """
     return next((path for _, path in reversed(folders) if _recorded_identity(path) == identity), None)
-
-
-def finished_summary(path: Path) -> dict[str, Any] | None:
-    """Return the summary of a run that is done; None for any other, and where the file is damaged."""
-    try:
-        summary: dict[str, Any] = read_json(own_file(path, "summary.json").read_text())
-        check_summary(summary)
-        return summary if summary["status"] == "done" else None
-    except (OSError, ValueError):
-        return None
 
 
 def _recorded_identity(path: Path) -> dict[str, str] | None:

@@ -1,4 +1,4 @@
-"""Digests of the code that decides results, with which a finished run is stale when it changes, and of weights.
+"""A digest of the code that decides results: a finished run is stale when it has changed.
 
 Plots, reports, help texts and docstrings decide nothing: nobody should train again because a colour changed.
 """
@@ -11,27 +11,22 @@ import hashlib
 import importlib.machinery
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]
 
 DECIDES = (
+    "config",
     "data",
-    "dispatch",
-    "encoders",
-    "following",
-    "member",
+    "encoder_file",
+    "execution/follow",
+    "execution/member",
+    "execution/run",
     "metrics",
     "model",
     "models",
-    "processes",
-    "randomness",
-    "runner",
     "schedules",
     "system",
     "task",
@@ -40,14 +35,21 @@ DECIDES = (
 )
 """Modules, or folders of modules, that can change what a run trains or measures."""
 
-ONLY_ANSWERS = (
-    *(
-        f"tasks/{name}.py"
-        for name in ("asking", "explaining", "generating", "inspecting", "reading", "recognising", "recommending")
-    ),
+DECIDES_NOTHING = (
+    "config/schema.py",  # what it lets through is in the signature
+    "system/machine.py",
+    "system/signals.py",
+    "system/terminal.py",
+    "tasks/collab/predictor.py",
+    "tasks/common/inputs.py",
+    "tasks/image/grad_cam.py",
+    "tasks/image/predictor.py",
+    "tasks/language/generation.py",
+    "tasks/tabular/analysis.py",
+    "tasks/text/inputs.py",
     "training/lr_finder.py",
 )
-"""Modules that answer questions, or draw, before or after training."""
+"""Modules in them that check, show, answer questions or draw."""
 
 HELP = {"add_explain_arguments", "add_generate_arguments", "add_predict_arguments"}
 """Functions whose bodies are help texts and options of a command line."""
@@ -88,7 +90,7 @@ def _digest(package: Path, name: str) -> bytes:
     digest, module = hashlib.sha256(), package / f"{name}.py"
     for file in [module] if module.is_file() else sorted((package / name).rglob("*.py")):
         place = file.relative_to(package)
-        if place.as_posix() not in ONLY_ANSWERS:
+        if place.as_posix() not in DECIDES_NOTHING:
             _add(digest, place, without_docstrings(file.read_bytes()))
     return digest.digest()
 
@@ -134,16 +136,3 @@ def _spans(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.stmt]]:
             yield node.body[0], node.body[-1]
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _spans(node.body)
-
-
-def weights_digest(state: Mapping[str, Any]) -> str:
-    """Return the sha256 of a state dict: names, shapes and bytes of all tensors."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        value = state[name]
-        if isinstance(value, Tensor):
-            digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            # A copy: of a kernel of 1 x 1 in channels_last the strides are not those that a view as bytes needs.
-            plain = value.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
-            digest.update(plain.view(torch.uint8).numpy().tobytes() if value.dim() else str(value.item()).encode())
-    return digest.hexdigest()

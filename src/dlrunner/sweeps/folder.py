@@ -22,12 +22,13 @@ from pydantic import TypeAdapter
 from dlrunner.config.plan import plan
 from dlrunner.errors import BusyError, DataError, RequestError
 from dlrunner.execution.identity import digest_of_inputs, identity_of
-from dlrunner.files.atomic import atomic_file
+from dlrunner.files.atomic import atomic_file, readable_os_errors
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import name_of, remove_abandoned
-from dlrunner.runs.directory import finished_summary, folders_by_signature, latest_of, refuse_links, told_as_sentences
+from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_links
 from dlrunner.runs.fingerprint import code_digest
+from dlrunner.runs.reader import finished_summary
 from dlrunner.tracking.relay import lacks
 
 KEPT = ("status", "metric", "final", "best", "seconds", "claim")
@@ -71,7 +72,7 @@ class SweepDirectory:
         self._lock: FolderLock | None = None
 
     def __enter__(self) -> SweepDirectory:
-        with told_as_sentences(self.path):
+        with readable_os_errors(self.path):
             (self.path / "jobs").mkdir(parents=True, exist_ok=True)
             refuse_links(self.path, self.path.parent)
             lock = FolderLock.take(self.path / ".lock")
@@ -91,7 +92,7 @@ class SweepDirectory:
 
     def freeze(self, jobs: Sequence[Job]) -> None:
         """Write down what every job is asked for, and forget the records of an earlier time."""
-        with told_as_sentences(self.path):
+        with readable_os_errors(self.path):
             for record in (self.path / "jobs").glob("*/record.json"):
                 record.unlink()
             for job in jobs:
@@ -99,7 +100,7 @@ class SweepDirectory:
 
     def add(self, job: Job) -> None:
         """Write down what a job is asked for; not synced as run folders are: a sweep given again writes it again."""
-        with told_as_sentences(self.path):
+        with readable_os_errors(self.path):
             self.place(job.number).mkdir(parents=True, exist_ok=True)
             self._write(self.place(job.number) / "request.json", json.dumps(asdict(job)), sync=False)
 
@@ -186,7 +187,7 @@ class SweepDirectory:
             results = results[[*(name for name in results.columns if name not in last), *last]]
         if "best epoch" in results:
             results["best epoch"] = results["best epoch"].astype("Int64")
-        with told_as_sentences(self.path):
+        with readable_os_errors(self.path):
             self._write(self.path / "results.csv", results.to_csv(index=False))
         return results
 

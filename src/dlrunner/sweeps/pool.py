@@ -27,13 +27,13 @@ from typing import Any, Literal, Protocol
 
 import torch
 
-from dlrunner import reporting as looks
-from dlrunner.data.core.parallel import num_cores
+from dlrunner import reporting
 from dlrunner.errors import BusyError, DataError, Interrupted, OutOfMemoryError, RunError, Told
 from dlrunner.execution import run as runner
 from dlrunner.reporting.terminal.progress import row_line
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of
+from dlrunner.system.parallel import num_cores
 from dlrunner.system.signals import StopSignals
 
 code_digest()  # of what the jobs' process has loaded: they are forked from it, whatever becomes of the files
@@ -149,7 +149,7 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
         parts = [job.config[part]["_target_"] for part in ("task", "data", "model") if job.config[part]]
         modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
         if job.config["log"]["pictures"]:
-            modules += [f"dlrunner.reporting.{module.name}" for module in pkgutil.iter_modules(looks.__path__)]
+            modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its jobs

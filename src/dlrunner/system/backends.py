@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 
-from dlrunner.data.core.parallel import num_cores
+from dlrunner.system.parallel import num_cores
 
 
 @contextlib.contextmanager

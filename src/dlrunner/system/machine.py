@@ -1,14 +1,18 @@
-"""What a result was computed with: versions, memory, cores."""
+"""What a result was computed with: versions, the commit, memory, and when."""
 
 from __future__ import annotations
 
 import platform
 import resource
+import subprocess
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import torch
 
-from dlrunner import __version__
+from dlrunner._version import __version__
 
 
 def versions() -> dict[str, str]:
@@ -31,3 +35,22 @@ def peak_memory_mb(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return peak
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of the checkout that a folder lies in, and whether the folder differs from it, or None."""
+
+    def ask(*words: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
+        ).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

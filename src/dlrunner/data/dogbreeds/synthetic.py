@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 
 from dlrunner.data.core.splitting import random_rows
-from dlrunner.data.ratings.synthetic import generated
+from dlrunner.data.core.synthetic import generated
 
 VERSION = 2
 ARCHIVE = "dog-breeds.zip"

@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.core.checked import read_sealed, tell_damaged
-from dlrunner.data.core.parallel import in_order, num_cores
 from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.targets import Kind, Target, read_target
@@ -32,6 +31,7 @@ from dlrunner.errors import DataError, RequestError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
+from dlrunner.system.parallel import in_order, num_cores
 from dlrunner.task import Data, DataIdentity
 
 VERSION = 2

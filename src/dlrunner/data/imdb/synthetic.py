@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrunner.data.ratings.synthetic import generated
+from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
 ARCHIVE, FLOORS = "aclImdb_v1.tar.gz", "floors.json"

@@ -1,27 +1,24 @@
-"""Stand-ins: small generated data sets in the publishers' formats, whose best possible score is known."""
+"""Generated ratings in the files of MovieLens, whose best achievable error is known."""
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dlrunner.data.core.checked import read_sealed, tell_damaged
-from dlrunner.data.core.source import sha256_of, tidy, write_sealed
-from dlrunner.errors import DataError
-from dlrunner.files.temporary import temporary_folder
+from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
-TRUTH = "truth"
-"""The file with the floor and the digests of the others."""
+
+
 FILES = ("ratings.csv", "movies.csv")
+
+
 GENRES = ("Action", "Comedy", "Drama", "Horror", "Romance", "Sci-Fi", "Thriller", "Western")
+
+
 NOISE = 0.75
 """Standard deviation of a rating around what user and film have in common, before it is rounded to half stars."""
 
@@ -39,64 +36,6 @@ def write_movielens_standin(
     """
     place = folder / f"movielens-{VERSION}-{num_users}-{num_items}-{num_ratings}-{seed}"
     return generated(place, FILES, lambda empty: _generate(empty, num_users, num_items, num_ratings, seed))
-
-
-def generated(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> tuple[Path, float]:
-    """Let `write` fill a folder, unless all its files are there as they were written, and return it with the floor.
-
-    Args:
-        place: the folder.
-        files: its files, compared with the digests that were written last.
-        write: fills an empty folder and returns the floor.
-
-    Raises:
-        DataError: the cache cannot be written.
-    """
-    try:
-        known = read_sealed(place / TRUTH)
-        floor = _floor_of(known, place, files)
-        if floor is None:
-            if known is not None:
-                tell_damaged(place)
-            floor = _write_anew(place, files, write)
-        return place, floor
-    except OSError as error:
-        raise DataError(
-            f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}; "
-            "DLRUNNER_CACHE names another folder"
-        ) from None
-
-
-def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> float:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    tidy(place.parent)
-    with temporary_folder(place) as temporary:
-        floor = write(temporary)
-        digests = {name: sha256_of(temporary / name) for name in files}
-        write_sealed(temporary / TRUTH, json.dumps({"floor": floor, "sha256": digests}).encode())
-        try:
-            temporary.rename(place)
-        except OSError:  # another process was faster, or an older one left half of it
-            if _floor_of(read_sealed(place / TRUTH), place, files) is None:
-                _remove(place)
-                temporary.rename(place)
-    return floor
-
-
-def _floor_of(known: bytes | None, place: Path, files: Sequence[str]) -> float | None:
-    """Return the floor of data that are as they were written last, by what was written down of them; else None."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        truth = json.loads(known or b"{}")
-        if all(sha256_of(place / name) == truth["sha256"][name] for name in files):
-            return float(truth["floor"])
-    return None
-
-
-def _remove(place: Path) -> None:
-    if place.is_dir() and not place.is_symlink():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        place.unlink(missing_ok=True)
 
 
 def _generate(place: Path, num_users: int, num_items: int, num_ratings: int, seed: int) -> float:

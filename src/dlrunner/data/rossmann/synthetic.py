@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dlrunner.data.ratings.synthetic import generated
+from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
 NOISE = 0.1

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.parallel import in_order, num_cores
 from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.errors import RequestError
+from dlrunner.system.parallel import in_order, num_cores
 
 Tokenizer = Literal["spacy", "whitespace"]
 

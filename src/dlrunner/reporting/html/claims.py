@@ -17,7 +17,7 @@ from dlrunner.reporting.html.charts import strip
 from dlrunner.reporting.html.page import Cell, Section, figure_cell
 from dlrunner.reporting.html.run import grounds, is_number, is_sound
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.runs.directory import finished_summary
+from dlrunner.runs.reader import finished_summary
 
 WORDS = {
     "reached": "The mean over the seeds is the published figure, or better.",

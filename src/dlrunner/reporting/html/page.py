@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.runs.directory import told_as_sentences, write_atomically
 
 MOST_BYTES = 3_000_000
 """A report stays small enough to mail."""
@@ -101,9 +101,9 @@ def write(path: Path, content: bytes) -> Path:
     Raises:
         RunError: the file cannot be written.
     """
-    with told_as_sentences(path):
+    with readable_os_errors(path):
         remove_abandoned(path.parent, is_ours=lambda name: name_of(name) == path.name)
-        write_atomically(path, content)
+        write_atomic(path, content)
     return path
 
 

@@ -19,7 +19,7 @@ from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import Curve, curves
 from dlrunner.reporting.html.page import Cell, Section, count, duration, facts, figure_cell
 from dlrunner.reporting.terminal.progress import number, shown_columns
-from dlrunner.runs.directory import FinishedRun, member_folders, own_file, read_history
+from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history
 
 CAPTIONS = {
     "losses": "Loss and metrics by epoch",

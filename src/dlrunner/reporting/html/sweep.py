@@ -22,7 +22,7 @@ from dlrunner.reporting.html.page import Cell, Section, duration, figure_cell
 from dlrunner.reporting.html.run import flattering, grounds, is_number, is_sound, read_kept
 from dlrunner.reporting.terminal.comparison import sentences, verdict_sentence
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.runs.directory import finished_summary
+from dlrunner.runs.reader import finished_summary
 
 MOST_AXES = 9
 MOST_LINES = 500

@@ -22,7 +22,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from dlrunner.runs.directory import told_as_sentences, write_atomically
+from dlrunner.files.atomic import readable_os_errors, write_atomic
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers tell apart."""
@@ -192,8 +192,8 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG and return its path; the canvas itself draws once where `savefig` draws twice."""
     drawn = io.BytesIO()
     FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
-    with told_as_sentences(path):
-        write_atomically(path, drawn.getvalue())
+    with readable_os_errors(path):
+        write_atomic(path, drawn.getvalue())
     return path
 
 

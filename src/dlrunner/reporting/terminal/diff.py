@@ -13,7 +13,7 @@ from rich.text import Text
 from dlrunner.comparison.collect import shown
 from dlrunner.comparison.diff import Entry, differing_grounds, differing_settings, parting
 from dlrunner.reporting.terminal.tables import console, print_frame
-from dlrunner.runs.directory import FinishedRun, shorter
+from dlrunner.runs.reader import FinishedRun, shorter
 
 MOST_NUMBERS = 6
 """Numbers of an epoch that are shown where they part."""

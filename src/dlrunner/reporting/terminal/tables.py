@@ -16,7 +16,7 @@ from dlrunner.claims.claims import flags_told
 from dlrunner.comparison.groups import REPEATS
 from dlrunner.comparison.statistics import estimate
 from dlrunner.reporting.terminal.progress import header_line, number, row_line
-from dlrunner.runs.directory import FinishedRun, member_folders, read_history, shorter
+from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.system import terminal
 
 MOST_RANKED = 20

@@ -15,11 +15,11 @@ from submitit.core.core import DelayedJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from dlrunner.config.schema import NeedsSettings
-from dlrunner.data.core.parallel import num_cores
 from dlrunner.errors import RequestError, RunError
 from dlrunner.sweeps.engines.base import Elsewhere, Launched, Work, given
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import Lease
+from dlrunner.system.parallel import num_cores
 
 A_DAY = 24 * 60
 """Minutes that a job has when none are stated; submitit's own default is five."""

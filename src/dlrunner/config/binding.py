@@ -1,0 +1,165 @@
+"""Settings bound to the signature of the class they name, and refused where they do not fit."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from dlrunner.config.schema import OPTIMIZER_SETTINGS, sentences
+from dlrunner.errors import RequestError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A class or function with checked settings; call it with what the rest of the run provides."""
+
+    target: str
+    factory: Callable[..., Any]
+    settings: dict[str, Any]
+
+    def __call__(self, **provided: Any) -> Any:
+        """Build the object, handing it only what its signature asks for."""
+        wanted = inspect.signature(self.factory).parameters
+        return self.factory(**{k: v for k, v in provided.items() if k in wanted}, **self.settings)
+
+    def complete(self) -> dict[str, Any]:
+        """Return the settings with the signature's defaults filled in: what identifies the object."""
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(self.factory).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        return {"_target_": self.target, **defaults, **self.settings}
+
+
+def bind(
+    section: str,
+    node: Mapping[str, Any],
+    kind: type,
+    provided: set[str],
+    plugins: Sequence[str],
+    problems: list[str],
+) -> Bound | None:
+    """Bind one section's settings to the signature of the class that its `_target_` names."""
+    target = node.get("_target_")
+    if not isinstance(target, str):
+        problems.append(f"{section}._target_: is missing: it names the class of the {section}")
+        return None
+    try:
+        factory = locate(target, plugins)
+    except RequestError as error:
+        problems.append(f"{section}._target_: {error}")
+        return None
+    if not (isinstance(factory, type) and issubclass(factory, kind)):
+        problems.append(f"{section}._target_: {target} is not a {kind.__name__}")
+        return None
+    return bind_settings(section, target, factory, node, provided, problems)
+
+
+def bind_settings(
+    section: str,
+    target: str,
+    factory: Callable[..., Any],
+    node: Mapping[str, Any],
+    provided: set[str],
+    problems: list[str],
+) -> Bound:
+    """Bind settings to the signature of a class or function; what does not fit is added to `problems`."""
+    parameters = inspect.signature(factory).parameters
+    try:
+        hints = _hints(factory)
+    except NameError as error:
+        problems.append(f"{section}: the annotations of {target} cannot be read: {error}")
+        hints = {}
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    known = [
+        name
+        for name, parameter in parameters.items()
+        if name not in provided
+        and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    ]
+    settings = {}
+    for key, value in node.items():
+        if key == "_target_":
+            continue
+        if key not in known and not takes_any:
+            problems.append(f"{section}.{key}: {target} has no such setting; {did_you_mean(str(key), known)}")
+            continue
+        if key in hints:
+            try:
+                TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value, strict=True)
+            except ValidationError as error:
+                problems.extend(sentences(f"{section}.{key}", error, value, None))
+                continue
+        settings[str(key)] = value
+    for name in known:
+        missing = parameters[name].default is inspect.Parameter.empty and name not in node
+        if missing:
+            problems.append(f"{section}.{name}: is missing: {target} needs it")
+    return Bound(target, factory, settings)
+
+
+def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
+    """Return what the settings are annotated with; torch's optimizers have ranges that no annotation tells."""
+    if isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer):
+        return OPTIMIZER_SETTINGS
+    return typing.get_type_hints(constructor(factory), include_extras=True)
+
+
+def constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function whose annotations tell the types of a class's settings."""
+    constructor: Callable[..., Any] = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
+    return constructor
+
+
+def _adapter_config(hint: Any) -> ConfigDict | None:
+    """Pydantic refuses a configuration for types that carry their own."""
+    is_model = isinstance(hint, type) and issubclass(hint, BaseModel)
+    return None if is_model else ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+def locate(target: str, plugins: Sequence[str]) -> Any:
+    """Import what a dotted name stands for, from the places a configuration may name and no others.
+
+    Raises:
+        RequestError: the place is not allowed, or the name does not exist.
+    """
+    allowed = ("dlrunner", "torch.optim", *plugins)
+    if not any(target.startswith(f"{place}.") for place in allowed):
+        raise RequestError(
+            f"{target} may not be used: only classes of dlrunner, of torch.optim and of the modules in plugins"
+        )
+    module_name, _, name = target.rpartition(".")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError:
+        raise RequestError(f"there is no module {module_name}") from None
+    if not hasattr(module, name):
+        kinds = (type, types.FunctionType)
+        members = vars(module).items()
+        public = [n for n, v in members if isinstance(v, kinds) and v.__module__ == module_name and n[0] != "_"]
+        raise RequestError(f"{module_name} has no {name}; {did_you_mean(name, public)}")
+    return getattr(module, name)
+
+
+def import_plugin(plugin: str, problems: list[str]) -> None:
+    """Import a module that the user lists, from the working directory too."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        importlib.import_module(plugin)
+    except ModuleNotFoundError as error:
+        problems.append(f"plugins: there is no module {error.name} (looked in {here} and in what is installed)")
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way
+        problems.append(f"plugins: {plugin} cannot be imported: {type(error).__name__}: {error}")

@@ -1,0 +1,121 @@
+"""The phases of training that a configuration asks for: epochs, schedule, rates by layer group, frozen groups."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from dlrunner.config.binding import Bound, bind_settings, locate
+from dlrunner.config.schema import PhaseSettings, Settings
+from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.schedules import Curves, Phase
+
+
+def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
+    """Return the stretches of training: those of `phases`, or one of `epochs` epochs."""
+    if settings.phases and settings.epochs:
+        problems.append(
+            f"epochs: the phases already say how long to train ({sum(p.epochs for p in settings.phases)} epochs); "
+            "set epochs=null with phases, or phases=null with epochs"
+        )
+    if not settings.phases and not settings.epochs:
+        problems.append("epochs: is missing: say for how many epochs to train")
+        return ()
+    entries = settings.phases or [PhaseSettings(epochs=settings.epochs or 1)]
+    phases = []
+    for index, entry in enumerate(entries):
+        place = f"phases[{index}].schedule" if entry.schedule is not None else "schedule"
+        node = settings.schedule if entry.schedule is None else entry.schedule
+        found = len(problems)
+        bound = bind_schedule(place, node, settings.plugins, problems)
+        if len(problems) > found:
+            continue
+        try:
+            curves = bound(epochs=entry.epochs)
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        lr = entry.lr if entry.lr is not None else settings.optim.get("lr", 1.0)
+        rates = tuple(lr) if isinstance(lr, list) else (lr,)
+        freeze_to = settings.freeze_to if entry.freeze_to is None else entry.freeze_to
+        phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task))
+    return tuple(phases)
+
+
+def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[str], problems: list[str]) -> Bound:
+    """Bind a schedule; a bare name, or a `_target_` without dots, is one of dlrunner.schedules."""
+    node = {"_target_": node} if isinstance(node, str) else dict(node)
+    target = str(node.get("_target_", ""))
+    if "." not in target:
+        target = f"dlrunner.schedules.{target}"
+    try:
+        factory = locate(target, plugins)
+        if not (isinstance(factory, types.FunctionType) and _returns(factory) is Curves):
+            raise RequestError(f"{target} is not a schedule; {did_you_mean(target, _schedule_names())}")
+    except RequestError as error:
+        problems.append(f"{place}: {error}")
+        return Bound(target, Curves, {})
+    return bind_settings(place, target, factory, {**node, "_target_": target}, {"epochs"}, problems)
+
+
+def _returns(function: Callable[..., Any]) -> Any:
+    """Return what a function says that it returns; None where its annotations cannot be read."""
+    try:
+        return typing.get_type_hints(function).get("return")
+    except Exception:  # anybody's function: names that are not there, expressions that fail
+        return None
+
+
+def _schedule_names() -> list[str]:
+    module = importlib.import_module("dlrunner.schedules")
+    functions = [(n, f) for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
+    return [name for name, function in functions if not name.startswith("_") and _returns(function) is Curves]
+
+
+USUAL_MOMENTUM = 0.9
+"""SGD's momentum and Adam's first beta where nobody has asked for another."""
+
+
+def check_momentum(optim: Bound, phases: Sequence[Phase], problems: list[str]) -> None:
+    """Refuse a momentum that the schedule would overrule."""
+    if all(phase.curves.momentum is None for phase in phases):
+        return
+    betas, momentum = optim.settings.get("betas"), optim.settings.get("momentum")
+    is_sgd = isinstance(optim.factory, type) and issubclass(optim.factory, torch.optim.SGD)
+    if betas and betas[0] != USUAL_MOMENTUM:
+        name, value, other = "optim.betas", betas[0], f"optim.betas=[{USUAL_MOMENTUM},{betas[1]}]"
+    elif is_sgd and momentum is not None and momentum != USUAL_MOMENTUM:
+        name, value, other = "optim.momentum", momentum, f"optim.momentum={USUAL_MOMENTUM}"
+    else:
+        return
+    problems.append(
+        f"{name}: the schedule moves the momentum, {value:g} would be overruled; add schedule.momentum=null to keep "
+        f"it, or take {other}"
+    )
+
+
+def check_groups(phases: Iterable[Phase], weight_decay: Any, groups: Sequence[str], problems: list[str]) -> None:
+    """Compare rates, decays and frozen groups with the layer groups of the model."""
+    if isinstance(weight_decay, list) and len(weight_decay) not in (1, len(groups)):
+        problems.append(
+            f"optim.weight_decay: {len(weight_decay)} for {len(groups)} layer group(s) ({', '.join(groups)}); "
+            "give one, or one per group"
+        )
+    for index, phase in enumerate(phases):
+        if len(phase.lr) not in (1, len(groups)):
+            problems.append(
+                f"optim.lr: {len(phase.lr)} rates for {len(groups)} layer group(s) ({', '.join(groups)}); "
+                "give one, or one per group"
+            )
+            return
+        if not -len(groups) <= phase.freeze_to < len(groups):
+            problems.append(
+                f"phases[{index}].freeze_to: {phase.freeze_to} leaves nothing to train: "
+                f"the model has {len(groups)} layer group(s) ({', '.join(groups)})"
+            )

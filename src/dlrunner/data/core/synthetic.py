@@ -1,0 +1,75 @@
+"""Generated data sets in the cache, written once, with their best achievable score."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dlrunner.data.core.checked import read_sealed, tell_damaged
+from dlrunner.data.core.source import sha256_of, tidy, write_sealed
+from dlrunner.errors import DataError
+from dlrunner.files.temporary import temporary_folder
+
+TRUTH = "truth"
+"""The file with the floor and the digests of the others."""
+
+
+def generated(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> tuple[Path, float]:
+    """Let `write` fill a folder, unless all its files are there as they were written, and return it with the floor.
+
+    Args:
+        place: the folder.
+        files: its files, compared with the digests that were written last.
+        write: fills an empty folder and returns the floor.
+
+    Raises:
+        DataError: the cache cannot be written.
+    """
+    try:
+        known = read_sealed(place / TRUTH)
+        floor = _floor_of(known, place, files)
+        if floor is None:
+            if known is not None:
+                tell_damaged(place)
+            floor = _write_anew(place, files, write)
+        return place, floor
+    except OSError as error:
+        raise DataError(
+            f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}; "
+            "DLRUNNER_CACHE names another folder"
+        ) from None
+
+
+def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> float:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    tidy(place.parent)
+    with temporary_folder(place) as temporary:
+        floor = write(temporary)
+        digests = {name: sha256_of(temporary / name) for name in files}
+        write_sealed(temporary / TRUTH, json.dumps({"floor": floor, "sha256": digests}).encode())
+        try:
+            temporary.rename(place)
+        except OSError:  # another process was faster, or an older one left half of it
+            if _floor_of(read_sealed(place / TRUTH), place, files) is None:
+                _remove(place)
+                temporary.rename(place)
+    return floor
+
+
+def _floor_of(known: bytes | None, place: Path, files: Sequence[str]) -> float | None:
+    """Return the floor of data that are as they were written last, by what was written down of them; else None."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        truth = json.loads(known or b"{}")
+        if all(sha256_of(place / name) == truth["sha256"][name] for name in files):
+            return float(truth["floor"])
+    return None
+
+
+def _remove(place: Path) -> None:
+    if place.is_dir() and not place.is_symlink():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)

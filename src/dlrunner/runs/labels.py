@@ -1,0 +1,54 @@
+"""The readable part of a run folder's name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+NOT_IN_LABEL = (
+    "task",
+    "experiment",
+    "device",
+    "data_dir",
+    "runs_dir",
+    "rerun",
+    "log",
+    "plugins",
+    "hydra",
+    "claim",
+    "sweep",
+)
+"""Overrides that do not show in a folder's name: they do not change the result, or the folder above says it."""
+
+
+_RUN = re.compile(r"=['\"]?[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)['\"]?$")
+"""A setting that names another run's folder: its first words and its signature tell enough."""
+
+
+def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
+    """Write what was asked for in a form that a folder may be named by.
+
+    >>> label(["task=collab", "optim.lr=1e-3", "device=cpu"], ["task", "device"])
+    'optim.lr=1e-3'
+    >>> label([], [])
+    'default'
+    >>> label(["model.encoder='runs/imdb-lm/imdb-lm-small,seed=2-c6a0685d'", "seed=1"], [])
+    'model.encoder=imdb-lm-small-c6a0685d,seed=1'
+    """
+    shown = sorted(
+        _RUN.sub(r"=\1-\2", override.lstrip("+"))
+        for override in overrides
+        if override.lstrip("+").partition("=")[0].split(".")[0] not in hidden
+    )
+    text = re.sub(r"[^\w.=,+-]+", "_", ",".join(shown)).strip("_,.-")
+    return text[:80].rstrip("_,.-=") or "default"
+
+
+def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
+    """Return the readable part of a folder's name: the experiment, if one was named, and the overrides."""
+    shown = label(overrides, NOT_IN_LABEL)
+    experiment = choices.get("experiment")
+    if not experiment:
+        return shown
+    experiment = label([experiment], ())
+    return experiment if shown == "default" else f"{experiment},{shown}"
