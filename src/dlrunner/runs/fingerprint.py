@@ -24,6 +24,7 @@ DECIDES = (
     "execution/follow",
     "execution/member",
     "execution/run",
+    "execution/stages",
     "metrics",
     "model",
     "models",

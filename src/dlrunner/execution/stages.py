@@ -1,0 +1,266 @@
+"""The stages of a run, each a function of what the one before returned: prepare, train, evaluate, publish."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dlrunner.claims.claims import Claim, judge_run
+from dlrunner.config.plan import Plan
+from dlrunner.data_audit import Finding, findings
+from dlrunner.errors import RequestError
+from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
+from dlrunner.files.atomic import readable_os_errors
+from dlrunner.files.spreadsheet import as_csv
+from dlrunner.model import Model
+from dlrunner.runs.directory import RunDirectory
+from dlrunner.system.process_group import SingleProcess
+from dlrunner.system.signals import StopSignals
+from dlrunner.task import DataIdentity, Passage, Split, Task
+from dlrunner.training.hooks import Display
+from dlrunner.training.state import Evaluation, Row, Tally
+
+log = logging.getLogger("dlrunner")
+
+
+@dataclass
+class Notes:
+    """Collects what a person should know, shows each note once, and logs it."""
+
+    say: Callable[[str], None]
+    texts: list[str] = field(default_factory=list)
+
+    def add(self, note: str) -> None:
+        """Take in a note; the members of an ensemble come with the same ones."""
+        if note in self.texts:
+            return
+        self.texts.append(note)
+        self.say(f"note: {note}")
+        log.info(note)
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a run was asked for, where it is kept, and what it shares with all its stages."""
+
+    plan: Plan
+    directory: RunDirectory
+    identity: DataIdentity
+    group: SingleProcess
+    signals: StopSignals
+    say: Callable[[str], None]
+    notes: Notes
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run whose data has been read and audited; nothing is trained."""
+
+    task: Task
+    data: Any
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What the trained members give for each split, and what the summary says of it."""
+
+    outputs: torch.Tensor
+    """Of the validation split, in its order; empty where they are not kept."""
+    summary: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Published:
+    """What was made for people: file names and texts for the report."""
+
+    pictures: Sequence[Path] = ()
+    passages: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
+
+
+def prepare(context: RunContext, data: Any) -> Prepared:
+    """Read the data, say how it was read, and refuse what it does not fit.
+
+    Raises:
+        RequestError: the claim's metric is none of this task's, or its outputs cannot be averaged.
+        DataError: the data is not what the request says it is.
+    """
+    plan = context.plan
+    task = plan.build_task(data, plan.settings.seed)
+    sizes = dict(task.sizes())
+    if sizes:
+        context.say("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
+    for note in task.notes():
+        context.notes.add(note)
+    found = audit(plan, task)
+    for finding in found:
+        context.say(f"mind: {finding}")
+        log.info("mind: %s", finding)
+    claim = plan.settings.claim
+    splits = ["valid", "test"] if task.has_test() else ["valid"]
+    known = [f"{split}/{name}" for split in splits for name in ("loss", *task.metrics())]
+    if claim and claim.metric not in known:
+        raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
+    if not task.keeps_outputs and task.looks() > 1:
+        raise RequestError("task: it keeps no outputs, so that those of several looks cannot be averaged")
+    identity = {name: value for name, value in asdict(context.identity).items() if value not in (None, "")}
+    return Prepared(
+        task,
+        data,
+        {
+            "data": {**identity, "rows": sizes},
+            "device": str(plan.device),
+            "precision": plan.settings.precision,
+            "seed": plan.settings.seed,
+            "protocol": [asdict(finding) for finding in found],
+        },
+    )
+
+
+def audit(plan: Plan, task: Task) -> list[Finding]:
+    """Return what makes the run's number flattering."""
+    claim, early = plan.settings.claim, plan.trainer.settings.get("early_stopping")
+    reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
+    chosen_from = sum(phase.epochs for phase in plan.phases) if early else 1
+    return findings(task.evidence(), reported, chosen_from)
+
+
+def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
+    """Train the model, or each member of an ensemble, together with the other processes of the run."""
+    plan, task = context.plan, prepared.task
+    set_up_process(plan)
+    context.group.broadcast("train")  # the data has been read: what others need of it is in the cache
+    context.group.compare(context.directory.identity)
+    context.directory.point_latest()  # a run that its data refuses does not take the last one's place
+    members, count = [], plan.settings.ensemble
+    for index in range(count):
+        seed = member_seed(plan.settings.seed, count, index)
+        own, directory = task, context.directory
+        if count > 1:
+            own, directory = plan.build_task(prepared.data, seed), context.directory.member(index)
+            context.say(f"member {index + 1} of {count}, seed {seed}")
+        members.append(
+            train_member(
+                plan, own, seed, context.group, directory, display, context.signals, context.say, context.notes.add
+            )
+        )
+        task.enter(members[-1].phase)
+    return members
+
+
+def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member]) -> Results:
+    """Return the metrics of the run; of an ensemble, those of its average beside those of its members."""
+    task, say = prepared.task, context.say
+    splits = {split: _combined(task, members, split) for split in members[0].evaluations}
+    name, metric = next(iter(task.metrics().items()))
+    key, summary = f"valid/{name}", dict[str, Any]()
+    last, best = members[-1].last, members[-1].best or members[-1].last
+    final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
+    if len(members) > 1 or task.looks() > 1:
+        final = dict(splits["valid"].metrics)
+        best = {**final, "epoch": last["epoch"]}
+    if task.looks() > 1:
+        summary["looks"] = {"number": task.looks(), "one_look": last[key]}
+        say(f"{task.looks()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
+    if len(members) > 1:
+        values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
+        mean, spread = float(values.mean()), float(values.std())
+        seeds = [member.seed for member in members]
+        summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "spread": spread}
+        say(f"average of {len(members)} members: {key} {final[key]:.4f}  (members: {mean:.4f} ± {spread:.4f})")
+    if "test" in splits:
+        final |= splits["test"].metrics
+        told = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
+        say(f"the test split, looked at once: {told}")
+    summary["metric"] = {
+        "name": key,
+        "value": final[key],
+        "epoch": last["epoch"],
+        "higher_is_better": metric.higher_is_better,
+    }
+    summary["final"] = final
+    summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
+    claim = context.plan.settings.claim
+    if claim:
+        summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["protocol"])
+    baselines = task.baselines()
+    for name, metrics in baselines.items():
+        say(f"beside it, {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
+    if baselines:
+        summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
+    outputs = splits["valid"].outputs
+    return Results(torch.empty(0) if outputs is None else outputs, summary)
+
+
+def check_claim(
+    claim: Claim,
+    task: Task,
+    final: Mapping[str, float],
+    identity: DataIdentity,
+    audited: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """Return the verdict on a claim, for the summary."""
+    metric = task.metrics().get(claim.metric.partition("/")[2])
+    higher_is_better = metric.higher_is_better if metric else False
+    return judge_run(claim, final, higher_is_better, identity.release, audited)
+
+
+def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], results: Results) -> Published:
+    """Write what others use: what `predict` needs, the table of predictions, plots, and texts for the report."""
+    task, directory, wanted = prepared.task, context.directory, context.plan.settings.log
+    models, outputs = [member.model for member in members], results.outputs
+    state = task.state()
+    if state:
+        directory.save("task.pt", {"task": state})
+    with readable_os_errors(directory.path):
+        table = task.predictions(outputs)
+        if table is not None:
+            directory.write_bytes("predictions.csv", as_csv(table)[0])
+        for name, content in task.keep(models).items():
+            directory.write_bytes(name, content)
+        pictures = _draw(directory.path, task, models, outputs, members[-1].history) if wanted.pictures else []
+        passages = dict(task.passages(models, outputs)) if wanted.report else {}
+    return Published(pictures, passages)
+
+
+def write_report_data(
+    directory: RunDirectory, published: Published, notes: Sequence[str], changed: Mapping[str, str] | None
+) -> None:
+    """Keep what only this process knows, so that `dlrun report` can write the same page."""
+    kept = {
+        "pictures": [picture.name for picture in published.pictures],
+        "notes": list(notes),
+        "passages": {heading: [asdict(text) for text in texts] for heading, texts in published.passages.items()},
+        "changed": changed,
+    }
+    directory.write_text("report.json", json.dumps(kept))
+
+
+def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation:
+    """Return what all members together say of a split, computed exactly as for one model."""
+    found = [member.evaluations[split] for member in members]
+    if len(found) == 1 and task.looks() == 1:
+        return found[0]
+    outputs = [each.outputs for each in found if each.outputs is not None]
+    average = outputs[0] if len(outputs) == 1 else task.average(outputs)
+    targets = found[0].targets
+    assert targets is not None
+    tally = Tally(task)
+    tally.add(average, targets)
+    return Evaluation(tally.result(split).metrics, average, targets)
+
+
+def _draw(
+    run: Path, task: Task, models: Sequence[Model], outputs: torch.Tensor, history: Sequence[Row]
+) -> Sequence[Path]:
+    from dlrunner.reporting.plots import training  # matplotlib takes a second: only now
+
+    folder = run / "plots"
+    folder.mkdir(exist_ok=True)
+    return [training.training_curves(history, folder), *task.pictures(models, outputs, folder)]
