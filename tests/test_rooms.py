@@ -11,65 +11,107 @@ import dlrunner
 
 PACKAGE = Path(dlrunner.__file__).parent
 
-ABOVE = ["tasks", "models", "cli", "runner", "dispatch", "looks", "data", "training", "task", "model"]
-"""What stands above the rooms that know run folders at most."""
+LAYERS = (
+    ("errors", "_version", "ranges"),
+    ("files", "metrics", "model", "schedules", "tracker", "data_audit"),
+    ("encoder_file", "system"),
+    ("task",),
+    ("data/core",),
+    ("data/images", "data/ratings", "data/tabular", "data/texts"),
+    ("data/dogbreeds", "data/imdb", "data/rossmann"),
+    ("models/vision",),
+    ("models",),
+    ("runs", "training"),
+    ("claims",),
+    ("config", "comparison"),
+    ("reporting/terminal",),
+    ("reporting/plots", "reporting/html", "reporting"),
+    ("tasks/common",),
+    ("tasks/collab", "tasks/image", "tasks/tabular", "tasks/text"),
+    ("tasks/language",),
+    ("tracking", "trackers"),
+    ("execution", "inference"),
+    ("sweeps",),
+    ("sweeps/engines",),
+    ("__init__",),
+    ("cli",),
+    ("__main__",),
+)
+"""All rooms and single modules, from the lowest layer up: each imports from lower layers and from itself only."""
 
-MAY_NOT_IMPORT = {
-    "cli": ["tasks.", "models."],
-    "training": ["tasks", "models", "cli", "runner", "dispatch", "looks", "data", "runs"],
-    "task": ["tasks", "models", "cli", "runner", "dispatch", "looks", "data", "runs", "training"],
-    "protocol": [*ABOVE, "runs"],
-    "claims": [*ABOVE, "runs"],
-    "model": ["tasks", "models", "cli", "runner", "dispatch", "looks", "data", "runs", "training", "task"],
-    "models": ["tasks", "cli", "runner", "dispatch", "looks", "data", "runs", "training", "task"],
-    "data": ["tasks", "models", "cli", "runner", "dispatch", "looks", "runs", "training", "model"],
-    "tasks": ["cli", "runner", "dispatch", "training", "runs"],
-    "looks": ["cli", "runner", "dispatch", "training", "tasks", "models"],
-    "metrics": [*ABOVE, "runs"],
-    "schedules": [*ABOVE, "runs"],
-    "runs": ABOVE,
-    "atomic": [*ABOVE, "runs"],
-    "fingerprint": [*ABOVE, "runs"],
-    "comparing": ABOVE,
-    "comparing/judging": [*ABOVE, "runs"],
-    "trained/loading": ["tasks", "models", "cli", "runner", "looks", "data", "training"],
-    "trained/exporting": ["tasks", "models", "cli", "runner", "data", "training"],
-    "trained/portable": ABOVE,
-    "trained/graphs": ["tasks", "models", "cli", "runner", "dispatch", "looks", "data", "training", "runs"],
-    "tracker": [*ABOVE, "runs"],
-    "trackers": [*ABOVE, "runs"],
-    "relaying": [*ABOVE, "runs", "trackers"],
-    "tracking": ["tasks", "models", "cli", "runner", "looks", "data", "task", "model", "trackers"],
-    "dispatch": ["tasks", "models", "cli", "runner", "looks", "data", "runs", "trackers"],
-    "engines": ["tasks", "models", "cli", "looks", "runner", "training"],
-    "searching": ["tasks", "models", "cli", "looks", "runner", "training", "jobs", "runs", "data"],
-    "runner": ["cli", "tasks", "models"],
-}
+
+def modules() -> dict[str, Path]:
+    """Return the files of the package by dotted name; a package is its `__init__`."""
+    found = {}
+    for file in PACKAGE.rglob("*.py"):
+        name = ".".join(file.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = file
+    return found
+
+
+MODULES = modules()
 
 
 def imports(file: Path) -> set[str]:
-    """Return the modules of dlrunner that a file imports, anywhere in it."""
+    """Return the modules of dlrunner that a file imports, anywhere in it: lazily, or for its types only, too."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("dlrunner"):
-            base = node.module.removeprefix("dlrunner").lstrip(".")
-            found |= {base} if base else {alias.name for alias in node.names}
-            found |= {f"{base}.{alias.name}".lstrip(".") for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "dlrunner":
+            base = (node.module or "").removeprefix("dlrunner").lstrip(".")
+            for alias in node.names:
+                name = f"{base}.{alias.name}".lstrip(".")
+                found.add(name if name in MODULES else base or "__init__")
         elif isinstance(node, ast.Import):
             found |= {a.name.removeprefix("dlrunner.") for a in node.names if a.name.startswith("dlrunner.")}
     return found
 
 
+def room(module: str) -> str:
+    """Return the room of a module: its folder, or itself where it stands alone at the top."""
+    file = MODULES[module].relative_to(PACKAGE)
+    return file.parent.as_posix() if len(file.parts) > 1 else file.stem
+
+
+def layer(module: str) -> int:
+    """Return the number of a module's layer, from below; a folder without a layer of its own belongs to its parent."""
+    place = Path(room(module))
+    for each in (place, *place.parents):
+        for number, rooms in enumerate(LAYERS):
+            if each.as_posix() in rooms:
+                return number
+    raise AssertionError(f"{module} is in a room that LAYERS does not name")
+
+
+GRAPH = {name: imports(file) - {name} for name, file in MODULES.items()}
+
+
 def test_imports_point_downwards() -> None:
-    wrong = []
-    for room, forbidden in MAY_NOT_IMPORT.items():
-        files = [*PACKAGE.glob(f"{room}.py"), *(PACKAGE / room).rglob("*.py")]
-        assert files, room
-        for file in files:
-            for name in imports(file):
-                if any(name == f or name.startswith(f"{f.rstrip('.')}.") for f in forbidden):
-                    wrong.append(f"{file.relative_to(PACKAGE)} imports {name}")
+    wrong = [
+        f"{module} imports {other}"
+        for module, others in GRAPH.items()
+        for other in others
+        if not (layer(other) < layer(module) or room(module) == room(other))
+    ]
     assert not wrong
+
+
+def test_every_layer_names_rooms_that_exist() -> None:
+    rooms = {room(module) for module in MODULES if module}
+    named = [name for names in LAYERS for name in names]
+    assert len(named) == len(set(named))
+    assert set(named) <= rooms
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    waiting = dict(GRAPH)
+    while True:
+        imported = {other for others in waiting.values() for other in others}
+        outside = [name for name, others in waiting.items() if not others & waiting.keys() or name not in imported]
+        if not outside:
+            break
+        for name in outside:
+            del waiting[name]
+    assert not waiting.keys(), "each of these imports another one of them"
 
 
 def test_only_the_command_line_knows_hydra_and_omegaconf() -> None:
@@ -112,4 +154,5 @@ def test_a_run_does_not_import_the_compiler(ratings_csv: Path) -> None:
 
 def test_no_room_is_named_after_nothing() -> None:
     names = {path.stem for path in PACKAGE.rglob("*.py")} | {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
-    assert not names & {"utils", "util", "helpers", "common", "core", "base", "builders", "misc"}
+    assert not names & {"utils", "util", "helpers", "builders", "misc"}
+    assert not {path.stem for path in PACKAGE.iterdir()} & {"common", "core", "base"}

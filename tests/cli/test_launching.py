@@ -20,7 +20,7 @@ from dlrunner.errors import RequestError
 from dlrunner.sweeps.engines.base import Launched
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import Lease
-from tests.cli.test_sweeping import WORDS, sweep_folder, wait_for
+from tests.cli.test_sweep import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
 

@@ -18,7 +18,7 @@ from dlrunner.data.ratings.synthetic import write_movielens_standin
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.data.texts.tokens import cached
 from tests.conftest import QUICK, Dlrun
-from tests.data.test_pictures import cats_and_dogs, read, write
+from tests.data.test_images import cats_and_dogs, read, write
 from tests.small_runs import PICTURE_NET, PICTURES
 
 TEXTS = ("it was good", "it was not", "good\0bad and", "ü\u20ac \0")

@@ -16,7 +16,7 @@ from dlrunner.reporting.html import claims, sweep
 from dlrunner.reporting.html.charts import axis_of
 from tests.conftest import QUICK, Dlrun
 from tests.fake_runs import write_run, write_seeds, write_sweep
-from tests.looks.pages import EVIL, assert_harmless
+from tests.reporting.pages import EVIL, assert_harmless
 
 
 def history(value: float, num_epochs: int = 3) -> list[dict[str, Any]]:

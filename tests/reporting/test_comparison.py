@@ -22,9 +22,9 @@ from dlrunner.errors import RequestError
 from dlrunner.reporting.plots import comparison as pictures
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.terminal import comparison as looks
-from tests.comparing.test_importance import CHOICES, make_row, random_search
+from tests.comparison.test_importance import CHOICES, make_row, random_search
 from tests.fake_runs import write_run, write_seeds
-from tests.looks.test_pictures import assert_is_picture
+from tests.reporting.test_plots import assert_is_picture
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from dlrunner.reporting.html.charts import Curve, Scale
 from dlrunner.reporting.plots import training as plots
 from tests.conftest import Dlrun
 from tests.fake_runs import write_run
-from tests.looks.pages import EVIL, SCRIPT, assert_harmless
+from tests.reporting.pages import EVIL, SCRIPT, assert_harmless
 
 
 def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import RequestError
 from dlrunner.sweeps.pool import Lease
 from dlrunner.sweeps.search import Search
-from tests.cli.test_sweeping import sweep_folder, wait_for
+from tests.cli.test_sweep import sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, start
 from tests.scaling import documented
 

@@ -10,11 +10,11 @@ import pytest
 
 from dlrunner.reporting.html import claims, run, sweep
 from tests.fake_runs import write_run, write_sweep
-from tests.looks import browser as browsers
-from tests.looks.browser import Browser
-from tests.looks.pages import EVIL
-from tests.looks.test_report import render, rows
-from tests.looks.test_sweep_report import planted, verdicts, write_claims
+from tests.reporting import browser as browsers
+from tests.reporting.browser import Browser
+from tests.reporting.pages import EVIL
+from tests.reporting.test_report import render, rows
+from tests.reporting.test_sweep_report import planted, verdicts, write_claims
 
 pytestmark = pytest.mark.skipif(browsers.find() is None, reason="needs Chromium: apt-get install chromium")
 
