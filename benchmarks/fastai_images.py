@@ -5,7 +5,7 @@
 
 What to know when comparing another library with it:
 
-* The net is dlrunner's own: MobileNetV2 in Gluon's wiring, which torchvision does not have, with the lesson's head.
+* The net is dlrunner's own: MobileNetV2 in Gluon's variant, which torchvision does not have, with the lesson's head.
 * Pictures are decoded, normalised and in memory before the clock starts, and are not changed at random; features are
   computed. fastai's users have `ImageDataLoaders`, which decode every picture in every epoch: this favours fastai.
 * ``Adam`` is fastai's own with decoupled weight decay; as fastai does by default, the last incomplete training batch
@@ -30,7 +30,7 @@ from fastai.metrics import accuracy
 from fastai.torch_core import set_seed
 from torch.utils.data import TensorDataset
 
-from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.models.image import ImageClassifier, ImageDims
 
 SHAPES = {"net": (3, 224, 224), "head": (1280,)}
 BATCHES = {"net": 16, "head": 64}
@@ -48,7 +48,7 @@ def make_learner(args):
         DataLoader(train, bs=size, shuffle=True, drop_last=True, device=device),
         DataLoader(valid, bs=size, device=device),
     ]
-    net = PictureNet(PictureDims(CLASSES), Path(), backbone="mobilenet_v2", wiring="gluon", channels_last=False)
+    net = ImageClassifier(ImageDims(CLASSES), Path(), backbone="mobilenet_v2", variant="gluon", channels_last=False)
     if args.work == "head":
         net.backbone.requires_grad_(False)
     loss = CrossEntropyLossFlat()

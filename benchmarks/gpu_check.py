@@ -29,11 +29,11 @@ import torch
 from dlrunner.comparison.diff import row_difference
 
 DRY = tuple(f"model.{name}_dropout=0" for name in ("embedding", "input", "weight", "hidden", "output"))
-TEXTS = ("data.source=stand-in", "model.embedding=32", "model.hidden=48", "model.layers=2", "data.min_freq=1", *DRY)
+TEXTS = ("data.source=synthetic", "model.embedding=32", "model.hidden=48", "model.layers=2", "data.min_freq=1", *DRY)
 TASKS: Mapping[str, Sequence[str]] = {
-    "collab": ("task=collab", "data.source=stand-in", "batch_size=2400"),
+    "collab": ("task=collab", "data.source=synthetic", "batch_size=2400"),
     "rossmann": (
-        *("task=rossmann", "data.source=stand-in", "data.sample=10000", "batch_size=480"),
+        *("task=rossmann", "data.source=synthetic", "data.sample=10000", "batch_size=480"),
         *("model=embedding_net", "model.embedding_dropout=0", "model.dropouts=[0,0]"),
     ),
     "imdb-lm": (
@@ -45,8 +45,8 @@ TASKS: Mapping[str, Sequence[str]] = {
         *("batch_size=16", "task.baseline=false"),
     ),
     "dogbreeds": (
-        *("task=dogbreeds", "data.source=stand-in", "data.size=64", "data.sample=320", "data.sample_valid=64"),
-        *("batch_size=16", "model.backbone=squeezenet1_1", "model.ps=0", "model.xtra_fc=[16]", "task.tta=2"),
+        *("task=dogbreeds", "data.source=synthetic", "data.size=64", "data.sample=320", "data.sample_valid=64"),
+        *("batch_size=16", "model.backbone=squeezenet1_1", "model.dropout=0", "model.xtra_fc=[16]", "task.tta=2"),
         *("optim=sgd", "optim.lr=1e-5"),  # deep nets whose weights start at random make much of the last bits
     ),
 }
@@ -55,7 +55,7 @@ COMPILED = ("collab", "dogbreeds")
 LIMITS = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 5e-2}
 """Of relative differences to the CPU in float32, of the losses of an epoch: accuracies of few rows jump."""
 LOSSES = ("train/loss", "valid/loss")
-QUIET = ("log.pictures=false", "log.report=false", "log.progress=none")
+QUIET = ("log.plots=false", "log.report=false", "log.progress=none")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ WAYS = {
 }
 PIECES = {"decode": "decode", "large": "decode", "features": "features", "features-bf16": "features"}
 WORK = [
-    *("task=dogbreeds", "data.source=real", "model.backbone=mobilenet_v2", "model.wiring=gluon", "optim=adamw"),
+    *("task=dogbreeds", "data.source=real", "model.backbone=mobilenet_v2", "model.variant=gluon", "optim=adamw"),
     *(f"model.weights={WEIGHTS}", "schedule=constant", "optim.lr=1e-3", "task.augment=false", "epochs=4"),
 ]
 TRAINED = {"net": ["batch_size=16"], "head": ["batch_size=64", "freeze_to=-1", "task.precompute=true"]}

@@ -44,7 +44,7 @@ from torch.optim.lr_scheduler import LRScheduler  # noqa: E402
 from benchmarks.measuring import megabytes  # noqa: E402
 from dlrunner.cli.compose import compose  # noqa: E402
 from dlrunner.config.plan import Plan, plan  # noqa: E402
-from dlrunner.errors import RequestError  # noqa: E402
+from dlrunner.errors import ConfigError  # noqa: E402
 from dlrunner.metrics import exact_sum  # noqa: E402
 from dlrunner.model import Model  # noqa: E402
 from dlrunner.schedules import Phase  # noqa: E402
@@ -169,13 +169,13 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
         is_logged: Lightning keeps the training loss.
 
     Raises:
-        RequestError: the configuration asks for what this does not train.
+        ConfigError: the configuration asks for what this does not train.
     """
     checked = plan(compose(words))
     seed, (phase, *further) = checked.settings.seed, checked.phases
     own = checked.build_trainer(seed)  # checks its settings, sets the number of threads and prepares the task
     if further or own.l1 or own.accumulate != 1 or own.early_stopping or own.compile or own.precision not in PRECISIONS:
-        raise RequestError("only clip, one phase and fp32 or bf16 are compared with Lightning")
+        raise ConfigError("only clip, one phase and fp32 or bf16 are compared with Lightning")
     task = checked.build_task(checked.build_data(), seed)
     task.notes()  # reads the data, as a run does before it seeds
     task.enter(phase)

@@ -102,7 +102,7 @@ def told(words: Sequence[str], environment: Mapping[str, str] | None = None) -> 
 
 def dlrunner(words: Sequence[str], runs: Path, environment: Mapping[str, str] | None = None) -> Run:
     """Run `dlrun` without pictures and report; the folder is `runs`/latest."""
-    command = [*DLRUN, *words, f"runs_dir={runs}", "log.pictures=false", "log.report=false", "log.progress=none"]
+    command = [*DLRUN, *words, f"runs_dir={runs}", "log.plots=false", "log.report=false", "log.progress=none"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
     history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
     return {

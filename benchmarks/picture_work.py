@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from benchmarks.measuring import DEVICE, THREADS
 from dlrunner.data.images.dataset import cached_pixels
 from dlrunner.data.images.files import find_pictures
-from dlrunner.data.images.loaders import PictureLoader, normalised
-from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.data.images.loaders import ImageLoader, normalised
+from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.system.cpu_tuning import keep_freed_memory
 
@@ -84,8 +84,8 @@ def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
     targets = torch.zeros(args.number, dtype=torch.int64, device=DEVICE)
     run: Callable[[Tensor], Tensor]
     if way.startswith("dlrunner"):
-        net = PictureNet(
-            PictureDims(CLASSES), Path(), backbone="mobilenet_v2", wiring="gluon", weights=str(args.weights)
+        net = ImageClassifier(
+            ImageDims(CLASSES), Path(), backbone="mobilenet_v2", variant="gluon", weights=str(args.weights)
         ).to(DEVICE)
         net.load_pretrained()
         run, size = net.frozen_features(), 8 if DEVICE == "cpu" else 256
@@ -95,7 +95,7 @@ def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
         if way == "compile":
             backbone.compile()
         run, size = (lambda pictures: backbone(pictures.contiguous()).mean(dim=(2, 3))), BATCH
-    loader = PictureLoader(pixels, targets, list(torch.split(torch.arange(args.number), size)), SIZE)
+    loader = ImageLoader(pixels, targets, list(torch.split(torch.arange(args.number), size)), SIZE)
     with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=way.endswith("bf16")):
         run(*next(iter(loader)).inputs)
         started = time.perf_counter()
@@ -112,7 +112,7 @@ def train(work: str, args: argparse.Namespace) -> list[float]:
     train_set, valid_set = (
         TensorDataset(torch.randn(count, *shape), torch.randint(0, CLASSES, (count,))) for count in counts
     )
-    net = PictureNet(PictureDims(CLASSES), Path(), backbone="mobilenet_v2", wiring="gluon", channels_last=False)
+    net = ImageClassifier(ImageDims(CLASSES), Path(), backbone="mobilenet_v2", variant="gluon", channels_last=False)
     net = net.to(DEVICE)
     if work == "head":
         net.backbone.requires_grad_(False)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.targets import encode, fit_target
 from dlrunner.data.rossmann.dataset import RossmannData
-from dlrunner.data.tabular.preprocessing import Preparation
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.metrics import Metric
 from dlrunner.models.tabular import embedding_size
 
@@ -19,7 +19,7 @@ def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
     """Write codes, numbers and targets of all rows, and which of them validate; return the sales of those."""
     table = data.read()
     train = ~table.valid
-    preparation = Preparation.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
+    preparation = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
     target = fit_target(table.target, table.values[train])
     cardinalities = list(preparation.cardinalities.values())
     np.savez(

@@ -14,7 +14,7 @@ import yaml
 from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, told
 from benchmarks.rossmann_rows import score, write_rows
 from dlrunner.data.rossmann.dataset import RossmannData
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric, RmspeByBatch, RootMeanSquaredPercentageError
 from dlrunner.runs.reader import FinishedRun
 
@@ -57,7 +57,7 @@ def _own_runs(experiment: str, folder: Path | None) -> list[Run]:
     for place in sorted(folder.iterdir()) if folder else []:
         try:
             run = FinishedRun.read(place)
-        except RequestError:
+        except ConfigError:
             continue
         changed = [
             word

@@ -164,4 +164,4 @@ def start(*words: str, cwd: Path, **environment: str) -> Forked:
     return Forked(words, cwd, environment)
 
 
-QUICK = ("log.pictures=false", "log.report=false")
+QUICK = ("log.plots=false", "log.report=false")

@@ -10,14 +10,14 @@ from dlrunner.cli import main
 from tests.conftest import QUICK
 from tests.tasks.test_tabular_task import flats
 
-TEXTS = ("data.source=stand-in", "data.min_freq=1", "data.sample=200", "data.sample_valid=60", "epochs=1")
+TEXTS = ("data.source=synthetic", "data.min_freq=1", "data.sample=200", "data.sample_valid=60", "epochs=1")
 RECURRENT = ("model.embedding=16", "model.hidden=24", "model.layers=2")
 LANGUAGE = ("task=imdb-lm", *TEXTS, *RECURRENT, "batch_size=16", "task.bptt=20", "task.valid_batch_size=8")
 SORTING = ("task=imdb-sentiment", *TEXTS, *RECURRENT, "data.sample_test=30", "task.baseline=false")
 TABLE = ("task=tabular", "data.path={flats}", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=2")
-RATINGS = ("task=collab", "data.source=stand-in", "epochs=1", "batch_size=512")
-PICTURES = ("task=dogbreeds", "data.source=stand-in", "data.size=32", "data.sample=64", "data.sample_valid=16")
-PICTURE_NET = ("epochs=1", "batch_size=32", "model.backbone=squeezenet1_1", "model.xtra_fc=[]", "model.ps=0")
+RATINGS = ("task=collab", "data.source=synthetic", "epochs=1", "batch_size=512")
+PICTURES = ("task=dogbreeds", "data.source=synthetic", "data.size=32", "data.sample=64", "data.sample_valid=16")
+PICTURE_NET = ("epochs=1", "batch_size=32", "model.backbone=squeezenet1_1", "model.xtra_fc=[]", "model.dropout=0")
 
 KINDS: dict[str, tuple[str, ...]] = {
     "ratings": RATINGS,
@@ -29,7 +29,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "numbers by mlp": (*TABLE, "data.target=price", "model=mlp"),
     "classes": (*TABLE, "data.target=size", "trainer.early_stopping=1"),
     "labels": (*TABLE, "data.target=[big,roomy]"),
-    "sales": ("task=rossmann", "data.source=stand-in", "data.sample=2000", "epochs=1"),
+    "sales": ("task=rossmann", "data.source=synthetic", "data.sample=2000", "epochs=1"),
     "pictures": (*PICTURES, *PICTURE_NET, "task.tta=1"),
     "texts": SORTING,
     "texts by gru": (*SORTING, "model.cell=gru"),

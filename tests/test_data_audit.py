@@ -15,17 +15,17 @@ from PIL import Image
 
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
-from dlrunner.data.images.dataset import PictureData
+from dlrunner.data.images.dataset import ImageData
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data.tabular.dataset import TabularData
-from dlrunner.data.tabular.preprocessing import Preparation
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.tokens import Tokens
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.data_audit import Digests, Evidence, Flag, findings
+from dlrunner.data_audit import Digests, Flag, SplitStatistics, findings
 from dlrunner.task import Task
 from dlrunner.tasks.collab.task import Collab
-from dlrunner.tasks.image.task import PictureClassification
+from dlrunner.tasks.image.task import ImageClassification
 from dlrunner.tasks.language.task import LanguageModeling
 from dlrunner.tasks.tabular.task import Tabular
 from dlrunner.tasks.text.task import TextClassification
@@ -42,12 +42,12 @@ def days(*values: str) -> Any:
     return np.array(values, dtype="datetime64[D]")
 
 
-def told(evidence: Evidence | None, reported: str = "valid/rmse", chosen_from: int = 1) -> list[str]:
+def told(evidence: SplitStatistics | None, reported: str = "valid/rmse", chosen_from: int = 1) -> list[str]:
     return [str(finding) for finding in findings(evidence, reported, chosen_from)]
 
 
 def told_by(task: Task) -> list[str]:
-    return told(task.evidence())
+    return told(task.split_statistics())
 
 
 # What is found in evidence.
@@ -112,12 +112,12 @@ CLEAN: dict[str, Any] = {
     ],
 )
 def test_what_is_planted_in_evidence_is_found_and_nothing_else(planted: dict[str, Any], said: str | None) -> None:
-    assert told(Evidence(**{**CLEAN, **planted})) == ([said] if said else [])
+    assert told(SplitStatistics(**{**CLEAN, **planted})) == ([said] if said else [])
 
 
 def test_the_best_of_several_epochs_is_flattering_where_its_own_rows_chose_it() -> None:
     said = "best-epoch-on-test: valid/rmse is that of the best of up to 9 epochs, chosen by the same rows"
-    assert told(None, "valid/rmse", 9) == told(Evidence(**CLEAN), "valid/rmse", 9) == [said]
+    assert told(None, "valid/rmse", 9) == told(SplitStatistics(**CLEAN), "valid/rmse", 9) == [said]
     assert not told(None, "valid/rmse", 1)
     assert not told(None, "test/rmse", 9), "the test split took no part in the choice"
 
@@ -186,9 +186,9 @@ def test_later_rows_in_training_are_found_in_a_table_with_days() -> None:
 
 class FittedOnAllRows(Tabular):
     @property
-    def preparation(self) -> Preparation:
+    def preparation(self) -> TabularPreprocessor:
         roles = self.table.roles
-        return Preparation.fit(self.table.frame, roles.categorical, roles.continuous)
+        return TabularPreprocessor.fit(self.table.frame, roles.categorical, roles.continuous)
 
 
 def test_statistics_of_all_rows_are_found() -> None:
@@ -349,8 +349,8 @@ def test_a_picture_that_stands_in_both_parts_is_found(here: Path) -> None:
                 pixels = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(here / "pets" / part / kind / f"{number}.png")
 
-    def task() -> PictureClassification:
-        return PictureClassification(PictureData(Path(), path="pets", size=32), 4, 0, CPU)
+    def task() -> ImageClassification:
+        return ImageClassification(ImageData(Path(), path="pets", size=32), 4, 0, CPU)
 
     assert told_by(task()) == []
     copied = here / "pets" / "valid" / "dog" / "0.png"
@@ -386,9 +386,9 @@ def test_a_run_says_what_flatters_it_and_its_claim_what_it_does_not_declare(dlru
     pd.concat([table, table.head(1).assign(part="test")]).to_csv("sales.csv", index=False)
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(CLAIM)
-    status, out, err = dlrun("experiment=own", "trainer.early_stopping=2", "log.pictures=false")
+    status, out, err = dlrun("experiment=own", "trainer.early_stopping=2", "log.plots=false")
     assert status == 0, out + err
-    found = {each["flag"]: each["told"] for each in summary()["protocol"]}
+    found = {each["flag"]: each["message"] for each in summary()["audit"]}
     assert list(found) == ["validation-rows-in-training", "validates-on-test", "best-epoch-on-test"]
     claim = summary()["claim"]
     assert claim["flags"][0] == "averaged-over-batches"
@@ -404,14 +404,14 @@ def test_a_run_says_what_flatters_it_and_its_claim_what_it_does_not_declare(dlru
     assert "validation-rows-in-training (not declared by the claim)" in html
     # A finished run is judged again by its claim, with what was found in it.
     (here / "conf" / "experiment" / "own.yaml").write_text(CLAIM.replace("averaged-over-batches", "best-epoch-on-test"))
-    assert "done already" in dlrun("experiment=own", "trainer.early_stopping=2", "log.pictures=false")[1]
+    assert "done already" in dlrun("experiment=own", "trainer.early_stopping=2", "log.plots=false")[1]
     assert summary()["claim"]["undeclared"] == ["validation-rows-in-training"]
 
 
 def test_a_clean_run_has_nothing_to_mind(dlrun: Dlrun, ratings_csv: Path) -> None:
     status, out, err = dlrun("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
     assert status == 0, out + err
-    assert summary()["protocol"] == []
+    assert summary()["audit"] == []
     assert "mind" not in out
 
 
@@ -421,8 +421,8 @@ def test_a_clean_run_has_nothing_to_mind(dlrun: Dlrun, ratings_csv: Path) -> Non
 def flags_of(*words: str) -> tuple[dict[str, str], set[str]]:
     """Return what is found in the data of a request, and what its claim declares."""
     asked = plan(compose(list(words)))
-    found = findings(asked.build_task(asked.build_data(), 0).evidence(), "valid/loss")
-    return {each.flag: each.told for each in found}, set(asked.settings.claim.flags if asked.settings.claim else ())
+    found = findings(asked.build_task(asked.build_data(), 0).split_statistics(), "valid/loss")
+    return {each.flag: each.message for each in found}, set(asked.settings.claim.flags if asked.settings.claim else ())
 
 
 @pytest.mark.data

@@ -12,7 +12,7 @@ from dlrunner import metrics
 from dlrunner.metrics import (
     F1,
     R2,
-    Decoded,
+    InOriginalUnits,
     MeanAbsoluteError,
     MeanSquaredError,
     Metric,
@@ -109,9 +109,9 @@ METRICS: dict[str, Callable[[], Metric]] = {
     name: found
     for name, found in vars(metrics).items()
     if isinstance(found, type) and hasattr(found, "update") and hasattr(found, "compute")
-    if found not in (Metric, metrics.Mean, Decoded)
+    if found not in (Metric, metrics.Mean, InOriginalUnits)
 }
-METRICS["Decoded"] = lambda: Decoded(R2(), torch.exp, torch.exp)
+METRICS["InOriginalUnits"] = lambda: InOriginalUnits(R2(), torch.exp, torch.exp)
 """Every metric class there is, without those that are of no use by themselves."""
 
 

@@ -12,7 +12,7 @@ import dlrunner
 PACKAGE = Path(dlrunner.__file__).parent
 
 LAYERS = (
-    ("errors", "_version", "ranges"),
+    ("errors", "_version", "ranges", "renamed"),
     ("files", "metrics", "model", "schedules", "tracker", "data_audit"),
     ("encoder_file", "system"),
     ("task",),
@@ -145,7 +145,7 @@ def test_help_and_composition_import_neither_torch_nor_pandas() -> None:
 def test_a_run_does_not_import_the_compiler(ratings_csv: Path) -> None:
     script = (
         "import sys; from dlrunner.cli import main; "
-        "main(['task=collab', 'data.path=my.csv', 'epochs=1', 'log.pictures=false']); "
+        "main(['task=collab', 'data.path=my.csv', 'epochs=1', 'log.plots=false']); "
         "print('torch._dynamo' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

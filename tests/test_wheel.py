@@ -50,7 +50,7 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     (site,) = (environment / "lib").glob("python*/site-packages")
     parent = next(path for path in sys.path if path.endswith("site-packages"))
     (site / "dependencies.pth").write_text(parent + "\n")
-    run = [str(environment / "bin" / "dlrun"), "task=collab", "epochs=1", "log.pictures=false"]
+    run = [str(environment / "bin" / "dlrun"), "task=collab", "epochs=1", "log.plots=false"]
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(run, cwd=here, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ Digests = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class SplitStatistics:
     """What a task knows of its split, by content: settings tell what was meant, content what is the case."""
 
     rows: str
@@ -46,17 +46,17 @@ class Evidence:
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """Something that makes a number flattering."""
 
     flag: Flag
-    told: str
+    message: str
 
     def __str__(self) -> str:
-        return f"{self.flag}: {self.told}"
+        return f"{self.flag}: {self.message}"
 
 
-def findings(evidence: Evidence | None, reported: str, chosen_from: int = 1) -> list[Finding]:
+def findings(evidence: SplitStatistics | None, reported: str, chosen_from: int = 1) -> list[AuditFinding]:
     """Return what makes the reported number flattering.
 
     Args:
@@ -67,11 +67,11 @@ def findings(evidence: Evidence | None, reported: str, chosen_from: int = 1) -> 
     found = [] if evidence is None else [*_shared(evidence), *_later(evidence), *_fitted(evidence), *_of_test(evidence)]
     if chosen_from > 1 and reported.startswith("valid/"):
         told = f"{reported} is that of the best of up to {chosen_from:,} epochs, chosen by the same {_rows(evidence)}"
-        found.append(Finding("best-epoch-on-test", told))
+        found.append(AuditFinding("best-epoch-on-test", told))
     return found
 
 
-def _shared(evidence: Evidence) -> Iterator[Finding]:
+def _shared(evidence: SplitStatistics) -> Iterator[AuditFinding]:
     """Yield rows of one part that stand in another one too."""
     pairs: Sequence[tuple[str, str, str, Flag]] = (
         ("valid", "train", "validation {} are in training too", "validation-rows-in-training"),
@@ -89,10 +89,10 @@ def _shared(evidence: Evidence) -> Iterator[Finding]:
         if part == "valid" and evidence.valid_words is not None:
             words = evidence.valid_words
             share = f", with {words[twice].sum() / words.sum():.2%} of the words"
-        yield Finding(flag, f"{twice.sum():,} of {len(digests):,} {told.format(evidence.rows)}{share}")
+        yield AuditFinding(flag, f"{twice.sum():,} of {len(digests):,} {told.format(evidence.rows)}{share}")
 
 
-def _later(evidence: Evidence) -> Iterator[Finding]:
+def _later(evidence: SplitStatistics) -> Iterator[AuditFinding]:
     """Yield training rows that are later than what is predicted: a forecast has none."""
     if not evidence.times:
         return
@@ -104,10 +104,10 @@ def _later(evidence: Evidence) -> Iterator[Finding]:
         where = "validation window" if later == after else "earliest validation row"
         where += f", {after:,} later than the latest" if 0 < after < later else ""
         told = f"{later:,} of {len(train):,} training {evidence.rows} are later than the {where} ({window})"
-        yield Finding("future-rows-in-training", told)
+        yield AuditFinding("future-rows-in-training", told)
 
 
-def _fitted(evidence: Evidence) -> Iterator[Finding]:
+def _fitted(evidence: SplitStatistics) -> Iterator[AuditFinding]:
     """Yield statistics that the training rows alone do not give."""
     different = [
         _difference(name, used, alone) for name, (used, alone) in evidence.fitted.items() if not _equal(used, alone)
@@ -115,7 +115,7 @@ def _fitted(evidence: Evidence) -> Iterator[Finding]:
     if different:
         named = "; ".join(different[:3]) + (" …" if len(different) > 3 else "")
         told = f"{len(different):,} of {len(evidence.fitted):,} statistics are not the training {evidence.rows}' own"
-        yield Finding("statistics-fitted-on-validation", f"{told}: {named}")
+        yield AuditFinding("statistics-fitted-on-validation", f"{told}: {named}")
 
 
 def _equal(used: Any, alone: Any) -> bool:
@@ -133,11 +133,13 @@ def _difference(name: str, used: Any, alone: Any) -> str:
     return f"{name}, in another order or number than by training alone"
 
 
-def _of_test(evidence: Evidence) -> Iterator[Finding]:
+def _of_test(evidence: SplitStatistics) -> Iterator[AuditFinding]:
     if evidence.num_of_test:
         told = f"{evidence.num_of_test:,} of {len(evidence.digests['valid']):,} validation {evidence.rows}"
-        yield Finding("validates-on-test", f"{told} are of the part that is kept for the test: choose nothing by them")
+        yield AuditFinding(
+            "validates-on-test", f"{told} are of the part that is kept for the test: choose nothing by them"
+        )
 
 
-def _rows(evidence: Evidence | None) -> str:
+def _rows(evidence: SplitStatistics | None) -> str:
     return evidence.rows if evidence else "rows"

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
 FILE = "encoder.pt"
@@ -69,14 +69,14 @@ def encoder_file(path: Path) -> Path:
     """Return the file that a setting means: a file, or a run's folder.
 
     Raises:
-        RequestError: there is none.
+        ConfigError: there is none.
     """
     path = user_path(path)
     place = path / FILE if path.is_dir() else path
     if path.is_dir() and not place.is_file():
-        raise RequestError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")
+        raise ConfigError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")
     if not place.is_file():
-        raise RequestError(f"model.encoder: there is no file {path}")
+        raise ConfigError(f"model.encoder: there is no file {path}")
     return place
 
 

@@ -7,22 +7,22 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-class Told(Exception):  # noqa: N818  what it is, not what went wrong
+class DlrunnerError(Exception):
     """An error whose message is a plain sentence for the person who typed the command."""
 
     folder: Path | None = None
     """The run's folder, where there is one."""
 
 
-class RequestError(Told, ValueError):
+class ConfigError(DlrunnerError, ValueError):
     """The request itself is wrong (exit status 2): nothing was read, nothing was left behind."""
 
 
-class DataError(Told, ValueError):
+class DataError(DlrunnerError, ValueError):
     """The data is missing, damaged or not what the request says it is (exit status 1)."""
 
 
-class RunError(Told, RuntimeError):
+class RunError(DlrunnerError, RuntimeError):
     """A run could not go on (exit status 1): the message says what happened and what is kept."""
 
 
@@ -34,7 +34,7 @@ class BusyError(RunError):
     """Another process trains this run."""
 
 
-class LostError(RunError):
+class PeerLostError(RunError):
     """One of the processes that do this run together is gone; if it could, it has said why."""
 
 

@@ -37,7 +37,7 @@ def exact_sum(values: Tensor) -> Tensor:
     return values.sum(dtype=exact_dtype(values))
 
 
-class SmoothedLoss:
+class EMA:
     """The exponentially weighted mean of the loss, corrected for its start at zero.
 
     avg ← 0.98·avg + 0.02·loss, shown as avg / (1 - 0.98ⁿ), as in lesson 5.
@@ -313,7 +313,7 @@ class F1:
         return float((2 * hits[occurs] / (answers + occurrences)[occurs]).mean()) if occurs.any() else 0.0
 
 
-class Decoded:
+class InOriginalUnits:
     """A metric in the target's own unit: outputs and targets are decoded before it sees them."""
 
     def __init__(

@@ -42,7 +42,7 @@ class Model(nn.Module):
         """Return the files that `load_pretrained` will read: a result rests on them as on the data.
 
         Raises:
-            RequestError: a file is not there.
+            ConfigError: a file is not there.
         """
         return []
 
@@ -57,7 +57,7 @@ class Model(nn.Module):
         """Return what an ONNX graph is made of: its inputs are the task's `examples`.
 
         Raises:
-            RequestError: no graph can say what the model does; the message tells why.
+            ConfigError: no graph can say what the model does; the message tells why.
         """
         return self
 

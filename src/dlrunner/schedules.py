@@ -20,7 +20,7 @@ Schedule = Callable[[float], float]
 
 
 @dataclass(frozen=True)
-class Curves:
+class ScheduleCurves:
     """What a phase of training follows: the rate's factor, perhaps the momentum, and where cycles end."""
 
     lr: Schedule
@@ -34,7 +34,7 @@ class Phase:
     """A stretch of training with its own length, rates, schedule and frozen groups."""
 
     epochs: int
-    curves: Curves
+    curves: ScheduleCurves
     lr: tuple[float, ...]
     """One rate per layer group, or a single one for all."""
     freeze_to: int = 0
@@ -43,12 +43,14 @@ class Phase:
     """Settings that the task takes on while the phase lasts."""
 
 
-def constant(epochs: int) -> Curves:
+def constant(epochs: int) -> ScheduleCurves:
     """Keep the rate where it is."""
-    return Curves(lr=lambda progress: 1.0)
+    return ScheduleCurves(lr=lambda progress: 1.0)
 
 
-def cosine(epochs: int, *, cycle_len: Count | None = None, cycle_mult: Count = 1, floor: Probability = 0.0) -> Curves:
+def cosine(
+    epochs: int, *, cycle_len: Count | None = None, cycle_mult: Count = 1, floor: Probability = 0.0
+) -> ScheduleCurves:
     """Cosine annealing, with warm restarts when `cycle_len` is given (SGDR).
 
     factor = floor + (1 - floor) · (1 + cos(π t)) / 2, t the progress through the cycle.
@@ -70,7 +72,7 @@ def cosine(epochs: int, *, cycle_len: Count | None = None, cycle_mult: Count = 1
         cycle = _place_in_cycle(progress * epochs, ends)
         return floor + (1 - floor) * (1 + math.cos(math.pi * cycle)) / 2
 
-    return Curves(lr=factor, cycle_ends=ends if cycle_len else ())
+    return ScheduleCurves(lr=factor, cycle_ends=ends if cycle_len else ())
 
 
 def one_cycle(
@@ -81,7 +83,7 @@ def one_cycle(
     final_div: Positive = 1e5,
     momentum: Annotated[list[Probability], Field(min_length=2, max_length=2)] | None = None,
     shape: Literal["cosine", "linear"] = "cosine",
-) -> Curves:
+) -> ScheduleCurves:
     """The 1cycle policy: the rate climbs, then falls far below its start; the momentum does the opposite.
 
     Args:
@@ -105,7 +107,7 @@ def one_cycle(
 
         return value
 
-    return Curves(
+    return ScheduleCurves(
         lr=legs(1 / div, 1.0, 1 / final_div),
         momentum=legs(momentum[0], momentum[1], momentum[0]) if momentum else None,
     )
@@ -117,7 +119,7 @@ def triangular(
     cycle_len: Count | None = None,
     floor: Probability = 0.1,
     decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
-) -> Curves:
+) -> ScheduleCurves:
     """Cyclical rates: linearly up from `floor` to 1 and down again in every cycle.
 
     Args:
@@ -140,12 +142,12 @@ def triangular(
         height = decay ** min(int(progress * epochs / length + 1e-9), len(ends) - 1)
         return floor + (1 - floor) * height * (1 - abs(2 * place - 1))
 
-    return Curves(lr=factor, cycle_ends=ends if cycle_len else ())
+    return ScheduleCurves(lr=factor, cycle_ends=ends if cycle_len else ())
 
 
 def step(
     epochs: int, *, at: list[Positive] | None = None, every: Count | None = None, gamma: NonNegative = 0.1
-) -> Curves:
+) -> ScheduleCurves:
     """Drop the rate by `gamma` after the epochs in `at`, or after every so many; without both, at two thirds.
 
     Raises:
@@ -154,7 +156,7 @@ def step(
     if at is not None and every is not None:
         raise ValueError("takes either at or every, not both")
     drops = at if at is not None else list(range(every, epochs, every)) if every else [epochs * 2 / 3]
-    return Curves(lr=lambda progress: gamma ** sum(progress * epochs + 1e-9 >= drop for drop in drops))
+    return ScheduleCurves(lr=lambda progress: gamma ** sum(progress * epochs + 1e-9 >= drop for drop in drops))
 
 
 def _cosine_ease(part: float) -> float:

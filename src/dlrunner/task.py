@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dlrunner.data_audit import Evidence
-from dlrunner.errors import RequestError
+from dlrunner.data_audit import SplitStatistics
+from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
 from dlrunner.model import Example, Model
 from dlrunner.schedules import Phase
@@ -61,13 +61,13 @@ class DataIdentity:
 
     name: str
     release: str
-    source: Literal["real", "stand-in"]
+    source: Literal["real", "synthetic"]
     sha256: str
     path: str
     digest: str = ""
     """Of everything that is read, where that is more than the file whose sha256 is told."""
     terms: str = ""
-    floor: float | None = None
+    best_achievable: float | None = None
     """The best possible score, where it is known (stand-ins)."""
 
 
@@ -84,7 +84,7 @@ class Data(ABC):
 
 
 @dataclass(frozen=True)
-class Passage:
+class AnnotatedText:
     """A text for the report, its words marked by what they weigh."""
 
     title: str
@@ -152,14 +152,14 @@ class Task(ABC):
         """Compare settings with each other and with the phases, before data is read; raise ValueError if wrong."""
         for index, phase in enumerate(phases):
             if phase.task:
-                raise RequestError(
+                raise ConfigError(
                     f"phases[{index}].task: {cls.__name__} has no settings that change from phase to phase"
                 )
 
     def enter(self, phase: Phase) -> None:
         """Take on the settings of a phase; called before each epoch, and before the evaluation at the end."""
 
-    def prepare(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+    def setup(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what needs the model before it is trained (what its frozen part makes of the data).
 
         It is called without gradients and in the precision of the run; `tell` shows how far it is. Returns what a
@@ -167,18 +167,18 @@ class Task(ABC):
         """
         return []
 
-    def share(self, batch: Batch, index: int, count: int) -> Batch:
+    def shard(self, batch: Batch, index: int, count: int) -> Batch:
         """Return a process's share of a batch: its examples are divided, or, where they are too few, done by all."""
         if len(batch.targets) < count:
             return batch
         inputs = tuple(each.tensor_split(count)[index] for each in batch.inputs)
         return Batch(inputs, batch.targets.tensor_split(count)[index], batch.rate)
 
-    def shared_order(self, batch: Batch, count: int) -> Tensor | None:
+    def shard_order(self, batch: Batch, count: int) -> Tensor | None:
         """Return the places in a batch of the examples of all its shares, one share after the other; None: in order."""
         return None
 
-    def looks(self) -> int:
+    def num_tta_views(self) -> int:
         """Return how often each example is looked at in the end: `batches` gets the number of the look as its epoch."""
         return 1
 
@@ -198,7 +198,7 @@ class Task(ABC):
         """Return what a person should know about how the data was read (rows dropped, columns inferred)."""
         return []
 
-    def evidence(self) -> Evidence | None:
+    def split_statistics(self) -> SplitStatistics | None:
         """Return what tells whether the split is a fair one, cheaply: it is looked at once a run; None: nothing."""
         return None
 
@@ -206,11 +206,11 @@ class Task(ABC):
         """Return the table behind predictions.csv, for the outputs on the validation split, in its order."""
         return None
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Draw what a person wants to see of this task into a folder, for validation outputs in order."""
         return []
 
-    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+    def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """Return texts for the report, by their heading, for validation outputs in order."""
         return {}
 
@@ -218,7 +218,7 @@ class Task(ABC):
         """Return the metrics of plain methods on the same splits, by name: what a model must beat."""
         return {}
 
-    def keep(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+    def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
         """Return further files of the run's folder by name (a vocabulary, an encoder)."""
         return {}
 

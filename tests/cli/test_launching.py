@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from dlrunner.cli import launching
-from dlrunner.errors import RequestError
-from dlrunner.sweeps.engines.base import Launched
+from dlrunner.errors import ConfigError
+from dlrunner.sweeps.engines.base import RemoteJob
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import Lease
+from dlrunner.sweeps.pool import ResourceSlot
 from tests.cli.test_sweep import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
@@ -120,7 +120,7 @@ def test_what_a_plugin_of_hydra_does_not_know_is_refused_and_a_plan_starts_nothi
 @pytest.mark.slow
 def test_a_sweeper_of_hydra_proposes_jobs_that_are_not_known_beforehand(ratings_csv: Path, here: Path) -> None:
     words = [*WORDS[1:], "seed=0,1", "hydra/sweeper=basic"]  # it stands for a plugin's
-    with pytest.raises(RequestError, match=r"sweep\.dry_run: hydra/sweeper=other has settings of its own"):
+    with pytest.raises(ConfigError, match=r"sweep\.dry_run: hydra/sweeper=other has settings of its own"):
         launching.search([*words, "sweep.dry_run=true"], ["seed"], "hydra/sweeper=other")
     assert not (here / "runs").exists()
     assert launching.search(words, ["seed"], "hydra/sweeper=other") == 0
@@ -157,7 +157,7 @@ def test_an_interruption_reaches_jobs_that_do_not_listen_yet(ratings_csv: Path, 
     assert list(results(sweep_folder(here))["status"]) == ["interrupted"] * 2
 
 
-class Silent(Launched):
+class Silent(RemoteJob):
     """A job that ends without a word."""
 
     def over(self) -> bool:
@@ -174,7 +174,7 @@ def test_a_job_that_is_stopped_in_the_queue_is_interrupted_and_one_that_is_lost_
     with SweepDirectory(here / "sweep") as folder:
         jobs = [Job(number, [], {}) for number in range(2)]
         folder.freeze(jobs)
-        stopped, lost = (Silent(job, folder, Lease()) for job in jobs)
+        stopped, lost = (Silent(job, folder, ResourceSlot()) for job in jobs)
         stopped.stop()
         assert [each.ended()["status"] for each in (stopped, lost)] == ["interrupted", "failed"]
         assert folder.record(0) == {"status": "interrupted", "error": "cancelled in the queue"}

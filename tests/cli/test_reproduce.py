@@ -28,7 +28,7 @@ def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
 
 
 def test_a_single_run_is_judged_with_the_measured_spread() -> None:
-    claim = Claim(metric="valid/rmse", value=0.87, source="a paper", spread=0.001)
+    claim = Claim(metric="valid/rmse", value=0.87, source="a paper", std=0.001)
     for value, verdict in ((0.87, "reached"), (0.8716, "reached within noise"), (0.8717, "missed by 0.0017")):
         assert judge_run(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
 
@@ -59,7 +59,7 @@ def test_a_claim_of_ones_own_is_earned_and_a_fault_is_caught(dlrun: Dlrun, ratin
     assert verdict["seeds"] == [0, 1, 2]
     assert len(set(verdict["values"])) == 3
     assert all(Path(folder, "summary.json").exists() for folder in verdict["folders"])
-    assert 0 < verdict["spread"] < 0.05
+    assert 0 < verdict["std"] < 0.05
     assert "±" in out
     assert "done already" in dlrun("reproduce", "own", "--seeds", "3")[1]
     # A changed figure is compared anew with the finished run.
@@ -171,7 +171,7 @@ def test_verdicts_are_written_for_people_machines_and_servers() -> None:
     absent = Verdict("absent", "valid/rmse", 0.5, "x", "cannot be run here", why="no <data>")
     assert [good.verdict, bad.verdict] == ["reached within noise", "missed"]
     assert good.mean == pytest.approx(0.81)
-    assert good.spread == pytest.approx(0.0141421356)
+    assert good.std == pytest.approx(0.0141421356)
     assert good.time == "7 to 8"
     assert (
         "| `good` | valid/rmse | 0.805 | 0.8100 ± 0.0141 | 2 | reached within noise | validates-on-test | a\\|b |"

@@ -21,8 +21,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from dlrunner.cli.compose import compose, parse
 from dlrunner.cli.search import distribution
 from dlrunner.config.plan import Plan, plan
-from dlrunner.errors import RequestError
-from dlrunner.sweeps.pool import Lease
+from dlrunner.errors import ConfigError
+from dlrunner.sweeps.pool import ResourceSlot
 from dlrunner.sweeps.search import Search
 from tests.cli.test_sweep import sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, start
@@ -53,7 +53,7 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
     for word, expected in written.items():
         assert distribution(OverridesParser.create().parse_override(word)) == expected, word
     for wrong in ("x=interval(2,1)", "x=tag(log,interval(0,1))", "x=range(0)"):
-        with pytest.raises(RequestError, match="x="):
+        with pytest.raises(ConfigError, match="x="):
             distribution(parse([wrong])[0])
 
 
@@ -177,9 +177,9 @@ def test_a_search_that_is_killed_while_it_proposes_makes_the_same_proposals(here
 def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_number(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[Lease] = []
+    seen: list[ResourceSlot] = []
 
-    def run_jobs(jobs: Any, folder: Any, places: Sequence[Lease], *others: Any) -> None:
+    def run_jobs(jobs: Any, folder: Any, places: Sequence[ResourceSlot], *others: Any) -> None:
         seen.extend(places)
 
     monkeypatch.setattr("dlrunner.cli.search.run_jobs", run_jobs)
@@ -258,7 +258,7 @@ def test_a_value_that_does_not_fit_between_the_ends_of_its_range_fails_alone(
 ) -> None:
     def picky(config: Any) -> Plan:
         if 5 < config["model"]["factors"] < 7:
-            raise RequestError("model.factors: 6 is too few for one and too many for the other")
+            raise ConfigError("model.factors: 6 is too few for one and too many for the other")
         return plan(config)
 
     monkeypatch.setattr("dlrunner.cli.search.plan", picky)

@@ -14,7 +14,7 @@ import pytest
 
 from dlrunner.cli.compose import compose, compose_jobs
 from dlrunner.cli.sweep import with_seeds
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.system.parallel import num_cores
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented
@@ -158,7 +158,7 @@ def test_jobs_that_share_a_composition_get_the_configuration_of_their_own(here: 
     ]
     assert list(compose_jobs(jobs)) == [compose(job) for job in jobs]
     (wrong,) = compose_jobs([["task=linked", "optim=admaw"]])
-    assert isinstance(wrong, RequestError)
+    assert isinstance(wrong, ConfigError)
 
 
 def test_seeds_are_an_axis_of_their_own(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

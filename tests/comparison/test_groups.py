@@ -13,8 +13,8 @@ from scipy import stats
 
 from dlrunner.comparison.collect import gather, read_row
 from dlrunner.comparison.groups import Comparison, compare, differing_settings
-from dlrunner.comparison.statistics import estimate, judge, seeds_that_tell
-from dlrunner.errors import RequestError
+from dlrunner.comparison.statistics import estimate, judge, seeds_required
+from dlrunner.errors import ConfigError
 from tests.fake_runs import write_run, write_seeds, write_sweep
 
 SAMPLE = [0.8712, 0.8754, 0.8699, 0.8731, 0.8770]
@@ -67,14 +67,14 @@ def test_repetitions_without_a_partner_are_dropped_and_counted() -> None:
 
 def test_one_seed_cannot_tell() -> None:
     found = judge({0: 1.0}, {0: 2.0}, higher_is_better=False)
-    assert (found.method, found.n, found.is_told, found.seeds_that_tell) == ("none", 1, False, None)
+    assert (found.method, found.n, found.is_told, found.seeds_required) == ("none", 1, False, None)
     assert math.isnan(found.low)
 
 
 def test_equal_numbers_are_no_difference() -> None:
     found = judge({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
     assert (found.difference, found.low, found.high, found.is_told) == (0, 0, 0, False)
-    assert found.seeds_that_tell is None
+    assert found.seeds_required is None
 
 
 def test_the_same_lead_in_every_pair_is_told() -> None:
@@ -84,7 +84,7 @@ def test_the_same_lead_in_every_pair_is_told() -> None:
 
 @pytest.mark.parametrize(("difference", "sd"), [(1.0, 1.0), (0.5, 1.0), (0.2, 1.0)])
 def test_so_many_seeds_tell_in_four_of_five_tries(difference: float, sd: float) -> None:
-    n = seeds_that_tell(difference, sd, per_group=False)
+    n = seeds_required(difference, sd, per_group=False)
     assert n is not None
     shift = difference * math.sqrt(n) / sd  # the exact power, by the noncentral t distribution
     power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, shift)
@@ -92,7 +92,7 @@ def test_so_many_seeds_tell_in_four_of_five_tries(difference: float, sd: float) 
 
 
 def test_more_seeds_than_anyone_has_are_not_named() -> None:
-    assert seeds_that_tell(1e-9, 1.0, per_group=False) is None
+    assert seeds_required(1e-9, 1.0, per_group=False) is None
 
 
 # Settings that differ
@@ -273,7 +273,7 @@ def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
 def test_an_unknown_name_is_told_with_the_nearest(options: dict[str, object], said: str, here: Path) -> None:
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "adamw"})
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "sgd"})
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(ConfigError) as error:
         compared("runs/*", **options)
     assert str(error.value) == said
 
@@ -350,7 +350,7 @@ def test_a_wrong_place_is_told(words: list[str], said: str, here: Path) -> None:
     write_seeds(here / "runs" / "collab", [0.8, 0.9])
     (here / "runs" / "empty").mkdir()
     (here / "runs" / "note.txt").touch()
-    with pytest.raises(RequestError) as error:
+    with pytest.raises(ConfigError) as error:
         gather(words)
     assert str(error.value).startswith(said)
 
@@ -395,7 +395,7 @@ def test_a_sweep_that_has_not_ended_is_the_runs_that_have(here: Path) -> None:
 def test_a_damaged_results_table_is_told(here: Path) -> None:
     sweep = write_sweep(here / "runs" / "sweeps" / "mine", write_seeds(here / "runs" / "collab", [0.8, 0.9]))
     (sweep / "results.csv").write_text("job,status\n0,done\n")
-    with pytest.raises(RequestError, match=r"results\.csv is damaged"):
+    with pytest.raises(ConfigError, match=r"results\.csv is damaged"):
         gather([str(sweep)])
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dlrunner.comparison.collect import Row
 from dlrunner.comparison.importance import Importance, importance
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 
 GROUNDS = {"data": "my.csv", "code": "c", "device": "cpu", "precision": "fp32"}
 CHOICES = ("sgd", "adam", "adamw")
@@ -96,7 +96,7 @@ def test_a_forest_that_explains_nothing_says_so() -> None:
 def test_few_runs_are_told_and_fewer_are_refused() -> None:
     rows = random_search(lambda s: float(s["optim"] == "sgd"), num_rows=7)
     assert importance(rows).warnings[0] == "7 runs are few for a forest: take the shares as a hint"
-    with pytest.raises(RequestError, match="4 runs are too few, it needs 5 or more"):
+    with pytest.raises(ConfigError, match="4 runs are too few, it needs 5 or more"):
         importance(rows[:4])
 
 
@@ -144,7 +144,7 @@ def test_null_among_numbers_is_a_value_of_its_own() -> None:
     ],
 )
 def test_what_cannot_be_explained_is_told(change: Callable[[list[Row]], list[Row]], said: str) -> None:
-    with pytest.raises(RequestError, match=said):
+    with pytest.raises(ConfigError, match=said):
         importance(change(random_search(lambda s: s["seed"], num_rows=10)))
 
 

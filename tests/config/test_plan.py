@@ -9,7 +9,7 @@ import torch
 
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from tests.conftest import Dlrun
 
 WRONG = {
@@ -75,7 +75,7 @@ WRONG = {
 
 @pytest.mark.parametrize("word", WRONG)
 def test_a_wrong_request_ends_with_status_2_and_a_plain_sentence(word: str, dlrun: Dlrun, here: Path) -> None:
-    status, out, err = dlrun("task=collab", "data.source=stand-in", *word.split(" "))
+    status, out, err = dlrun("task=collab", "data.source=synthetic", *word.split(" "))
     assert status == 2
     for expected in WRONG[word]:
         assert expected in err
@@ -169,7 +169,7 @@ def test_a_gpu_is_named_by_its_number_and_bfloat16_that_it_only_emulates_is_refu
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert plan(compose(["task=collab"])).device == torch.device("cuda:0")
     assert plan(compose(["task=collab", "precision=fp16"])).device == torch.device("cuda:0")
-    with pytest.raises(RequestError, match="Tesla T4 has no bfloat16, it would only be emulated"):
+    with pytest.raises(ConfigError, match="Tesla T4 has no bfloat16, it would only be emulated"):
         plan(compose(["task=collab", "precision=bf16"]))
 
 
@@ -203,7 +203,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
                 **dict.fromkeys(("embedding_net", "rossmann_net", "mlp", "linear"), "tabular"),
                 "awd_lstm": "lm",
                 "text_classifier": "text",
-                "picture_net": "image",
+                "image_classifier": "image",
             }
             task = [f"task={tasks[option]}"] if group == "model" and option in tasks else []
             assert plan(compose([*task, f"{group}={option}"])).signature

@@ -16,12 +16,12 @@ from PIL import Image
 
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.dogbreeds.dataset import DogBreedsData
-from dlrunner.data.dogbreeds.synthetic import write_pictures_standin
+from dlrunner.data.dogbreeds.synthetic import write_synthetic_pictures
 from dlrunner.data.images.augmentation import Augmentation, scaled
-from dlrunner.data.images.dataset import PictureData, PictureTable
+from dlrunner.data.images.dataset import ImageData, ImageTable
 from dlrunner.data.images.decoding import decode
 from dlrunner.data.images.loaders import normalised
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 
 
 def content(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -57,8 +57,8 @@ def cats_and_dogs(count: int = 10) -> dict[str, bytes]:
     }
 
 
-def read(path: Path, **settings: Any) -> PictureTable:
-    return PictureData(Path("data"), path=str(path), **{"size": 32, **settings}).read()
+def read(path: Path, **settings: Any) -> ImageTable:
+    return ImageData(Path("data"), path=str(path), **{"size": 32, **settings}).read()
 
 
 # Decoding
@@ -253,23 +253,23 @@ def test_folders_without_labelled_pictures_are_refused(here: Path, files: dict[s
 
 def test_requests_that_do_not_fit_are_refused(here: Path) -> None:
     folder = write(here / "pets", cats_and_dogs(3))
-    with pytest.raises(RequestError, match=r"data.path: is missing"):
-        PictureData(Path("data"))
-    with pytest.raises(RequestError, match="there is no file or folder nowhere"):
+    with pytest.raises(ConfigError, match=r"data.path: is missing"):
+        ImageData(Path("data"))
+    with pytest.raises(ConfigError, match="there is no file or folder nowhere"):
         read(Path("nowhere"))
-    with pytest.raises(RequestError, match="is one picture; give the folder"):
+    with pytest.raises(ConfigError, match="is one picture; give the folder"):
         read(folder / "cat" / "0.png")
-    with pytest.raises(RequestError, match=r"data.target: .* is no table"):
+    with pytest.raises(ConfigError, match=r"data.target: .* is no table"):
         read(folder, target="breed")
     (here / "t.csv").write_text("file,kind\npets/cat/0.png,a\npets/dog/0.png,b\n")
-    with pytest.raises(RequestError, match=r"has no column 'kinds'; did you mean kind"):
+    with pytest.raises(ConfigError, match=r"has no column 'kinds'; did you mean kind"):
         read(here / "t.csv", target="kinds")
-    with pytest.raises(RequestError, match="5 pictures are asked for, there are"):
+    with pytest.raises(ConfigError, match="5 pictures are asked for, there are"):
         read(folder, sample_valid=5)
 
 
 def test_an_archive_cut_short_is_refused(here: Path) -> None:
-    archive, _ = write_pictures_standin(here)
+    archive, _ = write_synthetic_pictures(here)
     cut = here / "dog-breeds.zip"
     cut.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DataError, match="damaged"):
@@ -280,11 +280,11 @@ def test_an_archive_cut_short_is_refused(here: Path) -> None:
 
 
 def test_the_stand_in_is_the_same_for_a_seed_and_its_labels_are_right_as_often_as_it_says(here: Path) -> None:
-    one, best = write_pictures_standin(here / "a")
-    other, _ = write_pictures_standin(here / "b")
+    one, best = write_synthetic_pictures(here / "a")
+    other, _ = write_synthetic_pictures(here / "b")
     assert one.read_bytes() == other.read_bytes()
-    data = DogBreedsData(here, source="stand-in")
-    assert data.identity().floor == best
+    data = DogBreedsData(here, source="synthetic")
+    assert data.identity().best_achievable == best
     table = data.read()
     assert table.pixels.shape == (1200, 64, 64, 3)
     valid = table.rows(VALID)
@@ -307,8 +307,8 @@ def test_without_the_archive_real_data_is_refused_with_where_to_get_it(here: Pat
 
 
 def test_the_inner_split_leaves_the_reported_pictures_out(here: Path) -> None:
-    reported = DogBreedsData(here, source="stand-in").read()
-    inner = DogBreedsData(here, source="stand-in", split="inner").read()
+    reported = DogBreedsData(here, source="synthetic").read()
+    inner = DogBreedsData(here, source="synthetic", split="inner").read()
     assert set(reported.rows(VALID)) == set(np.flatnonzero(inner.split == UNUSED))
 
 

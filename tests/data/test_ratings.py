@@ -11,8 +11,8 @@ import pytest
 
 from dlrunner.data.core.splitting import random_rows
 from dlrunner.data.ratings.dataset import RatingsData
-from dlrunner.data.ratings.synthetic import write_movielens_standin
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.ratings.synthetic import write_synthetic_movielens
+from dlrunner.errors import ConfigError, DataError
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 NOWHERE = Path("nowhere")
@@ -160,7 +160,7 @@ def test_pairs_rated_twice_keep_the_last_rating_and_it_is_told(here: Path, dlrun
 
 
 def test_a_truncated_archive_is_told(here: Path) -> None:
-    place, _ = write_movielens_standin(here, 50, 80, 1000)
+    place, _ = write_synthetic_movielens(here, 50, 80, 1000)
     with zipfile.ZipFile("ml-latest-small.zip", "w") as archive:
         archive.write(place / "ratings.csv", "ml-latest-small/ratings.csv")
     content = Path("ml-latest-small.zip").read_bytes()
@@ -182,13 +182,13 @@ def test_real_data_that_is_not_there_fails_with_where_to_get_it(dlrun: Dlrun) ->
 def test_without_data_and_network_a_run_takes_the_stand_in_and_says_so(dlrun: Dlrun, here: Path) -> None:
     import json
 
-    status, out, _ = dlrun("task=collab", "epochs=1", "log.pictures=false")
+    status, out, _ = dlrun("task=collab", "epochs=1", "log.plots=false")
     assert status == 0
     assert "STAND-IN" in out.splitlines()[0]
     assert "says nothing about the published data" in out
     data = json.loads((here / "runs" / "latest" / "summary.json").read_text())["data"]
-    assert (data["source"], data["release"]) == ("stand-in", "stand-in")
-    assert "stand-in" in (here / "runs" / "latest" / "report.html").read_text().lower()
+    assert (data["source"], data["release"]) == ("synthetic", "synthetic")
+    assert "synthetic" in (here / "runs" / "latest" / "report.html").read_text().lower()
 
 
 MOVIELENS_100K = {
@@ -216,7 +216,7 @@ def test_movielens_100k_is_recognised_with_its_own_splits(here: Path) -> None:
     assert table.item_genres is not None
     assert table.item_genres.tolist() == [[1, 0], [1, 1]]
     ratings_table().to_csv("r.csv", index=False)
-    with pytest.raises(RequestError, match="u1 is one of MovieLens 100K's own splits"):
+    with pytest.raises(ConfigError, match="u1 is one of MovieLens 100K's own splits"):
         read("r.csv", split="u1")
 
 
@@ -246,8 +246,8 @@ def test_the_archive_and_its_unpacked_folder_are_the_same_data(here: Path) -> No
 
 
 def test_the_stand_in_is_the_same_everywhere_and_its_floor_is_right(here: Path) -> None:
-    first, floor = write_movielens_standin(here / "a", 200, 300, 8000)
-    second, _ = write_movielens_standin(here / "b", 200, 300, 8000)
+    first, floor = write_synthetic_movielens(here / "a", 200, 300, 8000)
+    second, _ = write_synthetic_movielens(here / "b", 200, 300, 8000)
     assert (first / "ratings.csv").read_bytes() == (second / "ratings.csv").read_bytes()
     assert 0.5 < floor < 0.8
     ratings = pd.read_csv(first / "ratings.csv")
@@ -301,17 +301,17 @@ def test_a_user_may_be_called_na(here: Path) -> None:
 
 
 def test_a_damaged_stand_in_is_made_again_and_an_unwritable_cache_is_told(here: Path) -> None:
-    place, floor = write_movielens_standin(here, 50, 80, 1000)
+    place, floor = write_synthetic_movielens(here, 50, 80, 1000)
     whole = (place / "ratings.csv").read_bytes()
     (place / "ratings.csv").write_bytes(whole[: len(whole) // 2])
-    assert write_movielens_standin(here, 50, 80, 1000) == (place, floor)
+    assert write_synthetic_movielens(here, 50, 80, 1000) == (place, floor)
     assert (place / "ratings.csv").read_bytes() == whole
     with pytest.raises(DataError, match="cannot be written to the cache"):
-        write_movielens_standin(Path("/dev/null/x"), 50, 80, 1000)
+        write_synthetic_movielens(Path("/dev/null/x"), 50, 80, 1000)
 
 
 def test_a_changed_film_file_is_changed_data(dlrun: Dlrun, here: Path) -> None:
-    place, _ = write_movielens_standin(here, 50, 80, 1000)
+    place, _ = write_synthetic_movielens(here, 50, 80, 1000)
     place.rename(here / "ml")
     words = ("task=collab", "data.path=ml", "epochs=1", "model=net", "model.genre_factors=2", *QUICK)
     assert dlrun(*words)[0] == 0

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.core.source import Place
+from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.rossmann import dataset as rossmann
 from dlrunner.data.rossmann.dataset import FILES, RossmannData, surroundings_from, surroundings_state
 from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS, WEATHER, Surroundings, features
-from dlrunner.data.rossmann.synthetic import write_rossmann_standin
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
+from dlrunner.errors import ConfigError, DataError
 
 NOWHERE = Path("nowhere")
 
@@ -123,8 +123,8 @@ def test_the_test_rows_surround_the_training_rows() -> None:
 
 def test_lower_saxony_is_found_under_both_its_names(tmp_path: Path) -> None:
     """state_names.csv calls it HB,NI, the trend's file NI."""
-    folder, _ = write_rossmann_standin(tmp_path, num_stores=12)
-    _, known = rossmann._read(Place(folder))
+    folder, _ = write_synthetic_rossmann(tmp_path, num_stores=12)
+    _, known = rossmann._read(ArchiveOrFolder(folder))
     shops = known.stores.loc[known.stores["State"] == "HB,NI", "Store"]
     assert len(shops) > 0
     assert "HB,NI" in set(known.weather["State"])
@@ -185,8 +185,8 @@ def test_the_columns_are_the_lessons_in_their_order() -> None:
 
 
 def test_what_a_run_stores_gives_the_same_features(tmp_path: Path) -> None:
-    folder, _ = write_rossmann_standin(tmp_path, num_stores=12)
-    train, known = rossmann._read(Place(folder))
+    folder, _ = write_synthetic_rossmann(tmp_path, num_stores=12)
+    train, known = rossmann._read(ArchiveOrFolder(folder))
     rows = train.iloc[::50]
     restored = surroundings_from(surroundings_state(known))
     pd.testing.assert_frame_equal(features(rows, restored), features(rows, known), check_categorical=False)
@@ -198,7 +198,7 @@ def test_what_a_run_stores_gives_the_same_features(tmp_path: Path) -> None:
 @pytest.fixture
 def chain(tmp_path: Path) -> Path:
     """A small chain's eight tables."""
-    folder, _ = write_rossmann_standin(tmp_path / "chain", num_stores=12)
+    folder, _ = write_synthetic_rossmann(tmp_path / "chain", num_stores=12)
     copy = tmp_path / "tables"
     shutil.copytree(folder, copy)
     return copy
@@ -298,7 +298,7 @@ def test_a_date_that_is_none_is_named_with_its_row(chain: Path) -> None:
 def test_an_archive_that_is_none_is_told(which: str, chain: Path, tmp_path: Path) -> None:
     archive = tmp_path / "rossmann.tgz"
     if which == "missing":
-        with pytest.raises(RequestError, match="there is no file"):
+        with pytest.raises(ConfigError, match="there is no file"):
             data(archive).identity()
         return
     with tarfile.open(archive, "w:gz") as tar:
@@ -313,8 +313,8 @@ def test_without_data_real_fails_and_auto_says_it_is_a_stand_in(here: Path) -> N
     with pytest.raises(DataError, match=r"put rossmann.tgz there, or set DLRUNNER_DATA; it is to be had at"):
         RossmannData(NOWHERE, source="real", split="last_days", valid=48).identity()
     identity = RossmannData(NOWHERE, split="last_days", valid=48).identity()
-    assert identity.source == "stand-in"
-    assert identity.floor == pytest.approx(np.sqrt(1 - np.exp(-0.01)))
+    assert identity.source == "synthetic"
+    assert identity.best_achievable == pytest.approx(np.sqrt(1 - np.exp(-0.01)))
 
 
 def test_the_stand_in_keeps_its_floor(tmp_path: Path) -> None:

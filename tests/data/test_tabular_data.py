@@ -13,8 +13,8 @@ from dlrunner.data.core.columns import date_column, date_parts
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.core.targets import encode, fit_target
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
-from dlrunner.data.tabular.preprocessing import Preparation
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.errors import ConfigError, DataError
 
 NOWHERE = Path("nowhere")
 
@@ -123,7 +123,7 @@ def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None
     ],
 )
 def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], message: str, here: Path) -> None:
-    with pytest.raises(RequestError, match=message):
+    with pytest.raises(ConfigError, match=message):
         read(houses(), **settings)
 
 
@@ -146,7 +146,7 @@ def test_bad_values_are_named_with_their_row(
 ) -> None:
     table = houses().astype({"price": object, "area": object})
     table.loc[change[1], change[0]] = change[2]
-    with pytest.raises((DataError, RequestError), match=message):
+    with pytest.raises((DataError, ConfigError), match=message):
         read(table, **settings)
 
 
@@ -268,7 +268,7 @@ def test_a_validation_range_must_leave_rows_on_both_sides(settings: dict[str, An
 
 def test_only_training_rows_are_fitted() -> None:
     frame = pd.DataFrame({"c": ["a", "b", "a", "z"], "x": [1.0, np.nan, 3.0, 1000.0]})
-    preparation = Preparation.fit(frame.iloc[:3], ["c"], ["x"])
+    preparation = TabularPreprocessor.fit(frame.iloc[:3], ["c"], ["x"])
     assert preparation.levels == {"c": ["a", "b"]}
     assert preparation.cardinalities == {"c": 3}
     assert preparation.codes(frame)[:, 0].tolist() == [1, 2, 1, 0], "an unseen level has code 0"
@@ -290,7 +290,7 @@ def test_only_training_rows_are_fitted() -> None:
     ],
 )
 def test_levels_are_found_again_however_a_file_was_read(train: list[Any], new: list[Any], codes: list[int]) -> None:
-    preparation = Preparation.fit(pd.DataFrame({"c": train}), ["c"], [])
+    preparation = TabularPreprocessor.fit(pd.DataFrame({"c": train}), ["c"], [])
     assert preparation.codes(pd.DataFrame({"c": new}))[:, 0].tolist() == codes
 
 
@@ -298,14 +298,14 @@ def test_categoricals_and_plain_columns_have_the_same_codes() -> None:
     plain = pd.DataFrame({"c": ["b", "a", None, "c"]})
     typed = plain.astype({"c": pd.CategoricalDtype(["c", "b", "a", "unused"])})
     for train in (plain, typed):
-        preparation = Preparation.fit(train.iloc[:3], ["c"], [])
+        preparation = TabularPreprocessor.fit(train.iloc[:3], ["c"], [])
         assert preparation.levels == {"c": ["a", "b"]}
         assert preparation.codes(plain)[:, 0].tolist() == preparation.codes(typed)[:, 0].tolist() == [2, 1, 0, 0]
 
 
 def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
     train = houses()
-    preparation = Preparation.fit(train, ["city"], ["area", "built"])
+    preparation = TabularPreprocessor.fit(train, ["city"], ["area", "built"])
     new = houses(seed=1).assign(city="Rom")
     new.loc[0, "built"] = np.nan
     notes = preparation.check(new, "new.csv")
@@ -315,7 +315,7 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
         preparation.check(new.drop(columns=["city", "area"]), "new.csv")
     with pytest.raises(DataError, match=r"new.csv, row 3: area is 'wide', which is no number"):
         preparation.check(new.astype({"area": object}).replace({"area": {new["area"].iloc[1]: "wide"}}), "new.csv")
-    restored = Preparation.from_state(preparation.state())
+    restored = TabularPreprocessor.from_state(preparation.state())
     np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
 
 

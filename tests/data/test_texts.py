@@ -15,13 +15,13 @@ import torch
 from dlrunner.data.core.source import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.imdb.dataset import ImdbData
-from dlrunner.data.imdb.synthetic import write_imdb_standin
+from dlrunner.data.imdb.synthetic import write_synthetic_imdb
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.loaders import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
 from dlrunner.data.texts.tokens import cached, tokenize, tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder, EncoderSizes
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 
 REVIEWS = [
     "I really liked it!<br /><br />The best film, by far.",
@@ -130,7 +130,7 @@ def test_samples_are_random_and_the_rest_is_not_used(here: Path) -> None:
     (here / "lines.txt").write_text("\n".join(f"text number {n}" for n in range(50)))
     table = TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=10, sample_valid=5).read()
     assert [(table.split == part).sum() for part in (TRAIN, VALID, TEST, UNUSED)] == [10, 5, 0, 35]
-    with pytest.raises(RequestError, match=r"data\.sample: 99 documents are asked for, there are 40"):
+    with pytest.raises(ConfigError, match=r"data\.sample: 99 documents are asked for, there are 40"):
         TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=99).read()
 
 
@@ -174,7 +174,7 @@ def test_bad_texts_are_answered_in_a_sentence(
 ) -> None:
     for name, content in files.items():
         write(here, name, content)
-    with pytest.raises((DataError, RequestError)) as found:
+    with pytest.raises((DataError, ConfigError)) as found:
         TextData(here, **{"valid": 0.5, **settings}).read()  # type: ignore[arg-type]
     assert told in str(found.value)
 
@@ -251,12 +251,12 @@ def test_an_imdb_archive_that_is_cut_short_or_lacks_a_part_is_told(here: Path) -
 
 
 def test_the_stand_in_knows_its_own_floor() -> None:
-    archive, floors = write_imdb_standin(cache_dir() / "stand-in")
+    archive, floors = write_synthetic_imdb(cache_dir() / "synthetic")
     assert 5 < floors["perplexity"] < 50
     assert 0.7 < floors["accuracy"] < 0.95
-    data = ImdbData(Path(), source="stand-in", min_freq=1)
-    assert data.identity().floor == floors["perplexity"]
-    assert ImdbData(Path(), source="stand-in", labels=True).identity().floor == floors["accuracy"]
+    data = ImdbData(Path(), source="synthetic", min_freq=1)
+    assert data.identity().best_achievable == floors["perplexity"]
+    assert ImdbData(Path(), source="synthetic", labels=True).identity().best_achievable == floors["accuracy"]
     assert archive.name == "aclImdb_v1.tar.gz"
 
 
@@ -339,7 +339,7 @@ def test_the_columns_of_a_table_are_the_users_own(here: Path) -> None:
     assert found.target.classes == ["n", "p"]
     assert [(found.split == part).sum() for part in (TRAIN, VALID, TEST)] == [6, 2, 0]
     assert found.names[0] == "row 2"
-    with pytest.raises(RequestError, match=r"data\.target: is missing"):
+    with pytest.raises(ConfigError, match=r"data\.target: is missing"):
         TextData(here, path="t.csv", text="text", labels=True, min_freq=1).read()
 
 

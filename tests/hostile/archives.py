@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tests.hostile.harness import Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Failure, check, shared_value
 from tests.hostile.samples import TRAINED, WITHOUT_PAGES, write_samples
 
 LONGEST = 60.0
@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 """What is packed for each kind of data."""
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Train on one archive."""
     kind, (said, attack) = list(KINDS)[number % len(KINDS)], ATTACKS[number * 5 % len(ATTACKS)]
     form = rng.choice(("zip", "tar.gz"))
@@ -97,7 +97,7 @@ STRANGE = (
 )
 
 Entry = tuple[str, bytes]
-Attack = Callable[[list[Entry], Place], list[tuple[str, str, str | bytes]]]
+Attack = Callable[[list[Entry], ArchiveOrFolder], list[tuple[str, str, str | bytes]]]
 """Returns further members as their type (link, hard link, pipe, device, file), their name, and where they lead."""
 
 ATTACKS: list[tuple[str, Attack]] = [
@@ -134,13 +134,13 @@ def _beside(members: list[Entry], name: str = "") -> str:
     return str(Path(members[0][0]).with_name(name or f"zz{_suffix(members)}"))
 
 
-def _members(data: Path, name: str, place: Place) -> list[Entry]:
+def _members(data: Path, name: str, place: ArchiveOrFolder) -> list[Entry]:
     root = data / name
     files = sorted(path for path in root.rglob("*") if path.is_file()) if root.is_dir() else [root]
     return [(str(path.relative_to(data)), path.read_bytes()) for path in files]
 
 
-def _write_tar(archive: Path, members: list[Entry], attack: Attack, place: Place) -> None:
+def _write_tar(archive: Path, members: list[Entry], attack: Attack, place: ArchiveOrFolder) -> None:
     types = {
         "link": tarfile.SYMTYPE,
         "hard link": tarfile.LNKTYPE,
@@ -160,7 +160,7 @@ def _write_tar(archive: Path, members: list[Entry], attack: Attack, place: Place
                 tar.addfile(member)
 
 
-def _write_zip(archive: Path, members: list[Entry], attack: Attack, place: Place) -> None:
+def _write_zip(archive: Path, members: list[Entry], attack: Attack, place: ArchiveOrFolder) -> None:
     modes = {"link": 0o120777, "hard link": 0o120777, "pipe": 0o010644, "device": 0o020644, "file": 0o100644}
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
         for kind, name, content in [*(("file", *member) for member in members), *attack(members, place)]:
@@ -213,7 +213,7 @@ def _compressed(rng: random.Random, table: Path) -> bytes:
     )
 
 
-def _leaked(place: Place, where: str) -> Iterator[Failure]:
+def _leaked(place: ArchiveOrFolder, where: str) -> Iterator[Failure]:
     """Tell whether what a link in the archive leads to was read."""
     secrets = (SECRET.encode(), base64.b64encode(SECRET.encode()))
     for folder in (place.work / "runs", place.cache):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.harness import Child, Done, Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Child, Done, Failure, check, shared_value
 from tests.hostile.results import differences, results
 from tests.hostile.samples import TRAINED, WITHOUT_PAGES, write_samples
 
@@ -33,7 +33,7 @@ ORDER = (
 COUNT = len(ORDER)
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Start several commands at once."""
     name, _, kind = ORDER[number % len(ORDER)].partition(" ")
     data: Path = shared_value(shared, "data", _data)
@@ -58,7 +58,9 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
     yield from place.left(place.work, place.cache)
 
 
-def _one_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: float, busy: str) -> Iterator[Failure]:
+def _one_of(
+    place: ArchiveOrFolder, shared: Path, commands: list[tuple[str, ...]], delay: float, busy: str
+) -> Iterator[Failure]:
     """One of the commands works, the others are told so, or come when it is done."""
     where = f"{len(commands)} times at once"
     done = _together(place, commands, delay)
@@ -71,7 +73,7 @@ def _one_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: 
     yield from _compared(place, shared, commands[:1], where)
 
 
-def _all_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: float) -> Iterator[Failure]:
+def _all_of(place: ArchiveOrFolder, shared: Path, commands: list[tuple[str, ...]], delay: float) -> Iterator[Failure]:
     """All commands work."""
     where = f"{len(commands)} commands at once"
     for each in _together(place, commands, delay):
@@ -79,7 +81,7 @@ def _all_of(place: Place, shared: Path, commands: list[tuple[str, ...]], delay: 
     yield from _compared(place, shared, commands, where)
 
 
-def _as_alone(place: Place, words: tuple[str, ...], delay: float) -> Iterator[Failure]:
+def _as_alone(place: ArchiveOrFolder, words: tuple[str, ...], delay: float) -> Iterator[Failure]:
     """The same command twice at once writes what it writes alone."""
     where = f"{words[0]} twice at once"
     for each in _together(place, [words] * 2, delay):
@@ -90,7 +92,7 @@ def _as_alone(place: Place, words: tuple[str, ...], delay: float) -> Iterator[Fa
         yield Failure("differences", f"{where}: {text}")
 
 
-def _without_lock(place: Place, shared: Path) -> Iterator[Failure]:
+def _without_lock(place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """While one process trains somebody removes its lock: a second one must not spoil what it writes."""
     where = "the lock is removed while a process trains"
     first = Child((*RATINGS, "epochs=40"), place)
@@ -107,7 +109,7 @@ def _without_lock(place: Place, shared: Path) -> Iterator[Failure]:
     yield from _compared(place, shared, [(*RATINGS, "epochs=40")], where)
 
 
-def _together(place: Place, commands: list[tuple[str, ...]], delay: float) -> list[Done]:
+def _together(place: ArchiveOrFolder, commands: list[tuple[str, ...]], delay: float) -> list[Done]:
     children = []
     for words in commands:
         children.append(Child(words, place))
@@ -115,7 +117,7 @@ def _together(place: Place, commands: list[tuple[str, ...]], delay: float) -> li
     return [child.wait() for child in children]
 
 
-def _compared(place: Place, shared: Path, commands: list[tuple[str, ...]], where: str) -> Iterator[Failure]:
+def _compared(place: ArchiveOrFolder, shared: Path, commands: list[tuple[str, ...]], where: str) -> Iterator[Failure]:
     """Compare with the same commands, one after the other."""
     name = hashlib.sha256(repr(commands).encode()).hexdigest()[:8]
     expected: dict[str, Any] = shared_value(shared, name, lambda folder: _expected(folder, commands))
@@ -124,7 +126,7 @@ def _compared(place: Place, shared: Path, commands: list[tuple[str, ...]], where
 
 
 def _expected(folder: Path, commands: list[tuple[str, ...]]) -> dict[str, Any]:
-    place = Place(folder / "place")
+    place = ArchiveOrFolder(folder / "place")
     place.fill(_data(folder))
     for words in commands:
         done = place.run(*words)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.harness import Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Failure, check, shared_value
 from tests.hostile.results import differences, results
 from tests.hostile.samples import TRAINED, WITHOUT_PAGES, write_samples
 
@@ -28,7 +28,7 @@ USES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
 COUNT = 2 * len(SIZES)
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Run on a small disk, then with room."""
     size = SIZES[number * 4 % len(SIZES)]  # a tenth of the attempts has small and large ones
     name, kind, words, full = USES[(number + number // len(USES)) % len(USES)]
@@ -64,7 +64,7 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
 
 
 def _unbroken(folder: Path, words: tuple[str, ...]) -> dict[str, Any]:
-    place = Place(folder / "place")
+    place = ArchiveOrFolder(folder / "place")
     place.work.mkdir()
     write_samples(place.work)
     subprocess.run(["cp", "-r", str(place.work), str(folder / "place" / "data")], check=True)

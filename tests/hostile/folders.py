@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import yaml
 
-from tests.hostile.harness import Done, Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Done, Failure, check, shared_value
 from tests.hostile.samples import FILES, TRAINED, WITHOUT_PAGES, write_samples
 
 COUNT = 200
@@ -48,7 +48,7 @@ ANSWERS: dict[str, tuple[tuple[str, ...], ...]] = {
 """What each kind of run can be asked."""
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Damage a folder in one or two ways, and ask it all that can be asked."""
     kind = list(ANSWERS)[number % len(ANSWERS)]
     name: str = shared_value(shared, kind, lambda folder: _trained(folder, kind))
@@ -87,7 +87,7 @@ def _verbs(kind: str, name: str) -> list[tuple[str, ...]]:
 
 def _trained(folder: Path, kind: str) -> str:
     """Train a run of one kind, and return its folder's name."""
-    place = Place(folder / "place")
+    place = ArchiveOrFolder(folder / "place")
     place.work.mkdir()
     write_samples(place.work)
     data = {"ensemble": "ratings", "export": "ratings", "sweep": "ratings"}.get(kind, kind)

@@ -89,7 +89,7 @@ class Kind(Protocol):
 
     COUNT: int
 
-    def attempt(self, number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+    def attempt(self, number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
         """Try once; `shared` is a folder for what several attempts use."""
         ...
 
@@ -125,7 +125,7 @@ class Child:
     def __init__(
         self,
         words: Sequence[str],
-        place: Place,
+        place: ArchiveOrFolder,
         before: Callable[[], object] | None = None,
         environment: dict[str, str | None] | None = None,
     ) -> None:
@@ -136,7 +136,9 @@ class Child:
         if self.pid == 0:
             self._perform(place, before, environment or {})
 
-    def _perform(self, place: Place, before: Callable[[], object] | None, environment: dict[str, str | None]) -> None:
+    def _perform(
+        self, place: ArchiveOrFolder, before: Callable[[], object] | None, environment: dict[str, str | None]
+    ) -> None:
         """Do what was typed and leave, whatever happens: this process must never go on as its parent does."""
         status = 70
         try:
@@ -186,7 +188,7 @@ class Child:
         return Done(self.words, status, texts[0], texts[1], seconds)
 
 
-def _enter(place: Place, environment: dict[str, str | None], streams: Sequence[int]) -> None:
+def _enter(place: ArchiveOrFolder, environment: dict[str, str | None], streams: Sequence[int]) -> None:
     os.chdir(place.work)
     os.environ.update(place.environment)
     for name, value in environment.items():
@@ -205,7 +207,7 @@ def _enter(place: Place, environment: dict[str, str | None], streams: Sequence[i
     forkserver._forkserver.__init__()  # type: ignore[misc]  # the parent's is nobody's child here
 
 
-class Place:
+class ArchiveOrFolder:
     """The folders of one attempt: a working directory, a home, a cache, temporary files, and a neighbour to leave alone.
 
     Args:
@@ -378,7 +380,7 @@ def _make(name: str, kind: Kind, seed: int, numbers: Sequence[int], root: Path, 
     for made, number in enumerate(numbers):
         if deadline and time.monotonic() > deadline:
             return made, failures
-        place = Place(root / f"{name[0]}{number}")  # short: sockets have paths of at most 107 characters
+        place = ArchiveOrFolder(root / f"{name[0]}{number}")  # short: sockets have paths of at most 107 characters
         try:
             failures += [
                 (number, failure)

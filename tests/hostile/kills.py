@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.hostile.harness import Child, Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Child, Failure, check, shared_value
 from tests.hostile.results import content, differences, results
 from tests.hostile.samples import FILES, TRAINED, WITHOUT_PAGES, write_samples
 
@@ -78,7 +78,7 @@ class Reference:
     result: dict[str, Any]
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Break one command, give it again, and compare."""
     name = ORDER[number % len(ORDER)]
     scenario = SCENARIOS[name]
@@ -155,7 +155,7 @@ class Changes:
 
 def _unbroken(folder: Path, scenario: Scenario) -> Reference:
     """Make the starting folder, run the command there without a break, and say what came of it."""
-    place = Place(folder / "place")
+    place = ArchiveOrFolder(folder / "place")
     place.work.mkdir()
     write_samples(folder / "place" / "work")
     for path in place.work.iterdir():
@@ -182,7 +182,7 @@ def _write_count(path: Path, count: int) -> None:
         file.write(str(count))
 
 
-def _let_time_pass(place: Place) -> None:
+def _let_time_pass(place: ArchiveOrFolder) -> None:
     """Make temporary files old: some are left alone as long as another process might still write them."""
     old = time.time() - 2 * 86_400
     for folder in (place.work, place.cache):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.cli.compose import compose
-from tests.hostile.harness import Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Failure, check, shared_value
 
 COUNT = 1000
 MISSING = "missing.csv"
@@ -99,7 +99,7 @@ MODES: tuple[Callable[[list[str]], list[str]], ...] = (
 )
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Type one request."""
     settings: Mapping[str, Mapping[str, Any]] = shared_value(shared, "settings", _settings)
     place.work.mkdir()

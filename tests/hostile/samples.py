@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dlrunner.data.rossmann.synthetic import write_rossmann_standin
+from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from tests.conftest import ratings_table
 
-WITHOUT_PAGES = ("log.pictures=false", "log.report=false", "log.progress=none")
+WITHOUT_PAGES = ("log.plots=false", "log.report=false", "log.progress=none")
 RECURRENT = (
     *("data.tokenizer=whitespace", "data.min_freq=1", "model.embedding=8", "model.hidden=12", "model.layers=2"),
     *("batch_size=8", "trainer.num_threads=1"),
@@ -31,7 +31,7 @@ TRAINED = {
         *("task=lm", "data.path=texts.txt", *RECURRENT, "task.bptt=10", "task.valid_batch_size=4", "task.ngram=2"),
     ),
     "texts": ("task=text", "data.path=texts.csv", "data.target=label", *RECURRENT, "task.baseline=false"),
-    "pictures": (*PICTURES, "model.ps=0", "batch_size=8", "trainer.num_threads=1"),
+    "pictures": (*PICTURES, "model.dropout=0", "batch_size=8", "trainer.num_threads=1"),
 }
 """Words that train for 0.3 to 1.5 seconds, for every task; they need `epochs`."""
 
@@ -62,6 +62,6 @@ def write_samples(folder: Path) -> None:
         for number in range(12):
             pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
-    made, _ = write_rossmann_standin(folder / "made", num_stores=4)
+    made, _ = write_synthetic_rossmann(folder / "made", num_stores=4)
     made.rename(folder / "sales")
     (folder / "made").rmdir()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.conftest import REPOSITORY
-from tests.hostile.harness import Failure, Place, check, shared_value
+from tests.hostile.harness import ArchiveOrFolder, Failure, check, shared_value
 from tests.hostile.results import differences, results
 from tests.hostile.samples import TRAINED, write_samples
 
@@ -41,7 +41,7 @@ class Surrounding:
     before: Callable[[], object] = lambda: None
     """Called in the process that is to find it so."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    prepare: Callable[[Place], object] = lambda place: None
+    prepare: Callable[[ArchiveOrFolder], object] = lambda place: None
     must_work: bool = True
     """Whether a run can go on."""
     as_nobody: bool = False
@@ -53,24 +53,24 @@ def _become_nobody() -> None:
     os.setuid(NOBODY)
 
 
-def _give_away(place: Place) -> None:
+def _give_away(place: ArchiveOrFolder) -> None:
     for path in [place.root, *place.root.rglob("*")]:
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-def _keep_work(place: Place) -> None:
+def _keep_work(place: ArchiveOrFolder) -> None:
     _give_away(place)
     os.chown(place.work, 0, 0)
     place.work.chmod(0o755)
 
 
-def _keep_cache(place: Place) -> None:
+def _keep_cache(place: ArchiveOrFolder) -> None:
     _give_away(place)
     os.chown(place.cache, 0, 0)
     place.cache.chmod(0o755)
 
 
-def _hide_runs(place: Place) -> None:
+def _hide_runs(place: ArchiveOrFolder) -> None:
     _give_away(place)
     runs = place.work / "runs"
     runs.mkdir()
@@ -114,7 +114,7 @@ def _leave() -> None:
     gone.rmdir()
 
 
-def _make_file(name: str) -> Callable[[Place], object]:
+def _make_file(name: str) -> Callable[[ArchiveOrFolder], object]:
     return lambda place: (place.root / "tmp" / name).write_text("")
 
 
@@ -146,7 +146,7 @@ SURROUNDINGS = {
 COUNT = len(SURROUNDINGS)
 
 
-def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iterator[Failure]:
+def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Path) -> Iterator[Failure]:
     """Train in one surrounding, and use the run there."""
     name, found = list(SURROUNDINGS.items())[number % len(SURROUNDINGS)]
     if found.as_nobody and not (os.geteuid() == 0 and _readable_by_all(place.root)):
@@ -179,7 +179,7 @@ def attempt(number: int, rng: random.Random, place: Place, shared: Path) -> Iter
 
 
 def _usual(folder: Path) -> dict[str, Any]:
-    place = Place(folder / "place")
+    place = ArchiveOrFolder(folder / "place")
     (folder / "data").mkdir()
     write_samples(folder / "data")
     place.fill(folder / "data")

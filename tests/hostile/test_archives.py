@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from dlrunner.data.core import unpacking
-from dlrunner.data.core.source import Place, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, place_of
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.texts.documents import find_documents
-from dlrunner.errors import DataError, Told
+from dlrunner.errors import DataError, DlrunnerError
 from tests.conftest import QUICK, Dlrun
 
 NAMES = (
@@ -61,7 +61,7 @@ def test_names_in_an_archive_lead_nowhere(here: Path) -> None:
             add(archive, name, b"text")
     before = everything(here)
     for name in ("a.zip", "a.tar.gz"):
-        place = Place(here / name)
+        place = ArchiveOrFolder(here / name)
         assert set(place.read_where(lambda each: True).values()) == {b"text"}
         assert place.read("good.txt") == b"text"
     assert everything(here) == before
@@ -78,12 +78,15 @@ def test_links_and_devices_in_an_archive_are_not_followed(here: Path) -> None:
         add(archive, "e.txt", kind=tarfile.CHRTYPE)
         add(archive, "folder", kind=tarfile.SYMTYPE, link="/")
         add(archive, "folder/f.txt", b"text")
-    assert Place(here / "a.tar").read_where(lambda name: True) == {"folder/f.txt": b"text", "good.txt": b"text"}
+    assert ArchiveOrFolder(here / "a.tar").read_where(lambda name: True) == {
+        "folder/f.txt": b"text",
+        "good.txt": b"text",
+    }
     with zipfile.ZipFile("a.zip", "w") as packed:
         link = zipfile.ZipInfo("a.txt")
         link.external_attr = 0o120777 << 16
         packed.writestr(link, str(here / "secret"))
-    assert Place(here / "a.zip").read("a.txt") == str(here / "secret").encode()
+    assert ArchiveOrFolder(here / "a.zip").read("a.txt") == str(here / "secret").encode()
 
 
 def bombs(here: Path) -> Iterator[Path]:
@@ -117,9 +120,9 @@ def test_an_archive_that_is_a_bomb_is_told(here: Path) -> None:
         archive.addfile(member, io.BytesIO(bytes(member.size)))
     for name in ("a.zip", "a.tar.gz"):
         with pytest.raises(DataError, match="unpacks to"):
-            Place(here / name).read_where(lambda each: True)
+            ArchiveOrFolder(here / name).read_where(lambda each: True)
         with pytest.raises(DataError, match="unpacks to"):
-            list(Place(here / name).contents(["train/x.txt"]))
+            list(ArchiveOrFolder(here / name).contents(["train/x.txt"]))
     with gzip.open("texts.txt.gz", "wb") as texts:
         for _ in range(20):
             texts.write(b"a" * 2**20)
@@ -148,7 +151,7 @@ def test_what_does_not_fit_into_memory_is_told_of_the_data(here: Path, monkeypat
     with pytest.raises(DataError, match="does not fit into the memory"):
         read_table(here / "a.csv")
     with pytest.raises(DataError, match="does not fit into the memory"):
-        Place(here / "a.zip").read("a.txt")
+        ArchiveOrFolder(here / "a.zip").read("a.txt")
 
 
 def test_what_is_packed_well_is_no_bomb(here: Path) -> None:
@@ -187,6 +190,6 @@ def test_archives_with_any_damage_are_told_in_a_sentence(here: Path) -> None:
                     place.read_where(lambda each: True)
                     place.has("b.txt")
                     list(place.contents(place.names()))
-            except Told:
+            except DlrunnerError:
                 pass
             path.unlink()

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlrunner.data.core.source import Place, sha256_of, tidy
+from dlrunner.data.core.source import ArchiveOrFolder, sha256_of, tidy
 from dlrunner.data.images.decoding import Pixels
-from dlrunner.data.ratings.synthetic import write_movielens_standin
+from dlrunner.data.ratings.synthetic import write_synthetic_movielens
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.data.texts.tokens import cached
 from tests.conftest import QUICK, Dlrun
@@ -59,12 +59,12 @@ def pixels() -> Any:
 
 
 def ratings() -> Any:
-    folder, floor = write_movielens_standin(Path("cache") / "stand-in", 20, 30, 200)
+    folder, floor = write_synthetic_movielens(Path("cache") / "synthetic", 20, 30, 200)
     return [floor, (folder / "ratings.csv").read_text()]
 
 
 def tables() -> Any:
-    return RossmannData(Path("nothing"), source="stand-in", split="last_days", valid=30).read().frame.to_csv()
+    return RossmannData(Path("nothing"), source="synthetic", split="last_days", valid=30).read().frame.to_csv()
 
 
 def digests() -> Any:
@@ -73,7 +73,7 @@ def digests() -> Any:
         file.write_text("a")
         Path("texts").mkdir()
         Path("texts/b.txt").write_text("b")
-    return [sha256_of(file), Place(Path("texts")).digest_where(lambda name: True, "all")]
+    return [sha256_of(file), ArchiveOrFolder(Path("texts")).digest_where(lambda name: True, "all")]
 
 
 @pytest.mark.parametrize("make", [tokens, pixels, ratings, digests])

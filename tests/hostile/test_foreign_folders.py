@@ -12,7 +12,7 @@ import yaml
 import dlrunner
 from dlrunner.cli import main
 from dlrunner.config.plan import plan
-from dlrunner.errors import RequestError, RunError
+from dlrunner.errors import ConfigError, RunError
 from dlrunner.runs.directory import RunDirectory, refuse_links
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import FinishedRun
@@ -55,7 +55,7 @@ def test_no_name_in_a_configuration_reaches_the_file_system(name: str, foreign: 
     ):
         (foreign / "config.yaml").write_text(yaml.safe_dump({**config, **wrong}))
         before = everything(here)
-        with pytest.raises(RequestError, match=part):
+        with pytest.raises(ConfigError, match=part):
             plan({**config, **wrong})
         if not part.startswith("log"):  # a replay has no trackers
             status, _, err = dlrun("replay", str(foreign))
@@ -79,7 +79,7 @@ def test_a_file_that_is_a_link_out_of_the_folder_is_not_read(
     shutil.copy(foreign / name if (foreign / name).exists() else foreign / "members/0/metrics.jsonl", here / "theirs")
     (foreign / name).unlink(missing_ok=True)
     (foreign / name).symlink_to(here / "theirs")
-    with pytest.raises(RequestError, match="leads out of its folder"):
+    with pytest.raises(ConfigError, match="leads out of its folder"):
         FinishedRun.read(foreign)
     for words in (["show"], ["report"], ["export"], ["replay"], ["predict"]):
         status, _, err = dlrun(*words, str(foreign))

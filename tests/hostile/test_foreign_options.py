@@ -8,7 +8,7 @@ import pytest
 
 from dlrunner.cli import launching
 from dlrunner.cli.conf_paths import package_conf
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 EVIL = "{_target_: evil.Call}"
@@ -95,7 +95,7 @@ def test_an_option_that_is_swept_cannot_set_hydra_either(dlrun: Dlrun, here: Pat
     for words in (["hydra/launcher=basic"], []):
         status, _, err = dlrun("-m", *WORDS, "experiment=other,mine", *words)
         assert (status, err.count("sets hydra: ")) == (2, 1)
-    with pytest.raises(RequestError, match="sets hydra: "):
+    with pytest.raises(ConfigError, match="sets hydra: "):
         launching.search([*WORDS, "experiment=other,mine", "hydra/sweeper=basic"], ["experiment"], "hydra/sweeper=x")
     assert not evil.exists()
     assert not (here / "runs").exists()

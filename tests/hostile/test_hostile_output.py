@@ -230,6 +230,6 @@ def test_a_cache_that_cannot_be_written_is_told(dlrun: Dlrun, here: Path, monkey
     monkeypatch.setenv("DLRUNNER_CACHE", str(here / "file" / "cache"))
     ratings_table().to_csv("my.csv", index=False)
     assert dlrun(*WORDS)[0] == 0  # it is only slower
-    status, _, err = dlrun("task=dogbreeds", "data.source=stand-in")
+    status, _, err = dlrun("task=dogbreeds", "data.source=synthetic")
     assert status == 1
     assert "DLRUNNER_CACHE names another folder" in err

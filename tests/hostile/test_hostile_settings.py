@@ -11,7 +11,7 @@ import pytest
 from dlrunner.cli.compose import compose
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.config.plan import plan
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from tests.conftest import QUICK, Dlrun
 from tests.hostile.conftest import WORDS
 from tests.small_runs import LANGUAGE, PICTURE_NET, PICTURES, RATINGS, SORTING
@@ -139,7 +139,7 @@ def test_a_tasks_optimizer_settings_hold_for_its_own_optimizer() -> None:
 def test_what_was_typed_holds_for_any_optimizer() -> None:
     found = compose(["task=imdb-lm", "optim=sgd", "optim.lr=0.5", "optim.weight_decay=1e-3"])["optim"]
     assert (found["lr"], found["weight_decay"]) == (0.5, 1e-3)
-    with pytest.raises(RequestError, match=r"optim\.betas"):
+    with pytest.raises(ConfigError, match=r"optim\.betas"):
         plan(compose(["task=imdb-lm", "optim=sgd", "optim.betas=[0.8,0.9]"]))
 
 
@@ -153,7 +153,7 @@ def test_a_task_of_ones_own_may_inherit_and_give_values_for_any_optimizer(here: 
     assert compose(["task=mine"])["optim"]["betas"] == [0.7, 0.99]
 
 
-TABLE = ("task=rossmann", "data.source=stand-in", "data.sample=1000", "epochs=1")
+TABLE = ("task=rossmann", "data.source=synthetic", "data.sample=1000", "epochs=1")
 
 
 @pytest.mark.parametrize(

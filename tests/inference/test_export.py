@@ -20,7 +20,7 @@ from safetensors import safe_open
 from torch import nn
 
 import dlrunner
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.inference import export as exporting
 from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
@@ -125,7 +125,7 @@ def test_a_state_of_any_tensors_and_plain_values_comes_back_exactly(here: Path) 
     assert count == 1
     assert same(state, again)
     assert math.copysign(1, again["floats"][1]) == -1
-    with pytest.raises(RequestError, match="the task's state holds a PosixPath"):
+    with pytest.raises(ConfigError, match="the task's state holds a PosixPath"):
         portable.write(here, {"place": Path("a")}, [], {})
 
 
@@ -298,12 +298,12 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
         f"- signature: {summary['signature']}",
         f"torch {escaped(torch.__version__)}",
         'predictor = dlrunner.load("path/to/this/folder")\npredictor.recommend(user=1, top=5)',
-        "dlrun task=collab data.source=stand-in epochs=1 batch_size=512",
+        "dlrun task=collab data.source=synthetic epochs=1 batch_size=512",
         "The best that is possible on this stand-in is",
     ):
         assert told in card, told
-    assert summary["protocol"]
-    for finding in summary["protocol"]:
+    assert summary["audit"]
+    for finding in summary["audit"]:
         assert f"- {escaped(finding['flag'])}: {escaped(finding['told'])}" in card
     for name in (path.name for path in Path("out").iterdir() if path.name != "README.md"):
         assert f"- `{name}`: " in card
@@ -311,7 +311,7 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
 
 def test_the_card_of_real_data_warns_of_nothing_that_is_not_so(export: Callable[..., Path]) -> None:
     card = (export("numbers") / "README.md").read_text()
-    assert "stand-in" not in card
+    assert "synthetic" not in card
     assert "Nothing was found that flatters the figure" in card
     assert "terms: not known" in card
 
@@ -393,7 +393,7 @@ def test_a_damaged_folder_is_told(
 ) -> None:
     folder = export("ratings")
     changed(folder, name, change)
-    with pytest.raises(RequestError) as raised:
+    with pytest.raises(ConfigError) as raised:
         dlrunner.load(folder)
     assert told in str(raised.value)
 
@@ -402,10 +402,10 @@ def test_files_of_another_export_are_told_from_its_own(export: Callable[..., Pat
     folder, other = export("ratings"), export("ratings by dot", out="other")
     shutil.copy(other / "state.safetensors", folder / "state.safetensors")
     (folder / "state.safetensors").write_bytes((other / "model.safetensors").read_bytes())
-    with pytest.raises(RequestError, match=r"state\.safetensors is damaged, or is not the file that was exported"):
+    with pytest.raises(ConfigError, match=r"state\.safetensors is damaged, or is not the file that was exported"):
         dlrunner.load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(RequestError, match="cannot be read: No such file"):
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
         dlrunner.load(folder)
 
 
@@ -473,7 +473,7 @@ def test_an_export_that_was_broken_off_is_written_over(
             shutil.copy(here / "run" / name, here / place)
         (here / place / ".model.safetensors.4711").write_bytes(b"begun")
         (here / place / ".gitattributes").write_text("mine")
-        with pytest.raises(RequestError, match=f"{place} holds an export that was broken off; export it again"):
+        with pytest.raises(ConfigError, match=f"{place} holds an export that was broken off; export it again"):
             dlrunner.load(place)
         assert dlrun("export", "run", *words)[0] == 0
         assert not list((here / place).glob(".model*"))

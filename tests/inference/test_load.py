@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 import dlrunner
-from dlrunner.errors import DataError, RequestError, RunError
+from dlrunner.errors import ConfigError, DataError, RunError
 from tests.conftest import QUICK, Dlrun
 from tests.small_runs import SmallRuns, new_flats
 from tests.test_own_task import MODEL, MODULE, YAML
@@ -136,7 +136,7 @@ def test_pictures_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dl
     (here / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.jpg is no picture that Pillow knows"):
         predictor.predict([files[0], "bad.jpg"])
-    with pytest.raises(RequestError, match=r"there is no file none\.jpg"):
+    with pytest.raises(ConfigError, match=r"there is no file none\.jpg"):
         predictor.predict("none.jpg")
 
 
@@ -245,27 +245,27 @@ def test_a_wrong_question_is_answered_in_a_sentence(kind: str, asked: str, told:
     names: dict[str, Any] = {"p": dlrunner.load(runs[kind]), "new_flats": new_flats}
     if kind == "language":
         names["w"] = known_words(runs[kind], 1)
-    with pytest.raises((RequestError, DataError)) as raised:
+    with pytest.raises((ConfigError, DataError)) as raised:
         eval(asked, names)
     assert told in str(raised.value)
 
 
 def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -> None:
-    with pytest.raises(RequestError, match="there is no run folder nowhere"):
+    with pytest.raises(ConfigError, match="there is no run folder nowhere"):
         dlrunner.load("nowhere")
-    with pytest.raises(RequestError, match=r"is not a run folder: it has no config\.yaml"):
+    with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.yaml"):
         dlrunner.load(here)
-    with pytest.raises(RequestError, match=r"has no cycle-9\.pt; it has best\.pt, last\.pt"):
+    with pytest.raises(ConfigError, match=r"has no cycle-9\.pt; it has best\.pt, last\.pt"):
         dlrunner.load(runs["ratings"], checkpoint="cycle-9.pt")
     shutil.copytree(runs["ratings"], here / "run")
     (here / "run" / "last.pt").write_bytes((here / "run" / "last.pt").read_bytes()[:1000])
     with pytest.raises(RunError, match=r"last.pt is damaged or not a checkpoint"):
         dlrunner.load("run")
     (here / "run" / "summary.json").unlink()
-    with pytest.raises(RequestError, match="run is killed or still running; only a finished run can be used; its "):
+    with pytest.raises(ConfigError, match="run is killed or still running; only a finished run can be used; its "):
         dlrunner.load("run")
     (here / "run" / "summary.json").write_text('{"status": "failed", "error": "the loss is nan"}')
-    with pytest.raises(RequestError, match=r"run is failed: the loss is nan; only a finished run can be used$"):
+    with pytest.raises(ConfigError, match=r"run is failed: the loss is nan; only a finished run can be used$"):
         dlrunner.load("run")
 
 
@@ -277,7 +277,7 @@ def test_what_fails_in_a_model_is_not_told_as_weights_of_another(
 
     monkeypatch.setattr("dlrunner.tasks.collab.task.Collab.dims_of", dims_of)
     told = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
-    with pytest.raises(RequestError, match=told) as raised:
+    with pytest.raises(ConfigError, match=told) as raised:
         dlrunner.load(runs["ratings"])
     assert isinstance(raised.value.__cause__, KeyError)
 
@@ -345,15 +345,15 @@ def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun
     told = "    def state(self):\n        return {'low': -1.0}\n\n    @classmethod\n    def dims_of(cls, state):\n        return Dims(1)\n"
     (here / "parabola.py").write_text(MODULE.replace("    def loss(", f"{told}\n    def loss(", 1))
     monkeypatch.syspath_prepend(str(here))
-    status, out, err = dlrun("task=parabola", "epochs=1", "log.pictures=false", "log.report=false")
+    status, out, err = dlrun("task=parabola", "epochs=1", "log.plots=false", "log.report=false")
     assert status == 0, out + err
     sys.modules.pop("parabola")
-    with pytest.raises(RequestError, match=r"this run imports parabola; if you trust it, add: plugins=\['parabola'\]"):
+    with pytest.raises(ConfigError, match=r"this run imports parabola; if you trust it, add: plugins=\['parabola'\]"):
         dlrunner.load("runs/latest")
     assert "parabola" not in sys.modules
     predictor = dlrunner.load("runs/latest", plugins=["parabola"])
     assert predictor.model(torch.zeros(1, 1)).shape[0] == 1
-    with pytest.raises(RequestError, match="Parabola cannot predict in Python; the command line may"):
+    with pytest.raises(ConfigError, match="Parabola cannot predict in Python; the command line may"):
         predictor.predict([1.0])  # type: ignore[list-item]
     for verb in ("export", "predict"):
         assert "if you trust it, add: --plugins parabola" in dlrun(verb, "runs/latest")[2]

@@ -1,4 +1,4 @@
-"""Backbones: torchvision's names, sizes and wiring; weights that fit, and weights that do not and say why."""
+"""Backbones: torchvision's names, sizes and variant; weights that fit, and weights that do not and say why."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.models.vision.backbone import Backbone
 from dlrunner.models.vision.backbones import (
     BACKBONES,
@@ -42,9 +42,9 @@ PUBLISHED = {
 }
 
 
-def on_meta(name: str, **wiring: Any) -> Backbone:
+def on_meta(name: str, **variant: Any) -> Backbone:
     with torch.device("meta"):
-        return make_backbone(name, **wiring)
+        return make_backbone(name, **variant)
 
 
 def size(module: nn.Module) -> int:
@@ -64,7 +64,7 @@ def test_a_backbone_has_the_published_number_of_parameters_less_its_classifier(n
 
 def test_gluons_mobilenet_has_the_expansion_of_its_first_block_on_top() -> None:
     assert (
-        size(on_meta("mobilenet_v2", wiring="gluon")) == 2_224_960 == size(on_meta("mobilenet_v2")) + 32 * 32 + 2 * 32
+        size(on_meta("mobilenet_v2", variant="gluon")) == 2_224_960 == size(on_meta("mobilenet_v2")) + 32 * 32 + 2 * 32
     )
 
 
@@ -179,7 +179,7 @@ def test_squeezenet_rounds_odd_sizes_up() -> None:
 
 
 def test_an_unknown_backbone_is_told_with_the_nearest_name() -> None:
-    with pytest.raises(RequestError, match=r"^resnet19 is not a backbone; did you mean resnet18\?"):
+    with pytest.raises(ConfigError, match=r"^resnet19 is not a backbone; did you mean resnet18\?"):
         make_backbone("resnet19")
 
 
@@ -218,7 +218,7 @@ def test_a_model_of_timms_is_a_backbone(monkeypatch: pytest.MonkeyPatch) -> None
     other = Tiny()
     assert load(backbone, other.state_dict(), Path("tiny.pt")) == []
     assert torch.equal(model.body.weight, other.body.weight)
-    with pytest.raises(RequestError, match="timm has no model tony"):
+    with pytest.raises(ConfigError, match="timm has no model tony"):
         make_backbone("timm/tony")
 
 
@@ -235,13 +235,13 @@ def test_a_model_of_timms_without_feature_maps_is_refused(monkeypatch: pytest.Mo
             return super().forward_features(pictures).flatten(2).transpose(1, 2)
 
     monkeypatch.setitem(sys.modules, "timm", timm_with(Tokens()))
-    with pytest.raises(RequestError, match=r"gives \[2, 36, 5\] instead of feature maps \[2, 5, h, w\]"):
+    with pytest.raises(ConfigError, match=r"gives \[2, 36, 5\] instead of feature maps \[2, 5, h, w\]"):
         make_backbone("timm/tiny")(torch.zeros(2, 3, 16, 16))
 
 
 def test_without_timm_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(RequestError, match="pip install timm"):
+    with pytest.raises(ConfigError, match="pip install timm"):
         make_backbone("timm/resnet18")
 
 
@@ -270,7 +270,7 @@ def test_a_truncated_file_and_files_without_weights_are_told(tmp_path: Path) -> 
     torch.save({"epoch": 3}, tmp_path / "epoch.pt")
     with pytest.raises(DataError, match="a state dict is needed"):
         read_weights(tmp_path / "epoch.pt")
-    with pytest.raises(RequestError, match="there is no file"):
+    with pytest.raises(ConfigError, match="there is no file"):
         read_weights(tmp_path / "none.pt")
 
 
@@ -311,26 +311,26 @@ def test_a_safetensors_file_is_read_and_a_damaged_one_told(tmp_path: Path) -> No
         (
             "mobilenet_v2",
             "resnet18",
-            r"looks like mobilenet_v2 with torchvision's wiring: model\.backbone=mobilenet_v2 model\.wiring=torchvision$",
+            r"looks like mobilenet_v2 with torchvision's variant: model\.backbone=mobilenet_v2 model\.variant=torchvision$",
         ),
     ],
 )
 def test_weights_of_another_architecture_are_refused_and_named(file: str, net: str, told: str) -> None:
     backbone = on_meta(net)
-    with pytest.raises(RequestError, match=rf"^f\.pt does not fit {net}.*{told}"):
+    with pytest.raises(ConfigError, match=rf"^f\.pt does not fit {net}.*{told}"):
         load(backbone, on_meta(file).state_dict(), Path("f.pt"))
 
 
 def test_weights_of_the_other_wiring_are_refused_and_named() -> None:
-    gluon, torchvision = (on_meta("mobilenet_v2", wiring=wiring) for wiring in ("gluon", "torchvision"))
+    gluon, torchvision = (on_meta("mobilenet_v2", variant=variant) for variant in ("gluon", "torchvision"))
     with pytest.raises(
-        RequestError,
-        match=r"looks like mobilenet_v2 with gluon's wiring: model\.backbone=mobilenet_v2 model\.wiring=gluon$",
+        ConfigError,
+        match=r"looks like mobilenet_v2 with gluon's variant: model\.backbone=mobilenet_v2 model\.variant=gluon$",
     ):
         load(torchvision, gluon.state_dict(), Path("f.pt"))
     with pytest.raises(
-        RequestError,
-        match=r"looks like mobilenet_v2 with torchvision's wiring: model\.backbone=mobilenet_v2 model\.wiring=torchvision$",
+        ConfigError,
+        match=r"looks like mobilenet_v2 with torchvision's variant: model\.backbone=mobilenet_v2 model\.variant=torchvision$",
     ):
         load(gluon, torchvision.state_dict(), Path("f.pt"))
 
@@ -338,9 +338,9 @@ def test_weights_of_the_other_wiring_are_refused_and_named() -> None:
 def test_a_file_that_lacks_some_weights_and_one_of_another_net_are_told_apart() -> None:
     weights = on_meta("resnet18").state_dict()
     del weights["layer3.0.bn1.running_mean"]
-    with pytest.raises(RequestError, match=r"1 are missing \(layer3.*looks like resnet18, incomplete or altered$"):
+    with pytest.raises(ConfigError, match=r"1 are missing \(layer3.*looks like resnet18, incomplete or altered$"):
         load(on_meta("resnet18"), weights, Path("f.pt"))
-    with pytest.raises(RequestError, match=r"looks like none of the known backbones \(mobilenet_v2, resnet18, "):
+    with pytest.raises(ConfigError, match=r"looks like none of the known backbones \(mobilenet_v2, resnet18, "):
         load(on_meta("resnet18"), {"blocks.0.weight": torch.zeros(2)}, Path("f.pt"))
 
 
@@ -416,7 +416,7 @@ def loaded(path: Path) -> Backbone:
 
 
 def with_moved_stride(backbone: Backbone) -> Backbone:
-    """Return the net with torchvision's strides, whatever its other wiring."""
+    """Return the net with torchvision's strides, whatever its other variant."""
     for block, stride in ((7, 2), (11, 1)):
         convolution = backbone.get_submodule(f"features.{block}.conv.1.0")
         assert isinstance(convolution, nn.Conv2d)

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.models.dropout import Dropout, zeros
 from dlrunner.models.tabular import MLP, EmbeddingNet, Embeddings, Linear, OneHotLinear, TabularDims
 
@@ -63,7 +63,7 @@ def test_models_do_without_categories_or_without_numbers_and_with_classes(kind: 
     assert kind(TabularDims({}, 4)).eval()(codes[:, :0], numbers).shape == (16,)
     assert kind(TabularDims(DIMS.cardinalities, 0)).eval()(codes, numbers[:, :0]).shape == (16,)
     assert kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3)).eval()(codes, numbers).shape == (16, 3)
-    with pytest.raises(RequestError, match="y_range: is for targets that are numbers"):
+    with pytest.raises(ConfigError, match="y_range: is for targets that are numbers"):
         kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3), y_range="auto")
 
 
@@ -101,7 +101,7 @@ def test_activations_are_what_they_are_called(activation: Any) -> None:
 def test_sizes_can_be_given_by_column() -> None:
     model = EmbeddingNet(DIMS, embedding_sizes={"Store": 10})
     assert model.embeddings.of("Store").shape == (1116, 10)
-    with pytest.raises(RequestError, match=r"model.embedding_sizes.Stores: .* did you mean Store\?"):
+    with pytest.raises(ConfigError, match=r"model.embedding_sizes.Stores: .* did you mean Store\?"):
         EmbeddingNet(DIMS, embedding_sizes={"Stores": 10})
 
 

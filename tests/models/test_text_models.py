@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.models.language import LanguageDims, LanguageModel, regularisation
 from dlrunner.models.ngram import KneserNey
 from dlrunner.models.recurrent import QRNN, LockedDropout, RecurrentEncoder
@@ -348,10 +348,10 @@ def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(here: Pat
     model.load_pretrained()
     for name, weight in model.encoder.state_dict().items():
         assert torch.equal(weight, source.encoder.state_dict()[name])
-    with pytest.raises(RequestError, match="embedding 8, hidden 12, layers 2, cell lstm; asked for are embedding 9"):
+    with pytest.raises(ConfigError, match="embedding 8, hidden 12, layers 2, cell lstm; asked for are embedding 9"):
         TextClassifier(dims, encoder="encoder.pt", embedding=9)
     other = TextClassifier(TextDims(50, 1, "another", source.encoder.sizes), encoder="encoder.pt")
-    with pytest.raises(RequestError, match="another vocabulary"):
+    with pytest.raises(ConfigError, match="another vocabulary"):
         other.load_pretrained()
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from dlrunner.comparison.collect import LeftOut, gather
 from dlrunner.comparison.groups import Comparison, compare
 from dlrunner.comparison.importance import importance
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.plots import comparison as pictures
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.terminal import comparison as looks
@@ -137,7 +137,7 @@ def test_a_sort_reads_numbers_as_numbers_and_puts_null_last(here: Path) -> None:
     assert looks.sort(frame, "clip")["trainer.clip"].tolist() == ["0.5", "9.0", "10.0", "null"]
     assert looks.sort(frame, "-clip")["trainer.clip"].tolist() == ["10.0", "9.0", "0.5", "null"]
     assert looks.sort(frame, "-seconds")["seconds"].tolist() == [3, 2, 1, 0]
-    with pytest.raises(RequestError, match=r"--sort: there is no 'secondz' among these runs; did you mean seconds\?"):
+    with pytest.raises(ConfigError, match=r"--sort: there is no 'secondz' among these runs; did you mean seconds\?"):
         looks.sort(frame, "secondz")
 
 
@@ -214,7 +214,7 @@ def test_runs_without_a_history_are_counted_and_none_at_all_is_told(here: Path) 
     write_run(here / "runs" / "b", 0.9, {"optim.lr": 0.2}, history=[])
     found = compare(gather(["runs/*"])[0])
     assert pictures.curves(found, here / "c.png") == 1
-    with pytest.raises(RequestError, match="seconds is not recorded by epoch in any of these runs"):
+    with pytest.raises(ConfigError, match="seconds is not recorded by epoch in any of these runs"):
         pictures.curves(compare(gather(["runs/*"])[0], metric="seconds"), here / "d.png")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import charts, run
 from dlrunner.reporting.html.charts import Curve, Scale
 from dlrunner.reporting.plots import training as plots
@@ -42,14 +42,14 @@ def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
             "error": EVIL,
             "metric": {"name": EVIL, "value": EVIL, "epoch": EVIL},
             "best": {"epoch": EVIL, EVIL: EVIL},
-            "members": {"seeds": [1], "mean": EVIL, "spread": EVIL},
+            "members": {"seeds": [1], "mean": EVIL, "std": EVIL},
             "claim": {"metric": EVIL, "published": EVIL, "value": EVIL, "verdict": EVIL, "source": EVIL},
-            "data": {"name": EVIL, "terms": EVIL, "rows": {EVIL: 1}, "floor": EVIL, "sha256": EVIL},
+            "data": {"name": EVIL, "terms": EVIL, "rows": {EVIL: 1}, "best_achievable": EVIL, "sha256": EVIL},
             **dict.fromkeys(("device", "precision", "seed", "seconds", "code", "finished"), EVIL),
             "versions": {EVIL: EVIL},
             "git": {"commit": EVIL},
             "peak_memory_mb": {EVIL: 1},
-            "protocol": [{"flag": EVIL, "told": EVIL}],
+            "audit": [{"flag": EVIL, "message": EVIL}],
             "baselines": {EVIL: {EVIL: EVIL}},
         },
         history=[*rows(2, **{f"valid/{EVIL}": 0.5}), {"epoch": EVIL, "train/loss": EVIL, "lr": EVIL}],
@@ -112,7 +112,7 @@ def test_of_very_many_epochs_the_table_has_some_with_the_best_and_the_last() -> 
 
 
 def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(tmp_path: Path) -> None:
-    summary: dict[str, Any] = {"best": {"epoch": 2}, "members": {"seeds": [0, 1, 2], "mean": 0.9, "spread": 0.1}}
+    summary: dict[str, Any] = {"best": {"epoch": 2}, "members": {"seeds": [0, 1, 2], "mean": 0.9, "std": 0.1}}
     folder = write_run(tmp_path / "a-00000000", 0.8, history=[], **summary)
     for number in range(3):
         (folder / "members" / str(number)).mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(t
 
 
 def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not() -> None:
-    assert "STAND-IN" in render(summary={"data": {"name": "MovieLens", "source": "stand-in"}})
+    assert "STAND-IN" in render(summary={"data": {"name": "MovieLens", "source": "synthetic"}})
     assert "STAND-IN" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
 
 
@@ -261,18 +261,18 @@ def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_pa
     unequal = {**kept, "passages": {"T": [{"title": "a", "words": ["b"], "weights": [1.0, 2.0]}]}}
     for damaged in ("{", "[]", '{"notes": 1}', json.dumps({**kept, "passages": {"T": [1]}}), json.dumps(unequal)):
         (folder / "report.json").write_text(damaged)
-        with pytest.raises(RequestError, match=r"report\.json is damaged"):
+        with pytest.raises(ConfigError, match=r"report\.json is damaged"):
             run.write(folder)
 
 
 @pytest.mark.parametrize(
-    "damage", [{"metric": "x"}, {"protocol": [{}]}, {"claim": [1]}, {"data": "x"}, {"baselines": {"a": 1}}]
+    "damage", [{"metric": "x"}, {"audit": [{}]}, {"claim": [1]}, {"data": "x"}, {"baselines": {"a": 1}}]
 )
 def test_a_damaged_summary_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, **damage}))
-    with pytest.raises(RequestError, match=r"summary\.json is damaged"):
+    with pytest.raises(ConfigError, match=r"summary\.json is damaged"):
         run.write(folder)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dlrunner.claims.claim_report import Verdict
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import claims, sweep
 from dlrunner.reporting.html.charts import axis_of
 from tests.conftest import QUICK, Dlrun
@@ -107,7 +107,7 @@ def test_a_sweep_with_one_run_that_is_done_has_its_table(tmp_path: Path) -> None
 
 def test_a_sweep_whose_data_were_generated_says_so_whatever_became_of_the_jobs(tmp_path: Path) -> None:
     parent = tmp_path / "runs" / "collab"
-    generated = write_run(parent / "a-00000000", 0.9, {"optim.lr": 0.1}, data={"name": "M", "source": "stand-in"})
+    generated = write_run(parent / "a-00000000", 0.9, {"optim.lr": 0.1}, data={"name": "M", "source": "synthetic"})
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "one", [generated], failed=["out of memory"])
     assert "Generated STAND-IN data: the figures below" in sweep.write(folder).read_text()
     real = write_run(parent / "b-00000001", 0.8, {"optim.lr": 0.2}, data={"name": "M", "source": "real", "terms": "T"})
@@ -184,11 +184,11 @@ def test_a_huge_sweep_keeps_within_its_size_and_shows_what_failed(tmp_path: Path
 
 def test_a_sweep_without_jobs_or_with_damaged_results_is_told(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
-    with pytest.raises(RequestError, match="has no jobs yet"):
+    with pytest.raises(ConfigError, match="has no jobs yet"):
         sweep.write(tmp_path)
     for damaged in (b"\xff\xfe,\n1", b"", b"job,status\n1,done\n"):
         (tmp_path / "results.csv").write_bytes(damaged)
-        with pytest.raises(RequestError, match="damaged"):
+        with pytest.raises(ConfigError, match="damaged"):
             sweep.write(tmp_path)
 
 
@@ -216,7 +216,7 @@ def test_numbers_have_places_by_size_and_words_side_by_side() -> None:
 
 def verdicts(folders: list[str]) -> list[Verdict]:
     known: dict[str, Any] = {"metric": "valid/rmse", "published": 0.9, "source": "lesson 5"}
-    earned: dict[str, Any] = {"seeds": [0, 1], "values": [0.88, 0.9], "mean": 0.89, "spread": 0.014, "p": 1.0}
+    earned: dict[str, Any] = {"seeds": [0, 1], "values": [0.88, 0.9], "mean": 0.89, "std": 0.014, "p": 1.0}
     return [
         Verdict("good", **known, verdict="reached", **earned, seconds=[1.0, 2.0], folders=folders, command="dlrun x"),
         Verdict("bad", **known, verdict="missed", why="seed 1: the loss is not finite", failed={"1": ""}),
@@ -283,5 +283,5 @@ def test_claims_with_hostile_texts_are_harmless_and_damaged_ones_are_told(tmp_pa
         *(json.dumps([{**asdict(verdict), name: "x"}]) for name in ("published", "p", "mean", "failed")),
     ):
         (folder / "claims.json").write_text(damaged)
-        with pytest.raises(RequestError, match="does not hold verdicts"):
+        with pytest.raises(ConfigError, match="does not hold verdicts"):
             claims.write(folder)

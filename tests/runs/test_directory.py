@@ -274,7 +274,7 @@ def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
     if not mounted:
         pytest.skip("needs the right to mount a small file system")
     try:
-        process = start("task=collab", "data.source=stand-in", "epochs=1", f"runs_dir={small}", *QUICK, cwd=here)
+        process = start("task=collab", "data.source=synthetic", "epochs=1", f"runs_dir={small}", *QUICK, cwd=here)
         _, err = process.communicate(timeout=120)
         assert process.returncode == 1
         assert "the disk is full" in err
@@ -285,8 +285,8 @@ def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_of_two_processes_started_at_once_one_trains_and_the_other_says_so(here: Path) -> None:
-    words = ("task=collab", "data.source=stand-in", "epochs=3", *QUICK)
-    first = start("task=collab", "data.source=stand-in", "epochs=1", *QUICK, cwd=here)
+    words = ("task=collab", "data.source=synthetic", "epochs=3", *QUICK)
+    first = start("task=collab", "data.source=synthetic", "epochs=1", *QUICK, cwd=here)
     first.communicate(timeout=120)  # the stand-in is there now
     both = [start(*words, cwd=here) for _ in range(2)]
     ends = [process.communicate(timeout=120) for process in both]
@@ -422,15 +422,15 @@ def test_a_checkpoint_is_not_in_memory_twice_while_it_is_saved(here: Path) -> No
 
 
 def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
-    from dlrunner.errors import RequestError
+    from dlrunner.errors import ConfigError
 
-    with pytest.raises(RequestError, match="there is no run folder"):
+    with pytest.raises(ConfigError, match="there is no run folder"):
         FinishedRun.read(tmp_path / "none")
-    with pytest.raises(RequestError, match="is not a run folder"):
+    with pytest.raises(ConfigError, match="is not a run folder"):
         FinishedRun.read(tmp_path)
     (tmp_path / "config.yaml").write_text("a: [")
     (tmp_path / "overrides.yaml").write_text("[]")
-    with pytest.raises(RequestError, match="is damaged"):
+    with pytest.raises(ConfigError, match="is damaged"):
         FinishedRun.read(tmp_path)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dlrunner.errors import BusyError
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import PATIENCE, Lease, _Messenger, _run_when_free, leases
+from dlrunner.sweeps.pool import PATIENCE, ResourceSlot, _Messenger, _run_when_free, leases
 from tests.conftest import QUICK, Dlrun
 
 
@@ -32,21 +32,21 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert leases(1, jobs(9)) == [Lease(None)]
-    assert leases(3, jobs(9)) == [Lease(2)] * 3
-    assert leases("auto", jobs(9)) == [Lease(1)] * 8
-    assert leases("auto", jobs(9, num_threads=3)) == [Lease(4)] * 2
-    assert leases("auto", jobs(2)) == [Lease(4)] * 2
+    assert leases(1, jobs(9)) == [ResourceSlot(None)]
+    assert leases(3, jobs(9)) == [ResourceSlot(2)] * 3
+    assert leases("auto", jobs(9)) == [ResourceSlot(1)] * 8
+    assert leases("auto", jobs(9, num_threads=3)) == [ResourceSlot(4)] * 2
+    assert leases("auto", jobs(2)) == [ResourceSlot(4)] * 2
 
 
 def test_each_job_has_a_gpu_or_the_stated_share_of_one(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert leases("auto", jobs(9)) == [Lease(8, "0"), Lease(8, "1")]
-    assert leases("auto", jobs(9), gpu_share=0.5) == [Lease(4, gpu) for gpu in ("0", "1", "0", "1")]
-    assert leases(1, jobs(9)) == [Lease(None, "0")]
-    assert leases(9, jobs(9), gpu_share=0.3) == [Lease(2, gpu) for gpu in ("0", "1", "0", "1", "0", "1")]
-    assert leases(2, jobs(9, device="cpu")) == [Lease(8)] * 2
+    assert leases("auto", jobs(9)) == [ResourceSlot(8, "0"), ResourceSlot(8, "1")]
+    assert leases("auto", jobs(9), gpu_share=0.5) == [ResourceSlot(4, gpu) for gpu in ("0", "1", "0", "1")]
+    assert leases(1, jobs(9)) == [ResourceSlot(None, "0")]
+    assert leases(9, jobs(9), gpu_share=0.3) == [ResourceSlot(2, gpu) for gpu in ("0", "1", "0", "1", "0", "1")]
+    assert leases(2, jobs(9, device="cpu")) == [ResourceSlot(8)] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert leases("auto", jobs(9)) == [Lease(8, "5"), Lease(8, "7")]
+    assert leases("auto", jobs(9)) == [ResourceSlot(8, "5"), ResourceSlot(8, "7")]
 
 
 PLUGIN = """
@@ -105,7 +105,7 @@ def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv
 def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.cli.sweep.leases", lambda *_: [Lease(1, "5"), Lease(1, "7")])
+    monkeypatch.setattr("dlrunner.cli.sweep.leases", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
     text = PLUGIN.replace("raise MemoryError", "pass")
     assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}

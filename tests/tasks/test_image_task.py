@@ -20,17 +20,17 @@ from PIL import Image
 from dlrunner.data.core.batching import generator_of
 from dlrunner.data.dogbreeds.dataset import DogBreedsData
 from dlrunner.data.images.augmentation import Augmentation
-from dlrunner.data.images.loaders import PictureLoader
-from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.data.images.loaders import ImageLoader
+from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.fold_batch_norm import fused
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.image.grad_cam import grad_cam
-from dlrunner.tasks.image.task import PictureClassification
+from dlrunner.tasks.image.task import ImageClassification
 from tests.conftest import QUICK, Dlrun, start
 
-STAND_IN = ("task=dogbreeds", "data.source=stand-in", "data.size=32")
+STAND_IN = ("task=dogbreeds", "data.source=synthetic", "data.size=32")
 SHORT = (
     *STAND_IN,
     "data.sample=96",
@@ -58,19 +58,19 @@ def own_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
 
 
-def small_net(**settings: Any) -> PictureNet:
+def small_net(**settings: Any) -> ImageClassifier:
     torch.manual_seed(0)
-    return PictureNet(PictureDims(8), Path("data"), **{"backbone": "resnet18", **settings})
+    return ImageClassifier(ImageDims(8), Path("data"), **{"backbone": "resnet18", **settings})
 
 
 @pytest.mark.slow
 def test_shapes_are_recognised_almost_as_often_as_their_labels_are_right(dlrun: Dlrun) -> None:
-    words = ("epochs=8", "batch_size=16", "optim.lr=2e-3", "model.xtra_fc=[]", "model.ps=0")
+    words = ("epochs=8", "batch_size=16", "optim.lr=2e-3", "model.xtra_fc=[]", "model.dropout=0")
     plain = ("task.rotate=0", "task.zoom=1", "task.brightness=0", "task.contrast=0")
     status, out, err = dlrun(*STAND_IN, *words, *plain, *QUICK)
     assert status == 0, out + err
     found = summary()
-    floor = found["data"]["floor"]
+    floor = found["data"]["best_achievable"]
     assert floor - 0.12 < found["metric"]["value"] <= floor + 0.02
     assert "the best possible is" in out
     assert "the backbone's weights start at random" in out
@@ -88,7 +88,7 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
     assert drawn == {"calibration.png", "confident_mistakes.png", "confusion.png", "losses.png"}
 
-    with zipfile.ZipFile(DogBreedsData(here, source="stand-in")._found[1].path) as archive:
+    with zipfile.ZipFile(DogBreedsData(here, source="synthetic")._found[1].path) as archive:
         archive.extractall(here / "pets")
     picture = next(iter(sorted((here / "pets" / "train").iterdir())))
     status, out, err = dlrun("predict", "runs/latest", str(picture))
@@ -180,12 +180,12 @@ def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here
         ),
         (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 32 to 1024, not 8"),
         (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
-        (("model.ps=[0.1]",), "model.ps: 1 dropouts for 2 layers of the head"),
+        (("model.dropout=[0.1]",), "model.dropout: 1 dropouts for 2 layers of the head"),
         (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),
         (("freeze_to=3",), "3 leaves nothing to train: the model has 3 layer group(s)"),
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower backbone, upper backbone, head)"),
         (("task.metrics=[rmse]",), "rmse is no metric of multiclass pictures"),
-        (("model.wiring=tensorflow",), "model.wiring: must be 'torchvision' or 'gluon'"),
+        (("model.variant=tensorflow",), "model.variant: must be 'torchvision' or 'gluon'"),
     ],
 )
 def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
@@ -228,7 +228,7 @@ def _picture(here: Path) -> Path:
 
 
 def test_phases_have_sizes_of_their_own(here: Path) -> None:
-    task = PictureClassification(DogBreedsData(here, source="stand-in", size=32), 16, 0, torch.device("cpu"))
+    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 16, 0, torch.device("cpu"))
     from dlrunner.schedules import Phase, constant
 
     assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 32, 32)
@@ -253,7 +253,7 @@ def test_a_head_is_trained_on_kept_features_and_then_with_the_backbone_on_augmen
 
 
 def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_never(here: Path) -> None:
-    task = PictureClassification(DogBreedsData(here, source="stand-in", size=32), 640, 0, torch.device("cpu"), tta=1)
+    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 640, 0, torch.device("cpu"), tta=1)
 
     def all_of(split: Any, epoch: int) -> torch.Tensor:
         return torch.cat([batch.inputs[0] for batch in task.batches(split, epoch)])
@@ -264,12 +264,12 @@ def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_ne
     plain, look = all_of("valid", 0), all_of("valid", 1)
     torch.testing.assert_close(plain, all_of("valid", 0), rtol=0, atol=0)
     assert (plain - look).abs().mean() > 0.05
-    assert task.looks() == 2
+    assert task.num_tta_views() == 2
 
 
 def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
-    data = DogBreedsData(here, source="stand-in", size=32, sample=65)
-    task = PictureClassification(data, 32, 0, torch.device("cpu"))
+    data = DogBreedsData(here, source="synthetic", size=32, sample=65)
+    task = ImageClassification(data, 32, 0, torch.device("cpu"))
     assert [len(batch.targets) for batch in task.batches("train", 0)] == [32, 33]
 
 
@@ -287,8 +287,8 @@ def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "task.tta=3")
     assert status == 0, out + err
     found = summary()
-    assert found["looks"]["number"] == 4
-    assert found["looks"]["one_look"] == history()[-1]["valid/accuracy"]
+    assert found["tta"]["num_views"] == 4
+    assert found["tta"]["single_view"] == history()[-1]["valid/accuracy"]
     assert "4 looks at each example: valid/accuracy" in out
     assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
     predictions = pd.read_csv("runs/latest/predictions.csv")
@@ -301,14 +301,14 @@ def test_no_validation_picture_is_looked_at_twice_at_the_end(
 ) -> None:
     """One pass an epoch, the last of which hands on its outputs; further views are passes of their own."""
     made = []
-    batches = PictureClassification.batches
+    batches = ImageClassification.batches
 
-    def counted(task: PictureClassification, split: Split, epoch: int, start: int = 0) -> Loader:
+    def counted(task: ImageClassification, split: Split, epoch: int, start: int = 0) -> Loader:
         if split == "valid":
             made.append(epoch)
         return batches(task, split, epoch, start)
 
-    monkeypatch.setattr(PictureClassification, "batches", counted)
+    monkeypatch.setattr(ImageClassification, "batches", counted)
     status, out, err = dlrun(*SHORT, *QUICK, *words, "epochs=2")
     assert status == 0, out + err
     assert len(made) == passes
@@ -330,7 +330,7 @@ def test_a_run_that_begins_in_the_midst_of_an_epoch_draws_and_gathers_nothing_be
     monkeypatch.setattr("dlrunner.data.images.loaders.generator_of", noted)
     pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
     rows = list(torch.split(torch.arange(40), 4))
-    loader = PictureLoader(pixels, torch.arange(40), rows, 32, Augmentation(), (7, 0), start=8)
+    loader = ImageLoader(pixels, torch.arange(40), rows, 32, Augmentation(), (7, 0), start=8)
     assert [batch.targets.tolist() for batch in loader] == [[32, 33, 34, 35], [36, 37, 38, 39]]
     assert len(loader) == 10
     assert drawn == [(7, 0, 8), (7, 0, 9)]
@@ -460,14 +460,14 @@ def test_a_fused_net_is_the_same_function() -> None:
 
 
 def test_the_heads_layers_are_those_asked_for() -> None:
-    kinds = [type(each).__name__ for each in small_net(xtra_fc=[32, 16], ps=[0.25, 0, 0.5]).head]
+    kinds = [type(each).__name__ for each in small_net(xtra_fc=[32, 16], dropout=[0.25, 0, 0.5]).head]
     expected = ["BatchNorm1d", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Dropout"]
     assert kinds == [*expected, "Linear"]
-    assert [type(each).__name__ for each in small_net(xtra_fc=[], ps=0.0, head_norm=False).head] == ["Linear"]
+    assert [type(each).__name__ for each in small_net(xtra_fc=[], dropout=0.0, head_norm=False).head] == ["Linear"]
 
 
 def test_what_speaks_for_a_class_lies_where_its_feature_is() -> None:
-    net = small_net(xtra_fc=[], ps=0.0, head_norm=False).eval()
+    net = small_net(xtra_fc=[], dropout=0.0, head_norm=False).eval()
 
     class Corner(torch.nn.Module):
         num_features = 512
@@ -500,6 +500,6 @@ def test_a_few_real_dogs_are_told_apart_by_a_frozen_backbone(real_data: Path, dl
     assert status == 0, out + err
     assert "these pictures are ImageNet's" in out
     assert summary()["metric"]["value"] > 0.3, "by guessing one in 120 is right"
-    status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.wiring=torchvision")
+    status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.variant=torchvision")
     assert status == 2
-    assert "the file looks like mobilenet_v2 with gluon's wiring" in err
+    assert "the file looks like mobilenet_v2 with gluon's variant" in err

@@ -29,7 +29,7 @@ from dlrunner.tasks.language.task import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
-STAND_IN = ("data.source=stand-in", "data.min_freq=1")
+STAND_IN = ("data.source=synthetic", "data.min_freq=1")
 LM = ("task=imdb-lm", *STAND_IN, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
 SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
 
@@ -56,7 +56,7 @@ def test_the_perplexity_of_a_known_source_comes_near_its_floor_and_never_below(d
     status, out, err = dlrun(*LM, *words, *QUICK)
     assert status == 0, out + err
     found = summary()
-    floor = found["data"]["floor"]
+    floor = found["data"]["best_achievable"]
     assert floor < found["metric"]["value"] < 1.15 * floor
     grams = found["baselines"]["4-grams, interpolated Kneser-Ney"]["valid/perplexity"]
     assert found["metric"]["value"] < grams
@@ -69,7 +69,7 @@ def test_validation_counts_every_word_once_whatever_the_columns(dlrun: Dlrun) ->
     metrics = []
     model_file = Path(run) / "last.pt"
     for columns in (1, 7, 8):
-        data = ImdbData(Path(), source="stand-in", min_freq=1, sample=200, sample_valid=100)
+        data = ImdbData(Path(), source="synthetic", min_freq=1, sample=200, sample_valid=100)
         task = LanguageModeling(data, 16, 0, torch.device("cpu"), bptt=20, valid_batch_size=columns, ngram=0)
         from dlrunner.models.language import LanguageModel
 
@@ -231,13 +231,13 @@ def test_a_classifier_comes_near_the_best_that_is_possible_and_not_beyond(dlrun:
     status, out, err = dlrun(*CLASSIFY, *SIZES, *dropouts, "epochs=10", *QUICK)
     assert status == 0, out + err
     found = summary()
-    ceiling = found["data"]["floor"]  # on the very same test reviews
+    ceiling = found["data"]["best_achievable"]  # on the very same test reviews
     assert ceiling - 0.07 < found["final"]["test/accuracy"] < ceiling + 0.02
 
 
 def test_the_test_reviews_are_looked_at_once_and_the_baseline_stands_beside(dlrun: Dlrun) -> None:
     words = [word for word in CLASSIFY if word != "task.baseline=false"]
-    status, out, err = dlrun(*words, *SIZES, "epochs=2", "data.sample=300", "log.pictures=false")
+    status, out, err = dlrun(*words, *SIZES, "epochs=2", "data.sample=300", "log.plots=false")
     assert status == 0, out + err
     found = summary()
     history = [json.loads(line) for line in Path("runs/latest/metrics.jsonl").read_text().splitlines()]
@@ -245,7 +245,7 @@ def test_the_test_reviews_are_looked_at_once_and_the_baseline_stands_beside(dlru
     assert 0 < found["final"]["test/accuracy"] < 1
     assert found["metric"]["name"] == "valid/accuracy"
     (baseline,) = found["baselines"].values()
-    assert 0.55 < baseline["test/accuracy"] < found["data"]["floor"] + 0.03
+    assert 0.55 < baseline["test/accuracy"] < found["data"]["best_achievable"] + 0.03
     assert "no encoder: the weights start at random" in out
     report = Path("runs/latest/report.html").read_text()
     assert "logistic regression" in report
@@ -474,8 +474,8 @@ def test_what_several_processes_say_of_a_stream_comes_back_in_its_order(count: i
     lengths = set()
     for batch in task.batches("valid", 0):
         lengths.add(len(batch.inputs))
-        shards = torch.cat([task.share(batch, index, count).targets for index in range(count)])
-        order = task.shared_order(batch, count)
+        shards = torch.cat([task.shard(batch, index, count).targets for index in range(count)])
+        order = task.shard_order(batch, count)
         assert order is not None
         assert torch.equal(shards[order.argsort()], batch.targets)
     assert lengths == {2, 3}  # in the last piece some next words are not known

@@ -17,7 +17,7 @@ from tests.conftest import Dlrun
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="needs W&B: pip install 'dlrunner[wandb]'"
 )
-WORDS = ("task=collab", "data.path=my.csv", "log=wandb", "log.patience=60", "epochs=3")
+WORDS = ("task=collab", "data.path=my.csv", "log=wandb", "log.tracker_timeout=60", "epochs=3")
 BLOCK = 32768
 FULL, LAST = 1, 4
 
@@ -82,7 +82,7 @@ def test_the_offline_file_holds_what_the_folder_holds(ratings_csv: Path, dlrun: 
 def test_a_run_that_goes_on_keeps_its_id_and_sends_no_epoch_twice(ratings_csv: Path, dlrun: Dlrun) -> None:
     run = Path("runs/latest")
     for _ in range(2):
-        status, out, _ = dlrun(*WORDS, "log.pictures=false")
+        status, out, _ = dlrun(*WORDS, "log.plots=false")
         assert status == 0
         assert "wandb failed" not in out
         (run / "summary.json").unlink()  # as if it had been killed

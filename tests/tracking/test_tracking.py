@@ -29,7 +29,7 @@ def watched(name: str, *settings: str) -> list[str]:
         f"+{place}._target_=tests.fake_trackers.{name}",
         f"+{place}.to=told.jsonl",
         *[f"+{place}.{setting}" for setting in settings],
-        *([] if any("patience" in setting for setting in settings) else ["log.patience=60"]),
+        *([] if any("patience" in setting for setting in settings) else ["log.tracker_timeout=60"]),
     ]
 
 
@@ -54,7 +54,7 @@ def summary(run: Path = Path("runs/latest")) -> dict[str, Any]:
 
 
 def test_a_tracker_is_told_settings_rows_figures_and_pictures(ratings_csv: Path, dlrun: Dlrun) -> None:
-    words = [*watched("Recording"), "log.pictures=true", "epochs=3", "optim.lr=[0.01,0.02]"]
+    words = [*watched("Recording"), "log.plots=true", "epochs=3", "optim.lr=[0.01,0.02]"]
     status, _, err = dlrun(*words)
     assert (status, err) == (0, "")
     run = Path("runs/latest").resolve()
@@ -117,7 +117,7 @@ def test_a_tracker_whose_process_ends_is_told_too(ratings_csv: Path, dlrun: Dlru
 
 def test_a_tracker_that_hangs_is_left_behind(without: tuple[list[dict[str, Any]], float], dlrun: Dlrun) -> None:
     started = time.monotonic()
-    status, out, err = dlrun(*watched("Sleeping"), "log.patience=2")
+    status, out, err = dlrun(*watched("Sleeping"), "log.tracker_timeout=2")
     seconds = time.monotonic() - started
     assert (status, err) == (0, "")
     assert results() == without[0]
@@ -179,7 +179,7 @@ def test_a_resumed_run_goes_on_where_its_tracker_stood(
 def test_a_tracker_that_hangs_outlives_a_killed_run_by_its_patience_only(
     here: Path, ratings_csv: Path, dlrun: Dlrun
 ) -> None:
-    process = start(*watched("Sleeping"), "log.patience=1", "epochs=100", cwd=here)
+    process = start(*watched("Sleeping"), "log.tracker_timeout=1", "epochs=100", cwd=here)
     until((here / "told.jsonl").exists)
     until((here / "runs/latest/metrics.jsonl").exists)
     process.send_signal(signal.SIGKILL)
@@ -278,7 +278,7 @@ def test_trackers_are_no_part_of_what_a_run_is(ratings_csv: Path) -> None:
         for words in (
             [],
             ["log=mlflow"],
-            ["log=[tensorboard,wandb]", "log.trackers.wandb.group=mine", "log.patience=1"],
+            ["log=[tensorboard,wandb]", "log.trackers.wandb.group=mine", "log.tracker_timeout=1"],
         )
     }
     assert len(signatures) == 1

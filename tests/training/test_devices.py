@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import Plan, plan
-from dlrunner.data.images.loaders import PictureLoader
+from dlrunner.data.images.loaders import ImageLoader
 from dlrunner.model import Model
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.system.seeding import seed_everything
@@ -29,13 +29,13 @@ from dlrunner.training.state import Evaluation, TrainingState
 from tests.training.test_loop import Memory
 
 META = torch.device("meta")
-SMALL_TEXTS = ("data.source=stand-in", "data.sample=120", "data.sample_valid=40", "data.min_freq=1")
+SMALL_TEXTS = ("data.source=synthetic", "data.sample=120", "data.sample_valid=40", "data.min_freq=1")
 SMALL_NET = ("model.embedding=12", "model.hidden=16", "model.layers=2")
 TASKS: Mapping[str, Sequence[str]] = {
-    "collab": ("task=collab", "data.source=stand-in", "model=net", "model.time=true", "batch_size=512"),
+    "collab": ("task=collab", "data.source=synthetic", "model=net", "model.time=true", "batch_size=512"),
     "rossmann": (
         "task=rossmann",
-        "data.source=stand-in",
+        "data.source=synthetic",
         "data.sample=600",
         "batch_size=100",
         "trainer.clip=1",
@@ -44,7 +44,7 @@ TASKS: Mapping[str, Sequence[str]] = {
     "imdb-lm": ("task=imdb-lm", *SMALL_TEXTS, *SMALL_NET, "batch_size=7", "task.bptt=20", "trainer.l1=1e-6"),
     "imdb-sentiment": ("task=imdb-sentiment", *SMALL_TEXTS, *SMALL_NET, "data.sample_test=20", "model.bptt=10"),
     "dogbreeds": (
-        *("task=dogbreeds", "data.source=stand-in", "data.size=32", "data.sample=48", "data.sample_valid=16"),
+        *("task=dogbreeds", "data.source=synthetic", "data.size=32", "data.sample=48", "data.sample_valid=16"),
         *("model.backbone=squeezenet1_1", "batch_size=16"),
     ),
 }
@@ -184,7 +184,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_asked_for_and_no_th
 def test_pictures_off_the_device_give_the_same_batches() -> None:
     pixels = torch.randint(0, 256, (10, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = list(torch.split(torch.arange(10), 4))
-    here = list(PictureLoader(pixels, torch.arange(10), rows, 24))
-    there = list(PictureLoader(pixels, torch.arange(10, device=META), rows, 24))
+    here = list(ImageLoader(pixels, torch.arange(10), rows, 24))
+    there = list(ImageLoader(pixels, torch.arange(10, device=META), rows, 24))
     assert [batch.inputs[0].shape for batch in there] == [batch.inputs[0].shape for batch in here]
     assert all(batch.inputs[0].device == META for batch in there)

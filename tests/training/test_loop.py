@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from dlrunner import schedules
 from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.errors import RunError
-from dlrunner.metrics import MeanSquaredError, Metric, SmoothedLoss
+from dlrunner.metrics import EMA, MeanSquaredError, Metric
 from dlrunner.model import Model
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.schedules import Phase
@@ -93,7 +93,7 @@ def sgd(groups: Sequence[nn.Module], lr: float = 0.05, momentum: float = 0.0) ->
 
 
 def phase(
-    epochs: int = 3, lr: tuple[float, ...] = (0.05,), freeze_to: int = 0, curves: schedules.Curves | None = None
+    epochs: int = 3, lr: tuple[float, ...] = (0.05,), freeze_to: int = 0, curves: schedules.ScheduleCurves | None = None
 ) -> Phase:
     return Phase(epochs, curves or schedules.constant(epochs), lr, freeze_to)
 
@@ -282,7 +282,7 @@ def test_early_stopping_ends_training_when_nothing_gets_better() -> None:
 def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_best_weights() -> None:
     """The first phase can only get worse after its first epoch; the second must still be trained, from that epoch."""
     run = Memory()
-    worse = Phase(20, schedules.Curves(lr=lambda progress: 1.0 if progress < 0.05 else -3.0), (0.05,), 1)
+    worse = Phase(20, schedules.ScheduleCurves(lr=lambda progress: 1.0 if progress < 0.05 else -3.0), (0.05,), 1)
     said: list[str] = []
     model, state = fit(worse, phase(10, lr=(0.1,)), run=run, early_stopping=2, said=said)
     epochs = [row["epoch"] for row in state.history]
@@ -303,7 +303,7 @@ def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_b
 
 
 def test_a_phase_that_never_reaches_the_one_before_has_its_patience_all_the_same() -> None:
-    worse = Phase(9, schedules.Curves(lr=lambda progress: -1.0), (0.05,))
+    worse = Phase(9, schedules.ScheduleCurves(lr=lambda progress: -1.0), (0.05,))
     _, state = fit(phase(5), worse, early_stopping=2)
     assert [row["epoch"] for row in state.history] == [1, 2, 3, 4, 5, 6, 7, 8]
 
@@ -384,7 +384,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step() -> None:
 def test_a_diverged_run_says_failed_and_keeps_its_last_good_checkpoint(dlrun: Dlrun, here: Any) -> None:
     words = [
         "task=collab",
-        "data.source=stand-in",
+        "data.source=synthetic",
         "epochs=2",
         "schedule=step",
         "schedule.at=[1]",
@@ -451,7 +451,7 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
 
 
 def test_the_smoothed_loss_is_corrected_for_its_start() -> None:
-    smoothed = SmoothedLoss()
+    smoothed = EMA()
     assert smoothed.update([5.0]) == pytest.approx(5.0)
     average = 0.0
     for loss in (5.0, 3.0, 1.0):

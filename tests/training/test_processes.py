@@ -19,7 +19,7 @@ import torch
 
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
-from dlrunner.errors import Interrupted, LostError, RequestError
+from dlrunner.errors import ConfigError, Interrupted, PeerLostError
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.reader import read_history
 from dlrunner.system.process_group import SingleProcess
@@ -34,15 +34,15 @@ DRY = [f"model.{name}_dropout=0" for name in ("embedding", "input", "weight", "h
 TASKS = {
     "collab": ("task=collab", "data.path=my.csv", "epochs=3"),
     "rossmann": (
-        *("task=rossmann", "data.source=stand-in", "epochs=1", "batch_size=257"),
+        *("task=rossmann", "data.source=synthetic", "epochs=1", "batch_size=257"),
         *("model=embedding_net", "model.embedding_dropout=0", "model.dropouts=[0,0]"),
     ),
     "imdb-lm": (
-        *("task=imdb-lm", "data.source=stand-in", "epochs=1", "batch_size=7", "task.bptt=20", "task.ngram=0"),
+        *("task=imdb-lm", "data.source=synthetic", "epochs=1", "batch_size=7", "task.bptt=20", "task.ngram=0"),
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY, "task.valid_batch_size=5"),
     ),
     "imdb-sentiment": (
-        *("task=imdb-sentiment", "data.source=stand-in", "epochs=1", "task.baseline=false"),
+        *("task=imdb-sentiment", "data.source=synthetic", "epochs=1", "task.baseline=false"),
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
     ),
     "uneven texts": (  # the last process has texts of which not a word has a gradient: it must not leave the others
@@ -51,8 +51,8 @@ TASKS = {
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
     ),
     "dogbreeds": (  # a small rate: a deep net whose weights start at random makes much of the last bits
-        *("task=dogbreeds", "data.source=stand-in", "epochs=1", "data.size=32", "data.sample=100"),
-        *("model.ps=0", "model.xtra_fc=[16]", "optim=sgd", "optim.lr=1e-4"),
+        *("task=dogbreeds", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=100"),
+        *("model.dropout=0", "model.xtra_fc=[16]", "optim=sgd", "optim.lr=1e-4"),
     ),
 }
 
@@ -235,7 +235,7 @@ def test_alone_nothing_is_shared() -> None:
 
 
 LONG = (
-    *("task=imdb-lm", "data.source=stand-in", "data.sample=400", "data.sample_valid=100", "epochs=2", "batch_size=6"),
+    *("task=imdb-lm", "data.source=synthetic", "data.sample=400", "data.sample_valid=100", "epochs=2", "batch_size=6"),
     *("task.bptt=10", "task.ngram=0", "model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
 )
 
@@ -435,7 +435,7 @@ def test_a_batch_that_is_too_small_for_the_processes_is_refused(monkeypatch: pyt
     plan(config)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "0")
-    with pytest.raises(RequestError, match="batch_size: 3 cannot be divided among 4 processes"):
+    with pytest.raises(ConfigError, match="batch_size: 3 cannot be divided among 4 processes"):
         plan(config)
 
 
@@ -455,15 +455,15 @@ def test_a_process_that_was_left_can_say_so_before_it_is_stopped() -> None:
         with StopSignals() as signals:
             try:
                 with signals.deferred():
-                    raise LostError("another process is gone")
-            except LostError:
+                    raise PeerLostError("another process is gone")
+            except PeerLostError:
                 signal.raise_signal(signal.SIGTERM)  # torchrun stops what is left
                 assert signals.pending == signal.SIGTERM
                 raise
 
     before = signal.getsignal(signal.SIGTERM)
     try:
-        with pytest.raises(LostError):
+        with pytest.raises(PeerLostError):
             left()
         signal.raise_signal(signal.SIGTERM)  # while the error is printed: the tests go on
     finally:

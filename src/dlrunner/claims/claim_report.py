@@ -12,7 +12,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from dlrunner.claims.claims import Word, judge_seeds
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
 from dlrunner.files.temporary import remove_abandoned
 
@@ -34,7 +34,7 @@ class Verdict:
     seeds: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     mean: float | None = None
-    spread: float | None = None
+    std: float | None = None
     """Standard deviation over seeds; None for a single one."""
     p: float | None = None
     """Of a mean this bad or worse, were the true mean the published figure (one-sided t-test)."""
@@ -57,7 +57,7 @@ class Verdict:
         """The mean, and the spread where there is one."""
         if self.mean is None:
             return "-"
-        return f"{self.mean:.4f}" if self.spread is None else f"{self.mean:.4f} ± {self.spread:.4f}"
+        return f"{self.mean:.4f}" if self.std is None else f"{self.mean:.4f} ± {self.std:.4f}"
 
     @property
     def time(self) -> str:
@@ -105,14 +105,14 @@ def judge(
     values = [float(summary["final"][claim["metric"]]) for summary in runs.values()]
     verdict, p = judge_seeds(values, claim["value"], bool(first["claim"]["higher_is_better"]))
     mean = sum(values) / len(values)
-    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None
+    std = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None
     return Verdict(
         **known,
         verdict=verdict,
         seeds=list(runs),
         values=values,
         mean=mean,
-        spread=spread,
+        std=std,
         p=None if math.isnan(p) else p,
         seconds=[float(summary["seconds"]) for summary in runs.values()],
         flags=list(first["claim"].get("flags") or []),
@@ -185,14 +185,14 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
     One that could not be run here takes the place of none that was.
 
     Raises:
-        RequestError: the file is damaged.
+        ConfigError: the file is damaged.
     """
     known: dict[str, Verdict] = {}
     if store.exists():
         try:
             known = {each["experiment"]: Verdict(**each) for each in json.loads(store.read_text())}
         except (ValueError, RecursionError, TypeError, KeyError):
-            raise RequestError(f"{store} does not hold verdicts; move it away") from None
+            raise ConfigError(f"{store} does not hold verdicts; move it away") from None
     for verdict in verdicts:
         if verdict.values or verdict.experiment not in known:
             # Folders belong to one machine; what was measured does not.
@@ -207,11 +207,11 @@ def write_into(readme: Path, verdicts: Sequence[Verdict]) -> None:
     """Write the table between a README's markers.
 
     Raises:
-        RequestError: the markers are not there.
+        ConfigError: the markers are not there.
     """
     text = readme.read_text() if readme.exists() else ""
     if BEGIN not in text or END not in text:
-        raise RequestError(f"{readme}: the table goes between the lines {BEGIN!r} and {END!r}, which are not there")
+        raise ConfigError(f"{readme}: the table goes between the lines {BEGIN!r} and {END!r}, which are not there")
     table = f"{BEGIN}\n{markdown(verdicts)}{END}"
     written = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: table, text, flags=re.DOTALL)
     write_atomic(readme, written.encode())

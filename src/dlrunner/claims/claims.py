@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from dlrunner.data_audit import Flag
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.ranges import NonNegative
 
 Word = Literal["reached", "reached within noise", "missed", "cannot be run here"]
@@ -23,7 +23,7 @@ class Claim(BaseModel):
     value: float
     source: str
     release: str | None = None
-    spread: NonNegative | None = None
+    std: NonNegative | None = None
     """Standard deviation over seeds, as measured; what a single run may miss the figure by is 1.645 of it."""
     quick: bool = False
     """It takes less than two minutes on two cores."""
@@ -53,7 +53,7 @@ def judge_run(
         protocol: what was found in the run that makes its number flattering: flag and sentence of each finding.
     """
     if claim.metric not in final:
-        raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
+        raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
     value = final[claim.metric]
     undeclared = [finding["flag"] for finding in protocol if finding["flag"] not in claim.flags]
     short = claim.value - value if higher_is_better else value - claim.value
@@ -61,7 +61,7 @@ def judge_run(
         verdict = f"not comparable: the figure rests on {claim.release}, this run on {release}"
     elif short <= 0:
         verdict = "reached"
-    elif claim.spread and short <= 1.645 * claim.spread:
+    elif claim.std and short <= 1.645 * claim.std:
         verdict = "reached within noise"
     else:
         verdict = f"missed by {short:.4g}"
@@ -77,10 +77,10 @@ def judge_run(
     }
 
 
-def flags_told(judged: Mapping[str, Any]) -> str:
+def describe_flags(judged: Mapping[str, Any]) -> str:
     """Name what makes the numbers flattering, and what of it the claim does not say.
 
-    >>> flags_told({"flags": ["validates-on-test", "best-epoch-on-test"], "undeclared": ["best-epoch-on-test"]})
+    >>> describe_flags({"flags": ["validates-on-test", "best-epoch-on-test"], "undeclared": ["best-epoch-on-test"]})
     'validates-on-test, best-epoch-on-test (not declared by the claim)'
     """
     undeclared = judged.get("undeclared") or ()

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from dlrunner.errors import DataError, Interrupted, RequestError, RunError
+from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
 from dlrunner.system.terminal import Stream, open_missing_streams
 
 PRINTED = (
@@ -34,7 +34,7 @@ PRINTED = (
 EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 device=cuda precision=bf16   optim.lr=1e-3 optim.weight_decay=0.1
-  data.path=my.csv data.source=stand-in   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
+  data.path=my.csv data.source=synthetic   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
   DLRUNNER_DATA, DLRUNNER_CACHE: where published data is looked for, where prepared data is kept
 
 look before you run    dlrun --cfg job task=collab optim=adamw
@@ -77,7 +77,7 @@ def _refuse_lost_directory() -> None:
     try:
         os.getcwd()  # noqa: PTH109  asked, not used
     except FileNotFoundError:
-        raise RequestError("the working directory is gone; change into one that exists") from None
+        raise ConfigError("the working directory is gone; change into one that exists") from None
 
 
 def _told(words: list[str]) -> int:
@@ -85,7 +85,7 @@ def _told(words: list[str]) -> int:
     try:
         _refuse_lost_directory()
         return _dispatch(words)
-    except RequestError as error:
+    except ConfigError as error:
         return _fail(error, 2)
     except (DataError, RunError) as error:
         return _fail(error, 1)
@@ -107,9 +107,9 @@ def _told(words: list[str]) -> int:
 def _fail(error: Exception, status: int) -> int:
     who = "dlrun"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        from dlrunner.system.process_group import rank, tells_why
+        from dlrunner.system.process_group import is_reporting_rank, rank
 
-        if not tells_why():
+        if not is_reporting_rank():
             return status
         who += f", rank {rank()}" if rank() else ""
     for line in str(error).splitlines():
@@ -128,7 +128,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verbs = _verbs()
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and words[0] in verbs:
-        raise RequestError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
+        raise ConfigError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
     if words[0] in verbs and words[0] != "lr-find":
         return verbs[words[0]](words[1:])
     from dlrunner.cli.conf_paths import with_paths
@@ -148,9 +148,7 @@ def _dispatch(words: list[str]) -> int:
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
         from dlrunner.errors import did_you_mean
 
-        raise RequestError(
-            f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], verbs)}"
-        )
+        raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], verbs)}")
     return _run(words)
 
 
@@ -169,9 +167,9 @@ def _run(words: list[str]) -> int:
 
         return sweeping.sweep([*words, f"seeds={config['seeds']}"])
     if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
-        raise RequestError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
+        raise ConfigError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
     if alone := [word for word in words if word.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))]:
-        raise RequestError(f"{alone[0]} is for a sweep; add -m")
+        raise ConfigError(f"{alone[0]} is for a sweep; add -m")
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
         from dlrunner.execution.follow import follow
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 TABLES = ("csv", "json", "md")
@@ -108,20 +108,20 @@ def _check_files(arguments: Mapping[str, Any]) -> None:
     """Refuse what cannot be written before anything is read.
 
     Raises:
-        RequestError: a folder is missing, a picture is no PNG, two tables are asked for on standard output.
+        ConfigError: a folder is missing, a picture is no PNG, two tables are asked for on standard output.
     """
     if arguments["top"] < 1:
-        raise RequestError(f"--top: must be 1 or more, not {arguments['top']}")
+        raise ConfigError(f"--top: must be 1 or more, not {arguments['top']}")
     if sum(arguments[name] == "-" for name in TABLES) > 1:
-        raise RequestError("only one table can go to standard output; name a file for the others")
+        raise ConfigError("only one table can go to standard output; name a file for the others")
     for name in (*TABLES, *PICTURES):
         place = arguments[name]
         if name in PICTURES and place and not place.endswith(".png"):
-            raise RequestError(f"--{name}: {place} must end in .png")
+            raise ConfigError(f"--{name}: {place} must end in .png")
         if place and not user_path(place).parent.is_dir():
-            raise RequestError(f"--{name}: there is no folder {user_path(place).parent}")
+            raise ConfigError(f"--{name}: there is no folder {user_path(place).parent}")
         if place and user_path(place).is_dir():
-            raise RequestError(f"--{name}: {place} is a folder; name a file")
+            raise ConfigError(f"--{name}: {place} is a folder; name a file")
 
 
 def _write(path: Path, text: str) -> None:

@@ -27,7 +27,8 @@ from yaml import YAMLError
 from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra, refusals
 from dlrunner.cli.yaml_files import keep_own_optimizer_settings, read_checked_files
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.renamed import renamed
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
 
@@ -41,12 +42,12 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
     """Compose the configuration that some overrides ask for.
 
     Raises:
-        RequestError: an override cannot be read, or names an option that does not exist.
+        ConfigError: an override cannot be read, or names an option that does not exist.
     """
     return to_plain(*_split(_compose(words)))
 
 
-def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | RequestError]:
+def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | ConfigError]:
     """Compose the configurations of many jobs, each as `compose` would; a mistake takes the place of its job's.
 
     Hydra reads all files again for each job (50 ms). Jobs that choose the same options share what it composed, and
@@ -67,12 +68,12 @@ def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | Req
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
             yield to_plain(config, chosen)
-        except RequestError as error:
+        except ConfigError as error:
             yield error
         except OmegaConfBaseException as error:
-            yield RequestError(" ".join(str(error).split()).partition(" full_key:")[0])
+            yield ConfigError(" ".join(str(error).split()).partition(" full_key:")[0])
         except RecursionError:
-            yield RequestError(TOO_DEEP)
+            yield ConfigError(TOO_DEEP)
 
 
 class Changes:
@@ -94,7 +95,7 @@ class Changes:
         if task not in self._own:
             try:
                 self._own[task] = compose([f"task={task}"])
-            except RequestError:
+            except ConfigError:
                 self._own[task] = None
         own = self._own[task]
         if own is None:
@@ -127,11 +128,11 @@ def to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise RequestError(str(error).splitlines()[0]) from None
+        raise ConfigError(str(error).splitlines()[0]) from None
     except RecursionError:
-        raise RequestError(TOO_DEEP) from None
+        raise ConfigError(TOO_DEEP) from None
     if "choices" in plain:
-        raise RequestError("choices: is no setting; name the options themselves, such as optim=adam")
+        raise ConfigError("choices: is no setting; name the options themselves, such as optim=adam")
     return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
 
 
@@ -139,7 +140,7 @@ def parse(words: Sequence[str]) -> list[Override]:
     """Parse overrides by Hydra's grammar.
 
     Raises:
-        RequestError: one of them cannot be read.
+        ConfigError: one of them cannot be read.
     """
     return [_parse_word(word) for word in words]
 
@@ -149,20 +150,20 @@ def _parse_word(word: str) -> Override:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise RequestError(f"{word}: it is not UTF-8; rename the file, or make a link to it") from None
+        raise ConfigError(f"{word}: it is not UTF-8; rename the file, or make a link to it") from None
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
     except RecursionError:
-        raise RequestError(f"{word[:40]}… has too many lists or sections within each other") from None
+        raise ConfigError(f"{word[:40]}… has too many lists or sections within each other") from None
     except ValueError as error:  # a number of more digits than Python reads
-        raise RequestError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
+        raise ConfigError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
     except OverrideParseException as error:
         if word.startswith("-"):
-            raise RequestError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
+            raise ConfigError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
         if "=" not in word or word.startswith("="):
-            raise RequestError(f"{word!r} is not name=value; there is no blank before or after the =") from None
+            raise ConfigError(f"{word!r} is not name=value; there is no blank before or after the =") from None
         reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
-        raise RequestError(
+        raise ConfigError(
             f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
             f"ASCII go in quotes: 'name=\"value\"'"
         ) from None
@@ -200,7 +201,7 @@ def _compose(words: Sequence[str]) -> DictConfig:
     for override in parse(words):
         _check_override(override)
     if shadowed := shadowed_options():
-        raise RequestError(
+        raise ConfigError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
         )
     guard_hydra()
@@ -213,23 +214,23 @@ def _compose(words: Sequence[str]) -> DictConfig:
     except RefusedError:
         raise
     except MissingConfigException as error:
-        raise RequestError(_missing_option(error)) from None
+        raise ConfigError(_missing_option(error)) from None
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         text = " ".join(str(error.__cause__ or error).split())
-        raise RequestError(text.partition(" full_key:")[0]) from None
+        raise ConfigError(text.partition(" full_key:")[0]) from None
     except RecursionError:
-        raise RequestError(TOO_DEEP) from None
+        raise ConfigError(TOO_DEEP) from None
 
 
 def _check_override(override: Override) -> None:
     """Refuse several values, an option that does not exist, and what is Hydra's own."""
     check_hydra_setting(override)
     if override.is_sweep_override():
-        raise RequestError(f"{override.input_line!r} names several values: add -m for a sweep")
+        raise ConfigError(f"{override.input_line!r} names several values: add -m for a sweep")
     # An experiment is optional: Hydra would pass over a misspelt one.
     group, name = override.key_or_group, override.value()
     if group == "log.trackers" and isinstance(name, list):
-        raise RequestError(f"log.trackers: holds their settings; they are chosen by log=[{','.join(map(str, name))}]")
+        raise ConfigError(f"log.trackers: holds their settings; they are chosen by log=[{','.join(map(str, name))}]")
     if group not in groups() or override.is_delete():
         return
     if group == "log" and isinstance(name, list):  # the others take one option
@@ -238,19 +239,20 @@ def _check_override(override: Override) -> None:
         return
     if not (isinstance(name, str) and name in options_of(group)) and not (group == "experiment" and name is None):
         if isinstance(name, str):
-            raise RequestError(f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}")
-        raise RequestError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
+            unknown = f"there is no such {group}; {did_you_mean(name, options_of(group))}"
+            raise ConfigError(f"{group}={name}: {renamed(f'{group}={name}') or unknown}")
+        raise ConfigError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
 
 
 def check_hydra_setting(override: Override) -> None:
     """Refuse a setting of Hydra's own: dlrunner has its own folders and logs, so that it would count for nothing.
 
     Raises:
-        RequestError: it is not one of a launcher or a sweeper.
+        ConfigError: it is not one of a launcher or a sweeper.
     """
     key = override.key_or_group
     if re.match(r"hydra\b", key) and (override.is_delete() or not key.startswith(OF_HYDRA)):
-        raise RequestError(
+        raise ConfigError(
             f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher, "
             "hydra/sweeper and theirs"
         )

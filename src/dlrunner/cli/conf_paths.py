@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import dlrunner
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 
@@ -64,7 +64,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
         try:
             path = user_path(value)
             known = bool(equals and value) and path.exists()
-        except (OSError, RequestError):  # too long for a name, or no path at all
+        except (OSError, ConfigError):  # too long for a name, or no path at all
             known = False
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
@@ -78,12 +78,12 @@ def file_to_write(said: str) -> Path:
     """Return the file that --out names.
 
     Raises:
-        RequestError: it is a folder, or its folder is not there.
+        ConfigError: it is a folder, or its folder is not there.
     """
     path = user_path(said)
     if path.is_dir() or not path.parent.is_dir():
         problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
-        raise RequestError(f"--out: {problem}")
+        raise ConfigError(f"--out: {problem}")
     return path
 
 

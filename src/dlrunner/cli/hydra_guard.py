@@ -14,13 +14,13 @@ from hydra.errors import CompactHydraException
 from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 
 OF_PACKAGES = ("pkg://hydra.", "structured://")
 """Where Hydra and its installed plugins keep their own configuration."""
 
 
-class RefusedError(RequestError, CompactHydraException):
+class RefusedError(ConfigError, CompactHydraException):
     """An option file that sets what only the command line may."""
 
 

@@ -13,17 +13,17 @@ from omegaconf import DictConfig
 
 from dlrunner.cli.compose import choices_of, compose, forced, run_hydra, search_path_override, to_plain
 from dlrunner.cli.conf_paths import quoted
-from dlrunner.cli.sweep import compose_base, tell_of_twins, write_down, write_report, write_words
+from dlrunner.cli.sweep import compose_base, report_duplicates, write_down, write_report, write_words
 from dlrunner.cli.yaml_files import keep_own_optimizer_settings
 from dlrunner.config.schema import SweepSettings
-from dlrunner.errors import Interrupted, RequestError
+from dlrunner.errors import ConfigError, Interrupted
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import LineScreen
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import shorter
-from dlrunner.sweeps.folder import Job, Standing, SweepDirectory, record_of, twins_of
-from dlrunner.sweeps.pool import Lease, run_jobs, start_fork_server
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, record_of
+from dlrunner.sweeps.pool import ResourceSlot, run_jobs, start_fork_server
 from dlrunner.system.parallel import num_cores
 from dlrunner.system.signals import StopSignals
 
@@ -34,15 +34,15 @@ def launch(
     launcher: str,
     path: Path,
     jobs: Sequence[Job],
-    standings: Mapping[int, Standing],
+    standings: Mapping[int, JobStatus],
 ) -> int:
     """Let a launcher of Hydra start frozen jobs, gather what became of them, and return the exit status.
 
     Raises:
-        RequestError: a setting of the sweep is one that the launcher does not know.
+        ConfigError: a setting of the sweep is one that the launcher does not know.
     """
     _refuse(jobs[0].config["sweep"], ("jobs", "gpu_share", "fail_fast", "needs"), launcher)
-    twins = twins_of(jobs)
+    twins = duplicate_jobs(jobs)
     with SweepDirectory(path) as folder:
         write_down(folder, words, jobs)
         for job, _ in twins:  # what has a record is not started
@@ -55,7 +55,7 @@ def launch(
         print(f"sweep of {len(jobs)} jobs: {shorter(path)}", flush=True)
         if done:
             print(f"done already: {len(done)} of {len(jobs)}", flush=True)
-        tell_of_twins(twins, swept)
+        report_duplicates(twins, swept)
         status = _hand_to_hydra(words, folder) if len(done) < len(jobs) else 0
         for job, same in twins:
             if record := folder.record(same.number):
@@ -67,7 +67,7 @@ def search(words: Sequence[str], swept: Sequence[str], sweeper: str) -> int:
     """Let a sweeper of Hydra propose jobs one after the other, and return the exit status.
 
     Raises:
-        RequestError: a setting of the sweep is one that the sweeper does not know.
+        ConfigError: a setting of the sweep is one that the sweeper does not know.
     """
     config = compose_base(words)
     for choices in choices_of(words):  # the jobs are not known yet, but the files are that they may be made of
@@ -90,7 +90,7 @@ def _refuse(sweep: Mapping[str, Any], unknown: Sequence[str], plugin: str) -> No
         if getattr(given, name) != getattr(usual, name):
             own = "n_jobs=2" if plugin.endswith("=joblib") else "NAME=VALUE"
             own = f"{plugin.partition('=')[0].replace('/', '.')}.{own}"
-            raise RequestError(f"sweep.{name}: {plugin} has settings of its own, {own}; without it sweep.{name} counts")
+            raise ConfigError(f"sweep.{name}: {plugin} has settings of its own, {own}; without it sweep.{name} counts")
 
 
 def _hand_to_hydra(words: Sequence[str], folder: SweepDirectory) -> int:
@@ -131,7 +131,7 @@ def run_job(config: DictConfig) -> float | None:
     if record is None:
         start_fork_server()
         screen = LineScreen(1, 0, 1, lambda job: " ".join(job.overrides))
-        record = run_jobs([job], folder, [Lease(_threads(settings))], screen)[number]
+        record = run_jobs([job], folder, [ResourceSlot(_threads(settings))], screen)[number]
     metric = record.get("metric")
     return float(metric["value"]) if metric and metric["value"] is not None else None
 

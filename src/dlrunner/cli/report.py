@@ -7,7 +7,7 @@ import webbrowser
 from pathlib import Path
 
 from dlrunner.cli.conf_paths import file_to_write
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 
@@ -28,7 +28,7 @@ def report(words: list[str]) -> int:
     arguments = parser.parse_args(words)
     folder, out = user_path(arguments.folder), None
     if not folder.is_dir():
-        raise RequestError(f"there is no folder {folder}; name a run, a sweep or claims")
+        raise ConfigError(f"there is no folder {folder}; name a run, a sweep or claims")
     if arguments.out:
         out = file_to_write(arguments.out)
     from dlrunner.runs.reader import shorter
@@ -44,7 +44,7 @@ def _write(folder: Path, out: Path | None) -> Path:
     """Write the report of what a folder is.
 
     Raises:
-        RequestError: it is neither a run nor a sweep nor claims.
+        ConfigError: it is neither a run nor a sweep nor claims.
     """
     from dlrunner.reporting.html import claims, run, sweep
 
@@ -54,4 +54,4 @@ def _write(folder: Path, out: Path | None) -> Path:
         return claims.write(folder, out)
     if (folder / "results.csv").exists() or (folder / "jobs").is_dir():
         return sweep.write(folder, out)
-    raise RequestError(f"{folder} is neither a run folder nor a sweep folder nor one of claims")
+    raise ConfigError(f"{folder} is neither a run folder nor a sweep folder nor one of claims")

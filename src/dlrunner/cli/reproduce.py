@@ -17,7 +17,7 @@ from dlrunner.claims.claim_report import Verdict, judge, merge, write_into, writ
 from dlrunner.cli.compose import Changes, compose, compose_jobs
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.config.plan import plan
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.execution import run as runner
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.paths import user_path
@@ -26,7 +26,7 @@ from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import make_screen
 from dlrunner.runs.labels import NOT_IN_LABEL, label
 from dlrunner.runs.reader import finished_summary, shorter
-from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, standing_of
+from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
 from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
 
 
@@ -49,11 +49,11 @@ def reproduce(words: list[str]) -> int:
     chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
     for pattern in arguments.patterns:
         if not fnmatch.filter(known, pattern):
-            raise RequestError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, known)}")
+            raise ConfigError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, known)}")
     if arguments.quick:
         chosen = [name for name in chosen if known[name].get("quick")]
         if not chosen:
-            raise RequestError("none of these claims needs less than two minutes; leave --quick out")
+            raise ConfigError("none of these claims needs less than two minutes; leave --quick out")
     verdicts = _earn({name: known[name] for name in chosen}, arguments)
     _print(verdicts)
     out = user_path(arguments.out) if arguments.out else None
@@ -71,14 +71,14 @@ def reproduce(words: list[str]) -> int:
 
 def _check(arguments: argparse.Namespace) -> None:
     if arguments.seeds < 1:
-        raise RequestError(f"--seeds: must be 1 or more, not {arguments.seeds}")
+        raise ConfigError(f"--seeds: must be 1 or more, not {arguments.seeds}")
     if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
-        raise RequestError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
+        raise ConfigError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
     if arguments.readme and not arguments.results:
-        raise RequestError("--readme: takes its table from a file of results; name it with --results")
+        raise ConfigError("--readme: takes its table from a file of results; name it with --results")
     for word in arguments.set:
         if word.lstrip("+~").partition(".")[0].partition("=")[0] in ("claim", "seed", "seeds", "experiment"):
-            raise RequestError(f"--set {word}: the claims are what is judged, by several seeds; they cannot be set")
+            raise ConfigError(f"--set {word}: the claims are what is judged, by several seeds; they cannot be set")
 
 
 def _claim(name: str) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace
     words = [_words(name, seed, arguments.set) for name in able for seed in range(arguments.seeds)]
     jobs, changes = [], Changes()
     for number, (asked, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
-        if isinstance(config, RequestError):
+        if isinstance(config, ConfigError):
             raise config
         jobs.append(Job(number, asked, config, plan(config).signature, changes.of(config)))
     records = _run(jobs, arguments) if jobs else {}
@@ -122,13 +122,13 @@ def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace
 
 
 def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
-    return [f"experiment={name}", f"seed={seed}", "log.pictures=false", *settings]
+    return [f"experiment={name}", f"seed={seed}", "log.plots=false", *settings]
 
 
 def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
     """Do the runs that are missing, and return what became of all."""
     records = {}
-    for job, standing in zip(jobs, standing_of(jobs).values(), strict=True):
+    for job, standing in zip(jobs, status_of(jobs).values(), strict=True):
         if standing.folder and standing.summary:
             claim, judged = job.config["claim"], standing.summary.get("claim") or {}
             if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
@@ -169,7 +169,7 @@ def _lacking(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> st
         if data is not None:
             data.identity()
         checked.model_files()
-    except (DataError, RequestError) as error:
+    except (DataError, ConfigError) as error:
         return str(error)
     return ""
 

@@ -20,7 +20,7 @@ from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.sweep import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.plan import Plan, plan
 from dlrunner.config.schema import SweepSettings
-from dlrunner.errors import Interrupted, RequestError
+from dlrunner.errors import ConfigError, Interrupted
 from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
@@ -46,21 +46,21 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     """Make the trials that are missing, write results.csv and best.yaml, and return 0 when one has succeeded.
 
     Raises:
-        RequestError: a range or a setting does not fit; no trial was begun.
+        ConfigError: a range or a setting does not fit; no trial was begun.
     """
     overrides = [override for override in parse(words) if not override.key_or_group.startswith("hydra")]
     space = {o.key_or_group: distribution(o) for o in overrides if o.is_sweep_override()}
     fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
     if not space:
-        raise RequestError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
+        raise ConfigError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
     if taken := [word for word in fixed if word.startswith("~")]:
-        raise RequestError(f"{taken[0]}: a search takes no setting away, for an experiment file could not say it")
+        raise ConfigError(f"{taken[0]}: a search takes no setting away, for an experiment file could not say it")
     config, checked = _check(fixed, space)
     settings = SweepSettings(**config["sweep"])
     if settings.best is not None:
         _experiment_file(settings.best)
     if launcher and settings.jobs == "auto":
-        raise RequestError(
+        raise ConfigError(
             f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
             "all at once learn nothing from each other"
         )
@@ -115,7 +115,7 @@ def distribution(override: Override) -> BaseDistribution:
     """Return what Hydra's grammar says of a setting's values, in Optuna's words.
 
     Raises:
-        RequestError: it names no value, or a range that is none.
+        ConfigError: it names no value, or a range that is none.
     """
     value: Any = override.value()
     try:
@@ -132,7 +132,7 @@ def distribution(override: Override) -> BaseDistribution:
             return FloatDistribution(steps[0], steps[-1], step=abs(float(value.step)))
         return CategoricalDistribution(list(dict.fromkeys(override.sweep_string_iterator())))
     except (ValueError, IndexError) as error:
-        raise RequestError(f"{override.input_line}: {error}") from None
+        raise ConfigError(f"{override.input_line}: {error}") from None
 
 
 def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple[dict[str, Any], Plan]:
@@ -146,10 +146,10 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
     for values in [first, *({**first, key: value} for key in ends for value in ends[key][1:])]:
         try:
             refuse_missing(plan(compose(_words(fixed, values))))
-        except RequestError as error:
+        except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:
-        raise RequestError("\n".join(problems))
+        raise ConfigError("\n".join(problems))
     config = compose(_words(fixed, first))
     return config, plan(config)
 
@@ -200,7 +200,7 @@ class _Trials:
             try:
                 config = compose(words)
                 job = Job(number, words, config, plan(config).signature, self._changes.of(config))
-            except RequestError as error:  # between the ends of its range a value does not fit
+            except ConfigError as error:  # between the ends of its range a value does not fit
                 self.folder.add(Job(number, words, {}))
                 self._record(number, {"status": "failed", "error": str(error)})
                 screen.print(f"[{number}] FAILED: {error}", "red")
@@ -235,14 +235,14 @@ def _experiment_file(name: str) -> Path:
     """Return where an experiment of a name goes.
 
     Raises:
-        RequestError: it is no name, or another experiment has it.
+        ConfigError: it is no name, or another experiment has it.
     """
     if not re.fullmatch(r"[\w-]+", name):
-        raise RequestError(f"sweep.best: must be a name of letters, digits, - and _, not {name!r}")
+        raise ConfigError(f"sweep.best: must be a name of letters, digits, - and _, not {name!r}")
     file = Path.cwd() / "conf" / "experiment" / f"{name}.yaml"
     taken = name in options_of("experiment") and not file.exists()
     if taken or (file.exists() and MARK not in file.read_text()):
-        raise RequestError(f"sweep.best: there is an experiment {name} already; take another name")
+        raise ConfigError(f"sweep.best: there is an experiment {name} already; take another name")
     return file
 
 

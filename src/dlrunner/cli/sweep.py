@@ -19,7 +19,7 @@ from dlrunner.cli.compose import Changes, check_hydra_setting, compose, compose_
 from dlrunner.cli.hydra_guard import RefusedError
 from dlrunner.config.plan import plan
 from dlrunner.config.schema import SweepSettings
-from dlrunner.errors import Interrupted, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, Interrupted, did_you_mean
 from dlrunner.files.atomic import write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
@@ -28,9 +28,9 @@ from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, need
-from dlrunner.sweeps.engines.base import Elsewhere
-from dlrunner.sweeps.folder import Job, Standing, SweepDirectory, record_of, standing_of, twins_of
-from dlrunner.sweeps.pool import Lease, leases, run_jobs, start_fork_server
+from dlrunner.sweeps.engines.base import RemoteEngine
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, record_of, status_of
+from dlrunner.sweeps.pool import ResourceSlot, leases, run_jobs, start_fork_server
 from dlrunner.system.process_group import local_rank
 from dlrunner.tracking.supervisor import refuse_missing
 
@@ -42,10 +42,10 @@ def sweep(words: Sequence[str]) -> int:
     """Run every job of a sweep, write results.csv, print the ranking.
 
     Raises:
-        RequestError: a job's configuration does not fit; no job was started.
+        ConfigError: a job's configuration does not fit; no job was started.
     """
     if local_rank() is not None:
-        raise RequestError("torchrun starts the processes of one run; a sweep starts its own: `dlrun` by itself")
+        raise ConfigError("torchrun starts the processes of one run; a sweep starts its own: `dlrun` by itself")
     launcher, sweeper = chosen_engines(words)
     ours = {f"hydra/launcher={name}" for name in LAUNCHERS} | {"hydra/sweeper=optuna"}
     compose([word for word in words if word.lstrip("+~").startswith("hydra") and word not in ours])
@@ -62,7 +62,7 @@ def sweep(words: Sequence[str]) -> int:
         return launching.search(words, swept, f"hydra/sweeper={sweeper}")
     path, jobs = frozen(words)
     settings = SweepSettings(**jobs[0].config["sweep"])
-    standings = standing_of(jobs)
+    standings = status_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, standings)
         return 0
@@ -87,7 +87,7 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
     """Return the launcher and the sweeper that were asked for; Hydra's basic ones do what dlrunner does by itself.
 
     Raises:
-        RequestError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
+        ConfigError: there is none of that name, its package is not installed, or a setting of Hydra's plugin is given
             to an engine that has settings of its own.
     """
     overrides = parse(words)
@@ -103,7 +103,7 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
             need(ours[name], f"hydra/{key}={name}", ours[name])
             if given := [word for word in words if word.lstrip("+").startswith(f"hydra.{key}.")]:
                 known = {"launcher": "sweep.needs and sweep.jobs", "sweeper": "sweep.trials, sampler, sampler_seed"}
-                raise RequestError(f"{given[0]}: with hydra/{key}={name} the settings are {known[key]}")
+                raise ConfigError(f"{given[0]}: with hydra/{key}={name} the settings are {known[key]}")
         elif name == "joblib":
             need("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib", "joblib")
         elif name and name != "basic":
@@ -111,15 +111,15 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
                 compose([f"hydra/{key}={name}"])
             except RefusedError:
                 raise
-            except RequestError:
+            except ConfigError:
                 known_names = ["basic", *(["joblib"] if key == "launcher" else []), *ours]
-                raise RequestError(
+                raise ConfigError(
                     f"hydra/{key}={name}: there is no such {key}; {did_you_mean(name, known_names)}"
                 ) from None
     if sweeper == "optuna" and launcher == "joblib":
-        raise RequestError("hydra/launcher=joblib: a search does without it; sweep.jobs=2 makes trials side by side")
+        raise ConfigError("hydra/launcher=joblib: a search does without it; sweep.jobs=2 makes trials side by side")
     if sweeper == "optuna" and any(word.lstrip("+").startswith("seeds=") for word in words):
-        raise RequestError("seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5")
+        raise ConfigError("seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5")
     return (None if launcher == "basic" else launcher), (None if sweeper == "basic" else sweeper)
 
 
@@ -127,18 +127,18 @@ def with_seeds(words: Sequence[str]) -> list[str]:
     """Write `seeds=5` as `seed=0,1,2,3,4`, counted from a seed that is given.
 
     Raises:
-        RequestError: it is no number, or seed has several values too.
+        ConfigError: it is no number, or seed has several values too.
     """
     asked = [word for word in words if word.lstrip("+").startswith("seeds=")]
     if not asked:
         return list(words)
     said = asked[-1].partition("=")[2]
     if not (said.isdigit() and 1 <= int(said) <= 10_000):
-        raise RequestError(f"seeds: must be a number from 1 to 10000, not {said!r}; single ones: -m seed=3,5")
+        raise ConfigError(f"seeds: must be a number from 1 to 10000, not {said!r}; single ones: -m seed=3,5")
     first = [word for word in words if word.lstrip("+").startswith("seed=")]
     start = first[-1].partition("=")[2] if first else "0"
     if not start.isdigit():
-        raise RequestError(f"seeds={said} counts from seed, which has the value {start!r} here")
+        raise ConfigError(f"seeds={said} counts from seed, which has the value {start!r} here")
     rest = [word for word in words if word not in asked and word not in first]
     return [*rest, f"seed={','.join(str(int(start) + i) for i in range(int(said)))}"]
 
@@ -147,7 +147,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     """Return a sweep's folder and its jobs, checked; those that were written down before are read from there."""
     choices = _expand(words)
     first = next(compose_jobs(choices[:1]))
-    if isinstance(first, RequestError):
+    if isinstance(first, ConfigError):
         raise first
     sweeps = user_path(first["runs_dir"]).resolve() / "sweeps"
     key = key_of(words, first["plugins"])
@@ -198,11 +198,11 @@ def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
 def do(
     folder: SweepDirectory,
     jobs: Sequence[Job],
-    standings: Mapping[int, Standing],
+    standings: Mapping[int, JobStatus],
     swept: Sequence[str],
-    places: Sequence[Lease],
+    places: Sequence[ResourceSlot],
     fail_fast: bool = False,
-    engine: Elsewhere | None = None,
+    engine: RemoteEngine | None = None,
 ) -> int:
     """Do what is missing of some jobs, gather results.csv, print the ranking, and return the exit status."""
     records: dict[int, dict[str, Any]] = {
@@ -210,14 +210,14 @@ def do(
         for number, standing in standings.items()
         if standing.folder and standing.summary
     }
-    twins = twins_of(jobs)
+    twins = duplicate_jobs(jobs)
     done_with = {*records, *(job.number for job, _ in twins)}
     missing = [job for job in jobs if job.number not in done_with]
     together = f", {engine.name}" if engine else f", {len(places)} at a time" if len(places) > 1 else ""
     print(f"sweep of {len(jobs)} jobs{together}: {shorter(folder.path)}", flush=True)
     if records:
         print(f"done already: {len(records)} of {len(jobs)}", flush=True)
-    tell_of_twins(twins, swept)
+    report_duplicates(twins, swept)
     status = 0
     if missing:
         if engine is None:
@@ -243,13 +243,13 @@ def do(
     return 0 if (results["status"] == "done").all() else 1
 
 
-def tell_of_twins(twins: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
+def report_duplicates(twins: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
     """Print which jobs come to the same run as others, the first ten of them."""
     for job, same in twins[:10]:
         print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], done once", flush=True)
 
 
-def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings: Mapping[int, Standing]) -> None:
+def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings: Mapping[int, JobStatus]) -> None:
     """Print what a sweep would do: jobs, how far they are, folders, and how long the rest will take."""
     rows = []
     for job in jobs:
@@ -287,9 +287,9 @@ def _expand(words: Sequence[str]) -> list[list[str]]:
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
             said = str(override.input_line).lstrip("+")
-            raise RequestError(f"{said}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
+            raise ConfigError(f"{said}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
         if not choices[-1]:
-            raise RequestError(f"{str(override.input_line).lstrip('+')}: names no value at all")
+            raise ConfigError(f"{str(override.input_line).lstrip('+')}: names no value at all")
     return [list(job) for job in itertools.product(*choices)]
 
 
@@ -300,16 +300,16 @@ def _check(choices: Sequence[Sequence[str]]) -> list[Job]:
     changes = Changes()
     for number, (words, config) in enumerate(zip(choices, compose_jobs(choices), strict=True)):
         try:
-            if isinstance(config, RequestError):
+            if isinstance(config, ConfigError):
                 raise config
             overrides = [word.lstrip("+") for word in words]
             checked = plan(config)
             refuse_missing(checked)
             jobs.append(Job(number, overrides, config, checked.signature, changes.of(config)))
-        except RequestError as error:
+        except ConfigError as error:
             problems.setdefault(str(error), " ".join(word.lstrip("+") for word in words))
     if problems:
-        raise RequestError("\n".join(f"{error}  (job: {job})" for error, job in problems.items()))
+        raise ConfigError("\n".join(f"{error}  (job: {job})" for error, job in problems.items()))
     return jobs
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.cli.conf_paths import file_to_write
-from dlrunner.errors import RequestError, RunError, Told, did_you_mean
+from dlrunner.errors import ConfigError, DlrunnerError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
 
 ANSWERS = ("predict", "generate", "explain")
@@ -57,7 +57,7 @@ def lr_find(words: list[str]) -> int:
 
     checked = plan(config)
     data = checked.build_data()
-    if data and data.identity().source == "stand-in":
+    if data and data.identity().source == "synthetic":
         print("DATA: a generated STAND-IN, not the published data")
     set_up_process(checked)
     task = checked.build_task(data, checked.settings.seed)
@@ -191,7 +191,7 @@ def _answering(run: str) -> Iterator[None]:
     """Tell in a sentence where no answer can be made of what a run has stored: it may come from anyone."""
     try:
         yield
-    except (Told, OSError, MemoryError):
+    except (DlrunnerError, OSError, MemoryError):
         raise
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
@@ -222,7 +222,7 @@ def _trained(
     answering = [name for name in ANSWERS if getattr(task_class, name).__func__ is not getattr(Task, name).__func__]
     if verb not in answering:
         others = " or ".join(f"`dlrun {name}`" for name in answering)
-        raise RequestError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
+        raise ConfigError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
     getattr(task_class, f"add_{verb}_arguments")(parser)
     arguments = parser.parse_args(words[1:])
     _, state, models = load_models(finished, arguments.checkpoint)
@@ -306,7 +306,7 @@ def data(words: list[str]) -> int:
     if arguments.verb == "get":
         if arguments.name not in releases:
             near = did_you_mean(arguments.name or "", releases)
-            raise RequestError(f"there is no data {arguments.name!r} to get; {near}")
+            raise ConfigError(f"there is no data {arguments.name!r} to get; {near}")
         place = files.download(releases[arguments.name], data_dir)
         print(f"{arguments.name}: {place.path}")
         return 0
@@ -373,7 +373,7 @@ def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
     from dlrunner.inference.models import unnamed_plugins
 
     if asked := unnamed_plugins(config, allowed):
-        raise RequestError(
+        raise ConfigError(
             f"this run imports {', '.join(asked)}; if you trust it, add: --plugins {' '.join(config['plugins'])}"
         )
 

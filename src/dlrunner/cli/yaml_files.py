@@ -15,7 +15,7 @@ from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig, OmegaConf, flag_override
 
 from dlrunner.cli.conf_paths import conf_dirs
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.plain_data import check_yaml, read_yaml
 
 
@@ -29,7 +29,7 @@ class FileConfigSource(HydraFiles):
         """Read a file.
 
         Raises:
-            RequestError: it is no YAML, or holds more than plain values.
+            ConfigError: it is no YAML, or holds more than plain values.
         """
         file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))  # noqa: PTH118
         if os.path.isfile(file):  # noqa: PTH113  what is missing Hydra tells
@@ -40,7 +40,7 @@ class FileConfigSource(HydraFiles):
                 said = (
                     "it is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
                 )
-                raise RequestError(f"{os.path.relpath(file)}: {said}") from None
+                raise ConfigError(f"{os.path.relpath(file)}: {said}") from None
         return super().load_config(config_path)
 
 

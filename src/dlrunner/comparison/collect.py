@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.runs.reader import FinishedRun
 
@@ -75,22 +75,22 @@ def gather(words: Sequence[str]) -> tuple[list[Row], list[LeftOut]]:
     Returns the finished runs, each once, and those that are left out.
 
     Raises:
-        RequestError: a pattern matches nothing, a folder is neither a run nor a sweep, fewer than two runs remain.
+        ConfigError: a pattern matches nothing, a folder is neither a run nor a sweep, fewer than two runs remain.
     """
     rows: dict[Path, Row] = {}
     left_out: dict[str, LeftOut] = {}
     for path, problem in _meant(words):
         try:
             if problem:
-                raise RequestError(problem)
+                raise ConfigError(problem)
             rows[path.resolve()] = read_row(path)
-        except RequestError as error:
+        except ConfigError as error:
             reason = str(error).removeprefix(f"{path} is ").removeprefix(f"{path} ")
             left_out.setdefault(str(path.resolve()), LeftOut(path.name, reason))
     if len(rows) < 2:
         said = "\n".join(f"left out: {each.name}: {each.reason}" for each in list(left_out.values())[:5])
         found = f"only {next(iter(rows)).name}" if rows else "none"
-        raise RequestError(f"a comparison needs at least two finished runs; there is {found}\n{said}".rstrip())
+        raise ConfigError(f"a comparison needs at least two finished runs; there is {found}\n{said}".rstrip())
     return list(rows.values()), list(left_out.values())
 
 
@@ -98,12 +98,12 @@ def read_row(path: Path) -> Row:
     """Read a run folder into a row.
 
     Raises:
-        RequestError: the run is not finished, or its files are damaged.
+        ConfigError: the run is not finished, or its files are damaged.
     """
     run = FinishedRun.read(path)
     if run.status != "done" or run.summary is None:
         said = (run.summary or {}).get("error")
-        raise RequestError(f"{run.status}: {said}" if said else run.status)
+        raise ConfigError(f"{run.status}: {said}" if said else run.status)
     try:
         metric, final = run.summary["metric"], run.summary["final"]
         numbers = {name: float(value) for name, value in final.items() if value is not None}
@@ -112,9 +112,9 @@ def read_row(path: Path) -> Row:
         settings = flatten(run.config)
         grounds = _grounds(run.summary)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise RequestError(f"{path} is damaged: summary.json does not hold what it should") from None
+        raise ConfigError(f"{path} is damaged: summary.json does not hold what it should") from None
     if not math.isfinite(numbers.get(name, math.nan)):
-        raise RequestError(f"its {name} is not a number")
+        raise ConfigError(f"its {name} is not a number")
     typed = frozenset(word.lstrip("+~").partition("=")[0] for word in run.overrides)
     return Row(path, str(settings.get("task")), settings, typed, name, higher, numbers, grounds, run.history)
 
@@ -178,7 +178,7 @@ def _meant(words: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
             continue
         found = sorted(glob.glob(str(named), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
         if not found:
-            raise RequestError(
+            raise ConfigError(
                 f"no run folder matches {word!r}" if glob.has_magic(word) else f"there is no run folder {word}"
             )
         for path in map(Path, found):
@@ -189,7 +189,7 @@ def _meant(words: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
 def _runs_in(path: Path, is_named: bool) -> Iterator[tuple[Path, str | None]]:
     """Yield a run, the runs of a sweep, or why the folder is neither."""
     if not path.is_dir():
-        raise RequestError(f"{path} is a file; name a run folder or a sweep folder")
+        raise ConfigError(f"{path} is a file; name a run folder or a sweep folder")
     if (path / "config.yaml").exists():
         yield path, None
     elif (path / "results.csv").exists() or (path / "jobs").is_dir():
@@ -199,7 +199,7 @@ def _runs_in(path: Path, is_named: bool) -> Iterator[tuple[Path, str | None]]:
     elif is_named:
         inside = sum(1 for _ in path.glob("*/overrides.yaml"))
         hint = f"; it holds run folders ({inside}): '{path}/*'" if inside else ""
-        raise RequestError(f"{path} is neither a run folder nor a sweep folder{hint}")
+        raise ConfigError(f"{path} is neither a run folder nor a sweep folder{hint}")
     else:
         yield path, "neither a run folder nor a sweep folder"
 
@@ -208,7 +208,7 @@ def _runs_of_sweep(sweep: Path) -> Iterator[tuple[Path, str | None]]:
     """Yield the runs of a sweep's jobs; of one that has not come to its end, of those jobs that have.
 
     Raises:
-        RequestError: results.csv is damaged.
+        ConfigError: results.csv is damaged.
     """
     for job, (status, folder, error) in jobs_of(sweep).items():
         path = moved(sweep, folder)
@@ -224,14 +224,14 @@ def jobs_of(sweep: Path) -> dict[str, tuple[str, str, str]]:
     results = sweep / "results.csv"
     if results.exists():
         if not results.is_file():
-            raise RequestError(f"{results} is no regular file; give the sweep again, or name its runs")
+            raise ConfigError(f"{results} is no regular file; give the sweep again, or name its runs")
         try:
             with results.open(newline="") as file:
                 return {
                     row["job"]: (row["status"], row["folder"] or "", row["error"] or "") for row in csv.DictReader(file)
                 }
         except (OSError, ValueError, RecursionError, KeyError, csv.Error):
-            raise RequestError(f"{results} is damaged; give the sweep again, or name its runs") from None
+            raise ConfigError(f"{results} is damaged; give the sweep again, or name its runs") from None
     found = {}
     for place in sorted((sweep / "jobs").iterdir(), key=lambda path: (len(path.name), path.name)):
         try:

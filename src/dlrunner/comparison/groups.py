@@ -13,7 +13,7 @@ from typing import Any
 
 from dlrunner.comparison.collect import Row, frozen, shown
 from dlrunner.comparison.statistics import Estimate, Verdict, estimate, judge
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import ConfigError, did_you_mean
 
 REPEATS = ("seed", "data.fold")
 """Settings that repeat a run: over them there is a mean and a spread."""
@@ -80,7 +80,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         by: group by these settings only, averaging over everything else.
 
     Raises:
-        RequestError: no number or setting has this name, or the setting does not differ.
+        ConfigError: no number or setting has this name, or the setting does not differ.
     """
     notes = []
     if metric is not None:
@@ -119,7 +119,7 @@ def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
     """Return the rows that have another number, with it as their metric.
 
     Raises:
-        RequestError: no row has it, or fewer than two.
+        ConfigError: no row has it, or fewer than two.
     """
     known = dict.fromkeys(name for row in rows for name in row.numbers)
     name = full_name(metric, known, "--metric")
@@ -127,7 +127,7 @@ def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
     higher = own.get(name, name.rpartition("/")[2] in HIGHER_IS_BETTER)
     having = [row.judged_by(name, higher) for row in rows if name in row.numbers]
     if len(having) < 2:
-        raise RequestError(f"--metric: only {having[0].path.name} has {name}; a comparison needs two")
+        raise ConfigError(f"--metric: only {having[0].path.name} has {name}; a comparison needs two")
     return having
 
 
@@ -135,7 +135,7 @@ def full_name(word: str, known: Iterable[str], option: str) -> str:
     """Find a name by itself or by its last part, where that is clear: `lr` is `optim.lr`, `mae` is `valid/mae`.
 
     Raises:
-        RequestError: there is no such name, or several.
+        ConfigError: there is no such name, or several.
 
     >>> full_name("mae", ["valid/rmse", "valid/mae"], "--metric")
     'valid/mae'
@@ -147,8 +147,8 @@ def full_name(word: str, known: Iterable[str], option: str) -> str:
     if len(ending) == 1:
         return ending[0]
     if ending:
-        raise RequestError(f"{option}: {word!r} may be {' or '.join(sorted(ending))}")
-    raise RequestError(f"{option}: there is no {word!r} among these runs; {did_you_mean(word, names)}")
+        raise ConfigError(f"{option}: {word!r} may be {' or '.join(sorted(ending))}")
+    raise ConfigError(f"{option}: there is no {word!r} among these runs; {did_you_mean(word, names)}")
 
 
 def varied_settings(rows: Sequence[Row]) -> dict[str, list[Hashable]]:
@@ -181,7 +181,7 @@ def _varied_name(word: str, rows: Sequence[Row], varied: Mapping[str, Any]) -> s
     name = full_name(word, dict.fromkeys(name for row in rows for name in row.settings), "--by")
     if name not in varied:
         differing = ", ".join(differing_settings(rows)) or "nothing"
-        raise RequestError(
+        raise ConfigError(
             f"--by: {name} is {shown(rows[0].settings.get(name))} in all these runs; what differs: {differing}"
         )
     return name

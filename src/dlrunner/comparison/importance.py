@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dlrunner.comparison.collect import Row, frozen, shown
 from dlrunner.comparison.groups import REPEATS, differing_settings
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 
 FEWEST_ROWS, FEW_ROWS = 5, 8
 LOW_R2 = 0.3
@@ -94,22 +94,22 @@ def importance(rows: Sequence[Row]) -> Importance:
         rows: runs judged by the same metric.
 
     Raises:
-        RequestError: fewer than five runs, different metrics, no setting or no number that differs.
+        ConfigError: fewer than five runs, different metrics, no setting or no number that differs.
     """
     if len(rows) < FEWEST_ROWS:
-        raise RequestError(f"--importance: {len(rows)} runs are too few, it needs {FEWEST_ROWS} or more")
+        raise ConfigError(f"--importance: {len(rows)} runs are too few, it needs {FEWEST_ROWS} or more")
     if len({(row.metric, row.task) for row in rows}) > 1:
-        raise RequestError("--importance: these runs are of different tasks or metrics; name runs of one task")
+        raise ConfigError("--importance: these runs are of different tasks or metrics; name runs of one task")
     names = differing_settings(rows)
     settings = [name for name in names if name not in REPEATS]
     if not settings:
-        raise RequestError("--importance: no setting differs among these runs")
+        raise ConfigError("--importance: no setting differs among these runs")
     higher = rows[0].higher_is_better
     values = np.array([row.value for row in rows])
     limit = _limit(values, higher)
     target = np.maximum(values, limit) if higher else np.minimum(values, limit)
     if not np.ptp(target):
-        raise RequestError(f"--importance: {rows[0].metric} is the same in all runs, there is nothing to explain")
+        raise ConfigError(f"--importance: {rows[0].metric} is the same in all runs, there is nothing to explain")
     shares, r2 = _shuffled_shares({name: _features([row.settings.get(name) for row in rows]) for name in names}, target)
     ranked = dict(sorted(shares.items(), key=lambda item: -item[1]))
     first = next(name for name in ranked if name in settings)

@@ -49,7 +49,7 @@ class Verdict:
     high: float
     n: int
     method: Method
-    seeds_that_tell: int | None
+    seeds_required: int | None
     """Pairs (Welch: repetitions of each group) that tell a difference of this size; None where none is known."""
     num_unpaired: int = 0
 
@@ -93,13 +93,13 @@ def judge(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_bet
     if len(common) >= 2:
         leads = estimate([first[key] - second[key] for key in common])
         mean, half, n, method = leads.mean, leads.high - leads.mean, leads.n, "pairs"
-        needed = seeds_that_tell(mean, leads.sd, per_group=False)
+        needed = seeds_required(mean, leads.sd, per_group=False)
     else:
         a, b = estimate(list(first.values())), estimate(list(second.values()))
         mean, half, n, method, needed = a.mean - b.mean, math.nan, min(a.n, b.n), "none", None
         if n >= 2:
             half, method = _welch(a, b), "welch"
-            needed = seeds_that_tell(mean, math.hypot(a.sd, b.sd), per_group=True)
+            needed = seeds_required(mean, math.hypot(a.sd, b.sd), per_group=True)
     better = 0 if (mean > 0) == higher_is_better else 1
     unpaired = len(first) + len(second) - 2 * len(common) if method == "pairs" else 0
     return Verdict(better, abs(mean), abs(mean) - half, abs(mean) + half, n, method, needed, unpaired)
@@ -114,7 +114,7 @@ def _welch(a: Estimate, b: Estimate) -> float:
     return _t(CONFIDENCE, freedom) * math.sqrt(sum(parts))
 
 
-def seeds_that_tell(difference: float, sd: float, per_group: bool) -> int | None:
+def seeds_required(difference: float, sd: float, per_group: bool) -> int | None:
     """Return the smallest number of repetitions that tell a difference in four of five tries.
 
     The smallest n with (t(97.5 %) + t(80 %)) sd / √n ≤ |difference|: 80 % power, two-sided 5 %.
@@ -126,7 +126,7 @@ def seeds_that_tell(difference: float, sd: float, per_group: bool) -> int | None
 
     Returns None where the difference is zero or more than 10,000 would be needed.
 
-    >>> seeds_that_tell(1.0, 1.0, per_group=False), seeds_that_tell(0.5, 1.0, per_group=False)
+    >>> seeds_required(1.0, 1.0, per_group=False), seeds_required(0.5, 1.0, per_group=False)
     (10, 34)
     """
     n = np.arange(2, MOST_SEEDS + 1)

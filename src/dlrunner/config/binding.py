@@ -16,7 +16,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from dlrunner.config.schema import OPTIMIZER_SETTINGS, sentences
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.renamed import renamed
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def bind(
         return None
     try:
         factory = locate(target, plugins)
-    except RequestError as error:
+    except ConfigError as error:
         problems.append(f"{section}._target_: {error}")
         return None
     if not (isinstance(factory, type) and issubclass(factory, kind)):
@@ -93,7 +94,8 @@ def bind_settings(
         if key == "_target_":
             continue
         if key not in known and not takes_any:
-            problems.append(f"{section}.{key}: {target} has no such setting; {did_you_mean(str(key), known)}")
+            unknown = f"{target} has no such setting; {did_you_mean(str(key), known)}"
+            problems.append(f"{section}.{key}: {renamed(f'{section}.{key}', known) or unknown}")
             continue
         if key in hints:
             try:
@@ -132,23 +134,23 @@ def locate(target: str, plugins: Sequence[str]) -> Any:
     """Import what a dotted name stands for, from the places a configuration may name and no others.
 
     Raises:
-        RequestError: the place is not allowed, or the name does not exist.
+        ConfigError: the place is not allowed, or the name does not exist.
     """
     allowed = ("dlrunner", "torch.optim", *plugins)
     if not any(target.startswith(f"{place}.") for place in allowed):
-        raise RequestError(
+        raise ConfigError(
             f"{target} may not be used: only classes of dlrunner, of torch.optim and of the modules in plugins"
         )
     module_name, _, name = target.rpartition(".")
     try:
         module = importlib.import_module(module_name)
     except ImportError:
-        raise RequestError(f"there is no module {module_name}") from None
+        raise ConfigError(f"there is no module {module_name}") from None
     if not hasattr(module, name):
         kinds = (type, types.FunctionType)
         members = vars(module).items()
         public = [n for n, v in members if isinstance(v, kinds) and v.__module__ == module_name and n[0] != "_"]
-        raise RequestError(f"{module_name} has no {name}; {did_you_mean(name, public)}")
+        raise ConfigError(f"{module_name} has no {name}; {did_you_mean(name, public)}")
     return getattr(module, name)
 
 

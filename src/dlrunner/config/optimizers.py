@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from dlrunner.config.binding import Bound
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.schedules import Phase
 from dlrunner.system.cpu_tuning import is_stock, leave_the_compiler_out, shorten_step
 
@@ -54,5 +54,5 @@ def _one_per_group(rates: Sequence[float], num_groups: int, place: str) -> list[
     if len(rates) == 1:
         return list(rates) * num_groups
     if len(rates) != num_groups:
-        raise RequestError(f"{place}: {len(rates)} rates for {num_groups} layer groups; give one, or one per group")
+        raise ConfigError(f"{place}: {len(rates)} rates for {num_groups} layer groups; give one, or one per group")
     return list(rates)

@@ -13,8 +13,8 @@ import torch
 
 from dlrunner.config.binding import Bound, bind_settings, locate
 from dlrunner.config.schema import PhaseSettings, Settings
-from dlrunner.errors import RequestError, did_you_mean
-from dlrunner.schedules import Curves, Phase
+from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.schedules import Phase, ScheduleCurves
 
 
 def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
@@ -56,11 +56,11 @@ def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[s
         target = f"dlrunner.schedules.{target}"
     try:
         factory = locate(target, plugins)
-        if not (isinstance(factory, types.FunctionType) and _returns(factory) is Curves):
-            raise RequestError(f"{target} is not a schedule; {did_you_mean(target, _schedule_names())}")
-    except RequestError as error:
+        if not (isinstance(factory, types.FunctionType) and _returns(factory) is ScheduleCurves):
+            raise ConfigError(f"{target} is not a schedule; {did_you_mean(target, _schedule_names())}")
+    except ConfigError as error:
         problems.append(f"{place}: {error}")
-        return Bound(target, Curves, {})
+        return Bound(target, ScheduleCurves, {})
     return bind_settings(place, target, factory, {**node, "_target_": target}, {"epochs"}, problems)
 
 
@@ -75,7 +75,7 @@ def _returns(function: Callable[..., Any]) -> Any:
 def _schedule_names() -> list[str]:
     module = importlib.import_module("dlrunner.schedules")
     functions = [(n, f) for n, f in inspect.getmembers(module, inspect.isfunction) if f.__module__ == module.__name__]
-    return [name for name, function in functions if not name.startswith("_") and _returns(function) is Curves]
+    return [name for name, function in functions if not name.startswith("_") and _returns(function) is ScheduleCurves]
 
 
 USUAL_MOMENTUM = 0.9

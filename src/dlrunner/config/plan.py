@@ -24,7 +24,7 @@ from dlrunner.config.devices import resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, sentences
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
@@ -129,12 +129,12 @@ def plan(config: Mapping[str, Any]) -> Plan:
         config: plain dicts and lists, as composed from the YAML files and the command line.
 
     Raises:
-        RequestError: anything does not fit; the message has one line per mistake.
+        ConfigError: anything does not fit; the message has one line per mistake.
     """
     problems: list[str] = []
     settings = _check_top_level(config, problems)
     if settings is None:
-        raise RequestError("\n".join(problems))
+        raise ConfigError("\n".join(problems))
     plugins = settings.plugins
     for plugin in plugins:
         import_plugin(plugin, problems)
@@ -179,7 +179,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if groups and optim and not problems:
         check_groups(phases, optim.settings.get("weight_decay"), groups, problems)
     if problems or not (task and model and optim and trainer and device):
-        raise RequestError("\n".join(problems))
+        raise ConfigError("\n".join(problems))
     bound = {name: tracker for name, tracker in trackers.items() if tracker}
     return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device, bound)
 

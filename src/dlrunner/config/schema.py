@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from dlrunner.claims.claims import Claim
 from dlrunner.errors import did_you_mean
 from dlrunner.ranges import Count, NonNegative, Positive, Probability, Seed, Text
+from dlrunner.renamed import renamed
 
 STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 
@@ -64,10 +65,10 @@ class LogSettings(BaseModel):
 
     model_config = STRICT
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
-    pictures: bool = True
+    plots: bool = True
     report: bool = True
     trackers: dict[Name, dict[str, Any]] = Field(default_factory=dict)
-    patience: NonNegative = 10.0
+    tracker_timeout: NonNegative = 10.0
 
 
 class NeedsSettings(BaseModel):
@@ -145,7 +146,8 @@ def sentences(place: str, error: ValidationError, value: Any, model: type[BaseMo
             where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
             at = at[part] if inside else None
         if found["type"] == "extra_forbidden":
-            lines.setdefault(where, []).append(f"is unknown; {did_you_mean(str(found['loc'][-1]), fields)}")
+            unknown = f"is unknown; {did_you_mean(str(found['loc'][-1]), fields)}"
+            lines.setdefault(where, []).append(renamed(where) or unknown)
         elif found["type"] == "missing":
             lines.setdefault(where, []).append("is missing")
         else:

@@ -10,7 +10,7 @@ from dlrunner.errors import Interrupted
 from dlrunner.execution.identity import digests, identity_of
 from dlrunner.execution.member import member_seed, set_up_process, train_member
 from dlrunner.reporting.terminal.progress import SilentDisplay
-from dlrunner.system.process_group import SingleProcess, joined, tells_why, was_left
+from dlrunner.system.process_group import SingleProcess, is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.signals import StopSignals
 
 
@@ -36,7 +36,7 @@ def follow(config: Mapping[str, Any]) -> int:
                 if group.broadcast(None) != "finished":
                     _train(checked, signals, group)
             except Exception as error:
-                if was_left(error) or not tells_why():
+                if is_peer_failure(error) or not is_reporting_rank():
                     return 1
                 raise
     except Interrupted as stopped:

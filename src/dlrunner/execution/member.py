@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from dlrunner.config.plan import Plan
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
 from dlrunner.system.backends import configure, set_threads, try_algorithms
@@ -91,7 +91,7 @@ def train_member(
     splits: Sequence[Split] = ("valid", "test") if task.has_test() else ("valid",)
     for split in splits:
         looks = []
-        for look in range(task.looks()):
+        for look in range(task.num_tta_views()):
             found = fitted.valid if split == "valid" and look == 0 else None  # it is at hand from the last epoch
             found = found or trainer.evaluate(task, model, split, keep=task.keeps_outputs, view=look)
             assert found is not None
@@ -119,4 +119,4 @@ def _refuse_single_rows(task: Task, model: Model, batch_size: int) -> None:
     """Refuse training batches of a single row where batch norm needs two."""
     rows = min(batch_size, dict(task.sizes()).get("train", batch_size))
     if rows < 2 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
-        raise RequestError("batch_size: batch norm needs two training rows in a batch, or more; there would be one")
+        raise ConfigError("batch_size: batch norm needs two training rows in a batch, or more; there would be one")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.comparison.diff import ROUNDING, differing_grounds, row_difference
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.execution import run as runner
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.temporary import name_of, remove_abandoned, temporary_folder
@@ -38,13 +38,13 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
     """Run again beside the original, compare, say what changed, and return 0 unless the results differ.
 
     Raises:
-        RequestError: the original is not done: there is nothing to compare with.
+        ConfigError: the original is not done: there is nothing to compare with.
     """
     if original.status != "done" or original.summary is None:
-        raise RequestError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
+        raise ConfigError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
     with _place_beside(original.path) as place:
         config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
-        config["log"] = {**(config.get("log") or {}), "pictures": False, "report": False, "trackers": {}}
+        config["log"] = {**(config.get("log") or {}), "plots": False, "report": False, "trackers": {}}
         if data_dir:
             config["data_dir"] = data_dir
         outcome = runner.run(config, original.overrides)

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from dlrunner.config.plan import Plan, plan
-from dlrunner.errors import Interrupted, LostError, OutOfMemoryError, RunError, Told
+from dlrunner.errors import DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
 from dlrunner.execution.identity import digests, identity_of
 from dlrunner.execution.stages import (
     Notes,
@@ -36,7 +36,7 @@ from dlrunner.runs.log import logged
 from dlrunner.runs.reader import FinishedRun
 from dlrunner.system.backends import matmul_precision, own_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
-from dlrunner.system.process_group import joined, tells_why, was_left
+from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Data, DataIdentity
 from dlrunner.tracking.relay import lacks
@@ -79,7 +79,7 @@ def run(
         changed: what the task's own settings hold where these differ; the report marks them.
 
     Raises:
-        RequestError: the configuration does not fit; nothing was read or written.
+        ConfigError: the configuration does not fit; nothing was read or written.
         DataError, RunError: the run failed; its folder says so.
         Interrupted: a stop signal came; the same command goes on from where it stopped.
     """
@@ -105,7 +105,7 @@ def run(
                 return Outcome(directory.path, summary, is_new=False)
             if reason.startswith("stale"):
                 say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
-            if identity.source == "stand-in":
+            if identity.source == "synthetic":
                 say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
             elif identity.name != "none":
                 say(f"data: {identity.name} {identity.release} ({identity.path})")
@@ -123,7 +123,7 @@ def _judged_again(
     claim, before = checked.settings.claim, summary.pop("claim", None)
     if claim:
         task = checked.build_task(data, checked.settings.seed)
-        summary["claim"] = check_claim(claim, task, summary["final"], identity, summary.get("protocol", ()))
+        summary["claim"] = check_claim(claim, task, summary["final"], identity, summary.get("audit", ()))
     if summary.get("claim") != before:
         directory.finish(summary)
         if (directory.path / "report.html").exists():
@@ -142,7 +142,7 @@ def _send_lacking(checked: Plan, overrides: Sequence[str], folder: Path, say: An
     with logged(folder, overrides):
         tracking = Tracking(folder, say)
         tracking.start(checked, overrides, names)
-        tracking.close(checked.settings.log.patience)
+        tracking.close(checked.settings.log.tracker_timeout)
 
 
 def _execute(
@@ -177,15 +177,15 @@ def _execute(
             if error is not failed:
                 log.exception("the run failed")
             log.error("%s: %s", summary["status"], summary["error"])
-            if not isinstance(error, LostError):
-                tells_why()  # the other processes need not
+            if not isinstance(error, PeerLostError):
+                is_reporting_rank()  # the other processes need not
         try:
             # torchrun stops what is left when one process is lost: how that ended is written all the same.
             with contextlib.nullcontext() if error is None else context.signals.deferred():
                 _finish(context, summary, started, published, changed, error)
         finally:
-            tracking.close(context.plan.settings.log.patience)
-    if isinstance(error, Told):
+            tracking.close(context.plan.settings.log.tracker_timeout)
+    if isinstance(error, DlrunnerError):
         error.folder = directory.path
     if error is not None:
         raise error
@@ -196,17 +196,17 @@ def _ending(failed: BaseException, folder: Path) -> tuple[str, str, BaseExceptio
     """Return the status of a run that ended early, what its summary says, and the error to raise: a plain sentence."""
     if isinstance(failed, Interrupted):
         return "interrupted", f"stopped by signal {failed.signum}", failed
-    if isinstance(failed, Told):
+    if isinstance(failed, DlrunnerError):
         return "failed", str(failed), failed
     first = (str(failed).splitlines() or [""])[0]
     # torch raises a plain RuntimeError where the memory of the CPU is at an end.
     if isinstance(failed, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first:
         cause = f"out of memory: {first or type(failed).__name__}"
         return "failed", cause, OutOfMemoryError(f"{cause}; try a smaller batch_size, or precision=bf16")
-    if isinstance(failed, Exception) and was_left(failed):
+    if isinstance(failed, Exception) and is_peer_failure(failed):
         cause = "another process of this run is gone"
         advice = "the last checkpoint is kept, and the same command goes on from it"
-        return "failed", cause, LostError(f"{cause}; {advice}")
+        return "failed", cause, PeerLostError(f"{cause}; {advice}")
     cause, place = f"{type(failed).__name__}: {failed}", traceback.extract_tb(failed.__traceback__)[-1]
     where = f"{Path(place.filename).name}, line {place.lineno}"
     return "failed", cause, RunError(f"{cause} ({where}); the traceback is in {folder / 'run.log'}")

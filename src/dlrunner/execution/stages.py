@@ -13,8 +13,8 @@ import torch
 
 from dlrunner.claims.claims import Claim, judge_run
 from dlrunner.config.plan import Plan
-from dlrunner.data_audit import Finding, findings
-from dlrunner.errors import RequestError
+from dlrunner.data_audit import AuditFinding, findings
+from dlrunner.errors import ConfigError
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
@@ -22,7 +22,7 @@ from dlrunner.model import Model
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
-from dlrunner.task import DataIdentity, Passage, Split, Task
+from dlrunner.task import AnnotatedText, DataIdentity, Split, Task
 from dlrunner.training.hooks import Display
 from dlrunner.training.state import Evaluation, Row, Tally
 
@@ -81,14 +81,14 @@ class Published:
     """What was made for people: file names and texts for the report."""
 
     pictures: Sequence[Path] = ()
-    passages: Mapping[str, Sequence[Passage]] = field(default_factory=dict)
+    passages: Mapping[str, Sequence[AnnotatedText]] = field(default_factory=dict)
 
 
 def prepare(context: RunContext, data: Any) -> Prepared:
     """Read the data, say how it was read, and refuse what it does not fit.
 
     Raises:
-        RequestError: the claim's metric is none of this task's, or its outputs cannot be averaged.
+        ConfigError: the claim's metric is none of this task's, or its outputs cannot be averaged.
         DataError: the data is not what the request says it is.
     """
     plan = context.plan
@@ -106,9 +106,9 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     splits = ["valid", "test"] if task.has_test() else ["valid"]
     known = [f"{split}/{name}" for split in splits for name in ("loss", *task.metrics())]
     if claim and claim.metric not in known:
-        raise RequestError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
-    if not task.keeps_outputs and task.looks() > 1:
-        raise RequestError("task: it keeps no outputs, so that those of several looks cannot be averaged")
+        raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
+    if not task.keeps_outputs and task.num_tta_views() > 1:
+        raise ConfigError("task: it keeps no outputs, so that those of several looks cannot be averaged")
     identity = {name: value for name, value in asdict(context.identity).items() if value not in (None, "")}
     return Prepared(
         task,
@@ -118,17 +118,17 @@ def prepare(context: RunContext, data: Any) -> Prepared:
             "device": str(plan.device),
             "precision": plan.settings.precision,
             "seed": plan.settings.seed,
-            "protocol": [asdict(finding) for finding in found],
+            "audit": [asdict(finding) for finding in found],
         },
     )
 
 
-def audit(plan: Plan, task: Task) -> list[Finding]:
+def audit(plan: Plan, task: Task) -> list[AuditFinding]:
     """Return what makes the run's number flattering."""
     claim, early = plan.settings.claim, plan.trainer.settings.get("early_stopping")
     reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
     chosen_from = sum(phase.epochs for phase in plan.phases) if early else 1
-    return findings(task.evidence(), reported, chosen_from)
+    return findings(task.split_statistics(), reported, chosen_from)
 
 
 def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
@@ -162,17 +162,17 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     key, summary = f"valid/{name}", dict[str, Any]()
     last, best = members[-1].last, members[-1].best or members[-1].last
     final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
-    if len(members) > 1 or task.looks() > 1:
+    if len(members) > 1 or task.num_tta_views() > 1:
         final = dict(splits["valid"].metrics)
         best = {**final, "epoch": last["epoch"]}
-    if task.looks() > 1:
-        summary["looks"] = {"number": task.looks(), "one_look": last[key]}
-        say(f"{task.looks()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
+    if task.num_tta_views() > 1:
+        summary["tta"] = {"num_views": task.num_tta_views(), "single_view": last[key]}
+        say(f"{task.num_tta_views()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
     if len(members) > 1:
         values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
         mean, spread = float(values.mean()), float(values.std())
         seeds = [member.seed for member in members]
-        summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "spread": spread}
+        summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "std": spread}
         say(f"average of {len(members)} members: {key} {final[key]:.4f}  (members: {mean:.4f} ± {spread:.4f})")
     if "test" in splits:
         final |= splits["test"].metrics
@@ -188,7 +188,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
     claim = context.plan.settings.claim
     if claim:
-        summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["protocol"])
+        summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["audit"])
     baselines = task.baselines()
     for name, metrics in baselines.items():
         say(f"beside it, {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
@@ -222,10 +222,10 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
         table = task.predictions(outputs)
         if table is not None:
             directory.write_bytes("predictions.csv", as_csv(table)[0])
-        for name, content in task.keep(models).items():
+        for name, content in task.artifacts(models).items():
             directory.write_bytes(name, content)
-        pictures = _draw(directory.path, task, models, outputs, members[-1].history) if wanted.pictures else []
-        passages = dict(task.passages(models, outputs)) if wanted.report else {}
+        pictures = _draw(directory.path, task, models, outputs, members[-1].history) if wanted.plots else []
+        passages = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
     return Published(pictures, passages)
 
 
@@ -245,7 +245,7 @@ def write_report_data(
 def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation:
     """Return what all members together say of a split, computed exactly as for one model."""
     found = [member.evaluations[split] for member in members]
-    if len(found) == 1 and task.looks() == 1:
+    if len(found) == 1 and task.num_tta_views() == 1:
         return found[0]
     outputs = [each.outputs for each in found if each.outputs is not None]
     average = outputs[0] if len(outputs) == 1 else task.average(outputs)
@@ -263,4 +263,4 @@ def _draw(
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
-    return [training.training_curves(history, folder), *task.pictures(models, outputs, folder)]
+    return [training.training_curves(history, folder), *task.plots(models, outputs, folder)]

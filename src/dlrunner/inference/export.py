@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from dlrunner.config.plan import Plan
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import exchange, name_of, remove_abandoned, temporary_folder
@@ -61,13 +61,13 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         onnx: write ONNX graphs too, where the model can be one.
 
     Raises:
-        RequestError: the run has nothing to export, or the folder holds something else.
+        ConfigError: the run has nothing to export, or the folder holds something else.
         RunError: the folder cannot be written.
     """
     if finished.status != "done" or finished.summary is None:
-        raise RequestError(f"{shorter(finished.path)} is {finished.status}; only a finished run is exported")
+        raise ConfigError(f"{shorter(finished.path)} is {finished.status}; only a finished run is exported")
     if is_exported(finished.path):
-        raise RequestError(f"{shorter(finished.path)} was exported already; copy it as it is")
+        raise ConfigError(f"{shorter(finished.path)} was exported already; copy it as it is")
     if onnx:
         graphs.check_installed()
     identity = _identity(finished.summary)
@@ -170,17 +170,17 @@ def _check_place(folder: Path, identity: Mapping[str, str], option: str) -> None
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise RequestError(f"{option}{shorter(folder)} is a file; {remedy}")
+        raise ConfigError(f"{option}{shorter(folder)} is a file; {remedy}")
     if all(name_of(each.name) in (portable.STATE, "export") for each in folder.iterdir()):  # what is written first
         return
     found = _recorded(folder)
     if found is None:
-        raise RequestError(f"{option}{shorter(folder)} holds something else already; {remedy}")
+        raise ConfigError(f"{option}{shorter(folder)} holds something else already; {remedy}")
     other = [name for name in identity if found.get(name) != identity[name]]
     if other:
         told = f"it finished at {found.get(other[0])}" if other == ["finished"] else f"of {OTHER[other[0]]}"
         place = f"{option}{shorter(folder)}"
-        raise RequestError(f"{place} holds the export of another run ({told}); remove it, or {remedy}")
+        raise ConfigError(f"{place} holds the export of another run ({told}); remove it, or {remedy}")
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pandas as pd
 import torch
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
 from dlrunner.inference.models import load_models, unnamed_plugins, without_trackers
@@ -78,12 +78,12 @@ class Predictor:
         """The validation rows with what was predicted for them, as in predictions.csv.
 
         Raises:
-            RequestError: there is none: the task writes none, or the run was exported.
+            ConfigError: there is none: the task writes none, or the run was exported.
         """
         file = own_file(self.path, "predictions.csv")
         if not file.exists():
             run = shorter(self.path)
-            raise RequestError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
+            raise ConfigError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
         return without_quotes(pd.read_csv(file))
 
     def predict(
@@ -108,7 +108,7 @@ class Predictor:
             words: of texts: the note tells the words that mattered most.
 
         Raises:
-            RequestError: it is something else than this run's task takes.
+            ConfigError: it is something else than this run's task takes.
             DataError: a column is missing, a value cannot be used, a picture is damaged.
         """
         options = {"id": id, "top": top, "words": words}
@@ -136,7 +136,7 @@ class Predictor:
             beams: look for the likeliest text with so many beams.
 
         Raises:
-            RequestError: the run is no language model, knows no word of the text, or options do not go together.
+            ConfigError: the run is no language model, knows no word of the text, or options do not go together.
         """
         options = {"top_k": top_k, "top_p": top_p, "temperature": temperature, "seed": seed, "beams": beams}
         return str(self._ask("generate", text, words=words, **options))
@@ -147,7 +147,7 @@ class Predictor:
             predictor.next_words("the film", 5)
 
         Raises:
-            RequestError: the run is no language model, or knows no word of the text.
+            ConfigError: the run is no language model, or knows no word of the text.
         """
         return cast(pd.DataFrame, self._ask("next_words", text, number))
 
@@ -165,7 +165,7 @@ class Predictor:
             top: so many.
 
         Raises:
-            RequestError: the run is not of ratings, or the user is not known.
+            ConfigError: the run is not of ratings, or the user is not known.
             DataError: a rating cannot be used.
         """
         return cast(pd.DataFrame, self._ask("recommend", user, ratings=ratings, top=top))
@@ -176,7 +176,7 @@ class Predictor:
             predictor.similar("Toy Story", top=5)
 
         Raises:
-            RequestError: the run is not of ratings, or no item, or several, are meant.
+            ConfigError: the run is not of ratings, or no item, or several, are meant.
         """
         return cast(pd.DataFrame, self._ask("similar", item, top=top))
 
@@ -187,11 +187,11 @@ class Predictor:
         if method is None:
             able = [name for name in ASKED if hasattr(self._answers, name)]
             told = f"; it can {' and '.join(able)}" if able else "; the command line may (dlrun predict --help)"
-            raise RequestError(f"{task} cannot {what} in Python{told}")
+            raise ConfigError(f"{task} cannot {what} in Python{told}")
         asked = {name: value for name, value in options.items() if value is not None}
         for name in asked:
             if name not in inspect.signature(method).parameters:
-                raise RequestError(f"{what}: {task} takes no {name}")
+                raise ConfigError(f"{what}: {task} takes no {name}")
         return method(*given, **asked)
 
     def __dir__(self) -> list[str]:
@@ -220,14 +220,14 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
         checkpoint: of the run: last.pt, best.pt, cycle-2.pt …
 
     Raises:
-        RequestError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
+        ConfigError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
         RunError: a checkpoint is damaged.
     """
     finished = FinishedRun.read(user_path(run))
     config = without_trackers(finished.config)
     if unnamed_plugins(config, plugins):
         asked = list(config["plugins"])
-        raise RequestError(f"this run imports {', '.join(asked)}; if you trust it, add: plugins={asked!r}")
+        raise ConfigError(f"this run imports {', '.join(asked)}; if you trust it, add: plugins={asked!r}")
     with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are read
         checked, state, models = load_models(finished, checkpoint)
         task: Any = checked.task.factory

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dlrunner.config.plan import Plan, plan
-from dlrunner.errors import RequestError, RunError, Told
+from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.inference.portable import STATE, read_state, read_weights, weights_file
 from dlrunner.model import Model
 from dlrunner.runs.checkpoints import load_weights_file
@@ -22,21 +22,21 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     Returns its plan, the stored state of its task, and one model (several for an ensemble).
 
     Raises:
-        RequestError: the run is not done, stored nothing to predict with, or its files are of another run.
+        ConfigError: the run is not done, stored nothing to predict with, or its files are of another run.
         RunError: a checkpoint is damaged.
     """
     path, shown = finished.path, shorter(finished.path)
     if finished.status != "done":
         why = f": {said}" if (said := (finished.summary or {}).get("error")) else ""
         again = "" if finished.status == "failed" else "; its command, given again, goes on"
-        raise RequestError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
+        raise ConfigError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
     exported = is_exported(path)
     if not exported and not (path / "task.pt").exists():
-        raise RequestError(f"{shown} has no task.pt: its task keeps nothing that an answer could be made from")
+        raise ConfigError(f"{shown} has no task.pt: its task keeps nothing that an answer could be made from")
     checked = plan_for_answers(finished.config)
     if exported:
         if checkpoint != "last.pt":
-            raise RequestError(f"{shown} was exported: it holds no {checkpoint}, only what the run ended with")
+            raise ConfigError(f"{shown} was exported: it holds no {checkpoint}, only what the run ended with")
         state, count = read_state(path)
         files = [path / weights_file(place, count) for place in range(count)]
     else:
@@ -54,7 +54,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         except (SafetensorError, OSError) as error:
             raise RunError(f"{shorter(file)} is damaged, or cannot be read ({error})") from None
         except (KeyError, TypeError, RuntimeError):
-            raise RequestError(f"{shorter(file)} does not hold the weights of this run's model") from None
+            raise ConfigError(f"{shorter(file)} does not hold the weights of this run's model") from None
         models.append(model.eval())
     return checked, state, models
 
@@ -104,11 +104,11 @@ def _built(checked: Plan, state: Mapping[str, Any], path: Path) -> Model:
     task_class: Any = checked.task.factory
     try:
         return checked.build_model(task_class.dims_of(state))
-    except Told:
+    except DlrunnerError:
         raise
     except Exception as error:  # it may be anybody's model; the cause is kept for whoever wrote it
         said = f"{type(error).__name__}: {error}"
-        raise RequestError(
+        raise ConfigError(
             f"{checked.model.target} cannot be built from what {shorter(path)} has stored ({said})"
         ) from error
 
@@ -122,7 +122,7 @@ def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
     for file in files:
         if not file.exists():
             kept = ", ".join(sorted(each.name for each in file.parent.glob("*.pt") if each.name != "task.pt"))
-            raise RequestError(f"{shorter(file.parent)} has no {file.name}; it has {kept}")
+            raise ConfigError(f"{shorter(file.parent)} has no {file.name}; it has {kept}")
     return files
 
 

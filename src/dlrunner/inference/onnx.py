@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlrunner.errors import RequestError, RunError
+from dlrunner.errors import ConfigError, RunError
 from dlrunner.model import Example, Model
 from dlrunner.task import Task
 
@@ -33,11 +33,11 @@ def check_installed() -> None:
     """Refuse to go on without the packages that graphs need.
 
     Raises:
-        RequestError: one is missing.
+        ConfigError: one is missing.
     """
     missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
-        raise RequestError(f"--onnx needs {' and '.join(missing)}: pip install 'dlrunner[onnx]'")
+        raise ConfigError(f"--onnx needs {' and '.join(missing)}: pip install 'dlrunner[onnx]'")
 
 
 def graph_of(model: Model, task: type[Task], state: Mapping[str, Any]) -> tuple[bytes, float]:
@@ -50,7 +50,7 @@ def graph_of(model: Model, task: type[Task], state: Mapping[str, Any]) -> tuple[
         raise NoGraphError(f"{task.__name__} has no examples of inputs that a graph could be compared on")
     try:
         module = model.graph().eval()
-    except RequestError as error:
+    except ConfigError as error:
         raise NoGraphError(str(error)) from None
     graph = _exported(module, task.examples(state, 3))
     worst = float(np.max([_difference(graph, module, task.examples(state, count)) for count in COUNTS]))  # nan stays

@@ -13,7 +13,7 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
 from dlrunner.runs.reader import shorter
 
@@ -50,7 +50,7 @@ def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], a
         about: strings that go into each file of weights.
 
     Raises:
-        RequestError: the state holds something that is neither a tensor nor plain.
+        ConfigError: the state holds something that is neither a tensor nor plain.
     """
     tensors: dict[str, Tensor] = {}
     plain = encoded(state, tensors)
@@ -68,16 +68,16 @@ def read_state(folder: Path) -> tuple[dict[str, Any], int]:
     """Return the state of a folder and its number of models, having compared all files with their digests.
 
     Raises:
-        RequestError: it is no such folder, a file is missing, damaged or of another folder.
+        ConfigError: it is no such folder, a file is missing, damaged or of another folder.
     """
     file = folder / STATE
     try:
         found = json.loads(file.read_text())
         if found["format"] != FORMAT:
             told = f"has the format {found['format']}; this version of dlrunner reads {FORMAT}"
-            raise RequestError(f"{shorter(file)} {told}")
+            raise ConfigError(f"{shorter(file)} {told}")
         if "state" not in found:
-            raise RequestError(f"{shorter(folder)} holds an export that was broken off; export it again")
+            raise ConfigError(f"{shorter(folder)} holds an export that was broken off; export it again")
         count, digests = int(found["models"]), dict(found["sha256"])
         if not 0 < count < len(digests):
             raise ValueError
@@ -86,16 +86,16 @@ def read_state(folder: Path) -> tuple[dict[str, Any], int]:
         for name, digest in digests.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 damaged = shorter(folder / name)
-                raise RequestError(f"{damaged} is damaged, or is not the file that was exported; export it again")
+                raise ConfigError(f"{damaged} is damaged, or is not the file that was exported; export it again")
         state = decoded(found["state"], safetensors.torch.load_file(folder / TENSORS))
     except OSError as error:
-        raise RequestError(f"{error.filename} cannot be read: {error.strerror}; export it again") from None
-    except RequestError:
+        raise ConfigError(f"{error.filename} cannot be read: {error.strerror}; export it again") from None
+    except ConfigError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError, SafetensorError):
-        raise RequestError(f"{shorter(file)} is damaged, or was not written by `dlrun export`") from None
+        raise ConfigError(f"{shorter(file)} is damaged, or was not written by `dlrun export`") from None
     if not isinstance(state, dict):
-        raise RequestError(f"{shorter(file)} holds no state of a task")
+        raise ConfigError(f"{shorter(file)} holds no state of a task")
     return state, count
 
 
@@ -147,7 +147,7 @@ def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
         if all(type(key) is str and not key.startswith("$") for key in value):
             return {key: encoded(each, tensors) for key, each in value.items()}
         return {"$dict": [[encoded(key, tensors), encoded(each, tensors)] for key, each in value.items()]}
-    raise RequestError(
+    raise ConfigError(
         f"the task's state holds a {type(value).__name__}; only tensors and plain values (numbers, texts, lists, "
         "dicts) can be exported"
     )

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.ranges import Count, NonNegative, Positive, Probability
 
@@ -187,9 +187,9 @@ class Net(RatingModel):
     ) -> None:
         super().__init__()
         if genre_factors and dims.item_genres is None:
-            raise RequestError("model.genre_factors: this data has no genres; set it to 0")
+            raise ConfigError("model.genre_factors: this data has no genres; set it to 0")
         if time and not dims.has_time:
-            raise RequestError("model.time: this data has no times; say data.timestamp=NAME, or set it to false")
+            raise ConfigError("model.time: this data has no times; say data.timestamp=NAME, or set it to false")
         self.users = _table(dims.num_users, user_factors or factors, init)
         self.items = _table(dims.num_items, item_factors or factors, init)
         size = self.users.embedding_dim + self.items.embedding_dim + genre_factors + int(time)

@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fused
-from dlrunner.models.vision.mobilenet import Wiring
+from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Probability, Text
 
 HOME = "https://docs.pytorch.org/vision/stable/models.html"
@@ -28,14 +28,14 @@ Pool = Literal["mean", "max", "concat"]
 
 
 @dataclass(frozen=True)
-class PictureDims:
+class ImageDims:
     """What the data tells a classifier of pictures."""
 
     num_outputs: int
     """1 for two classes, whose logit it is."""
 
 
-class PictureNet(Model):
+class ImageClassifier(Model):
     """Class scores of pictures.
 
     The head is BatchNorm, Dropout, Linear; between two of them ReLU. The layer groups are the lower and the upper
@@ -47,10 +47,10 @@ class PictureNet(Model):
         backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2, or
             timm/NAME where timm is installed.
         weights: a file of trained weights (.pt, .pth, .safetensors); `none`: they start at random.
-        wiring: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
+        variant: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
         pool: how the maps of a feature become a number: their `mean`, `max`, or both (`concat`).
         xtra_fc: sizes of the layers between the pooled features and the classes.
-        ps: dropout before each layer, a number for all or one for each; 0 leaves the dropout out.
+        dropout: dropout before each layer, a number for all or one for each; 0 leaves the dropout out.
         head_norm: batch norm before each layer of the head.
         freeze_norm: the backbone's batch norm keeps its statistics while it is trained too: better with small batches
             and pictures like those of its weights (fast.ai's `bn_freeze`).
@@ -61,15 +61,15 @@ class PictureNet(Model):
 
     def __init__(
         self,
-        dims: PictureDims,
+        dims: ImageDims,
         data_dir: Path,
         *,
         backbone: Text = "resnet18",
         weights: Text | None = None,
-        wiring: Wiring = "torchvision",
+        variant: Variant = "torchvision",
         pool: Pool = "mean",
         xtra_fc: list[Count] = [512],  # noqa: B006
-        ps: Probability | list[Probability] = [0.25, 0.5],  # noqa: B006
+        dropout: Probability | list[Probability] = [0.25, 0.5],  # noqa: B006
         head_norm: bool = True,
         freeze_norm: bool = False,
         channels_last: bool = True,
@@ -78,10 +78,10 @@ class PictureNet(Model):
         self.weights, self.data_dir = None if weights == "none" else weights, data_dir
         self.pool, self.channels_last = pool, channels_last
         self.freeze_norm = freeze_norm
-        self.backbone = make_backbone(backbone, wiring)
+        self.backbone = make_backbone(backbone, variant)
         features = self.backbone.num_features * (2 if pool == "concat" else 1)
         widths = [features, *xtra_fc, dims.num_outputs]
-        drops = ps if isinstance(ps, list) else [ps] * (len(widths) - 1)
+        drops = dropout if isinstance(dropout, list) else [dropout] * (len(widths) - 1)
         modules: list[nn.Module] = []
         for index, (drop, (before, after)) in enumerate(zip(drops, pairwise(widths), strict=True)):
             modules += [nn.ReLU()] if index else []
@@ -99,13 +99,13 @@ class PictureNet(Model):
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
         """Refuse dropouts that are not one for each layer, and backbones that do not exist."""
-        ps, number = settings["ps"], len(settings["xtra_fc"]) + 1
-        if isinstance(ps, list) and len(ps) != number:
-            raise RequestError(
-                f"model.ps: {len(ps)} dropouts for {number} layers of the head; give one, or one per layer"
+        dropout, number = settings["dropout"], len(settings["xtra_fc"]) + 1
+        if isinstance(dropout, list) and len(dropout) != number:
+            raise ConfigError(
+                f"model.dropout: {len(dropout)} dropouts for {number} layers of the head; give one, or one per layer"
             )
         with torch.device("meta"):
-            make_backbone(settings["backbone"], settings["wiring"])
+            make_backbone(settings["backbone"], settings["variant"])
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
@@ -116,14 +116,14 @@ class PictureNet(Model):
         """Take over the backbone's weights.
 
         Raises:
-            RequestError: they are those of another architecture.
+            ConfigError: they are those of another architecture.
         """
         if self.weights is None:
             return ["the backbone's weights start at random (model.weights=FILE takes trained ones; docs/images.md)"]
         file = weights_file(self.weights, self.data_dir)
         return load(self.backbone, read_weights(file), file)
 
-    def train(self, mode: bool = True) -> PictureNet:
+    def train(self, mode: bool = True) -> ImageClassifier:
         """Set training mode; batch norm that is to keep its statistics stays in evaluation mode."""
         super().train(mode)
         if self.freeze_norm:
@@ -188,13 +188,13 @@ def weights_file(given: str, data_dir: Path) -> Path:
     """Return the file that the setting `weights` means: a path, or a name in the data folder or its weights/.
 
     Raises:
-        RequestError: there is none.
+        ConfigError: there is none.
     """
     path = user_path(given)
     for place in (path, data_dir / path, data_dir / "weights" / path):
         if place.is_file():
             return place
-    raise RequestError(
+    raise ConfigError(
         f"model.weights: there is no file {given}, neither here nor in {data_dir} or {data_dir / 'weights'}; nothing "
         f"is downloaded: files with torchvision's parameter names are linked at {HOME}"
     )

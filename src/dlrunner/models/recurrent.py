@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 
 State = list[tuple[Tensor, ...]]
 """What each layer carries on: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
@@ -71,10 +71,10 @@ class RecurrentEncoder(nn.Module):
         """Refuse cells that no ONNX graph can say for texts of any length.
 
         Raises:
-            RequestError: the cell is a QRNN.
+            ConfigError: the cell is a QRNN.
         """
         if self.sizes.cell == "qrnn":
-            raise RequestError("a qrnn loops over the words in Python: a graph would fit texts of one length only")
+            raise ConfigError("a qrnn loops over the words in Python: a graph would fit texts of one length only")
 
     def dropped_weights(self) -> list[dict[str, Tensor]]:
         """Return the weights of this batch, some of them dropped in training, for each layer."""

@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Model
 from dlrunner.models.dropout import Dropout
 from dlrunner.ranges import Count, Probability
@@ -78,7 +78,7 @@ class EmbeddingNet(Model):
         super().__init__()
         unknown = [name for name in embedding_sizes if name not in dims.cardinalities]
         if unknown:
-            raise RequestError(
+            raise ConfigError(
                 f"model.embedding_sizes.{unknown[0]}: there is no such categorical column; "
                 f"{did_you_mean(unknown[0], dims.cardinalities)}"
             )
@@ -316,7 +316,7 @@ def _range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float, float
     if y_range is None:
         return None
     if dims.target_low is None or dims.target_high is None:
-        raise RequestError("model.y_range: is for targets that are numbers; set it to null")
+        raise ConfigError("model.y_range: is for targets that are numbers; set it to null")
     if y_range != "auto":
         return y_range[0], y_range[1]
     if dims.target_low >= 0:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
 from dlrunner.ranges import Count, NonNegative, Probability, Text
@@ -80,7 +80,7 @@ class TextClassifier(Model):
             embedding or given.embedding, hidden or given.hidden, layers or given.layers, cell or given.cell
         )
         if dims.encoder and sizes != dims.encoder:
-            raise RequestError(f"model.encoder: it has {dims.encoder}; asked for are {sizes}")
+            raise ConfigError(f"model.encoder: it has {dims.encoder}; asked for are {sizes}")
         self.encoder_file, self.vocabulary, self.bptt, self.max_len = encoder, dims.vocabulary, bptt, max_len
         self.encoder = RecurrentEncoder(
             dims.num_words,
@@ -108,19 +108,19 @@ class TextClassifier(Model):
         """Take over the encoder's weights.
 
         Raises:
-            RequestError: it was trained with other words, or has other sizes.
+            ConfigError: it was trained with other words, or has other sizes.
         """
         if self.encoder_file is None:
             return []
         found = Encoder.read(Path(self.encoder_file))
         if digest_of_words(found.words) != self.vocabulary:
-            raise RequestError(
+            raise ConfigError(
                 f"model.encoder: {self.encoder_file} was trained with another vocabulary ({len(found.words):,} words, "
                 f"{digest_of_words(found.words)}) than the texts were read with ({self.vocabulary}); "
                 "data.encoder must name the same encoder"
             )
         if found.sizes != self.encoder.sizes:
-            raise RequestError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
+            raise ConfigError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
         self.encoder.load_state_dict(dict(found.weights))
         return []
 

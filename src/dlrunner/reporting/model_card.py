@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlrunner.claims.claims import flags_told
+from dlrunner.claims.claims import describe_flags
 from dlrunner.reporting.terminal.progress import number
 
 FILES = {
@@ -65,7 +65,7 @@ class Card:
         )
 
     def _warning(self) -> list[str]:
-        if (self.summary.get("data") or {}).get("source") != "stand-in":
+        if (self.summary.get("data") or {}).get("source") != "synthetic":
             return []
         return [
             "> **Warning: trained on a generated stand-in, not on the published data.** Its figures say nothing about "
@@ -107,7 +107,7 @@ class Card:
         told = {
             "name": data.get("name"),
             "release": data.get("release"),
-            "source": "a generated stand-in" if data.get("source") == "stand-in" else data.get("source"),
+            "source": "a generated stand-in" if data.get("source") == "synthetic" else data.get("source"),
             "sha256": data.get("sha256"),
             "terms": data.get("terms") or "not known: they are those of whoever gave the data",
             **{str(name): f"{rows:,}" for name, rows in (data.get("rows") or {}).items()},
@@ -119,16 +119,16 @@ class Card:
         yield from (
             f"| {escaped(name)} | {number(value)} |" for name, value in (self.summary.get("final") or {}).items()
         )
-        floor = (self.summary.get("data") or {}).get("floor")
+        floor = (self.summary.get("data") or {}).get("best_achievable")
         if floor is not None:
             yield f"\nThe best that is possible on this stand-in is {number(floor)}."
         if claim := self.summary.get("claim"):
-            mind = f" (mind: {escaped(flags_told(claim))})" if flags_told(claim) else ""
+            mind = f" (mind: {escaped(describe_flags(claim))})" if describe_flags(claim) else ""
             yield (
                 f"\nPublished: {escaped(claim['metric'])} {number(claim['published'])} ({escaped(claim['source'])}); "
                 f"this run: {escaped(claim['verdict'])}{mind}."
             )
-        findings = self.summary.get("protocol") or ()
+        findings = self.summary.get("audit") or ()
         yield "\nWhat makes the figure flattering:\n" if findings else "\nNothing was found that flatters the figure."
         yield from (f"- {escaped(each['flag'])}: {escaped(each['told'])}" for each in findings)
 

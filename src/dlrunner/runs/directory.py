@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import BusyError, RequestError, RunError
+from dlrunner.errors import BusyError, ConfigError, RunError
 from dlrunner.files.atomic import atomic_file, beside, readable_os_errors, write_atomic
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.plain_data import read_json
@@ -56,7 +56,7 @@ class RunDirectory:
         Raises:
             BusyError: another process trains this run.
             RunError: the folder cannot be written.
-            RequestError: a folder of this name holds another configuration.
+            ConfigError: a folder of this name holds another configuration.
         """
         parent = runs_dir / task
         with readable_os_errors(parent):
@@ -211,7 +211,7 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
     )
     if rerun:
         last = siblings[-1][1]
-        with contextlib.suppress(RequestError):  # a damaged folder is none to go on with
+        with contextlib.suppress(ConfigError):  # a damaged folder is none to go on with
             if len(siblings) > 1 and _recorded_identity(last) == identity and finished_summary(last) is None:
                 return last, "unfinished"
         return beside, "rerun"
@@ -221,7 +221,7 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
         if recorded is None:
             return path, "unfinished"
         if recorded.get("signature") != identity["signature"]:
-            raise RequestError(f"{path} holds another configuration than its name says; move it away")
+            raise ConfigError(f"{path} holds another configuration than its name says; move it away")
         changed = [what for what in ("data", "code") if recorded.get(what) != identity.get(what)]
         if not changed:
             return path, "finished" if finished_summary(path) else "unfinished"
@@ -258,7 +258,7 @@ def _recorded_identity(path: Path) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        raise RequestError(f"{path / 'run.json'} is damaged; move the folder {path} away") from None
+        raise ConfigError(f"{path / 'run.json'} is damaged; move the folder {path} away") from None
     return recorded if isinstance(recorded, dict) else {}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.plain_data import read_json, read_yaml
+from dlrunner.renamed import present_config, present_summary
 from dlrunner.runs.records import check_config, check_overrides, check_row, check_summary
 
 
@@ -29,30 +30,46 @@ class FinishedRun:
         """Read a folder.
 
         Raises:
-            RequestError: it is not a run folder, or its files are damaged.
+            ConfigError: it is not a run folder, or its files are damaged.
         """
         given = path
         try:
             path = path.resolve()
             if not path.is_dir():
-                raise RequestError(f"there is no run folder {given}")
+                raise ConfigError(f"there is no run folder {given}")
             if not (path / "config.yaml").exists():
-                raise RequestError(f"{given} is not a run folder: it has no config.yaml")
-            config = read_file(path / "config.yaml", read_yaml, check_config)
+                raise ConfigError(f"{given} is not a run folder: it has no config.yaml")
+            config = present_config(read_file(path / "config.yaml", read_yaml, check_config))
             overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
             history = read_history(path)
             summary_file = path / "summary.json"
             for name in ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json"):
                 own_file(path, name)
-            summary = read_file(summary_file, read_json, check_summary) if summary_file.exists() else None
+            summary = read_summary(summary_file) if summary_file.exists() else None
         except OSError as error:
-            raise RequestError(f"{given} cannot be read: {error.strerror or error}") from None
+            raise ConfigError(f"{given} cannot be read: {error.strerror or error}") from None
         return cls(path, config, overrides, history, summary)
 
     @property
     def status(self) -> str:
         """done, failed, interrupted, or killed (a folder without summary.json)."""
         return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+def read_summary(file: Path) -> dict[str, Any]:
+    """Read summary.json, in the names of today.
+
+    Raises:
+        ConfigError: it is damaged.
+        OSError: it cannot be opened.
+    """
+
+    def read(text: str) -> Any:
+        found = read_json(text)
+        return present_summary(found) if isinstance(found, Mapping) else found
+
+    summary: dict[str, Any] = read_file(file, read, check_summary)
+    return summary
 
 
 def finished_summary(path: Path) -> dict[str, Any] | None:
@@ -69,7 +86,7 @@ def member_folders(run: Path) -> list[Path]:
     """Return the folders of an ensemble's members, in their order.
 
     Raises:
-        RequestError: one of them is a link that leads out of the run's folder.
+        ConfigError: one of them is a link that leads out of the run's folder.
     """
     names = [
         place.name
@@ -83,7 +100,7 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """Read metrics.jsonl of a run or of a member; an absent file is an empty history.
 
     Raises:
-        RequestError: it is damaged.
+        ConfigError: it is damaged.
     """
 
     def rows(text: str) -> list[Any]:
@@ -110,17 +127,17 @@ def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], Non
         check: raises ValueError where they are not what the file should hold.
 
     Raises:
-        RequestError: the folder is damaged: what is wrong with which file.
+        ConfigError: the folder is damaged: what is wrong with which file.
         OSError: the file cannot be opened.
     """
     if file.exists() and not file.is_file():
-        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: it is no regular file")
+        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: it is no regular file")
     try:
         found = read(file.read_text(encoding="utf-8"))
         check(found)
     except ValueError as error:
         said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
-        raise RequestError(f"{shorter(file.parent) / file.name} is damaged: {said}") from None
+        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: {said}") from None
     return found
 
 
@@ -128,7 +145,7 @@ def own_file(folder: Path, name: str) -> Path:
     """Return a file of a folder that may have come from anybody.
 
     Raises:
-        RequestError: it is a link that leads out of the folder: what it shows may be nobody else's business.
+        ConfigError: it is a link that leads out of the folder: what it shows may be nobody else's business.
     """
     path = folder / name
     try:
@@ -136,7 +153,7 @@ def own_file(folder: Path, name: str) -> Path:
     except (OSError, RuntimeError):  # links that lead in a circle
         is_own = False
     if not is_own:
-        raise RequestError(f"{path} is a link that leads out of its folder; it is not read")
+        raise ConfigError(f"{path} is a link that leads out of its folder; it is not read")
     return path
 
 

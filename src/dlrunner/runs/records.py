@@ -8,13 +8,13 @@ from typing import Any
 SECTIONS = ("data", "task", "model", "optim", "schedule", "trainer", "log", "sweep", "claim", "choices")
 """Of config.yaml: null, or names with values."""
 
-PARTS = ("metric", "final", "best", "data", "claim", "members", "looks", "baselines", "versions", "git")
+PARTS = ("metric", "final", "best", "data", "claim", "members", "tta", "baselines", "versions", "git")
 """Of summary.json: null, or names with values."""
 
 NUMBERS = {
     "metric": ("value", "epoch"),
-    "members": ("mean", "spread"),
-    "data": ("floor",),
+    "members": ("mean", "std"),
+    "data": ("best_achievable",),
     "claim": ("published", "value"),
     "peak_memory_mb": ("host", "device"),
 }
@@ -23,7 +23,7 @@ NUMBERS = {
 NEEDED: dict[str, dict[str, tuple[type, ...]]] = {
     "metric": {"name": (str,), "value": (int, float, type(None))},
     "claim": {"metric": (str,), "verdict": (str,), "source": (str,), "published": (int, float)},
-    "members": {"mean": (int, float, type(None)), "spread": (int, float, type(None)), "seeds": (list,)},
+    "members": {"mean": (int, float, type(None)), "std": (int, float, type(None)), "seeds": (list,)},
 }
 """What a part of summary.json that is there must have."""
 
@@ -83,9 +83,11 @@ def check_summary(summary: Any) -> None:
     rows = (summary.get("data") or {}).get("rows")
     _check(isinstance(rows, Mapping | None), "data.rows is no section (names with values)")
     _check(all(_is_number(count) for count in (rows or {}).values()), "data.rows holds something that is no number")
-    flags = summary.get("protocol") or []
-    is_flags = isinstance(flags, list) and all(isinstance(f, Mapping) and {"flag", "told"} <= f.keys() for f in flags)
-    _check(is_flags, "protocol is no list of flags")
+    found = summary.get("audit") or []
+    is_audit = isinstance(found, list) and all(
+        isinstance(f, Mapping) and {"flag", "message"} <= f.keys() for f in found
+    )
+    _check(is_audit, "audit is not a list of flags with messages")
 
 
 def _numbers(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

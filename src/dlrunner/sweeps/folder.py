@@ -20,7 +20,7 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from dlrunner.config.plan import plan
-from dlrunner.errors import BusyError, DataError, RequestError
+from dlrunner.errors import BusyError, ConfigError, DataError
 from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.files.atomic import atomic_file, readable_os_errors
 from dlrunner.files.locks import FolderLock
@@ -196,7 +196,7 @@ def _tell_damaged(file: Path) -> None:
     print(f"note: {file} is damaged; it is taken as missing", file=sys.stderr, flush=True)
 
 
-def twins_of(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:
+def duplicate_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:
     """Return the jobs that come to the same run as an earlier one, each with that one: it is done once."""
     first = {job.signature: job for job in reversed(jobs)}
     return [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
@@ -208,7 +208,7 @@ def record_of(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class JobStatus:
     """How far a job's run is before the sweep begins."""
 
     state: str
@@ -217,7 +217,7 @@ class Standing:
     """Of a run that is done."""
 
 
-def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
+def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
     """Tell by number which jobs are done already, which go on, and which are new, without starting any.
 
     One that is done, and of which a tracker lacks a part, is begun again: that sends it.
@@ -232,25 +232,25 @@ def standing_of(jobs: Sequence[Job]) -> dict[int, Standing]:
             folders[parent] = folders_by_signature(parent)
         siblings = folders[parent].get(job.signature)
         if not siblings or job.config["rerun"]:
-            found[job.number] = Standing("new" if not siblings else "runs again beside the old one")
+            found[job.number] = JobStatus("new" if not siblings else "runs again beside the old one")
             continue
         plugins = tuple(job.config["plugins"])
         if plugins not in code:
             code[plugins] = code_digest(plugins)
         try:
             data = _digest_of_inputs(job.config, digests)
-        except (DataError, RequestError) as error:
-            found[job.number] = Standing(f"fails: {error}")
+        except (DataError, ConfigError) as error:
+            found[job.number] = JobStatus(f"fails: {error}")
             continue
         path = latest_of(siblings, {"signature": job.signature, "code": code[plugins], "data": data})
         if path is None:
-            found[job.number] = Standing("runs anew: the code or the data changed", siblings[-1][1])
+            found[job.number] = JobStatus("runs anew: the code or the data changed", siblings[-1][1])
             continue
         summary = finished_summary(path)
         if summary and any(lacks(path, name) for name in job.config["log"].get("trackers") or ()):
-            found[job.number] = Standing("done, but not all of it is sent", path)
+            found[job.number] = JobStatus("done, but not all of it is sent", path)
             continue
-        found[job.number] = Standing("done" if summary else "goes on", path, summary)
+        found[job.number] = JobStatus("done" if summary else "goes on", path, summary)
     return found
 
 

@@ -28,7 +28,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from dlrunner import reporting
-from dlrunner.errors import BusyError, DataError, Interrupted, OutOfMemoryError, RunError, Told
+from dlrunner.errors import BusyError, DataError, DlrunnerError, Interrupted, OutOfMemoryError, RunError
 from dlrunner.execution import run as runner
 from dlrunner.reporting.terminal.progress import row_line
 from dlrunner.runs.fingerprint import code_digest
@@ -43,7 +43,7 @@ PATIENCE = 30.0
 
 
 @dataclass(frozen=True)
-class Lease:
+class ResourceSlot:
     """What a job may use while it runs: so many CPU threads (None: torch's choice), and one GPU or none."""
 
     threads: int | None = None
@@ -74,7 +74,7 @@ class Running(Protocol):
     """A job that an engine has started."""
 
     job: Job
-    lease: Lease
+    lease: ResourceSlot
     alone: bool
     """Nothing has run beside it: memory that did not suffice will not suffice again."""
 
@@ -98,7 +98,7 @@ class Running(Protocol):
 class Engine(Protocol):
     """What starts jobs: on this machine, or on others."""
 
-    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> Running:
+    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> Running:
         """Start a job."""
         ...
 
@@ -111,7 +111,7 @@ class Engine(Protocol):
         ...
 
 
-def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0) -> list[Lease]:
+def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0) -> list[ResourceSlot]:
     """Divide this machine among jobs.
 
     Args:
@@ -127,13 +127,13 @@ def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: 
         slots = [gpu for _ in range(max(1, int(1 / gpu_share + 1e-9))) for gpu in visible.split(",")]
         count = min(len(slots), len(slots) if asked == "auto" else asked)
         threads = max(1, num_cores() // count) if count > 1 else None
-        return [Lease(threads, gpu) for gpu in slots[:count]]
+        return [ResourceSlot(threads, gpu) for gpu in slots[:count]]
     if asked != "auto":
         count = asked
     else:
         threads_each = max((job.config["trainer"].get("num_threads") or 1 for job in jobs), default=1)
         count = max(1, min(num_cores() // threads_each, len(jobs)))
-    return [Lease(max(1, num_cores() // count) if count > 1 else None)] * count
+    return [ResourceSlot(max(1, num_cores() // count) if count > 1 else None)] * count
 
 
 def start_fork_server(jobs: Sequence[Job] = ()) -> None:
@@ -148,7 +148,7 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     for job in jobs[:1]:
         parts = [job.config[part]["_target_"] for part in ("task", "data", "model") if job.config[part]]
         modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
-        if job.config["log"]["pictures"]:
+        if job.config["log"]["plots"]:
             modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
     multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
@@ -166,7 +166,7 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
 class Process:
     """A job that runs, in a process of its own."""
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> None:
+    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> None:
         self.job, self.folder, self.lease, self.alone = job, folder, lease, alone
         context = multiprocessing.get_context("forkserver")
         self.messages, other = context.Pipe(duplex=False)
@@ -212,7 +212,7 @@ class Process:
 class Processes:
     """Starts each job in a process of its own on this machine."""
 
-    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> Process:
+    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> Process:
         """Start a job."""
         return Process(job, folder, lease, alone)
 
@@ -228,7 +228,7 @@ class Processes:
 def run_jobs(
     jobs: Iterable[Job],
     folder: SweepDirectory,
-    places: Sequence[Lease],
+    places: Sequence[ResourceSlot],
     screen: Screen,
     fail_fast: bool = False,
     engine: Engine | None = None,
@@ -312,14 +312,14 @@ def run_jobs(
     return records
 
 
-def _perform_here(job: Job, path: str, lease: Lease, messages: connection.Connection) -> None:
+def _perform_here(job: Job, path: str, lease: ResourceSlot, messages: connection.Connection) -> None:
     """Do a job of a sweep on this machine, and leave when the sweep is killed."""
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     perform(job, path, lease, messages.send)
 
 
 def perform(
-    job: Job, path: str, lease: Lease, send: Callable[[tuple[Any, ...]], None], patience: float = PATIENCE
+    job: Job, path: str, lease: ResourceSlot, send: Callable[[tuple[Any, ...]], None], patience: float = PATIENCE
 ) -> None:
     """Do a job and write down what became of it; runs in the job's own process, whoever started that.
 
@@ -346,7 +346,7 @@ def perform(
         record = record_of(outcome.path, outcome.summary)
     except Interrupted as stopped:
         record = {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"}
-    except Told as error:
+    except DlrunnerError as error:
         place = str(error.folder.resolve()) if error.folder else None
         record = {"status": "failed", "error": str(error), "folder": place}
         record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "lacks_data": isinstance(error, DataError)}

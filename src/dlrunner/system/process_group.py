@@ -154,7 +154,7 @@ def joined(device: torch.device) -> Iterator[SingleProcess]:
 
 
 @functools.cache
-def tells_why() -> bool:
+def is_reporting_rank() -> bool:
     """Tell, in a process that fails, whether it is the one to say why: rank 0, or a process that fails alone.
 
     Rank 0 leaves a mark where all meet, and the others wait a moment for it. They ask before they leave the others:
@@ -174,7 +174,7 @@ def tells_why() -> bool:
     return True
 
 
-def was_left(error: Exception) -> bool:
+def is_peer_failure(error: Exception) -> bool:
     """Tell whether an error is that of a process whose partner is gone; to be asked before it leaves the others."""
     if not dist.is_initialized():
         return False

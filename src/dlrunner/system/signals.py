@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any
 
-from dlrunner.errors import Interrupted, LostError
+from dlrunner.errors import Interrupted, PeerLostError
 
 
 class StopSignals:
@@ -38,7 +38,7 @@ class StopSignals:
     ) -> None:
         for signum, handler in self._previous.items():
             # torchrun stops what is left when one process is lost: this one still has to say so.
-            gone = isinstance(value, LostError) and signum == signal.SIGTERM
+            gone = isinstance(value, PeerLostError) and signum == signal.SIGTERM
             signal.signal(signum, signal.SIG_IGN if gone else handler)
         self._previous.clear()
 

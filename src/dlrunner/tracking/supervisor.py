@@ -22,7 +22,7 @@ from typing import Any
 
 from dlrunner.comparison.collect import flatten
 from dlrunner.config.plan import Plan
-from dlrunner.errors import Interrupted, RequestError
+from dlrunner.errors import ConfigError, Interrupted
 from dlrunner.tracker import without_tracker_settings
 from dlrunner.tracking.relay import Record, histories
 from dlrunner.training.hooks import Display
@@ -37,13 +37,13 @@ def refuse_missing(plan: Plan) -> None:
     """Refuse trackers whose libraries are not installed.
 
     Raises:
-        RequestError: one is missing.
+        ConfigError: one is missing.
     """
     for name, tracker in plan.trackers.items():
         modules: Sequence[str] = tracker.factory.modules  # type: ignore[attr-defined]
         package: str = tracker.factory.package  # type: ignore[attr-defined]
         if any(find_spec(module) is None for module in modules):
-            raise RequestError(f"log={name} needs its package: pip install '{package}'")
+            raise ConfigError(f"log={name} needs its package: pip install '{package}'")
 
 
 class Tracking:
@@ -78,7 +78,7 @@ class Tracking:
                 "task": plan.settings.choices.get("task") or "task",
                 "values": flatten(plan.config),
                 "overrides": " ".join(without_tracker_settings(overrides)),
-                "patience": plan.settings.log.patience,
+                "patience": plan.settings.log.tracker_timeout,
                 "is_done": names is not None,
             }
             try:

@@ -83,7 +83,7 @@ class DistributedTrainer(Trainer):
 
     def shard(self, task: Task, batch: Batch) -> tuple[Batch, float]:
         """Return this process's shard of a batch, and the weight of its mean loss in the mean over processes."""
-        shard = task.share(batch, self.group.rank, self.group.size)
+        shard = task.shard(batch, self.group.rank, self.group.size)
         self.divides = shard is not batch
         return shard, self.group.size * len(shard.targets) / len(batch.targets) if self.divides else 1.0
 
@@ -99,7 +99,7 @@ class DistributedTrainer(Trainer):
             for number, batch in enumerate(task.batches(split, view), start=1):
                 shard, _ = self.shard(task, batch)
                 outputs = model(*shard.to(self.device).inputs)
-                order = task.shared_order(batch, self.group.size) if self.divides else None
+                order = task.shard_order(batch, self.group.size) if self.divides else None
                 waiting.append(_Waiting(outputs, batch.targets.to(self.device), self.divides, order))
                 examples += len(batch.targets)
                 if examples >= EXAMPLES_AT_ONCE or not task.keeps_outputs:
@@ -177,7 +177,7 @@ class _Waiting:
     targets: Tensor
     divides: bool
     order: Tensor | None
-    """See `Task.shared_order`."""
+    """See `Task.shard_order`."""
 
 
 class SharedHooks(Hooks):

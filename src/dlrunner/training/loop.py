@@ -141,7 +141,7 @@ class Trainer:
         model.to(self.device)
         task.enter(self.phases[0])
         with torch.no_grad(), self.autocast():  # what inference_mode makes cannot be trained on
-            return task.prepare(model, log)
+            return task.setup(model, log)
 
     def train_epoch(
         self, task: Task, model: Model, optimizer: torch.optim.Optimizer, state: TrainingState, hooks: Hooks

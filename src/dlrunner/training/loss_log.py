@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlrunner.errors import RunError
-from dlrunner.metrics import SmoothedLoss
+from dlrunner.metrics import EMA
 from dlrunner.training.state import TrainingState
 
 
@@ -24,7 +24,7 @@ class LossLog:
 
     def __init__(self, state: TrainingState, num_steps: int, device: torch.device) -> None:
         self.state = state
-        self.smoothed = SmoothedLoss(0.98, *state.smoothed)
+        self.smoothed = EMA(0.98, *state.smoothed)
         self._losses = torch.zeros(num_steps, device=device)
         self._rates = [0.0] * num_steps
         self._step = self._first = state.step

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from dlrunner.metrics import SmoothedLoss
+from dlrunner.metrics import EMA
 from dlrunner.model import Model
 from dlrunner.system.seeding import generator_states, restore_generators
 from dlrunner.task import Batch, Task
@@ -76,7 +76,7 @@ def range_test(
     optimizer = make_optimizer(trained.layer_groups())
     task.enter(phase)
     trainer.train_mode(trained, phase)
-    found, mean, batches = RangeTest(), SmoothedLoss(), _endless(task, trained)
+    found, mean, batches = RangeTest(), EMA(), _endless(task, trained)
     for step in range(num_steps):
         rate = lowest * (highest / lowest) ** (step / max(1, num_steps - 1))
         set_lr(optimizer, phase, rate / phase.lr[-1])

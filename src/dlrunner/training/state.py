@@ -40,7 +40,7 @@ class TrainingState:
     phase_best: Row | None = None
     """The best row of the present phase."""
     smoothed: tuple[float, int] = (0.0, 0)
-    """Of the training loss: `SmoothedLoss`'s average and count."""
+    """Of the training loss: `EMA`'s average and count."""
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,12 @@ def read_sealed(path: Path) -> bytes | None:
     except OSError:
         return None
     if head != MARK + b"%08x\n" % zlib.crc32(content):
-        tell_damaged(path)
+        warn_damaged(path)
         return None
     return content
 
 
-def tell_damaged(path: Path) -> None:
+def warn_damaged(path: Path) -> None:
     """Say that a file of the cache is damaged."""
     told = f"note: {path} in the cache is damaged; it is made again"
     print(told, file=sys.stderr, flush=True)

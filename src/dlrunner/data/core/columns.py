@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Role = Literal["categorical", "continuous", "left out"]
 
@@ -153,7 +153,7 @@ def assign(
         id: the column that names the rows, where the person said it.
 
     Raises:
-        RequestError: a named column does not exist, is named twice, or is the target.
+        ConfigError: a named column does not exist, is named twice, or is the target.
         DataError: a column named as continuous holds no numbers, or nothing is left to learn from.
     """
     roles = Roles(id=id, parts=frozenset(parts), inferred=categorical is None and continuous is None)
@@ -185,12 +185,12 @@ def _as_named(
     for role, names in (("categorical", categorical), ("continuous", continuous)):
         for name in names:
             if name not in frame.columns:
-                raise RequestError(f"data.{role}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
+                raise ConfigError(f"data.{role}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
             if name in seen:
                 twice = f"twice in data.{role}" if seen[name] == role else f"in data.{seen[name]} and in data.{role}"
-                raise RequestError(f"data.{role}: the column {name} is named {twice}")
+                raise ConfigError(f"data.{role}: the column {name} is named {twice}")
             if name in reserved:
-                raise RequestError(f"data.{role}: {name} is the target, a date or a mark: it cannot be an input too")
+                raise ConfigError(f"data.{role}: {name} is the target, a date or a mark: it cannot be an input too")
             seen[name] = role
     for name in continuous:
         column = frame[name]

@@ -107,7 +107,7 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class ArchiveOrFolder:
     """A folder, or an archive (zip, tar.gz), with the files of a data set; `prefix` is the folder inside it."""
 
     path: Path
@@ -270,17 +270,17 @@ def _damage_told(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from None
 
 
-def place_of(path: Path, layout: str) -> Place | None:
+def place_of(path: Path, layout: str) -> ArchiveOrFolder | None:
     """Return where the file `layout` is: in this folder or archive, or in its only sub-folder."""
     if path.is_dir():
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
-        return next((Place(p) for p in candidates if (p / layout).is_file()), None)
+        return next((ArchiveOrFolder(p) for p in candidates if (p / layout).is_file()), None)
     try:
         names = _names_in(path)
     except DAMAGED as error:
         raise DataError(f"{path} is damaged or no archive ({error}); get it again") from None
     inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
-    return Place(path, min(inside, key=len)[: -len(layout)]) if inside else None
+    return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
 
 
 def _is_tar(path: Path) -> bool:
@@ -335,7 +335,7 @@ def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]
             yield member
 
 
-def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] | None:
+def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, ArchiveOrFolder] | None:
     """Look for releases, in their order, in the data folder.
 
     Raises:
@@ -355,7 +355,7 @@ def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, Place] |
     return None
 
 
-def download(release: Release, data_dir: Path, progress: bool = True) -> Place:
+def download(release: Release, data_dir: Path, progress: bool = True) -> ArchiveOrFolder:
     """Fetch a release from its publisher into the data folder, checked against its pinned sha256.
 
     Raises:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import date_column, quoted
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
 Mask = NDArray[np.bool_]
@@ -40,25 +40,25 @@ class Splitting:
         """Compare the settings with each other.
 
         Raises:
-            RequestError: they do not fit.
+            ConfigError: they do not fit.
         """
         wanted = {"dates": ("date",), "last_days": ("date",), "column": ("valid_column",)}.get(self.split, ())
         for name in wanted:
             if getattr(self, name) is None:
-                raise RequestError(f"data.{name}: is missing: data.split={self.split} needs it")
+                raise ConfigError(f"data.{name}: is missing: data.split={self.split} needs it")
         if self.split == "dates" and self.valid_from is None and self.valid_to is None:
-            raise RequestError("data.valid_from: is missing: data.split=dates needs data.valid_from or data.valid_to")
+            raise ConfigError("data.valid_from: is missing: data.split=dates needs data.valid_from or data.valid_to")
         if self.split == "folds" and not 0 <= self.fold < self.folds:
-            raise RequestError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
+            raise ConfigError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
         if self.split in ("random", "stratified") and not 0 < self.valid < 1:
-            raise RequestError(f"data.valid: must be a share between 0 and 1, not {self.valid:g}")
+            raise ConfigError(f"data.valid: must be a share between 0 and 1, not {self.valid:g}")
         if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
-            raise RequestError(f"data.valid: must be a share or a whole number, not {self.valid:g}")
+            raise ConfigError(f"data.valid: must be a share or a whole number, not {self.valid:g}")
         for name in ("valid_from", "valid_to"):
             _as_date(getattr(self, name), f"data.{name}")
         first, last = (_as_date(bound, "") for bound in (self.valid_from, self.valid_to))
         if first is not None and last is not None and first > last:
-            raise RequestError(f"data.valid_from: {self.valid_from} lies after data.valid_to, {self.valid_to}")
+            raise ConfigError(f"data.valid_from: {self.valid_from} lies after data.valid_to, {self.valid_to}")
 
     def mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
         """Return which rows validate, [rows].
@@ -69,7 +69,7 @@ class Splitting:
             place: for messages.
 
         Raises:
-            RequestError: a named column does not exist.
+            ConfigError: a named column does not exist.
             DataError: no rows, or all of them, would validate.
         """
         valid = self._mark(frame, strata, place)
@@ -89,7 +89,7 @@ class Splitting:
             return chosen
         if self.split == "stratified":
             if strata is None:
-                raise RequestError("data.split: stratified needs classes; for a target of numbers take random or folds")
+                raise ConfigError("data.split: stratified needs classes; for a target of numbers take random or folds")
             return _stratified(strata, self.valid, self.split_seed)
         if self.split == "last_rows":
             return np.arange(num_rows) >= num_rows - self._count(num_rows)
@@ -115,7 +115,7 @@ class Splitting:
         """Return the column that a setting names."""
         name = getattr(self, setting)
         if name not in frame.columns:
-            raise RequestError(f"data.{setting}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
+            raise ConfigError(f"data.{setting}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
         column: pd.Series[Any] = frame[name]
         return column
 
@@ -170,14 +170,14 @@ def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int
     """Return the split with only so many random rows of its parts left; the others are not used.
 
     Raises:
-        RequestError: there are not as many.
+        ConfigError: there are not as many.
     """
     names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
     left = split.copy()
     for part, count in counts.items():
         rows = np.flatnonzero(split == part)
         if count is not None and count > len(rows):
-            raise RequestError(f"{names[part]}: {count:,} {what} are asked for, there are {len(rows):,}")
+            raise ConfigError(f"{names[part]}: {count:,} {what} are asked for, there are {len(rows):,}")
         if count is not None:
             left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
     return left
@@ -203,7 +203,7 @@ def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
     try:
         return pd.Timestamp(text).normalize()
     except ValueError:
-        raise RequestError(f"{name}: {text!r} is no date; write it as 2014-08-01") from None
+        raise ConfigError(f"{name}: {text!r} is no date; write it as 2014-08-01") from None
 
 
 def _stratified(strata: NDArray[Any], share: float, seed: int) -> Mask:

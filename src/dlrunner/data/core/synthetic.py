@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dlrunner.data.core.checked import read_sealed, tell_damaged
+from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.source import sha256_of, tidy, write_sealed
 from dlrunner.errors import DataError
 from dlrunner.files.temporary import temporary_folder
@@ -33,7 +33,7 @@ def generated(place: Path, files: Sequence[str], write: Callable[[Path], float])
         floor = _floor_of(known, place, files)
         if floor is None:
             if known is not None:
-                tell_damaged(place)
+                warn_damaged(place)
             floor = _write_anew(place, files, write)
         return place, floor
     except OSError as error:
@@ -49,7 +49,7 @@ def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float
     with temporary_folder(place) as temporary:
         floor = write(temporary)
         digests = {name: sha256_of(temporary / name) for name in files}
-        write_sealed(temporary / TRUTH, json.dumps({"floor": floor, "sha256": digests}).encode())
+        write_sealed(temporary / TRUTH, json.dumps({"best_achievable": floor, "sha256": digests}).encode())
         try:
             temporary.rename(place)
         except OSError:  # another process was faster, or an older one left half of it
@@ -64,7 +64,7 @@ def _floor_of(known: bytes | None, place: Path, files: Sequence[str]) -> float |
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         truth = json.loads(known or b"{}")
         if all(sha256_of(place / name) == truth["sha256"][name] for name in files):
-            return float(truth["floor"])
+            return float(truth["best_achievable"])
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from dlrunner.data.core.unpacking import unpacked
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 
 DAMAGED = (
     *(pd.errors.ParserError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -26,12 +26,12 @@ def format_of(path: Path) -> str:
     """Return the suffix that tells a table's format.
 
     Raises:
-        RequestError: the name tells none.
+        ConfigError: the name tells none.
     """
     suffixes = [s.lower() for s in path.suffixes]
     kind = next((s for s in reversed(suffixes) if s in SUFFIXES), ".csv" if ".zip" in suffixes else None)
     if kind is None:
-        raise RequestError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
+        raise ConfigError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
     return kind
 
 
@@ -44,13 +44,13 @@ def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = 
         as_text: likewise, and numbers stay as they are written (0001).
 
     Raises:
-        RequestError: there is no such file, or its name tells no format.
+        ConfigError: there is no such file, or its name tells no format.
         DataError: it is empty, damaged, or not text in UTF-8.
     """
     if not path.exists():
-        raise RequestError(f"there is no file {path}")
+        raise ConfigError(f"there is no file {path}")
     if path.is_dir():
-        raise RequestError(f"{path} is a folder; give the table itself")
+        raise ConfigError(f"{path} is a folder; give the table itself")
     kind = format_of(path)
     try:
         if kind == ".parquet":

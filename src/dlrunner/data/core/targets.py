@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.columns import levels_of, quoted
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 Transform = Literal["standard", "log", "none"]
@@ -71,13 +71,13 @@ def read_target(
     """Return what the target is, without statistics, and its values: float64, class codes, or 0/1 by label.
 
     Raises:
-        RequestError: the column does not exist, or cannot be of that kind.
+        ConfigError: the column does not exist, or cannot be of that kind.
         DataError: values are missing, not finite, not numbers, or have no logarithm.
     """
     names = target if isinstance(target, list) else [target]
     for name in names:
         if name not in frame.columns:
-            raise RequestError(f"data.target: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
+            raise ConfigError(f"data.target: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
         missing = frame[name].isna().to_numpy()
         if missing.any() and separator is None:
             raise DataError(
@@ -86,19 +86,19 @@ def read_target(
             )
     if len(names) > 1 or separator is not None:
         if kind not in ("auto", "multilabel"):
-            raise RequestError(f"data.kind: several targets are labels, not {kind}")
+            raise ConfigError(f"data.kind: several targets are labels, not {kind}")
         return _labels(frame, names, separator, place)
     column = frame[names[0]]
     found = _guess_kind(column) if kind == "auto" else kind
     if found != "regression" and transform not in ("auto", "none"):
-        raise RequestError(
+        raise ConfigError(
             f"data.target_transform: {transform} is for numbers; {names[0]} is taken as {found} "
             "(data.kind=regression says otherwise)"
         )
     if found == "regression":
         return _numbers(column, names[0], "standard" if transform == "auto" else transform, place)
     if found == "multilabel":
-        raise RequestError("data.kind: multilabel needs data.target=[a,b,c] or data.target_separator")
+        raise ConfigError("data.kind: multilabel needs data.target=[a,b,c] or data.target_separator")
     return _classes(column, names[0], found, place)
 
 
@@ -140,7 +140,7 @@ def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tupl
     if len(levels) < 2:
         raise DataError(f"{place}: the target {name} is {levels[0]} in all rows; there is nothing to learn")
     if kind == "binary" and len(levels) != 2:
-        raise RequestError(f"data.kind: binary needs two classes; {name} has {len(levels)}")
+        raise ConfigError(f"data.kind: binary needs two classes; {name} has {len(levels)}")
     if len(levels) > 1000:
         raise DataError(
             f"{place}: the target {name} has {len(levels):,} classes in {len(column):,} rows; "

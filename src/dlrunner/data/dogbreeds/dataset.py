@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dlrunner.data.core.source import Place, Release, cache_dir, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
-from dlrunner.data.dogbreeds.synthetic import SIZE, write_pictures_standin
-from dlrunner.data.images.dataset import PictureSource, PictureTable, Reading, picture_classes
+from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_pictures
+from dlrunner.data.images.dataset import ImageSource, ImageTable, Reading, picture_classes
 from dlrunner.data.images.decoding import Fit
-from dlrunner.data.images.files import LABELS, PictureFiles, find_pictures
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.images.files import LABELS, ImageFiles, find_pictures
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
@@ -37,7 +37,7 @@ RELEASES = (
 )
 
 
-class DogBreedsData(PictureSource):
+class DogBreedsData(ImageSource):
     """Pictures of dogs, one of 120 breeds each.
 
     Args:
@@ -51,7 +51,7 @@ class DogBreedsData(PictureSource):
         split_seed: of numpy's RandomState, for `sample` too.
         sample: this many random training pictures are used; by default all.
         sample_valid: likewise of the validation pictures.
-        size, fit, skip_bad: see `PictureData`.
+        size, fit, skip_bad: see `ImageData`.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class DogBreedsData(PictureSource):
         data_dir: Path,
         *,
         path: Text | None = None,
-        source: Literal["auto", "real", "stand-in"] = "auto",
+        source: Literal["auto", "real", "synthetic"] = "auto",
         split: Literal["random", "stratified", "inner"] = "random",
         valid: Fraction = 0.2,
         split_seed: Seed = 42,
@@ -75,29 +75,29 @@ class DogBreedsData(PictureSource):
         self.reading = Reading(size, fit, skip_bad)
 
     @cached_property
-    def _found(self) -> tuple[Release, Place, float | None]:
+    def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
         """The release, where it is, and the best possible accuracy (the stand-in only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
-                raise RequestError(f"data.path: there is no file or folder {self.path}")
+                raise ConfigError(f"data.path: there is no file or folder {self.path}")
             place = place_of(self.path, LABELS)
             if place is None:
                 raise DataError(f"data.path: {self.path} has no {LABELS}; other pictures: task=image")
             return release, place, None
-        if self.source != "stand-in":
+        if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None
             if self.source == "real":
                 names = " or ".join(f"{name}.zip" for name in release.archives)
                 raise DataError(f"{release.title}: there is no {names} in {self.data_dir}; get it at {HOME}")
-        archive, floor = write_pictures_standin(cache_dir() / "stand-in")
+        archive, floor = write_synthetic_pictures(cache_dir() / "synthetic")
         place = place_of(archive, LABELS)
         assert place is not None
-        return replace(release, name="stand-in", title="generated pictures", terms="generated"), place, floor
+        return replace(release, name="synthetic", title="generated pictures", terms="generated"), place, floor
 
     @cached_property
-    def _files(self) -> PictureFiles:
+    def _files(self) -> ImageFiles:
         place = self._found[1]
         return find_pictures(place.path, "id", "breed")
 
@@ -108,15 +108,15 @@ class DogBreedsData(PictureSource):
         return DataIdentity(
             name="dog breeds",
             release=release.name,
-            source="stand-in" if floor is not None else "real",
+            source="synthetic" if floor is not None else "real",
             sha256=digest,
             path=str(place.path),
             digest=digest,
             terms=release.terms,
-            floor=floor,
+            best_achievable=floor,
         )
 
-    def read(self) -> PictureTable:
+    def read(self) -> ImageTable:
         """Read, decode and split the pictures."""
         files = self._files
         target, values = picture_classes(files, "breed", "multiclass", None)

@@ -22,7 +22,7 @@ WRONG = 0.1
 """The chance that a picture's label is that of another class."""
 
 
-def write_pictures_standin(folder: Path, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_pictures(folder: Path, seed: int = 0) -> tuple[Path, float]:
     """Write an archive with labels.csv and train/, unless it is there, and return it with the best accuracy.
 
     A picture is a shape of some size, place and shade before noise; its class is shape and colour. One label in ten

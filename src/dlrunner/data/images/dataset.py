@@ -21,13 +21,13 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.core.checked import read_sealed, tell_damaged
+from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.targets import Kind, Target, read_target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
-from dlrunner.data.images.files import PictureFiles, find_pictures
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.images.files import ImageFiles, find_pictures
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
@@ -40,7 +40,7 @@ MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
-class PictureTable:
+class ImageTable:
     """Pictures as pixels, split: what a task batches, trains on and draws."""
 
     pixels: Pixels
@@ -79,11 +79,11 @@ class PictureTable:
         return np.frombuffer(content, np.uint64)
 
 
-class PictureSource(Data):
+class ImageSource(Data):
     """What a task of pictures works on."""
 
     @abstractmethod
-    def read(self) -> PictureTable:
+    def read(self) -> ImageTable:
         """Read, decode and split the pictures."""
 
 
@@ -96,8 +96,8 @@ class Reading:
     skip_bad: bool = False
 
     def read(
-        self, files: PictureFiles, split: NDArray[np.int8], target: Target, values: NDArray[Any], notes: Sequence[str]
-    ) -> PictureTable:
+        self, files: ImageFiles, split: NDArray[np.int8], target: Target, values: NDArray[Any], notes: Sequence[str]
+    ) -> ImageTable:
         """Return decoded pictures.
 
         Raises:
@@ -117,10 +117,10 @@ class Reading:
             if not (split == part).any():
                 raise DataError(f"{files.place.path}: no picture is left to {what} on; {len(split):,} in all")
         notes = [*files.notes, *notes, *told, *_lonely_classes(target, values, split)]
-        return PictureTable(pixels, split, files.names, target, values, key, self.fit, notes)
+        return ImageTable(pixels, split, files.names, target, values, key, self.fit, notes)
 
 
-class PictureData(PictureSource):
+class ImageData(ImageSource):
     """Pictures of one's own: Kaggle's layout, folders by class, or a table of paths and labels; zip or folder.
 
     Args:
@@ -168,9 +168,7 @@ class PictureData(PictureSource):
         skip_bad: bool = False,
     ) -> None:
         if path is None:
-            raise RequestError(
-                "data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/"
-            )
+            raise ConfigError("data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/")
         self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
         self.splitting = Splitting(
@@ -180,7 +178,7 @@ class PictureData(PictureSource):
         self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(size, fit, skip_bad)
 
-    def _files(self) -> PictureFiles:
+    def _files(self) -> ImageFiles:
         return find_pictures(self.path, self.file, self.target)
 
     def identity(self) -> DataIdentity:
@@ -191,11 +189,11 @@ class PictureData(PictureSource):
             digest=files.digest,
         )  # fmt: skip
 
-    def read(self) -> PictureTable:
+    def read(self) -> ImageTable:
         """Read the pictures and split them.
 
         Raises:
-            RequestError: a named column does not exist.
+            ConfigError: a named column does not exist.
             DataError: nothing trains or validates, or a picture cannot be read.
         """
         files = self._files()
@@ -210,26 +208,26 @@ class PictureData(PictureSource):
 
 
 def picture_classes(
-    files: PictureFiles, target: str | list[str], kind: Literal["auto"] | Kind, separator: str | None
+    files: ImageFiles, target: str | list[str], kind: Literal["auto"] | Kind, separator: str | None
 ) -> tuple[Target, NDArray[Any]]:
     """Return the classes and the pictures' codes.
 
     Raises:
-        RequestError: the column does not exist, or holds numbers.
+        ConfigError: the column does not exist, or holds numbers.
         DataError: there are not two classes, or labels are missing.
     """
     if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
         kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # the names of classes may be numbers
     found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
     if found.kind == "regression":
-        raise RequestError(
+        raise ConfigError(
             f"data.target: {found.names[0]} holds numbers; pictures are sorted into classes (data.kind=multiclass)"
         )
     return found, values
 
 
 def cached_pixels(
-    files: PictureFiles, size: int, fit: Fit, used: NDArray[np.int64]
+    files: ImageFiles, size: int, fit: Fit, used: NDArray[np.int64]
 ) -> tuple[Pixels, str, list[str], dict[str, str]]:
     """Return pictures as pixels from the cache, or decode them all, on all cores, and keep them there.
 
@@ -252,7 +250,7 @@ def cached_pixels(
         if pixels is not None and _is_sound(pixels, known["checksums"], used):
             return pixels, key, known["told"], known["bad"]
         if path.exists():
-            tell_damaged(path)
+            warn_damaged(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tidy(path.parent)
@@ -293,7 +291,7 @@ def _digest(pixels: Pixels) -> bytes:
 
 
 def _decoded(
-    files: PictureFiles, path: Path, record: Path, size: int, fit: Fit
+    files: ImageFiles, path: Path, record: Path, size: int, fit: Fit
 ) -> tuple[Pixels, list[str], dict[str, str]]:
     """Decode all pictures into a file of the cache, and write down their checksums and what is told about them."""
     with atomic_file(path, sync=False) as file:
@@ -307,7 +305,7 @@ def _decoded(
 
 
 def _decode_all(
-    files: PictureFiles, path: Path, size: int, fit: Fit
+    files: ImageFiles, path: Path, size: int, fit: Fit
 ) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
     """Write the pixels of all pictures into a file; return them, remarks by number, what is bad, and checksums."""
 

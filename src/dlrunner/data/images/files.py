@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from dlrunner.data.core.folders import PARTS, labels_and_parts
-from dlrunner.data.core.source import Place, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, place_of
 from dlrunner.data.core.tables import read_table
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 TABLES = (".csv", ".tsv", ".tab", ".parquet")
@@ -24,10 +24,10 @@ LABELS = "labels.csv"
 
 
 @dataclass(frozen=True)
-class PictureFiles:
+class ImageFiles:
     """Pictures that are found but not decoded yet."""
 
-    place: Place
+    place: ArchiveOrFolder
     digest: str
     """Of names, content and labels."""
     names: Sequence[str]
@@ -39,7 +39,7 @@ class PictureFiles:
     notes: tuple[str, ...] = ()
 
 
-def find_pictures(path: Path, file: str | None = None, target: str | list[str] | None = None) -> PictureFiles:
+def find_pictures(path: Path, file: str | None = None, target: str | list[str] | None = None) -> ImageFiles:
     """Return the labelled pictures of a folder, archive or table.
 
     Args:
@@ -48,24 +48,24 @@ def find_pictures(path: Path, file: str | None = None, target: str | list[str] |
         target: the table's column or columns with the classes.
 
     Raises:
-        RequestError: there is no such file or column.
+        ConfigError: there is no such file or column.
         DataError: it holds no pictures, or the archive is damaged.
     """
     if not path.exists():
-        raise RequestError(f"data.path: there is no file or folder {path}")
+        raise ConfigError(f"data.path: there is no file or folder {path}")
     if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
-        return _listed(Place(path.parent), read_table(path, as_text=True), [""], file, target, str(path))
+        return _listed(ArchiveOrFolder(path.parent), read_table(path, as_text=True), [""], file, target, str(path))
     if path.is_file() and path.suffix.lower() in SUFFIXES:
-        raise RequestError(f"data.path: {path} is one picture; give the folder, archive or table of many")
+        raise ConfigError(f"data.path: {path} is one picture; give the folder, archive or table of many")
     if place := place_of(path, LABELS):
         table = read_labels(place)
         return _listed(place, table, ["train/", "", "images/"], file, target, f"{place.path}: {place.prefix}{LABELS}")
     if file or target:
-        raise RequestError(f"data.{'file' if file else 'target'}: {path} is no table and has no {LABELS}")
+        raise ConfigError(f"data.{'file' if file else 'target'}: {path} is no table and has no {LABELS}")
     return _by_folder(_opened(path))
 
 
-def read_labels(place: Place) -> pd.DataFrame:
+def read_labels(place: ArchiveOrFolder) -> pd.DataFrame:
     """Return the table labels.csv of a folder or archive."""
     if not place.is_archive:
         return read_table(place.path / LABELS, as_text=True)
@@ -82,9 +82,9 @@ def is_picture(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _opened(path: Path) -> Place:
+def _opened(path: Path) -> ArchiveOrFolder:
     """Return a folder or archive, without the folders that all its folders of pictures stand in."""
-    place = Place(path)
+    place = ArchiveOrFolder(path)
     folders = [PurePosixPath(name).parent.parts for name in place.names() if is_picture(name)]
     within: list[str] = []
     while True:
@@ -98,10 +98,12 @@ def _opened(path: Path) -> Place:
         within += tops
     if not within:
         return place
-    return Place(path, "/".join([*within, ""])) if place.is_archive else Place(path.joinpath(*within))
+    return (
+        ArchiveOrFolder(path, "/".join([*within, ""])) if place.is_archive else ArchiveOrFolder(path.joinpath(*within))
+    )
 
 
-def _by_folder(place: Place) -> PictureFiles:
+def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
     names = sorted(name for name in place.names() if is_picture(name))
     if not names:
         raise DataError(f"{place.path} holds no pictures (files that end in {', '.join(SUFFIXES)})")
@@ -117,7 +119,7 @@ def _by_folder(place: Place) -> PictureFiles:
     if parts is not None:
         parts = [parts[row] for row in kept]
         parts = parts if {"valid", "test"} & set(parts) else None  # Kaggle's test/ has no classes
-    return PictureFiles(
+    return ImageFiles(
         place,
         _digest(place, [names[row] for row in kept], [labels[row] for row in kept]),
         [names[row] for row in kept],
@@ -128,14 +130,14 @@ def _by_folder(place: Place) -> PictureFiles:
 
 
 def _listed(
-    place: Place, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, said: str
-) -> PictureFiles:
+    place: ArchiveOrFolder, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, said: str
+) -> ImageFiles:
     """Match the rows of a table with picture files; a label without a file and a file without a label are told."""
     columns = [str(name) for name in table.columns]
     wanted = [target] if isinstance(target, str) else list(target or [])
     for setting, name in [("file", file), *(("target", each) for each in wanted)]:
         if name is not None and name not in columns:
-            raise RequestError(f"data.{setting}: {said} has no column {name!r}; {did_you_mean(name, columns)}")
+            raise ConfigError(f"data.{setting}: {said} has no column {name!r}; {did_you_mean(name, columns)}")
     file = file or next(name for name in columns if name not in wanted)
     if len(columns) < 2:
         raise DataError(f"{said} needs a column of files and one of labels; it has {', '.join(columns)}")
@@ -160,7 +162,7 @@ def _listed(
     if unlabelled:
         notes.append(f"left out, without a label: {_named(unlabelled, 'picture')}")
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
-    return PictureFiles(place, _digest(place, names, lines), names, frame, notes=tuple(notes))
+    return ImageFiles(place, _digest(place, names, lines), names, frame, notes=tuple(notes))
 
 
 def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
@@ -171,7 +173,7 @@ def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def _found(
-    given: str, place: Place, folders: Sequence[str], names: set[str], stems: dict[str, list[str]]
+    given: str, place: ArchiveOrFolder, folders: Sequence[str], names: set[str], stems: dict[str, list[str]]
 ) -> str | None:
     """Return the file that a table means: by its path, or by its path without the suffix.
 
@@ -199,7 +201,7 @@ def _named(names: Sequence[str], what: str) -> str:
     return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
-def _digest(place: Place, names: Sequence[str], labels: Sequence[str]) -> str:
+def _digest(place: ArchiveOrFolder, names: Sequence[str], labels: Sequence[str]) -> str:
     lines = (f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
     listed = hashlib.sha256(os.fsencode("\n".join(lines)))
     content = place.digest_of(names, f"pictures {listed.hexdigest()}")

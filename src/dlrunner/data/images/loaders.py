@@ -19,7 +19,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class PictureLoader:
+class ImageLoader:
     """Batches of pictures.
 
     Pixels that do not lie on the device are gathered by a thread, one batch ahead: a GPU works meanwhile.

@@ -13,14 +13,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.core.source import Place, Release, cache_dir, download, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.core.targets import read_target
-from dlrunner.data.imdb.synthetic import write_imdb_standin
+from dlrunner.data.imdb.synthetic import write_synthetic_imdb
 from dlrunner.data.texts.dataset import Reading, TextSource, TextTable
 from dlrunner.data.texts.documents import Documents, documents_in
 from dlrunner.data.texts.tokens import Tokenizer
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
@@ -66,7 +66,7 @@ class ImdbData(TextSource):
         data_dir: Path,
         *,
         path: Text | None = None,
-        source: Literal["auto", "real", "stand-in"] = "auto",
+        source: Literal["auto", "real", "synthetic"] = "auto",
         labels: bool = False,
         split: Literal["test", "random", "stratified"] = "test",
         valid: Fraction = 0.1,
@@ -87,20 +87,20 @@ class ImdbData(TextSource):
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         self._notes: list[str] = []
         if split == "stratified" and not labels:
-            raise RequestError("data.split: stratified needs classes; a language model has none: take random")
+            raise ConfigError("data.split: stratified needs classes; a language model has none: take random")
 
     @cached_property
-    def _found(self) -> tuple[Release, Place, dict[str, float] | None]:
+    def _found(self) -> tuple[Release, ArchiveOrFolder, dict[str, float] | None]:
         """The release, where it is, and its floors (the stand-in only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
-                raise RequestError(f"data.path: there is no file or folder {self.path}")
+                raise ConfigError(f"data.path: there is no file or folder {self.path}")
             place = place_of(self.path, LAYOUT)
             if place is None:
                 raise DataError(f"data.path: {self.path} has no {LAYOUT}; other texts: task=lm or task=text")
             return release, place, None
-        if self.source != "stand-in":
+        if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None
             try:
@@ -109,10 +109,10 @@ class ImdbData(TextSource):
                 if self.source == "real":
                     raise
                 self._notes.append(str(error))
-        archive, floors = write_imdb_standin(cache_dir() / "stand-in")
+        archive, floors = write_synthetic_imdb(cache_dir() / "synthetic")
         place = place_of(archive, LAYOUT)
         assert place is not None
-        return replace(release, name="stand-in", title="generated reviews", terms="generated"), place, floors
+        return replace(release, name="synthetic", title="generated reviews", terms="generated"), place, floors
 
     @cached_property
     def _documents(self) -> Documents:
@@ -131,12 +131,12 @@ class ImdbData(TextSource):
         return DataIdentity(
             name="IMDB reviews",
             release=release.name,
-            source="stand-in" if floors is not None else "real",
+            source="synthetic" if floors is not None else "real",
             sha256=digest,
             path=str(place.path),
             digest=f"{digest} {self.reading.digest()}".strip(),
             terms=release.terms,
-            floor=floors["accuracy" if self.labels else "perplexity"] if floors else None,
+            best_achievable=floors["accuracy" if self.labels else "perplexity"] if floors else None,
         )
 
     def read(self) -> TextTable:

@@ -21,7 +21,7 @@ OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
 REVIEWS = {"train/pos": 600, "train/neg": 600, "train/unsup": 1200, "test/pos": 300, "test/neg": 300}
 
 
-def write_imdb_standin(folder: Path, seed: int = 0) -> tuple[Path, dict[str, float]]:
+def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, float]]:
     """Write an archive of reviews, unless it is there, and return it with its floors.
 
     The words are a Markov chain: with the chance OPINION the next word is an opinion, drawn for a good or a bad

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlrunner.data.core.source import Place, Release, cache_dir, download, find, place_of, sha256_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of, sha256_of
 from dlrunner.data.core.splitting import random_rows
 from dlrunner.data.core.tables import format_of, read_table
-from dlrunner.data.ratings.synthetic import write_movielens_standin
-from dlrunner.errors import DataError, RequestError
+from dlrunner.data.ratings.synthetic import write_synthetic_movielens
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Fraction, Seed, Text
 from dlrunner.task import Data, DataIdentity
@@ -127,7 +127,7 @@ class RatingsData(Data):
         item: str | None = None,
         rating: str | None = None,
         timestamp: str | None = None,
-        source: Literal["auto", "real", "stand-in"] = "auto",
+        source: Literal["auto", "real", "synthetic"] = "auto",
         release: ReleaseName = "auto",
         split: Literal["random", "inner", "time", "u1", "u2", "u3", "u4", "u5", "ua", "ub"] = "random",
         valid: Fraction = 0.2,
@@ -140,11 +140,11 @@ class RatingsData(Data):
         self._notes: list[str] = []
 
     @cached_property
-    def _found(self) -> tuple[Release | None, Place, float | None]:
+    def _found(self) -> tuple[Release | None, ArchiveOrFolder, float | None]:
         """The release (None for a table of one's own), where it is, and its floor (stand-ins only)."""
         if self.path is not None:
             return self._own()
-        if self.source == "stand-in":
+        if self.source == "synthetic":
             return self._stand_in()
         releases = [r for r in RELEASES if self.release_name in ("auto", r.name)]
         found = find(self.data_dir, releases)
@@ -168,10 +168,10 @@ class RatingsData(Data):
             f"(its ratings.csv has the sha256 {release.sha256_of_layout}); GroupLens no longer serves it"
         )
 
-    def _own(self) -> tuple[Release | None, Place, None]:
+    def _own(self) -> tuple[Release | None, ArchiveOrFolder, None]:
         assert self.path is not None
         if not self.path.exists():
-            raise RequestError(f"data.path: there is no file {self.path}")
+            raise ConfigError(f"data.path: there is no file {self.path}")
         if self.path.is_dir() or self.path.suffix == ".zip":
             for release in RELEASES:
                 place = place_of(self.path, release.layouts[0])
@@ -179,19 +179,19 @@ class RatingsData(Data):
                 if place and (wanted is None or place.sha256(release.layouts[0]) == wanted):
                     return release, place, None
             if self.path.is_dir():
-                raise RequestError(
+                raise ConfigError(
                     f"data.path: {self.path} is a folder without a known layout (ratings.csv, u.data or "
                     "ratings.dat of MovieLens); give the table itself"
                 )
         format_of(self.path)  # refused before a run folder is made
-        return None, Place(self.path), None
+        return None, ArchiveOrFolder(self.path), None
 
-    def _stand_in(self) -> tuple[Release, Place, float]:
-        folder, floor = write_movielens_standin(cache_dir() / "stand-in")
+    def _stand_in(self) -> tuple[Release, ArchiveOrFolder, float]:
+        folder, floor = write_synthetic_movielens(cache_dir() / "synthetic")
         release = replace(
-            RELEASES[1], name="stand-in", title="generated ratings in MovieLens' format", terms="generated", url=None
+            RELEASES[1], name="synthetic", title="generated ratings in MovieLens' format", terms="generated", url=None
         )
-        return release, Place(folder), floor
+        return release, ArchiveOrFolder(folder), floor
 
     def identity(self) -> DataIdentity:
         """Find the data and say which it is."""
@@ -201,12 +201,12 @@ class RatingsData(Data):
         return DataIdentity(
             name="MovieLens",
             release=release.name,
-            source="stand-in" if floor is not None else "real",
+            source="synthetic" if floor is not None else "real",
             sha256=place.sha256(release.layouts[0]),
             path=str(place.path),
             digest=place.digest([*release.layouts, f"{self.split}.base", f"{self.split}.test"]),
             terms=release.terms,
-            floor=floor,
+            best_achievable=floor,
         )
 
     def read(self) -> RatingsTable:
@@ -227,7 +227,7 @@ class RatingsData(Data):
         notes = list(self._notes)
         _check_ratings(frame, place.path, row_of)
         if valid is None and self.split.startswith("u"):
-            raise RequestError(f"data.split: {self.split} is one of MovieLens 100K's own splits; this is {place.path}")
+            raise ConfigError(f"data.split: {self.split} is one of MovieLens 100K's own splits; this is {place.path}")
         twice = frame.duplicated(["user", "item"], keep="last")
         if twice.any():
             notes.append(f"{int(twice.sum()):,} (user, item) pairs are rated more than once; the last rating is kept")
@@ -294,7 +294,7 @@ class RatingsData(Data):
         """Mark the rows that validate; `inner` leaves out the rows that are reported."""
         if self.split == "time":
             if "timestamp" not in frame:
-                raise RequestError(f"data.split: time needs a column of times in {path}; say data.timestamp=NAME")
+                raise ConfigError(f"data.split: time needs a column of times in {path}; say data.timestamp=NAME")
             num_valid = int(self.valid * len(frame))
             order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
             valid = np.zeros(len(frame), dtype=bool)
@@ -344,7 +344,7 @@ def _check_ratings(frame: pd.DataFrame, path: Path, first_row: int) -> None:
 
 
 def _read_movielens(
-    place: Place, release: Release, split: str
+    place: ArchiveOrFolder, release: Release, split: str
 ) -> tuple[pd.DataFrame, pd.DataFrame | None, NDArray[np.bool_] | None]:
     """Read one of the three layouts: ratings, the films with their genres, and the release's own split."""
     columns = ["user", "item", "rating", "timestamp"]
@@ -379,7 +379,7 @@ def _tabs(content: bytes, names: list[str]) -> pd.DataFrame:
     return pd.read_csv(io.BytesIO(content), sep="\t", names=names)
 
 
-def _films_100k(place: Place) -> pd.DataFrame:
+def _films_100k(place: ArchiveOrFolder) -> pd.DataFrame:
     genres = [
         *("unknown", "Action", "Adventure", "Animation", "Children", "Comedy", "Crime", "Documentary", "Drama"),
         *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),

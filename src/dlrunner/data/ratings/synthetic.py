@@ -23,7 +23,7 @@ NOISE = 0.75
 """Standard deviation of a rating around what user and film have in common, before it is rounded to half stars."""
 
 
-def write_movielens_standin(
+def write_synthetic_movielens(
     folder: Path, num_users: int = 600, num_items: int = 1500, num_ratings: int = 60_000, seed: int = 0
 ) -> tuple[Path, float]:
     """Write ratings.csv and movies.csv with planted factors into a folder, unless they are there.

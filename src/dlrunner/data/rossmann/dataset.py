@@ -16,7 +16,7 @@ import torch
 
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.columns import Roles, date_column
-from dlrunner.data.core.source import Place, Release, cache_dir, find, place_of, write_sealed
+from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of, write_sealed
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.targets import Target
 from dlrunner.data.rossmann.features import (
@@ -30,9 +30,9 @@ from dlrunner.data.rossmann.features import (
     Surroundings,
     features,
 )
-from dlrunner.data.rossmann.synthetic import write_rossmann_standin
+from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
@@ -78,7 +78,7 @@ class RossmannData(TableSource):
         data_dir: Path,
         *,
         path: Text | None = None,
-        source: Literal["auto", "real", "stand-in"] = "auto",
+        source: Literal["auto", "real", "synthetic"] = "auto",
         split: Split = "dates",
         valid: Positive | Count = 0.2,
         split_seed: Seed = 42,
@@ -92,18 +92,18 @@ class RossmannData(TableSource):
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold)
         if split in ("stratified", "column"):
-            raise RequestError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")
+            raise ConfigError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
         self._notes: list[str] = []
 
     @cached_property
-    def _found(self) -> tuple[Release, Place, float | None]:
+    def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
         """The release, where it is, and its floor (the stand-in only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
-                raise RequestError(f"data.path: there is no file {self.path}")
+                raise ConfigError(f"data.path: there is no file {self.path}")
             place = place_of(self.path, "train.csv")
             if place is None:
                 raise DataError(
@@ -111,7 +111,7 @@ class RossmannData(TableSource):
                 )
             known = place.sha256("train.csv") == release.sha256_of_layout
             return release if known else replace(release, name="own", sha256_of_layout=None), place, None
-        if self.source != "stand-in":
+        if self.source != "synthetic":
             found = find(self.data_dir, RELEASES)
             if found:
                 return *found, None
@@ -121,8 +121,12 @@ class RossmannData(TableSource):
                     f"it is to be had at {release.home} ({release.terms})"
                 )
             self._notes.append(f"no Rossmann tables in {self.data_dir}; they are to be had at {release.home}")
-        folder, floor = write_rossmann_standin(cache_dir() / "stand-in")
-        return replace(release, name="stand-in", title="generated stores", terms="generated"), Place(folder), floor
+        folder, floor = write_synthetic_rossmann(cache_dir() / "synthetic")
+        return (
+            replace(release, name="synthetic", title="generated stores", terms="generated"),
+            ArchiveOrFolder(folder),
+            floor,
+        )
 
     def identity(self) -> DataIdentity:
         """Find the tables and say which they are.
@@ -137,12 +141,12 @@ class RossmannData(TableSource):
         return DataIdentity(
             name="Rossmann",
             release=release.name,
-            source="stand-in" if floor is not None else "real",
+            source="synthetic" if floor is not None else "real",
             sha256=place.sha256("train.csv"),
             path=str(place.path),
             digest=place.digest(READ),
             terms=release.terms,
-            floor=floor,
+            best_achievable=floor,
         )
 
     def read(self) -> TabularTable:
@@ -209,7 +213,7 @@ class RossmannData(TableSource):
         return frame.assign(Date=rows["Date"], Sales=rows["Sales"])
 
 
-def _read(place: Place) -> tuple[pd.DataFrame, Surroundings]:
+def _read(place: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
     """Return train.csv and what surrounds its rows and those of test.csv."""
     content = place.read_all(READ)
     tables = {name: _table(place, f"{name}.csv", content.pop(f"{name}.csv")) for name in TABLES[:-1]}
@@ -239,7 +243,7 @@ def _read(place: Place) -> tuple[pd.DataFrame, Surroundings]:
     return train, known.with_rows(train).with_rows(test)
 
 
-def _table(place: Place, name: str, content: bytes) -> pd.DataFrame:
+def _table(place: ArchiveOrFolder, name: str, content: bytes) -> pd.DataFrame:
     try:
         if name == "train.csv":  # a million rows: the other engine takes half the time
             return pd.read_csv(io.BytesIO(content), engine="pyarrow", na_values=["", "NA"])

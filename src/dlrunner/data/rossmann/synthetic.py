@@ -20,7 +20,7 @@ FILES = (
 )
 
 
-def write_rossmann_standin(folder: Path, num_stores: int = 40, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) -> tuple[Path, float]:
     """Write the eight tables into a folder, unless they are there, and return it with the floor.
 
     log(Sales) is what the store, its type, the weekday, the month, promotion and school holidays give, plus normal

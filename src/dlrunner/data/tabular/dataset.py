@@ -17,7 +17,7 @@ from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.tables import format_of, read_table
 from dlrunner.data.core.targets import Kind, Target, Transform, read_target
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
@@ -113,9 +113,9 @@ class TabularData(TableSource):
         sample: Count | None = None,
     ) -> None:
         if path is None:
-            raise RequestError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
+            raise ConfigError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
         if target is None:
-            raise RequestError("data.target: is missing: which column is to be predicted?")
+            raise ConfigError("data.target: is missing: which column is to be predicted?")
         self.path, self.target = user_path(path), target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
@@ -124,21 +124,21 @@ class TabularData(TableSource):
         self.leave_out, self.sample = leave_out, sample
         self._date_names: list[str] = []
         if leave_out and not date:
-            raise RequestError("data.date: is missing: data.leave_out needs it")
+            raise ConfigError("data.date: is missing: data.leave_out needs it")
         repeated = {name for name in (categorical or []) if name in (continuous or [])}
         if repeated:
-            raise RequestError(f"data.continuous: {', '.join(sorted(repeated))} stands in data.categorical too")
+            raise ConfigError(f"data.continuous: {', '.join(sorted(repeated))} stands in data.categorical too")
         targets = target if isinstance(target, list) else [target]
         for name in targets:
             if name in (categorical or []) or name in (continuous or []):
-                raise RequestError(f"data.target: {name} cannot be an input too")
+                raise ConfigError(f"data.target: {name} cannot be an input too")
 
     def identity(self) -> DataIdentity:
         """The table as it is now."""
         if not self.path.exists():
-            raise RequestError(f"data.path: there is no file {self.path}")
+            raise ConfigError(f"data.path: there is no file {self.path}")
         if self.path.is_dir():
-            raise RequestError(f"data.path: {self.path} is a folder; give the table itself")
+            raise ConfigError(f"data.path: {self.path} is a folder; give the table itself")
         format_of(self.path)
         return DataIdentity(self.path.name, "own", "real", sha256_of(self.path), str(self.path))
 
@@ -147,7 +147,7 @@ class TabularData(TableSource):
 
         Raises:
             DataError: it is damaged, or holds what cannot be used; row and value are named.
-            RequestError: a setting names what is not there.
+            ConfigError: a setting names what is not there.
         """
         frame = read_table(self.path)
         rows = np.arange(len(frame))
@@ -211,13 +211,13 @@ class TabularData(TableSource):
             names = [str(c) for c in frame.columns if looks_like_dates(frame[c])] if inferred else []
         for name in names:
             if name not in frame.columns:
-                raise RequestError(f"data.dates: {self.path} has no column {name!r}")
+                raise ConfigError(f"data.dates: {self.path} has no column {name!r}")
         parts = [date_parts(date_column(frame[name], name, self.path), name) for name in names]
         return names, pd.concat(parts, axis=1) if parts else None
 
     def _id(self, frame: pd.DataFrame) -> str | None:
         if self.id is not None and self.id not in frame.columns:
-            raise RequestError(f"data.id: {self.path} has no column {self.id!r}")
+            raise ConfigError(f"data.id: {self.path} has no column {self.id!r}")
         return self.id
 
     def _constants(self, roles: Roles) -> list[str]:

@@ -19,7 +19,7 @@ from dlrunner.errors import DataError
 
 
 @dataclass(frozen=True)
-class Preparation:
+class TabularPreprocessor:
     """Levels, medians, means and deviations of the training rows."""
 
     levels: dict[str, list[Any]]
@@ -31,7 +31,7 @@ class Preparation:
     """Continuous columns with missing values in the training rows: each has a column that marks them."""
 
     @classmethod
-    def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> Preparation:
+    def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> TabularPreprocessor:
         """Learn from the training rows alone."""
         levels = {name: _levels(train[name]) for name in categorical}
         medians, means, deviations, flagged = {}, {}, {}, []
@@ -111,7 +111,7 @@ class Preparation:
         return asdict(self)
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Preparation:
+    def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
         return cls(**state)
 

@@ -20,7 +20,7 @@ from dlrunner.data.texts.documents import Documents, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder, EncoderSizes, encoder_file
-from dlrunner.errors import DataError, RequestError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
@@ -182,7 +182,7 @@ class TextData(TextSource):
         encoder: Text | None = None,
     ) -> None:
         if path is None:
-            raise RequestError("data.path: is missing: which folder, file or table? dlrun task=lm data.path=texts/")
+            raise ConfigError("data.path: is missing: which folder, file or table? dlrun task=lm data.path=texts/")
         self.path = user_path(path)
         self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
@@ -194,11 +194,11 @@ class TextData(TextSource):
         self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         if valid_path and split != "auto":
-            raise RequestError(f"data.split: {split} does not fit: data.valid_path says what validates")
+            raise ConfigError(f"data.split: {split} does not fit: data.valid_path says what validates")
         if split == "stratified" and not labels:
-            raise RequestError("data.split: stratified needs classes; a language model has none: take random or folds")
+            raise ConfigError("data.split: stratified needs classes; a language model has none: take random or folds")
         if self.valid_path and self.valid_path.resolve().is_relative_to(self.path.resolve()):
-            raise RequestError(f"data.valid_path: {valid_path} lies in data.path: what validates would train too")
+            raise ConfigError(f"data.valid_path: {valid_path} lies in data.path: what validates would train too")
 
     def _documents(self) -> Documents:
         names = self.target if isinstance(self.target, list) else [self.target] if self.target else []
@@ -206,7 +206,7 @@ class TextData(TextSource):
         if self.valid_path is None:
             return found
         if found.parts is not None:
-            raise RequestError(f"data.valid_path: the folders of {self.path} say already what validates")
+            raise ConfigError(f"data.valid_path: the folders of {self.path} say already what validates")
         return joined(found, find_documents(self.valid_path, self.text, names))
 
     def identity(self) -> DataIdentity:
@@ -225,7 +225,7 @@ class TextData(TextSource):
         """Read the texts and split them.
 
         Raises:
-            RequestError: a named column does not exist.
+            ConfigError: a named column does not exist.
             DataError: nothing trains or validates, or a text cannot be read.
         """
         documents = self._documents()
@@ -245,13 +245,13 @@ class TextData(TextSource):
                     f"but {f'{where} stands in none' if where != 'all' else 'all texts stand in one'}"
                 )
         if target is None:
-            raise RequestError(
+            raise ConfigError(
                 f"data.target: is missing: which column of {documents.place} holds the classes? "
                 f"It has {', '.join(map(str, frame.columns)) or 'none'}"
             )
         found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
         if found.kind == "regression":
-            raise RequestError(
+            raise ConfigError(
                 f"data.target: {found.names[0]} holds numbers; texts are sorted into classes (data.kind=multiclass)"
             )
         return found, values

@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from dlrunner.data.core.folders import labels_and_parts
-from dlrunner.data.core.source import Place, sha256_of
+from dlrunner.data.core.source import ArchiveOrFolder, sha256_of
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.core.unpacking import decompressed
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 TABLES = (".csv", ".tsv", ".tab", ".parquet")
 LINES = (".txt", ".tokens", ".text")
@@ -49,25 +49,25 @@ def find_documents(path: Path, column: str | None, target: Sequence[str] = ()) -
         target: columns of the table that cannot be the texts.
 
     Raises:
-        RequestError: there is no such file or column.
+        ConfigError: there is no such file or column.
         DataError: it holds no text.
     """
     if not path.exists():
-        raise RequestError(f"data.path: there is no file or folder {path}")
+        raise ConfigError(f"data.path: there is no file or folder {path}")
     if path.is_dir():
-        return documents_in(Place(path), lambda name: name.lower().endswith(".txt"), "folder of texts")
+        return documents_in(ArchiveOrFolder(path), lambda name: name.lower().endswith(".txt"), "folder of texts")
     suffixes = [s.lower() for s in path.suffixes]
     if any(suffix in TABLES for suffix in suffixes):
         return _documents_of_table(path, column, target)
     if any(suffix in LINES for suffix in suffixes) or not suffixes:
         return _documents_of_lines(path)
-    raise RequestError(
+    raise ConfigError(
         f"data.path: {path} is no folder, and its name ends neither like a table ({', '.join(TABLES)}) "
         f"nor like a file with a text a line ({', '.join(LINES)})"
     )
 
 
-def documents_in(place: Place, wanted: Callable[[str], bool], key: str) -> Documents:
+def documents_in(place: ArchiveOrFolder, wanted: Callable[[str], bool], key: str) -> Documents:
     """Return the documents in the files of a folder or archive; the folder a file stands in is its label.
 
     Args:
@@ -114,7 +114,7 @@ def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -
         column = _text_column(table, target, path)
         notes = (f"the texts are those of the column {column}",)
     elif column not in table.columns:
-        raise RequestError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
+        raise ConfigError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
     # A text may say NA, or null.
     texts = read_table(path, only_empty_is_missing=True)[column]
     missing = texts.isna().to_numpy()
@@ -134,7 +134,7 @@ def _text_column(table: pd.DataFrame, target: Sequence[str], path: Path) -> str:
         return texts[0]
     if "text" in texts:
         return "text"
-    raise RequestError(
+    raise ConfigError(
         f"data.text: is missing: which column of {path} holds the texts? It has {', '.join(map(str, table.columns))}"
     )
 

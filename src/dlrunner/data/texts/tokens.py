@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.system.parallel import in_order, num_cores
 
 Tokenizer = Literal["spacy", "whitespace"]
@@ -77,7 +77,7 @@ def tokens_of(text: str, tokenizer: Tokenizer, lower: bool) -> list[str]:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise RequestError("the text is not in UTF-8") from None
+        raise ConfigError("the text is not in UTF-8") from None
     codes, _, words = _encode([text], tokenizer, lower)
     return [words[code] for code in codes]
 

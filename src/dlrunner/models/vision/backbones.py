@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.models.vision.backbone import Backbone
-from dlrunner.models.vision.mobilenet import MobileNetV2, Wiring
+from dlrunner.models.vision.mobilenet import MobileNetV2, Variant
 from dlrunner.models.vision.resnet import RESNETS
 from dlrunner.models.vision.squeezenet import SqueezeNet
 
@@ -23,7 +23,7 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     "squeezenet1_1": SqueezeNet,
     "mobilenet_v2": MobileNetV2,
 }
-"""Names as torchvision has them, and what makes the nets; mobilenet_v2 alone takes a wiring."""
+"""Names as torchvision has them, and what makes the nets; mobilenet_v2 alone takes a variant."""
 
 TIMM = "timm/"
 """Before the name of one of timm's models."""
@@ -38,28 +38,28 @@ It lies between everything harmless that was measured (0.46 at most) and gross f
 """
 
 
-def make_backbone(name: str, wiring: Wiring = "torchvision") -> Backbone:
+def make_backbone(name: str, variant: Variant = "torchvision") -> Backbone:
     """Return a net with new weights.
 
     Args:
         name: one of `BACKBONES`, or timm/NAME for one of timm's models.
-        wiring: of mobilenet_v2; the others have one.
+        variant: of mobilenet_v2; the others have one.
 
     Raises:
-        RequestError: there is no such backbone, or timm is needed and not installed.
+        ConfigError: there is no such backbone, or timm is needed and not installed.
     """
     if name.startswith(TIMM):
         return TimmBackbone(name)
     if name not in BACKBONES:
-        raise RequestError(
+        raise ConfigError(
             f"{name} is not a backbone; {did_you_mean(name, BACKBONES)} (timm/NAME: one of timm's models)"
         )
     if name != "mobilenet_v2":
         backbone = BACKBONES[name]()
         backbone.name = name
         return backbone
-    backbone = MobileNetV2(wiring)
-    backbone.name = f"{name} with {wiring}'s wiring"
+    backbone = MobileNetV2(variant)
+    backbone.name = f"{name} with {variant}'s variant"
     return backbone
 
 
@@ -74,10 +74,10 @@ class TimmBackbone(Backbone):
         try:
             import timm  # type: ignore[import-not-found,unused-ignore]
         except ImportError:
-            raise RequestError(f"{name} needs the package timm, which is not installed: pip install timm") from None
+            raise ConfigError(f"{name} needs the package timm, which is not installed: pip install timm") from None
         known = name.removeprefix(TIMM)
         if not timm.is_model(known):
-            raise RequestError(f"timm has no model {known}; timm.list_models() names those that it has")
+            raise ConfigError(f"timm has no model {known}; timm.list_models() names those that it has")
         model: Any = timm.create_model(known, pretrained=False, num_classes=0, global_pool="")
         super().__init__(model.num_features)
         self.name = name
@@ -87,13 +87,13 @@ class TimmBackbone(Backbone):
         """Return the last feature maps.
 
         Raises:
-            RequestError: they are none, as with transformers, whose outputs are tokens or have their channels last.
+            ConfigError: they are none, as with transformers, whose outputs are tokens or have their channels last.
         """
         features: Any = self.model.forward_features
         maps: Tensor = features(pictures)
         if maps.ndim != 4 or maps.shape[1] != self.num_features:
             wanted = f"[{len(pictures)}, {self.num_features}, h, w]"
-            raise RequestError(
+            raise ConfigError(
                 f"{self.name} gives {list(maps.shape)} instead of feature maps {wanted}: choose a convolutional net"
             )
         return maps
@@ -114,12 +114,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights in a file: a state dict of torch's, alone or in a checkpoint, or a safetensors file.
 
     Raises:
-        RequestError: there is no such file.
+        ConfigError: there is no such file.
         DataError: it is damaged, or holds something else.
     """
     path = user_path(path)
     if not path.is_file():
-        raise RequestError(f"there is no file {path}")
+        raise ConfigError(f"there is no file {path}")
     found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for wrapper in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(wrapper), Mapping):
@@ -158,7 +158,7 @@ def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[
 
     MobileNetV2's two wirings are told apart by their names: in gluon's the first block keeps its 1x1 expansion, so that
     its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names: a file
-    whose names were changed to the other wiring's fits without an error, and only `statistics_gap` tells.
+    whose names were changed to the other variant's fits without an error, and only `statistics_gap` tells.
 
     Args:
         backbone: its parameters and statistics are overwritten.
@@ -166,7 +166,7 @@ def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[
         path: where they come from, for messages.
 
     Raises:
-        RequestError: some of the net's weights are missing or have another shape.
+        ConfigError: some of the net's weights are missing or have another shape.
     """
     own = backbone.net().state_dict()
     needed = _shapes(own)
@@ -175,7 +175,7 @@ def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[
     if missing or reshaped:
         wrong = [f"{len(missing)} are missing ({_first(missing)})"] if missing else []
         wrong += [f"{len(reshaped)} have another shape ({_first(reshaped)})"] if reshaped else []
-        raise RequestError(
+        raise ConfigError(
             f"{path} does not fit {backbone.name}: of the net's {len(needed)} weights {' and '.join(wrong)}; "
             f"{_likeness(weights, backbone.name)}"
         )
@@ -216,9 +216,9 @@ def _likeness(weights: Mapping[str, Tensor], name: str) -> str:
         return f"the file looks like none of the known backbones ({', '.join(sorted(BACKBONES))})"
     if nearest == name:
         return f"the file looks like {nearest}, incomplete or altered"
-    backbone, _, wiring = nearest.partition(" with ")
+    backbone, _, variant = nearest.partition(" with ")
     settings = f"model.backbone={backbone}" + (
-        f" model.wiring={wiring.removesuffix(chr(39) + 's wiring')}" if wiring else ""
+        f" model.variant={variant.removesuffix(chr(39) + 's variant')}" if variant else ""
     )
     return f"the file looks like {nearest}: {settings}"
 
@@ -226,15 +226,15 @@ def _likeness(weights: Mapping[str, Tensor], name: str) -> str:
 def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:
     """Return how far a batch's statistics lie from those that the net's batch norms have kept; None without any.
 
-    A wiring that is not the weights' own loads without an error, but what comes to its layers is not what came in
+    A variant that is not the weights' own loads without an error, but what comes to its layers is not what came in
     training. The gap is the median over layers of the mean over channels of |batch mean - running mean| in running
     standard deviations; the median, as a few layers differ with what the pictures show. Infinite where a mean is no
     number.
 
-    Measured with the MobileNetV2 of the ONNX model zoo (gluon's wiring) and 64 pictures of dogs, 224 x 224:
+    Measured with the MobileNetV2 of the ONNX model zoo (gluon's variant) and 64 pictures of dogs, 224 x 224:
 
     =====================================================  ==================
-    the right wiring, three draws                           0.11, 0.11, 0.12
+    the right variant, three draws                           0.11, 0.11, 0.12
     8 pictures; 1 picture                                   0.13; 0.18
     grey; enlarged from 64 x 64                             0.15; 0.19
     pictures of 160, 128, 96, 64 pixels                     0.14, 0.17, 0.23, 0.33
@@ -244,7 +244,7 @@ def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:
     values from 0 to 255                                    9.6
     a stride of 2 four blocks early                         0.13
     ReLU6 instead of ReLU                                   0.12
-    names changed to torchvision's, and its wiring          0.99
+    names changed to torchvision's, and its variant          0.99
     =====================================================  ==================
 
     So it tells gross faults. A moved stride it does not tell, though one costs 16 to 20 points of accuracy (nearest

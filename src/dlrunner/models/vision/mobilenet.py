@@ -1,4 +1,4 @@
-"""MobileNetV2 without its classifier, with the parameter names of torchvision and the wiring of either publisher.
+"""MobileNetV2 without its classifier, with the parameter names of torchvision and the variant of either publisher.
 
 Source: Sandler et al., MobileNetV2: Inverted residuals and linear bottlenecks, 2018, https://arxiv.org/abs/1801.04381.
 """
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from dlrunner.models.vision.backbone import Backbone
 
-Wiring = Literal["torchvision", "gluon"]
+Variant = Literal["torchvision", "gluon"]
 
 BLOCKS = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
 """Expansion, channels and number of blocks, as published."""
 
-STRIDES: Mapping[Wiring, Sequence[int]] = {
+STRIDES: Mapping[Variant, Sequence[int]] = {
     "torchvision": (1, 2, 2, 2, 1, 2, 1),
     "gluon": (1, 2, 2, 1, 2, 2, 1),
 }
@@ -29,20 +29,20 @@ class MobileNetV2(Backbone):
     """Inverted residual blocks: few channels between the blocks, many in their depthwise convolutions.
 
     Args:
-        wiring: torchvision's is the paper's: ReLU6, a first block without expansion, and height and width halved
+        variant: torchvision's is the paper's: ReLU6, a first block without expansion, and height and width halved
             before the 64 channels. Gluon's (the file of the ONNX model zoo comes from there) has ReLU, a first block
             that keeps its 1x1 convolution, and halves before the 96 channels instead. But for the first block the
             weights have the same names and shapes: those of the one load into the other, whose features are worse.
     """
 
-    def __init__(self, wiring: Wiring = "torchvision") -> None:
+    def __init__(self, variant: Variant = "torchvision") -> None:
         super().__init__(num_features=1280)
-        activation = nn.ReLU6 if wiring == "torchvision" else nn.ReLU
+        activation = nn.ReLU6 if variant == "torchvision" else nn.ReLU
         layers: list[nn.Module] = [_convolution(3, 32, 3, activation, stride=2)]
         in_channels = 32
-        for (expansion, channels, depth), stride in zip(BLOCKS, STRIDES[wiring], strict=True):
+        for (expansion, channels, depth), stride in zip(BLOCKS, STRIDES[variant], strict=True):
             for position in range(depth):
-                expanded = None if expansion == 1 and wiring == "torchvision" else in_channels * expansion
+                expanded = None if expansion == 1 and variant == "torchvision" else in_channels * expansion
                 block_stride = stride if position == 0 else 1
                 layers.append(InvertedResidual(in_channels, expanded, channels, block_stride, activation))
                 in_channels = channels
@@ -58,7 +58,7 @@ class MobileNetV2(Backbone):
         return maps
 
     def stages(self) -> Sequence[nn.Module]:
-        """Return six parts, cut where height and width are halved in either wiring."""
+        """Return six parts, cut where height and width are halved in either variant."""
         cuts = (0, 2, 4, 7, 11, 14, len(self.features))
         return [self.features[first:after] for first, after in pairwise(cuts)]
 

@@ -1,4 +1,4 @@
-"""ResNet and ResNeXt without their classifier, with the parameter names and the wiring of torchvision.
+"""ResNet and ResNeXt without their classifier, with the parameter names and the variant of torchvision.
 
 The stride of a bottleneck sits in its 3x3 convolution ("v1.5"), not in the first 1x1 as in the paper: weights of
 the one give worse features in the other, and fit it by name.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dlrunner.claims.claim_report import Verdict
 from dlrunner.comparison.collect import moved
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import strip
 from dlrunner.reporting.html.page import Cell, Section, figure_cell
@@ -35,7 +35,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
         out: the HTML file; report.html in the folder, if none is named.
 
     Raises:
-        RequestError: claims.json is damaged.
+        ConfigError: claims.json is damaged.
         RunError: the file cannot be written.
     """
     out = out or folder / "report.html"
@@ -46,7 +46,7 @@ def read(file: Path) -> list[Verdict]:
     """Read the verdicts of claims.json.
 
     Raises:
-        RequestError: the file does not hold verdicts.
+        ConfigError: the file does not hold verdicts.
     """
     try:
         verdicts = [Verdict(**each) for each in json.loads(file.read_text())]
@@ -54,13 +54,13 @@ def read(file: Path) -> list[Verdict]:
             return verdicts
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
         pass
-    raise RequestError(f"{file} does not hold verdicts; give `dlrun reproduce` again")
+    raise ConfigError(f"{file} does not hold verdicts; give `dlrun reproduce` again")
 
 
 def _is_sound(verdict: Verdict) -> bool:
     """Tell whether a verdict that was read holds what it should."""
     figures = [verdict.published, *verdict.values, *verdict.seconds]
-    figures += [each for each in (verdict.mean, verdict.spread, verdict.p) if each is not None]
+    figures += [each for each in (verdict.mean, verdict.std, verdict.p) if each is not None]
     texts = [verdict.experiment, verdict.metric, verdict.verdict, verdict.why, *verdict.flags, *verdict.folders]
     texts += [text for pair in verdict.failed.items() for text in pair]
     is_even = len(verdict.seeds) == len(verdict.values) and len(verdict.folders) in (0, len(verdict.seeds))
@@ -105,7 +105,7 @@ def _table(verdicts: Sequence[Verdict]) -> str:
                 Cell(v.metric),
                 figure_cell(v.published, f"{v.published:.5g}"),
                 figure_cell(v.mean),
-                figure_cell(v.spread),
+                figure_cell(v.std),
                 figure_cell(len(v.seeds) or None),
                 Cell(", ".join(v.flags) or "-"),
                 Cell(v.data or "-"),

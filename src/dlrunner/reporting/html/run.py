@@ -12,9 +12,9 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from dlrunner.claims.claims import flags_told
+from dlrunner.claims.claims import describe_flags
 from dlrunner.comparison.collect import flatten, shown
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import Curve, curves
 from dlrunner.reporting.html.page import Cell, Section, count, duration, facts, figure_cell
@@ -57,7 +57,7 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
         summary: of a run that has not written it yet.
 
     Raises:
-        RequestError: it is not a run folder, or its files are damaged.
+        ConfigError: it is not a run folder, or its files are damaged.
         RunError: the file cannot be written.
     """
     run = FinishedRun.read(path)
@@ -65,7 +65,7 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
         summary = json.loads(json.dumps(summary), parse_constant=lambda _: None)
     summary = summary or run.summary or {"status": run.status}
     if not is_sound(summary):
-        raise RequestError(f"{path / 'summary.json'} is damaged: it does not hold what it should")
+        raise ConfigError(f"{path / 'summary.json'} is damaged: it does not hold what it should")
     kept = read_kept(path)
     history, member = _history(path, run.history)
     return page.write(
@@ -91,7 +91,7 @@ def read_kept(path: Path) -> dict[str, Any]:
     A folder without it is one of an older version: all its pictures are shown, and nothing is known of the rest.
 
     Raises:
-        RequestError: the file is damaged.
+        ConfigError: the file is damaged.
     """
     file = own_file(path, "report.json")
     if not file.exists():
@@ -106,18 +106,18 @@ def read_kept(path: Path) -> dict[str, Any]:
             "changed": None if kept["changed"] is None else {str(k): str(v) for k, v in kept["changed"].items()},
         }
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        raise RequestError(f"{file} is damaged; remove it: the report is then written without notes") from None
+        raise ConfigError(f"{file} is damaged; remove it: the report is then written without notes") from None
 
 
 def is_sound(summary: Mapping[str, Any]) -> bool:
     """Tell whether the parts of a summary are of the kinds that the page goes through."""
     parts = [summary.get(name) or {} for name in ("metric", "claim", "best", "members", "data", "baselines")]
     parts += list(parts[-1].values()) if isinstance(parts[-1], Mapping) else []
-    flags = summary.get("protocol") or []
+    flags = summary.get("audit") or []
     return (
         all(isinstance(part, Mapping) for part in parts)
         and isinstance(flags, list)
-        and all(isinstance(flag, Mapping) and {"flag", "told"} <= flag.keys() for flag in flags)
+        and all(isinstance(flag, Mapping) and {"flag", "message"} <= flag.keys() for flag in flags)
     )
 
 
@@ -200,7 +200,7 @@ def _status(summary: Mapping[str, Any]) -> str:
     if summary.get("status") not in (None, "done"):
         how = {"failed": "failed", "interrupted": "was interrupted"}.get(summary["status"], f"is {summary['status']}")
         texts.append(f"This run {how}: {summary.get('error') or 'it left no message'}")
-    if (summary.get("data") or {}).get("source") == "stand-in":
+    if (summary.get("data") or {}).get("source") == "synthetic":
         texts.append("Generated STAND-IN data: the figures below say nothing about the published data.")
     return page.banners(texts)
 
@@ -217,16 +217,16 @@ def _headline(summary: Mapping[str, Any]) -> str:
         if best.get(name) is not None and best.get("epoch") != metric.get("epoch"):
             lines.append(f"best: {number(best[name])} after epoch {best.get('epoch', '-')}")
         if members:
-            mean, spread = number(members.get("mean")), number(members.get("spread"))
+            mean, spread = number(members.get("mean")), number(members.get("std"))
             lines.append(f"average of {len(members.get('seeds') or [])} members, which reach {mean} ± {spread}")
-        floor = (summary.get("data") or {}).get("floor")
+        floor = (summary.get("data") or {}).get("best_achievable")
         lines += [f"the best possible on this data is {number(floor)}"] if floor is not None else []
         cards.append(page.card(name, number(metric.get("value")), lines))
     if claim:
         verdict = str(claim.get("verdict") or "")
         kind = "good" if verdict.startswith("reached") else "bad" if verdict.startswith("missed") else ""
         figures = facts([("published", number(claim.get("published"))), ("this run", number(claim.get("value")))])
-        flags = f"; mind: {told}" if (told := flags_told(claim)) else ""
+        flags = f"; mind: {told}" if (told := describe_flags(claim)) else ""
         cards.append(
             f'<div class="card {kind}">Claim: {escape(str(claim.get("metric") or ""))}<p><b>{escape(verdict)}</b></p>'
             f"{figures}{page.soft(str(claim.get('source') or '') + flags)}</div>"
@@ -236,7 +236,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
 
 def flattering(summaries: Iterable[Mapping[str, Any]]) -> str:
     """Write what makes the numbers of runs flattering, each sentence once."""
-    found = [each for summary in summaries for each in summary.get("protocol") or ()]
+    found = [each for summary in summaries for each in summary.get("audit") or ()]
     said = dict.fromkeys(f"<li><b>{escape(str(e['flag']))}</b>: {escape(str(e['told']))}</li>" for e in found)
     return f"<ul>{''.join(said)}</ul>" if said else ""
 
@@ -248,7 +248,7 @@ def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     losses = [name for name in ("train/loss", "valid/loss") if name in names]
     claim, metric = summary.get("claim") or {}, summary.get("metric") or {}
     levels: dict[str, tuple[str, float]] = {}
-    if is_number(floor := (summary.get("data") or {}).get("floor")):
+    if is_number(floor := (summary.get("data") or {}).get("best_achievable")):
         levels[str(metric.get("name"))] = ("best possible", float(floor))
     if is_number(published := claim.get("published")):
         levels[str(claim.get("metric"))] = ("published", float(published))
@@ -370,7 +370,7 @@ def _problem(picture: Path, room: int) -> str:
             return "too large to embed"
         with picture.open("rb") as file:
             return "" if file.read(len(PNG)) == PNG else "it is no picture"
-    except RequestError:
+    except ConfigError:
         return "it is a link that leads out of the folder"
     except OSError as error:
         return f"it cannot be read: {error.strerror}"
@@ -381,7 +381,12 @@ def data_facts(data: Mapping[str, Any]) -> str:
     rows = data.get("rows")
     sizes = ", ".join(f"{count(v)} {k}" for k, v in rows.items()) if isinstance(rows, Mapping) else count(rows)
     names = ("name", "release", "source")
-    rest = (("rows", sizes), ("floor", data.get("floor")), ("sha256", data.get("sha256")), ("terms", data.get("terms")))
+    rest = (
+        ("rows", sizes),
+        ("best achievable", data.get("best_achievable")),
+        ("sha256", data.get("sha256")),
+        ("terms", data.get("terms")),
+    )
     return facts([*((name, data.get(name)) for name in names), *rest])
 
 

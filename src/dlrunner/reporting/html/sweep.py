@@ -15,7 +15,7 @@ from typing import Any
 
 from dlrunner.comparison.collect import LeftOut, Row, frozen, gather, jobs_of, moved, shown
 from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
 from dlrunner.reporting.html.page import Cell, Section, duration, figure_cell
@@ -54,7 +54,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
         out: the HTML file; report.html in the folder, if none is named.
 
     Raises:
-        RequestError: the sweep has no jobs, or its results are damaged.
+        ConfigError: the sweep has no jobs, or its results are damaged.
         RunError: the file cannot be written.
     """
     out = out or folder / "report.html"
@@ -64,7 +64,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     try:
         rows, left_out = gather([str(folder)])
         comparison = compare(rows)
-    except RequestError:  # fewer than two runs are done: the table of jobs tells all there is
+    except ConfigError:  # fewer than two runs are done: the table of jobs tells all there is
         left_out, comparison = [], None
     for most in (MOST_JOBS, MOST_JOBS // 4, MOST_JOBS // 16):
         content = render(folder, jobs, comparison, left_out, out, most)
@@ -77,23 +77,23 @@ def read_jobs(folder: Path) -> list[dict[str, str]]:
     """Read the rows of results.csv; where there is none yet, what is known of the jobs so far.
 
     Raises:
-        RequestError: there are no jobs, or the file is damaged.
+        ConfigError: there are no jobs, or the file is damaged.
     """
     file = folder / "results.csv"
     if not file.exists():
         if not (known := jobs_of(folder)):
-            raise RequestError(f"{folder} has no jobs yet: give the sweep again")
+            raise ConfigError(f"{folder} has no jobs yet: give the sweep again")
         names = ("status", "folder", "error")
         return [{"job": job, **dict(zip(names, each, strict=True))} for job, each in known.items()]
     if not file.is_file():
-        raise RequestError(f"{file} is no regular file; give the sweep again")
+        raise ConfigError(f"{file} is no regular file; give the sweep again")
     try:
         with file.open(newline="") as lines:
             jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
     except (OSError, ValueError, RecursionError, csv.Error):
         jobs = []
     if not jobs or not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
-        raise RequestError(f"{file} is damaged; give the sweep again")
+        raise ConfigError(f"{file} is damaged; give the sweep again")
     return jobs
 
 
@@ -160,7 +160,7 @@ def _rank(run: Row | None) -> float:
 def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
     counts = Counter(job["status"] for job in jobs if job["status"] != "done")
     texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
-    generated = sum((summary.get("data") or {}).get("source") == "stand-in" for summary in summaries)
+    generated = sum((summary.get("data") or {}).get("source") == "synthetic" for summary in summaries)
     if generated:
         said = "" if generated == len(summaries) else f" {generated} of {len(summaries)} runs:"
         texts.append(f"Generated STAND-IN data:{said} the figures below say nothing about the published data.")
@@ -333,7 +333,7 @@ def _changed(path: Path) -> Mapping[str, str]:
     """Return the defaults of the settings in which a run differs from its task's own; none where that is not known."""
     try:
         return read_kept(path)["changed"] or {}
-    except RequestError:
+    except ConfigError:
         return {}
 
 

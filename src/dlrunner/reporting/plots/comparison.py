@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dlrunner.comparison.collect import shown
 from dlrunner.comparison.groups import REPEATS, Comparison, Group
 from dlrunner.comparison.importance import Importance, Level
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.plots.training import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
 from dlrunner.reporting.terminal.progress import number
@@ -42,15 +42,15 @@ def curves(comparison: Comparison, path: Path) -> int:
     Returns how many runs have no history and are not in the picture.
 
     Raises:
-        RequestError: the metric is not recorded by epoch, or the runs are judged by different ones.
+        ConfigError: the metric is not recorded by epoch, or the runs are judged by different ones.
     """
     name = comparison.metric
     if name is None:
-        raise RequestError("--curves: these runs are judged by different metrics; --metric NAME takes one for all")
+        raise ConfigError("--curves: these runs are judged by different metrics; --metric NAME takes one for all")
     found = [(group, [_curve(row.history, name) for row in group.rows]) for group in comparison.groups]
     drawn = [(group, kept) for group, lines in found if (kept := [line for line in lines if len(line[0])])]
     if not drawn:
-        raise RequestError(f"--curves: {name} is not recorded by epoch in any of these runs")
+        raise ConfigError(f"--curves: {name} is not recorded by epoch in any of these runs")
     with plots.styled():
         figure = Figure(figsize=(10.5, 4.6), layout="constrained")
         axes = figure.add_subplot()

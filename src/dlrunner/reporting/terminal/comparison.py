@@ -57,7 +57,7 @@ def sort(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     """Sort by a column, downwards with a `-` before its name; numbers before words, what is missing last.
 
     Raises:
-        RequestError: there is no such column.
+        ConfigError: there is no such column.
     """
     name = full_name(column.removeprefix("-"), map(str, frame.columns), "--sort")
     known = [at for at in frame.index if frame[name][at] != "null" and not pd.isna(frame[name][at])]
@@ -128,7 +128,7 @@ def verdict_sentence(comparison: Comparison) -> str | None:
     interval = f"95 % interval {_difference(verdict.low)} to {_difference(verdict.high)}, {grounds}"
     if verdict.is_told:
         return f"{better.label} is better than {worse.label}: {measure} ({interval})"
-    needed = verdict.seeds_that_tell
+    needed = verdict.seeds_required
     enough = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
     return (
         f"not told apart at {verdict.n} {unit}: {better.label} has {measure} than {worse.label} ({interval}); "
@@ -216,7 +216,7 @@ def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
         "interval": [_known(verdict.low), _known(verdict.high)],
         "n": verdict.n,
         "method": verdict.method,
-        "seeds_that_tell": verdict.seeds_that_tell,
+        "seeds_required": verdict.seeds_required,
         "sentence": verdict_sentence(comparison),
     }
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlrunner.claims.claims import flags_told
+from dlrunner.claims.claims import describe_flags
 from dlrunner.comparison.groups import REPEATS
 from dlrunner.comparison.statistics import estimate
 from dlrunner.reporting.terminal.progress import header_line, number, row_line
@@ -48,17 +48,17 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
     out = console()
     metric = summary.get("metric")
     if metric:
-        floor = (summary.get("data") or {}).get("floor")
+        floor = (summary.get("data") or {}).get("best_achievable")
         known = f"  (the best possible is {number(floor)})" if floor else ""
         out.print(
             Text(f"\n{metric['name']} {number(metric['value'])} after epoch {metric['epoch']}{known}"),
             style="bold",
         )
     print_claim(summary.get("claim"))
-    for finding in summary.get("protocol") or ():
+    for finding in summary.get("audit") or ():
         told = "" if is_new else f": {finding['told']}"
         out.print(Text(f"mind     {finding['flag']}{told}"), style="yellow")
-    if (summary.get("data") or {}).get("source") == "stand-in":
+    if (summary.get("data") or {}).get("source") == "synthetic":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
     shown = shorter(path)
     out.print(Text(f"run      {shown}"))
@@ -78,7 +78,7 @@ def print_claim(claim: Mapping[str, Any] | None) -> None:
         style = "green" if claim["verdict"].startswith("reached") else "red"
         text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
         console().print(Text(text), style=style)
-        if flags := flags_told(claim):
+        if flags := describe_flags(claim):
             console().print(Text(f"         mind: {flags}"))
 
 

@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from dlrunner.config.schema import SweepSettings
-from dlrunner.errors import RequestError
-from dlrunner.sweeps.engines.base import Elsewhere
+from dlrunner.errors import ConfigError
+from dlrunner.sweeps.engines.base import RemoteEngine
 
 LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 """Names of the engines, and the package (and extra) that each needs."""
@@ -17,17 +17,17 @@ def need(module: str, asked: str, extra: str) -> None:
     """Refuse what asks for a package that is not installed.
 
     Raises:
-        RequestError: it is not there; the sentence names the extra that brings it.
+        ConfigError: it is not there; the sentence names the extra that brings it.
     """
     try:
         found = importlib.util.find_spec(module)
     except ModuleNotFoundError:  # of the package that it is in
         found = None
     if found is None:
-        raise RequestError(f"{asked} needs a package that is not installed: pip install 'dlrunner[{extra}]'")
+        raise ConfigError(f"{asked} needs a package that is not installed: pip install 'dlrunner[{extra}]'")
 
 
-def make_engine(launcher: str, folder: Path, settings: SweepSettings) -> Elsewhere:
+def make_engine(launcher: str, folder: Path, settings: SweepSettings) -> RemoteEngine:
     """Return the engine of a name; its package is imported now, and must be there.
 
     Args:
@@ -36,7 +36,7 @@ def make_engine(launcher: str, folder: Path, settings: SweepSettings) -> Elsewhe
         settings: what a job needs, and how many run side by side.
 
     Raises:
-        RequestError: there is no such cluster here, or it knows no such need.
+        ConfigError: there is no such cluster here, or it knows no such need.
     """
     if launcher == "ray":
         from dlrunner.sweeps.engines.ray import OnRay

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from dlrunner.config.schema import NeedsSettings
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import Lease, perform
+from dlrunner.sweeps.pool import ResourceSlot, perform
 from dlrunner.system.signals import StopSignals
 
 CARRIED = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")
@@ -32,7 +32,7 @@ class Work:
         lease: what the job may use.
     """
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: Lease) -> None:
+    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot) -> None:
         self.job, self.path, self.lease = job, folder.path.resolve(), lease
         self.here = Path.cwd()
         self.environment = {key: os.environ[key] for key in CARRIED if key in os.environ}
@@ -58,10 +58,10 @@ class Work:
         return DelayedSubmission(self)
 
 
-class Launched(ABC):
+class RemoteJob(ABC):
     """A job that runs elsewhere."""
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: Lease) -> None:
+    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot) -> None:
         self.job, self.folder, self.lease, self.alone = job, folder, lease, True
         self._read = 0
         self.told_to_stop: float | None = None  # when, by the monotonic clock
@@ -106,7 +106,7 @@ class Launched(ABC):
         return {**record, "out_of_memory": False}
 
 
-class Elsewhere(ABC):
+class RemoteEngine(ABC):
     """Starts jobs elsewhere.
 
     Args:
@@ -118,7 +118,7 @@ class Elsewhere(ABC):
         self.name, self.needs = name, needs
 
     @abstractmethod
-    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> Launched:
+    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> RemoteJob:
         """Hand a job over."""
 
     def together(self) -> AbstractContextManager[None]:
@@ -129,14 +129,14 @@ class Elsewhere(ABC):
         """Wait a moment."""
         time.sleep(0.1)
 
-    def places(self, asked: int | Literal["auto"] | None, number: int) -> list[Lease]:
+    def places(self, asked: int | Literal["auto"] | None, number: int) -> list[ResourceSlot]:
         """Return what each of the jobs that run at one time may use: threads as cores; the engine hands out the GPUs.
 
         Args:
             asked: how many jobs side by side; None and auto: the engine decides.
             number: how many jobs there are.
         """
-        return [Lease(self.needs.cpus)] * (min(asked, number) if isinstance(asked, int) else number)
+        return [ResourceSlot(self.needs.cpus)] * (min(asked, number) if isinstance(asked, int) else number)
 
     def close(self) -> None:
         """Leave the engine."""

@@ -9,13 +9,13 @@ from typing import Any
 import ray
 
 from dlrunner.config.schema import NeedsSettings
-from dlrunner.errors import RequestError
-from dlrunner.sweeps.engines.base import Elsewhere, Launched, Work, given
+from dlrunner.errors import ConfigError
+from dlrunner.sweeps.engines.base import RemoteEngine, RemoteJob, Work, given
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import Lease
+from dlrunner.sweeps.pool import ResourceSlot
 
 
-class RayJob(Launched):
+class RayJob(RemoteJob):
     """A job that waits for a worker, or runs on one."""
 
     task: Any
@@ -38,20 +38,20 @@ class RayJob(Launched):
         return "its worker left no word"
 
 
-class OnRay(Elsewhere):
+class OnRay(RemoteEngine):
     """Hands jobs to Ray.
 
     Args:
         needs: what a job asks for.
 
     Raises:
-        RequestError: no cluster answers, or Ray knows no such need.
+        ConfigError: no cluster answers, or Ray knows no such need.
     """
 
     def __init__(self, needs: NeedsSettings) -> None:
         super().__init__("ray", needs)
         if needs.partition or needs.minutes:
-            raise RequestError("sweep.needs: Ray knows no partition and no minutes; cpus, gpus and memory_gb it does")
+            raise ConfigError("sweep.needs: Ray knows no partition and no minutes; cpus, gpus and memory_gb it does")
         memory = None if needs.memory_gb is None else int(needs.memory_gb * 2**30)
         asked = {"num_cpus": 1, **given(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=memory), **needs.more}
         try:
@@ -61,11 +61,11 @@ class OnRay(Elsewhere):
             # behind the sweep's back.
             self.perform: Any = ray.remote(max_calls=1, max_retries=0, **asked)(lambda work: work())
         except ConnectionError as error:
-            raise RequestError(f"hydra/launcher=ray: no cluster answers: {error}") from None
+            raise ConfigError(f"hydra/launcher=ray: no cluster answers: {error}") from None
         except (ValueError, TypeError) as error:
-            raise RequestError(f"sweep.needs: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"sweep.needs: {str(error).splitlines()[0]}") from None
 
-    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> RayJob:
+    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> RayJob:
         """Hand a job over."""
         launched = RayJob(job, folder, lease)
         launched.task = self.perform.remote(Work(job, folder, lease))

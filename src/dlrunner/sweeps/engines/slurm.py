@@ -15,10 +15,10 @@ from submitit.core.core import DelayedJob
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from dlrunner.config.schema import NeedsSettings
-from dlrunner.errors import RequestError, RunError
-from dlrunner.sweeps.engines.base import Elsewhere, Launched, Work, given
+from dlrunner.errors import ConfigError, RunError
+from dlrunner.sweeps.engines.base import RemoteEngine, RemoteJob, Work, given
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import Lease
+from dlrunner.sweeps.pool import ResourceSlot
 from dlrunner.system.parallel import num_cores
 
 A_DAY = 24 * 60
@@ -31,7 +31,7 @@ MOST_TIMEOUTS = 20
 """A job whose time is up is queued again, and goes on from its checkpoint, so many times."""
 
 
-class SubmittedJob(Launched):
+class SubmittedJob(RemoteJob):
     """A job that waits in the queue, or runs."""
 
     submitted: Any
@@ -66,7 +66,7 @@ class SubmittedJob(Launched):
         return f"job {job.job_id} of the queue left no word (its state: {job.state}); see {job.paths.stderr}"
 
 
-class Submitted(Elsewhere):
+class Submitted(RemoteEngine):
     """Hands jobs to Slurm, many of them as one job array.
 
     Args:
@@ -76,7 +76,7 @@ class Submitted(Elsewhere):
         jobs: most that may run side by side; None: the queue decides.
 
     Raises:
-        RequestError: there is no Slurm here, or it knows no such need.
+        ConfigError: there is no Slurm here, or it knows no such need.
     """
 
     def __init__(self, launcher: str, folder: Path, needs: NeedsSettings, jobs: int | None = None) -> None:
@@ -84,25 +84,25 @@ class Submitted(Elsewhere):
         asked = given(cpus_per_task=needs.cpus, mem_gb=needs.memory_gb, slurm_partition=needs.partition)
         asked |= given(gpus_per_node=None if needs.gpus is None else int(needs.gpus), slurm_array_parallelism=jobs)
         if needs.gpus is not None and needs.gpus != int(needs.gpus):
-            raise RequestError(f"sweep.needs.gpus: Slurm gives whole GPUs, not {needs.gpus}")
+            raise ConfigError(f"sweep.needs.gpus: Slurm gives whole GPUs, not {needs.gpus}")
         cluster = launcher.removeprefix("submitit_")
         try:
             self.executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=MOST_TIMEOUTS)
             more = {f"slurm_{name}": value for name, value in needs.more.items()}
             self.executor.update_parameters(name="dlrun", timeout_min=needs.minutes or A_DAY, **asked, **more)
         except RuntimeError as error:
-            raise RequestError(f"hydra/launcher={launcher}: {error}") from None
+            raise ConfigError(f"hydra/launcher={launcher}: {error}") from None
         except (NameError, ValueError, TypeError) as error:
-            raise RequestError(f"sweep.needs.more: {str(error).splitlines()[0]}") from None
+            raise ConfigError(f"sweep.needs.more: {str(error).splitlines()[0]}") from None
 
-    def places(self, asked: int | Literal["auto"] | None, number: int) -> list[Lease]:
+    def places(self, asked: int | Literal["auto"] | None, number: int) -> list[ResourceSlot]:
         """Hand all jobs to Slurm at once, as an array that knows how many may run; here, as many as there are cores."""
         if self.name == "submitit_slurm":
             return super().places(None, number)
         fit = max(1, num_cores() // (self.needs.cpus or 1))
         return super().places(asked if isinstance(asked, int) else fit, number)
 
-    def start(self, job: Job, folder: SweepDirectory, lease: Lease, alone: bool) -> SubmittedJob:
+    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> SubmittedJob:
         """Submit a job."""
         launched = SubmittedJob(job, folder, lease)
         launched.submitted = self.executor.submit(Work(job, folder, lease))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.ratings.dataset import USUAL_NAMES
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingModel
@@ -54,11 +54,11 @@ class Recommender:
         """Answer the options of `dlrun predict RUN`.
 
         Raises:
-            RequestError: none or several things are asked, or a user or item is not known.
+            ConfigError: none or several things are asked, or a user or item is not known.
         """
         asked = [name for name in ("file", "user", "ratings", "similar") if getattr(arguments, name) is not None]
         if len(asked) != 1:
-            raise RequestError("ask for one thing: a FILE of pairs, --user ID, --ratings FILE, or --similar ITEM")
+            raise ConfigError("ask for one thing: a FILE of pairs, --user ID, --ratings FILE, or --similar ITEM")
         check_top(arguments.top)
         if arguments.file is not None:
             return self.predict(read_table(user_path(arguments.file)), place=arguments.file)
@@ -95,18 +95,18 @@ class Recommender:
         """Return the best items for a user, without those rated in training; or for a new user with some ratings.
 
         Raises:
-            RequestError: none or both are given, or the user is not known.
+            ConfigError: none or both are given, or the user is not known.
             DataError: a rating cannot be used.
         """
         check_top(top)
         if (user is None) == (ratings is None):
-            raise RequestError("recommend: give either a user, or the ratings of a new one")
+            raise ConfigError("recommend: give either a user, or the ratings of a new one")
         if ratings is not None:
             return self._recommend_to_new(ratings, top, place)
         check_id(user, "the id of a user (ratings of a new one: ratings=TABLE)")
         code = self._code(self.users, user, -1)
         if code < 0:
-            raise RequestError(
+            raise ConfigError(
                 f"user {user} is not among the {len(self.users)} users of this run; "
                 "for a new user give a few ratings (--ratings FILE, in Python ratings=TABLE)"
             )
@@ -234,10 +234,8 @@ class Recommender:
             return found[0]
         if found:
             shown = "; ".join(titles[code] for code in found[:5])
-            raise RequestError(
-                f"similar: {len(found)} titles contain {item!r}: {shown}{' …' if len(found) > 5 else ''}"
-            )
-        raise RequestError(f"similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
+            raise ConfigError(f"similar: {len(found)} titles contain {item!r}: {shown}{' …' if len(found) > 5 else ''}")
+        raise ConfigError(f"similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
 
     @staticmethod
     def _code(codes: Mapping[int | str, int], value: Any, otherwise: int) -> int:

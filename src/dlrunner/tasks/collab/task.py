@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
-from dlrunner.data_audit import Evidence
+from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Example, Model
 from dlrunner.models.collab import RatingDims, RatingModel
@@ -124,7 +124,7 @@ class Collab(Task):
                 )
         return notes
 
-    def evidence(self) -> Evidence:
+    def split_statistics(self) -> SplitStatistics:
         """The pairs of user and item, when they were rated, and the range and times of the training ratings."""
         used = {"lowest rating": self.dims.min_rating, "highest rating": self.dims.max_rating}
         if self.table.times is not None:
@@ -145,7 +145,7 @@ class Collab(Task):
             }
         )
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Predictions against ratings, the cross table, item biases, principal components and the map."""
         from dlrunner.reporting.plots import collab as looks
 

@@ -11,19 +11,19 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.core.targets import Target, fit_target
-from dlrunner.data.images.dataset import PictureTable
+from dlrunner.data.images.dataset import ImageTable
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.data.tabular.dataset import TabularTable
-from dlrunner.data.tabular.preprocessing import Preparation
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.texts.dataset import TextTable
 from dlrunner.data.texts.tokens import END
 from dlrunner.data.texts.vocabulary import PAD, UNKNOWN
-from dlrunner.data_audit import Digests, Evidence
+from dlrunner.data_audit import Digests, SplitStatistics
 
 Fitted = dict[str, tuple[Any, Any]]
 
 
-def of_ratings(table: RatingsTable, used: Mapping[str, float]) -> Evidence:
+def of_ratings(table: RatingsTable, used: Mapping[str, float]) -> SplitStatistics:
     """Return the pairs of user and item, when they were rated, and the statistics of the training ratings.
 
     Args:
@@ -39,7 +39,7 @@ def of_ratings(table: RatingsTable, used: Mapping[str, float]) -> Evidence:
         times = {"train": days[train], "valid": days[table.valid]}
         alone["mean time"] = float(table.times[train].mean())
         alone["deviation of time"] = float(table.times[train].std()) or 1.0
-    return Evidence(
+    return SplitStatistics(
         "ratings",
         {"train": pairs[train], "valid": pairs[table.valid]},
         times,
@@ -48,7 +48,7 @@ def of_ratings(table: RatingsTable, used: Mapping[str, float]) -> Evidence:
     )
 
 
-def of_table(table: TabularTable, preparation: Preparation, target: Target) -> Evidence:
+def of_table(table: TabularTable, preparation: TabularPreprocessor, target: Target) -> SplitStatistics:
     """Return whole rows with their target, their days, and all that is fitted.
 
     A column that tells every row from every other is left out, as is what names the rows or says which of them
@@ -61,10 +61,10 @@ def of_table(table: TabularTable, preparation: Preparation, target: Target) -> E
     whole = pd.concat([frame[kept], target_columns], axis=1)
     digests: Digests = np.asarray(pd.util.hash_pandas_object(whole, index=False), dtype=np.uint64)
     train = ~table.valid
-    columns = Preparation.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
+    columns = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
     targets = fit_target(table.target, table.values[train])
     times = {} if table.dates is None else {"train": table.dates[train], "valid": table.dates[table.valid]}
-    return Evidence(
+    return SplitStatistics(
         "rows",
         {"train": digests[train], "valid": digests[table.valid]},
         {part: days.to_numpy("datetime64[s]") for part, days in times.items()},
@@ -73,7 +73,7 @@ def of_table(table: TabularTable, preparation: Preparation, target: Target) -> E
     )
 
 
-def of_texts(table: TextTable, words_are_judged: bool) -> Evidence:
+def of_texts(table: TextTable, words_are_judged: bool) -> SplitStatistics:
     """Return the texts, without those that hold nothing, and the words that are known.
 
     An encoder brings its words: which texts they are from is not known here.
@@ -89,7 +89,7 @@ def of_texts(table: TextTable, words_are_judged: bool) -> Evidence:
         there = {words[code]: -int(counts[code]) for code in np.flatnonzero(counts).tolist()}
         alone = sorted(there.keys() - marks, key=lambda word: (there[word], word))
         fitted["the vocabulary"] = ([word for word in words if word not in marks], alone)
-    return Evidence(
+    return SplitStatistics(
         "texts",
         _by_part(table.digests, split),
         fitted=fitted,
@@ -98,10 +98,10 @@ def of_texts(table: TextTable, words_are_judged: bool) -> Evidence:
     )
 
 
-def of_pictures(table: PictureTable) -> Evidence:
+def of_pictures(table: ImageTable) -> SplitStatistics:
     """Return the pictures by their pixels; nothing is fitted on them before training."""
     digests = _by_part(table.digests(), table.split)
-    return Evidence("pictures", digests, num_of_test=_count(table.of_test, table.split == VALID))
+    return SplitStatistics("pictures", digests, num_of_test=_count(table.of_test, table.split == VALID))
 
 
 def _by_part(digests: Digests, split: NDArray[np.int8]) -> dict[str, Digests]:
@@ -121,7 +121,7 @@ def _count(of_test: NDArray[np.bool_] | None, valid: NDArray[np.bool_]) -> int:
     return 0 if of_test is None else int((of_test & valid).sum())
 
 
-def _fitted_on_columns(used: Preparation, alone: Preparation) -> Fitted:
+def _fitted_on_columns(used: TabularPreprocessor, alone: TabularPreprocessor) -> Fitted:
     kinds = {"levels": "levels of", "medians": "median of", "means": "mean of", "deviations": "deviation of"}
     found: Fitted = {
         f"{told} {name}": (value, getattr(alone, kind).get(name, []))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target
-from dlrunner.errors import RequestError, did_you_mean
+from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.metrics import Metric
 from dlrunner.task import Task
 from dlrunner.tasks.common.outputs import CLASS_METRICS, average, class_loss
@@ -41,11 +41,11 @@ class Classification(Task):
         """Refuse metrics that the target's kind does not have.
 
         Raises:
-            RequestError: there is one.
+            ConfigError: there is one.
         """
         known = CLASS_METRICS[target.kind]
         for name in self.metric_names or []:
             if name not in known:
-                raise RequestError(
+                raise ConfigError(
                     f"task.metrics: {name} is no metric of {target.kind} {what}; {did_you_mean(name, known)}"
                 )

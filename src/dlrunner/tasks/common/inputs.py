@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 
 THE_TABLE = "the table"
 """What a table is called in messages where it comes from no file."""
@@ -19,60 +19,60 @@ def check_table(table: Any) -> None:
     """Refuse what is no table.
 
     Raises:
-        RequestError: it is something else, or has no rows.
+        ConfigError: it is something else, or has no rows.
     """
     if not isinstance(table, pd.DataFrame):
-        raise RequestError(f"give a table (pandas.read_csv reads one from a file), not {_kind(table)}")
+        raise ConfigError(f"give a table (pandas.read_csv reads one from a file), not {_kind(table)}")
     if table.empty:
-        raise RequestError("the table has no rows")
+        raise ConfigError("the table has no rows")
 
 
 def check_top(top: Any) -> None:
     """Refuse what is no number of answers.
 
     Raises:
-        RequestError: `top` is below 1, or no whole number.
+        ConfigError: `top` is below 1, or no whole number.
     """
     if not isinstance(top, Integral) or isinstance(top, bool):
-        raise RequestError(f"top: must be a whole number, not {top!r:.40}")
+        raise ConfigError(f"top: must be a whole number, not {top!r:.40}")
     if int(top) < 1:
-        raise RequestError(f"top: must be 1 or more, not {top}")
+        raise ConfigError(f"top: must be 1 or more, not {top}")
 
 
 def check_id(given: Any, what: str) -> None:
     """Refuse what nobody is named by.
 
     Raises:
-        RequestError: it is neither a text nor a number.
+        ConfigError: it is neither a text nor a number.
     """
     if not isinstance(given, str | int | float | np.generic):
-        raise RequestError(f"give {what}, not {_kind(given)}")
+        raise ConfigError(f"give {what}, not {_kind(given)}")
 
 
 def check_text(given: Any) -> None:
     """Refuse what is no text.
 
     Raises:
-        RequestError: it is something else.
+        ConfigError: it is something else.
     """
     if not isinstance(given, str):
-        raise RequestError(f"give a text, not {_kind(given)}")
+        raise ConfigError(f"give a text, not {_kind(given)}")
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:
     """Return one thing or several as a list.
 
     Raises:
-        RequestError: there is none, or one is of another kind.
+        ConfigError: there is none, or one is of another kind.
     """
     found = [given] if isinstance(given, kinds) else list(given) if isinstance(given, Sequence | pd.Series) else given
     if not isinstance(found, list):
-        raise RequestError(f"give {what}, one or a list of them, not {_kind(given)}")
+        raise ConfigError(f"give {what}, one or a list of them, not {_kind(given)}")
     for place, each in enumerate(found):
         if not isinstance(each, kinds):
-            raise RequestError(f"give {what}; number {place + 1} of the list is {_kind(each)}")
+            raise ConfigError(f"give {what}; number {place + 1} of the list is {_kind(each)}")
     if not found:
-        raise RequestError(f"the list is empty; give {what}")
+        raise ConfigError(f"the list is empty; give {what}")
     return found
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.model import Model
-from dlrunner.models.image import PictureNet
+from dlrunner.models.image import ImageClassifier
 
 
 def grad_cam(models: Sequence[Model], picture: Tensor, answer: int, size: int) -> NDArray[np.float32]:
@@ -31,7 +31,7 @@ def grad_cam(models: Sequence[Model], picture: Tensor, answer: int, size: int) -
     """
     heats = []
     for model in models:
-        assert isinstance(model, PictureNet)
+        assert isinstance(model, ImageClassifier)
         model.eval()
         device = next(model.parameters()).device
         with torch.no_grad():

@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.core.source import ARCHIVES, Place
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import MOST_NAMED
 from dlrunner.data.images.decoding import Fit, Pixels, decode, pixels_of
 from dlrunner.data.images.files import is_picture
-from dlrunner.data.images.loaders import PictureLoader, normalised
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.data.images.loaders import ImageLoader, normalised
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.system.terminal import visible
@@ -73,7 +73,7 @@ class PictureAnswers:
             top: so many classes.
 
         Raises:
-            RequestError: there is no such file, or it is something else.
+            ConfigError: there is no such file, or it is something else.
             DataError: one of them is no picture.
         """
         check_top(top)
@@ -97,7 +97,7 @@ class PictureAnswers:
             return pixels_of(given, self.state["decoded"], self.state["fit"])
         path = user_path(given)
         if not path.is_file():
-            raise RequestError(f"there is no file {path}")
+            raise ConfigError(f"there is no file {path}")
         return _decoded(path.read_bytes(), self.state)
 
 
@@ -105,13 +105,13 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
     """Answer about a picture, a folder or an archive, of which what cannot be read is left out and told.
 
     Raises:
-        RequestError: there is no such file.
+        ConfigError: there is no such file.
         DataError: it is no picture, or none of the folder can be read.
     """
     target = Target.from_state(state["target"])
     check_top(arguments.top)
     if arguments.submission and arguments.out is None:
-        raise RequestError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
+        raise ConfigError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
     place, names = _asked(user_path(arguments.path))
     bad: dict[str, str] = {}
     read: list[str] = []
@@ -158,7 +158,7 @@ def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model]
         changed = augmentation if look else None
         # Each picture is changed by itself: its answer does not depend on those beside it.
         loaders = (
-            PictureLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], changed, (0, look))
+            ImageLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], changed, (0, look))
             for each in given
         )
         pictures = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
@@ -170,7 +170,7 @@ def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argpar
     """Draw what the answer about a picture rests on, and say the answer.
 
     Raises:
-        RequestError: there is no such file or class.
+        ConfigError: there is no such file or class.
         DataError: it is no picture.
     """
     from dlrunner.reporting.plots.images import explained
@@ -179,9 +179,9 @@ def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argpar
     names = [str(each) for each in target.classes]
     place, found = _asked(user_path(arguments.path))
     if len(found) != 1:
-        raise RequestError(f"{arguments.path} holds {len(found):,} pictures; give one")
+        raise ConfigError(f"{arguments.path} holds {len(found):,} pictures; give one")
     if arguments.name is not None and arguments.name not in names:
-        raise RequestError(f"--class: there is no class {arguments.name}; {did_you_mean(arguments.name, names)}")
+        raise ConfigError(f"--class: there is no class {arguments.name}; {did_you_mean(arguments.name, names)}")
     try:
         pixels = _decoded(next(iter(place.contents(found))), state)
     except DataError as error:
@@ -209,13 +209,13 @@ def _decoded(content: bytes, state: Mapping[str, Any]) -> Pixels:
     return decode(content, state["decoded"], fit)[0]
 
 
-def _asked(path: Path) -> tuple[Place, list[str]]:
+def _asked(path: Path) -> tuple[ArchiveOrFolder, list[str]]:
     """Return where the pictures are, and their names: of one file, or of all pictures in a folder or archive."""
     if not path.exists():
-        raise RequestError(f"there is no file or folder {path}")
+        raise ConfigError(f"there is no file or folder {path}")
     if path.is_file() and not path.name.lower().endswith(ARCHIVES):
-        return Place(path.parent), [path.name]
-    place = Place(path)
+        return ArchiveOrFolder(path.parent), [path.name]
+    place = ArchiveOrFolder(path)
     names = sorted(name for name in place.names() if is_picture(name))
     if not names:
         raise DataError(f"{path} holds no pictures")

@@ -24,12 +24,12 @@ from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.core.targets import Target, encode
 from dlrunner.data.images.augmentation import Augmentation
-from dlrunner.data.images.dataset import PictureSource, PictureTable
-from dlrunner.data.images.loaders import FeatureLoader, PictureLoader, normalised
-from dlrunner.data_audit import Evidence
-from dlrunner.errors import RequestError
+from dlrunner.data.images.dataset import ImageSource, ImageTable
+from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, normalised
+from dlrunner.data_audit import SplitStatistics
+from dlrunner.errors import ConfigError
 from dlrunner.model import Example, Model
-from dlrunner.models.image import PictureDims, PictureNet
+from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
@@ -47,7 +47,7 @@ NUM_DOUBTED = 64
 """Pictures that tell whether weights fit."""
 
 
-class PictureClassification(Classification):
+class ImageClassification(Classification):
     """Pictures in augmented batches, or what a frozen backbone makes of them; judged by accuracy, or F1 for labels.
 
     Args:
@@ -69,7 +69,7 @@ class PictureClassification(Classification):
 
     def __init__(
         self,
-        data: PictureSource,
+        data: ImageSource,
         batch_size: int,
         seed: int,
         device: torch.device,
@@ -104,33 +104,33 @@ class PictureClassification(Classification):
             place = f"phases[{index}]" if len(phases) > 1 or phase.task else "the run"
             for name, value in phase.task.items():
                 if name not in PHASE_SETTINGS:
-                    raise RequestError(f"{place}.task.{name}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
+                    raise ConfigError(f"{place}.task.{name}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
                 is_one = isinstance(value, PHASE_SETTINGS[name])
                 if not is_one or (name == "size" and not 32 <= int(value) <= 1024):
                     wanted = "a number from 32 to 1024" if name == "size" else "true or false"
-                    raise RequestError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
+                    raise ConfigError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
             now = {**settings, **phase.task}
-            is_frozen = phase.freeze_to in (-1, len(PictureNet.group_names) - 1)
+            is_frozen = phase.freeze_to in (-1, len(ImageClassifier.group_names) - 1)
             if now["precompute"]:
                 if now["augment"]:
-                    raise RequestError(f"task.precompute: {ONCE}: add task.augment=false")
+                    raise ConfigError(f"task.precompute: {ONCE}: add task.augment=false")
                 if not is_frozen:
-                    raise RequestError(
+                    raise ConfigError(
                         f"task.precompute: the backbone must be frozen, but {place} has freeze_to={phase.freeze_to}: "
                         "add freeze_to=-1"
                     )
                 if not fresh or (index and now["size"] != first_size):
-                    raise RequestError(f"task.precompute: {place} must come first, and all such phases have one size")
+                    raise ConfigError(f"task.precompute: {place} must come first, and all such phases have one size")
             fresh, first_size = fresh and now["precompute"], now["size"]
         if settings["tta"] and {**settings, **phases[-1].task}["precompute"]:
-            raise RequestError(f"task.precompute: {ONCE}: add task.tta=0")
+            raise ConfigError(f"task.precompute: {ONCE}: add task.tta=0")
 
     @cached_property
-    def table(self) -> PictureTable:
+    def table(self) -> ImageTable:
         """The pictures, read once."""
         table = self.data.read()
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
-            raise RequestError("batch_size: the head's batch norm needs two training pictures in a batch, or more")
+            raise ConfigError("batch_size: the head's batch norm needs two training pictures in a batch, or more")
         self.check_metrics(table.target, "pictures")
         return table
 
@@ -140,9 +140,9 @@ class PictureClassification(Classification):
         return self.table.target
 
     @property
-    def dims(self) -> PictureDims:
+    def dims(self) -> ImageDims:
         """The number of classes."""
-        return PictureDims(self.target.num_outputs)
+        return ImageDims(self.target.num_outputs)
 
     @property
     def size(self) -> int:
@@ -157,7 +157,7 @@ class PictureClassification(Classification):
         """Tell whether some pictures are kept for the end."""
         return bool((self.table.split == TEST).any())
 
-    def looks(self) -> int:
+    def num_tta_views(self) -> int:
         """The picture as it is, and so many augmented versions."""
         return 1 + self.tta
 
@@ -185,13 +185,13 @@ class PictureClassification(Classification):
             return FeatureLoader(self._features, self._targets, batches, start)
         changed = self.now["augment"] if split == "train" else epoch > 0
         augmentation, key = self.augmentation if changed else None, (self.seed, epoch, PARTS[split])
-        return PictureLoader(self._pixels, self._targets, batches, self.size, augmentation, key, start)
+        return ImageLoader(self._pixels, self._targets, batches, self.size, augmentation, key, start)
 
-    def prepare(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+    def setup(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what the frozen backbone makes of all pictures, or take it from the cache; doubt its weights."""
-        if not isinstance(model, PictureNet):
+        if not isinstance(model, ImageClassifier):
             if self.now["precompute"]:
-                raise RequestError("task.precompute: needs a model with a frozen backbone: model=picture_net")
+                raise ConfigError("task.precompute: needs a model with a frozen backbone: model=image_classifier")
             return []
         if not self.now["precompute"]:
             return self._doubts(model)
@@ -214,12 +214,12 @@ class PictureClassification(Classification):
         self._features = torch.from_numpy(features).to(self.device)
         return notes
 
-    def _doubts(self, model: PictureNet) -> list[str]:
+    def _doubts(self, model: ImageClassifier) -> list[str]:
         """Compare what the backbone sees of some pictures with what it saw when its weights were trained."""
         if model.weights is None:
             return []
         rows = torch.from_numpy(self.table.rows(TRAIN)[:NUM_DOUBTED])
-        (batch,) = PictureLoader(self._pixels, self._targets, [rows], self.size)
+        (batch,) = ImageLoader(self._pixels, self._targets, [rows], self.size)
         gap = statistics_gap(model.backbone, *batch.inputs)
         if gap is None or gap <= MOST_STATISTICS_GAP:
             return []
@@ -228,11 +228,11 @@ class PictureClassification(Classification):
             f"away from those in training (up to {MOST_STATISTICS_GAP} is usual); is it wired as its weights were?"
         ]
 
-    def _computed(self, model: PictureNet, rows: Tensor, tell: Callable[[str], None]) -> NDArray[np.float32]:
+    def _computed(self, model: ImageClassifier, rows: Tensor, tell: Callable[[str], None]) -> NDArray[np.float32]:
         """Return what the frozen backbone makes of some pictures, [pictures, features]."""
         features, found = model.frozen_features(), []
         started = told = time.perf_counter()
-        loader = PictureLoader(self._pixels, self._targets, list(torch.split(rows, self._few)), self.size)
+        loader = ImageLoader(self._pixels, self._targets, list(torch.split(rows, self._few)), self.size)
         for index, batch in enumerate(loader, start=1):
             found.append(features(*batch.inputs).float().cpu())
             now = time.perf_counter()
@@ -253,7 +253,7 @@ class PictureClassification(Classification):
             return [*self.table.notes, f"pictures of {self.table.size} pixels are enlarged to {self.size}"]
         return self.table.notes
 
-    def evidence(self) -> Evidence:
+    def split_statistics(self) -> SplitStatistics:
         """The pictures by their pixels."""
         return of_pictures(self.table)
 
@@ -267,7 +267,7 @@ class PictureClassification(Classification):
         truth = pd.DataFrame({target.names[0]: [target.classes[code] for code in self.table.values[rows].astype(int)]})
         return pd.concat([names, truth, recognising.top_of(target, outputs, 5)], axis=1)
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Confusions, calibration, and the most confident mistakes with what they rest on."""
         from dlrunner.reporting.plots import classes as looks
         from dlrunner.reporting.plots.images import sheet
@@ -283,7 +283,7 @@ class PictureClassification(Classification):
         said, sure = chances.argmax(axis=1), chances.max(axis=1)
         order = np.argsort(-sure, kind="stable")
         wrong = order[said[order] != truth[order]][:12]
-        if len(wrong) and all(isinstance(model, PictureNet) for model in models):
+        if len(wrong) and all(isinstance(model, ImageClassifier) for model in models):
             maps = [self.heat(models, int(rows[place]), int(said[place])) for place in wrong]
             titles = [(names[truth[i]], names[said[i]], float(sure[i])) for i in wrong]
             shown = [self.table.pixels[rows[place]] for place in wrong]
@@ -302,9 +302,9 @@ class PictureClassification(Classification):
         }  # fmt: skip
 
     @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> PictureDims:
+    def dims_of(cls, state: Mapping[str, Any]) -> ImageDims:
         """Return `dims` from a stored state."""
-        return PictureDims(Target.from_state(state["target"]).num_outputs)
+        return ImageDims(Target.from_state(state["target"]).num_outputs)
 
     @classmethod
     def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:

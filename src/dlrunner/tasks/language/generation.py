@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlrunner.data.texts.tokens import END
 from dlrunner.data.texts.vocabulary import PAD, UNKNOWN, Vocabulary
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.models.language import LanguageModel
 from dlrunner.models.recurrent import State
 
@@ -40,12 +40,12 @@ class Generator:
         """Return what `dlrun generate` prints.
 
         Raises:
-            RequestError: no word of the text is known, or options do not go together.
+            ConfigError: no word of the text is known, or options do not go together.
         """
         unknown = self.unknown(words)
         lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
         if arguments.next and (arguments.beams or arguments.seed is not None):
-            raise RequestError("--next lists words; it does not go with --beams and --seed")
+            raise ConfigError("--next lists words; it does not go with --beams and --seed")
         if arguments.next:
             chances, found = self.next_words(words, arguments.next)
             width = max(map(len, found))
@@ -58,18 +58,18 @@ class Generator:
         """Return the words of a text that are not known.
 
         Raises:
-            RequestError: no word of it is known.
+            ConfigError: no word of it is known.
         """
         unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
         if not any(word in self.vocabulary.places for word in words if word.strip()):
-            raise RequestError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+            raise ConfigError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
         return unknown
 
     def text(self, words: Sequence[str], number: int, *, beams: int | None = None, **drawn: Any) -> str:
         """Return so many words more: the likeliest text that so many beams find, or as `text_after` does.
 
         Raises:
-            RequestError: an option is out of its range, or options do not go together.
+            ConfigError: an option is out of its range, or options do not go together.
         """
         for name, value in {"words": number, "beams": beams, **drawn}.items():
             if value is not None:
@@ -77,7 +77,7 @@ class Generator:
         if not beams:
             return self.text_after(words, number, **drawn)
         if any(value is not None for value in drawn.values()):
-            raise RequestError("beams looks for the likeliest text; it does not go with what draws at random")
+            raise ConfigError("beams looks for the likeliest text; it does not go with what draws at random")
         return self.likeliest_text_after(words, number, beams)
 
     @torch.inference_mode()
@@ -245,16 +245,16 @@ def check_number(name: str, value: Any, parse: Callable[[str], float]) -> None:
     """Refuse in a sentence what an option does not take.
 
     Raises:
-        RequestError: it is no number, or lies out of the range.
+        ConfigError: it is no number, or lies out of the range.
     """
     try:
         if isinstance(value, str):
             raise ValueError
         parse(str(value))
     except argparse.ArgumentTypeError as error:
-        raise RequestError(f"{name}: {error}") from None
+        raise ConfigError(f"{name}: {error}") from None
     except ValueError:
-        raise RequestError(f"{name}: {value!r:.40} is not the kind of number it takes") from None
+        raise ConfigError(f"{name}: {value!r:.40} is not the kind of number it takes") from None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,14 +21,14 @@ from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, stream_of
 from dlrunner.data.texts.tokens import END, tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.data_audit import Evidence
+from dlrunner.data_audit import SplitStatistics
 from dlrunner.encoder_file import FILE, Encoder
 from dlrunner.errors import DataError
 from dlrunner.metrics import Metric, Perplexity, exact_dtype
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.ranges import Count, Natural
-from dlrunner.task import Batch, Loader, Passage, Split, Task
+from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
 from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.inputs import check_text, listed, with_notes
 from dlrunner.tasks.language.generation import PIECE, RANGES, Generator, add_arguments, check_number
@@ -126,7 +126,7 @@ class LanguageModeling(Task):
         lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
         return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None, start)
 
-    def share(self, batch: Batch, index: int, count: int) -> Batch:
+    def shard(self, batch: Batch, index: int, count: int) -> Batch:
         """Some of the columns, the same ones in every batch: their state is carried on.
 
         Where not all next words are known, the model is told those of all columns.
@@ -140,7 +140,7 @@ class LanguageModeling(Task):
         places = (part.reshape(-1) >= 0).nonzero().reshape(-1)  # waits for a GPU: in the last pieces of an epoch only
         return Batch((words, part, places, following), part.reshape(-1)[places], batch.rate)
 
-    def shared_order(self, batch: Batch, count: int) -> Tensor:
+    def shard_order(self, batch: Batch, count: int) -> Tensor:
         """The words of a batch come step by step, those of a share too."""
         _, following, *known = batch.inputs
         places = torch.arange(following.numel(), device=following.device)
@@ -175,7 +175,7 @@ class LanguageModeling(Task):
         """How the texts were read."""
         return self.table.notes
 
-    def evidence(self) -> Evidence:
+    def split_statistics(self) -> SplitStatistics:
         """Whole texts and the vocabulary: that two texts share a phrase is how language is."""
         return of_texts(self.table, words_are_judged=True)
 
@@ -192,7 +192,7 @@ class LanguageModeling(Task):
         name = f"{order}-grams, interpolated Kneser-Ney"
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """The loss by how frequent a word is, and by how far into a text it stands."""
         from dlrunner.reporting.plots import text as looks
 
@@ -207,7 +207,7 @@ class LanguageModeling(Task):
             looks.loss_by_place(places[1:], losses, folder),
         ]
 
-    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+    def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """A validation text with the words that surprised the model, and what it writes by itself."""
         vocabulary = self.table.vocabulary
         words, losses = self._valid_words(), self._losses_in_order(outputs)
@@ -223,9 +223,9 @@ class LanguageModeling(Task):
             "the likeliest words, one by one": generator.text_after([END], 60),
             "drawn at random (top-p 0.9, seed 0)": generator.text_after([END], 60, top_p=0.9, seed=0),
         }
-        samples = [Passage(title, text.split(" "), []) for title, text in texts.items()]
+        samples = [AnnotatedText(title, text.split(" "), []) for title, text in texts.items()]
         return {
-            "A validation text: the darker, the less expected": [Passage(title, shown, (surprise / 10).tolist())],
+            "A validation text: the darker, the less expected": [AnnotatedText(title, shown, (surprise / 10).tolist())],
             "What the model writes": samples,
         }
 
@@ -242,7 +242,7 @@ class LanguageModeling(Task):
         losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
         return losses
 
-    def keep(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+    def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
         """The vocabulary, and the first model's encoder for classifiers of texts."""
         table, model = self.table, _language_models(models)[0]
         weights = model.encoder.state_dict()
@@ -334,7 +334,7 @@ class LanguageAnswers:
             names: of the texts in the table; by default what they begin with.
 
         Raises:
-            RequestError: there is no text, or it is something else.
+            ConfigError: there is no text, or it is something else.
         """
         vocabulary, given, rows = self.generator.vocabulary, listed(texts, "texts", (str,)), []
         for name, text in zip(map(shortened, given) if names is None else names, given, strict=True):

@@ -18,13 +18,13 @@ from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.core.targets import Target, encode, fit_target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable, rows_to_predict
-from dlrunner.data.tabular.preprocessing import Preparation
-from dlrunner.data_audit import Evidence
-from dlrunner.errors import DataError, RequestError, did_you_mean
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.data_audit import SplitStatistics
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.metrics import (
     R2,
-    Decoded,
+    InOriginalUnits,
     MeanAbsoluteError,
     Metric,
     RmspeByBatch,
@@ -106,10 +106,10 @@ class Tabular(Task):
         return fit_target(self.table.target, self.table.values[~self.table.valid])
 
     @cached_property
-    def preparation(self) -> Preparation:
+    def preparation(self) -> TabularPreprocessor:
         """What is fitted on the training rows."""
         table = self.table
-        return Preparation.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
+        return TabularPreprocessor.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
 
     @property
     def dims(self) -> TabularDims:
@@ -154,7 +154,7 @@ class Tabular(Task):
         names = self.metric_names or USUAL.get(target.kind) or tuple(known)
         metrics: dict[str, Metric] = {name: known[name]() for name in names}
         if target.kind == "regression":
-            metrics = {name: Decoded(each, self.decode, target.decode) for name, each in metrics.items()}
+            metrics = {name: InOriginalUnits(each, self.decode, target.decode) for name, each in metrics.items()}
         return metrics
 
     def decode(self, outputs: Tensor) -> Tensor:
@@ -183,7 +183,7 @@ class Tabular(Task):
         told = [f"continuous too, marks of missing values: {', '.join(marks)}"] if marks else []
         return [*table.notes, *told, *(f"validation: {note}" for note in unseen)]
 
-    def evidence(self) -> Evidence:
+    def split_statistics(self) -> SplitStatistics:
         """Whole rows, their days, and all that is fitted."""
         return of_table(self.table, self.preparation, self.target)
 
@@ -203,7 +203,7 @@ class Tabular(Task):
             truth = pd.DataFrame({target.names[0]: named})
         return pd.concat([found, truth, answers(target, outputs, self.correction, "prediction")], axis=1)
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Predictions, errors by group, the largest errors, importance of the columns, embeddings."""
         from dlrunner.tasks.tabular.analysis import Inspection
 
@@ -226,7 +226,7 @@ class Tabular(Task):
     @classmethod
     def dims_of(cls, state: Mapping[str, Any]) -> TabularDims:
         """Return `dims` from a stored state."""
-        return _dims(Preparation.from_state(state["preparation"]), Target.from_state(state["target"]))
+        return _dims(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
 
     @classmethod
     def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
@@ -250,7 +250,10 @@ class Tabular(Task):
     @classmethod
     def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
         """Rows of any levels, missing ones among them, and of standardised numbers."""
-        preparation, generator = Preparation.from_state(state["preparation"]), torch.Generator().manual_seed(count)
+        preparation, generator = (
+            TabularPreprocessor.from_state(state["preparation"]),
+            torch.Generator().manual_seed(count),
+        )
         levels = torch.tensor(list(preparation.cardinalities.values()))
         codes = (torch.rand(count, len(levels), generator=generator) * levels).to(torch.int32)
         numbers = torch.randn(count, len(preparation.continuous), generator=generator)
@@ -262,13 +265,13 @@ class Tabular(Task):
         known = METRICS[target.kind]
         for name in self.metric_names or []:
             if name not in known:
-                raise RequestError(
+                raise ConfigError(
                     f"task.metrics: {name} is no metric of a {target.kind} target; {did_you_mean(name, known)}"
                 )
         if target.kind != "regression" and self.loss_name != "auto":
-            raise RequestError(f"task.loss: {self.loss_name} is for numbers; a {target.kind} target has cross entropy")
+            raise ConfigError(f"task.loss: {self.loss_name} is for numbers; a {target.kind} target has cross entropy")
         if target.kind != "regression" and self.correction != 1:
-            raise RequestError("task.correction: is for targets that are numbers; set it to 1")
+            raise ConfigError("task.correction: is for targets that are numbers; set it to 1")
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
             raise DataError(f"task.loss: {zeros:,} targets are 0, of which there are no percentages; leave them out")
@@ -299,27 +302,27 @@ class TableAnswers:
             place: what the table is called in messages.
 
         Raises:
-            RequestError: there is no such column, or it is no table.
+            ConfigError: there is no such column, or it is no table.
             DataError: a column that the run was trained on is missing, or holds no numbers.
         """
         check_table(table)
         name = id or self.state["id"]
         if id and id not in table.columns:
-            raise RequestError(f"id: {place} has no column {id!r}; {did_you_mean(str(id), map(str, table))}")
+            raise ConfigError(f"id: {place} has no column {id!r}; {did_you_mean(str(id), map(str, table))}")
         ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
         return self.of_rows(rows_to_predict(table, self.state["recipe"], Path(place)), ids, place)
 
     def of_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: str) -> pd.DataFrame:
         """Predict for rows that have all columns the run was trained on, and tell what training had not seen."""
         state = self.state
-        preparation, target = Preparation.from_state(state["preparation"]), Target.from_state(state["target"])
+        preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
         notes = preparation.check(rows, place)
         outputs = predict_rows(preparation, target, self.models, rows)
         taken = answers(target, outputs, state["correction"], target.names[0] if len(target.names) == 1 else "")
         return with_notes(pd.concat([ids, taken.set_axis(ids.index)], axis=1), notes)
 
 
-def _dims(preparation: Preparation, target: Target) -> TabularDims:
+def _dims(preparation: TabularPreprocessor, target: Target) -> TabularDims:
     numbers = target.kind == "regression"
     return TabularDims(
         cardinalities=preparation.cardinalities,
@@ -333,7 +336,11 @@ def _dims(preparation: Preparation, target: Target) -> TabularDims:
 
 @torch.inference_mode()
 def predict_rows(
-    preparation: Preparation, target: Target, models: Sequence[Model], rows: pd.DataFrame, batch_size: int = 8192
+    preparation: TabularPreprocessor,
+    target: Target,
+    models: Sequence[Model],
+    rows: pd.DataFrame,
+    batch_size: int = 8192,
 ) -> Tensor:
     """Return the outputs for rows, averaged over the models of an ensemble, of shape [rows] or [rows, outputs]."""
     device = next(models[0].parameters()).device

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.texts.documents import LINES, TABLES, find_documents
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 
@@ -20,14 +20,14 @@ def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Se
         usual: the column that the run was trained on; it is taken where the table has it.
 
     Raises:
-        RequestError: it looks like a file, but there is none; or it is empty.
+        ConfigError: it looks like a file, but there is none; or it is empty.
     """
     if not given.strip():
-        raise RequestError("the text is empty")
+        raise ConfigError("the text is empty")
     try:
         path = user_path(given)
         exists = path.exists()
-    except (OSError, RequestError):  # too long for a name, or ~ of nobody: a text
+    except (OSError, ConfigError):  # too long for a name, or ~ of nobody: a text
         path, exists = Path("text"), False
     if exists:
         is_table = any(suffix.lower() in TABLES for suffix in path.suffixes)
@@ -36,7 +36,7 @@ def texts_to_read(given: str, column: str | None, usual: str | None) -> tuple[Se
         documents = find_documents(path, column)
         return list(zip(documents.names, documents.texts(), strict=True)), list(documents.notes)
     if path.suffix.lower() in (*TABLES, *LINES) and " " not in given:
-        raise RequestError(f"there is no file {given}")
+        raise ConfigError(f"there is no file {given}")
     return [(shortened(given), given)], []
 
 

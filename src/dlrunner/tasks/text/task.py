@@ -21,15 +21,15 @@ from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import PAD, TextLoader, padded, similar_lengths
 from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.data_audit import Evidence
+from dlrunner.data_audit import SplitStatistics
 from dlrunner.encoder_file import EncoderSizes
-from dlrunner.errors import RequestError
+from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.model import Example, Model
 from dlrunner.models.text import TextDims
 from dlrunner.ranges import Count
-from dlrunner.task import Batch, Loader, Passage, Split
+from dlrunner.task import AnnotatedText, Batch, Loader, Split
 from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.classification import Classification
 from dlrunner.tasks.common.inputs import listed, with_notes
@@ -73,9 +73,9 @@ class TextClassification(Classification):
         """The texts, read once."""
         table = self.data.read()
         if table.target is None:
-            raise RequestError("data.labels: must be true: this task sorts texts into classes")
+            raise ConfigError("data.labels: must be true: this task sorts texts into classes")
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
-            raise RequestError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
+            raise ConfigError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
         self.check_metrics(table.target, "texts")
         return table
 
@@ -120,9 +120,9 @@ class TextClassification(Classification):
             batches = np.array_split(rows, range(self.valid_batch_size, len(rows), self.valid_batch_size))
         return TextLoader(self._codes, self.table.ends, self._targets, batches, start)
 
-    def share(self, batch: Batch, index: int, count: int) -> Batch:
+    def shard(self, batch: Batch, index: int, count: int) -> Batch:
         """Some of the texts; the model is told the lengths of all."""
-        part = super().share(batch, index, count)
+        part = super().shard(batch, index, count)
         return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
 
     def sizes(self) -> Mapping[str, int]:
@@ -148,7 +148,7 @@ class TextClassification(Classification):
                 )
         return notes
 
-    def evidence(self) -> Evidence:
+    def split_statistics(self) -> SplitStatistics:
         """The texts and the vocabulary."""
         return of_texts(self.table, words_are_judged=False)
 
@@ -194,7 +194,7 @@ class TextClassification(Classification):
         found = pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
         return with_distinct_names(found)
 
-    def pictures(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
         """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
         from dlrunner.reporting.plots import classes as looks
 
@@ -208,7 +208,7 @@ class TextClassification(Classification):
             file.write(as_csv(worst)[0])
         return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
 
-    def passages(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[Passage]]:
+    def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """The most confident mistakes, and some texts that were understood, with the words that mattered."""
         if self.target.kind == "multilabel":
             return {}
@@ -229,7 +229,7 @@ class TextClassification(Classification):
         names = self.target.classes
         return {
             f"{title}: orange words speak for the answer, blue ones against it": [
-                Passage(
+                AnnotatedText(
                     f"{self.table.names[rows[place]]}: {names[values[rows[place]]]}, "
                     f"taken for {names[said[place]]} ({sure[place]:.1%})",
                     *self.weighed(models, self.table.document(rows[place]), int(said[place])),
@@ -355,7 +355,7 @@ class TextAnswers:
             names: of the texts in the table; by default what they begin with.
 
         Raises:
-            RequestError: there is no text, or it is something else.
+            ConfigError: there is no text, or it is something else.
         """
         target, given = self.target, listed(texts, "texts", (str,))
         names = [shortened(text) for text in given] if names is None else names

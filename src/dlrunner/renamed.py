@@ -1,0 +1,127 @@
+"""Names of earlier versions: refused in a request with the new name told, translated in an old run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+SETTINGS = {
+    "log.pictures": "log.plots",
+    "log.patience": "log.tracker_timeout",
+    "model.ps": "model.dropout",
+    "model.wiring": "model.variant",
+    "claim.spread": "claim.std",
+}
+"""By their place in a configuration."""
+
+OPTIONS = {"model=picture_net": "model=image_classifier"}
+"""Of groups."""
+
+VALUES = {"stand-in": "synthetic"}
+"""Of `data.source`."""
+
+MODULES = {
+    "data.dogbreeds": "data.dogbreeds.dataset",
+    "data.imdb": "data.imdb.dataset",
+    "data.pictures": "data.images.dataset",
+    "data.ratings": "data.ratings.dataset",
+    "data.rossmann": "data.rossmann.dataset",
+    "data.tabular": "data.tabular.dataset",
+    "data.texts": "data.texts.dataset",
+    "tasks.collab": "tasks.collab.task",
+    "tasks.image": "tasks.image.task",
+    "tasks.language": "tasks.language.task",
+    "tasks.rossmann": "tasks.tabular.rossmann",
+    "tasks.tabular": "tasks.tabular.task",
+    "tasks.text": "tasks.text.task",
+}
+"""Of classes that a `_target_` may name."""
+
+CLASSES = {
+    "PictureClassification": "ImageClassification",
+    "PictureData": "ImageData",
+    "PictureNet": "ImageClassifier",
+}
+
+SUMMARY = {"protocol": "audit", "looks": "tta", "members.spread": "members.std", "data.floor": "data.best_achievable"}
+"""Parts of summary.json."""
+
+
+def renamed(place: str, known: Iterable[str] | None = None) -> str | None:
+    """Say what a setting, or an option such as `model=picture_net`, is called now; None: it was never called so.
+
+    Args:
+        place: of the setting in the configuration.
+        known: settings that there are now, where it depends on the class.
+    """
+    new = SETTINGS.get(place) or OPTIONS.get(place)
+    return f"is now {new}" if new and (known is None or _last(new) in known) else None
+
+
+def new_target(target: str) -> str:
+    """Return the present name of a class.
+
+    >>> new_target("dlrunner.data.pictures.PictureData")
+    'dlrunner.data.images.dataset.ImageData'
+    >>> new_target("mine.PictureData")
+    'mine.PictureData'
+    """
+    module, _, name = target.rpartition(".")
+    package, _, inside = module.partition(".")
+    if package != "dlrunner":
+        return target
+    return f"dlrunner.{MODULES.get(inside, inside)}.{CLASSES.get(name, name)}"
+
+
+def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of an old run with the names of today; one of today stays as it is."""
+    found: dict[str, Any] = {**config}
+    for section, settings in config.items():
+        if isinstance(settings, Mapping):
+            renamed = {_last(SETTINGS.get(f"{section}.{key}", str(key))): value for key, value in settings.items()}
+            if isinstance(renamed.get("_target_"), str):
+                renamed["_target_"] = new_target(renamed["_target_"])
+            found[section] = renamed
+    if isinstance(found.get("data"), Mapping) and isinstance(found["data"].get("source"), str):
+        source = found["data"]["source"]
+        found["data"]["source"] = VALUES.get(source, source)
+    if isinstance(found.get("choices"), Mapping):
+        for group, option in found["choices"].items():
+            new = OPTIONS.get(f"{group}={option}")
+            found["choices"][group] = new.partition("=")[2] if new else option
+    return found
+
+
+def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the summary of an old run with the names of today; one of today stays as it is."""
+    found = {
+        SUMMARY.get(key, key): dict(value) if isinstance(value, Mapping) else value for key, value in summary.items()
+    }
+    for old, new in SUMMARY.items():
+        part, _, name = old.partition(".")
+        if name and isinstance(found.get(part), dict) and name in found[part]:
+            found[part][_last(new)] = found[part].pop(name)
+    data = found.get("data")
+    if isinstance(data, dict) and isinstance(data.get("source"), str):
+        data["source"] = VALUES.get(data["source"], data["source"])
+    tta = found.get("tta")
+    if isinstance(tta, dict) and "one_look" in tta:
+        found["tta"] = {"num_views": tta.get("number"), "single_view": tta["one_look"]}
+    if isinstance(found.get("audit"), list):
+        found["audit"] = [
+            {("message" if key == "told" else key): value for key, value in each.items()}
+            if isinstance(each, Mapping)
+            else each
+            for each in found["audit"]
+        ]
+    return found
+
+
+def present_report(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an old run kept for its report with the names of today."""
+    names = {"pictures": "plots", "passages": "annotated_texts"}
+    return {names.get(key, key): value for key, value in kept.items()}
+
+
+def _last(name: str) -> str:
+    return name.rpartition(".")[2]
