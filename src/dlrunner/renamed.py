@@ -55,7 +55,7 @@ def renamed(place: str, known: Iterable[str] | None = None) -> str | None:
         known: settings that there are now, where it depends on the class.
     """
     new = SETTINGS.get(place) or OPTIONS.get(place)
-    return f"is now {new}" if new and (known is None or _last(new) in known) else None
+    return f"{place} is now {new}" if new and (known is None or _last(new) in known) else None
 
 
 def new_target(target: str) -> str:

@@ -240,7 +240,7 @@ def _check_override(override: Override) -> None:
     if not (isinstance(name, str) and name in options_of(group)) and not (group == "experiment" and name is None):
         if isinstance(name, str):
             unknown = f"there is no such {group}; {did_you_mean(name, options_of(group))}"
-            raise ConfigError(f"{group}={name}: {renamed(f'{group}={name}') or unknown}")
+            raise ConfigError(renamed(f"{group}={name}") or f"{group}={name}: {unknown}")
         raise ConfigError(f"{group}={name}: takes one of {', '.join(options_of(group))}")
 
 

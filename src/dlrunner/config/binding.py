@@ -95,7 +95,7 @@ def bind_settings(
             continue
         if key not in known and not takes_any:
             unknown = f"{target} has no such setting; {did_you_mean(str(key), known)}"
-            problems.append(f"{section}.{key}: {renamed(f'{section}.{key}', known) or unknown}")
+            problems.append(renamed(f"{section}.{key}", known) or f"{section}.{key}: {unknown}")
             continue
         if key in hints:
             try:

@@ -147,7 +147,7 @@ def sentences(place: str, error: ValidationError, value: Any, model: type[BaseMo
             at = at[part] if inside else None
         if found["type"] == "extra_forbidden":
             unknown = f"is unknown; {did_you_mean(str(found['loc'][-1]), fields)}"
-            lines.setdefault(where, []).append(renamed(where) or unknown)
+            lines.setdefault(where, []).append(unknown)
         elif found["type"] == "missing":
             lines.setdefault(where, []).append("is missing")
         else:
@@ -164,6 +164,6 @@ def sentences(place: str, error: ValidationError, value: Any, model: type[BaseMo
     return [
         f"{where}: must be {' or '.join(dict.fromkeys(messages))}, not {shown[where]!r}"
         if where in shown
-        else f"{where}: {messages[0]}"
+        else renamed(where) or f"{where}: {messages[0]}"
         for where, messages in lines.items()
     ]

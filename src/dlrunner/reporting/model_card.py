@@ -130,7 +130,7 @@ class Card:
             )
         findings = self.summary.get("audit") or ()
         yield "\nWhat makes the figure flattering:\n" if findings else "\nNothing was found that flatters the figure."
-        yield from (f"- {escaped(each['flag'])}: {escaped(each['told'])}" for each in findings)
+        yield from (f"- {escaped(each['flag'])}: {escaped(each['message'])}" for each in findings)
 
     def _training(self) -> Iterator[str]:
         yield fenced(shlex.join(["dlrun", *self.overrides]), "sh") + "\n"

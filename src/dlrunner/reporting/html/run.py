@@ -237,7 +237,7 @@ def _headline(summary: Mapping[str, Any]) -> str:
 def flattering(summaries: Iterable[Mapping[str, Any]]) -> str:
     """Write what makes the numbers of runs flattering, each sentence once."""
     found = [each for summary in summaries for each in summary.get("audit") or ()]
-    said = dict.fromkeys(f"<li><b>{escape(str(e['flag']))}</b>: {escape(str(e['told']))}</li>" for e in found)
+    said = dict.fromkeys(f"<li><b>{escape(str(e['flag']))}</b>: {escape(str(e['message']))}</li>" for e in found)
     return f"<ul>{''.join(said)}</ul>" if said else ""
 
 

@@ -56,7 +56,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         )
     print_claim(summary.get("claim"))
     for finding in summary.get("audit") or ():
-        told = "" if is_new else f": {finding['told']}"
+        told = "" if is_new else f": {finding['message']}"
         out.print(Text(f"mind     {finding['flag']}{told}"), style="yellow")
     if (summary.get("data") or {}).get("source") == "synthetic":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
@@ -97,7 +97,7 @@ def print_run(path: Path) -> None:
         rows = ", ".join(f"{count:,} {name}" for name, count in data.get("rows", {}).items())
         out.print(Text(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}"))
     if members := summary.get("members"):
-        spread = f"{number(members['mean'])} ± {number(members['spread'])}"
+        spread = f"{number(members['mean'])} ± {number(members['std'])}"
         out.print(Text(f"members  {len(members['seeds'])} seeds, each by itself {spread}"))
     if summary.get("seconds") is not None:
         memory = (summary.get("peak_memory_mb") or {}).get("host")
