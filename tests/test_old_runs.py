@@ -20,6 +20,7 @@ import pytest
 
 import dlrunner
 from dlrunner.cli import main
+from dlrunner.renamed import present_summary
 from tests.conftest import QUICK, Dlrun
 
 HERE = Path(__file__).parent / "old_runs"
@@ -169,8 +170,7 @@ def same(found: Rows, expected: Rows) -> None:
 
 
 def summary_of(run: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(Path(run, "summary.json").read_text())
-    return found
+    return present_summary(json.loads(Path(run, "summary.json").read_text()))
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
@@ -190,7 +190,7 @@ def test_an_old_run_is_shown_reported_and_loaded(run: str, said: Said) -> None:
     name, value = summary["metric"]["name"], summary["metric"]["value"]
     shown = said(["show", run])
     assert f"{name} {value:.4f}" in shown
-    assert all(finding["flag"] in shown for finding in summary["protocol"])
+    assert all(finding["flag"] in shown for finding in summary["audit"])
     assert "tiny" not in run or "reached" in shown
 
     said(["report", run, "--out", "report.html"])

@@ -117,6 +117,11 @@ def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def present_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an old verdict on a claim with the names of today."""
+    return {("std" if key == "spread" else key): value for key, value in verdict.items()}
+
+
 def present_report(kept: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an old run kept for its report with the names of today."""
     names = {"pictures": "plots", "passages": "annotated_texts"}

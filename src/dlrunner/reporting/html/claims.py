@@ -12,6 +12,7 @@ from pathlib import Path
 from dlrunner.claims.claim_report import Verdict
 from dlrunner.comparison.collect import moved
 from dlrunner.errors import ConfigError
+from dlrunner.renamed import present_verdict
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import strip
 from dlrunner.reporting.html.page import Cell, Section, figure_cell
@@ -49,7 +50,7 @@ def read(file: Path) -> list[Verdict]:
         ConfigError: the file does not hold verdicts.
     """
     try:
-        verdicts = [Verdict(**each) for each in json.loads(file.read_text())]
+        verdicts = [Verdict(**present_verdict(each)) for each in json.loads(file.read_text())]
         if all(map(_is_sound, verdicts)):
             return verdicts
     except (OSError, ValueError, RecursionError, TypeError, AttributeError):
