@@ -190,7 +190,7 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
     known: dict[str, Verdict] = {}
     if store.exists():
         try:
-            known = {each["experiment"]: Verdict(**each) for each in json.loads(store.read_text())}
+            known = {each["experiment"]: Verdict(**present_verdict(each)) for each in json.loads(store.read_text())}
         except (ValueError, RecursionError, TypeError, KeyError):
             raise ConfigError(f"{store} does not hold verdicts; move it away") from None
     for verdict in verdicts:
