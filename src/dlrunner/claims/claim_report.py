@@ -15,6 +15,7 @@ from dlrunner.claims.claims import Word, judge_seeds
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
 from dlrunner.files.temporary import remove_abandoned
+from dlrunner.renamed import present_verdict
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 """In a README, the table of results stands between these lines."""
