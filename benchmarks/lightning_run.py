@@ -46,7 +46,7 @@ from dlrunner.cli.compose import compose  # noqa: E402
 from dlrunner.config.plan import Plan, plan  # noqa: E402
 from dlrunner.errors import ConfigError  # noqa: E402
 from dlrunner.metrics import exact_sum  # noqa: E402
-from dlrunner.model import Model  # noqa: E402
+from dlrunner.model import Model, forward_pass  # noqa: E402
 from dlrunner.schedules import Phase  # noqa: E402
 from dlrunner.system.seeding import seed_everything  # noqa: E402
 from dlrunner.task import Batch, Loader, Task  # noqa: E402
@@ -85,6 +85,7 @@ class Lesson(LightningModule):
         self.plan, self.task, self.model, self.clip, self.is_logged = checked, task, model, clip, is_logged
         self.rows: list[Row] = []
         self.begun = self.trained = 0.0
+        self.hidden: Any = None
         self.num_examples = 0
 
     def configure_optimizers(self) -> Any:
@@ -93,7 +94,7 @@ class Lesson(LightningModule):
         # dlrunner calls torch's step past its hooks; Lightning and schedulers wrap it, as in anybody's program.
         vars(optimizer).pop("step", None)
         (phase,) = self.plan.phases
-        curve = Curve(optimizer, phase, phase.epochs * len(self.task.batches("train", 0)))
+        curve = Curve(optimizer, phase, phase.epochs * len(self.task.batches("train", 0, phase)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": curve, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: Optimizer, *_: Any, **__: Any) -> None:
@@ -104,11 +105,11 @@ class Lesson(LightningModule):
     def train_dataloader(self) -> Loader:
         """Return this epoch's batches; the epoch begins here."""
         self.begun = time.perf_counter()
-        return self.task.batches("train", self.current_epoch)
+        return self.task.batches("train", self.current_epoch, self.plan.phases[0])
 
     def val_dataloader(self) -> Loader:
         """Return the batches that validate."""
-        return self.task.batches("valid", 0)
+        return self.task.batches("valid", 0, self.plan.phases[0])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """Move a batch."""
@@ -116,7 +117,7 @@ class Lesson(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Forget the state of a recurrent net."""
-        self.model.reset_state()
+        self.hidden = None
         self.num_examples = 0
 
     def training_step(self, batch: Batch, index: int) -> Tensor:
@@ -125,10 +126,10 @@ class Lesson(LightningModule):
         if batch.rate != 1:
             for group in self.trainer.optimizers[0].param_groups:
                 group["lr"] *= batch.rate
-        loss = self.task.loss(self.model(*batch.inputs), batch.targets)
+        outputs, self.hidden, penalty = forward_pass(self.model, *batch.inputs, hidden=self.hidden)
+        loss = self.task.loss(outputs, batch.targets)
         if self.is_logged:
             self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(batch.targets))
-        penalty = self.model.penalty()
         return loss if penalty is None else loss + penalty
 
     def on_validation_epoch_start(self) -> None:
@@ -136,13 +137,13 @@ class Lesson(LightningModule):
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         self.trained = time.perf_counter()
-        self.model.reset_state()
+        self.hidden = None
         self.metrics = self.task.metrics()
         self.count, self.total = 0, torch.zeros((), dtype=torch.float64, device=self.device)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         """Count a batch, as exactly as dlrunner does."""
-        outputs = self.model(*batch.inputs)
+        outputs, self.hidden, _ = forward_pass(self.model, *batch.inputs, hidden=self.hidden)
         self.total = self.total + exact_sum(self.task.loss(outputs, batch.targets)) * len(batch.targets)
         self.count += len(batch.targets)
         for metric in self.metrics.values():
@@ -178,7 +179,6 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
         raise ConfigError("only clip, one phase and fp32 or bf16 are compared with Lightning")
     task = checked.build_task(checked.build_data(), seed)
     task.notes()  # reads the data, as a run does before it seeds
-    task.enter(phase)
     seed_everything(seed)
     model = checked.build_model(task.dims)
     model.load_pretrained()

@@ -61,7 +61,7 @@ class Parabola(Task):
     def dims(self) -> Dims:
         return Dims(1)
 
-    def batches(self, split, epoch, start=0):
+    def batches(self, split, epoch, phase, start=0):
         rows = torch.arange(len(self.y)) % 5 == 0
         rows = rows if split == "valid" else ~rows
         order = epoch_order(int(rows.sum()), self.seed, epoch) if split == "train" else None
@@ -112,10 +112,11 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
         _, err = wrong.communicate()
         assert wrong.returncode == 2, err
         assert said in err
-    (here / "parabola.py").write_text(MODULE.replace(", start=0)", ")").replace(", start)", ")"))
-    old = start("task=parabola", cwd=here)
-    assert "batches takes no start" in old.communicate()[1]
-    assert old.returncode == 2
+    for taken, missing in ((", start=0)", "start"), (", phase, start=0)", "phase and no start")):
+        (here / "parabola.py").write_text(MODULE.replace(", phase, start=0)", ", phase, start=0)".replace(taken, ")")))
+        old = start("task=parabola", cwd=here)
+        assert f"batches takes no {missing}: it must be batches(split, epoch, phase, start=0)" in old.communicate()[1]
+        assert old.returncode == 2
     # A changed module is changed code: nothing stale is shown.
     (here / "parabola.py").write_text(MODULE.replace("** 2", "** 4"))
     changed = start("task=parabola", cwd=here)

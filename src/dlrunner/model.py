@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+
+class Outputs(NamedTuple):
+    """What a model returns that has more to return than its outputs."""
+
+    outputs: Tensor
+    hidden: Any = None
+    """What the next batch of the epoch begins with (of a stateful model).
+
+    Tensors without gradients, in tuples and lists; the examples of a batch along their second dimension, by which
+    several processes divide them.
+    """
+    penalty: Tensor | None = None
+    """Is added to the training loss; several processes weigh it as they weigh the loss, by their examples."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +36,17 @@ class Example:
 class Model(nn.Module):
     """A module with defaults that a model may replace.
 
+    `forward` takes the inputs of a batch and returns the outputs, or `Outputs` where there is a hidden state or a
+    penalty (an auxiliary loss) too.
+
     A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
     of its YAML file; the annotations of the settings are what the dispatcher checks.
     """
 
     group_names: ClassVar[tuple[str, ...] | None] = None
     """Names of the layer groups, where they do not depend on the settings: rates are counted before data is read."""
+    stateful: ClassVar[bool] = False
+    """`forward` takes `hidden` too, None at the start of an epoch, and returns the next one (see `Outputs`)."""
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
@@ -59,25 +78,40 @@ class Model(nn.Module):
         Raises:
             ConfigError: no graph can say what the model does; the message tells why.
         """
-        return self
+        return OutputsOnly(self)
 
-    def penalty(self) -> Tensor | None:
-        """Return what the last forward pass adds to the training loss; None: nothing.
 
-        Several processes weigh it as they weigh the loss, by the examples that each of them has.
-        """
-        return None
+class OutputsOnly(nn.Module):
+    """A model that returns its outputs and nothing else.
 
-    def reset_state(self) -> None:
-        """Forget what was carried over from batch to batch (the hidden state of a recurrent net)."""
+    Args:
+        model: of a stateful one the hidden state is None.
+    """
 
-    def carried(self) -> Any:
-        """Return what is carried over, for a checkpoint in the midst of an epoch.
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
 
-        Tensors in tuples and lists, the examples of a batch along their second dimension: several processes divide
-        them by it.
-        """
-        return None
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the outputs."""
+        return forward_pass(self.model, *inputs).outputs
 
-    def carry(self, carried: Any) -> None:
-        """Go on with what `carried` returned."""
+
+def forward_pass(
+    model: Model, *inputs: Tensor, hidden: Any = None, wrapped: Callable[..., Tensor | Outputs] | None = None
+) -> Outputs:
+    """Call a model and return its outputs, its next hidden state and its penalty.
+
+    Args:
+        model: the model.
+        inputs: of a batch.
+        hidden: the state after the batch before; None: there was none. Only stateful models get it.
+        wrapped: is called in the model's place (a compiled model).
+    """
+    call = model if wrapped is None else wrapped
+    return as_outputs(call(*inputs, hidden=hidden) if model.stateful else call(*inputs))
+
+
+def as_outputs(returned: Tensor | Outputs) -> Outputs:
+    """Return what a model returned as `Outputs`, which outputs alone are not."""
+    return returned if isinstance(returned, Outputs) else Outputs(returned)

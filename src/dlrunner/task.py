@@ -130,11 +130,17 @@ class Task(ABC):
     """All batches of a phase have inputs of one size: a GPU may try which algorithms are fastest for it."""
 
     @abstractmethod
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Return the split's batches from number `start` on; the training split in an order given by (seed, epoch).
 
-        The other splits come in one order; their epoch is the number of the look (see `looks`), 0 but at the end.
-        A training batch of a single row, which batch norm refuses, is joined to the one before.
+        The other splits come in one order. A training batch of a single row, which batch norm refuses, is joined to
+        the one before.
+
+        Args:
+            split: which rows.
+            epoch: of the run, from 0.
+            phase: the batches are made with its own settings, where the task has any (see `check`).
+            start: batches before it are left out.
         """
 
     @abstractmethod
@@ -156,14 +162,11 @@ class Task(ABC):
                     f"phases[{index}].task: {cls.__name__} has no settings that change from phase to phase"
                 )
 
-    def enter(self, phase: Phase) -> None:
-        """Take on the settings of a phase; called before each epoch, and before the evaluation at the end."""
-
-    def setup(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+    def setup(self, model: Model, phase: Phase, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what needs the model before it is trained (what its frozen part makes of the data).
 
-        It is called without gradients and in the precision of the run; `tell` shows how far it is. Returns what a
-        person should know.
+        It is called without gradients and in the precision of the run, for the first phase; `tell` shows how far it is.
+        Returns what a person should know.
         """
         return []
 
@@ -179,8 +182,12 @@ class Task(ABC):
         return None
 
     def num_tta_views(self) -> int:
-        """Return how often each example is looked at in the end: `batches` gets the number of the look as its epoch."""
+        """Return how often each example is looked at in the end: once as it is, then as `tta_batches` shows it."""
         return 1
+
+    def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
+        """Return a split's examples in the order of `batches`, augmented; views are numbered from 1."""
+        raise NotImplementedError
 
     def has_test(self) -> bool:
         """Tell whether there is a test split: it is looked at once, after training."""
@@ -206,8 +213,11 @@ class Task(ABC):
         """Return the table behind predictions.csv, for the outputs on the validation split, in its order."""
         return None
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
-        """Draw what a person wants to see of this task into a folder, for validation outputs in order."""
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+        """Draw what a person wants to see of this task into a folder, for validation outputs in order.
+
+        Like the outputs, the pictures are made with the settings of the phase that the models' weights come from.
+        """
         return []
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
@@ -222,8 +232,11 @@ class Task(ABC):
         """Return further files of the run's folder by name (a vocabulary, an encoder)."""
         return {}
 
-    def state(self) -> dict[str, Any]:
-        """Return what was fitted on the training rows, for `predict`: tensors and plain values only."""
+    def state(self, phase: Phase) -> dict[str, Any]:
+        """Return what was fitted on the training rows, for `predict`: tensors and plain values only.
+
+        Settings are those of the phase that the models' weights come from.
+        """
         return {}
 
     @classmethod

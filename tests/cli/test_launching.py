@@ -186,11 +186,11 @@ from pathlib import Path
 from dlrunner.tasks.collab import Collab
 
 class Stalling(Collab):
-    def batches(self, split, epoch, start=0):
+    def batches(self, split, epoch, phase, start=0):
         Path(f"stalls{self.seed}").touch()
         while not Path("go").exists():
             time.sleep(0.05)
-        return super().batches(split, epoch, start)
+        return super().batches(split, epoch, phase, start)
 """
 STALLS = (*WORDS, "plugins=[stalling]", "task._target_=stalling.Stalling", "hydra/launcher=submitit_local")
 

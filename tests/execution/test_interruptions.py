@@ -36,9 +36,9 @@ def stall(place):
 class Stalling(Collab):
     steps = 0
 
-    def batches(self, split, epoch, start=0):
+    def batches(self, split, epoch, phase, start=0):
         stall(f"set-up of {split}")
-        for batch in super().batches(split, epoch, start):
+        for batch in super().batches(split, epoch, phase, start):
             if split == "train":
                 Stalling.steps += 1
                 stall(f"step {Stalling.steps}")
@@ -58,8 +58,8 @@ class Sized:
     def __iter__(self):
         return self.generator
 
-def batches(self, split, epoch, start=0, generate=Stalling.batches):
-    return Sized(Collab.batches(self, split, epoch, start), generate(self, split, epoch, start))
+def batches(self, split, epoch, phase, start=0, generate=Stalling.batches):
+    return Sized(Collab.batches(self, split, epoch, phase, start), generate(self, split, epoch, phase, start))
 
 Stalling.batches = batches
 

@@ -342,7 +342,7 @@ def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun
     for group, name, text in (("task", "parabola", YAML), ("model", "wiggle", MODEL)):
         (here / "conf" / group).mkdir(parents=True)
         (here / "conf" / group / f"{name}.yaml").write_text(text)
-    told = "    def state(self):\n        return {'low': -1.0}\n\n    @classmethod\n    def dims_of(cls, state):\n        return Dims(1)\n"
+    told = "    def state(self, phase):\n        return {'low': -1.0}\n\n    @classmethod\n    def dims_of(cls, state):\n        return Dims(1)\n"
     (here / "parabola.py").write_text(MODULE.replace("    def loss(", f"{told}\n    def loss(", 1))
     monkeypatch.syspath_prepend(str(here))
     status, out, err = dlrun("task=parabola", "epochs=1", "log.plots=false", "log.report=false")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes
 from dlrunner.errors import ConfigError
+from dlrunner.model import Outputs
 from dlrunner.models.language import LanguageDims, LanguageModel, regularisation
 from dlrunner.models.ngram import KneserNey
 from dlrunner.models.recurrent import QRNN, LockedDropout, RecurrentEncoder
@@ -82,14 +83,12 @@ def test_each_of_the_five_dropouts_does_something_in_training_and_nothing_in_eva
     losses = {}
     for each in (model, plain):
         each.train()
-        each.reset_state()
-        losses[each] = float(each(tokens, following).detach())
+        losses[each] = float(each(tokens, following).outputs.detach())
     assert losses[model] != pytest.approx(losses[plain], abs=1e-6)
     told = []
     for each in (model, plain):
         each.eval()
-        each.reset_state()
-        told.append(each(tokens, following))
+        told.append(each(tokens, following).outputs)
     assert torch.equal(told[0], told[1])
     assert float(told[1].mean()) == pytest.approx(losses[plain], abs=1e-5)
 
@@ -124,7 +123,7 @@ def test_the_tied_weights_are_one_tensor_and_stay_so() -> None:
     optimizer = torch.optim.SGD([p for group in groups for p in group], lr=0.5)
     before = model.encoder.embedding.weight.detach().clone()
     model.train()
-    model(words(5, 3), words(5, 3, 1)).backward()
+    model(words(5, 3), words(5, 3, 1)).outputs.backward()
     gradient = model.encoder.embedding.weight.grad
     assert gradient is not None
     # As an embedding only the words of the batch would have a gradient; as a decoder all have.
@@ -137,28 +136,25 @@ def test_the_tied_weights_are_one_tensor_and_stay_so() -> None:
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_the_state_is_carried_over_batches_and_keeps_no_gradients(cell: Cell) -> None:
+def test_the_hidden_state_goes_on_to_the_next_batch_and_keeps_no_gradients(cell: Cell) -> None:
     model = language_model(cell, **NO_DROPOUT).eval()
     tokens, following = words(12, 3), words(12, 3, 1)
-    model.reset_state()
-    whole = model(tokens, following).reshape(12, 3)
-    model.reset_state()
-    parts = [model(tokens[:5], following[:5]), model(tokens[5:], following[5:])]
-    assert torch.allclose(torch.cat(parts).reshape(12, 3), whole, atol=1e-6)
-    model.reset_state()
-    fresh = model(tokens[5:], following[5:]).reshape(7, 3)
+    whole = model(tokens, following).outputs.reshape(12, 3)
+    first = model(tokens[:5], following[:5])
+    second = model(tokens[5:], following[5:], hidden=first.hidden)
+    assert torch.allclose(torch.cat([first.outputs, second.outputs]).reshape(12, 3), whole, atol=1e-6)
+    fresh = model(tokens[5:], following[5:]).outputs.reshape(7, 3)
     assert not torch.allclose(fresh, whole[5:], atol=1e-4)
     model.train()
-    model(tokens, following).backward()
-    assert all(not part.requires_grad for layer in model.carried() for part in layer)
-    carried = model.carried()
+    loss, hidden, _ = model(tokens, following)
+    loss.backward()
+    assert all(not part.requires_grad for layer in hidden for part in layer)
     buffer = io.BytesIO()
-    torch.save(carried, buffer)
+    torch.save(hidden, buffer)
     buffer.seek(0)
-    other = language_model(cell, **NO_DROPOUT).eval()
-    other.carry(torch.load(buffer, weights_only=True))
     model.eval()
-    assert torch.equal(other(tokens, following), model(tokens, following))
+    again = model(tokens, following, hidden=torch.load(buffer, weights_only=True))
+    assert torch.equal(again.outputs, model(tokens, following, hidden=hidden).outputs)
 
 
 def test_the_penalty_is_that_of_the_paper() -> None:
@@ -170,11 +166,9 @@ def test_the_penalty_is_that_of_the_paper() -> None:
     assert regularisation(outputs, dropped, 0.0, 0.0) is None
     model = language_model(**NO_DROPOUT)
     model.train()
-    model(words(4, 2), words(4, 2, 1))
-    assert model.penalty() is not None
+    assert model(words(4, 2), words(4, 2, 1)).penalty is not None
     model.eval()
-    model(words(4, 2), words(4, 2, 1))
-    assert model.penalty() is None
+    assert model(words(4, 2), words(4, 2, 1)).penalty is None
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
@@ -277,19 +271,18 @@ def test_padding_never_changes_a_result(cell: Cell, bptt: int) -> None:
     lengths = torch.tensor([23, 20, 7, 1])
     texts = words(23, 4).t().contiguous()
     together = torch.where(torch.arange(23) < lengths[:, None], texts, 1)
-    scores = model(together, lengths)
+    scores = model(together, lengths).outputs
     for row, length in enumerate(lengths.tolist()):
-        alone = model(texts[row : row + 1, :length], lengths[row : row + 1])
+        alone = model(texts[row : row + 1, :length], lengths[row : row + 1]).outputs
         assert torch.allclose(alone[0], scores[row], atol=1e-5)
     longer = F.pad(together, (0, 9), value=1)
-    assert torch.allclose(model(longer, lengths), scores, atol=1e-5)
+    assert torch.allclose(model(longer, lengths).outputs, scores, atol=1e-5)
 
 
 def penalty_of(model: TextClassifier, tokens: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    model(tokens, lengths)
-    found = model.penalty()
-    assert found is not None
-    return found
+    found: Outputs = model(tokens, lengths)
+    assert found.penalty is not None
+    return found.penalty
 
 
 def test_the_penalty_of_texts_is_that_of_their_words_whatever_pads_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +307,7 @@ def test_last_maximum_and_mean_are_pooled_over_the_whole_text() -> None:
     model = classifier(bptt=4, max_len=4).eval()
     texts, lengths = words(10, 2).t().contiguous(), torch.tensor([10, 6])
     outputs, _ = model.encoder(texts.t())
-    pooled = model.pooled(texts, lengths)
+    pooled, _ = model.pooled(texts, lengths)
     for row, length in enumerate((10, 6)):
         text = outputs[:length, row]
         assert torch.allclose(pooled[row], torch.cat([text[-1], text.amax(dim=0), text.mean(dim=0)]), atol=1e-5)
@@ -323,14 +316,14 @@ def test_last_maximum_and_mean_are_pooled_over_the_whole_text() -> None:
 def test_only_the_last_words_of_a_long_batch_have_gradients() -> None:
     model = classifier(bptt=5, max_len=5, **NO_DROPOUT, alpha=0.0, beta=0.0).eval()
     text = torch.arange(2, 17)[None]
-    model.pooled(text, torch.tensor([15])).sum().backward()  # type: ignore[no-untyped-call]
+    model.pooled(text, torch.tensor([15]))[0].sum().backward()  # type: ignore[no-untyped-call]
     gradient = model.encoder.embedding.weight.grad
     assert gradient is not None
     touched = gradient.abs().sum(dim=1).nonzero().flatten().tolist()
     assert touched == list(range(12, 17))
     model.zero_grad()
     whole = classifier(bptt=5, max_len=15, **NO_DROPOUT, alpha=0.0, beta=0.0).eval()
-    whole.pooled(text, torch.tensor([15])).sum().backward()  # type: ignore[no-untyped-call]
+    whole.pooled(text, torch.tensor([15]))[0].sum().backward()  # type: ignore[no-untyped-call]
     gradient = whole.encoder.embedding.weight.grad
     assert gradient is not None
     assert len(gradient.abs().sum(dim=1).nonzero()) == 15

@@ -8,6 +8,7 @@ import re
 import signal
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.fold_batch_norm import fused
 from dlrunner.runs.checkpoints import load_weights_file
+from dlrunner.schedules import Phase, constant
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.task import ImageClassification
@@ -40,6 +42,7 @@ SHORT = (
     "model.backbone=squeezenet1_1",
 )
 ONCE = "freeze_to: -1, task: {precompute: true, augment: false}"
+PHASE = Phase(1, constant(1), (1.0,))
 FROZEN = ("freeze_to=-1", "task.augment=false", "task.precompute=true")
 
 
@@ -229,14 +232,13 @@ def _picture(here: Path) -> Path:
 
 def test_phases_have_sizes_of_their_own(here: Path) -> None:
     task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 16, 0, torch.device("cpu"))
-    from dlrunner.schedules import Phase, constant
-
-    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 32, 32)
-    task.enter(Phase(1, constant(1), (1.0,), 0, {"size": 40}))
-    assert next(iter(task.batches("train", 0))).inputs[0].shape == (16, 3, 40, 40)
-    assert next(iter(task.batches("valid", 0))).inputs[0].shape[2:] == (40, 40)
-    task.enter(Phase(1, constant(1), (1.0,)))
-    assert next(iter(task.batches("train", 0))).inputs[0].shape[2:] == (32, 32)
+    larger = replace(PHASE, task={"size": 40})
+    assert next(iter(task.batches("train", 0, PHASE))).inputs[0].shape == (16, 3, 32, 32)
+    assert next(iter(task.batches("train", 0, larger))).inputs[0].shape == (16, 3, 40, 40)
+    assert next(iter(task.batches("valid", 0, larger))).inputs[0].shape[2:] == (40, 40)
+    assert next(iter(task.tta_batches("valid", 1, larger))).inputs[0].shape[2:] == (40, 40)
+    assert (task.state(PHASE)["size"], task.state(larger)["size"]) == (32, 40)
+    assert next(iter(task.batches("train", 0, PHASE))).inputs[0].shape[2:] == (32, 32)
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -256,13 +258,15 @@ def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_ne
     task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 640, 0, torch.device("cpu"), tta=1)
 
     def all_of(split: Any, epoch: int) -> torch.Tensor:
-        return torch.cat([batch.inputs[0] for batch in task.batches(split, epoch)])
+        return torch.cat([batch.inputs[0] for batch in task.batches(split, epoch, PHASE)])
 
     first, again, later = all_of("train", 0), all_of("train", 0), all_of("train", 1)
     torch.testing.assert_close(first, again, rtol=0, atol=0)
     assert (first.sort(0).values - later.sort(0).values).abs().mean() > 0.01
-    plain, look = all_of("valid", 0), all_of("valid", 1)
-    torch.testing.assert_close(plain, all_of("valid", 0), rtol=0, atol=0)
+    plain = all_of("valid", 0)
+    torch.testing.assert_close(plain, all_of("valid", 1), rtol=0, atol=0)
+    look, other = (torch.cat([b.inputs[0] for b in task.tta_batches("valid", view, PHASE)]) for view in (1, 2))
+    assert (look - other).abs().mean() > 0.05
     assert (plain - look).abs().mean() > 0.05
     assert task.num_tta_views() == 2
 
@@ -270,7 +274,7 @@ def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_ne
 def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
     data = DogBreedsData(here, source="synthetic", size=32, sample=65)
     task = ImageClassification(data, 32, 0, torch.device("cpu"))
-    assert [len(batch.targets) for batch in task.batches("train", 0)] == [32, 33]
+    assert [len(batch.targets) for batch in task.batches("train", 0, PHASE)] == [32, 33]
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -301,14 +305,19 @@ def test_no_validation_picture_is_looked_at_twice_at_the_end(
 ) -> None:
     """One pass an epoch, the last of which hands on its outputs; further views are passes of their own."""
     made = []
-    batches = ImageClassification.batches
+    batches, tta_batches = ImageClassification.batches, ImageClassification.tta_batches
 
-    def counted(task: ImageClassification, split: Split, epoch: int, start: int = 0) -> Loader:
+    def counted(task: ImageClassification, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         if split == "valid":
-            made.append(epoch)
-        return batches(task, split, epoch, start)
+            made.append(0)
+        return batches(task, split, epoch, phase, start)
+
+    def counted_views(task: ImageClassification, split: Split, view: int, phase: Phase) -> Loader:
+        made.append(view)
+        return tta_batches(task, split, view, phase)
 
     monkeypatch.setattr(ImageClassification, "batches", counted)
+    monkeypatch.setattr(ImageClassification, "tta_batches", counted_views)
     status, out, err = dlrun(*SHORT, *QUICK, *words, "epochs=2")
     assert status == 0, out + err
     assert len(made) == passes

@@ -24,6 +24,7 @@ from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
+from dlrunner.schedules import Phase, constant
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.task import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start
@@ -31,6 +32,7 @@ from tests.conftest import QUICK, Dlrun, start
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
 STAND_IN = ("data.source=synthetic", "data.min_freq=1")
 LM = ("task=imdb-lm", *STAND_IN, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
+PHASE = Phase(1, constant(1), (1.0,))
 SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
 
 
@@ -75,11 +77,11 @@ def test_validation_counts_every_word_once_whatever_the_columns(dlrun: Dlrun) ->
 
         model = LanguageModel(task.dims, embedding=32, hidden=64, layers=1).eval()
         model.load_state_dict(load_weights_file(model_file)["model"])
-        model.reset_state()
-        losses = []
-        for batch in task.batches("valid", 0):
+        losses, hidden = [], None
+        for batch in task.batches("valid", 0, PHASE):
             with torch.inference_mode():
-                losses.append(model(*batch.inputs))
+                outputs, hidden, _ = model(*batch.inputs, hidden=hidden)
+                losses.append(outputs)
             assert len(losses[-1]) == len(batch.targets)
         together = torch.cat(losses)
         assert len(together) == len(task._stream("valid")) - 1
@@ -472,7 +474,7 @@ def test_what_several_processes_say_of_a_stream_comes_back_in_its_order(count: i
     checked = plan(compose([*words, *small]))
     task = checked.build_task(checked.build_data(), 0)
     lengths = set()
-    for batch in task.batches("valid", 0):
+    for batch in task.batches("valid", 0, checked.phases[0]):
         lengths.add(len(batch.inputs))
         shards = torch.cat([task.shard(batch, index, count).targets for index in range(count)])
         order = task.shard_order(batch, count)

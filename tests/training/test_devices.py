@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,12 +99,12 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_training_epoch_waits_for_the_device_once(name: str, unread: list[int]) -> None:
     checked, task, model, trainer = built(TASKS[name])
     optimizer = checked.make_optimizer(model.layer_groups())
-    task.enter(checked.phases[0])
-    task.batches("train", 0)  # what is prepared once for all epochs may wait
+    phase = checked.phases[0]
+    task.batches("train", 0, phase)  # what is prepared once for all epochs may wait
     state = TrainingState()
     with NoWaiting():  # type: ignore[no-untyped-call]
         trainer.train_epoch(task, model, optimizer, state, hooks())
-    assert unread == [len(task.batches("train", 0))]
+    assert unread == [len(task.batches("train", 0, phase))]
     assert unread[0] > 2
     assert state.step == unread[0]
 
@@ -111,13 +112,13 @@ def test_a_training_epoch_waits_for_the_device_once(name: str, unread: list[int]
 @pytest.mark.parametrize("name", TASKS)
 def test_an_evaluation_reads_nothing_before_its_end(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     checked, task, model, trainer = built(TASKS[name])
-    task.enter(checked.phases[0])
+    phase = checked.phases[0]
     monkeypatch.setattr(
         "dlrunner.training.state.Tally.result", lambda tally, split: Evaluation({"examples": tally._count})
     )
-    evaluation = trainer.evaluate(task, model, "valid")
+    evaluation = trainer.evaluate(task, model, "valid", phase)
     assert evaluation is not None
-    assert evaluation.metrics["examples"] == sum(len(batch.targets) for batch in task.batches("valid", 0))
+    assert evaluation.metrics["examples"] == sum(len(batch.targets) for batch in task.batches("valid", 0, phase))
 
 
 def test_what_the_meta_device_would_find_is_found() -> None:
@@ -136,15 +137,16 @@ def test_a_language_model_resumes_on_a_device_from_a_state_that_was_saved_on_the
     checked, task, model, trainer = built(words, torch.device("cpu"))
     optimizer = checked.make_optimizer(model.layer_groups())
     trainer.train_mode(model, checked.phases[0])
-    for batch in list(task.batches("train", 0))[:2]:
-        trainer.train_step(task, model, optimizer, batch, update=True)
-    saved = trainer.checkpoint(TrainingState(step=2, losses=[1.0] * 2, sizes=[1] * 2), model, optimizer)
+    stopped = TrainingState(step=2, losses=[1.0] * 2, sizes=[1] * 2)
+    for batch in list(task.batches("train", 0, checked.phases[0]))[:2]:
+        _, stopped.hidden = trainer.train_step(task, model, optimizer, batch, True, stopped.hidden)
+    saved = trainer.checkpoint(stopped, model, optimizer)
 
     checked, task, model, trainer = built(words)
     optimizer = checked.make_optimizer(model.layer_groups())
     monkeypatch.setattr(model, "load_state_dict", lambda weights: None)  # `meta` keeps no weights
     state = trainer.restore(saved, model, optimizer)
-    assert all(part.device == META for layer in model.carried() for part in layer)
+    assert all(part.device == META for layer in state.hidden for part in layer)
     trainer.train_epoch(task, model, optimizer, state, hooks())
     with pytest.raises(NotImplementedError, match="out of meta tensor"):  # it would be saved on the CPU again
         trainer.checkpoint(state, model, optimizer)
@@ -188,3 +190,19 @@ def test_pictures_off_the_device_give_the_same_batches() -> None:
     there = list(ImageLoader(pixels, torch.arange(10, device=META), rows, 24))
     assert [batch.inputs[0].shape for batch in there] == [batch.inputs[0].shape for batch in here]
     assert all(batch.inputs[0].device == META for batch in there)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it traces
+def test_a_compiled_language_model_hands_its_hidden_state_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = functools.partial(torch.compile, backend="aot_eager")  # traced as for a GPU, without a C++ compiler
+    monkeypatch.setattr(torch, "compile", compiled)
+    losses = {}
+    for word in ("trainer.compile=false", "trainer.compile=true"):
+        checked, task, model, trainer = built([*TASKS["imdb-lm"], word], torch.device("cpu"))
+        optimizer, hidden, losses[word] = checked.make_optimizer(model.layer_groups()), None, list[Tensor]()
+        trainer.train_mode(model, checked.phases[0])
+        for batch in list(task.batches("train", 0, checked.phases[0]))[:3]:
+            loss, hidden = trainer.train_step(task, model, optimizer, batch, True, hidden)
+            losses[word].append(loss)
+    plain, traced = losses.values()
+    torch.testing.assert_close(traced, plain)

@@ -147,6 +147,6 @@ def test_gradients_that_are_only_added_up_are_not_exchanged(monkeypatch: pytest.
 
     monkeypatch.setattr(trainer, "wrapped", wrapped)
     optimizer = sgd([model])
-    for index, batch in enumerate(task.batches("train", 0), start=1):
+    for index, batch in enumerate(task.batches("train", 0, phase()), start=1):
         trainer.train_step(task, model, optimizer, batch, update=index in (3, 5))
     assert exchanged == [False, False, True, False, True]

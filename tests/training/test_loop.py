@@ -16,7 +16,7 @@ from dlrunner import schedules
 from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.errors import RunError
 from dlrunner.metrics import EMA, MeanSquaredError, Metric
-from dlrunner.model import Model
+from dlrunner.model import Model, Outputs
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.schedules import Phase
 from dlrunner.system.seeding import seed_everything
@@ -43,7 +43,7 @@ class Line(Task):
     def dims(self) -> None:
         return None
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         order = epoch_order(50, self.seed, epoch) if split == "train" else None
         return TensorLoader([self.x], self.y, self.batch_size, order, start)
 
@@ -67,6 +67,34 @@ class TwoGroups(Model):
 
     def layer_groups(self) -> Sequence[nn.Module]:
         return [self.slope, self.offset]
+
+
+class Counting(TwoGroups):
+    """Its hidden state counts the batches since it began; copies share the list of what they were given."""
+
+    stateful = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = Seen()
+
+    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Outputs:  # type: ignore[override]
+        self.seen.append(None if hidden is None else int(hidden))
+        return Outputs(super().forward(x), torch.ones(1, 1) if hidden is None else hidden + 1)
+
+
+class Seen(list[int | None]):
+    """One list, however often what holds it is copied."""
+
+    def __deepcopy__(self, memory: Any) -> Seen:
+        return self
+
+
+class Shrinking(TwoGroups):
+    """Has a penalty: the square of its slope."""
+
+    def forward(self, x: Tensor) -> Outputs:  # type: ignore[override]
+        return Outputs(super().forward(x), penalty=self.slope.weight.square().sum())
 
 
 class Memory:
@@ -232,9 +260,9 @@ def test_the_gradients_of_a_group_are_averaged_over_its_examples(batch_size: int
 
 def test_an_accumulated_step_has_the_mean_rate_of_its_batches() -> None:
     class Scaled(Line):
-        def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+        def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
             if split == "valid":
-                return super().batches(split, epoch)
+                return super().batches(split, epoch, phase)
             halves = [Batch((self.x[:25],), self.y[:25], 1.0), Batch((self.x[25:],), self.y[25:], 0.5)]
             return halves[start:]
 
@@ -256,14 +284,49 @@ def test_a_step_is_a_unit_that_returns_its_loss_and_steps_when_it_is_told_to() -
     trainer, optimizer = Trainer([phase()], CPU, "fp32", 0, accumulate=2, l1=10.0), sgd([model])
     trainer.train_mode(model, phase())
     before = copy.deepcopy(model.state_dict())
-    first, second = list(task.batches("train", 0))[:2]
-    loss = trainer.train_step(task, model, optimizer, first, update=False)
+    first, second = list(task.batches("train", 0, phase()))[:2]
+    loss, _ = trainer.train_step(task, model, optimizer, first, update=False)
     with torch.no_grad():
         assert float(loss) == pytest.approx(float(task.loss(model(*first.inputs), first.targets)))  # without penalties
     torch.testing.assert_close(model.state_dict(), before)
     trainer.train_step(task, model, optimizer, second, update=True)
     assert not torch.equal(model.slope.weight, before["slope.weight"])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_penalty_has_its_part_in_the_gradients_and_none_in_the_loss() -> None:
+    gradients, losses = {}, {}
+    for kind in (TwoGroups, Shrinking):
+        seed_everything(0)
+        task, model = Line(), kind()
+        trainer, optimizer = Trainer([phase()], CPU, "fp32", 0), sgd([model])
+        (batch, *_) = task.batches("train", 0, phase())
+        losses[kind], _ = trainer.train_step(task, model, optimizer, batch, update=False)
+        gradients[kind] = torch.as_tensor(model.slope.weight.grad)
+    assert torch.equal(losses[TwoGroups], losses[Shrinking])
+    expected = gradients[TwoGroups] + 2 * model.slope.weight.detach()
+    torch.testing.assert_close(gradients[Shrinking], expected)
+
+
+def test_the_hidden_state_begins_anew_with_each_epoch_and_each_evaluation() -> None:
+    seed_everything(0)
+    model = Counting()
+    run = Memory()
+    hooks = Hooks(run, SilentDisplay(), StopSignals())
+    Trainer([phase(2)], CPU, "fp32", 0).fit(Line(batch_size=20), model, sgd, hooks)
+    assert model.seen == [None, 1, 2] * 4
+    assert run.files["last.pt"]["state"]["hidden"] is None
+
+
+def test_training_goes_on_with_the_hidden_state_of_its_checkpoint() -> None:
+    task, model, trainer = Line(), Counting(), Trainer([phase()], CPU, "fp32", 0)
+    optimizer = sgd([model])
+    saved = trainer.checkpoint(TrainingState(step=3, hidden=torch.full((1, 1), 3)), model, optimizer)
+    state = trainer.restore(saved, model, optimizer)
+    state.losses, state.sizes = [1.0] * 3, [10] * 3
+    trainer.train_epoch(task, model, optimizer, state, Hooks(Memory(), SilentDisplay(), StopSignals()))
+    assert model.seen == [3, 4]
+    assert state.hidden == 5
 
 
 def test_clipping_bounds_the_norm_of_the_gradient() -> None:
@@ -297,7 +360,7 @@ def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_b
     alone, _ = fit(Phase(1, schedules.constant(1), (0.05,), 1))
     assert torch.equal(run.files["phase-best.pt"]["model"]["offset.weight"], alone.offset.weight)
     best = min(row["valid/mse"] for row in state.history)
-    evaluation = Trainer([phase()], CPU, "fp32", 0).evaluate(Line(), model, "valid")
+    evaluation = Trainer([phase()], CPU, "fp32", 0).evaluate(Line(), model, "valid", phase())
     assert evaluation is not None
     assert evaluation.metrics["valid/mse"] == best
 

@@ -12,13 +12,15 @@ import pytest
 import torch
 from torch import nn
 
+from dlrunner.model import Model
 from dlrunner.runs.checkpoints import weights_digest
 from dlrunner.schedules import Phase
 from dlrunner.system.seeding import generator_states, seed_everything
+from dlrunner.task import Batch, Loader, Split, Task
 from dlrunner.training import Trainer
 from dlrunner.training.lr_finder import RangeTest, range_test
 from tests.conftest import Dlrun
-from tests.training.test_loop import CPU, Line, TwoGroups, phase, sgd
+from tests.training.test_loop import CPU, Counting, Line, TwoGroups, phase, sgd
 
 
 def test_the_model_and_the_generators_are_left_as_they_were() -> None:
@@ -30,6 +32,12 @@ def test_the_model_and_the_generators_are_left_as_they_were() -> None:
     assert torch.equal(generator_states(CPU)["torch"], generators["torch"])
     assert generator_states(CPU)["python"] == generators["python"]
     assert len(set(found.losses)) > 10
+
+
+def test_the_hidden_state_begins_anew_with_each_epoch() -> None:
+    model = Counting()
+    range_test(Line(), model, sgd, Trainer([phase()], CPU, "fp32", 0), 1e-5, 1e-4, num_steps=12)
+    assert model.seen == [None, 1, 2, 3, 4, None, 1, 2, 3, 4, None, 1]
 
 
 def test_it_stops_when_the_loss_diverges_and_suggests_a_rate_that_works() -> None:
@@ -46,13 +54,14 @@ def test_it_stops_when_the_loss_diverges_and_suggests_a_rate_that_works() -> Non
 
 def test_each_step_is_one_of_the_first_phase_with_another_rate() -> None:
     """Frozen groups, the proportions of the rates, accumulation, penalties; the task is in that phase too."""
-    entered: list[Phase] = []
+    phases: list[Phase] = []
     seen: list[list[float]] = []
     tuned: list[torch.Tensor] = []
 
-    class Entered(Line):
-        def enter(self, phase: Phase) -> None:
-            entered.append(phase)
+    class Phased(Line):
+        def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
+            phases.append(phase)
+            return super().batches(split, epoch, phase, start)
 
     def recording(groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
         optimizer = sgd(groups)
@@ -65,13 +74,21 @@ def test_each_step_is_one_of_the_first_phase_with_another_rate() -> None:
     updates: list[bool] = []
 
     class Counted(Trainer):
-        def train_step(self, *arguments: Any, **settings: Any) -> torch.Tensor:
-            updates.append(settings["update"])
-            return super().train_step(*arguments, **settings)
+        def train_step(
+            self,
+            task: Task,
+            model: Model,
+            optimizer: torch.optim.Optimizer,
+            batch: Batch,
+            update: bool,
+            hidden: Any = None,
+        ) -> tuple[torch.Tensor, Any]:
+            updates.append(update)
+            return super().train_step(task, model, optimizer, batch, update, hidden)
 
     trainer = Counted([first, phase()], CPU, "fp32", 0, accumulate=3)
-    found = range_test(Entered(), model, recording, trainer, 1e-5, 1e-2, num_steps=5)
-    assert entered == [first]
+    found = range_test(Phased(), model, recording, trainer, 1e-5, 1e-2, num_steps=5)
+    assert set(map(id, phases)) == {id(first)}
     assert updates == [False, False, True] * 5
     assert len(seen) == len(found.losses) == 5
     assert [rates[1] for rates in seen] == pytest.approx(found.rates)

@@ -191,8 +191,8 @@ with joined(torch.device("cpu")) as group:
         task.loss = cost
         single, several = Trainer(**settings), DistributedTrainer(group=group, **settings)
         several._synchronise_batch_norm(shared)
-        loss = single.train_step(task, one, Kept(one), batch, update=True)
-        own = several.train_step(task, shared, Kept(shared), batch, update=True)
+        loss, _ = single.train_step(task, one, Kept(one), batch, update=True)
+        own, _ = several.train_step(task, shared, Kept(shared), batch, update=True)
         gaps = [abs(sum(group.all_gather_object(float(own))) - float(loss))]
         gaps += [float((a.grad - b.grad).abs().max()) for a, b in zip(one.parameters(), shared.parameters())]
         gaps += [float((a - b).abs().max()) for a, b in zip(one.buffers(), shared.buffers())]

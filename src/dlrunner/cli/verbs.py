@@ -66,7 +66,6 @@ def lr_find(words: list[str]) -> int:
     model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
     for note in model.load_pretrained():
         print(f"note: {note}")
-    task.enter(checked.phases[0])
     for note in trainer.prepare(task, model, print):
         print(f"note: {note}")
     found = lr_finder.range_test(task, model, checked.make_optimizer, trainer)

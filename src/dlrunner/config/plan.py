@@ -168,7 +168,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if optim and not problems:
         check_momentum(optim, phases, problems)
     if task and not problems:
-        _check_batches(task, problems)
+        _check_methods(task, problems)
     device = resolve_device(settings, problems)
     if task and phases and not problems:
         try:
@@ -192,14 +192,19 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
         return None
 
 
-def _check_batches(task: Bound, problems: list[str]) -> None:
-    """Refuse a task of a plugin whose batches cannot begin in the midst of an epoch."""
-    parameters = inspect.signature(task.factory.batches).parameters  # type: ignore[attr-defined]
-    if "start" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        problems.append(
-            f"task: {task.target}.batches takes no start: a run that resumes needs batches(split, epoch, start=0), "
-            "where batches before start are left out"
-        )
+def _check_methods(task: Bound, problems: list[str]) -> None:
+    """Refuse a task of a plugin whose methods do not take what they are called with."""
+    calls = {
+        "batches(split, epoch, phase, start=0)": ("phase", "start"),
+        "plots(models, outputs, folder, phase)": ("phase",),
+        "state(phase)": ("phase",),
+    }
+    for call, names in calls.items():
+        method = call.partition("(")[0]
+        parameters = inspect.signature(getattr(task.factory, method)).parameters
+        missing = [name for name in names if name not in parameters]
+        if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            problems.append(f"task: {task.target}.{method} takes no {' and no '.join(missing)}: it must be {call}")
 
 
 def _check_fit(task: Bound, model: Bound, choices: Mapping[str, str | None], problems: list[str]) -> None:

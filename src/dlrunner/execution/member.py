@@ -93,7 +93,7 @@ def train_member(
         looks = []
         for look in range(task.num_tta_views()):
             found = fitted.valid if split == "valid" and look == 0 else None  # it is at hand from the last epoch
-            found = found or trainer.evaluate(task, model, split, keep=task.keeps_outputs, view=look)
+            found = found or trainer.evaluate(task, model, split, fitted.phase, keep=task.keeps_outputs, view=look)
             assert found is not None
             looks.append(found)
         evaluations[split] = looks[0] if len(looks) == 1 else _averaged(task, looks)

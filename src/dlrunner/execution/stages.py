@@ -18,13 +18,12 @@ from dlrunner.errors import ConfigError
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
-from dlrunner.model import Model
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import AnnotatedText, DataIdentity, Split, Task
 from dlrunner.training.hooks import Display
-from dlrunner.training.state import Evaluation, Row, Tally
+from dlrunner.training.state import Evaluation, Tally
 
 log = logging.getLogger("dlrunner")
 
@@ -150,7 +149,6 @@ def train(context: RunContext, prepared: Prepared, display: Display) -> list[Mem
                 plan, own, seed, context.group, directory, display, context.signals, context.say, context.notes.add
             )
         )
-        task.enter(members[-1].phase)
     return members
 
 
@@ -215,7 +213,7 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
     """Write what others use: what `predict` needs, the table of predictions, plots, and texts for the report."""
     task, directory, wanted = prepared.task, context.directory, context.plan.settings.log
     models, outputs = [member.model for member in members], results.outputs
-    state = task.state()
+    state = task.state(phase=members[-1].phase)
     if state:
         directory.save("task.pt", {"task": state})
     with readable_os_errors(directory.path):
@@ -224,7 +222,7 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
             directory.write_bytes("predictions.csv", as_csv(table)[0])
         for name, content in task.artifacts(models).items():
             directory.write_bytes(name, content)
-        pictures = _draw(directory.path, task, models, outputs, members[-1].history) if wanted.plots else []
+        pictures = _draw(directory.path, task, members, outputs) if wanted.plots else []
         passages = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
     return Published(pictures, passages)
 
@@ -256,11 +254,10 @@ def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation
     return Evaluation(tally.result(split).metrics, average, targets)
 
 
-def _draw(
-    run: Path, task: Task, models: Sequence[Model], outputs: torch.Tensor, history: Sequence[Row]
-) -> Sequence[Path]:
+def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Path]:
     from dlrunner.reporting.plots import training  # matplotlib takes a second: only now
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
-    return [training.training_curves(history, folder), *task.plots(models, outputs, folder)]
+    models, last = [member.model for member in members], members[-1]
+    return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
-from dlrunner.model import Model
+from dlrunner.model import Model, Outputs
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
 from dlrunner.models.softmax import mean_loss, token_losses
 from dlrunner.ranges import Count, NonNegative, Probability
@@ -28,7 +28,7 @@ class LanguageDims:
 
 
 class LanguageModel(Model):
-    """The next word from all words before, its state carried from batch to batch.
+    """The next word from all words before; its hidden state goes on from batch to batch.
 
     The decoder's weights are the embedding's: one tensor, so it has one place in the optimizer too.
 
@@ -41,6 +41,8 @@ class LanguageModel(Model):
         alpha: AR: this times the mean square of the dropped outputs is added to the training loss.
         beta: TAR: this times the mean square of the outputs' steps from word to word.
     """
+
+    stateful: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -70,13 +72,17 @@ class LanguageModel(Model):
         self.output_dropout = LockedDropout(output_dropout)
         self.bias = nn.Parameter(torch.zeros(dims.num_words))
         self.alpha, self.beta = alpha, beta
-        self._state: State | None = None
-        self._penalty: Tensor | None = None
 
     def forward(
-        self, words: Tensor, following: Tensor, known: Tensor | None = None, of_all: Tensor | None = None
-    ) -> Tensor:
-        """Return the loss of each known next word, or, in training, their mean.
+        self,
+        words: Tensor,
+        following: Tensor,
+        known: Tensor | None = None,
+        of_all: Tensor | None = None,
+        *,
+        hidden: State | None = None,
+    ) -> Outputs:
+        """Return the loss of each known next word, or, in training, their mean with AR and TAR as the penalty.
 
         Only the mean can be differentiated without keeping the chances of all words for all steps.
 
@@ -85,23 +91,19 @@ class LanguageModel(Model):
             following: the next word of each, -1 where there is none; the same shape.
             known: where there is one, as places in the flattened `following`; None: everywhere.
             of_all: `following` of all columns, where these are one process's share of them and not all is known.
+            hidden: the encoder's state after the words before; None at the start of a stream.
         """
-        outputs, state = self.encoder(words, self._state)
-        self._state = detached(state)
+        outputs, state = self.encoder(words, hidden)
         dropped = self.output_dropout(outputs)
-        self._penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
+        penalty = regularisation(outputs, dropped, self.alpha, self.beta) if self.training else None
         states, targets = dropped.flatten(0, 1), following.flatten().long()
         if known is not None:
             states, targets = states[known], targets[known]
-            if of_all is not None and self._penalty is not None:  # weighed by known words, as the loss; a mean over all
+            if of_all is not None and penalty is not None:  # weighed by known words, as the loss; a mean over all
                 known_share = max(1, len(known)) / (of_all >= 0).sum()
-                self._penalty = self._penalty * (following.numel() / of_all.numel()) / known_share
+                penalty = penalty * (following.numel() / of_all.numel()) / known_share
         loss = mean_loss if self.training else token_losses
-        return loss(states, self.encoder.embedding.weight, self.bias, targets)
-
-    def penalty(self) -> Tensor | None:
-        """AR and TAR of the last training batch."""
-        return self._penalty
+        return Outputs(loss(states, self.encoder.embedding.weight, self.bias, targets), detached(state), penalty)
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the logarithms of the chances of each word to follow, [batch, words], and the state.
@@ -123,18 +125,6 @@ class LanguageModel(Model):
         words = nn.Module()
         words.embedding, words.bias = self.encoder.embedding, self.bias
         return [*self.encoder.layers, words]
-
-    def reset_state(self) -> None:
-        """Begin a new stream."""
-        self._state = None
-
-    def carried(self) -> Any:
-        """What goes on to the next batch."""
-        return self._state
-
-    def carry(self, carried: Any) -> None:
-        """Go on from there."""
-        self._state = carried
 
 
 class NextWords(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
 from dlrunner.errors import ConfigError
-from dlrunner.model import Model
+from dlrunner.model import Model, Outputs
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
 from dlrunner.ranges import Count, NonNegative, Probability, Text
 
@@ -97,7 +97,6 @@ class TextClassifier(Model):
             modules += [nn.BatchNorm1d(before), nn.Dropout(output_dropout), nn.Linear(before, after)]
         self.head = nn.Sequential(*modules)
         self.alpha, self.beta = alpha, beta
-        self._penalty: Tensor | None = None
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
@@ -124,23 +123,27 @@ class TextClassifier(Model):
         self.encoder.load_state_dict(dict(found.weights))
         return []
 
-    def forward(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> Tensor:
-        """Return class scores, [batch] for two classes, else [batch, classes].
+    def forward(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> Outputs:
+        """Return class scores, [batch] for two classes, else [batch, classes], and in training AR and TAR.
+
+        The penalty is a mean over the words of the batch; what pads it has no part in it.
 
         Args:
             words: [batch, steps], padded at the end.
             lengths: words of each text, [batch], 1 or more.
             of_all: words of each text of the whole batch, where these are one process's share of it.
         """
-        scores: Tensor = self.head(self.pooled(words, lengths, of_all))
-        return scores.squeeze(1) if scores.shape[1] == 1 else scores
+        pooled, penalty = self.pooled(words, lengths, of_all)
+        scores: Tensor = self.head(pooled)
+        return Outputs(scores.squeeze(1) if scores.shape[1] == 1 else scores, penalty=penalty)
 
-    def pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> Tensor:
-        """Return last output, maximum and mean over each text, [batch, 3 · embedding]."""
+    def pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return last output, maximum and mean over each text, [batch, 3 · embedding], and the penalty."""
         order = lengths.argsort(descending=True, stable=True)
-        return self._pooled(words[order], lengths[order], of_all)[order.argsort()]
+        pooled, penalty = self._pooled(words[order], lengths[order], of_all)
+        return pooled[order.argsort()], penalty
 
-    def _pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None) -> Tensor:
+    def _pooled(self, words: Tensor, lengths: Tensor, of_all: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Do as `pooled`, for texts of which the longest come first."""
         state: State | None = None
         dropped = self.encoder.dropped_weights()
@@ -170,19 +173,15 @@ class TextClassifier(Model):
                     last = torch.cat([last[:alive] + ending, last[alive:]])
                     highest = torch.cat([torch.maximum(highest[:alive], maximum), highest[alive:]])
                     total = torch.cat([total[:alive] + summed, total[alive:]])
-        self._penalty = regularisation.mean(self.alpha, self.beta, lengths, of_all)
         assert last is not None
         assert highest is not None
         assert total is not None
-        return torch.cat([last, highest, total / lengths[:, None]], dim=1)
+        penalty = regularisation.mean(self.alpha, self.beta, lengths, of_all)
+        return torch.cat([last, highest, total / lengths[:, None]], dim=1), penalty
 
     def graph(self) -> nn.Module:
         """The classifier that reads texts at once, not in pieces: the same answers, within rounding."""
         return WholeTexts(self)
-
-    def penalty(self) -> Tensor | None:
-        """AR and TAR of the last training batch, means over its words; what pads the batch has no part in them."""
-        return self._penalty
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """The embedding, each recurrent layer, the head."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from typing_extensions import override
 
-from dlrunner.model import Model
+from dlrunner.model import Model, Outputs, forward_pass
 from dlrunner.schedules import Phase
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.seeding import seed_everything
@@ -68,18 +68,25 @@ class DistributedTrainer(Trainer):
 
     @override
     def train_step(
-        self, task: Task, model: Model, optimizer: torch.optim.Optimizer, batch: Batch, update: bool
-    ) -> Tensor:
+        self,
+        task: Task,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        update: bool,
+        hidden: Any = None,
+    ) -> tuple[Tensor, Any]:
         self.wrapped(model)
         assert self._parallel is not None
         # Gradients of batches that are only added up are exchanged with those of the last one.
         with contextlib.nullcontext() if update else self._parallel.no_sync():
-            return super().train_step(task, model, optimizer, batch, update)
+            return super().train_step(task, model, optimizer, batch, update, hidden)
 
     @override
-    def backward(self, task: Task, model: Model, batch: Batch, weight: float) -> Tensor:
+    def backward(self, task: Task, model: Model, batch: Batch, weight: float, hidden: Any) -> tuple[Tensor, Any]:
         shard, part = self.shard(task, batch)
-        return super().backward(task, model, shard, weight * part) * (part / self.group.size)
+        loss, hidden = super().backward(task, model, shard, weight * part, hidden)
+        return loss * (part / self.group.size), hidden
 
     def shard(self, task: Task, batch: Batch) -> tuple[Batch, float]:
         """Return this process's shard of a batch, and the weight of its mean loss in the mean over processes."""
@@ -90,15 +97,23 @@ class DistributedTrainer(Trainer):
     @override
     @torch.inference_mode()
     def evaluate(
-        self, task: Task, model: Model, split: Split, hooks: Hooks | None = None, *, keep: bool = False, view: int = 0
+        self,
+        task: Task,
+        model: Model,
+        split: Split,
+        phase: Phase,
+        hooks: Hooks | None = None,
+        *,
+        keep: bool = False,
+        view: int = 0,
     ) -> Evaluation | None:
         model.eval()
-        model.reset_state()
-        tally, waiting, examples = self.tally(task, keep), list[_Waiting](), 0
+        tally, waiting, examples, hidden = self.tally(task, keep), list[_Waiting](), 0, None
+        loader = task.tta_batches(split, view, phase) if view else task.batches(split, 0, phase=phase)
         with self.autocast():
-            for number, batch in enumerate(task.batches(split, view), start=1):
+            for number, batch in enumerate(loader, start=1):
                 shard, _ = self.shard(task, batch)
-                outputs = model(*shard.to(self.device).inputs)
+                outputs, hidden, _ = forward_pass(model, *shard.to(self.device).inputs, hidden=hidden)
                 order = task.shard_order(batch, self.group.size) if self.divides else None
                 waiting.append(_Waiting(outputs, batch.targets.to(self.device), self.divides, order))
                 examples += len(batch.targets)
@@ -130,7 +145,7 @@ class DistributedTrainer(Trainer):
             self._phase, self._wrapped = phase, None
 
     @override
-    def wrap(self, model: Model) -> Callable[..., Tensor]:
+    def wrap(self, model: Model) -> Callable[..., Tensor | Outputs]:
         self._parallel = DistributedDataParallel(model)
         return torch.compile(self._parallel) if self.compile else self._parallel
 
@@ -141,16 +156,17 @@ class DistributedTrainer(Trainer):
     @override
     def checkpoint(self, state: TrainingState, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         found = super().checkpoint(state, model, optimizer)
-        shards = self.group.all_gather_object((found["hidden"], found["generators"][0]))
+        shards = self.group.all_gather_object((found["state"]["hidden"], found["generators"][0]))
         hidden = merge_hidden([hidden for hidden, _ in shards])
-        return {**found, "hidden": hidden, "generators": [generators for _, generators in shards]}
+        saved = {**found["state"], "hidden": hidden}
+        return {**found, "state": saved, "generators": [generators for _, generators in shards]}
 
     @override
     def restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> TrainingState:
-        rank, generators = self.group.rank, checkpoint["generators"]
+        rank, saved, generators = self.group.rank, checkpoint["state"], checkpoint["generators"]
         own = {
             **checkpoint,
-            "hidden": split_hidden(checkpoint["hidden"], rank, self.group.size),
+            "state": {**saved, "hidden": split_hidden(saved["hidden"], rank, self.group.size)},
             "generators": generators[rank : rank + 1] or generators[:1],
         }
         state = super().restore(own, model, optimizer)

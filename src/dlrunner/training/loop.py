@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.errors import RunError
-from dlrunner.model import Model
+from dlrunner.model import Model, Outputs, forward_pass
 from dlrunner.ranges import Count, NonNegative, Positive
 from dlrunner.schedules import Phase
 from dlrunner.task import Batch, Split, Task
@@ -95,7 +95,7 @@ class Trainer:
         self.num_epochs = sum(phase.epochs for phase in phases)
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
         self.accumulation = Accumulation(accumulate)
-        self._wrapped: tuple[Model, Callable[..., Tensor]] | None = None
+        self._wrapped: tuple[Model, Callable[..., Tensor | Outputs]] | None = None
 
     def fit(self, task: Task, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> FitResult:
         """Train from the last checkpoint, or from the start, to the end of the last phase.
@@ -111,11 +111,11 @@ class Trainer:
         with hooks.deferred_signals():
             while state.epoch < self.num_epochs:
                 started = time.perf_counter() - state.seconds
-                task.enter(phase_at(self.phases, state.epoch)[0])
+                phase, _ = phase_at(self.phases, state.epoch)
                 self.train_epoch(task, model, optimizer, state, hooks)
                 trained = time.perf_counter()
                 keep = self.early_stopping is not None or state.epoch + 1 == self.num_epochs
-                evaluation = self.evaluate(task, model, "valid", hooks, keep=keep and task.keeps_outputs)
+                evaluation = self.evaluate(task, model, "valid", phase, hooks, keep=keep and task.keeps_outputs)
                 if evaluation is not None:
                     _refuse_what_is_not_finite(evaluation, state.epoch + 1)
                     row = self._row(state, evaluation, optimizer, trained - started, time.perf_counter() - started)
@@ -133,32 +133,28 @@ class Trainer:
             model.load_state_dict(best["model"])
             row = state.best
         phase, _ = phase_at(self.phases, int(row["epoch"]) - 1)
-        task.enter(phase)
         return FitResult(state, row, phase, valid)
 
     def prepare(self, task: Task, model: Model, log: Callable[[str], None]) -> Sequence[str]:
         """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""
         model.to(self.device)
-        task.enter(self.phases[0])
         with torch.no_grad(), self.autocast():  # what inference_mode makes cannot be trained on
-            return task.setup(model, log)
+            return task.setup(model, self.phases[0], log)
 
     def train_epoch(
         self, task: Task, model: Model, optimizer: torch.optim.Optimizer, state: TrainingState, hooks: Hooks
     ) -> None:
         """Go over the training batches of this epoch, from where `state` stands, to the end."""
         phase, first_epoch = phase_at(self.phases, state.epoch)
-        loader = task.batches("train", state.epoch, state.step)
+        loader = task.batches("train", state.epoch, phase=phase, start=state.step)
         num_steps = len(loader)
         self.train_mode(model, phase)
-        if state.step == 0:
-            model.reset_state()
         losses = self.loss_log(state, num_steps)
         hooks.start_epoch(state, self.num_epochs, num_steps)
         for step, batch in enumerate(loader, start=state.step):
             set_rates(optimizer, phase, (state.epoch - first_epoch + step / num_steps) / phase.epochs)
             update = (step + 1) % self.accumulate == 0 or step + 1 == num_steps
-            loss = self.train_step(task, model, optimizer, batch, update)
+            loss, state.hidden = self.train_step(task, model, optimizer, batch, update, state.hidden)
             losses.add(loss, len(batch.targets), current_lr(optimizer))
             state.global_step += update
             if update and (due := hooks.due()):  # gradients that wait for their step are not in a checkpoint
@@ -172,8 +168,14 @@ class Trainer:
         losses.read()
 
     def train_step(
-        self, task: Task, model: Model, optimizer: torch.optim.Optimizer, batch: Batch, update: bool
-    ) -> Tensor:
+        self,
+        task: Task,
+        model: Model,
+        optimizer: torch.optim.Optimizer,
+        batch: Batch,
+        update: bool,
+        hidden: Any = None,
+    ) -> tuple[Tensor, Any]:
         """Train on one batch; nothing in it waits for a GPU.
 
         Args:
@@ -182,28 +184,31 @@ class Trainer:
             optimizer: with the rates of this step.
             batch: on any device.
             update: the optimizer makes a step; else the gradients are kept, to be averaged with the next batch's.
+            hidden: of a stateful model, after the batch before.
 
-        Returns the mean loss of the batch, without penalties, on the device.
+        Returns the mean loss of the batch, without penalties, on the device, and the next hidden state.
         """
-        loss = self.backward(task, model, batch, self.accumulation.add(len(batch.targets), batch.rate))
+        weight = self.accumulation.add(len(batch.targets), batch.rate)
+        loss, hidden = self.backward(task, model, batch, weight, hidden)
         if update:
             self.update(optimizer)
-        return loss
+        return loss, hidden
 
-    def backward(self, task: Task, model: Model, batch: Batch, weight: float) -> Tensor:
-        """Add the gradients of a batch, `weight` times those of its mean loss; return this loss, without penalties."""
+    def backward(self, task: Task, model: Model, batch: Batch, weight: float, hidden: Any) -> tuple[Tensor, Any]:
+        """Add the gradients of a batch, `weight` times those of its mean loss; return as `train_step` does."""
         batch = batch.to(self.device)
         with self.autocast():
-            loss = objective = task.loss(self.wrapped(model)(*batch.inputs), batch.targets)
+            outputs, hidden, penalty = forward_pass(model, *batch.inputs, hidden=hidden, wrapped=self.wrapped(model))
+            loss = objective = task.loss(outputs, batch.targets)
             if self.l1:
                 weights = (p for p in model.parameters() if p.requires_grad and p.ndim > 1)
                 objective = objective + self.l1 * sum(p.abs().sum() for p in weights)
-            if (penalty := model.penalty()) is not None:
+            if penalty is not None:
                 objective = objective + penalty
         if weight != 1:
             objective = objective * weight
         self.scaler.scale(objective).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return loss.detach(), hidden
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
         """Make the optimizer's step with the gradients that have been added up, and forget them."""
@@ -229,6 +234,7 @@ class Trainer:
         task: Task,
         model: Model,
         split: Split,
+        phase: Phase,
         hooks: Hooks | None = None,
         *,
         keep: bool = False,
@@ -238,17 +244,18 @@ class Trainer:
 
         Args:
             task, model, split: what is evaluated.
+            phase: whose settings the batches are made with.
             hooks: ask for a stop; then None is returned.
             keep: outputs and targets are returned too, in the order of the batches.
-            view: the number of the view of the split (see `Task.looks`).
+            view: 0 for the examples as they are, else the number of an augmented view (see `Task.looks`).
         """
         model.eval()
-        model.reset_state()
-        tally = self.tally(task, keep)
+        tally, hidden = self.tally(task, keep), None
         with self.autocast():
-            for batch in task.batches(split, view):
+            for batch in task.tta_batches(split, view, phase) if view else task.batches(split, 0, phase=phase):
                 batch = batch.to(self.device)
-                tally.add(model(*batch.inputs), batch.targets)
+                outputs, hidden, _ = forward_pass(model, *batch.inputs, hidden=hidden)
+                tally.add(outputs, batch.targets)
                 if hooks is not None and hooks.stop_requested():
                     return None
         return tally.result(split)
@@ -269,13 +276,13 @@ class Trainer:
         model.train()
         freeze(model, phase.freeze_to)
 
-    def wrapped(self, model: Model) -> Callable[..., Tensor]:
+    def wrapped(self, model: Model) -> Callable[..., Tensor | Outputs]:
         """Return what is called for a forward pass in training: the model, compiled where that is asked for."""
         if self._wrapped is None or self._wrapped[0] is not model:
             self._wrapped = (model, self.wrap(model))
         return self._wrapped[1]
 
-    def wrap(self, model: Model) -> Callable[..., Tensor]:
+    def wrap(self, model: Model) -> Callable[..., Tensor | Outputs]:
         """Compile the model where that is asked for."""
         return torch.compile(model) if self.compile else model
 
@@ -325,7 +332,7 @@ class Trainer:
         if stops:
             hooks.log(f"early stopping after epoch {number}: {monitor.name} was best {waited} epoch(s) before")
         state.epoch, state.step, state.seconds = last if stops else number, 0, 0.0
-        state.losses, state.sizes = [], []
+        state.losses, state.sizes, state.hidden = [], [], None
         if state.epoch == last:
             state.phase_best = None
         return hands_on and state.epoch == last

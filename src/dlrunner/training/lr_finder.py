@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from dlrunner.metrics import EMA
 from dlrunner.model import Model
+from dlrunner.schedules import Phase
 from dlrunner.system.seeding import generator_states, restore_generators
 from dlrunner.task import Batch, Task
 from dlrunner.training.loop import Trainer
@@ -74,16 +75,16 @@ def range_test(
     generators = generator_states(trainer.device)
     trained, phase = copy.deepcopy(model).to(trainer.device), trainer.phases[0]
     optimizer = make_optimizer(trained.layer_groups())
-    task.enter(phase)
     trainer.train_mode(trained, phase)
-    found, mean, batches = RangeTest(), EMA(), _endless(task, trained)
+    found, mean, batches, hidden = RangeTest(), EMA(), _endless(task, phase), None
     for step in range(num_steps):
         rate = lowest * (highest / lowest) ** (step / max(1, num_steps - 1))
         set_lr(optimizer, phase, rate / phase.lr[-1])
         total, examples = 0.0, 0
         for index in range(1, trainer.accumulate + 1):
-            batch = next(batches)
-            loss = trainer.train_step(task, trained, optimizer, batch, update=index == trainer.accumulate)
+            is_first, batch = next(batches)
+            update, hidden = index == trainer.accumulate, None if is_first else hidden
+            loss, hidden = trainer.train_step(task, trained, optimizer, batch, update, hidden)
             total += float(loss) * len(batch.targets)  # waits for a GPU: a loss that explodes ends the test
             examples += len(batch.targets)
         smoothed = mean.update([total / examples])
@@ -97,8 +98,8 @@ def range_test(
     return found
 
 
-def _endless(task: Task, model: Model) -> Iterator[Batch]:
-    """Yield training batches, epoch after epoch; what a model carries on begins anew with each."""
+def _endless(task: Task, phase: Phase) -> Iterator[tuple[bool, Batch]]:
+    """Yield training batches, epoch after epoch, and whether each is the first of its epoch."""
     for epoch in itertools.count():
-        model.reset_state()
-        yield from task.batches("train", epoch)
+        for number, batch in enumerate(task.batches("train", epoch, phase=phase)):
+            yield number == 0, batch

@@ -41,6 +41,8 @@ class TrainingState:
     """The best row of the present phase."""
     smoothed: tuple[float, int] = (0.0, 0)
     """Of the training loss: `EMA`'s average and count."""
+    hidden: Any = None
+    """Of a stateful model, after this epoch's last batch so far."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +123,8 @@ def snapshot(
 ) -> dict[str, Any]:
     """Return a checkpoint. The hidden state goes to the CPU: where it is read back is not where it was."""
     return {
-        "state": dict(vars(state)),
+        "state": {**vars(state), "hidden": moved(state.hidden, torch.device("cpu"))},
         "model": model.state_dict(),
-        "hidden": moved(model.carried(), torch.device("cpu")),
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "generators": [generator_states(device)],
@@ -139,11 +140,12 @@ def restore(
 ) -> TrainingState:
     """Put everything back to where a checkpoint was made."""
     model.load_state_dict(checkpoint["model"])
-    model.carry(moved(checkpoint["hidden"], device))
     optimizer.load_state_dict(checkpoint["optimizer"])
     scaler.load_state_dict(checkpoint["scaler"])
     restore_generators(checkpoint["generators"][0], device)
-    return TrainingState(**checkpoint["state"])
+    state = TrainingState(**checkpoint["state"])
+    state.hidden = moved(state.hidden, device)
+    return state
 
 
 def moved(hidden: Any, device: torch.device) -> Any:

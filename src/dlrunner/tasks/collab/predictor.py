@@ -16,7 +16,7 @@ from dlrunner.data.core.tables import read_table
 from dlrunner.data.ratings.dataset import USUAL_NAMES
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.model import Model
+from dlrunner.model import Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingModel
 from dlrunner.tasks.common.inputs import THE_TABLE, check_id, check_table, check_top
 
@@ -47,7 +47,7 @@ class Recommender:
         """Return the ratings of pairs of codes, of shape (pairs,); the codes past the last are the unknown ones."""
         device = next(self.models[0].parameters()).device
         codes = torch.from_numpy(np.asarray(users)).to(device), torch.from_numpy(np.asarray(items)).to(device)
-        mean = torch.stack([model(*codes).float() for model in self.models]).mean(dim=0)
+        mean = torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
         return np.asarray(mean.cpu().numpy(), dtype=np.float32)
 
     def answer(self, arguments: argparse.Namespace) -> pd.DataFrame:
@@ -159,7 +159,7 @@ class Recommender:
         means = [weight[trained].mean(dim=0) for weight in weights]
         variances = [weight[trained].var(dim=0, unbiased=False).clamp(min=1e-8) for weight in weights]
         with torch.no_grad():
-            fitted = model(self.state["rated_users"], self.state["rated_items"])
+            fitted = forward_pass(model, self.state["rated_users"], self.state["rated_items"]).outputs
             noise = (fitted - self.state["ratings"]).square().mean().clamp(min=1e-4)
         rows = [mean.clone().requires_grad_() for mean in means]
         names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -171,8 +171,7 @@ class Recommender:
                 for table, weight, row in zip(tables, weights, rows, strict=True)
             }
             users = torch.full_like(codes, self.unknown_user)
-            result: Tensor = torch.func.functional_call(model, swapped, (users, codes))
-            return result
+            return as_outputs(torch.func.functional_call(model, swapped, (users, codes))).outputs
 
         optimizer = torch.optim.LBFGS(rows, max_iter=100, line_search_fn="strong_wolfe")
 

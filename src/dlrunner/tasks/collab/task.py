@@ -21,6 +21,7 @@ from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Example, Model
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.ranges import Count
+from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.collab.predictor import Recommender
 from dlrunner.tasks.common.audit import of_ratings
@@ -86,7 +87,7 @@ class Collab(Task):
         times = table.times[~table.valid]
         return float(times.mean()), float(times.std()) or 1.0
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Rows of the table on the device."""
         inputs, targets = self._tensors[split]
         if split == "train":
@@ -145,14 +146,14 @@ class Collab(Task):
             }
         )
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
         """Predictions against ratings, the cross table, item biases, principal components and the map."""
         from dlrunner.reporting.plots import collab as looks
 
         table = self.table
         train = ~table.valid
         drawn = [looks.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
-        drawn.append(looks.cross_table(table, Recommender(self.state(), models).pairs, folder))
+        drawn.append(looks.cross_table(table, Recommender(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
         tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
         if len(tables) > 1:
@@ -161,7 +162,7 @@ class Collab(Task):
         drawn.append(looks.item_map(tables[0], table.titles, rated, folder))
         return drawn
 
-    def state(self) -> dict[str, Any]:
+    def state(self, phase: Phase) -> dict[str, Any]:
         """Ids, titles, what was rated in training: all that recommending needs without the data."""
         table, dims = self.table, self.dims
         train = ~table.valid

@@ -23,7 +23,7 @@ from dlrunner.data.images.files import is_picture
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.model import Model
+from dlrunner.model import Model, forward_pass
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.common.inputs import check_top, listed
 from dlrunner.tasks.common.outputs import average, probabilities
@@ -162,7 +162,7 @@ def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model]
             for each in given
         )
         pictures = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
-        found += [model(pictures).float().cpu() for model in models]
+        found += [forward_pass(model, pictures).outputs.float().cpu() for model in models]
     return average(target, found) if len(found) > 1 else found[0]
 
 

@@ -88,8 +88,7 @@ class ImageClassification(Classification):
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.metric_names, self.tta = metrics, tta
-        self.usual = {"size": size, "augment": augment, "precompute": precompute}
-        self.now = dict(self.usual)
+        self.settings: Mapping[str, Any] = {"size": size, "augment": augment, "precompute": precompute}
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
         # On a CPU the maps of eight pictures stay in its caches: MobileNetV2 makes features of 191 pictures a second
         # in batches of 8, of 78 in batches of 64.
@@ -144,14 +143,10 @@ class ImageClassification(Classification):
         """The number of classes."""
         return ImageDims(self.target.num_outputs)
 
-    @property
-    def size(self) -> int:
-        """Pixels of a side, now."""
-        return int(self.now["size"] or self.table.size)
-
-    def enter(self, phase: Phase) -> None:
-        """Take on the phase's settings."""
-        self.now = {**self.usual, **phase.task}
+    def settings_in(self, phase: Phase) -> Mapping[str, Any]:
+        """Return size (pixels of a side), augment and precompute in a phase."""
+        found = {**self.settings, **phase.task}
+        return {**found, "size": found["size"] or self.table.size}
 
     def has_test(self) -> bool:
         """Tell whether some pictures are kept for the end."""
@@ -173,36 +168,45 @@ class ImageClassification(Classification):
     def _targets(self) -> Tensor:
         return encode(self.target, self.table.values).to(self.device)
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
-        """Pictures, or features, in the order of (seed, epoch); of the other splits the epoch is the look."""
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
+        """Pictures, or features, of the training split in the order of (seed, epoch)."""
         rows = torch.from_numpy(self.table.rows(PARTS[split]))
         if split == "train":
             order = epoch_order(len(rows), self.seed, epoch)
             batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
         else:
             batches = list(torch.split(rows, self._few))
-        if self.now["precompute"] and self._features is not None:
+        settings = self.settings_in(phase)
+        if settings["precompute"] and self._features is not None:
             return FeatureLoader(self._features, self._targets, batches, start)
-        changed = self.now["augment"] if split == "train" else epoch > 0
-        augmentation, key = self.augmentation if changed else None, (self.seed, epoch, PARTS[split])
-        return ImageLoader(self._pixels, self._targets, batches, self.size, augmentation, key, start)
+        augmentation = self.augmentation if split == "train" and settings["augment"] else None
+        key = (self.seed, epoch, PARTS[split])
+        return ImageLoader(self._pixels, self._targets, batches, settings["size"], augmentation, key, start)
 
-    def setup(self, model: Model, tell: Callable[[str], None]) -> Sequence[str]:
+    def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
+        """Pictures that are changed at random."""
+        batches = list(torch.split(torch.from_numpy(self.table.rows(PARTS[split])), self._few))
+        size, key = self.settings_in(phase)["size"], (self.seed, view, PARTS[split])
+        return ImageLoader(self._pixels, self._targets, batches, size, self.augmentation, key)
+
+    def setup(self, model: Model, phase: Phase, tell: Callable[[str], None]) -> Sequence[str]:
         """Compute what the frozen backbone makes of all pictures, or take it from the cache; doubt its weights."""
+        settings = self.settings_in(phase)
+        size = settings["size"]
         if not isinstance(model, ImageClassifier):
-            if self.now["precompute"]:
+            if settings["precompute"]:
                 raise ConfigError("task.precompute: needs a model with a frozen backbone: model=image_classifier")
             return []
-        if not self.now["precompute"]:
-            return self._doubts(model)
+        if not settings["precompute"]:
+            return self._doubts(model, size)
         used = np.flatnonzero(self.table.split != UNUSED)
-        recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), self.size, model.backbone_digest()]
+        recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), size, model.backbone_digest()]
         recipe += [str(autocast_dtype(self.device)), self.device.type, torch.__version__]
         path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.features"
         found = _kept(path, len(used))
-        notes = [] if found is not None else self._doubts(model)
+        notes = [] if found is not None else self._doubts(model, size)
         if found is None:
-            found = self._computed(model, torch.from_numpy(used), tell)
+            found = self._computed(model, torch.from_numpy(used), size, tell)
             buffer = io.BytesIO()
             np.save(buffer, found)
             try:
@@ -214,12 +218,12 @@ class ImageClassification(Classification):
         self._features = torch.from_numpy(features).to(self.device)
         return notes
 
-    def _doubts(self, model: ImageClassifier) -> list[str]:
+    def _doubts(self, model: ImageClassifier, size: int) -> list[str]:
         """Compare what the backbone sees of some pictures with what it saw when its weights were trained."""
         if model.weights is None:
             return []
         rows = torch.from_numpy(self.table.rows(TRAIN)[:NUM_DOUBTED])
-        (batch,) = ImageLoader(self._pixels, self._targets, [rows], self.size)
+        (batch,) = ImageLoader(self._pixels, self._targets, [rows], size)
         gap = statistics_gap(model.backbone, *batch.inputs)
         if gap is None or gap <= MOST_STATISTICS_GAP:
             return []
@@ -228,11 +232,13 @@ class ImageClassification(Classification):
             f"away from those in training (up to {MOST_STATISTICS_GAP} is usual); is it wired as its weights were?"
         ]
 
-    def _computed(self, model: ImageClassifier, rows: Tensor, tell: Callable[[str], None]) -> NDArray[np.float32]:
+    def _computed(
+        self, model: ImageClassifier, rows: Tensor, size: int, tell: Callable[[str], None]
+    ) -> NDArray[np.float32]:
         """Return what the frozen backbone makes of some pictures, [pictures, features]."""
         features, found = model.frozen_features(), []
         started = told = time.perf_counter()
-        loader = ImageLoader(self._pixels, self._targets, list(torch.split(rows, self._few)), self.size)
+        loader = ImageLoader(self._pixels, self._targets, list(torch.split(rows, self._few)), size)
         for index, batch in enumerate(loader, start=1):
             found.append(features(*batch.inputs).float().cpu())
             now = time.perf_counter()
@@ -249,8 +255,9 @@ class ImageClassification(Classification):
 
     def notes(self) -> Sequence[str]:
         """How the pictures were read."""
-        if self.size > self.table.size:
-            return [*self.table.notes, f"pictures of {self.table.size} pixels are enlarged to {self.size}"]
+        size = self.settings["size"]
+        if size and size > self.table.size:
+            return [*self.table.notes, f"pictures of {self.table.size} pixels are enlarged to {size}"]
         return self.table.notes
 
     def split_statistics(self) -> SplitStatistics:
@@ -267,7 +274,7 @@ class ImageClassification(Classification):
         truth = pd.DataFrame({target.names[0]: [target.classes[code] for code in self.table.values[rows].astype(int)]})
         return pd.concat([names, truth, recognising.top_of(target, outputs, 5)], axis=1)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
         """Confusions, calibration, and the most confident mistakes with what they rest on."""
         from dlrunner.reporting.plots import classes as looks
         from dlrunner.reporting.plots.images import sheet
@@ -284,21 +291,20 @@ class ImageClassification(Classification):
         order = np.argsort(-sure, kind="stable")
         wrong = order[said[order] != truth[order]][:12]
         if len(wrong) and all(isinstance(model, ImageClassifier) for model in models):
-            maps = [self.heat(models, int(rows[place]), int(said[place])) for place in wrong]
+            shown, size = [self.table.pixels[rows[place]] for place in wrong], self.settings_in(phase)["size"]
+            maps = [
+                recognising.heat_of(models, pixels, size, int(said[place]))
+                for pixels, place in zip(shown, wrong, strict=True)
+            ]
             titles = [(names[truth[i]], names[said[i]], float(sure[i])) for i in wrong]
-            shown = [self.table.pixels[rows[place]] for place in wrong]
             drawn.append(sheet(shown, maps, titles, folder / "confident_mistakes.png"))
         return drawn
 
-    def heat(self, models: Sequence[Model], row: int, answer: int) -> NDArray[np.float32]:
-        """Return what an answer about a picture rests on, [size, size], from 0 to 1."""
-        return recognising.heat_of(models, self.table.pixels[row], self.size, answer)
-
-    def state(self) -> dict[str, Any]:
+    def state(self, phase: Phase) -> dict[str, Any]:
         """The classes, and how pictures become pixels."""
         return {
-            "target": self.target.state(), "size": self.size, "decoded": self.table.size, "fit": self.table.fit,
-            "tta": self.tta, "augmentation": vars(self.augmentation),
+            "target": self.target.state(), "size": self.settings_in(phase)["size"],
+            "decoded": self.table.size, "fit": self.table.fit, "tta": self.tta, "augmentation": vars(self.augmentation),
         }  # fmt: skip
 
     @classmethod

@@ -28,6 +28,7 @@ from dlrunner.metrics import Metric, Perplexity, exact_dtype
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.ranges import Count, Natural
+from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
 from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.inputs import check_text, listed, with_notes
@@ -119,7 +120,7 @@ class LanguageModeling(Task):
             if len(rows)
         }
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Pieces of the stream on the device."""
         stream, train = self._stream(split, epoch), split == "train"
         columns = self.batch_size if train else min(self.valid_batch_size, len(stream) - 1)
@@ -192,7 +193,7 @@ class LanguageModeling(Task):
         name = f"{order}-grams, interpolated Kneser-Ney"
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
         """The loss by how frequent a word is, and by how far into a text it stands."""
         from dlrunner.reporting.plots import text as looks
 
@@ -249,7 +250,7 @@ class LanguageModeling(Task):
         encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
         return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
 
-    def state(self) -> dict[str, Any]:
+    def state(self, phase: Phase) -> dict[str, Any]:
         """The words and how texts become words."""
         table = self.table
         return {
@@ -342,9 +343,11 @@ class LanguageAnswers:
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
             losses = []
             for model in self.models:
-                model.reset_state()
-                pieces = zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True)
-                losses.append(torch.cat([model(*piece) for piece in pieces]) if words else torch.zeros(0))
+                found, hidden = [torch.zeros(0)], None
+                for piece in zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True):
+                    outputs, hidden, _ = model(*piece, hidden=hidden)
+                    found.append(outputs)
+                losses.append(torch.cat(found))
             mean = _averaged(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
             rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})

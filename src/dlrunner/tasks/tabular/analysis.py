@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
-from dlrunner.model import Model
+from dlrunner.model import Model, forward_pass
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.reporting.plots import classes, tabular
 
@@ -199,9 +199,7 @@ class Inspection:
 
     @torch.inference_mode()
     def _predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
-        model = self.models[0].eval()
-        outputs: Tensor = model(codes, numbers)
-        return outputs.float().cpu()
+        return forward_pass(self.models[0].eval(), codes, numbers).outputs.float().cpu()
 
 
 def _probabilities(outputs: Tensor) -> NDArray[np.float64]:

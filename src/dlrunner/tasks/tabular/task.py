@@ -31,9 +31,10 @@ from dlrunner.metrics import (
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
 )
-from dlrunner.model import Example, Model
+from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular import TabularDims
 from dlrunner.ranges import Count, Positive
+from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.common.audit import of_table
 from dlrunner.tasks.common.inputs import THE_TABLE, check_table, with_notes
@@ -125,7 +126,7 @@ class Tabular(Task):
             list(map(torch.from_numpy, inputs)), encode(self.target, table.values), table.valid, self.device
         )
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Rows of the table on the device."""
         inputs, targets = self._tensors[split]
         if split == "train":
@@ -203,7 +204,7 @@ class Tabular(Task):
             truth = pd.DataFrame({target.names[0]: named})
         return pd.concat([found, truth, answers(target, outputs, self.correction, "prediction")], axis=1)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
         """Predictions, errors by group, the largest errors, importance of the columns, embeddings."""
         from dlrunner.tasks.tabular.analysis import Inspection
 
@@ -213,7 +214,7 @@ class Tabular(Task):
         """Return what to call a level of a categorical column in pictures."""
         return str(level)
 
-    def state(self) -> dict[str, Any]:
+    def state(self, phase: Phase) -> dict[str, Any]:
         """What was fitted on the training rows, and how new rows are made inputs."""
         return {
             "preparation": self.preparation.state(),
@@ -350,7 +351,8 @@ def predict_rows(
     for model in models:
         model.eval()
         parts = [
-            model(*part) for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
+            forward_pass(model, *part).outputs
+            for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
         ]
         members.append(torch.cat(parts).float().cpu())
     return average(target, members)

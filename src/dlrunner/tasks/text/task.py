@@ -26,9 +26,10 @@ from dlrunner.encoder_file import EncoderSizes
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
-from dlrunner.model import Example, Model
+from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
 from dlrunner.ranges import Count
+from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
 from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.classification import Classification
@@ -110,7 +111,7 @@ class TextClassification(Classification):
         rows = self.table.rows(PARTS[split])
         return rows if split == "train" else rows[np.argsort(-self.table.lengths[rows], kind="stable")]
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Texts of similar length."""
         rows = self.rows(split)
         if split == "train":
@@ -194,7 +195,7 @@ class TextClassification(Classification):
         found = pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
         return with_distinct_names(found)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
         """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
         from dlrunner.reporting.plots import classes as looks
 
@@ -277,7 +278,7 @@ class TextClassification(Classification):
         order = np.argsort(rows)
         return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
 
-    def state(self) -> dict[str, Any]:
+    def state(self, phase: Phase) -> dict[str, Any]:
         """The words, the classes, and how texts become words."""
         table = self.table
         return {
@@ -391,7 +392,7 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
             torch.from_numpy(each).to(device) for each in (joined, counts.cumsum() - counts, counts)
         )
         batch = padded(codes, starts, sizes, max(1, int(counts.max())), torch.zeros(len(rows)))
-        found.append((rows, model(*batch.inputs).float().cpu()))
+        found.append((rows, forward_pass(model, *batch.inputs).outputs.float().cpu()))
     outputs = torch.cat([output for _, output in found])
     return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]
 
