@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import dlrunner
+from tests.fake_runs import write_run
 
 PACKAGE = Path(dlrunner.__file__).parent
 
@@ -131,15 +134,99 @@ def test_only_the_command_line_knows_hydra_and_omegaconf() -> None:
             assert not names & {"hydra", "omegaconf"}, file
 
 
-def test_help_and_composition_import_neither_torch_nor_pandas() -> None:
-    for words in (["--help"], ["--cfg", "job", "task=collab"]):
-        script = (
-            f"import sys; from dlrunner.cli import main; main({words!r}); "
-            "print(sorted({'torch', 'pandas', 'spacy', 'matplotlib'} & set(sys.modules)), file=sys.stderr)"
-        )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        assert done.stderr.strip() == "[]"
-        assert "collab" in done.stdout
+def circles() -> list[list[str]]:
+    """Return the groups of modules that import each other, lazily or for types alone too."""
+    files = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in PACKAGE.rglob("*.py")}
+    files = {name.removesuffix(".__init__"): path for name, path in files.items()}
+    graph = {name: imports(path) & set(files) - {name} for name, path in files.items()}
+    reachable: dict[str, set[str]] = {}
+    for name in graph:
+        found, left = set[str](), [*graph[name]]
+        while left:
+            if (each := left.pop()) not in found:
+                found.add(each)
+                left += graph[each]
+        reachable[name] = found
+    groups = {
+        tuple(sorted(other for other in reachable[name] if name in reachable[other]))
+        for name in graph
+        if name in reachable[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_no_two_modules_of_the_command_line_import_each_other() -> None:
+    assert not [group for group in circles() if any(name.startswith("cli") for name in group)]
+
+
+SLOW = {"torch", "pandas", "matplotlib", "seaborn", "spacy", "sklearn", "scipy"}
+
+
+def slow_imports(commands: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Do commands one after the other in a process of their own; return what each of them imported that is slow."""
+    script = (
+        "import contextlib, io, json, sys\n"
+        "from dlrunner.cli import main\n"
+        "found, before = {}, set()\n"
+        f"for words in {[list(words) for words in commands]!r}:\n"
+        "    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as err:\n"
+        "        try:\n"
+        "            status = main(words)\n"
+        "        except SystemExit as left:\n"
+        "            status = left.code\n"
+        f"    slow = {SLOW!r} & set(sys.modules)\n"
+        "    found[' '.join(words)] = [status, sorted(slow - before), err.getvalue()]\n"
+        "    before = slow\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    found: dict[str, tuple[int, list[str], str]] = json.loads(done.stdout)
+    assert {words: err for words, (status, _, err) in found.items() if status not in (0, 2)} == {}
+    return {words: slow for words, (_, slow, _) in found.items() if slow}
+
+
+def test_what_only_reads_or_answers_imports_nothing_slow(here: Path) -> None:
+    from dlrunner.cli.verbs import VERBS
+
+    for name, value in (("a", 0.9), ("b", 0.8)):
+        write_run(here / "runs" / "collab" / name, value, history=[{"epoch": 1, "step": 2, "valid/rmse": value}])
+    commands = [
+        *([], ["--help"], ["--version"], ["info"], ["data"]),
+        *(["show", "runs/collab/a"], ["diff", "runs/collab/a", "runs/collab/b"]),
+        *(["--cfg", "job", "task=collab"], ["--cfg", "job", "experiment=movielens-best", "optim.lr=1"]),
+        *([name, "--help"] for name in VERBS),
+    ]
+    assert slow_imports(commands) == {}
+
+
+def test_a_wrong_request_imports_nothing_slow(here: Path) -> None:
+    (here / "my.csv").write_text("user,item,rating\n1,2,3\n")
+    wrong = [
+        *("epchs=3", "epochs=-1", "epochs=many", "precision=fp8", "optim=adm", "optim.lrr=1", "optim.lr=-1"),
+        *("data.sauce=real", "model.factors=0", "trainer.clip=0", "schedule.warmpu=1", "task.x=1", "log.progress=no"),
+        *("+seed=1.5", "model=5", "hydra/launcher=joblib"),
+    ]
+    commands = [
+        *(["task=collab", word] for word in wrong),
+        *(["-m", "task=collab", "optim.lrr=1,2"], ["-m", "task=collab", "optim.lr=0.1,-1"]),
+        *(["-m", "task=collab", "seed=0,1", "hydra/launcher=joblib"], ["task=collab", "epochs=-1", "seeds=3"]),
+        *(
+            ["task=colab"],
+            ["trian"],
+            ["compare", "a", "--metrc", "x"],
+            ["show", "runs/nothing"],
+            ["lr-find", "epchs=1"],
+        ),
+        ["lr-find", "task=collab", "model.factor=5"],
+    ]
+    assert slow_imports(commands) == {}
+
+
+def test_comparing_imports_no_torch(here: Path) -> None:
+    for name, value in (("a", 0.9), ("b", 0.8)):
+        write_run(here / "runs" / "collab" / name, value)
+    found = slow_imports([["compare", "runs/collab/*"], ["report", "runs/collab/a"]])
+    assert not {"torch", "matplotlib", "spacy"} & {name for slow in found.values() for name in slow}
 
 
 def test_a_run_does_not_import_the_compiler(ratings_csv: Path) -> None:

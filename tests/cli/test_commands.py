@@ -33,10 +33,45 @@ def test_help_is_one_screen_that_shows_verbs_tasks_and_settings(dlrun: Dlrun) ->
 
 
 def test_every_verb_that_help_names_exists(dlrun: Dlrun) -> None:
-    from dlrunner.cli.verbs import USAGES, VERBS
+    from dlrunner.cli.verbs import VERBS
 
-    named = {usage.split()[1] for usage in USAGES} - {"-m"}
+    named = {line.split()[1] for line in dlrun("--help")[1].splitlines() if line.startswith("  dlrun ")} - {"-m"}
     assert {word for word in named if "=" not in word} == set(VERBS)
+
+
+def test_the_help_of_every_verb_has_the_same_form(dlrun: Dlrun) -> None:
+    from dlrunner.cli.verbs import VERBS
+
+    for name, verb in VERBS.items():
+        status, out, _ = dlrun(name, "--help")
+        assert status == 0
+        usage, sentence, *_ = out.split("\n\n")
+        assert usage.startswith(f"usage: dlrun {name} ")
+        assert " ".join(sentence.split())[1:] == f"{verb.summary[1:]}."
+        assert out.endswith(f"example:\n  {verb.example}\n")
+        assert verb.example.startswith(f"dlrun {name}")
+        assert max(map(len, out.splitlines())) <= 80
+    assert "(default: 40)" in dlrun("compare", "--help")[1]
+
+
+def test_what_a_verb_does_not_take_is_refused_in_a_line_with_the_nearest_option(dlrun: Dlrun, here: Path) -> None:
+    wrong = {
+        "export runs/a --onx": "export: there is no option --onx; did you mean --onnx?",
+        "compare a b --metrc=x": "compare: there is no option --metrc; did you mean --metric?",
+        "compare a b --met x": "there is no option --met; did you mean --metric?",
+        "diff a b c": "diff: 'c' is one argument too many; usage: dlrun diff [-h] A B",
+        "diff a": "diff: the following arguments are required: B",
+        "reproduce --seeds many": "invalid int value: 'many'",
+        "report . --open maybe": "choose from",
+        "predict": "required: RUN",
+        "lr-find": "required: NAME=VALUE",
+        "info --verbose": "there is no option --verbose",
+    }
+    for words, said in wrong.items():
+        status, out, err = dlrun(*words.split())
+        assert (status, out) == (2, ""), words
+        assert said in err
+        assert len(err.splitlines()) == 1
 
 
 def test_cfg_job_shows_the_composition(dlrun: Dlrun) -> None:

@@ -15,8 +15,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dlrunner.cli import launching
-from dlrunner.errors import ConfigError
 from dlrunner.sweeps.engines.base import RemoteJob
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import ResourceSlot
@@ -77,54 +75,8 @@ def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str
 
 
 @pytest.mark.slow
-def test_joblib_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
-    check(documented("hydra/launcher=joblib"), expected, here)
-
-
-@pytest.mark.slow
 def test_submitit_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
     check(documented("hydra/launcher=submitit_local"), expected, here)
-
-
-@pytest.mark.slow
-def test_joblib_does_jobs_that_come_to_the_same_run_once(ratings_csv: Path, here: Path) -> None:
-    words = (*WORDS, "optim.lr=0.01,1e-2,0.02", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    for _ in range(2):
-        process = start(*words, cwd=here)
-        out, err = process.communicate()
-        assert process.returncode == 0, (out, err)
-        assert "[1] optim.lr=0.01: the same run as [0], done once" in out
-        found = pd.read_csv(sweep_folder(here) / "results.csv")
-        assert list(found["status"]) == ["done"] * 3
-        assert found["folder"].nunique() == 2
-        assert found["valid/rmse"][0] == found["valid/rmse"][1] != found["valid/rmse"][2]
-    assert "done already: 3 of 3" in out
-
-
-def test_what_a_plugin_of_hydra_does_not_know_is_refused_and_a_plan_starts_nothing(
-    dlrun: Dlrun, ratings_csv: Path, here: Path
-) -> None:
-    words = (*WORDS, "seed=0,1", "hydra/launcher=joblib")
-    for word in ("sweep.jobs=2", "sweep.gpu_share=0.5", "sweep.fail_fast=true", "sweep.needs.cpus=1"):
-        status, _, err = dlrun(*words, word)
-        assert status == 2
-        name = word.partition("=")[0].removesuffix(".cpus")
-        assert f"{name}: hydra/launcher=joblib has settings of its own, hydra.launcher.n_jobs=2; without it" in err
-    for launcher in ("joblib", "basic"):
-        status, out, _ = dlrun(*WORDS, "seed=0,1", f"hydra/launcher={launcher}", "sweep.dry_run=true")
-        assert status == 0
-        assert "0 of 2 are done" in out
-    assert not (here / "runs").exists()
-
-
-@pytest.mark.slow
-def test_a_sweeper_of_hydra_proposes_jobs_that_are_not_known_beforehand(ratings_csv: Path, here: Path) -> None:
-    words = [*WORDS[1:], "seed=0,1", "hydra/sweeper=basic"]  # it stands for a plugin's
-    with pytest.raises(ConfigError, match=r"sweep\.dry_run: hydra/sweeper=other has settings of its own"):
-        launching.search([*words, "sweep.dry_run=true"], ["seed"], "hydra/sweeper=other")
-    assert not (here / "runs").exists()
-    assert launching.search(words, ["seed"], "hydra/sweeper=other") == 0
-    assert list(results(sweep_folder(here))["status"]) == ["done"] * 2
 
 
 @pytest.mark.slow
@@ -372,7 +324,7 @@ def test_a_missing_package_is_told_by_its_extra_before_anything_starts(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    engines = ("launcher=joblib", "launcher=submitit_slurm", "launcher=submitit_local", "launcher=ray")
+    engines = ("launcher=submitit_slurm", "launcher=submitit_local", "launcher=ray")
     for word in (*engines, "sweeper=optuna"):
         status, _, err = dlrun(*WORDS, "seed=0,1", f"hydra/{word}")
         extra = word.partition("=")[2].partition("_")[0]
@@ -385,7 +337,10 @@ def test_mistakes_about_engines_are_told_before_anything_starts(dlrun: Dlrun, ra
     wrong = {
         ("hydra/launcher=submitit_slurn",): "did you mean submitit_slurm?",
         ("hydra/launcher=submitit_slurm",): "hydra/launcher=submitit_slurm: Could not detect",
-        ("hydra/launcher=submitit_local", "hydra.launcher.partition=gpu"): "the settings are sweep.needs",
+        ("hydra/launcher=submitit_local", "hydra.launcher.partition=gpu"): "sweep.needs what each of them needs",
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"): "jobs run in parallel by sweep.jobs=2",
+        ("hydra/sweeper=ax",): "there is no such sweeper",
+        ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5"): "sweep.trials",
         ("hydra/launcher=submitit_local", "sweep.needs.gpus=0.5"): "Slurm gives whole GPUs",
         ("hydra/launcher=submitit_local", "sweep.needs.gpu=1"): "sweep.needs.gpu: is unknown",
         ("hydra/launcher=submitit_local", "sweep.needs.more={partitoin:x}"): "sweep.needs.more: ",

@@ -182,7 +182,7 @@ def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_num
     def run_jobs(jobs: Any, folder: Any, places: Sequence[ResourceSlot], *others: Any) -> None:
         seen.extend(places)
 
-    monkeypatch.setattr("dlrunner.cli.search.run_jobs", run_jobs)
+    monkeypatch.setattr("dlrunner.sweeps.pool.run_jobs", run_jobs)
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
     monkeypatch.setattr("dlrunner.sweeps.pool.torch", SimpleNamespace(cuda=cuda))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
@@ -234,7 +234,7 @@ def test_mistakes_are_told_before_the_first_trial(dlrun: Dlrun, ratings_csv: Pat
         "optim=adam,admaw": "did you mean adamw?",
         "optim.lr=0.1": "a search needs a range",
         "seeds=3": "a search judges single runs",
-        "hydra.sweeper.n_trials=3": "the settings are sweep.trials",
+        "hydra.sweeper.n_trials=3": "the settings of a search are sweep.trials",
     }
     for word, said in wrong.items():
         status, _, err = dlrun(*WORDS, word)
@@ -261,17 +261,9 @@ def test_a_value_that_does_not_fit_between_the_ends_of_its_range_fails_alone(
             raise ConfigError("model.factors: 6 is too few for one and too many for the other")
         return plan(config)
 
-    monkeypatch.setattr("dlrunner.cli.search.plan", picky)
+    monkeypatch.setattr("dlrunner.config.plan.plan", picky)
     status, out, _ = dlrun(*WORDS, "model.factors=range(5,8)", "sweep.trials=6")
     assert status == 0
     assert "FAILED: model.factors: 6 is too few" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert (results["status"] == "failed").equals(results["model.factors"] == 6)
-
-
-def test_a_search_through_joblib_is_refused(dlrun: Dlrun, here: Path) -> None:
-    words = ("hydra/sweeper=optuna", "hydra/launcher=joblib", "task=collab", "optim.lr=interval(0.1,0.2)")
-    status, _, err = dlrun("-m", *words)
-    assert status == 2
-    assert "a search does without it; sweep.jobs=2 makes trials side by side" in err
-    assert not (here / "runs").exists()

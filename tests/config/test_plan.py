@@ -55,7 +55,7 @@ WRONG = {
     "epochs=[1": ["cannot be read as name=value"],
     "--epochs 3": ["--epochs: there is no such option; a setting is epochs=VALUE"],
     "epochs = 3": ["'epochs' is not name=value; there is no blank before or after the ="],
-    "hydra/launcher=joblib": ["hydra/launcher=joblib is for a sweep; add -m"],
+    "hydra/launcher=ray": ["hydra/launcher=ray is for a sweep; add -m"],
     "-m optim.lr=interval(0.1,1)": ["optim.lr=interval(0.1,1): a range without steps is for a search"],
     "optim.lr=1,2": ["names several values: add -m for a sweep"],
     "model._target_=os.system": ["may not be used", "plugins"],

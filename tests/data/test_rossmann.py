@@ -13,8 +13,9 @@ import pytest
 
 from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.rossmann import dataset as rossmann
-from dlrunner.data.rossmann.dataset import FILES, RossmannData, surroundings_from, surroundings_state
+from dlrunner.data.rossmann.dataset import RossmannData, surroundings_from, surroundings_state
 from dlrunner.data.rossmann.features import CATEGORICAL, CONTINUOUS, WEATHER, Surroundings, features
+from dlrunner.data.rossmann.releases import FILES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.errors import ConfigError, DataError
 

@@ -105,7 +105,7 @@ def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv
 def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.cli.sweep.leases", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
+    monkeypatch.setattr("dlrunner.sweeps.pool.leases", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
     text = PLUGIN.replace("raise MemoryError", "pass")
     assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}

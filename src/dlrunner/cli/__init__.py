@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
 from dlrunner.system.terminal import Stream, open_missing_streams
@@ -31,12 +31,20 @@ PRINTED = (
 )
 """Words whose answer is what they print: it is lost where standard output cannot be written."""
 
+RUNS = {
+    "dlrun task=collab optim=adamw": "one run; a finished one is shown again, an interrupted one resumes",
+    "dlrun -m task=collab optim=sgd,adamw seed=0,1": "a sweep: every combination, results.csv, a ranking",
+    "dlrun experiment=movielens-dot-bias": "a published recipe, checked against its claim",
+}
+"""Requests without a verb."""
+
 EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 device=cuda precision=bf16   optim.lr=1e-3 optim.weight_decay=0.1
   data.path=my.csv data.source=synthetic   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
   DLRUNNER_DATA, DLRUNNER_CACHE: where published data is looked for, where prepared data is kept
 
+options of a verb      dlrun predict --help
 look before you run    dlrun --cfg job task=collab optim=adamw
 sweep                  dlrun -m task=collab optim=sgd,adam,adamw seed=0,1,2
 tab completion         eval "$(dlrun --shell-completion install=bash)"
@@ -126,21 +134,20 @@ def _dispatch(words: list[str]) -> int:
 
         print(f"dlrunner {__version__}")
         return 0
-    verbs = _verbs()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and words[0] in verbs:
-        raise ConfigError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
-    if words[0] in verbs and words[0] != "lr-find":
-        return verbs[words[0]](words[1:])
+    from dlrunner.cli.verbs import VERBS
+
+    if verb := VERBS.get(words[0]):
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
+        return verb.run(words[0], words[1:])
     from dlrunner.cli.conf_paths import with_paths
 
     words = with_paths(words)
-    if words[0] in verbs:
-        return verbs[words[0]](words[1:])
     hydra_flags = {"--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p"}
     if words[0] in ("--shell-completion", "-sc") or hydra_flags & set(words):
-        from dlrunner.cli import compose as composing
+        from dlrunner.cli import hydra_cli
 
-        return composing.hydra_answers(words)
+        return hydra_cli.hydra_answers(words)
     if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
         from dlrunner.cli import sweep as sweeping
 
@@ -148,18 +155,13 @@ def _dispatch(words: list[str]) -> int:
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
         from dlrunner.errors import did_you_mean
 
-        raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], verbs)}")
+        raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], VERBS)}")
     return _run(words)
-
-
-def _verbs() -> dict[str, Callable[[list[str]], int]]:
-    from dlrunner.cli import verbs
-
-    return verbs.VERBS
 
 
 def _run(words: list[str]) -> int:
     from dlrunner.cli import compose as composing
+    from dlrunner.config.signatures import EarlyCheck
 
     config = composing.compose(words)
     if config["seeds"] is not None:  # an experiment may ask for them too
@@ -170,6 +172,7 @@ def _run(words: list[str]) -> int:
         raise ConfigError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
     if alone := [word for word in words if word.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))]:
         raise ConfigError(f"{alone[0]} is for a sweep; add -m")
+    EarlyCheck()(config)
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
         from dlrunner.execution.follow import follow
 
@@ -196,9 +199,10 @@ def help_text() -> str:
 
     groups = ("task", "model", "optim", "schedule", "experiment")
     options = "\n".join(f"  {group:<12}{listed(group)}" for group in groups)
-    from dlrunner.cli.verbs import USAGES
+    from dlrunner.cli.verbs import VERBS
 
-    width = max(map(len, USAGES)) + 2
-    usages = "\n".join(f"  {usage:<{width}}{told}" for usage, told in USAGES.items())
+    lines = {**RUNS, **{f"dlrun {name} {verb.usage}".rstrip(): verb.summary for name, verb in VERBS.items()}}
+    width = max(map(len, lines)) + 2
+    usages = "\n".join(f"  {usage:<{width}}{summary}" for usage, summary in lines.items())
     title = "dlrun: experiments in deep learning, driven by YAML"
     return f"{title}\n\n{usages}\n\noptions, name=value\n{options}\n\n{EPILOG}".rstrip()

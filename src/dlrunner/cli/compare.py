@@ -15,9 +15,8 @@ TABLES = ("csv", "json", "md")
 PICTURES = ("curves", "importance")
 
 
-def compare(words: list[str]) -> int:
-    """Put runs beside each other: the settings that differ, the numbers with their spread, a verdict, pictures."""
-    arguments = _parser().parse_args(_with_signs(words))
+def compare(arguments: argparse.Namespace) -> int:
+    """Compare runs: the settings that differ, the numbers with their spread, a verdict, plots."""
     _check_files(vars(arguments))
     from dlrunner.comparison.collect import gather
     from dlrunner.comparison.groups import compare as compare_rows
@@ -60,14 +59,8 @@ def compare(words: list[str]) -> int:
     return 0
 
 
-def diff(words: list[str]) -> int:
+def diff(arguments: argparse.Namespace) -> int:
     """Tell what differs between two runs, and the first epoch at which their numbers part."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun diff", description="What differs between two runs: settings, code, data, versions, numbers."
-    )
-    parser.add_argument("a", metavar="A", help="a run folder")
-    parser.add_argument("b", metavar="B", help="another")
-    arguments = parser.parse_args(words)
     from dlrunner.reporting.terminal.diff import print_difference
     from dlrunner.runs.reader import FinishedRun
 
@@ -75,25 +68,27 @@ def diff(words: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dlrun compare",
-        description="Put runs beside each other: what differs, the numbers with their spread over seeds, a verdict.",
-    )
+def add_diff_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of diff."""
+    parser.add_argument("a", metavar="A", help="a run folder")
+    parser.add_argument("b", metavar="B", help="another")
+
+
+def add_compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of compare."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, sweep folders, patterns: 'runs/collab/*'")
     parser.add_argument("--by", metavar="NAME", help="group by this setting (or several: a,b), averaging over all else")
     parser.add_argument("--metric", metavar="NAME", help="judge by this number: valid/mae, valid/loss, seconds …")
     parser.add_argument("--sort", metavar="COLUMN", help="sort the table; -COLUMN downwards")
     parser.add_argument("--runs", dest="by_run", action="store_true", help="a row per run, not per group")
-    parser.add_argument("--top", type=int, default=40, metavar="N", help="rows that are printed (default: 40)")
+    parser.add_argument("--top", type=int, default=40, metavar="N", help="rows that are printed")
     for name in TABLES:
         parser.add_argument(f"--{name}", metavar="FILE", help=f"write it all as {name.upper()}; - for standard output")
     parser.add_argument("--curves", metavar="FILE.png", help="draw the validation metric by epoch")
     parser.add_argument("--importance", metavar="FILE.png", help="find which setting mattered, and draw it")
-    return parser
 
 
-def _with_signs(words: list[str]) -> list[str]:
+def with_signs(words: list[str]) -> list[str]:
     """Join `--sort -seconds` into one word: argparse would take the second for an option."""
     joined: list[str] = []
     for word in words:

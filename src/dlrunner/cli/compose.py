@@ -7,8 +7,7 @@ import functools
 import hashlib
 import os
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -25,15 +24,22 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
-from dlrunner.cli.hydra_guard import RefusedError, guard_hydra, refusals
+from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
 from dlrunner.cli.yaml_files import keep_own_optimizer_settings, read_checked_files
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.renamed import renamed
+from dlrunner.sweeps.engines import LAUNCHERS
 
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
 
-OF_HYDRA = ("hydra/launcher", "hydra/sweeper", "hydra.launcher.", "hydra.sweeper.")
-"""What counts of Hydra's own settings."""
+ENGINES = {"hydra/launcher": ("basic", *LAUNCHERS), "hydra/sweeper": ("basic", "optuna")}
+"""What counts of Hydra's own settings: who starts the jobs of a sweep, and who proposes them."""
+
+OWN_SETTINGS = {
+    "launcher": "sweep.jobs says how many jobs run in parallel, sweep.needs what each of them needs",
+    "sweeper": "the settings of a search are sweep.trials, sweep.sampler and sweep.sampler_seed",
+}
+"""What takes the place of the settings of Hydra's launchers and sweepers."""
 
 TOO_DEEP = "the configuration has too many lists or sections within each other"
 
@@ -44,7 +50,7 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
-    return to_plain(*_split(_compose(words)))
+    return _to_plain(*without_hydra(compose_for_hydra(words)))
 
 
 def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | ConfigError]:
@@ -62,12 +68,12 @@ def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | Con
             values = [override for override in overrides if not _is_choice(override)]
             choices = tuple(str(override.input_line) for override in overrides if _is_choice(override))
             if choices not in composed:
-                composed[choices] = _split(_compose(choices))
+                composed[choices] = without_hydra(compose_for_hydra(choices))
             config, chosen = composed[choices]
             config = copy.deepcopy(config)
             for override in values:
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
-            yield to_plain(config, chosen)
+            yield _to_plain(config, chosen)
         except ConfigError as error:
             yield error
         except OmegaConfBaseException as error:
@@ -117,13 +123,13 @@ def composition_inputs() -> str:
     return digest.hexdigest()
 
 
-def _split(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+def without_hydra(config: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
     """Return a configuration without Hydra's own, and the names of the chosen options."""
     own = OmegaConf.masked_copy(config, [key for key in map(str, config) if key != "hydra"])
     return own, dict(config.hydra.runtime.choices)
 
 
-def to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+def _to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """Resolve a composed configuration into plain dicts and lists, with the names of the chosen options."""
     try:
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
@@ -182,22 +188,18 @@ def _is_choice(override: Override) -> bool:
     return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
 
 
-def choices_of(words: Sequence[str]) -> Iterator[list[str]]:
-    """Yield for each option that a sweep may choose the words of a job that has it."""
-    overrides = parse([word for word in words if not word.startswith("hydra")])
-    fixed = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    for override in overrides:
-        if override.is_discrete_sweep() and override.key_or_group in groups():
-            yield from ([*fixed, f"{override.get_key_element()}={value}"] for value in override.sweep_string_iterator())
-
-
 def search_path_override() -> list[str]:
     """Return the override that lets Hydra look into the working directory's conf/ too."""
     own = user_conf()
     return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
 
 
-def _compose(words: Sequence[str]) -> DictConfig:
+def compose_for_hydra(words: Sequence[str]) -> DictConfig:
+    """Compose a configuration with Hydra's own part.
+
+    Raises:
+        ConfigError: an override cannot be read, or names an option that does not exist.
+    """
     for override in parse(words):
         _check_override(override)
     if shadowed := shadowed_options():
@@ -208,7 +210,9 @@ def _compose(words: Sequence[str]) -> DictConfig:
     read_checked_files()
     try:
         with hydra.initialize_config_dir(str(package_conf()), version_base="1.3"):
-            config = hydra.compose("config", [*search_path_override(), *forced(words)], return_hydra_config=True)
+            config = hydra.compose(
+                "config", [*search_path_override(), *forced(without_engines(words))], return_hydra_config=True
+            )
             keep_own_optimizer_settings(config, words)
             return config
     except RefusedError:
@@ -245,17 +249,33 @@ def _check_override(override: Override) -> None:
 
 
 def check_hydra_setting(override: Override) -> None:
-    """Refuse a setting of Hydra's own: dlrunner has its own folders and logs, so that it would count for nothing.
+    """Refuse a setting of Hydra's own: dlrunner has its own folders, logs and engines, so that it would do nothing.
 
     Raises:
-        ConfigError: it is not one of a launcher or a sweeper.
+        ConfigError: it is not the name of an engine.
     """
     key = override.key_or_group
-    if re.match(r"hydra\b", key) and (override.is_delete() or not key.startswith(OF_HYDRA)):
+    if not re.match(r"hydra\b", key):
+        return
+    if key in ENGINES and not override.is_delete():
+        name = str(override.value())
+        if name == "joblib":
+            raise ConfigError(f"{key}=joblib: leave it out; jobs run in parallel by sweep.jobs=2, or sweep.jobs=auto")
+        if name not in ENGINES[key]:
+            kind = key.removeprefix("hydra/")
+            raise ConfigError(f"{key}={name}: there is no such {kind}; {did_you_mean(name, ENGINES[key])}")
+    elif own := OWN_SETTINGS.get(re.split(r"[./]", key)[1] if key != "hydra" else ""):
+        raise ConfigError(f"{override.input_line}: Hydra's own settings do not count here; {own}")
+    else:
         raise ConfigError(
-            f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher, "
-            "hydra/sweeper and theirs"
+            f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher and "
+            "hydra/sweeper"
         )
+
+
+def without_engines(words: Sequence[str]) -> list[str]:
+    """Leave out who runs the jobs: a configuration says what is run, and Hydra need not know dlrunner's engines."""
+    return [word for word in words if not word.lstrip("+").startswith(tuple(ENGINES))]
 
 
 def _missing_option(error: MissingConfigException) -> str:
@@ -264,43 +284,3 @@ def _missing_option(error: MissingConfigException) -> str:
     if not group:
         return str(error).splitlines()[0]
     return f"{group}={name}: there is no such {group}; {did_you_mean(name, options_of(group))}"
-
-
-def hydra_answers(words: list[str]) -> int:
-    """Let Hydra answer: --cfg, --info, tab completion."""
-    if words[0] in ("--shell-completion", "-sc"):
-        _complete_verbs(words)
-    else:
-        _compose([word for word in words if "=" in word and not word.startswith("-")])  # what is refused is told here
-    if "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
-        config = _compose([word for word in words if word not in ("--cfg", "-c", "job")])
-        print(OmegaConf.to_yaml(_split(config)[0]), end="")
-        return 0
-    return run_hydra([*words, *search_path_override()], lambda config: None)
-
-
-def run_hydra(words: Sequence[str], do: Callable[[DictConfig], Any]) -> int:
-    """Hand the command line to Hydra, which calls `do` for each job."""
-    guard_hydra()
-    read_checked_files()
-    sys.argv = [sys.argv[0], *words]
-    # An absolute path works under the console script, `python -m` and an installed wheel alike.
-    decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
-    try:
-        decorate(do)()
-    except SystemExit:
-        if refusals:
-            raise refusals.pop() from None
-        raise
-    return 0
-
-
-def _complete_verbs(words: Sequence[str]) -> None:
-    """Offer the verbs for a first word; Hydra completes the rest."""
-    if not words[-1].startswith("query="):
-        return
-    from dlrunner.cli.verbs import VERBS
-
-    line = os.environ.get("COMP_LINE", "").split(" ")
-    if len(line) == 2:
-        print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))

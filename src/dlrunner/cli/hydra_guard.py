@@ -50,7 +50,7 @@ def _load_checked(self: ConfigLoaderImpl, default: ResultDefault, repo: Any) -> 
 
 def _refused(name: str) -> RefusedError:
     refused = RefusedError(
-        f"{name}.yaml sets hydra: how jobs are started is said on the command line alone (hydra/launcher=joblib); "
+        f"{name}.yaml sets hydra: how jobs are started is said on the command line alone (hydra/launcher=ray); "
         "take it out of the file"
     )
     refusals.append(refused)

@@ -11,21 +11,21 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 
-def report(words: list[str]) -> int:
-    """Write the report of a folder, whatever it is of."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun report", description="One HTML file of a run, a sweep or claims: to mail, to print, offline."
-    )
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of report."""
     parser.add_argument(
         "folder",
         metavar="RUN|SWEEP|CLAIMS",
         nargs="?",
         default="runs/latest",
-        help="a run folder (default: runs/latest), a folder of runs/sweeps/ or runs/claims/",
+        help="a run folder, a folder of runs/sweeps/ or runs/claims/",
     )
     parser.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the folder)")
-    parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser (default: no)")
-    arguments = parser.parse_args(words)
+    parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser")
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Write the report of a folder, whatever it is of."""
     folder, out = user_path(arguments.folder), None
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; name a run, a sweep or claims")

@@ -30,20 +30,8 @@ from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
 from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
 
 
-def reproduce(words: list[str]) -> int:
+def reproduce(arguments: argparse.Namespace) -> int:
     """Run what is missing of some claims, judge them, write the tables; 1 when one is missed."""
-    parser = argparse.ArgumentParser(prog="dlrun reproduce", description="Earn published figures again.")
-    parser.add_argument(
-        "patterns", nargs="*", default=["*"], metavar="PATTERN", help="experiments, such as 'movielens-*'"
-    )
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="runs of each (default: 5)")
-    parser.add_argument("--quick", action="store_true", help="only claims that need less than two minutes a seed")
-    parser.add_argument("--jobs", default="1", metavar="N", help="runs side by side, or auto (default: 1)")
-    parser.add_argument("--out", metavar="FOLDER", help="claims.md, claims.json, claims.xml go there (runs/claims/…)")
-    parser.add_argument("--results", metavar="FILE", help="put the verdicts into this file of all results")
-    parser.add_argument("--readme", metavar="FILE", help="write the table of --results into this README")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
-    arguments = parser.parse_args(words)
     _check(arguments)
     known = {name: claim for name in options_of("experiment") if (claim := _claim(name))}
     chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]

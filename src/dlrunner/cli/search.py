@@ -7,9 +7,9 @@ import json
 import re
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
@@ -17,24 +17,23 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 
 from dlrunner.cli.compose import Changes, compose, parse
 from dlrunner.cli.conf_paths import options_of
-from dlrunner.cli.sweep import NOT_THE_SWEEP, write_report, write_words
-from dlrunner.config.plan import Plan, plan
+from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
+from dlrunner.config.signatures import EarlyCheck
 from dlrunner.errors import ConfigError, Interrupted
-from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.progress import number as shown
 from dlrunner.reporting.terminal.sweep import LineScreen, make_screen
 from dlrunner.runs.fingerprint import code_digest
-from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import make_engine
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
 from dlrunner.sweeps.search import Search
-from dlrunner.tracking.supervisor import refuse_missing
+
+if TYPE_CHECKING:
+    from dlrunner.config.plan import Plan
 
 NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
 """What an experiment file does not say: how a run is run and shown."""
@@ -64,6 +63,8 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
             "all at once learn nothing from each other"
         )
+    from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+
     path, higher_is_better = _place(words, config, checked, settings)
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}: {shorter(path)}")
@@ -142,16 +143,29 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
         for key, axis in space.items()
     }
     first = {key: values[0] for key, values in ends.items()}
+    tried = [first, *({**first, key: value} for key in ends for value in ends[key][1:])]
+    early = EarlyCheck()
+    _check_all(fixed, tried, lambda config: early(config))
+    from dlrunner.config.plan import plan
+    from dlrunner.tracking.supervisor import refuse_missing
+
+    _check_all(fixed, tried, lambda config: refuse_missing(plan(config)))
+    config = compose(_words(fixed, first))
+    return config, plan(config)
+
+
+def _check_all(
+    fixed: Sequence[str], tried: Sequence[Mapping[str, Any]], check: Callable[[dict[str, Any]], None]
+) -> None:
+    """Check the configurations of some trials; all mistakes are told together."""
     problems: dict[str, None] = {}
-    for values in [first, *({**first, key: value} for key in ends for value in ends[key][1:])]:
+    for values in tried:
         try:
-            refuse_missing(plan(compose(_words(fixed, values))))
+            check(compose(_words(fixed, values)))
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:
         raise ConfigError("\n".join(problems))
-    config = compose(_words(fixed, first))
-    return config, plan(config)
 
 
 def _words(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:
@@ -162,6 +176,9 @@ def _place(
     words: Sequence[str], config: Mapping[str, Any], checked: Plan, settings: SweepSettings
 ) -> tuple[Path, bool]:
     """Return the folder of a search and its metric's direction; with other code or data it is another search."""
+    from dlrunner.execution.identity import digest_of_inputs, identity_of
+    from dlrunner.runs.labels import run_label
+
     data = checked.build_data()
     identity = identity_of(data)
     task = checked.build_task(data, checked.settings.seed)
@@ -193,6 +210,8 @@ class _Trials:
 
     def jobs(self, trials: int, screen: LineScreen, swept: Sequence[str]) -> Iterator[Job]:
         """Yield what is to be run: trials that were begun before, then new ones; one run is never run twice."""
+        from dlrunner.config.plan import plan
+
         begun = sorted(self._begun.items())
         while begun or len(self.search) < trials:
             number, values = begun.pop(0) if begun else self.search.ask()

@@ -10,41 +10,25 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlrunner.cli.conf_paths import file_to_write
+from dlrunner.cli.compare import add_compare_options, add_diff_options, compare, diff, with_signs
+from dlrunner.cli.conf_paths import file_to_write, with_paths
+from dlrunner.cli.parser import Parser, Verb
+from dlrunner.cli.report import add_report_options, report
 from dlrunner.errors import ConfigError, DlrunnerError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
 
 ANSWERS = ("predict", "generate", "explain")
 """Verbs that a task may answer, with methods of these names."""
 
-USAGES = {
-    "dlrun task=collab optim=adamw": "one run; asked again, it is shown again or goes on",
-    "dlrun -m task=collab optim=sgd,adamw seed=0,1": "a sweep: every combination, results.csv, a ranking",
-    "dlrun experiment=movielens-dot-bias": "a published recipe, checked against its claim",
-    "dlrun reproduce 'movielens-*' --seeds 5": "claims -> verdicts; exit status 1 when one is missed",
-    "dlrun lr-find task=collab": "learning-rate range test: picture, table, suggestion",
-    "dlrun predict RUN [FILE]": "use what was trained (dlrun predict RUN --help)",
-    'dlrun generate RUN "text"': "let a language model go on",
-    "dlrun explain RUN IMAGE": "what an answer about a picture rests on",
-    "dlrun export RUN [--onnx]": "for others: weights and a model card; in Python dlrunner.load(RUN)",
-    "dlrun show RUN": "what a run's folder tells (RUN may be runs/latest)",
-    "dlrun compare RUN... | SWEEP": "what differs, metrics ± spread, a verdict, curves, which setting mattered",
-    "dlrun report RUN | SWEEP | CLAIMS": "one HTML file: what was asked, the verdict, curves, tables, terms",
-    "dlrun diff A B": "what differs between two runs, and where their numbers part",
-    "dlrun replay RUN": "the same run again from its folder: identical?",
-    "dlrun data [get NAME]": "which data is where, with release, sha256 and terms",
-    "dlrun info": "versions, devices, places",
-}
 
-
-def lr_find(words: list[str]) -> int:
+def lr_find(arguments: argparse.Namespace) -> int:
     """Run the learning-rate range test on the composed task and model."""
-    if not words or words[0] in ("-h", "--help"):
-        print("usage: dlrun lr-find task=collab [name=value ...]")
-        return 0 if words else 2
     from dlrunner.cli.compose import compose
+    from dlrunner.config.signatures import EarlyCheck
 
+    words = with_paths(arguments.settings)
     config = compose(words)
+    EarlyCheck()(config)
     from dlrunner.config.plan import plan
     from dlrunner.execution.member import set_up_process
     from dlrunner.files.atomic import readable_os_errors, write_atomic
@@ -94,22 +78,15 @@ def lr_find(words: list[str]) -> int:
     return 0
 
 
-def predict(words: list[str]) -> int:
+def predict(arguments: argparse.Namespace) -> int:
     """Use a finished run on new rows."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun predict RUN", description="Use what a run has trained.", add_help=False
-    )
-    if not words or words[0].startswith("-"):
-        print("usage: dlrun predict RUN [options]; `dlrun predict RUN --help` tells what this run can answer")
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    parser.add_argument("--out", metavar="CSV", help="write the answer there too")
-    parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
-    task_class, arguments, state, models = _trained(parser, words, "predict")
+    from dlrunner.inference.models import load_models
     from dlrunner.reporting.terminal import tables
 
+    _, state, models = load_models(arguments.finished, arguments.checkpoint)
     out = file_to_write(arguments.out) if arguments.out else None
-    with _answering(words[0]):
-        answer = task_class.predict(state, models, arguments)
+    with _answering(arguments.run):
+        answer = arguments.task_class.predict(state, models, arguments)
     num_quoted = 0
     if out:
         from dlrunner.files.atomic import readable_os_errors, write_atomic
@@ -134,26 +111,18 @@ def predict(words: list[str]) -> int:
     return 0
 
 
-def generate(words: list[str]) -> int:
-    """Let a finished run go on from a text."""
-    return _say(words, "generate", '"text"', "Let a language model go on from a text.")
+def generate(arguments: argparse.Namespace) -> int:
+    """Let a finished run continue a text."""
+    return _print_answer("generate", arguments)
 
 
-def explain(words: list[str]) -> int:
+def explain(arguments: argparse.Namespace) -> int:
     """Show what a finished run's answer rests on."""
-    return _say(words, "explain", "IMAGE", "Show what an answer rests on.")
+    return _print_answer("explain", arguments)
 
 
-def export(words: list[str]) -> int:
+def export(arguments: argparse.Namespace) -> int:
     """Write what a run has trained into a folder for others."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun export", description="Write what a run has trained into a folder for others, with a model card."
-    )
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where (default: RUN/export)")
-    parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
-    _add_plugins(parser)
-    arguments = parser.parse_args(words)
     from dlrunner.inference.models import without_trackers
     from dlrunner.runs.reader import FinishedRun, shorter
 
@@ -172,16 +141,13 @@ def export(words: list[str]) -> int:
     return 0
 
 
-def _say(words: list[str], verb: str, example: str, description: str) -> int:
+def _print_answer(verb: str, arguments: argparse.Namespace) -> int:
     """Print what a finished run answers to a verb in words."""
-    parser = argparse.ArgumentParser(prog=f"dlrun {verb} RUN", description=description, add_help=False)
-    if not words or words[0].startswith("-"):
-        print(f"usage: dlrun {verb} RUN {example} [options]; `dlrun {verb} RUN --help` tells the options")
-        return 0 if words[:1] in (["-h"], ["--help"]) else 2
-    task_class, arguments, state, models = _trained(parser, words, verb)
-    with _answering(words[0]):
-        answer = getattr(task_class, verb)(state, models, arguments)
-    print(answer)
+    from dlrunner.inference.models import load_models
+
+    _, state, models = load_models(arguments.finished, arguments.checkpoint)
+    with _answering(arguments.run):
+        print(getattr(arguments.task_class, verb)(state, models, arguments))
     return 0
 
 
@@ -200,22 +166,35 @@ def _answering(run: str) -> Iterator[None]:
         ) from error
 
 
-def _trained(
-    parser: argparse.ArgumentParser, words: list[str], verb: str
-) -> tuple[Any, argparse.Namespace, dict[str, Any], list[Any]]:
-    """Read a finished run and what is asked of it: its task's class, the arguments, the stored state, the models."""
-    parser.add_argument("--help", "-h", action="help", help="show this text")
-    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
-    _add_plugins(parser)
-    from dlrunner.runs.reader import FinishedRun
+def _add_answer_options(verb: str) -> Callable[[Parser, list[str]], list[str]]:
+    """Return what adds the options of the named run's task to the parser of a verb."""
 
-    finished = FinishedRun.read(user_path(words[0]))
-    from dlrunner.inference.models import load_models, plan_for_answers, without_trackers
+    def add(parser: Parser, words: list[str]) -> list[str]:
+        early = VERBS[verb].parser(verb, with_help=False)
+        try:
+            known, _ = early.parse_known_intermixed_args(words)
+        except ConfigError:  # no run is named: the parser itself says so, or prints its help
+            return words
+        from dlrunner.runs.reader import FinishedRun
 
-    early = argparse.ArgumentParser(add_help=False)  # the other options are those of the run's task
-    _add_plugins(early)
-    _check_plugins(without_trackers(finished.config), early.parse_known_args(words[1:])[0].plugins)
-    task_class: Any = plan_for_answers(finished.config).task.factory
+        finished = FinishedRun.read(user_path(known.run))
+        from dlrunner.inference.models import plan_for_answers, without_trackers
+
+        _check_plugins(without_trackers(finished.config), known.plugins)
+        task_class = plan_for_answers(finished.config).task.factory
+        add_options_of_task(parser, task_class, verb)
+        parser.set_defaults(finished=finished, task_class=task_class)
+        return words
+
+    return add
+
+
+def add_options_of_task(parser: argparse.ArgumentParser, task_class: Any, verb: str) -> None:
+    """Add what a task takes to answer a verb.
+
+    Raises:
+        ConfigError: it does not answer this verb.
+    """
     from dlrunner.task import Task
 
     answering = [name for name in ANSWERS if getattr(task_class, name).__func__ is not getattr(Task, name).__func__]
@@ -223,30 +202,18 @@ def _trained(
         others = " or ".join(f"`dlrun {name}`" for name in answering)
         raise ConfigError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
     getattr(task_class, f"add_{verb}_arguments")(parser)
-    arguments = parser.parse_args(words[1:])
-    _, state, models = load_models(finished, arguments.checkpoint)
-    return task_class, arguments, state, models
 
 
-def show(words: list[str]) -> int:
+def show(arguments: argparse.Namespace) -> int:
     """Print what a run's folder tells."""
-    parser = argparse.ArgumentParser(prog="dlrun show", description="Print what a run's folder tells.")
-    parser.add_argument(
-        "run", metavar="RUN", nargs="?", default="runs/latest", help="a run folder (default: runs/latest)"
-    )
     from dlrunner.reporting.terminal import tables
 
-    tables.print_run(user_path(parser.parse_args(words).run))
+    tables.print_run(user_path(arguments.run))
     return 0
 
 
-def replay(words: list[str]) -> int:
+def replay(arguments: argparse.Namespace) -> int:
     """Repeat a run from its folder alone and compare."""
-    parser = argparse.ArgumentParser(prog="dlrun replay", description="Repeat a run from its folder: identical?")
-    parser.add_argument("run", metavar="RUN")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now")
-    _add_plugins(parser)
-    arguments = parser.parse_args(words)
     from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(arguments.run))
@@ -256,62 +223,31 @@ def replay(words: list[str]) -> int:
     return repeat(finished, arguments.data_dir or os.environ.get("DLRUNNER_DATA"))
 
 
-def reproduce(words: list[str]) -> int:
-    """Earn published figures again."""
-    from dlrunner.cli.reproduce import reproduce as earn
+def reproduce(arguments: argparse.Namespace) -> int:
+    """Run published recipes again and judge their results."""
+    from dlrunner.cli.reproduce import reproduce as run_claims
 
-    return earn(words)
-
-
-def compare(words: list[str]) -> int:
-    """Put runs beside each other."""
-    from dlrunner.cli.compare import compare as put_beside
-
-    return put_beside(words)
+    return run_claims(arguments)
 
 
-def report(words: list[str]) -> int:
-    """Write what a folder holds into one HTML file."""
-    from dlrunner.cli.report import report as write
-
-    return write(words)
-
-
-def diff(words: list[str]) -> int:
-    """Tell what differs between two runs."""
-    from dlrunner.cli.compare import diff as tell
-
-    return tell(words)
-
-
-def data(words: list[str]) -> int:
+def data(arguments: argparse.Namespace) -> int:
     """Tell which data is where, or fetch what its publisher lets one fetch unattended."""
-    parser = argparse.ArgumentParser(
-        prog="dlrun data", description="Which data is where; `dlrun data get NAME` fetches."
-    )
-    parser.add_argument("verb", nargs="?", choices=["get"], help="fetch a release")
-    parser.add_argument("name", nargs="?", metavar="NAME")
-    arguments = parser.parse_args(words)
     from dlrunner.data.core import source as files
-    from dlrunner.data.dogbreeds import dataset as dogbreeds
-    from dlrunner.data.imdb import dataset as imdb
-    from dlrunner.data.ratings import dataset as ratings
-    from dlrunner.data.rossmann import dataset as rossmann
+    from dlrunner.data.core.releases import releases
     from dlrunner.reporting.terminal import tables
 
     data_dir = user_path(os.environ.get("DLRUNNER_DATA", "data"))
-    modules: list[Any] = [ratings, rossmann, imdb, dogbreeds]
-    releases = {release.name: release for module in modules for release in module.RELEASES}
-    if arguments.verb == "get":
-        if arguments.name not in releases:
-            near = did_you_mean(arguments.name or "", releases)
+    known = releases()
+    if arguments.action == "get":
+        if arguments.name not in known:
+            near = did_you_mean(arguments.name or "", known)
             raise ConfigError(f"there is no data {arguments.name!r} to get; {near}")
-        place = files.download(releases[arguments.name], data_dir)
+        place = files.download(known[arguments.name], data_dir)
         print(f"{arguments.name}: {place.path}")
         return 0
     said = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; DLRUNNER_DATA sets another"
     print(f"data folder: {data_dir} ({said})\n")
-    for release in releases.values():
+    for release in known.values():
         found = files.find(data_dir, [release])
         where = str(found[1].path) if found else "not here"
         if not found:
@@ -333,25 +269,18 @@ def data(words: list[str]) -> int:
     return 0
 
 
-def info(words: list[str]) -> int:
-    """Print versions, devices and places."""
-    argparse.ArgumentParser(prog="dlrun info", description="Versions, devices, places.").parse_args(words)
-    import torch
-
+def info(arguments: argparse.Namespace) -> int:
+    """Print versions, devices and places; nothing is imported to ask for its version."""
     from dlrunner.cli.conf_paths import conf_dirs
     from dlrunner.data.core.source import cache_dir
     from dlrunner.reporting.terminal import tables
     from dlrunner.system import machine
-    from dlrunner.system.parallel import num_cores
 
-    devices = [f"cpu ({num_cores()} cores, {torch.get_num_threads()} threads)"]
-    devices += [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    devices += ["mps"] if torch.backends.mps.is_available() else []
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     tables.print_pairs(
         [
             *machine.versions().items(),
-            ("devices", ", ".join(devices)),
+            ("devices", ", ".join(machine.devices())),
             ("configuration", ", ".join(str(place) for place in conf_dirs())),
             ("data", os.environ.get("DLRUNNER_DATA", "data")),
             ("cache", str(cache_dir())),
@@ -359,12 +288,6 @@ def info(words: list[str]) -> int:
         ]
     )
     return 0
-
-
-def _add_plugins(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
 
 
 def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
@@ -377,18 +300,151 @@ def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
         )
 
 
-VERBS: dict[str, Callable[[list[str]], int]] = {
-    "lr-find": lr_find,
-    "predict": predict,
-    "generate": generate,
-    "explain": explain,
-    "export": export,
-    "show": show,
-    "compare": compare,
-    "report": report,
-    "diff": diff,
-    "replay": replay,
-    "reproduce": reproduce,
-    "data": data,
-    "info": info,
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
+    )
+
+
+def _lr_find_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="what a run would be asked for")
+
+
+def _answer_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` shows the options of its task too")
+    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
+    _add_plugins(parser)
+
+
+def _predict_options(parser: argparse.ArgumentParser) -> None:
+    _answer_options(parser)
+    parser.add_argument("--out", metavar="CSV", help="write the answer there too")
+    parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where it goes (default: RUN/export)")
+    parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
+    _add_plugins(parser)
+
+
+def _show_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", nargs="?", default="runs/latest", help="a run folder")
+
+
+def _replay_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now (default: DLRUNNER_DATA)")
+    _add_plugins(parser)
+
+
+def _reproduce_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("patterns", nargs="*", default=["*"], metavar="PATTERN", help="experiments: 'movielens-*' (default: all)")
+    add("--seeds", type=int, default=5, metavar="N", help="runs of each")
+    add("--quick", action="store_true", help="only claims that need less than two minutes a seed")
+    add("--jobs", default="1", metavar="N", help="runs in parallel, or auto")
+    add("--out", metavar="FOLDER", help="for claims.md, claims.json, claims.xml (default: runs/claims/…)")
+    add("--results", metavar="FILE", help="put the verdicts into this file of all results")
+    add("--readme", metavar="FILE", help="write the table of --results into this README")
+    add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
+
+
+def _data_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=["get"], help="download a release")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="the release")
+
+
+def _no_options(parser: argparse.ArgumentParser) -> None:
+    """For a verb that takes none."""
+
+
+VERBS: dict[str, Verb] = {
+    "lr-find": Verb(
+        "task=collab",
+        "learning-rate range test: plot, table, suggestion",
+        "dlrun lr-find task=collab optim=adamw",
+        _lr_find_options,
+        lr_find,
+    ),
+    "predict": Verb(
+        "RUN [FILE]",
+        "use what was trained",
+        "dlrun predict runs/latest new.csv --out predictions.csv",
+        _predict_options,
+        predict,
+        _add_answer_options("predict"),
+    ),
+    "generate": Verb(
+        'RUN "text"',
+        "let a language model continue a text",
+        'dlrun generate runs/latest "The film"',
+        _answer_options,
+        generate,
+        _add_answer_options("generate"),
+    ),
+    "explain": Verb(
+        "RUN IMAGE",
+        "show what the answer for an image rests on",
+        "dlrun explain runs/latest dog.jpg",
+        _answer_options,
+        explain,
+        _add_answer_options("explain"),
+    ),
+    "export": Verb(
+        "RUN [--onnx]",
+        "write what a run has trained for others: weights and a model card",
+        "dlrun export runs/latest --onnx",
+        _export_options,
+        export,
+    ),
+    "show": Verb(
+        "RUN", "print what a run's folder holds: settings, data, results", "dlrun show runs/latest", _show_options, show
+    ),
+    "compare": Verb(
+        "RUN... | SWEEP",
+        "compare runs: differing settings, mean ± std, verdict, curves, importance",
+        "dlrun compare runs/collab/* --by optim --curves curves.png",
+        add_compare_options,
+        compare,
+        lambda parser, words: with_signs(words),
+    ),
+    "report": Verb(
+        "RUN | SWEEP | CLAIMS",
+        "write one HTML file: what was asked, the verdict, curves, tables, terms",
+        "dlrun report runs/latest --open yes",
+        add_report_options,
+        report,
+    ),
+    "diff": Verb(
+        "A B",
+        "print what differs between two runs, and where their numbers part",
+        "dlrun diff runs/collab/first runs/latest",
+        add_diff_options,
+        diff,
+    ),
+    "replay": Verb(
+        "RUN",
+        "repeat a run from its folder alone and tell whether the result is identical",
+        "dlrun replay runs/latest --data-dir data",
+        _replay_options,
+        replay,
+    ),
+    "reproduce": Verb(
+        "'movielens-*' --seeds 5",
+        "run published recipes and judge their claims; exit status 1 when one is missed",
+        "dlrun reproduce 'movielens-*' --seeds 5",
+        _reproduce_options,
+        reproduce,
+    ),
+    "data": Verb(
+        "[get NAME]",
+        "list the published data: where it is, release, sha256, terms; get downloads it",
+        "dlrun data get ml-100k",
+        _data_options,
+        data,
+    ),
+    "info": Verb("", "print versions, devices, folders", "dlrun info", _no_options, info),
 }
+"""In the order in which `dlrun --help` lists them."""

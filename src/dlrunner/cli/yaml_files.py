@@ -50,9 +50,7 @@ def read_checked_files() -> None:
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
-def keep_own_optimizer_settings(
-    config: DictConfig, words: Sequence[str], choices: Mapping[str, Any] | None = None
-) -> None:
+def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> None:
     """Take from a composed configuration what a file has said of another optimizer than the chosen one.
 
     A task or an experiment that chooses an optimizer (`override /optim: adam`) says under `optim:` what is good for
@@ -62,9 +60,8 @@ def keep_own_optimizer_settings(
     Args:
         config: composed; it is changed.
         words: what was typed.
-        choices: the chosen options by group; by default those that `config` holds.
     """
-    chosen = dict(config.hydra.runtime.choices if choices is None else choices)
+    chosen = dict(config.hydra.runtime.choices)
     optimizer, schedule = chosen.get("optim"), config.get("schedule")
     moves_momentum = isinstance(schedule, DictConfig) and schedule.get("momentum") is not None
     own: dict[str, Any] = {}

@@ -7,17 +7,16 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from dlrunner.config.schema import OPTIMIZER_SETTINGS, sentences
+from dlrunner.config.schema import OPTIMIZER_SETTINGS
+from dlrunner.config.signatures import check_settings
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.renamed import renamed
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def bind(
     section: str,
     node: Mapping[str, Any],
     kind: type,
-    provided: set[str],
+    provided: Collection[str],
     plugins: Sequence[str],
     problems: list[str],
 ) -> Bound | None:
@@ -72,7 +71,7 @@ def bind_settings(
     target: str,
     factory: Callable[..., Any],
     node: Mapping[str, Any],
-    provided: set[str],
+    provided: Collection[str],
     problems: list[str],
 ) -> Bound:
     """Bind settings to the signature of a class or function; what does not fit is added to `problems`."""
@@ -82,33 +81,8 @@ def bind_settings(
     except NameError as error:
         problems.append(f"{section}: the annotations of {target} cannot be read: {error}")
         hints = {}
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    known = [
-        name
-        for name, parameter in parameters.items()
-        if name not in provided
-        and parameter.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
-    ]
-    settings = {}
-    for key, value in node.items():
-        if key == "_target_":
-            continue
-        if key not in known and not takes_any:
-            unknown = f"{target} has no such setting; {did_you_mean(str(key), known)}"
-            problems.append(renamed(f"{section}.{key}", known) or f"{section}.{key}: {unknown}")
-            continue
-        if key in hints:
-            try:
-                TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value, strict=True)
-            except ValidationError as error:
-                problems.extend(sentences(f"{section}.{key}", error, value, None))
-                continue
-        settings[str(key)] = value
-    for name in known:
-        missing = parameters[name].default is inspect.Parameter.empty and name not in node
-        if missing:
-            problems.append(f"{section}.{name}: is missing: {target} needs it")
-    return Bound(target, factory, settings)
+    settable = {name: p for name, p in parameters.items() if name not in provided}
+    return Bound(target, factory, check_settings(section, target, settable, hints, node, problems))
 
 
 def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
@@ -122,12 +96,6 @@ def constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
     """Return the function whose annotations tell the types of a class's settings."""
     constructor: Callable[..., Any] = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
     return constructor
-
-
-def _adapter_config(hint: Any) -> ConfigDict | None:
-    """Pydantic refuses a configuration for types that carry their own."""
-    is_model = isinstance(hint, type) and issubclass(hint, BaseModel)
-    return None if is_model else ConfigDict(strict=True, arbitrary_types_allowed=True)
 
 
 def locate(target: str, plugins: Sequence[str]) -> Any:

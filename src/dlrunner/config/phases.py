@@ -13,6 +13,7 @@ import torch
 
 from dlrunner.config.binding import Bound, bind_settings, locate
 from dlrunner.config.schema import PhaseSettings, Settings
+from dlrunner.config.signatures import PROVIDED, schedule_node
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.schedules import Phase, ScheduleCurves
 
@@ -50,10 +51,8 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
 
 def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[str], problems: list[str]) -> Bound:
     """Bind a schedule; a bare name, or a `_target_` without dots, is one of dlrunner.schedules."""
-    node = {"_target_": node} if isinstance(node, str) else dict(node)
-    target = str(node.get("_target_", ""))
-    if "." not in target:
-        target = f"dlrunner.schedules.{target}"
+    node = schedule_node(node)
+    target = node["_target_"]
     try:
         factory = locate(target, plugins)
         if not (isinstance(factory, types.FunctionType) and _returns(factory) is ScheduleCurves):
@@ -61,7 +60,7 @@ def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[s
     except ConfigError as error:
         problems.append(f"{place}: {error}")
         return Bound(target, ScheduleCurves, {})
-    return bind_settings(place, target, factory, {**node, "_target_": target}, {"epochs"}, problems)
+    return bind_settings(place, target, factory, node, PROVIDED["schedule"], problems)
 
 
 def _returns(function: Callable[..., Any]) -> Any:

@@ -24,6 +24,7 @@ from dlrunner.config.devices import resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, sentences
+from dlrunner.config.signatures import PROVIDED
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
@@ -141,14 +142,16 @@ def plan(config: Mapping[str, Any]) -> Plan:
 
     data = None
     if settings.data is not None:
-        data = bind("data", settings.data, Data, {"data_dir"}, plugins, problems)
-    task = bind("task", settings.task, Task, {"data", "batch_size", "seed", "device"}, plugins, problems)
-    model = bind("model", settings.model, Model, {"dims", "data_dir"}, plugins, problems)
-    optim = bind("optim", settings.optim, torch.optim.Optimizer, {"params"}, plugins, problems)
-    provided = {"phases", "device", "precision", "seed"}
-    trainer = bind("trainer", settings.trainer, Trainer, provided, plugins, problems)
-    nodes = settings.log.trackers.items()
-    trackers = {name: bind(f"log.trackers.{name}", node, Tracker, set(), plugins, problems) for name, node in nodes}
+        data = bind("data", settings.data, Data, PROVIDED["data"], plugins, problems)
+    task = bind("task", settings.task, Task, PROVIDED["task"], plugins, problems)
+    model = bind("model", settings.model, Model, PROVIDED["model"], plugins, problems)
+    optim = bind("optim", settings.optim, torch.optim.Optimizer, PROVIDED["optim"], plugins, problems)
+    trainer = bind("trainer", settings.trainer, Trainer, PROVIDED["trainer"], plugins, problems)
+    provided = PROVIDED["log.trackers"]
+    trackers = {
+        name: bind(f"log.trackers.{name}", node, Tracker, provided, plugins, problems)
+        for name, node in settings.log.trackers.items()
+    }
     if model and not problems:
         try:
             model.factory.check(model.complete())  # type: ignore[attr-defined]

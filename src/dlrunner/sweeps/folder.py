@@ -14,14 +14,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from pydantic import TypeAdapter
 
-from dlrunner.config.plan import plan
 from dlrunner.errors import BusyError, ConfigError, DataError
-from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.files.atomic import atomic_file, readable_os_errors
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.paths import user_path
@@ -30,6 +27,9 @@ from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_link
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import finished_summary
 from dlrunner.tracking.relay import lacks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 KEPT = ("status", "metric", "final", "best", "seconds", "claim")
 """What a job's record keeps of its run's summary."""
@@ -161,6 +161,8 @@ class SweepDirectory:
             swept: names of the settings that differ; none: all that were typed.
             records: of jobs that left no record of their own here.
         """
+        import pandas as pd
+
         rows = []
         for number in self.numbers():
             job = self.job(number) or Job(number, [], {})
@@ -256,6 +258,9 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
 
 def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:
     """Return the digest of a run's data and weights; jobs with the same settings of both share it."""
+    from dlrunner.config.plan import plan
+    from dlrunner.execution.identity import digest_of_inputs, identity_of
+
     key = json.dumps([config["data"], config["model"], config["data_dir"], config["plugins"]], sort_keys=True)
     if key not in known:
         checked = plan(config)

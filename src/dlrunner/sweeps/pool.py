@@ -150,7 +150,7 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
         modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
         if job.config["log"]["plots"]:
             modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
-    multiprocessing.set_start_method("forkserver", force=True)  # joblib's workers have set a method of their own
+    multiprocessing.set_start_method("forkserver", force=True)  # a library may have set another
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its jobs
     try:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from dlrunner._version import __version__
+from dlrunner.system.parallel import num_cores
+
+if TYPE_CHECKING:
+    import torch
 
 
 def versions() -> dict[str, str]:
@@ -28,11 +31,26 @@ def versions() -> dict[str, str]:
     return found
 
 
+def devices() -> list[str]:
+    """Return the devices of this machine as its drivers name them; torch, which takes seconds, is not asked."""
+    found = [f"cpu ({num_cores()} cores)"]
+    if next(Path("/dev").glob("nvidia[0-9]*"), None):
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            query = ["nvidia-smi", "--query-gpu=index,name", "--format=csv,noheader"]
+            asked = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10).stdout
+            found += [f"cuda:{index} ({name})" for index, name in (line.split(", ", 1) for line in asked.splitlines())]
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        found.append("mps")
+    return found
+
+
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
     """Return the largest memory this process held, on the host and on the device."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
     if device.type == "cuda":
+        import torch
+
         peak["device"] = round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
     return peak
 

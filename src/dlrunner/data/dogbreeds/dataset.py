@@ -11,6 +11,7 @@ from pydantic import Field
 
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
+from dlrunner.data.dogbreeds.releases import HOME, RELEASES
 from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_pictures
 from dlrunner.data.images.dataset import ImageSource, ImageTable, Reading, picture_classes
 from dlrunner.data.images.decoding import Fit
@@ -20,20 +21,9 @@ from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
 
-HOME = "https://www.kaggle.com/c/dog-breed-identification"
 OVERLAP = (
     "these pictures are ImageNet's, which the pre-trained weights have seen: "
     "with such weights the score is higher than on new pictures"
-)
-RELEASES = (
-    Release(
-        name="dog-breeds",
-        title="Dog Breed Identification (Kaggle)",
-        layouts=(LABELS,),
-        archives=("dog-breeds", "dog-breed-identification"),
-        terms="Kaggle competition data: accept its rules at Kaggle; the pictures are ImageNet's, for research only",
-        home=HOME,
-    ),
 )
 
 

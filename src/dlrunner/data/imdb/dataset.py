@@ -16,6 +16,7 @@ from pydantic import Field
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.core.targets import read_target
+from dlrunner.data.imdb.releases import LAYOUT, RELEASES
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb
 from dlrunner.data.texts.dataset import Reading, TextSource, TextTable
 from dlrunner.data.texts.documents import Documents, documents_in
@@ -25,21 +26,6 @@ from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
 
-LAYOUT = "train/pos/0_9.txt"
-HOME = "https://ai.stanford.edu/~amaas/data/sentiment/"
-RELEASES = (
-    Release(
-        name="imdb",
-        title="Large Movie Review Dataset v1.0 (IMDB)",
-        layouts=(LAYOUT,),
-        archives=("aclImdb_v1", "aclImdb"),
-        terms="cite Maas et al., Learning Word Vectors for Sentiment Analysis, ACL 2011",
-        home=HOME,
-        url=f"{HOME}aclImdb_v1.tar.gz",
-        sha256="c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
-        suffix=".tar.gz",
-    ),
-)
 _REVIEW = re.compile(r"(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
 
 

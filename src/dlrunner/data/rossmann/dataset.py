@@ -30,6 +30,7 @@ from dlrunner.data.rossmann.features import (
     Surroundings,
     features,
 )
+from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
 from dlrunner.errors import ConfigError, DataError
@@ -37,23 +38,8 @@ from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
 
-TABLES = ("train", "test", "store", "store_states", "state_names", "googletrend", "weather", "sample_submission")
-FILES = tuple(f"{table}.csv" for table in TABLES)
 READ = FILES[:-1]
 """The sample submission holds nothing that is not in test.csv."""
-
-RELEASES = (
-    Release(
-        name="rossmann",
-        title="Rossmann Store Sales with store states, weather and Google trends",
-        layouts=FILES,
-        archives=("rossmann", "rossmann-store-sales"),
-        terms="Kaggle competition data: accept the competition's rules there; the external tables are its forum's",
-        suffix=".tgz",
-        home="https://www.kaggle.com/c/rossmann-store-sales/data and http://files.fast.ai/part2/lesson14/rossmann.tgz",
-        sha256_of_layout="f6e4597c142d7d909a13d53b68a8e85c00b9a4c7b5ff40adbb37d6829cc1f4cc",
-    ),
-)
 
 
 class RossmannData(TableSource):

@@ -7,12 +7,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 from rich.text import Text
 
 from dlrunner.comparison.collect import shown
 from dlrunner.comparison.diff import Entry, differing_grounds, differing_settings, parting
-from dlrunner.reporting.terminal.tables import console, print_frame
+from dlrunner.reporting.terminal.tables import console, print_table
 from dlrunner.runs.reader import FinishedRun, shorter
 
 MOST_NUMBERS = 6
@@ -36,9 +35,8 @@ def _print_entries(title: str, entries: Sequence[Entry]) -> None:
     if not entries:
         console().print(Text(f"\n{title}: the same"))
         return
-    rows = [{title: name, "A": _written(left), "B": _written(right)} for name, left, right in entries]
     console().print()
-    print_frame(pd.DataFrame(rows))
+    print_table([title, "A", "B"], [[name, _written(left), _written(right)] for name, left, right in entries])
 
 
 def _numbers_told(a: FinishedRun, b: FinishedRun) -> list[str]:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlrunner.claims.claims import describe_flags
-from dlrunner.comparison.groups import REPEATS
-from dlrunner.comparison.statistics import estimate
 from dlrunner.reporting.terminal.progress import header_line, number, row_line
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.system import terminal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MOST_RANKED = 20
 """Of the jobs of a large sweep, so many are printed; results.csv has all."""
@@ -30,14 +30,25 @@ def console() -> Console:
 
 
 def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
-    """Print a table of results; nothing in it is read as markup."""
+    """Print a table of results."""
+    from pandas.api.types import is_numeric_dtype
+
+    numeric = {str(name) for name in frame.columns if is_numeric_dtype(frame[name])}
+    rows = [
+        ["" if _is_missing(value) else number(_plain(value)) for value in row] for row in frame.itertuples(index=False)
+    ]
+    print_table([str(name) for name in frame.columns], rows, numeric, title)
+
+
+def print_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = (), title: str | None = None
+) -> None:
+    """Print rows of texts below each other, numeric columns to the right; nothing in them is read as markup."""
     table = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in frame.columns:
-        justify: Literal["right", "left"] = "right" if pd.api.types.is_numeric_dtype(frame[name]) else "left"
-        table.add_column(Text(terminal.visible(str(name))), justify=justify)
-    for row in frame.itertuples(index=False):
-        cells = ["" if _is_missing(value) else number(_plain(value)) for value in row]
-        table.add_row(*(Text(terminal.visible(cell)) for cell in cells))
+    for name in columns:
+        table.add_column(Text(terminal.visible(name)), justify="right" if name in numeric else "left")
+    for row in rows:
+        table.add_row(*(Text(terminal.visible(cell)) for cell in row))
     console().print(table)
 
 
@@ -145,6 +156,9 @@ def print_interrupted() -> None:
 
 def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
     """Print mean and interval over seeds and folds, for each combination of the other settings."""
+    from dlrunner.comparison.groups import REPEATS
+    from dlrunner.comparison.statistics import estimate
+
     settings = [column for column in shown if "/" not in column and not column.startswith("best ")]
     repeated = [column for column in settings if column in REPEATS and done[column].nunique() > 1]
     if not repeated:
@@ -173,7 +187,9 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or value is pd.NA or (isinstance(value, float) and value != value)
+    from pandas import NA
+
+    return value is None or value is NA or (isinstance(value, float) and value != value)
 
 
 def _plain(value: Any) -> Any:

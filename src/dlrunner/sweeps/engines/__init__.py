@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import ConfigError
-from dlrunner.sweeps.engines.base import RemoteEngine
+
+if TYPE_CHECKING:
+    from dlrunner.config.schema import SweepSettings
+    from dlrunner.sweeps.engines.base import RemoteEngine
 
 LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"}
 """Names of the engines, and the package (and extra) that each needs."""

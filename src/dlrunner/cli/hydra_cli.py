@@ -1,0 +1,54 @@
+"""Hydra's own flags: --cfg, --info and tab completion."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import hydra
+from omegaconf import OmegaConf
+
+from dlrunner.cli.compose import compose_for_hydra, search_path_override, without_engines, without_hydra
+from dlrunner.cli.conf_paths import package_conf
+from dlrunner.cli.hydra_guard import guard_hydra, refusals
+from dlrunner.cli.verbs import VERBS
+from dlrunner.cli.yaml_files import read_checked_files
+
+
+def hydra_answers(words: list[str]) -> int:
+    """Let Hydra answer: --cfg, --info, tab completion."""
+    if words[0] in ("--shell-completion", "-sc"):
+        _complete_verbs(words)
+    elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
+        config = compose_for_hydra([word for word in words if word not in ("--cfg", "-c", "job")])
+        print(OmegaConf.to_yaml(without_hydra(config)[0]), end="")
+        return 0
+    else:  # what is refused is told here
+        compose_for_hydra([word for word in words if "=" in word and not word.startswith("-")])
+    return _run_hydra([*without_engines(words), *search_path_override()])
+
+
+def _run_hydra(words: Sequence[str]) -> int:
+    """Hand the command line to Hydra, which prints what it is asked for."""
+    guard_hydra()
+    read_checked_files()
+    sys.argv = [sys.argv[0], *words]
+    # An absolute path works under the console script, `python -m` and an installed wheel alike.
+    decorate = hydra.main(config_path=str(package_conf()), config_name="config", version_base="1.3")
+    try:
+        decorate(lambda config: None)()
+    except SystemExit:
+        if refusals:
+            raise refusals.pop() from None
+        raise
+    return 0
+
+
+def _complete_verbs(words: Sequence[str]) -> None:
+    """Offer the verbs for a first word; Hydra completes the rest."""
+    if not words[-1].startswith("query="):
+        return
+    line = os.environ.get("COMP_LINE", "").split(" ")
+    if len(line) == 2:
+        print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))

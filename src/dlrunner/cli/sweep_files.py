@@ -1,0 +1,149 @@
+"""A sweep's frozen request: every job composed, checked and written down before the first one starts.
+
+A file that is edited meanwhile changes nothing, and the same command finds its folder again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dlrunner.cli.compose import Changes, compose_jobs, composition_inputs, forced, parse
+from dlrunner.config.signatures import EarlyCheck
+from dlrunner.errors import ConfigError
+from dlrunner.files.atomic import write_atomic
+from dlrunner.files.paths import user_path
+from dlrunner.runs.fingerprint import code_digest
+from dlrunner.runs.reader import shorter
+from dlrunner.sweeps.folder import Job, SweepDirectory
+
+Result = TypeVar("Result")
+
+NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
+"""Settings of how the jobs are run, not of what they are."""
+
+
+def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
+    """Return a sweep's folder and its jobs, checked; those that were written down before are read from there."""
+    choices = _expand(words)
+    first = next(compose_jobs(choices[:1]))
+    if isinstance(first, ConfigError):
+        raise first
+    sweeps = user_path(first["runs_dir"]).resolve() / "sweeps"
+    written = list(sweeps.glob("*/sweep.json"))
+    key = key_of(words, first["plugins"]) if written else None
+    for file in written:
+        if _written_key(file) == key:
+            folder = SweepDirectory(file.parent)
+            known = [folder.job(number) for number in range(len(choices))]
+            if all(known):
+                return file.parent, [job for job in known if job]
+    jobs = _checked_jobs(choices)
+    from dlrunner.runs.labels import run_label
+
+    task = jobs[0].config["choices"].get("task") or "task"
+    asked = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
+    name = run_label(asked, {}) if asked else "default"
+    digest = hashlib.sha256(json.dumps([sorted(asked), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
+    return sweeps / f"{task},{name}-{digest}", jobs
+
+
+def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
+    """Return a digest of what the jobs of a sweep rest on: words, configuration files, code (also of composing)."""
+    named = plugins if isinstance(plugins, list) else []  # what is no list is refused with the jobs
+    text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "config"))])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write_down(folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job]) -> None:
+    """Write down what every job is asked for; the key comes last, when all of them stand there."""
+    folder.freeze(jobs)
+    write_words(folder, words, key_of(words, jobs[0].config["plugins"]))
+
+
+def write_words(folder: SweepDirectory, words: Sequence[str], key: str | None = None) -> None:
+    """Write down what was typed; with the key where all jobs stand in the folder."""
+    write_atomic(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
+
+
+def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
+    """Write the page of a sweep, where the log settings of its jobs want one, and say where it is."""
+    if not config["log"]["report"]:
+        return
+    from dlrunner.reporting.html import sweep as report
+
+    try:
+        print(f"report   {shorter(report.write(folder.path))}")
+    except Exception as failed:  # no page is worth a sweep
+        print(f"note: the report could not be written: {type(failed).__name__}: {failed}")
+
+
+def _written_key(file: Path) -> str | None:
+    try:
+        key: str = json.loads(file.read_text())["key"]
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return key
+
+
+def _expand(words: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each job, as Hydra's own sweeper would number them."""
+    choices = []
+    for override in parse([word for word in forced(words) if not word.startswith("hydra")]):
+        if not override.is_sweep_override():
+            choices.append([str(override.input_line)])
+        elif override.is_discrete_sweep():
+            key = override.get_key_element()
+            choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
+        else:
+            said = str(override.input_line).lstrip("+")
+            raise ConfigError(f"{said}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
+        if not choices[-1]:
+            raise ConfigError(f"{str(override.input_line).lstrip('+')}: names no value at all")
+    return [list(job) for job in itertools.product(*choices)]
+
+
+def _checked_jobs(choices: Sequence[Sequence[str]]) -> list[Job]:
+    """Compose and bind every job's configuration.
+
+    Raises:
+        ConfigError: some do not fit.
+    """
+    configs = list(compose_jobs(choices))
+    _check_each(choices, configs, EarlyCheck())
+    from dlrunner.config.plan import plan
+    from dlrunner.tracking.supervisor import refuse_missing
+
+    changes = Changes()
+
+    def bound(config: dict[str, Any]) -> tuple[dict[str, Any], str, dict[str, str] | None]:
+        checked = plan(config)
+        refuse_missing(checked)
+        return config, checked.signature, changes.of(config)
+
+    found = enumerate(zip(choices, _check_each(choices, configs, bound), strict=True))
+    return [Job(number, [word.lstrip("+") for word in words], *job) for number, (words, job) in found]
+
+
+def _check_each(
+    choices: Sequence[Sequence[str]],
+    configs: Sequence[dict[str, Any] | ConfigError],
+    check: Callable[[dict[str, Any]], Result],
+) -> list[Result]:
+    """Return what a check returns of every job's configuration; all that do not fit are told together."""
+    found: list[Result] = []
+    problems: dict[str, str] = {}
+    for words, config in zip(choices, configs, strict=True):
+        try:
+            if isinstance(config, ConfigError):
+                raise config
+            found.append(check(config))
+        except ConfigError as error:
+            problems.setdefault(str(error), " ".join(word.lstrip("+") for word in words))
+    if problems:
+        raise ConfigError("\n".join(f"{error}  (job: {job})" for error, job in problems.items()))
+    return found
