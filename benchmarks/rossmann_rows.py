@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlrunner.data.core.targets import encode, fit_target
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.metrics import Metric
@@ -20,7 +19,7 @@ def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
     table = data.read()
     train = ~table.valid
     preparation = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
-    target = fit_target(table.target, table.values[train])
+    target = table.target.fit(table.values[train])
     cardinalities = list(preparation.cardinalities.values())
     np.savez(
         file,
@@ -29,8 +28,8 @@ def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
         embedding_sizes=np.array([embedding_size(rows) for rows in cardinalities]),
         codes=preparation.codes(table.frame),
         numbers=preparation.numbers(table.frame),
-        log_sales=encode(target, table.values).numpy(),
-        highest=np.array(1.2 * target.high),
+        log_sales=target.encode(table.values).numpy(),
+        highest=np.array(1.2 * target.statistics()["high"]),
         valid=table.valid,
     )
     sales: NDArray[np.float64] = table.values[table.valid]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,7 @@ def write_run(
     metric: str = "valid/rmse",
     higher_is_better: bool = False,
     others: Mapping[str, float] | None = None,
+    higher: Collection[str] = (),
     history: Sequence[Mapping[str, Any]] | None = None,
     **summary: Any,
 ) -> Path:
@@ -64,6 +65,7 @@ def write_run(
         metric: the name of the metric.
         higher_is_better: its direction.
         others: further numbers of the last epoch.
+        higher: the names of those of them of which more is better.
         history: one row per epoch; two epochs that end at the value, if not given.
         summary: entries of summary.json to add or replace; `status=None` leaves the file out.
     """
@@ -91,6 +93,10 @@ def write_run(
     content = {
         "status": "done",
         "metric": {"name": metric, "value": value, "epoch": len(rows), "higher_is_better": higher_is_better},
+        "metrics": {
+            name: {"higher_is_better": higher_is_better if name == metric else name in higher, "unit": "", "format": ""}
+            for name in final
+        },
         "final": final,
         "seconds": 1.0,
         "data": {"name": "my.csv", "release": "own", "source": "real", "sha256": "a" * 64},

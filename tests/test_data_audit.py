@@ -71,7 +71,7 @@ CLEAN: dict[str, Any] = {
         (
             {
                 "digests": {"train": digests(1, 2, 3), "valid": digests(3, 4)},
-                "valid_words": np.array([1, 399]),
+                "counts": {"words": np.array([1, 399])},
                 "rows": "texts",
             },
             "validation-rows-in-training: 1 of 2 validation texts are in training too, with 0.25% of the words",

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from dlrunner import metrics
+from dlrunner.errors import ConfigError
 from dlrunner.metrics import (
     F1,
     R2,
     InOriginalUnits,
+    Mean,
     MeanAbsoluteError,
     MeanSquaredError,
     Metric,
@@ -45,6 +47,25 @@ def test_small_errors_survive_among_many() -> None:
     for _ in range(2000):
         metric.update(torch.full((1000,), 0.1), torch.zeros(1000))
     assert metric.compute() == pytest.approx(float(torch.tensor(0.1)), rel=1e-9)
+
+
+def test_a_metric_in_another_unit_keeps_its_direction_unit_and_format() -> None:
+    class HitRate(Mean):
+        higher_is_better, unit, format = True, "km", ".1%"
+
+    known = metrics.describe(
+        {"hits": InOriginalUnits(HitRate(), torch.exp, torch.exp), "mae": MeanAbsoluteError()}, ["valid"]
+    )
+    assert known["valid/hits"] == {"higher_is_better": True, "unit": "km", "format": ".1%"}
+    assert known["valid/mae"] == known["valid/loss"] == {"higher_is_better": False, "unit": "", "format": ""}
+
+
+def test_a_format_that_no_number_has_is_refused() -> None:
+    class HitRate(Mean):
+        format = "banana"
+
+    with pytest.raises(ConfigError, match="banana"):
+        metrics.describe({"hits": HitRate()}, ["valid"])
 
 
 def test_nothing_has_no_mean() -> None:

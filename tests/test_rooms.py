@@ -16,7 +16,7 @@ PACKAGE = Path(dlrunner.__file__).parent
 
 LAYERS = (
     ("errors", "_version", "ranges", "renamed"),
-    ("files", "metrics", "model", "schedules", "tracker", "data_audit"),
+    ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
     ("encoder_file", "system"),
     ("task",),
     ("data/core",),

@@ -32,7 +32,7 @@ class SplitStatistics:
     """What a task knows of its split, by content: settings tell what was meant, content what is the case."""
 
     rows: str
-    """What to call them: rows, ratings, texts, pictures."""
+    """What to call them, in the plural."""
     digests: Mapping[str, Digests]
     """Of the rows of `train`, `valid` and, where there is one, `test`, each [rows]: equal where the rows are."""
     times: Mapping[str, NDArray[np.datetime64]] = field(default_factory=dict)
@@ -41,8 +41,8 @@ class SplitStatistics:
     """Statistics by name, as they are used and as the training rows alone give them: numbers, or lists of levels."""
     num_of_test: int = 0
     """Validation rows that their publisher keeps for the test."""
-    valid_words: NDArray[np.int64] | None = None
-    """Words of each validation text, where it is words that are judged, [rows]."""
+    counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """What is judged where it is not the rows (words), by name: how many of them each row of `valid` has, [rows]."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def _shared(evidence: SplitStatistics) -> Iterator[AuditFinding]:
         if not twice.any():
             continue
         share = ""
-        if part == "valid" and evidence.valid_words is not None:
-            words = evidence.valid_words
-            share = f", with {words[twice].sum() / words.sum():.2%} of the words"
+        if part == "valid":
+            shares = (f"{n[twice].sum() / n.sum():.2%} of the {name}" for name, n in evidence.counts.items())
+            share = "".join(f", with {each}" for each in shares)
         yield AuditFinding(flag, f"{twice.sum():,} of {len(digests):,} {told.format(evidence.rows)}{share}")
 
 

@@ -6,15 +6,21 @@ Accumulators stay on the device and are read once, at the end of a split.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from dlrunner.errors import ConfigError
+from dlrunner.ranges import NUMBER_FORMAT
+
 
 class Metric(Protocol):
-    """What a task reports for a split: fed batch by batch, computed once."""
+    """What a task reports for a split: fed batch by batch, computed once.
+
+    It may also have a `unit` ("km") and a `format` (".1%", ".2f"), by which its values are written for people.
+    """
 
     higher_is_better: bool
 
@@ -25,6 +31,23 @@ class Metric(Protocol):
     def compute(self) -> float:
         """Return the metric over everything taken in; NaN when that is nothing."""
         ...
+
+
+def describe(metrics: Mapping[str, Metric], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what a summary records of the loss and each metric, by `split/name`: direction, unit and format.
+
+    Raises:
+        ConfigError: a format is not one for numbers.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    found |= {f"{split}/loss": {"higher_is_better": False, "unit": "", "format": ""} for split in splits}
+    for name, metric in metrics.items():
+        unit, style = str(getattr(metric, "unit", "")), str(getattr(metric, "format", ""))
+        if not NUMBER_FORMAT.fullmatch(style):
+            raise ConfigError(f"metric {name}: {style!r} is not a format of numbers, such as .3f or .1%")
+        facts = {"higher_is_better": bool(metric.higher_is_better), "unit": unit, "format": style}
+        found |= {f"{split}/{name}": dict(facts) for split in splits}
+    return found
 
 
 def exact_dtype(values: Tensor) -> torch.dtype:
@@ -320,6 +343,7 @@ class InOriginalUnits:
         self, metric: Metric, decode_outputs: Callable[[Tensor], Tensor], decode_targets: Callable[[Tensor], Tensor]
     ) -> None:
         self.metric, self.higher_is_better = metric, metric.higher_is_better
+        self.unit, self.format = getattr(metric, "unit", ""), getattr(metric, "format", "")
         self.decode_outputs, self.decode_targets = decode_outputs, decode_targets
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:

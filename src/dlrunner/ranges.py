@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from pydantic import Field
@@ -29,3 +30,6 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 """A share of rows: 0 < f < 1."""
+
+NUMBER_FORMAT = re.compile(r"(,?(\.\d{1,2})?[efg%])?")
+"""How a metric's values are written, in Python's format language: `.3f`, `.1%`; empty: as tables write numbers."""

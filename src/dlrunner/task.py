@@ -17,6 +17,7 @@ from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
 from dlrunner.model import Example, Model
+from dlrunner.plot import Plot
 from dlrunner.schedules import Phase
 from dlrunner.system.transfer import to_device
 
@@ -213,7 +214,7 @@ class Task(ABC):
         """Return the table behind predictions.csv, for the outputs on the validation split, in its order."""
         return None
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Draw what a person wants to see of this task into a folder, for validation outputs in order.
 
         Like the outputs, the pictures are made with the settings of the phase that the models' weights come from.

@@ -103,6 +103,23 @@ def test_data_tells_release_place_sha256_and_terms(dlrun: Dlrun) -> None:
         assert word in out
 
 
+def test_releases_of_a_users_data_set_are_listed_and_fetched_by_name(dlrun: Dlrun, here: Path) -> None:
+    (here / "mine.py").write_text(
+        "from dlrunner.data.core.source import Release\n"
+        "RELEASES = [Release('flowers', 'My flowers', ('a.csv',), ('flowers',), 'ask me', 'https://example.org')]\n"
+    )
+    (here / "broken.py").write_text("import nothing_at_all")
+    status, out, _ = dlrun("data", "--plugins", "mine")
+    assert status == 0
+    for word in ("My flowers", "ask me", "put flowers.zip there", "ml-100k"):
+        assert word in out
+    status, _, err = dlrun("data", "get", "flowers", "--plugins", "mine")
+    assert (status, "cannot be downloaded unattended; get it at https://example.org" in err) == (1, True)
+    assert "there is no data 'flowers'" in dlrun("data", "get", "flowers")[2]
+    status, _, err = dlrun("data", "--plugins", "broken")
+    assert (status, "broken cannot be imported: No module named 'nothing_at_all'" in err) == (2, True)
+
+
 def test_data_get_says_what_cannot_be_had(dlrun: Dlrun) -> None:
     status, _, err = dlrun("data", "get", "ml-100")
     assert (status, "did you mean ml-100k?" in err) == (2, True)

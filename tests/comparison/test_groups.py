@@ -213,12 +213,29 @@ def test_a_repeated_seed_is_counted_once(here: Path) -> None:
 
 
 def test_another_metric_judges_where_it_is_asked_for(here: Path) -> None:
-    write_run(here / "runs" / "a", 0.8, {"optim": "adamw"}, others={"valid/mae": 0.7, "valid/r2": 0.1})
-    write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, others={"valid/mae": 0.6, "valid/r2": 0.3})
+    write_run(
+        here / "runs" / "a",
+        0.8,
+        {"optim": "adamw"},
+        others={"valid/mae": 0.7, "valid/hits": 0.1},
+        higher=["valid/hits"],
+    )
+    write_run(
+        here / "runs" / "b", 0.9, {"optim": "sgd"}, others={"valid/mae": 0.6, "valid/hits": 0.3}, higher=["valid/hits"]
+    )
     found = compared("runs/*", metric="mae")
     assert (found.metric, found.groups[0].label) == ("valid/mae", "optim=sgd")
     assert found.notes == ("lower valid/mae is taken to be better",)
-    assert compared("runs/*", metric="valid/r2").groups[0].label == "optim=sgd"
+    assert compared("runs/*", metric="valid/hits").groups[0].label == "optim=sgd"
+
+
+def test_runs_that_record_no_direction_are_judged_by_their_own_metric_only(here: Path) -> None:
+    for optim, mae in (("adamw", 0.7), ("sgd", 0.6)):
+        write_run(here / "runs" / optim, 0.8, {"optim": optim}, others={"valid/mae": mae}, metrics=None)
+    assert compared("runs/*").metric == "valid/rmse"
+    with pytest.raises(ConfigError, match=r"do not record whether a higher valid/mae is better"):
+        compared("runs/*", metric="mae")
+    assert compared("runs/*", metric="valid/loss").metric == "valid/loss"
 
 
 # What is told

@@ -11,7 +11,6 @@ import pytest
 
 from dlrunner.data.core.columns import date_column, date_parts
 from dlrunner.data.core.tables import read_table
-from dlrunner.data.core.targets import encode, fit_target
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, DataError
@@ -185,15 +184,15 @@ def test_kinds_of_targets_are_found(here: Path) -> None:
 @pytest.mark.parametrize("transform", ["standard", "log", "none"])
 def test_targets_are_learned_transformed_and_told_in_their_own_unit(transform: str, here: Path) -> None:
     table = read(houses(), target_transform=transform)
-    target = fit_target(table.target, table.values[~table.valid])
-    encoded = encode(target, table.values)
+    target = table.target.fit(table.values[~table.valid])
+    encoded = target.encode(table.values)
     train = encoded[~table.valid]
     if transform == "standard":
         assert float(train.mean()) == pytest.approx(0, abs=1e-5)
         assert float(train.std(correction=0)) == pytest.approx(1)
     if transform == "log":
         np.testing.assert_allclose(encoded.numpy(), np.log(table.values), rtol=1e-6)
-    assert target.high == pytest.approx(float(train.max()))
+    assert target.statistics()["high"] == pytest.approx(float(train.max()))
     np.testing.assert_allclose(target.decode(encoded).numpy(), table.values, rtol=1e-5)
 
 

@@ -14,6 +14,7 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots import collab
 from dlrunner.reporting.plots import training as plots
 
@@ -34,7 +35,8 @@ def coarse_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plots.STYLE, "figure.dpi", 50)  # to be fast
 
 
-def assert_is_picture(path: Path) -> NDArray[Any]:
+def assert_is_picture(drawn: Path | Plot) -> NDArray[Any]:
+    path = drawn.path if isinstance(drawn, Plot) else drawn
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     pixels = np.asarray(imread(path))
     assert 100 < pixels.shape[0] < 700
@@ -75,8 +77,8 @@ def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
     ]
 
 
-def height(path: Path) -> int:
-    return int(assert_is_picture(path).shape[0])
+def height(plot: Plot) -> int:
+    return int(assert_is_picture(plot).shape[0])
 
 
 def test_principal_components_find_planted_directions() -> None:
@@ -181,7 +183,7 @@ def test_predictions_are_drawn_for_stars_and_for_real_numbers(
 
 @pytest.mark.parametrize("num_epochs", [0, 1, 300])
 def test_training_curves_are_drawn_for_any_number_of_epochs(num_epochs: int, tmp_path: Path) -> None:
-    path = plots.training_curves(rows(num_epochs), tmp_path)
+    path = plots.training_curves(rows(num_epochs), tmp_path).path
     assert path.name == "losses.png"
     assert_is_picture(path)
 

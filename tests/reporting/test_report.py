@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dlrunner.errors import ConfigError
+from dlrunner.plot import Plot
 from dlrunner.reporting.html import charts, run
 from dlrunner.reporting.html.charts import Curve, Scale
 from dlrunner.reporting.plots import training as plots
@@ -30,11 +31,11 @@ def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
 
 def render(**given: Any) -> str:
     empty: dict[str, Any] = {"title": "a run", "summary": {}, "history": [], "config": {}, "overrides": []}
-    return run.render(**{**empty, "pictures": [], "notes": [], **given}).decode()
+    return run.render(**{**empty, "plots": [], "notes": [], **given}).decode()
 
 
 def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
-    picture = plots.training_curves(rows(1), tmp_path).rename(tmp_path / '"><script>.png')
+    picture = plots.training_curves(rows(1), tmp_path).path.rename(tmp_path / '"><script>.png')
     html = render(
         title=EVIL,
         summary={
@@ -55,7 +56,7 @@ def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
         history=[*rows(2, **{f"valid/{EVIL}": 0.5}), {"epoch": EVIL, "train/loss": EVIL, "lr": EVIL}],
         config={EVIL: [EVIL], "data": {EVIL: {EVIL: EVIL}}, "choices": {"task": EVIL}},
         overrides=[EVIL],
-        pictures=[picture, tmp_path / "<script>"],
+        plots=[Plot(picture, EVIL, EVIL), Plot(tmp_path / "<script>", EVIL)],
         notes=[EVIL],
         passages={EVIL: [{"title": EVIL, "words": [EVIL, EVIL], "weights": [1.0, 0.0]}]},
         changed={EVIL: EVIL},
@@ -78,8 +79,14 @@ def test_style_and_script_are_allowed_by_their_digests_and_nothing_else_is() -> 
 
 def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
     losses = plots.training_curves(rows(2), tmp_path)
-    assert '<img alt="Loss and metrics by epoch" src="data:image/png;base64,iVBOR' in render(pictures=[losses])
-    html = render(pictures=[losses, tmp_path / "absent.png"], history=rows(3))
+    html = render(plots=[losses])
+    alt = "Line plots over 2 epochs; at the end train/loss 0.5000, valid/loss 0.6000, valid/rmse 0.5500"
+    assert f'<img alt="{alt}' in html
+    assert "<figcaption>Loss and metrics by epoch</figcaption>" in html
+    html = render(plots=[Plot(losses.path.rename(tmp_path / "a.png"), "A caption alone")])
+    assert '<img alt="A caption alone" src="data:image/png;base64,iVBOR' in html
+    assert '<figcaption aria-hidden="true">A caption alone' in html, "a screen reader says it once"
+    html = render(plots=[losses, Plot(tmp_path / "absent.png", "")], history=rows(3))
     assert "<img" not in html
     assert "absent.png (there is no such file)" in html
     assert 'role="img" aria-label="valid/rmse by epoch: valid/rmse from 1.1000 to 0.3667"' in html
@@ -89,7 +96,7 @@ def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alterna
 def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_500_000))
-    html = render(pictures=[tmp_path / "one.png", tmp_path / "two.png"], history=rows(50))
+    html = render(plots=[Plot(tmp_path / f"{name}.png", name) for name in ("one", "two")], history=rows(50))
     assert len(html.encode()) < 3_000_000
     assert html.count("<img") == 1
     assert "two.png (too large to embed)" in html
@@ -220,7 +227,7 @@ def test_a_run_and_the_verb_write_the_very_same_page_within_two_seconds(
     assert_harmless(html)
     assert "lr: 0.001  # default: 0.005</mark>" in html
     assert "path: my.csv  # default: null</mark>" in html
-    assert '<figcaption aria-hidden="true">Predictions on the validation rows</figcaption>' in html
+    assert "<figcaption>Predictions on the validation rows</figcaption>" in html
 
 
 def test_a_film_title_that_is_a_script_is_a_title(here: Path, dlrun: Dlrun) -> None:
@@ -246,20 +253,48 @@ def test_a_failed_run_has_its_report_too(here: Path, dlrun: Dlrun, ratings_csv: 
 def test_a_folder_of_an_older_version_has_a_report_with_all_its_pictures(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9, {"optim.lr": 0.1})
     (folder / "plots").mkdir()
-    plots.training_curves(rows(2), folder / "plots").rename(folder / "plots" / "item_map.png")
+    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "item_map.png")
     html = run.write(folder).read_text()
     assert html.count("<img") == 1
+    assert '<img alt="Item map"' in html
     assert "lr: 0.1  # typed" in html
+
+
+def test_texts_of_a_plot_come_from_report_json_and_names_alone_are_read_too(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "a-00000000", 0.9)
+    (folder / "plots").mkdir()
+    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "mask.png")
+    kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
+    for shown, caption, alt in (
+        (
+            {"plots": [{"file": "mask.png", "caption": "Masks <1>", "alt": "Six masks."}]},
+            "Masks &lt;1&gt;",
+            "Six masks.",
+        ),
+        ({"plots": [{"file": "mask.png", "caption": "Masks"}]}, "Masks", "Masks"),
+        ({"pictures": ["mask.png"]}, "Mask", "Mask"),  # as older versions wrote it
+    ):
+        (folder / "report.json").write_text(json.dumps({**kept, **shown}))
+        html = run.write(folder).read_text()
+        assert f'<img alt="{alt}" src' in html
+        assert f">{caption}</figcaption>" in html
 
 
 def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
-    secret = plots.training_curves(rows(2), tmp_path)
-    kept: dict[str, Any] = {"pictures": ["../../losses.png"], "notes": [], "passages": {}, "changed": None}
-    (folder / "report.json").write_text(json.dumps({**kept, "pictures": [f"../../{secret.name}"]}))
-    assert "<img" not in run.write(folder).read_text()
-    unequal = {**kept, "passages": {"T": [{"title": "a", "words": ["b"], "weights": [1.0, 2.0]}]}}
-    for damaged in ("{", "[]", '{"notes": 1}', json.dumps({**kept, "passages": {"T": [1]}}), json.dumps(unequal)):
+    secret = plots.training_curves(rows(2), tmp_path).path.rename(tmp_path / "secret.png")
+    kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
+    for name in (f"../../{secret.name}", {"file": f"../../{secret.name}", "caption": "a"}):
+        (folder / "report.json").write_text(json.dumps({**kept, "plots": [name]}))
+        assert "<img" not in run.write(folder).read_text()
+    kept["plots"] = []
+    unequal = {**kept, "annotated_texts": {"T": [{"title": "a", "words": ["b"], "weights": [1.0, 2.0]}]}}
+    for damaged in (
+        "{",
+        "[]",
+        '{"notes": 1}',
+        *map(json.dumps, ({**kept, "annotated_texts": {"T": [1]}}, unequal, {**kept, "plots": [1]})),
+    ):
         (folder / "report.json").write_text(damaged)
         with pytest.raises(ConfigError, match=r"report\.json is damaged"):
             run.write(folder)
@@ -279,7 +314,7 @@ def test_a_damaged_summary_is_told(tmp_path: Path, damage: dict[str, Any]) -> No
 def test_a_weight_that_is_no_number_marks_nothing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     text = {"title": "a", "words": ["fine", "dull"], "weights": [float("nan"), -1.0]}
-    kept: dict[str, Any] = {"pictures": [], "notes": [], "passages": {"Texts": [text]}, "changed": None}
+    kept: dict[str, Any] = {"plots": [], "notes": [], "annotated_texts": {"Texts": [text]}, "changed": None}
     (folder / "report.json").write_text(json.dumps(kept))
     html = run.write(folder).read_text()
     assert '<p class="passage">fine <mark class="against w10" title="-1.00">dull</mark></p>' in html

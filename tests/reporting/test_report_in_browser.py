@@ -171,7 +171,7 @@ def test_markup_in_names_and_texts_does_nothing(browser: Browser, tmp_path: Path
             history=rows(3, **{f"valid/{EVIL}": 0.5}),
             config={EVIL: EVIL},
             overrides=[EVIL],
-            pictures=[],
+            plots=[],
             notes=[EVIL],
             passages={EVIL: [{"title": EVIL, "words": [EVIL], "weights": [1.0]}]},
             changed={EVIL: EVIL},

@@ -85,7 +85,7 @@ def many(number: int) -> list[str]:
 def test_predictions_tell_rows_errors_and_the_median(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([100.0, 200.0, 400.0, 800.0, 1e6])
     predicted = np.array([110.0, 220.0, 360.0, 880.0, NAN])
-    assert tabular.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).name == "predictions.png"
+    assert tabular.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).path.name == "predictions.png"
     said = "\n".join(texts(drawn[0]))
     assert "$Sales$: validation rows and their predictions" in said
     assert "4 rows\n1 more without a finite value\nRMSE 46.1\nRMSPE 0.1\n" in said + "\n"
@@ -140,7 +140,7 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
     truth = np.array([0, 0, 0, 1, 2, 2, -1, 1])
     probabilities = np.eye(3)[[0, 0, 1, 1, 0, 2, 0, 0]]
     probabilities[-1, 0] = NAN  # neither this row nor the one without a class counts
-    assert classes.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).name == "confusion.png"
+    assert classes.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).path.name == "confusion.png"
     (axes,) = drawn[0].axes
     cells = {each.get_position(): each.get_text().split("\n")[0] for each in axes.texts}
     assert [[cells[column, row] for column in range(3)] for row in range(3)] == [list("210"), list("010"), list("101")]
@@ -193,7 +193,7 @@ def test_classes_without_an_error_or_with_a_single_class_present_are_drawn(saved
 def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([[0, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]])
     probabilities = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.2], [0.5, 0.4, 0.3], [0.9, NAN, 0.4]])
-    assert classes.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).name == "labels.png"
+    assert classes.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).path.name == "labels.png"
     (axes,) = drawn[0].axes
     assert ticks(axes) == ["usual  (3)", "never said  (2)", "rare  (1)"]
     precision, recall = (np.asarray(line.get_xdata(), dtype=float) for line in axes.lines[:2])
@@ -222,7 +222,7 @@ def test_errors_by_level_are_the_lengths_of_the_bars(drawn: list[Figure], tmp_pa
         ("DayOfWeek", ["1", "2", "3"], np.array([0.3, 0.1, NAN]), np.array([1234, 5, 0])),
         ("$Promo", ["no", "yes"], np.array([0.2, 0.15]), np.array([10, 20])),
     ]
-    assert tabular.error_by(groups, tmp_path, metric="rmspe", overall=0.18).name == "error_by.png"
+    assert tabular.error_by(groups, tmp_path, metric="rmspe", overall=0.18).path.name == "error_by.png"
     first, second = drawn[0].axes
     assert bars(first) == [0.3, 0.1, 0]
     assert bars(second) == [0.2, 0.15]
@@ -275,7 +275,7 @@ def test_the_largest_errors_are_written_as_numbers_are(drawn: list[Figure], tmp_
             "error": [-10000.0, 30.0],
         }
     )
-    assert tabular.largest_errors(table, tmp_path).name == "largest_errors.png"
+    assert tabular.largest_errors(table, tmp_path).path.name == "largest_errors.png"
     written = {each.get_text(): each for each in drawn[0].texts}
     assert {"12345", "2015-06-20", "–", "21.5", "12,345", "−10,000", "30", "$Temperature"} <= set(written)
     assert any(text.startswith("x yzz") and text.endswith("…") for text in written)
@@ -325,7 +325,7 @@ def test_importance_is_sorted_and_at_most_thirty_columns_are_drawn(drawn: list[F
     rises, deviations = rng.normal(size=100), rng.random(100)
     rises[:2] = NAN, INF
     names = [f"column {i}" for i in range(100)]
-    assert tabular.importance(names, rises, deviations, tmp_path, metric="$rmse").name == "importance.png"
+    assert tabular.importance(names, rises, deviations, tmp_path, metric="$rmse").path.name == "importance.png"
     (axes,) = drawn[0].axes
     best = 2 + np.argsort(-rises[2:])[:30]
     np.testing.assert_allclose(bars(axes), rises[best])
@@ -356,7 +356,7 @@ def test_embeddings_lie_on_their_principal_components(drawn: list[Figure], tmp_p
         ("State", [f"state {i}" for i in range(12)], vectors),
         ("Flag", ["no", "yes"], vectors[:2, :1]),
     ]
-    assert tabular.embeddings(tables, tmp_path).name == "embeddings.png"
+    assert tabular.embeddings(tables, tmp_path).path.name == "embeddings.png"
     month, state, flag = drawn[0].axes
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     left, singular, _ = np.linalg.svd(centred)

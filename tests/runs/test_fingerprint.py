@@ -14,7 +14,19 @@ from dlrunner.runs.fingerprint import DECIDES, DECIDES_NOTHING, HELP, PACKAGE, c
 
 OTHER_ROOMS = {
     *("__init__", "__main__", "_version", "claims", "cli", "comparison", "conf", "data_audit", "errors", "execution"),
-    *("files", "inference", "ranges", "renamed", "reporting", "runs", "sweeps", "tracker", "trackers", "tracking"),
+    *(
+        "files",
+        "inference",
+        "plot",
+        "ranges",
+        "renamed",
+        "reporting",
+        "runs",
+        "sweeps",
+        "tracker",
+        "trackers",
+        "tracking",
+    ),
 }
 """What shows, stores, compares or starts runs; of `execution` a few modules decide."""
 

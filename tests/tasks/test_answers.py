@@ -7,16 +7,15 @@ import math
 import pytest
 import torch
 
-from dlrunner.data.core.targets import Kind, Target
-from dlrunner.tasks.common.outputs import average
+from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel
 
-LABELS: tuple[Kind, ...] = ("binary", "multilabel")
+LABELS = (Binary, MultiLabel)
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_the_average_of_sure_members_is_finite(kind: Kind) -> None:
+def test_the_average_of_sure_members_is_finite(kind: type[Binary | MultiLabel]) -> None:
     members = [torch.tensor([40.0, -40.0, 1e4, -1e30, 90.0]), torch.tensor([41.0, -41.0, 2e4, -1e30, -90.0])]
-    found = average(Target(["sure"], kind, [0, 1]), members)
+    found = kind(["sure"], [0, 1]).average(members)
     assert found.dtype == torch.float32
     # Far out, 1 - p is exp(-x): the mean of exp(-40) and exp(-41) is exp(-40.379885…).
     sure = 40 - math.log((1 + math.exp(-1)) / 2)
@@ -24,14 +23,14 @@ def test_the_average_of_sure_members_is_finite(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", LABELS)
-def test_the_average_is_the_logit_of_the_mean_probability(kind: Kind) -> None:
+def test_the_average_is_the_logit_of_the_mean_probability(kind: type[Binary | MultiLabel]) -> None:
     members = [torch.randn(50, 3, generator=torch.Generator().manual_seed(seed)) * 3 for seed in range(4)]
     expected = torch.stack([member.double().sigmoid() for member in members]).mean(dim=0).logit()
-    torch.testing.assert_close(average(Target(["a"], kind, [0, 1]), members).double(), expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(kind(["a"], [0, 1]).average(members).double(), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_the_average_of_classes_keeps_chances_that_float32_cannot_hold() -> None:
     members = [torch.tensor([[0.0, 200.0, 300.0]]), torch.tensor([[0.0, 250.0, 300.0]])]
-    found = average(Target(["class"], "multiclass", [0, 1, 2]), members)
+    found = MultiClass(["class"], [0, 1, 2]).average(members)
     assert found.dtype == torch.float32
     assert found[0].tolist() == pytest.approx([-300, -50 - math.log(2), 0], rel=1e-6, abs=1e-6)

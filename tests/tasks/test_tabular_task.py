@@ -17,7 +17,6 @@ from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
-from dlrunner.tasks.common.outputs import average
 from dlrunner.tasks.tabular.analysis import Inspection
 from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun
@@ -208,7 +207,7 @@ def test_the_average_of_an_ensemble_is_one_of_probabilities(here: Path) -> None:
     for target, shape in (("dear", (5,)), ("size", (5, 3)), ("price", (5,))):
         task = Tabular(TabularData(here, path="flats.csv", target=target), 64, 0, torch.device("cpu"))
         members = [torch.randn(shape) for _ in range(3)]
-        mean = average(task.target, members)
+        mean = task.target.average(members)
         if target == "price":
             torch.testing.assert_close(mean, torch.stack(members).mean(0))
         elif target == "dear":

@@ -233,11 +233,10 @@ def reproduce(arguments: argparse.Namespace) -> int:
 def data(arguments: argparse.Namespace) -> int:
     """Tell which data is where, or fetch what its publisher lets one fetch unattended."""
     from dlrunner.data.core import source as files
-    from dlrunner.data.core.releases import releases
-    from dlrunner.reporting.terminal import tables
+    from dlrunner.data.core.published import published
 
     data_dir = user_path(os.environ.get("DLRUNNER_DATA", "data"))
-    known = releases()
+    known = published(arguments.plugins)
     if arguments.action == "get":
         if arguments.name not in known:
             near = did_you_mean(arguments.name or "", known)
@@ -257,15 +256,16 @@ def data(arguments: argparse.Namespace) -> int:
                 else f"; put {release.archives[0]}{release.suffix} there"
             )
         sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
-        tables.print_pairs(
-            [
-                (release.name, release.title),
-                ("  where", where),
-                ("  sha256", f"{sha256} ({release.layouts[0]})"),
-                ("  home", release.home),
-                ("  terms", release.terms),
-            ]
-        )
+        facts = {
+            release.name: release.title,
+            "  where": where,
+            "  sha256": f"{sha256} ({release.layouts[0]})",
+            "  home": release.home,
+            "  terms": release.terms,
+        }
+        width = max(map(len, facts))
+        for name, value in facts.items():
+            print(f"{name:<{width}}  {value}")
     return 0
 
 
@@ -354,6 +354,9 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
 def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=["get"], help="download a release")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the release")
+    parser.add_argument(
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules with RELEASES of your own"
+    )
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:

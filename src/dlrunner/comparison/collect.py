@@ -12,7 +12,7 @@ import glob
 import json
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,8 @@ class Row:
     grounds: Mapping[str, str]
     """What the numbers rest on: data, code, device, precision, in short words."""
     history: Sequence[Mapping[str, Any]]
+    directions: Mapping[str, bool] = field(default_factory=dict)
+    """Whether higher is better, of each number of which it is known."""
 
     @property
     def value(self) -> float:
@@ -111,12 +113,15 @@ def read_row(path: Path) -> Row:
         name, higher = str(metric["name"]), bool(metric["higher_is_better"])
         settings = flatten(run.config)
         grounds = _grounds(run.summary)
+        directions = _directions(run.summary) | {name: higher}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{path} is damaged: summary.json does not hold what it should") from None
     if not math.isfinite(numbers.get(name, math.nan)):
         raise ConfigError(f"its {name} is not a number")
     typed = frozenset(word.lstrip("+~").partition("=")[0] for word in run.overrides)
-    return Row(path, str(settings.get("task")), settings, typed, name, higher, numbers, grounds, run.history)
+    return Row(
+        path, str(settings.get("task")), settings, typed, name, higher, numbers, grounds, run.history, directions
+    )
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,6 +160,13 @@ def _leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _leaves(value, f"{name}.")
         else:
             yield name, value
+
+
+def _directions(summary: Mapping[str, Any]) -> dict[str, bool]:
+    """Return by name whether a higher number is better; an old summary records it of its metric only."""
+    recorded = {name: bool(known["higher_is_better"]) for name, known in (summary.get("metrics") or {}).items()}
+    losses = [name for name in summary["final"] if name.rpartition("/")[2] == "loss"]
+    return {**dict.fromkeys([*losses, "seconds"], False), **recorded}
 
 
 def _grounds(summary: Mapping[str, Any]) -> dict[str, str]:

@@ -18,9 +18,6 @@ from dlrunner.errors import ConfigError, did_you_mean
 REPEATS = ("seed", "data.fold")
 """Settings that repeat a run: over them there is a mean and a spread."""
 
-HIGHER_IS_BETTER = ("accuracy", "f1", "roc_auc", "r2")
-"""Metrics by name, where no run says the direction because another metric judged it; of all others less is better."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -119,12 +116,15 @@ def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
     """Return the rows that have another number, with it as their metric.
 
     Raises:
-        ConfigError: no row has it, or fewer than two.
+        ConfigError: no row has it, or fewer than two; or they do not record whether a higher one is better.
     """
     known = dict.fromkeys(name for row in rows for name in row.numbers)
     name = full_name(metric, known, "--metric")
-    own = {row.metric: row.higher_is_better for row in rows}
-    higher = own.get(name, name.rpartition("/")[2] in HIGHER_IS_BETTER)
+    directions = {row.directions[name] for row in rows if name in row.directions}
+    if len(directions) != 1:
+        told = "disagree on" if directions else "do not record"
+        raise ConfigError(f"--metric: these runs {told} whether a higher {name} is better; run one of them again")
+    (higher,) = directions
     having = [row.judged_by(name, higher) for row in rows if name in row.numbers]
     if len(having) < 2:
         raise ConfigError(f"--metric: only {having[0].path.name} has {name}; a comparison needs two")

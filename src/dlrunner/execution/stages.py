@@ -18,6 +18,8 @@ from dlrunner.errors import ConfigError
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
+from dlrunner.metrics import describe
+from dlrunner.plot import Plot
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
@@ -79,8 +81,8 @@ class Results:
 class Published:
     """What was made for people: file names and texts for the report."""
 
-    pictures: Sequence[Path] = ()
-    passages: Mapping[str, Sequence[AnnotatedText]] = field(default_factory=dict)
+    plots: Sequence[Plot] = ()
+    annotated_texts: Mapping[str, Sequence[AnnotatedText]] = field(default_factory=dict)
 
 
 def prepare(context: RunContext, data: Any) -> Prepared:
@@ -102,8 +104,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         context.say(f"mind: {finding}")
         log.info("mind: %s", finding)
     claim = plan.settings.claim
-    splits = ["valid", "test"] if task.has_test() else ["valid"]
-    known = [f"{split}/{name}" for split in splits for name in ("loss", *task.metrics())]
+    known = describe(task.metrics(), ["valid", "test"] if task.has_test() else ["valid"])
     if claim and claim.metric not in known:
         raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
     if not task.keeps_outputs and task.num_tta_views() > 1:
@@ -117,6 +118,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
             "device": str(plan.device),
             "precision": plan.settings.precision,
             "seed": plan.settings.seed,
+            "metrics": known,
             "audit": [asdict(finding) for finding in found],
         },
     )
@@ -222,9 +224,9 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
             directory.write_bytes("predictions.csv", as_csv(table)[0])
         for name, content in task.artifacts(models).items():
             directory.write_bytes(name, content)
-        pictures = _draw(directory.path, task, members, outputs) if wanted.plots else []
-        passages = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
-    return Published(pictures, passages)
+        plots = _draw(directory.path, task, members, outputs) if wanted.plots else []
+        texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
+    return Published(plots, texts)
 
 
 def write_report_data(
@@ -232,9 +234,11 @@ def write_report_data(
 ) -> None:
     """Keep what only this process knows, so that `dlrun report` can write the same page."""
     kept = {
-        "pictures": [picture.name for picture in published.pictures],
+        "plots": [{"file": each.path.name, "caption": each.caption, "alt": each.alt} for each in published.plots],
         "notes": list(notes),
-        "passages": {heading: [asdict(text) for text in texts] for heading, texts in published.passages.items()},
+        "annotated_texts": {
+            heading: [asdict(text) for text in texts] for heading, texts in published.annotated_texts.items()
+        },
         "changed": changed,
     }
     directory.write_text("report.json", json.dumps(kept))
@@ -254,7 +258,7 @@ def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation
     return Evaluation(tally.result(split).metrics, average, targets)
 
 
-def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Path]:
+def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Plot]:
     from dlrunner.reporting.plots import training  # matplotlib takes a second: only now
 
     folder = run / "plots"

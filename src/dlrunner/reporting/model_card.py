@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlrunner.claims.claims import describe_flags
-from dlrunner.reporting.terminal.progress import number
+from dlrunner.reporting.terminal.progress import metric_value, number
 
 FILES = {
     "model": "the weights",
@@ -49,7 +49,11 @@ class Card:
         """Return the card as Markdown, in which nothing that a user wrote is read as markup."""
         choices, metric = self.config.get("choices") or {}, self.summary.get("metric") or {}
         title = f"# {escaped(choices.get('task') or self.task)}: {escaped(choices.get('model') or self.model)}"
-        told = f"{escaped(metric.get('name'))} **{number(metric['value'])}**" if metric else "no metric"
+        told = (
+            f"{escaped(metric.get('name'))} **{self._value(metric['name'], metric['value'])}**"
+            if metric
+            else "no metric"
+        )
         parts = {
             "": [f"{title}\n", *self._warning(), f"{told}, on the validation part of {self._data_named()}."],
             "Use": list(self._use()),
@@ -117,7 +121,8 @@ class Card:
     def _result(self) -> Iterator[str]:
         yield "| metric | value |\n|---|---|"
         yield from (
-            f"| {escaped(name)} | {number(value)} |" for name, value in (self.summary.get("final") or {}).items()
+            f"| {escaped(name)} | {self._value(name, value)} |"
+            for name, value in (self.summary.get("final") or {}).items()
         )
         floor = (self.summary.get("data") or {}).get("best_achievable")
         if floor is not None:
@@ -131,6 +136,9 @@ class Card:
         findings = self.summary.get("audit") or ()
         yield "\nWhat makes the figure flattering:\n" if findings else "\nNothing was found that flatters the figure."
         yield from (f"- {escaped(each['flag'])}: {escaped(each['message'])}" for each in findings)
+
+    def _value(self, name: str, value: Any) -> str:
+        return escaped(metric_value(self.summary, name, value))
 
     def _training(self) -> Iterator[str]:
         yield fenced(shlex.join(["dlrun", *self.overrides]), "sh") + "\n"

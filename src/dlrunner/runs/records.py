@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dlrunner.ranges import NUMBER_FORMAT
+
 SECTIONS = ("data", "task", "model", "optim", "schedule", "trainer", "log", "sweep", "claim", "choices")
 """Of config.yaml: null, or names with values."""
 
-PARTS = ("metric", "final", "best", "data", "claim", "members", "tta", "baselines", "versions", "git")
+PARTS = ("metric", "metrics", "final", "best", "data", "claim", "members", "tta", "baselines", "versions", "git")
 """Of summary.json: null, or names with values."""
 
 NUMBERS = {
@@ -78,6 +80,8 @@ def check_summary(summary: Any) -> None:
     for part, known in NEEDED.items():
         for name, kinds in known.items() if summary.get(part) else ():
             _check(isinstance(summary[part].get(name), kinds), f"{part}.{name} is missing or not what it should be")
+    for name, known in (summary.get("metrics") or {}).items():
+        _check(_is_description(known), f"metrics.{name} is no direction, unit and format")
     for name, value in _numbers(summary):
         _check(value is None or _is_number(value), f"{name} is no number")
     rows = (summary.get("data") or {}).get("rows")
@@ -100,6 +104,14 @@ def _numbers(summary: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for baseline, metrics in (summary.get("baselines") or {}).items():
         _check(isinstance(metrics, Mapping), f"baselines.{baseline} is no section (names with values)")
         yield from ((f"baselines.{baseline}.{name}", value) for name, value in metrics.items())
+
+
+def _is_description(known: Any) -> bool:
+    """Tell whether this describes a metric: its direction, its unit and a format of numbers."""
+    if not isinstance(known, Mapping) or not isinstance(known.get("higher_is_better"), bool):
+        return False
+    unit, style = known.get("unit", ""), known.get("format", "")
+    return isinstance(unit, str) and isinstance(style, str) and bool(NUMBER_FORMAT.fullmatch(style))
 
 
 def _is_number(value: Any) -> bool:

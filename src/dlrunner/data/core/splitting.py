@@ -23,9 +23,11 @@ PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 @dataclass(frozen=True)
 class Splitting:
-    """How validation rows are chosen; the names are those of the `data` section."""
+    """How validation rows are chosen: every source of data has one; the names are those of the `data` section."""
 
-    split: Split = "random"
+    split: str = "random"
+    """One of `Split`; `auto`: as the data tells, else random; `inner`: the training rows of random, split again; or the
+    name of a split that the data's publisher made, which the source of the data knows."""
     valid: float = 0.2
     """A share of the rows; for last_rows and last_days a number of 1 or more counts rows and days."""
     split_seed: int = 42
@@ -35,6 +37,11 @@ class Splitting:
     valid_column: str | None = None
     folds: int = 5
     fold: int = 0
+
+    @property
+    def method(self) -> str:
+        """How rows are chosen where the data tells nothing."""
+        return "random" if self.split in ("auto", "inner") else self.split
 
     def check(self) -> None:
         """Compare the settings with each other.
@@ -50,7 +57,7 @@ class Splitting:
             raise ConfigError("data.valid_from: is missing: data.split=dates needs data.valid_from or data.valid_to")
         if self.split == "folds" and not 0 <= self.fold < self.folds:
             raise ConfigError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
-        if self.split in ("random", "stratified") and not 0 < self.valid < 1:
+        if self.method in ("random", "stratified") and not 0 < self.valid < 1:
             raise ConfigError(f"data.valid: must be a share between 0 and 1, not {self.valid:g}")
         if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
             raise ConfigError(f"data.valid: must be a share or a whole number, not {self.valid:g}")
@@ -80,7 +87,7 @@ class Splitting:
 
     def _mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
         num_rows = len(frame)
-        if self.split == "random":
+        if self.method == "random":
             return random_rows(num_rows, self.valid, self.split_seed)
         if self.split == "folds":
             order = np.random.RandomState(self.split_seed).permutation(num_rows)
@@ -126,12 +133,12 @@ class Splitting:
             return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to} (the rows are of {there})"
         if self.split == "column":
             return f"data.valid_column={self.valid_column}"
-        return f"data.split={self.split} data.valid={self.valid:g}"
+        return f"data.split={self.method} data.valid={self.valid:g}"
 
 
 def split_by_parts(
     parts: Sequence[str | None] | None,
-    splitting: Splitting | None,
+    splitting: Splitting,
     frame: pd.DataFrame,
     strata: NDArray[Any] | None,
     place: Path,
@@ -140,18 +147,17 @@ def split_by_parts(
 
     Args:
         parts: train, valid or test by row, where the folders tell it.
-        splitting: how validation rows are chosen; None, where there are parts: as they say.
+        splitting: how validation rows are chosen; `auto`: as the parts say, where there are any.
         frame, strata, place: see `Splitting.mark`.
     """
     found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
     of_test = found == TEST
-    if splitting is None and parts is not None:
+    if splitting.split == "auto" and parts is not None:
         if not (found == VALID).any():
             found[of_test] = VALID
         return found, of_test
     rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
     chosen = None if strata is None else strata[rest]
-    assert splitting is not None
     others = frame.iloc[rest].reset_index(drop=True)
     found[rest] = np.where(splitting.mark(others, chosen, place), VALID, TRAIN)
     of_test[rest] = splitting.of_test(others)

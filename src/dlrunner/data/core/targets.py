@@ -1,33 +1,144 @@
-"""What a table's model should say: how the target column becomes a tensor, and back."""
+"""What a model should say: how a target becomes a tensor, how it is learned and judged, and what outputs mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.columns import levels_of, quoted
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.metrics import (
+    F1,
+    R2,
+    Accuracy,
+    InOriginalUnits,
+    MeanAbsoluteError,
+    Metric,
+    RmspeByBatch,
+    RocAuc,
+    RootMeanSquaredError,
+    RootMeanSquaredPercentageError,
+    exact_dtype,
+)
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 Transform = Literal["standard", "log", "none"]
+Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
+
+MOST_LOG_ERROR = 1.0
+"""squared_percentage counts a prediction above e times the truth as e times: a few such rows would drown all others."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """What was found out about the target; fitted on the training rows, stored in the run."""
+class Target(ABC):
+    """What was found out about the target; fitted on the training rows, stored in the run.
+
+    Each kind of target is a class: it says how values become tensors, how a model learns and is judged on them, how
+    outputs are averaged, and what they mean.
+    """
+
+    kind: ClassVar[str]
+    losses: ClassVar[Sequence[str]] = ("auto",)
+    """Names of the losses that may be asked for."""
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]]
+    usual_metrics: ClassVar[Sequence[str]] = ()
+    """Those of them that are reported where none is asked for; empty: all. The first one judges."""
+    has_one_class: ClassVar[bool] = False
+    """Each row belongs to exactly one of `classes`."""
 
     names: list[str]
-    kind: Kind
     classes: list[Any] = field(default_factory=list)
     """The levels of a class target, in the order of their codes; of a multi-label target its labels."""
+
+    @property
+    def num_outputs(self) -> int:
+        """Numbers the model gives per row."""
+        return 1
+
+    def fit(self, train: NDArray[Any]) -> Target:
+        """Return the target with the statistics of the training rows."""
+        return self
+
+    def statistics(self) -> Mapping[str, float]:
+        """Return by name what was fitted."""
+        return {}
+
+    @abstractmethod
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        """Return values as a model learns them: float32 of shape [rows] or [rows, labels], or int64 codes."""
+
+    @abstractmethod
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return what outputs mean: numbers in the target's own unit, or a probability of each class or label."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        """Return the mean loss of outputs against encoded targets."""
+
+    def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
+        """Return fresh metrics of outputs and encoded targets: those that are named, else the usual ones."""
+        return {name: self.known_metrics[name]() for name in names or self.usual_metrics or self.known_metrics}
+
+    @abstractmethod
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return what an ensemble says, given what each member says for the same rows."""
+
+    @abstractmethod
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        """Return outputs as a person reads them, in columns called by a name."""
+
+    @abstractmethod
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        """Return values, as `read_target` gives them, as a person reads them."""
+
+    @abstractmethod
+    def description(self) -> str:
+        """Say in a few words what is to be predicted."""
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        return {"kind": self.kind, **asdict(self)}
+
+    @staticmethod
+    def from_state(state: Mapping[str, Any]) -> Target:
+        """Return what `state` was made from; other entries, which older versions stored, are left.
+
+        Raises:
+            DataError: no class has this kind.
+        """
+        made = next((each for each in Target.__subclasses__() if each.kind == state["kind"]), None)
+        if made is None:
+            raise DataError(f"a target of kind {state['kind']} is not known here")
+        return made(**{each.name: state[each.name] for each in fields(made) if each.name in state})
+
+
+@dataclass(frozen=True)
+class Regression(Target):
+    """A number, which is learned transformed and told in its own unit."""
+
+    kind = "regression"
+    losses = ("auto", "mse", "mae", "huber", "squared_percentage")
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "rmse": RootMeanSquaredError,
+        "mae": MeanAbsoluteError,
+        "r2": R2,
+        "rmspe": RootMeanSquaredPercentageError,
+        "rmspe_by_batch": RmspeByBatch,
+    }
+    usual_metrics = ("rmse", "mae", "r2")
+    """The others have a meaning only for targets that are not 0, and must be asked for."""
+
     transform: Transform = "none"
     mean: float = 0.0
     deviation: float = 1.0
@@ -36,28 +147,225 @@ class Target:
     high: float = 1.0
     middle: float = 0.0
     """Mean of the transformed training targets."""
-    separator: str | None = None
 
-    @property
-    def num_outputs(self) -> int:
-        """Numbers the model gives per row."""
-        return len(self.classes) if self.kind in ("multiclass", "multilabel") else 1
+    def fit(self, train: NDArray[Any]) -> Target:
+        """Return the target with the statistics of the training rows."""
+        mean, deviation = 0.0, 1.0
+        if self.transform == "standard":
+            mean, deviation = float(train.mean()), float(train.std()) or 1.0
+        fitted = replace(self, mean=mean, deviation=deviation)
+        encoded = fitted.encode(train)
+        return replace(fitted, low=float(encoded.min()), high=float(encoded.max()), middle=float(encoded.mean()))
 
-    def decode(self, values: Tensor) -> Tensor:
+    def statistics(self) -> Mapping[str, float]:
+        """Return by name what was fitted."""
+        return {name: getattr(self, name) for name in ("mean", "deviation", "low", "high", "middle")}
+
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        """Return transformed values, float32 of shape [rows]."""
+        values = np.log(values) if self.transform == "log" else (values - self.mean) / self.deviation
+        return torch.tensor(np.asarray(values, dtype=np.float32))
+
+    def decode(self, outputs: Tensor) -> Tensor:
         """Return transformed targets, or outputs, of shape [rows] in the target's own unit, in float64."""
-        values = values.double()
+        values = outputs.double()
         if self.transform == "log":
             return values.exp()
         return values * self.deviation + self.mean if self.transform == "standard" else values
 
-    def state(self) -> dict[str, Any]:
-        """Return plain values, for a checkpoint."""
-        return asdict(self)
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        """Return the mean loss; squared_percentage is the square of the relative error in the target's own unit."""
+        if name == "mae":
+            return F.l1_loss(outputs, targets)
+        if name == "huber":
+            return F.huber_loss(outputs, targets)
+        if name == "squared_percentage":
+            if self.transform == "log":
+                return torch.expm1((outputs - targets).clamp(max=MOST_LOG_ERROR)).square().mean()
+            truth = targets * self.deviation + self.mean
+            return ((outputs - targets) * self.deviation / truth).square().mean()
+        return F.mse_loss(outputs, targets)
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> Target:
-        """Return what `state` was made from."""
-        return cls(**state)
+    def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
+        """Return fresh metrics in the target's own unit, of outputs that are multiplied by a correction there."""
+
+        def corrected(outputs: Tensor) -> Tensor:
+            return self.decode(outputs) * correction
+
+        found = super().metrics(names)
+        return {name: InOriginalUnits(each, corrected, self.decode) for name, each in found.items()}
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the mean."""
+        return torch.stack(list(outputs)).mean(dim=0)
+
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        """Return numbers in the target's own unit, corrected."""
+        return pd.DataFrame({name: (self.decode(_plain(outputs)) * correction).numpy()})
+
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        """Return the numbers."""
+        return pd.DataFrame({self.names[0]: values})
+
+    def description(self) -> str:
+        """Tell the transform."""
+        said = {"standard": "standardised", "log": "as its logarithm", "none": "as it stands"}[self.transform]
+        return f"{self.names[0]}: numbers, learned {said}"
+
+
+@dataclass(frozen=True)
+class Binary(Target):
+    """One of two classes: an output is the logit of the second."""
+
+    kind = "binary"
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1}
+    has_one_class = True
+
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        """Return 0 and 1, float32 of shape [rows]."""
+        return torch.tensor(np.asarray(values, dtype=np.float32))
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each class, [rows, 2]."""
+        second = outputs.sigmoid()
+        return torch.stack([1 - second, second], dim=1)
+
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        """Return the mean cross entropy."""
+        return F.binary_cross_entropy_with_logits(outputs.float(), targets)
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the logit of the mean probability."""
+        return _logit_of_mean(outputs)
+
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        """Return the class and the probability of the second."""
+        second = _plain(outputs).sigmoid().numpy()
+        said = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
+        return pd.DataFrame({name: said, f"p({self.classes[1]})": second.round(4)})
+
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        """Return the classes."""
+        return _named_classes(self, values)
+
+    def description(self) -> str:
+        """Name both classes."""
+        return f"{self.names[0]}: {self.classes[1]} against {self.classes[0]}"
+
+
+@dataclass(frozen=True)
+class MultiClass(Target):
+    """One of several classes: outputs are their logits."""
+
+    kind = "multiclass"
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "f1": F1}
+    has_one_class = True
+
+    @property
+    def num_outputs(self) -> int:
+        """One for each class."""
+        return len(self.classes)
+
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        """Return codes, int64 of shape [rows]."""
+        return torch.tensor(values)
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each class, [rows, classes]."""
+        return outputs.softmax(dim=1)
+
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        """Return the mean cross entropy."""
+        return F.cross_entropy(outputs.float(), targets)
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the logarithms of the mean probabilities."""
+        wide = _wide(outputs)
+        return (wide.log_softmax(dim=-1).logsumexp(dim=0) - math.log(len(wide))).float()
+
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        """Return the class and the probability of each."""
+        probabilities = self.decode(_plain(outputs)).numpy()
+        said = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
+        columns = [f"p({label})" for label in self.classes]
+        return pd.concat([pd.DataFrame({name: said}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
+
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        """Return the classes."""
+        return _named_classes(self, values)
+
+    def description(self) -> str:
+        """Name some classes."""
+        return f"{self.names[0]}: {len(self.classes)} classes ({_few(self.classes)})"
+
+
+@dataclass(frozen=True)
+class MultiLabel(Target):
+    """Any number of labels: outputs are their logits."""
+
+    kind = "multilabel"
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc}
+
+    separator: str | None = None
+    """Between the labels, where they stand in one column."""
+
+    @property
+    def num_outputs(self) -> int:
+        """One for each label."""
+        return len(self.classes)
+
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        """Return 0 and 1, float32 of shape [rows, labels]."""
+        return torch.tensor(np.asarray(values, dtype=np.float32))
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return the probability of each label, [rows, labels]."""
+        return outputs.sigmoid()
+
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        """Return the mean cross entropy over rows and labels."""
+        return F.binary_cross_entropy_with_logits(outputs.float(), targets)
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        """Return the logits of the mean probabilities."""
+        return _logit_of_mean(outputs)
+
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        """Return the probability of each label."""
+        columns = [f"p({label})" for label in self.classes]
+        return pd.DataFrame(self.decode(_plain(outputs)).numpy().round(4), columns=columns)
+
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        """Return 0 or 1 for each label."""
+        return pd.DataFrame(values.astype(int), columns=[str(label) for label in self.classes])
+
+    def description(self) -> str:
+        """Name some labels."""
+        return f"{', '.join(self.names[:3])}: {len(self.classes)} labels ({_few(self.classes)})"
+
+
+def _plain(outputs: Tensor) -> Tensor:
+    return outputs.detach().float().cpu()
+
+
+def _wide(outputs: Sequence[Tensor]) -> Tensor:
+    """Stack the members' outputs in float64, where the device has it: a sigmoid of 40 is 1 and its logit infinite."""
+    stacked = torch.stack(list(outputs))
+    return stacked.to(exact_dtype(stacked))
+
+
+def _logit_of_mean(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the logit of the mean probability, by logarithms."""
+    wide = _wide(outputs)
+    return (F.logsigmoid(wide).logsumexp(dim=0) - F.logsigmoid(-wide).logsumexp(dim=0)).float()
+
+
+def _named_classes(target: Target, values: NDArray[Any]) -> pd.DataFrame:
+    return pd.DataFrame({target.names[0]: np.array(target.classes, dtype=object)[values.astype(int)]})
+
+
+def _few(classes: Sequence[Any]) -> str:
+    return ", ".join(map(str, classes[:8])) + (" …" if len(classes) > 8 else "")
 
 
 def read_target(
@@ -131,7 +439,7 @@ def _numbers(
         )
     if numbers.min() == numbers.max():
         raise DataError(f"{place}: the target {name} is {numbers[0]:g} in all rows; there is nothing to learn")
-    return Target([name], "regression", transform=transform), numbers
+    return Regression([name], transform=transform), numbers
 
 
 def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tuple[Target, NDArray[np.int64]]:
@@ -147,7 +455,7 @@ def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tupl
             "is it a quantity (data.kind=regression), or an id?"
         )
     codes = pd.Index(levels).get_indexer(values)
-    return Target([name], kind, classes=levels), np.asarray(codes, dtype=np.int64)
+    return (Binary if kind == "binary" else MultiClass)([name], levels), np.asarray(codes, dtype=np.int64)
 
 
 def _labels(
@@ -158,34 +466,11 @@ def _labels(
         labels = [str(label) for label in table.columns]
         if len(labels) < 2:
             raise DataError(f"{place}: {names[0]} split at {separator!r} gives {len(labels)} label(s)")
-        return Target(names, "multilabel", classes=labels, separator=separator), table.to_numpy(np.float32)
+        return MultiLabel(names, labels, separator), table.to_numpy(np.float32)
     for name in names:
         numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         bad = ~np.isin(numbers, [0, 1])
         if bad.any():
             row = int(bad.argmax())
             raise DataError(f"{place}, row {row + 2}: the label {name} is {quoted(frame[name].iloc[row])}, not 0 or 1")
-    return Target(names, "multilabel", classes=list(names)), frame[names].to_numpy(np.float32)
-
-
-def fit_target(target: Target, train: NDArray[Any]) -> Target:
-    """Return the target with the statistics of the training rows."""
-    if target.kind != "regression":
-        return target
-    mean, deviation = 0.0, 1.0
-    if target.transform == "standard":
-        mean, deviation = float(train.mean()), float(train.std()) or 1.0
-    fitted = Target(target.names, target.kind, transform=target.transform, mean=mean, deviation=deviation)
-    encoded = encode(fitted, train)
-    return Target(
-        **{**asdict(fitted), "low": float(encoded.min()), "high": float(encoded.max()), "middle": float(encoded.mean())}
-    )
-
-
-def encode(target: Target, values: NDArray[Any]) -> Tensor:
-    """Return targets as a model learns them: float32 of shape [rows] or [rows, labels], or int64 codes."""
-    if target.kind == "multiclass":
-        return torch.tensor(values)
-    if target.kind == "regression":
-        values = np.log(values) if target.transform == "log" else (values - target.mean) / target.deviation
-    return torch.tensor(np.asarray(values, dtype=np.float32))
+    return MultiLabel(names, list(names)), frame[names].to_numpy(np.float32)

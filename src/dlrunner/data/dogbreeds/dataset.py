@@ -60,8 +60,8 @@ class DogBreedsData(ImageSource):
         skip_bad: bool = False,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
-        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid}
-        self.splitting = Splitting("random" if split == "inner" else split, valid, split_seed)
+        self.samples = {TRAIN: sample, VALID: sample_valid}
+        self.splitting = Splitting(split, valid, split_seed)
         self.reading = Reading(size, fit, skip_bad)
 
     @cached_property
@@ -111,7 +111,7 @@ class DogBreedsData(ImageSource):
         files = self._files
         target, values = picture_classes(files, "breed", "multiclass", None)
         split, _ = split_by_parts(None, self.splitting, files.table, values, files.place.path)
-        if self.split == "inner":
+        if self.splitting.split == "inner":
             split = split_again(split, self.splitting)
         split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
         if self._found[2] is None:

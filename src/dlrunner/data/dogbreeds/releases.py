@@ -1,10 +1,11 @@
-"""The release of the dog breeds of Kaggle."""
+"""Kaggle's Dog Breed Identification."""
 
 from __future__ import annotations
 
 from dlrunner.data.core.source import Release
 
 HOME = "https://www.kaggle.com/c/dog-breed-identification"
+
 RELEASES = (
     Release(
         name="dog-breeds",

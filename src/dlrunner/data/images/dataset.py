@@ -24,7 +24,7 @@ from pydantic import Field
 from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
-from dlrunner.data.core.targets import Kind, Target, read_target
+from dlrunner.data.core.targets import Kind, Regression, Target, read_target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
 from dlrunner.data.images.files import ImageFiles, find_pictures
 from dlrunner.errors import ConfigError, DataError
@@ -171,11 +171,9 @@ class ImageData(ImageSource):
             raise ConfigError("data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/")
         self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
-        self.splitting = Splitting(
-            "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
-        )
+        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
-        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
+        self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(size, fit, skip_bad)
 
     def _files(self) -> ImageFiles:
@@ -200,9 +198,8 @@ class ImageData(ImageSource):
         columns = list(files.table.columns)
         named = self.target or ("folder" if "folder" in columns else str(columns[0]))
         target, values = picture_classes(files, named, self.kind, self.target_separator)
-        splitting = None if self.split == "auto" and files.parts is not None else self.splitting
-        strata = values if target.kind in ("binary", "multiclass") else None
-        split, of_test = split_by_parts(files.parts, splitting, files.table, strata, files.place.path)
+        strata = values if target.has_one_class else None
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.place.path)
         split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
         return replace(self.reading.read(files, split, target, values, []), of_test=of_test)
 
@@ -219,7 +216,7 @@ def picture_classes(
     if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
         kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # the names of classes may be numbers
     found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
-    if found.kind == "regression":
+    if isinstance(found, Regression):
         raise ConfigError(
             f"data.target: {found.names[0]} holds numbers; pictures are sorted into classes (data.kind=multiclass)"
         )
@@ -341,7 +338,7 @@ def _decode_all(
 
 def _lonely_classes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
     """Tell the classes with one picture, and those that only the validation has."""
-    if target.kind == "multilabel":
+    if not target.has_one_class:
         return []
     count = {part: np.bincount(values[split == part].astype(int), minlength=len(target.classes)) for part in range(3)}
     single = [str(target.classes[code]) for code in np.flatnonzero(sum(count.values()) == np.array(1))]

@@ -67,9 +67,9 @@ class ImdbData(TextSource):
         encoder: Text | None = None,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
-        self.labels, self.split = labels, split
+        self.labels = labels
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
-        self.splitting = Splitting("random" if split == "test" else split, valid, split_seed)
+        self.splitting = Splitting(split, valid, split_seed)
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         self._notes: list[str] = []
         if split == "stratified" and not labels:
@@ -145,7 +145,7 @@ class ImdbData(TextSource):
         self, split: NDArray[np.int8], documents: Documents, values: NDArray[np.int64] | None
     ) -> NDArray[np.int8]:
         split = split.copy()
-        if self.split == "test":
+        if self.splitting.split == "test":
             split[split == TEST] = VALID
             return split
         train = np.flatnonzero(split == TRAIN)

@@ -1,4 +1,4 @@
-"""The release of the IMDB movie reviews."""
+"""The release of the Large Movie Review Dataset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dlrunner.data.core.source import Release
 
 LAYOUT = "train/pos/0_9.txt"
 HOME = "https://ai.stanford.edu/~amaas/data/sentiment/"
+
 RELEASES = (
     Release(
         name="imdb",

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of, sha256_of
-from dlrunner.data.core.splitting import random_rows
+from dlrunner.data.core.splitting import Splitting, random_rows
 from dlrunner.data.core.tables import format_of, read_table
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
@@ -89,7 +89,7 @@ class RatingsData(Data):
         self.data_dir, self.path = data_dir, user_path(path) if path else None
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.source, self.release_name = source, release
-        self.split, self.valid, self.split_seed = split, valid, split_seed
+        self.splitting = Splitting(split, valid, split_seed)
         self._notes: list[str] = []
 
     @cached_property
@@ -157,7 +157,7 @@ class RatingsData(Data):
             source="synthetic" if floor is not None else "real",
             sha256=place.sha256(release.layouts[0]),
             path=str(place.path),
-            digest=place.digest([*release.layouts, f"{self.split}.base", f"{self.split}.test"]),
+            digest=place.digest([*release.layouts, f"{self.splitting.split}.base", f"{self.splitting.split}.test"]),
             terms=release.terms,
             best_achievable=floor,
         )
@@ -175,12 +175,14 @@ class RatingsData(Data):
             frame = read_table(place.path, only_empty_is_missing=True)
             frame, row_of = self._own_columns(frame, place.path)
         else:
-            frame, names, valid = _read_movielens(place, release, self.split)
+            frame, names, valid = _read_movielens(place, release, self.splitting.split)
             row_of = 2 if release.layouts[0].endswith(".csv") else 1
         notes = list(self._notes)
         _check_ratings(frame, place.path, row_of)
-        if valid is None and self.split.startswith("u"):
-            raise ConfigError(f"data.split: {self.split} is one of MovieLens 100K's own splits; this is {place.path}")
+        if valid is None and self.splitting.split.startswith("u"):
+            raise ConfigError(
+                f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
+            )
         twice = frame.duplicated(["user", "item"], keep="last")
         if twice.any():
             notes.append(f"{int(twice.sum()):,} (user, item) pairs are rated more than once; the last rating is kept")
@@ -208,7 +210,7 @@ class RatingsData(Data):
             genres=genres,
             item_genres=item_genres,
             notes=notes,
-            of_test=valid if self.split.startswith("u") else None,
+            of_test=valid if self.splitting.split.startswith("u") else None,
         )
 
     def _own_columns(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, int]:
@@ -245,21 +247,21 @@ class RatingsData(Data):
 
     def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
         """Mark the rows that validate; `inner` leaves out the rows that are reported."""
-        if self.split == "time":
+        if self.splitting.split == "time":
             if "timestamp" not in frame:
                 raise ConfigError(f"data.split: time needs a column of times in {path}; say data.timestamp=NAME")
-            num_valid = int(self.valid * len(frame))
+            num_valid = int(self.splitting.valid * len(frame))
             order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
             valid = np.zeros(len(frame), dtype=bool)
             valid[order[len(frame) - num_valid :]] = True
         else:
-            valid = random_rows(len(frame), self.valid, self.split_seed)
-            if self.split == "inner":
+            valid = random_rows(len(frame), self.splitting.valid, self.splitting.split_seed)
+            if self.splitting.split == "inner":
                 frame = frame[~valid].reset_index(drop=True)
-                valid = random_rows(len(frame), self.valid, self.split_seed + 1)
+                valid = random_rows(len(frame), self.splitting.valid, self.splitting.split_seed + 1)
         if not valid.any() or valid.all():
             raise DataError(
-                f"{path}: {len(frame)} ratings and data.valid={self.valid:g} leave no "
+                f"{path}: {len(frame)} ratings and data.valid={self.splitting.valid:g} leave no "
                 f"{'validation' if not valid.any() else 'training'} rows; take more ratings, or another share"
             )
         return frame, valid

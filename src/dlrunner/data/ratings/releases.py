@@ -1,4 +1,4 @@
-"""The releases of MovieLens: where they are had, their checksums and terms."""
+"""The releases of MovieLens."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.columns import Roles, date_column
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of, write_sealed
 from dlrunner.data.core.splitting import Split, Splitting, between
-from dlrunner.data.core.targets import Target
+from dlrunner.data.core.targets import Regression
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
     CONTINUOUS,
@@ -76,7 +76,7 @@ class RossmannData(TableSource):
         sample: Count | None = None,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
-        self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold)
+        self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, folds=folds, fold=fold)
         if split in ("stratified", "column"):
             raise ConfigError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")
         self.splitting.check()
@@ -156,7 +156,7 @@ class RossmannData(TableSource):
         return TabularTable(
             frame=frame,
             roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
-            target=Target(["Sales"], "regression", transform="log"),
+            target=Regression(["Sales"], transform="log"),
             values=frame["Sales"].to_numpy(np.float64),
             valid=valid,
             dates=frame["Date"],

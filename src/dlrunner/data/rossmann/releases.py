@@ -1,4 +1,4 @@
-"""The release of the Rossmann store sales."""
+"""Rossmann Store Sales as Kaggle and fast.ai published it."""
 
 from __future__ import annotations
 

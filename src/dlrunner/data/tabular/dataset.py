@@ -156,7 +156,7 @@ class TabularData(TableSource):
         )
         kept = self._kept(frame)
         frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
-        strata = values if target.kind in ("binary", "multiclass") else None
+        strata = values if target.has_one_class else None
         valid, of_test = self.splitting.mark(frame, strata, self.path), self.splitting.of_test(frame)
         dates, parts = self._dates(frame)
         days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
@@ -258,18 +258,7 @@ def with_parts(table: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:
-    notes = []
-    if target.kind == "regression":
-        said = {"standard": "standardised", "log": "as its logarithm", "none": "as it stands"}[target.transform]
-        notes.append(f"target {target.names[0]}: numbers, learned {said}")
-    elif target.kind == "binary":
-        notes.append(f"target {target.names[0]}: {target.classes[1]} against {target.classes[0]}")
-    elif target.kind == "multiclass":
-        shown = ", ".join(map(str, target.classes[:8])) + (" …" if len(target.classes) > 8 else "")
-        notes.append(f"target {target.names[0]}: {len(target.classes)} classes ({shown})")
-    else:
-        shown = ", ".join(map(str, target.classes[:8])) + (" …" if len(target.classes) > 8 else "")
-        notes.append(f"target {', '.join(target.names[:3])}: {len(target.classes)} labels ({shown})")
+    notes = [f"target {target.description()}"]
     if splitting.split == "folds":
         notes.append(
             f"fold {splitting.fold} of {splitting.folds}; all of them, with mean and spread: "

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
-from dlrunner.data.core.targets import Kind, Target, read_target
+from dlrunner.data.core.targets import Kind, Regression, Target, read_target
 from dlrunner.data.texts.documents import Documents, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary
@@ -187,11 +187,9 @@ class TextData(TextSource):
         self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
         self.target, self.kind, self.target_separator = target, kind, target_separator
-        self.splitting = Splitting(
-            "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
-        )
+        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
-        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
+        self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
         if valid_path and split != "auto":
             raise ConfigError(f"data.split: {split} does not fit: data.valid_path says what validates")
@@ -250,7 +248,7 @@ class TextData(TextSource):
                 f"It has {', '.join(map(str, frame.columns)) or 'none'}"
             )
         found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
-        if found.kind == "regression":
+        if isinstance(found, Regression):
             raise ConfigError(
                 f"data.target: {found.names[0]} holds numbers; texts are sorted into classes (data.kind=multiclass)"
             )
@@ -260,10 +258,9 @@ class TextData(TextSource):
         self, documents: Documents, target: Target | None, values: NDArray[Any] | None
     ) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
         """Return which part each document belongs to, and which are kept for the test."""
-        classes = target is not None and target.kind in ("binary", "multiclass")
-        splitting = None if self.split == "auto" and documents.parts is not None else self.splitting
+        classes = target is not None and target.has_one_class
         strata = values if classes else None
-        return split_by_parts(documents.parts, splitting, documents.table, strata, documents.place)
+        return split_by_parts(documents.parts, self.splitting, documents.table, strata, documents.place)
 
 
 def joined(train: Documents, valid: Documents) -> Documents:

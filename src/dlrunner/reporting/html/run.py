@@ -15,30 +15,13 @@ import yaml
 from dlrunner.claims.claims import describe_flags
 from dlrunner.comparison.collect import flatten, shown
 from dlrunner.errors import ConfigError
+from dlrunner.plot import TRAINING_CURVES, Plot
+from dlrunner.renamed import present_report
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import Curve, curves
 from dlrunner.reporting.html.page import Cell, Section, count, duration, facts, figure_cell
-from dlrunner.reporting.terminal.progress import number, shown_columns
+from dlrunner.reporting.terminal.progress import metric_value, number, shown_columns
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history
-
-CAPTIONS = {
-    "losses": "Loss and metrics by epoch",
-    "predictions": "Predictions on the validation rows",
-    "cross_table": "The users with most ratings and the most rated items: ratings and predictions",
-    "item_biases": "Items with the highest and the lowest bias",
-    "item_components": "Items at both ends of the principal components of the item factors",
-    "item_map": "The most rated items on the first two principal components",
-    "error_by": "The metric by the levels of some columns",
-    "largest_errors": "The validation rows with the largest errors (more of them in largest_errors.csv)",
-    "importance": "Permutation importance: how much the metric gets worse when a column is shuffled",
-    "embeddings": "What was learned about the categories: their embeddings on two principal components",
-    "confusion": "Classes and what they were taken for (validation)",
-    "labels": "Precision and recall of each label (validation)",
-    "calibration": "How often the answer is right, by how sure it is (validation)",
-    "confident_mistakes": "The surest of the wrong answers (validation)",
-    "loss_by_frequency": "Loss of a word by how often training has seen it (validation)",
-    "loss_by_place": "Loss of a word by how much of its text came before (validation)",
-}
 
 PNG = b"\x89PNG\r\n\x1a\n"
 """What every PNG file begins with."""
@@ -77,36 +60,46 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
             member=member,
             config=run.config,
             overrides=run.overrides,
-            pictures=[path / "plots" / name for name in kept["pictures"]],
+            plots=kept["plots"],
             notes=kept["notes"],
-            passages=kept["passages"],
+            passages=kept["annotated_texts"],
             changed=kept["changed"],
         ),
     )
 
 
 def read_kept(path: Path) -> dict[str, Any]:
-    """Return what a run keeps for its report in report.json: pictures, notes, passages and changed settings.
+    """Return what a run keeps for its report in report.json: plots, notes, passages and changed settings.
 
-    A folder without it is one of an older version: all its pictures are shown, and nothing is known of the rest.
+    A folder without it is one of an older version: all its plots are shown, and nothing is known of the rest.
 
     Raises:
         ConfigError: the file is damaged.
     """
     file = own_file(path, "report.json")
     if not file.exists():
-        pictures = sorted(each.name for each in (path / "plots").glob("*.png"))
-        return {"pictures": pictures, "notes": [], "passages": {}, "changed": None}
+        plots = [_plot(path, each.name) for each in sorted((path / "plots").glob("*.png"))]
+        return {"plots": plots, "notes": [], "annotated_texts": {}, "changed": None}
     try:
-        kept = json.loads(file.read_text())
+        kept = present_report(json.loads(file.read_text()))
         return {
-            "pictures": [Path(str(name)).name for name in kept["pictures"]],  # nothing beyond the folder is read
+            "plots": [_plot(path, each) for each in kept["plots"]],
             "notes": [str(note) for note in kept["notes"]],
-            "passages": {str(head): [_passage(text) for text in texts] for head, texts in kept["passages"].items()},
+            "annotated_texts": {
+                str(head): [_passage(text) for text in texts] for head, texts in kept["annotated_texts"].items()
+            },
             "changed": None if kept["changed"] is None else {str(k): str(v) for k, v in kept["changed"].items()},
         }
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
         raise ConfigError(f"{file} is damaged; remove it: the report is then written without notes") from None
+
+
+def _plot(run: Path, kept: Any) -> Plot:
+    """Return a plot of a run as report.json has it: a file with its texts; in older versions its name only."""
+    known = {"file": kept} if isinstance(kept, str) else kept
+    name = Path(str(known["file"])).name  # nothing beyond the folder is read
+    caption = known.get("caption") or Path(name).stem.replace("_", " ").capitalize()
+    return Plot(run / "plots" / name, str(caption), str(known.get("alt") or ""))
 
 
 def is_sound(summary: Mapping[str, Any]) -> bool:
@@ -137,7 +130,7 @@ def render(
     history: Sequence[Mapping[str, Any]],
     config: Mapping[str, Any],
     overrides: Sequence[str],
-    pictures: Sequence[Path],
+    plots: Sequence[Plot],
     notes: Sequence[str],
     passages: Mapping[str, Sequence[Mapping[str, Any]]] = {},
     changed: Mapping[str, str] | None = None,
@@ -151,7 +144,7 @@ def render(
         history: one row per epoch.
         config: the composed configuration.
         overrides: what was typed.
-        pictures: PNG files to embed.
+        plots: PNG files to embed.
         notes: what else the reader must know.
         passages: texts with marked words, by heading: title, words, and their weights from -1 to 1.
         changed: what the task's own settings hold where this run differs; None where it is not known.
@@ -166,7 +159,7 @@ def render(
             f"One of {members or 'several'} members; the figures above are those of the members' average."
         )
     if drawn:  # the same curves, and these answer
-        pictures = [picture for picture in pictures if picture.stem != "losses"]
+        plots = [plot for plot in plots if plot.path.name != TRAINING_CURVES]
     before = [
         Section("What makes it flattering", flattering([summary])),
         Section("What was asked for", page.code(shlex.join(["dlrun", *overrides]))),
@@ -183,7 +176,7 @@ def render(
     ]
     head = _status(summary) + _headline(summary)
     room = page.MOST_BYTES - len(page.page(title, head, [*before, *after])) - 10_000
-    return page.page(title, head, [*before, Section("Pictures", _pictures(pictures, room)), *after])
+    return page.page(title, head, [*before, Section("Pictures", _plots(plots, room)), *after])
 
 
 def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int | None]:
@@ -215,13 +208,13 @@ def _headline(summary: Mapping[str, Any]) -> str:
         direction = directions.get(metric.get("higher_is_better"), "")
         lines = [", ".join(part for part in (f"after epoch {metric.get('epoch', '-')}", direction) if part)]
         if best.get(name) is not None and best.get("epoch") != metric.get("epoch"):
-            lines.append(f"best: {number(best[name])} after epoch {best.get('epoch', '-')}")
+            lines.append(f"best: {metric_value(summary, name, best[name])} after epoch {best.get('epoch', '-')}")
         if members:
             mean, spread = number(members.get("mean")), number(members.get("std"))
             lines.append(f"average of {len(members.get('seeds') or [])} members, which reach {mean} ± {spread}")
-        floor = (summary.get("data") or {}).get("best_achievable")
-        lines += [f"the best possible on this data is {number(floor)}"] if floor is not None else []
-        cards.append(page.card(name, number(metric.get("value")), lines))
+        if (floor := (summary.get("data") or {}).get("best_achievable")) is not None:
+            lines.append(f"the best possible on this data is {metric_value(summary, name, floor)}")
+        cards.append(page.card(name, metric_value(summary, name, metric.get("value")), lines))
     if claim:
         verdict = str(claim.get("verdict") or "")
         kind = "good" if verdict.startswith("reached") else "bad" if verdict.startswith("missed") else ""
@@ -341,22 +334,20 @@ def _passages(passages: Sequence[Mapping[str, Any]]) -> str:
     return (legend if is_marked else "") + "".join(parts)
 
 
-def _pictures(pictures: Sequence[Path], room: int) -> str:
-    """Embed the pictures while there is room, and name those that are absent or too large."""
+def _plots(plots: Sequence[Plot], room: int) -> str:
+    """Embed the plots while there is room, and name those that are absent or too large."""
     parts = []
-    for picture in pictures:
-        caption = escape(CAPTIONS.get(picture.stem) or picture.stem.replace("_", " ").capitalize())
-        content, why = "", _problem(picture, room)
-        if not why:
-            content = base64.b64encode(picture.read_bytes()).decode()
-        if why:
-            parts.append(f'<p class="soft">{caption}: {escape(picture.name)} ({why})</p>')
+    for plot in plots:
+        caption, alt = escape(plot.caption), escape(plot.alt or plot.caption)
+        if why := _problem(plot.path, room):
+            parts.append(f'<p class="soft">{caption}: {escape(plot.path.name)} ({why})</p>')
             continue
+        content = base64.b64encode(plot.path.read_bytes()).decode()
         room -= len(content)
-        image = f'<img alt="{caption}" src="data:image/png;base64,{content}">'
-        # The alternative text has been heard already.
-        said = f'<figcaption aria-hidden="true">{caption}</figcaption>'
-        parts.append(f"<figure>{page.wide(image, f'Picture: {picture.stem}')}{said}</figure>")
+        image = f'<img alt="{alt}" src="data:image/png;base64,{content}">'
+        hidden = ' aria-hidden="true"' if alt == caption else ""  # it has been heard already
+        said = f"<figcaption{hidden}>{caption}</figcaption>"
+        parts.append(f"<figure>{page.wide(image, f'Picture: {plot.path.stem}')}{said}</figure>")
     return "".join(parts)
 
 

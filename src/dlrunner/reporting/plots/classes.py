@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.tabular import LIGHT, Floats, Integers, bars, heading, say
 from dlrunner.reporting.plots.training import BLUE, INK, ORANGE, PALE_BLUES, save, shorten, styled
 
@@ -18,7 +19,7 @@ MOST_CELLS = 20
 """With more classes than this the confused pairs are listed instead of a matrix."""
 
 
-def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Path:
+def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
     """Draw confusion.png: which classes are taken for which; for two classes also how far to trust probabilities.
 
     Args:
@@ -46,10 +47,14 @@ def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder
             if number == 2:
                 _reliability(axes[1], y, p[:, 1], shorten(names[1], 24))
         heading(figure, said)
-        return save(figure, folder / "confusion.png")
+        return Plot(
+            save(figure, folder / "confusion.png"),
+            "Classes and what they were taken for (validation)",
+            f"Confusion matrix or most confused pairs of {number} classes; {said}.",
+        )
 
 
-def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Path:
+def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Plot:
     """Draw calibration.png: how often the likeliest class is right, by its probability, in ten bins.
 
     Args:
@@ -79,10 +84,14 @@ def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Path:
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1))
         heading(figure, f"How far to trust the probabilities: off by {error:.1%} in the mean")
-        return save(figure, folder / "calibration.png")
+        return Plot(
+            save(figure, folder / "calibration.png"),
+            "How often the answer is right, by how sure it is (validation)",
+            "Reliability diagram: accuracy by the probability of the answer, in ten bins, with how many rows each has.",
+        )
 
 
-def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Path:
+def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
     """Draw labels.png: precision and recall of the most frequent labels, at a probability of 0.5.
 
     Args:
@@ -106,7 +115,11 @@ def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder:
         heading(figure, f"Precision and recall at a probability of 0.5{which}")
         if not len(rows):
             say(axes, "no label to draw")
-            return save(figure, folder / "labels.png")
+            return Plot(
+                save(figure, folder / "labels.png"),
+                "Precision and recall of each label (validation)",
+                "Bar charts of precision and recall by label, the most frequent labels first.",
+            )
         axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color="#c4c4c4", linewidth=2.5)
         axes.plot(precision, rows, "o", color=BLUE, markersize=9, label="precision: of rows given it, how many have it")
         axes.plot(recall, rows, "D", color=ORANGE, markersize=5, label="recall: of rows that have it, how many get it")
@@ -122,7 +135,11 @@ def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder:
         axes.xaxis.set_major_formatter(PercentFormatter(1))
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return save(figure, folder / "labels.png")
+        return Plot(
+            save(figure, folder / "labels.png"),
+            "Precision and recall of each label (validation)",
+            "Bar charts of precision and recall by label, the most frequent labels first.",
+        )
 
 
 def _confusion(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
 from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.labels import place_labels
 from dlrunner.reporting.plots.training import (
     BLUE,
@@ -37,7 +38,7 @@ MOST_ITEMS = 2000
 """The components rest on this many of the most rated items: hardly rated ones have factors of mere noise."""
 
 
-def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], folder: Path) -> Path:
+def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], folder: Path) -> Plot:
     """Draw predictions.png: validation ratings against their predictions, and both distributions."""
     known = np.isfinite(ratings) & np.isfinite(outputs)
     y, x = ratings[known].astype(np.float64), outputs[known].astype(np.float64)
@@ -98,10 +99,14 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
             figure.colorbar(drawn, cax=bar, orientation="horizontal", format=FuncFormatter(short_number))
             bar.text(-0.06, 0.5, "ratings per cell", transform=bar.transAxes, ha="right", va="center", fontsize=8)
             bar.tick_params(labelsize=8, which="both", length=2)
-        return save(figure, folder / "predictions.png")
+        return Plot(
+            save(figure, folder / "predictions.png"),
+            "Predictions on the validation rows",
+            f"Density plot of {len(x):,} validation ratings by prediction, with both distributions; RMSE {rmse}.",
+        )
 
 
-def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int = 15) -> Path:
+def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int = 15) -> Plot:
     """Draw cross_table.png: the users with most ratings by the items with most, rated and predicted.
 
     Args:
@@ -151,12 +156,16 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int
             "bold: rating; beneath it: prediction; outlined: validation; grey italics: not rated, prediction alone",
             (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY,
         )  # fmt: skip
-        return save(figure, folder / "cross_table.png")
+        return Plot(
+            save(figure, folder / "cross_table.png"),
+            "The users with most ratings and the most rated items: ratings and predictions",
+            f"Table of {len(users)} users by {len(items)} items: the rating, if there is one, and the prediction.",
+        )
 
 
 def item_biases(
     biases: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
-) -> Path:
+) -> Plot:
     """Draw item_biases.png: the items that are rated better, and worse, than their factors and users explain.
 
     Args:
@@ -191,12 +200,16 @@ def item_biases(
         axes.set_ylim((places[-1] if len(places) else 0) + 0.7, -0.7)
         axes.set_xlabel(f"bias (beside it: training ratings; items with at least {threshold:,})")
         axes.set_title("Items rated better and worse than the rest of the model explains", x=0)
-        return save(figure, folder / "item_biases.png")
+        return Plot(
+            save(figure, folder / "item_biases.png"),
+            "Items with the highest and the lowest bias",
+            "Two bar charts of item biases: the highest, and the lowest.",
+        )
 
 
 def item_components(
     factors: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
-) -> Path:
+) -> Plot:
     """Draw item_components.png: the items at both ends of the first three principal components of the factors.
 
     Args:
@@ -233,7 +246,11 @@ def item_components(
             axes.spines["left"].set_visible(False)
             axes.locator_params(axis="x", nbins=5)
             axes.set_title(f"Component {place + 1}: {share:.0%} of the variance", fontweight="normal", fontsize=10)
-        return save(figure, folder / "item_components.png")
+        return Plot(
+            save(figure, folder / "item_components.png"),
+            "Items at both ends of the principal components of the item factors",
+            "For each of the first principal components, the items with the largest and with the smallest scores.",
+        )
 
 
 def item_map(
@@ -242,7 +259,7 @@ def item_map(
     counts: NDArray[np.integer[Any]],
     folder: Path,
     number: int = 50,
-) -> Path:
+) -> Plot:
     """Draw item_map.png: the most rated items on the first two principal components of the factors.
 
     Args:
@@ -267,7 +284,11 @@ def item_map(
         second = f"component 2 ({shares[1]:.0%} of the variance)" if len(shares) > 1 else "training ratings"
         axes.set_ylabel(second)
         place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
-        return save(figure, folder / "item_map.png")
+        return Plot(
+            save(figure, folder / "item_map.png"),
+            "The most rated items on the first two principal components",
+            "Scatter plot of items on the first two principal components of their factors, labelled with titles.",
+        )
 
 
 def bias_threshold(counts: NDArray[np.integer[Any]], wanted: int = 24, usual: int = 20) -> int:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.tabular import bars, heading
 from dlrunner.reporting.plots.training import BLUE, GREY, save, shorten, styled
 
@@ -19,7 +20,7 @@ Heat = NDArray[np.float32]
 
 def sheet(
     pictures: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, float]], path: Path
-) -> Path:
+) -> Plot:
     """Draw pictures beside what the answers rest on.
 
     Args:
@@ -48,7 +49,10 @@ def sheet(
         figure.text(
             0.995, 0.004, "left: the truth; right, in blue: what it was taken for", ha="right", fontsize=8, color=GREY
         )
-        return save(figure, path)
+        alt = (
+            f"{len(pictures)} pairs of images: a validation image, and on it in colour what its wrong answer rests on."
+        )
+        return Plot(save(figure, path), "The surest of the wrong answers (validation)", alt)
 
 
 def explained(picture: Pixels, heat: Heat, name: str, best: Sequence[tuple[str, float]], path: Path) -> Path:

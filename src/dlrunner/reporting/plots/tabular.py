@@ -19,6 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.labels import place_labels
 from dlrunner.reporting.plots.training import (
     BLUE,
@@ -49,7 +50,7 @@ STEPS = (1, 2, 2.5, 5, 10)
 """Between marks on an axis, times a power of ten."""
 
 
-def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Path:
+def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
     """Draw predictions.png: validation rows by prediction and truth, and beside it their errors.
 
     Args:
@@ -79,7 +80,11 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         if not len(x):
             say(axes, "no row to draw")
             beside.set_axis_off()
-            return save(figure, folder / "predictions.png")
+            return Plot(
+                save(figure, folder / "predictions.png"),
+                "Predictions on the validation rows",
+                f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
+            )
         low, high = _limits(np.concatenate([x, y]), log)
         scale = "log" if log else "linear"
         ends = np.log10([low, high]) if log else np.array([low, high])
@@ -100,12 +105,16 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         axes.text(0.025, 0.975, "\n".join(notes), va="top", transform=axes.transAxes, linespacing=1.4, bbox=frame)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
         _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
-        return save(figure, folder / "predictions.png")
+        return Plot(
+            save(figure, folder / "predictions.png"),
+            "Predictions on the validation rows",
+            f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
+        )
 
 
 def error_by(
     groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
-) -> Path:
+) -> Plot:
     """Draw error_by.png: the error by the levels of up to four columns, and how many rows each rests on.
 
     Args:
@@ -156,10 +165,14 @@ def error_by(
                 axes.set_xlabel(shorten(metric, 30), parse_math=False, fontsize=9)
         if not chosen:
             say(figure.add_subplot(), "no column to draw")
-        return save(figure, folder / "error_by.png")
+        return Plot(
+            save(figure, folder / "error_by.png"),
+            "The metric by the levels of some columns",
+            f"Bar charts of {metric} by the levels of {_listed(groups)}; over all rows it is {overall:.4g}.",
+        )
 
 
-def largest_errors(table: pd.DataFrame, folder: Path) -> Path:
+def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
     """Draw largest_errors.png: the rows that are predicted worst, as a table.
 
     Args:
@@ -208,7 +221,11 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Path:
             figure.add_artist(Line2D(ends, [height] * 2, transform=inches, color=colour, linewidth=thick))
         if not len(table) or not kept:
             figure.text(0.25, down - 1.3, "no row to draw", color=GREY, transform=inches)
-        return save(figure, folder / "largest_errors.png")
+        return Plot(
+            save(figure, folder / "largest_errors.png"),
+            "The validation rows with the largest errors (more of them in largest_errors.csv)",
+            f"Table of the {len(table)} validation rows with the largest errors.",
+        )
 
 
 def importance(
@@ -219,7 +236,7 @@ def importance(
     *,
     metric: str,
     rows: tuple[int, int] | None = None,
-) -> Path:
+) -> Plot:
     """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
 
     Args:
@@ -239,16 +256,24 @@ def importance(
         heading(figure, f"How much worse it predicts when one column is shuffled{which}")
         if not len(order):
             say(axes, "no column to draw")
-            return save(figure, folder / "importance.png")
+            return Plot(
+                save(figure, folder / "importance.png"),
+                "Permutation importance: how much the metric gets worse when a column is shuffled",
+                "An empty bar chart: there is no column to shuffle.",
+            )
         notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
         bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
         part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
         whiskers = "whiskers: standard deviation over the shuffles"
         axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
-        return save(figure, folder / "importance.png")
+        return Plot(
+            save(figure, folder / "importance.png"),
+            "Permutation importance: how much the metric gets worse when a column is shuffled",
+            f"Bar chart of how much worse {metric} gets: most by {', '.join(names[i] for i in order[:3])}.",
+        )
 
 
-def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Path:
+def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Plot:
     """Draw embeddings.png: the levels of up to four columns on the first two principal components of their vectors.
 
     Args:
@@ -281,7 +306,16 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
         figure.set_layout_engine("none")
         for axes, points, words in named:
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))
-        return save(figure, folder / "embeddings.png")
+        return Plot(
+            save(figure, folder / "embeddings.png"),
+            "What was learned about the categories: their embeddings on two principal components",
+            f"Scatter plots of the levels of {_listed(tables)}: two principal components of their embeddings.",
+        )
+
+
+def _listed(columns: Sequence[tuple[Any, ...]]) -> str:
+    """Name the columns that are drawn, each the first of its tuple."""
+    return ", ".join(str(column[0]) for column in columns[:4]) or "no column"
 
 
 def _plane(axes: Axes, levels: Sequence[str], vectors: Floats) -> NDArray[np.float64]:

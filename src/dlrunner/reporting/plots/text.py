@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.tabular import heading
 from dlrunner.reporting.plots.training import BLUE, GREY, ORANGE, save, styled
 
@@ -21,7 +22,7 @@ BANDS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 PLACES = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)
 
 
-def loss_by_frequency(counts: Integers, losses: Floats, folder: Path) -> Path:
+def loss_by_frequency(counts: Integers, losses: Floats, folder: Path) -> Plot:
     """Draw loss_by_frequency.png: the perplexity of words by how often they occur in training.
 
     Args:
@@ -51,10 +52,14 @@ def loss_by_frequency(counts: Integers, losses: Floats, folder: Path) -> Path:
         right.legend()
         for axes in (left, right):
             _slanted(axes)
-        return save(figure, folder / "loss_by_frequency.png")
+        return Plot(
+            save(figure, folder / "loss_by_frequency.png"),
+            "Loss of a word by how often training has seen it (validation)",
+            "Bar charts by occurrences of a word in training: perplexity, and share of the words and of the loss.",
+        )
 
 
-def loss_by_place(places: Integers, losses: Floats, folder: Path) -> Path:
+def loss_by_place(places: Integers, losses: Floats, folder: Path) -> Plot:
     """Draw loss_by_place.png: the perplexity by how far into its text a word stands.
 
     Args:
@@ -72,7 +77,11 @@ def loss_by_place(places: Integers, losses: Floats, folder: Path) -> Path:
         axes.plot(middle, [float(np.exp(losses[band == b].mean())) for b in bands], "o-", color=BLUE)
         axes.set(xscale="log", xlabel="place of the word in its text", ylabel="perplexity", ylim=(0, None))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-        return save(figure, folder / "loss_by_place.png")
+        return Plot(
+            save(figure, folder / "loss_by_place.png"),
+            "Loss of a word by how much of its text came before (validation)",
+            "Line plot of perplexity by the place of the word in its text.",
+        )
 
 
 def _slanted(axes: Axes) -> None:

@@ -23,6 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
+from dlrunner.plot import TRAINING_CURVES, Plot
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers tell apart."""
@@ -102,7 +103,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
     """Draw losses.png: the losses, the validation metrics, and the learning rate where it changes.
 
     Args:
@@ -149,7 +150,10 @@ def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Path:
                 axes.yaxis.set_major_locator(MaxNLocator(3))
                 axes.yaxis.set_major_formatter(FuncFormatter(short_number))
             _epoch_axis(axes, epochs)
-        return save(figure, folder / "losses.png")
+        caption = "Loss and metrics by epoch"
+        last = [f"{key} {_last(_column(history, key))}" for key in ("train/loss", *keys)]
+        alt = f"Line plots over {len(epochs)} epochs; at the end {', '.join(last)}."
+        return Plot(save(figure, folder / TRAINING_CURVES), caption, alt)
 
 
 def lr_range(

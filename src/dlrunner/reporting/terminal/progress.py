@@ -34,6 +34,19 @@ def number(value: Any) -> str:
     return str(value)
 
 
+def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
+    """Write a value of a metric in the format and the unit that the run's summary records for it.
+
+    >>> summary = {"metrics": {"valid/hits": {"format": ".1%", "unit": ""}, "valid/mae": {"unit": "km"}}}
+    >>> [metric_value(summary, f"valid/{name}", 0.25) for name in ("hits", "mae", "rmse")]
+    ['25.0%', '0.2500 km', '0.2500']
+    """
+    known = (summary.get("metrics") or {}).get(name) or {}
+    style = known.get("format")
+    text = format(value, style) if style and isinstance(value, int | float) else number(value)
+    return f"{text} {known['unit']}" if known.get("unit") else text
+
+
 def shown_columns(row: Mapping[str, Any]) -> list[str]:
     """Return the columns of an epoch's row that people read, in their order."""
     metrics = [key for key in row if key.startswith("valid/") and key != "valid/loss"]

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrunner.claims.claims import describe_flags
-from dlrunner.reporting.terminal.progress import header_line, number, row_line
+from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.system import terminal
 
@@ -60,9 +60,10 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
     metric = summary.get("metric")
     if metric:
         floor = (summary.get("data") or {}).get("best_achievable")
-        known = f"  (the best possible is {number(floor)})" if floor else ""
+        name, value = metric["name"], metric_value(summary, metric["name"], metric["value"])
+        known = f"  (the best possible is {metric_value(summary, name, floor)})" if floor else ""
         out.print(
-            Text(f"\n{metric['name']} {number(metric['value'])} after epoch {metric['epoch']}{known}"),
+            Text(f"\n{name} {value} after epoch {metric['epoch']}{known}"),
             style="bold",
         )
     print_claim(summary.get("claim"))

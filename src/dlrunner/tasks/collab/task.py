@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
@@ -20,11 +21,12 @@ from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Example, Model
 from dlrunner.models.collab import RatingDims, RatingModel
+from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.collab.predictor import Recommender
-from dlrunner.tasks.common.audit import of_ratings
+from dlrunner.tasks.common.audit import count_of_test
 
 
 class Collab(Task):
@@ -127,10 +129,27 @@ class Collab(Task):
 
     def split_statistics(self) -> SplitStatistics:
         """The pairs of user and item, when they were rated, and the range and times of the training ratings."""
-        used = {"lowest rating": self.dims.min_rating, "highest rating": self.dims.max_rating}
-        if self.table.times is not None:
-            used["mean time"], used["deviation of time"] = self._time_scale
-        return of_ratings(self.table, used)
+        table, train = self.table, ~self.table.valid
+        pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
+        ratings = table.ratings[train]
+        fitted = {
+            "lowest rating": (self.dims.min_rating, float(ratings.min())),
+            "highest rating": (self.dims.max_rating, float(ratings.max())),
+        }
+        times: dict[str, NDArray[np.datetime64]] = {}
+        if table.times is not None:
+            days = table.times.astype(np.int64).astype("datetime64[s]")
+            times = {"train": days[train], "valid": days[table.valid]}
+            mean, deviation = self._time_scale
+            fitted["mean time"] = (mean, float(table.times[train].mean()))
+            fitted["deviation of time"] = (deviation, float(table.times[train].std()) or 1.0)
+        return SplitStatistics(
+            "ratings",
+            {"train": pairs[train], "valid": pairs[table.valid]},
+            times,
+            fitted,
+            count_of_test(table.of_test, table.valid),
+        )
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with what was predicted."""
@@ -146,7 +165,7 @@ class Collab(Task):
             }
         )
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Predictions against ratings, the cross table, item biases, principal components and the map."""
         from dlrunner.reporting.plots import collab as looks
 

@@ -11,7 +11,6 @@ from dlrunner.data.core.targets import Target
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.metrics import Metric
 from dlrunner.task import Task
-from dlrunner.tasks.common.outputs import CLASS_METRICS, average, class_loss
 
 
 class Classification(Task):
@@ -26,16 +25,15 @@ class Classification(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross entropy."""
-        return class_loss(self.target, outputs, targets)
+        return self.target.loss(outputs, targets)
 
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of the target's kind, or those that were asked for."""
-        known = CLASS_METRICS[self.target.kind]
-        return {name: known[name]() for name in self.metric_names or known}
+        return self.target.metrics(self.metric_names)
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Average the probabilities."""
-        return average(self.target, outputs)
+        return self.target.average(outputs)
 
     def check_metrics(self, target: Target, what: str) -> None:
         """Refuse metrics that the target's kind does not have.
@@ -43,7 +41,7 @@ class Classification(Task):
         Raises:
             ConfigError: there is one.
         """
-        known = CLASS_METRICS[target.kind]
+        known = target.known_metrics
         for name in self.metric_names or []:
             if name not in known:
                 raise ConfigError(

@@ -26,7 +26,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.model import Model, forward_pass
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.common.inputs import check_top, listed
-from dlrunner.tasks.common.outputs import average, probabilities
+from dlrunner.tasks.common.outputs import probabilities
 from dlrunner.tasks.image.grad_cam import grad_cam
 
 BATCH = 64
@@ -38,7 +38,7 @@ def top_of(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
     """Return the likeliest classes of each row with their probabilities, the likeliest first; labels all."""
     chances = probabilities(target, outputs)
     names = np.array([str(each) for each in target.classes], dtype=object)
-    if target.kind == "multilabel":
+    if not target.has_one_class:
         labels = [", ".join(names[row > 0.5]) or "none" for row in chances]
         columns = {f"p({name})": chances[:, code].round(4) for code, name in enumerate(names)}
         return pd.DataFrame({"labels": labels, **columns})
@@ -134,7 +134,7 @@ def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argp
         chances = probabilities(target, outputs)
         ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in read]})
         answer = pd.concat([ids, pd.DataFrame(chances, columns=[str(each) for each in target.classes])], axis=1)
-    elif len(names) == 1 and target.kind != "multilabel":
+    elif len(names) == 1 and target.has_one_class:
         chances = probabilities(target, outputs)[0]
         best = np.argsort(-chances, kind="stable")[: arguments.top]
         classes = [str(target.classes[code]) for code in best]
@@ -163,7 +163,7 @@ def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model]
         )
         pictures = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
         found += [forward_pass(model, pictures).outputs.float().cpu() for model in models]
-    return average(target, found) if len(found) > 1 else found[0]
+    return target.average(found) if len(found) > 1 else found[0]
 
 
 def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str:

@@ -22,7 +22,7 @@ from dlrunner.data.core.batching import batch_sizes, epoch_order
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
-from dlrunner.data.core.targets import Target, encode
+from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
 from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, normalised
@@ -31,13 +31,14 @@ from dlrunner.errors import ConfigError
 from dlrunner.model import Example, Model
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
+from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.common.audit import of_pictures
+from dlrunner.tasks.common.audit import by_part, count_of_test
 from dlrunner.tasks.common.classification import Classification
-from dlrunner.tasks.common.outputs import answers, probabilities
+from dlrunner.tasks.common.outputs import probabilities
 from dlrunner.tasks.image import predictor as recognising
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -166,7 +167,7 @@ class ImageClassification(Classification):
 
     @cached_property
     def _targets(self) -> Tensor:
-        return encode(self.target, self.table.values).to(self.device)
+        return self.target.encode(self.table.values).to(self.device)
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Pictures, or features, of the training split in the order of (seed, epoch)."""
@@ -261,27 +262,26 @@ class ImageClassification(Classification):
         return self.table.notes
 
     def split_statistics(self) -> SplitStatistics:
-        """The pictures by their pixels."""
-        return of_pictures(self.table)
+        """The pictures by their pixels; nothing is fitted on them before training."""
+        table = self.table
+        num_of_test = count_of_test(table.of_test, table.split == VALID)
+        return SplitStatistics("pictures", by_part(table.digests(), table.split), num_of_test=num_of_test)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation pictures' names with what they are and what they were taken for."""
         rows, target = self.table.rows(VALID), self.target
         names = pd.DataFrame({"picture": [self.table.names[row] for row in rows]})
-        if target.kind == "multilabel":
-            truth = pd.DataFrame(self.table.values[rows].astype(int), columns=[str(each) for each in target.classes])
-            return pd.concat([names, truth, answers(target, outputs, 1.0, "prediction")], axis=1)
-        truth = pd.DataFrame({target.names[0]: [target.classes[code] for code in self.table.values[rows].astype(int)]})
-        return pd.concat([names, truth, recognising.top_of(target, outputs, 5)], axis=1)
+        said = recognising.top_of(target, outputs, 5) if target.has_one_class else target.answers(outputs, "prediction")
+        return pd.concat([names, target.truth(self.table.values[rows]), said], axis=1)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Confusions, calibration, and the most confident mistakes with what they rest on."""
         from dlrunner.reporting.plots import classes as looks
         from dlrunner.reporting.plots.images import sheet
 
         rows, values = self.table.rows(VALID), self.table.values
         chances, names = probabilities(self.target, outputs), [str(each) for each in self.target.classes]
-        if self.target.kind == "multilabel":
+        if not self.target.has_one_class:
             return [looks.labels(values[rows], chances, names, folder)]
         truth = values[rows].astype(np.int64)
         drawn = [looks.classes(truth, chances, names, folder)]

@@ -27,12 +27,13 @@ from dlrunner.errors import DataError
 from dlrunner.metrics import Metric, Perplexity, exact_dtype
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
-from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.inputs import check_text, listed, with_notes
 from dlrunner.tasks.language.generation import PIECE, RANGES, Generator, add_arguments, check_number
+from dlrunner.tasks.text.audit import of_texts
 from dlrunner.tasks.text.inputs import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -193,7 +194,7 @@ class LanguageModeling(Task):
         name = f"{order}-grams, interpolated Kneser-Ney"
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """The loss by how frequent a word is, and by how far into a text it stands."""
         from dlrunner.reporting.plots import text as looks
 

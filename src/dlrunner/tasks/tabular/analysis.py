@@ -13,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.targets import Regression
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.model import Model, forward_pass
 from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots import classes, tabular
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Inspection:
         self.metric, metric = next(iter(task.metrics().items()))
         self.higher_is_better = metric.higher_is_better
 
-    def draw(self, folder: Path) -> list[Path]:
+    def draw(self, folder: Path) -> list[Plot]:
         """Draw all that fits this target and model."""
         drawn = [self._answers(folder)]
         if groups := self.groups:
@@ -71,12 +73,12 @@ class Inspection:
     def worst(self, number: int = 50) -> pd.DataFrame | None:
         """Return the validation rows with the largest errors: relative ones where all targets are positive."""
         task, target = self.task, self.task.target
-        if target.kind == "multilabel":
+        if not (target.has_one_class or isinstance(target, Regression)):
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
         context += [name for name, *_ in self.groups if name not in context]
         known = self._known(context)
-        if target.kind == "regression":
+        if isinstance(target, Regression):
             predicted = task.decode(self.outputs).numpy()
             relative = bool((self.values > 0).all())
             errors = predicted / self.values - 1 if relative else predicted - self.values
@@ -91,7 +93,7 @@ class Inspection:
         order = np.argsort(-np.abs(errors), kind="stable")[:number]
         order = order[np.abs(errors[order]) > 0]
         table: pd.DataFrame = pd.concat([known, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
-        if target.kind == "regression" and relative:
+        if isinstance(target, Regression) and relative:
             table = table.rename(columns={"error": "relative error"})
         return table
 
@@ -145,14 +147,14 @@ class Inspection:
             if name in levels and len(levels[name]) > 1
         ]
 
-    def _answers(self, folder: Path) -> Path:
+    def _answers(self, folder: Path) -> Plot:
         target = self.task.target
-        if target.kind == "regression":
+        if isinstance(target, Regression):
             predicted = self.task.decode(self.outputs).numpy()
             log = target.transform == "log"
             return tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)
         names = [str(label) for label in target.classes]
-        if target.kind == "multilabel":
+        if not target.has_one_class:
             return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
         return classes.classes(self.values, _probabilities(self.outputs), names, folder)
 

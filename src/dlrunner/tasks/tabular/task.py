@@ -6,57 +6,30 @@ import argparse
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.tables import read_table
-from dlrunner.data.core.targets import Target, encode, fit_target
+from dlrunner.data.core.targets import Loss, Regression, Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.metrics import (
-    R2,
-    InOriginalUnits,
-    MeanAbsoluteError,
-    Metric,
-    RmspeByBatch,
-    RootMeanSquaredError,
-    RootMeanSquaredPercentageError,
-)
+from dlrunner.metrics import Metric
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular import TabularDims
+from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.common.audit import of_table
 from dlrunner.tasks.common.inputs import THE_TABLE, check_table, with_notes
-from dlrunner.tasks.common.outputs import CLASS_METRICS, answers, average, class_loss
-
-Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
-
-METRICS: Mapping[str, Mapping[str, type[Any]]] = {
-    "regression": {
-        "rmse": RootMeanSquaredError,
-        "mae": MeanAbsoluteError,
-        "r2": R2,
-        "rmspe": RootMeanSquaredPercentageError,
-        "rmspe_by_batch": RmspeByBatch,
-    },
-    **CLASS_METRICS,
-}
-MOST_LOG_ERROR = 1.0
-"""squared_percentage counts a prediction above e times the truth as e times: a few such rows would drown all others."""
-
-USUAL = {"regression": ("rmse", "mae", "r2")}
-"""The others have a meaning only for targets that are not 0, and must be asked for."""
+from dlrunner.tasks.tabular.audit import of_table
 
 
 class Tabular(Task):
@@ -69,7 +42,7 @@ class Tabular(Task):
         device: where the table lives (800,000 rows of 40 columns take 140 MB).
         loss: of a target of numbers: mse, mae or huber of the transformed target, or squared_percentage, the square
             of the relative error in the target's own unit; `auto` is mse, and cross entropy for classes and labels.
-        metrics: the first one judges; by default those of METRICS for the target's kind, without rmspe.
+        metrics: the first one judges; by default the usual ones of the target's kind.
         correction: predictions of numbers are multiplied by this, in the target's own unit.
         error_by: columns by whose levels the error is drawn; by default those where it differs most.
         embeddings: columns whose embeddings are drawn; by default those with 4 to 60 levels.
@@ -104,7 +77,7 @@ class Tabular(Task):
     @cached_property
     def target(self) -> Target:
         """The target with the statistics of its training rows."""
-        return fit_target(self.table.target, self.table.values[~self.table.valid])
+        return self.table.target.fit(self.table.values[~self.table.valid])
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
@@ -122,9 +95,7 @@ class Tabular(Task):
         """Codes, numbers and targets of each split, on the device."""
         table = self.table
         inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
-        return by_split(
-            list(map(torch.from_numpy, inputs)), encode(self.target, table.values), table.valid, self.device
-        )
+        return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.valid, self.device)
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Rows of the table on the device."""
@@ -135,28 +106,11 @@ class Tabular(Task):
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over the rows."""
-        if self.target.kind != "regression":
-            return class_loss(self.target, outputs, targets)
-        if self.loss_name == "mae":
-            return F.l1_loss(outputs, targets)
-        if self.loss_name == "huber":
-            return F.huber_loss(outputs, targets)
-        if self.loss_name == "squared_percentage":
-            if self.target.transform == "log":
-                return torch.expm1((outputs - targets).clamp(max=MOST_LOG_ERROR)).square().mean()
-            truth = targets * self.target.deviation + self.target.mean
-            return ((outputs - targets) * self.target.deviation / truth).square().mean()
-        return F.mse_loss(outputs, targets)
+        return self.target.loss(outputs, targets, self.loss_name)
 
     def metrics(self) -> Mapping[str, Metric]:
         """The metrics of the target's kind, or those that were asked for; numbers in the target's own unit."""
-        target = self.target
-        known = METRICS[target.kind]
-        names = self.metric_names or USUAL.get(target.kind) or tuple(known)
-        metrics: dict[str, Metric] = {name: known[name]() for name in names}
-        if target.kind == "regression":
-            metrics = {name: InOriginalUnits(each, self.decode, target.decode) for name, each in metrics.items()}
-        return metrics
+        return self.target.metrics(self.metric_names, self.correction)
 
     def decode(self, outputs: Tensor) -> Tensor:
         """Return outputs in the target's own unit, corrected."""
@@ -164,7 +118,7 @@ class Tabular(Task):
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Average outputs of numbers, and the probabilities of classes and labels."""
-        return average(self.target, outputs)
+        return self.target.average(outputs)
 
     def sizes(self) -> Mapping[str, int]:
         """Rows and columns."""
@@ -194,17 +148,11 @@ class Tabular(Task):
         rows = np.flatnonzero(table.valid)
         place = rows if table.rows is None else table.rows[rows]
         found = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": place})
-        target, values = self.target, table.values[rows]
-        if target.kind == "multilabel":
-            truth = pd.DataFrame(values.astype(int), columns=[str(c) for c in target.classes])
-        else:
-            named = (
-                values if target.kind == "regression" else np.array(target.classes, dtype=object)[values.astype(int)]
-            )
-            truth = pd.DataFrame({target.names[0]: named})
-        return pd.concat([found, truth, answers(target, outputs, self.correction, "prediction")], axis=1)
+        target = self.target
+        predicted = target.answers(outputs, "prediction", self.correction)
+        return pd.concat([found, target.truth(table.values[rows]), predicted], axis=1)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Predictions, errors by group, the largest errors, importance of the columns, embeddings."""
         from dlrunner.tasks.tabular.analysis import Inspection
 
@@ -263,15 +211,15 @@ class Tabular(Task):
     def _check_settings(self, table: TabularTable) -> None:
         """Compare the task's settings with the kind of the target, which is known only now."""
         target = table.target
-        known = METRICS[target.kind]
+        known = target.known_metrics
         for name in self.metric_names or []:
             if name not in known:
                 raise ConfigError(
                     f"task.metrics: {name} is no metric of a {target.kind} target; {did_you_mean(name, known)}"
                 )
-        if target.kind != "regression" and self.loss_name != "auto":
+        if self.loss_name not in target.losses:
             raise ConfigError(f"task.loss: {self.loss_name} is for numbers; a {target.kind} target has cross entropy")
-        if target.kind != "regression" and self.correction != 1:
+        if not isinstance(target, Regression) and self.correction != 1:
             raise ConfigError("task.correction: is for targets that are numbers; set it to 1")
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
@@ -319,19 +267,19 @@ class TableAnswers:
         preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
         notes = preparation.check(rows, place)
         outputs = predict_rows(preparation, target, self.models, rows)
-        taken = answers(target, outputs, state["correction"], target.names[0] if len(target.names) == 1 else "")
+        taken = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
         return with_notes(pd.concat([ids, taken.set_axis(ids.index)], axis=1), notes)
 
 
 def _dims(preparation: TabularPreprocessor, target: Target) -> TabularDims:
-    numbers = target.kind == "regression"
+    fitted = target.statistics()
     return TabularDims(
         cardinalities=preparation.cardinalities,
         num_continuous=len(preparation.continuous),
         num_outputs=target.num_outputs,
-        target_low=target.low if numbers else None,
-        target_high=target.high if numbers else None,
-        target_mean=target.middle,
+        target_low=fitted.get("low"),
+        target_high=fitted.get("high"),
+        target_mean=fitted.get("middle", 0.0),
     )
 
 
@@ -355,4 +303,4 @@ def predict_rows(
             for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
         ]
         members.append(torch.cat(parts).float().cpu())
-    return average(target, members)
+    return target.average(members)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID
-from dlrunner.data.core.targets import Target, encode
+from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import PAD, TextLoader, padded, similar_lengths
 from dlrunner.data.texts.tokens import tokens_of
@@ -28,13 +28,14 @@ from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
+from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
-from dlrunner.tasks.common.audit import of_texts
 from dlrunner.tasks.common.classification import Classification
 from dlrunner.tasks.common.inputs import listed, with_notes
-from dlrunner.tasks.common.outputs import answers, average, probabilities, with_distinct_names
+from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
+from dlrunner.tasks.text.audit import of_texts
 from dlrunner.tasks.text.inputs import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -104,7 +105,7 @@ class TextClassification(Classification):
     @cached_property
     def _targets(self) -> Tensor:
         assert self.table.values is not None
-        return encode(self.target, self.table.values).to(self.device)
+        return self.target.encode(self.table.values).to(self.device)
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the texts of a split in the order in which they are batched: the longest first, or as they stand."""
@@ -137,7 +138,7 @@ class TextClassification(Classification):
         notes = list(self.table.notes)
         if self.table.encoder is None:
             notes.append("no encoder: the weights start at random (model.encoder=RUN takes those of a language model)")
-        if self.target.kind != "multilabel":
+        if self.target.has_one_class:
             values = self.table.values
             assert values is not None
             counts = np.bincount(values[self.table.rows(TRAIN)].astype(int), minlength=len(self.target.classes))
@@ -155,7 +156,7 @@ class TextClassification(Classification):
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The metrics of a logistic regression on tf-idf of words and pairs of words, on the same texts."""
-        if not self.baseline or self.target.kind == "multilabel":
+        if not (self.baseline and self.target.has_one_class):
             return {}
         from sklearn.feature_extraction.text import TfidfVectorizer
         from sklearn.linear_model import LogisticRegression
@@ -192,17 +193,17 @@ class TextClassification(Classification):
         """The validation texts' names with what they are and what they were taken for, in the order of the data."""
         rows, outputs = self._in_order(outputs)
         names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
-        found = pd.concat([names, self._truth(rows), answers(self.target, outputs, 1.0, "prediction")], axis=1)
+        found = pd.concat([names, self._truth(rows), self.target.answers(outputs, "prediction")], axis=1)
         return with_distinct_names(found)
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Path]:
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
         from dlrunner.reporting.plots import classes as looks
 
         rows, outputs = self._in_order(outputs)
         values, names = self.table.values, [str(each) for each in self.target.classes]
         assert values is not None
-        if self.target.kind == "multilabel":
+        if not self.target.has_one_class:
             return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
         with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
@@ -211,7 +212,7 @@ class TextClassification(Classification):
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """The most confident mistakes, and some texts that were understood, with the words that mattered."""
-        if self.target.kind == "multilabel":
+        if not self.target.has_one_class:
             return {}
         rows, outputs = self._in_order(outputs)
         values = self.table.values
@@ -268,9 +269,7 @@ class TextClassification(Classification):
     def _truth(self, rows: NDArray[np.int64]) -> pd.DataFrame:
         values = self.table.values
         assert values is not None
-        if self.target.kind == "multilabel":
-            return pd.DataFrame(values[rows].astype(int), columns=[str(each) for each in self.target.classes])
-        return pd.DataFrame({self.target.names[0]: [self.target.classes[code] for code in values[rows].astype(int)]})
+        return self.target.truth(values[rows])
 
     def _in_order(self, outputs: Tensor) -> tuple[NDArray[np.int64], Tensor]:
         """Return the validation texts as they stand in the data, and their outputs."""
@@ -362,13 +361,13 @@ class TextAnswers:
         names = [shortened(text) for text in given] if names is None else names
         read = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given]
         codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in read]
-        outputs = average(target, [classify(model, codes) for model in self.models])
+        outputs = target.average([classify(model, codes) for model in self.models])
         named = pd.DataFrame({"text": names})
-        found = with_distinct_names(pd.concat([named, answers(target, outputs, 1.0, target.names[0])], axis=1))
+        found = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
         notes = []
         if empty := sum(not (each > 0).any() for each in codes):
             notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
-        if words and target.kind != "multilabel":
+        if words and target.has_one_class:
             said = probabilities(target, outputs).argmax(axis=1)
             for place in range(min(20, len(given))):
                 weights = word_weights(self.models, target, codes[place], int(said[place]))
@@ -405,7 +404,7 @@ def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int3
     size = max(1, -(-len(codes) // MOST_VARIANTS))
     groups = [slice(start, start + size) for start in range(0, len(codes), size)]
     variants = [codes, *(_without(codes, group) for group in groups)]
-    outputs = average(target, [classify(model, variants) for model in models])
+    outputs = target.average([classify(model, variants) for model in models])
     chances = probabilities(target, outputs)[:, answer]
     weights = np.zeros(len(codes))
     for group, chance in zip(groups, chances[1:], strict=True):

@@ -1,0 +1,115 @@
+"""Kinds of targets: a class each, that tasks ask and never tell apart by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel, Regression, Target
+from dlrunner.data.tabular.dataset import TabularData, TabularTable
+from dlrunner.errors import DataError
+from dlrunner.metrics import MeanAbsoluteError, Metric
+from dlrunner.schedules import Phase, constant
+from dlrunner.tasks.tabular.task import Tabular
+from tests.tasks.test_tabular_task import flats
+
+OLD = {
+    "names": ["price"],
+    "kind": "regression",
+    "classes": [],
+    "transform": "log",
+    "mean": 1.0,
+    "deviation": 2.0,
+    "low": -1.0,
+    "high": 3.0,
+    "middle": 0.5,
+    "separator": None,
+}
+"""As one class for all kinds stored it."""
+
+
+def test_a_target_is_what_its_state_says() -> None:
+    for target in (
+        Regression(["y"], transform="log", mean=1.0, high=7.0),
+        Binary(["y"], ["no", "yes"]),
+        MultiClass(["y"], [1, 2, 3]),
+        MultiLabel(["y"], ["a", "b"], ";"),
+    ):
+        assert Target.from_state(target.state()) == target
+
+
+def test_states_of_older_runs_are_read() -> None:
+    expected = Regression(["price"], [], "log", 1.0, 2.0, -1.0, 3.0, 0.5)
+    assert Target.from_state(OLD) == expected
+    labels = {**OLD, "kind": "multilabel", "classes": ["a", "b"], "separator": ";"}
+    assert Target.from_state(labels) == MultiLabel(["price"], ["a", "b"], ";")
+    with pytest.raises(DataError, match="of kind ranking is not known"):
+        Target.from_state({**OLD, "kind": "ranking"})
+
+
+@dataclass(frozen=True)
+PHASE = Phase(1, constant(1), (0.1,))
+
+
+class Horizon(Target):
+    """Of a user: the next two values of a series."""
+
+    kind = "horizon"
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"mae": MeanAbsoluteError}
+
+    @property
+    def num_outputs(self) -> int:
+        return 2
+
+    def encode(self, values: NDArray[Any]) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32) / 100
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        return outputs * 100
+
+    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
+        return (outputs - targets).abs().mean()
+
+    def average(self, outputs: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(outputs)).median(dim=0).values
+
+    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
+        return pd.DataFrame(self.decode(outputs).numpy(), columns=[f"{name}+1", f"{name}+2"])
+
+    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
+        return pd.DataFrame(values, columns=["first", "second"])
+
+    def description(self) -> str:
+        return "the next two values"
+
+
+class Series(TabularData):
+    """A table with two values to predict."""
+
+    def read(self) -> TabularTable:
+        table = super().read()
+        return replace(table, target=Horizon(["price"]), values=np.stack([table.values, 2 * table.values], axis=1))
+
+
+def test_another_kind_of_target_is_one_more_class(here: Path) -> None:
+    flats().to_csv("flats.csv", index=False)
+    task = Tabular(Series(here, path="flats.csv", target="price"), 64, 0, torch.device("cpu"))
+    batch = next(iter(task.batches("valid", 0, PHASE)))
+    assert task.dims.num_outputs == 2
+    assert float(task.loss(batch.targets + 1, batch.targets)) == pytest.approx(1)
+    metric = task.metrics()["mae"]
+    metric.update(batch.targets + 1, batch.targets)
+    assert metric.compute() == pytest.approx(1)
+    assert task.average([batch.targets, batch.targets, batch.targets + 9]).equal(batch.targets)
+    table = task.predictions(batch.targets)
+    np.testing.assert_allclose(table["prediction+2"], table["second"], rtol=1e-5)
+    assert Target.from_state(task.state(PHASE)["target"]) == Horizon(["price"])
