@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dlrunner.audit_flags import Flag
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
 from dlrunner.data.images.dataset import ImageData
@@ -22,7 +23,7 @@ from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.tokens import Tokens
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.data_audit import Digests, Flag, SplitStatistics, findings
+from dlrunner.data_audit import Digests, SplitStatistics, findings
 from dlrunner.task import Task
 from dlrunner.tasks.collab.task import Collab
 from dlrunner.tasks.image.task import ImageClassification

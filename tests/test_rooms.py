@@ -15,10 +15,10 @@ from tests.fake_runs import write_run
 PACKAGE = Path(dlrunner.__file__).parent
 
 LAYERS = (
-    ("errors", "_version", "ranges", "renamed"),
+    ("errors", "_version", "ranges", "renamed", "audit_flags"),
     ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
     ("encoder_file", "system"),
-    ("task",),
+    ("task", "data"),
     ("data/core",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),
     ("data/dogbreeds", "data/imdb", "data/rossmann"),

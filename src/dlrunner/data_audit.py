@@ -5,24 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-Flag = Literal[
-    "validates-on-test",
-    "best-epoch-on-test",
-    "future-rows-in-training",
-    "validation-rows-in-training",
-    "test-rows-in-training",
-    "test-rows-in-validation",
-    "statistics-fitted-on-validation",
-    "averaged-over-batches",
-    "pictures-overlap-imagenet",
-]
-"""What makes a number flattering; docs/claims.md tells what each means. The last two can only be declared."""
+from dlrunner.audit_flags import Flag
 
 Digests = NDArray[np.uint64]
 

@@ -56,10 +56,10 @@ def test_states_of_older_runs_are_read() -> None:
         Target.from_state({**OLD, "kind": "ranking"})
 
 
-@dataclass(frozen=True)
 PHASE = Phase(1, constant(1), (0.1,))
 
 
+@dataclass(frozen=True)
 class Horizon(Target):
     """Of a user: the next two values of a series."""
 

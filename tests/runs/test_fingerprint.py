@@ -13,7 +13,19 @@ from dlrunner.runs import fingerprint
 from dlrunner.runs.fingerprint import DECIDES, DECIDES_NOTHING, HELP, PACKAGE, code_digest, without_docstrings
 
 OTHER_ROOMS = {
-    *("__init__", "__main__", "_version", "claims", "cli", "comparison", "conf", "data_audit", "errors", "execution"),
+    *(
+        "__init__",
+        "__main__",
+        "_version",
+        "audit_flags",
+        "claims",
+        "cli",
+        "comparison",
+        "conf",
+        "data_audit",
+        "errors",
+        "execution",
+    ),
     *(
         "files",
         "inference",

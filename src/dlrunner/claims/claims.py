@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from dlrunner.data_audit import Flag
+from dlrunner.audit_flags import Flag
 from dlrunner.errors import ConfigError
 from dlrunner.ranges import NonNegative
 

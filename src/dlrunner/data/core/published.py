@@ -1,4 +1,4 @@
-"""Which releases of data sets are known: a data set tells its own, in a module `releases` or `NAME_releases`.
+"""Published releases of data sets: each data set lists its own in a module `releases`.
 
 Such a module imports nothing but `Release`, so that they are listed without pandas and torch.
 """
@@ -6,24 +6,25 @@ Such a module imports nothing but `Release`, so that they are listed without pan
 from __future__ import annotations
 
 import importlib
+import pkgutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dlrunner import data
 from dlrunner.data.core.source import Release
 from dlrunner.errors import ConfigError
 
 
 def published(plugins: Sequence[str] = ()) -> dict[str, Release]:
-    """Return the releases by name: `RELEASES` of the modules of releases in this folder, and of a user's modules.
+    """Return the releases by name: `RELEASES` of the modules `releases` of the package, and of a user's modules.
 
     Raises:
         ConfigError: a plugin cannot be imported, or has no RELEASES; two releases have one name.
     """
-    here = Path(__file__).parent
-    inside = sorted(path.relative_to(here).with_suffix("") for path in here.rglob("*releases.py"))
-    modules = [importlib.import_module(".".join([__package__ or "", *path.parts])) for path in inside]
+    names = sorted(module.name for module in pkgutil.walk_packages(data.__path__, f"{data.__name__}."))
+    modules = [importlib.import_module(name) for name in names if name.endswith(".releases")]
     found: dict[str, Release] = {}
     for module in [*modules, *map(_import, plugins)]:
         for release in module.RELEASES:
