@@ -11,7 +11,7 @@ from tests.conftest import QUICK, Dlrun
 
 MODULE = '''
 from dlrunner.metrics import MeanAbsoluteError, RootMeanSquaredError
-from dlrunner.tasks.collab import Collab
+from dlrunner.tasks.collab.task import Collab
 
 
 class Closeness(MeanAbsoluteError):

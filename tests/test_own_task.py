@@ -39,7 +39,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dlrunner.data.batching import TensorLoader, epoch_order
+from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.metrics import RootMeanSquaredError
 from dlrunner.model import Model
 from dlrunner.ranges import Count

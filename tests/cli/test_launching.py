@@ -135,7 +135,7 @@ def test_a_job_that_is_stopped_in_the_queue_is_interrupted_and_one_that_is_lost_
 STALLING = """
 import time
 from pathlib import Path
-from dlrunner.tasks.collab import Collab
+from dlrunner.tasks.collab.task import Collab
 
 class Stalling(Collab):
     def batches(self, split, epoch, phase, start=0):

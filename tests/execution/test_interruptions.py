@@ -21,7 +21,7 @@ STALLING = '''
 import os, time
 from pathlib import Path
 from dlrunner import runs
-from dlrunner.tasks.collab import Collab
+from dlrunner.tasks.collab.task import Collab
 
 PLACE = os.environ.get("STALL", "")
 

@@ -54,7 +54,7 @@ import os
 import pathlib
 import time
 import torch
-from dlrunner.tasks.collab import Collab
+from dlrunner.tasks.collab.task import Collab
 
 class Hungry(Collab):
     def metrics(self):

@@ -132,11 +132,11 @@ from torch import nn
 from dlrunner.model import Model
 from dlrunner.models.language import LanguageDims, LanguageModel
 from dlrunner.models.text import TextClassifier, TextDims
-from dlrunner.processes import joined
+from dlrunner.system.process_group import joined
 from dlrunner.schedules import Phase, constant
 from dlrunner.task import Batch, Task
-from dlrunner.tasks.language import LanguageModeling
-from dlrunner.tasks.text import TextClassification
+from dlrunner.tasks.language.task import LanguageModeling
+from dlrunner.tasks.text.task import TextClassification
 from dlrunner.training import Trainer
 from dlrunner.training.distributed import DistributedTrainer
 
@@ -309,7 +309,7 @@ def test_a_stop_saves_this_very_step_and_one_process_goes_on(
 ODD = """
 import os
 from dlrunner.metrics import RootMeanSquaredError
-from dlrunner.tasks.collab import Collab
+from dlrunner.tasks.collab.task import Collab
 
 class Metric(RootMeanSquaredError):
     def compute(self):
