@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
-from tests.conftest import Dlrun, start
+import pytest
+
+import dlrunner
+from dlrunner.errors import ConfigError
+from tests.conftest import QUICK, Dlrun, start
 
 YAML = """\
 # @package _global_
@@ -84,11 +89,46 @@ class Wiggle(Model):
 '''
 
 
-def add_task(here: Path) -> None:
+PREDICTING = (
+    MODULE.replace(
+        "class Parabola(Task):\n",
+        '''class ParabolaPredictor(Predictor):
+    @classmethod
+    def dims(cls, state):
+        return Dims(1)
+
+    def predict(self, x: float, *, times: Count = 1) -> pd.DataFrame:
+        """Return y for x.
+
+        Args:
+            x: where: between -1 and 1.
+            times: so many rows.
+        """
+        xs = torch.full((times, 1), x)
+        with torch.no_grad():
+            return pd.DataFrame({"x": xs.squeeze(1), "y": self.models[0](xs)})
+
+    def find_minimum(self) -> str:
+        """Tell where y is least."""
+        return "at 0"
+
+
+class Parabola(Task):
+    predictor = ParabolaPredictor
+
+''',
+    )
+    .replace("import torch\n", "import pandas as pd\nimport torch\n", 1)
+    .replace("from dlrunner.ranges", "from dlrunner.predictor import Predictor\nfrom dlrunner.ranges")
+)
+"""The same task with an inference half."""
+
+
+def add_task(here: Path, module: str = MODULE) -> None:
     for group, name, text in (("task", "parabola", YAML), ("model", "wiggle", MODEL)):
         (here / "conf" / group).mkdir(parents=True)
         (here / "conf" / group / f"{name}.yaml").write_text(text)
-    (here / "parabola.py").write_text(MODULE)
+    (here / "parabola.py").write_text(module)
 
 
 def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
@@ -127,3 +167,58 @@ def test_help_and_did_you_mean_know_own_options(dlrun: Dlrun, here: Path) -> Non
     add_task(here)
     assert "parabola" in dlrun("--help")[1]
     assert "did you mean parabola?" in dlrun("task=parabole")[2]
+
+
+def test_an_own_task_without_a_predictor_says_so(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_task(here)
+    monkeypatch.syspath_prepend(str(here))
+    assert dlrun("task=parabola", "epochs=1", *QUICK)[0] == 0
+    for words in (
+        ["predict", "runs/latest", "--plugins=parabola", "0.5"],
+        ["export", "runs/latest", "--plugins=parabola"],
+    ):
+        status, _, err = dlrun(*words)
+        assert status == 2
+        assert "Parabola has no predictor" in err
+    with pytest.raises(ConfigError, match="Parabola has no predictor"):
+        dlrunner.load("runs/latest", plugins=["parabola"])
+    sys.modules.pop("parabola")  # elsewhere it is another module
+
+
+def test_an_own_predictor_has_its_options_in_the_terminal(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_task(here, PREDICTING)
+    monkeypatch.syspath_prepend(str(here))
+    assert dlrun("task=parabola", "epochs=1", *QUICK)[0] == 0
+    asked = ("predict", "runs/latest", "--plugins=parabola")
+    status, out, err = dlrun(*asked, "0.25", "--times", "3")
+    assert status == 0, err
+    assert out.count("0.25") == 3
+    for words, told in (
+        (["0.25", "--times", "0"], "times: must be greater than or equal to 1, not 0"),
+        (["0.25", "--times", "two"], "times: must be an integer, not 'two'"),
+        (["far"], "x: must be a number, not 'far'"),
+        ([], "predict: missing a required argument: 'x'"),
+        (["0.25", "--time", "3"], "there is no option --time; did you mean --times?"),
+        (["0.25", "0.5"], "0.5: is one argument too many"),
+    ):
+        status, _, err = dlrun(*asked, *words)
+        assert status == 2
+        assert told in err
+        assert len(err.strip().splitlines()) == 1
+    status, _, err = dlrun("recommend", "runs/latest", "--plugins=parabola", "1")
+    assert status == 2
+    assert "Parabola has no method recommend; it has predict, find_minimum" in err
+    assert dlrun("find-minimum", "runs/latest", "--plugins=parabola")[:2] == (0, "at 0\n")
+    status, _, err = dlrun("shw", "runs/latest", "--plugins=parabola")
+    assert status == 2
+    assert "did you mean show?" in err
+    status, help_text, _ = dlrun(*asked, "--help")
+    assert status == 0
+    assert "Return y for x." in help_text
+    assert "where: between -1 and 1" in help_text
+    assert "usage: dlrun predict RUN X [options]" in help_text
+    assert "other verbs of this run: find-minimum" in help_text
+    assert "so many rows (default: 1)" in help_text
+    sys.modules.pop("parabola")  # elsewhere it is another module

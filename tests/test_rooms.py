@@ -17,7 +17,7 @@ PACKAGE = Path(dlrunner.__file__).parent
 LAYERS = (
     ("errors", "_version", "ranges", "renamed", "audit_flags"),
     ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
-    ("encoder_file", "system"),
+    ("encoder_file", "predictor", "system"),
     ("task", "data"),
     ("data/core",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),

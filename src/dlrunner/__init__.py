@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 from dlrunner._version import __version__
 
 if TYPE_CHECKING:
-    from dlrunner.inference.load import Predictor, load
+    from dlrunner.inference.load import LoadedRun, load
+    from dlrunner.predictor import Predictor
 
 
-__all__ = ["Predictor", "__version__", "load"]
+__all__ = ["LoadedRun", "Predictor", "__version__", "load"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what needs torch (two seconds) when it is asked for: the command line answers without."""
-    if name in ("Predictor", "load"):
+    if name == "Predictor":
+        from dlrunner.predictor import Predictor
+
+        return Predictor
+    if name in ("LoadedRun", "load"):
         from dlrunner.inference import load as loading
 
         return getattr(loading, name)
@@ -27,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "Predictor", "load"])
+    return sorted({*globals(), *__all__})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from torch import Tensor
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
-from dlrunner.model import Example, Model
+from dlrunner.model import Model
 from dlrunner.plot import Plot
+from dlrunner.predictor import Predictor
 from dlrunner.schedules import Phase
 from dlrunner.system.transfer import to_device
 
@@ -94,26 +94,10 @@ class AnnotatedText:
     """From -1 to 1, one a word; none: nothing is marked."""
 
 
-class Answers(Protocol):
-    """What answers in Python; it may have `generate`, `next_words`, `recommend` and `similar` too."""
-
-    @property
-    def example(self) -> str:
-        """A line of Python that asks `predictor` for something."""
-        ...
-
-    @property
-    def limits(self) -> Sequence[str]:
-        """Sentences for those who rely on the answers."""
-        ...
-
-    def predict(self, given: Any, /) -> pd.DataFrame:
-        """Return a row for each row of a table, each text or each picture."""
-        ...
-
-
 class Task(ABC):
     """Data in batches, a loss and metrics: what the training loop needs, and nothing of how it trains.
+
+    It is the training half of a task; the inference half is its `predictor`.
 
     A task's constructor may ask by name for `data` (the object of the `data` section), `batch_size`, `seed`
     and `device`; all its other arguments are settings of the `task` section of the YAML.
@@ -127,6 +111,8 @@ class Task(ABC):
     keeps_outputs: ClassVar[bool] = True
     """False where outputs are too many to be kept (a number for each pixel): `predictions`, `pictures` and `passages`
     then get an empty tensor, and the outputs of an ensemble, or of several looks, cannot be averaged."""
+    predictor: ClassVar[type[Predictor] | None] = None
+    """What answers from a finished run, given the stored `state` and the models; None: nothing does."""
     fixed_shapes: ClassVar[bool] = False
     """All batches of a phase have inputs of one size: a GPU may try which algorithms are fastest for it."""
 
@@ -239,53 +225,3 @@ class Task(ABC):
         Settings are those of the phase that the models' weights come from.
         """
         return {}
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the options of `dlrun predict RUN`."""
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer `dlrun predict RUN` with a table, from the state and the models of a run's folder."""
-        return None
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> Answers | None:
-        """Return what answers in Python (`dlrunner.load`), from the state and the models of a run's folder.
-
-        None: the task answers from the command line only.
-        """
-        return None
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Return inputs of a model by name, like those of `count` validation rows, made from the stored state alone.
-
-        A graph that is exported is compared with the model on them. Without any there is no graph.
-        """
-        return {}
-
-    @classmethod
-    def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the options of `dlrun generate RUN`; the first argument is the text to go on from."""
-
-    @classmethod
-    def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
-        """Answer `dlrun generate RUN TEXT` with a text, from the state and the models of a run's folder."""
-        return None
-
-    @classmethod
-    def add_explain_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """Declare the options of `dlrun explain RUN`; the first argument is what is to be explained."""
-
-    @classmethod
-    def explain(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
-        """Answer `dlrun explain RUN FILE` with a text, and a picture beside it."""
-        return None
-
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> Any:
-        """Return `dims` from a stored state, so that a model can be built without the data."""
-        return None

@@ -24,7 +24,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.inference import export as exporting
 from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
-from dlrunner.inference.models import load_models
+from dlrunner.inference.models import load_models, predictor_of
 from dlrunner.reporting.model_card import Card, escaped, fenced
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.reader import FinishedRun
@@ -194,13 +194,13 @@ def test_a_graph_says_what_torch_says(kind: str, runs: SmallRuns, dlrun: Dlrun, 
     assert "from torch, at most 1e-04 is allowed" in out
     assert "compared with torch by onnxruntime" in (here / "out" / "README.md").read_text()
     checked, state, models = load_models(FinishedRun.read(runs[kind]))
-    task: Any = checked.task.factory
+    predictor = predictor_of(checked)(state, models)
     files = sorted((here / "out").glob("*.onnx"))
     assert len(files) == len(models)
     for file, model in zip(files, models, strict=True):
         runtime = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         for rows in (2, 33):  # other numbers of rows, and lengths of texts, than it was made from and compared on
-            examples = {name: each.values for name, each in task.examples(state, rows).items()}
+            examples = {name: each.values for name, each in predictor.examples(rows).items()}
             with torch.no_grad():
                 expected = model.graph().eval()(*examples.values()).numpy()
             given = {each.name: examples[each.name].numpy() for each in runtime.get_inputs()}
@@ -213,8 +213,8 @@ def test_a_graph_says_what_torch_says(kind: str, runs: SmallRuns, dlrun: Dlrun, 
 @pytest.mark.parametrize("kind", ["texts", "texts by gru"])
 def test_the_graph_of_a_classifier_reads_texts_as_the_classifier_does(kind: str, runs: SmallRuns) -> None:
     checked, state, (model,) = load_models(FinishedRun.read(runs[kind]))
-    task: Any = checked.task.factory
-    words, lengths = (each.values for each in task.examples(state, 40).values())
+    predictor = predictor_of(checked)(state, [model])
+    words, lengths = (each.values for each in predictor.examples(40).values())
     assert words.shape[1] > 70  # more than a piece
     with torch.no_grad():
         torch.testing.assert_close(
@@ -262,9 +262,8 @@ def test_a_graph_that_gives_no_number_is_refused(place: int, runs: SmallRuns, mo
     found = [1e-7, 1e-7, 1e-7]
     found[place] = math.nan
     monkeypatch.setattr(graphs, "_difference", lambda *given: found.pop(0))
-    task: Any = checked.task.factory
     with pytest.raises(graphs.NoGraphError, match="differs by nan from torch"):
-        graphs.graph_of(model, task, state)
+        graphs.graph_of(model, predictor_of(checked)(state, [model]))
 
 
 @needs_onnx
@@ -306,7 +305,7 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
         assert told in card, told
     assert summary["audit"]
     for finding in summary["audit"]:
-        assert f"- {escaped(finding['flag'])}: {escaped(finding['told'])}" in card
+        assert f"- {escaped(finding['flag'])}: {escaped(finding['message'])}" in card
     for name in (path.name for path in Path("out").iterdir() if path.name != "README.md"):
         assert f"- `{name}`: " in card
 

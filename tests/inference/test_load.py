@@ -20,8 +20,9 @@ from PIL import Image
 import dlrunner
 from dlrunner.errors import ConfigError, DataError, RunError
 from tests.conftest import QUICK, Dlrun
+from tests.inference.test_predictors import PREDICTORS
 from tests.small_runs import SmallRuns, new_flats
-from tests.test_own_task import MODEL, MODULE, YAML
+from tests.test_own_task import PREDICTING, add_task
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def known_words(run: Path, number: int) -> str:
     return " ".join([word for word in words if word.isalpha()][:number])
 
 
-def from_command_line(dlrun: Dlrun, *words: str) -> pd.DataFrame:
-    status, out, err = dlrun("predict", *words, "--out", "answer.csv")
+def from_command_line(dlrun: Dlrun, *words: str, verb: str = "predict") -> pd.DataFrame:
+    status, out, err = dlrun(verb, *words, "--out", "answer.csv")
     assert status == 0, out + err
     return pd.read_csv("answer.csv")
 
@@ -53,7 +54,7 @@ def test_importing_the_package_imports_neither_torch_nor_pandas() -> None:
     script = "import sys, dlrunner; dir(dlrunner); print(sorted({'torch', 'pandas', 'hydra'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert {"load", "Predictor", "__version__"} <= set(dir(dlrunner))
+    assert {"load", "LoadedRun", "Predictor", "__version__"} <= set(dir(dlrunner))
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         dlrunner.lod  # noqa: B018
 
@@ -73,6 +74,10 @@ def test_ratings_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns
     user, item = int(seen["user"][0]), int(seen["item"][0])
     same(predictor.recommend(user, top=4), from_command_line(dlrun, str(run), "--user", str(user), "--top", "4"))
     same(predictor.similar(item, top=4), from_command_line(dlrun, str(run), "--similar", str(item), "--top", "4"))
+    same(
+        predictor.recommend(user, top=4), from_command_line(dlrun, str(run), str(user), "--top", "4", verb="recommend")
+    )
+    same(predictor.similar(item, top=4), from_command_line(dlrun, str(run), str(item), "--top", "4", verb="similar"))
     mine = pd.DataFrame({"item": seen["item"][:3], "rating": [4.5, 2.0, 3.0]})
     mine.to_csv("mine.csv", index=False)
     same(
@@ -132,7 +137,13 @@ def test_pictures_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dl
         assert opened.size == (50, 40)
     pd.testing.assert_frame_equal(mixed.drop(columns="picture"), answer.iloc[:2].drop(columns="picture"))
     assert mixed["picture"].tolist() == [str(files[0]), "picture 2"]
-    assert len(predictor.predict(files[0])) == 1
+    same(
+        predictor.predict(files[0], top=3), from_command_line(dlrun, str(runs["pictures"]), str(files[0]), "--top", "3")
+    )
+    same(predictor.predict("few", top=3), from_command_line(dlrun, str(runs["pictures"]), "few", "--top", "3"))
+    said = predictor.explain(files[0], out="python.png")
+    assert dlrun("explain", str(runs["pictures"]), str(files[0]))[1] == f"{said.replace('python', 'a-explained')}\n"
+    assert (here / "python.png").read_bytes() == (here / "a-explained.png").read_bytes()
     (here / "bad.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"bad\.jpg is no picture that Pillow knows"):
         predictor.predict([files[0], "bad.jpg"])
@@ -164,6 +175,10 @@ def test_a_language_model_judges_and_writes_as_on_the_command_line(runs: SmallRu
         _, out, err = dlrun("generate", str(run), texts[1], "--words", "8", *words)
         assert predictor.generate(texts[1], words=8, **options) == out.removesuffix("\n"), err
     following = predictor.next_words(texts[1], 4)
+    same(following, from_command_line(dlrun, str(run), texts[1], "4", verb="next-words"))
+    assert predictor.generate(texts[1], next=4) == dlrun("generate", str(run), texts[1], "--next", "4")[1].strip()
+    assert predictor.generate(f"{texts[1]} zzz", words=2).note == "unknown here, read as <unk>: zzz"
+    same(predictor.predict(Path("new.csv")), from_command_line(dlrun, str(run), "new.csv"))
     assert following.columns.tolist() == ["word", "chance"]
     assert following["chance"].is_monotonic_decreasing
     assert following["word"][0] == predictor.generate(texts[1], words=1)
@@ -181,7 +196,7 @@ def test_a_predictor_tells_what_the_run_was(runs: SmallRuns) -> None:
     assert not predictor.model.training
     assert predictor.models == [predictor.model]
     assert len(predictor.predictions) == summary["data"]["rows"]["valid"]
-    assert repr(predictor) == f"<Predictor of {run}, valid/rmse {predictor.metrics['valid/rmse']:.4f}>"
+    assert repr(predictor) == f"<LoadedRun {run}, valid/rmse {predictor.metrics['valid/rmse']:.4f}>"
 
 
 def test_of_an_ensemble_all_members_are_there(runs: SmallRuns) -> None:
@@ -200,11 +215,11 @@ def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
 @pytest.mark.parametrize(
     ("kind", "asked", "told"),
     [
-        ("texts", "p.generate('it')", "TextClassification cannot generate in Python; it can predict"),
+        ("texts", "p.generate('it')", "TextClassification has no method generate; it has predict"),
         ("texts", "p.predict(['a', 3])", "give texts; number 2 of the list is an int"),
         ("texts", "p.predict([])", "the list is empty; give texts"),
         ("texts", "p.predict(5)", "give texts, one or a list of them, not an int"),
-        ("texts", "p.predict('it', top=3)", "predict: TextClassification takes no top"),
+        ("texts", "p.predict('it', top=3)", "predict: has no option top; known: column, texts, words"),
         ("numbers", "p.predict('new.csv')", "give a table (pandas.read_csv reads one from a file), not a str"),
         ("numbers", "p.predict(new_flats(), id='rom')", "id: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats()[:0])", "the table has no rows"),
@@ -213,31 +228,32 @@ def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
             "p.predict(new_flats()[['city']])",
             "the table lacks 2 column(s) the run was trained on: rooms, area",
         ),
-        ("numbers", "p.recommend(1)", "Tabular cannot recommend in Python; it can predict"),
+        ("numbers", "p.recommend(1)", "Tabular has no method recommend; it has predict"),
         ("ratings", "p.recommend()", "give either a user, or the ratings of a new one"),
         ("ratings", "p.recommend('nobody')", "user nobody is not among the 600 users"),
-        ("ratings", "p.recommend(1, top=0)", "top: must be 1 or more, not 0"),
-        ("ratings", "p.recommend(1, top=2.5)", "top: must be a whole number, not 2.5"),
-        ("ratings", "p.similar(1, top='5')", "top: must be a whole number, not '5'"),
-        (
-            "ratings",
-            "p.recommend(new_flats())",
-            "give the id of a user (ratings of a new one: ratings=TABLE), not a Data",
-        ),
+        ("ratings", "p.recommend(1, top=0)", "top: must be greater than or equal to 1, not 0"),
+        ("ratings", "p.recommend(1, top=2.5)", "top: must be an integer, not 2.5"),
+        ("ratings", "p.similar(1, top='5')", "top: must be an integer, not '5'"),
+        ("ratings", "p.recommend(new_flats())", "user: must be an integer or a number or a string, not a DataFrame"),
         ("ratings", "p.recommend(ratings=[4.0])", "give a table (pandas.read_csv reads one from a file), not a list"),
-        ("ratings", "p.similar(None)", "give an item by its id or a part of its title, not a NoneType"),
-        ("numbers", "p.predict(new_flats(), id=5)", "id: the table has no column 5"),
+        ("ratings", "p.similar(None)", "item: must be an integer or a number or a string, not None"),
+        ("numbers", "p.predict(new_flats(), id=5)", "id: must be a string, not 5"),
         ("ratings", "p.predict(new_flats())", "the table has no column for the user"),
-        ("language", "p.generate(w, words=0)", "words: must lie between 1 and 10000, not 0"),
-        ("language", "p.generate(w, words=2.5)", "words: 2.5 is not the kind of number it takes"),
-        ("language", "p.generate(w, top_p=1.5)", "top_p: must lie above 0 and at most at 1, not 1.5"),
+        ("language", "p.generate(w, words=0)", "words: must be greater than or equal to 1, not 0"),
+        ("language", "p.generate(w, words=2.5)", "words: must be an integer, not 2.5"),
+        ("language", "p.generate(w, top_p=1.5)", "top_p: must be less than or equal to 1, not 1.5"),
         ("language", "p.generate(w, beams=2, seed=1)", "beams looks for the likeliest text"),
-        ("language", "p.generate(w, words='5')", "words: '5' is not the kind of number it takes"),
-        ("language", "p.generate(None)", "give a text, not a NoneType"),
-        ("language", "p.next_words([w])", "give a text, not a list"),
-        ("language", "p.next_words(w, 0)", "number: must lie between 1 and 10000, not 0"),
-        ("language", "p.next_words(w, -1)", "number: must lie between 1 and 10000, not -1"),
-        ("language", "p.next_words(w, 2.5)", "number: 2.5 is not the kind of number it takes"),
+        ("language", "p.generate(w, words='5')", "words: must be an integer, not '5'"),
+        ("language", "p.generate(None)", "text: must be a string, not None"),
+        ("language", "p.next_words([w])", "text: must be a string, not ["),
+        ("language", "p.next_words(w, 0)", "number: must be greater than or equal to 1, not 0"),
+        ("language", "p.next_words(w, -1)", "number: must be greater than or equal to 1, not -1"),
+        ("language", "p.next_words(w, 2.5)", "number: must be an integer, not 2.5"),
+        ("language", "p.next_words()", "next_words: missing a required argument: 'text'"),
+        ("language", "p.generate(w, next=3, beams=2)", "next: lists words; it does not go with beams"),
+        ("language", "p.predict('new.csv')", "there is no file new.csv"),
+        ("language", "p.predict('')", "the text is empty"),
+        ("ratings", "p.predict()", "ask for one thing"),
         ("language", "p.generate('zzz')", "no word of the text is known to this run (zzz)"),
     ],
 )
@@ -272,10 +288,10 @@ def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -
 def test_what_fails_in_a_model_is_not_told_as_weights_of_another(
     runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def dims_of(state: Any) -> Any:
+    def dims(state: Any) -> Any:
         raise KeyError("words")
 
-    monkeypatch.setattr("dlrunner.tasks.collab.task.Collab.dims_of", dims_of)
+    monkeypatch.setattr("dlrunner.tasks.collab.predictor.RatingPredictor.dims", dims)
     told = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
     with pytest.raises(ConfigError, match=told) as raised:
         dlrunner.load(runs["ratings"])
@@ -302,7 +318,7 @@ def test_a_predictor_is_of_the_run_that_was_the_latest_when_it_was_loaded(
     assert dlrun(*words)[0] == 0
     predictor = dlrunner.load("runs/latest")
     before, shown = predictor.predictions, repr(predictor)
-    assert shown.startswith("<Predictor of runs/collab/data.path=my.csv,epochs=1-")
+    assert shown.startswith("<LoadedRun runs/collab/data.path=my.csv,epochs=1-")
     assert dlrun(*words, "seed=1")[0] == 0
     pd.testing.assert_frame_equal(predictor.predictions, before)
     assert not dlrunner.load("runs/latest").predictions.equals(before)
@@ -339,11 +355,7 @@ def test_what_is_gone_of_a_tracker_is_not_missed(runs: SmallRuns, here: Path, dl
 
 
 def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun, here: Path, monkeypatch: Any) -> None:
-    for group, name, text in (("task", "parabola", YAML), ("model", "wiggle", MODEL)):
-        (here / "conf" / group).mkdir(parents=True)
-        (here / "conf" / group / f"{name}.yaml").write_text(text)
-    told = "    def state(self, phase):\n        return {'low': -1.0}\n\n    @classmethod\n    def dims_of(cls, state):\n        return Dims(1)\n"
-    (here / "parabola.py").write_text(MODULE.replace("    def loss(", f"{told}\n    def loss(", 1))
+    add_task(here, PREDICTING)
     monkeypatch.syspath_prepend(str(here))
     status, out, err = dlrun("task=parabola", "epochs=1", "log.plots=false", "log.report=false")
     assert status == 0, out + err
@@ -351,18 +363,20 @@ def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun
     with pytest.raises(ConfigError, match=r"this run imports parabola; if you trust it, add: plugins=\['parabola'\]"):
         dlrunner.load("runs/latest")
     assert "parabola" not in sys.modules
-    predictor = dlrunner.load("runs/latest", plugins=["parabola"])
-    assert predictor.model(torch.zeros(1, 1)).shape[0] == 1
-    with pytest.raises(ConfigError, match="Parabola cannot predict in Python; the command line may"):
-        predictor.predict([1.0])  # type: ignore[list-item]
+    run = dlrunner.load("runs/latest", plugins=["parabola"])
+    assert run.model(torch.zeros(1, 1)).shape[0] == 1
+    assert run.predict(0.5, times=2)["x"].tolist() == [0.5, 0.5]
     for verb in ("export", "predict"):
         assert "if you trust it, add: --plugins parabola" in dlrun(verb, "runs/latest")[2]
     assert dlrun("export", "runs/latest", "--plugins=parabola")[0] == 0
-    assert "Parabola cannot predict" in dlrun("predict", "runs/latest", "--plugins=parabola", "new.csv")[2]
+    status, out, err = dlrun("predict", "runs/latest", "--plugins=parabola", "0.5", "--times", "2")
+    assert status == 0, err
+    assert out.count("0.5") == 2
     sys.modules.pop("parabola")  # elsewhere it is another module
 
 
-def test_every_method_has_an_example() -> None:
-    for name in ("predict", "generate", "next_words", "recommend", "similar"):
-        assert f"predictor.{name}(" in (inspect.getdoc(getattr(dlrunner.Predictor, name)) or "")
+@pytest.mark.parametrize("predictor", PREDICTORS)
+def test_every_method_has_an_example(predictor: type[dlrunner.Predictor]) -> None:
+    for name, method in predictor.methods().items():
+        assert f"predictor.{name}(" in (inspect.getdoc(method) or "")
     assert 'dlrunner.load("runs/latest")' in (inspect.getdoc(dlrunner.load) or "")

@@ -13,7 +13,7 @@ import torch
 
 from dlrunner.inference.models import load_models
 from dlrunner.runs.reader import FinishedRun
-from dlrunner.tasks.collab.predictor import Recommender
+from dlrunner.tasks.collab.predictor import RatingPredictor
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 
@@ -35,9 +35,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return (folder / "latest").resolve()
 
 
-def recommender(run: Path) -> Recommender:
+def recommender(run: Path) -> RatingPredictor:
     _, state, models = load_models(FinishedRun.read(run))
-    return Recommender(state, models)
+    return RatingPredictor(state, models)
 
 
 def test_the_stand_in_is_learnt_and_its_floor_is_never_beaten(trained: Path) -> None:
@@ -109,14 +109,16 @@ def test_recommendations_leave_out_what_is_rated_and_are_sorted(trained: Path) -
     assert best["prediction"].is_monotonic_decreasing
     assert best["title"].str.startswith("Film ").all()
     codes = np.array([recommends.items[item] for item in best["item"]])
-    np.testing.assert_allclose(best["prediction"], recommends.pairs(np.zeros(20, dtype=np.int64), codes), atol=1e-4)
+    np.testing.assert_allclose(
+        best["prediction"], recommends.ensemble.pairs(np.zeros(20, dtype=np.int64), codes), atol=1e-4
+    )
 
 
 def test_a_new_user_is_solved_from_a_handful_of_ratings_without_retraining(trained: Path) -> None:
     """Somebody who rates like a known user is predicted nearly as well as that user, and better than by biases."""
     recommends = recommender(trained)
     table = pd.read_csv(trained / "predictions.csv")
-    before = [p.clone() for model in recommends.models for p in model.parameters()]
+    before = [p.clone() for model in recommends.ensemble.models for p in model.parameters()]
     errors: dict[str, list[float]] = {"folded": [], "known": [], "biases": []}
     for user, rows in table.groupby("user"):
         code = recommends.users[user]
@@ -124,26 +126,29 @@ def test_a_new_user_is_solved_from_a_handful_of_ratings_without_retraining(train
         if int(mine.sum()) < 60 or len(rows) < 10:
             continue
         items = np.array([recommends.items[item] for item in rows["item"]])
-        folded = recommends.fold_in(
+        folded = recommends.ensemble.fold_in(
             recommends.state["rated_items"][mine].numpy(), recommends.state["ratings"][mine].numpy()
         )
         truth = rows["rating"].to_numpy()
         errors["folded"] += list((folded[items] - truth) ** 2)
-        errors["known"] += list((recommends.pairs(np.full(len(items), code), items) - truth) ** 2)
-        errors["biases"] += list((recommends.pairs(np.full(len(items), recommends.unknown_user), items) - truth) ** 2)
+        errors["known"] += list((recommends.ensemble.pairs(np.full(len(items), code), items) - truth) ** 2)
+        errors["biases"] += list(
+            (recommends.ensemble.pairs(np.full(len(items), recommends.ensemble.unknown_user), items) - truth) ** 2
+        )
     rmse = {name: float(np.sqrt(np.mean(values))) for name, values in errors.items()}
     assert len(errors["known"]) > 1000
     assert rmse["folded"] < 0.95 * rmse["biases"]
     assert rmse["folded"] < 1.03 * rmse["known"]
     assert all(
-        torch.equal(a, b) for a, b in zip(before, (p for m in recommends.models for p in m.parameters()), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(before, (p for m in recommends.ensemble.models for p in m.parameters()), strict=True)
     )
 
 
 def test_without_ratings_a_new_user_is_the_average_one(trained: Path) -> None:
     recommends = recommender(trained)
-    nobody = recommends.fold_in(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
-    assert nobody.shape == (recommends.unknown_item,)
+    nobody = recommends.ensemble.fold_in(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32))
+    assert nobody.shape == (recommends.ensemble.unknown_item,)
     assert np.isfinite(nobody).all()
 
 
@@ -168,7 +173,7 @@ def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: 
         (["--user", "nobody"], "nobody is not among the 600 users"),
         (["--similar", "no such film"], "no item 'no such film'"),
         (["--similar", "Film 1"], "titles contain 'Film 1'"),
-        (["--user", "1", "--top", "0"], "top: must be 1 or more"),
+        (["--user", "1", "--top", "0"], "top: must be greater than or equal to 1"),
         (["none.csv"], "there is no file none.csv"),
         (["--user", "1", "--checkpoint", "cycle-9.pt"], "has no cycle-9.pt; it has best.pt, last.pt"),
     ],
@@ -195,8 +200,8 @@ def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, he
     # predict uses them all: its answer is the average that predictions.csv holds
     stored = pd.read_csv(run / "predictions.csv").head(50)
     recommends = recommender(run)
-    assert len(recommends.models) == 3
-    answer = recommends.pairs(
+    assert len(recommends.ensemble.models) == 3
+    answer = recommends.ensemble.pairs(
         np.array([recommends.users[u] for u in stored["user"]]), np.array([recommends.items[i] for i in stored["item"]])
     )
     np.testing.assert_allclose(answer, stored["prediction"], atol=2e-4)

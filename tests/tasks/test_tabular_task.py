@@ -234,7 +234,7 @@ def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: 
     from dlrunner.inference.models import load_models
     from dlrunner.runs.reader import FinishedRun
     from dlrunner.tasks.tabular.analysis import Inspection
-    from dlrunner.tasks.tabular.task import predict_rows
+    from dlrunner.tasks.tabular.predictor import predict_rows
 
     table = flats()
     table["noise"] = np.random.default_rng(5).normal(size=len(table))

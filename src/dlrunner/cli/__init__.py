@@ -25,7 +25,10 @@ PRINTED = (
     "diff",
     "predict",
     "generate",
+    "next-words",
     "explain",
+    "recommend",
+    "similar",
     "data",
     "info",
 )
@@ -153,8 +156,11 @@ def _dispatch(words: list[str]) -> int:
 
         return sweeping.sweep([word for word in words if word not in ("-m", "--multirun")])
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
+        from dlrunner.cli.predictor_verbs import verb_of_run
         from dlrunner.errors import did_you_mean
 
+        if verb := verb_of_run(words):
+            return verb.run(words[0], words[1:])
         raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], VERBS)}")
     return _run(words)
 

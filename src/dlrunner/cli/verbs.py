@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from dlrunner.cli.compare import add_compare_options, add_diff_options, compare, diff, with_signs
-from dlrunner.cli.conf_paths import file_to_write, with_paths
-from dlrunner.cli.parser import Parser, Verb
+from dlrunner.cli.conf_paths import with_paths
+from dlrunner.cli.parser import Verb
+from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, predictor_verb
 from dlrunner.cli.report import add_report_options, report
-from dlrunner.errors import ConfigError, DlrunnerError, RunError, did_you_mean
+from dlrunner.errors import ConfigError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
 
-ANSWERS = ("predict", "generate", "explain")
-"""Verbs that a task may answer, with methods of these names."""
+if TYPE_CHECKING:
+    pass
 
 
 def lr_find(arguments: argparse.Namespace) -> int:
@@ -78,56 +77,13 @@ def lr_find(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def predict(arguments: argparse.Namespace) -> int:
-    """Use a finished run on new rows."""
-    from dlrunner.inference.models import load_models
-    from dlrunner.reporting.terminal import tables
-
-    _, state, models = load_models(arguments.finished, arguments.checkpoint)
-    out = file_to_write(arguments.out) if arguments.out else None
-    with _answering(arguments.run):
-        answer = arguments.task_class.predict(state, models, arguments)
-    num_quoted = 0
-    if out:
-        from dlrunner.files.atomic import readable_os_errors, write_atomic
-        from dlrunner.files.spreadsheet import as_csv
-
-        content, num_quoted = as_csv(answer, arguments.raw or getattr(arguments, "submission", False))
-        with readable_os_errors(out):
-            if out.is_file() or not out.exists():
-                write_atomic(out.resolve(), content)
-            else:  # a pipe
-                out.write_bytes(content)
-    tables.print_frame(answer.head(1000) if arguments.out is None else answer.head(20), answer.attrs.get("note"))
-    if arguments.out:
-        print(f"{len(answer):,} rows: {arguments.out}")
-        if num_quoted:
-            print(
-                f"note: {num_quoted:,} texts begin like a formula (with =, +, -, @, tab) and have a ' before them, so "
-                "that no spreadsheet runs them; --raw writes them as they are"
-            )
-    elif len(answer) > 1000:
-        print(f"… {len(answer) - 1000:,} more rows; --out FILE writes all")
-    return 0
-
-
-def generate(arguments: argparse.Namespace) -> int:
-    """Let a finished run continue a text."""
-    return _print_answer("generate", arguments)
-
-
-def explain(arguments: argparse.Namespace) -> int:
-    """Show what a finished run's answer rests on."""
-    return _print_answer("explain", arguments)
-
-
 def export(arguments: argparse.Namespace) -> int:
     """Write what a run has trained into a folder for others."""
     from dlrunner.inference.models import without_trackers
     from dlrunner.runs.reader import FinishedRun, shorter
 
     finished = FinishedRun.read(user_path(arguments.run))
-    _check_plugins(without_trackers(finished.config), arguments.plugins)
+    check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.inference.export import export as write
     from dlrunner.inference.onnx import TOLERANCE
 
@@ -139,69 +95,6 @@ def export(arguments: argparse.Namespace) -> int:
     if done.no_graph:
         raise RunError(f"no ONNX graph, the rest is whole: {done.no_graph}")
     return 0
-
-
-def _print_answer(verb: str, arguments: argparse.Namespace) -> int:
-    """Print what a finished run answers to a verb in words."""
-    from dlrunner.inference.models import load_models
-
-    _, state, models = load_models(arguments.finished, arguments.checkpoint)
-    with _answering(arguments.run):
-        print(getattr(arguments.task_class, verb)(state, models, arguments))
-    return 0
-
-
-@contextlib.contextmanager
-def _answering(run: str) -> Iterator[None]:
-    """Tell in a sentence where no answer can be made of what a run has stored: it may come from anyone."""
-    try:
-        yield
-    except (DlrunnerError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise RunError(
-            f"{run} gives no answer ({type(error).__name__}: {first}): what it has stored in task.pt may be damaged, "
-            "or of another version"
-        ) from error
-
-
-def _add_answer_options(verb: str) -> Callable[[Parser, list[str]], list[str]]:
-    """Return what adds the options of the named run's task to the parser of a verb."""
-
-    def add(parser: Parser, words: list[str]) -> list[str]:
-        early = VERBS[verb].parser(verb, with_help=False)
-        try:
-            known, _ = early.parse_known_intermixed_args(words)
-        except ConfigError:  # no run is named: the parser itself says so, or prints its help
-            return words
-        from dlrunner.runs.reader import FinishedRun
-
-        finished = FinishedRun.read(user_path(known.run))
-        from dlrunner.inference.models import plan_for_answers, without_trackers
-
-        _check_plugins(without_trackers(finished.config), known.plugins)
-        task_class = plan_for_answers(finished.config).task.factory
-        add_options_of_task(parser, task_class, verb)
-        parser.set_defaults(finished=finished, task_class=task_class)
-        return words
-
-    return add
-
-
-def add_options_of_task(parser: argparse.ArgumentParser, task_class: Any, verb: str) -> None:
-    """Add what a task takes to answer a verb.
-
-    Raises:
-        ConfigError: it does not answer this verb.
-    """
-    from dlrunner.task import Task
-
-    answering = [name for name in ANSWERS if getattr(task_class, name).__func__ is not getattr(Task, name).__func__]
-    if verb not in answering:
-        others = " or ".join(f"`dlrun {name}`" for name in answering)
-        raise ConfigError(f"{task_class.__name__} cannot {verb}{f'; {others} may answer' if others else ''}")
-    getattr(task_class, f"add_{verb}_arguments")(parser)
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -217,7 +110,7 @@ def replay(arguments: argparse.Namespace) -> int:
     from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(arguments.run))
-    _check_plugins(finished.config, arguments.plugins)
+    check_plugins(finished.config, arguments.plugins)
     from dlrunner.execution.replay import replay as repeat
 
     return repeat(finished, arguments.data_dir or os.environ.get("DLRUNNER_DATA"))
@@ -290,43 +183,15 @@ def info(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _check_plugins(config: dict[str, Any], allowed: list[str]) -> None:
-    """A folder that came from elsewhere executes nothing by being read: its modules must be named by who reads it."""
-    from dlrunner.inference.models import unnamed_plugins
-
-    if asked := unnamed_plugins(config, allowed):
-        raise ConfigError(
-            f"this run imports {', '.join(asked)}; if you trust it, add: --plugins {' '.join(config['plugins'])}"
-        )
-
-
-def _add_plugins(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules that the run may import"
-    )
-
-
 def _lr_find_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="what a run would be asked for")
-
-
-def _answer_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` shows the options of its task too")
-    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
-    _add_plugins(parser)
-
-
-def _predict_options(parser: argparse.ArgumentParser) -> None:
-    _answer_options(parser)
-    parser.add_argument("--out", metavar="CSV", help="write the answer there too")
-    parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where it goes (default: RUN/export)")
     parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
-    _add_plugins(parser)
+    add_plugins_option(parser)
 
 
 def _show_options(parser: argparse.ArgumentParser) -> None:
@@ -336,7 +201,7 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 def _replay_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now (default: DLRUNNER_DATA)")
-    _add_plugins(parser)
+    add_plugins_option(parser)
 
 
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:
@@ -371,30 +236,22 @@ VERBS: dict[str, Verb] = {
         _lr_find_options,
         lr_find,
     ),
-    "predict": Verb(
-        "RUN [FILE]",
-        "use what was trained",
-        "dlrun predict runs/latest new.csv --out predictions.csv",
-        _predict_options,
-        predict,
-        _add_answer_options("predict"),
+    "predict": predictor_verb(
+        "predict", "RUN [FILE]", "use what a run has trained on new rows, texts or images", "dlrun predict RUN new.csv"
     ),
-    "generate": Verb(
-        'RUN "text"',
-        "let a language model continue a text",
-        'dlrun generate runs/latest "The film"',
-        _answer_options,
-        generate,
-        _add_answer_options("generate"),
+    "generate": predictor_verb(
+        "generate", 'RUN "text"', "let a language model continue a text", 'dlrun generate RUN "the film"'
     ),
-    "explain": Verb(
-        "RUN IMAGE",
-        "show what the answer for an image rests on",
-        "dlrun explain runs/latest dog.jpg",
-        _answer_options,
-        explain,
-        _add_answer_options("explain"),
+    "next-words": predictor_verb(
+        "next_words", 'RUN "text"', "list the likeliest next words", 'dlrun next-words RUN "the film"'
     ),
+    "explain": predictor_verb(
+        "explain", "RUN IMAGE", "show which parts of an image a prediction depends on", "dlrun explain RUN dog.jpg"
+    ),
+    "recommend": predictor_verb(
+        "recommend", "RUN USER", "recommend items that a user has not rated", "dlrun recommend RUN 42 --top 5"
+    ),
+    "similar": predictor_verb("similar", "RUN ITEM", "list the items most like one", 'dlrun similar RUN "Toy Story"'),
     "export": Verb(
         "RUN [--onnx]",
         "write what a run has trained for others: weights and a model card",

@@ -215,9 +215,8 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
     """Write what others use: what `predict` needs, the table of predictions, plots, and texts for the report."""
     task, directory, wanted = prepared.task, context.directory, context.plan.settings.log
     models, outputs = [member.model for member in members], results.outputs
-    state = task.state(phase=members[-1].phase)
-    if state:
-        directory.save("task.pt", {"task": state})
+    if task.predictor is not None:
+        directory.save("task.pt", {"task": task.state(phase=members[-1].phase)})
     with readable_os_errors(directory.path):
         table = task.predictions(outputs)
         if table is not None:

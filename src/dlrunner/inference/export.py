@@ -12,19 +12,17 @@ from typing import Any
 
 import yaml
 
-from dlrunner.config.plan import Plan
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import exchange, name_of, remove_abandoned, temporary_folder
 from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
-from dlrunner.inference.models import is_exported, load_models, without_trackers
-from dlrunner.model import Model
+from dlrunner.inference.models import is_exported, load_models, predictor_of, without_trackers
+from dlrunner.predictor import Predictor
 from dlrunner.reporting.model_card import Card
 from dlrunner.runs.directory import as_lines
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
-from dlrunner.task import Answers
 from dlrunner.tracker import without_tracker_settings
 
 OF_EXPORT = {
@@ -79,13 +77,12 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         _check_place(folder, identity, "--out: ")
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
+    predictor = predictor_of(checked)(state, models)
     about = {**identity, "task": checked.task.target, "model": checked.model.target}
     with readable_os_errors(folder), _exchanged(folder, about) as made:
         kept = _keep_record(finished, config, overrides, made)
         files = portable.write(made, state, models, about)
-        graphs_of, difference, no_graph = _graphs(made, checked, state, models) if onnx else ([], None, "")
-        task: Any = checked.task.factory
-        asked: Answers | None = task.answers(state, models)
+        graphs_of, difference, no_graph = _graphs(made, predictor) if onnx else ([], None, "")
         card = Card(
             summary=finished.summary,
             config=config,
@@ -94,8 +91,8 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             model=checked.model.target,
             settings={k: v for k, v in checked.model.complete().items() if k != "_target_"},
             parameters=[sum(each.numel() for each in model.parameters()) for model in models],
-            example=asked.example if asked else "",
-            limits=asked.limits if asked else (),
+            example=predictor.example,
+            limits=predictor.limits,
             files=[*files, *graphs_of, *kept],
             difference=difference,
             no_graph=no_graph,
@@ -210,13 +207,11 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
     return list(record)
 
 
-def _graphs(
-    folder: Path, checked: Plan, state: dict[str, Any], models: list[Model]
-) -> tuple[list[str], float | None, str]:
+def _graphs(folder: Path, predictor: Predictor) -> tuple[list[str], float | None, str]:
     """Write a graph of each model, or of none, and say why."""
-    task: Any = checked.task.factory
+    models = predictor.models
     try:
-        found = [graphs.graph_of(model, task, state) for model in models]
+        found = [graphs.graph_of(model, predictor) for model in models]
     except graphs.NoGraphError as error:
         return [], None, str(error)
     names = [portable.weights_file(place, len(models)).replace("safetensors", "onnx") for place in range(len(models))]

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Sequence
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 import pandas as pd
 import torch
 
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
-from dlrunner.inference.models import load_models, unnamed_plugins, without_trackers
+from dlrunner.inference.arguments import checked
+from dlrunner.inference.models import load_models, predictor_of, unnamed_plugins, without_trackers
 from dlrunner.model import Model
+from dlrunner.predictor import Predictor
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
-from dlrunner.task import Answers
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-ASKED = ("predict", "generate", "next_words", "recommend", "similar")
-"""Methods of a predictor that its run's task may answer or not."""
 
 
-class Predictor:
-    """A finished run: its models, its record, and its answers. `load` makes it.
+class NoMethodError(ConfigError, AttributeError):
+    """A run was asked for something that its predictor has no method for."""
 
-    What it can be asked depends on the task; `dir` and completion show no more than that.
 
-    | task | `predict` takes | and returns |
-    |---|---|---|
-    | ratings (movielens, collab) | a table of pairs: user, item | the table with prediction and note |
-    | tables (rossmann, tabular) | a table with the training table's columns | id, prediction, probabilities |
-    | texts (imdb-sentiment, text) | a text or several | text, class, probabilities |
-    | pictures (dogbreeds, image) | files or PIL pictures, one or several | picture, classes, probabilities |
-    | language models (imdb-lm, lm) | a text or several | text, words, unknown, perplexity |
+class LoadedRun:
+    """A finished run: its models, its record, and the methods of its task's predictor. `load` makes it.
 
-    What a person should know about a table of answers stands in its `attrs["note"]`.
-    """
+    What it can be asked depends on the task; `dir` and completion show no more than that, `help(run.predict)` what it
+    takes.
+
+    | task | methods | `predict` takes | and returns |
+    |---|---|---|---|
+    | ratings (movielens, collab) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
+    | tables (rossmann, tabular) | `predict` | a table with the training table's columns | id, prediction, probabilities |
+    | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
+    | pictures (dogbreeds, image) | `predict`, `explain` | files or PIL pictures, one or several, or a folder | classes, probabilities |
+    | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as of texts | text, words, unknown, perplexity |
+
+    Arguments are checked against the annotations of the method (`ConfigError`). What a person should know about a
+    table of answers stands in its `attrs["note"]`.
+    """  # noqa: E501
 
     path: Path
     """The folder, absolute and without links."""
@@ -50,10 +52,10 @@ class Predictor:
     models: list[Model]
     """The torch modules, in evaluation mode on the CPU: one, or those of an ensemble."""
 
-    def __init__(self, finished: FinishedRun, models: Sequence[Model], answers: Answers | None) -> None:
-        self.path, self.config, self.models = finished.path, finished.config, list(models)
+    def __init__(self, finished: FinishedRun, predictor: Predictor) -> None:
+        self.path, self.config, self.models = finished.path, finished.config, list(predictor.models)
         self.summary = finished.summary or {}
-        self._history, self._answers = finished.history, answers
+        self._history, self._predictor = finished.history, predictor
 
     @property
     def model(self) -> Model:
@@ -86,124 +88,57 @@ class Predictor:
             raise ConfigError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
         return without_quotes(pd.read_csv(file))
 
-    def predict(
-        self,
-        given: pd.DataFrame | pd.Series[Any] | str | Path | Image | Sequence[str | Path | Image],
-        *,
-        id: str | None = None,
-        top: int | None = None,
-        words: bool | None = None,
-    ) -> pd.DataFrame:
-        """Answer about rows, texts or pictures, as `dlrun predict` does about files: a row for each, in their order.
-
-            predictor.predict(pandas.DataFrame({"user": [1, 1], "item": [31, 1029]}))
-            predictor.predict(pandas.read_csv("new.csv"), id="nr")
-            predictor.predict(["it was great", "it was not"])
-            predictor.predict(["a.jpg", PIL.Image.open("b.png")], top=3)
-
-        Args:
-            given: a table, a text, a picture, or several; see the class. It is not changed.
-            id: of a table: the column that names the rows in the answer.
-            top: of pictures: so many of the likeliest classes (5).
-            words: of texts: the note tells the words that mattered most.
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a method of the predictor, its arguments checked.
 
         Raises:
-            ConfigError: it is something else than this run's task takes.
-            DataError: a column is missing, a value cannot be used, a picture is damaged.
+            NoMethodError: it has no such method.
         """
-        options = {"id": id, "top": top, "words": words}
-        return cast(pd.DataFrame, self._ask("predict", given, **options))
+        if name.startswith("_"):
+            raise AttributeError(name)
+        methods = self._predictor.methods()
+        if name not in methods:
+            task = str(self.config["task"].get("_target_")).rpartition(".")[2]
+            raise NoMethodError(no_method(task, type(self._predictor), name))
+        asked = checked(getattr(self._predictor, name))
 
-    def generate(
-        self,
-        text: str,
-        *,
-        words: int = 50,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        beams: int | None = None,
-    ) -> str:
-        """Return how a text goes on; of language models.
+        @functools.wraps(asked)
+        def answer(*given: Any, **options: Any) -> Any:
+            with _answering(self.path):
+                return asked(*given, **options)
 
-            predictor.generate("the film", words=20, top_p=0.9, seed=1)
-
-        Args:
-            text: its beginning, which is not repeated.
-            words: most words; it ends sooner where the text does.
-            top_k, top_p, temperature, seed: words are drawn, not the likeliest taken (`dlrun generate --help`).
-            beams: look for the likeliest text with so many beams.
-
-        Raises:
-            ConfigError: the run is no language model, knows no word of the text, or options do not go together.
-        """
-        options = {"top_k": top_k, "top_p": top_p, "temperature": temperature, "seed": seed, "beams": beams}
-        return str(self._ask("generate", text, words=words, **options))
-
-    def next_words(self, text: str, number: int = 10) -> pd.DataFrame:
-        """Return the likeliest next words and their chances, columns word and chance; of language models.
-
-            predictor.next_words("the film", 5)
-
-        Raises:
-            ConfigError: the run is no language model, or knows no word of the text.
-        """
-        return cast(pd.DataFrame, self._ask("next_words", text, number))
-
-    def recommend(
-        self, user: int | str | None = None, *, ratings: pd.DataFrame | None = None, top: int = 20
-    ) -> pd.DataFrame:
-        """Return the best items for a user, without those rated in training: item, title, prediction, ratings.
-
-            predictor.recommend(user=1, top=5)
-            predictor.recommend(ratings=pandas.DataFrame({"item": [31, 1029], "rating": [4.5, 2.0]}))
-
-        Args:
-            user: one of the training data.
-            ratings: of a new user: item, rating.
-            top: so many.
-
-        Raises:
-            ConfigError: the run is not of ratings, or the user is not known.
-            DataError: a rating cannot be used.
-        """
-        return cast(pd.DataFrame, self._ask("recommend", user, ratings=ratings, top=top))
-
-    def similar(self, item: int | str, *, top: int = 20) -> pd.DataFrame:
-        """Return the items most like one, by its id or part of its title: item, title, cosine, ratings.
-
-            predictor.similar("Toy Story", top=5)
-
-        Raises:
-            ConfigError: the run is not of ratings, or no item, or several, are meant.
-        """
-        return cast(pd.DataFrame, self._ask("similar", item, top=top))
-
-    def _ask(self, what: str, *given: Any, **options: Any) -> Any:
-        """Hand a question to the task, options only where they were given."""
-        method = getattr(self._answers, what, None)
-        task = str(self.config["task"].get("_target_")).rpartition(".")[2]
-        if method is None:
-            able = [name for name in ASKED if hasattr(self._answers, name)]
-            told = f"; it can {' and '.join(able)}" if able else "; the command line may (dlrun predict --help)"
-            raise ConfigError(f"{task} cannot {what} in Python{told}")
-        asked = {name: value for name, value in options.items() if value is not None}
-        for name in asked:
-            if name not in inspect.signature(method).parameters:
-                raise ConfigError(f"{what}: {task} takes no {name}")
-        return method(*given, **asked)
+        return answer
 
     def __dir__(self) -> list[str]:
-        return [name for name in super().__dir__() if name not in ASKED or hasattr(self._answers, name)]
+        return [*super().__dir__(), *self._predictor.methods()]
 
     def __repr__(self) -> str:
         metric = self.summary.get("metric") or {}
         told = f", {metric['name']} {metric['value']:.4f}" if metric else ""
-        return f"<Predictor of {shorter(self.path)}{told}>"
+        return f"<LoadedRun {shorter(self.path)}{told}>"
 
 
-def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "last.pt") -> Predictor:
+def no_method(task: str, predictor: type[Predictor], name: str) -> str:
+    """Return the sentence that says what the runs of a task can be asked instead."""
+    return f"{task} has no method {name}; it has {', '.join(predictor.methods()) or 'none'}"
+
+
+@contextlib.contextmanager
+def _answering(run: Path) -> Iterator[None]:
+    """Tell in a sentence where no answer can be made of what a run has stored: it may come from anyone."""
+    try:
+        yield
+    except (DlrunnerError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(
+            f"{shorter(run)} gives no answer ({type(error).__name__}: {first}): what it has stored in task.pt may be "
+            "damaged, or of another version"
+        ) from error
+
+
+def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "last.pt") -> LoadedRun:
     """Return what a finished run has learned, ready to answer.
 
         import dlrunner
@@ -228,7 +163,12 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
     if unnamed_plugins(config, plugins):
         asked = list(config["plugins"])
         raise ConfigError(f"this run imports {', '.join(asked)}; if you trust it, add: plugins={asked!r}")
+    return loaded(finished, checkpoint)
+
+
+def loaded(finished: FinishedRun, checkpoint: str = "last.pt") -> LoadedRun:
+    """Return what a finished run has learned; its plugins are trusted (see `load`)."""
     with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are read
-        checked, state, models = load_models(finished, checkpoint)
-        task: Any = checked.task.factory
-        return Predictor(finished, models, task.answers(state, models))
+        plan, state, models = load_models(finished, checkpoint)
+        with _answering(finished.path):
+            return LoadedRun(finished, predictor_of(plan)(state, models))

@@ -12,6 +12,7 @@ from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.inference.portable import STATE, read_state, read_weights, weights_file
 from dlrunner.model import Model
+from dlrunner.predictor import Predictor
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.reader import FinishedRun, own_file, shorter
 
@@ -30,10 +31,11 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         why = f": {said}" if (said := (finished.summary or {}).get("error")) else ""
         again = "" if finished.status == "failed" else "; its command, given again, goes on"
         raise ConfigError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
+    checked = plan_for_answers(finished.config)
+    predictor = predictor_of(checked)
     exported = is_exported(path)
     if not exported and not (path / "task.pt").exists():
-        raise ConfigError(f"{shown} has no task.pt: its task keeps nothing that an answer could be made from")
-    checked = plan_for_answers(finished.config)
+        raise ConfigError(f"{shown} has no task.pt: nothing was stored that an answer could be made from")
     if exported:
         if checkpoint != "last.pt":
             raise ConfigError(f"{shown} was exported: it holds no {checkpoint}, only what the run ended with")
@@ -44,7 +46,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         files = _checkpoints(path, checked, checkpoint)
     models = []
     for file in files:
-        model = _built(checked, state, path)
+        model = _built(checked, predictor, state, path)
         weights = None if exported else load_weights_file(file)
         try:
             if weights is None:
@@ -66,6 +68,19 @@ def plan_for_answers(config: Mapping[str, Any]) -> Plan:
     do not. Nobody is told of them, so what is gone of a tracker is not missed.
     """
     return plan({**without_trackers(config), "device": "cpu", "precision": "fp32"})
+
+
+def predictor_of(checked: Plan) -> type[Predictor]:
+    """Return the class that answers for the runs of a task.
+
+    Raises:
+        ConfigError: the task has none.
+    """
+    task: Any = checked.task.factory
+    found: type[Predictor] | None = task.predictor
+    if found is None:
+        raise ConfigError(f"{task.__name__} has no predictor: its runs can be shown and compared, but asked nothing")
+    return found
 
 
 def without_trackers(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,11 +114,10 @@ def unnamed_plugins(config: Mapping[str, Any], allowed: Sequence[str]) -> list[s
     return [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
 
 
-def _built(checked: Plan, state: Mapping[str, Any], path: Path) -> Model:
+def _built(checked: Plan, predictor: type[Predictor], state: Mapping[str, Any], path: Path) -> Model:
     """Return the model, its weights still at random."""
-    task_class: Any = checked.task.factory
     try:
-        return checked.build_model(task_class.dims_of(state))
+        return checked.build_model(predictor.dims(state))
     except DlrunnerError:
         raise
     except Exception as error:  # it may be anybody's model; the cause is kept for whoever wrote it

@@ -8,7 +8,6 @@ import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.model import Example, Model
-from dlrunner.task import Task
+from dlrunner.predictor import Predictor
 
 TOLERANCE = 1e-4
 """Largest difference from torch, in units of the output where that is above 1: float32 sums in another order."""
@@ -40,20 +39,20 @@ def check_installed() -> None:
         raise ConfigError(f"--onnx needs {' and '.join(missing)}: pip install 'dlrunner[onnx]'")
 
 
-def graph_of(model: Model, task: type[Task], state: Mapping[str, Any]) -> tuple[bytes, float]:
+def graph_of(model: Model, predictor: Predictor) -> tuple[bytes, float]:
     """Return a model as an ONNX file, and its largest difference from torch on inputs like those of validation.
 
     Raises:
         NoGraphError: it cannot be one; why, in a sentence.
     """
-    if not task.examples(state, 2):
-        raise NoGraphError(f"{task.__name__} has no examples of inputs that a graph could be compared on")
+    if not predictor.examples(2):
+        raise NoGraphError(f"{type(predictor).__name__} has no examples of inputs that a graph could be compared on")
     try:
         module = model.graph().eval()
     except ConfigError as error:
         raise NoGraphError(str(error)) from None
-    graph = _exported(module, task.examples(state, 3))
-    worst = float(np.max([_difference(graph, module, task.examples(state, count)) for count in COUNTS]))  # nan stays
+    graph = _exported(module, predictor.examples(3))
+    worst = float(np.max([_difference(graph, module, predictor.examples(count)) for count in COUNTS]))  # nan stays
     if not worst <= TOLERANCE:
         raise NoGraphError(
             f"the graph differs by {worst:.1e} from torch, in units of the output (at most {TOLERANCE:.0e} is allowed)"

@@ -46,14 +46,13 @@ DECIDES_NOTHING = (
     "tasks/image/grad_cam.py",
     "tasks/image/predictor.py",
     "tasks/language/generation.py",
+    "tasks/language/predictor.py",
     "tasks/tabular/analysis.py",
     "tasks/text/inputs.py",
+    "tasks/text/predictor.py",
     "training/lr_finder.py",
 )
 """Modules in them that check, show, answer questions or draw."""
-
-HELP = {"add_explain_arguments", "add_generate_arguments", "add_predict_arguments"}
-"""Functions whose bodies are help texts and options of a command line."""
 
 
 def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: Path = PACKAGE) -> str:
@@ -101,7 +100,7 @@ def _add(digest: hashlib._Hash, name: Path, content: bytes) -> None:
 
 
 def without_docstrings(source: bytes) -> bytes:
-    r"""Return a module's source without docstrings and the bodies of functions that only declare options.
+    r"""Return a module's source without docstrings.
 
     >>> without_docstrings(b'def double(x):\n    "Return 2x."\n    return 2 * x  # exact\n')
     b'def double(x):\n    return 2 * x  # exact\n'
@@ -133,7 +132,5 @@ def _spans(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.stmt]]:
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node, node
-        elif isinstance(node, ast.FunctionDef) and node.name in HELP:
-            yield node.body[0], node.body[-1]
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield from _spans(node.body)

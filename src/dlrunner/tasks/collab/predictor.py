@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,35 +11,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlrunner.data.core.tables import read_table
 from dlrunner.data.ratings.dataset import USUAL_NAMES
 from dlrunner.errors import ConfigError, DataError, did_you_mean
-from dlrunner.files.paths import user_path
-from dlrunner.model import Model, as_outputs, forward_pass
-from dlrunner.models.collab import RatingModel
-from dlrunner.tasks.common.inputs import THE_TABLE, check_id, check_table, check_top
+from dlrunner.model import Example, Model, as_outputs, forward_pass
+from dlrunner.models.collab import RatingDims, RatingModel
+from dlrunner.predictor import Predictor
+from dlrunner.ranges import Count
+from dlrunner.tasks.common.inputs import check_table, file_of
+
+Id = int | float | str
 
 
-class Recommender:
-    """Answers about ratings, from the models of a run (several when it is an ensemble: their ratings are averaged).
+class RatingEnsemble:
+    """The ratings that the models of a run give (the mean of several), by codes of users and items.
 
     Args:
         state: what the task stored: ids, titles, training ratings.
         models: trained models of ratings.
     """
 
-    example = "predictor.recommend(user=1, top=5)"
-    limits = (
-        "Users and items that were not in training get an answer from the mean of all, or from biases alone.",
-        "The time of a rating is not taken into account when new pairs are predicted.",
-    )
-
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         self.state = state
         self.models = [m.extended().eval() for m in models if isinstance(m, RatingModel)]
-        self.users = {identifier: code for code, identifier in enumerate(state["user_ids"])}
-        self.items = {identifier: code for code, identifier in enumerate(state["item_ids"])}
-        self.unknown_user, self.unknown_item = len(self.users), len(self.items)
+        self.unknown_user, self.unknown_item = len(state["user_ids"]), len(state["item_ids"])
 
     @torch.no_grad()
     def pairs(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -49,93 +42,6 @@ class Recommender:
         codes = torch.from_numpy(np.asarray(users)).to(device), torch.from_numpy(np.asarray(items)).to(device)
         mean = torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
         return np.asarray(mean.cpu().numpy(), dtype=np.float32)
-
-    def answer(self, arguments: argparse.Namespace) -> pd.DataFrame:
-        """Answer the options of `dlrun predict RUN`.
-
-        Raises:
-            ConfigError: none or several things are asked, or a user or item is not known.
-        """
-        asked = [name for name in ("file", "user", "ratings", "similar") if getattr(arguments, name) is not None]
-        if len(asked) != 1:
-            raise ConfigError("ask for one thing: a FILE of pairs, --user ID, --ratings FILE, or --similar ITEM")
-        check_top(arguments.top)
-        if arguments.file is not None:
-            return self.predict(read_table(user_path(arguments.file)), place=arguments.file)
-        if arguments.user is not None:
-            return self.recommend(arguments.user, top=arguments.top)
-        if arguments.similar is not None:
-            return self.similar(arguments.similar, top=arguments.top)
-        ratings = read_table(user_path(arguments.ratings))
-        return self.recommend(ratings=ratings, top=arguments.top, place=arguments.ratings)
-
-    def predict(self, table: pd.DataFrame, *, place: str = THE_TABLE) -> pd.DataFrame:
-        """Return a table of pairs with a prediction in every row, and mark the ids that are not known."""
-        check_table(table)
-        users, items = (self._column(table, role, place) for role in ("user", "item"))
-        user_codes = np.array([self._code(self.users, value, self.unknown_user) for value in users])
-        item_codes = np.array([self._code(self.items, value, self.unknown_item) for value in items])
-        found = table.assign(prediction=self.pairs(user_codes, item_codes).round(4))
-        unknown_user, unknown_item = user_codes == self.unknown_user, item_codes == self.unknown_item
-        found["note"] = np.select(
-            [unknown_user & unknown_item, unknown_user, unknown_item],
-            ["unknown user and item: mean answer", "unknown user: bias only", "unknown item: bias only"],
-            default="",
-        )
-        return found
-
-    def recommend(
-        self,
-        user: int | str | None = None,
-        *,
-        ratings: pd.DataFrame | None = None,
-        top: int = 20,
-        place: str = "the ratings",
-    ) -> pd.DataFrame:
-        """Return the best items for a user, without those rated in training; or for a new user with some ratings.
-
-        Raises:
-            ConfigError: none or both are given, or the user is not known.
-            DataError: a rating cannot be used.
-        """
-        check_top(top)
-        if (user is None) == (ratings is None):
-            raise ConfigError("recommend: give either a user, or the ratings of a new one")
-        if ratings is not None:
-            return self._recommend_to_new(ratings, top, place)
-        check_id(user, "the id of a user (ratings of a new one: ratings=TABLE)")
-        code = self._code(self.users, user, -1)
-        if code < 0:
-            raise ConfigError(
-                f"user {user} is not among the {len(self.users)} users of this run; "
-                "for a new user give a few ratings (--ratings FILE, in Python ratings=TABLE)"
-            )
-        rated = self.state["rated_items"][self.state["rated_users"] == code].numpy()
-        return self._best(self.pairs(np.full(self.unknown_item, code), np.arange(self.unknown_item)), rated, top)
-
-    def _recommend_to_new(self, table: pd.DataFrame, top: int, path: str) -> pd.DataFrame:
-        """Return the best items for a user the model has never seen, from a table of a few ratings."""
-        check_table(table)
-        items = self._column(table, "item", path)
-        ratings = pd.to_numeric(self._column(table, "rating", path), errors="coerce").to_numpy(np.float32)
-        if not np.isfinite(ratings).all():
-            row = int((~np.isfinite(ratings)).argmax())
-            raise DataError(f"{path}, row {row + 2}: the rating is not a number")
-        low, high = self.state["min_rating"], self.state["max_rating"]
-        if ((ratings < low) | (ratings > high)).any():
-            row = int(((ratings < low) | (ratings > high)).argmax())
-            raise DataError(
-                f"{path}, row {row + 2}: {ratings[row]:g} lies outside the ratings of this run, {low:g} to {high:g}"
-            )
-        codes = np.array([self._code(self.items, value, self.unknown_item) for value in items])
-        known = codes != self.unknown_item
-        if not known.any():
-            raise DataError(f"{path}: none of the {len(codes)} items is known to this run")
-        scores = self.fold_in(codes[known], ratings[known])
-        best = self._best(scores, codes[known], top)
-        if not known.all():
-            best.attrs["note"] = f"{int((~known).sum())} of {len(codes)} items are unknown and were left out"
-        return best
 
     def fold_in(self, items: NDArray[np.int64], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Solve for a new user with everything else held fixed, and return that user's ratings of all items.
@@ -187,30 +93,176 @@ class Recommender:
         with torch.no_grad():
             return answers(torch.arange(self.unknown_item))
 
-    def similar(self, item: int | str, *, top: int = 20) -> pd.DataFrame:
-        """Return the items whose factors point the same way: mean cosine over the models."""
-        check_top(top)
-        check_id(item, "an item by its id or a part of its title")
-        code = self._find_item(item)
-        cosines = []
+    def cosines(self, item: int) -> NDArray[np.float32]:
+        """Return how alike the factors of an item and of all items are, of shape (items,): the mean over the models."""
+        found = []
         for model in self.models:
             factors = nn.functional.normalize(
                 model.item_tables()[0].weight.detach()[: self.unknown_item].float(), dim=1
             )
-            cosines.append(factors @ factors[code])
-        cosine = torch.stack(cosines).mean(dim=0).cpu().numpy()
-        counts = np.bincount(self.state["rated_items"].numpy(), minlength=self.unknown_item)
+            found.append(factors @ factors[item])
+        return np.asarray(torch.stack(found).mean(dim=0).cpu().numpy(), dtype=np.float32)
+
+
+class RatingPredictor(Predictor):
+    """Answers about ratings, from the models of a run (several when it is an ensemble: their ratings are averaged)."""
+
+    example = "predictor.recommend(user=1, top=5)"
+    limits = (
+        "Users and items that were not in training get an answer from the mean of all, or from biases alone.",
+        "The time of a rating is not taken into account when new pairs are predicted.",
+    )
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        super().__init__(state, models)
+        self.ensemble = RatingEnsemble(state, models)
+        self.users = {identifier: code for code, identifier in enumerate(state["user_ids"])}
+        self.items = {identifier: code for code, identifier in enumerate(state["item_ids"])}
+
+    @classmethod
+    def dims(cls, state: Mapping[str, Any]) -> RatingDims:
+        """Numbers of users and items, the range of the training ratings, and what else is known."""
+        return RatingDims(
+            num_users=len(state["user_ids"]),
+            num_items=len(state["item_ids"]),
+            min_rating=state["min_rating"],
+            max_rating=state["max_rating"],
+            item_genres=state["item_genres"],
+            has_time=state["time_scale"] is not None,
+        )
+
+    def examples(self, count: int) -> Mapping[str, Example]:
+        """Pairs of which training had some rating."""
+        rows = torch.randint(len(self.state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
+        named = {"users": self.state["rated_users"], "items": self.state["rated_items"]}
+        return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
+
+    def predict(
+        self,
+        table: pd.DataFrame | None = None,
+        *,
+        user: Id | None = None,
+        ratings: pd.DataFrame | None = None,
+        similar: Id | None = None,
+        top: Count = 20,
+    ) -> pd.DataFrame:
+        """Predict the ratings of pairs of user and item, and mark the ids that are not known.
+
+            predictor.predict(pandas.DataFrame({"user": [1, 1], "item": [31, 1029]}))
+
+        Args:
+            table: pairs (columns: user, item).
+            user: instead of pairs: recommend for this user (see `recommend`).
+            ratings: instead of pairs: recommend for a new user with these ratings (columns: item, rating).
+            similar: instead of pairs: the items most like this one (see `similar`).
+            top: how many items.
+
+        Raises:
+            ConfigError: none or several things are asked, or a user or item is not known.
+            DataError: a column is missing, or a rating cannot be used.
+        """
+        if sum(each is not None for each in (table, user, ratings, similar)) != 1:
+            raise ConfigError("ask for one thing: a table of pairs, a user, ratings of a new one, or a similar item")
+        if similar is not None:
+            return self.similar(similar, top=top)
+        if table is None:
+            return self.recommend(user, ratings=ratings, top=top)
+        check_table(table)
+        users, items = (self._column(table, role) for role in ("user", "item"))
+        unknown = self.ensemble.unknown_user, self.ensemble.unknown_item
+        user_codes = np.array([self._code(self.users, value, unknown[0]) for value in users])
+        item_codes = np.array([self._code(self.items, value, unknown[1]) for value in items])
+        found = table.assign(prediction=self.ensemble.pairs(user_codes, item_codes).round(4))
+        unknown_user, unknown_item = user_codes == unknown[0], item_codes == unknown[1]
+        found["note"] = np.select(
+            [unknown_user & unknown_item, unknown_user, unknown_item],
+            ["unknown user and item: mean answer", "unknown user: bias only", "unknown item: bias only"],
+            default="",
+        )
+        return found
+
+    def recommend(
+        self, user: Id | None = None, *, ratings: pd.DataFrame | None = None, top: Count = 20
+    ) -> pd.DataFrame:
+        """Recommend to a user what is not rated yet; or to a new user with some ratings.
+
+            predictor.recommend(user=1, top=5)
+            predictor.recommend(ratings=pandas.DataFrame({"item": [31, 1029], "rating": [4.5, 2.0]}))
+
+        Args:
+            user: the id of one in the training data.
+            ratings: of a new user (columns: item, rating).
+            top: how many items.
+
+        Raises:
+            ConfigError: none or both are given, or the user is not known.
+            DataError: a rating cannot be used.
+        """
+        if (user is None) == (ratings is None):
+            raise ConfigError("recommend: give either a user, or the ratings of a new one")
+        if ratings is not None:
+            return self._recommend_to_new(ratings, top)
+        code = self._code(self.users, user, -1)
+        if code < 0:
+            raise ConfigError(
+                f"user {user} is not among the {len(self.users)} users of this run; "
+                "for a new user give a few ratings (--ratings FILE, in Python ratings=TABLE)"
+            )
+        rated = self.state["rated_items"][self.state["rated_users"] == code].numpy()
+        count = self.ensemble.unknown_item
+        return self._best(self.ensemble.pairs(np.full(count, code), np.arange(count)), rated, top)
+
+    def similar(self, item: Id, *, top: Count = 20) -> pd.DataFrame:
+        """Return the items whose factors point the same way: the mean cosine over the models.
+
+            predictor.similar("Toy Story", top=5)
+
+        Args:
+            item: an id, or a part of a title.
+            top: how many items.
+
+        Raises:
+            ConfigError: no item, or several, are meant.
+        """
+        code = self._find_item(item)
+        cosine = self.ensemble.cosines(code)
+        counts = np.bincount(self.state["rated_items"].numpy(), minlength=len(cosine))
         least = 20 if int((counts >= 20).sum()) > top else 1
         cosine[counts < least] = -1  # an item that hardly anybody rated points anywhere
         best = self._best(cosine, np.array([code]), top)
         best.attrs["note"] = f"most like {self.state['titles'][code]} (items with at least {least} training ratings)"
         return best.rename(columns={"prediction": "cosine"})
 
+    def _recommend_to_new(self, table: pd.DataFrame, top: int) -> pd.DataFrame:
+        """Return the best items for a user the model has never seen, from a table of a few ratings."""
+        check_table(table)
+        path, unknown = file_of(table), self.ensemble.unknown_item
+        items = self._column(table, "item")
+        ratings = pd.to_numeric(self._column(table, "rating"), errors="coerce").to_numpy(np.float32)
+        if not np.isfinite(ratings).all():
+            row = int((~np.isfinite(ratings)).argmax())
+            raise DataError(f"{path}, row {row + 2}: the rating is not a number")
+        low, high = self.state["min_rating"], self.state["max_rating"]
+        if ((ratings < low) | (ratings > high)).any():
+            row = int(((ratings < low) | (ratings > high)).argmax())
+            raise DataError(
+                f"{path}, row {row + 2}: {ratings[row]:g} lies outside the ratings of this run, {low:g} to {high:g}"
+            )
+        codes = np.array([self._code(self.items, value, unknown) for value in items])
+        known = codes != unknown
+        if not known.any():
+            raise DataError(f"{path}: none of the {len(codes)} items is known to this run")
+        scores = self.ensemble.fold_in(codes[known], ratings[known])
+        best = self._best(scores, codes[known], top)
+        if not known.all():
+            best.attrs["note"] = f"{int((~known).sum())} of {len(codes)} items are unknown and were left out"
+        return best
+
     def _best(self, scores: NDArray[np.float32], without: NDArray[np.int64], top: int) -> pd.DataFrame:
         scores = scores.copy()
         scores[without] = -np.inf
         order = np.argsort(-scores, kind="stable")[: min(top, int(np.isfinite(scores).sum()))]
-        counts = np.bincount(self.state["rated_items"].numpy(), minlength=self.unknown_item)
+        counts = np.bincount(self.state["rated_items"].numpy(), minlength=len(self.items))
         return pd.DataFrame(
             {
                 "item": [self.state["item_ids"][code] for code in order],
@@ -220,7 +272,7 @@ class Recommender:
             }
         )
 
-    def _find_item(self, item: int | str) -> int:
+    def _find_item(self, item: Id) -> int:
         """Return the code of an item given by its id or by part of its title."""
         code = self._code(self.items, item, -1)
         if code >= 0:
@@ -250,11 +302,11 @@ class Recommender:
         return codes.get(str(value), otherwise)
 
     @staticmethod
-    def _column(table: pd.DataFrame, role: str, path: str) -> pd.Series[Any]:
+    def _column(table: pd.DataFrame, role: str) -> pd.Series[Any]:
         name = next((usual for usual in USUAL_NAMES[role] if usual in table.columns), None)
         if name is None:
             raise DataError(
-                f"{path} has no column for the {role} ({', '.join(USUAL_NAMES[role][:3])}); "
+                f"{file_of(table)} has no column for the {role} ({', '.join(USUAL_NAMES[role][:3])}); "
                 f"its columns are: {', '.join(map(str, table.columns))}"
             )
         return table[name]

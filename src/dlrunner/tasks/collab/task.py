@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +18,13 @@ from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
-from dlrunner.model import Example, Model
+from dlrunner.model import Model
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.collab.predictor import Recommender
+from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
 from dlrunner.tasks.common.audit import count_of_test
 
 
@@ -39,6 +38,8 @@ class Collab(Task):
         device: where the table lives (100,000 ratings take 2 MB).
         valid_batch_size: validation rows at once; it changes nothing but the speed.
     """
+
+    predictor = RatingPredictor
 
     def __init__(
         self,
@@ -172,7 +173,7 @@ class Collab(Task):
         table = self.table
         train = ~table.valid
         drawn = [looks.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
-        drawn.append(looks.cross_table(table, Recommender(self.state(phase), models).pairs, folder))
+        drawn.append(looks.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
         tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
         if len(tables) > 1:
@@ -197,48 +198,6 @@ class Collab(Task):
             "rated_items": torch.tensor(table.items[train]),
             "ratings": torch.tensor(table.ratings[train]),
         }
-
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> RatingDims:
-        """Return `dims` from a stored state."""
-        return RatingDims(
-            num_users=len(state["user_ids"]),
-            num_items=len(state["item_ids"]),
-            min_rating=state["min_rating"],
-            max_rating=state["max_rating"],
-            item_genres=state["item_genres"],
-            has_time=state["time_scale"] is not None,
-        )
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("file", nargs="?", metavar="FILE", help="a table of pairs (columns: user, item)")
-        parser.add_argument("--user", metavar="ID", help="recommend for this user what is not rated yet")
-        parser.add_argument(
-            "--ratings", metavar="FILE", help="recommend for a new user with these ratings (item, rating)"
-        )
-        parser.add_argument("--similar", metavar="ITEM", help="the items most like this one (id, or part of its title)")
-        parser.add_argument("--top", type=int, default=20, metavar="N", help="how many (default: 20)")
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer with a table: pairs, recommendations, or similar items."""
-        return Recommender(state, models).answer(arguments)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> Recommender:
-        """Answer with predictions, recommendations, or similar items."""
-        return Recommender(state, models)
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Pairs of which training had some rating."""
-        rows = torch.randint(len(state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
-        named = {"users": state["rated_users"], "items": state["rated_items"]}
-        return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
 
 
 def _rating_model(model: Model) -> RatingModel:

@@ -1,18 +1,18 @@
-"""What is asked of a trained model, checked: the same from the command line and from Python."""
+"""Tables, texts and images that a trained model is given, checked."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Integral
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from dlrunner.errors import ConfigError
 
-THE_TABLE = "the table"
-"""What a table is called in messages where it comes from no file."""
+
+def file_of(table: pd.DataFrame) -> str:
+    """Return what a table is called in messages: the file that it was read from, where the terminal named one."""
+    return str(table.attrs.get("file", "the table"))
 
 
 def check_table(table: Any) -> None:
@@ -25,38 +25,6 @@ def check_table(table: Any) -> None:
         raise ConfigError(f"give a table (pandas.read_csv reads one from a file), not {_kind(table)}")
     if table.empty:
         raise ConfigError("the table has no rows")
-
-
-def check_top(top: Any) -> None:
-    """Refuse what is no number of answers.
-
-    Raises:
-        ConfigError: `top` is below 1, or no whole number.
-    """
-    if not isinstance(top, Integral) or isinstance(top, bool):
-        raise ConfigError(f"top: must be a whole number, not {top!r:.40}")
-    if int(top) < 1:
-        raise ConfigError(f"top: must be 1 or more, not {top}")
-
-
-def check_id(given: Any, what: str) -> None:
-    """Refuse what nobody is named by.
-
-    Raises:
-        ConfigError: it is neither a text nor a number.
-    """
-    if not isinstance(given, str | int | float | np.generic):
-        raise ConfigError(f"give {what}, not {_kind(given)}")
-
-
-def check_text(given: Any) -> None:
-    """Refuse what is no text.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    if not isinstance(given, str):
-        raise ConfigError(f"give a text, not {_kind(given)}")
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target
+from dlrunner.metrics import exact_dtype
 
 
 def probabilities(target: Target, outputs: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
@@ -30,3 +34,9 @@ def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
             number += 1
         names.append(each)
     return frame.set_axis(names, axis=1)
+
+
+def average_losses(losses: Sequence[Tensor]) -> Tensor:
+    """Return the losses of averaged probabilities, given those of each model; in float64, for losses near 0."""
+    stacked = torch.stack(list(losses))
+    return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)

@@ -1,9 +1,8 @@
-"""What is asked of a trained classifier of pictures: `dlrun predict RUN FILE|FOLDER`, `dlrun explain RUN IMAGE`."""
+"""What a trained classifier says of pictures, and what it looks at."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,20 +17,151 @@ from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import MOST_NAMED
-from dlrunner.data.images.decoding import Fit, Pixels, decode, pixels_of
+from dlrunner.data.images.decoding import Pixels, decode, pixels_of
 from dlrunner.data.images.files import is_picture
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.model import Model, forward_pass
+from dlrunner.model import Example, Model, forward_pass
+from dlrunner.models.image import ImageDims
+from dlrunner.predictor import Predictor
+from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.common.inputs import check_top, listed
+from dlrunner.tasks.common.inputs import listed, with_notes
 from dlrunner.tasks.common.outputs import probabilities
 from dlrunner.tasks.image.grad_cam import grad_cam
 
 BATCH = 64
 
 Given = str | Path | Image.Image
+
+
+class PicturePredictor(Predictor):
+    """Answers about pictures; the probabilities of several models are averaged."""
+
+    example = 'predictor.predict(["a.jpg", "b.jpg"])'
+    limits = ("Every picture is taken for one of the classes of the training data, whatever it shows.",)
+
+    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
+        super().__init__(state, models)
+        self.target = Target.from_state(state["target"])
+
+    @classmethod
+    def dims(cls, state: Mapping[str, Any]) -> ImageDims:
+        """The number of classes."""
+        return ImageDims(Target.from_state(state["target"]).num_outputs)
+
+    def examples(self, count: int) -> Mapping[str, Example]:
+        """Clouds of colour: neighbouring pixels are alike, as in pictures."""
+        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
+        return {"pictures": Example(normalised(clouds, self.state["size"]).contiguous(), ("rows", None, None, None))}
+
+    def predict(self, pictures: Given | Sequence[Given], *, top: Count = 5, submission: bool = False) -> pd.DataFrame:
+        """Return the likeliest classes with their probabilities: of one picture a row each, of several a row a picture.
+
+            predictor.predict("a.jpg")
+            predictor.predict(["a.jpg", PIL.Image.open("b.png")], top=3)
+
+        Of labels every one has its column. What cannot be read in a folder is left out, and told.
+
+        Args:
+            pictures: a picture, or a folder or archive of pictures; in Python several pictures too, in files or opened.
+            top: so many of the likeliest classes.
+            submission: as Kaggle wants it: id and the probability of every class.
+
+        Raises:
+            ConfigError: there is no such file, or it is something else.
+            DataError: one of them is no picture, or none of the folder can be read.
+        """
+        bad: dict[str, str] = {}
+        names: list[str] = []
+        found: list[Tensor] = []
+        folder = _folder(pictures)
+        for some in _in_folder(folder) if folder else _in_batches(pictures):
+            pixels = []
+            for name, picture in some:
+                try:
+                    pixels.append(self._pixels(picture))
+                    names.append(visible(name))  # a table holds no name that is not UTF-8
+                except DataError as error:
+                    if not folder:
+                        raise DataError(f"{visible(name)} {error}") from None
+                    bad[name] = str(error)
+            if pixels:
+                found.append(outputs_of(self.state, self.target, self.models, np.stack(pixels)))
+        if folder and not names:
+            name, reason = next(iter(bad.items()))
+            raise DataError(f"{folder / name} {reason}")
+        outputs = torch.cat(found)
+        if submission:
+            answer = self._submission(names, outputs)
+        elif isinstance(pictures, Given) and not folder and self.target.has_one_class:
+            answer = self._classes(outputs, top)
+        else:
+            answer = pd.concat([pd.DataFrame({"picture": names}), top_of(self.target, outputs, top)], axis=1)
+        if not bad:
+            return answer
+        told = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
+        return with_notes(answer, [f"{len(bad):,} of {len(bad) + len(names):,} pictures cannot be read: {told}"])
+
+    def explain(self, picture: Given, *, class_: str | None = None, out: Path | None = None) -> str:
+        """Draw what an answer about a picture rests on over the picture, and say the answer.
+
+            predictor.explain("a.jpg", out="heat.png")
+
+        Args:
+            picture: a picture.
+            class_: explain this class; the likeliest one by default.
+            out: where the heat map goes; by default PICTURE-explained.png, here.
+
+        Raises:
+            ConfigError: there is no such file or class.
+            DataError: it is no picture, or the heat map cannot be written.
+        """
+        from dlrunner.reporting.plots.images import explained
+
+        names = [str(each) for each in self.target.classes]
+        if _folder(picture):
+            raise ConfigError(f"{picture} is no picture; give one")
+        ((name, given),) = next(_in_batches(picture))
+        if class_ is not None and class_ not in names:
+            raise ConfigError(f"class: there is no class {class_}; {did_you_mean(class_, names)}")
+        try:
+            pixels = self._pixels(given)
+        except DataError as error:
+            raise DataError(f"{name} {error}") from None
+        chances = probabilities(self.target, outputs_of(self.state, self.target, self.models, pixels[None]))[0]
+        answer = int(chances.argmax()) if class_ is None else names.index(class_)
+        heat = heat_of(self.models, pixels, self.state["size"], answer)
+        file = user_path(out or f"{Path(name).stem}-explained.png")
+        best = [(names[code], float(chances[code])) for code in np.argsort(-chances, kind="stable")[:5]]
+        try:
+            explained(pixels, heat, names[answer], best, file)
+        except OSError as error:
+            raise DataError(f"out: {file} cannot be written ({error.strerror})") from None
+        said = "\n".join(f"{chance:7.1%}  {name}" for name, chance in best)
+        return f"{said}\nwhat speaks for {names[answer]}: {file}"
+
+    def _pixels(self, given: Given | bytes) -> Pixels:
+        size, fit = self.state["decoded"], self.state["fit"]
+        if isinstance(given, Image.Image):
+            return pixels_of(given, size, fit)
+        return decode(given if isinstance(given, bytes) else user_path(given).read_bytes(), size, fit)[0]
+
+    def _classes(self, outputs: Tensor, top: int) -> pd.DataFrame:
+        """Return the likeliest classes of one picture, [1, classes]: a row each."""
+        chances = probabilities(self.target, outputs)[0]
+        best = np.argsort(-chances, kind="stable")[:top]
+        classes = [str(self.target.classes[code]) for code in best]
+        return pd.DataFrame({self.target.names[0]: classes, "probability": chances[best].round(4)})
+
+    def _submission(self, names: Sequence[str], outputs: Tensor) -> pd.DataFrame:
+        """Return ids and the probability of every class, to be written as it is."""
+        ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in names]})
+        columns = [str(each) for each in self.target.classes]
+        answer = pd.concat([ids, pd.DataFrame(probabilities(self.target, outputs), columns=columns)], axis=1)
+        answer.attrs["raw"] = True
+        return answer
 
 
 def top_of(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
@@ -49,102 +179,6 @@ def top_of(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
         columns[word] = names[order[:, place]]
         columns[f"p_{place + 1}"] = np.take_along_axis(chances, order[:, place : place + 1], 1)[:, 0].round(4)
     return pd.DataFrame(columns)
-
-
-class PictureAnswers:
-    """Answers about pictures.
-
-    Args:
-        state: what the task stored.
-        models: trained classifiers; the probabilities of several are averaged.
-    """
-
-    example = 'predictor.predict(["a.jpg", "b.jpg"])'
-    limits = ("Every picture is taken for one of the classes of the training data, whatever it shows.",)
-
-    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
-        self.state, self.models, self.target = state, models, Target.from_state(state["target"])
-
-    def predict(self, pictures: Given | Sequence[Given], *, top: int = 5) -> pd.DataFrame:
-        """Return the likeliest classes of each picture with their probabilities; of labels, each by itself.
-
-        Args:
-            pictures: files, or pictures that Pillow has opened; one or several.
-            top: so many classes.
-
-        Raises:
-            ConfigError: there is no such file, or it is something else.
-            DataError: one of them is no picture.
-        """
-        check_top(top)
-        asked = listed(pictures, "files or PIL pictures", (str, Path, Image.Image))
-        names = [
-            visible(str(each)) if isinstance(each, str | Path) else f"picture {i}" for i, each in enumerate(asked, 1)
-        ]
-        found = []
-        for start in range(0, len(asked), BATCH):
-            pixels = []
-            for name, each in zip(names[start : start + BATCH], asked[start : start + BATCH], strict=True):
-                try:
-                    pixels.append(self._pixels(each))
-                except DataError as error:
-                    raise DataError(f"{name} {error}") from None
-            found.append(outputs_of(self.state, self.target, self.models, np.stack(pixels)))
-        return pd.concat([pd.DataFrame({"picture": names}), top_of(self.target, torch.cat(found), top)], axis=1)
-
-    def _pixels(self, given: Given) -> Pixels:
-        if isinstance(given, Image.Image):
-            return pixels_of(given, self.state["decoded"], self.state["fit"])
-        path = user_path(given)
-        if not path.is_file():
-            raise ConfigError(f"there is no file {path}")
-        return _decoded(path.read_bytes(), self.state)
-
-
-def recognise(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> pd.DataFrame:
-    """Answer about a picture, a folder or an archive, of which what cannot be read is left out and told.
-
-    Raises:
-        ConfigError: there is no such file.
-        DataError: it is no picture, or none of the folder can be read.
-    """
-    target = Target.from_state(state["target"])
-    check_top(arguments.top)
-    if arguments.submission and arguments.out is None:
-        raise ConfigError(f"--submission: {len(target.classes):,} columns fit no terminal; add --out submission.csv")
-    place, names = _asked(user_path(arguments.path))
-    bad: dict[str, str] = {}
-    read: list[str] = []
-    found: list[Tensor] = []
-    for start in range(0, len(names), BATCH):
-        chunk, pixels = names[start : start + BATCH], []
-        for name, content in zip(chunk, place.contents(chunk), strict=True):
-            try:
-                pixels.append(_decoded(content, state))
-                read.append(visible(name))  # a table holds no name that is not UTF-8
-            except DataError as error:
-                bad[name] = str(error)
-        if pixels:
-            found.append(outputs_of(state, target, models, np.stack(pixels)))
-    if bad and not read:
-        name, reason = next(iter(bad.items()))
-        raise DataError(f"{place.path / name} {reason}")
-    outputs = torch.cat(found)
-    if arguments.submission:
-        chances = probabilities(target, outputs)
-        ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in read]})
-        answer = pd.concat([ids, pd.DataFrame(chances, columns=[str(each) for each in target.classes])], axis=1)
-    elif len(names) == 1 and target.has_one_class:
-        chances = probabilities(target, outputs)[0]
-        best = np.argsort(-chances, kind="stable")[: arguments.top]
-        classes = [str(target.classes[code]) for code in best]
-        answer = pd.DataFrame({target.names[0]: classes, "probability": chances[best].round(4)})
-    else:
-        answer = pd.concat([pd.DataFrame({"picture": read}), top_of(target, outputs, arguments.top)], axis=1)
-    if bad:
-        named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
-        answer.attrs["note"] = f"{len(bad):,} of {len(names):,} pictures cannot be read: {named}"
-    return answer
 
 
 @torch.inference_mode()
@@ -166,57 +200,37 @@ def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model]
     return target.average(found) if len(found) > 1 else found[0]
 
 
-def explain(state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str:
-    """Draw what the answer about a picture rests on, and say the answer.
-
-    Raises:
-        ConfigError: there is no such file or class.
-        DataError: it is no picture.
-    """
-    from dlrunner.reporting.plots.images import explained
-
-    target = Target.from_state(state["target"])
-    names = [str(each) for each in target.classes]
-    place, found = _asked(user_path(arguments.path))
-    if len(found) != 1:
-        raise ConfigError(f"{arguments.path} holds {len(found):,} pictures; give one")
-    if arguments.name is not None and arguments.name not in names:
-        raise ConfigError(f"--class: there is no class {arguments.name}; {did_you_mean(arguments.name, names)}")
-    try:
-        pixels = _decoded(next(iter(place.contents(found))), state)
-    except DataError as error:
-        raise DataError(f"{arguments.path} {error}") from None
-    chances = probabilities(target, outputs_of(state, target, models, pixels[None]))[0]
-    answer = int(chances.argmax()) if arguments.name is None else names.index(arguments.name)
-    heat = heat_of(models, pixels, state["size"], answer)
-    out = user_path(arguments.out) if arguments.out else Path(f"{user_path(arguments.path).stem}-explained.png")
-    best = [(names[code], float(chances[code])) for code in np.argsort(-chances, kind="stable")[:5]]
-    try:
-        explained(pixels, heat, names[answer], best, out)
-    except OSError as error:
-        raise DataError(f"--out: {out} cannot be written ({error.strerror})") from None
-    said = "\n".join(f"{chance:7.1%}  {name}" for name, chance in best)
-    return f"{said}\nwhat speaks for {names[answer]}: {out}"
-
-
 def heat_of(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:
     """Return what an answer about a picture, [height, width, 3], rests on, [height, width], from 0 to 1."""
     return grad_cam(models, normalised(torch.from_numpy(np.array(pixels[None])), size), answer, pixels.shape[0])
 
 
-def _decoded(content: bytes, state: Mapping[str, Any]) -> Pixels:
-    fit: Fit = state["fit"]
-    return decode(content, state["decoded"], fit)[0]
+def _folder(given: Any) -> Path | None:
+    """Return the folder or archive that is given, if it is one."""
+    if not isinstance(given, str | Path):
+        return None
+    path = user_path(given)
+    return path if path.is_dir() or (path.is_file() and path.name.lower().endswith(ARCHIVES)) else None
 
 
-def _asked(path: Path) -> tuple[ArchiveOrFolder, list[str]]:
-    """Return where the pictures are, and their names: of one file, or of all pictures in a folder or archive."""
-    if not path.exists():
-        raise ConfigError(f"there is no file or folder {path}")
-    if path.is_file() and not path.name.lower().endswith(ARCHIVES):
-        return ArchiveOrFolder(path.parent), [path.name]
+def _in_folder(path: Path) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield names and contents of the pictures in a folder or archive, some at a time."""
     place = ArchiveOrFolder(path)
     names = sorted(name for name in place.names() if is_picture(name))
     if not names:
         raise DataError(f"{path} holds no pictures")
-    return place, names
+    for start in range(0, len(names), BATCH):
+        some = names[start : start + BATCH]
+        yield list(zip(some, place.contents(some), strict=True))
+
+
+def _in_batches(given: Given | Sequence[Given]) -> Iterator[list[tuple[str, Given]]]:
+    """Yield names and pictures, some at a time, where all files are there."""
+    pictures = listed(given, "files or PIL pictures", (str, Path, Image.Image))
+    for each in pictures:
+        if isinstance(each, str | Path) and not user_path(each).is_file():
+            raise ConfigError(f"there is no file {user_path(each)}")
+    names = [f"picture {i}" if isinstance(each, Image.Image) else str(each) for i, each in enumerate(pictures, start=1)]
+    named = list(zip(names, pictures, strict=True))
+    for start in range(0, len(named), BATCH):
+        yield named[start : start + BATCH]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import time
@@ -25,10 +24,10 @@ from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
-from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, normalised
+from dlrunner.data.images.loaders import FeatureLoader, ImageLoader
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
-from dlrunner.model import Example, Model
+from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.plot import Plot
@@ -67,6 +66,7 @@ class ImageClassification(Classification):
     """
 
     fixed_shapes = True
+    predictor = recognising.PicturePredictor
 
     def __init__(
         self,
@@ -306,50 +306,6 @@ class ImageClassification(Classification):
             "target": self.target.state(), "size": self.settings_in(phase)["size"],
             "decoded": self.table.size, "fit": self.table.fit, "tta": self.tta, "augmentation": vars(self.augmentation),
         }  # fmt: skip
-
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> ImageDims:
-        """Return `dims` from a stored state."""
-        return ImageDims(Target.from_state(state["target"]).num_outputs)
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("path", metavar="FILE|FOLDER", help="a picture, or a folder or archive of pictures")
-        parser.add_argument("--top", type=int, default=5, metavar="N", help="the N likeliest classes (5)")
-        parser.add_argument(
-            "--submission", action="store_true", help="as Kaggle wants it: id and the probability of every class"
-        )
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer with the likeliest classes and their probabilities."""
-        return recognising.recognise(state, models, arguments)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> recognising.PictureAnswers:
-        """Answer with the likeliest classes and their probabilities."""
-        return recognising.PictureAnswers(state, models)
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Clouds of colour: neighbouring pixels are alike, as in pictures."""
-        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
-        return {"pictures": Example(normalised(clouds, state["size"]).contiguous(), ("rows", None, None, None))}
-
-    @classmethod
-    def add_explain_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("path", metavar="IMAGE", help="a picture")
-        parser.add_argument("--class", dest="name", metavar="NAME", help="explain this class (the likeliest one)")
-        parser.add_argument("--out", metavar="PNG", help="where the heat map goes (IMAGE-explained.png, here)")
-
-    @classmethod
-    def explain(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
-        """Draw what the answer about a picture rests on."""
-        return recognising.explain(state, models, arguments)
 
 
 def _kept(path: Path, count: int) -> NDArray[np.float32] | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,8 +14,6 @@ from dlrunner.data.texts.vocabulary import PAD, UNKNOWN, Vocabulary
 from dlrunner.errors import ConfigError
 from dlrunner.models.language import LanguageModel
 from dlrunner.models.recurrent import State
-
-MOST_WORDS = 10_000
 
 PIECE = 1000
 """Words of a given text that are read at once: the memory for a text of any length stays that of a short one."""
@@ -36,24 +32,6 @@ class Generator:
         self.device = next(models[0].parameters()).device
         self.never = torch.tensor(vocabulary.encode([UNKNOWN, PAD]), device=self.device)
 
-    def answer(self, words: Sequence[str], arguments: argparse.Namespace) -> str:
-        """Return what `dlrun generate` prints.
-
-        Raises:
-            ConfigError: no word of the text is known, or options do not go together.
-        """
-        unknown = self.unknown(words)
-        lines = [f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}"] if unknown else []
-        if arguments.next and (arguments.beams or arguments.seed is not None):
-            raise ConfigError("--next lists words; it does not go with --beams and --seed")
-        if arguments.next:
-            chances, found = self.next_words(words, arguments.next)
-            width = max(map(len, found))
-            lines += [f"{word!r:<{width + 3}}{chance:7.2%}" for word, chance in zip(found, chances, strict=True)]
-            return "\n".join(lines)
-        asked = {name: getattr(arguments, name) for name in RANGES if name != "words"}
-        return "\n".join([*lines, self.text(words, arguments.words, **asked)])
-
     def unknown(self, words: Sequence[str]) -> list[str]:
         """Return the words of a text that are not known.
 
@@ -64,21 +42,6 @@ class Generator:
         if not any(word in self.vocabulary.places for word in words if word.strip()):
             raise ConfigError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
         return unknown
-
-    def text(self, words: Sequence[str], number: int, *, beams: int | None = None, **drawn: Any) -> str:
-        """Return so many words more: the likeliest text that so many beams find, or as `text_after` does.
-
-        Raises:
-            ConfigError: an option is out of its range, or options do not go together.
-        """
-        for name, value in {"words": number, "beams": beams, **drawn}.items():
-            if value is not None:
-                check_number(name, value, RANGES[name])
-        if not beams:
-            return self.text_after(words, number, **drawn)
-        if any(value is not None for value in drawn.values()):
-            raise ConfigError("beams looks for the likeliest text; it does not go with what draws at random")
-        return self.likeliest_text_after(words, number, beams)
 
     @torch.inference_mode()
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
@@ -204,72 +167,3 @@ def readable(words: Sequence[str]) -> str:
     text = " ".join("\\n" if word == "\n" else word for word in words if word != END)
     text = re.sub(r" (n't|'(?:s|m|re|ve|ll|d)\b|[.,!?;:%)\]])", r"\1", text)
     return re.sub(r"([(\[]) ", r"\1", text)
-
-
-def _count(low: int, high: int) -> type[int]:
-    def parse(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must lie between {low} and {high}, not {value}")
-        return value
-
-    parse.__name__ = "int"
-    return parse  # type: ignore[return-value]
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be above 0, not {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f"must lie above 0 and at most at 1, not {text}")
-    return value
-
-
-RANGES: Mapping[str, Callable[[str], float]] = {
-    "words": _count(1, MOST_WORDS),
-    "top_k": _count(1, 2**31),
-    "top_p": _share,
-    "temperature": _positive,
-    "seed": _count(0, 2**63 - 1),
-    "beams": _count(1, 1000),
-}
-
-
-def check_number(name: str, value: Any, parse: Callable[[str], float]) -> None:
-    """Refuse in a sentence what an option does not take.
-
-    Raises:
-        ConfigError: it is no number, or lies out of the range.
-    """
-    try:
-        if isinstance(value, str):
-            raise ValueError
-        parse(str(value))
-    except argparse.ArgumentTypeError as error:
-        raise ConfigError(f"{name}: {error}") from None
-    except ValueError:
-        raise ConfigError(f"{name}: {value!r:.40} is not the kind of number it takes") from None
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `dlrun generate RUN TEXT`."""
-    told: list[tuple[str, str, str]] = [
-        ("words", "N", "how many (default: 50)"),
-        ("top_k", "K", "draw from the K likeliest words"),
-        ("top_p", "P", "draw from the likeliest words with this chance together"),
-        ("temperature", "T", "draw; below 1 bolder, above 1 wilder"),
-        ("seed", "N", "of the draws (default: 0)"),
-        ("beams", "N", "look for the likeliest text with N beams"),
-    ]
-    parser.add_argument("text", metavar="TEXT", help="the beginning")
-    parser.add_argument("--next", type=_count(1, MOST_WORDS), metavar="N", help="list the N likeliest next words")
-    for name, metavar, text in told:
-        default = 50 if name == "words" else None
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=RANGES[name], default=default, metavar=metavar, help=text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,22 +17,21 @@ from dlrunner.data.core.batching import epoch_order
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID
 from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, stream_of
-from dlrunner.data.texts.tokens import END, tokens_of
-from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.data.texts.tokens import END
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.encoder_file import FILE, Encoder
 from dlrunner.errors import DataError
-from dlrunner.metrics import Metric, Perplexity, exact_dtype
-from dlrunner.model import Example, Model
-from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.metrics import Metric, Perplexity
+from dlrunner.model import Model
+from dlrunner.models.language import LanguageDims
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
-from dlrunner.tasks.common.inputs import check_text, listed, with_notes
-from dlrunner.tasks.language.generation import PIECE, RANGES, Generator, add_arguments, check_number
+from dlrunner.tasks.common.outputs import average_losses
+from dlrunner.tasks.language.generation import Generator
+from dlrunner.tasks.language.predictor import LanguagePredictor, language_models
 from dlrunner.tasks.text.audit import of_texts
-from dlrunner.tasks.text.inputs import shortened, texts_to_read
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
@@ -55,6 +52,8 @@ class LanguageModeling(Task):
         valid_batch_size: columns that the validation stream is cut into; each begins without a context.
         ngram: the report puts n-grams of this length, smoothed after Kneser and Ney, beside the model; 0: none.
     """
+
+    predictor = LanguagePredictor
 
     def __init__(
         self,
@@ -161,7 +160,7 @@ class LanguageModeling(Task):
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Average the chances that the members give to each word."""
-        return _averaged(outputs)
+        return average_losses(outputs)
 
     def sizes(self) -> Mapping[str, int]:
         """Words of the streams, the marks of their ends included, texts, and known words."""
@@ -220,7 +219,7 @@ class LanguageModeling(Task):
         surprise = losses[first - 1 : stop - 1]
         shown = [vocabulary.words[code] for code in words[first:stop]]
         title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
-        generator = Generator(_language_models(models), vocabulary)
+        generator = Generator(language_models(models), vocabulary)
         texts = {
             "the likeliest words, one by one": generator.text_after([END], 60),
             "drawn at random (top-p 0.9, seed 0)": generator.text_after([END], 60, top_p=0.9, seed=0),
@@ -246,7 +245,7 @@ class LanguageModeling(Task):
 
     def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
         """The vocabulary, and the first model's encoder for classifiers of texts."""
-        table, model = self.table, _language_models(models)[0]
+        table, model = self.table, language_models(models)[0]
         weights = model.encoder.state_dict()
         encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
         return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
@@ -260,135 +259,3 @@ class LanguageModeling(Task):
             "lower": table.lower,
             "column": table.column,
         }
-
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> LanguageDims:
-        """Return `dims` from a stored state."""
-        return LanguageDims(len(state["words"]))
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("text", metavar="TEXT", help="a text, or a file or folder of texts")
-        parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer with the perplexity of each text."""
-        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
-        names, given = [name for name, _ in texts], [text for _, text in texts]
-        return with_notes(cls.answers(state, models).predict(given, names=names), notes)
-
-    @classmethod
-    def add_generate_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """How a text goes on."""
-        add_arguments(parser)
-
-    @classmethod
-    def generate(cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace) -> str | None:
-        """Go on from a text."""
-        asked = cls.answers(state, models)
-        return asked.generator.answer(asked.words_of(arguments.text), arguments)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> LanguageAnswers:
-        """Answer with perplexities, and with texts that go on."""
-        return LanguageAnswers(state, _language_models(models))
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """As many beginnings of any words, all of the same length, which is another for each count."""
-        words = torch.randint(len(state["words"]), (20 + count, count), generator=torch.Generator().manual_seed(count))
-        return {"words": Example(words, ("steps", "rows"))}
-
-
-class LanguageAnswers:
-    """Answers of language models.
-
-    Args:
-        state: what the task stored.
-        models: trained language models, whose chances are averaged.
-    """
-
-    example = 'predictor.generate("the film", words=20, seed=1)'
-    limits = (
-        "It says what is likely after its training texts, not what is true.",
-        "Words that are not in its vocabulary are not told from each other.",
-    )
-
-    def __init__(self, state: Mapping[str, Any], models: Sequence[LanguageModel]) -> None:
-        self.state, self.models = state, models
-        self.generator = Generator(models, Vocabulary(state["words"]))
-
-    def words_of(self, text: str) -> list[str]:
-        """Return a text's words as the run reads them."""
-        check_text(text)
-        return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
-
-    @torch.inference_mode()
-    def predict(self, texts: str | Sequence[str], *, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """Return the perplexity of each text, its words and how many of them are unknown.
-
-        Args:
-            texts: one or several.
-            names: of the texts in the table; by default what they begin with.
-
-        Raises:
-            ConfigError: there is no text, or it is something else.
-        """
-        vocabulary, given, rows = self.generator.vocabulary, listed(texts, "texts", (str,)), []
-        for name, text in zip(map(shortened, given) if names is None else names, given, strict=True):
-            words = self.words_of(text)
-            codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
-            losses = []
-            for model in self.models:
-                found, hidden = [torch.zeros(0)], None
-                for piece in zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True):
-                    outputs, hidden, _ = model(*piece, hidden=hidden)
-                    found.append(outputs)
-                losses.append(torch.cat(found))
-            mean = _averaged(losses).mean() if words else torch.tensor(torch.nan)
-            unknown = int((codes == 0).sum())
-            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
-        return pd.DataFrame(rows)
-
-    def generate(
-        self,
-        text: str,
-        *,
-        words: int = 50,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        temperature: float | None = None,
-        seed: int | None = None,
-        beams: int | None = None,
-    ) -> str:
-        """Return how a text goes on (see `Generator.text`)."""
-        begun = self.words_of(text)
-        self.generator.unknown(begun)
-        return self.generator.text(
-            begun, words, top_k=top_k, top_p=top_p, temperature=temperature, seed=seed, beams=beams
-        )
-
-    def next_words(self, text: str, number: int = 10) -> pd.DataFrame:
-        """Return the likeliest next words and their chances, the likeliest first."""
-        check_number("number", number, RANGES["words"])
-        begun = self.words_of(text)
-        self.generator.unknown(begun)
-        chances, words = self.generator.next_words(begun, number)
-        return pd.DataFrame({"word": words, "chance": chances})
-
-
-def _averaged(losses: Sequence[Tensor]) -> Tensor:
-    """Return the losses of averaged chances, given the losses of each model; float64 within, for losses near 0."""
-    stacked = torch.stack(list(losses))
-    return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)
-
-
-def _language_models(models: Sequence[Model]) -> list[LanguageModel]:
-    found = [model for model in models if isinstance(model, LanguageModel)]
-    if len(found) < len(models):
-        raise TypeError(f"{type(models[0]).__name__} is no language model")
-    return found

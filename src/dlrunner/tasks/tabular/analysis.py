@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,16 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.targets import Regression
+from dlrunner.data.core.targets import Regression, Target
+from dlrunner.data.tabular.dataset import TabularTable
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
+from dlrunner.metrics import Metric
 from dlrunner.model import Model, forward_pass
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots import classes, tabular
-
-if TYPE_CHECKING:
-    from dlrunner.tasks.tabular.task import Tabular
+from dlrunner.task import Split
 
 MOST_SHUFFLED = 2_400_000_000
 """Values that are predicted from in all, by every column in turn: 2,000 columns would take minutes otherwise."""
@@ -30,6 +31,44 @@ MOST_ROWS = 2000
 """Permutation importance looks at this many validation rows: 40 columns, three times each, in some seconds."""
 REPEATS = 3
 MOST_LEVELS = 31
+
+
+class TableTask(Protocol):
+    """A task on a table, as far as its analysis asks it."""
+
+    error_by: list[str] | None
+    embeddings: list[str] | None
+
+    @property
+    def table(self) -> TabularTable:
+        """The table with its splits."""
+        ...
+
+    @property
+    def target(self) -> Target:
+        """The fitted target."""
+        ...
+
+    @property
+    def preparation(self) -> TabularPreprocessor:
+        """The fitted preprocessing."""
+        ...
+
+    def tensors(self, split: Split) -> tuple[list[Tensor], Tensor]:
+        """Return inputs and targets of a split, on the device."""
+        ...
+
+    def metrics(self) -> Mapping[str, Metric]:
+        """Return fresh metrics; the first is the monitored one."""
+        ...
+
+    def decode(self, outputs: Tensor) -> Tensor:
+        """Return outputs in the unit of the target."""
+        ...
+
+    def level_name(self, column: str, level: Any) -> str:
+        """Return the label of a category in plots."""
+        ...
 
 
 class Inspection:
@@ -41,9 +80,9 @@ class Inspection:
         outputs: on the validation rows, of shape [rows] or [rows, outputs].
     """
 
-    def __init__(self, task: Tabular, models: Sequence[Model], outputs: Tensor) -> None:
+    def __init__(self, task: TableTask, models: Sequence[Model], outputs: Tensor) -> None:
         self.task, self.models, self.outputs = task, models, outputs.detach().float().cpu()
-        self.inputs, targets = task._tensors["valid"]
+        self.inputs, targets = task.tensors("valid")
         self.targets = targets.cpu()
         table = task.table
         self.frame = table.frame[table.valid].reset_index(drop=True)

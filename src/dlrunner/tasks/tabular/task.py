@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,22 +13,21 @@ import torch
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.tables import read_table
 from dlrunner.data.core.targets import Loss, Regression, Target
-from dlrunner.data.tabular.dataset import TableSource, TabularTable, rows_to_predict
+from dlrunner.data.tabular.dataset import TableSource, TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError, DataError, did_you_mean
-from dlrunner.files.paths import user_path
 from dlrunner.metrics import Metric
-from dlrunner.model import Example, Model, forward_pass
+from dlrunner.model import Model
 from dlrunner.models.tabular import TabularDims
 from dlrunner.plot import Plot
+from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.common.inputs import THE_TABLE, check_table, with_notes
 from dlrunner.tasks.tabular.audit import of_table
+from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
 
 
 class Tabular(Task):
@@ -48,6 +46,8 @@ class Tabular(Task):
         embeddings: columns whose embeddings are drawn; by default those with 4 to 60 levels.
         valid_batch_size: validation rows at once; it changes nothing but the speed.
     """
+
+    predictor: ClassVar[type[Predictor] | None] = TablePredictor
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Tabular(Task):
     @property
     def dims(self) -> TabularDims:
         """Sizes of the categories, numbers and outputs."""
-        return _dims(self.preparation, self.target)
+        return dims_of(self.preparation, self.target)
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
@@ -97,9 +97,13 @@ class Tabular(Task):
         inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
         return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.valid, self.device)
 
+    def tensors(self, split: Split) -> tuple[list[Tensor], Tensor]:
+        """Return inputs and targets of a split, on the device."""
+        return self._tensors[split]
+
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Rows of the table on the device."""
-        inputs, targets = self._tensors[split]
+        inputs, targets = self.tensors(split)
         if split == "train":
             return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
@@ -172,42 +176,6 @@ class Tabular(Task):
             "recipe": self.data.recipe(),
         }
 
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> TabularDims:
-        """Return `dims` from a stored state."""
-        return _dims(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("file", metavar="FILE", help="a table of new rows, with the columns of the training table")
-        parser.add_argument("--id", metavar="COLUMN", help="the column that names the rows in the answer")
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer with the rows' ids and what is predicted for them."""
-        table = read_table(user_path(arguments.file))
-        return cls.answers(state, models).predict(table, id=arguments.id, place=arguments.file)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> TableAnswers:
-        """Answer with the rows' ids and what is predicted for them."""
-        return TableAnswers(state, models)
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Rows of any levels, missing ones among them, and of standardised numbers."""
-        preparation, generator = (
-            TabularPreprocessor.from_state(state["preparation"]),
-            torch.Generator().manual_seed(count),
-        )
-        levels = torch.tensor(list(preparation.cardinalities.values()))
-        codes = (torch.rand(count, len(levels), generator=generator) * levels).to(torch.int32)
-        numbers = torch.randn(count, len(preparation.continuous), generator=generator)
-        return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
-
     def _check_settings(self, table: TabularTable) -> None:
         """Compare the task's settings with the kind of the target, which is known only now."""
         target = table.target
@@ -224,83 +192,3 @@ class Tabular(Task):
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
             raise DataError(f"task.loss: {zeros:,} targets are 0, of which there are no percentages; leave them out")
-
-
-class TableAnswers:
-    """Answers about the rows of tables.
-
-    Args:
-        state: what the task stored.
-        models: trained models of tables; the answers of several are averaged.
-    """
-
-    example = 'predictor.predict(pandas.read_csv("new.csv"))'
-    limits = (
-        "Levels that training has not seen are taken as missing, missing numbers as the median of the training rows.",
-    )
-
-    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
-        self.state, self.models = state, models
-
-    def predict(self, table: pd.DataFrame, *, id: str | None = None, place: str = THE_TABLE) -> pd.DataFrame:
-        """Return a row for each row of a table: its id, or place, and what is predicted.
-
-        Args:
-            table: with the columns of the training table, without the target.
-            id: the column that names the rows; by default that of the run.
-            place: what the table is called in messages.
-
-        Raises:
-            ConfigError: there is no such column, or it is no table.
-            DataError: a column that the run was trained on is missing, or holds no numbers.
-        """
-        check_table(table)
-        name = id or self.state["id"]
-        if id and id not in table.columns:
-            raise ConfigError(f"id: {place} has no column {id!r}; {did_you_mean(str(id), map(str, table))}")
-        ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
-        return self.of_rows(rows_to_predict(table, self.state["recipe"], Path(place)), ids, place)
-
-    def of_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: str) -> pd.DataFrame:
-        """Predict for rows that have all columns the run was trained on, and tell what training had not seen."""
-        state = self.state
-        preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
-        notes = preparation.check(rows, place)
-        outputs = predict_rows(preparation, target, self.models, rows)
-        taken = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
-        return with_notes(pd.concat([ids, taken.set_axis(ids.index)], axis=1), notes)
-
-
-def _dims(preparation: TabularPreprocessor, target: Target) -> TabularDims:
-    fitted = target.statistics()
-    return TabularDims(
-        cardinalities=preparation.cardinalities,
-        num_continuous=len(preparation.continuous),
-        num_outputs=target.num_outputs,
-        target_low=fitted.get("low"),
-        target_high=fitted.get("high"),
-        target_mean=fitted.get("middle", 0.0),
-    )
-
-
-@torch.inference_mode()
-def predict_rows(
-    preparation: TabularPreprocessor,
-    target: Target,
-    models: Sequence[Model],
-    rows: pd.DataFrame,
-    batch_size: int = 8192,
-) -> Tensor:
-    """Return the outputs for rows, averaged over the models of an ensemble, of shape [rows] or [rows, outputs]."""
-    device = next(models[0].parameters()).device
-    codes = torch.from_numpy(preparation.codes(rows)).to(device)
-    numbers = torch.from_numpy(preparation.numbers(rows)).to(device)
-    members = []
-    for model in models:
-        model.eval()
-        parts = [
-            forward_pass(model, *part).outputs
-            for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
-        ]
-        members.append(torch.cat(parts).float().cpu())
-    return target.average(members)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -18,29 +17,23 @@ from torch import Tensor
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import TextSource, TextTable
-from dlrunner.data.texts.loaders import PAD, TextLoader, padded, similar_lengths
-from dlrunner.data.texts.tokens import tokens_of
-from dlrunner.data.texts.vocabulary import Vocabulary
+from dlrunner.data.texts.loaders import TextLoader, similar_lengths
 from dlrunner.data_audit import SplitStatistics
-from dlrunner.encoder_file import EncoderSizes
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
-from dlrunner.model import Example, Model, forward_pass
+from dlrunner.model import Model
 from dlrunner.models.text import TextDims
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
 from dlrunner.tasks.common.classification import Classification
-from dlrunner.tasks.common.inputs import listed, with_notes
 from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
 from dlrunner.tasks.text.audit import of_texts
-from dlrunner.tasks.text.inputs import shortened, texts_to_read
+from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
-MOST_VARIANTS = 60
-"""A text is read again this often at most to find the words that matter; longer ones are taken in groups of words."""
 
 
 class TextClassification(Classification):
@@ -55,6 +48,8 @@ class TextClassification(Classification):
         baseline: a logistic regression on the texts' words and pairs of words (tf-idf) is put beside the model.
         valid_batch_size: validation texts at once; it changes nothing but the speed.
     """
+
+    predictor = TextPredictor
 
     def __init__(
         self,
@@ -288,134 +283,6 @@ class TextClassification(Classification):
             "encoder": None if table.encoder is None else asdict(table.encoder),
             "column": table.column,
         }
-
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> TextDims:
-        """Return `dims` from a stored state."""
-        encoder = EncoderSizes(**state["encoder"]) if state["encoder"] else None
-        words = Vocabulary(state["words"])
-        return TextDims(len(words.words), Target.from_state(state["target"]).num_outputs, words.digest, encoder)
-
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("text", metavar="TEXT", help="a text, or a file or folder of texts")
-        parser.add_argument("--column", metavar="NAME", help="the column with the texts, where the file is a table")
-        parser.add_argument(
-            "--words", action="store_true", help="tell the words that mattered most (of up to 20 texts)"
-        )
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Answer with classes and their probabilities."""
-        texts, notes = texts_to_read(arguments.text, arguments.column, state.get("column"))
-        names, given = [name for name, _ in texts], [text for _, text in texts]
-        return with_notes(cls.answers(state, models).predict(given, words=arguments.words, names=names), notes)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> TextAnswers:
-        """Answer with classes and their probabilities."""
-        return TextAnswers(state, models)
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Texts of any words and of any length up to some hundred words, padded at their ends."""
-        generator = torch.Generator().manual_seed(count)
-        lengths = torch.randint(1, 100 + count, (count,), generator=generator)
-        words = torch.randint(len(state["words"]), (count, int(lengths.max())), generator=generator)
-        words = words.masked_fill(torch.arange(words.shape[1]) >= lengths[:, None], PAD)
-        return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
-
-
-class TextAnswers:
-    """Answers about texts.
-
-    Args:
-        state: what the task stored.
-        models: trained classifiers; the probabilities of several are averaged.
-    """
-
-    example = 'predictor.predict(["it was great", "it was not"])'
-    limits = ("Words that are not in its vocabulary are not told from each other.",)
-
-    def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
-        self.state, self.models = state, models
-        self.vocabulary, self.target = Vocabulary(state["words"]), Target.from_state(state["target"])
-
-    def predict(
-        self, texts: str | Sequence[str], *, words: bool = False, names: Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """Return the class of each text with probabilities; of labels, each by itself.
-
-        Args:
-            texts: one or several.
-            words: the note of the table tells the words that mattered most, of up to 20 texts.
-            names: of the texts in the table; by default what they begin with.
-
-        Raises:
-            ConfigError: there is no text, or it is something else.
-        """
-        target, given = self.target, listed(texts, "texts", (str,))
-        names = [shortened(text) for text in given] if names is None else names
-        read = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given]
-        codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in read]
-        outputs = target.average([classify(model, codes) for model in self.models])
-        named = pd.DataFrame({"text": names})
-        found = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
-        notes = []
-        if empty := sum(not (each > 0).any() for each in codes):
-            notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
-        if words and target.has_one_class:
-            said = probabilities(target, outputs).argmax(axis=1)
-            for place in range(min(20, len(given))):
-                weights = word_weights(self.models, target, codes[place], int(said[place]))
-                best = np.argsort(-np.abs(weights), kind="stable")[:8]
-                told = ", ".join(f"{read[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
-                notes.append(f"{names[place]}: {told or 'no word matters'}")
-        return with_notes(found, notes)
-
-
-@torch.inference_mode()
-def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = 64) -> Tensor:
-    """Return a model's outputs for texts, in their order, of shape [texts] or [texts, classes]."""
-    device = next(model.parameters()).device
-    model.eval()
-    lengths = np.array([len(text) for text in texts])
-    order = np.argsort(-lengths, kind="stable")
-    found: list[tuple[NDArray[np.int64], Tensor]] = []
-    for rows in np.array_split(order, range(batch_size, len(order), batch_size)):
-        joined, counts = np.concatenate([texts[row] for row in rows]), lengths[rows]
-        codes, starts, sizes = (
-            torch.from_numpy(each).to(device) for each in (joined, counts.cumsum() - counts, counts)
-        )
-        batch = padded(codes, starts, sizes, max(1, int(counts.max())), torch.zeros(len(rows)))
-        found.append((rows, forward_pass(model, *batch.inputs).outputs.float().cpu()))
-    outputs = torch.cat([output for _, output in found])
-    return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]
-
-
-def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int32], answer: int) -> NDArray[np.float64]:
-    """Return by how much the chance of an answer falls when a word is made unknown, [words].
-
-    Of a long text words are taken in groups, so that it is read again MOST_VARIANTS times at most.
-    """
-    size = max(1, -(-len(codes) // MOST_VARIANTS))
-    groups = [slice(start, start + size) for start in range(0, len(codes), size)]
-    variants = [codes, *(_without(codes, group) for group in groups)]
-    outputs = target.average([classify(model, variants) for model in models])
-    chances = probabilities(target, outputs)[:, answer]
-    weights = np.zeros(len(codes))
-    for group, chance in zip(groups, chances[1:], strict=True):
-        weights[group] = chances[0] - chance
-    return weights
-
-
-def _without(codes: NDArray[np.int32], group: slice) -> NDArray[np.int32]:
-    left = codes.copy()
-    left[group] = 0
-    return left
 
 
 def _itself(words: Any) -> Iterator[Any]:

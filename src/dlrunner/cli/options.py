@@ -1,0 +1,168 @@
+"""The command line of a predictor's method, derived from its signature, its annotations and its docstring."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import inspect
+import re
+import textwrap
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dlrunner.errors import ConfigError
+from dlrunner.files.paths import user_path
+from dlrunner.inference.arguments import hints_of, members
+
+
+@dataclass(frozen=True)
+class Option:
+    """A parameter of a method as an argument or an option of the command line."""
+
+    parameter: inspect.Parameter
+    hint: Any
+    help: str
+
+    @property
+    def metavar(self) -> str:
+        """What stands for its value."""
+        return _metavar(self.parameter.name, list(members(self.hint)))
+
+    @property
+    def word(self) -> str:
+        """Its name on the command line: of an option with two dashes."""
+        name = self.parameter.name.strip("_")
+        return f"--{name.replace('_', '-')}" if self.parameter.kind is inspect.Parameter.KEYWORD_ONLY else name
+
+    def add_to(self, parser: argparse.ArgumentParser) -> None:
+        """Declare it; what is not given stays out of the namespace, so that the method's own default is used."""
+        kinds, default = list(members(self.hint)), self.parameter.default
+        told = self.help.replace("%", "%%")
+        given: dict[str, Any] = {"dest": self.parameter.name, "default": argparse.SUPPRESS}
+        if bool in kinds:
+            action = argparse.BooleanOptionalAction if default is True else "store_true"
+            parser.add_argument(self.word, action=action, help=told, **given)
+            return
+        if default not in (None, inspect.Parameter.empty):
+            told = f"{told} (default: {default})".strip()
+        given |= {"metavar": self.metavar, "help": told}
+        if self.word.startswith("-"):
+            is_list = any(typing.get_origin(kind) is list for kind in kinds)
+            parser.add_argument(self.word, nargs="+" if is_list else None, **given)
+        else:
+            given.pop("dest")
+            parser.add_argument(self.parameter.name, nargs="?", **given)
+
+    def read(self, given: Any) -> Any:
+        """Return what was given on the command line as the parameter wants it."""
+        kinds = list(members(self.hint))
+        if isinstance(given, list):
+            return [read(each, kinds) for each in given]
+        return read(given, kinds) if isinstance(given, str) else given
+
+
+def options_of(method: Callable[..., Any]) -> list[Option]:
+    """Return the arguments and options of a method of a class."""
+    hints, told = hints_of(method), arguments_told(method)
+    _, *parameters = inspect.signature(method).parameters.values()
+    return [Option(each, hints.get(each.name, Any), told.get(each.name, "")) for each in parameters]
+
+
+def usage_of(verb: str, options: Sequence[Option]) -> str:
+    """Return how a verb is used, in a line: with its arguments, those that may be left out in brackets."""
+    arguments = [
+        each.metavar if each.parameter.default is inspect.Parameter.empty else f"[{each.metavar}]"
+        for each in options
+        if not each.word.startswith("-")
+    ]
+    return " ".join(["dlrun", verb, "RUN", *arguments, "[options]"])
+
+
+def values_of(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[str, Any]:
+    """Return what was given, by the names of the parameters.
+
+    Raises:
+        ConfigError, DataError: a table cannot be read.
+    """
+    given = vars(arguments)
+    return {name: each.read(given[name]) for each in options if (name := each.parameter.name) in given}
+
+
+def returns_text(method: Callable[..., Any]) -> bool:
+    """Tell whether a method is annotated to answer with a text, not with a table."""
+    return any(isinstance(each, type) and issubclass(each, str) for each in members(hints_of(method).get("return")))
+
+
+def description_of(method: Callable[..., Any]) -> str:
+    """Return the first sentence of a docstring."""
+    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
+
+
+def arguments_told(method: Callable[..., Any]) -> Mapping[str, str]:
+    """Return the help of parameters by their names, from the section `Args:` of a docstring."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", inspect.getdoc(method) or "", re.MULTILINE)
+    told: dict[str, str] = {}
+    for entry in re.split(r"\n(?=\S)", textwrap.dedent(section[1]).strip()) if section else []:
+        names, _, text = entry.partition(":")
+        told |= {name.strip(): " ".join(text.split()).removesuffix(".") for name in names.split(",")}
+    return told
+
+
+def read(text: str, kinds: Sequence[Any]) -> Any:
+    """Return what a word of the command line means to a parameter; what fits none is refused by the method's check.
+
+    >>> read("5", [int]), read("5", [int, str]), read("five", [int]), read("5", [Literal[5, 6]])
+    (5, '5', 'five', 5)
+    """
+    import pandas as pd
+
+    types = {kind for each in kinds for kind in _types(each)}
+    if pd.DataFrame in types:
+        return _table(text)
+    if Path in types and (str not in types or _exists(text)):
+        return Path(text)
+    for kind in [each for each in (int, float) if each in types and str not in types]:
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _types(kind: Any) -> Iterator[Any]:
+    """Yield the types of the values that an annotation without unions allows, of a list those of its entries."""
+    inner = typing.get_args(kind)
+    if typing.get_origin(kind) is Literal:
+        yield from map(type, inner)
+    elif typing.get_origin(kind) is list:
+        for each in members(inner[0]):
+            yield from _types(each)
+    else:
+        yield kind
+
+
+def _table(name: str) -> Any:
+    from dlrunner.data.core.tables import read_table
+
+    table = read_table(user_path(name))
+    table.attrs["file"] = name
+    return table
+
+
+def _exists(text: str) -> bool:
+    try:
+        return bool(text) and user_path(text).exists()
+    except (OSError, ConfigError):  # too long for a name, or ~ of nobody
+        return False
+
+
+def _metavar(name: str, kinds: Sequence[Any]) -> str:
+    literals = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
+    if literals:
+        return f"{{{','.join(literals)}}}"
+    if any(kind is Path or getattr(kind, "__name__", "") == "DataFrame" for kind in kinds) and str not in kinds:
+        return "FILE"
+    if str not in kinds and (int in kinds or float in kinds):
+        return "N" if int in kinds else "X"
+    return name.strip("_").upper()

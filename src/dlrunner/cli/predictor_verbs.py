@@ -1,0 +1,157 @@
+"""The verbs that a run's predictor answers: a method each, its options derived from the signature."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dlrunner.cli.conf_paths import file_to_write
+from dlrunner.cli.parser import Parser, Verb
+from dlrunner.errors import ConfigError, DlrunnerError
+from dlrunner.files.paths import user_path
+
+if TYPE_CHECKING:
+    from dlrunner.predictor import Predictor
+    from dlrunner.runs.reader import FinishedRun
+
+NUM_ROWS, NUM_COLUMNS = 1000, 40
+"""A terminal shows at most this much of a table."""
+
+
+def predictor_verb(method: str, usage: str, summary: str, example: str) -> Verb:
+    """Return the verb for a method that the predictors of some tasks have."""
+    return Verb(usage, summary, example, _add_run_options, _ask, functools.partial(_add_method_options, method))
+
+
+def verb_of_run(words: Sequence[str]) -> Verb | None:
+    """Return the verb for a method that only the predictor of the run named by the second word has; None: no such."""
+    name, method = words[0], words[0].replace("-", "_")
+    try:
+        if len(words) > 1 and method in _predictor_of(words[1], _plugins_in(words))[2].methods():
+            return predictor_verb(method, "RUN", f"use {method} of the run's predictor", f"dlrun {name} RUN")
+    except DlrunnerError:
+        pass  # the second word is not a run
+    return None
+
+
+def add_plugins_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the modules which a run may import."""
+    told = "your modules that the run may import"
+    parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help=told)
+
+
+def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
+    """Refuse a folder that came from elsewhere and would import modules that the user has not named.
+
+    Raises:
+        ConfigError: it names which.
+    """
+    from dlrunner.inference.models import unnamed_plugins
+
+    if unnamed := unnamed_plugins(config, allowed):
+        raise ConfigError(
+            f"this run imports {', '.join(unnamed)}; if you trust it, add: --plugins {' '.join(config['plugins'])}"
+        )
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` shows what this run takes")
+    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
+    add_plugins_option(parser)
+
+
+def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[str]:
+    """Add the options of the method of the named run's predictor."""
+    early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    _add_run_options(early)
+    try:
+        known, _ = early.parse_known_intermixed_args(words)
+    except ConfigError:  # no run is named: the parser itself says so, or prints its help
+        return words
+    finished, task, predictor = _predictor_of(known.run, known.plugins)
+    from dlrunner.cli.options import description_of, options_of, returns_text, usage_of
+    from dlrunner.inference.load import no_method
+
+    methods = predictor.methods()
+    if method not in methods:
+        raise ConfigError(no_method(task, predictor, method))
+    asked = methods[method]
+    options = options_of(asked)
+    others = [name.replace("_", "-") for name in methods if name != method]
+    parser.usage, parser.description = usage_of(method.replace("_", "-"), options), description_of(asked)
+    if others:
+        parser.epilog = f"other verbs of this run: {', '.join(others)}"
+    for option in options:
+        option.add_to(parser)
+    if not returns_text(asked):
+        parser.add_argument("--out", metavar="CSV", help="write the answer to this file too")
+        parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
+    parser.set_defaults(_method=method, _finished=finished, _options=options)
+    return words
+
+
+def _plugins_in(words: Sequence[str]) -> Sequence[str]:
+    early = argparse.ArgumentParser(add_help=False)
+    add_plugins_option(early)
+    named: list[str] = early.parse_known_args(words)[0].plugins
+    return named
+
+
+def _predictor_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, type[Predictor]]:
+    """Return the run, the name of its task and its predictor's class, where its modules may be imported."""
+    from dlrunner.runs.reader import FinishedRun
+
+    finished = FinishedRun.read(user_path(run))
+    from dlrunner.inference.models import plan_for_answers, predictor_of, without_trackers
+
+    check_plugins(without_trackers(finished.config), plugins)
+    plan = plan_for_answers(finished.config)
+    return finished, plan.task.factory.__name__, predictor_of(plan)
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    """Call the method of the run's predictor and print what it returns."""
+    from dlrunner.cli.options import values_of
+    from dlrunner.inference.load import loaded
+
+    out = file_to_write(arguments.out) if hasattr(arguments, "raw") and arguments.out else None
+    predictor = loaded(arguments._finished, arguments.checkpoint)
+    answer = getattr(predictor, arguments._method)(**values_of(arguments, arguments._options))
+    if isinstance(answer, str):
+        print("\n".join([*filter(None, [getattr(answer, "note", "")]), answer]))
+    else:
+        _print_table(answer, out, arguments.raw)
+    return 0
+
+
+def _print_table(answer: Any, out: Path | None, is_raw: bool) -> None:
+    """Print a table as far as a terminal has room for it, and write all of it to a file."""
+    from dlrunner.reporting.terminal import tables
+
+    num_quoted = 0
+    if out:
+        from dlrunner.files.atomic import readable_os_errors, write_atomic
+        from dlrunner.files.spreadsheet import as_csv
+
+        content, num_quoted = as_csv(answer, is_raw or answer.attrs.get("raw", False))
+        with readable_os_errors(out):
+            if out.is_file() or not out.exists():
+                write_atomic(out.resolve(), content)
+            else:  # a pipe
+                out.write_bytes(content)
+    num_rows = 20 if out else NUM_ROWS
+    tables.print_frame(answer.iloc[:num_rows, :NUM_COLUMNS], answer.attrs.get("note"))
+    if out:
+        print(f"{len(answer):,} rows: {out}")
+    elif len(answer) > num_rows or answer.shape[1] > NUM_COLUMNS:
+        more = {"rows": len(answer) - num_rows, "columns": answer.shape[1] - NUM_COLUMNS}
+        left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)
+        print(f"… {left_out}; --out FILE writes all")
+    if num_quoted:
+        print(
+            f"note: {num_quoted:,} texts begin like a formula (with =, +, -, @, tab) and have a ' before them, so "
+            "that no spreadsheet runs them; --raw writes them as they are"
+        )

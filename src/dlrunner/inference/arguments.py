@@ -1,0 +1,102 @@
+"""What a method of a predictor is given, checked against its signature: alike for Python and the terminal."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import numpy as np
+from pydantic import TypeAdapter, ValidationError
+
+from dlrunner.config.schema import sentences
+from dlrunner.errors import ConfigError, did_you_mean
+
+PLAIN = (bool, int, float, str, Path, type(None))
+"""Types that are checked here; of others a method knows more."""
+
+
+def hints_of(method: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a method by the names of its parameters; `return` is among them."""
+    return typing.get_type_hints(method, include_extras=True)
+
+
+def members(hint: Any) -> Iterator[Any]:
+    """Yield the types that an annotation allows, of a list its own type, of a literal its values.
+
+    >>> list(members(int | list[str] | Literal["a"] | None))
+    [<class 'int'>, list[str], typing.Literal['a'], <class 'NoneType'>]
+    """
+    origin = typing.get_origin(hint)
+    if origin in (Union, types.UnionType):
+        for each in typing.get_args(hint):
+            yield from members(each)
+    elif origin is Annotated:
+        yield from members(typing.get_args(hint)[0])
+    else:
+        yield hint
+
+
+def checked(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method that refuses arguments that do not fit its signature with a sentence.
+
+    Numbers of numpy are taken as those of Python, and texts where a path is wanted.
+    """
+
+    @functools.wraps(method)
+    def call(*given: Any, **options: Any) -> Any:
+        name, signature, hints = method.__name__, inspect.signature(method), hints_of(method)
+        for option in options:
+            if option not in signature.parameters:
+                raise ConfigError(f"{name}: has no option {option}; {did_you_mean(option, signature.parameters)}")
+        try:
+            bound = signature.bind(*given, **options)
+        except TypeError as error:
+            raise ConfigError(f"{name}: {error}") from None
+        for parameter, value in bound.arguments.items():
+            bound.arguments[parameter] = _fitting(parameter.strip("_"), value, hints.get(parameter, Any))
+        return method(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _fitting(name: str, value: Any, hint: Any) -> Any:
+    """Return a value as its annotation wants it.
+
+    Raises:
+        ConfigError: it is of another kind, or out of its range.
+    """
+    kinds = list(members(hint))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and Path in kinds and str not in kinds:
+        return Path(value)
+    if not all(_is_plain(kind) for kind in kinds):
+        return value
+    try:
+        TypeAdapter(hint).validate_python(value, strict=True)
+    except ValidationError as error:
+        shown = value if isinstance(value, (*PLAIN, list)) else _Described(value)
+        raise ConfigError("\n".join(sentences(name, error, shown, None))) from None
+    return value
+
+
+def _is_plain(kind: Any) -> bool:
+    origin = typing.get_origin(kind)
+    if origin is list:
+        return all(_is_plain(each) for inner in typing.get_args(kind) for each in members(inner))
+    return origin is Literal or kind in PLAIN
+
+
+class _Described:
+    """Stands in a message for a value that would fill the screen."""
+
+    def __init__(self, value: Any) -> None:
+        self.kind = type(value).__name__
+
+    def __repr__(self) -> str:
+        return f"{'an' if self.kind[0] in 'aeiouAEIOU' else 'a'} {self.kind}"
