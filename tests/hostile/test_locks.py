@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -87,6 +88,20 @@ def test_a_lock_that_is_replaced_while_it_is_taken_is_nobodys(here: Path, monkey
     assert FolderLock.take(path) is None
     held.check()
     held.release()
+
+
+@pytest.mark.parametrize("missing", [errno.ENOSYS, errno.EOPNOTSUPP])
+def test_on_a_file_system_without_locks_no_run_begins_and_nothing_keeps_the_next_one_out(
+    here: Path, monkeypatch: pytest.MonkeyPatch, missing: int
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(missing, os.strerror(missing))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", refuse)
+        with pytest.raises(RunError, match=os.strerror(missing)):
+            claim(here)
+    claim(here).release()
 
 
 def test_a_sweep_whose_lock_was_replaced_stops_writing(here: Path) -> None:

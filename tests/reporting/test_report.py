@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jinja2 import UndefinedError
 
 from dlrunner.errors import ConfigError
 from dlrunner.plot import Plot
-from dlrunner.reporting.html import charts, run
+from dlrunner.reporting.html import charts, page, run
 from dlrunner.reporting.html.charts import Curve, Scale
 from dlrunner.reporting.plots import training as plots
 from tests.conftest import Dlrun
@@ -64,6 +65,11 @@ def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
     assert_harmless(html)
     assert html.count("<img") == 1
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 40
+
+
+def test_a_page_without_one_of_its_values_is_an_error_and_not_a_gap() -> None:
+    with pytest.raises(UndefinedError, match="verdicts"):
+        page.render("claims.html.j2", title="claims")
 
 
 def test_style_and_script_are_allowed_by_their_digests_and_nothing_else_is() -> None:
@@ -128,7 +134,7 @@ def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(t
     html = run.write(folder).read_text()
     assert ">Curves of member 2</h2>" in html
     assert ">Epochs of member 2</h2>" in html
-    assert "One of 3 members; the figures above are those of the members&#x27; average" in html
+    assert "One of 3 members; the figures above are those of the members&#39; average" in html
     assert "valid/rmse from 3.1000 to 2.3667" in html
     assert '<tr class="best">' not in html
 
@@ -168,7 +174,7 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
         '<div class="card good">',
         "0.8774",
         "no commercial use",
-        "dlrun task=collab &#x27;optim.betas=[0.9, 0.99]&#x27;",
+        "dlrun task=collab &#39;optim.betas=[0.9, 0.99]&#39;",
         "optim:\n<mark>  lr: 0.005  # default: 0.01</mark>\n",
         "<mark>  optim: sgd  # default: adamw</mark>\n",
         "phases: [{epochs: 1}]\n",

@@ -29,7 +29,9 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     try:
         with file:
             with contextlib.suppress(OSError):  # a file system without locks
-                fcntl.flock(file, fcntl.LOCK_EX)  # it tells that its writer lives (see `temporary`)
+                # It tells that its writer lives (see `temporary`). The lock of the file that is written, not of one
+                # beside it as with `filelock`: it moves with the file, and leaves no other one behind.
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             if sync:
                 file.flush()

@@ -14,18 +14,17 @@ class FolderLock:
     """A lock that this process holds, in a file of the folder; `take` makes it.
 
     A lock is that of a file's inode, not of its name: whoever removes the file and makes another has another lock.
+    `filelock` cannot do this: it makes a folder that was removed anew, and takes a lock again in a file that is there
+    already, so that neither would be noticed; and it lends the descriptor, by which the file at the path is known for
+    the one that is locked, only for a moment.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self.path, self._descriptor = path, descriptor
 
     @classmethod
-    def take(cls, path: Path, wait: bool = False) -> FolderLock | None:
+    def take(cls, path: Path) -> FolderLock | None:
         """Take the lock; None where another process holds it.
-
-        Args:
-            path: the file.
-            wait: until it is free.
 
         Raises:
             OSError: the file cannot be made, is a link, or the file system has no locks.
@@ -33,7 +32,7 @@ class FolderLock:
         while True:
             descriptor = _open(path)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_at(path, descriptor):
                     return cls(path, descriptor)
             except BlockingIOError:

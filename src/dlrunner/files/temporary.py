@@ -1,7 +1,8 @@
 """Temporary files and folders that killed processes have left behind: which are ours, and which nobody writes any more.
 
 A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`), a folder likewise; both are locked
-while their writer lives.
+while their writer lives. That is `flock` itself and not `filelock`, which locks no folders, and, asked whether a file
+is locked, would create it anew when its writer has just renamed it.
 """
 
 from __future__ import annotations

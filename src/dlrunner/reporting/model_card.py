@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dlrunner.claims.claims import describe_flags
 from dlrunner.reporting.terminal.progress import metric_value, number
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 FILES = {
     "model": "the weights",
@@ -47,119 +52,98 @@ class Card:
 
     def markdown(self) -> str:
         """Return the card as Markdown, in which nothing that a user wrote is read as markup."""
-        choices, metric = self.config.get("choices") or {}, self.summary.get("metric") or {}
-        title = f"# {escaped(choices.get('task') or self.task)}: {escaped(choices.get('model') or self.model)}"
-        told = (
-            f"{escaped(metric.get('name'))} **{self._value(metric['name'], metric['value'])}**"
-            if metric
-            else "no metric"
+        summary, choices = self.summary, self.config.get("choices") or {}
+        data, claim, metric = (summary.get(part) or {} for part in ("data", "claim", "metric"))
+        return (
+            _environment()
+            .get_template("card.md.j2")
+            .render(
+                task=choices.get("task") or self.task,
+                model=choices.get("model") or self.model,
+                is_generated=data.get("source") == "synthetic",
+                metric=metric,
+                metric_text=metric_value(summary, metric["name"], metric["value"]) if metric else "",
+                data_name=data.get("name") or "its data",
+                release=data.get("release"),
+                code=self._code(),
+                plugins=self.config.get("plugins") or [],
+                difference=self.difference,
+                no_graph=self.no_graph,
+                about_model=self._about_model(),
+                data=[(name, value) for name, value in self._about_data(data) if value],
+                results=[(k, metric_value(summary, k, v)) for k, v in (summary.get("final") or {}).items()],
+                floor=data.get("best_achievable"),
+                claim=claim,
+                flags=describe_flags(claim),
+                findings=summary.get("audit") or (),
+                command=shlex.join(["dlrun", *self.overrides]),
+                training=[(name, value) for name, value in self._about_training() if value not in (None, "")],
+                files=[(name, _about(name)) for name in self.files],
+                limits=list(self._all_limits()),
+            )
         )
-        parts = {
-            "": [f"{title}\n", *self._warning(), f"{told}, on the validation part of {self._data_named()}."],
-            "Use": list(self._use()),
-            "Model": list(self._model()),
-            "Data": list(self._data()),
-            "Result": list(self._result()),
-            "Training": list(self._training()),
-            "Files": [f"- `{name}`: {_about(name)}" for name in self.files],
-            "Limits": [f"- {escaped(limit)}" for limit in self._limits()],
-        }
-        return "\n".join(
-            (f"## {heading}\n\n" if heading else "") + "\n".join(lines) + "\n" for heading, lines in parts.items()
-        )
 
-    def _warning(self) -> list[str]:
-        if (self.summary.get("data") or {}).get("source") != "synthetic":
-            return []
-        return [
-            "> **Warning: trained on a generated stand-in, not on the published data.** Its figures say nothing about "
-            "that data, and its answers nothing about the world.\n"
-        ]
-
-    def _data_named(self) -> str:
-        data = self.summary.get("data") or {}
-        release = f" ({escaped(data['release'])})" if data.get("release") else ""
-        return f"{escaped(data.get('name') or 'its data')}{release}"
-
-    def _use(self) -> Iterator[str]:
+    def _code(self) -> str:
         plugins = list(self.config.get("plugins") or [])
         asked = f", plugins={plugins!r}" if plugins else ""
         imports = "import dlrunner\nimport pandas" if "pandas." in self.example else "import dlrunner"
-        code = f'{imports}\n\npredictor = dlrunner.load("path/to/this/folder"{asked})'
-        yield fenced(f"{code}\n{self.example}".rstrip(), "python")
-        if plugins:
-            yield f"\nIt imports {', '.join(map(escaped, plugins))}, which is not in this folder."
-        if self.difference is not None:
-            yield (
-                f"\nThe ONNX graph was compared with torch by onnxruntime: the largest difference is "
-                f"{self.difference:.1e}, in units of the output where that is above 1. Its inputs are what the model "
-                "sees: rows, words or pixels are made into them with `state.json`."
-            )
-        if self.no_graph:
-            yield f"\nThere is no ONNX graph: {escaped(self.no_graph)}."
+        return f'{imports}\n\npredictor = dlrunner.load("path/to/this/folder"{asked})\n{self.example}'.rstrip()
 
-    def _model(self) -> Iterator[str]:
-        yield f"- class: {escaped(self.model)}"
-        yield f"- task: {escaped(self.task)}"
+    def _about_model(self) -> list[tuple[str, Any]]:
         count = f"{self.parameters[0]:,}" if self.parameters else "0"
         several = f" in each of {len(self.parameters)}, whose answers are averaged" if len(self.parameters) > 1 else ""
-        yield f"- parameters: {count}{several}"
-        yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in self.settings.items())
+        return [
+            ("class", self.model),
+            ("task", self.task),
+            ("parameters", f"{count}{several}"),
+            *self.settings.items(),
+        ]
 
-    def _data(self) -> Iterator[str]:
-        data = self.summary.get("data") or {}
-        told = {
-            "name": data.get("name"),
-            "release": data.get("release"),
-            "source": "a generated stand-in" if data.get("source") == "synthetic" else data.get("source"),
-            "sha256": data.get("sha256"),
-            "terms": data.get("terms") or "not known: they are those of whoever gave the data",
-            **{str(name): f"{rows:,}" for name, rows in (data.get("rows") or {}).items()},
-        }
-        yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in told.items() if value)
+    def _about_data(self, data: Mapping[str, Any]) -> list[tuple[str, Any]]:
+        return [
+            ("name", data.get("name")),
+            ("release", data.get("release")),
+            ("source", "synthetic" if data.get("source") == "synthetic" else data.get("source")),
+            ("sha256", data.get("sha256")),
+            ("terms", data.get("terms") or "not known: they are those of whoever gave the data"),
+            *((name, f"{rows:,}") for name, rows in (data.get("rows") or {}).items()),
+        ]
 
-    def _result(self) -> Iterator[str]:
-        yield "| metric | value |\n|---|---|"
-        yield from (
-            f"| {escaped(name)} | {self._value(name, value)} |"
-            for name, value in (self.summary.get("final") or {}).items()
-        )
-        floor = (self.summary.get("data") or {}).get("best_achievable")
-        if floor is not None:
-            yield f"\nThe best that is possible on this stand-in is {number(floor)}."
-        if claim := self.summary.get("claim"):
-            mind = f" (mind: {escaped(describe_flags(claim))})" if describe_flags(claim) else ""
-            yield (
-                f"\nPublished: {escaped(claim['metric'])} {number(claim['published'])} ({escaped(claim['source'])}); "
-                f"this run: {escaped(claim['verdict'])}{mind}."
-            )
-        findings = self.summary.get("audit") or ()
-        yield "\nWhat makes the figure flattering:\n" if findings else "\nNothing was found that flatters the figure."
-        yield from (f"- {escaped(each['flag'])}: {escaped(each['message'])}" for each in findings)
+    def _about_training(self) -> list[tuple[str, Any]]:
+        config, summary, optim = self.config, self.summary, self.config.get("optim") or {}
+        versions = summary.get("versions") or {}
+        return [
+            ("optimizer", f"{str(optim.get('_target_')).rpartition('.')[2]}, lr {optim.get('lr')}"),
+            *((name, config.get(name)) for name in ("epochs", "batch_size", "seed", "ensemble")),
+            *((name, summary.get(name)) for name in ("precision", "device", "seconds", "finished", "signature")),
+            ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ]
 
-    def _value(self, name: str, value: Any) -> str:
-        return escaped(metric_value(self.summary, name, value))
-
-    def _training(self) -> Iterator[str]:
-        yield fenced(shlex.join(["dlrun", *self.overrides]), "sh") + "\n"
-        config, optim = self.config, self.config.get("optim") or {}
-        told = {
-            "optimizer": f"{str(optim.get('_target_')).rpartition('.')[2]}, lr {optim.get('lr')}",
-            **{name: config.get(name) for name in ("epochs", "batch_size", "seed", "ensemble")},
-            "precision": self.summary.get("precision"),
-            "device": self.summary.get("device"),
-            "seconds": self.summary.get("seconds"),
-            "finished": self.summary.get("finished"),
-            "signature": self.summary.get("signature"),
-            "versions": ", ".join(f"{name} {told}" for name, told in (self.summary.get("versions") or {}).items()),
-        }
-        yield from (f"- {escaped(name)}: {escaped(value)}" for name, value in told.items() if value not in (None, ""))
-
-    def _limits(self) -> Iterator[str]:
+    def _all_limits(self) -> Iterator[str]:
         yield from self.limits
         yield "Its figures are those of one split of one data set: other data may be unlike it."
         if len(self.parameters) == 1:
             yield "They are those of one seed: others give others (dlrun compare tells how far apart they lie)."
+
+
+@functools.cache
+def _environment() -> Environment:
+    """Return the templates' environment, which escapes every value as `autoescape` does for HTML."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes a twentieth of a second
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        finalize=lambda value: value if isinstance(value, Markup) else escaped(value),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["number"] = lambda value: Markup(number(value))
+    environment.filters["fenced"] = lambda code, language: Markup(fenced(code, language))
+    return environment
 
 
 def escaped(value: Any) -> str:

@@ -58,10 +58,13 @@ class RunDirectory:
             RunError: the folder cannot be written.
             ConfigError: a folder of this name holds another configuration.
         """
+        from filelock import FileLock  # only who writes a run needs it
+
         parent = runs_dir / task
         with readable_os_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
-            with _locked(parent / ".lock"):
+            # Without a fall-back: a lock that is a file's existence would outlive a process that is killed.
+            with FileLock(parent / ".lock", fallback_to_soft=False):
                 path, reason = _choose(parent, label, identity, rerun)
                 path.mkdir(exist_ok=True)
                 refuse_links(path, runs_dir)
@@ -260,16 +263,6 @@ def _recorded_identity(path: Path) -> dict[str, str] | None:
     except (OSError, ValueError):
         raise ConfigError(f"{path / 'run.json'} is damaged; move the folder {path} away") from None
     return recorded if isinstance(recorded, dict) else {}
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FolderLock.take(path, wait=True)
-    assert lock is not None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _finite(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import posixpath
 import re
@@ -11,6 +10,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from dlrunner.ranges import Text
 from dlrunner.tracker import TrackedRun, Tracker
@@ -83,9 +84,7 @@ class MlflowTracker(Tracker):
         if self._lock is None:
             yield
             return
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with FileLock(self._lock, fallback_to_soft=False):
             yield
 
     def _is_there(self, known: str) -> bool:

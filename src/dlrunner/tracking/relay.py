@@ -6,7 +6,6 @@ run has ended, in whatever way; some time later it ends too, in whatever way. It
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import math
@@ -22,6 +21,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from dlrunner.files.plain_data import read_json
 from dlrunner.tracker import TrackedRun, Tracker
@@ -171,8 +172,7 @@ def main(request: int) -> int:
     folder, name = Path(asked["folder"]), asked["name"]
     threading.Thread(target=end_after, args=(sys.stdin.fileno(), asked["patience"]), daemon=True).start()
     # The process of a run that was killed may still pass on its last rows when the next one begins.
-    with (folder / "trackers" / f".{name}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(folder / "trackers" / f".{name}.lock", fallback_to_soft=False):
         if asked["is_done"] and not lacks(folder, name):  # somebody else has sent it meanwhile
             return 0
         record = Record.read(folder, name)

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dlrunner.data.core.checked import read_sealed, sealed
 from dlrunner.data.core.unpacking import refuse_bomb
@@ -23,7 +22,6 @@ from dlrunner.errors import DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import UNNAMED, name_of, remove_abandoned
-from dlrunner.system.terminal import console
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
@@ -31,6 +29,8 @@ DAMAGED = (
 )
 """What the readers of archives raise; the last two are a zip file's: another method, a password."""
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
+DELAY = 0.1
+"""Seconds of a download before its bar is drawn."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,13 @@ class Release:
 
 
 def cache_dir() -> Path:
-    """Return the folder for prepared data: DLRUNNER_CACHE, by default ~/.cache/dlrunner."""
-    return user_path(os.environ.get("DLRUNNER_CACHE", "~/.cache/dlrunner"))
+    """Return the folder for prepared data: DLRUNNER_CACHE, else dlrunner in XDG_CACHE_HOME, by default ~/.cache."""
+    given = os.environ.get("DLRUNNER_CACHE")
+    if given is None:
+        from platformdirs import user_cache_dir
+
+        given = user_cache_dir("dlrunner")  # begins with `~` where no home is found, which is told as of any path
+    return user_path(given)
 
 
 def sha256_of(path: Path) -> str:
@@ -355,7 +360,7 @@ def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, ArchiveO
     return None
 
 
-def download(release: Release, data_dir: Path, progress: bool = True) -> ArchiveOrFolder:
+def download(release: Release, data_dir: Path) -> ArchiveOrFolder:
     """Fetch a release from its publisher into the data folder, checked against its pinned sha256.
 
     Raises:
@@ -366,17 +371,22 @@ def download(release: Release, data_dir: Path, progress: bool = True) -> Archive
     if os.environ.get("DLRUNNER_OFFLINE"):
         raise DataError("downloads are switched off by DLRUNNER_OFFLINE")
     import pooch  # imported when work begins: it takes a tenth of a second
+    from tqdm import tqdm
 
     pooch.get_logger().setLevel("ERROR")
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        fetched = pooch.retrieve(
-            release.url,
-            known_hash=f"sha256:{release.sha256}",
-            fname=f"{release.archives[0]}{release.suffix}",
-            path=data_dir,
-            downloader=pooch.HTTPDownloader(progressbar=_Bar(release.title) if progress else False, timeout=5),
-        )
+        # Pooch sets the total; a bar without any would be neither true nor false. None: only in a terminal.
+        with tqdm(
+            desc=release.title, total=1, unit="B", unit_scale=True, leave=False, delay=DELAY, disable=None
+        ) as bar:
+            fetched = pooch.retrieve(
+                release.url,
+                known_hash=f"sha256:{release.sha256}",
+                fname=f"{release.archives[0]}{release.suffix}",
+                path=data_dir,
+                downloader=pooch.HTTPDownloader(progressbar=bar, timeout=5),
+            )
     except Exception as error:  # requests, urllib3 and pooch raise a dozen kinds
         with contextlib.suppress(OSError):
             data_dir.rmdir()  # only if it is empty: it was made for this download
@@ -386,43 +396,3 @@ def download(release: Release, data_dir: Path, progress: bool = True) -> Archive
     if place is None:
         raise DataError(f"{fetched} has no {release.layouts[0]}")
     return place
-
-
-class _Bar:
-    """The progress bar that pooch asks for, drawn by rich."""
-
-    def __init__(self, title: str) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(),
-            TransferSpeedColumn(),
-            console=console(),
-        )
-        self._task = self._progress.add_task(title, total=None)
-        self._total = 0
-
-    @property
-    def total(self) -> int:
-        """Bytes in all."""
-        return self._total
-
-    @total.setter
-    def total(self, value: int) -> None:
-        self._total = value
-        self._progress.update(self._task, total=value)
-        self._progress.start()
-
-    def update(self, amount: int) -> None:
-        """Bytes that arrived."""
-        self._progress.update(self._task, advance=amount)
-
-    def reset(self) -> None:
-        """Pooch calls this once before the end."""
-        self._progress.reset(self._task, total=self._total)
-
-    def close(self, *_: Any) -> None:
-        """Take the bar away."""
-        self._progress.stop()

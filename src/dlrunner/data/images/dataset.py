@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -292,8 +291,6 @@ def _decoded(
 ) -> tuple[Pixels, list[str], dict[str, str]]:
     """Decode all pictures into a file of the cache, and write down their checksums and what is told about them."""
     with atomic_file(path, sync=False) as file:
-        with contextlib.suppress(OSError):  # while it is locked, nobody takes it for what a killed process left behind
-            fcntl.flock(file, fcntl.LOCK_EX)
         pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), size, fit)
         told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
         path.with_suffix(".digests").unlink(missing_ok=True)  # they may be of pixels that were damaged

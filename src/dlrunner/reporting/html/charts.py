@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from dlrunner.reporting.html.page import wide
 from dlrunner.reporting.terminal.progress import number
 
 WIDTH, HEIGHT = 440, 250
@@ -184,7 +183,7 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], told: Seq
     ramp = f'<svg class="ramp" viewBox="0 0 80 10" preserveAspectRatio="none" aria-hidden="true">{steps}</svg>'
     about = f"{title}: {len(told)} jobs over {', '.join(axis.name for axis in axes)}. The best is {told[0]}"
     drawing = _svg(width, WIDE_HEIGHT, about, "".join(parts), is_fixed=True)
-    content = f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>{wide(drawing, title)}'
+    content = f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>{_scrolling(drawing, title)}'
     return _figure(title, {"x": xs, "paths": rows, "told": list(told)}, content, 0, "job, from the best to the worst")
 
 
@@ -334,6 +333,11 @@ def _svg(width: int, height: int, about: str, content: str, is_fixed: bool = Fal
     size = f' width="{width}" height="{height}"' if is_fixed else ""
     box = f'viewBox="0 0 {width} {height}"{size}'
     return f'<svg class="plot" {box} role="img" aria-label="{escape(about)}">{content}</svg>'
+
+
+def _scrolling(drawing: str, label: str) -> str:
+    """Put what may be wider than the window into a box that scrolls, by the keyboard too."""
+    return f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0">{drawing}</div>'
 
 
 def _legend(entries: Iterable[tuple[str, str, str]]) -> str:

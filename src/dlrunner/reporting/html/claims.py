@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from html import escape
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from dlrunner.claims.claim_report import Verdict
 from dlrunner.comparison.collect import moved
@@ -15,8 +15,8 @@ from dlrunner.errors import ConfigError
 from dlrunner.renamed import present_verdict
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import strip
-from dlrunner.reporting.html.page import Cell, Section, figure_cell
-from dlrunner.reporting.html.run import grounds, is_number, is_sound
+from dlrunner.reporting.html.facts import grounds, is_number, is_sound, kind_of
+from dlrunner.reporting.html.page import Card, Cell, Table, figure_cell
 from dlrunner.reporting.terminal.progress import number
 from dlrunner.runs.reader import finished_summary
 
@@ -77,32 +77,32 @@ def render(folder: Path, verdicts: Sequence[Verdict], out: Path) -> bytes:
         out: where the page will lie: the links start from there.
     """
     counts = Counter(verdict.verdict for verdict in verdicts)
-    cards = []
-    for word, meaning in WORDS.items():
-        if counts[word]:  # type: ignore[index]
-            kind = "good" if word.startswith("reached") else "bad" if word == "missed" else ""
-            cards.append(page.card(word, str(counts[word]), [meaning], kind))  # type: ignore[index]
+    cards = [
+        Card(word, str(counts[word]), [meaning], kind_of(word))  # type: ignore[index]
+        for word, meaning in WORDS.items()
+        if counts[word]  # type: ignore[index]
+    ]
     places = [moved(folder, written) for verdict in verdicts for written in verdict.folders]
     found = [finished_summary(place) for place in places if place]
     summaries = [summary for summary in found if summary and is_sound(summary)]
-    said = page.soft("In the drawings the dots are the seeds, and the stroke across is the published figure.")
-    sections = [
-        Section("Verdicts", _table(verdicts) + page.soft("sd: standard deviation over the seeds")),
-        Section("Claim by claim", said + "".join(_claim(each, folder, out) for each in verdicts)),
-        *grounds(summaries),
-    ]
-    return page.page(f"Claims: {folder.resolve().name}", page.cards(cards), sections)
+    return page.render(
+        "claims.html.j2",
+        title=f"Claims: {folder.resolve().name}",
+        cards=cards,
+        verdicts=_table(verdicts),
+        claims=[_claim(each, folder, out) for each in verdicts],
+        **grounds(summaries),
+    )
 
 
-def _table(verdicts: Sequence[Verdict]) -> str:
+def _table(verdicts: Sequence[Verdict]) -> Table:
     names = ("experiment", "verdict", "metric", "published", "ours", "sd", "seeds", "mind", "data", "device", "seconds")
     rows = []
     for v in verdicts:
-        kind = "good" if v.verdict.startswith("reached") else "bad" if v.verdict == "missed" else ""
         rows.append(
             [
                 Cell(v.experiment, href=f"#{_anchor(v)}"),
-                Cell(v.verdict, kind=kind),
+                Cell(v.verdict, kind=kind_of(v.verdict)),
                 Cell(v.metric),
                 figure_cell(v.published, f"{v.published:.5g}"),
                 figure_cell(v.mean),
@@ -114,31 +114,30 @@ def _table(verdicts: Sequence[Verdict]) -> str:
                 figure_cell(sum(v.seconds) / len(v.seconds) if v.seconds else None, v.time),
             ]
         )
-    return page.table(names, rows, "Claims and their verdicts")
+    return Table(names, rows, "Claims and their verdicts")
 
 
-def _claim(verdict: Verdict, folder: Path, out: Path) -> str:
-    """Tell all of one claim: source, command, the seeds beside the published figure, the runs."""
-    picture = ""
+def _claim(verdict: Verdict, folder: Path, out: Path) -> dict[str, Any]:
+    """Return all of one claim: source, command, the seeds beside the published figure, the runs."""
+    drawing = ""
     if verdict.values:
         seeds = ", ".join(number(value) for value in verdict.values)
-        picture = strip(verdict.values, verdict.published, f"published {verdict.published:.5g}; seeds: {seeds}")
+        drawing = strip(verdict.values, verdict.published, f"published {verdict.published:.5g}; seeds: {seeds}")
     told = [f"seed {seed}: {verdict.metric} {number(v)}" for seed, v in zip(verdict.seeds, verdict.values, strict=True)]
     told += [f"seed {seed}: failed" for seed in verdict.failed]
     runs = []
     for text, written in zip_longest(told, [*verdict.folders, *verdict.failed.values()], fillvalue=""):
         place = moved(folder, written)
-        address = page.run_link(place, out) if place else ""
-        runs.append(
-            f'<li><a href="{escape(address)}">{escape(text)}</a></li>' if address else f"<li>{escape(text)}</li>"
-        )
+        runs.append((text, page.run_link(place, out) if place else ""))
     p = (
         ""
         if verdict.p is None or verdict.p == 1
         else f"{verdict.p:.3f}: chance of a mean this bad, were the true one the published figure"
     )
-    facts = page.facts(
-        [
+    return {
+        "experiment": verdict.experiment,
+        "anchor": _anchor(verdict),
+        "facts": [
             ("verdict", f"{verdict.verdict}{f': {verdict.why}' if verdict.why else ''}"),
             ("published", f"{verdict.metric} {verdict.published:.5g}"),
             ("ours", verdict.ours if verdict.values else ""),
@@ -147,12 +146,12 @@ def _claim(verdict: Verdict, folder: Path, out: Path) -> str:
             ("mind", ", ".join(verdict.flags)),
             ("measured", verdict.measured),
             ("code", verdict.code),
-        ]
-    )
-    listed = f"<ul>{''.join(runs)}</ul>" if runs else ""
-    command = page.code(verdict.command) if verdict.command else ""
-    return f'<h3 id="{_anchor(verdict)}">{escape(verdict.experiment)}</h3>{facts}{picture}{listed}{command}'
+        ],
+        "drawing": drawing,
+        "runs": runs,
+        "command": verdict.command,
+    }
 
 
 def _anchor(verdict: Verdict) -> str:
-    return escape("claim-" + "".join(c if c.isalnum() else "-" for c in verdict.experiment))
+    return "claim-" + "".join(c if c.isalnum() else "-" for c in verdict.experiment)

@@ -1,7 +1,7 @@
-"""The frame of all reports: one HTML file that asks for nothing from outside, and the pieces that it is made of.
+"""The pages of all reports: one HTML file each, which asks for nothing from outside, written from `templates`.
 
-Everything that comes from data, settings or messages passes through `escape`. Style and script stand in the page and
-are allowed by their digests, so that markup which slipped in all the same could neither run nor load anything.
+The modules of this folder compute plain values, and the templates escape all of them. Style and script stand in the
+page and are allowed by their digests, so that markup which slipped in all the same could neither run nor load anything.
 """
 
 from __future__ import annotations
@@ -11,50 +11,21 @@ import functools
 import hashlib
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.reporting.terminal.progress import number
 
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 MOST_BYTES = 3_000_000
 """A report stays small enough to mail."""
-
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none';img-src data:;style-src {style_digest};\
-script-src {script_digest};base-uri 'none';form-action 'none'">
-<title>{title}</title>
-<style>{style}</style>
-</head>
-<body>
-<header>
-<h1>{title}</h1>
-{nav}
-</header>
-<main>
-{body}
-</main>
-<script>{script}</script>
-</body>
-</html>
-"""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with a heading; one without content is left out."""
-
-    heading: str
-    content: str
 
 
 @dataclass(frozen=True)
@@ -68,31 +39,81 @@ class Cell:
     kind: str = ""
     """A class of the style: good, bad, long."""
 
+    @property
+    def sort_key(self) -> str:
+        """What the column is sorted by; empty where that is the text."""
+        return "" if self.order is None or str(self.order) == self.text else str(self.order)
 
-def page(title: str, head: str, sections: Iterable[Section]) -> bytes:
-    """Return the whole file.
+
+@dataclass(frozen=True)
+class Table:
+    """A table whose columns can be sorted by; one without rows is left out."""
+
+    names: Sequence[str]
+    """The columns' heads."""
+    rows: Sequence[Sequence[Cell]]
+    """A cell for each column."""
+    label: str
+    """What the table holds, for those who hear it."""
+    best: Collection[int] = ()
+    """Numbers of the rows that are marked."""
+
+    @property
+    def aligned(self) -> list[str]:
+        """A class of the style for each column: n, on the right, where it holds numbers."""
+        numeric = [any(isinstance(row[at].order, int | float) for row in self.rows) for at in range(len(self.names))]
+        return ["n" if each else "" for each in numeric]
+
+
+@dataclass(frozen=True)
+class Card:
+    """A result in large type, its name above it, remarks beneath."""
+
+    name: str
+    big: str
+    lines: Sequence[str] = ()
+    kind: str = ""
+    """A class of the style: good, bad."""
+
+
+@dataclass(frozen=True)
+class _Asset:
+    """A file that stands in the page, and the digest by which the page allows it."""
+
+    text: str
+    digest: str
+
+
+def render(template: str, **values: Any) -> bytes:
+    """Return a whole page.
 
     Args:
-        title: plain text.
-        head: HTML above the first section.
-        sections: in their order.
+        template: a file in `templates`.
+        **values: what it shows: plain values, which it escapes.
     """
-    told = [(f"s{index}", section) for index, section in enumerate(sections) if section.content]
-    links = "".join(f'<a href="#{name}">{escape(section.heading)}</a>' for name, section in told)
-    parts = [
-        f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(section.heading)}</h2>{section.content}</section>'
-        for name, section in told
-    ]
-    html = PAGE.format(
-        title=escape(title),
-        style=_asset("style.css"),
-        script=_asset("script.js"),
-        style_digest=_digest("style.css"),
-        script_digest=_digest("script.js"),
-        nav=f'<nav aria-label="Sections">{links}</nav>' if links else "",
-        body="\n".join([head, *parts]),
-    )
+    page = _environment().get_template(template)
+    html = page.render(values, style=_asset("style.css"), script=_asset("script.js"))
     return html.encode("utf-8", "backslashreplace")  # half a surrogate pair in a title is no reason to lose the page
+
+
+@functools.cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes a twentieth of a second
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+
+
+@functools.cache
+def _asset(name: str) -> _Asset:
+    text = (Path(__file__).parent / name).read_text()
+    return _Asset(text, f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}")
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -105,108 +126,6 @@ def write(path: Path, content: bytes) -> Path:
         remove_abandoned(path.parent, is_ours=lambda name: name_of(name) == path.name)
         write_atomic(path, content)
     return path
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / name).read_text()
-
-
-@functools.cache
-def _digest(name: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(_asset(name).encode()).digest()).decode()}'"
-
-
-def code(text: str) -> str:
-    """Write a text as it is typed."""
-    return f"<pre>{escape(text.strip())}</pre>"
-
-
-def bullets(texts: Iterable[str]) -> str:
-    """Write sentences as a list; none: nothing."""
-    items = "".join(f"<li>{escape(text)}</li>" for text in texts)
-    return f"<ul>{items}</ul>" if items else ""
-
-
-def soft(text: str) -> str:
-    """Write a remark."""
-    return f'<p class="soft">{escape(text)}</p>'
-
-
-def banners(texts: Iterable[str]) -> str:
-    """Write what a reader must not overlook."""
-    return "".join(f'<p class="banner" role="alert">{escape(text)}</p>' for text in texts)
-
-
-def card(name: str, big: str, lines: Iterable[str] = (), kind: str = "") -> str:
-    """Write a figure in large type, its name above it, remarks beneath."""
-    text = "".join(soft(line) for line in lines)
-    return f'<div class="card {kind}">{escape(name)}<div class="big">{escape(big)}</div>{text}</div>'
-
-
-def cards(parts: Iterable[str]) -> str:
-    """Put cards beside each other."""
-    inside = "".join(parts)
-    return f'<div class="head">{inside}</div>' if inside else ""
-
-
-def facts(pairs: Iterable[tuple[str, Any]]) -> str:
-    """Write names and values; those without a value are left out."""
-    rows = [
-        f'<tr><th scope="row">{escape(name)}</th><td>{escape(str(value))}</td></tr>'
-        for name, value in pairs
-        if value not in (None, "")
-    ]
-    return f'<table class="facts">{"".join(rows)}</table>' if rows else ""
-
-
-def table(names: Sequence[str], rows: Sequence[Sequence[Cell]], label: str, best: Collection[int] = ()) -> str:
-    """Write a table whose columns can be sorted by.
-
-    Args:
-        names: the columns' heads.
-        rows: a cell for each column.
-        label: what the table holds, for those who hear it.
-        best: numbers of the rows that are marked.
-    """
-    if not rows:
-        return ""
-    # A column of figures has its head above them, on the right.
-    numeric = [any(_is_numeric(row[at]) for row in rows) for at in range(len(names))]
-    head = "".join(
-        f'<th scope="col"{_class("n" if is_numeric else "")}>{escape(name)}</th>'
-        for name, is_numeric in zip(names, numeric, strict=True)
-    )
-    lines = []
-    for index, row in enumerate(rows):
-        cells = (_cell(cell, is_numeric) for cell, is_numeric in zip(row, numeric, strict=True))
-        lines.append(f"<tr{_class('best' if index in best else '')}>{''.join(cells)}</tr>")
-    body = f'<table class="rows"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    return wide(body, label)
-
-
-def wide(content: str, label: str) -> str:
-    """Put what may be wider than the window into a box that scrolls, by the keyboard too."""
-    return f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0">{content}</div>'
-
-
-def _cell(cell: Cell, is_numeric: bool) -> str:
-    text = escape(cell.text)
-    if cell.href:
-        text = f'<a href="{escape(cell.href)}">{text}</a>'
-    if cell.kind in ("good", "bad"):
-        text = f"<b>{text}</b>"
-    order = "" if cell.order is None or str(cell.order) == cell.text else f' data-order="{escape(str(cell.order))}"'
-    return f"<td{_class(cell.kind, 'n' if is_numeric else '')}{order}>{text}</td>"
-
-
-def _class(*names: str) -> str:
-    found = " ".join(filter(None, names))
-    return f' class="{found}"' if found else ""
-
-
-def _is_numeric(cell: Cell) -> bool:
-    return isinstance(cell.order, int | float)
 
 
 def figure_cell(value: Any, text: str | None = None) -> Cell:

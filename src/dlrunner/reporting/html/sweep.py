@@ -9,7 +9,6 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,9 @@ from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
-from dlrunner.reporting.html.page import Cell, Section, duration, figure_cell
-from dlrunner.reporting.html.run import flattering, grounds, is_number, is_sound, read_kept
+from dlrunner.reporting.html.facts import flattering, grounds, is_number, is_sound
+from dlrunner.reporting.html.page import Card, Cell, Table, duration, figure_cell
+from dlrunner.reporting.html.run import read_kept
 from dlrunner.reporting.terminal.comparison import sentences, verdict_sentence
 from dlrunner.reporting.terminal.progress import number
 from dlrunner.runs.reader import finished_summary
@@ -126,20 +126,22 @@ def render(
     summaries = [summary for summary in found if summary and is_sound(summary)]
     verdict = verdict_sentence(comparison) if comparison else None
     notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
-    sections = [
-        Section("Verdict", f"<p><b>{escape(verdict)}</b></p>" if verdict else ""),
-        Section("What was asked for", page.code(asked) if (asked := _asked(folder)) else ""),
-        Section("What makes it flattering", flattering(summaries)),
-        Section("Notes", page.bullets(map(_cut, notes))),
-        Section("Groups", _groups(comparison) if comparison else ""),
-        Section("Curves with seed bands", _bands(ranked) if ranked else ""),
-        Section("Parallel coordinates", _parallel(paired, ranked, min(most, MOST_LINES)) if ranked else ""),
-        Section("Jobs", _jobs(paired, comparison, out, most)),
-        Section("Configuration of all jobs", _configuration(comparison.rows) if comparison else ""),
-        *grounds(summaries),
-    ]
-    head = _warnings(jobs, summaries) + page.cards(_cards(ranked, paired))
-    return page.page(f"Sweep: {folder.resolve().name}", head, sections)
+    return page.render(
+        "sweep.html.j2",
+        title=f"Sweep: {folder.resolve().name}",
+        banners=_warnings(jobs, summaries),
+        cards=_cards(ranked, paired),
+        verdict=verdict,
+        command=_asked(folder),
+        findings=flattering(summaries),
+        notes=[_cut(note) for note in notes],
+        groups=_groups(comparison) if comparison else None,
+        curves=_bands(ranked) if ranked else None,
+        parallel=_parallel(paired, ranked, min(most, MOST_LINES)) if ranked else "",
+        jobs=_jobs(paired, comparison, out, most),
+        configuration=_configuration(comparison.rows) if comparison else None,
+        **grounds(summaries),
+    )
 
 
 def _asked(folder: Path) -> str:
@@ -157,25 +159,25 @@ def _rank(run: Row | None) -> float:
     return -run.value if run.higher_is_better else run.value
 
 
-def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> str:
+def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     counts = Counter(job["status"] for job in jobs if job["status"] != "done")
     texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
     generated = sum((summary.get("data") or {}).get("source") == "synthetic" for summary in summaries)
     if generated:
         said = "" if generated == len(summaries) else f" {generated} of {len(summaries)} runs:"
         texts.append(f"Generated STAND-IN data:{said} the figures below say nothing about the published data.")
-    return page.banners(texts)
+    return texts
 
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {status}" for status, number in counts.items())
 
 
-def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[str]:
+def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:
     done = sum(each.job["status"] == "done" for each in paired)
     seconds = [each.run.numbers["seconds"] for each in paired if each.run and is_number(each.run.numbers["seconds"])]
     lines = [f"{duration(sum(seconds))} of runs, one after the other"] if seconds else []
-    cards = [page.card("jobs done", f"{done} of {len(paired)}", lines)]
+    cards = [Card("jobs done", f"{done} of {len(paired)}", lines)]
     if ranked is None:
         return cards
     group = ranked.groups[0]
@@ -183,11 +185,11 @@ def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[str]:
     spread = f"± {number(found.sd)} (sd over {found.n} runs), " if found.n > 1 else ""
     direction = "higher is better" if group.higher_is_better else "lower is better"
     name = f"{ranked.metric}, best group"
-    cards.append(page.card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
+    cards.append(Card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
     best = paired[0]
     if best.run is not None and any(len(each.rows) > 1 for each in ranked.groups):
         lines = [f"job {best.job['job']}: {_settings(best.run, ranked)}", "the best of many is flattered by chance"]
-        cards.append(page.card(f"{ranked.metric}, best job", number(best.run.value), lines))
+        cards.append(Card(f"{ranked.metric}, best job", number(best.run.value), lines))
     return cards
 
 
@@ -196,8 +198,8 @@ def _settings(run: Row, comparison: Comparison) -> str:
     return " ".join(f"{name}={shown(run.settings.get(name))}" for name in names)
 
 
-def _groups(comparison: Comparison) -> str:
-    """Write a row per group, best first: its settings, and the mean with its spread over seeds."""
+def _groups(comparison: Comparison) -> dict[str, Any]:
+    """Return a row per group, best first: its settings, and the mean with its spread over seeds."""
     metric = [comparison.metric or "value"]
     names = [*comparison.settings, "n", *metric, "sd", "95 % low", "95 % high", "seconds"]
     rows = []
@@ -212,14 +214,14 @@ def _groups(comparison: Comparison) -> str:
     if len(comparison.groups) > MOST_GROUPS:
         told += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
     best = [0] if comparison.is_ranked else []
-    return page.table(names, rows, "Groups of runs that differ in the seed only", best) + page.soft(told)
+    return {"table": Table(names, rows, "Groups of runs that differ in the seed only", best), "remark": told}
 
 
 def _setting_cell(value: Any) -> Cell:
     return Cell(shown(value), order=value if is_number(value) else None)
 
 
-def _bands(comparison: Comparison) -> str:
+def _bands(comparison: Comparison) -> dict[str, Any] | None:
     """Draw the mean of each of the best groups by epoch, with the band between its lowest and highest run."""
     assert comparison.metric is not None
     best = comparison.groups[:NUM_COLOURS]
@@ -228,12 +230,12 @@ def _bands(comparison: Comparison) -> str:
         curves(name, [curve for group in best if (curve := _band(group, name))], is_focused=True) for name in names
     ]
     if not any(charts):
-        return ""
+        return None
     said = "line: the mean of a group's runs; band: from its lowest to its highest run"
     said += "; the first quarter of long runs may lie beyond the frame"
     if len(comparison.groups) > len(best):
         said += f". The best {len(best)} of {len(comparison.groups)} groups are drawn; the others stand in the tables"
-    return f'{page.soft(said)}<div class="charts">{"".join(charts)}</div>'
+    return {"remark": said, "drawings": charts}
 
 
 def _band(group: Group, name: str) -> Curve | None:
@@ -272,8 +274,8 @@ def _axis_value(value: Any) -> Any:
     return value if is_number(value) or value is None else shown(value)
 
 
-def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, most: int) -> str:
-    """Write a row per job, best first, each linked to its run."""
+def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, most: int) -> dict[str, Any]:
+    """Return a row per job, best first, each linked to its run."""
     if comparison:
         settings = list(dict.fromkeys([*comparison.settings, *comparison.averaged]))
         known = dict.fromkeys(name for row in comparison.rows for name in row.numbers if name != "seconds")
@@ -310,23 +312,27 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
     if len(numbers) < len(all_numbers):
         said.append(f"{len(all_numbers) - len(numbers)} more metrics stand in results.csv.")
     best = [0] if is_ranked and shown_jobs[0].run else []
-    return page.table(names, rows, "Jobs", best) + page.soft(" ".join(said))
+    return {"table": Table(names, rows, "Jobs", best), "remark": " ".join(said)}
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= MOST_OF_ERROR else f"{text[:MOST_OF_ERROR]} …"
 
 
-def _configuration(rows: Sequence[Row]) -> str:
-    """Write what all runs have in common and what the task's own settings are not; each run's page has all of it."""
+def _configuration(rows: Sequence[Row]) -> dict[str, Any] | None:
+    """Return what all runs have in common and what the task's own settings are not; each run's page has all of it."""
     first, *others = [_changed(row.path) for row in rows]
     names = [name for name in first if all(name in changed for changed in others)]
     shared = [name for name in names if len({frozen(row.settings.get(name)) for row in rows}) == 1]
     cells = [[Cell(name), Cell(shown(rows[0].settings.get(name)), kind="long"), Cell(first[name])] for name in shared]
-    said = page.soft(
-        "What all jobs share and their task does not compose by itself; the page of each job has all settings."
-    )
-    return page.table(["setting", "all jobs", "default"], cells, "Settings of all jobs") + said if cells else ""
+    if not cells:
+        return None
+    return {
+        "table": Table(["setting", "all jobs", "default"], cells, "Settings of all jobs"),
+        "remark": (
+            "What all jobs share and their task does not compose by itself; the page of each job has all settings."
+        ),
+    }
 
 
 def _changed(path: Path) -> Mapping[str, str]:
