@@ -286,7 +286,7 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
     card = (export("ratings") / "README.md").read_text()
     summary = json.loads((runs["ratings"] / "summary.json").read_text())
     _, _, (model,) = load_models(FinishedRun.read(runs["ratings"]))
-    assert "trained on a generated stand-in, not on the published data" in card
+    assert "trained on synthetic data, not on the published data" in card
     for told in (
         "# collab: dot\\_bias",
         "- name: MovieLens",
@@ -300,7 +300,7 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
         f"torch {escaped(torch.__version__)}",
         'predictor = dlrunner.load("path/to/this/folder")\npredictor.recommend(user=1, top=5)',
         "dlrun task=collab data.source=synthetic epochs=1 batch_size=512",
-        "The best that is possible on this stand-in is",
+        "Best achievable on this synthetic data:",
     ):
         assert told in card, told
     assert summary["audit"]
@@ -313,7 +313,7 @@ def test_the_card_tells_data_terms_metric_and_flags(runs: SmallRuns, export: Cal
 def test_the_card_of_real_data_warns_of_nothing_that_is_not_so(export: Callable[..., Path]) -> None:
     card = (export("numbers") / "README.md").read_text()
     assert "synthetic" not in card
-    assert "Nothing was found that flatters the figure" in card
+    assert "The data audit found nothing" in card
     assert "terms: not known" in card
 
 
@@ -360,7 +360,7 @@ def test_the_card_tells_the_claim_and_its_verdict() -> None:
         "metric": "valid/rmse", "published": 0.81, "value": 0.85, "verdict": "missed by 0.04", "source": "a *paper*",
         "flags": ["validates-on-test"], "undeclared": ["validates-on-test"],
     }  # fmt: skip
-    told = "Published: valid/rmse 0.8100 (a \\*paper\\*); this run: missed by 0.04 (mind: validates-on-test "
+    told = "Published: valid/rmse 0.8100 (a \\*paper\\*); this run: missed by 0.04 (warning: validates-on-test "
     assert told in card_of(data={"source": "real"}, claim=claim)
 
 
