@@ -126,12 +126,35 @@ def test_f1_is_that_of_scikit_learn(batch_size: int) -> None:
     assert micro.compute() == pytest.approx(f1_score(labels, logits > 0, average="micro"), rel=1e-12)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 10])
+def test_mean_iou_and_pixel_accuracy_are_those_of_scikit_learn_over_all_pixels_that_count(batch_size: int) -> None:
+    from sklearn.metrics import accuracy_score, jaccard_score
+
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(10, 5, 6, 7, generator=generator)
+    truth = torch.randint(4, (10, 6, 7), generator=generator)  # the last class is only predicted
+    truth[:3, :2] = 255
+    iou, accuracy = metrics.MeanIoU(5, ignore_index=255), metrics.PixelAccuracy(ignore_index=255)
+    for rows in torch.split(torch.arange(10), batch_size):
+        iou.update(scores[rows], truth[rows])
+        accuracy.update(scores[rows], truth[rows])
+    counted = truth != 255
+    known, predicted = truth[counted], scores.argmax(dim=1)[counted]
+    assert iou.compute() == pytest.approx(jaccard_score(known, predicted, average="macro", zero_division=0), rel=1e-12)
+    assert accuracy.compute() == pytest.approx(accuracy_score(known, predicted), rel=1e-12)
+    absent = metrics.MeanIoU(9)
+    absent.count(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    assert absent.compute() == 0.25
+    assert math.isnan(metrics.MeanIoU(3).compute())
+
+
 METRICS: dict[str, Callable[[], Metric]] = {
     name: found
     for name, found in vars(metrics).items()
     if isinstance(found, type) and hasattr(found, "update") and hasattr(found, "compute")
     if found not in (Metric, metrics.Mean, InOriginalUnits)
 }
+METRICS["MeanIoU"] = lambda: metrics.MeanIoU(3, ignore_index=255)
 METRICS["InOriginalUnits"] = lambda: InOriginalUnits(R2(), torch.exp, torch.exp)
 """Every metric class there is, without those that are of no use by themselves."""
 
@@ -141,7 +164,9 @@ def test_no_metric_waits_for_the_device_while_it_is_updated(name: str) -> None:
     """The meta device refuses to read values, and shapes that depend on them."""
     numbers, labels = torch.empty(8, device="meta"), torch.empty(8, 3, device="meta")
     classes = torch.empty(8, dtype=torch.int64, device="meta")
-    kinds = {"F1": [(labels, labels), (labels, classes)], "Accuracy": [(labels, labels), (labels, classes)]}
+    pixels = (torch.empty(2, 3, 4, 4, device="meta"), torch.empty(2, 4, 4, dtype=torch.int64, device="meta"))
+    kinds = {"MeanIoU": [pixels], "PixelAccuracy": [pixels]}
+    kinds |= {"F1": [(labels, labels), (labels, classes)], "Accuracy": [(labels, labels), (labels, classes)]}
     for outputs, targets in kinds.get(name, [(numbers, numbers)]):
         metric = METRICS[name]()
         for _ in range(2):  # the second one is merged with the first

@@ -336,6 +336,87 @@ class F1:
         return float((2 * hits[occurs] / (answers + occurrences)[occurs]).mean()) if occurs.any() else 0.0
 
 
+class PixelAccuracy:
+    """The fraction of pixels whose class is right; outputs [batch, classes, height, width], targets without classes.
+
+    Args:
+        ignore_index: targets of this value do not count.
+
+    >>> metric = PixelAccuracy(ignore_index=255)
+    >>> metric.update(torch.tensor([[[[2.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]]]), torch.tensor([[[0, 0, 255]]]))
+    >>> metric.compute()
+    0.5
+    """
+
+    higher_is_better = True
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        self.ignore_index = ignore_index
+        self._right: Tensor | int = 0
+        self._count: Tensor | int = 0
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count pixels on the device."""
+        self._right = self._right + (outputs.argmax(dim=1) == targets).sum()
+        self._count = self._count + (
+            targets.numel() if self.ignore_index is None else (targets != self.ignore_index).sum()
+        )
+
+    def compute(self) -> float:
+        """Return right / counted."""
+        count = int(self._count)
+        return int(self._right) / count if count else math.nan
+
+
+class MeanIoU:
+    """The mean over classes of intersection / union of predicted and true pixels, each counted over the whole split.
+
+    Classes that neither occur nor are predicted do not count.
+
+    Args:
+        num_classes: of the outputs, [batch, classes, height, width].
+        ignore_index: targets of this value do not count.
+
+    >>> metric = MeanIoU(2)
+    >>> metric.update(torch.tensor([[[[2.0, 2.0, 0.0]], [[1.0, 1.0, 1.0]]]]), torch.tensor([[[0, 1, 1]]]))
+    >>> metric.compute(), metric.by_class()
+    (0.5, [0.5, 0.5])
+    """
+
+    higher_is_better = True
+
+    def __init__(self, num_classes: int, ignore_index: int | None = None) -> None:
+        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self._counts: Tensor | None = None
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Count pixels by the likeliest class."""
+        self.count(outputs.argmax(dim=1), targets)
+
+    def count(self, predicted: Tensor, truth: Tensor) -> None:
+        """Count pixels by true and predicted class; one place more takes those that do not count."""
+        cells = (truth * self.num_classes + predicted).flatten()
+        if self.ignore_index is not None:
+            cells = torch.where(truth.flatten() == self.ignore_index, self.num_classes**2, cells)
+        counts = torch.zeros(self.num_classes**2 + 1, dtype=torch.int64, device=predicted.device)
+        counts.index_add_(0, cells, torch.ones_like(cells))  # bincount would wait for a GPU
+        self._counts = counts if self._counts is None else self._counts + counts
+
+    def by_class(self) -> list[float]:
+        """Return intersection / union of each class; NaN where it neither occurs nor is predicted."""
+        if self._counts is None:
+            return [math.nan] * self.num_classes
+        confusion = self._counts[:-1].reshape(self.num_classes, self.num_classes).cpu().double()
+        both = confusion.diagonal()
+        either = confusion.sum(dim=0) + confusion.sum(dim=1) - both
+        return (both / either).tolist()
+
+    def compute(self) -> float:
+        """Return the mean over the classes that occur or are predicted."""
+        known = [iou for iou in self.by_class() if not math.isnan(iou)]
+        return sum(known) / len(known) if known else math.nan
+
+
 class InOriginalUnits:
     """A metric in the target's own unit: outputs and targets are decoded before it sees them."""
 

@@ -208,6 +208,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
                 "awd_lstm": "lm",
                 "text_classifier": "text",
                 "image_classifier": "image",
+                "unet": "segmentation",
             }
             task = [f"task={tasks[option]}"] if group == "model" and option in tasks else []
             assert plan(compose([*task, f"{group}={option}"])).signature

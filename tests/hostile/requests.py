@@ -17,7 +17,18 @@ from tests.hostile.harness import ArchiveOrFolder, Failure, check, shared_value
 COUNT = 1000
 MISSING = "missing.csv"
 LONGEST = 30.0
-TASKS = ("collab", "tabular", "lm", "text", "image", "rossmann", "imdb-lm", "imdb-sentiment", "dogbreeds")
+TASKS = (
+    "collab",
+    "tabular",
+    "lm",
+    "text",
+    "image",
+    "segmentation",
+    "rossmann",
+    "imdb-lm",
+    "imdb-sentiment",
+    "dogbreeds",
+)
 
 NUMBERS = (
     *(

@@ -19,6 +19,7 @@ from tests.small_runs import LANGUAGE, PICTURE_NET, PICTURES, RATINGS, SORTING
 OWN_DATA = {
     "image": ("data.path=x",),
     "lm": ("data.path=x",),
+    "segmentation": ("data.path=x",),
     "tabular": ("data.path=x", "data.target=y"),
     "text": ("data.path=x", "data.text=a", "data.target=b"),
 }

@@ -239,6 +239,22 @@ def test_a_model_of_timms_without_feature_maps_is_refused(monkeypatch: pytest.Mo
         make_backbone("timm/tiny")(torch.zeros(2, 3, 16, 16))
 
 
+def test_the_maps_of_a_model_of_timms_are_one_at_each_resolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Layered(Tiny):
+        def forward_intermediates(self, pictures: Tensor, intermediates_only: bool) -> list[Tensor]:
+            assert intermediates_only
+            stem = self.stem(pictures)
+            return [stem, self.act(stem), self.body(self.act(stem))]
+
+    monkeypatch.setitem(sys.modules, "timm", timm_with(Layered()))
+    maps = make_backbone("timm/tiny").pyramid(torch.randn(1, 3, 16, 16))
+    assert [each.shape[1:] for each in maps] == [(4, 14, 14), (5, 6, 6)]
+    assert (maps[0] >= 0).all()  # the later of the two at this resolution
+    monkeypatch.setitem(sys.modules, "timm", timm_with(Tiny()))
+    with pytest.raises(ConfigError, match="no feature maps at several resolutions"):
+        make_backbone("timm/tiny").pyramid(torch.zeros(1, 3, 16, 16))
+
+
 def test_without_timm_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ConfigError, match="pip install timm"):

@@ -48,6 +48,10 @@ TASKS: Mapping[str, Sequence[str]] = {
         *("task=dogbreeds", "data.source=synthetic", "data.size=32", "data.sample=48", "data.sample_valid=16"),
         *("model.backbone=squeezenet1_1", "batch_size=16"),
     ),
+    "segmentation": (
+        *("task=segmentation", "data.source=synthetic", "data.size=32", "data.sample=48", "data.sample_valid=16"),
+        *("model.backbone=squeezenet1_1", "model.channels=32", "batch_size=16"),
+    ),
 }
 
 

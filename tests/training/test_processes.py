@@ -54,6 +54,10 @@ TASKS = {
         *("task=dogbreeds", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=100"),
         *("model.dropout=0", "model.xtra_fc=[16]", "optim=sgd", "optim.lr=1e-4"),
     ),
+    "segmentation": (
+        *("task=segmentation", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=30", "batch_size=7"),
+        *("model.channels=32", "optim=sgd", "optim.lr=1e-4"),
+    ),
 }
 
 

@@ -47,6 +47,7 @@ DECIDES_NOTHING = (
     "tasks/image/predictor.py",
     "tasks/language/generation.py",
     "tasks/language/predictor.py",
+    "tasks/segmentation/predictor.py",
     "tasks/tabular/analysis.py",
     "tasks/text/inputs.py",
     "tasks/text/predictor.py",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +38,19 @@ class Augmentation:
             size: pixels of a side of what is returned.
             generator: on the CPU, whatever the device of the pictures, so that all devices draw the same.
         """
-        count = len(pictures)
-        # All that is drawn goes to the device in one copy, which nobody waits for.
+        draws = self.draw(len(pictures), generator, pictures.device)
+        return self.recoloured(self.moved(scaled(pictures, size), draws), draws)
+
+    def draw(self, count: int, generator: torch.Generator, device: torch.device) -> Tensor:
+        """Return seven numbers from 0 to 1 for each picture, [7, count], in one copy that nobody waits for."""
         drawn = torch.cat([torch.rand(6, count, generator=generator), torch.rand(1, count, generator=generator)])
-        draws = to_device(drawn, pictures.device)
+        return to_device(drawn, device)
+
+    def moved(self, pictures: Tensor, draws: Tensor, mode: Literal["bilinear", "nearest"] = "bilinear") -> Tensor:
+        """Return pictures, [batch, channels, height, width], mirrored, turned and enlarged.
+
+        With the same draws, masks move with their pictures: `nearest` gives values that a mask has.
+        """
         either = draws * 2 - 1
         angle = either[0] * math.radians(self.rotate)
         zoom = self.zoom ** draws[1]
@@ -48,25 +58,32 @@ class Augmentation:
         # Where the middle of what is seen lies: anywhere that leaves the enlarged picture without an edge.
         shift_x, shift_y = either[3] * (1 - 1 / zoom), either[6] * (1 - 1 / zoom)
         cos, sin = angle.cos() / zoom, angle.sin() / zoom
-        matrix = torch.stack([torch.stack([cos * mirror, -sin, shift_x]), torch.stack([sin * mirror, cos, shift_y])])
-        matrix = matrix.permute(2, 0, 1)
-        pictures = scaled(pictures, size)
+        # Coordinates go from -1 to 1 along either side, however long it is.
+        aspect = pictures.shape[3] / pictures.shape[2]
+        rows = [[cos * mirror, -sin / aspect, shift_x], [sin * mirror * aspect, cos, shift_y]]
+        matrix = torch.stack([torch.stack(row) for row in rows]).permute(2, 0, 1)
         if self.rotate or self.zoom > 1:
             grid = F.affine_grid(matrix, list(pictures.shape), align_corners=False)
-            pictures = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
-        elif self.flip:
+            return F.grid_sample(pictures, grid, mode, padding_mode="reflection", align_corners=False)
+        if self.flip:
             keep = (mirror > 0)[:, None, None, None]
-            pictures = torch.where(keep, pictures, pictures.flip(3))
-        if self.brightness or self.contrast:
-            factor = (1 + either[4] * self.contrast)[:, None, None, None]
-            lighter = (either[5] * self.brightness)[:, None, None, None]
-            mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
-            pictures = ((pictures - mean) * factor + mean + lighter).clamp(0, 1)
+            return torch.where(keep, pictures, pictures.flip(3))
         return pictures
 
+    def recoloured(self, pictures: Tensor, draws: Tensor) -> Tensor:
+        """Return pictures lighter or darker, with more or less contrast."""
+        if not (self.brightness or self.contrast):
+            return pictures
+        either = draws * 2 - 1
+        factor = (1 + either[4] * self.contrast)[:, None, None, None]
+        lighter = (either[5] * self.brightness)[:, None, None, None]
+        mean = pictures.mean(dim=(1, 2, 3), keepdim=True)
+        return ((pictures - mean) * factor + mean + lighter).clamp(0, 1)
 
-def scaled(pictures: Tensor, size: int) -> Tensor:
-    """Return pictures, [batch, 3, size, size], made smaller without jagged edges."""
-    if pictures.shape[-1] == size:
+
+def scaled(pictures: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Return pictures, [batch, 3, height, width], of a size (of a side, or height and width), without jagged edges."""
+    wanted = (size, size) if isinstance(size, int) else size
+    if tuple(pictures.shape[2:]) == wanted:
         return pictures
-    return F.interpolate(pictures, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return F.interpolate(pictures, wanted, mode="bilinear", antialias=True, align_corners=False)

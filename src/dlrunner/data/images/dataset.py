@@ -9,7 +9,7 @@ import os
 import zlib
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -236,13 +236,44 @@ def cached_pixels(
         The pixels, [pictures, size, size, 3], mapped from a file; their key; what to tell about them; and the
         pictures that cannot be read with the reason (their pixels are black).
     """
-    recipe = f"{VERSION} {PIL.__version__} {files.digest} {size} {fit}"
+    encoded = EncodedFiles(
+        files.names,
+        lambda: files.place.contents(files.names),
+        lambda content: decode(content, size, fit),
+        (size, size, 3),
+    )
+    return cached_arrays(encoded, f"{VERSION} {PIL.__version__} {files.digest} {size} {fit}", used)
+
+
+@dataclass(frozen=True)
+class EncodedFiles:
+    """Files, and what makes an array of each."""
+
+    names: Sequence[str]
+    contents: Callable[[], Iterator[Any]]
+    """Yields what `decode` takes, file by file."""
+    decode: Callable[[Any], tuple[Pixels, list[str]]]
+    """Returns an array and remarks; raises DataError where it cannot."""
+    shape: tuple[int, ...]
+    """Of each array."""
+
+
+def cached_arrays(
+    files: EncodedFiles, recipe: str, used: NDArray[np.int64]
+) -> tuple[Pixels, str, list[str], dict[str, str]]:
+    """Return what is decoded of files from the cache, or decode them all, on all cores, and keep it there.
+
+    Args:
+        files: what is decoded.
+        recipe: names all that the arrays depend on.
+        used: see `cached_pixels`, which tells what is returned, too.
+    """
     key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
     path = cache_dir() / "pixels" / f"{key}.npy"
     record = path.with_suffix(".record")
     if (content := read_sealed(record)) is not None:
         known = json.loads(content)
-        pixels = _mapped(path, (len(files.names), size, size, 3))
+        pixels = _mapped(path, (len(files.names), *files.shape))
         if pixels is not None and _is_sound(pixels, known["checksums"], used):
             return pixels, key, known["told"], known["bad"]
         if path.exists():
@@ -250,7 +281,7 @@ def cached_pixels(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tidy(path.parent)
-        pixels, told, bad = _decoded(files, path, record, size, fit)
+        pixels, told, bad = _decoded(files, path, record)
     except OSError as error:
         raise _not_kept(path.parent, error) from None
     return pixels, key, told, bad
@@ -286,32 +317,28 @@ def _digest(pixels: Pixels) -> bytes:
     return hashlib.blake2b(pixels.data, digest_size=8).digest()
 
 
-def _decoded(
-    files: ImageFiles, path: Path, record: Path, size: int, fit: Fit
-) -> tuple[Pixels, list[str], dict[str, str]]:
+def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, list[str], dict[str, str]]:
     """Decode all pictures into a file of the cache, and write down their checksums and what is told about them."""
     with atomic_file(path, sync=False) as file:
-        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), size, fit)
+        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
         told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
         path.with_suffix(".digests").unlink(missing_ok=True)  # they may be of pixels that were damaged
         write_sealed(record, json.dumps({"told": told, "bad": bad, "checksums": checksums}).encode())
     return pixels, told, bad
 
 
-def _decode_all(
-    files: ImageFiles, path: Path, size: int, fit: Fit
-) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
+def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
     """Write the pixels of all pictures into a file; return them, remarks by number, what is bad, and checksums."""
 
-    def work(content: bytes) -> tuple[Pixels | None, list[str] | str, int]:
+    def work(content: Any) -> tuple[Pixels | None, list[str] | str, int]:
         try:
-            picture, said = decode(content, size, fit)
+            picture, said = files.decode(content)
             return picture, said, _checksum(picture)
         except DataError as error:
             return None, str(error), black
 
-    black = _checksum(np.zeros((size, size, 3), np.uint8))
-    shape = (len(files.names), size, size, 3)
+    black = _checksum(np.zeros(files.shape, np.uint8))
+    shape = (len(files.names), *files.shape)
     pixels: Pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
     if hasattr(os, "posix_fallocate"):  # a full disk is told now, instead of killing the process at some page
         with path.open("r+b") as file:
@@ -321,7 +348,7 @@ def _decode_all(
     checksums = []
     # Pillow lets go of the interpreter while it decodes: threads share the work.
     with ThreadPoolExecutor(num_cores()) as pool:
-        found = in_order(pool, work, files.place.contents(files.names), 8 * num_cores())
+        found = in_order(pool, work, files.contents(), 8 * num_cores())
         for row, (picture, said, checksum) in enumerate(found):
             checksums.append(checksum)
             if picture is None:

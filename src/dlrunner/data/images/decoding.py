@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -38,9 +40,31 @@ def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[s
     Raises:
         DataError: it is no picture, cut short, or too large.
     """
+    with opened(content) as picture:
+        return _decoded(picture, size, fit)
+
+
+def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
+    """Return a picture as `decode` does, but of its own size.
+
+    Raises:
+        DataError: see `decode`.
+    """
+    with opened(content) as picture:
+        remarks = _remarks(picture)
+        return _upright(picture, remarks), remarks
+
+
+@contextlib.contextmanager
+def opened(content: bytes) -> Iterator[Image.Image]:
+    """Open a picture, and say in a sentence what goes wrong with it in the block.
+
+    Raises:
+        DataError: it is no picture, or cut short.
+    """
     try:
         with Image.open(io.BytesIO(content)) as picture:
-            return _decoded(picture, size, fit)
+            yield picture
     except DataError:
         raise
     except UnidentifiedImageError:
@@ -62,20 +86,10 @@ def pixels_of(picture: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
 
 
 def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
-    remarks = []
-    width, height = picture.size
-    if width * height > MOST_PIXELS:
-        raise DataError(f"has {width:,} × {height:,} pixels; at most {MOST_PIXELS:,} in all are read")
-    if min(width, height) < SMALL:
-        remarks.append(f"smaller than {SMALL} pixels")
-    if getattr(picture, "is_animated", False):
-        remarks.append("animated: the first frame")
+    remarks = _remarks(picture)
     # A draft is at least as large as asked for; half again as large keeps it as sharp as the whole picture.
     picture.draft("RGB", (size * 3 // 2, size * 3 // 2))
-    upright = ImageOps.exif_transpose(picture)
-    if picture.getexif().get(0x0112, 1) != 1:
-        remarks.append("turned as their EXIF says")
-    coloured = _in_three_colours(upright, remarks)
+    coloured = _upright(picture, remarks)
     if fit == "squash":
         fitted = coloured.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     elif fit == "pad":
@@ -83,6 +97,26 @@ def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[st
     else:
         fitted = ImageOps.fit(coloured, (size, size), Image.Resampling.BILINEAR)
     return np.array(fitted), remarks
+
+
+def _remarks(picture: Image.Image) -> list[str]:
+    """Return what is worth telling before a picture is decoded.
+
+    Raises:
+        DataError: it is too large.
+    """
+    width, height = picture.size
+    if width * height > MOST_PIXELS:
+        raise DataError(f"has {width:,} × {height:,} pixels; at most {MOST_PIXELS:,} in all are read")
+    remarks = [f"smaller than {SMALL} pixels"] if min(width, height) < SMALL else []
+    return [*remarks, *(["animated: the first frame"] if getattr(picture, "is_animated", False) else [])]
+
+
+def _upright(picture: Image.Image, remarks: list[str]) -> Image.Image:
+    """Return a picture turned as its EXIF says, in three colours."""
+    if picture.getexif().get(0x0112, 1) != 1:
+        remarks.append("turned as their EXIF says")
+    return _in_three_colours(ImageOps.exif_transpose(picture), remarks)
 
 
 def _in_three_colours(picture: Image.Image, remarks: list[str]) -> Image.Image:

@@ -62,7 +62,7 @@ def find_pictures(path: Path, file: str | None = None, target: str | list[str] |
         return _listed(place, table, ["train/", "", "images/"], file, target, f"{place.path}: {place.prefix}{LABELS}")
     if file or target:
         raise ConfigError(f"data.{'file' if file else 'target'}: {path} is no table and has no {LABELS}")
-    return _by_folder(_opened(path))
+    return _by_folder(unwrapped(path))
 
 
 def read_labels(place: ArchiveOrFolder) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def is_picture(name: str) -> bool:
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
-def _opened(path: Path) -> ArchiveOrFolder:
+def unwrapped(path: Path) -> ArchiveOrFolder:
     """Return a folder or archive, without the folders that all its folders of pictures stand in."""
     place = ArchiveOrFolder(path)
     folders = [PurePosixPath(name).parent.parts for name in place.names() if is_picture(name)]
@@ -121,7 +121,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
         parts = parts if {"valid", "test"} & set(parts) else None  # Kaggle's test/ has no classes
     return ImageFiles(
         place,
-        _digest(place, [names[row] for row in kept], [labels[row] for row in kept]),
+        digest_of(place, [names[row] for row in kept], [labels[row] for row in kept]),
         [names[row] for row in kept],
         pd.DataFrame({"folder": [labels[row] for row in kept]}),
         parts,
@@ -162,7 +162,7 @@ def _listed(
     if unlabelled:
         notes.append(f"left out, without a label: {_named(unlabelled, 'picture')}")
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
-    return ImageFiles(place, _digest(place, names, lines), names, frame, notes=tuple(notes))
+    return ImageFiles(place, digest_of(place, names, lines), names, frame, notes=tuple(notes))
 
 
 def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
@@ -201,7 +201,8 @@ def _named(names: Sequence[str], what: str) -> str:
     return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
 
 
-def _digest(place: ArchiveOrFolder, names: Sequence[str], labels: Sequence[str]) -> str:
+def digest_of(place: ArchiveOrFolder, names: Sequence[str], labels: Sequence[str]) -> str:
+    """Return a digest of files, by name and content, and of their labels."""
     lines = (f"{name}\t{label}" for name, label in zip(names, labels, strict=True))
     listed = hashlib.sha256(os.fsencode("\n".join(lines)))
     content = place.digest_of(names, f"pictures {listed.hexdigest()}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,23 +47,14 @@ class ImageLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         places = _on_device(self.rows[self.start :], self.targets.device)
-        for index, (pixels, rows) in enumerate(zip(self._pixels(places), places, strict=True), start=self.start):
+        gathered = gather(self.pixels, self.rows[self.start :], self.targets.device)
+        for index, (pixels, rows) in enumerate(zip(gathered, places, strict=True), start=self.start):
             pictures = as_floats(pixels)
             if self.augmentation is None:
                 pictures = scaled(pictures, self.size)
             else:
                 pictures = self.augmentation(pictures, self.size, generator_of(*self.key, index))
             yield Batch((standardised(pictures),), self.targets[rows])
-
-    def _pixels(self, places: Sequence[Tensor]) -> Iterable[Tensor]:
-        """Yield each batch's pixels on the device."""
-        device = self.targets.device
-        if self.pixels.device == device:
-            return (self.pixels[rows] for rows in places)
-        gathered = (self.pixels[rows] for rows in self.rows[self.start :])
-        if device.type == "cuda":
-            gathered = (pinned(pixels) for pixels in gathered)
-        return (to_device(pixels, device) for pixels in one_ahead(gathered))
 
 
 @dataclass(frozen=True)
@@ -83,13 +74,24 @@ class FeatureLoader:
             yield Batch((self.features[rows],), self.targets[rows])
 
 
+def gather(pixels: Tensor, rows: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
+    """Yield each batch's pixels on the device, those that lie elsewhere one batch ahead."""
+    if pixels.device == device:
+        yield from (pixels[each] for each in _on_device(rows, device))
+        return
+    gathered = (pixels[each] for each in rows)
+    if device.type == "cuda":
+        gathered = (pinned(batch) for batch in gathered)
+    yield from (to_device(batch, device) for batch in one_ahead(gathered))
+
+
 def _on_device(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
     """Return the rows of all batches on the device, in one copy."""
     return torch.split(to_device(torch.cat(list(rows)), device), [len(each) for each in rows]) if rows else ()
 
 
-def normalised(pixels: Tensor, size: int) -> Tensor:
-    """Return pixels, [batch, height, width, 3], 0 to 255, as a backbone wants them, [batch, 3, size, size]."""
+def normalised(pixels: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Return pixels, [batch, height, width, 3], 0 to 255, as a backbone wants them, [batch, 3, *size]."""
     return standardised(scaled(as_floats(pixels), size))
 
 

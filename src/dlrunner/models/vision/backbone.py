@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class Backbone(nn.Module, ABC):
@@ -26,6 +26,22 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> Sequence[nn.Module]:
         """Return the parts from input to output, disjoint and together all parameters, for layer groups."""
 
+    @abstractmethod
+    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+        """Return the last feature maps at each resolution, the largest first: what a U-Net connects across."""
+
     def net(self) -> nn.Module:
         """Return the module whose parameters have the names that they have in files."""
         return self
+
+
+def pyramid_of(layers: Sequence[nn.Module], pictures: Tensor) -> list[Tensor]:
+    """Return the last feature maps at each resolution of layers that follow each other."""
+    maps: list[Tensor] = []
+    for layer in layers:
+        before, pictures = pictures, layer(pictures)
+        if maps and pictures.shape[2:] == before.shape[2:]:
+            maps[-1] = pictures
+        else:
+            maps.append(pictures)
+    return maps

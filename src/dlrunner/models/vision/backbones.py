@@ -98,6 +98,22 @@ class TimmBackbone(Backbone):
             )
         return maps
 
+    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+        """Return the feature maps that timm gives at each resolution.
+
+        Raises:
+            ConfigError: this model gives none.
+        """
+        intermediates: Any = getattr(self.model, "forward_intermediates", None)
+        if intermediates is None:
+            raise ConfigError(f"{self.name} gives no feature maps at several resolutions: choose another backbone")
+        maps: list[Tensor] = []
+        for each in intermediates(pictures, intermediates_only=True):
+            if maps and maps[-1].shape[2:] == each.shape[2:]:
+                maps.pop()
+            maps.append(each)
+        return maps
+
     def stages(self) -> Sequence[nn.Module]:
         """Return the model's children that have parameters, or those of its only such child (DenseNet)."""
         parts = [self.model]

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from dlrunner.models.vision.backbone import Backbone
+from dlrunner.models.vision.backbone import Backbone, pyramid_of
 
 Variant = Literal["torchvision", "gluon"]
 
@@ -56,6 +56,10 @@ class MobileNetV2(Backbone):
         """Return the last convolution's maps, height and width a 32nd of the pictures'."""
         maps: Tensor = self.features(pictures)
         return maps
+
+    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+        """Return the feature maps at each resolution."""
+        return pyramid_of(list(self.features), pictures)
 
     def stages(self) -> Sequence[nn.Module]:
         """Return six parts, cut where height and width are halved in either variant."""

@@ -48,8 +48,14 @@ class ResNet(Backbone):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return the last layer's maps, height and width a 32nd of the pictures'."""
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(pictures))))
-        maps: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(stem))))
+        return self.pyramid(pictures)[-1]
+
+    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+        """Return the stem's maps before pooling, and those of the four layers."""
+        maps = [self.relu(self.bn1(self.conv1(pictures)))]
+        pooled = self.maxpool(maps[0])
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            maps.append(layer(maps[-1] if len(maps) > 1 else pooled))
         return maps
 
     def stages(self) -> Sequence[nn.Module]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dlrunner.models.vision.backbone import Backbone
+from dlrunner.models.vision.backbone import Backbone, pyramid_of
 
 
 class SqueezeNet(Backbone):
@@ -44,6 +44,10 @@ class SqueezeNet(Backbone):
         """Return the last fire module's maps, height and width about a 16th of the pictures'."""
         maps: Tensor = self.features(pictures)
         return maps
+
+    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+        """Return the feature maps at each resolution."""
+        return pyramid_of(list(self.features), pictures)
 
     def stages(self) -> Sequence[nn.Module]:
         """Return the first convolution, and the fire modules of each resolution."""

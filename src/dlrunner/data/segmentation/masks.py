@@ -1,0 +1,194 @@
+"""From the files of a picture and its mask to pixels; and from a mask's values to classes, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dlrunner.data.images.decoding import Pixels, decode_whole, opened
+from dlrunner.errors import ConfigError, DataError
+
+IGNORED = 255
+"""The code of pixels that count nowhere."""
+MOST_CLASSES = 255
+NOT_LABELLED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
+"""Names of what is no class: pixels that nobody has labelled."""
+SMALL_VALUE = 100
+"""Beside values below this, 255 is taken as no class."""
+COLOURS = (
+    *((222, 222, 222), (0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0), (204, 121, 167), (86, 180, 233)),
+    *((240, 228, 66), (120, 94, 240), (140, 86, 75), (34, 34, 34), (154, 205, 50), (0, 128, 128), (128, 0, 0)),
+)
+"""Of the first classes: pale grey, then Okabe and Ito's (2008) and others."""
+
+
+def decode_pair(contents: tuple[bytes, bytes], size: tuple[int, int]) -> tuple[Pixels, list[str]]:
+    """Return a picture and its mask as pixels, [height, width, 4]: red, green, blue, the mask's value.
+
+    Args:
+        contents: of the two files.
+        size: height and width; the mask's values are taken from the nearest pixel, never mixed.
+
+    Raises:
+        DataError: one of them cannot be read, or they differ in size.
+    """
+    picture, remarks = decode_whole(contents[0])
+    try:
+        mask, told = decode_mask(contents[1])
+    except DataError as error:
+        raise DataError(f"has a mask that {error}") from None
+    if picture.size != mask.size:
+        raise DataError(f"has {_said(picture)} pixels, but its mask {_said(mask)}")
+    return np.dstack([resized(picture, size), resized(mask, size)]), [*remarks, *told]
+
+
+def resized(picture: Image.Image, size: tuple[int, int]) -> Pixels:
+    """Return a picture, or a mask, as pixels of a size, height and width."""
+    way = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
+    return np.array(picture.resize((size[1], size[0]), way))
+
+
+def decode_mask(content: bytes) -> tuple[Image.Image, list[str]]:
+    """Return a mask as a grey picture of its values, 0 to 255, and what was done to it that is worth telling.
+
+    Raises:
+        DataError: it is no picture, has colours instead of values, or values that were not kept exactly.
+    """
+    with opened(content) as mask:
+        if mask.format == "JPEG":
+            raise DataError("is a JPEG, which mixes the values of neighbouring pixels: save masks as PNG")
+        values, remarks = np.asarray(mask), list[str]()
+        if mask.mode in ("RGB", "RGBA", "LA", "PA"):
+            colours, opaque = (values, True) if mask.mode == "RGB" else (values[..., :-1], values[..., -1].min() == 255)
+            if not opaque or (colours != colours[..., :1]).any():
+                raise DataError(
+                    f"has colours ({mask.mode}) instead of one value per pixel: save it as a grey or palette PNG "
+                    "whose values are the numbers of the classes"
+                )
+            values, remarks = colours[..., 0], ["masks of three equal colours: one is read"]
+        if values.dtype.kind == "f" or values.ndim != 2:
+            raise DataError(f"has no whole numbers ({mask.mode})")
+        if values.min() < 0 or values.max() > 255:
+            raise DataError(f"has values from {values.min():,} to {values.max():,}; 0 to 255 can be read")
+        return Image.fromarray(values.astype(np.uint8)), remarks
+
+
+def _said(picture: Image.Image) -> str:
+    return f"{picture.size[0]} × {picture.size[1]}"
+
+
+@dataclass(frozen=True)
+class MaskClasses:
+    """What the values of masks mean."""
+
+    names: list[str]
+    values: list[int]
+    """Of each class, in the masks."""
+    ignored: int | None = None
+    """The value of pixels that count nowhere."""
+
+    def codes(self) -> NDArray[np.int64]:
+        """Return the class of each value, [256]; IGNORED for those that count nowhere."""
+        codes = np.full(256, IGNORED, dtype=np.int64)
+        codes[self.values] = np.arange(len(self.values))
+        return codes
+
+    def image(self, codes: Pixels) -> Image.Image:
+        """Return classes of pixels, [height, width], as a palette picture with the values of the user's own masks."""
+        values = np.array(self.values, dtype=np.uint8)[codes]
+        picture = Image.frombytes("P", values.shape[::-1], values.tobytes())
+        palette = np.zeros((256, 3), np.uint8)
+        palette[self.values] = colours(len(self.values))
+        picture.putpalette(palette.tobytes())
+        return picture
+
+    def state(self) -> dict[str, Any]:
+        """Return plain values, for a checkpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> MaskClasses:
+        """Return what `state` was made from."""
+        return cls(**state)
+
+
+def colours(count: int) -> Pixels:
+    """Return a colour for each class, [count, 3]; beyond the list they are drawn, always the same."""
+    drawn = np.random.default_rng(0).integers(40, 230, (max(count - len(COLOURS), 0), 3))
+    return np.array([*COLOURS, *drawn.tolist()][:count], dtype=np.uint8)
+
+
+def read_classes(
+    counts: NDArray[np.int64],
+    masks: Sequence[str],
+    names: Sequence[str] | None,
+    ignore: Literal["auto", "none"] | int,
+    place: str,
+) -> tuple[MaskClasses, list[str]]:
+    """Return what the values in masks mean, and what to tell about it.
+
+    Without names each value that occurs is a class. With names a value is the number of its name, from 0; masks of 0
+    and 255 alone have two classes.
+
+    Args:
+        counts: pixels of each value by mask, [masks, 256].
+        masks: their files.
+        names: of the classes; None: they have none.
+        ignore: the value that counts nowhere; `auto`: that of a class named void, ignore or unlabelled, else 255 beside
+            values below 100.
+        place: for messages.
+
+    Raises:
+        ConfigError: there are not two classes, or too many.
+        DataError: a mask has a value without a name.
+    """
+    occurring = np.flatnonzero(counts.sum(axis=0)).tolist()
+    binary = set(occurring) == {0, 255} and ignore in ("auto", "none") and (names is None or len(names) == 2)
+    notes = []
+    if binary:
+        found = MaskClasses(list(names) if names else ["0", "255"], [0, 255])
+        return found, ["masks hold 0 and 255 alone: two classes"]
+    ignored = _ignored(occurring, names) if ignore == "auto" else None if ignore == "none" else ignore
+    if names is None:
+        values = [value for value in occurring if value != ignored]
+        found = MaskClasses([str(value) for value in values], values, ignored)
+        notes.append(
+            f"the classes have no names (codes.txt, or data.classes=[…]): each value is a class: "
+            f"{', '.join(found.names[:12])}{' …' if len(values) > 12 else ''}"
+        )
+    else:
+        values = [value for value in range(len(names)) if value != ignored]
+        found = MaskClasses([names[value] for value in values], values, ignored)
+        for value in occurring:
+            if value != ignored and value >= len(names):
+                mask = masks[int((counts[:, value] > 0).argmax())]
+                raise DataError(
+                    f"{place}: {mask} has the value {value}, which has no name: the {len(names)} names are of 0 to "
+                    f"{len(names) - 1} (data.ignore={value}, if such pixels are to count nowhere)"
+                )
+        if absent := [name for name, value in zip(found.names, values, strict=True) if value not in occurring]:
+            notes.append(f"{len(absent)} of the classes are in no mask ({', '.join(absent[:3])})")
+    if not 2 <= len(found.names) <= MOST_CLASSES:
+        raise ConfigError(f"{place}: the masks have {len(found.names)} class(es); 2 to {MOST_CLASSES} can be learned")
+    if ignored is not None:
+        share = counts[:, ignored].sum() / counts.sum()
+        name = f" ({names[ignored]})" if names is not None and ignored < len(names) else ""
+        notes.append(
+            f"pixels of value {ignored}{name} count nowhere: {share:.1%} (data.ignore=none makes them a class)"
+        )
+    return found, notes
+
+
+def _ignored(occurring: Sequence[int], names: Sequence[str] | None) -> int | None:
+    for value, name in enumerate(names or []):
+        if name.strip().lower() in NOT_LABELLED:
+            return value
+    others = [value for value in occurring if value != 255]
+    return (
+        255 if 255 in occurring and len(others) > 1 and max(others) < SMALL_VALUE and len(names or []) < 256 else None
+    )

@@ -1,0 +1,171 @@
+"""A U-Net: an encoder that may be pre-trained, and a decoder that sees the encoder's maps at each resolution.
+
+Source: Ronneberger et al., U-Net: Convolutional networks for biomedical image segmentation, 2015,
+https://arxiv.org/abs/1505.04597; the decoder follows fast.ai's `DynamicUnet` (2019): pixel shuffle that starts as
+nearest-neighbour upsampling (Aitken et al., Checkerboard artifact free sub-pixel convolution, 2017,
+https://arxiv.org/abs/1707.02937), batch norm on what crosses over, and the picture itself at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dlrunner.model import Model
+from dlrunner.models.image import weights_file
+from dlrunner.models.vision.backbones import load, make_backbone, read_weights
+from dlrunner.models.vision.mobilenet import Variant
+from dlrunner.ranges import Count, Text
+
+
+@dataclass(frozen=True)
+class SegmentationDims:
+    """What the data tells a model that gives each pixel a class."""
+
+    num_classes: int
+
+
+class UNet(Model):
+    """Class scores of each pixel.
+
+    The layer groups are the lower and the upper half of the encoder's stages, and the decoder.
+
+    Args:
+        dims: the classes.
+        data_dir: where `weights` are looked for too, and in its folder weights/.
+        backbone: the encoder, see `ImageClassifier`.
+        weights: a file of trained weights of the encoder (.pt, .pth, .safetensors); `none`: they start at random.
+        variant: of mobilenet_v2, see `ImageClassifier`.
+        channels: of the decoder's deepest block; each block above has half as many, but no fewer than 32.
+        freeze_norm: the encoder's batch norm keeps its statistics while it is trained too.
+        channels_last: memory format, faster on most devices.
+    """
+
+    group_names: ClassVar[tuple[str, ...]] = ("lower encoder", "upper encoder", "decoder")
+
+    def __init__(
+        self,
+        dims: SegmentationDims,
+        data_dir: Path,
+        *,
+        backbone: Text = "resnet18",
+        weights: Text | None = None,
+        variant: Variant = "torchvision",
+        channels: Count = 256,
+        freeze_norm: bool = False,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.weights, self.data_dir = None if weights == "none" else weights, data_dir
+        self.freeze_norm = freeze_norm
+        self.format = torch.channels_last if channels_last else torch.contiguous_format
+        self.encoder = make_backbone(backbone, variant)
+        with torch.no_grad():
+            *skips, deepest = (maps.shape[1] for maps in self.encoder.eval().pyramid(torch.zeros(1, 3, 64, 64)))
+        self.encoder.train()
+        widths = [max(channels >> depth, 32) for depth in range(len(skips) + 1)]
+        blocks, before = [], widths[0]
+        for skip, width in zip(reversed(skips), widths, strict=False):
+            blocks.append(UpBlock(before, skip, width))
+            before = width
+        self.bridge = _convolutions(deepest, widths[0])
+        self.blocks = nn.ModuleList(blocks)
+        self.last = UpBlock(before, 3, widths[-1])
+        self.scores = nn.Conv2d(widths[-1], dims.num_classes, 1)
+        self.to(memory_format=self.format)  # type: ignore[call-overload]
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse backbones that do not exist."""
+        with torch.device("meta"):
+            make_backbone(settings["backbone"], settings["variant"])
+
+    @classmethod
+    def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
+        """Return the file of trained weights."""
+        return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
+
+    def load_pretrained(self) -> Sequence[str]:
+        """Take over the encoder's weights.
+
+        Raises:
+            ConfigError: they are those of another architecture.
+        """
+        if self.weights is None:
+            return ["the encoder's weights start at random (model.weights=FILE loads trained ones; docs/images.md)"]
+        file = weights_file(self.weights, self.data_dir)
+        return load(self.encoder, read_weights(file), file)
+
+    def train(self, mode: bool = True) -> UNet:
+        """Set training mode; batch norm that is to keep its statistics stays in evaluation mode."""
+        super().train(mode)
+        if self.freeze_norm:
+            for module in self.encoder.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return class scores, [batch, classes, height, width].
+
+        Args:
+            pictures: normalised, [batch, 3, height, width]; height and width may be any numbers from 32.
+        """
+        pictures = pictures.contiguous(memory_format=self.format)
+        *skips, deepest = self.encoder.pyramid(pictures)
+        maps = self.bridge(deepest)
+        for block, skip in zip(self.blocks, reversed(skips), strict=True):
+            maps = block(maps, skip)
+        scores: Tensor = self.scores(self.last(maps, pictures))
+        return scores
+
+    def layer_groups(self) -> Sequence[nn.Module]:
+        """The lower half of the encoder's stages, the upper half, the decoder."""
+        stages = list(self.encoder.stages())
+        half = len(stages) // 2
+        decoder = nn.ModuleList([self.bridge, self.blocks, self.last, self.scores])
+        return [nn.ModuleList(stages[:half]), nn.ModuleList(stages[half:]), decoder]
+
+
+class UpBlock(nn.Module):
+    """Doubles height and width by pixel shuffle, puts what crosses over beside it, and convolves twice.
+
+    Args:
+        before: channels that come from below.
+        skip: channels that cross over from the encoder.
+        after: channels that come out.
+    """
+
+    def __init__(self, before: int, skip: int, after: int) -> None:
+        super().__init__()
+        half = max(before // 2, 1)
+        self.expand = nn.Conv2d(before, 4 * half, 1)
+        nearest = nn.init.kaiming_normal_(torch.empty(half, before, 1, 1))
+        with torch.no_grad():  # the four pixels that one becomes start alike (ICNR)
+            self.expand.weight.copy_(nearest.repeat_interleave(4, dim=0))
+            self.expand.bias.zero_()  # type: ignore[union-attr]
+        self.norm = nn.BatchNorm2d(skip)
+        self.convolutions = _convolutions(half + skip, after)
+
+    def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
+        """Return maps as large as what crosses over."""
+        larger = F.pixel_shuffle(self.expand(maps).relu(), 2)
+        if larger.shape[2:] != skip.shape[2:]:  # of odd sizes the encoder keeps less, or more, than the half
+            larger = F.interpolate(larger, skip.shape[2:], mode="bilinear", align_corners=False)
+        joined: Tensor = self.convolutions(torch.cat([larger, self.norm(skip)], dim=1))
+        return joined
+
+
+def _convolutions(before: int, after: int) -> nn.Sequential:
+    """Return two convolutions of 3 x 3, each with batch norm and ReLU."""
+    layers: list[nn.Module] = []
+    for channels in (before, after):
+        layers += [nn.Conv2d(channels, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
+        nn.init.kaiming_normal_(layers[-3].weight, nonlinearity="relu")  # type: ignore[arg-type]
+    return nn.Sequential(*layers)

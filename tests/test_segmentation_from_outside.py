@@ -1,0 +1,87 @@
+"""The guide docs/adding-a-task.md is true: its two files, copied into a folder, are a task that does all it says."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from dlrunner.models.vision.backbones import make_backbone
+from tests.conftest import REPOSITORY, Dlrun
+
+SHORT = ("task=blobs", "task.num_pictures=20", "epochs=1")
+
+
+@pytest.fixture(autouse=True)
+def guide(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Copy what the guide shows, as its reader would."""
+    text = (REPOSITORY / "docs" / "adding-a-task.md").read_text()
+    (yaml,) = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (module,) = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    (here / "conf" / "task").mkdir(parents=True)
+    (here / "conf" / "task" / "blobs.yaml").write_text(yaml)
+    (here / "blobs.py").write_text(module)
+    monkeypatch.syspath_prepend(str(here))
+    yield
+    sys.modules.pop("blobs", None)
+
+
+def test_it_learns_tells_and_draws(dlrun: Dlrun) -> None:
+    status, out, err = dlrun("task=blobs")
+    assert status == 0, out + err
+    summary = json.loads(Path("runs/latest/summary.json").read_text())
+    assert summary["metric"]["name"] == "valid/mean_iou"
+    assert summary["metric"]["higher_is_better"]
+    beaten = summary["baselines"]["background everywhere"]
+    assert beaten["valid/pixel_accuracy"] + 0.02 < summary["final"]["valid/pixel_accuracy"] <= 0.96
+    assert summary["metric"]["value"] > beaten["valid/mean_iou"] + 0.15
+    assert Path("runs/latest/plots/picture_mask_prediction.png").exists()
+    assert "picture_mask_prediction" in Path("runs/latest/report.html").read_text()
+    assert "done already" in dlrun("task=blobs")[1]
+
+
+def test_a_trained_run_answers_about_a_folder(dlrun: Dlrun, here: Path) -> None:
+    assert dlrun(*SHORT)[0] == 0
+    (here / "some").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(here / "some" / "a.png")
+    status, _, err = dlrun("predict", "runs/latest", "some")
+    assert status == 2
+    assert "--plugins blobs" in err
+    status, _, err = dlrun("predict", "runs/latest", "some", "--plugins", "blobs", "--out", "answer.csv")
+    assert status == 0, err
+    answer = pd.read_csv("answer.csv")
+    assert list(answer.columns) == ["picture", "background", "disc", "square"]
+    with Image.open(here / "masks" / "a.png") as mask:
+        assert mask.size == (56, 40)
+
+
+def test_the_encoder_may_be_trained_already_and_frozen(dlrun: Dlrun, here: Path) -> None:
+    torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pt")
+    phases = "phases=[{epochs: 1, freeze_to: -1}, {epochs: 1}]"
+    status, out, err = dlrun(*SHORT[:2], "model.weights=w.pt", phases, "epochs=null")
+    assert status == 0, out + err
+    assert "starts at random" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("task.wrong=2",), "task.wrong: must be less than 1"),
+        (("task.num_picture=9",), "did you mean num_pictures?"),
+        (("model.width=9",), "blobs.SmallUNet has no such setting"),
+        (("ensemble=2",), "keeps no outputs"),
+    ],
+)
+def test_its_settings_are_checked_like_those_of_the_package(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
+    status, _, err = dlrun(*SHORT, *words)
+    assert status == 2
+    assert said in err
