@@ -32,9 +32,9 @@ from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import make_engine
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 from dlrunner.sweeps.search import Search
-from dlrunner.tracking.supervisor import refuse_missing
+from dlrunner.tracking.supervisor import require_packages
 
 NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
 """What an experiment file does not say: how a run is run and shown."""
@@ -76,9 +76,9 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             trials = _Trials(folder, found, fixed)
             if engine:
                 asked = settings.jobs if isinstance(settings.jobs, int) else 1
-                places = engine.places(asked, asked)
+                places = engine.slots(asked, asked)
             else:
-                places = leases(settings.jobs, [first] * settings.trials, settings.gpu_share)
+                places = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
                 start_fork_server([first])
             progress = config["log"]["progress"]
             write_words(folder, words)
@@ -145,7 +145,7 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
     problems: dict[str, None] = {}
     for values in [first, *({**first, key: value} for key in ends for value in ends[key][1:])]:
         try:
-            refuse_missing(plan(compose(_words(fixed, values))))
+            require_packages(plan(compose(_words(fixed, values))))
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:

@@ -27,12 +27,12 @@ from dlrunner.reporting.terminal.sweep import duration, make_screen
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.reader import shorter
-from dlrunner.sweeps.engines import LAUNCHERS, make_engine, need
+from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
 from dlrunner.sweeps.engines.base import RemoteEngine
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, record_of, status_of
-from dlrunner.sweeps.pool import ResourceSlot, leases, run_jobs, start_fork_server
+from dlrunner.sweeps.pool import ResourceSlot, resource_slots, run_jobs, start_fork_server
 from dlrunner.system.process_group import local_rank
-from dlrunner.tracking.supervisor import refuse_missing
+from dlrunner.tracking.supervisor import require_packages
 
 NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
 """Settings of how the jobs are run, not of what they are."""
@@ -75,8 +75,8 @@ def sweep(words: Sequence[str]) -> int:
     try:
         with SweepDirectory(path) as folder:
             write_down(folder, words, jobs)
-            here = leases(settings.jobs, jobs, settings.gpu_share)
-            places = engine.places(settings.jobs, left) if engine else here
+            here = resource_slots(settings.jobs, jobs, settings.gpu_share)
+            places = engine.slots(settings.jobs, left) if engine else here
             return do(folder, jobs, standings, swept, places, settings.fail_fast, engine)
     finally:
         if engine:
@@ -100,12 +100,12 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, str | None]:
         (sweeper, "sweeper", {"optuna": "optuna"}),
     ):
         if name in ours:
-            need(ours[name], f"hydra/{key}={name}", ours[name])
+            require_package(ours[name], f"hydra/{key}={name}", ours[name])
             if given := [word for word in words if word.lstrip("+").startswith(f"hydra.{key}.")]:
                 known = {"launcher": "sweep.needs and sweep.jobs", "sweeper": "sweep.trials, sampler, sampler_seed"}
                 raise ConfigError(f"{given[0]}: with hydra/{key}={name} the settings are {known[key]}")
         elif name == "joblib":
-            need("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib", "joblib")
+            require_package("hydra_plugins.hydra_joblib_launcher", "hydra/launcher=joblib", "joblib")
         elif name and name != "basic":
             try:
                 compose([f"hydra/{key}={name}"])
@@ -304,7 +304,7 @@ def _check(choices: Sequence[Sequence[str]]) -> list[Job]:
                 raise config
             overrides = [word.lstrip("+") for word in words]
             checked = plan(config)
-            refuse_missing(checked)
+            require_packages(checked)
             jobs.append(Job(number, overrides, config, checked.signature, changes.of(config)))
         except ConfigError as error:
             problems.setdefault(str(error), " ".join(word.lstrip("+") for word in words))

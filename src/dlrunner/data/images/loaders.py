@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import generator_of
 from dlrunner.data.images.augmentation import Augmentation, scaled
-from dlrunner.system.transfer import one_ahead, pinned, to_device
+from dlrunner.system.transfer import pinned, prefetched, to_device
 from dlrunner.task import Batch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -63,7 +63,7 @@ class ImageLoader:
         gathered = (self.pixels[rows] for rows in self.rows[self.start :])
         if device.type == "cuda":
             gathered = (pinned(pixels) for pixels in gathered)
-        return (to_device(pixels, device) for pixels in one_ahead(gathered))
+        return (to_device(pixels, device) for pixels in prefetched(gathered))
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def of_texts(table: TextTable, words_are_judged: bool) -> SplitStatistics:
         "texts",
         _by_part(table.digests, split),
         fitted=fitted,
-        num_of_test=_count(table.of_test, valid),
+        num_test_rows=_count(table.of_test, valid),
         valid_words=table.lengths[valid] if words_are_judged else None,
     )
 
@@ -101,7 +101,7 @@ def of_texts(table: TextTable, words_are_judged: bool) -> SplitStatistics:
 def of_pictures(table: ImageTable) -> SplitStatistics:
     """Return the pictures by their pixels; nothing is fitted on them before training."""
     digests = _by_part(table.digests(), table.split)
-    return SplitStatistics("pictures", digests, num_of_test=_count(table.of_test, table.split == VALID))
+    return SplitStatistics("pictures", digests, num_test_rows=_count(table.of_test, table.split == VALID))
 
 
 def _by_part(digests: Digests, split: NDArray[np.int8]) -> dict[str, Digests]:
