@@ -141,12 +141,12 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
     assert summary["metric"]["value"] < 0.1
     assert (run / "plots" / "losses.png").exists()
     again = start("task=parabola", cwd=here)
-    assert "done already" in again.communicate()[0]
+    assert "already finished" in again.communicate()[0]
     # Its settings are checked like the package's own.
     for word, said in (
         ("task.num_points=0", "task.num_points: must be greater than or equal to 1"),
         ("task.num_point=9", "did you mean num_points?"),
-        ("model=dot_bias", "dot_bias does not fit task parabola: it wants RatingDims, the task gives Dims"),
+        ("model=dot_bias", "dot_bias does not fit task parabola: it takes RatingDims, the task provides Dims"),
     ):
         wrong = start("task=parabola", word, cwd=here)
         _, err = wrong.communicate()

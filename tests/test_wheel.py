@@ -55,7 +55,7 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     done = subprocess.run(run, cwd=here, env=clean, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "STAND-IN" in done.stdout
+    assert "synthetic data" in done.stdout
     assert json.loads((here / "runs" / "latest" / "summary.json").read_text())["status"] == "done"
     where = [str(python), "-c", "import dlrunner; print(dlrunner.__file__)"]
     assert str(site) in subprocess.run(where, cwd=here, env=clean, capture_output=True, text=True, check=True).stdout

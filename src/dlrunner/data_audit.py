@@ -1,4 +1,4 @@
-"""What makes a number flattering: what a task hands over about its split, and what is found in it."""
+"""Audit of a data split: leaks and other reasons why a metric is too optimistic."""
 
 from __future__ import annotations
 
@@ -18,117 +18,135 @@ Digests = NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class SplitStatistics:
-    """What a task knows of its split, by content: settings tell what was meant, content what is the case."""
+    """The content of a split, as a task reports it: settings state the intent, the content shows the facts."""
 
     rows: str
-    """What to call them, in the plural."""
+    """The plural of a row: rows, ratings, texts, images."""
     digests: Mapping[str, Digests]
-    """Of the rows of `train`, `valid` and, where there is one, `test`, each [rows]: equal where the rows are."""
+    """Of the rows of `train`, `valid` and, if there is one, `test`, each [rows]; equal rows have equal digests."""
     times: Mapping[str, NDArray[np.datetime64]] = field(default_factory=dict)
-    """When each row of `train` and of `valid` was, each [rows]; empty where rows have no time."""
+    """Time of each row of `train` and of `valid`, each [rows]; empty if rows have no time."""
     fitted: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
-    """Statistics by name, as they are used and as the training rows alone give them: numbers, or lists of levels."""
-    num_of_test: int = 0
-    """Validation rows that their publisher keeps for the test."""
+    """Statistics by name, as used and as fitted on the training rows alone: numbers, or lists of categories."""
+    num_test_rows: int = 0
+    """Validation rows that belong to the publisher's test set."""
     counts: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
-    """What is judged where it is not the rows (words), by name: how many of them each row of `valid` has, [rows]."""
+    """Units of the metrics where these are not rows (words), by name: how many each row of `valid` has, [rows]."""
+    time_split: str = ""
+    """The value of `data.split` that splits by time; empty: there is none."""
 
 
 @dataclass(frozen=True)
 class AuditFinding:
-    """Something that makes a number flattering."""
+    """One reason why a metric is too optimistic."""
 
     flag: Flag
     message: str
+    """What is wrong, with counts."""
+    advice: str
+    """What to do about it."""
 
     def __str__(self) -> str:
-        return f"{self.flag}: {self.message}"
+        return f"{self.flag}: {self.message}; {self.advice}"
 
 
-def findings(evidence: SplitStatistics | None, reported: str, chosen_from: int = 1) -> list[AuditFinding]:
-    """Return what makes the reported number flattering.
+def audit(statistics: SplitStatistics | None, reported: str, num_candidate_epochs: int = 1) -> list[AuditFinding]:
+    """Return the reasons why the reported metric is too optimistic.
 
     Args:
-        evidence: of the task; None where it hands nothing over.
+        statistics: of the task's split; None if the task reports none.
         reported: the metric, such as `valid/rmse`.
-        chosen_from: of so many epochs the one with the best validation rows is kept; 1: there is no choice.
+        num_candidate_epochs: the epoch with the best validation metric is kept out of this many; 1: no selection.
     """
-    found = [] if evidence is None else [*_shared(evidence), *_later(evidence), *_fitted(evidence), *_of_test(evidence)]
-    if chosen_from > 1 and reported.startswith("valid/"):
-        told = f"{reported} is that of the best of up to {chosen_from:,} epochs, chosen by the same {_rows(evidence)}"
-        found.append(AuditFinding("best-epoch-on-test", told))
-    return found
+    findings: list[AuditFinding] = []
+    if statistics is not None:
+        findings += [*_duplicates(statistics), *_newer_training_rows(statistics)]
+        findings += [*_leaked_statistics(statistics), *_test_rows(statistics)]
+    if num_candidate_epochs > 1 and reported.startswith("valid/"):
+        rows = statistics.rows if statistics else "rows"
+        message = f"{reported} is the best of up to {num_candidate_epochs:,} epochs, selected on the same {rows}"
+        findings.append(AuditFinding("best-epoch-on-test", message, "report a metric of a separate test set"))
+    return findings
 
 
-def _shared(evidence: SplitStatistics) -> Iterator[AuditFinding]:
-    """Yield rows of one part that stand in another one too."""
+def _duplicates(statistics: SplitStatistics) -> Iterator[AuditFinding]:
+    """Yield rows of one part that occur in another part as well."""
     pairs: Sequence[tuple[str, str, str, Flag]] = (
-        ("valid", "train", "validation {} are in training too", "validation-rows-in-training"),
-        ("test", "train", "test {} are in training too", "test-rows-in-training"),
-        ("test", "valid", "test {} validate too", "test-rows-in-validation"),
+        ("valid", "train", "validation {} are also in the training set", "validation-rows-in-training"),
+        ("test", "train", "test {} are also in the training set", "test-rows-in-training"),
+        ("test", "valid", "test {} are also in the validation set", "test-rows-in-validation"),
     )
-    for part, other, told, flag in pairs:
-        if part not in evidence.digests:
+    for part, other, message, flag in pairs:
+        if part not in statistics.digests:
             continue
-        digests = evidence.digests[part]
-        twice = pd.Series(digests).isin(evidence.digests[other]).to_numpy()  # a hash table: five times a sort's speed
-        if not twice.any():
+        digests = statistics.digests[part]
+        # isin uses a hash table: five times as fast as np.isin, which sorts
+        duplicated = pd.Series(digests).isin(statistics.digests[other]).to_numpy()
+        if not duplicated.any():
             continue
-        share = ""
+        fraction = ""
         if part == "valid":
-            shares = (f"{n[twice].sum() / n.sum():.2%} of the {name}" for name, n in evidence.counts.items())
-            share = "".join(f", with {each}" for each in shares)
-        yield AuditFinding(flag, f"{twice.sum():,} of {len(digests):,} {told.format(evidence.rows)}{share}")
+            counts = statistics.counts.items()
+            fraction = "".join(f", with {n[duplicated].sum() / n.sum():.2%} of the {name}" for name, n in counts)
+        count = f"{duplicated.sum():,} of {len(digests):,}"
+        advice = "remove duplicates before splitting"
+        yield AuditFinding(flag, f"{count} {message.format(statistics.rows)}{fraction}", advice)
 
 
-def _later(evidence: SplitStatistics) -> Iterator[AuditFinding]:
-    """Yield training rows that are later than what is predicted: a forecast has none."""
-    if not evidence.times:
+def _newer_training_rows(statistics: SplitStatistics) -> Iterator[AuditFinding]:
+    """Yield training rows that are newer than the validation rows: a forecast has none."""
+    if not statistics.times:
         return
-    train, valid = evidence.times["train"], evidence.times["valid"]
+    train, valid = statistics.times["train"], statistics.times["valid"]
     first, last = valid.min(), valid.max()
-    later, after = int((train > first).sum()), int((train > last).sum())
+    newer, after_all = int((train > first).sum()), int((train > last).sum())
     window = " to ".join(np.datetime_as_string(time, unit="D") for time in (first, last))
-    if later:
-        where = "validation window" if later == after else "earliest validation row"
-        where += f", {after:,} later than the latest" if 0 < after < later else ""
-        told = f"{later:,} of {len(train):,} training {evidence.rows} are later than the {where} ({window})"
-        yield AuditFinding("future-rows-in-training", told)
+    if newer:
+        reference = "validation window" if newer == after_all else "first validation row"
+        reference += f", {after_all:,} newer than the last" if 0 < after_all < newer else ""
+        message = f"{newer:,} of {len(train):,} training {statistics.rows} are newer than the {reference} ({window})"
+        split = statistics.time_split
+        advice = f"use data.split={split} for a forecast" if split else "split by time for a forecast"
+        yield AuditFinding("future-rows-in-training", message, advice)
 
 
-def _fitted(evidence: SplitStatistics) -> Iterator[AuditFinding]:
-    """Yield statistics that the training rows alone do not give."""
-    different = [
-        _difference(name, used, alone) for name, (used, alone) in evidence.fitted.items() if not _equal(used, alone)
+def _leaked_statistics(statistics: SplitStatistics) -> Iterator[AuditFinding]:
+    """Yield statistics that differ from those of the training rows alone."""
+    differences = [
+        _difference(name, used, train_only)
+        for name, (used, train_only) in statistics.fitted.items()
+        if not _equal(used, train_only)
     ]
-    if different:
-        named = "; ".join(different[:3]) + (" …" if len(different) > 3 else "")
-        told = f"{len(different):,} of {len(evidence.fitted):,} statistics are not the training {evidence.rows}' own"
-        yield AuditFinding("statistics-fitted-on-validation", f"{told}: {named}")
-
-
-def _equal(used: Any, alone: Any) -> bool:
-    if isinstance(used, float | int):  # sums in another order are the same statistic
-        return math.isclose(used, alone, rel_tol=1e-6, abs_tol=1e-9)
-    return list(used) == list(alone)
-
-
-def _difference(name: str, used: Any, alone: Any) -> str:
-    if isinstance(used, float | int):
-        return f"{name} {used:.6g}, by training alone {alone:.6g}"
-    strange = len(set(used) - set(alone))
-    if strange:
-        return f"{name}, {strange:,} of {len(used):,} not in training"
-    return f"{name}, in another order or number than by training alone"
-
-
-def _of_test(evidence: SplitStatistics) -> Iterator[AuditFinding]:
-    if evidence.num_of_test:
-        told = f"{evidence.num_of_test:,} of {len(evidence.digests['valid']):,} validation {evidence.rows}"
+    if differences:
+        details = "; ".join(differences[:3]) + (" …" if len(differences) > 3 else "")
+        count = f"{len(differences):,} of {len(statistics.fitted):,}"
         yield AuditFinding(
-            "validates-on-test", f"{told} are of the part that is kept for the test: choose nothing by them"
+            "statistics-fitted-on-validation",
+            f"{count} statistics are not fitted on the training {statistics.rows} alone: {details}",
+            "fit them on the training set only",
         )
 
 
-def _rows(evidence: SplitStatistics | None) -> str:
-    return evidence.rows if evidence else "rows"
+def _equal(used: Any, train_only: Any) -> bool:
+    if isinstance(used, float | int):  # the order of summation may differ
+        return math.isclose(used, train_only, rel_tol=1e-6, abs_tol=1e-9)
+    return list(used) == list(train_only)
+
+
+def _difference(name: str, used: Any, train_only: Any) -> str:
+    if isinstance(used, float | int):
+        return f"{name} is {used:.6g}, of the training set {train_only:.6g}"
+    unseen = len(set(used) - set(train_only))
+    if unseen:
+        return f"{name}: {unseen:,} of {len(used):,} not in the training set"
+    return f"{name}: order or number differs from the training set"
+
+
+def _test_rows(statistics: SplitStatistics) -> Iterator[AuditFinding]:
+    if statistics.num_test_rows:
+        count = f"{statistics.num_test_rows:,} of {len(statistics.digests['valid']):,}"
+        yield AuditFinding(
+            "validates-on-test",
+            f"{count} validation {statistics.rows} belong to the published test set",
+            "choose settings on another split",
+        )

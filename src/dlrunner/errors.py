@@ -1,4 +1,4 @@
-"""What goes wrong, in words for the person who typed the command."""
+"""Errors whose messages are written for the user of the command line."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from pathlib import Path
 
 
 class DlrunnerError(Exception):
-    """An error whose message is a plain sentence for the person who typed the command."""
+    """An error whose message is shown to the user without a traceback."""
 
     folder: Path | None = None
-    """The run's folder, where there is one."""
+    """The run's folder, if there is one."""
 
 
 class ConfigError(DlrunnerError, ValueError):
-    """The request itself is wrong (exit status 2): nothing was read, nothing was left behind."""
+    """The request is invalid (exit status 2); no data was read and no run folder is left."""
 
 
 class DataError(DlrunnerError, ValueError):
-    """The data is missing, damaged or not what the request says it is (exit status 1)."""
+    """The data is missing, damaged or does not match the configuration (exit status 1)."""
 
 
 class RunError(DlrunnerError, RuntimeError):
-    """A run could not go on (exit status 1): the message says what happened and what is kept."""
+    """A run cannot continue (exit status 1); the message says what happened and what is kept."""
 
 
 class OutOfMemoryError(RunError):
-    """The memory of the device, or of the machine, did not suffice: the run may fit when it has it to itself."""
+    """The device or the machine ran out of memory; the run may still fit when it runs alone."""
 
 
 class BusyError(RunError):
-    """Another process trains this run."""
+    """Another process is training this run."""
 
 
 class PeerLostError(RunError):
-    """One of the processes that do this run together is gone; if it could, it has said why."""
+    """Another process of a distributed run was lost; it has reported the reason if it could."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; like `KeyboardInterrupt`, nothing that handles errors may swallow it."""
+    """SIGINT or SIGTERM arrived; a BaseException like `KeyboardInterrupt`, so that error handlers do not catch it."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)
@@ -47,12 +47,12 @@ class Interrupted(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """The shell's convention: 128 + the signal's number (130 for SIGINT, 143 for SIGTERM)."""
+        """128 + the signal's number, as in the shell: 130 for SIGINT, 143 for SIGTERM."""
         return 128 + self.signum
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Name the nearest of the known words, or list them when none is near.
+    """Suggest the most similar of the known words, or list them if none is similar.
 
     >>> did_you_mean("admaw", ["sgd", "adam", "adamw"])
     'did you mean adamw?'

@@ -1,4 +1,4 @@
-"""What a tracker is: a store of somebody else's program in which a run is to be seen too."""
+"""The interface of trackers, which send a run to an experiment-tracking program."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker is told of a run when it begins."""
+    """What is known of a run when it starts."""
 
     path: Path
     """The run's folder, absolute."""
     task: str
     values: Mapping[str, Any]
-    """The settings by flat name: `optim` is the choice, `optim.lr` a setting of it."""
+    """The settings by flat name: `optim` is the option, `optim.lr` one of its settings."""
     overrides: str
-    """What was typed, but for the settings of trackers."""
+    """The command line's overrides, without the settings of trackers."""
     key: str
-    """What no other run has, and this one keeps when it is resumed."""
+    """A unique key of the run, the same after it is resumed."""
 
     @property
     def name(self) -> str:
-        """Return the name of the folder."""
+        """Return the folder's name."""
         return self.path.name
 
     @property
     def runs_dir(self) -> Path:
-        """Return the folder that all runs share."""
+        """Return the folder of all runs."""
         return self.path.parent.parent
 
 
 def without_tracker_settings(overrides: Sequence[str]) -> list[str]:
-    """Return what was typed without the settings of trackers: an address among them may hold a password.
+    """Return the overrides without the settings of trackers: a URI among them may hold a password.
 
     >>> without_tracker_settings(["optim=sgd", "log=mlflow", "log.trackers.mlflow.uri=http://me:secret@there"])
     ['optim=sgd', 'log=mlflow']
@@ -44,39 +44,39 @@ def without_tracker_settings(overrides: Sequence[str]) -> list[str]:
 
 
 class Tracker(ABC):
-    """Shows a run in another program.
+    """Sends a run to another program.
 
-    It lives in a process of its own, which reads the run's folder and calls these methods: a tracker may raise, hang
-    or take its time, and the run does not notice. The constructor takes the settings of `log.trackers.NAME`.
+    It runs in a separate process, which reads the run's folder and calls these methods: a tracker that raises, hangs
+    or is slow does not affect the run. The constructor takes the settings of `log.trackers.NAME`.
     """
 
     modules: ClassVar[Sequence[str]] = ()
-    """What must be importable for it."""
+    """Modules that it imports."""
     package: ClassVar[str] = ""
-    """What is installed for that."""
+    """The package to install for them."""
 
     @abstractmethod
     def start(self, run: TrackedRun, known: str | None) -> str:
         """Open the run in the store, and return its id there.
 
         Args:
-            run: what is known when it begins.
-            known: the id of an earlier start, which is gone on with. Another id is returned where the store has
-                forgotten that one; all rows are then logged again. None too where an earlier start did not come to its
-                end: what it has left in the store is known by `run.key`.
+            run: what is known when the run starts.
+            known: the id that an earlier start returned, to be resumed. If the store no longer has it, return another
+                id; all rows are then logged again. None also if an earlier start did not complete: search the
+                store for `run.key`.
         """
 
     @abstractmethod
     def log(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        """Take what is new: by global step, an epoch's numbers under their names in metrics.jsonl (lr/0, lr/1)."""
+        """Log new epochs: by global step, the metrics under their names in metrics.jsonl (lr/0, lr/1)."""
 
     @abstractmethod
-    def finish(self, status: str, figures: Mapping[str, float], step: int, pictures: Sequence[Path]) -> None:
-        """Take what the end brings, and keep it for good: the process is ended after it.
+    def finish(self, status: str, results: Mapping[str, float], step: int, plots: Sequence[Path]) -> None:
+        """Log the end of the run and flush everything: the process exits afterwards.
 
         Args:
             status: done, failed, interrupted, or killed.
-            figures: of summary.json, `final/valid/rmse`, `best/valid/rmse` and the like.
+            results: of summary.json, such as `final/valid/rmse` and `best/valid/rmse`.
             step: the last global step.
-            pictures: PNG files.
+            plots: PNG files.
         """

@@ -71,7 +71,7 @@ def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str
     assert list(results(sweep_folder(here))["status"]) == ["interrupted"] * 2
     rows = [len(file.read_text().splitlines()) for file in (here / "runs" / "collab").glob("*/metrics.jsonl")]
     assert all(0 < count < 3000 for count in rows)
-    assert "goes on" in start(*words, "sweep.dry_run=true", cwd=here, **environment).communicate()[0]
+    assert "resumes" in start(*words, "sweep.dry_run=true", cwd=here, **environment).communicate()[0]
 
 
 @pytest.mark.slow
@@ -110,15 +110,15 @@ def test_an_interruption_reaches_jobs_that_do_not_listen_yet(ratings_csv: Path, 
 
 
 class Silent(RemoteJob):
-    """A job that ends without a word."""
+    """A job that ends without a record."""
 
-    def over(self) -> bool:
+    def has_ended(self) -> bool:
         return True
 
     def cancel(self, signum: int) -> None:
         pass
 
-    def last_words(self) -> str:
+    def failure_reason(self) -> str:
         return "cancelled in the queue"
 
 
@@ -128,7 +128,7 @@ def test_a_job_that_is_stopped_in_the_queue_is_interrupted_and_one_that_is_lost_
         folder.freeze(jobs)
         stopped, lost = (Silent(job, folder, ResourceSlot()) for job in jobs)
         stopped.stop()
-        assert [each.ended()["status"] for each in (stopped, lost)] == ["interrupted", "failed"]
+        assert [each.outcome()["status"] for each in (stopped, lost)] == ["interrupted", "failed"]
         assert folder.record(0) == {"status": "interrupted", "error": "cancelled in the queue"}
 
 
@@ -188,7 +188,7 @@ def test_jobs_that_outlive_their_sweep_are_waited_for(ratings_csv: Path, here: P
     assert again.returncode == 0, (out, err)
     assert list(results(sweep_folder(here))["status"]) == ["done"] * 2
     assert len(list((here / "runs" / "collab").glob("*/run.json"))) == 2
-    assert "this run is done already" in out
+    assert "already finished" in out
 
 
 def wait_until_said(here: Path, text: str, process: Forked) -> None:
@@ -341,7 +341,7 @@ def test_mistakes_about_engines_are_told_before_anything_starts(dlrun: Dlrun, ra
         ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"): "jobs run in parallel by sweep.jobs=2",
         ("hydra/sweeper=ax",): "there is no such sweeper",
         ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5"): "sweep.trials",
-        ("hydra/launcher=submitit_local", "sweep.needs.gpus=0.5"): "Slurm gives whole GPUs",
+        ("hydra/launcher=submitit_local", "sweep.needs.gpus=0.5"): "Slurm assigns whole GPUs",
         ("hydra/launcher=submitit_local", "sweep.needs.gpu=1"): "sweep.needs.gpu: is unknown",
         ("hydra/launcher=submitit_local", "sweep.needs.more={partitoin:x}"): "sweep.needs.more: ",
     }

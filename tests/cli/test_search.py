@@ -78,9 +78,9 @@ def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
     best = results.sort_values("valid/rmse").iloc[0]
     status, out, err = dlrun(*documented("experiment=found")[1:], *QUICK)
     assert status == 0, err
-    assert f"this run is done already: {Path(best['folder']).relative_to(here)}" in out
+    assert f"in a new folder\n{Path(best['folder']).relative_to(here)}" in out
 
-    # And run afresh it comes to the same numbers.
+    # Training again gives the same results.
     assert dlrun("experiment=found", *QUICK, "runs_dir=fresh")[0] == 0
     summary = json.loads((here / "fresh" / "latest" / "summary.json").read_text())
     assert summary["final"]["valid/rmse"] == best["valid/rmse"]

@@ -324,7 +324,7 @@ def test_runs_that_are_not_finished_are_left_out_and_told(here: Path) -> None:
         (
             "summary.json",
             '{"status": "done", "metric": 3, "final": []}',
-            "summary.json is damaged: metric is no section",
+            "summary.json is damaged: metric is not a section",
         ),
         ("summary.json", "[]", "summary.json is damaged: it holds no status"),
         ("summary.json", "", "summary.json is damaged: Expecting value"),

@@ -30,7 +30,7 @@ WRONG = {
     "batch_size=big": ["batch_size: must be", "not 'big'"],
     "precision=fp8": ["precision: must be 'fp32', 'bf16' or 'fp16'"],
     "device=gpu": ["device: 'gpu' is unknown"],
-    "device=cuda": ["device: this machine has no CUDA device"],
+    "device=cuda": ["device: torch finds no CUDA device"],
     "model.factors=0": ["model.factors: must be greater than or equal to 1"],
     "model.factor=5": ["model.factor", "did you mean factors?"],
     "model.dims=3": ["model.dims"],
@@ -49,8 +49,11 @@ WRONG = {
     "schedule.warmup=1.5": ["schedule.warmup: must be less than 1"],
     "schedule.warmpu=0.5": ["schedule.warmpu", "did you mean warmup?"],
     "precision=fp16": ["fp16 needs a GPU"],
-    "optim.betas=[0.5,0.99]": ["optim.betas: the schedule moves the momentum, 0.5 would be", "schedule.momentum=null"],
-    "optim=sgd optim.momentum=0": ["optim.momentum: the schedule moves the momentum, 0 would be overruled"],
+    "optim.betas=[0.5,0.99]": [
+        "optim.betas: the schedule sets the momentum and would override 0.5",
+        "schedule.momentum=null",
+    ],
+    "optim=sgd optim.momentum=0": ["optim.momentum: the schedule sets the momentum and would override 0"],
     "log.progress=fancy": ["log.progress: must be"],
     "epochs=[1": ["cannot be read as name=value"],
     "--epochs 3": ["--epochs: there is no such option; a setting is epochs=VALUE"],
@@ -58,16 +61,16 @@ WRONG = {
     "hydra/launcher=ray": ["hydra/launcher=ray is for a sweep; add -m"],
     "-m optim.lr=interval(0.1,1)": ["optim.lr=interval(0.1,1): a range without steps is for a search"],
     "optim.lr=1,2": ["names several values: add -m for a sweep"],
-    "model._target_=os.system": ["may not be used", "plugins"],
+    "model._target_=os.system": ["is not allowed", "plugins"],
     "model._target_=torch.optim.SGD": ["torch.optim.SGD is not a Model"],
     "model._target_=dlrunner.models.collab.DotBiass": ["did you mean DotBias?"],
     "plugins=[no_such_module]": ["there is no module no_such_module"],
-    "phases=[{epochs:1}]": ["the phases already say how long to train"],
+    "phases=[{epochs:1}]": ["phases already set the number of epochs"],
     "experiment=movielens-dott": ["there is no such experiment", "did you mean movielens-dot?"],
     "optim=null": ["optim=None: takes one of adagrad, adam"],
     "model=5": ["model=5: takes one of awd_lstm, dot, dot_bias"],
-    "data.path=": ["data.path: must be something, not ''"],
-    "runs_dir=": ["runs_dir: must be something"],
+    "data.path=": ["data.path: must be a non-empty text, not ''"],
+    "runs_dir=": ["runs_dir: must be a non-empty text"],
     "optim.lr=[]": ["a list with at least 1 entries"],
     "seed=99999999999999": ["seed: must be less than or equal to 4294967295"],
     "optim.fused=maybe": ["optim.fused: must be"],
@@ -173,7 +176,7 @@ def test_a_gpu_is_named_by_its_number_and_bfloat16_that_it_only_emulates_is_refu
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert plan(compose(["task=collab"])).device == torch.device("cuda:0")
     assert plan(compose(["task=collab", "precision=fp16"])).device == torch.device("cuda:0")
-    with pytest.raises(ConfigError, match="Tesla T4 has no bfloat16, it would only be emulated"):
+    with pytest.raises(ConfigError, match="Tesla T4 would only emulate bf16"):
         plan(compose(["task=collab", "precision=bf16"]))
 
 

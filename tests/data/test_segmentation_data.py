@@ -285,7 +285,7 @@ def test_a_loader_begins_at_any_batch_with_the_same_pictures() -> None:
 
 def test_the_generated_masks_have_the_promised_noise() -> None:
     data = SegmentationData(Path("data"), source="synthetic")
-    best = data.identity().floor
+    best = data.identity().best_achievable
     table = data.read()
     assert table.size == (64, 64)
     assert table.classes.names == list(CLASSES)

@@ -146,7 +146,7 @@ def test_a_sweep_that_runs_already_is_left_alone(dlrun: Dlrun, ratings_csv: Path
         fcntl.flock(lock, fcntl.LOCK_EX)
         status, _, err = dlrun(*words)
     assert status == 1
-    assert "another process runs this sweep" in err
+    assert "another process is running this sweep" in err
     assert list(pd.read_csv(folder / "results.csv")["status"]) == ["done", "done"]
 
 

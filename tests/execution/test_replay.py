@@ -64,7 +64,7 @@ def test_a_gpu_may_add_up_in_another_order_and_how_much_that_may_be_is_told(tmp_
     )
     verdict, reason = compare(first, near, expected)
     assert verdict == "same within rounding"
-    assert "up to 0.001 is expected of cuda:0 in fp32 without trainer.deterministic=true" in reason
+    assert "up to 0.001 is expected on cuda:0 in fp32 without trainer.deterministic=true" in reason
     assert compare(first, far, expected)[0] == "different"
     assert compare(first, other, expected)[0] == "same within rounding"
     assert compare(first, near)[0] == compare(first, other)[0] == "different"  # as on a CPU

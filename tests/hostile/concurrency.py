@@ -45,7 +45,7 @@ def attempt(number: int, rng: random.Random, place: ArchiveOrFolder, shared: Pat
         )
     elif name == "sweep":
         words = ("-m", *RATINGS, "epochs=1", "optim.lr=0.01,0.02")
-        yield from _one_of(place, shared, [words] * 2, delay, "another process runs this sweep")
+        yield from _one_of(place, shared, [words] * 2, delay, "another process is running this sweep")
     elif name == "lock":
         yield from _without_lock(place, shared)
     elif name == "cache":

@@ -86,7 +86,7 @@ def test_a_full_disk_cuts_the_log_short_and_says_so_once(
         for number in range(3):
             log.info("line %d", number)
     err = capsys.readouterr().err
-    assert err.count("is cut short: No space left on device") == 1
+    assert err.count("is incomplete: No space left on device") == 1
     assert "Traceback" not in err
 
 

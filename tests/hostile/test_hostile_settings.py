@@ -88,7 +88,7 @@ BOMB = "lr: 1.0\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("lr: !!python/object/apply:os.system ['touch executed']", "!!python/object/apply:os.system is not allowed"),
         ("lr: !!python/object/apply:pathlib.Path [a]", "is not allowed"),
         ("lr: !mine 3", "!mine is not allowed"),
-        ("lr: " + "[" * 5000 + "]" * 5000, "more than 100 sections within each other"),
+        ("lr: " + "[" * 5000 + "]" * 5000, "more than 100 nested sections"),
         ("lr: BYTE", "not UTF-8"),
     ],
 )

@@ -57,7 +57,7 @@ def test_a_sweep_whose_files_are_damaged_is_given_again(dlrun: Dlrun, ratings_cs
             assert "Traceback" not in err
             pd.testing.assert_frame_equal(results(folder), expected)
             if file.name == "request.json":
-                assert f"{file} is damaged; it is taken as missing" in err
+                assert f"{file} is damaged and treated as missing" in err
                 assert json.loads(file.read_text())["number"] == 0
         (folder / "jobs" / "x").mkdir(exist_ok=True)
         (folder / "jobs" / "x" / "request.json").write_text("a stranger's")
@@ -120,8 +120,8 @@ def test_results_are_written_of_jobs_that_cannot_be_read_too(here: Path) -> None
         for number in range(3):
             folder.add(Job(number, [f"a={number}"], {}))
             folder.write_record(number, {"status": "done", "final": {"valid/rmse": number}})
-        (folder.place(1) / "request.json").write_text("{")
-        (folder.place(2) / "record.json").write_text("[]")
+        (folder.job_folder(1) / "request.json").write_text("{")
+        (folder.job_folder(2) / "record.json").write_text("[]")
         found = folder.write_results(["a"], {})
     assert list(found["status"]) == ["done", "done", "not started"]
     assert list(found["a"].fillna("-")) == ["0", "-", "2"]

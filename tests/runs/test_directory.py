@@ -102,9 +102,9 @@ def test_the_same_command_twice_trains_once(dlrun: Dlrun, ratings_csv: Path, her
     first = (only_run(here) / "last.pt").stat().st_mtime_ns
     status, out, _ = dlrun(*WORDS)
     assert status == 0
-    assert "done already" in out
+    assert "already finished" in out
     assert (only_run(here) / "last.pt").stat().st_mtime_ns == first
-    assert dlrun("epochs=2", "optim=adamw", "seed=0", "data.path=my.csv", *QUICK)[1].count("done already") == 1
+    assert dlrun("epochs=2", "optim=adamw", "seed=0", "data.path=my.csv", *QUICK)[1].count("already finished") == 1
 
 
 def test_a_run_that_its_data_refuses_leaves_latest_where_it_was(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_run_that_its_data_refuses_leaves_latest_where_it_was(dlrun: Dlrun, ra
     assert (here / "runs" / "latest").resolve() == before
 
 
-def test_rerun_starts_afresh_beside_the_old_one(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_rerun_trains_again_in_a_new_folder(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     dlrun(*WORDS)
     old = only_run(here)
     dlrun(*WORDS, "rerun=true")
@@ -129,9 +129,9 @@ def test_changed_data_is_never_answered_with_the_old_result(dlrun: Dlrun, rating
     status, out, _ = dlrun(*WORDS)
     assert status == 0
     assert "the data changed since" in out
-    assert "done already" not in out
+    assert "already finished" not in out
     assert len([p for p in (here / "runs" / "collab").iterdir() if p.is_dir()]) == 2
-    assert "done already" in dlrun(*WORDS)[1]
+    assert "already finished" in dlrun(*WORDS)[1]
 
 
 def test_changed_code_is_never_answered_with_the_old_result(
@@ -296,7 +296,7 @@ def test_of_two_processes_started_at_once_one_trains_and_the_other_says_so(here:
         loser = next(err for (_, err), process in zip(ends, both, strict=True) if process.returncode == 1)
         assert "another process is training this run" in loser
     else:  # the second came when the first was done
-        assert any("done already" in out for out, _ in ends)
+        assert any("already finished" in out for out, _ in ends)
     folders = [path for path in (here / "runs" / "collab").iterdir() if path.is_dir() and "epochs=3" in path.name]
     assert len(folders) == 1
 
@@ -445,5 +445,5 @@ def test_a_folder_name_is_readable_and_safe() -> None:
 
 def test_a_checkpoint_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(RunError, match="is not a checkpoint of dlrunner"):
+    with pytest.raises(RunError, match="is not a dlrunner checkpoint"):
         load_weights_file(tmp_path / "list.pt")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dlrunner.runs import fingerprint
-from dlrunner.runs.fingerprint import DECIDES, DECIDES_NOTHING, PACKAGE, code_digest, without_docstrings
+from dlrunner.runs.fingerprint import EXCLUDED, INCLUDED, PACKAGE, code_digest, without_docstrings
 
 OTHER_ROOMS = {
     *(
@@ -121,10 +121,10 @@ def test_the_training_loop_decides(package: Path, name: str) -> None:
 
 def test_every_module_is_known_to_decide_or_not() -> None:
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or any(path.rglob("*.py"))}
-    unknown = found - set(DECIDES) - OTHER_ROOMS
-    assert not unknown, "new modules: add them to fingerprint.DECIDES, or to OTHER_ROOMS here"
-    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in DECIDES)
-    assert all((PACKAGE / name).is_file() for name in DECIDES_NOTHING)
+    unknown = found - set(INCLUDED) - OTHER_ROOMS
+    assert not unknown, "new modules: add them to fingerprint.INCLUDED, or to OTHER_ROOMS here"
+    assert all((PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file() for name in INCLUDED)
+    assert all((PACKAGE / name).is_file() for name in EXCLUDED)
 
 
 def test_a_plugin_counts_as_a_whole(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

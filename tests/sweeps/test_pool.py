@@ -12,7 +12,7 @@ import pytest
 
 from dlrunner.errors import BusyError
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import PATIENCE, ResourceSlot, _Messenger, _run_when_free, leases
+from dlrunner.sweeps.pool import BUSY_TIMEOUT, ResourceSlot, _Messenger, _run_when_free, resource_slots
 from tests.conftest import QUICK, Dlrun
 
 
@@ -32,21 +32,21 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert leases(1, jobs(9)) == [ResourceSlot(None)]
-    assert leases(3, jobs(9)) == [ResourceSlot(2)] * 3
-    assert leases("auto", jobs(9)) == [ResourceSlot(1)] * 8
-    assert leases("auto", jobs(9, num_threads=3)) == [ResourceSlot(4)] * 2
-    assert leases("auto", jobs(2)) == [ResourceSlot(4)] * 2
+    assert resource_slots(1, jobs(9)) == [ResourceSlot(None)]
+    assert resource_slots(3, jobs(9)) == [ResourceSlot(2)] * 3
+    assert resource_slots("auto", jobs(9)) == [ResourceSlot(1)] * 8
+    assert resource_slots("auto", jobs(9, num_threads=3)) == [ResourceSlot(4)] * 2
+    assert resource_slots("auto", jobs(2)) == [ResourceSlot(4)] * 2
 
 
 def test_each_job_has_a_gpu_or_the_stated_share_of_one(gpus: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert leases("auto", jobs(9)) == [ResourceSlot(8, "0"), ResourceSlot(8, "1")]
-    assert leases("auto", jobs(9), gpu_share=0.5) == [ResourceSlot(4, gpu) for gpu in ("0", "1", "0", "1")]
-    assert leases(1, jobs(9)) == [ResourceSlot(None, "0")]
-    assert leases(9, jobs(9), gpu_share=0.3) == [ResourceSlot(2, gpu) for gpu in ("0", "1", "0", "1", "0", "1")]
-    assert leases(2, jobs(9, device="cpu")) == [ResourceSlot(8)] * 2
+    assert resource_slots("auto", jobs(9)) == [ResourceSlot(8, "0"), ResourceSlot(8, "1")]
+    assert resource_slots("auto", jobs(9), gpu_share=0.5) == [ResourceSlot(4, gpu) for gpu in ("0", "1", "0", "1")]
+    assert resource_slots(1, jobs(9)) == [ResourceSlot(None, "0")]
+    assert resource_slots(9, jobs(9), gpu_share=0.3) == [ResourceSlot(2, gpu) for gpu in ("0", "1", "0", "1", "0", "1")]
+    assert resource_slots(2, jobs(9, device="cpu")) == [ResourceSlot(8)] * 2
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert leases("auto", jobs(9)) == [ResourceSlot(8, "5"), ResourceSlot(8, "7")]
+    assert resource_slots("auto", jobs(9)) == [ResourceSlot(8, "5"), ResourceSlot(8, "7")]
 
 
 PLUGIN = """
@@ -102,12 +102,12 @@ def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv
 
 
 @pytest.mark.slow
-def test_a_job_sees_the_gpu_that_it_was_leased_and_no_other(
+def test_a_job_sees_the_gpu_of_its_slot_and_no_other(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.sweeps.pool.leases", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
+    monkeypatch.setattr("dlrunner.sweeps.pool.resource_slots", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
     text = PLUGIN.replace("raise MemoryError", "pass")
-    assert dlrun(*sweep_words(here, "hungry_leased", text), "device=cpu")[0] == 0
+    assert dlrun(*sweep_words(here, "hungry_slot", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
     assert seen == {"1 5", "1 7"}
 
@@ -133,17 +133,17 @@ def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monke
     said: list[Any] = []
     (job,) = jobs(1)
     assert _run_when_free(job, _Messenger(said.append), math.inf) == "finished"  # type: ignore[comparison-overlap]
-    assert said == [("said", "another process is training this run: waiting for it")]
+    assert said == [("message", "waiting: another process is training this run")]
     clock.now = 0.0
     with pytest.raises(BusyError):
-        _run_when_free(job, _Messenger(said.append), PATIENCE)
+        _run_when_free(job, _Messenger(said.append), BUSY_TIMEOUT)
 
 
 def test_a_sweeps_folder_is_written_by_one_process_and_read_by_all(here: Path) -> None:
     path = here / "sweep"
     with SweepDirectory(path) as folder:
         folder.freeze([Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")])
-        with pytest.raises(Exception, match="another process runs this sweep"), SweepDirectory(path):
+        with pytest.raises(Exception, match="another process is running this sweep"), SweepDirectory(path):
             pass
         folder.write_record(0, {"status": "done", "metric": {"name": "valid/rmse", "value": 1.0}})
     assert SweepDirectory(path).job(0) == Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")

@@ -8,11 +8,11 @@ import sys
 import pytest
 import torch
 
-from dlrunner.system.backends import own_threads, set_threads
+from dlrunner.system.backends import restored_threads, set_threads
 
 SCRIPT = """
 import torch
-from dlrunner.system.backends import configure, matmul_precision, try_algorithms
+from dlrunner.system.backends import configure, matmul_precision, enable_cudnn_benchmark
 
 def told():
     backends = torch.backends
@@ -21,12 +21,12 @@ def told():
 
 gpu = torch.device("cuda:0")
 configure(gpu, deterministic=False, matmul="tf32")
-try_algorithms(gpu, fixed_shapes=True)
+enable_cudnn_benchmark(gpu, fixed_shapes=True)
 told()
-try_algorithms(gpu, fixed_shapes=False)
+enable_cudnn_benchmark(gpu, fixed_shapes=False)
 told()
 configure(gpu, deterministic=True, matmul="ieee")
-try_algorithms(gpu, fixed_shapes=True)
+enable_cudnn_benchmark(gpu, fixed_shapes=True)
 told()
 """
 
@@ -42,7 +42,7 @@ def test_a_gpu_is_told_how_to_compute() -> None:
 
 def test_a_run_gives_its_threads_back() -> None:
     before = torch.get_num_threads()
-    with own_threads():
+    with restored_threads():
         torch.set_num_threads(before + 1)
     assert torch.get_num_threads() == before
 

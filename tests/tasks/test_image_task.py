@@ -216,10 +216,10 @@ def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, he
     words = (*SHORT, *QUICK, "model.weights=w.pth")
     torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
     assert dlrun(*words)[0] == 0
-    assert "this run is done already" in dlrun(*words)[1]
+    assert "already finished" in dlrun(*words)[1]
     torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
     out = dlrun(*words)[1]
-    assert "running anew" in out
+    assert "training again in a new folder" in out
     (here / "w.pth").unlink()
     status, out, err = dlrun("predict", "runs/latest", str(_picture(here)))
     assert status == 0, "a trained run needs the file no longer: " + err
@@ -293,7 +293,7 @@ def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
     found = summary()
     assert found["tta"]["num_views"] == 4
     assert found["tta"]["single_view"] == history()[-1]["valid/accuracy"]
-    assert "4 looks at each example: valid/accuracy" in out
+    assert "with TTA (4 views): valid/accuracy" in out
     assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
     predictions = pd.read_csv("runs/latest/predictions.csv")
     assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(found["final"]["valid/accuracy"])

@@ -366,13 +366,13 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: D
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
     assert dlrun(*words)[0] == 0
     _, out, _ = dlrun(*words)
-    assert "this run is done already" in out
+    assert "already finished" in out
     old = Encoder.read(run)
     changed = Encoder({n: w + 0.01 for n, w in old.weights.items()}, old.sizes, old.words, old.tokenizer, old.lower)
     (run / "encoder.pt").write_bytes(changed.content())
     status, out, err = dlrun(*words)
     assert status == 0, out + err
-    assert "running anew" in out
+    assert "training again in a new folder" in out
 
 
 def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
@@ -381,7 +381,7 @@ def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, h
     file.write_bytes(old.content())
     words = (*CLASSIFY, f"data.encoder={run}", f"model.encoder={file}", "data.sample=100", "epochs=1", *QUICK)
     assert dlrun(*words)[0] == 0
-    assert "this run is done already" in dlrun(*words)[1]
+    assert "already finished" in dlrun(*words)[1]
     changed = Encoder({n: w + 0.01 for n, w in old.weights.items()}, old.sizes, old.words, old.tokenizer, old.lower)
     file.write_bytes(changed.content())
     status, out, err = dlrun(*words)

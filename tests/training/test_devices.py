@@ -21,7 +21,7 @@ from dlrunner.model import Model
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.system.seeding import seed_everything
 from dlrunner.system.signals import StopSignals
-from dlrunner.system.transfer import one_ahead
+from dlrunner.system.transfer import prefetched
 from dlrunner.task import Task
 from dlrunner.training import Trainer
 from dlrunner.training.hooks import Hooks
@@ -165,7 +165,7 @@ def test_pictures_are_gathered_while_the_step_goes_on() -> None:
             yield number
 
     begun, steps = time.perf_counter(), []
-    for number in one_ahead(gathered()):
+    for number in prefetched(gathered()):
         time.sleep(0.06)
         steps.append(number)
     assert steps == list(range(6))
@@ -177,14 +177,14 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_asked_for_and_no_th
         yield 1
         raise ValueError("unreadable")
 
-    found = one_ahead(failing())
+    found = prefetched(failing())
     assert next(found) == 1
     with pytest.raises(ValueError, match="unreadable"):
         next(found)
-    left = one_ahead(iter(range(1000)))
+    left = prefetched(iter(range(1000)))
     assert next(left) == 0
     left.close()  # type: ignore[attr-defined]
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("one-ahead")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_pictures_off_the_device_give_the_same_batches() -> None:

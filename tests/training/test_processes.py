@@ -267,7 +267,7 @@ def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on_with_ano
     assert "gloo" not in err.lower().replace("[gloo]", "")
     if rank > 0:
         summary = json.loads((latest(here) / "summary.json").read_text())
-        assert (summary["status"], summary["error"]) == ("failed", "another process of this run is gone")
+        assert (summary["status"], summary["error"]) == ("failed", "lost another process of this run")
     (before,) = read_history(latest(here))
     status, out, err = together(here, 3, *LONG) if rank else dlrun(*LONG, *QUICK)
     assert status == 0, (out, err)
@@ -359,7 +359,7 @@ def test_an_error_of_one_process_ends_all_and_is_told_by_it_alone(ratings_csv: P
     assert status != 0
     assert time.monotonic() - begun < 60
     assert err.count("dlrun, rank 1: ValueError: only here") == 1, err
-    assert err.count("dlrun: another process of this run is gone") == 1, err
+    assert err.count("dlrun: lost another process of this run") == 1, err
     assert "gloo" not in err.lower().replace("[gloo]", "")
     assert json.loads((latest(here) / "summary.json").read_text())["status"] == "failed"
 
@@ -417,7 +417,7 @@ def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
     (first, _, told), (second, _, err) = nodes(here, "seed=1")
     assert first != 0
     assert second != 0
-    assert told.count("data: those of rank 1 (on ") == 1
+    assert told.count("data: rank 1 (on ") == 1
     assert "data: those of" not in err
 
 
@@ -428,7 +428,7 @@ def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(ratings_csv: Path, h
     assert together(here, 2, *words)[0] == 0
     status, out, _ = together(here, 2, *words)
     assert status == 0
-    assert "done already" in out
+    assert "already finished" in out
     status, _, err = together(here, 2, "-m", *words)
     assert status != 0
     assert "torchrun starts the processes of one run" in err

@@ -27,7 +27,7 @@ from dlrunner.reporting.terminal.sweep import make_screen
 from dlrunner.runs.labels import NOT_IN_LABEL, label
 from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
-from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -120,7 +120,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
         if standing.folder and standing.summary:
             claim, judged = job.config["claim"], standing.summary.get("claim") or {}
             if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
-                runner.run(job.config, job.overrides, say=lambda _: None)  # judged as the claim stands now
+                runner.run(job.config, job.overrides, notify=lambda _: None)  # judged as the claim stands now
             records[job.number] = record_of(standing.folder, standing.summary)
     missing = [job for job in jobs if job.number not in records]
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
@@ -134,7 +134,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
         folder.freeze(jobs)
         if missing:
             start_fork_server(missing)
-            places = leases(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
+            places = resource_slots(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
             screen = make_screen("auto", len(jobs), len(records), len(places), lambda job: " ".join(job.overrides[:2]))
             try:
                 records |= run_jobs(missing, folder, places, screen)

@@ -63,7 +63,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
             "all at once learn nothing from each other"
         )
-    from dlrunner.sweeps.pool import leases, run_jobs, start_fork_server
+    from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 
     path, higher_is_better = _place(words, config, checked, settings)
     if settings.dry_run:
@@ -77,9 +77,9 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             trials = _Trials(folder, found, fixed)
             if engine:
                 asked = settings.jobs if isinstance(settings.jobs, int) else 1
-                places = engine.places(asked, asked)
+                places = engine.slots(asked, asked)
             else:
-                places = leases(settings.jobs, [first] * settings.trials, settings.gpu_share)
+                places = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
                 start_fork_server([first])
             progress = config["log"]["progress"]
             write_words(folder, words)
@@ -147,9 +147,9 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
     early = EarlyCheck()
     _check_all(fixed, tried, lambda config: early(config))
     from dlrunner.config.plan import plan
-    from dlrunner.tracking.supervisor import refuse_missing
+    from dlrunner.tracking.supervisor import require_packages
 
-    _check_all(fixed, tried, lambda config: refuse_missing(plan(config)))
+    _check_all(fixed, tried, lambda config: require_packages(plan(config)))
     config = compose(_words(fixed, first))
     return config, plan(config)
 

@@ -18,7 +18,7 @@ from dlrunner.errors import ConfigError, Interrupted
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import duration, make_screen
 from dlrunner.runs.reader import shorter
-from dlrunner.sweeps.engines import LAUNCHERS, make_engine, need
+from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, record_of, status_of
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def sweep(words: Sequence[str]) -> int:
 
         return search(words, swept, launcher)
     path, jobs = frozen(words)
-    from dlrunner.sweeps.pool import leases
+    from dlrunner.sweeps.pool import resource_slots
 
     settings = SweepSettings(**jobs[0].config["sweep"])
     standings = status_of(jobs)
@@ -54,8 +54,8 @@ def sweep(words: Sequence[str]) -> int:
     try:
         with SweepDirectory(path) as folder:
             write_down(folder, words, jobs)
-            here = leases(settings.jobs, jobs, settings.gpu_share)
-            places = engine.places(settings.jobs, left) if engine else here
+            here = resource_slots(settings.jobs, jobs, settings.gpu_share)
+            places = engine.slots(settings.jobs, left) if engine else here
             return do(folder, jobs, standings, swept, places, settings.fail_fast, engine)
     finally:
         if engine:
@@ -74,9 +74,9 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, bool]:
     chosen = {o.key_or_group: str(o.value()) for o in overrides if o.key_or_group in ENGINES}
     launcher, is_search = chosen.get("hydra/launcher"), chosen.get("hydra/sweeper") == "optuna"
     if launcher in LAUNCHERS:
-        need(LAUNCHERS[launcher], f"hydra/launcher={launcher}", LAUNCHERS[launcher])
+        require_package(LAUNCHERS[launcher], f"hydra/launcher={launcher}", LAUNCHERS[launcher])
     if is_search:
-        need("optuna", "hydra/sweeper=optuna", "optuna")
+        require_package("optuna", "hydra/sweeper=optuna", "optuna")
         if any(word.lstrip("+").startswith("seeds=") for word in words):
             raise ConfigError(
                 "seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5"

@@ -116,13 +116,13 @@ def _checked_jobs(choices: Sequence[Sequence[str]]) -> list[Job]:
     configs = list(compose_jobs(choices))
     _check_each(choices, configs, EarlyCheck())
     from dlrunner.config.plan import plan
-    from dlrunner.tracking.supervisor import refuse_missing
+    from dlrunner.tracking.supervisor import require_packages
 
     changes = Changes()
 
     def bound(config: dict[str, Any]) -> tuple[dict[str, Any], str, dict[str, str] | None]:
         checked = plan(config)
-        refuse_missing(checked)
+        require_packages(checked)
         return config, checked.signature, changes.of(config)
 
     found = enumerate(zip(choices, _check_each(choices, configs, bound), strict=True))

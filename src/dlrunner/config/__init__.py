@@ -1,1 +1,1 @@
-"""From a composed configuration to a checked plan: types, ranges, signatures; nothing is built yet."""
+"""From a composed configuration to a validated plan: types, ranges, signatures; nothing is built yet."""

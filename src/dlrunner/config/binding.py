@@ -1,4 +1,4 @@
-"""Settings bound to the signature of the class they name, and refused where they do not fit."""
+"""Binding of settings to the signature of the class that their `_target_` names."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from dlrunner.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Bound:
-    """A class or function with checked settings; call it with what the rest of the run provides."""
+    """A class or function with validated settings; call it with the arguments that the run provides."""
 
     target: str
     factory: Callable[..., Any]
     settings: dict[str, Any]
 
     def __call__(self, **provided: Any) -> Any:
-        """Build the object, handing it only what its signature asks for."""
+        """Build the object; provided arguments that its signature does not have are ignored."""
         wanted = inspect.signature(self.factory).parameters
         return self.factory(**{k: v for k, v in provided.items() if k in wanted}, **self.settings)
 
     def complete(self) -> dict[str, Any]:
-        """Return the settings with the signature's defaults filled in: what identifies the object."""
+        """Return the settings with the signature's defaults filled in; they identify the object."""
         defaults = {
             name: parameter.default
             for name, parameter in inspect.signature(self.factory).parameters.items()
@@ -50,7 +50,7 @@ def bind(
     plugins: Sequence[str],
     problems: list[str],
 ) -> Bound | None:
-    """Bind one section's settings to the signature of the class that its `_target_` names."""
+    """Bind a section's settings to the signature of the class that its `_target_` names."""
     target = node.get("_target_")
     if not isinstance(target, str):
         problems.append(f"{section}._target_: is missing: it names the class of the {section}")
@@ -74,7 +74,7 @@ def bind_settings(
     provided: Collection[str],
     problems: list[str],
 ) -> Bound:
-    """Bind settings to the signature of a class or function; what does not fit is added to `problems`."""
+    """Bind settings to the signature of a class or function; errors are added to `problems`."""
     parameters = inspect.signature(factory).parameters
     try:
         hints = _hints(factory)
@@ -86,28 +86,28 @@ def bind_settings(
 
 
 def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
-    """Return what the settings are annotated with; torch's optimizers have ranges that no annotation tells."""
+    """Return the annotations of the settings; for torch's optimizers, which have no ranges, our own."""
     if isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer):
         return OPTIMIZER_SETTINGS
     return typing.get_type_hints(constructor(factory), include_extras=True)
 
 
 def constructor(factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function whose annotations tell the types of a class's settings."""
+    """Return the function whose annotations are the types of the settings."""
     constructor: Callable[..., Any] = getattr(factory, "__init__") if isinstance(factory, type) else factory  # noqa: B009
     return constructor
 
 
 def locate(target: str, plugins: Sequence[str]) -> Any:
-    """Import what a dotted name stands for, from the places a configuration may name and no others.
+    """Import the object of a dotted name, from allowed modules only.
 
     Raises:
-        ConfigError: the place is not allowed, or the name does not exist.
+        ConfigError: the module is not allowed, or the name does not exist.
     """
     allowed = ("dlrunner", "torch.optim", *plugins)
-    if not any(target.startswith(f"{place}.") for place in allowed):
+    if not any(target.startswith(f"{module}.") for module in allowed):
         raise ConfigError(
-            f"{target} may not be used: only classes of dlrunner, of torch.optim and of the modules in plugins"
+            f"{target} is not allowed: use a class of dlrunner, of torch.optim or of a module listed in plugins"
         )
     module_name, _, name = target.rpartition(".")
     try:
@@ -123,13 +123,13 @@ def locate(target: str, plugins: Sequence[str]) -> Any:
 
 
 def import_plugin(plugin: str, problems: list[str]) -> None:
-    """Import a module that the user lists, from the working directory too."""
+    """Import a module that the user lists; the working directory is searched too."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     try:
         importlib.import_module(plugin)
     except ModuleNotFoundError as error:
-        problems.append(f"plugins: there is no module {error.name} (looked in {here} and in what is installed)")
+        problems.append(f"plugins: there is no module {error.name} in {here} or among the installed packages")
     except (Exception, SystemExit) as error:  # a user's module may fail in any way
         problems.append(f"plugins: {plugin} cannot be imported: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""The optimizer that a configuration asks for: its parameter groups, rates and decays, fused where torch has it."""
+"""The optimizer of a configuration: parameter groups, learning rates, weight decays, fused if torch supports it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import nn
 from dlrunner.config.binding import Bound
 from dlrunner.errors import ConfigError
 from dlrunner.schedules import Phase
-from dlrunner.system.cpu_tuning import is_stock, leave_the_compiler_out, shorten_step
+from dlrunner.system.cpu_tuning import bypass_step_wrappers, is_torch_optimizer, skip_compiler_import
 
 
 def make_optimizer(
     optim: Bound, phases: Sequence[Phase], groups: Sequence[nn.Module], device: torch.device, *, cpu_tuning: bool
 ) -> torch.optim.Optimizer:
-    """Return the optimizer, fused where torch has it.
+    """Return the optimizer, fused if torch supports it.
 
-    It has one parameter group per layer group where their rates or decays differ, else a single one: a step
-    over two groups takes a tenth longer than over one.
+    It has one parameter group per layer group if their learning rates or weight decays differ, else a single one: a
+    step with two groups takes 10 % longer.
     """
     decay = optim.settings.get("weight_decay")
     if not isinstance(decay, list) and all(len(phase.lr) == 1 for phase in phases):
@@ -36,23 +36,23 @@ def make_optimizer(
         settings["betas"] = tuple(settings["betas"])
     accepted, kind = inspect.signature(optim.factory).parameters, device.type
     if settings.get("foreach") is not None:
-        pass  # asked for
+        pass  # set by the user
     elif "fused" in accepted and (kind == "cpu" or (kind == "cuda" and optim.factory is not torch.optim.Adagrad)):
         settings.setdefault("fused", True)
     elif "foreach" in accepted and settings.get("fused") is None:
         settings["foreach"] = True
-    if not (cpu_tuning and kind == "cpu" and is_stock(optim.factory)):
+    if not (cpu_tuning and kind == "cpu" and is_torch_optimizer(optim.factory)):
         plain: torch.optim.Optimizer = optim.factory(params, **settings)
         return plain
-    leave_the_compiler_out()
+    skip_compiler_import()
     optimizer: torch.optim.Optimizer = optim.factory(params, **settings)
-    shorten_step(optimizer)
+    bypass_step_wrappers(optimizer)
     return optimizer
 
 
-def _one_per_group(rates: Sequence[float], num_groups: int, place: str) -> list[float]:
-    if len(rates) == 1:
-        return list(rates) * num_groups
-    if len(rates) != num_groups:
-        raise ConfigError(f"{place}: {len(rates)} rates for {num_groups} layer groups; give one, or one per group")
-    return list(rates)
+def _one_per_group(values: Sequence[float], num_groups: int, setting: str) -> list[float]:
+    if len(values) == 1:
+        return list(values) * num_groups
+    if len(values) != num_groups:
+        raise ConfigError(f"{setting}: {len(values)} values for {num_groups} layer groups; give one, or one per group")
+    return list(values)

@@ -1,4 +1,4 @@
-"""The phases of training that a configuration asks for: epochs, schedule, rates by layer group, frozen groups."""
+"""The training phases of a configuration: epochs, schedule, learning rates by layer group, frozen groups."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from dlrunner.schedules import Phase, ScheduleCurves
 
 
 def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
-    """Return the stretches of training: those of `phases`, or one of `epochs` epochs."""
+    """Return the phases of training: those of `phases`, or a single one of `epochs` epochs."""
     if settings.phases and settings.epochs:
         problems.append(
-            f"epochs: the phases already say how long to train ({sum(p.epochs for p in settings.phases)} epochs); "
+            f"epochs: phases already set the number of epochs ({sum(p.epochs for p in settings.phases)}); "
             "set epochs=null with phases, or phases=null with epochs"
         )
     if not settings.phases and not settings.epochs:
-        problems.append("epochs: is missing: say for how many epochs to train")
+        problems.append("epochs: is missing: the number of epochs to train")
         return ()
     entries = settings.phases or [PhaseSettings(epochs=settings.epochs or 1)]
     phases = []
     for index, entry in enumerate(entries):
-        place = f"phases[{index}].schedule" if entry.schedule is not None else "schedule"
+        section = f"phases[{index}].schedule" if entry.schedule is not None else "schedule"
         node = settings.schedule if entry.schedule is None else entry.schedule
-        found = len(problems)
-        bound = bind_schedule(place, node, settings.plugins, problems)
-        if len(problems) > found:
+        num_problems = len(problems)
+        bound = bind_schedule(section, node, settings.plugins, problems)
+        if len(problems) > num_problems:
             continue
         try:
             curves = bound(epochs=entry.epochs)
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{section}: {error}")
             continue
         lr = entry.lr if entry.lr is not None else settings.optim.get("lr", 1.0)
         rates = tuple(lr) if isinstance(lr, list) else (lr,)
@@ -49,7 +49,7 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
     return tuple(phases)
 
 
-def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[str], problems: list[str]) -> Bound:
+def bind_schedule(section: str, node: str | Mapping[str, Any], plugins: Sequence[str], problems: list[str]) -> Bound:
     """Bind a schedule; a bare name, or a `_target_` without dots, is one of dlrunner.schedules."""
     node = schedule_node(node)
     target = node["_target_"]
@@ -58,16 +58,16 @@ def bind_schedule(place: str, node: str | Mapping[str, Any], plugins: Sequence[s
         if not (isinstance(factory, types.FunctionType) and _returns(factory) is ScheduleCurves):
             raise ConfigError(f"{target} is not a schedule; {did_you_mean(target, _schedule_names())}")
     except ConfigError as error:
-        problems.append(f"{place}: {error}")
+        problems.append(f"{section}: {error}")
         return Bound(target, ScheduleCurves, {})
-    return bind_settings(place, target, factory, node, PROVIDED["schedule"], problems)
+    return bind_settings(section, target, factory, node, PROVIDED["schedule"], problems)
 
 
 def _returns(function: Callable[..., Any]) -> Any:
-    """Return what a function says that it returns; None where its annotations cannot be read."""
+    """Return a function's annotated return type; None if its annotations cannot be evaluated."""
     try:
         return typing.get_type_hints(function).get("return")
-    except Exception:  # anybody's function: names that are not there, expressions that fail
+    except Exception:  # evaluating a user's annotations may raise anything
         return None
 
 
@@ -77,30 +77,30 @@ def _schedule_names() -> list[str]:
     return [name for name, function in functions if not name.startswith("_") and _returns(function) is ScheduleCurves]
 
 
-USUAL_MOMENTUM = 0.9
-"""SGD's momentum and Adam's first beta where nobody has asked for another."""
+DEFAULT_MOMENTUM = 0.9
+"""SGD's momentum and Adam's first beta, unless the user sets another."""
 
 
 def check_momentum(optim: Bound, phases: Sequence[Phase], problems: list[str]) -> None:
-    """Refuse a momentum that the schedule would overrule."""
+    """Refuse a momentum that the schedule would override."""
     if all(phase.curves.momentum is None for phase in phases):
         return
     betas, momentum = optim.settings.get("betas"), optim.settings.get("momentum")
     is_sgd = isinstance(optim.factory, type) and issubclass(optim.factory, torch.optim.SGD)
-    if betas and betas[0] != USUAL_MOMENTUM:
-        name, value, other = "optim.betas", betas[0], f"optim.betas=[{USUAL_MOMENTUM},{betas[1]}]"
-    elif is_sgd and momentum is not None and momentum != USUAL_MOMENTUM:
-        name, value, other = "optim.momentum", momentum, f"optim.momentum={USUAL_MOMENTUM}"
+    if betas and betas[0] != DEFAULT_MOMENTUM:
+        name, value, other = "optim.betas", betas[0], f"optim.betas=[{DEFAULT_MOMENTUM},{betas[1]}]"
+    elif is_sgd and momentum is not None and momentum != DEFAULT_MOMENTUM:
+        name, value, other = "optim.momentum", momentum, f"optim.momentum={DEFAULT_MOMENTUM}"
     else:
         return
     problems.append(
-        f"{name}: the schedule moves the momentum, {value:g} would be overruled; add schedule.momentum=null to keep "
-        f"it, or take {other}"
+        f"{name}: the schedule sets the momentum and would override {value:g}; use schedule.momentum=null to keep it, "
+        f"or {other}"
     )
 
 
 def check_groups(phases: Iterable[Phase], weight_decay: Any, groups: Sequence[str], problems: list[str]) -> None:
-    """Compare rates, decays and frozen groups with the layer groups of the model."""
+    """Check learning rates, weight decays and frozen groups against the layer groups of the model."""
     if isinstance(weight_decay, list) and len(weight_decay) not in (1, len(groups)):
         problems.append(
             f"optim.weight_decay: {len(weight_decay)} for {len(groups)} layer group(s) ({', '.join(groups)}); "

@@ -1,7 +1,7 @@
-"""From configuration to objects: each section is bound to a signature, what does not fit is refused.
+"""The validated plan of a run: each section of the configuration is bound to the signature of its class.
 
-All mistakes of a request are reported together, each with its place and the nearest name that exists, before
-any data is read.
+All errors of a request are reported together, before any data is read; each names the setting and suggests the most
+similar name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dlrunner.config.binding import Bound, bind, constructor, import_plugin
 from dlrunner.config.devices import resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, resolve_phases
-from dlrunner.config.schema import PhaseSettings, Settings, sentences
+from dlrunner.config.schema import PhaseSettings, Settings, validation_messages
 from dlrunner.config.signatures import PROVIDED
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
@@ -38,7 +38,7 @@ from dlrunner.training.distributed import DistributedTrainer
 
 @dataclass(frozen=True)
 class Plan:
-    """What a configuration asks for: checked, and nothing built yet."""
+    """A validated configuration; nothing is built yet."""
 
     config: dict[str, Any]
     settings: Settings
@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def signature(self) -> str:
-        """Eight hex digits of all that can change the result."""
+        """Eight hex digits of a hash of all settings that can change the result."""
         kept = {"seed", "batch_size", "precision", "ensemble"}
         trainer = {k: v for k, v in self.trainer.complete().items() if k not in Trainer.not_in_signature}
         identity = {
@@ -73,7 +73,7 @@ class Plan:
 
     @property
     def data_dir(self) -> Path:
-        """Where published data, and weights, are looked for."""
+        """The folder of published data and pre-trained weights."""
         return user_path(self.settings.data_dir)
 
     def _schedules(self) -> list[dict[str, Any]]:
@@ -82,29 +82,29 @@ class Plan:
         return [bind_schedule("schedule", node, self.settings.plugins, []).complete() for node in nodes]
 
     def build_data(self) -> Data | None:
-        """Return the data object; it reads nothing yet."""
+        """Return the data object, which reads nothing yet."""
         if self.data is None:
             return None
         built: Data = self.data(data_dir=self.data_dir)
         return built
 
     def model_files(self) -> Sequence[Path]:
-        """Return the files whose weights the model starts from."""
-        found: Sequence[Path] = self.model.factory.files(self.model.complete(), self.data_dir)  # type: ignore[attr-defined]
-        return found
+        """Return the files with the model's pre-trained weights."""
+        files: Sequence[Path] = self.model.factory.files(self.model.complete(), self.data_dir)  # type: ignore[attr-defined]
+        return files
 
     def build_task(self, data: Data | None, seed: int) -> Task:
-        """Return the task on its data."""
+        """Return the task with its data."""
         built: Task = self.task(data=data, batch_size=self.settings.batch_size, seed=seed, device=self.device)
         return built
 
     def build_model(self, dims: Any) -> Model:
-        """Return the model for sizes that came from the data; seed the generators first."""
+        """Return the model for the sizes of the data; seed the random generators first."""
         built: Model = self.model(dims=dims, data_dir=self.data_dir)
         return built
 
     def make_optimizer(self, groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
-        """Return the optimizer of some layer groups."""
+        """Return the optimizer for these layer groups."""
         tuned = self.trainer.settings.get("cpu_tuning", True) and not self.trainer.settings.get("compile")
         return make_optimizer(self.optim, self.phases, groups, self.device, cpu_tuning=tuned)
 
@@ -114,7 +114,7 @@ class Plan:
         if group is None or group.size == 1:
             built: Trainer = self.trainer(**provided)
             return built
-        factory: Any = self.trainer.factory  # of a plugin, it may be derived from the usual one
+        factory: Any = self.trainer.factory  # a plugin's may be a subclass of Trainer
         if factory is not Trainer:
             factory = type(factory.__name__, (DistributedTrainer, factory), {})
         return cast(
@@ -124,13 +124,13 @@ class Plan:
 
 
 def plan(config: Mapping[str, Any]) -> Plan:
-    """Check a whole configuration and bind each section to its class.
+    """Validate a configuration and bind each section to its class.
 
     Args:
         config: plain dicts and lists, as composed from the YAML files and the command line.
 
     Raises:
-        ConfigError: anything does not fit; the message has one line per mistake.
+        ConfigError: the configuration is invalid; the message has one line per error.
     """
     problems: list[str] = []
     settings = _check_top_level(config, problems)
@@ -160,11 +160,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if optim and "lr" not in settings.optim:
         problems.append("optim.lr: is missing")
     if task and data is None and "data" in inspect.signature(task.factory).parameters:
-        problems.append(f"data: is missing: {task.target} works on data")
+        problems.append(f"data: is missing: {task.target} needs data")
     if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
     if task and settings.ensemble > 1 and not getattr(task.factory, "keeps_outputs", True):
-        problems.append("ensemble: this task keeps no outputs, which would have to be averaged; take 1")
+        problems.append("ensemble: must be 1: this task keeps no outputs to average")
     if settings.batch_size < num_processes():
         problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = resolve_phases(settings, problems)
@@ -191,7 +191,7 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        problems.extend(sentences("", error, config, Settings))
+        problems.extend(validation_messages("", error, config, Settings))
         return None
 
 
@@ -211,19 +211,19 @@ def _check_methods(task: Bound, problems: list[str]) -> None:
 
 
 def _check_fit(task: Bound, model: Bound, choices: Mapping[str, str | None], problems: list[str]) -> None:
-    """Compare what the task's `dims` gives with what the model's `dims` wants."""
+    """Compare the type of the task's `dims` with the one that the model takes."""
     dims = getattr(task.factory, "dims")  # noqa: B009
-    given = typing.get_type_hints(getattr(dims, "fget", None) or getattr(dims, "func", dims)).get("return")
-    wanted = typing.get_type_hints(constructor(model.factory)).get("dims")
-    if isinstance(given, type) and isinstance(wanted, type) and not issubclass(given, wanted):
+    provided = typing.get_type_hints(getattr(dims, "fget", None) or getattr(dims, "func", dims)).get("return")
+    required = typing.get_type_hints(constructor(model.factory)).get("dims")
+    if isinstance(provided, type) and isinstance(required, type) and not issubclass(provided, required):
         problems.append(
             f"model: {choices.get('model') or model.target} does not fit task {choices.get('task') or task.target}: "
-            f"it wants {wanted.__name__}, the task gives {given.__name__}"
+            f"it takes {required.__name__}, the task provides {provided.__name__}"
         )
 
 
 def _canonical(value: Any) -> Any:
-    """Write equal settings alike: 1 and 1.0, tuples and lists."""
+    """Return equal settings in the same form: 1 and 1.0, tuples and lists."""
     if isinstance(value, Mapping):
         return {str(k): _canonical(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What a configuration may hold at its top level, its types and ranges, and how a mistake is told."""
+"""The top level of a configuration: its settings, their types and ranges, and error messages."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ OPTIMIZER_SETTINGS: dict[str, Any] = {
     "capturable": bool,
     "differentiable": bool,
 }
-"""Types and ranges of what torch.optim's constructors take; torch checks them only when it is built."""
+"""Types and ranges of the arguments of torch.optim's constructors; torch itself checks them only when called."""
 
 
 def _plain_name(name: str) -> str:
     if not name.isprintable() or name.startswith(".") or len(name) > 100 or set(name) & set("/\\"):
-        raise PydanticCustomError("name", "a name without a slash, no dot at its start and at most 100 letters")
+        raise PydanticCustomError("name", "a name without slashes, without a leading dot, of at most 100 characters")
     return name
 
 
 Name = Annotated[str, Field(min_length=1), AfterValidator(_plain_name)]
-"""Of an option or a tracker: files and folders are named by it."""
+"""The name of an option or a tracker; it is used in file names."""
 
 
 class PhaseSettings(BaseModel):
-    """One entry of `phases`: a stretch of training."""
+    """One entry of `phases`."""
 
     model_config = STRICT
     epochs: Count
@@ -61,7 +61,7 @@ class PhaseSettings(BaseModel):
 
 
 class LogSettings(BaseModel):
-    """How a run shows itself; nothing here can change a result."""
+    """Logging and reporting of a run; nothing here can change a result."""
 
     model_config = STRICT
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
@@ -72,7 +72,7 @@ class LogSettings(BaseModel):
 
 
 class NeedsSettings(BaseModel):
-    """What a job asks of a cluster; what is null is the cluster's choice."""
+    """Resources of a job on a cluster; null leaves the choice to the cluster."""
 
     model_config = STRICT
     cpus: Count | None = None
@@ -84,7 +84,7 @@ class NeedsSettings(BaseModel):
 
 
 class SweepSettings(BaseModel):
-    """How the jobs of a sweep are run; nothing here can change the result of one."""
+    """How the jobs of a sweep are run; nothing here can change a result."""
 
     model_config = STRICT
     jobs: Count | Literal["auto"] | None = None
@@ -127,43 +127,43 @@ class Settings(BaseModel):
     choices: dict[str, Name | None]
 
 
-def sentences(place: str, error: ValidationError, value: Any, model: type[BaseModel] | None) -> list[str]:
-    """Turn pydantic's findings into lines a person can act on, one per place."""
+def validation_messages(setting: str, error: ValidationError, value: Any, model: type[BaseModel] | None) -> list[str]:
+    """Turn pydantic's errors into readable lines, one per setting."""
     lines: dict[str, list[str]] = {}
-    shown: dict[str, Any] = {}
-    findings = error.errors()
-    # Of a union's findings (a number, or a list of numbers) the one that got furthest is the one that was meant.
-    meant = any(not found["type"].endswith(("_type", "_error")) for found in findings)
-    for found in findings:
-        if found["type"].endswith("_type") and meant:
+    invalid: dict[str, Any] = {}
+    details = error.errors()
+    # For a union (a number, or a list of numbers) report only the branch whose type matched.
+    has_match = any(not detail["type"].endswith(("_type", "_error")) for detail in details)
+    for detail in details:
+        if detail["type"].endswith("_type") and has_match:
             continue
-        where, at = place, value
+        name, node = setting, value
         fields: Iterable[str] = model.model_fields if model else ()
-        for part in found["loc"]:
-            inside = (isinstance(at, Mapping) and part in at) or (isinstance(at, list) and isinstance(part, int))
-            if not inside and found["type"] not in ("extra_forbidden", "missing"):
+        for part in detail["loc"]:
+            inside = (isinstance(node, Mapping) and part in node) or (isinstance(node, list) and isinstance(part, int))
+            if not inside and detail["type"] not in ("extra_forbidden", "missing"):
                 continue  # pydantic's name for a branch of a union
-            where += f"[{part}]" if isinstance(part, int) else f".{part}" if where else str(part)
-            at = at[part] if inside else None
-        if found["type"] == "extra_forbidden":
-            unknown = f"is unknown; {did_you_mean(str(found['loc'][-1]), fields)}"
-            lines.setdefault(where, []).append(unknown)
-        elif found["type"] == "missing":
-            lines.setdefault(where, []).append("is missing")
+            name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
+            node = node[part] if inside else None
+        if detail["type"] == "extra_forbidden":
+            unknown = f"is unknown; {did_you_mean(str(detail['loc'][-1]), fields)}"
+            lines.setdefault(name, []).append(unknown)
+        elif detail["type"] == "missing":
+            lines.setdefault(name, []).append("is missing")
         else:
-            shown[where] = at
-            message = found["msg"].replace("Input should be ", "").replace("a valid ", "a ")
-            if found["type"] in ("too_short", "too_long"):
-                wanted = found["ctx"].get("min_length", found["ctx"].get("max_length"))
-                message = f"a list with {'at least' if found['type'] == 'too_short' else 'at most'} {wanted} entries"
-            elif found["type"] == "string_too_short":
-                message = "something"
-            lines.setdefault(where, []).append(
+            invalid[name] = node
+            message = detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")
+            if detail["type"] in ("too_short", "too_long"):
+                limit = detail["ctx"].get("min_length", detail["ctx"].get("max_length"))
+                message = f"a list with {'at least' if detail['type'] == 'too_short' else 'at most'} {limit} entries"
+            elif detail["type"] == "string_too_short":
+                message = "a non-empty text"
+            lines.setdefault(name, []).append(
                 message.replace("dictionary", "section").replace("a integer", "an integer")
             )
     return [
-        f"{where}: must be {' or '.join(dict.fromkeys(messages))}, not {shown[where]!r}"
-        if where in shown
-        else renamed(where) or f"{where}: {messages[0]}"
-        for where, messages in lines.items()
+        f"{name}: must be {' or '.join(dict.fromkeys(messages))}, not {invalid[name]!r}"
+        if name in invalid
+        else renamed(name) or f"{name}: {messages[0]}"
+        for name, messages in lines.items()
     ]

@@ -22,7 +22,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, sentences
+from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, validation_messages
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.renamed import renamed
 
@@ -78,14 +78,14 @@ def check_settings(
         if key == "_target_":
             continue
         if key not in known and not takes_any:
-            unknown = f"{target} has no such setting; {did_you_mean(str(key), known)}"
+            unknown = f"unknown setting of {target}; {did_you_mean(str(key), known)}"
             problems.append(renamed(f"{section}.{key}", known) or f"{section}.{key}: {unknown}")
             continue
         if key in hints:
             try:
                 TypeAdapter(hints[key], config=_adapter_config(hints[key])).validate_python(value, strict=True)
             except ValidationError as error:
-                problems.extend(sentences(f"{section}.{key}", error, value, None))
+                problems.extend(validation_messages(f"{section}.{key}", error, value, None))
                 continue
         settings[str(key)] = value
     for name in known:
@@ -119,7 +119,7 @@ class EarlyCheck:
         try:
             settings = Settings.model_validate(dict(config))
         except ValidationError as error:
-            raise ConfigError("\n".join(sentences("", error, config, Settings))) from None
+            raise ConfigError("\n".join(validation_messages("", error, config, Settings))) from None
         if settings.plugins:
             return
         problems = [problem for place, kind, node in _sections(settings) for problem in self._check(place, kind, node)]

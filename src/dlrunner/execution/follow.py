@@ -1,4 +1,4 @@
-"""What the other processes of a run do: they train with rank 0, which reads first, keeps the folder and tells."""
+"""Ranks above 0 of a distributed run: they train with rank 0, which reads the data first, writes and reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlrunner.system.signals import StopSignals
 
 
 class _NoFolder:
-    """Checkpoints are rank 0's."""
+    """Stores nothing: rank 0 writes the checkpoints."""
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
         return None
@@ -28,7 +28,7 @@ class _NoFolder:
 
 
 def follow(config: Mapping[str, Any]) -> int:
-    """Train as one of several processes, and return the exit status; what befalls rank 0 too, rank 0 tells."""
+    """Train as one of several processes and return the exit status; errors that rank 0 shares, rank 0 reports."""
     checked = plan(config)
     try:
         with StopSignals() as signals, joined(checked.device) as group:
@@ -45,7 +45,7 @@ def follow(config: Mapping[str, Any]) -> int:
 
 
 def _train(checked: Plan, signals: StopSignals, group: SingleProcess) -> None:
-    """Do what rank 0 does, but for what one process is enough for."""
+    """Train like rank 0, without what only one process needs to do."""
     set_up_process(checked)
     settings, data = checked.settings, checked.build_data()
     group.compare(digests(checked, identity_of(data)))

@@ -1,4 +1,4 @@
-"""What makes a run the one it is: digests of its settings, of the code, and of all that it reads."""
+"""Identity of a run: digests of its settings, of the code, and of every file it reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dlrunner.task import Data, DataIdentity
 
 
 def identity_of(data: Data | None) -> DataIdentity:
-    """Return which data a run works on; finding that out may download it, and parses nothing."""
+    """Return which data a run uses; this may download it, but parses nothing."""
     return data.identity() if data else DataIdentity("none", "none", "real", "", "")
 
 
 def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:
-    """Return what a run's folder and its checkpoints are recognised by."""
+    """Return the digests that identify a run's folder and its checkpoints."""
     return {
         "signature": checked.signature,
         "code": code_digest(checked.settings.plugins),
@@ -23,5 +23,5 @@ def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:
 
 
 def digest_of_inputs(checked: Plan, identity: DataIdentity) -> str:
-    """Return digests of all files that a result rests on: the data's, and those whose weights the model starts from."""
+    """Return digests of all files that a result depends on: the data and the model's pre-trained weights."""
     return " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())])

@@ -1,4 +1,4 @@
-"""The same run again, from its folder alone: identical, the same within rounding, or different, and why."""
+"""Repeat a run from its folder and compare: identical, same within rounding, or different, and why."""
 
 from __future__ import annotations
 
@@ -19,102 +19,102 @@ from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 
 GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
-"""Relative, of metrics: in float32 (with products in TF32), and in half precision."""
+"""Relative tolerance of metrics: in float32 (with TF32 matmuls), and in half precision."""
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a repeated run may lie from the original one."""
+    """How far a repeated run may differ from the original."""
 
     relative: float
     reason: str = ""
-    """What else than rounding is expected; empty: the weights of the same metrics are the same too."""
+    """Why more than rounding is expected; empty: equal metrics must come with equal weights."""
 
 
-NO_MORE = Tolerance(ROUNDING)
+ROUNDING_ONLY = Tolerance(ROUNDING)
 
 
 def replay(original: FinishedRun, data_dir: str | None = None) -> int:
-    """Run again beside the original, compare, say what changed, and return 0 unless the results differ.
+    """Repeat the run, print what changed since, and return 1 if the results differ, else 0.
 
     Raises:
-        ConfigError: the original is not done: there is nothing to compare with.
+        ConfigError: the original is not finished: there is nothing to compare with.
     """
     if original.status != "done" or original.summary is None:
         raise ConfigError(f"{shorter(original.path)} is {original.status}; a replay needs a finished run")
-    with _place_beside(original.path) as place:
-        config = {**original.config, "runs_dir": str(place), "rerun": False, "claim": None}
+    with _scratch_folder(original.path) as scratch:
+        config = {**original.config, "runs_dir": str(scratch), "rerun": False, "claim": None}
         config["log"] = {**(config.get("log") or {}), "plots": False, "report": False, "trackers": {}}
         if data_dir:
             config["data_dir"] = data_dir
         outcome = runner.run(config, original.overrides)
-        again = FinishedRun.read(outcome.path)
-        for line in changes(original.summary, again.summary or {}):
+        repeated = FinishedRun.read(outcome.path)
+        for line in changes(original.summary, repeated.summary or {}):
             print(f"changed: {line}")
-        verdict, reason = compare(original.path, again.path, tolerance(original.summary, again.summary or {}))
+        verdict, reason = compare(original.path, repeated.path, tolerance(original.summary, repeated.summary or {}))
     print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
     return 1 if verdict == "different" else 0
 
 
 @contextlib.contextmanager
-def _place_beside(original: Path) -> Iterator[Path]:
-    """Make a folder for the second run: beside the first, or where that cannot be written, where the system has one.
+def _scratch_folder(original: Path) -> Iterator[Path]:
+    """Make a folder for the second run: next to the original, or in the system's temporary folder.
 
     Raises:
-        RunError: there is no place for it.
+        RunError: neither can be written.
     """
     with contextlib.ExitStack() as stack:
-        place = None
+        folder = None
         with contextlib.suppress(OSError, UnicodeEncodeError):
-            str(original).encode()  # no setting can be a path that is not UTF-8
+            str(original).encode()  # a setting cannot hold a path that is not UTF-8
             remove_abandoned(original.parent, is_ours=lambda name: name_of(name) == original.name)
-            place = stack.enter_context(temporary_folder(original))
-        if place is None:
+            folder = stack.enter_context(temporary_folder(original))
+        if folder is None:
             with readable_os_errors(Path(tempfile.gettempdir())):
-                place = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()) / "dlrunner-replay"))
-        yield place
+                folder = stack.enter_context(temporary_folder(Path(tempfile.gettempdir()) / "dlrunner-replay"))
+        yield folder
 
 
 def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:
-    """Return what to expect of a repetition: a GPU adds up in another order each time, unless it is told not to."""
+    """Return the tolerance: on a GPU the order of summation varies, unless the run is deterministic."""
     for summary in summaries:
         device, precision = str(summary.get("device", "cpu")), str(summary.get("precision", "fp32"))
         if not device.startswith("cpu") and not summary.get("deterministic", False):
             relative = GPU_TOLERANCE if precision == "fp32" else GPU_HALF_TOLERANCE
-            told = f"up to {relative:g} is expected of {device} in {precision} without trainer.deterministic=true"
-            return Tolerance(relative, told)
-    return Tolerance(ROUNDING)
+            reason = f"up to {relative:g} is expected on {device} in {precision} without trainer.deterministic=true"
+            return Tolerance(relative, reason)
+    return ROUNDING_ONLY
 
 
-def compare(original: Path, again: Path, expected: Tolerance = NO_MORE) -> tuple[str, str]:
-    """Compare two run folders: "identical", "same within rounding" or "different", and where they part."""
+def compare(original: Path, repeated: Path, expected: Tolerance = ROUNDING_ONLY) -> tuple[str, str]:
+    """Compare two run folders: "identical", "same within rounding" or "different", and where they diverge."""
     folders = [Path(), *(folder.relative_to(original) for folder in member_folders(original))]
     largest = 0.0
     for folder in folders:
-        before, after = read_history(original / folder), read_history(again / folder)
+        before, after = read_history(original / folder), read_history(repeated / folder)
         if len(before) != len(after):
             return "different", f"{len(before)} epochs, now {len(after)}"
         for left, right in zip(before, after, strict=True):
             difference = row_difference(left, right)
             if difference > expected.relative:
-                return "different", f"first at epoch {left['epoch']}: {_told(left, right)}"
+                return "different", f"first at epoch {left['epoch']}: {_differing_metrics(left, right)}"
             largest = max(largest, difference)
     if largest > 0:
         verdict, reason = "same within rounding", f"largest relative difference {largest:.1e}"
         return verdict, f"{reason}; {expected.reason}" if expected.reason else reason
     for folder in folders:
         if (original / folder / "last.pt").exists():
-            weights = [load_weights_file(run / folder / "last.pt").get("model", {}) for run in (original, again)]
+            weights = [load_weights_file(run / folder / "last.pt").get("model", {}) for run in (original, repeated)]
             if weights_digest(weights[0]) != weights_digest(weights[1]):
-                told = "the metrics agree to the last digit, the weights do not"
+                reason = "equal metrics, but different weights"
                 if expected.reason:
-                    return "same within rounding", f"{told}; {expected.reason}"
-                return "different", told
+                    return "same within rounding", f"{reason}; {expected.reason}"
+                return "different", reason
     return "identical", ""
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
-    """Say what the two summaries record differently of all that can move a result."""
+    """Describe the differences between two summaries that can change a result."""
     lines = []
     for name, old, new in differing_grounds(before, after):
         if name == "code":
@@ -128,6 +128,6 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str
     return lines
 
 
-def _told(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
+def _differing_metrics(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
     keys = [k for k in left if k.startswith(("train/", "valid/")) and left[k] != right.get(k)]
     return ", ".join(f"{key} {left[key]:.6g}, now {right.get(key, math.nan):.6g}" for key in keys[:3])

@@ -1,4 +1,4 @@
-"""One run, from its configuration to its summary: the order of events, and nothing of how each works."""
+"""One run, from its configuration to its summary: prepare, train, evaluate, publish."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import torch
 import yaml
 
 from dlrunner.config.plan import Plan, plan
+from dlrunner.data_audit import AuditFinding
 from dlrunner.errors import DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
 from dlrunner.execution.identity import digests, identity_of
 from dlrunner.execution.stages import (
     Notes,
+    Notify,
     Published,
     RunContext,
     check_claim,
@@ -34,13 +36,13 @@ from dlrunner.runs.directory import RunDirectory
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.log import logged
 from dlrunner.runs.reader import FinishedRun
-from dlrunner.system.backends import matmul_precision, own_threads
+from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Data, DataIdentity
-from dlrunner.tracking.relay import lacks
-from dlrunner.tracking.supervisor import Tracking, refuse_missing
+from dlrunner.tracking.relay import is_incomplete
+from dlrunner.tracking.supervisor import Tracking, require_packages
 from dlrunner.training.hooks import Display
 
 log = logging.getLogger("dlrunner")
@@ -53,11 +55,11 @@ class Outcome:
     path: Path
     summary: Mapping[str, Any]
     is_new: bool = True
-    """False when the run was finished before and is only shown again."""
+    """False if the run was already finished and is only shown again."""
 
     @property
     def exit_status(self) -> int:
-        """0 done; 1 when its claim is missed."""
+        """0, or 1 if the claim is missed."""
         claim = self.summary.get("claim")
         return 1 if claim and claim["verdict"].startswith("missed") else 0
 
@@ -65,27 +67,27 @@ class Outcome:
 def run(
     config: Mapping[str, Any],
     overrides: Sequence[str],
-    say: Any = print,
+    notify: Notify = print,
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Do what a configuration asks for, unless it is done already.
+    """Execute the run of a configuration; a finished run is not repeated.
 
     Args:
         config: the composed configuration, plain dicts and lists.
-        overrides: what was typed.
-        say: prints a line for the person who waits.
-        display: shows how far training is; without one, what `log.progress` asks for.
-        changed: what the task's own settings hold where these differ; the report marks them.
+        overrides: the command line's overrides.
+        notify: shows a line to the user.
+        display: shows training progress; None: as `log.progress` says.
+        changed: the task's default for each setting that differs from it; marked in the report.
 
     Raises:
-        ConfigError: the configuration does not fit; nothing was read or written.
-        DataError, RunError: the run failed; its folder says so.
-        Interrupted: a stop signal came; the same command goes on from where it stopped.
+        ConfigError: the configuration is invalid; nothing was read or written.
+        DataError, RunError: the run failed, which its folder records.
+        Interrupted: a stop signal arrived; the same command resumes the run.
     """
     checked = plan(config)
-    refuse_missing(checked)
-    with StopSignals() as signals, joined(checked.device) as group, own_threads():
+    require_packages(checked)
+    with StopSignals() as signals, joined(checked.device) as group, restored_threads():
         data = checked.build_data()
         identity = identity_of(data)
         directory, reason = RunDirectory.claim(
@@ -98,27 +100,27 @@ def run(
         try:
             if reason == "finished":
                 directory.point_latest()
-                say(f"this run is done already: {directory.path} (rerun=true repeats it beside)")
+                notify(f"already finished; rerun=true trains again in a new folder\n{directory.path}")
                 group.broadcast("finished")
-                summary = _judged_again(checked, data, directory, identity)
-                _send_lacking(checked, overrides, directory.path, say)
+                summary = _recheck_claim(checked, data, directory, identity)
+                _send_missing(checked, overrides, directory.path, notify)
                 return Outcome(directory.path, summary, is_new=False)
             if reason.startswith("stale"):
-                say(f"{reason.removeprefix('stale: ')}: running anew in {directory.path.name}")
+                notify(f"{reason.removeprefix('stale: ')}; training again in a new folder\n{directory.path}")
             if identity.source == "synthetic":
-                say("DATA: a generated STAND-IN, not the published data; `dlrun data` tells where that is to be had")
+                notify("warning: synthetic data, not the published data; see `dlrun data` for where to get it")
             elif identity.name != "none":
-                say(f"data: {identity.name} {identity.release} ({identity.path})")
-            context = RunContext(checked, directory, identity, group, signals, say, Notes(say))
+                notify(f"data: {identity.name} {identity.release} ({identity.path})")
+            context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify))
             return _execute(context, data, overrides, display, changed)
         finally:
             directory.release()
 
 
-def _judged_again(
+def _recheck_claim(
     checked: Plan, data: Data | None, directory: RunDirectory, identity: DataIdentity
 ) -> Mapping[str, Any]:
-    """Return the summary of a finished run, its claim judged as it stands now: it is no part of the signature."""
+    """Return the summary of a finished run with the current claim checked; claims are not part of the signature."""
     summary = dict(FinishedRun.read(directory.path).summary or {})
     claim, before = checked.settings.claim, summary.pop("claim", None)
     if claim:
@@ -133,14 +135,14 @@ def _judged_again(
     return summary
 
 
-def _send_lacking(checked: Plan, overrides: Sequence[str], folder: Path, say: Any) -> None:
-    """Send a finished run to the trackers that have not got all of it, for they failed, or were not asked for then."""
-    names = [name for name in checked.trackers if lacks(folder, name)]
+def _send_missing(checked: Plan, overrides: Sequence[str], folder: Path, notify: Notify) -> None:
+    """Send a finished run to the trackers that are incomplete: they failed before, or were not configured then."""
+    names = [name for name in checked.trackers if is_incomplete(folder, name)]
     if not names:
         return
-    say(f"sent now, for it was not all there: {', '.join(names)}")
+    notify(f"sending missing results to {', '.join(names)}")
     with logged(folder, overrides):
-        tracking = Tracking(folder, say)
+        tracking = Tracking(folder, notify)
         tracking.start(checked, overrides, names)
         tracking.close(checked.settings.log.tracker_timeout)
 
@@ -152,18 +154,20 @@ def _execute(
     display: Display | None,
     changed: Mapping[str, str] | None,
 ) -> Outcome:
-    """Prepare, train, evaluate, publish, and write the summary last; whatever happens, the folder says how it ended."""
+    """Prepare, train, evaluate, publish, and write the summary last, whether the run succeeds or fails."""
     started, directory, error = time.perf_counter(), context.directory, None
     summary: dict[str, Any] = {"status": "failed"}
-    published, tracking = Published(), Tracking(directory.path, context.say)
+    published, tracking = Published(), Tracking(directory.path, context.notify)
+    findings: Sequence[AuditFinding] = ()
     with logged(directory.path, overrides):
         try:
             directory.write_text("config.yaml", yaml.safe_dump(context.plan.config, sort_keys=False))
             directory.write_text("overrides.yaml", yaml.safe_dump(list(overrides)))
             tracking.start(context.plan, overrides)
-            display = tracking.beside(display or make_display(context.plan.settings.log.progress))
+            display = tracking.watch(display or make_display(context.plan.settings.log.progress))
             prepared = prepare(context, data)
-            summary |= prepared.summary  # a run that fails says at least this
+            findings = prepared.findings
+            summary |= prepared.summary  # recorded even if the run fails later
             try:
                 members = train(context, prepared, display)
             finally:
@@ -172,15 +176,15 @@ def _execute(
             summary |= results.summary
             published = publish(context, prepared, members, results)
             summary["status"] = "done"
-        except (Interrupted, Exception) as failed:  # anybody's task or model may fail in any way
+        except (Interrupted, Exception) as failed:  # a user's task or model may raise anything
             summary["status"], summary["error"], error = _ending(failed, directory.path)
             if error is not failed:
                 log.exception("the run failed")
             log.error("%s: %s", summary["status"], summary["error"])
             if not isinstance(error, PeerLostError):
-                is_reporting_rank()  # the other processes need not
+                is_reporting_rank()  # so that the other ranks do not report it again
         try:
-            # torchrun stops what is left when one process is lost: how that ended is written all the same.
+            # torchrun stops the remaining processes when one is lost: the outcome must still be written.
             with contextlib.nullcontext() if error is None else context.signals.deferred():
                 _finish(context, summary, started, published, changed, error)
         finally:
@@ -189,27 +193,29 @@ def _execute(
         error.folder = directory.path
     if error is not None:
         raise error
+    for finding in findings:
+        context.notify(f"warning: {finding}")
     return Outcome(directory.path, summary)
 
 
 def _ending(failed: BaseException, folder: Path) -> tuple[str, str, BaseException]:
-    """Return the status of a run that ended early, what its summary says, and the error to raise: a plain sentence."""
+    """Return the status of a run that ended early, the error for its summary, and the exception to raise."""
     if isinstance(failed, Interrupted):
         return "interrupted", f"stopped by signal {failed.signum}", failed
     if isinstance(failed, DlrunnerError):
         return "failed", str(failed), failed
     first = (str(failed).splitlines() or [""])[0]
-    # torch raises a plain RuntimeError where the memory of the CPU is at an end.
+    # torch raises a plain RuntimeError if the CPU runs out of memory.
     if isinstance(failed, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in first:
         cause = f"out of memory: {first or type(failed).__name__}"
         return "failed", cause, OutOfMemoryError(f"{cause}; try a smaller batch_size, or precision=bf16")
     if isinstance(failed, Exception) and is_peer_failure(failed):
-        cause = "another process of this run is gone"
-        advice = "the last checkpoint is kept, and the same command goes on from it"
+        cause = "lost another process of this run"
+        advice = "the same command resumes from the last checkpoint"
         return "failed", cause, PeerLostError(f"{cause}; {advice}")
-    cause, place = f"{type(failed).__name__}: {failed}", traceback.extract_tb(failed.__traceback__)[-1]
-    where = f"{Path(place.filename).name}, line {place.lineno}"
-    return "failed", cause, RunError(f"{cause} ({where}); the traceback is in {folder / 'run.log'}")
+    cause, frame = f"{type(failed).__name__}: {failed}", traceback.extract_tb(failed.__traceback__)[-1]
+    location = f"{Path(frame.filename).name}, line {frame.lineno}"
+    return "failed", cause, RunError(f"{cause} ({location}); the traceback is in {folder / 'run.log'}")
 
 
 def _finish(
@@ -220,7 +226,7 @@ def _finish(
     changed: Mapping[str, str] | None,
     error: BaseException | None,
 ) -> None:
-    """Write the report and, last, the summary; a disk that is full takes nothing from an error that came before."""
+    """Write the report and, last, the summary; a full disk must not hide an earlier error."""
     device, directory = context.plan.device, context.directory
     summary |= {
         "finished": now(),
@@ -238,18 +244,18 @@ def _finish(
     try:
         write_report_data(directory, published, context.notes.texts, changed)
         if context.plan.settings.log.report and not isinstance(error, Interrupted):
-            _write_report(directory.path, summary, context.say)
+            _write_report(directory.path, summary, context.notify)
         directory.finish(summary)
     except RunError:
         if error is None:
             raise
 
 
-def _write_report(folder: Path, summary: Mapping[str, Any], say: Any) -> None:
+def _write_report(folder: Path, summary: Mapping[str, Any], notify: Notify) -> None:
     from dlrunner.reporting.html import run as report
 
     try:
         report.write(folder, summary=summary)
-    except Exception as failed:  # no page is worth a run
+    except Exception as failed:  # a report must not fail the run
         log.exception("the report could not be written")
-        say(f"note: the report could not be written: {failed}")
+        notify(f"warning: the report could not be written: {failed}")

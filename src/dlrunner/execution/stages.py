@@ -1,4 +1,4 @@
-"""The stages of a run, each a function of what the one before returned: prepare, train, evaluate, publish."""
+"""The stages of a run: prepare, train, evaluate, publish. Each takes the result of the one before."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 
 from dlrunner.claims.claims import Claim, judge_run
 from dlrunner.config.plan import Plan
-from dlrunner.data_audit import AuditFinding, findings
+from dlrunner.data_audit import AuditFinding, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
@@ -29,134 +29,138 @@ from dlrunner.training.state import Evaluation, Tally
 
 log = logging.getLogger("dlrunner")
 
+Notify = Callable[[str], None]
+"""Shows a line to the user."""
+
 
 @dataclass
 class Notes:
-    """Collects what a person should know, shows each note once, and logs it."""
+    """Collects notes for the user; each is shown and logged once."""
 
-    say: Callable[[str], None]
+    notify: Notify
     texts: list[str] = field(default_factory=list)
 
     def add(self, note: str) -> None:
-        """Take in a note; the members of an ensemble come with the same ones."""
+        """Add a note; the members of an ensemble repeat the same ones."""
         if note in self.texts:
             return
         self.texts.append(note)
-        self.say(f"note: {note}")
+        self.notify(f"note: {note}")
         log.info(note)
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """What a run was asked for, where it is kept, and what it shares with all its stages."""
+    """What all stages of a run share."""
 
     plan: Plan
     directory: RunDirectory
     identity: DataIdentity
     group: SingleProcess
     signals: StopSignals
-    say: Callable[[str], None]
+    notify: Notify
     notes: Notes
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run whose data has been read and audited; nothing is trained."""
+    """A run whose data has been read and audited; nothing is trained yet."""
 
     task: Task
     data: Any
+    findings: Sequence[AuditFinding]
     summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the trained members give for each split, and what the summary says of it."""
+    """Validation outputs and the metrics for the summary."""
 
     outputs: torch.Tensor
-    """Of the validation split, in its order; empty where they are not kept."""
+    """Of the validation split, in its order; empty if outputs are not kept."""
     summary: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Published:
-    """What was made for people: file names and texts for the report."""
+    """Plots and annotated texts for the report."""
 
     plots: Sequence[Plot] = ()
     annotated_texts: Mapping[str, Sequence[AnnotatedText]] = field(default_factory=dict)
 
 
 def prepare(context: RunContext, data: Any) -> Prepared:
-    """Read the data, say how it was read, and refuse what it does not fit.
+    """Read and audit the data, and check the configuration against it.
 
     Raises:
-        ConfigError: the claim's metric is none of this task's, or its outputs cannot be averaged.
-        DataError: the data is not what the request says it is.
+        ConfigError: the task has no such metric as the claim's, or its outputs cannot be averaged.
+        DataError: the data does not match the configuration.
     """
     plan = context.plan
     task = plan.build_task(data, plan.settings.seed)
     sizes = dict(task.sizes())
     if sizes:
-        context.say("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
+        context.notify("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
     for note in task.notes():
         context.notes.add(note)
-    found = audit(plan, task)
-    for finding in found:
-        context.say(f"mind: {finding}")
-        log.info("mind: %s", finding)
+    findings = audit_split(plan, task)
+    for finding in findings:  # shown to the user at the end of the run
+        log.warning(finding)
     claim = plan.settings.claim
     known = describe(task.metrics(), ["valid", "test"] if task.has_test() else ["valid"])
     if claim and claim.metric not in known:
         raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(known)}")
     if not task.keeps_outputs and task.num_tta_views() > 1:
-        raise ConfigError("task: it keeps no outputs, so that those of several looks cannot be averaged")
+        raise ConfigError("task: test-time augmentation averages outputs, which this task does not keep")
     identity = {name: value for name, value in asdict(context.identity).items() if value not in (None, "")}
     return Prepared(
         task,
         data,
+        findings,
         {
             "data": {**identity, "rows": sizes},
             "device": str(plan.device),
             "precision": plan.settings.precision,
             "seed": plan.settings.seed,
             "metrics": known,
-            "audit": [asdict(finding) for finding in found],
+            "audit": [asdict(finding) for finding in findings],
         },
     )
 
 
-def audit(plan: Plan, task: Task) -> list[AuditFinding]:
-    """Return what makes the run's number flattering."""
+def audit_split(plan: Plan, task: Task) -> list[AuditFinding]:
+    """Return the reasons why the metric of this run is too optimistic."""
     claim, early = plan.settings.claim, plan.trainer.settings.get("early_stopping")
     reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
-    chosen_from = sum(phase.epochs for phase in plan.phases) if early else 1
-    return findings(task.split_statistics(), reported, chosen_from)
+    num_candidate_epochs = sum(phase.epochs for phase in plan.phases) if early else 1
+    return audit(task.split_statistics(), reported, num_candidate_epochs)
 
 
 def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
-    """Train the model, or each member of an ensemble, together with the other processes of the run."""
+    """Train the model, or each member of an ensemble, together with the other ranks."""
     plan, task = context.plan, prepared.task
     set_up_process(plan)
-    context.group.broadcast("train")  # the data has been read: what others need of it is in the cache
+    context.group.broadcast("train")  # rank 0 has read the data: the others find it in the cache
     context.group.compare(context.directory.identity)
-    context.directory.point_latest()  # a run that its data refuses does not take the last one's place
+    context.directory.point_latest()  # not before the data is known to be valid
     members, count = [], plan.settings.ensemble
     for index in range(count):
         seed = member_seed(plan.settings.seed, count, index)
         own, directory = task, context.directory
         if count > 1:
             own, directory = plan.build_task(prepared.data, seed), context.directory.member(index)
-            context.say(f"member {index + 1} of {count}, seed {seed}")
+            context.notify(f"member {index + 1} of {count}, seed {seed}")
         members.append(
             train_member(
-                plan, own, seed, context.group, directory, display, context.signals, context.say, context.notes.add
+                plan, own, seed, context.group, directory, display, context.signals, context.notify, context.notes.add
             )
         )
     return members
 
 
 def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member]) -> Results:
-    """Return the metrics of the run; of an ensemble, those of its average beside those of its members."""
-    task, say = prepared.task, context.say
+    """Return the metrics of the run; for an ensemble, of the averaged outputs and of each member."""
+    task, notify = prepared.task, context.notify
     splits = {split: _combined(task, members, split) for split in members[0].evaluations}
     name, metric = next(iter(task.metrics().items()))
     key, summary = f"valid/{name}", dict[str, Any]()
@@ -166,18 +170,19 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         final = dict(splits["valid"].metrics)
         best = {**final, "epoch": last["epoch"]}
     if task.num_tta_views() > 1:
-        summary["tta"] = {"num_views": task.num_tta_views(), "single_view": last[key]}
-        say(f"{task.num_tta_views()} looks at each example: {key} {final[key]:.4f}  (one look: {last[key]:.4f})")
+        num_views = task.num_tta_views()
+        summary["tta"] = {"num_views": num_views, "single_view": last[key]}
+        notify(f"with TTA ({num_views} views): {key} {final[key]:.4f} (single view: {last[key]:.4f})")
     if len(members) > 1:
         values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
-        mean, spread = float(values.mean()), float(values.std())
+        mean, std = float(values.mean()), float(values.std())
         seeds = [member.seed for member in members]
-        summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "std": spread}
-        say(f"average of {len(members)} members: {key} {final[key]:.4f}  (members: {mean:.4f} ± {spread:.4f})")
+        summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "std": std}
+        notify(f"ensemble of {len(members)}: {key} {final[key]:.4f} (members: {mean:.4f} ± {std:.4f})")
     if "test" in splits:
         final |= splits["test"].metrics
-        told = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
-        say(f"the test split, looked at once: {told}")
+        test_metrics = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
+        notify(f"test set (evaluated once): {test_metrics}")
     summary["metric"] = {
         "name": key,
         "value": final[key],
@@ -191,7 +196,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["audit"])
     baselines = task.baselines()
     for name, metrics in baselines.items():
-        say(f"beside it, {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
+        notify(f"baseline {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
     if baselines:
         summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
     outputs = splits["valid"].outputs
@@ -212,7 +217,7 @@ def check_claim(
 
 
 def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], results: Results) -> Published:
-    """Write what others use: what `predict` needs, the table of predictions, plots, and texts for the report."""
+    """Write the results: state for `predict`, the table of predictions, plots, and texts for the report."""
     task, directory, wanted = prepared.task, context.directory, context.plan.settings.log
     models, outputs = [member.model for member in members], results.outputs
     if task.predictor is not None:
@@ -231,8 +236,8 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
 def write_report_data(
     directory: RunDirectory, published: Published, notes: Sequence[str], changed: Mapping[str, str] | None
 ) -> None:
-    """Keep what only this process knows, so that `dlrun report` can write the same page."""
-    kept = {
+    """Store what the other files do not hold, so that `dlrun report` can write the same page."""
+    content = {
         "plots": [{"file": each.path.name, "caption": each.caption, "alt": each.alt} for each in published.plots],
         "notes": list(notes),
         "annotated_texts": {
@@ -240,17 +245,17 @@ def write_report_data(
         },
         "changed": changed,
     }
-    directory.write_text("report.json", json.dumps(kept))
+    directory.write_text("report.json", json.dumps(content))
 
 
 def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation:
-    """Return what all members together say of a split, computed exactly as for one model."""
-    found = [member.evaluations[split] for member in members]
-    if len(found) == 1 and task.num_tta_views() == 1:
-        return found[0]
-    outputs = [each.outputs for each in found if each.outputs is not None]
+    """Return the evaluation of the members' averaged outputs, with the same exact metrics as for one model."""
+    evaluations = [member.evaluations[split] for member in members]
+    if len(evaluations) == 1 and task.num_tta_views() == 1:
+        return evaluations[0]
+    outputs = [evaluation.outputs for evaluation in evaluations if evaluation.outputs is not None]
     average = outputs[0] if len(outputs) == 1 else task.average(outputs)
-    targets = found[0].targets
+    targets = evaluations[0].targets
     assert targets is not None
     tally = Tally(task)
     tally.add(average, targets)
@@ -258,7 +263,7 @@ def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation
 
 
 def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Plot]:
-    from dlrunner.reporting.plots import training  # matplotlib takes a second: only now
+    from dlrunner.reporting.plots import training  # importing matplotlib takes a second
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)

@@ -1,1 +1,1 @@
-"""Files and folders that are written whole, locked, and read without trust."""
+"""Atomic writes, locks, temporary files, and safe reading of untrusted files."""

@@ -1,4 +1,4 @@
-"""Files that are written as a whole or not at all."""
+"""Atomic writes of files."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dlrunner.errors import RunError
 
 @contextlib.contextmanager
 def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
-    """Open a temporary file in the same folder, which takes the place of `path` when the block ends well.
+    """Open a temporary file in the same folder, which replaces `path` if the block succeeds.
 
-    Its name is its own, for threads of a process too; its mode is that of any new file (mkstemp's would be 0600).
+    Its name is unique, also among threads; its mode is that of any new file (mkstemp's would be 0600).
 
     Args:
         path: the file to write.
-        sync: write it and its folder to the disk before going on, so that it survives a loss of power.
+        sync: fsync the file and its folder, so that it survives a power loss.
     """
-    temporary = beside(path)
+    temporary = temporary_path(path)
     file = temporary.open("xb")
     try:
         with file:
@@ -49,29 +49,29 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-def beside(path: Path) -> Path:
-    """Return a hidden name in the same folder that nobody else uses.
+def temporary_path(path: Path) -> Path:
+    """Return a unique hidden path in the same folder.
 
-    >>> beside(Path("run/last.pt")).name.startswith(".last.pt.")
+    >>> temporary_path(Path("run/last.pt")).name.startswith(".last.pt.")
     True
     """
     return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all (see `atomic_file`)."""
+    """Write a file atomically (see `atomic_file`)."""
     with atomic_file(path) as file:
         file.write(content)
 
 
 @contextlib.contextmanager
 def readable_os_errors(path: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a plain sentence."""
+    """Turn errors of the file system into readable ones."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise RunError(f"the disk is full: {path} could not be written; what was saved before is whole") from None
+            raise RunError(f"the disk is full: cannot write {path}; files saved before are intact") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from None
         raise RunError(f"{error.filename or path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Locks of folders: who holds one may write; one that was removed or replaced is noticed before the next write."""
+"""Locks of folders, for exclusive writing; a lock file that was removed or replaced is detected before a write."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dlrunner.errors import RunError
 
 
 class FolderLock:
-    """A lock that this process holds, in a file of the folder; `take` makes it.
+    """A lock file that this process holds; `take` creates it.
 
     A lock is that of a file's inode, not of its name: whoever removes the file and makes another has another lock.
     `filelock` cannot do this: it makes a folder that was removed anew, and takes a lock again in a file that is there
@@ -27,7 +27,7 @@ class FolderLock:
         """Take the lock; None where another process holds it.
 
         Raises:
-            OSError: the file cannot be made, is a link, or the file system has no locks.
+            OSError: the file cannot be created, is a link, or the file system has no locks.
         """
         while True:
             descriptor = _open(path)
@@ -41,13 +41,13 @@ class FolderLock:
             except BaseException:
                 os.close(descriptor)
                 raise
-            os.close(descriptor)  # removed between opening and locking: this is nobody's lock
+            os.close(descriptor)  # removed between opening and locking: try again
 
     def check(self) -> None:
-        """Make sure that the lock still keeps others out; one that was only removed is taken again.
+        """Check that the lock is still exclusive; if the file was only removed, take it again.
 
         Raises:
-            RunError: another process may hold it by now.
+            RunError: another process may hold it.
         """
         if _is_at(self.path, self._descriptor):
             return
@@ -60,12 +60,12 @@ class FolderLock:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return
         raise RunError(
-            f"{self.path} was removed or replaced while this process ran: another one may write this folder now, so "
-            "this one stops; what it had saved is kept"
+            f"{self.path} was removed or replaced: another process may now write this folder, so this one stops; "
+            "its saved files are kept"
         )
 
     def release(self) -> None:
-        """Let others have it."""
+        """Release the lock."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -76,7 +76,7 @@ def _open(path: Path, flags: int = 0) -> int:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
-    """Tell whether the file at a path is the one that is open."""
+    """Return whether the file at a path is the open one."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(path.stat(follow_symlinks=False), os.fstat(descriptor))
     return False

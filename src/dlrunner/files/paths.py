@@ -1,4 +1,4 @@
-"""Paths that a person wrote: on the command line, in a configuration, in a variable of the environment."""
+"""Paths given by the user: on the command line, in a configuration, in an environment variable."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 from dlrunner.errors import ConfigError
 
 
-def user_path(given: str | Path) -> Path:
-    """Return a path, its `~` expanded.
+def user_path(text: str | Path) -> Path:
+    """Return a path with `~` expanded.
 
     Raises:
-        ConfigError: it names the home of a user that does not exist, or holds a zero byte.
+        ConfigError: it names the home of a user that does not exist, or contains a null byte.
     """
-    path = Path(given)
+    path = Path(text)
     if "\0" in str(path):
-        raise ConfigError(f"{str(path)!r} cannot be a path: it holds a zero byte")
+        raise ConfigError(f"{str(path)!r} is not a path: it contains a null byte")
     try:
         return path.expanduser()
     except RuntimeError:
         user = path.parts[0]
         raise ConfigError(
-            f"{path}: {user} has no home folder on this machine; write the whole path, or ./{user} for a folder of "
+            f"{path}: {user} has no home folder on this machine; use an absolute path, or ./{user} for a folder of "
             "that name"
         ) from None

@@ -1,4 +1,4 @@
-"""Tables of answers as CSV files: a text from anybody's data is not run as a formula by who opens them."""
+"""CSV files of predictions that are safe to open in a spreadsheet: texts are not run as formulas."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 
 _FORMULA = re.compile("'*[=+\\-@\t\r]")
-"""How a cell begins that a spreadsheet takes for a formula; or one that a quote was put before."""
+"""The start of a cell that a spreadsheet takes for a formula, quoted or not."""
 
 
 def quoted(text: Any) -> Any:
-    """Put a quote before a text that a spreadsheet would take for a formula; numbers are not touched.
+    """Prefix a text that a spreadsheet would take for a formula with a quote; numbers are unchanged.
 
     >>> [quoted(value) for value in ("=1+2", "-5", "-a", -5, "a=b", "'@me")]
     ["'=1+2", '-5', "'-a", -5, 'a=b', "''@me"]
@@ -29,7 +29,7 @@ def quoted(text: Any) -> Any:
 
 
 def unquoted(text: Any) -> Any:
-    """Return what `quoted` was given.
+    """Undo `quoted`.
 
     >>> [unquoted(quoted(text)) for text in ("=1", "'=1", "-5", "'tis")]
     ['=1', "'=1", '-5', "'tis"]
@@ -39,18 +39,18 @@ def unquoted(text: Any) -> Any:
 
 
 def as_csv(table: pd.DataFrame, is_raw: bool = False) -> tuple[bytes, int]:
-    """Return a table as a CSV file, and the number of cells and names that got a quote.
+    """Return a table as a CSV file, and the number of quoted cells and names.
 
     Args:
-        table: it is not changed.
-        is_raw: nothing gets a quote.
+        table: it is not modified.
+        is_raw: quote nothing.
     """
     count = 0
     if not is_raw:
         table = table.copy(deep=False)
         columns = []
-        for place in range(table.shape[1]):
-            column = table.iloc[:, place]
+        for index in range(table.shape[1]):
+            column = table.iloc[:, index]
             if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)):
                 before = column.tolist()
                 cells = [quoted(cell) for cell in before]
@@ -68,12 +68,12 @@ def as_csv(table: pd.DataFrame, is_raw: bool = False) -> tuple[bytes, int]:
 
 
 def without_quotes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table that was read from a CSV file of answers as it was before."""
-    found = table.rename(columns=unquoted)
-    for place, kind in enumerate(found.dtypes):
+    """Return a table that was read from a CSV file of predictions, without the quotes that `as_csv` added."""
+    result = table.rename(columns=unquoted)
+    for index, kind in enumerate(result.dtypes):
         if not pd.api.types.is_numeric_dtype(kind):
-            before = found.iloc[:, place].tolist()
+            before = result.iloc[:, index].tolist()
             cells = [unquoted(cell) for cell in before]
             if any(new is not old for new, old in zip(cells, before, strict=True)):
-                found.isetitem(place, cells)
-    return found
+                result.isetitem(index, cells)
+    return result

@@ -1,4 +1,4 @@
-"""Temporary files and folders that killed processes have left behind: which are ours, and which nobody writes any more.
+"""Temporary files and folders, and removal of those that killed processes have left behind.
 
 A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`), a folder likewise; both are locked
 while their writer lives. That is `flock` itself and not `filelock`, which locks no folders, and, asked whether a file
@@ -19,18 +19,18 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from dlrunner.files.atomic import beside
+from dlrunner.files.atomic import temporary_path
 
 PATTERN = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8}|\d+)")
-"""The mark is a random one, or, of earlier versions, a process's number."""
+"""The mark is random; earlier versions used the process id."""
 UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")
-"""As earlier versions named them in the cache."""
+"""Names in the cache of earlier versions."""
 GRACE = 0.5
-"""Seconds within which one may belong to a writer that has not locked it yet."""
+"""Seconds in which a new file may not be locked yet."""
 
 
 def name_of(temporary: str) -> str | None:
-    """Return the name of the file that a temporary one was to become; None for any other file.
+    """Return the final name of a temporary file; None for any other file.
 
     >>> name_of(".last.pt.a1b2c3d4"), name_of(".last.pt.4711"), name_of(".lock"), name_of("last.pt")
     ('last.pt', 'last.pt', None, None)
@@ -40,13 +40,13 @@ def name_of(temporary: str) -> str | None:
 
 
 @contextlib.contextmanager
-def temporary_folder(place: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `place`, locked; what is left of it at the end is removed."""
-    folder = beside(place)
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty locked folder next to `path`; it is removed at the end."""
+    folder = temporary_path(path)
     folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: its age must do
+        with contextlib.suppress(OSError):  # a file system without locks: only its age protects it
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
     finally:
@@ -60,12 +60,12 @@ def remove_abandoned(
     """Remove the temporary files and folders in a folder whose writers are gone.
 
     Args:
-        folder: where they lie; nothing beneath its folders is looked at.
-        grace: seconds since the last change, within which a writer may live that holds no lock.
-        is_ours: tells by its name what is a temporary file.
+        folder: it is not searched recursively.
+        grace: seconds since the last change, in which a writer may not hold its lock yet.
+        is_ours: whether a name is that of a temporary file.
     """
     latest = time.time() - grace
-    with contextlib.suppress(OSError):  # not there, or not ours to change
+    with contextlib.suppress(OSError):  # the folder is missing or read-only
         for entry in list(os.scandir(folder)):
             if is_ours(entry.name):
                 with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def remove_abandoned(
 
 
 def exchange(new: Path, old: Path) -> None:
-    """Let two folders take each other's place, in one step where the system has one: at no time is either missing."""
+    """Swap two folders, atomically if the system supports it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if hasattr(libc, "renameat2"):
         here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
@@ -82,7 +82,7 @@ def exchange(new: Path, old: Path) -> None:
             return
         if ctypes.get_errno() not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(old))
-    aside = beside(old)
+    aside = temporary_path(old)
     old.rename(aside)
     try:
         new.rename(old)
@@ -93,7 +93,7 @@ def exchange(new: Path, old: Path) -> None:
 
 
 def _is_locked(entry: os.DirEntry[str]) -> bool:
-    """Tell whether a process holds the lock of a file or folder."""
+    """Return whether a process holds the lock of a file or folder."""
     mode = entry.stat(follow_symlinks=False).st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         return False

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from dlrunner.config.schema import sentences
+from dlrunner.config.schema import validation_messages
 from dlrunner.errors import ConfigError, did_you_mean
 
 PLAIN = (bool, int, float, str, Path, type(None))
@@ -81,7 +81,7 @@ def _fitting(name: str, value: Any, hint: Any) -> Any:
         TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
         shown = value if isinstance(value, (*PLAIN, list)) else _Described(value)
-        raise ConfigError("\n".join(sentences(name, error, shown, None))) from None
+        raise ConfigError("\n".join(validation_messages(name, error, shown, None))) from None
     return value
 
 

@@ -1,1 +1,1 @@
-"""The folder of one run: written, read, compared with what it was made of."""
+"""The folder of one run: writing, reading, checkpoints, and the digest of the code behind it."""

@@ -1,4 +1,4 @@
-"""Checkpoint files: written by torch straight into the file, read without executing anything in them."""
+"""Checkpoint files: streamed to disk by torch, and loaded without executing anything in them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dlrunner.errors import RunError
 
 
 def save_weights(state: Mapping[str, Any], file: BinaryIO) -> None:
-    """Write with torch.save, straight into the file: in memory a checkpoint would be there twice."""
+    """Write with torch.save, straight into the file: a buffer would hold a second copy in memory."""
     writer = _Writer(file)
     try:
-        torch.save(state, writer)  # type: ignore[arg-type]  # it needs no more
+        torch.save(state, writer)  # type: ignore[arg-type]  # it calls only write and flush
     except Exception:
         if writer.error is not None:
             raise writer.error from None
@@ -27,48 +27,48 @@ def save_weights(state: Mapping[str, Any], file: BinaryIO) -> None:
 
 
 class _Writer:
-    """A file that remembers why it could not be written: torch.save says "unexpected pos" of a full disk."""
+    """A file that keeps the original error: on a full disk torch.save reports only "unexpected pos"."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file = file
         self.error: BaseException | None = None
 
     def write(self, content: bytes | memoryview) -> int:
-        with self._remembered():
+        with self._keeping_error():
             return self.file.write(content)
 
     def flush(self) -> None:
-        with self._remembered():
+        with self._keeping_error():
             self.file.flush()
 
     @contextlib.contextmanager
-    def _remembered(self) -> Iterator[None]:
+    def _keeping_error(self) -> Iterator[None]:
         try:
             yield
-        except BaseException as error:  # a stop signal's too
+        except BaseException as error:  # a stop signal too
             self.error = error
             raise
 
 
 def load_weights_file(path: Path) -> dict[str, Any]:
-    """Read a .pt file without executing anything in it.
+    """Load a .pt file without executing anything in it.
 
     Raises:
         RunError: the file is truncated, damaged or not a checkpoint.
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()  # torch.load itself does not compare the check sums
+            damaged = archive.testzip()  # torch.load does not verify the checksums
         if damaged:
-            raise zipfile.BadZipFile(f"{damaged} does not match its check sum")
+            raise zipfile.BadZipFile(f"checksum mismatch in {damaged}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise RunError(f"{path} cannot be read: {error.strerror}") from None
-    except Exception as error:  # pickle, zip and torch have a dozen ways to say it
+    except Exception as error:  # pickle, zip and torch raise a dozen types
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RunError(f"{path} is damaged or not a checkpoint ({first[:120]})") from None
     if not isinstance(content, dict):
-        raise RunError(f"{path} is not a checkpoint of dlrunner")
+        raise RunError(f"{path} is not a dlrunner checkpoint")
     return content
 
 
@@ -79,7 +79,7 @@ def weights_digest(state: Mapping[str, Any]) -> str:
         value = state[name]
         if isinstance(value, Tensor):
             digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-            # A copy: of a kernel of 1 x 1 in channels_last the strides are not those that a view as bytes needs.
+            # A copy, since the strides of a 1 x 1 kernel in channels_last do not allow a view as bytes.
             plain = value.detach().cpu().clone(memory_format=torch.contiguous_format).flatten()
             digest.update(plain.view(torch.uint8).numpy().tobytes() if value.dim() else str(value.item()).encode())
     return digest.hexdigest()

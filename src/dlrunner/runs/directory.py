@@ -1,7 +1,7 @@
-"""Run folders: who may write them, what is in them, and how they survive anything.
+"""Run folders: locking, choosing the folder of a configuration, and crash-safe writes.
 
-`runs/<task>/<overrides>-<signature>/` holds everything of one run. Files that matter are written to a temporary
-file in the same folder, synced, renamed, and the folder synced: either the old or the new one is whole.
+`runs/<task>/<overrides>-<signature>/` holds everything of one run. Files are written to a temporary file in the
+same folder, synced and renamed, and the folder is synced: a crash leaves either the old file or the new one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.errors import BusyError, ConfigError, RunError
-from dlrunner.files.atomic import atomic_file, beside, readable_os_errors, write_atomic
+from dlrunner.files.atomic import atomic_file, readable_os_errors, temporary_path, write_atomic
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.plain_data import read_json
 from dlrunner.files.temporary import name_of, remove_abandoned
@@ -32,7 +32,7 @@ class RunDirectory:
 
     Args:
         path: the folder.
-        identity: what a checkpoint must carry to be this run's: signature, code digest, data digest.
+        identity: signature, code digest and data digest; a checkpoint of this run has the same ones.
     """
 
     path: Path
@@ -48,13 +48,13 @@ class RunDirectory:
         identity: dict[str, str],
         rerun: bool = False,
     ) -> tuple[RunDirectory, str]:
-        """Find or make the folder for a run, and lock it.
+        """Find or create the folder of a run, and lock it.
 
-        Returns the folder and why it is this one: "new", "finished" (nothing is left to do), "unfinished" (goes
-        on from its checkpoint), "rerun", or "stale: …" (an older run rests on other data or code).
+        Returns the folder and the reason for its choice: "new", "finished" (nothing left to do), "unfinished" (to be
+        resumed from its checkpoint), "rerun", or "stale: …" (an older run used other data or code).
 
         Raises:
-            BusyError: another process trains this run.
+            BusyError: another process is training this run.
             RunError: the folder cannot be written.
             ConfigError: a folder of this name holds another configuration.
         """
@@ -70,7 +70,7 @@ class RunDirectory:
                 refuse_links(path, runs_dir)
                 lock = FolderLock.take(path / ".lock")
         if lock is None:
-            if reason == "finished":  # somebody else looks at it too
+            if reason == "finished":  # another process holds the lock, but nothing is written
                 return cls(path, identity), reason
             raise BusyError(f"another process is training this run: {path}")
         run = cls(path, identity, lock)
@@ -83,58 +83,58 @@ class RunDirectory:
         return run, reason
 
     def member(self, index: int) -> RunDirectory:
-        """Return the sub-folder of one member of an ensemble; the lock of the whole covers it."""
+        """Return the sub-folder of one ensemble member; the lock of the run covers it."""
         path = self.path / "members" / str(index)
         with readable_os_errors(path):
             path.mkdir(parents=True, exist_ok=True)
         return RunDirectory(path, {**self.identity, "member": str(index)}, self._lock)
 
     def release(self) -> None:
-        """Let others write the folder."""
+        """Release the lock."""
         if self._lock is not None:
             self._lock.release()
             self._lock = None
 
     def _tidy(self) -> None:
-        """Remove the temporary files of processes that were killed: who holds the lock is the only writer."""
+        """Remove temporary files of killed processes; the lock guarantees that no other process writes here."""
         for folder in (self.path, self.path / "plots", self.path / "trackers", *member_folders(self.path)):
             remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
-            remove_abandoned(folder)  # `dlrun report` takes no lock of the folder
+            remove_abandoned(folder)  # with the grace period: `dlrun report` writes without the lock
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Tell in a sentence why a file cannot be written, also where another process may have taken the folder."""
+        """Turn write errors into readable ones, and check that this process still holds the lock."""
         with readable_os_errors(self.path):
             if self._lock is not None:
                 self._lock.check()
             yield
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file whole or not at all."""
-        self.write_bytes(name, text.encode(errors="backslashreplace"))  # of file names that are not UTF-8
+        """Write a file atomically."""
+        self.write_bytes(name, text.encode(errors="backslashreplace"))  # it may hold file names that are not UTF-8
 
     def write_bytes(self, name: str, content: bytes) -> None:
-        """Write a file whole or not at all.
+        """Write a file atomically.
 
         Raises:
-            RunError: the disk is full or the folder cannot be written; what was there before is still whole.
+            RunError: the disk is full or the folder cannot be written; the previous file is intact.
         """
         with self._writing():
             write_atomic(self.path / name, content)
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint with the identity of this run, whole or not at all.
+        """Write a checkpoint with the identity of this run, atomically.
 
         Raises:
-            RunError: the disk is full or the folder cannot be written; what was there before is still whole.
+            RunError: the disk is full or the folder cannot be written; the previous file is intact.
         """
         with self._writing(), atomic_file(self.path / name) as file:
-            from dlrunner.runs.checkpoints import save_weights  # torch takes a second
+            from dlrunner.runs.checkpoints import save_weights  # importing torch takes a second
 
             save_weights({"identity": self.identity, **state}, file)
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
-        """Return a checkpoint of this run, or None when there is none.
+        """Return a checkpoint of this run, or None if there is none.
 
         Raises:
             RunError: it is damaged, or belongs to another run.
@@ -147,11 +147,11 @@ class RunDirectory:
         try:
             checkpoint = load_weights_file(path)
         except RunError as error:
-            raise RunError(f"{error}; remove it, or add rerun=true to start afresh beside it") from None
+            raise RunError(f"{error}; remove it, or add rerun=true to train again in a new folder") from None
         if checkpoint.get("identity") != self.identity:
             raise RunError(
                 f"{path} belongs to another run (or another version of the data or the code); "
-                "remove it, or add rerun=true to start afresh beside it"
+                "remove it, or add rerun=true to train again in a new folder"
             )
         return checkpoint
 
@@ -167,74 +167,76 @@ class RunDirectory:
         """Make runs/latest point here."""
         latest = self.path.parent.parent / "latest"
         remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
-        link = beside(latest)
-        with contextlib.suppress(OSError):  # a file system without links, or a folder a person put there
+        link = temporary_path(latest)
+        with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
             link.symlink_to(self.path.relative_to(latest.parent))
             link.replace(latest)
         link.unlink(missing_ok=True)
 
 
 OWN_FOLDERS = ("plots", "trackers", "members", "jobs")
-"""Folders of runs and sweeps, beside those of members and jobs; what a tracker's library keeps has links of its own."""
+"""Folders that dlrunner writes, in addition to numbered ones; folders of tracker libraries may contain links."""
 
 
 def refuse_links(folder: Path, within: Path) -> None:
-    """Refuse to write into a folder from which links lead away: what is written there would be written elsewhere.
+    """Refuse to write into a folder with symbolic links that point outside.
 
     Args:
-        folder: what is to be written.
-        within: where it must lie itself.
+        folder: the folder to be written.
+        within: its parent must be inside this folder.
 
     Raises:
         RunError: there is such a link.
     """
     if not folder.resolve().is_relative_to(within.resolve()):
-        raise RunError(f"{folder} is a link that leads out of {within}; nothing is written there: remove it")
+        raise RunError(f"{folder} is a link that points outside {within}; remove it: dlrunner does not write there")
     root = folder.resolve()
-    for place, folders, files in os.walk(root):
+    for parent, folders, files in os.walk(root):
         for name in (*folders, *files):
-            path = Path(place, name)
+            path = Path(parent, name)
             if path.is_symlink() and not path.resolve().is_relative_to(root):
-                raise RunError(f"{path} is a link that leads out of its folder; nothing is written there: remove it")
+                raise RunError(
+                    f"{path} is a link that points outside its folder; remove it: dlrunner does not write there"
+                )
         folders[:] = [name for name in folders if name in OWN_FOLDERS or name.isdigit()]
 
 
 def as_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows as metrics.jsonl holds them."""
+    """Return rows as JSON lines."""
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) -> tuple[Path, str]:
-    """Choose among the folders of this signature: a fresh one that matches, or the next number beside them."""
+    """Choose the newest folder of this signature that matches, or a new one with the next number."""
     siblings = folders_by_signature(parent).get(identity["signature"], [])
     if not siblings:
         return parent / f"{label}-{identity['signature']}", "new"
-    beside = siblings[0][1].with_name(
+    next_folder = siblings[0][1].with_name(
         f"{SIGNATURE.sub('', siblings[0][1].name)}-{identity['signature']}-{siblings[-1][0] + 1}"
     )
     if rerun:
         last = siblings[-1][1]
-        with contextlib.suppress(ConfigError):  # a damaged folder is none to go on with
+        with contextlib.suppress(ConfigError):  # a damaged folder cannot be resumed
             if len(siblings) > 1 and _recorded_identity(last) == identity and finished_summary(last) is None:
                 return last, "unfinished"
-        return beside, "rerun"
+        return next_folder, "rerun"
     changed: list[str] = []
     for _, path in reversed(siblings):
         recorded = _recorded_identity(path)
         if recorded is None:
             return path, "unfinished"
         if recorded.get("signature") != identity["signature"]:
-            raise ConfigError(f"{path} holds another configuration than its name says; move it away")
+            raise ConfigError(f"{path} holds another configuration than its name states; move it away")
         changed = [what for what in ("data", "code") if recorded.get(what) != identity.get(what)]
         if not changed:
             return path, "finished" if finished_summary(path) else "unfinished"
     newest = _recorded_identity(siblings[-1][1]) or {}
     changed = [what for what in ("data", "code") if newest.get(what) != identity.get(what)]
-    return beside, f"stale: the {' and the '.join(changed)} changed since {siblings[-1][1].name}"
+    return next_folder, f"stale: the {' and the '.join(changed)} changed since {siblings[-1][1].name}"
 
 
 def folders_by_signature(parent: Path) -> dict[str, list[tuple[int, Path]]]:
-    """Return the run folders of a task by signature, with their numbers (1, and 2, 3 … for those beside), in order."""
+    """Return the run folders of a task by signature, in order of their numbers (1, and 2, 3 … for repeated runs)."""
     found: dict[str, list[tuple[int, Path]]] = {}
     for entry in os.scandir(parent) if parent.is_dir() else ():
         match = SIGNATURE.search(entry.name)
@@ -246,7 +248,7 @@ def folders_by_signature(parent: Path) -> dict[str, list[tuple[int, Path]]]:
 
 
 def latest_of(folders: Sequence[tuple[int, Path]], identity: Mapping[str, str]) -> Path | None:
-    """Return the newest of some folders that holds the run of this identity, finished or not.
+    """Return the newest folder with this identity, finished or not.
 
     Args:
         folders: of one signature, as `folders_by_signature` returns them.

@@ -1,6 +1,6 @@
-"""A digest of the code that decides results: a finished run is stale when it has changed.
+"""A digest of the code that can change results: when it changes, finished runs are stale.
 
-Plots, reports, help texts and docstrings decide nothing: nobody should train again because a colour changed.
+Plots, reports, help texts and docstrings are left out: a new colour is not a reason to train again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).parents[1]
 
-DECIDES = (
+INCLUDED = (
     "config",
     "data",
     "encoder_file",
@@ -36,8 +36,8 @@ DECIDES = (
 )
 """Modules, or folders of modules, that can change what a run trains or measures."""
 
-DECIDES_NOTHING = (
-    "config/schema.py",  # what it lets through is in the signature
+EXCLUDED = (
+    "config/schema.py",  # the settings it accepts are in the signature
     "system/machine.py",
     "system/signals.py",
     "system/terminal.py",
@@ -53,46 +53,46 @@ DECIDES_NOTHING = (
     "tasks/text/predictor.py",
     "training/lr_finder.py",
 )
-"""Modules in them that check, show, answer questions or draw."""
+"""Modules in these folders that only validate, display or predict."""
 
 
 def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: Path = PACKAGE) -> str:
-    """Return the sha256 of the source that decides results, and of the whole of the user's plugin modules.
+    """Return the sha256 of the source that can change results, including all of the user's plugin modules.
 
     Args:
-        plugins: names of modules; they are imported where they are inside a package.
-        also: further modules or folders of the package.
+        plugins: names of modules; parent packages of a dotted name are imported.
+        also: additional modules or folders of the package.
         package: the folder of the package.
     """
     digest = hashlib.sha256()
-    for name in sorted({*DECIDES, *also}):
+    for name in sorted({*INCLUDED, *also}):
         digest.update(_digest(package, name))
     for plugin in plugins:
         spec = _spec(plugin)
         if spec and spec.submodule_search_locations:
-            for place in map(Path, spec.submodule_search_locations):
-                for file in sorted(place.rglob("*.py")):
-                    _add(digest, file.relative_to(place), file.read_bytes())
+            for folder in map(Path, spec.submodule_search_locations):
+                for file in sorted(folder.rglob("*.py")):
+                    _add(digest, file.relative_to(folder), file.read_bytes())
         elif spec and spec.origin and Path(spec.origin).exists():
             _add(digest, Path(Path(spec.origin).name), Path(spec.origin).read_bytes())
     return digest.hexdigest()
 
 
 def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:
-    """Find a module; what is none is refused where it is imported."""
+    """Find a module; a name that is not one is refused later, at import."""
     try:
         return importlib.util.find_spec(plugin)
     except (ImportError, ValueError, TypeError, AttributeError):
         return None
 
 
-@functools.cache  # what this process has imported, though the files are edited while it runs
+@functools.cache  # the code this process has loaded, even if the files are edited while it runs
 def _digest(package: Path, name: str) -> bytes:
     digest, module = hashlib.sha256(), package / f"{name}.py"
     for file in [module] if module.is_file() else sorted((package / name).rglob("*.py")):
-        place = file.relative_to(package)
-        if place.as_posix() not in DECIDES_NOTHING:
-            _add(digest, place, without_docstrings(file.read_bytes()))
+        name_in_package = file.relative_to(package)
+        if name_in_package.as_posix() not in EXCLUDED:
+            _add(digest, name_in_package, without_docstrings(file.read_bytes()))
     return digest.digest()
 
 
@@ -108,7 +108,7 @@ def without_docstrings(source: bytes) -> bytes:
     """
     try:
         tree = ast.parse(source)
-    except (SyntaxError, ValueError):  # being edited, or no Python: all of it counts
+    except (SyntaxError, ValueError):  # being edited, or not Python: include all of it
         return source
     starts = [0]
     for line in source.splitlines(keepends=True):
@@ -119,7 +119,7 @@ def without_docstrings(source: bytes) -> bytes:
         assert last.end_col_offset is not None
         kept.append(source[end : starts[first.lineno - 1] + first.col_offset].rstrip(b" \t"))
         end = starts[last.end_lineno - 1] + last.end_col_offset
-        if not kept[-1] or kept[-1].endswith(b"\n"):  # its lines go, and empty ones below
+        if not kept[-1] or kept[-1].endswith(b"\n"):  # remove its lines and the empty ones below
             following = _EMPTY_LINES.match(source, end)
             end = following.end() if following else end
     return b"".join([*kept, source[end:]])
@@ -129,7 +129,7 @@ _EMPTY_LINES = re.compile(rb"(?:[ \t]*\r?\n)+")
 
 
 def _spans(body: Sequence[ast.stmt]) -> Iterator[tuple[ast.stmt, ast.stmt]]:
-    """Yield the first and the last statement of what does not count, in the order of the source."""
+    """Yield the first and the last statement of each part to leave out, in source order."""
     for node in body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield node, node

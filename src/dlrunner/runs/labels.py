@@ -18,15 +18,15 @@ NOT_IN_LABEL = (
     "claim",
     "sweep",
 )
-"""Overrides that do not show in a folder's name: they do not change the result, or the folder above says it."""
+"""Overrides left out of a folder's name: they do not change the result, or the parent folder shows them."""
 
 
 _RUN = re.compile(r"=['\"]?[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)['\"]?$")
-"""A setting that names another run's folder: its first words and its signature tell enough."""
+"""A setting that names another run's folder; shortened to the start of its name and its signature."""
 
 
 def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
-    """Write what was asked for in a form that a folder may be named by.
+    """Return overrides in a form that is valid as a folder name.
 
     >>> label(["task=collab", "optim.lr=1e-3", "device=cpu"], ["task", "device"])
     'optim.lr=1e-3'
@@ -45,7 +45,7 @@ def label(overrides: Sequence[str], hidden: Sequence[str]) -> str:
 
 
 def run_label(overrides: Sequence[str], choices: Mapping[str, str | None]) -> str:
-    """Return the readable part of a folder's name: the experiment, if one was named, and the overrides."""
+    """Return the readable part of a folder's name: the experiment, if any, and the overrides."""
     shown = label(overrides, NOT_IN_LABEL)
     experiment = choices.get("experiment")
     if not experiment:

@@ -1,4 +1,4 @@
-"""A run's run.log."""
+"""The run.log of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlrunner.system.terminal import visible, visible_line
 
 @contextlib.contextmanager
 def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Write what dlrunner logs into a run's run.log, after what was typed."""
+    """Log dlrunner's messages into run.log, starting with the command line."""
     log = logging.getLogger("dlrunner")
     with readable_os_errors(folder):
         handler = _RunLog(folder / "run.log", encoding="utf-8", errors="backslashreplace")
@@ -32,7 +32,7 @@ def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
 
 
 class _OneLine(logging.Formatter):
-    """A line for each message, whatever is in it: none can pass for another one, or steer a terminal."""
+    """One line per message, with control characters escaped, so that a message cannot forge another one."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's name
         return visible_line(super().formatMessage(record))
@@ -42,21 +42,21 @@ class _OneLine(logging.Formatter):
 
 
 class _RunLog(logging.FileHandler):
-    """A log that a full disk cuts short; it says so once, and the run goes on."""
+    """A log that warns once when it cannot be written, such as on a full disk; the run continues."""
 
-    _is_cut = False
+    _is_incomplete = False
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        self._cut(sys.exc_info()[1])
+        self._warn(sys.exc_info()[1])
 
     def close(self) -> None:
         try:
             super().close()
         except OSError as error:
-            self._cut(error)
+            self._warn(error)
 
-    def _cut(self, error: BaseException | None) -> None:
-        if not self._is_cut:
-            self._is_cut = True
-            why = getattr(error, "strerror", None) or error
-            print(f"warning: {self.baseFilename} is cut short: {why}", file=sys.stderr)
+    def _warn(self, error: BaseException | None) -> None:
+        if not self._is_incomplete:
+            self._is_incomplete = True
+            reason = getattr(error, "strerror", None) or error
+            print(f"warning: {self.baseFilename} is incomplete: {reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""A run folder, read: it may have come from anyone, and nothing in it is executed."""
+"""Reading run folders; they are untrusted input, and nothing in them is executed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dlrunner.runs.records import check_config, check_overrides, check_row, chec
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder, read: nothing in it is executed."""
+    """The content of a run folder."""
 
     path: Path
-    """Absolute and without links: `runs/latest` is another run as soon as one begins."""
+    """Absolute and without links, since `runs/latest` changes with every run."""
     config: dict[str, Any]
     overrides: list[str]
     history: list[dict[str, Any]]
@@ -32,13 +32,13 @@ class FinishedRun:
         Raises:
             ConfigError: it is not a run folder, or its files are damaged.
         """
-        given = path
+        requested = path
         try:
             path = path.resolve()
             if not path.is_dir():
-                raise ConfigError(f"there is no run folder {given}")
+                raise ConfigError(f"there is no run folder {requested}")
             if not (path / "config.yaml").exists():
-                raise ConfigError(f"{given} is not a run folder: it has no config.yaml")
+                raise ConfigError(f"{requested} is not a run folder: it has no config.yaml")
             config = present_config(read_file(path / "config.yaml", read_yaml, check_config))
             overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
             history = read_history(path)
@@ -47,7 +47,7 @@ class FinishedRun:
                 own_file(path, name)
             summary = read_summary(summary_file) if summary_file.exists() else None
         except OSError as error:
-            raise ConfigError(f"{given} cannot be read: {error.strerror or error}") from None
+            raise ConfigError(f"{requested} cannot be read: {error.strerror or error}") from None
         return cls(path, config, overrides, history, summary)
 
     @property
@@ -57,7 +57,7 @@ class FinishedRun:
 
 
 def read_summary(file: Path) -> dict[str, Any]:
-    """Read summary.json, in the names of today.
+    """Read summary.json; old names are translated to current ones.
 
     Raises:
         ConfigError: it is damaged.
@@ -65,15 +65,15 @@ def read_summary(file: Path) -> dict[str, Any]:
     """
 
     def read(text: str) -> Any:
-        found = read_json(text)
-        return present_summary(found) if isinstance(found, Mapping) else found
+        content = read_json(text)
+        return present_summary(content) if isinstance(content, Mapping) else content
 
     summary: dict[str, Any] = read_file(file, read, check_summary)
     return summary
 
 
 def finished_summary(path: Path) -> dict[str, Any] | None:
-    """Return the summary of a run that is done; None for any other, and where the file is damaged."""
+    """Return the summary of a finished run; None for any other run, and if the file is damaged."""
     try:
         summary: dict[str, Any] = read_json(own_file(path, "summary.json").read_text())
         check_summary(summary)
@@ -83,82 +83,82 @@ def finished_summary(path: Path) -> dict[str, Any] | None:
 
 
 def member_folders(run: Path) -> list[Path]:
-    """Return the folders of an ensemble's members, in their order.
+    """Return the folders of an ensemble's members, in order.
 
     Raises:
-        ConfigError: one of them is a link that leads out of the run's folder.
+        ConfigError: one of them is a link that points outside the run's folder.
     """
     names = [
-        place.name
-        for place in (run / "members").glob("*")
-        if re.fullmatch(r"[0-9]{1,9}", place.name) and place.is_dir()
+        folder.name
+        for folder in (run / "members").glob("*")
+        if re.fullmatch(r"[0-9]{1,9}", folder.name) and folder.is_dir()
     ]
     return [own_file(run, f"members/{name}") for name in sorted(names, key=int)]
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """Read metrics.jsonl of a run or of a member; an absent file is an empty history.
+    """Read metrics.jsonl of a run or of a member; a missing file is an empty history.
 
     Raises:
         ConfigError: it is damaged.
     """
 
     def rows(text: str) -> list[Any]:
-        found = []
+        parsed = []
         for number, line in enumerate(text.splitlines(), start=1):
             try:
-                found.append(read_json(line))
-                check_row(found[-1])
+                parsed.append(read_json(line))
+                check_row(parsed[-1])
             except ValueError as error:
                 raise ValueError(f"line {number}: {error}") from None
-        return found
+        return parsed
 
     file = own_file(path, "metrics.jsonl")
-    found: list[dict[str, Any]] = read_file(file, rows, lambda _: None) if file.exists() else []
-    return found
+    history: list[dict[str, Any]] = read_file(file, rows, lambda _: None) if file.exists() else []
+    return history
 
 
 def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], None]) -> Any:
-    """Read a file of a run folder, which may come from anyone.
+    """Read and validate a file of a run folder, which is untrusted input.
 
     Args:
         file: of the folder.
-        read: makes plain values of its text, or raises ValueError.
-        check: raises ValueError where they are not what the file should hold.
+        read: parses the text, or raises ValueError.
+        check: raises ValueError if the parsed values are invalid.
 
     Raises:
-        ConfigError: the folder is damaged: what is wrong with which file.
+        ConfigError: the file is damaged; the message names it.
         OSError: the file cannot be opened.
     """
     if file.exists() and not file.is_file():
-        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: it is no regular file")
+        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: it is not a regular file")
     try:
-        found = read(file.read_text(encoding="utf-8"))
-        check(found)
+        content = read(file.read_text(encoding="utf-8"))
+        check(content)
     except ValueError as error:
-        said = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
-        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: {said}") from None
-    return found
+        reason = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
+        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: {reason}") from None
+    return content
 
 
 def own_file(folder: Path, name: str) -> Path:
-    """Return a file of a folder that may have come from anybody.
+    """Return the path of a file in an untrusted folder.
 
     Raises:
-        ConfigError: it is a link that leads out of the folder: what it shows may be nobody else's business.
+        ConfigError: it is a link that points outside the folder, and could expose other files.
     """
     path = folder / name
     try:
         is_own = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # links that lead in a circle
+    except (OSError, RuntimeError):  # a circle of links
         is_own = False
     if not is_own:
-        raise ConfigError(f"{path} is a link that leads out of its folder; it is not read")
+        raise ConfigError(f"{path} is a link that points outside its folder; it is not read")
     return path
 
 
 def shorter(path: Path) -> Path:
-    """Return a path as it is seen from the working directory, where it lies beneath it."""
+    """Return a path relative to the working directory, if it is inside it."""
     try:
         return path.resolve().relative_to(Path.cwd())
     except ValueError:

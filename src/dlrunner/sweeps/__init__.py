@@ -1,1 +1,1 @@
-"""Many runs: their folder, their jobs, searches, and the engines that start jobs."""
+"""Sweeps: their folder, their jobs, hyperparameter search, and the engines that start jobs."""

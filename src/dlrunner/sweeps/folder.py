@@ -1,7 +1,7 @@
-"""A sweep's folder: what each job was asked for and what became of it, and which jobs are done already.
+"""A sweep's folder: the request and the outcome of each job, and the status of jobs before a sweep starts.
 
-`runs/sweeps/<task>,<what was typed>-<8 hex digits>/` holds `jobs/N/request.json` (written before the first job
-starts), `record.json` and `output.txt` of each job, and `results.csv`.
+`runs/sweeps/<task>,<overrides>-<8 hex digits>/` holds `jobs/N/request.json` (written before the first job starts),
+`record.json` and `output.txt` of each job, and `results.csv`.
 """
 
 from __future__ import annotations
@@ -26,42 +26,42 @@ from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_links
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import finished_summary
-from dlrunner.tracking.relay import lacks
+from dlrunner.tracking.relay import is_incomplete
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KEPT = ("status", "metric", "final", "best", "seconds", "claim")
-"""What a job's record keeps of its run's summary."""
+"""Entries of a run's summary that are copied into the job's record."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a sweep, frozen before the first of them starts."""
+    """One run of a sweep, frozen before the first job starts."""
 
     number: int
     overrides: list[str]
     config: dict[str, Any]
     signature: str = ""
-    """Of the run; empty where it is not known before the job begins."""
+    """Of the run; empty if it is not known before the job starts."""
     changed: dict[str, str] | None = None
-    """What the task's own settings hold where the job's differ; its report marks them."""
+    """The task's default for each setting that differs from it; marked in the report."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """What was typed for this job, by name."""
+        """The overrides of this job, by name."""
         return dict(word.lstrip("+").split("=", 1) for word in self.overrides if "=" in word)
 
     def label(self, swept: Sequence[str]) -> str:
-        """Return what tells this job from the others."""
-        return " ".join(f"{key}={self.settings[key]}" for key in swept if key in self.settings) or "the settings given"
+        """Return the settings that distinguish this job from the others."""
+        return " ".join(f"{key}={self.settings[key]}" for key in swept if key in self.settings) or "single job"
 
 
 _JOBS = TypeAdapter(Job)
 
 
 class SweepDirectory:
-    """The folder of a sweep; as a context, it is locked against other processes.
+    """The folder of a sweep; as a context manager it holds the folder's lock.
 
     Args:
         path: the folder.
@@ -77,11 +77,11 @@ class SweepDirectory:
             refuse_links(self.path, self.path.parent)
             lock = FolderLock.take(self.path / ".lock")
         if lock is None:
-            raise BusyError(f"another process runs this sweep: {self.path}")
+            raise BusyError(f"another process is running this sweep: {self.path}")
         self._lock = lock
         for folder in (self.path, *(self.path / "jobs").iterdir()):
             remove_abandoned(folder, 0, lambda name: name_of(name) not in (None, "report.html"))
-            remove_abandoned(folder)  # `dlrun report` takes no lock of the folder
+            remove_abandoned(folder)  # with the grace period: `dlrun report` writes without the lock
         return self
 
     def __exit__(
@@ -91,7 +91,7 @@ class SweepDirectory:
             self._lock.release()
 
     def freeze(self, jobs: Sequence[Job]) -> None:
-        """Write down what every job is asked for, and forget the records of an earlier time."""
+        """Write the requests of all jobs, and delete the records of an earlier start."""
         with readable_os_errors(self.path):
             for record in (self.path / "jobs").glob("*/record.json"):
                 record.unlink()
@@ -99,43 +99,43 @@ class SweepDirectory:
                 self.add(job)
 
     def add(self, job: Job) -> None:
-        """Write down what a job is asked for; not synced as run folders are: a sweep given again writes it again."""
+        """Write the request of a job; without fsync, since the same command writes it again."""
         with readable_os_errors(self.path):
-            self.place(job.number).mkdir(parents=True, exist_ok=True)
-            self._write(self.place(job.number) / "request.json", json.dumps(asdict(job)), sync=False)
+            self.job_folder(job.number).mkdir(parents=True, exist_ok=True)
+            self._write(self.job_folder(job.number) / "request.json", json.dumps(asdict(job)), sync=False)
 
-    def place(self, number: int) -> Path:
+    def job_folder(self, number: int) -> Path:
         """Return the folder of a job."""
         return self.path / "jobs" / str(number)
 
     def numbers(self) -> list[int]:
-        """Return the numbers of the jobs that something is written down of."""
-        names = [place.name for place in (self.path / "jobs").glob("*") if re.fullmatch(r"[0-9]{1,9}", place.name)]
+        """Return the numbers of the jobs that have a request."""
+        names = [folder.name for folder in (self.path / "jobs").glob("*") if re.fullmatch(r"[0-9]{1,9}", folder.name)]
         return sorted(int(name) for name in names if (self.path / "jobs" / name / "request.json").exists())
 
     def job(self, number: int) -> Job | None:
-        """Return what a job was asked for; None when nothing was written down, or nothing that can be read."""
-        content = self._read(self.place(number) / "request.json")
+        """Return the request of a job; None if it is missing or damaged."""
+        content = self._read(self.job_folder(number) / "request.json")
         with contextlib.suppress(TypeError, ValueError):
             return _JOBS.validate_python({**content, "number": number}) if content else None
-        _tell_damaged(self.place(number) / "request.json")
+        _warn_damaged(self.job_folder(number) / "request.json")
         return None
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Return what became of a job, or None when it left no word, or none that can be read."""
-        file = self.place(number) / "record.json"
+        """Return the outcome of a job; None if it is missing or damaged."""
+        file = self.job_folder(number) / "record.json"
         content = self._read(file)
         if content is None or isinstance(content.get("status"), str):
             return content
-        _tell_damaged(file)
+        _warn_damaged(file)
         return None
 
     def write_record(self, number: int, record: Mapping[str, Any]) -> None:
-        """Write down what became of a job."""
-        self._write(self.place(number) / "record.json", json.dumps(record))
+        """Write the outcome of a job."""
+        self._write(self.job_folder(number) / "record.json", json.dumps(record))
 
     def _read(self, file: Path) -> dict[str, Any] | None:
-        """Return what a file of the sweep holds; None where there is none, and where it is damaged, which is told."""
+        """Return the content of a JSON file; None if it is missing or, with a warning, if it is damaged."""
         try:
             content = json.loads(file.read_text())
             if isinstance(content, dict):
@@ -144,22 +144,22 @@ class SweepDirectory:
             return None
         except (OSError, ValueError, RecursionError):
             pass
-        _tell_damaged(file)
+        _warn_damaged(file)
         return None
 
     def _write(self, file: Path, text: str, sync: bool = True) -> None:
-        """Write a file of the sweep whole or not at all."""
+        """Write a file of the sweep atomically."""
         if self._lock:
             self._lock.check()
         with atomic_file(file, sync=sync) as opened:
             opened.write(text.encode(errors="backslashreplace"))
 
     def write_results(self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
-        """Gather what became of all jobs into results.csv: a row a job, with the swept settings and all metrics.
+        """Collect the outcomes of all jobs in results.csv: one row per job, with the swept settings and all metrics.
 
         Args:
-            swept: names of the settings that differ; none: all that were typed.
-            records: of jobs that left no record of their own here.
+            swept: names of the settings that differ; empty: all overrides.
+            records: of jobs that have no record in this folder.
         """
         import pandas as pd
 
@@ -194,47 +194,47 @@ class SweepDirectory:
         return results
 
 
-def _tell_damaged(file: Path) -> None:
-    print(f"note: {file} is damaged; it is taken as missing", file=sys.stderr, flush=True)
+def _warn_damaged(file: Path) -> None:
+    print(f"warning: {file} is damaged and treated as missing", file=sys.stderr, flush=True)
 
 
 def duplicate_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:
-    """Return the jobs that come to the same run as an earlier one, each with that one: it is done once."""
+    """Return the jobs with the same run as an earlier job, each with that job; the run is executed once."""
     first = {job.signature: job for job in reversed(jobs)}
     return [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
 
 
 def record_of(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a sweep keeps of a finished run."""
+    """Return the record of a finished run."""
     return {**{key: summary[key] for key in KEPT if key in summary}, "folder": str(path.resolve())}
 
 
 @dataclass(frozen=True)
 class JobStatus:
-    """How far a job's run is before the sweep begins."""
+    """The status of a job's run before the sweep starts."""
 
     state: str
     folder: Path | None = None
     summary: Mapping[str, Any] | None = None
-    """Of a run that is done."""
+    """Of a finished run."""
 
 
 def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
-    """Tell by number which jobs are done already, which go on, and which are new, without starting any.
+    """Return by number which jobs are done, which will be resumed, and which are new, without starting any.
 
-    One that is done, and of which a tracker lacks a part, is begun again: that sends it.
+    A job that is done, but of which a tracker is incomplete, is started again, to send the rest.
     """
     digests: dict[str, str] = {}
     folders: dict[Path, dict[str, list[tuple[int, Path]]]] = {}
     code: dict[tuple[str, ...], str] = {}
-    found = {}
+    statuses = {}
     for job in jobs:
         parent = user_path(job.config["runs_dir"]) / (job.config["choices"].get("task") or "task")
         if parent not in folders:
             folders[parent] = folders_by_signature(parent)
         siblings = folders[parent].get(job.signature)
         if not siblings or job.config["rerun"]:
-            found[job.number] = JobStatus("new" if not siblings else "runs again beside the old one")
+            statuses[job.number] = JobStatus("new" if not siblings else "rerun in a new folder")
             continue
         plugins = tuple(job.config["plugins"])
         if plugins not in code:
@@ -242,18 +242,18 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
         try:
             data = _digest_of_inputs(job.config, digests)
         except (DataError, ConfigError) as error:
-            found[job.number] = JobStatus(f"fails: {error}")
+            statuses[job.number] = JobStatus(f"fails: {error}")
             continue
         path = latest_of(siblings, {"signature": job.signature, "code": code[plugins], "data": data})
         if path is None:
-            found[job.number] = JobStatus("runs anew: the code or the data changed", siblings[-1][1])
+            statuses[job.number] = JobStatus("rerun: the code or the data changed", siblings[-1][1])
             continue
         summary = finished_summary(path)
-        if summary and any(lacks(path, name) for name in job.config["log"].get("trackers") or ()):
-            found[job.number] = JobStatus("done, but not all of it is sent", path)
+        if summary and any(is_incomplete(path, name) for name in job.config["log"].get("trackers") or ()):
+            statuses[job.number] = JobStatus("done, but a tracker is incomplete", path)
             continue
-        found[job.number] = JobStatus("done" if summary else "goes on", path, summary)
-    return found
+        statuses[job.number] = JobStatus("done" if summary else "resumes", path, summary)
+    return statuses
 
 
 def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""Jobs side by side: each in a process of its own, cores and GPUs leased out, all stopped together.
+"""Parallel jobs: each in its own process, with a slot of cores and a GPU, and all stopped together.
 
-A job that fails, or is killed, ends nothing but itself. One that ran out of memory beside others is repeated alone.
-Where the processes are is the engine's affair: here (`Processes`), or on other machines (`dlrunner.sweeps.engines`).
+A job that fails, or is killed, does not affect the others. One that ran out of memory next to others is repeated alone.
+The engine starts the processes: on this machine (`WorkerPool`), or on others (`dlrunner.sweeps.engines`).
 """
 
 from __future__ import annotations
@@ -36,29 +36,29 @@ from dlrunner.sweeps.folder import Job, SweepDirectory, record_of
 from dlrunner.system.parallel import num_cores
 from dlrunner.system.signals import StopSignals
 
-code_digest()  # of what the jobs' process has loaded: they are forked from it, whatever becomes of the files
+code_digest()  # cached here, before the jobs are forked: later edits of the files do not change what they run
 
-PATIENCE = 30.0
-"""Seconds that a job here waits for its folder: the jobs of a sweep that was killed still save what they have."""
+BUSY_TIMEOUT = 30.0
+"""Seconds that a local job waits for its run folder, while a job of a killed sweep is still saving there."""
 
 
 @dataclass(frozen=True)
 class ResourceSlot:
-    """What a job may use while it runs: so many CPU threads (None: torch's choice), and one GPU or none."""
+    """Resources of a running job: a number of CPU threads (None: torch's default), and one GPU or none."""
 
     threads: int | None = None
     gpu: str | None = None
 
 
 class Screen(Protocol):
-    """What shows a person how far the jobs are."""
+    """Shows the progress of jobs to the user."""
 
     def begin(self, job: Job) -> None:
-        """A job starts."""
+        """A job has started."""
         ...
 
     def show(self, job: Job, message: tuple[Any, ...]) -> None:
-        """A job tells: ("said", text), ("epoch", epoch, epochs, steps), ("step", step, loss), ("row", row)."""
+        """A job sent ("message", text), ("epoch", epoch, epochs, steps), ("step", step, loss) or ("row", row)."""
         ...
 
     def end(self, job: Job, record: Mapping[str, Any]) -> None:
@@ -70,66 +70,68 @@ class Screen(Protocol):
         ...
 
 
-class Running(Protocol):
+class RunningJob(Protocol):
     """A job that an engine has started."""
 
     job: Job
-    lease: ResourceSlot
+    slot: ResourceSlot
     alone: bool
-    """Nothing has run beside it: memory that did not suffice will not suffice again."""
+    """No other job has run at the same time: after running out of memory, repeating it is useless."""
 
-    def over(self) -> bool:
-        """Tell whether it has ended."""
+    def has_ended(self) -> bool:
+        """Return whether it has ended."""
         ...
 
-    def received(self) -> list[tuple[Any, ...]]:
-        """Return what the job has told since the last look."""
+    def receive(self) -> list[tuple[Any, ...]]:
+        """Return the job's new messages."""
         ...
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Let it save where it stands and leave (SIGTERM), or end it (SIGKILL)."""
+        """Let it save and exit (SIGTERM), or kill it (SIGKILL)."""
         ...
 
-    def ended(self) -> dict[str, Any]:
-        """Return what became of it; one that was killed left no word."""
+    def outcome(self) -> dict[str, Any]:
+        """Return the record of the ended job; a killed job did not write one itself."""
         ...
 
 
 class Engine(Protocol):
-    """What starts jobs: on this machine, or on others."""
+    """Starts jobs, on this machine or on others."""
 
-    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> Running:
+    def start(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> RunningJob:
         """Start a job."""
         ...
 
-    def together(self) -> AbstractContextManager[None]:
-        """Return a context; what is started within it, one job or more, may be handed over in one piece."""
+    def batch(self) -> AbstractContextManager[None]:
+        """Return a context manager; jobs started within it may be submitted together."""
         ...
 
-    def wait(self, running: Sequence[Running]) -> None:
-        """Wait a moment, or until one of the jobs has ended."""
+    def wait(self, running: Sequence[RunningJob]) -> None:
+        """Wait a short time, or until one of the jobs has ended."""
         ...
 
 
-def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0) -> list[ResourceSlot]:
+def resource_slots(
+    requested: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0
+) -> list[ResourceSlot]:
     """Divide this machine among jobs.
 
     Args:
-        asked: how many jobs side by side (None: one); auto: as many as fit on the GPUs, or as there are cores.
-        jobs: what is to be done; those that may use a GPU get one.
-        gpu_share: of a GPU, how much a job needs.
+        requested: the number of parallel jobs (None: one); auto: as many as fit on the GPUs, or as there are cores.
+        jobs: the jobs to run; those that may use a GPU get one.
+        gpu_share: the fraction of a GPU that a job needs.
     """
-    asked = asked or 1
+    requested = requested or 1
     wants_gpu = any(job.config["device"] in ("auto", "cuda") for job in jobs) and torch.cuda.is_available()
     if wants_gpu:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        # Neighbours in the list are on different GPUs, so that two jobs share one only when all have one.
-        slots = [gpu for _ in range(max(1, int(1 / gpu_share + 1e-9))) for gpu in visible.split(",")]
-        count = min(len(slots), len(slots) if asked == "auto" else asked)
+        # Round-robin over the GPUs, so that two jobs share one only if every GPU has a job.
+        gpus = [gpu for _ in range(max(1, int(1 / gpu_share + 1e-9))) for gpu in visible.split(",")]
+        count = min(len(gpus), len(gpus) if requested == "auto" else requested)
         threads = max(1, num_cores() // count) if count > 1 else None
-        return [ResourceSlot(threads, gpu) for gpu in slots[:count]]
-    if asked != "auto":
-        count = asked
+        return [ResourceSlot(threads, gpu) for gpu in gpus[:count]]
+    if requested != "auto":
+        count = requested
     else:
         threads_each = max((job.config["trainer"].get("num_threads") or 1 for job in jobs), default=1)
         count = max(1, min(num_cores() // threads_each, len(jobs)))
@@ -137,12 +139,12 @@ def leases(asked: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: 
 
 
 def start_fork_server(jobs: Sequence[Job] = ()) -> None:
-    """Start the process that jobs are forked from: it has imported everything, and nothing of a job stays in it.
+    """Start the process that jobs are forked from: it has imported all modules, and keeps no state of any job.
 
     Without it every job would take three seconds to import torch, and one more to import matplotlib.
 
     Args:
-        jobs: what is to be done; what the first of them names is imported too.
+        jobs: the jobs to run; the classes of the first one are imported too.
     """
     modules = ["dlrunner.sweeps.pool"]
     for job in jobs[:1]:
@@ -152,105 +154,105 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
             modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
     multiprocessing.set_start_method("forkserver", force=True)  # a library may have set another
     multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: Ctrl-C is for the sweep and its jobs
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only the sweep and its jobs handle Ctrl-C
     try:
         forkserver.ensure_running()
-    except OSError as error:  # a socket's path may have a hundred characters
+    except OSError as error:  # the path of a socket is limited to about 100 characters
         raise RunError(
-            f"jobs cannot be started: {error.strerror or error} ({tempfile.gettempdir()}); TMPDIR names another folder"
+            f"jobs cannot be started: {error.strerror or error} ({tempfile.gettempdir()}); set TMPDIR to another folder"
         ) from None
     finally:
         signal.signal(signal.SIGINT, previous)
 
 
-class Process:
-    """A job that runs, in a process of its own."""
+class Worker:
+    """A job that runs in its own process on this machine."""
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> None:
-        self.job, self.folder, self.lease, self.alone = job, folder, lease, alone
+    def __init__(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> None:
+        self.job, self.folder, self.slot, self.alone = job, folder, slot, alone
         context = multiprocessing.get_context("forkserver")
-        self.messages, other = context.Pipe(duplex=False)
-        (folder.place(job.number) / "record.json").unlink(missing_ok=True)
-        self.process: BaseProcess = context.Process(target=_perform_here, args=(job, str(folder.path), lease, other))
+        self.messages, sender = context.Pipe(duplex=False)
+        (folder.job_folder(job.number) / "record.json").unlink(missing_ok=True)
+        self.process: BaseProcess = context.Process(target=_perform_here, args=(job, str(folder.path), slot, sender))
         self.process.start()
-        other.close()
+        sender.close()
 
-    def over(self) -> bool:
-        """Tell whether the process has ended."""
+    def has_ended(self) -> bool:
+        """Return whether the process has ended."""
         return not self.process.is_alive()
 
-    def received(self) -> list[tuple[Any, ...]]:
-        """Return what the job has told since the last look."""
-        found = []
+    def receive(self) -> list[tuple[Any, ...]]:
+        """Return the job's new messages."""
+        messages = []
         with contextlib.suppress(EOFError, OSError):
             while self.messages.poll():
-                found.append(self.messages.recv())
-        return found
+                messages.append(self.messages.recv())
+        return messages
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
-        """Send a signal: SIGTERM lets it save where it stands."""
+        """Send a signal: SIGTERM lets it save and exit."""
         if self.process.pid and self.process.is_alive():
             os.kill(self.process.pid, signum)
 
-    def ended(self) -> dict[str, Any]:
-        """Wait for the end and return what became of the job; one that was killed left no word."""
+    def outcome(self) -> dict[str, Any]:
+        """Wait for the end and return the job's record; for a killed job, write one."""
         self.process.join()
         self.messages.close()
         record = self.folder.record(self.job.number)
         if record is None:
             code = self.process.exitcode or 0
-            said = f"killed by signal {-code}" if code < 0 else f"ended with status {code}"
+            error = f"killed by signal {-code}" if code < 0 else f"exited with status {code}"
             if code == -signal.SIGKILL:
-                said += ", as the system does when memory runs out"
-            # A stop signal may come before the job listens to it: there was nothing to save yet.
+                error += ", possibly because the system ran out of memory"
+            # A stop signal may arrive before the job handles it: there was nothing to save yet.
             status = "interrupted" if code in (-signal.SIGTERM, -signal.SIGINT) else "failed"
-            record = {"status": status, "error": said, "out_of_memory": code == -signal.SIGKILL}
+            record = {"status": status, "error": error, "out_of_memory": code == -signal.SIGKILL}
             self.folder.write_record(self.job.number, record)
         return record
 
 
-class Processes:
-    """Starts each job in a process of its own on this machine."""
+class WorkerPool:
+    """Starts each job in its own process on this machine."""
 
-    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> Process:
+    def start(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> Worker:
         """Start a job."""
-        return Process(job, folder, lease, alone)
+        return Worker(job, folder, slot, alone)
 
-    def together(self) -> AbstractContextManager[None]:
-        """Nothing is gained by starting several at once."""
+    def batch(self) -> AbstractContextManager[None]:
+        """Return a context manager that does nothing: local jobs start one by one."""
         return contextlib.nullcontext()
 
     def wait(self, running: Sequence[Any]) -> None:
-        """Wait until one of the processes ends, but not for long: they tell how far they are."""
+        """Wait until one of the processes ends, at most 0.1 s so that progress is shown."""
         connection.wait([each.process.sentinel for each in running], timeout=0.1)
 
 
 def run_jobs(
     jobs: Iterable[Job],
     folder: SweepDirectory,
-    places: Sequence[ResourceSlot],
+    slots: Sequence[ResourceSlot],
     screen: Screen,
     fail_fast: bool = False,
     engine: Engine | None = None,
-    told: Callable[[Job, Mapping[str, Any]], None] = lambda job, record: None,
+    on_end: Callable[[Job, Mapping[str, Any]], None] = lambda job, record: None,
 ) -> dict[int, dict[str, Any]]:
-    """Run jobs, as many side by side as there are places; return what became of those that were started.
+    """Run jobs in parallel, one per slot, and return the records of those that were started.
 
     Args:
-        jobs: in the order in which they start; the next one is asked for when a place is free.
-        folder: where their records go.
-        places: what each of the jobs that run at one time may use.
-        screen: shows how far they are.
-        fail_fast: the first failure ends all.
-        engine: starts them; none: processes on this machine.
-        told: is called with a job that has ended and what became of it, before the next job is asked for.
+        jobs: in the order in which they start; the next one is requested when a slot is free.
+        folder: their records are written here.
+        slots: the resources of each parallel job.
+        screen: shows progress.
+        fail_fast: stop all jobs at the first failure.
+        engine: starts the jobs; None: a WorkerPool.
+        on_end: called with each ended job and its record, before the next job is requested.
 
     Raises:
-        Interrupted: a stop signal came; all jobs have saved where they stood.
+        Interrupted: a stop signal arrived; all jobs have saved their state.
     """
-    engine = engine or Processes()
-    waiting, again, free = iter(jobs), deque[Job](), deque(places)
-    running: list[Running] = []
+    engine = engine or WorkerPool()
+    waiting, again, free = iter(jobs), deque[Job](), deque(slots)
+    running: list[RunningJob] = []
     records: dict[int, dict[str, Any]] = {}
     more = True
 
@@ -278,7 +280,7 @@ def run_jobs(
                     next_ones = list(itertools.islice(waiting, len(free)))
                     more = len(next_ones) == len(free)
                     if next_ones:
-                        with engine.together():
+                        with engine.batch():
                             for job in next_ones:
                                 start(job)
                 if again and not running:
@@ -286,25 +288,25 @@ def run_jobs(
                 if running:
                     engine.wait(running)
                 for each in list(running):
-                    over = each.over()
-                    for message in each.received():
+                    has_ended = each.has_ended()  # before receiving: the last messages must not be missed
+                    for message in each.receive():
                         screen.show(each.job, message)
-                    if not over:
+                    if not has_ended:
                         continue
                     running.remove(each)
-                    free.append(each.lease)
-                    record = records[each.job.number] = each.ended()
+                    free.append(each.slot)
+                    record = records[each.job.number] = each.outcome()
                     if record.get("out_of_memory") and not (each.alone or stopping):
                         again.append(each.job)
-                        screen.show(each.job, ("said", f"{record['error']}: it is repeated alone"))
+                        screen.show(each.job, ("message", f"{record['error']}; retrying it alone"))
                         continue
                     screen.end(each.job, record)
-                    told(each.job, record)
+                    on_end(each.job, record)
                     if fail_fast and record["status"] == "failed" and not stopping:
                         stopping = True
                         stop()
                 screen.tick()
-        except BaseException:  # a second signal does not wait
+        except BaseException:  # such as a second signal, which is not deferred
             for each in running:
                 each.stop(signal.SIGKILL)
             raise
@@ -312,65 +314,65 @@ def run_jobs(
     return records
 
 
-def _perform_here(job: Job, path: str, lease: ResourceSlot, messages: connection.Connection) -> None:
-    """Do a job of a sweep on this machine, and leave when the sweep is killed."""
+def _perform_here(job: Job, path: str, slot: ResourceSlot, messages: connection.Connection) -> None:
+    """Run a job of a sweep on this machine, and stop it if the sweep is killed."""
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    perform(job, path, lease, messages.send)
+    perform(job, path, slot, messages.send)
 
 
 def perform(
-    job: Job, path: str, lease: ResourceSlot, send: Callable[[tuple[Any, ...]], None], patience: float = PATIENCE
+    job: Job, path: str, slot: ResourceSlot, send: Callable[[tuple[Any, ...]], None], busy_timeout: float = BUSY_TIMEOUT
 ) -> None:
-    """Do a job and write down what became of it; runs in the job's own process, whoever started that.
+    """Run a job and write its record; called in the job's own process.
 
     Args:
-        job: what is asked for.
+        job: the job to run.
         path: the sweep's folder.
-        lease: what the job may use.
-        send: takes messages (see `Screen.show`) to the sweep; an OSError means that nobody listens any more.
-        patience: seconds that it waits for another process that does the same run; then it has failed.
+        slot: the job's resources.
+        send: sends messages (see `Screen.show`) to the sweep; raises OSError if the sweep is gone.
+        busy_timeout: seconds to wait for another process that executes the same run, before the job fails.
     """
     folder = SweepDirectory(Path(path))
-    # What it prints by itself would tear the screen of all jobs apart.
-    output = os.open(folder.place(job.number) / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    # Its own output would garble the display of all jobs.
+    output = os.open(folder.job_folder(job.number) / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     for stream in (1, 2):
         os.dup2(output, stream)
-    if lease.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = lease.gpu
-    if lease.threads:
-        torch.set_num_threads(lease.threads)
+    if slot.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
+    if slot.threads:
+        torch.set_num_threads(slot.threads)
     messenger = _Messenger(send)
     record: dict[str, Any]
     try:
-        outcome = _run_when_free(job, messenger, patience)
+        outcome = _run_when_free(job, messenger, busy_timeout)
         record = record_of(outcome.path, outcome.summary)
     except Interrupted as stopped:
         record = {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"}
     except DlrunnerError as error:
-        place = str(error.folder.resolve()) if error.folder else None
-        record = {"status": "failed", "error": str(error), "folder": place}
+        run_folder = str(error.folder.resolve()) if error.folder else None
+        record = {"status": "failed", "error": str(error), "folder": run_folder}
         record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "lacks_data": isinstance(error, DataError)}
     folder.write_record(job.number, record)
     sys.stdout.flush()
 
 
-def _run_when_free(job: Job, messenger: _Messenger, patience: float) -> runner.Outcome:
-    """Run, once a process that still does the same run has left it; if it has finished, its result is this job's."""
-    begun, told = time.monotonic(), False
+def _run_when_free(job: Job, messenger: _Messenger, busy_timeout: float) -> runner.Outcome:
+    """Run the job, after any other process that executes the same run; the result of that one is then used."""
+    started, notified = time.monotonic(), False
     while True:
         try:
-            return runner.run(job.config, job.overrides, messenger.say, messenger, job.changed)
+            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed)
         except BusyError as busy:
-            if time.monotonic() > begun + patience:
+            if time.monotonic() > started + busy_timeout:
                 raise
-            if not told:
-                messenger.say(f"{busy}: waiting for it")
-            told = True
+            if not notified:
+                messenger.notify(f"waiting: {busy}")
+            notified = True
             time.sleep(0.2)
 
 
 def _stop_with_the_sweep() -> None:
-    """When the sweep is killed, its jobs save where they stand and leave."""
+    """Wait for the end of the sweep's process, then let this job save and exit."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         connection.wait([parent.sentinel])
@@ -378,7 +380,7 @@ def _stop_with_the_sweep() -> None:
 
 
 class _Messenger:
-    """Tells the sweep how far this job is; nobody need listen."""
+    """Sends the progress of this job to the sweep, if that still runs."""
 
     interval = 1.0
 
@@ -389,9 +391,9 @@ class _Messenger:
         with contextlib.suppress(OSError):
             self._deliver(message)
 
-    def say(self, text: str) -> None:
+    def notify(self, text: str) -> None:
         print(text, flush=True)
-        self._send("said", text)
+        self._send("message", text)
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         self._send("epoch", epoch, num_epochs, num_steps)

@@ -1,4 +1,4 @@
-"""A search: Optuna proposes the next trial by what became of the earlier ones; its study lies in the sweep's folder."""
+"""Hyperparameter search: Optuna suggests each trial from the earlier ones; the study is in the sweep's folder."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep's own lines say it all
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep reports the trials itself
 
 NOT_DAMAGED = ("locked", "readonly", "disk I/O", "unable to open", "is full")
-"""What SQLite says of a file that may be sound."""
+"""SQLite's error messages for a file that may be intact."""
 
 
 class Search:
-    """Trials of a search, numbered as the jobs of its sweep.
+    """Trials of a search, numbered like the jobs of its sweep.
 
-    Every proposal rests on (seed, number of the trial, trials before it) and on nothing that a process holds: a search
-    that was interrupted goes on with the trials that it would have made.
+    A suggestion depends only on (seed, number of the trial, earlier trials), not on the state of a process: a resumed
+    search makes the same trials as an uninterrupted one.
 
     Args:
-        folder: the sweep's; the study is in search.db there.
-        space: what is searched, by the name of the setting.
+        folder: the sweep's; it holds the study, search.db.
+        space: distributions by the name of the setting.
         higher_is_better: the metric's direction.
         sampler: tpe or random.
         seed: of the sampler.
@@ -45,17 +45,18 @@ class Search:
         file = folder / "search.db"
         try:
             self.study = self._open(file)
-        except Exception as error:  # SQLAlchemy, SQLite and Optuna have a dozen ways to say it
+        except Exception as error:  # SQLAlchemy, SQLite and Optuna raise a dozen types
             if any(word in f"{error} {error.__cause__}" for word in NOT_DAMAGED) or not file.exists():
                 raise
             for each in folder.glob("search.db*"):
                 each.replace(folder / f"damaged-{each.name}")
             kept = folder / "damaged-search.db"
-            print(f"note: {file} is damaged; its trials are proposed again ({kept.name})", file=sys.stderr, flush=True)
+            message = f"warning: {file} is damaged and was renamed {kept.name}; its trials are suggested again"
+            print(message, file=sys.stderr, flush=True)
             self.study = self._open(file)
 
     def _open(self, file: Path) -> optuna.Study:
-        """Open the study in a file, or begin one, and read it once."""
+        """Open the study in a file, or create it, and read it once."""
         self._storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
         study = optuna.create_study(
             storage=self._storage, study_name="search", direction=self._direction, load_if_exists=True
@@ -65,30 +66,30 @@ class Search:
         return study
 
     def unfinished(self) -> dict[int, dict[str, Any]]:
-        """Return the values of trials that were begun, by number."""
-        begun = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        return {trial.number: trial.params for trial in begun}
+        """Return the values of started trials, by number."""
+        started = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        return {trial.number: trial.params for trial in started}
 
     def ask(self) -> tuple[int, dict[str, Any]]:
-        """Propose the next trial: its number and the value of each setting.
+        """Suggest the next trial: its number and the value of each setting.
 
-        The values are found in a copy of the study and then written down together: Optuna itself begins a trial and
-        writes its values one by one, and a process that is killed in between would leave a trial that can but fail.
+        The values are sampled in a copy of the study and then stored together: Optuna itself creates a trial and
+        stores its values one by one, and a process killed in between would leave an incomplete trial.
         """
         seed = (self.seed * 1_000_003 + len(self)) % 2**32
         samplers = optuna.samplers
         sampler = samplers.TPESampler(seed=seed) if self.sampler == "tpe" else samplers.RandomSampler(seed)
         copy = optuna.create_study(sampler=sampler, direction=self.study.direction)
         copy.add_trials(self.study.get_trials(deepcopy=False))
-        found = copy.ask(self.space)
+        trial = copy.ask(self.space)
         running = optuna.trial.create_trial(
-            state=TrialState.RUNNING, params=found.params, distributions=found.distributions
+            state=TrialState.RUNNING, params=trial.params, distributions=trial.distributions
         )
         self.study.add_trial(running)
-        return found.number, found.params
+        return trial.number, trial.params
 
     def tell(self, number: int, record: Mapping[str, Any]) -> None:
-        """Take down what became of a trial: its metric, or that it failed; one that was interrupted is still open."""
+        """Store the metric of a trial, or that it failed; an interrupted one stays open."""
         value = (record.get("metric") or {}).get("value")
         if record["status"] == "done" and value is not None and math.isfinite(value):
             self.study.tell(number, value, skip_if_finished=True)
@@ -100,14 +101,14 @@ class Search:
         return self.study.get_trials(deepcopy=False)[number].params
 
     def __len__(self) -> int:
-        """Return how many trials were begun."""
+        """Return the number of started trials."""
         return len(self.study.get_trials(deepcopy=False))
 
     def best(self) -> tuple[int, float] | None:
-        """Return number and metric of the best trial, or None while none has succeeded."""
+        """Return number and metric of the best trial; None if no trial has succeeded yet."""
         done = self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         return (self.study.best_trial.number, self.study.best_value) if done else None
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._storage.engine.dispose()

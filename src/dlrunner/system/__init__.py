@@ -1,1 +1,1 @@
-"""The machine that a run finds: what its devices can do, and how they are set."""
+"""The machine: devices and their settings, processes, signals, and the terminal."""

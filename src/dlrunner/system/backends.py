@@ -1,4 +1,4 @@
-"""How torch computes on a device: threads of the CPU; precision, choice and determinism of a GPU's algorithms."""
+"""Settings of torch's backends: CPU threads, matmul precision, cuDNN benchmark, determinism."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dlrunner.system.parallel import num_cores
 
 
 @contextlib.contextmanager
-def own_threads() -> Iterator[None]:
-    """Give back the number of CPU threads that the process had: the next run in it makes a choice of its own."""
+def restored_threads() -> Iterator[None]:
+    """Restore the process's number of CPU threads afterwards, for the next run in it."""
     before = torch.get_num_threads()
     try:
         yield
@@ -23,21 +23,21 @@ def own_threads() -> Iterator[None]:
 
 
 def set_threads(num_threads: int | None) -> None:
-    """Set the CPU threads of this process: so many, or torch's own choice, but no more than the cores it may use."""
+    """Set the CPU threads of this process; None: torch's default, at most the available cores."""
     torch.set_num_threads(num_threads or min(torch.get_num_threads(), num_cores()))
 
 
 def configure(device: torch.device, deterministic: bool, matmul: Literal["tf32", "ieee"]) -> None:
-    """Set how this process computes on its device; called where a run begins.
+    """Configure torch's backends for a device; called at the start of a run.
 
     Args:
         device: of the run.
-        deterministic: only algorithms that give the same bits again; those that have none raise an error.
-        matmul: float32 products and convolutions of a GPU: tf32 rounds their inputs to 10 bits of mantissa.
+        deterministic: use deterministic algorithms only; operations without one raise an error.
+        matmul: precision of float32 matmuls and convolutions on a GPU; tf32 rounds inputs to 10 bits of mantissa.
     """
-    if device.type == "cpu":  # it gives the same bits again anyway
+    if device.type == "cpu":  # deterministic anyway
         return
-    if deterministic:  # cuBLAS reads it when it begins
+    if deterministic:  # cuBLAS reads it when it is initialised
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(deterministic)
     torch.backends.cudnn.deterministic = deterministic
@@ -48,12 +48,12 @@ def configure(device: torch.device, deterministic: bool, matmul: Literal["tf32",
         torch.backends.cudnn.rnn.fp32_precision = matmul  # type: ignore[attr-defined]
 
 
-def try_algorithms(device: torch.device, fixed_shapes: bool) -> None:
-    """Let cuDNN try which algorithms are fastest, where inputs keep their size and the choice need not be the same."""
+def enable_cudnn_benchmark(device: torch.device, fixed_shapes: bool) -> None:
+    """Let cuDNN benchmark its algorithms, if inputs have a fixed shape and determinism is not required."""
     deterministic = torch.are_deterministic_algorithms_enabled()
     torch.backends.cudnn.benchmark = device.type == "cuda" and fixed_shapes and not deterministic
 
 
 def matmul_precision(device: torch.device) -> str:
-    """Return the precision of float32 products on a device: tf32, or ieee."""
+    """Return the precision of float32 matmuls on a device: tf32, or ieee."""
     return torch.backends.cuda.matmul.fp32_precision if device.type == "cuda" else "ieee"

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, the commit, memory, and when."""
+"""Provenance of a result: package versions, git commit, peak memory, and time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what a result rests on."""
+    """Return the versions of the packages that a result depends on."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"dlrunner": __version__, "python": platform.python_version()}
@@ -45,7 +45,7 @@ def devices() -> list[str]:
 
 
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Return the largest memory this process held, on the host and on the device."""
+    """Return the peak memory of this process, on the host and on the device."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20, 1)}
     if device.type == "cuda":
@@ -56,19 +56,19 @@ def peak_memory_mb(device: torch.device) -> dict[str, float]:
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return the commit of the checkout that a folder lies in, and whether the folder differs from it, or None."""
+    """Return the git commit of a folder, and whether the folder has changes; None without git."""
 
-    def ask(*words: str) -> str:
+    def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=5
         ).stdout.strip()
 
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "."))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "."))}
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def now() -> str:
-    """Return the time in UTC, to the second."""
+    """Return the current time in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""Work that several processes or threads share, its results in order."""
+"""Parallel work in processes or threads, with results in order."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Result = TypeVar("Result")
 
 
 def num_cores() -> int:
-    """Return the cores that this process may use, at least 1: by its affinity, and by the quota of its container."""
-    from joblib import cpu_count  # takes a tenth of a second to import
+    """Return the number of cores available to this process, at least 1: by CPU affinity and the container's quota."""
+    from joblib import cpu_count  # importing it takes 0.1 s
 
     return int(cpu_count())
 
 
 def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int) -> Iterator[Result]:
-    """Yield results in order while so many items are on their way: `Executor.map` would take all items at once."""
-    waiting: deque[Future[Result]] = deque()
+    """Yield results in order with at most `ahead` items in flight; `Executor.map` would take all items at once."""
+    pending: deque[Future[Result]] = deque()
     try:
         for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(work, item))
+            if len(pending) >= ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     finally:
-        for each in waiting:
-            each.cancel()
+        for future in pending:
+            future.cancel()

@@ -1,4 +1,4 @@
-"""Autocast by device: which type it computes in, and how to leave it for a while."""
+"""Autocast of a device: its dtype, and how to disable it in a block."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the type that products are computed in on a device now; None: that of their inputs."""
+    """Return the current autocast dtype of a device; None if autocast is disabled."""
     kind = device.type
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.get_autocast_dtype(kind)
@@ -16,6 +16,6 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Compute in the type of the inputs."""
+    """Disable autocast in a block."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()

@@ -1,4 +1,4 @@
-"""The processes of one run, which torchrun starts: how they meet, agree and leave each other."""
+"""The process group of a distributed run, which torchrun starts: joining, communication, failure of a peer."""
 
 from __future__ import annotations
 
@@ -19,107 +19,107 @@ from typing_extensions import override
 
 from dlrunner.errors import RunError
 
-A_MOMENT = timedelta(seconds=5)
-"""So long a process that fails waits for rank 0 to fail too."""
+RANK0_FAILURE_TIMEOUT = timedelta(seconds=5)
+"""How long a failed process waits for rank 0 to fail too."""
 
 
 def num_processes() -> int:
-    """Return how many processes do this run together: those that torchrun has started."""
+    """Return the world size of this run, as set by torchrun; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Return the number of this process among those that torchrun has started; 0 without it."""
+    """Return the rank of this process, as set by torchrun; 0 without it."""
     return int(os.environ.get("RANK", "0")) if "WORLD_SIZE" in os.environ else 0
 
 
 def local_rank() -> int | None:
-    """Return the number of this process on its machine; None where it is the only one of the run."""
+    """Return the rank of this process on its machine; None if it is the only process of the run."""
     return int(os.environ["LOCAL_RANK"]) if num_processes() > 1 else None
 
 
 class SingleProcess:
-    """A run in a single process: it agrees with itself."""
+    """A run in a single process: every operation is trivial."""
 
     rank, size = 0, 1
 
     def largest(self, *values: int) -> tuple[int, ...]:
-        """Return the largest of each value over all processes, the same answer in all of them."""
+        """Return the maximum of each value over all processes."""
         return values
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Return what each process has, by rank."""
+        """Return the values of all processes, by rank."""
         return [value]
 
     def broadcast(self, value: Any) -> Any:
-        """Return what the process of rank 0 has."""
+        """Return the value of rank 0."""
         return value
 
     def compare(self, identity: Mapping[str, str]) -> None:
-        """Refuse to go on when a process does another run than rank 0, or does it on other data.
+        """Check that all processes have the same settings, code and data as rank 0.
 
         Args:
-            identity: of the run (see `dlrunner.runs.directory.RunDirectory`), as this process has found it.
+            identity: of the run (see `dlrunner.runs.directory.RunDirectory`), as computed by this process.
 
         Raises:
-            RunError: in all processes; it names what differs.
+            RunError: they differ; raised in all processes.
         """
 
     @contextmanager
     def rank0_first(self) -> Iterator[None]:
-        """Let rank 0 do it first: what it keeps in the cache is there for the others."""
+        """Run the block on rank 0 first; the others then find its results in the cache."""
         yield
 
     def close(self) -> None:
-        """Leave the others."""
+        """Leave the process group."""
 
 
 class ProcessGroup(SingleProcess):
     """The processes of one run.
 
     Args:
-        device: of this process: NCCL carries what is on a GPU, Gloo what is on the CPU.
+        device: of this process; the backend is NCCL on a GPU, Gloo on the CPU.
     """
 
-    patience = timedelta(minutes=60)
-    """A process may wait so long for another: rank 0 reads data by itself."""
+    timeout = timedelta(minutes=60)
+    """How long a process waits for another: rank 0 reads the data first."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=self.patience)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=self.timeout)
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        # Python objects and decisions go over the CPU: they do not wait for the GPU.
-        self._cpu_group = dist.new_group(backend="gloo", timeout=self.patience)
+        # Python objects and decisions are exchanged on the CPU, without waiting for the GPU.
+        self._cpu_group = dist.new_group(backend="gloo", timeout=self.timeout)
 
     @override
     def largest(self, *values: int) -> tuple[int, ...]:
-        found = torch.tensor(values, dtype=torch.int32)
-        dist.all_reduce(found, dist.ReduceOp.MAX, group=self._cpu_group)
-        return tuple(found.tolist())
+        maximum = torch.tensor(values, dtype=torch.int32)
+        dist.all_reduce(maximum, dist.ReduceOp.MAX, group=self._cpu_group)
+        return tuple(maximum.tolist())
 
     @override
     def all_gather_object(self, value: Any) -> list[Any]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self._cpu_group)
-        return found
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._cpu_group)
+        return values
 
     @override
     def broadcast(self, value: Any) -> Any:
-        found = [value]
-        dist.broadcast_object_list(found, src=0, group=self._cpu_group)
-        return found[0]
+        values = [value]
+        dist.broadcast_object_list(values, src=0, group=self._cpu_group)
+        return values[0]
 
     @override
     def compare(self, identity: Mapping[str, str]) -> None:
-        machines, found = zip(*self.all_gather_object((platform.node(), dict(identity))), strict=True)
-        for number, each in enumerate(found):
-            if differing := [name for name in found[0] if each[name] != found[0][name]]:
-                what = ", ".join(differing).replace("signature", "settings")
+        machines, identities = zip(*self.all_gather_object((platform.node(), dict(identity))), strict=True)
+        for peer, other in enumerate(identities):
+            if differing := [name for name in identities[0] if other[name] != identities[0][name]]:
+                names = ", ".join(differing).replace("signature", "settings")
                 raise RunError(
-                    f"{what}: those of rank {number} (on {machines[number]}) are not those of rank 0 "
-                    f"(on {machines[0]}); all machines need the same settings, code and data"
+                    f"{names}: rank {peer} (on {machines[peer]}) differs from rank 0 (on {machines[0]}); all machines "
+                    "need the same settings, code and data"
                 )
 
     @override
@@ -133,8 +133,8 @@ class ProcessGroup(SingleProcess):
 
     @override
     def close(self) -> None:
-        # A DistributedDataParallel that outlives its group aborts the process at its end, one time in six; each of
-        # them lies in a cycle.
+        # A DistributedDataParallel that outlives its group aborts the process at exit, one time in six; each is part
+        # of a reference cycle.
         gc.collect()
         if dist.is_initialized():
             dist.destroy_process_group()
@@ -142,12 +142,12 @@ class ProcessGroup(SingleProcess):
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[SingleProcess]:
-    """Join the processes that torchrun has started, or be the only one; leave them in the end."""
+    """Join the process group that torchrun has started, if any, and leave it at the end."""
     group = SingleProcess() if local_rank() is None else ProcessGroup(device)
     try:
         yield group
     except BaseException as error:
-        traceback.clear_frames(error.__traceback__)  # of all that they hold, for the same reason
+        traceback.clear_frames(error.__traceback__)  # they may hold a DistributedDataParallel: see close()
         raise
     finally:
         group.close()
@@ -155,27 +155,27 @@ def joined(device: torch.device) -> Iterator[SingleProcess]:
 
 @functools.cache
 def is_reporting_rank() -> bool:
-    """Tell, in a process that fails, whether it is the one to say why: rank 0, or a process that fails alone.
+    """Return whether this failed process reports the error: rank 0, or a process that fails alone.
 
-    Rank 0 leaves a mark where all meet, and the others wait a moment for it. They ask before they leave the others:
-    then rank 0 would fail too.
+    Rank 0 sets a key in the rendezvous store, and the others wait for it. Call it before leaving the process group,
+    which would make rank 0 fail too.
     """
     if local_rank() is None:
         return True
-    mark = f"rank 0 has failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    key = f"rank 0 has failed {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     try:
-        store = next(rendezvous("env://", timeout=A_MOMENT))[0]
+        store = next(rendezvous("env://", timeout=RANK0_FAILURE_TIMEOUT))[0]
         if rank() > 0:
-            store.wait([mark], A_MOMENT)
+            store.wait([key], RANK0_FAILURE_TIMEOUT)
             return False
-        store.set(mark, "")
-    except (RuntimeError, ValueError):  # there is no mark, or no place for one
+        store.set(key, "")
+    except (RuntimeError, ValueError):  # the key was not set, or there is no store
         pass
     return True
 
 
 def is_peer_failure(error: Exception) -> bool:
-    """Tell whether an error is that of a process whose partner is gone; to be asked before it leaves the others."""
+    """Return whether an error was caused by the loss of another process; call it before leaving the process group."""
     if not dist.is_initialized():
         return False
     return isinstance(error, dist.DistError) or any(word in str(error).lower() for word in ("gloo", "nccl", "peer"))

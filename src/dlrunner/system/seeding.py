@@ -1,4 +1,4 @@
-"""The random generators of Python, numpy and torch: seeded, stored, put back."""
+"""Random number generators of Python, numpy and torch: seeding, saving and restoring."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def seed_everything(seed: int) -> None:
 
 
 def generator_states(device: torch.device) -> dict[str, Any]:
-    """Return the states of all generators that a run may draw from, as tensors and plain values."""
+    """Return the states of all generators that a run may use, as tensors and plain values."""
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     states: dict[str, Any] = {
         "python": random.getstate(),
@@ -39,7 +39,7 @@ def generator_states(device: torch.device) -> dict[str, Any]:
 
 
 def restore_generators(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put the generators back to stored states."""
+    """Restore the generators to saved states."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]

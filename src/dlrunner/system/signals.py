@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: they end a run at a place where it can be taken up again."""
+"""SIGINT and SIGTERM: they stop a run at a point from which it can be resumed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dlrunner.errors import Interrupted, PeerLostError
 
 
 class StopSignals:
-    """Raises `Interrupted` when a stop signal arrives; inside `deferred()` the first one waits in `pending`.
+    """Raises `Interrupted` when a stop signal arrives; inside `deferred()` the first one is kept in `pending`.
 
-    Set-up and drawing are interrupted at once: they are done again anyway. The training loop defers, looks at
-    `pending` after every batch, saves, and then leaves. A second signal does not wait, unless it comes within two
-    seconds, when it is the same one: Ctrl-C reaches a sweep and its job both, and the sweep passes on what it gets.
+    Set-up and plotting are interrupted at once: they are repeated anyway. The training loop defers signals, checks
+    `pending` after every batch, saves, and then exits. A second signal is not deferred, unless it arrives within two
+    seconds: Ctrl-C reaches both a sweep and its job, and the sweep forwards its own.
     """
 
     def __init__(self) -> None:
@@ -37,9 +37,9 @@ class StopSignals:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         for signum, handler in self._previous.items():
-            # torchrun stops what is left when one process is lost: this one still has to say so.
-            gone = isinstance(value, PeerLostError) and signum == signal.SIGTERM
-            signal.signal(signum, signal.SIG_IGN if gone else handler)
+            # torchrun stops the remaining processes when one is lost: this one still has to report it.
+            is_lost = isinstance(value, PeerLostError) and signum == signal.SIGTERM
+            signal.signal(signum, signal.SIG_IGN if is_lost else handler)
         self._previous.clear()
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
@@ -53,15 +53,15 @@ class StopSignals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Let the first signal wait in `pending`; whoever defers raises it when everything is safe.
+        """Keep the first signal in `pending`; the caller raises it once everything is saved.
 
-        After an error it goes on waiting: how that ended is written all the same.
+        After an error signals stay deferred, so that the outcome is written.
         """
         self._deferring = True
         yield
         self._deferring = False
 
     def raise_pending(self) -> None:
-        """Raise the signal that waited, if one did."""
+        """Raise the pending signal, if there is one."""
         if self.pending is not None:
             raise Interrupted(self.pending)

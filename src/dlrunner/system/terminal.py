@@ -1,4 +1,4 @@
-"""What is printed: nothing in it can steer a terminal, and a stream that is closed or full ends no run."""
+"""Safe output: control characters are escaped, and a closed or full stream does not stop a run."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for newline and tab; what turns the direction of text; bytes that are not UTF-8."""
+"""Control characters except newline and tab; characters that change the text direction; bytes that are not UTF-8."""
 
 
 def visible(text: str) -> str:
-    r"""Return a text whose control characters, and bytes that are not UTF-8, are written as in Python.
+    r"""Escape control characters, and bytes that are not UTF-8, as in Python.
 
     >>> print(visible("a\x1b[31m\rb\udcff"))
     a\x1b[31m\rb\udcff
     """
-    return _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _UNSAFE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def visible_line(text: str) -> str:
-    r"""Return a text as `visible` does, on one line.
+    r"""Escape a text like `visible`, and newlines too.
 
     >>> print(visible_line("a\nb"))
     a\nb
@@ -33,37 +33,37 @@ def visible_line(text: str) -> str:
 
 
 class Stream:
-    """A standard stream as dlrunner prints to it.
+    """A standard stream with escaped control characters.
 
-    Control characters are shown as text. Where the stream was closed (`dlrun … | head`), or its disk is full, what is
-    printed from then on goes nowhere, and the work goes on.
+    When the stream is closed (`dlrun … | head`), or its disk is full, further output is discarded and the run
+    continues.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self.lost: OSError | None = None
-        """Why something that was printed has not arrived."""
+        """The error because of which output was lost."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        """Write a text that may come from anywhere."""
+        """Write an untrusted text."""
         return self.write_raw(visible(text))
 
     def write_raw(self, text: str) -> int:
-        """Write what a terminal may act on: colours and bars of our own."""
+        """Write a text with our own control characters: colours and progress bars."""
         try:
             try:
                 self._stream.write(text)
-            except UnicodeEncodeError as error:  # a terminal that is not in UTF-8
+            except UnicodeEncodeError as error:  # the terminal does not use UTF-8
                 self._stream.write(text.encode(error.encoding, "backslashreplace").decode(error.encoding))
         except (OSError, ValueError) as error:
             self._give_up(error)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or from now on write nowhere."""
+        """Flush; on an error discard all further output."""
         try:
             self._stream.flush()
         except (OSError, ValueError) as error:
@@ -72,17 +72,17 @@ class Stream:
     def _give_up(self, error: Exception) -> None:
         if isinstance(error, OSError) and self.lost is None:
             self.lost = error
-        nowhere = os.open(os.devnull, os.O_WRONLY)
+        devnull = os.open(os.devnull, os.O_WRONLY)
         try:
-            os.dup2(nowhere, self._stream.fileno())  # what is still in its buffer goes there too
+            os.dup2(devnull, self._stream.fileno())  # so that its buffer is discarded too
         except (OSError, ValueError):
             self._stream = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the rest of this process
         finally:
-            os.close(nowhere)
+            os.close(devnull)
 
 
 class _Raw:
-    """The same stream, for what draws colours and bars and has made all it was given visible."""
+    """The same stream without escaping, for a writer that escapes untrusted text itself."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -95,7 +95,7 @@ class _Raw:
 
 
 def open_missing_streams() -> None:
-    """Open standard streams that whoever started this process has closed: the next file would take their numbers."""
+    """Open standard streams that are closed, since the next opened file would get their file descriptors."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -106,7 +106,7 @@ def open_missing_streams() -> None:
 
 
 def console(**settings: Any) -> Console:
-    """Return a console for standard output: of what it is given, nothing is markup or a control character.
+    """Return a console for standard output that interprets no markup and escapes control characters.
 
     Args:
         settings: of rich's Console.
@@ -116,8 +116,8 @@ def console(**settings: Any) -> Console:
 
     class Visible(Console):
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Any:
-            found: RenderResult = super().render(renderable, options)
-            for segment in found:
+            segments: RenderResult = super().render(renderable, options)
+            for segment in segments:
                 assert isinstance(segment, Segment)
                 is_plain = segment.control or not _UNSAFE.search(segment.text)
                 yield segment if is_plain else Segment(visible(segment.text), segment.style)

@@ -1,4 +1,4 @@
-"""From the CPU to a device, without waiting for it."""
+"""Transfer of tensors from the CPU to a device, without synchronising."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Item = TypeVar("Item")
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; the copy is only queued there.
+    """Return a tensor on a device; the copy is asynchronous.
 
-    A GPU copies by itself only from memory that cannot be paged out; from any other, the call would wait.
+    Copies to a GPU are asynchronous only from pinned memory.
     """
     if device.type == "cuda" and values.device.type == "cpu":
         values = pinned(values)
@@ -24,21 +24,21 @@ def to_device(values: Tensor, device: torch.device) -> Tensor:
 
 
 def pinned(values: Tensor) -> Tensor:
-    """Return a CPU tensor in memory that a GPU can copy from by itself."""
+    """Return a CPU tensor in pinned memory."""
     return values if values.is_pinned() else values.pin_memory()
 
 
-def one_ahead(items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items in order while a thread makes the next one: for what a CPU prepares while a GPU works.
+def prefetched(items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items in order while a thread prepares the next one, so that CPU and GPU work at the same time.
 
-    What goes wrong in the thread is raised where its item is asked for.
+    An exception in the thread is raised when its item is requested.
     """
     source = iter(items)
-    with ThreadPoolExecutor(1, thread_name_prefix="one-ahead") as thread:
-        waiting: Future[list[Item]] = thread.submit(_next, source)
-        while found := waiting.result():
-            waiting = thread.submit(_next, source)
-            yield found[0]
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as thread:
+        future: Future[list[Item]] = thread.submit(_next, source)
+        while result := future.result():
+            future = thread.submit(_next, source)
+            yield result[0]
 
 
 def _next(source: Iterator[Item]) -> list[Item]:

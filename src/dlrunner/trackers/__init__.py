@@ -1,1 +1,1 @@
-"""Trackers: one module for each program; its library is imported when a run begins, in the tracker's own process."""
+"""Trackers, one module per program; its library is imported when a run starts, in the tracker's own process."""

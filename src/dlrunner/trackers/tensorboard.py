@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run's folder. `tensorboard --logdir runs/TASK` shows runs beside each other."""
+"""TensorBoard: event files in the run's folder. `tensorboard --logdir runs/TASK` compares runs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dlrunner.tracker import TrackedRun, Tracker
 
 
 class TensorboardTracker(Tracker):
-    """Writes with TensorBoard's own writer: torch's needs torch, three seconds and 250 MB in a second process."""
+    """Writes with TensorBoard's own writer; torch's would import torch, which takes 3 s and 250 MB."""
 
     modules = ("tensorboard",)
     package = "dlrunner[tensorboard]"
 
     def start(self, run: TrackedRun, known: str | None) -> str:
-        """Open another event file in the folder; the id is the name of the first one."""
+        """Open a new event file in the folder; the id is the name of the first one."""
         from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -36,24 +36,24 @@ class TensorboardTracker(Tracker):
         return max(folder.glob("events.*"), key=lambda file: file.stat().st_mtime_ns).name
 
     def log(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        """Write scalars, in single precision as the format has it."""
+        """Write scalars, in single precision as in the file format."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for step, row in rows.items():
             self._write(Summary(value=[Summary.Value(tag=k, simple_value=v) for k, v in row.items()]), step)
         self._writer.flush()
 
-    def finish(self, status: str, figures: Mapping[str, float], step: int, pictures: Sequence[Path]) -> None:
-        """Write pictures as they are; the status is a text."""
+    def finish(self, status: str, results: Mapping[str, float], step: int, plots: Sequence[Path]) -> None:
+        """Write the results, the plots as images, and the status as a text."""
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.plugins.text.summary_v2 import text_pb
 
-        self.log({step: figures})
-        for picture in pictures:
-            content = picture.read_bytes()
-            width, height = struct.unpack(">II", content[16:24])  # of a PNG file's first chunk
+        self.log({step: results})
+        for plot in plots:
+            content = plot.read_bytes()
+            width, height = struct.unpack(">II", content[16:24])  # in the first chunk of a PNG file
             image = Summary.Image(encoded_image_string=content, width=width, height=height)
-            self._write(Summary(value=[Summary.Value(tag=f"plots/{picture.stem}", image=image)]), step)
+            self._write(Summary(value=[Summary.Value(tag=f"plots/{plot.stem}", image=image)]), step)
         self._write(text_pb("status", status), step)
         self._writer.close()
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: offline in the run's folder, for `wandb sync` later, unless WANDB_MODE says otherwise."""
+"""Weights & Biases: offline in the run's folder, for a later `wandb sync`, unless WANDB_MODE is set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class WandbTracker(Tracker):
     """Writes through W&B's own service.
 
     Args:
-        project: where runs are listed; by default named as the task.
+        project: its name; by default that of the task.
         group: runs of one group are shown together.
     """
 
@@ -26,7 +26,7 @@ class WandbTracker(Tracker):
         self.project, self.group = project, group
 
     def start(self, run: TrackedRun, known: str | None) -> str:
-        """Open the run; one that was begun keeps its id, by which W&B puts the pieces together."""
+        """Open the run; a resumed run keeps its id, by which W&B merges its parts."""
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -47,16 +47,16 @@ class WandbTracker(Tracker):
         return str(self._run.id)
 
     def log(self, rows: Mapping[int, Mapping[str, float]]) -> None:
-        """Log rows; `step` is one of the numbers, for W&B's own steps may not go back (an ensemble's do)."""
+        """Log rows with `step` as a metric: W&B's own step must not decrease, as it does for ensembles."""
         for step, row in rows.items():
             self._run.log({**row, "step": step})
 
-    def finish(self, status: str, figures: Mapping[str, float], step: int, pictures: Sequence[Path]) -> None:
-        """Put the figures into the run's summary, and the pictures beside them."""
+    def finish(self, status: str, results: Mapping[str, float], step: int, plots: Sequence[Path]) -> None:
+        """Log the plots, and write the results to the run's summary."""
         import wandb
 
-        if pictures:
-            images = {f"plots/{picture.stem}": wandb.Image(str(picture)) for picture in pictures}
+        if plots:
+            images = {f"plots/{plot.stem}": wandb.Image(str(plot)) for plot in plots}
             self._run.log({**images, "step": step})
-        self._run.summary.update({**figures, "status": status})
+        self._run.summary.update({**results, "status": status})
         self._run.finish(exit_code=0 if status == "done" else 1)

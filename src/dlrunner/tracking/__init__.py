@@ -1,1 +1,1 @@
-"""Trackers, each in a process of its own."""
+"""Trackers, each in its own process, separate from the run."""

@@ -1,7 +1,7 @@
-"""Trackers beside a run: each is a process that reads the run's folder.
+"""The trackers of a run, each a process that reads the run's folder.
 
-The run starts them, looks now and then whether they still live, and at the end waits for a moment. Nothing they do can
-stop it, slow it down, hold it back, or move its random numbers.
+The run starts them, checks at every epoch whether they are alive, and at the end waits for a limited time. They cannot
+stop or delay the run, or change its random numbers.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from dlrunner.comparison.collect import flatten
 from dlrunner.config.plan import Plan
@@ -28,13 +27,13 @@ from dlrunner.tracking.relay import Record, histories
 from dlrunner.training.hooks import Display
 from dlrunner.training.state import Row
 
-GOES_ON = "the run goes on; metrics.jsonl has everything"
+CONTINUES = "the run continues; metrics.jsonl is complete"
 
 log = logging.getLogger("dlrunner")
 
 
-def refuse_missing(plan: Plan) -> None:
-    """Refuse trackers whose libraries are not installed.
+def require_packages(plan: Plan) -> None:
+    """Check that the packages of the trackers are installed.
 
     Raises:
         ConfigError: one is missing.
@@ -43,7 +42,7 @@ def refuse_missing(plan: Plan) -> None:
         modules: Sequence[str] = tracker.factory.modules  # type: ignore[attr-defined]
         package: str = tracker.factory.package  # type: ignore[attr-defined]
         if any(find_spec(module) is None for module in modules):
-            raise ConfigError(f"log={name} needs its package: pip install '{package}'")
+            raise ConfigError(f"log={name} needs a package that is not installed: pip install '{package}'")
 
 
 class Tracking:
@@ -51,26 +50,26 @@ class Tracking:
 
     Args:
         folder: the run's.
-        say: prints a line for the person who waits.
+        notify: shows a line to the user.
     """
 
-    def __init__(self, folder: Path, say: Any) -> None:
-        self.folder, self.say = folder, say
+    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
+        self.folder, self.notify = folder, notify
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, plan: Plan, overrides: Sequence[str], names: Sequence[str] | None = None) -> None:
         """Start the processes.
 
         Args:
-            plan: what the run does.
-            overrides: what was typed.
-            names: of the trackers that a finished run is sent to; None: the run begins, for all of them.
+            plan: of the run.
+            overrides: the command line's overrides.
+            names: the trackers to which a finished run is sent; None: the run starts, with all of them.
         """
         paths = os.pathsep.join(str(path or Path.cwd()) for path in sys.path)
         for name, tracker in plan.trackers.items():
             if names is not None and name not in names:
                 continue
-            asked = {
+            request = {
                 "name": name,
                 "target": tracker.target,
                 "settings": tracker.settings,
@@ -78,49 +77,49 @@ class Tracking:
                 "task": plan.settings.choices.get("task") or "task",
                 "values": flatten(plan.config),
                 "overrides": " ".join(without_tracker_settings(overrides)),
-                "patience": plan.settings.log.tracker_timeout,
+                "timeout": plan.settings.log.tracker_timeout,
                 "is_done": names is not None,
             }
             try:
                 (self.folder / "trackers").mkdir(exist_ok=True)
                 log_file = self.folder / "trackers" / f"{name}.log"
-                with tempfile.TemporaryFile() as request, log_file.open("ab") as output:
-                    request.write(json.dumps(asked, default=str).encode())
-                    request.seek(0)
+                with tempfile.TemporaryFile() as file, log_file.open("ab") as output:
+                    file.write(json.dumps(request, default=str).encode())
+                    file.seek(0)
                     self._processes[name] = subprocess.Popen(
-                        [sys.executable, "-P", "-m", "dlrunner.tracking.relay", str(request.fileno())],
-                        pass_fds=[request.fileno()],
+                        [sys.executable, "-P", "-m", "dlrunner.tracking.relay", str(file.fileno())],
+                        pass_fds=[file.fileno()],
                         stdin=subprocess.PIPE,
                         stdout=output,
                         stderr=output,
-                        env={**os.environ, "PYTHONPATH": paths},  # it finds the modules that this process finds
-                        start_new_session=True,  # Ctrl-C is for the run: it says itself how it ended
+                        env={**os.environ, "PYTHONPATH": paths},  # so that it finds the same modules
+                        start_new_session=True,  # Ctrl-C must not reach it: it still has to send how the run ended
                     )
             except OSError as error:
-                self._tell(f"{name} failed: {error}; {GOES_ON}")
+                self._warn(f"{name} failed: {error}; {CONTINUES}")
 
-    def beside(self, display: Display) -> Display:
-        """Return a display that looks after the processes too."""
-        return _Looking(display, self) if self._processes else display
+    def watch(self, display: Display) -> Display:
+        """Return a display that also checks the processes at every epoch."""
+        return _WatchingDisplay(display, self) if self._processes else display
 
-    def look(self) -> None:
-        """Tell which trackers have come to an end before the run has."""
+    def check(self) -> None:
+        """Warn of trackers that have ended before the run."""
         for name, process in list(self._processes.items()):
             if process.poll() is not None:
-                self._forget(name)
-                self._tell(f"{name} failed: {self._reason(name, process)}; {GOES_ON}")
+                self._kill(name)
+                self._warn(f"{name} failed: {self._reason(name, process)}; {CONTINUES}")
 
-    def close(self, patience: float) -> None:
-        """Let the trackers take what is left, and leave those behind that do not come to an end.
+    def close(self, timeout: float) -> None:
+        """Let the trackers send the rest, and kill those that do not finish in time.
 
         Args:
-            patience: seconds that are waited for all of them together; a stop signal ends the wait.
+            timeout: seconds to wait for all of them together; a stop signal ends the wait.
         """
-        self.look()
+        self.check()
         for process in self._processes.values():
             assert process.stdin is not None
             process.stdin.close()
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         for name, process in list(self._processes.items()):
             try:
                 process.wait(max(0.0, deadline - time.monotonic()))
@@ -130,40 +129,40 @@ class Tracking:
                 deadline = 0.0
             record = Record.read(self.folder, name)
             if process.poll() is None:
-                reason = f"{name} did not come to an end within {patience:g} s and was left behind"
+                reason = f"{name} did not finish within {timeout:g} s and was killed"
             elif process.returncode == 0 and record.is_complete:
                 reason = ""
             else:
                 reason = f"{name} failed: {self._reason(name, process)}"
-            self._forget(name)
+            self._kill(name)
             if reason:
-                self._tell(f"{reason}; {self._lacks(record)}; metrics.jsonl and plots/ have everything")
+                self._warn(f"{reason}; {self._progress(record)}; metrics.jsonl and plots/ are complete")
 
-    def _forget(self, name: str) -> None:
-        """End a process and all that it has started."""
+    def _kill(self, name: str) -> None:
+        """Kill a process and its children."""
         process = self._processes.pop(name)
         assert process.stdin is not None
         process.stdin.close()
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):  # one that waits for a file server cannot even be killed
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a process blocked by a file server cannot be killed
             process.wait(1)
 
     def _reason(self, name: str, process: subprocess.Popen[bytes]) -> str:
-        return Record.read(self.folder, name).error or f"its process ended with status {process.returncode}"
+        return Record.read(self.folder, name).error or f"its process exited with status {process.returncode}"
 
-    def _lacks(self, record: Record) -> str:
-        rows = {place: len(rows) for place, rows in histories(self.folder).items()}
-        sent = sum(min(record.sent.get(place, 0), count) for place, count in rows.items())
-        return f"it has {sent} of {sum(rows.values())} epochs and not the end"
+    def _progress(self, record: Record) -> str:
+        rows = {part: len(rows) for part, rows in histories(self.folder).items()}
+        sent = sum(min(record.sent.get(part, 0), count) for part, count in rows.items())
+        return f"it received {sent} of {sum(rows.values())} epochs and no final results"
 
-    def _tell(self, text: str) -> None:
-        self.say(text)
+    def _warn(self, text: str) -> None:
+        self.notify(f"warning: {text}")
         log.warning(text)
 
 
-class _Looking:
-    """Shows what another display shows; an epoch's end is the time to look after the trackers."""
+class _WatchingDisplay:
+    """Passes everything on to another display, and checks the trackers at the end of each epoch."""
 
     def __init__(self, display: Display, tracking: Tracking) -> None:
         self.display, self.tracking, self.interval = display, tracking, display.interval
@@ -176,7 +175,7 @@ class _Looking:
 
     def end_epoch(self, row: Row) -> None:
         self.display.end_epoch(row)
-        self.tracking.look()
+        self.tracking.check()
 
     def close(self) -> None:
         self.display.close()

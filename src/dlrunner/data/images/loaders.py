@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import generator_of
 from dlrunner.data.images.augmentation import Augmentation, scaled
-from dlrunner.system.transfer import one_ahead, pinned, to_device
+from dlrunner.system.transfer import pinned, prefetched, to_device
 from dlrunner.task import Batch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,7 +82,7 @@ def gather(pixels: Tensor, rows: Sequence[Tensor], device: torch.device) -> Iter
     gathered = (pixels[each] for each in rows)
     if device.type == "cuda":
         gathered = (pinned(batch) for batch in gathered)
-    yield from (to_device(batch, device) for batch in one_ahead(gathered))
+    yield from (to_device(batch, device) for batch in prefetched(gathered))
 
 
 def _on_device(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:

@@ -55,7 +55,7 @@ class LineScreen:
         """A job tells how far it is; what several jobs say in the same words is said once."""
         kind, *rest = message
         place = self.places[job.number]
-        if kind == "said":
+        if kind == "message":
             if rest[0] not in self._said:
                 self._said.add(rest[0])
                 self.print(f"[{job.number}] {rest[0].strip()}")

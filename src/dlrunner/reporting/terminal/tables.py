@@ -53,7 +53,7 @@ def print_table(
 
 
 def print_outcome(path: Path, is_new: bool = False) -> None:
-    """Print how a run ended and what to look at next; a new run has told before what makes its number flattering."""
+    """Print how a run ended and what to look at next; a new run has printed its audit warnings already."""
     run = FinishedRun.read(path)
     summary = run.summary or {}
     out = console()
@@ -67,9 +67,8 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
             style="bold",
         )
     print_claim(summary.get("claim"))
-    for finding in summary.get("audit") or ():
-        told = "" if is_new else f": {finding['message']}"
-        out.print(Text(f"mind     {finding['flag']}{told}"), style="yellow")
+    for finding in () if is_new else summary.get("audit") or ():
+        out.print(Text(f"warning  {finding['flag']}: {finding['message']}"), style="yellow")
     if (summary.get("data") or {}).get("source") == "synthetic":
         out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
     shown = shorter(path)

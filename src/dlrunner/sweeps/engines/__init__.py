@@ -1,4 +1,4 @@
-"""Engines that start jobs elsewhere: Slurm through submitit, Ray. Frozen jobs, folders and records are the same."""
+"""Remote engines: Slurm through submitit, and Ray; jobs, folders and records are the same as on this machine."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ LAUNCHERS = {"submitit_local": "submitit", "submitit_slurm": "submitit", "ray": 
 """Names of the engines, and the package (and extra) that each needs."""
 
 
-def need(module: str, asked: str, extra: str) -> None:
-    """Refuse what asks for a package that is not installed.
+def require_package(module: str, setting: str, extra: str) -> None:
+    """Check that a package is installed.
 
     Raises:
-        ConfigError: it is not there; the sentence names the extra that brings it.
+        ConfigError: it is missing; the message names the setting, and the extra to install.
     """
     try:
-        found = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # of the package that it is in
-        found = None
-    if found is None:
-        raise ConfigError(f"{asked} needs a package that is not installed: pip install 'dlrunner[{extra}]'")
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # the parent package is missing
+        spec = None
+    if spec is None:
+        raise ConfigError(f"{setting} needs a package that is not installed: pip install 'dlrunner[{extra}]'")
 
 
 def make_engine(launcher: str, folder: Path, settings: SweepSettings) -> RemoteEngine:
-    """Return the engine of a name; its package is imported now, and must be there.
+    """Return the engine of a launcher; its package is imported here.
 
     Args:
         launcher: one of LAUNCHERS.
-        folder: the sweep's, which all machines see.
-        settings: what a job needs, and how many run side by side.
+        folder: the sweep's, visible to all machines.
+        settings: the resources of a job, and the number of parallel jobs.
 
     Raises:
-        ConfigError: there is no such cluster here, or it knows no such need.
+        ConfigError: there is no such cluster, or it does not support one of the requirements.
     """
     if launcher == "ray":
-        from dlrunner.sweeps.engines.ray import OnRay
+        from dlrunner.sweeps.engines.ray import RayEngine
 
-        return OnRay(settings.needs)
-    from dlrunner.sweeps.engines.slurm import Submitted
+        return RayEngine(settings.needs)
+    from dlrunner.sweeps.engines.slurm import SlurmEngine
 
     jobs = settings.jobs if isinstance(settings.jobs, int) else None
-    return Submitted(launcher, folder / "submitit", settings.needs, jobs)
+    return SlurmEngine(launcher, folder / "submitit", settings.needs, jobs)

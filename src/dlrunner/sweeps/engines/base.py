@@ -1,4 +1,4 @@
-"""What all engines elsewhere have in common: the sweep and its jobs meet in the sweep's folder, which all see."""
+"""Base classes of remote engines: the sweep and its jobs communicate through the sweep's folder on a shared disk."""
 
 from __future__ import annotations
 
@@ -19,129 +19,130 @@ from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import ResourceSlot, perform
 from dlrunner.system.signals import StopSignals
 
-CARRIED = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")
-"""Variables of the environment that a job elsewhere finds as they are here."""
+FORWARDED_VARIABLES = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")
+"""Environment variables that are passed on to a remote job."""
 
 
-class Work:
-    """A job's work: what an engine carries to another process and calls there.
+class RemoteCall:
+    """A job as a picklable callable, which an engine calls in another process.
 
     Args:
-        job: what is asked for.
+        job: the job to run.
         folder: the sweep's.
-        lease: what the job may use.
+        slot: the job's resources.
     """
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot) -> None:
-        self.job, self.path, self.lease = job, folder.path.resolve(), lease
-        self.here = Path.cwd()
-        self.environment = {key: os.environ[key] for key in CARRIED if key in os.environ}
+    def __init__(self, job: Job, folder: SweepDirectory, slot: ResourceSlot) -> None:
+        self.job, self.path, self.slot = job, folder.path.resolve(), slot
+        self.working_directory = Path.cwd()
+        self.environment = {key: os.environ[key] for key in FORWARDED_VARIABLES if key in os.environ}
 
     def __call__(self) -> None:
-        """Do the job; its messages go into a file, a line each: once it is there, the job listens to signals."""
-        os.chdir(self.here)
+        """Run the job; it writes its messages to a file, which exists once the job handles signals."""
+        os.chdir(self.working_directory)
         os.environ.update(self.environment)
-        file = SweepDirectory(self.path).place(self.job.number) / "messages.jsonl"
+        file = SweepDirectory(self.path).job_folder(self.job.number) / "messages.jsonl"
         with StopSignals(), file.open("a") as messages:
 
             def send(message: tuple[Any, ...]) -> None:
                 messages.write(json.dumps(message) + "\n")
                 messages.flush()
 
-            # If the run is being done, a sweep that is gone has handed it over: its result will be this job's.
-            perform(self.job, str(self.path), self.lease, send, patience=math.inf)
+            # Another process may still execute the run for an earlier sweep that is gone: use its result.
+            perform(self.job, str(self.path), self.slot, send, busy_timeout=math.inf)
 
     def checkpoint(self) -> Any:
-        """Return what submitit queues again when the time is up or the machine is needed: the run goes on."""
+        """Return the call that submitit queues again after a timeout or preemption; the run is then resumed."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self)
 
 
 class RemoteJob(ABC):
-    """A job that runs elsewhere."""
+    """A job that runs in a process of a remote engine."""
 
-    def __init__(self, job: Job, folder: SweepDirectory, lease: ResourceSlot) -> None:
-        self.job, self.folder, self.lease, self.alone = job, folder, lease, True
+    def __init__(self, job: Job, folder: SweepDirectory, slot: ResourceSlot) -> None:
+        self.job, self.folder, self.slot, self.alone = job, folder, slot, True
         self._read = 0
-        self.told_to_stop: float | None = None  # when, by the monotonic clock
-        self.has_heard = False
+        self.stop_requested_at: float | None = None  # by the monotonic clock
+        self.handles_signals = False
+        self._messages = folder.job_folder(job.number) / "messages.jsonl"
         for name in ("record.json", "messages.jsonl"):
-            (folder.place(job.number) / name).unlink(missing_ok=True)
+            (folder.job_folder(job.number) / name).unlink(missing_ok=True)
 
     @abstractmethod
-    def over(self) -> bool:
-        """Tell whether it has ended."""
+    def has_ended(self) -> bool:
+        """Return whether it has ended."""
 
     @abstractmethod
     def cancel(self, signum: int) -> None:
-        """Let it save where it stands and leave (SIGTERM), or end it (SIGKILL)."""
+        """Let it save and exit (SIGTERM), or kill it (SIGKILL)."""
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """Cancel it."""
-        self.told_to_stop = time.monotonic()
-        self.has_heard = (self.folder.place(self.job.number) / "messages.jsonl").exists()
+        self.stop_requested_at = time.monotonic()
+        self.handles_signals = self._messages.exists()
         self.cancel(signum)
 
     @abstractmethod
-    def last_words(self) -> str:
-        """Say how a job ended that left no record."""
+    def failure_reason(self) -> str:
+        """Return why a job ended without a record."""
 
-    def received(self) -> list[tuple[Any, ...]]:
-        """Return what the job has told since the last look."""
-        with contextlib.suppress(OSError), (self.folder.place(self.job.number) / "messages.jsonl").open("rb") as file:
+    def receive(self) -> list[tuple[Any, ...]]:
+        """Return the job's new messages."""
+        with contextlib.suppress(OSError), self._messages.open("rb") as file:
             file.seek(self._read)
-            whole = file.read().rpartition(b"\n")[0]
-            self._read += len(whole) + 1 if whole else 0
-            return [tuple(json.loads(line)) for line in whole.splitlines()]
+            lines = file.read().rpartition(b"\n")[0]
+            self._read += len(lines) + 1 if lines else 0
+            return [tuple(json.loads(line)) for line in lines.splitlines()]
         return []
 
-    def ended(self) -> dict[str, Any]:
-        """Return what became of it; memory elsewhere is not shared with the sweep: nothing is repeated alone."""
+    def outcome(self) -> dict[str, Any]:
+        """Return the job's record; the sweep does not manage remote memory, so nothing is repeated alone."""
         record = self.folder.record(self.job.number)
         if record is None:
-            status = "failed" if self.told_to_stop is None else "interrupted"
-            record = {"status": status, "error": self.last_words()}
+            status = "failed" if self.stop_requested_at is None else "interrupted"
+            record = {"status": status, "error": self.failure_reason()}
             self.folder.write_record(self.job.number, record)
         return {**record, "out_of_memory": False}
 
 
 class RemoteEngine(ABC):
-    """Starts jobs elsewhere.
+    """Starts jobs on other machines.
 
     Args:
         name: of the launcher.
-        needs: what a job asks for.
+        needs: the resources of a job.
     """
 
     def __init__(self, name: str, needs: NeedsSettings) -> None:
         self.name, self.needs = name, needs
 
     @abstractmethod
-    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> RemoteJob:
-        """Hand a job over."""
+    def start(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> RemoteJob:
+        """Submit a job."""
 
-    def together(self) -> AbstractContextManager[None]:
-        """Return a context; what is started within it may be handed over in one piece."""
+    def batch(self) -> AbstractContextManager[None]:
+        """Return a context manager; jobs started within it may be submitted together."""
         return contextlib.nullcontext()
 
     def wait(self, running: Sequence[Any]) -> None:
-        """Wait a moment."""
+        """Wait a short time."""
         time.sleep(0.1)
 
-    def places(self, asked: int | Literal["auto"] | None, number: int) -> list[ResourceSlot]:
-        """Return what each of the jobs that run at one time may use: threads as cores; the engine hands out the GPUs.
+    def slots(self, requested: int | Literal["auto"] | None, num_jobs: int) -> list[ResourceSlot]:
+        """Return the slots of parallel jobs, with a thread per core; the engine assigns GPUs itself.
 
         Args:
-            asked: how many jobs side by side; None and auto: the engine decides.
-            number: how many jobs there are.
+            requested: the number of parallel jobs; None and auto: the engine decides.
+            num_jobs: the number of jobs.
         """
-        return [ResourceSlot(self.needs.cpus)] * (min(asked, number) if isinstance(asked, int) else number)
+        return [ResourceSlot(self.needs.cpus)] * (min(requested, num_jobs) if isinstance(requested, int) else num_jobs)
 
     def close(self) -> None:
-        """Leave the engine."""
+        """Disconnect from the engine."""
 
 
-def given(**needs: Any) -> dict[str, Any]:
-    """Return the needs that are stated."""
-    return {name: value for name, value in needs.items() if value is not None}
+def without_none(**settings: Any) -> dict[str, Any]:
+    """Return the settings that are not None."""
+    return {name: value for name, value in settings.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Jobs as Ray tasks: on the cluster that RAY_ADDRESS names or that runs here, else on this machine's cores."""
+"""Jobs as Ray tasks: on the cluster of RAY_ADDRESS or a local one, else on this machine's cores."""
 
 from __future__ import annotations
 
@@ -10,67 +10,66 @@ import ray
 
 from dlrunner.config.schema import NeedsSettings
 from dlrunner.errors import ConfigError
-from dlrunner.sweeps.engines.base import RemoteEngine, RemoteJob, Work, given
+from dlrunner.sweeps.engines.base import RemoteCall, RemoteEngine, RemoteJob, without_none
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.pool import ResourceSlot
 
 
 class RayJob(RemoteJob):
-    """A job that waits for a worker, or runs on one."""
+    """A job that is queued or runs on a Ray worker."""
 
     task: Any
 
-    def over(self) -> bool:
-        """Ask Ray."""
+    def has_ended(self) -> bool:
+        """Return whether Ray has a result."""
         return bool(ray.wait([self.task], timeout=0)[0])
 
     def cancel(self, signum: int) -> None:
-        """Cancel: the job sees a Ctrl-C, saves where it stands and leaves; SIGKILL ends its process."""
+        """Cancel: the job receives SIGINT, saves and exits; SIGKILL kills its process."""
         ray.cancel(self.task, force=signum == signal.SIGKILL)
 
-    def last_words(self) -> str:
-        """Say what Ray says."""
+    def failure_reason(self) -> str:
+        """Return Ray's error."""
         try:
             ray.get(self.task)
-        except Exception as error:  # whatever Ray, or the machine, has to say
+        except Exception as error:  # Ray may raise anything
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            return f"its worker left no word: {type(error).__name__}: {' '.join(lines)[:300]}"
-        return "its worker left no word"
+            return f"the worker exited without a result: {type(error).__name__}: {' '.join(lines)[:300]}"
+        return "the worker exited without a result"
 
 
-class OnRay(RemoteEngine):
-    """Hands jobs to Ray.
+class RayEngine(RemoteEngine):
+    """Runs jobs as Ray tasks.
 
     Args:
-        needs: what a job asks for.
+        needs: the resources of a job.
 
     Raises:
-        ConfigError: no cluster answers, or Ray knows no such need.
+        ConfigError: the cluster cannot be reached, or Ray does not support one of the requirements.
     """
 
     def __init__(self, needs: NeedsSettings) -> None:
         super().__init__("ray", needs)
         if needs.partition or needs.minutes:
-            raise ConfigError("sweep.needs: Ray knows no partition and no minutes; cpus, gpus and memory_gb it does")
+            raise ConfigError("sweep.needs: Ray has no partition or minutes; use cpus, gpus, memory_gb")
         memory = None if needs.memory_gb is None else int(needs.memory_gb * 2**30)
-        asked = {"num_cpus": 1, **given(num_cpus=needs.cpus, num_gpus=needs.gpus, memory=memory), **needs.more}
+        options = without_none(num_cpus=needs.cpus or 1, num_gpus=needs.gpus, memory=memory) | needs.more
         try:
             if not ray.is_initialized():
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-            # A worker that has done a job leaves: nothing of the job stays for the next. Nothing is tried again
-            # behind the sweep's back.
-            self.perform: Any = ray.remote(max_calls=1, max_retries=0, **asked)(lambda work: work())
+            # Each worker runs a single job, so that no state is left for the next one; the sweep handles failures.
+            self.perform: Any = ray.remote(max_calls=1, max_retries=0, **options)(lambda call: call())
         except ConnectionError as error:
-            raise ConfigError(f"hydra/launcher=ray: no cluster answers: {error}") from None
+            raise ConfigError(f"hydra/launcher=ray: the cluster cannot be reached: {error}") from None
         except (ValueError, TypeError) as error:
             raise ConfigError(f"sweep.needs: {str(error).splitlines()[0]}") from None
 
-    def start(self, job: Job, folder: SweepDirectory, lease: ResourceSlot, alone: bool) -> RayJob:
-        """Hand a job over."""
-        launched = RayJob(job, folder, lease)
-        launched.task = self.perform.remote(Work(job, folder, lease))
-        return launched
+    def start(self, job: Job, folder: SweepDirectory, slot: ResourceSlot, alone: bool) -> RayJob:
+        """Submit a job."""
+        submitted = RayJob(job, folder, slot)
+        submitted.task = self.perform.remote(RemoteCall(job, folder, slot))
+        return submitted
 
     def close(self) -> None:
-        """Leave the cluster; one that was started for this sweep ends."""
+        """Disconnect from the cluster; one that was started for this sweep is shut down."""
         ray.shutdown()

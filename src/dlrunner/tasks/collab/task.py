@@ -150,6 +150,7 @@ class Collab(Task):
             times,
             fitted,
             count_of_test(table.of_test, table.valid),
+            time_split="time",
         )
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:

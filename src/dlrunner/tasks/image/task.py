@@ -265,7 +265,7 @@ class ImageClassification(Classification):
         """The pictures by their pixels; nothing is fitted on them before training."""
         table = self.table
         num_of_test = count_of_test(table.of_test, table.split == VALID)
-        return SplitStatistics("pictures", by_part(table.digests(), table.split), num_of_test=num_of_test)
+        return SplitStatistics("pictures", by_part(table.digests(), table.split), num_test_rows=num_of_test)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation pictures' names with what they are and what they were taken for."""

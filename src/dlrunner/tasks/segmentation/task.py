@@ -178,7 +178,7 @@ class Segmentation(Task):
         return SplitStatistics(
             "pictures",
             {split: found for split, found in digests.items() if split != "test" or len(found)},
-            num_of_test=int((table.of_test & valid).sum()),
+            num_test_rows=int((table.of_test & valid).sum()),
         )
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:

@@ -36,6 +36,7 @@ def of_table(table: TabularTable, preparation: TabularPreprocessor, target: Targ
         {part: days.to_numpy("datetime64[s]") for part, days in times.items()},
         _fitted_on_columns(preparation, columns) | _fitted_on_target(target, targets),
         count_of_test(table.of_test, table.valid),
+        time_split="last_days",
     )
 
 

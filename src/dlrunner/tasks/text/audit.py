@@ -34,6 +34,6 @@ def of_texts(table: TextTable, words_are_judged: bool) -> SplitStatistics:
         "texts",
         by_part(table.digests, split),
         fitted=fitted,
-        num_of_test=count_of_test(table.of_test, valid),
+        num_test_rows=count_of_test(table.of_test, valid),
         counts={"words": table.lengths[valid]} if words_are_judged else {},
     )
