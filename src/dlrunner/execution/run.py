@@ -40,6 +40,7 @@ from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.signals import StopSignals
+from dlrunner.system.terminal import print_wrapped
 from dlrunner.task import Data, DataIdentity
 from dlrunner.tracking.relay import is_incomplete
 from dlrunner.tracking.supervisor import Tracking, require_packages
@@ -67,7 +68,7 @@ class Outcome:
 def run(
     config: Mapping[str, Any],
     overrides: Sequence[str],
-    notify: Notify = print,
+    notify: Notify = print_wrapped,
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
 ) -> Outcome:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
+import shutil
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -103,6 +106,15 @@ def open_missing_streams() -> None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the rest of this process
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+
+
+def print_wrapped(text: str) -> None:
+    """Print a text; a terminal shows it wrapped at words, paths uncut, and a file has it in one line."""
+    if sys.stdout.isatty():
+        wrap = functools.partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
+        width = shutil.get_terminal_size().columns
+        text = "\n".join(wrap(line, width, subsequent_indent="  ") for line in text.splitlines())
+    print(text)
 
 
 def console(**settings: Any) -> Console:
