@@ -38,7 +38,7 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "dlrunner/conf/task/collab.yaml" in names
-    assert "dlrunner/looks/report/templates/page.html.j2" in names
+    assert "dlrunner/reporting/html/templates/page.html.j2" in names
     assert "dlrunner/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/"))]
 

@@ -86,7 +86,7 @@ def test_a_job_that_ran_out_of_memory_beside_others_is_repeated_alone(
 ) -> None:
     status, out, err = dlrun(*sweep_words(here, "hungry_beside", PLUGIN), "sweep.jobs=2")
     assert status == 0, (out, err)
-    assert "out of memory: MemoryError; try a smaller batch_size, or precision=bf16: it is repeated alone" in out
+    assert "out of memory: MemoryError; try a smaller batch_size, or precision=bf16; retrying it alone" in out
     (results,) = (here / "runs" / "sweeps").glob("*/results.csv")
     assert list(pd.read_csv(results)["status"]) == ["done", "done"]
 

@@ -322,7 +322,7 @@ def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
     assert len(history[1]["lr"]) == 3
     status, out, err = dlrun(*words[:-3], "phases=[{epochs: 1, lr: [1e-4, 1e-3]}]", *QUICK)
     assert status == 2
-    assert "2 rates for 3 layer groups" in err
+    assert "2 values for 3 layer groups" in err
 
 
 def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
