@@ -17,7 +17,7 @@ from PIL import Image
 from dlrunner.models.vision.backbones import make_backbone
 from tests.conftest import REPOSITORY, Dlrun
 
-SHORT = ("task=blobs", "task.num_pictures=20", "epochs=1")
+SHORT = ("task=blobs", "task.num_images=20", "epochs=1")
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +43,8 @@ def test_it_learns_tells_and_draws(dlrun: Dlrun) -> None:
     beaten = summary["baselines"]["background everywhere"]
     assert beaten["valid/pixel_accuracy"] + 0.02 < summary["final"]["valid/pixel_accuracy"] <= 0.96
     assert summary["metric"]["value"] > beaten["valid/mean_iou"] + 0.15
-    assert Path("runs/latest/plots/picture_mask_prediction.png").exists()
-    assert "picture_mask_prediction" in Path("runs/latest/report.html").read_text()
+    assert Path("runs/latest/plots/image_mask_prediction.png").exists()
+    assert "image_mask_prediction" in Path("runs/latest/report.html").read_text()
     assert "done already" in dlrun("task=blobs")[1]
 
 
@@ -59,7 +59,7 @@ def test_a_trained_run_answers_about_a_folder(dlrun: Dlrun, here: Path) -> None:
     status, _, err = dlrun("predict", "runs/latest", "some", "--plugins", "blobs", "--out", "answer.csv")
     assert status == 0, err
     answer = pd.read_csv("answer.csv")
-    assert list(answer.columns) == ["picture", "background", "disc", "square"]
+    assert list(answer.columns) == ["image", "background", "disc", "square"]
     with Image.open(here / "masks" / "a.png") as mask:
         assert mask.size == (56, 40)
 
@@ -76,7 +76,7 @@ def test_the_encoder_may_be_trained_already_and_frozen(dlrun: Dlrun, here: Path)
     ("words", "said"),
     [
         (("task.wrong=2",), "task.wrong: must be less than 1"),
-        (("task.num_picture=9",), "did you mean num_pictures?"),
+        (("task.num_image=9",), "did you mean num_images?"),
         (("model.width=9",), "blobs.SmallUNet has no such setting"),
         (("ensemble=2",), "keeps no outputs"),
     ],
