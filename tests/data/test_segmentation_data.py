@@ -179,7 +179,9 @@ def test_what_has_no_partner_or_no_folder_is_named(here: Path) -> None:
         read(folder)
     (folder / "images" / "1.jpg").unlink()
     (folder / "masks").rename(folder / "labels")
-    with pytest.raises(ConfigError, match=r"data.masks: .*no images in a folder masks; folders: images, labels"):
+    with pytest.raises(
+        ConfigError, match=r"data.masks: .*no images in a folder masks/; folders with images: images, labels"
+    ):
         read(folder)
     assert len(read(folder, masks="labels").names) == 5
 
@@ -270,7 +272,7 @@ def test_a_turned_image_that_is_no_square_is_not_sheared() -> None:
         torch.rand(7, 16, generator=torch.Generator().manual_seed(0)),
         "nearest",
     )
-    middle = slice(48, 112)  # beside it lie mirror images
+    middle = slice(48, 112)  # on both sides are mirror images
     assert (turned - torch.from_numpy(disc))[..., middle].abs().mean() < 0.02
 
 

@@ -123,11 +123,11 @@ def test_a_mask_replaces_no_image_and_stays_in_its_folder(here: Path) -> None:
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         image.save(here / name)
     before = (here / "some" / "a.png").read_bytes()
-    for given, said in (
+    for given, message in (
         (here / "some", "would replace an image"),
         ([here / "some" / "a.png"], "would replace an image"),
     ):
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=message):
             predictor.predict(given, masks=here / "some")
     assert (here / "some" / "a.png").read_bytes() == before
     with pytest.raises(DataError, match=r"would both be a\.png"):
@@ -255,7 +255,7 @@ def test_phases_may_begin_with_smaller_images() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("epochs=null", "phases=[{epochs: 1, task: {size: 64}}]"), "phases[0].task.size: is unknown"),
         (("epochs=null", "phases=[{epochs: 1, task: {scale: 2}}]"), "must be a number above 0, up to 1, not 2"),
@@ -266,10 +266,10 @@ def test_phases_may_begin_with_smaller_images() -> None:
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower encoder, upper encoder, decoder)"),
     ],
 )
-def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
+def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], message: str) -> None:
     status, out, err = dlrun(*(word for word in SHORT if word.split("=")[0] != words[0].split("=")[0]), *QUICK, *words)
     assert status == 2, out + err
-    assert said in err
+    assert message in err
 
 
 def test_a_classifier_of_images_does_not_fit(dlrun: Dlrun) -> None:

@@ -120,8 +120,8 @@ class SegmentationData(Data):
     ) -> None:
         if source == "real" and path is None:
             raise ConfigError(
-                "data.path: is missing: which folder, archive or table? dlrun task=segmentation data.path=cells/ "
-                "(or data.source=synthetic)"
+                "data.path: is missing: give a folder with images/ and masks/, an archive or a table; or set "
+                "data.source=synthetic"
             )
         if source == "synthetic" and path is not None:
             raise ConfigError("data.path: synthetic data has no path; leave data.source or data.path out")

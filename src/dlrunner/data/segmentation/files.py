@@ -61,7 +61,8 @@ def find_masked_images(path: Path, images: str | None, masks: str | None, mask_s
         if not found:
             existing = sorted({part for name in names for part in PurePosixPath(name).parts[:-1]})
             raise ConfigError(
-                f"data.{setting}: {place.path} has no images in a folder {folder}; folders: {', '.join(existing)}"
+                f"data.{setting}: {place.path} has no images in a folder {folder}/; "
+                f"folders with images: {', '.join(existing) or 'none'}"
             )
     keys = sorted(images_by_key)
     if missing := [images_by_key[key] for key in keys if key not in masks_by_key]:
