@@ -215,7 +215,7 @@ class Task(ABC):
         """Return the metrics of plain methods on the same splits, by name: what a model must beat."""
         return {}
 
-    def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+    def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
         """Return further files of the run's folder by name (a vocabulary, an encoder)."""
         return {}
 

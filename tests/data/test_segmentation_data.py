@@ -1,4 +1,4 @@
-"""Pictures with masks: read as people have them, or refused with the file; masks move with their pictures."""
+"""Images with masks: read from folders, archives and tables, or refused with the file; masks move with their images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ VALUES = np.array([0, 1, 2])
 
 
 def mask_of(number: int, values: Any = VALUES) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Return three stripes, the edges of which differ from picture to picture."""
+    """Return three stripes, the edges of which differ from image to image."""
     columns = np.searchsorted([15 + number, 35 + number], np.arange(WIDTH), side="right")
     stripes: np.ndarray[Any, np.dtype[np.uint8]] = np.tile(np.asarray(values, np.uint8)[columns], (HEIGHT, 1))
     return stripes
@@ -52,26 +52,26 @@ def read(path: Path, **settings: Any) -> SegmentationTable:
 
 
 def test_folders_are_read_pixel_by_pixel(here: Path) -> None:
-    table = read(write(here / "pics"))
+    table = read(write(here / "cells"))
     assert table.classes.names == ["sky", "wood", "road"]
     assert [len(table.rows(part)) for part in (TRAIN, VALID)] == [5, 1]
     for row, name in enumerate(table.names):
         np.testing.assert_array_equal(table.mask(row), mask_of(int(Path(name).stem)))
     assert table.counts.sum() == 6 * HEIGHT * WIDTH
-    assert any(note.startswith("pictures and masks are scaled to 40 x 60") for note in table.notes)
+    assert any(note.startswith("images and masks are scaled to 40 x 60") for note in table.notes)
 
 
 def test_a_mask_that_is_scaled_keeps_its_values(here: Path) -> None:
-    table = read(write(here / "pics", values=[0, 100, 200], names=""), size=[32, 77], ignore="none")
+    table = read(write(here / "cells", values=[0, 100, 200], names=""), size=[32, 77], ignore="none")
     assert table.pixels.shape == (6, 32, 77, 4)
     assert set(np.unique(table.pixels[..., 3]).tolist()) == {0, 100, 200}
-    assert len(np.unique(table.pixels[..., 0])) > 2  # the pictures are smoothed
+    assert len(np.unique(table.pixels[..., 0])) > 2  # the images are smoothed
 
 
 def test_an_archive_and_a_folder_around_it_hold_the_same(here: Path) -> None:
-    write(here / "outer" / "pics")
-    shutil.make_archive(str(here / "pics"), "zip", here / "outer")
-    zipped, plain = read(here / "pics.zip"), read(here / "outer")
+    write(here / "outer" / "cells")
+    shutil.make_archive(str(here / "cells"), "zip", here / "outer")
+    zipped, plain = read(here / "cells.zip"), read(here / "outer")
     np.testing.assert_array_equal(zipped.pixels, plain.pixels)
     assert zipped.classes == plain.classes
     assert zipped.names == plain.names
@@ -79,13 +79,13 @@ def test_an_archive_and_a_folder_around_it_hold_the_same(here: Path) -> None:
 
 @pytest.mark.parametrize("order", ["images/train/0.png", "train/images/0.png"])
 def test_folders_tell_the_split_on_either_side(here: Path, order: str) -> None:
-    write(here / "pics")
+    write(here / "cells")
     for kind in ("images", "masks"):
         for number, part in enumerate(["train", "train", "train", "val", "test", "test"]):
             target = here / "sorted" / order.replace("images", kind).replace("train", part)
             target = target.with_name(f"{number}.png")
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(here / "pics" / kind / f"{number}.png", target)
+            shutil.copy(here / "cells" / kind / f"{number}.png", target)
     table = read(here / "sorted")
     assert [len(table.rows(part)) for part in (TRAIN, VALID, TEST)] == [3, 1, 2]
     for row, name in enumerate(table.names):
@@ -93,21 +93,21 @@ def test_folders_tell_the_split_on_either_side(here: Path, order: str) -> None:
 
 
 def test_a_table_names_its_files_and_what_validates(here: Path) -> None:
-    write(here / "pics")
+    write(here / "cells")
     rows = [(f"images/{n}.png", f"masks/{n}.png", n > 3) for n in range(6)]
-    pd.DataFrame(rows, columns=["image", "target", "held_out"]).to_csv(here / "pics" / "list.csv", index=False)
-    table = read(here / "pics" / "list.csv", masks="target", split="column", valid_column="held_out")
+    pd.DataFrame(rows, columns=["image", "target", "held_out"]).to_csv(here / "cells" / "list.csv", index=False)
+    table = read(here / "cells" / "list.csv", masks="target", split="column", valid_column="held_out")
     assert [table.names[row] for row in table.rows(VALID)] == ["images/4.png", "images/5.png"]
     assert table.classes.names == ["sky", "wood", "road"]
     with pytest.raises(ConfigError, match=r"has no column 'mask'; known: held_out, image, target"):
-        read(here / "pics" / "list.csv")
+        read(here / "cells" / "list.csv")
 
 
 def test_masks_have_a_suffix_of_their_own(here: Path) -> None:
-    folder = write(here / "pics")
+    folder = write(here / "cells")
     for mask in (folder / "masks").iterdir():
         mask.rename(mask.with_name(f"{mask.stem}_mask.png"))
-    with pytest.raises(DataError, match=r"images/0.png has no mask in masks/ \(6 such pictures\).*data.mask_suffix"):
+    with pytest.raises(DataError, match=r"images/0.png has no mask in masks/ \(6 such images\).*data.mask_suffix"):
         read(folder)
     np.testing.assert_array_equal(read(folder, mask_suffix="_mask").mask(3), mask_of(3))
 
@@ -126,7 +126,7 @@ def palette(values: Any) -> Image.Image:
 
 
 @pytest.mark.parametrize(
-    ("paint", "suffix", "told"),
+    ("paint", "suffix", "note"),
     [
         (palette, ".png", None),
         (palette, ".gif", None),
@@ -134,32 +134,34 @@ def palette(values: Any) -> Image.Image:
         (lambda values: Image.fromarray(np.dstack([values] * 3)), ".png", "three equal colours"),
     ],
 )
-def test_masks_of_every_kind_of_whole_number_are_the_same(here: Path, paint: Any, suffix: str, told: str) -> None:
-    table = read(repainted(write(here / "pics"), paint, suffix))
+def test_masks_of_every_kind_of_integer_are_the_same(here: Path, paint: Any, suffix: str, note: str | None) -> None:
+    table = read(repainted(write(here / "cells"), paint, suffix))
     np.testing.assert_array_equal(table.mask(2), mask_of(2))
-    assert told is None or any(told in note for note in table.notes)
+    assert note is None or any(note in each for each in table.notes)
 
 
 @pytest.mark.parametrize(
-    ("paint", "suffix", "said"),
+    ("paint", "suffix", "message"),
     [
         (lambda values: Image.fromarray(np.dstack([values, values * 9, values])), ".png", r"has colours \(RGB\)"),
         (lambda values: Image.fromarray(values), ".jpg", "is a JPEG, which mixes the values"),
         (lambda values: Image.fromarray(values.astype(np.int32) * 300), ".tif", "values from 0 to 600"),
-        (lambda values: Image.fromarray(values.astype(np.float32)), ".tif", "no whole numbers"),
+        (lambda values: Image.fromarray(values.astype(np.float32)), ".tif", "no integer values"),
         (lambda values: Image.fromarray(values[:20]), ".png", "has 60 × 40 pixels, but its mask 60 × 20"),
     ],
 )
-def test_masks_that_cannot_be_meant_are_refused_with_their_file(here: Path, paint: Any, suffix: str, said: str) -> None:
-    folder = repainted(write(here / "pics"), paint, suffix)
-    with pytest.raises(DataError, match=rf"images/0.png .*{said}"):
+def test_masks_that_cannot_be_meant_are_refused_with_their_file(
+    here: Path, paint: Any, suffix: str, message: str
+) -> None:
+    folder = repainted(write(here / "cells"), paint, suffix)
+    with pytest.raises(DataError, match=rf"images/0.png .*{message}"):
         read(folder)
 
 
 def test_one_damaged_mask_is_left_out_where_that_is_wanted(here: Path) -> None:
-    folder = write(here / "pics")
+    folder = write(here / "cells")
     (folder / "masks" / "2.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"1 of 6 pictures .*images/2.png has a mask that is no picture"):
+    with pytest.raises(DataError, match=r"1 of 6 images .*images/2.png has a mask that is no"):
         read(folder)
     table = read(folder, skip_bad=True)
     assert sum(len(table.rows(part)) for part in (TRAIN, VALID)) == 5
@@ -167,23 +169,25 @@ def test_one_damaged_mask_is_left_out_where_that_is_wanted(here: Path) -> None:
 
 
 def test_what_has_no_partner_or_no_folder_is_named(here: Path) -> None:
-    folder = write(here / "pics")
+    folder = write(here / "cells")
     (folder / "images" / "3.png").unlink()
-    with pytest.raises(DataError, match=r"masks/3.png has no picture in images/"):
+    with pytest.raises(DataError, match=r"masks/3.png has no image in images/"):
         read(folder)
     (folder / "masks" / "3.png").unlink()
     (folder / "images" / "1.jpg").write_bytes((folder / "images" / "1.png").read_bytes())
-    with pytest.raises(DataError, match=r"images/1.jpg and images/1.png differ in their suffix alone"):
+    with pytest.raises(DataError, match=r"images/1.jpg and images/1.png differ only in their suffix"):
         read(folder)
     (folder / "images" / "1.jpg").unlink()
     (folder / "masks").rename(folder / "labels")
-    with pytest.raises(ConfigError, match=r"data.masks: .*no pictures in a folder masks; there are: images, labels"):
+    with pytest.raises(
+        ConfigError, match=r"data.masks: .*no images in a folder masks/; folders with images: images, labels"
+    ):
         read(folder)
     assert len(read(folder, masks="labels").names) == 5
 
 
 def test_values_without_a_name_are_refused_with_their_mask(here: Path) -> None:
-    folder = write(here / "pics", names="sky\nwood\n")
+    folder = write(here / "cells", names="sky\nwood\n")
     with pytest.raises(DataError, match=r"masks/0.png has the value 2, which has no name: the 2 names are of 0 to 1"):
         read(folder)
     table = read(folder, ignore=2)
@@ -204,10 +208,10 @@ def test_values_without_a_name_are_refused_with_their_mask(here: Path) -> None:
         ([0, 1, 2], "sky\nwood\nroad\n", {"classes": ["a", "b", "c"]}, ["a", "b", "c"], None),
     ],
 )
-def test_what_counts_nowhere_is_known_by_its_name_or_value_and_told(
+def test_ignored_pixels_are_known_by_their_name_or_value_and_reported(
     here: Path, values: list[int], names: str, settings: dict[str, Any], found: list[str], ignored: int | None
 ) -> None:
-    table = read(write(here / "pics", values=values, names=names), **settings)
+    table = read(write(here / "cells", values=values, names=names), **settings)
     assert table.classes.names == found
     assert table.classes.ignored == ignored
     assert any(f"pixels of value {ignored}" in note for note in table.notes) == (ignored is not None)
@@ -215,9 +219,9 @@ def test_what_counts_nowhere_is_known_by_its_name_or_value_and_told(
 
 
 def test_black_and_white_masks_are_two_classes(here: Path) -> None:
-    table = read(write(here / "pics", values=[0, 255, 255], names=""))
+    table = read(write(here / "cells", values=[0, 255, 255], names=""))
     assert (table.classes.names, table.classes.values, table.classes.ignored) == (["0", "255"], [0, 255], None)
-    assert "masks hold 0 and 255 alone: two classes" in table.notes
+    assert "masks contain only 0 and 255: two classes" in table.notes
     np.testing.assert_array_equal(table.mask(1), np.minimum(mask_of(1), 1))
     named = read(write(here / "named", values=[0, 255, 255], names="rest\ncell"))
     assert named.classes.names == ["rest", "cell"]
@@ -235,7 +239,7 @@ def test_a_mask_that_is_written_has_the_values_of_the_users_own(here: Path) -> N
         assert len(np.unique(np.asarray(written.convert("RGB")).reshape(-1, 3), axis=0)) == 2
 
 
-def test_masks_move_with_their_pictures_and_keep_their_values() -> None:
+def test_masks_move_with_their_images_and_keep_their_values() -> None:
     random = np.random.default_rng(0)
     masks = np.repeat(np.repeat(random.integers(0, 4, (8, 5, 7)), 8, 1), 8, 2).astype(np.uint8)
     pixels = torch.from_numpy(np.stack([masks * 80] * 3 + [masks * 60], axis=3))  # a colour tells its class
@@ -259,7 +263,7 @@ def test_masks_move_with_their_pictures_and_keep_their_values() -> None:
     assert not torch.equal(bright.inputs[0], batch.inputs[0])
 
 
-def test_a_turned_picture_that_is_no_square_is_not_sheared() -> None:
+def test_a_turned_image_that_is_no_square_is_not_sheared() -> None:
     """A disc stays one."""
     y, x = np.mgrid[:64, :160]
     disc = ((x - 79.5) ** 2 + (y - 31.5) ** 2 < 24**2).astype(np.float32)
@@ -268,11 +272,11 @@ def test_a_turned_picture_that_is_no_square_is_not_sheared() -> None:
         torch.rand(7, 16, generator=torch.Generator().manual_seed(0)),
         "nearest",
     )
-    middle = slice(48, 112)  # beside it lie mirror images
+    middle = slice(48, 112)  # on both sides are mirror images
     assert (turned - torch.from_numpy(disc))[..., middle].abs().mean() < 0.02
 
 
-def test_a_loader_begins_at_any_batch_with_the_same_pictures() -> None:
+def test_a_loader_begins_at_any_batch_with_the_same_images() -> None:
     pixels = torch.randint(0, 256, (10, 32, 48, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows, key = list(torch.split(torch.arange(10), 4)), (3, 1)
     whole = list(SegmentationLoader(pixels, torch.arange(256), rows, (24, 32), Augmentation(), key))

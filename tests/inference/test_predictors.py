@@ -17,6 +17,7 @@ from dlrunner.task import Task
 from dlrunner.tasks.collab.predictor import RatingPredictor
 from dlrunner.tasks.image.predictor import PicturePredictor
 from dlrunner.tasks.language.predictor import LanguagePredictor
+from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 from dlrunner.tasks.tabular.predictor import TablePredictor
 from dlrunner.tasks.tabular.rossmann import SalesPredictor
 from dlrunner.tasks.text.predictor import TextPredictor
@@ -66,7 +67,8 @@ def test_every_parameter_has_a_help_text_and_every_method_a_verb(predictor: type
 
 
 def test_every_task_of_the_package_has_a_predictor() -> None:
-    ours = [LanguagePredictor, PicturePredictor, RatingPredictor, SalesPredictor, TablePredictor, TextPredictor]
+    ours = [LanguagePredictor, PicturePredictor, RatingPredictor, SalesPredictor, SegmentationPredictor]
+    ours += [TablePredictor, TextPredictor]
     assert set(ours) <= set(PREDICTORS)
 
 
@@ -74,6 +76,7 @@ def test_the_methods_of_a_predictor_are_its_public_ones() -> None:
     assert list(RatingPredictor.methods()) == ["predict", "recommend", "similar"]
     assert list(LanguagePredictor.methods()) == ["predict", "generate", "next_words"]
     assert list(PicturePredictor.methods()) == ["predict", "explain"]
+    assert list(SegmentationPredictor.methods()) == ["predict"]
     assert (
         list(SalesPredictor.methods()) == list(TablePredictor.methods()) == list(TextPredictor.methods()) == ["predict"]
     )

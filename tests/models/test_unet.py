@@ -1,4 +1,4 @@
-"""The U-Net: a class for each pixel, of pictures of any size, on each of the backbones."""
+"""The U-Net: a class for each pixel, of images of any size, on each of the backbones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def small(**settings: Any) -> UNet:
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "mobilenet_v2", "squeezenet1_1"])
-def test_every_pixel_of_pictures_of_any_size_gets_scores(name: str) -> None:
+def test_every_pixel_of_images_of_any_size_gets_scores(name: str) -> None:
     model = small(backbone=name).eval()
     for size in ((64, 64), (32, 32), (50, 67)):
         assert model(torch.randn(2, 3, *size)).shape == (2, 3, *size)
@@ -31,9 +31,9 @@ def test_the_last_maps_of_the_pyramid_are_those_of_the_backbone(name: str) -> No
     torch.manual_seed(0)
     backbone = make_backbone(name).eval()
     with torch.inference_mode():
-        pictures = torch.randn(1, 3, 64, 64)
-        pyramid = backbone.pyramid(pictures)
-        assert torch.equal(pyramid[-1], backbone(pictures))
+        images = torch.randn(1, 3, 64, 64)
+        pyramid = backbone.pyramid(images)
+        assert torch.equal(pyramid[-1], backbone(images))
     sides = [maps.shape[2] for maps in pyramid]
     assert sides == sorted(set(sides), reverse=True)
     assert len(sides) >= 4
@@ -59,7 +59,7 @@ def test_the_encoder_takes_trained_weights_and_refuses_others(here: Path) -> Non
     assert UNet.files({"weights": "w.pth"}, Path("data")) == [Path("w.pth")]
     with pytest.raises(ConfigError, match=r"does not fit resnet18.*model.backbone=squeezenet1_1"):
         small(backbone="resnet18", weights="w.pth").load_pretrained()
-    assert "start at random" in small().load_pretrained()[0]
+    assert "randomly initialised" in small().load_pretrained()[0]
 
 
 def test_upsampling_starts_as_that_of_the_nearest_neighbour() -> None:
@@ -71,17 +71,17 @@ def test_upsampling_starts_as_that_of_the_nearest_neighbour() -> None:
     assert torch.equal(larger[..., ::2, ::2], larger[..., ::2, 1::2])
 
 
-def test_it_learns_a_picture_by_heart() -> None:
+def test_it_learns_a_image_by_heart() -> None:
     model = small().train()
-    pictures = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-    targets = (pictures[:, 0] > 0).long() + (pictures[:, 1] > 0).long()
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    targets = (images[:, 0] > 0).long() + (images[:, 1] > 0).long()
     optimizer = SGD(model.parameters(), lr=0.05, momentum=0.9)
     for _ in range(60):
-        loss = torch.nn.functional.cross_entropy(model(pictures), targets)
+        loss = torch.nn.functional.cross_entropy(model(images), targets)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    assert loss.item() < 0.25  # it was 1.1; without the picture itself in the last block noise cannot be learned
+    assert loss.item() < 0.25  # it was 1.1; without the image itself in the last block noise cannot be learned
 
 
 def test_batch_norm_of_the_encoder_keeps_its_statistics_if_asked() -> None:

@@ -103,7 +103,7 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
     (here / "some" / "bad.jpg").write_bytes(b"no picture")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
-    assert "1 of 6 pictures cannot be read: bad.jpg is no picture" in out + err
+    assert "1 of 6 images cannot be read: bad.jpg is no picture" in out + err
     answer = pd.read_csv("answer.csv")
     assert answer["picture"].tolist() == sorted(
         path.name for path in (here / "some").iterdir() if path.name != "bad.jpg"

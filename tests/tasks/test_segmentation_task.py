@@ -1,4 +1,4 @@
-"""Segmentation from the command line: trained, told, resumed, exported, and used on a folder."""
+"""Segmentation from the command line: trained, reported, resumed, exported, and used on a folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,24 @@ import dlrunner
 from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.dataset import SegmentationData
 from dlrunner.data.segmentation.masks import IGNORED, MaskClasses, resized
-from dlrunner.data.segmentation.synthetic import write_segmentation_standin
+from dlrunner.data.segmentation.synthetic import write_synthetic_images
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.metrics import MeanIoU, PixelAccuracy
 from dlrunner.models.unet import SegmentationDims, UNet
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.schedules import Phase, constant
-from dlrunner.tasks.segmentation.predictor import segment
+from dlrunner.tasks.segmentation.predictor import SegmentationPredictor, segment
 from dlrunner.tasks.segmentation.task import Segmentation
 from tests.conftest import QUICK, Dlrun, start
 
-STAND_IN = ("task=segmentation", "data.source=synthetic")
+SYNTHETIC = ("task=segmentation", "data.source=synthetic")
 SHORT = (
-    *(*STAND_IN, "data.size=32", "data.sample=24", "data.sample_valid=10", "epochs=1", "batch_size=6"),
+    *(*SYNTHETIC, "data.size=32", "data.sample=24", "data.sample_valid=10", "epochs=1", "batch_size=6"),
     *("model.backbone=squeezenet1_1", "model.channels=32"),
 )
+
+
+PHASE = Phase(1, constant(1), (0.1,), 0, {})
 
 
 def summary(run: str = "runs/latest") -> dict[str, Any]:
@@ -47,13 +52,13 @@ def task(**settings: Any) -> Segmentation:
 
 @pytest.mark.slow
 def test_shapes_are_found_almost_as_well_as_their_masks_are_right(dlrun: Dlrun) -> None:
-    status, out, err = dlrun(*STAND_IN, *QUICK)
+    status, out, err = dlrun(*SYNTHETIC, *QUICK)
     assert status == 0, out + err
     found = summary()
     best = found["data"]["best_achievable"]
     assert best - 0.08 < found["metric"]["value"] <= best + 0.005
     assert 0.91 < found["final"]["valid/pixel_accuracy"] <= 0.955
-    assert "the best possible is" in out
+    assert "(the best " in out
 
 
 def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
@@ -65,10 +70,17 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
     assert found["final"]["valid/pixel_accuracy"] > 0
     assert found["baselines"]["background everywhere"]["valid/pixel_accuracy"] > 0.6
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-    assert drawn == {"iou_by_class.png", "losses.png", "segmentation.png", "worst_pictures.png"}
-    pictures = pd.read_csv("runs/latest/pictures.csv")
-    assert pictures["pixel_accuracy"].is_monotonic_increasing
-    assert pictures["pixel_accuracy"].mean() == pytest.approx(found["final"]["valid/pixel_accuracy"], abs=1e-6)
+    assert drawn == {"iou_by_class.png", "losses.png", "segmentation.png", "worst_images.png"}
+    report = Path("runs/latest/report.html").read_text()
+    for caption in (
+        "Images, masks and predictions (validation)",
+        "Images with the most wrong pixels (validation)",
+        "Intersection over union by class (validation)",
+    ):
+        assert caption in report
+    images = pd.read_csv("runs/latest/images.csv")
+    assert images["pixel_accuracy"].is_monotonic_increasing
+    assert images["pixel_accuracy"].mean() == pytest.approx(found["final"]["valid/pixel_accuracy"], abs=1e-6)
     assert not Path("runs/latest/predictions.csv").exists()
 
     (here / "some" / "deep").mkdir(parents=True)
@@ -76,14 +88,14 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
     for name, size in (("a.png", (50, 40)), ("deep/b.jpg", (33, 91))):
         pixels = random.integers(0, 256, (*size, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(here / "some" / name)
-    (here / "some" / "bad.png").write_bytes(b"no picture")
+    (here / "some" / "bad.png").write_bytes(b"no image")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
-    assert "2 masks: some-masks" in out + err
-    assert "1 of 3 pictures cannot be read: bad.png is no picture" in out + err
+    assert "masks written to some-masks: 2" in out + err
+    assert "1 of 3 images cannot be read: bad.png is no" in out + err
     answer = pd.read_csv("answer.csv")
-    assert list(answer.columns) == ["picture", "background", "disc", "rectangle", "triangle"]
-    np.testing.assert_allclose(answer.iloc[:, 1:].sum(axis=1), 1, atol=2e-4)
+    assert list(answer.columns) == ["image", "mask", "background", "disc", "rectangle", "triangle"]
+    np.testing.assert_allclose(answer.iloc[:, 2:].sum(axis=1), 1, atol=2e-4)
     for row, name in enumerate(("a.png", "deep/b.png")):
         with Image.open(here / "some-masks" / name) as mask:
             assert mask.mode == "P"
@@ -94,16 +106,51 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
         )
     predictor = dlrunner.load("runs/latest")
     again = predictor.predict([here / "some" / "a.png", here / "some" / "deep" / "b.jpg"])
-    np.testing.assert_allclose(again.iloc[:, 1:].to_numpy(float), answer.iloc[:, 1:].to_numpy(float))
+    np.testing.assert_allclose(again.iloc[:, 2:].to_numpy(float), answer.iloc[:, 2:].to_numpy(float))
     status, out, err = dlrun("predict", "runs/latest", "some/a.png", "--masks", "elsewhere")
     assert status == 0, err
     assert (here / "elsewhere" / "a.png").exists()
     assert dlrun("predict", "runs/latest", "nowhere")[0] == 2
 
 
-def test_an_export_answers_the_same_and_has_a_graph(dlrun: Dlrun, here: Path) -> None:
+def test_a_mask_replaces_no_image_and_stays_in_its_folder(here: Path) -> None:
+    model = UNet(SegmentationDims(2), Path("data"), backbone="squeezenet1_1", channels=32).eval()
+    predictor = SegmentationPredictor(
+        {"classes": MaskClasses(["mask", "b"], [0, 1]).state(), "size": [32, 32]}, [model]
+    )
+    image = Image.fromarray(np.zeros((40, 50, 3), np.uint8))
+    for name in ("some/a.png", "some/deep/a.png", "twice/a.png", "twice/a.jpg"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        image.save(here / name)
+    before = (here / "some" / "a.png").read_bytes()
+    for given, message in (
+        (here / "some", "would replace an image"),
+        ([here / "some" / "a.png"], "would replace an image"),
+    ):
+        with pytest.raises(DataError, match=message):
+            predictor.predict(given, masks=here / "some")
+    assert (here / "some" / "a.png").read_bytes() == before
+    with pytest.raises(DataError, match=r"would both be a\.png"):
+        predictor.predict("twice")
+    with pytest.raises(DataError, match=r"would both be a\.png"):
+        predictor.predict([here / "some" / "a.png", here / "some" / "deep" / "a.png"])
+    with zipfile.ZipFile(here / "out.zip", "w") as archive:
+        archive.writestr("/a.png", before)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        predictor.predict("out.zip")
+    assert not (here / "out-masks").exists()
+    with pytest.raises(ConfigError, match="there is no file"):
+        predictor.predict("nowhere.png")
+    table = predictor.predict([image.convert("L"), "some/a.png"], masks=Path("masks"))
+    assert list(table.columns) == ["image", "mask", "mask_2", "b"]
+    assert list(table["mask"]) == ["masks/image 1.png", "masks/a.png"]
+    with Image.open("masks/image 1.png") as mask:
+        assert mask.size == (50, 40)
+
+
+def test_an_exported_run_predicts_the_same_and_has_a_graph(dlrun: Dlrun, here: Path) -> None:
     assert dlrun(*SHORT, *QUICK)[0] == 0
-    archive, _ = write_segmentation_standin(Path(os.environ["DLRUNNER_CACHE"]) / "synthetic")
+    archive, _ = write_synthetic_images(Path(os.environ["DLRUNNER_CACHE"]) / "synthetic")
     pytest.importorskip("onnxruntime")
     status, out, err = dlrun("export", "runs/latest", "--onnx")
     assert status == 0, out + err
@@ -116,20 +163,20 @@ def test_an_export_answers_the_same_and_has_a_graph(dlrun: Dlrun, here: Path) ->
     assert answers[0] == answers[1]
 
 
-def test_own_pictures_that_are_no_squares_are_learned_from_two_folders(dlrun: Dlrun, here: Path) -> None:
+def test_own_images_that_are_no_squares_are_learned_from_two_folders(dlrun: Dlrun, here: Path) -> None:
     random = np.random.default_rng(0)
     for number in range(12):
         mask = np.zeros((40, 60), np.uint8)
         top, left = random.integers(0, 20), random.integers(0, 30)
         mask[top : top + 18, left : left + 25] = 255
         pixels = np.clip(mask[..., None] * 0.5 + 60 + random.normal(0, 15, (40, 60, 3)), 0, 255).astype(np.uint8)
-        for folder, picture in (("images", pixels), ("masks", mask)):
+        for folder, image in (("images", pixels), ("masks", mask)):
             (here / "cells" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(here / "cells" / folder / f"{number}.png")
+            Image.fromarray(image).save(here / "cells" / folder / f"{number}.png")
     words = ("task=segmentation", "data.path=cells", "data.size=[32,48]", "epochs=12", "batch_size=4", *QUICK)
     status, out, err = dlrun(*words, "model.channels=32", "model.backbone=squeezenet1_1", "optim.lr=3e-3")
     assert status == 0, out + err
-    assert "masks hold 0 and 255 alone: two classes" in out
+    assert "masks contain only 0 and 255: two classes" in out
     assert summary()["final"]["valid/mean_iou"] > 0.7
     assert dlrun("predict", "runs/latest", "cells/images")[0] == 0
     with Image.open(here / "images-masks" / "0.png") as written:
@@ -159,7 +206,7 @@ def test_a_killed_run_goes_on_bit_for_bit(here: Path) -> None:
 
 
 def test_the_loss_and_the_metrics_do_not_depend_on_the_batches() -> None:
-    """Pictures have different numbers of pixels that count; one has none."""
+    """Images have different numbers of pixels that count; one has none."""
     generator = torch.Generator().manual_seed(0)
     outputs = torch.randn(6, 4, 8, 8, generator=generator)
     targets = torch.randint(0, 4, (6, 8, 8), generator=generator)
@@ -185,7 +232,7 @@ def test_the_loss_and_the_metrics_do_not_depend_on_the_batches() -> None:
 def test_the_baseline_is_what_its_metrics_say() -> None:
     found = task()
     metrics = found.metrics()
-    for batch in found.batches("valid", 0):
+    for batch in found.batches("valid", 0, PHASE):
         everywhere = torch.zeros(len(batch.targets), 4, *batch.targets.shape[1:])
         everywhere[:, 0] = 1
         for metric in metrics.values():
@@ -194,39 +241,41 @@ def test_the_baseline_is_what_its_metrics_say() -> None:
     assert baseline == {f"valid/{name}": pytest.approx(metric.compute()) for name, metric in metrics.items()}
 
 
-def test_phases_may_begin_with_smaller_pictures() -> None:
+def test_phases_may_begin_with_smaller_images() -> None:
     found = task(augment=False)
-    (first, *_) = found.batches("valid", 0)
+    (first, *_) = found.batches("valid", 0, PHASE)
     assert first.targets.shape[1:] == (32, 32)
     data = SegmentationData(Path("data"), source="synthetic", sample=24, sample_valid=10)
     larger = Segmentation(data, 6, 0, torch.device("cpu"))
-    larger.enter(Phase(1, constant(1), (0.1,), 0, {"scale": 0.5}))
-    (first, *_) = larger.batches("train", 0)
+    smaller = Phase(1, constant(1), (0.1,), 0, {"scale": 0.5})
+    (first, *_) = larger.batches("train", 0, smaller)
     assert first.inputs[0].shape[2:] == first.targets.shape[1:] == (32, 32)
+    assert larger.state(smaller)["size"] == [32, 32]
+    assert larger.state(PHASE)["size"] == [64, 64]
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("epochs=null", "phases=[{epochs: 1, task: {size: 64}}]"), "phases[0].task.size: is unknown"),
         (("epochs=null", "phases=[{epochs: 1, task: {scale: 2}}]"), "must be a number above 0, up to 1, not 2"),
         (("epochs=null", "phases=[{epochs: 1, task: {augment: 1}}]"), "must be true or false, not 1"),
         (("ensemble=2",), "this task keeps no outputs"),
-        (("batch_size=1",), "batch norm needs two training pictures"),
-        (("data.path=x",), "what is generated has no path"),
+        (("batch_size=1",), "batch norm needs two training images"),
+        (("data.path=x",), "synthetic data has no path"),
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower encoder, upper encoder, decoder)"),
     ],
 )
-def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
+def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], message: str) -> None:
     status, out, err = dlrun(*(word for word in SHORT if word.split("=")[0] != words[0].split("=")[0]), *QUICK, *words)
     assert status == 2, out + err
-    assert said in err
+    assert message in err
 
 
-def test_a_classifier_of_pictures_does_not_fit(dlrun: Dlrun) -> None:
-    status, _, err = dlrun(*STAND_IN, "model=image_classifier")
+def test_a_classifier_of_images_does_not_fit(dlrun: Dlrun) -> None:
+    status, _, err = dlrun(*SYNTHETIC, "model=image_classifier")
     assert status == 2
-    assert "it wants ImageDims, the task gives SegmentationDims" in err
+    assert "it takes ImageDims, the task provides SegmentationDims" in err
 
 
 def test_a_rate_is_suggested(dlrun: Dlrun) -> None:
@@ -235,15 +284,15 @@ def test_a_rate_is_suggested(dlrun: Dlrun) -> None:
     assert "steps" in out
 
 
-def test_a_large_picture_is_scaled_back_class_by_class_as_all_at_once() -> None:
+def test_a_large_image_is_scaled_back_class_by_class_as_all_at_once() -> None:
     torch.manual_seed(0)
     model = UNet(SegmentationDims(3), Path("data"), backbone="squeezenet1_1", channels=32).eval()
     state = {"classes": MaskClasses(["a", "b", "c"], [0, 1, 2]).state(), "size": [32, 48]}
     pixels = np.random.default_rng(0).integers(0, 256, (32, 48, 3)).astype(np.uint8)
-    picture = Image.fromarray(pixels).resize((75, 41))
-    codes = segment(state, [model], picture)
+    image = Image.fromarray(pixels).resize((75, 41))
+    codes = segment(state, [model], image)
     assert codes.shape == (41, 75)
     with torch.inference_mode():
-        scores = model(normalised(torch.from_numpy(resized(picture, (32, 48)))[None], (32, 48)))
+        scores = model(normalised(torch.from_numpy(resized(image, (32, 48)))[None], (32, 48)))
         whole = torch.nn.functional.interpolate(scores, (41, 75), mode="bilinear", align_corners=False)
     np.testing.assert_array_equal(codes, whole.argmax(dim=1)[0].numpy())

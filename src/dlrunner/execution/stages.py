@@ -226,7 +226,7 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
         table = task.predictions(outputs)
         if table is not None:
             directory.write_bytes("predictions.csv", as_csv(table)[0])
-        for name, content in task.artifacts(models).items():
+        for name, content in task.artifacts(models, phase=members[-1].phase).items():
             directory.write_bytes(name, content)
         plots = _draw(directory.path, task, members, outputs) if wanted.plots else []
         texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}

@@ -37,6 +37,7 @@ class LoadedRun:
     | tables (rossmann, tabular) | `predict` | a table with the training table's columns | id, prediction, probabilities |
     | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
     | pictures (dogbreeds, image) | `predict`, `explain` | files or PIL pictures, one or several, or a folder | classes, probabilities |
+    | segmentation | `predict` | files or PIL images, one or several, or a folder | masks (files), fractions of the classes |
     | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as of texts | text, words, unknown, perplexity |
 
     Arguments are checked against the annotations of the method (`ConfigError`). What a person should know about a

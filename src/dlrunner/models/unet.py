@@ -1,9 +1,9 @@
-"""A U-Net: an encoder that may be pre-trained, and a decoder that sees the encoder's maps at each resolution.
+"""A U-Net: a pre-trained or random encoder, and a decoder with skip connections from each resolution.
 
 Source: Ronneberger et al., U-Net: Convolutional networks for biomedical image segmentation, 2015,
 https://arxiv.org/abs/1505.04597; the decoder follows fast.ai's `DynamicUnet` (2019): pixel shuffle that starts as
 nearest-neighbour upsampling (Aitken et al., Checkerboard artifact free sub-pixel convolution, 2017,
-https://arxiv.org/abs/1707.02937), batch norm on what crosses over, and the picture itself at the end.
+https://arxiv.org/abs/1707.02937), batch norm on skip connections, and the image itself at the end.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dlrunner.ranges import Count, Text
 
 @dataclass(frozen=True)
 class SegmentationDims:
-    """What the data tells a model that gives each pixel a class."""
+    """The sizes that a segmentation model takes from the data."""
 
     num_classes: int
 
@@ -40,10 +40,10 @@ class UNet(Model):
         dims: the classes.
         data_dir: where `weights` are looked for too, and in its folder weights/.
         backbone: the encoder, see `ImageClassifier`.
-        weights: a file of trained weights of the encoder (.pt, .pth, .safetensors); `none`: they start at random.
+        weights: a file of trained weights of the encoder (.pt, .pth, .safetensors); `none`: random initialisation.
         variant: of mobilenet_v2, see `ImageClassifier`.
         channels: of the decoder's deepest block; each block above has half as many, but no fewer than 32.
-        freeze_norm: the encoder's batch norm keeps its statistics while it is trained too.
+        freeze_norm: the encoder's batch norm keeps its running statistics while its weights are trained.
         channels_last: memory format, faster on most devices.
     """
 
@@ -92,18 +92,20 @@ class UNet(Model):
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over the encoder's weights.
+        """Load the encoder's weights.
 
         Raises:
             ConfigError: they are those of another architecture.
         """
         if self.weights is None:
-            return ["the encoder's weights start at random (model.weights=FILE loads trained ones; docs/images.md)"]
+            return [
+                "the encoder's weights are randomly initialised (model.weights=FILE loads trained ones; docs/images.md)"
+            ]
         file = weights_file(self.weights, self.data_dir)
         return load(self.encoder, read_weights(file), file)
 
     def train(self, mode: bool = True) -> UNet:
-        """Set training mode; batch norm that is to keep its statistics stays in evaluation mode."""
+        """Set training mode; frozen batch norm stays in evaluation mode."""
         super().train(mode)
         if self.freeze_norm:
             for module in self.encoder.modules():
@@ -111,18 +113,18 @@ class UNet(Model):
                     module.eval()
         return self
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return class scores, [batch, classes, height, width].
 
         Args:
-            pictures: normalised, [batch, 3, height, width]; height and width may be any numbers from 32.
+            images: normalised, [batch, 3, height, width]; height and width may be any numbers from 32.
         """
-        pictures = pictures.contiguous(memory_format=self.format)
-        *skips, deepest = self.encoder.pyramid(pictures)
+        images = images.contiguous(memory_format=self.format)
+        *skips, deepest = self.encoder.pyramid(images)
         maps = self.bridge(deepest)
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
             maps = block(maps, skip)
-        scores: Tensor = self.scores(self.last(maps, pictures))
+        scores: Tensor = self.scores(self.last(maps, images))
         return scores
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -134,12 +136,12 @@ class UNet(Model):
 
 
 class UpBlock(nn.Module):
-    """Doubles height and width by pixel shuffle, puts what crosses over beside it, and convolves twice.
+    """Doubles height and width by pixel shuffle, concatenates the skip connection, and convolves twice.
 
     Args:
-        before: channels that come from below.
-        skip: channels that cross over from the encoder.
-        after: channels that come out.
+        before: input channels.
+        skip: channels of the skip connection from the encoder.
+        after: output channels.
     """
 
     def __init__(self, before: int, skip: int, after: int) -> None:
@@ -147,16 +149,16 @@ class UpBlock(nn.Module):
         half = max(before // 2, 1)
         self.expand = nn.Conv2d(before, 4 * half, 1)
         nearest = nn.init.kaiming_normal_(torch.empty(half, before, 1, 1))
-        with torch.no_grad():  # the four pixels that one becomes start alike (ICNR)
+        with torch.no_grad():  # ICNR: the four pixels made from one start equal
             self.expand.weight.copy_(nearest.repeat_interleave(4, dim=0))
             self.expand.bias.zero_()  # type: ignore[union-attr]
         self.norm = nn.BatchNorm2d(skip)
         self.convolutions = _convolutions(half + skip, after)
 
     def forward(self, maps: Tensor, skip: Tensor) -> Tensor:
-        """Return maps as large as what crosses over."""
+        """Return maps of the size of the skip connection."""
         larger = F.pixel_shuffle(self.expand(maps).relu(), 2)
-        if larger.shape[2:] != skip.shape[2:]:  # of odd sizes the encoder keeps less, or more, than the half
+        if larger.shape[2:] != skip.shape[2:]:  # the encoder rounds half of an odd size down or up
             larger = F.interpolate(larger, skip.shape[2:], mode="bilinear", align_corners=False)
         joined: Tensor = self.convolutions(torch.cat([larger, self.norm(skip)], dim=1))
         return joined

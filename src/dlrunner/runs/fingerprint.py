@@ -44,6 +44,7 @@ EXCLUDED = (
     "tasks/collab/predictor.py",
     "tasks/common/inputs.py",
     "tasks/image/grad_cam.py",
+    "tasks/image/inputs.py",
     "tasks/image/predictor.py",
     "tasks/language/generation.py",
     "tasks/language/predictor.py",

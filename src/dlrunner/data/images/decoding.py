@@ -85,6 +85,18 @@ def pixels_of(picture: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
         raise DataError(f"is damaged ({error})") from None
 
 
+def whole_of(picture: Image.Image) -> Image.Image:
+    """Return an image that is open already as `decode_whole` does; it stays as it is.
+
+    Raises:
+        DataError: it cannot be read to its end, or is too large.
+    """
+    try:
+        return _upright(picture.copy(), _remarks(picture))
+    except OSError as error:
+        raise DataError(f"is damaged ({error})") from None
+
+
 def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
     remarks = _remarks(picture)
     # A draft is at least as large as asked for; half again as large keeps it as sharp as the whole picture.

@@ -1,4 +1,4 @@
-"""Pictures whose pixels have classes: read with their masks, and which of them train, validate and test."""
+"""Images whose pixels have classes: read with their masks, and split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from pydantic import Field
 from dlrunner.data.core.source import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.images.dataset import MOST_NAMED, EncodedFiles, cached_arrays
-from dlrunner.data.segmentation.files import MaskedPictures, find_masked_pictures
+from dlrunner.data.segmentation.files import MaskedImages, find_masked_images
 from dlrunner.data.segmentation.masks import MaskClasses, decode_pair, read_classes
-from dlrunner.data.segmentation.synthetic import ARCHIVE, SIZE, WRONG, write_segmentation_standin
+from dlrunner.data.segmentation.synthetic import ARCHIVE, SIZE, WRONG, write_synthetic_images
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
@@ -31,22 +31,22 @@ Side = Annotated[int, Field(ge=32, le=4096)]
 
 @dataclass(frozen=True)
 class SegmentationTable:
-    """Pictures and masks as pixels, split: what the task batches, trains on and draws."""
+    """Images and masks as pixels, split: what the task batches, trains on and draws."""
 
     pixels: NDArray[np.uint8]
-    """[pictures, height, width, 4]: red, green, blue, the mask's value; it lives in a file of the cache."""
+    """[images, height, width, 4]: red, green, blue, the mask's value; it lives in a file of the cache."""
     split: NDArray[np.int8]
-    """TRAIN, VALID, TEST or UNUSED, [pictures]."""
+    """TRAIN, VALID, TEST or UNUSED, [images]."""
     names: list[str]
     classes: MaskClasses
     counts: NDArray[np.int64]
-    """Pixels of each class by picture, [pictures, classes]."""
+    """Pixels of each class by image, [images, classes]."""
     of_test: NDArray[np.bool_]
-    """Pictures that are kept for the test, whatever their split is, [pictures]."""
+    """Images that are kept for the test, whatever their split is, [images]."""
     notes: list[str] = field(default_factory=list)
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return which pictures belong to a part."""
+        """Return which images belong to a part."""
         return np.flatnonzero(self.split == part)
 
     @property
@@ -55,39 +55,44 @@ class SegmentationTable:
         return int(self.pixels.shape[1]), int(self.pixels.shape[2])
 
     def mask(self, row: int) -> NDArray[np.int64]:
-        """Return the class of each pixel, [height, width]; IGNORED where it counts nowhere."""
+        """Return the class of each pixel, [height, width]; IGNORED where it is not labelled."""
         return self.classes.codes()[self.pixels[row, ..., 3]]
 
-    def digests(self, part: int) -> NDArray[np.uint64]:
-        """Return digests of a part's pictures, without their masks, that are equal where the pixels are."""
-        pictures = (np.ascontiguousarray(self.pixels[row, ..., :3]) for row in self.rows(part))
-        content = b"".join(hashlib.blake2b(picture.data, digest_size=8).digest() for picture in pictures)
-        return np.frombuffer(content, np.uint64)
+    def digests(self) -> NDArray[np.uint64]:
+        """Return digests of the images, without their masks, that are equal where the pixels are, [images].
+
+        Those that are not used have 0.
+        """
+        found = np.zeros(len(self.split), np.uint64)
+        for row in np.flatnonzero(self.split != UNUSED):
+            pixels = np.ascontiguousarray(self.pixels[row, ..., :3])
+            found[row] = int.from_bytes(hashlib.blake2b(pixels.data, digest_size=8).digest(), "little")
+        return found
 
 
 class SegmentationData(Data):
-    """Pictures and masks of one's own: two folders or a table, zip or folder; or generated ones.
+    """Images and masks of one's own: two folders or a table, zip or folder; or synthetic ones.
 
-    A mask is a grey or palette picture of the size of its picture, whose values are the numbers of the classes.
+    A mask is a grey or palette image of the size of its image, whose values are the numbers of the classes.
 
     Args:
-        data_dir: not used: the pictures are where `path` says.
+        data_dir: not used: the images are where `path` says.
         path: the folder, archive or table.
-        source: `stand-in` is generated; `real` is what `path` says.
+        source: `synthetic` is generated; `real` is what `path` says.
         images, masks: the two folders (images and masks by default), or the table's columns (image and mask).
-        mask_suffix: what the name of a mask has more than that of its picture.
+        mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
         classes: names by value, from 0; by default those in codes.txt or classes.txt, else each value is a class.
-        ignore: the value of pixels that count nowhere, `none`, or `auto`: that of a class called void, ignore or
-            unlabelled, else 255 where all others are below 100.
-        split: which pictures validate: `random`, `folds`, `last_rows`, `column` (see `TabularData`); `auto` is what the
-            folders tell, else random.
-        valid: the share that validates; of `last_rows` also a number.
-        split_seed: of numpy's RandomState that permutes the pictures, for `sample` too.
-        valid_column: the table's column that marks what validates.
-        folds, fold: number of folds and the one that validates.
-        sample, sample_valid, sample_test: so many random pictures of each part are used; by default all.
-        size: pixels of a side, or height and width, to which pictures and masks are scaled.
-        skip_bad: pictures that cannot be read are left out and told, instead of ending the run.
+        ignore: the value of pixels that are left out of loss and metrics, `none`, or `auto`: that of a class called
+            void, ignore or unlabelled, else 255 where all others are below 100.
+        split: how validation images are chosen: `random`, `folds`, `last_rows`, `column` (see `TabularData`); `auto` is
+            as the folders say, else random.
+        valid: the fraction of validation images; of `last_rows` also a number.
+        split_seed: of numpy's RandomState that permutes the images, for `sample` too.
+        valid_column: the table's column that marks validation images.
+        folds, fold: number of folds and the validation fold.
+        sample, sample_valid, sample_test: number of random images of each part; by default all.
+        size: pixels of a side, or height and width, to which images and masks are scaled.
+        skip_bad: images that cannot be read are left out and reported, instead of ending the run.
     """
 
     def __init__(
@@ -115,34 +120,32 @@ class SegmentationData(Data):
     ) -> None:
         if source == "real" and path is None:
             raise ConfigError(
-                "data.path: is missing: which folder, archive or table? dlrun task=segmentation data.path=pics/ "
-                "(data.source=synthetic generates pictures)"
+                "data.path: is missing: give a folder with images/ and masks/, an archive or a table; or set "
+                "data.source=synthetic"
             )
         if source == "synthetic" and path is not None:
-            raise ConfigError("data.path: what is generated has no path; leave data.source or data.path out")
+            raise ConfigError("data.path: synthetic data has no path; leave data.source or data.path out")
         if classes is not None and len(set(classes)) < len(classes):
             raise ConfigError("data.classes: two classes have one name")
         self.source, self.images, self.masks, self.mask_suffix = source, images, masks, mask_suffix
         self.path = None if path is None else user_path(path)
         self.classes, self.ignore, self.skip_bad = classes, ignore, skip_bad
-        self.splitting = Splitting(
-            "random" if split == "auto" else split, valid, split_seed, None, None, None, valid_column, folds, fold
-        )
+        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
-        self.split, self.samples = split, {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
+        self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         height, width = size if isinstance(size, list) else (size, size)
         self.size = (height, width) if source == "real" else (min(height, SIZE), min(width, SIZE))
 
     @cached_property
-    def _found(self) -> tuple[MaskedPictures, float | None]:
-        """The files, and the best possible mean IoU (the stand-in only)."""
+    def _found(self) -> tuple[MaskedImages, float | None]:
+        """The files, and the best possible mean IoU (synthetic data only)."""
         if self.path is not None:
-            return find_masked_pictures(self.path, self.images, self.masks, self.mask_suffix), None
-        archive, best = write_segmentation_standin(cache_dir() / "synthetic")
-        return find_masked_pictures(archive, None, None, ""), best
+            return find_masked_images(self.path, self.images, self.masks, self.mask_suffix), None
+        archive, best = write_synthetic_images(cache_dir() / "synthetic")
+        return find_masked_images(archive, None, None, ""), best
 
     def identity(self) -> DataIdentity:
-        """The pictures as they are now."""
+        """The images as they are now."""
         files, best = self._found
         return DataIdentity(
             name="shapes" if self.path is None else self.path.name,
@@ -155,65 +158,67 @@ class SegmentationData(Data):
         )
 
     def read(self) -> SegmentationTable:
-        """Read, decode and split the pictures.
+        """Read, decode and split the images.
 
         Raises:
             ConfigError: a named column does not exist, or there are not two classes.
-            DataError: nothing trains or validates, a picture cannot be read, or a mask has a value without a name.
+            DataError: a split is empty, an image cannot be read, or a mask has a value without a name.
         """
         files, best = self._found
         place = str(files.place.path)
-        splitting = None if self.split == "auto" and files.parts is not None else self.splitting
-        split, of_test = split_by_parts(files.parts, splitting, files.table, None, files.place.path)
-        split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.place.path)
+        split = sampled(split, self.samples, self.splitting.split_seed, "images")
         encoded = EncodedFiles(
-            files.pictures,
-            lambda: zip(files.place.contents(files.pictures), files.place.contents(files.masks), strict=True),
+            files.images,
+            lambda: zip(files.place.contents(files.images), files.place.contents(files.masks), strict=True),
             lambda contents: decode_pair(contents, self.size),
             (*self.size, 4),
         )
         recipe = f"masks {VERSION} {PIL.__version__} {files.digest} {self.size}"
         pixels, _, notes, bad = cached_arrays(encoded, recipe, np.flatnonzero(split != UNUSED))
         split = self._without_bad(split, files, bad, notes)
-        for part, what in ((TRAIN, "train"), (VALID, "validate")):
+        for part, what in ((TRAIN, "training"), (VALID, "validation")):
             if not (split == part).any():
-                raise DataError(f"{place}: no picture is left to {what} on; {len(split):,} in all")
+                raise DataError(f"{place}: no {what} images are left of {len(split):,}")
         used = split != UNUSED
         found = np.zeros((len(split), 256), np.int64)
         for row in np.flatnonzero(used):
             found[row] = np.bincount(pixels[row, ..., 3].ravel(), minlength=256)
-        classes, told = read_classes(found, files.masks, self.classes or files.classes, self.ignore, place)
+        classes, class_notes = read_classes(found, files.masks, self.classes or files.classes, self.ignore, place)
         if best is not None:
-            told.append(
+            class_notes.append(
                 f"{WRONG:.0%} of the pixels of the masks are relabelled: the best pixel accuracy is {1 - WRONG}"
             )
         else:
-            told.append(f"pictures and masks are scaled to {self.size[0]} x {self.size[1]} pixels (data.size)")
+            class_notes.append(f"images and masks are scaled to {self.size[0]} x {self.size[1]} pixels (data.size)")
         counts = found[:, classes.values]
-        told += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
-        return SegmentationTable(pixels, split, list(files.pictures), classes, counts, of_test, [*notes, *told])
+        for part, what in ((TRAIN, "training"), (VALID, "validation")):
+            if not counts[split == part].any():
+                raise DataError(f"{place}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
+        class_notes += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
+        return SegmentationTable(pixels, split, list(files.images), classes, counts, of_test, [*notes, *class_notes])
 
     def _without_bad(
-        self, split: NDArray[np.int8], files: MaskedPictures, bad: dict[str, str], notes: list[str]
+        self, split: NDArray[np.int8], files: MaskedImages, bad: dict[str, str], notes: list[str]
     ) -> NDArray[np.int8]:
-        """Return the split without pictures that cannot be used, if that is wanted.
+        """Return the split without images that cannot be used, if that is asked for.
 
         Raises:
-            DataError: there are some, and they are not to be left out.
+            DataError: there are some, and `skip_bad` is false.
         """
         if not bad:
             return split
         named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
         more = f"; and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
-        said = f"{len(bad):,} of {len(split):,} pictures in {files.place.path} cannot be used: {named}{more}"
+        problem = f"{len(bad):,} of {len(split):,} images in {files.place.path} cannot be used: {named}{more}"
         if not self.skip_bad:
-            raise DataError(f"{said} (data.skip_bad=true leaves them out)")
-        notes.insert(0, f"{said}; they are left out")
-        left: NDArray[np.int8] = np.where(np.isin(np.array(files.pictures, dtype=object), list(bad)), UNUSED, split)
+            raise DataError(f"{problem} (data.skip_bad=true leaves them out)")
+        notes.insert(0, f"{problem}; they are left out")
+        left: NDArray[np.int8] = np.where(np.isin(np.array(files.images, dtype=object), list(bad)), UNUSED, split)
         return left.astype(np.int8)
 
 
 def _unseen(classes: MaskClasses, counts: NDArray[np.int64], split: NDArray[np.int8]) -> list[str]:
-    """Return the classes that masks of the validation have and those of the training have not."""
+    """Return the classes that occur in validation masks only."""
     train, valid = (counts[split == part].sum(axis=0) for part in (TRAIN, VALID))
-    return [name for name, seen, there in zip(classes.names, train, valid, strict=True) if there and not seen]
+    return [name for name, seen, occurs in zip(classes.names, train, valid, strict=True) if occurs and not seen]

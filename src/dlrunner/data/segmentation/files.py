@@ -1,4 +1,4 @@
-"""Pictures and their masks as people have them: two folders, or a table of two columns; zip or folder."""
+"""Images and their masks in files: two folders, or a table of two columns; zip or folder."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ CLASS_FILES = ("codes.txt", "classes.txt")
 
 
 @dataclass(frozen=True)
-class MaskedPictures:
-    """Pictures and masks that are found but not decoded yet."""
+class MaskedImages:
+    """Images and masks that are found but not decoded yet."""
 
     place: ArchiveOrFolder
     digest: str
     """Of names and content."""
-    pictures: Sequence[str]
+    images: Sequence[str]
     """Paths below the place."""
     masks: Sequence[str]
-    """Likewise, one for each picture."""
+    """Likewise, one for each image."""
     table: pd.DataFrame
-    """A row for each picture: the other columns of a table."""
+    """A row for each image: the other columns of a table."""
     parts: Sequence[str | None] | None = None
-    """train, valid, test or None, where the folders tell what validates."""
+    """train, valid, test or None, where the folders say it."""
     classes: list[str] | None = None
-    """Their names, where a file tells them."""
+    """Their names, where a file has them."""
 
 
-def find_masked_pictures(path: Path, images: str | None, masks: str | None, mask_suffix: str) -> MaskedPictures:
-    """Return the pictures of a folder, archive or table with their masks.
+def find_masked_images(path: Path, images: str | None, masks: str | None, mask_suffix: str) -> MaskedImages:
+    """Return the images of a folder, archive or table with their masks.
 
     Args:
         path: where they are.
-        images, masks: the two folders (by default images and masks), which may stand in train/, valid/ and test/ or
-            hold these; or the table's columns (by default image and mask).
-        mask_suffix: what the name of a mask has more than that of its picture: _mask for a_mask.png of a.jpg.
+        images, masks: the two folders (by default images and masks), which may be in train/, valid/ and test/ or
+            contain these; or the table's columns (by default image and mask).
+        mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
 
     Raises:
         ConfigError: there is no such file, folder or column.
-        DataError: a picture has no mask, or a mask no picture.
+        DataError: an image has no mask, or a mask no image.
     """
     if not path.exists():
         raise ConfigError(f"data.path: there is no file or folder {path}")
@@ -56,32 +56,33 @@ def find_masked_pictures(path: Path, images: str | None, masks: str | None, mask
         return _listed(path, images or "image", masks or "mask")
     place, images, masks = unwrapped(path), images or "images", masks or "masks"
     names = sorted(name for name in place.names() if is_picture(name))
-    pictures, drawn = _in_folder(names, images, ""), _in_folder(names, masks, mask_suffix)
-    for setting, folder, found in (("images", images, pictures), ("masks", masks, drawn)):
+    images_by_key, masks_by_key = _in_folder(names, images, ""), _in_folder(names, masks, mask_suffix)
+    for setting, folder, found in (("images", images, images_by_key), ("masks", masks, masks_by_key)):
         if not found:
-            there = sorted({part for name in names for part in PurePosixPath(name).parts[:-1]})
+            existing = sorted({part for name in names for part in PurePosixPath(name).parts[:-1]})
             raise ConfigError(
-                f"data.{setting}: {place.path} has no pictures in a folder {folder}; there are: {', '.join(there)}"
+                f"data.{setting}: {place.path} has no images in a folder {folder}/; "
+                f"folders with images: {', '.join(existing) or 'none'}"
             )
-    keys = sorted(pictures)
-    if lacking := [pictures[key] for key in keys if key not in drawn]:
-        more = f" ({len(lacking):,} such pictures)" if len(lacking) > 1 else ""
+    keys = sorted(images_by_key)
+    if missing := [images_by_key[key] for key in keys if key not in masks_by_key]:
+        more = f" ({len(missing):,} such images)" if len(missing) > 1 else ""
         raise DataError(
-            f"{place.path}: {lacking[0]} has no mask in {masks}/{more}; masks have their pictures' names "
+            f"{place.path}: {missing[0]} has no mask in {masks}/{more}; masks have their images' names "
             "(data.mask_suffix=_mask, if they are called a_mask.png)"
         )
-    if lonely := [name for key, name in drawn.items() if key not in pictures]:
-        more = f" ({len(lonely):,} such masks)" if len(lonely) > 1 else ""
-        raise DataError(f"{place.path}: {lonely[0]} has no picture in {images}/{more}")
+    if unpaired := [name for key, name in masks_by_key.items() if key not in images_by_key]:
+        more = f" ({len(unpaired):,} such masks)" if len(unpaired) > 1 else ""
+        raise DataError(f"{place.path}: {unpaired[0]} has no image in {images}/{more}")
     parts = labels_and_parts(keys)[1]
-    chosen, of_chosen = [pictures[key] for key in keys], [drawn[key] for key in keys]
+    chosen, of_chosen = [images_by_key[key] for key in keys], [masks_by_key[key] for key in keys]
     classes = _classes(place)
     digest = digest_of(place, [*chosen, *of_chosen], [f"{each} {classes}" for each in [*of_chosen, *chosen]])
-    return MaskedPictures(place, digest, chosen, of_chosen, pd.DataFrame({"image": chosen}), parts, classes)
+    return MaskedImages(place, digest, chosen, of_chosen, pd.DataFrame({"image": chosen}), parts, classes)
 
 
 def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, str]:
-    """Return the pictures in a folder by what they have in common with their masks: the path without it.
+    """Return the images in a folder by the key that they share with their masks: the path without the folder.
 
     Raises:
         DataError: two of them differ in the suffix alone.
@@ -97,12 +98,12 @@ def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, s
             continue
         key = str(PurePosixPath(*parts)).removesuffix(suffix)
         if key in found:
-            raise DataError(f"{found[key]} and {name} differ in their suffix alone: one of them must go")
+            raise DataError(f"{found[key]} and {name} differ only in their suffix; remove one of them")
         found[key] = name
     return found
 
 
-def _listed(path: Path, image: str, mask: str) -> MaskedPictures:
+def _listed(path: Path, image: str, mask: str) -> MaskedImages:
     table = read_table(path, as_text=True)
     columns = [str(name) for name in table.columns]
     for setting, name in (("images", image), ("masks", mask)):
@@ -110,23 +111,23 @@ def _listed(path: Path, image: str, mask: str) -> MaskedPictures:
             raise ConfigError(f"data.{setting}: {path} has no column {name!r}; {did_you_mean(name, columns)}")
         if (empty := table[name].isna().to_numpy()).any():
             raise DataError(f"{path}, row {int(empty.argmax()) + 2}: the column {name} names no file")
-    pictures, masks = ([each.strip().replace("\\", "/") for each in table[name]] for name in (image, mask))
-    for row, files in enumerate(zip(pictures, masks, strict=True), start=2):
+    images, masks = ([each.strip().replace("\\", "/") for each in table[name]] for name in (image, mask))
+    for row, files in enumerate(zip(images, masks, strict=True), start=2):
         for file in files:
             if not (path.parent / file).is_file():
                 raise DataError(f"{path}, row {row}: there is no file {path.parent / file}")
-    doubled = pd.Series(pictures).duplicated().to_numpy()
-    if doubled.any():
-        raise DataError(f"{path}, row {int(doubled.argmax()) + 2}: {pictures[int(doubled.argmax())]} is listed twice")
+    repeated = pd.Series(images).duplicated().to_numpy()
+    if repeated.any():
+        raise DataError(f"{path}, row {int(repeated.argmax()) + 2}: {images[int(repeated.argmax())]} is listed twice")
     place, others = ArchiveOrFolder(path.parent), table.drop(columns=[image, mask])
     classes = _classes(place)
     lines = [f"{line} {classes}" for line in table.fillna("").astype(str).agg("\t".join, axis=1)]
-    digest = digest_of(place, [*pictures, *masks], [*lines, *lines])
-    return MaskedPictures(place, digest, pictures, masks, others, classes=classes)
+    digest = digest_of(place, [*images, *masks], [*lines, *lines])
+    return MaskedImages(place, digest, images, masks, others, classes=classes)
 
 
 def _classes(place: ArchiveOrFolder) -> list[str] | None:
-    """Return the names of the classes that a file tells.
+    """Return the names of the classes from a file.
 
     Raises:
         DataError: two are the same, or it is not text.
@@ -138,7 +139,7 @@ def _classes(place: ArchiveOrFolder) -> list[str] | None:
             names = [line.strip() for line in place.read(file).decode("utf-8-sig").rstrip().splitlines()]
         except UnicodeDecodeError:
             raise DataError(f"{place.path}: {file} is not text in UTF-8") from None
-        if doubled := [name for place_, name in enumerate(names) if not name or name in names[:place_]]:
-            raise DataError(f"{place.path}: {file} has {doubled[0]!r} twice, or an empty line; a class a line")
+        if repeated := [name for place_, name in enumerate(names) if not name or name in names[:place_]]:
+            raise DataError(f"{place.path}: {file} has {repeated[0]!r} twice, or an empty line; a class a line")
         return names
     return None

@@ -1,4 +1,4 @@
-"""Batches of pictures with their masks, made on the device: masks move with their pictures and keep their values."""
+"""Batches of images with their masks, made on the device: masks move with their images and keep their values."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dlrunner.task import Batch
 
 @dataclass(frozen=True)
 class SegmentationLoader:
-    """Batches of pictures and the classes of their pixels.
+    """Batches of images and the classes of their pixels.
 
     Args:
-        pixels: of all pictures, [pictures, height, width, 4]: red, green, blue, the mask's value.
+        pixels: of all images, [images, height, width, 4]: red, green, blue, the mask's value.
         codes: the class of each value of a mask, [256], on the device of the batches.
-        rows: which pictures each batch holds.
+        rows: which images each batch holds.
         size: height and width in the batches.
-        augmentation: changes the pictures at random; None: they stay as they are.
+        augmentation: changes the images at random; None: they stay as they are.
         key: what these changes depend on, together with the number of the batch.
         start: the first batch that is yielded.
     """
@@ -42,12 +42,12 @@ class SegmentationLoader:
     def __iter__(self) -> Iterator[Batch]:
         gathered = gather(self.pixels, self.rows[self.start :], self.codes.device)
         for index, pixels in enumerate(gathered, start=self.start):
-            pictures = scaled(as_floats(pixels[..., :3]), self.size)
+            images = scaled(as_floats(pixels[..., :3]), self.size)
             masks = pixels[..., 3:].permute(0, 3, 1, 2).float()
             if masks.shape[2:] != self.size:
                 masks = F.interpolate(masks, self.size, mode="nearest-exact")
             if self.augmentation is not None:
                 draws = self.augmentation.draw(len(pixels), generator_of(*self.key, index), pixels.device)
-                pictures = self.augmentation.recoloured(self.augmentation.moved(pictures, draws), draws)
+                images = self.augmentation.recoloured(self.augmentation.moved(images, draws), draws)
                 masks = self.augmentation.moved(masks, draws, "nearest")
-            yield Batch((standardised(pictures),), self.codes[masks[:, 0].long()])
+            yield Batch((standardised(images),), self.codes[masks[:, 0].long()])

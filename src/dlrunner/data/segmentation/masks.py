@@ -1,4 +1,4 @@
-"""From the files of a picture and its mask to pixels; and from a mask's values to classes, and back."""
+"""From the files of an image and its mask to pixels; and from a mask's values to classes, and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dlrunner.data.images.decoding import Pixels, decode_whole, opened
 from dlrunner.errors import ConfigError, DataError
 
 IGNORED = 255
-"""The code of pixels that count nowhere."""
+"""The code of pixels that are left out of loss and metrics."""
 MOST_CLASSES = 255
 NOT_LABELLED = {"void", "ignore", "ignored", "unlabeled", "unlabelled"}
-"""Names of what is no class: pixels that nobody has labelled."""
+"""Names of unlabelled pixels."""
 SMALL_VALUE = 100
-"""Beside values below this, 255 is taken as no class."""
+"""Where all other values are below this, 255 is ignored."""
 COLOURS = (
     *((222, 222, 222), (0, 114, 178), (213, 94, 0), (0, 158, 115), (230, 159, 0), (204, 121, 167), (86, 180, 233)),
     *((240, 228, 66), (120, 94, 240), (140, 86, 75), (34, 34, 34), (154, 205, 50), (0, 128, 128), (128, 0, 0)),
@@ -28,7 +28,7 @@ COLOURS = (
 
 
 def decode_pair(contents: tuple[bytes, bytes], size: tuple[int, int]) -> tuple[Pixels, list[str]]:
-    """Return a picture and its mask as pixels, [height, width, 4]: red, green, blue, the mask's value.
+    """Return an image and its mask as pixels, [height, width, 4]: red, green, blue, the mask's value.
 
     Args:
         contents: of the two files.
@@ -37,27 +37,27 @@ def decode_pair(contents: tuple[bytes, bytes], size: tuple[int, int]) -> tuple[P
     Raises:
         DataError: one of them cannot be read, or they differ in size.
     """
-    picture, remarks = decode_whole(contents[0])
+    image, remarks = decode_whole(contents[0])
     try:
-        mask, told = decode_mask(contents[1])
+        mask, mask_remarks = decode_mask(contents[1])
     except DataError as error:
         raise DataError(f"has a mask that {error}") from None
-    if picture.size != mask.size:
-        raise DataError(f"has {_said(picture)} pixels, but its mask {_said(mask)}")
-    return np.dstack([resized(picture, size), resized(mask, size)]), [*remarks, *told]
+    if image.size != mask.size:
+        raise DataError(f"has {_size(image)} pixels, but its mask {_size(mask)}")
+    return np.dstack([resized(image, size), resized(mask, size)]), [*remarks, *mask_remarks]
 
 
-def resized(picture: Image.Image, size: tuple[int, int]) -> Pixels:
-    """Return a picture, or a mask, as pixels of a size, height and width."""
-    way = Image.Resampling.NEAREST if picture.mode == "L" else Image.Resampling.BILINEAR
-    return np.array(picture.resize((size[1], size[0]), way))
+def resized(image: Image.Image, size: tuple[int, int]) -> Pixels:
+    """Return an image, or a mask, as pixels of a size, height and width."""
+    method = Image.Resampling.NEAREST if image.mode == "L" else Image.Resampling.BILINEAR
+    return np.array(image.resize((size[1], size[0]), method))
 
 
 def decode_mask(content: bytes) -> tuple[Image.Image, list[str]]:
-    """Return a mask as a grey picture of its values, 0 to 255, and what was done to it that is worth telling.
+    """Return a mask as a grey image of its values, 0 to 255, and remarks on how it was read.
 
     Raises:
-        DataError: it is no picture, has colours instead of values, or values that were not kept exactly.
+        DataError: it is not an image, has colours instead of values, or values that were not kept exactly.
     """
     with opened(content) as mask:
         if mask.format == "JPEG":
@@ -72,14 +72,14 @@ def decode_mask(content: bytes) -> tuple[Image.Image, list[str]]:
                 )
             values, remarks = colours[..., 0], ["masks of three equal colours: one is read"]
         if values.dtype.kind == "f" or values.ndim != 2:
-            raise DataError(f"has no whole numbers ({mask.mode})")
+            raise DataError(f"has no integer values ({mask.mode})")
         if values.min() < 0 or values.max() > 255:
             raise DataError(f"has values from {values.min():,} to {values.max():,}; 0 to 255 can be read")
         return Image.fromarray(values.astype(np.uint8)), remarks
 
 
-def _said(picture: Image.Image) -> str:
-    return f"{picture.size[0]} × {picture.size[1]}"
+def _size(image: Image.Image) -> str:
+    return f"{image.size[0]} × {image.size[1]}"
 
 
 @dataclass(frozen=True)
@@ -90,22 +90,22 @@ class MaskClasses:
     values: list[int]
     """Of each class, in the masks."""
     ignored: int | None = None
-    """The value of pixels that count nowhere."""
+    """The value of ignored pixels."""
 
     def codes(self) -> NDArray[np.int64]:
-        """Return the class of each value, [256]; IGNORED for those that count nowhere."""
+        """Return the class of each value, [256]; IGNORED for ignored ones."""
         codes = np.full(256, IGNORED, dtype=np.int64)
         codes[self.values] = np.arange(len(self.values))
         return codes
 
     def image(self, codes: Pixels) -> Image.Image:
-        """Return classes of pixels, [height, width], as a palette picture with the values of the user's own masks."""
+        """Return classes of pixels, [height, width], as a palette image with the values of the user's own masks."""
         values = np.array(self.values, dtype=np.uint8)[codes]
-        picture = Image.frombytes("P", values.shape[::-1], values.tobytes())
+        image = Image.frombytes("P", values.shape[::-1], values.tobytes())
         palette = np.zeros((256, 3), np.uint8)
         palette[self.values] = colours(len(self.values))
-        picture.putpalette(palette.tobytes())
-        return picture
+        image.putpalette(palette.tobytes())
+        return image
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -118,7 +118,7 @@ class MaskClasses:
 
 
 def colours(count: int) -> Pixels:
-    """Return a colour for each class, [count, 3]; beyond the list they are drawn, always the same."""
+    """Return a colour for each class, [count, 3]; beyond the list they are random with a fixed seed."""
     drawn = np.random.default_rng(0).integers(40, 230, (max(count - len(COLOURS), 0), 3))
     return np.array([*COLOURS, *drawn.tolist()][:count], dtype=np.uint8)
 
@@ -130,7 +130,7 @@ def read_classes(
     ignore: Literal["auto", "none"] | int,
     place: str,
 ) -> tuple[MaskClasses, list[str]]:
-    """Return what the values in masks mean, and what to tell about it.
+    """Return what the values in masks mean, and notes on it.
 
     Without names each value that occurs is a class. With names a value is the number of its name, from 0; masks of 0
     and 255 alone have two classes.
@@ -138,9 +138,9 @@ def read_classes(
     Args:
         counts: pixels of each value by mask, [masks, 256].
         masks: their files.
-        names: of the classes; None: they have none.
-        ignore: the value that counts nowhere; `auto`: that of a class named void, ignore or unlabelled, else 255 beside
-            values below 100.
+        names: of the classes; None: they have no names.
+        ignore: the value of ignored pixels; `auto`: that of a class named void, ignore or unlabelled, else 255 where
+            all other values are below 100.
         place: for messages.
 
     Raises:
@@ -152,7 +152,7 @@ def read_classes(
     notes = []
     if binary:
         found = MaskClasses(list(names) if names else ["0", "255"], [0, 255])
-        return found, ["masks hold 0 and 255 alone: two classes"]
+        return found, ["masks contain only 0 and 255: two classes"]
     ignored = _ignored(occurring, names) if ignore == "auto" else None if ignore == "none" else ignore
     if names is None:
         values = [value for value in occurring if value != ignored]
@@ -169,17 +169,19 @@ def read_classes(
                 mask = masks[int((counts[:, value] > 0).argmax())]
                 raise DataError(
                     f"{place}: {mask} has the value {value}, which has no name: the {len(names)} names are of 0 to "
-                    f"{len(names) - 1} (data.ignore={value}, if such pixels are to count nowhere)"
+                    f"{len(names) - 1} (data.ignore={value}, if such pixels are to be ignored)"
                 )
         if absent := [name for name, value in zip(found.names, values, strict=True) if value not in occurring]:
             notes.append(f"{len(absent)} of the classes are in no mask ({', '.join(absent[:3])})")
     if not 2 <= len(found.names) <= MOST_CLASSES:
-        raise ConfigError(f"{place}: the masks have {len(found.names)} class(es); 2 to {MOST_CLASSES} can be learned")
+        raise ConfigError(
+            f"{place}: the masks have {len(found.names)} class(es); segmentation needs 2 to {MOST_CLASSES}"
+        )
     if ignored is not None:
-        share = counts[:, ignored].sum() / counts.sum()
+        fraction = counts[:, ignored].sum() / counts.sum()
         name = f" ({names[ignored]})" if names is not None and ignored < len(names) else ""
         notes.append(
-            f"pixels of value {ignored}{name} count nowhere: {share:.1%} (data.ignore=none makes them a class)"
+            f"pixels of value {ignored}{name} are ignored: {fraction:.1%} (data.ignore=none makes them a class)"
         )
     return found, notes
 

@@ -1,4 +1,4 @@
-"""Plots of segmentation: pictures beside their masks and predictions, and how well each class is found."""
+"""Plots of segmentation: images with their masks and predictions, and the IoU of each class."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.plots.tabular import bars, heading
 from dlrunner.reporting.plots.training import save, shorten, styled
 
 Pixels = NDArray[np.uint8]
 Codes = NDArray[np.integer]
 MOST_NAMED = 24
-"""Classes that the legend names."""
+"""Most classes in the legend."""
 
 
-def compared(
+def with_masks(
     title: str,
     shown: Sequence[tuple[str, Pixels, Codes, Codes]],
     names: Sequence[str],
     colours: Pixels,
     path: Path,
-) -> Path:
-    """Draw pictures beside their masks and predictions; what counts nowhere is white in both.
+) -> Plot:
+    """Draw images next to their masks and predictions; ignored pixels are white in both.
 
     Args:
-        title: of the plot.
-        shown: a title, the picture, [height, width, 3], the mask and the prediction, [height, width], of each.
+        title: of the plot, and its caption.
+        shown: a title, the image, [height, width, 3], the mask and the prediction, [height, width], of each.
         names: of the classes.
         colours: of the classes, [classes, 3].
         path: of the PNG.
@@ -47,26 +48,30 @@ def compared(
         grid = figure.subplots(rows, 3 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for place, (said, picture, mask, prediction) in enumerate(shown):
+        for place, (label, image, mask, prediction) in enumerate(shown):
             row, column = divmod(place, columns)
             predicted = np.where(mask < len(names), prediction, 255)
-            for axes, image, what in zip(
+            for axes, pixels, what in zip(
                 grid[row, 3 * column : 3 * column + 3],
-                (picture, drawn[mask], drawn[predicted]),
-                (said, "mask", "prediction"),
+                (image, drawn[mask], drawn[predicted]),
+                (label, "mask", "prediction"),
                 strict=True,
             ):
-                axes.imshow(image, interpolation="nearest")
+                axes.imshow(pixels, interpolation="nearest")
                 axes.set_title(shorten(what, 26), fontsize=8, fontweight="normal", parse_math=False)
         patches = [
             Patch(facecolor=to_hex(colour / 255), edgecolor="none", label=shorten(name, 20))
             for name, colour in zip(names[:MOST_NAMED], colours, strict=False)
         ]
         figure.legend(handles=patches, loc="outside lower center", ncols=min(6, len(patches)), fontsize=8)
-        return save(figure, path)
+        alt = (
+            f"{len(shown)} validation images with their masks and predicted masks; the colour of a pixel is its class: "
+            f"{_enumerated(names)}."
+        )
+        return Plot(save(figure, path), title, alt)
 
 
-def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequence[float], folder: Path) -> Path:
+def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequence[float], folder: Path) -> Plot:
     """Draw iou_by_class.png: intersection / union of each class, the best first.
 
     Args:
@@ -87,5 +92,14 @@ def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequenc
         bars(axes, values[order], [shorten(names[code], 24) for code in order], notes)
         axes.set(xlim=(0, 1.3), xlabel="intersection / union")
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1])
-        heading(figure, f"Mean IoU {np.nanmean(values):.4f}")
-        return save(figure, folder / "iou_by_class.png")
+        mean = f"Mean IoU {np.nanmean(values):.4f}"
+        heading(figure, mean)
+        best, worst = names[order[0]], names[[code for code in order if not np.isnan(values[code])][-1]]
+        alt = f"Bars of intersection over union for {len(names)} classes; best: {best}, worst: {worst}. {mean}."
+        path = save(figure, folder / "iou_by_class.png")
+        return Plot(path, "Intersection over union by class (validation)", alt)
+
+
+def _enumerated(names: Sequence[str]) -> str:
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return f"{', '.join(names[:MOST_NAMED])}{more}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
-from dlrunner.data.images.dataset import MOST_NAMED
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
-from dlrunner.data.images.files import is_picture
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
@@ -27,13 +24,10 @@ from dlrunner.models.image import ImageDims
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.common.inputs import listed, with_notes
+from dlrunner.tasks.common.inputs import with_notes
 from dlrunner.tasks.common.outputs import probabilities
 from dlrunner.tasks.image.grad_cam import grad_cam
-
-BATCH = 64
-
-Given = str | Path | Image.Image
+from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, unreadable_note
 
 
 class PicturePredictor(Predictor):
@@ -76,8 +70,8 @@ class PicturePredictor(Predictor):
         bad: dict[str, str] = {}
         names: list[str] = []
         found: list[Tensor] = []
-        folder = _folder(pictures)
-        for some in _in_folder(folder) if folder else _in_batches(pictures):
+        folder = folder_of(pictures)
+        for some in in_folder(folder) if folder else in_batches(pictures):
             pixels = []
             for name, picture in some:
                 try:
@@ -101,8 +95,7 @@ class PicturePredictor(Predictor):
             answer = pd.concat([pd.DataFrame({"picture": names}), top_of(self.target, outputs, top)], axis=1)
         if not bad:
             return answer
-        told = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
-        return with_notes(answer, [f"{len(bad):,} of {len(bad) + len(names):,} pictures cannot be read: {told}"])
+        return with_notes(answer, [unreadable_note(bad, len(bad) + len(names))])
 
     def explain(self, picture: Given, *, class_: str | None = None, out: Path | None = None) -> str:
         """Draw what an answer about a picture rests on over the picture, and say the answer.
@@ -121,9 +114,9 @@ class PicturePredictor(Predictor):
         from dlrunner.reporting.plots.images import explained
 
         names = [str(each) for each in self.target.classes]
-        if _folder(picture):
+        if folder_of(picture):
             raise ConfigError(f"{picture} is no picture; give one")
-        ((name, given),) = next(_in_batches(picture))
+        ((name, given),) = next(in_batches(picture))
         if class_ is not None and class_ not in names:
             raise ConfigError(f"class: there is no class {class_}; {did_you_mean(class_, names)}")
         try:
@@ -203,34 +196,3 @@ def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model]
 def heat_of(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:
     """Return what an answer about a picture, [height, width, 3], rests on, [height, width], from 0 to 1."""
     return grad_cam(models, normalised(torch.from_numpy(np.array(pixels[None])), size), answer, pixels.shape[0])
-
-
-def _folder(given: Any) -> Path | None:
-    """Return the folder or archive that is given, if it is one."""
-    if not isinstance(given, str | Path):
-        return None
-    path = user_path(given)
-    return path if path.is_dir() or (path.is_file() and path.name.lower().endswith(ARCHIVES)) else None
-
-
-def _in_folder(path: Path) -> Iterator[list[tuple[str, bytes]]]:
-    """Yield names and contents of the pictures in a folder or archive, some at a time."""
-    place = ArchiveOrFolder(path)
-    names = sorted(name for name in place.names() if is_picture(name))
-    if not names:
-        raise DataError(f"{path} holds no pictures")
-    for start in range(0, len(names), BATCH):
-        some = names[start : start + BATCH]
-        yield list(zip(some, place.contents(some), strict=True))
-
-
-def _in_batches(given: Given | Sequence[Given]) -> Iterator[list[tuple[str, Given]]]:
-    """Yield names and pictures, some at a time, where all files are there."""
-    pictures = listed(given, "files or PIL pictures", (str, Path, Image.Image))
-    for each in pictures:
-        if isinstance(each, str | Path) and not user_path(each).is_file():
-            raise ConfigError(f"there is no file {user_path(each)}")
-    names = [f"picture {i}" if isinstance(each, Image.Image) else str(each) for i, each in enumerate(pictures, start=1)]
-    named = list(zip(names, pictures, strict=True))
-    for start in range(0, len(named), BATCH):
-        yield named[start : start + BATCH]

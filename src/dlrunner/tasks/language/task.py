@@ -243,7 +243,7 @@ class LanguageModeling(Task):
         losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
         return losses
 
-    def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
+    def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
         """The vocabulary, and the first model's encoder for classifiers of texts."""
         table, model = self.table, language_models(models)[0]
         weights = model.encoder.state_dict()

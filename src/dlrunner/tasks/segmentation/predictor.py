@@ -1,4 +1,4 @@
-"""What is asked of a trained model of segmentation: the masks of pictures, and the fractions of their classes."""
+"""The masks that a trained model predicts, and the fractions of their classes."""
 
 from __future__ import annotations
 
@@ -14,150 +14,167 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.images.dataset import MOST_NAMED
-from dlrunner.data.images.decoding import decode_whole
+from dlrunner.data.images.decoding import decode_whole, whole_of
 from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.masks import MaskClasses, resized
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.errors import DataError
 from dlrunner.files.paths import user_path
-from dlrunner.model import Model
+from dlrunner.model import Example, Model, forward_pass
+from dlrunner.models.unet import SegmentationDims
+from dlrunner.predictor import Predictor
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.common.inputs import listed
-from dlrunner.tasks.image.predictor import pictures_at
+from dlrunner.tasks.common.inputs import with_notes
+from dlrunner.tasks.common.outputs import with_distinct_names
+from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, named, names_in, unreadable_note
 
-Given = str | Path | Image.Image
 
+class SegmentationPredictor(Predictor):
+    """Predicts a mask for each image."""
 
-class SegmentationAnswers:
-    """Answers about pictures.
-
-    Args:
-        state: what the task stored.
-        models: trained models; one, for the task keeps no outputs that could be averaged.
-    """
-
-    example = 'predictor.predict(["a.jpg", "b.jpg"])'
-    limits = ("Every pixel is taken for one of the classes of the training data, whatever it shows.",)
+    example = 'predictor.predict(["a.jpg", "b.jpg"], masks="masks")'
+    limits = ("Every pixel is assigned to one of the classes of the training data, whatever it shows.",)
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
-        self.state, self.models = state, models
+        super().__init__(state, models)
+        self.classes = MaskClasses.from_state(state["classes"])
 
-    def predict(self, pictures: Given | Sequence[Given]) -> pd.DataFrame:
-        """Return the fraction of each picture's pixels that each class has.
+    @classmethod
+    def dims(cls, state: Mapping[str, Any]) -> SegmentationDims:
+        """The number of classes."""
+        return SegmentationDims(len(state["classes"]["names"]))
+
+    def examples(self, count: int) -> Mapping[str, Example]:
+        """Clouds of colour: neighbouring pixels are alike, as in photographs."""
+        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
+        height, width = self.state["size"]
+        return {"images": Example(normalised(clouds, (height, width)).contiguous(), ("rows", None, None, None))}
+
+    def predict(self, images: Given | Sequence[Given], *, masks: Path | None = None) -> pd.DataFrame:
+        """Write a mask for each image, and return the file and the fraction of the pixels of each class.
+
+            predictor.predict("photos", masks="masks")
+            predictor.predict(["a.jpg", PIL.Image.open("b.png")])
+
+        A mask is a palette PNG of the image's own size, with the values of the training masks. Images in a folder that
+        cannot be read are left out and reported.
+
+        Args:
+            images: an image, or a folder or archive of images; in Python several images too, in files or opened.
+            masks: the folder for the masks; by default NAME-masks in the working directory, of several images masks.
 
         Raises:
             ConfigError: there is no such file, or it is something else.
-            DataError: one of them is no picture.
+            DataError: one of them is not an image, none of the folder can be read, or the masks cannot be written.
         """
-        asked = listed(pictures, "files or PIL pictures", (str, Path, Image.Image))
-        rows = []
-        for number, given in enumerate(asked, start=1):
-            name = f"picture {number}" if isinstance(given, Image.Image) else visible(str(given))
-            codes = segment(self.state, self.models, _picture(given, name))
-            rows.append((name, fractions(self.state, codes)))
-        return _table(self.state, rows)
+        bad: dict[str, str] = {}
+        rows: list[tuple[str, str, NDArray[np.float64]]] = []
+        folder = folder_of(images)
+        written = user_path(masks) if masks is not None else _default_folder(images)
+        targets = _targets(written, images, folder)
+        for some in in_folder(folder) if folder else in_batches(images):
+            for name, given in some:
+                try:
+                    image = _whole(given)
+                except DataError as error:
+                    if not folder:
+                        raise DataError(f"{visible(name)} {error}") from None
+                    bad[name] = str(error)
+                    continue
+                codes = segment(self.state, self.models, image)
+                self._write(codes, targets[name])
+                rows.append((visible(name), visible(str(targets[name])), self._fractions(codes)))
+        if not rows:
+            name, reason = next(iter(bad.items()))
+            raise DataError(f"{folder}: none of the {len(bad):,} images can be read: {name} {reason}")
+        notes = [f"masks written to {visible(str(written))}: {len(rows):,}"]
+        if bad:
+            notes.append(unreadable_note(bad, len(bad) + len(rows)))
+        return with_notes(self._table(rows), notes)
 
-    def masks(self, pictures: Given | Sequence[Given]) -> list[NDArray[np.uint8]]:
-        """Return the mask of each picture, [height, width] of the picture, with the values of the training masks."""
-        asked = listed(pictures, "files or PIL pictures", (str, Path, Image.Image))
-        values = np.array(MaskClasses.from_state(self.state["classes"]).values, dtype=np.uint8)
-        found = (_picture(given, f"picture {number}") for number, given in enumerate(asked, start=1))
-        return [values[segment(self.state, self.models, picture)] for picture in found]
+    def _fractions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the fraction of an image's pixels that each class has, [classes]."""
+        return np.bincount(codes.ravel(), minlength=len(self.classes.names)) / codes.size
+
+    def _write(self, codes: NDArray[np.uint8], file: Path) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self.classes.image(codes).save(file, "PNG")
+        except OSError as error:
+            raise DataError(f"masks: {file} cannot be written ({error.strerror})") from None
+
+    def _table(self, rows: Sequence[tuple[str, str, NDArray[np.float64]]]) -> pd.DataFrame:
+        fractions = np.round([fractions for _, _, fractions in rows], 4)
+        files = pd.DataFrame([(name, mask) for name, mask, _ in rows], columns=["image", "mask"])
+        return with_distinct_names(pd.concat([files, pd.DataFrame(fractions, columns=self.classes.names)], axis=1))
 
 
-def predict(
-    state: Mapping[str, Any], models: Sequence[Model], path: str | Path, *, masks: str | Path | None = None
-) -> pd.DataFrame:
-    """Write a mask for each picture of a file, folder or archive, and return the fractions of the classes.
+def _default_folder(images: Given | Sequence[Given]) -> Path:
+    if isinstance(images, str | Path):
+        return Path(f"{user_path(images).resolve().stem}-masks")
+    return Path("masks")
 
-    Args:
-        state, models: of the run.
-        path: what cannot be read of a folder is left out and told.
-        masks: the folder for the masks, palette PNGs with the values of the training masks; by default NAME-masks in
-            the working directory.
+
+def _targets(written: Path, images: Given | Sequence[Given], folder: Path | None) -> dict[str, Path]:
+    """Return the files of the masks by the names of the images, all different and below the folder for the masks.
 
     Raises:
-        ConfigError: there is no such file.
-        DataError: it is no picture, none of the folder can be read, or the masks cannot be written.
+        DataError: two masks would have one name, a name leads out of the folder, or a mask would replace an image.
     """
-    place, names = pictures_at(user_path(path))
-    folder = user_path(masks) if masks is not None else Path(f"{user_path(path).resolve().stem}-masks")
-    classes = MaskClasses.from_state(state["classes"])
-    bad: dict[str, str] = {}
-    rows: list[tuple[str, NDArray[np.float64]]] = []
-    targets = {name: folder / PurePosixPath(name).with_suffix(".png") for name in names}
-    if len(set(targets.values())) < len(names):
-        raise DataError(f"{place.path}: two pictures differ in their suffix alone; their masks would have one name")
-    for name, content in zip(names, place.contents(names), strict=True):
-        try:
-            picture = decode_whole(content)[0]
-        except DataError as error:
-            bad[name] = str(error)
-            continue
-        codes = segment(state, models, picture)
-        try:
-            targets[name].parent.mkdir(parents=True, exist_ok=True)
-            classes.image(codes).save(targets[name], "PNG")
-        except OSError as error:
-            raise DataError(f"--masks: {targets[name]} cannot be written ({error.strerror})") from None
-        rows.append((visible(name), fractions(state, codes)))
-    if not rows:
-        name, reason = next(iter(bad.items()))
-        raise DataError(f"{place.path / name} {reason}")
-    answer = _table(state, rows)
-    notes = [f"{len(rows):,} masks: {folder}"]
-    if bad:
-        named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
-        notes.append(f"{len(bad):,} of {len(names):,} pictures cannot be read: {named}")
-    answer.attrs["note"] = "\n".join(notes)
-    return answer
+    sources: list[tuple[str, Path | None, PurePosixPath]] = []
+    if folder:
+        for name in names_in(folder):
+            sources.append((name, folder / name if folder.is_dir() else None, PurePosixPath(name)))
+    else:
+        for name, given in named(images):
+            file = None if isinstance(given, Image.Image) else user_path(given)
+            sources.append((name, file, PurePosixPath(file.name if file else f"{name}.png")))
+    found: dict[str, Path] = {}
+    names: dict[Path, str] = {}
+    files = {file.resolve() for _, file, _ in sources if file}
+    for name, _, path in sources:
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{folder}: the path of {visible(name)} leads out of the folder for the masks")
+        target = written / path.with_suffix(".png")
+        if names.setdefault(target, name) != name:
+            one, other = visible(names[target]), visible(name)
+            raise DataError(f"the masks of {one} and {other} would both be {target.name}; rename one of the images")
+        if target.resolve() in files:
+            raise DataError(f"masks: the mask of {visible(name)} would replace an image; choose another folder")
+        found[name] = target
+    return found
+
+
+def _whole(given: Given | bytes) -> Image.Image:
+    """Return an image in its own size, upright and in three colours.
+
+    Raises:
+        DataError: it is not an image.
+    """
+    if isinstance(given, Image.Image):
+        return whole_of(given)
+    return decode_whole(given if isinstance(given, bytes) else user_path(given).read_bytes())[0]
 
 
 @torch.inference_mode()
-def segment(state: Mapping[str, Any], models: Sequence[Model], picture: Image.Image) -> NDArray[np.uint8]:
-    """Return the class of each pixel of a picture, [height, width] of the picture.
+def segment(state: Mapping[str, Any], models: Sequence[Model], image: Image.Image) -> NDArray[np.uint8]:
+    """Return the class of each pixel of an image, [height, width] of the image.
 
-    It is scaled as in training; the class scores are scaled back, one class after the other, for a large picture with
-    many classes would not fit into memory.
+    It is scaled as in training; the class scores are scaled back one class after the other, since those of a large
+    image with many classes would not fit into memory.
     """
     device = next(models[0].parameters()).device
     height, width = state["size"]
-    pixels = torch.from_numpy(resized(picture.convert("RGB"), (height, width)))[None].to(device)
-    scores = torch.stack([model(normalised(pixels, (height, width))).float()[0] for model in models]).mean(dim=0)
-    best = torch.full((picture.height, picture.width), -torch.inf, device=device)
+    pixels = normalised(torch.from_numpy(resized(image, (height, width)))[None].to(device), (height, width))
+    scores = torch.stack([forward_pass(model, pixels).outputs.float()[0] for model in models]).mean(dim=0)
+    best = torch.full((image.height, image.width), -torch.inf, device=device)
     codes = torch.zeros(best.shape, dtype=torch.uint8, device=device)
     for code, plane in enumerate(scores):
-        whole = _scaled_back(plane, picture.height, picture.width)
-        codes = torch.where(whole > best, code, codes)
-        best = torch.maximum(whole, best)
+        scaled = _scaled_back(plane, image.height, image.width)
+        codes = torch.where(scaled > best, code, codes)
+        best = torch.maximum(scaled, best)
     found: NDArray[np.uint8] = codes.cpu().numpy()
     return found
 
 
 def _scaled_back(plane: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(plane[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
-
-
-def fractions(state: Mapping[str, Any], codes: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the fraction of a picture's pixels that each class has, [classes]."""
-    return np.bincount(codes.ravel(), minlength=len(state["classes"]["names"])) / codes.size
-
-
-def _table(state: Mapping[str, Any], rows: Sequence[tuple[str, NDArray[np.float64]]]) -> pd.DataFrame:
-    """Return a row for each picture: its name, and the fractions."""
-    names = [str(name) for name in state["classes"]["names"]]
-    table = pd.DataFrame(np.round([shares for _, shares in rows], 4), columns=names)
-    table.insert(0, "picture", [name for name, _ in rows], allow_duplicates=True)
-    return table
-
-
-def _picture(given: Given, name: str) -> Image.Image:
-    if isinstance(given, Image.Image):
-        return given
-    path = user_path(given)
-    if not path.is_file():
-        raise ConfigError(f"there is no file {path}")
-    try:
-        return decode_whole(path.read_bytes())[0]
-    except DataError as error:
-        raise DataError(f"{name} {error}") from None

@@ -1,12 +1,11 @@
-"""Pictures in, a class for each pixel out."""
+"""Semantic segmentation: a class for each pixel of an image."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -19,45 +18,48 @@ from torch import Tensor
 from dlrunner.data.core.batching import batch_sizes, epoch_order
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID
 from dlrunner.data.images.augmentation import Augmentation
-from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
 from dlrunner.data.segmentation.masks import IGNORED, colours
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import MeanIoU, Metric, PixelAccuracy
-from dlrunner.model import Example, Model
+from dlrunner.model import Model, forward_pass
 from dlrunner.models.unet import SegmentationDims
+from dlrunner.plot import Plot
+from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.segmentation import predictor as segmentation_predictor
+from dlrunner.tasks.common.audit import by_part, count_of_test
+from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 PHASE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {"scale": (int, float), "augment": bool}
 NUM_SHOWN = 8
-"""Pictures in a plot."""
+"""Images in a plot."""
 
 
 class Segmentation(Task):
-    """Pictures in augmented batches, their masks moved with them; judged by mean IoU.
+    """Images in augmented batches, their masks moved with them; monitored by mean IoU.
 
-    The loss is the mean over pictures of the mean cross entropy of their pixels, those that count nowhere left out: it
-    is the same however the pictures are divided into batches.
+    The loss is the mean over images of the mean cross entropy of their pixels, without ignored ones: it is the same
+    however the images are divided into batches.
 
     Args:
-        data: the pictures with their masks.
-        batch_size: training pictures in a batch.
-        seed: of the order of the pictures and of their augmentation.
+        data: the images with their masks.
+        batch_size: training images in a batch.
+        seed: of the order of the images and of their augmentation.
         device: where the batches are made.
-        scale: pictures and masks are made smaller by this factor of data.size, in training and evaluation.
-        augment: training pictures are changed at random. A phase may have its own scale and augment.
+        scale: the size of images and masks as a fraction of data.size, in training and evaluation.
+        augment: training images are changed at random. A phase may have its own scale and augment.
         flip, rotate, zoom, brightness, contrast: how far (see `Augmentation`); the last two leave masks alone.
-        valid_batch_size: pictures at once where nothing is trained; by default what is fast on the device.
+        valid_batch_size: images in a batch in evaluation; by default what is fast on the device.
     """
 
     keeps_outputs = False
     fixed_shapes = True
+    predictor: ClassVar[type[Predictor] | None] = SegmentationPredictor
 
     def __init__(
         self,
@@ -76,11 +78,10 @@ class Segmentation(Task):
         valid_batch_size: Count | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
-        self.usual = {"scale": scale, "augment": augment}
-        self.now = dict(self.usual)
+        self.settings: Mapping[str, Any] = {"scale": scale, "augment": augment}
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
-        self._known: tuple[Model, pd.DataFrame, list[float]] | None = None
-        self._few = valid_batch_size or (8 if device.type == "cpu" else 64)
+        self._scored: tuple[Model, pd.DataFrame, list[float]] | None = None
+        self._valid_batch_size = valid_batch_size or (8 if device.type == "cpu" else 64)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
@@ -98,10 +99,10 @@ class Segmentation(Task):
 
     @cached_property
     def table(self) -> SegmentationTable:
-        """The pictures, read once."""
+        """The images, read once."""
         table = self.data.read()
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
-            raise ConfigError("batch_size: batch norm needs two training pictures in a batch, or more")
+            raise ConfigError("batch_size: batch norm needs two training images in a batch, or more")
         return table
 
     @property
@@ -109,23 +110,23 @@ class Segmentation(Task):
         """The number of classes."""
         return SegmentationDims(len(self.table.classes.names))
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width, now."""
-        height, width = (max(32, round(side * self.now["scale"])) for side in self.table.size)
+    def settings_in(self, phase: Phase) -> Mapping[str, Any]:
+        """Return scale and augment in a phase."""
+        return {**self.settings, **phase.task}
+
+    def size_in(self, phase: Phase) -> tuple[int, int]:
+        """Return height and width of the batches in a phase."""
+        scale = self.settings_in(phase)["scale"]
+        height, width = (max(32, round(side * scale)) for side in self.table.size)
         return height, width
 
-    def enter(self, phase: Phase) -> None:
-        """Take on the phase's settings."""
-        self.now = {**self.usual, **phase.task}
-
     def has_test(self) -> bool:
-        """Tell whether some pictures are kept for the end."""
+        """Tell whether there are test images."""
         return bool((self.table.split == TEST).any())
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """Pixels and masks, [pictures, height, width, 4], on the device where they take less than a third of it."""
+        """Pixels and masks, [images, height, width, 4], on the device where they take less than a third of it."""
         pixels = torch.from_numpy(self.table.pixels)
         if self.device.type == "cuda" and 3 * pixels.nbytes < torch.cuda.mem_get_info(self.device)[0]:
             return pixels.to(self.device)
@@ -135,21 +136,20 @@ class Segmentation(Task):
     def _codes(self) -> Tensor:
         return torch.from_numpy(self.table.classes.codes()).to(self.device)
 
-    def batches(self, split: Split, epoch: int, start: int = 0) -> Loader:
-        """Pictures and the classes of their pixels, in the order of (seed, epoch)."""
+    def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
+        """Images and the classes of their pixels, in the order of (seed, epoch)."""
         rows = torch.from_numpy(self.table.rows(PARTS[split]))
         if split == "train":
             order = epoch_order(len(rows), self.seed, epoch)
             batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
         else:
-            batches = list(torch.split(rows, self._few))
-        augmentation = self.augmentation if split == "train" and self.now["augment"] else None
-        return SegmentationLoader(
-            self._pixels, self._codes, batches, self.size, augmentation, (self.seed, epoch), start
-        )
+            batches = list(torch.split(rows, self._valid_batch_size))
+        augmentation = self.augmentation if split == "train" and self.settings_in(phase)["augment"] else None
+        key, size = (self.seed, epoch), self.size_in(phase)
+        return SegmentationLoader(self._pixels, self._codes, batches, size, augmentation, key, start)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean over pictures of the mean cross entropy of their pixels; a picture without any that count has 0."""
+        """Mean over images of the mean cross entropy of their pixels; an image whose pixels are all ignored has 0."""
         losses = F.cross_entropy(outputs.float(), targets, ignore_index=IGNORED, reduction="none")
         counted = (targets != IGNORED).sum(dim=(1, 2)).clamp(min=1)
         return (losses.sum(dim=(1, 2)) / counted).mean()
@@ -162,114 +162,82 @@ class Segmentation(Task):
         }
 
     def sizes(self) -> Mapping[str, int]:
-        """Pictures of each split, and classes."""
+        """Images of each split, and classes."""
         found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
         return {**{split: count for split, count in found.items() if count}, "classes": self.dims.num_classes}
 
     def notes(self) -> Sequence[str]:
-        """How pictures and masks were read."""
+        """How images and masks were read."""
         return self.table.notes
 
     def split_statistics(self) -> SplitStatistics:
-        """The pictures by their pixels; nothing is fitted on them before training."""
+        """The images by their pixels; nothing is fitted on them before training."""
         table = self.table
-        digests = {split: table.digests(part) for split, part in PARTS.items()}
-        valid = table.split == VALID
-        return SplitStatistics(
-            "pictures",
-            {split: found for split, found in digests.items() if split != "test" or len(found)},
-            num_test_rows=int((table.of_test & valid).sum()),
-        )
+        num_test_rows = count_of_test(table.of_test, table.split == VALID)
+        return SplitStatistics("images", by_part(table.digests(), table.split), num_test_rows=num_test_rows)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """The class that most training pixels have, for every pixel."""
+        """The majority class of the training pixels for every pixel."""
         train, valid = (self.table.counts[self.table.rows(part)].sum(axis=0) for part in (TRAIN, VALID))
         code = int(train.argmax())
-        share = float(valid[code] / valid.sum())
+        fraction = float(valid[code] / valid.sum())
         known = int((valid > 0).sum() + (valid[code] == 0))
         name = self.table.classes.names[code]
-        return {f"{name} everywhere": {"valid/mean_iou": share / known, "valid/pixel_accuracy": share}}
+        return {f"{name} everywhere": {"valid/mean_iou": fraction / known, "valid/pixel_accuracy": fraction}}
 
-    def artifacts(self, models: Sequence[Model]) -> Mapping[str, bytes]:
-        """Return pictures.csv: how well each validation picture was done, the worst first."""
-        table = self._judged(models)[0].drop(columns="row").round(6)
-        return {"pictures.csv": table.to_csv(index=False).encode(errors="backslashreplace")}
+    def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
+        """Return images.csv: the pixel accuracy of each validation image, the lowest first."""
+        table = self._scores(models, phase)[0].drop(columns="row").round(6)
+        return {"images.csv": table.to_csv(index=False).encode(errors="backslashreplace")}
 
-    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path) -> Sequence[Path]:
-        """Some validation pictures with masks and predictions, the worst ones, and how well each class is found."""
+    def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
+        """Some validation images with masks and predictions, the worst ones, and the IoU of each class."""
         from dlrunner.reporting.plots import segmentation as plots
 
-        (scores, ious), names, drawn = self._judged(models), self.table.classes.names, []
+        (scores, ious), names, drawn = self._scores(models, phase), self.table.classes.names, []
         some = scores.sort_values("row").iloc[:: -(-len(scores) // NUM_SHOWN)]
         for title, chosen, name in (
-            ("Validation pictures", some, "segmentation"),
-            ("The validation pictures with most wrong pixels", scores.head(NUM_SHOWN), "worst_pictures"),
+            ("Images, masks and predictions (validation)", some, "segmentation"),
+            ("Images with the most wrong pixels (validation)", scores.head(NUM_SHOWN), "worst_images"),
         ):
             rows = chosen["row"].to_numpy(copy=True)
+            predicted = self._predicted(models, rows, phase)
             shown = [
-                (f"{share:.1%} right", self.table.pixels[row, ..., :3], mask, codes)
-                for row, share, (mask, codes) in zip(
-                    rows, chosen["pixel_accuracy"], self._predicted(models, rows), strict=True
-                )
+                (_label(fraction), self.table.pixels[row, ..., :3], mask, codes)
+                for row, fraction, (mask, codes) in zip(rows, chosen["pixel_accuracy"], predicted, strict=True)
             ]
-            drawn.append(plots.compared(title, shown, names, colours(len(names)), folder / f"{name}.png"))
+            drawn.append(plots.with_masks(title, shown, names, colours(len(names)), folder / f"{name}.png"))
         counts = self.table.counts[self.table.rows(VALID)].sum(axis=0)
         return [*drawn, plots.iou_by_class(ious, names, (counts / counts.sum()).tolist(), folder)]
 
-    def _judged(self, models: Sequence[Model]) -> tuple[pd.DataFrame, list[float]]:
-        """Return a row for each validation picture, the one with most wrong pixels first, and the IoU of each class."""
-        if self._known is None or self._known[0] is not models[0]:
+    def _scores(self, models: Sequence[Model], phase: Phase) -> tuple[pd.DataFrame, list[float]]:
+        """Return a row for each validation image, the lowest accuracy first, and the IoU of each class."""
+        if self._scored is None or self._scored[0] is not models[0]:
             rows, scores = self.table.rows(VALID), []
             confusion = MeanIoU(self.dims.num_classes, IGNORED)
-            for row, (mask, codes) in zip(rows, self._predicted(models, rows), strict=True):
+            for row, (mask, codes) in zip(rows, self._predicted(models, rows, phase), strict=True):
                 confusion.count(torch.from_numpy(codes), torch.from_numpy(mask))
-                right = (codes == mask)[mask != IGNORED]
-                scores.append((int(row), self.table.names[row], float(right.mean()) if len(right) else np.nan))
-            table = pd.DataFrame(scores, columns=["row", "picture", "pixel_accuracy"])
-            self._known = models[0], table.sort_values("pixel_accuracy", kind="stable"), confusion.by_class()
-        return self._known[1:]
+                correct = (codes == mask)[mask != IGNORED]
+                scores.append((int(row), self.table.names[row], float(correct.mean()) if len(correct) else np.nan))
+            table = pd.DataFrame(scores, columns=["row", "image", "pixel_accuracy"])
+            self._scored = models[0], table.sort_values("pixel_accuracy", kind="stable"), confusion.by_class()
+        return self._scored[1:]
 
     @torch.inference_mode()
     def _predicted(
-        self, models: Sequence[Model], rows: NDArray[np.int64]
+        self, models: Sequence[Model], rows: NDArray[np.int64], phase: Phase
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Yield mask and prediction of pictures, [height, width] each."""
+        """Yield mask and prediction of images, [height, width] each."""
         model = models[0].eval()
-        batches = list(torch.split(torch.from_numpy(rows), self._few))
-        for batch in SegmentationLoader(self._pixels, self._codes, batches, self.size):
-            codes = model(*batch.inputs).argmax(dim=1)
+        batches = list(torch.split(torch.from_numpy(rows), self._valid_batch_size))
+        for batch in SegmentationLoader(self._pixels, self._codes, batches, self.size_in(phase)):
+            codes = forward_pass(model, *batch.inputs).outputs.argmax(dim=1)
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)
 
-    def state(self) -> dict[str, Any]:
-        """The classes, and the size that pictures are scaled to."""
-        return {"classes": self.table.classes.state(), "size": list(self.size)}
+    def state(self, phase: Phase) -> dict[str, Any]:
+        """The classes, and the size that images are scaled to."""
+        return {"classes": self.table.classes.state(), "size": list(self.size_in(phase))}
 
-    @classmethod
-    def dims_of(cls, state: Mapping[str, Any]) -> SegmentationDims:
-        """Return `dims` from a stored state."""
-        return SegmentationDims(len(state["classes"]["names"]))
 
-    @classmethod
-    def add_predict_arguments(cls, parser: argparse.ArgumentParser) -> None:
-        """What can be asked of a run."""
-        parser.add_argument("path", metavar="FILE|FOLDER", help="a picture, or a folder or archive of pictures")
-        parser.add_argument("--masks", metavar="FOLDER", help="where the masks go (NAME-masks, here)")
-
-    @classmethod
-    def predict(
-        cls, state: Mapping[str, Any], models: Sequence[Model], arguments: argparse.Namespace
-    ) -> pd.DataFrame | None:
-        """Write the masks of pictures, and answer with the fractions of their classes."""
-        return segmentation_predictor.predict(state, models, arguments.path, masks=arguments.masks)
-
-    @classmethod
-    def answers(cls, state: Mapping[str, Any], models: Sequence[Model]) -> segmentation_predictor.SegmentationAnswers:
-        """Answer with the fractions of the classes, or with masks."""
-        return segmentation_predictor.SegmentationAnswers(state, models)
-
-    @classmethod
-    def examples(cls, state: Mapping[str, Any], count: int) -> Mapping[str, Example]:
-        """Clouds of colour: neighbouring pixels are alike, as in pictures."""
-        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
-        height, width = state["size"]
-        return {"pictures": Example(normalised(clouds, (height, width)).contiguous(), ("rows", None, None, None))}
+def _label(accuracy: float) -> str:
+    return "all pixels ignored" if np.isnan(accuracy) else f"{accuracy:.1%} correct"

@@ -1,0 +1,74 @@
+"""Images that a trained model is given: files, opened images, folders and archives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
+from dlrunner.data.images.dataset import MOST_NAMED
+from dlrunner.data.images.files import is_picture
+from dlrunner.errors import ConfigError, DataError
+from dlrunner.files.paths import user_path
+from dlrunner.tasks.common.inputs import listed
+
+BATCH_SIZE = 64
+
+Given = str | Path | Image.Image
+
+
+def folder_of(given: Any) -> Path | None:
+    """Return the folder or archive that is given, if it is one."""
+    if not isinstance(given, str | Path):
+        return None
+    path = user_path(given)
+    return path if path.is_dir() or (path.is_file() and path.name.lower().endswith(ARCHIVES)) else None
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the paths of the images in a folder or archive.
+
+    Raises:
+        DataError: there are none.
+    """
+    names = sorted(name for name in ArchiveOrFolder(folder).names() if is_picture(name))
+    if not names:
+        raise DataError(f"{folder} holds no images")
+    return names
+
+
+def in_folder(folder: Path) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield names and contents of the images in a folder or archive, in batches."""
+    place, names = ArchiveOrFolder(folder), names_in(folder)
+    for start in range(0, len(names), BATCH_SIZE):
+        some = names[start : start + BATCH_SIZE]
+        yield list(zip(some, place.contents(some), strict=True))
+
+
+def named(given: Given | Sequence[Given]) -> list[tuple[str, Given]]:
+    """Return images with their names: of an opened one its number.
+
+    Raises:
+        ConfigError: one is something else, or a file does not exist.
+    """
+    images = listed(given, "files or PIL images", (str, Path, Image.Image))
+    for each in images:
+        if isinstance(each, str | Path) and not user_path(each).is_file():
+            raise ConfigError(f"there is no file {user_path(each)}")
+    return [(f"image {i}" if isinstance(each, Image.Image) else str(each), each) for i, each in enumerate(images, 1)]
+
+
+def in_batches(given: Given | Sequence[Given]) -> Iterator[list[tuple[str, Given]]]:
+    """Yield names and images, in batches, where all files exist."""
+    images = named(given)
+    for start in range(0, len(images), BATCH_SIZE):
+        yield images[start : start + BATCH_SIZE]
+
+
+def unreadable_note(reasons: Mapping[str, str], count: int) -> str:
+    """Return a note on the images, of so many, that cannot be read, with the reasons by name."""
+    first = "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:MOST_NAMED])
+    return f"{len(reasons):,} of {count:,} images cannot be read: {first}"
