@@ -10,7 +10,7 @@ SEEDS ?= 5
 .PHONY: help run test check format claims reproduce results bench bench-check gpu-check hostile clean
 .DEFAULT_GOAL := help
 
-help:  ## what can be made
+help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(STAMP): pyproject.toml constraints.txt
@@ -19,12 +19,12 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-run: $(STAMP)  ## install, train on MovieLens, say where everything is
+run: $(STAMP)  ## install, train on MovieLens, print where the results are
 	$(BIN)/dlrun task=collab optim=adamw
 	@echo
 	@echo "In this folder: source $(BIN)/activate, then  dlrun --help"
 
-test: $(STAMP)  ## the whole test suite; real-data tests where DLRUNNER_DATA holds the data
+test: $(STAMP)  ## the test suite; with DLRUNNER_DATA the real-data tests too
 	$(BIN)/python -m pytest
 
 check: $(STAMP)  ## lint, format, types
@@ -32,32 +32,32 @@ check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(STAMP)  ## let ruff rewrite
+format: $(STAMP)  ## format with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-claims: $(STAMP)  ## earn the quick published figures again, on the real data that is there
+claims: $(STAMP)  ## reproduce the quick published results on the data that is available
 	$(BIN)/dlrun reproduce --quick --seeds 3 --out runs/claims/quick
 
-reproduce: $(STAMP)  ## earn some claims again: make reproduce CLAIMS='movielens-*' SEEDS=5
-	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --out runs/claims/earned
+reproduce: $(STAMP)  ## reproduce published results: make reproduce CLAIMS='movielens-*' SEEDS=5
+	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --out runs/claims/reproduced
 
-results: $(STAMP)  ## the same, and write what was measured into docs/results.json and README's table
+results: $(STAMP)  ## the same, and update docs/results.json and the table in README.md
 	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --results docs/results.json --readme README.md
 
-bench: $(STAMP)  ## speed against fastai, Lightning and plain loops, into benchmarks/ and README (installs those apart)
+bench: $(STAMP)  ## measure speed against fastai, Lightning and plain loops; update benchmarks/ and README.md
 	$(BIN)/python -m benchmarks
 
-bench-check: $(STAMP)  ## is dlrunner still as fast? ratios to whom is installed, beside the stored ones; 6 minutes
+bench-check: $(STAMP)  ## check for a performance regression against the stored ratios; 6 minutes
 	$(BIN)/python -m benchmarks check
 
-gpu-check: $(STAMP)  ## does all that a GPU run needs work on this GPU? under ten minutes; without one: what it would do
+gpu-check: $(STAMP)  ## check all features on this GPU; under ten minutes; without one: list the checks
 	$(BIN)/python -m benchmarks.gpu_check
 
 SEED ?= 0
 
-hostile: $(STAMP)  ## break it on purpose: kills, full disks, damaged folders, wrong settings …; under ten minutes
+hostile: $(STAMP)  ## fault injection: kills, full disks, damaged folders, wrong settings …; under ten minutes
 	$(BIN)/python -m tests.hostile --seed $(SEED)
 
-clean:  ## remove the environment and the caches
+clean:  ## remove the environment and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build

@@ -59,7 +59,7 @@ def test_what_a_verb_does_not_take_is_refused_in_a_line_with_the_nearest_option(
         "export runs/a --onx": "export: there is no option --onx; did you mean --onnx?",
         "compare a b --metrc=x": "compare: there is no option --metrc; did you mean --metric?",
         "compare a b --met x": "there is no option --met; did you mean --metric?",
-        "diff a b c": "diff: 'c' is one argument too many; usage: dlrun diff [-h] A B",
+        "diff a b c": "diff: unexpected argument 'c'; usage: dlrun diff [-h] A B",
         "diff a": "diff: the following arguments are required: B",
         "reproduce --seeds many": "invalid int value: 'many'",
         "report . --open maybe": "choose from",
@@ -96,7 +96,7 @@ def test_data_tells_release_place_sha256_and_terms(dlrun: Dlrun) -> None:
         "ml-latest-small-2016-10",
         "821795331fd974bb",
         "ml-100k",
-        "not here",
+        "not found",
         "acknowledge",
         "dlrun data get ml-1m",
     ):
@@ -115,7 +115,7 @@ def test_releases_of_a_users_data_set_are_listed_and_fetched_by_name(dlrun: Dlru
         assert word in out
     status, _, err = dlrun("data", "get", "flowers", "--plugins", "mine")
     assert (status, "cannot be downloaded unattended; get it at https://example.org" in err) == (1, True)
-    assert "there is no data 'flowers'" in dlrun("data", "get", "flowers")[2]
+    assert "there is no data set 'flowers'" in dlrun("data", "get", "flowers")[2]
     status, _, err = dlrun("data", "--plugins", "broken")
     assert (status, "broken cannot be imported: No module named 'nothing_at_all'" in err) == (2, True)
 
@@ -134,7 +134,7 @@ def test_show_tells_what_a_folder_tells(dlrun: Dlrun, ratings_csv: Path) -> None
     status, out, _ = dlrun("show", "runs/latest")
     assert status == 0
     for word in (
-        "asked    dlrun task=collab data.path=my.csv",
+        "command  dlrun task=collab data.path=my.csv",
         "status   done",
         "train/loss",
         "valid/rmse",

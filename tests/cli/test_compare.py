@@ -34,7 +34,7 @@ def test_a_comparison_prints_table_verdict_and_who_is_left_out(dlrun: Dlrun, two
         "adamw 3 0.8100 ± 0.0100 0.7852 to 0.8348 0.7000 0.6000 1.00",
         "sgd 3 0.9133 ± 0.0153 0.8754 to 0.9513 0.6000 0.6000 1.00",
         "optim=adamw is better than optim=sgd: valid/rmse lower by 0.103 (95 % interval 0.089 to 0.118, 3 pairs of seeds)",
-        "left out: bad: failed: the loss is not finite",
+        "skipped: bad: failed: the loss is not finite",
     ]
 
 
@@ -42,7 +42,7 @@ def test_runs_are_listed_sorted_and_judged_by_another_metric(dlrun: Dlrun, two_g
     _, out, _ = dlrun("compare", "runs/collab/*", "--runs", "--metric", "mae", "--sort", "-seed", "--top", "2")
     lines = [line.split() for line in out.splitlines()]
     assert [line[:3] for line in lines[3:5]] == [["sgd", "2", "0.6000"], ["adamw", "2", "0.7000"]]
-    assert "lower valid/mae is taken to be better" in out
+    assert "lower valid/mae is assumed to be better" in out
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "md"])
@@ -67,7 +67,7 @@ def test_files_and_pictures_are_written(dlrun: Dlrun, two_groups: Path, here: Pa
     for name in ("t.csv", "t.json", "t.md", "c.png", "i.png"):
         assert (here / name).stat().st_size > 100
         assert name in out
-    assert "note: 6 runs are few for a forest" in out
+    assert "warning: 6 runs are few for a random forest" in out
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_files_and_pictures_are_written(dlrun: Dlrun, two_groups: Path, here: Pa
             ["runs/collab"],
             "runs/collab is neither a run folder nor a sweep folder; it holds run folders (7): 'runs/collab/*'",
         ),
-        (["runs/collab/bad"], "a comparison needs at least two finished runs; there is none"),
+        (["runs/collab/bad"], "a comparison needs at least two finished runs; found none"),
         (["runs/collab/*", "--by", "optmi"], "did you mean optim?"),
         (["runs/collab/*", "--sort", "secnds"], "--sort: there is no 'secnds' among these runs; did you mean seconds?"),
         (["runs/collab/*", "--metric", "valid/rms"], "did you mean valid/rmse?"),
@@ -87,7 +87,7 @@ def test_files_and_pictures_are_written(dlrun: Dlrun, two_groups: Path, here: Pa
         (["runs/collab/*", "--json", "runs"], "--json: runs is a folder; name a file"),
         (["runs/collab/*", "--csv", "-", "--md", "-"], "only one table can go to standard output"),
         (["runs/collab/*", "--top", "0"], "--top: must be 1 or more, not 0"),
-        (["runs/collab/*optim=sgd*", "--importance", "i.png"], "--importance: 3 runs are too few"),
+        (["runs/collab/*optim=sgd*", "--importance", "i.png"], "--importance: needs 5 or more runs, not 3"),
     ],
 )
 def test_a_wrong_request_ends_with_2_and_a_sentence(
@@ -106,7 +106,7 @@ def test_a_sweep_of_500_jobs_is_a_short_table(dlrun: Dlrun, here: Path) -> None:
     assert status == 0
     assert len(out.splitlines()) < 60
     assert "500 runs in 500 groups" in out
-    assert "left out: 15 more" in out
+    assert "skipped: 15 more" in out
 
 
 def test_a_real_sweep_is_compared_explained_and_drawn(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
@@ -127,9 +127,9 @@ def test_two_real_runs_differ_where_they_were_asked_to(dlrun: Dlrun, ratings_csv
     assert status == 0
     assert ["seed", "0", "1"] in [line.split() for line in out.splitlines()]
     assert "code, data, versions, device: the same" in out
-    assert "numbers: they part at epoch 1, by more than rounding" in out
+    assert "metrics: first difference in epoch 1, by more than rounding" in out
     status, out, _ = dlrun("diff", a, a)
-    assert (status, out.splitlines()[-1]) == (0, "numbers: the same to the last digit in epochs 1 to 2")
+    assert (status, out.splitlines()[-1]) == (0, "metrics: identical in epochs 1 to 2")
 
 
 def test_a_difference_needs_two_run_folders(dlrun: Dlrun, two_groups: Path) -> None:

@@ -53,21 +53,21 @@ def check(command: list[str], expected: pd.DataFrame, here: Path, **environment:
     again = start(*words, cwd=here, **environment)
     out, err = again.communicate()
     assert again.returncode == 1, (out, err)
-    assert "done already: 2 of 3" in out
+    assert "finished: 2 of 3" in out
     assert "[0] optim.lr" not in out
     assert "[1] FAILED" in out
     pd.testing.assert_frame_equal(results(sweep_folder(here)), expected, check_exact=True)
 
 
 def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str) -> None:
-    """Ctrl-C: the jobs save where they stand; nothing runs on; the same command goes on."""
+    """Ctrl-C: the jobs save where they stand; nothing runs on; the same command resumes."""
     words = (*WORDS, "seed=0,1", "epochs=3000", *launcher)
     process = start(*words, cwd=here, **environment)
     wait_for(here, "runs/collab/*/metrics.jsonl", process, count=2)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate()
     assert process.returncode == 130, (out, err)
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     assert list(results(sweep_folder(here))["status"]) == ["interrupted"] * 2
     rows = [len(file.read_text().splitlines()) for file in (here / "runs" / "collab").glob("*/metrics.jsonl")]
     assert all(0 < count < 3000 for count in rows)
@@ -253,7 +253,7 @@ def test_slurm_gets_the_missing_jobs_as_one_array_with_what_they_need(
     process = start(*words, cwd=here, PATH=path)
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
-    assert "done already: 2 of 4" in out
+    assert "finished: 2 of 4" in out
     text = (slurm / "submissions").read_text()
     for line in ("partition=gpu", "cpus-per-task=1", "gpus-per-node=1", "time=90", "constraint=a100", "array=0-1%2"):
         assert text.count(f"#SBATCH --{line}\n") == 2, line

@@ -126,7 +126,7 @@ def test_a_table_is_read_from_the_file_that_is_named(here: Path) -> None:
         (["--sizes", "3", "x"], "sizes[1]: must be an integer, not 'x'"),
         (["--num-coat", "3"], "there is no option --num-coat; did you mean --num-coats?"),
         (["--num-coats"], "argument --num-coats: expected one argument"),
-        (["there.csv", "two"], "'two' is one argument too many"),
+        (["there.csv", "two"], "unexpected argument 'two'"),
     ],
 )
 def test_a_wrong_word_is_refused_in_one_line(words: list[str], told: str, here: Path) -> None:

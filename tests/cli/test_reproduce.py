@@ -61,14 +61,14 @@ def test_a_claim_of_ones_own_is_earned_and_a_fault_is_caught(dlrun: Dlrun, ratin
     assert all(Path(folder, "summary.json").exists() for folder in verdict["folders"])
     assert 0 < verdict["std"] < 0.05
     assert "±" in out
-    assert "done already" in dlrun("reproduce", "own", "--seeds", "3")[1]
+    assert "finished" in dlrun("reproduce", "own", "--seeds", "3")[1]
     # A changed figure is compared anew with the finished run.
     (here / "conf" / "experiment" / "own.yaml").write_text(
         OWN.replace("epochs: 2", "epochs: 20").replace("0.55", "0.01")
     )
     status, out, _ = dlrun("experiment=own", *QUICK)
     assert status == 1
-    assert "done already" in out
+    assert "finished:" in out
     assert "missed by" in out
     # A rate a hundred times too small must be told as missed.
     status, out, _ = dlrun("reproduce", "own", "--seeds", "2", "--set", "optim.lr=5e-5")
@@ -104,10 +104,10 @@ def test_wrong_requests_are_told_before_anything_runs(dlrun: Dlrun, here: Path) 
         (["--seeds", "0"], "--seeds: must be 1 or more"),
         (["--jobs", "none"], "--jobs: must be a number or auto"),
         (["--readme", "README.md"], "name it with --results"),
-        (["--set", "seed=3"], "they cannot be set"),
-        (["--set", "claim.value=3"], "they cannot be set"),
+        (["--set", "seed=3"], "cannot be changed"),
+        (["--set", "claim.value=3"], "cannot be changed"),
         (["movielens-dot", "imdb-ml"], "no experiment with a claim matches imdb-ml; did you mean imdb-lm?"),
-        (["rossmann-best", "--quick"], "none of these claims needs less than two minutes"),
+        (["rossmann-best", "--quick"], "none of these claims takes less than two minutes"),
     ):
         status, _, err = dlrun("reproduce", *words)
         assert status == 2
@@ -122,7 +122,7 @@ def test_results_are_kept_by_experiment_and_written_into_a_readme(dlrun: Dlrun, 
     words = ("reproduce", "own", "movielens-dot", "--seeds", "2", "--results", "results.json", "--readme", "README.md")
     status, _, err = dlrun(*words)
     assert status == 2
-    assert "which are not there" in err
+    assert "are missing" in err
     (here / "README.md").write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nthe end\n")
     dlrun(*words)
     text = (here / "README.md").read_text()
@@ -146,7 +146,7 @@ def test_results_are_kept_by_experiment_and_written_into_a_readme(dlrun: Dlrun, 
     (here / "results.json").write_text('[{"a": 1}]')
     status, _, err = dlrun("reproduce", "own", "--seeds", "1", "--results", "results.json")
     assert status == 2
-    assert "results.json does not hold verdicts" in err
+    assert "results.json has no valid verdicts" in err
 
 
 def test_verdicts_are_written_for_people_machines_and_servers() -> None:
@@ -211,7 +211,7 @@ def test_a_figure_is_not_compared_with_a_run_on_other_data(dlrun: Dlrun, ratings
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN + "  release: another\n")
     status, out, _ = dlrun("experiment=own", *QUICK)
     assert status == 0
-    assert "not comparable: the figure rests on another, this run on own" in out
+    assert "not comparable: the published data is another, this run used own" in out
 
 
 def test_a_claim_that_needs_a_gpu_or_an_encoder_is_not_run_without(

@@ -70,7 +70,7 @@ def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
     # More trials go on from there; the name makes an experiment of the best one.
     status, out, _ = dlrun(*words)
     assert status == 0
-    assert "done already: 4 of 6" in out
+    assert "finished: 4 of 6" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert len(results) == 6
     assert results["optim.lr"].between(1e-3, 1e-1).all()

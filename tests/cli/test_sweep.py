@@ -58,7 +58,7 @@ def test_a_sweep_runs_every_job_even_when_one_fails(dlrun: Dlrun, ratings_csv: P
 
     status, out, _ = dlrun(*words)  # given again: what is done is skipped, what failed is repeated
     assert status == 1
-    assert f"done already: {len(done)} of 6" in out
+    assert f"finished: {len(done)} of 6" in out
     assert out.count("FAILED") == len(failed)
     again = pd.read_csv(sweep_folder(here) / "results.csv")
     pd.testing.assert_frame_equal(again, results)
@@ -131,7 +131,7 @@ def test_a_sweep_that_is_stopped_goes_on_when_it_is_given_again(ratings_csv: Pat
     process.terminate()
     out, err = process.communicate()
     assert process.returncode == 143, (out, err)
-    assert "the same command goes on" in err
+    assert "the same command resumes" in err
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert list(results["status"]) == ["interrupted", "not started"]
     again = start(*words, cwd=here)
@@ -180,24 +180,24 @@ def test_seeds_are_an_axis_of_their_own(dlrun: Dlrun, ratings_csv: Path, here: P
         assert "seeds: must be a number from 1 to 10000" in err
     status, _, err = dlrun("-m", "task=collab", "seeds=2", "seed=1,2")
     assert status == 2
-    assert "counts from seed" in err
+    assert "starts from seed" in err
 
 
 def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun(*WORDS, "seed=0,1,2", "sweep.dry_run=true")
     assert status == 0
-    assert "0 of 3 are done; none is done yet to tell the time by" in out
+    assert "0 of 3 jobs are finished; no finished job to estimate the time from" in out
     assert not (here / "runs").exists()
     dlrun(*WORDS, "seed=0,1")
     status, out, _ = dlrun(*WORDS, "seed=0,1,2", "sweep.dry_run=true")
-    assert "2 of 3 are done; the other 1 take about" in out
+    assert "2 of 3 jobs are finished; the other 1 take about" in out
     assert [line.split()[2] for line in out.splitlines()[2:5]] == ["done", "done", "new"]
 
 
 def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun(*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
     assert status == 0
-    assert "[1] optim.lr=0.01: the same run as [0], done once" in out
+    assert "[1] optim.lr=0.01: the same run as [0], run once" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert list(results["status"]) == ["done"] * 3
     assert results["folder"].nunique() == 2
@@ -207,7 +207,7 @@ def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv:
 def test_an_empty_range_and_settings_of_sweeps_in_a_single_run_are_told(dlrun: Dlrun, here: Path) -> None:
     status, _, err = dlrun("-m", "task=collab", "seed=range(0)")
     assert status == 2
-    assert "seed=range(0): names no value at all" in err
+    assert "seed=range(0): has no values" in err
     status, _, err = dlrun("task=collab", "sweep.dry_run=true")
     assert status == 2
     assert "this is one run, not a sweep" in err

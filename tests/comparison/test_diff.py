@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dlrunner.comparison.diff import differing_grounds, differing_settings, parting, row_difference
+from dlrunner.comparison.diff import differing_conditions, differing_settings, first_difference, row_difference
 from dlrunner.reporting.terminal.diff import print_difference
 from dlrunner.runs.reader import FinishedRun
 from tests.fake_runs import write_run
@@ -44,13 +44,13 @@ def test_code_data_versions_and_device_that_differ_are_listed() -> None:
     before = {"code": "a", "git": {"commit": "1", "dirty": False}, "versions": {"torch": "2.9", "numpy": "2.0"}}
     after = {"code": "b", "git": {"commit": "1", "dirty": True}, "versions": {"torch": "2.10", "numpy": "2.0"}}
     data = {"name": "my.csv", "sha256": "x", "rows": {"train": 5}}
-    found = differing_grounds(
+    found = differing_conditions(
         {**before, "data": data, "device": "cpu", "num_threads": 1},
         {**after, "data": {**data, "sha256": "y"}, "device": "cuda:0", "num_threads": 2},
     )
     assert found == [
         ("code", "a", "b"),
-        ("git commit", "1", "1 and changes"),
+        ("git commit", "1", "1 with uncommitted changes"),
         ("data sha256", "x", "y"),
         ("device", "cpu", "cuda:0"),
         ("CPU threads", 1, 2),
@@ -59,7 +59,7 @@ def test_code_data_versions_and_device_that_differ_are_listed() -> None:
 
 
 def test_numbers_part_at_the_first_epoch_that_is_not_the_same_to_the_last_digit() -> None:
-    found = parting(history(0.9, 0.8, 0.7, 0.6), history(0.9, 0.8 * (1 + 1e-7), 0.7, 0.5))
+    found = first_difference(history(0.9, 0.8, 0.7, 0.6), history(0.9, 0.8 * (1 + 1e-7), 0.7, 0.5))
     assert found is not None
     assert (found.epoch, found.first_beyond_rounding) == (2, 4)
     assert found.numbers == (("valid/rmse", 0.8, 0.8 * (1 + 1e-7)),)
@@ -67,11 +67,11 @@ def test_numbers_part_at_the_first_epoch_that_is_not_the_same_to_the_last_digit(
 
 
 def test_the_time_that_runs_take_is_no_difference() -> None:
-    assert parting(history(0.9, 0.8, seconds=1.0), history(0.9, 0.8, seconds=2.0)) is None
+    assert first_difference(history(0.9, 0.8, seconds=1.0), history(0.9, 0.8, seconds=2.0)) is None
 
 
 def test_a_rate_in_a_list_is_compared_number_by_number() -> None:
-    found = parting(history(0.9, lr=[0.1, 0.2]), history(0.9, lr=[0.1, 0.2 * (1 + 1e-6)]))
+    found = first_difference(history(0.9, lr=[0.1, 0.2]), history(0.9, lr=[0.1, 0.2 * (1 + 1e-6)]))
     assert found is not None
     assert found.first_beyond_rounding is None
 
@@ -79,7 +79,7 @@ def test_a_rate_in_a_list_is_compared_number_by_number() -> None:
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_number_that_only_one_run_has_parts_them(swapped: bool) -> None:
     pair = history(0.9, **{"valid/mae": 1.0}), history(0.9)
-    found = parting(*(reversed(pair) if swapped else pair))
+    found = first_difference(*(reversed(pair) if swapped else pair))
     assert found is not None
     assert (found.epoch, found.first_beyond_rounding, found.numbers[0][0]) == (1, 1, "valid/mae")
 
@@ -87,15 +87,18 @@ def test_a_number_that_only_one_run_has_parts_them(swapped: bool) -> None:
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ([0.9, 0.8], "numbers: the same to the last digit in epochs 1 to 2"),
-        ([0.9, 0.8, 0.7], "numbers: the same to the last digit in epochs 1 to 2; A has 2 epochs, B 3"),
+        ([0.9, 0.8], "metrics: identical in epochs 1 to 2"),
+        ([0.9, 0.8, 0.7], "metrics: identical in epochs 1 to 2; A has 2 epochs, B 3"),
         (
             [0.9, 0.8 * (1 + 1e-7)],
-            "numbers: they part at epoch 2, never by more than rounding (1e-4); at first by 1.0e-07",
+            "metrics: first difference in epoch 2, never by more than rounding (1e-4); first by 1.0e-07",
         ),
-        ([0.9, 0.4], "numbers: they part at epoch 2, by more than rounding (5.0e-01)"),
-        ([0.9 * (1 + 1e-6), 0.4], "they part at epoch 1, by rounding (1.0e-06), and by more from epoch 2"),
-        ([], "numbers: none to compare; B has no epochs"),
+        ([0.9, 0.4], "metrics: first difference in epoch 2, by more than rounding (5.0e-01)"),
+        (
+            [0.9 * (1 + 1e-6), 0.4],
+            "first difference in epoch 1, by rounding (1.0e-06), by more than rounding from epoch 2",
+        ),
+        ([], "metrics: nothing to compare: B has no epochs"),
     ],
 )
 def test_where_numbers_part_is_told(
@@ -115,7 +118,7 @@ def test_a_run_without_a_summary_is_still_compared(here: Path, capsys: pytest.Ca
     a = write_run(here / "a", 0.8, {"seed": 1})
     out = told(capsys, a, write_run(here / "b", 0.8, {"seed": 2}, status=None))
     assert "(killed or still running)" in out
-    assert "code, data, versions: not known of a run that has no summary" in out
+    assert "code, data, versions: unknown without a summary" in out
     assert ["seed", "1", "2"] in [line.split() for line in out.splitlines()]
 
 
@@ -123,7 +126,7 @@ def test_equal_runs_are_told_to_be_equal(here: Path, capsys: pytest.CaptureFixtu
     out = told(capsys, write_run(here / "a", 0.8), write_run(here / "b", 0.8))
     assert "settings: the same" in out
     assert "code, data, versions, device: the same" in out
-    assert out.splitlines()[-1] == "numbers: the same to the last digit in epochs 1 to 2"
+    assert out.splitlines()[-1] == "metrics: identical in epochs 1 to 2"
 
 
 def test_a_number_that_is_not_finite_differs_from_every_other() -> None:

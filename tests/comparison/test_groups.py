@@ -46,7 +46,7 @@ def test_pairs_are_judged_by_their_differences() -> None:
     second = dict(enumerate(0.81 + noise + [0.001, -0.001, 0.002, -0.002, 0.0]))
     found = judge(first, second, higher_is_better=False)
     interval = stats.ttest_rel(list(second.values()), list(first.values())).confidence_interval(0.95)
-    assert (found.better, found.n, found.method, found.is_told) == (0, 5, "pairs", True)
+    assert (found.better, found.n, found.method, found.is_significant) == (0, 5, "pairs", True)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert judge(first, second, higher_is_better=True).better == 1
 
@@ -67,19 +67,19 @@ def test_repetitions_without_a_partner_are_dropped_and_counted() -> None:
 
 def test_one_seed_cannot_tell() -> None:
     found = judge({0: 1.0}, {0: 2.0}, higher_is_better=False)
-    assert (found.method, found.n, found.is_told, found.seeds_required) == ("none", 1, False, None)
+    assert (found.method, found.n, found.is_significant, found.seeds_required) == ("none", 1, False, None)
     assert math.isnan(found.low)
 
 
 def test_equal_numbers_are_no_difference() -> None:
     found = judge({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
-    assert (found.difference, found.low, found.high, found.is_told) == (0, 0, 0, False)
+    assert (found.difference, found.low, found.high, found.is_significant) == (0, 0, 0, False)
     assert found.seeds_required is None
 
 
 def test_the_same_lead_in_every_pair_is_told() -> None:
     found = judge({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5}, higher_is_better=False)
-    assert (found.difference, found.low, found.is_told) == (0.5, 0.5, True)
+    assert (found.difference, found.low, found.is_significant) == (0.5, 0.5, True)
 
 
 @pytest.mark.parametrize(("difference", "sd"), [(1.0, 1.0), (0.5, 1.0), (0.2, 1.0)])
@@ -181,7 +181,7 @@ def test_the_best_group_comes_first_whichever_way_the_metric_goes(higher: bool, 
     found = compared("runs/*")
     assert found.groups[0].label == f"optim={best}"
     assert found.verdict is not None
-    assert (found.verdict.better, found.verdict.is_told) == (0, True)
+    assert (found.verdict.better, found.verdict.is_significant) == (0, True)
 
 
 def test_by_one_setting_averages_over_all_others_and_pairs_by_them(here: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_unbalanced_average_is_told(here: Path) -> None:
     for optim, lr in (("adamw", 0.1), ("adamw", 0.2), ("sgd", 0.1)):
         write_run(here / "runs" / f"{optim}{lr}", lr, {"optim": optim, "optim.lr": lr})
     (note,) = compared("runs/*", by=["optim"]).notes
-    assert note == "the groups were not run with the same optim.lr: their means are of different mixtures"
+    assert note == "the groups were not run with the same optim.lr: their means are not comparable"
 
 
 def test_a_repeated_seed_is_counted_once(here: Path) -> None:
@@ -225,7 +225,7 @@ def test_another_metric_judges_where_it_is_asked_for(here: Path) -> None:
     )
     found = compared("runs/*", metric="mae")
     assert (found.metric, found.groups[0].label) == ("valid/mae", "optim=sgd")
-    assert found.notes == ("lower valid/mae is taken to be better",)
+    assert found.notes == ("lower valid/mae is assumed to be better",)
     assert compared("runs/*", metric="valid/hits").groups[0].label == "optim=sgd"
 
 
@@ -246,8 +246,8 @@ def test_runs_of_different_tasks_are_told(here: Path) -> None:
     write_seeds(here / "runs" / "image", [0.1, 0.2], {"task": "image"}, metric="valid/accuracy", higher_is_better=True)
     found = compared("runs/*/*")
     assert (found.verdict, found.metric) == (None, None)
-    assert "of different tasks (collab, image): their numbers cannot be compared, no verdict" in found.notes[0]
-    assert "judged by different metrics (valid/rmse, valid/accuracy)" in found.notes[1]
+    assert "of different tasks (collab, image): their metrics cannot be compared, no verdict" in found.notes[0]
+    assert "have different metrics (valid/rmse, valid/accuracy)" in found.notes[1]
     assert [group.estimate.mean for group in found.groups] == pytest.approx([0.85, 0.15])
 
 
@@ -273,7 +273,7 @@ def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
     write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, data=data, code="d" * 64, device="cuda:0")
     (note,) = compared("runs/*").notes
     assert note == (
-        "these runs rest on different data (my.csv own aaaaaaaa: 1, my.csv own bbbbbbbb: 1), "
+        "these runs have different data (my.csv own aaaaaaaa: 1, my.csv own bbbbbbbb: 1), "
         "code (cccccccc: 1, dddddddd: 1), device (cpu: 1, cuda:0: 1)"
     )
 
@@ -282,9 +282,9 @@ def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
     ("options", "said"),
     [
         ({"by": ["optmi"]}, "--by: there is no 'optmi' among these runs; did you mean optim?"),
-        ({"by": ["batch_size"]}, "--by: batch_size is 64 in all these runs; what differs: optim, seed"),
+        ({"by": ["batch_size"]}, "--by: batch_size is 64 in all these runs; differing settings: optim, seed"),
         ({"metric": "valid/rmsee"}, "--metric: there is no 'valid/rmsee' among these runs; did you mean valid/rmse?"),
-        ({"metric": "loss"}, "--metric: 'loss' may be train/loss or valid/loss"),
+        ({"metric": "loss"}, "--metric: 'loss' is ambiguous: train/loss or valid/loss"),
     ],
 )
 def test_an_unknown_name_is_told_with_the_nearest(options: dict[str, object], said: str, here: Path) -> None:
@@ -320,13 +320,13 @@ def test_runs_that_are_not_finished_are_left_out_and_told(here: Path) -> None:
         ("config.yaml", None, "it has no config.yaml"),
         ("overrides.yaml", None, "No such file"),
         ("summary.json", "{", "summary.json is damaged: Expecting property name"),
-        ("summary.json", '{"status": "done"}', "damaged: summary.json does not hold"),
+        ("summary.json", '{"status": "done"}', "damaged: summary.json is incomplete"),
         (
             "summary.json",
             '{"status": "done", "metric": 3, "final": []}',
             "summary.json is damaged: metric is not a section",
         ),
-        ("summary.json", "[]", "summary.json is damaged: it holds no status"),
+        ("summary.json", "[]", "summary.json is damaged: it has no status"),
         ("summary.json", "", "summary.json is damaged: Expecting value"),
         ("config.yaml", "a: [", "config.yaml is damaged: line 2"),
         ("config.yaml", "- 1", "config.yaml is damaged: it does not hold names"),
@@ -359,8 +359,8 @@ def test_a_damaged_run_is_told_and_the_others_are_compared(
         ),
         (["runs/empty"], "runs/empty is neither a run folder nor a sweep folder"),
         (["runs/note.txt"], "runs/note.txt is a file; name a run folder or a sweep folder"),
-        (["runs/collab/*seed=0*"], "a comparison needs at least two finished runs; there is only all=same,seed=0"),
-        (["runs/em*"], "a comparison needs at least two finished runs; there is none\nleft out: empty: neither"),
+        (["runs/collab/*seed=0*"], "a comparison needs at least two finished runs; found only all=same,seed=0"),
+        (["runs/em*"], "a comparison needs at least two finished runs; found none\nskipped: empty: neither"),
     ],
 )
 def test_a_wrong_place_is_told(words: list[str], said: str, here: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_sweep_that_was_moved_finds_its_runs(here: Path) -> None:
     shutil.rmtree(here / "elsewhere" / "collab" / runs[2].name)
     rows, left_out = gather(["elsewhere/sweeps/mine"])
     assert [row.value for row in rows] == [0.8, 0.9]
-    assert left_out[0].reason == f"its folder is gone: {runs[2].name}"
+    assert left_out[0].reason == f"its folder is missing: {runs[2].name}"
 
 
 def test_a_sweep_that_has_not_ended_is_the_runs_that_have(here: Path) -> None:

@@ -90,13 +90,13 @@ def test_the_best_region_is_within_one_standard_error_of_the_best(higher: bool) 
 def test_a_forest_that_explains_nothing_says_so() -> None:
     found = importance(random_search(lambda s: 0.0, num_rows=40))
     assert found.r2 < 0.3
-    assert "do not trust the shares" in found.warnings[0]
+    assert "do not trust the importance" in found.warnings[0]
 
 
 def test_few_runs_are_told_and_fewer_are_refused() -> None:
     rows = random_search(lambda s: float(s["optim"] == "sgd"), num_rows=7)
-    assert importance(rows).warnings[0] == "7 runs are few for a forest: take the shares as a hint"
-    with pytest.raises(ConfigError, match="4 runs are too few, it needs 5 or more"):
+    assert importance(rows).warnings[0] == "7 runs are few for a random forest: the importance is rough"
+    with pytest.raises(ConfigError, match="needs 5 or more runs, not 4"):
         importance(rows[:4])
 
 
@@ -113,7 +113,7 @@ def test_a_run_that_diverged_does_not_hide_the_others() -> None:
     found = importance(rows)
     assert found.num_astray == 1
     assert found.shares["optim"] > 0.7
-    assert found.warnings[0].endswith("nearly all of the variance: 1 of 120 runs")
+    assert found.warnings[0].startswith("1 of 120 runs are outliers")
 
 
 def test_the_same_runs_give_the_same_shares() -> None:

@@ -151,7 +151,7 @@ def test_a_resumed_run_equals_an_unbroken_one(
         assert not (run / "summary.json").exists()
     else:
         assert json.loads((run / "summary.json").read_text())["status"] == "interrupted"
-        assert "the same command goes on" in err
+        assert "the same command resumes" in err
         assert "Traceback" not in err
 
     had_begun = (run / "last.pt").exists()

@@ -9,7 +9,7 @@ import pkgutil
 import pytest
 
 from dlrunner import tasks
-from dlrunner.cli.options import Option, arguments_told, options_of
+from dlrunner.cli.options import Option, help_of_arguments, options_of
 from dlrunner.cli.parser import Parser
 from dlrunner.cli.verbs import VERBS
 from dlrunner.predictor import Predictor
@@ -62,7 +62,7 @@ def test_every_parameter_has_a_help_text_and_every_method_a_verb(predictor: type
     assert predictor.methods()
     for name, method in predictor.methods().items():
         assert name.replace("_", "-") in VERBS
-        assert list(arguments_told(method)) == [option.parameter.name for option in options_of(method)]
+        assert list(help_of_arguments(method)) == [option.parameter.name for option in options_of(method)]
         assert all(option.help for option in options_of(method))
 
 

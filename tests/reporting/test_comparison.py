@@ -67,15 +67,15 @@ def two_optimizers(here: Path, adamw: Sequence[float], sgd: Sequence[float], **m
         (
             [0.80, 0.90, 0.70],
             [0.81, 0.80, 0.85],
-            "not told apart at 3 seeds: optim=adamw has valid/rmse lower by 0.02 than optim=sgd "
-            "(95 % interval -0.291 to 0.331, 3 pairs of seeds); about 311 seeds would tell a difference of this size",
+            "no significant difference with 3 seeds: optim=adamw has valid/rmse lower by 0.02 than optim=sgd "
+            "(95 % interval -0.291 to 0.331, 3 pairs of seeds); seeds required for a difference of this size: about 311",
         ),
         (
             [0.8],
             [0.9],
-            "one seed cannot tell: optim=adamw has valid/rmse lower by 0.1 than optim=sgd; run both with more seeds",
+            "no test with one seed: optim=adamw has valid/rmse lower by 0.1 than optim=sgd; run both with more seeds",
         ),
-        ([0.8], [0.8], "optim=adamw and optim=sgd have the same valid/rmse to the last digit; one seed each"),
+        ([0.8], [0.8], "optim=adamw and optim=sgd have the same valid/rmse; one seed each"),
         (
             [0.8, 0.9],
             [0.8, 0.9],
@@ -85,7 +85,7 @@ def two_optimizers(here: Path, adamw: Sequence[float], sgd: Sequence[float], **m
             [0.80, 0.81, 0.85],
             [0.90, 0.91],
             "optim=adamw is better than optim=sgd: valid/rmse lower by 0.1 "
-            "(95 % interval 0.1 to 0.1, 2 pairs of seeds, 1 without a partner dropped)",
+            "(95 % interval 0.1 to 0.1, 2 pairs of seeds, 1 unpaired dropped)",
         ),
     ],
 )
@@ -105,7 +105,7 @@ def test_welchs_interval_is_named(here: Path) -> None:
         for seed in seeds:
             write_run(here / "runs" / f"{optim}{seed}", 0.8 + seed / 100, {"optim": optim, "seed": seed})
     said = looks.verdict_sentence(compare(gather(["runs/*"])[0])) or ""
-    assert "Welch's, over 2 and 3 runs: no two pairs of equal seed" in said
+    assert "Welch's, over 2 and 3 runs: fewer than two pairs of equal seed" in said
 
 
 def test_three_groups_have_no_verdict(here: Path) -> None:
@@ -119,7 +119,7 @@ def test_three_groups_have_no_verdict(here: Path) -> None:
 
 def test_the_table_has_a_row_a_group_with_mean_spread_and_interval(here: Path) -> None:
     frame = looks.groups_frame(two_optimizers(here, [0.80, 0.81, 0.82], [0.9, 0.9, 0.9], others={"valid/mae": 0.5}))
-    assert list(frame) == ["optim", "n", "valid/rmse", "sd", "low", "high", "valid/mae", "valid/loss", "seconds"]
+    assert list(frame) == ["optim", "n", "valid/rmse", "std", "low", "high", "valid/mae", "valid/loss", "seconds"]
     assert frame.iloc[0].tolist()[:4] == ["adamw", 3, pytest.approx(0.81), pytest.approx(0.01)]
 
 
@@ -149,14 +149,14 @@ def test_a_table_of_500_groups_prints_its_first_rows_and_says_how_many_are_left(
     out = capsys.readouterr().out
     assert len(out.splitlines()) < 25
     assert "… 490 more; --top 500 shows all, --csv FILE writes all" in out
-    assert "left out: job 4: failed\nleft out: 85 more" in out
+    assert "skipped: job 4: failed\nskipped: 85 more" in out
 
 
 def test_markdown_survives_bars_in_names_and_has_the_verdict() -> None:
     rows = [make_row(value, {"data.path": path}) for path, value in (("a|b.csv", 0.8), ("c.csv", 0.9))]
     lines = looks.markdown(compare(rows), looks.groups_frame(compare(rows)), []).splitlines()
     assert lines[2].startswith("| a\\|b.csv | 1 | 0.8000 |")
-    assert lines[-1].startswith("one seed cannot tell")
+    assert lines[-1].startswith("no test with one seed")
 
 
 def test_json_has_groups_runs_and_verdict_and_no_nan(here: Path) -> None:
@@ -166,8 +166,8 @@ def test_json_has_groups_runs_and_verdict_and_no_nan(here: Path) -> None:
     assert (first["settings"], first["n"], first["mean"]) == ({"optim": "adamw"}, 2, pytest.approx(0.81))
     assert second["interval"] == [None, None]
     assert [run["seed"] for run in first["runs"]] == [0, 1]
-    assert (content["verdict"]["method"], content["verdict"]["told_apart"]) == ("none", False)
-    assert content["left_out"] == [{"name": "x", "reason": "failed"}]
+    assert (content["verdict"]["method"], content["verdict"]["is_significant"]) == ("none", False)
+    assert content["skipped"] == [{"name": "x", "reason": "failed"}]
 
 
 def test_a_table_is_read_back_from_csv_as_it_was_written(here: Path) -> None:
@@ -253,5 +253,5 @@ def test_the_most_important_setting_is_drawn_on_the_scale_that_fits(
 def test_importance_is_told_with_the_yardstick_of_noise() -> None:
     lines = list(looks.importance_sentences(importance(random_search(lambda s: float(s["optim"] == "sgd")))))
     assert lines[1].split()[0] == "optim"
-    assert next(line for line in lines if "seed" in line).endswith("the yardstick of noise")
+    assert next(line for line in lines if "seed" in line).endswith("noise floor")
     assert lines[-1] == "best: optim = adam (means within one standard error of the best)"

@@ -59,7 +59,7 @@ def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
         overrides=[EVIL],
         plots=[Plot(picture, EVIL, EVIL), Plot(tmp_path / "<script>", EVIL)],
         notes=[EVIL],
-        passages={EVIL: [{"title": EVIL, "words": [EVIL, EVIL], "weights": [1.0, 0.0]}]},
+        annotated_texts={EVIL: [{"title": EVIL, "words": [EVIL, EVIL], "weights": [1.0, 0.0]}]},
         changed={EVIL: EVIL},
     )
     assert_harmless(html)
@@ -94,7 +94,7 @@ def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alterna
     assert '<figcaption aria-hidden="true">A caption alone' in html, "a screen reader says it once"
     html = render(plots=[losses, Plot(tmp_path / "absent.png", "")], history=rows(3))
     assert "<img" not in html
-    assert "absent.png (there is no such file)" in html
+    assert "absent.png (file not found)" in html
     assert 'role="img" aria-label="valid/rmse by epoch: valid/rmse from 1.1000 to 0.3667"' in html
     assert "epoch 3: train/loss 0.3333; valid/loss 0.4000" in html
 
@@ -118,7 +118,7 @@ def test_of_very_many_epochs_the_table_has_some_with_the_best_and_the_last() -> 
     many = {f"valid/metric{i}": 0.123456 for i in range(12)}
     html = render(history=rows(20_000, **many), summary={"best": {"epoch": 7002}})
     assert len(html.encode()) < 3_000_000
-    assert "every 20th epoch; metrics.jsonl has them all" in html
+    assert "every 20th epoch; metrics.jsonl has all of them" in html
     for epoch in (1, 7002, 20_000):
         assert f'<td class="n">{epoch}</td>' in html, epoch
     assert '<td class="n">2</td>' not in html
@@ -134,14 +134,14 @@ def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(t
     html = run.write(folder).read_text()
     assert ">Curves of member 2</h2>" in html
     assert ">Epochs of member 2</h2>" in html
-    assert "One of 3 members; the figures above are those of the members&#39; average" in html
+    assert "One of 3 members; the results above are of the members&#39; average" in html
     assert "valid/rmse from 3.1000 to 2.3667" in html
     assert '<tr class="best">' not in html
 
 
 def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not() -> None:
-    assert "STAND-IN" in render(summary={"data": {"name": "MovieLens", "source": "synthetic"}})
-    assert "STAND-IN" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
+    assert "synthetic" in render(summary={"data": {"name": "MovieLens", "source": "synthetic"}})
+    assert "synthetic" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
 
 
 def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
@@ -188,7 +188,7 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
     assert html.count('<tr class="best"><td class="n">4</td>') == 1
     assert '<div class="card bad">' in render(summary={"claim": {"verdict": "missed by 0.1"}})
     far = render(summary={"claim": {"metric": "valid/rmse", "published": 9.0}}, history=rows(5))
-    assert "published <span>9.0000, beyond the frame</span>" in far
+    assert "published <span>9.0000, outside of the plot</span>" in far
     assert 'class="level" d="M58' not in far
     not_comparable = render(summary={"claim": {"verdict": "not comparable: other data"}})
     assert '<div class="card ">' in not_comparable
@@ -197,7 +197,7 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
 def test_without_known_defaults_what_was_typed_is_marked() -> None:
     html = render(config={"seed": 1, "epochs": 2}, overrides=["seed=1"])
     assert "<mark>seed: 1  # typed</mark>\nepochs: 2\n" in html
-    assert "Marked: what was typed." in html
+    assert "Highlighted: what was typed." in html
     assert "<mark>" not in render(config={"seed": 1}, overrides=["seed=1"], changed={})
 
 
@@ -323,14 +323,14 @@ def test_a_weight_that_is_no_number_marks_nothing(tmp_path: Path) -> None:
     kept: dict[str, Any] = {"plots": [], "notes": [], "annotated_texts": {"Texts": [text]}, "changed": None}
     (folder / "report.json").write_text(json.dumps(kept))
     html = run.write(folder).read_text()
-    assert '<p class="passage">fine <mark class="against w10" title="-1.00">dull</mark></p>' in html
+    assert '<p class="annotated">fine <mark class="against w10" title="-1.00">dull</mark></p>' in html
 
 
 def test_the_verb_says_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:
     (here / "empty").mkdir()
     for words, said in (
         (["absent"], "there is no folder absent"),
-        (["empty"], "neither a run folder nor a sweep folder nor one of claims"),
+        (["empty"], "neither a run folder nor a folder of a sweep or claims"),
         (["empty", "--out", "no/where.html"], "--out: there is no folder no"),
     ):
         status, _, err = dlrun("report", *words)

@@ -37,7 +37,7 @@ def page_of_a_run(folder: Path) -> Path:
             config={"optim": {"lr": 0.1}},
             overrides=["task=collab"],
             changed={"optim.lr": "0.01"},
-            passages={"Texts": [{"title": "a", "words": ["fine", "dull"], "weights": [0.9, -0.4]}]},
+            annotated_texts={"Texts": [{"title": "a", "words": ["fine", "dull"], "weights": [0.9, -0.4]}]},
         )
     )
     return file
@@ -173,7 +173,7 @@ def test_markup_in_names_and_texts_does_nothing(browser: Browser, tmp_path: Path
             overrides=[EVIL],
             plots=[],
             notes=[EVIL],
-            passages={EVIL: [{"title": EVIL, "words": [EVIL], "weights": [1.0]}]},
+            annotated_texts={EVIL: [{"title": EVIL, "words": [EVIL], "weights": [1.0]}]},
             changed={EVIL: EVIL},
         )
     )

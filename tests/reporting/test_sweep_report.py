@@ -42,11 +42,11 @@ def test_a_sweep_is_told_by_groups_bands_lines_and_jobs(tmp_path: Path) -> None:
     assert_harmless(html)
     for said in (
         "8 of 9",
-        "1 of 9 jobs are not done: 1 failed",
+        "1 of 9 jobs are not finished: 1 failed",
         "the loss is not finite",
         "dlrun -m task=collab optim=adam,sgd",
         "0.8100",
-        "± 0.0141 (sd over 2 runs), lower is better",
+        "± 0.0141 (std over 2 runs), lower is better",
         "optim=adam optim.lr=0.1 1.1433 (1.1333 to 1.1533)",
         "job 0: optim=adam optim.lr=0.1 seed=0: valid/rmse 0.8000",
         'href="../../collab/adam%2C0.1%2C0-00000000"',
@@ -92,7 +92,7 @@ def test_five_hundred_jobs_are_small_quick_and_all_there(tmp_path: Path) -> None
     html = sweep.write(folder).read_text()
     assert time.perf_counter() - started < 20
     assert len(html.encode()) < 1_500_000
-    assert "The best 8 of 50 groups are drawn" in html
+    assert "The best 8 of 50 groups are shown" in html
     assert "job 499: " in html
     assert_harmless(html)
 
@@ -109,11 +109,11 @@ def test_a_sweep_whose_data_were_generated_says_so_whatever_became_of_the_jobs(t
     parent = tmp_path / "runs" / "collab"
     generated = write_run(parent / "a-00000000", 0.9, {"optim.lr": 0.1}, data={"name": "M", "source": "synthetic"})
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "one", [generated], failed=["out of memory"])
-    assert "Generated STAND-IN data: the figures below" in sweep.write(folder).read_text()
+    assert "Synthetic data: the results below" in sweep.write(folder).read_text()
     real = write_run(parent / "b-00000001", 0.8, {"optim.lr": 0.2}, data={"name": "M", "source": "real", "terms": "T"})
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "two", [generated, real])
     html = sweep.write(folder).read_text()
-    assert "Generated STAND-IN data: 1 of 2 runs:" in html
+    assert "Synthetic data in 1 of 2 runs:" in html
     assert "<td>T</td>" in html
 
 
@@ -129,7 +129,7 @@ def test_runs_of_different_tasks_are_not_ranked_and_the_terms_of_all_data_stand_
     ]
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs)
     html = sweep.write(folder).read_text()
-    assert "their numbers cannot be compared" in html
+    assert "their metrics cannot be compared" in html
     for ranking in ("best group", '<tr class="best">', "Parallel coordinates", "Best first"):
         assert ranking not in html, ranking
     assert "terms of movielens" in html
@@ -147,7 +147,7 @@ def test_a_sweep_that_goes_on_is_told_as_far_as_it_is(tmp_path: Path) -> None:
     (folder / "jobs" / "4").mkdir()
     html = sweep.write(folder).read_text()
     assert "4 of 5" in html
-    assert "1 of 5 jobs are not done: 1 not started, or still running" in html
+    assert "1 of 5 jobs are not finished: 1 not started, or still running" in html
     assert "optim.lr=0.1 1.1433 (1.1333 to 1.1533)" in html
 
 
@@ -179,7 +179,7 @@ def test_a_huge_sweep_keeps_within_its_size_and_shows_what_failed(tmp_path: Path
     jobs = html.partition('aria-label="Jobs"')[2]
     assert jobs.count("the very reason") == 3
     assert "y" * 500 not in html
-    assert "of 1103 jobs are shown; results.csv has them all." in html
+    assert "of 1103 jobs are shown; results.csv has all." in html
 
 
 def test_a_sweep_without_jobs_or_with_damaged_results_is_told(tmp_path: Path) -> None:
@@ -283,5 +283,5 @@ def test_claims_with_hostile_texts_are_harmless_and_damaged_ones_are_told(tmp_pa
         *(json.dumps([{**asdict(verdict), name: "x"}]) for name in ("published", "p", "mean", "failed")),
     ):
         (folder / "claims.json").write_text(damaged)
-        with pytest.raises(ConfigError, match="does not hold verdicts"):
+        with pytest.raises(ConfigError, match="has no valid verdicts"):
             claims.write(folder)

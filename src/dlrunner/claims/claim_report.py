@@ -1,4 +1,4 @@
-"""Claims judged by several seeds, and their tables: Markdown, JSON, JUnit XML, and the one of a README."""
+"""Claims checked with several seeds, and their tables: Markdown, JSON, JUnit XML, and the table of a README."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from dlrunner.files.temporary import remove_abandoned
 from dlrunner.renamed import present_verdict
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
-"""In a README, the table of results stands between these lines."""
+"""Lines around the table of results in a README."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What several seeds say about one claim."""
+    """The result of several seeds for one claim."""
 
     experiment: str
     metric: str
@@ -31,16 +31,16 @@ class Verdict:
     source: str
     verdict: Word
     why: str = ""
-    """Why it could not be run, or which seed failed."""
+    """Why it could not be run, or the error of a failed seed."""
     seeds: list[int] = field(default_factory=list)
     values: list[float] = field(default_factory=list)
     mean: float | None = None
     std: float | None = None
     """Standard deviation over seeds; None for a single one."""
     p: float | None = None
-    """Of a mean this bad or worse, were the true mean the published figure (one-sided t-test)."""
+    """p-value of the one-sided t-test of the mean against the published value."""
     seconds: list[float] = field(default_factory=list)
-    """Of each run as a whole."""
+    """Duration of each run."""
     flags: list[str] = field(default_factory=list)
     data: str = ""
     device: str = ""
@@ -48,21 +48,21 @@ class Verdict:
     measured: str = ""
     """The day of the last run."""
     code: str = ""
-    """Digest of the code that the runs were done with."""
+    """Digest of the code of the runs."""
     folders: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
-    """By seed, the folders of the runs that failed; empty where one left none."""
+    """Folders of the failed runs by seed; empty if there is no folder."""
 
     @property
     def ours(self) -> str:
-        """The mean, and the spread where there is one."""
+        """The mean ± standard deviation, or a single value."""
         if self.mean is None:
             return "-"
         return f"{self.mean:.4f}" if self.std is None else f"{self.mean:.4f} ± {self.std:.4f}"
 
     @property
     def time(self) -> str:
-        """The seconds of a run: one figure, or from the quickest to the slowest."""
+        """The seconds per run: one value, or the range."""
         if not self.seconds:
             return "-"
         low, high = (f"{each:.3g}" if each < 100 else f"{each:.0f}" for each in (min(self.seconds), max(self.seconds)))
@@ -76,14 +76,14 @@ def judge(
     command: str,
     failed: Mapping[int, Mapping[str, Any]] = {},
 ) -> Verdict:
-    """Judge the finished runs of a claim.
+    """Check a claim against its finished runs.
 
     Args:
         experiment: its name.
-        claim: as its file says.
-        runs: summaries by seed; `folder` in each is where it lies.
-        command: what earns it again.
-        failed: records of the runs that failed, by seed; a recipe that fails is missed.
+        claim: from its experiment file.
+        runs: summaries by seed, each with its `folder`.
+        command: reproduces the claim.
+        failed: records of the failed runs by seed; with one the claim is missed.
     """
     known: dict[str, Any] = {
         "experiment": experiment,
@@ -126,7 +126,7 @@ def judge(
 
 
 def write_tables(folder: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write claims.md, claims.json and claims.xml (JUnit: a test a claim, a missed one fails, others are skipped)."""
+    """Write claims.md, claims.json and claims.xml (JUnit: a test per claim)."""
     folder.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder)
     write_atomic(folder / "claims.md", markdown(verdicts).encode(errors="backslashreplace"))
@@ -140,8 +140,19 @@ def as_json(verdicts: Sequence[Verdict]) -> str:
 
 
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """Return a table for people: the claims that were earned, and beneath it those that could not be."""
-    names = ("experiment", "metric", "published", "ours", "seeds", "verdict", "mind", "data", "device", "seconds a run")
+    """Return a Markdown table of the claims that were run, and a list of those that could not be run."""
+    names = (
+        "experiment",
+        "metric",
+        "published",
+        "ours",
+        "seeds",
+        "verdict",
+        "warnings",
+        "data",
+        "device",
+        "seconds per run",
+    )
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     for v in (v for v in verdicts if v.values or v.verdict == "missed"):
         cells = (
@@ -154,12 +165,12 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     rest = "".join(f"- `{v.experiment}` (published {v.metric} {v.published:.5g}): {v.why}\n" for v in others)
     commands = "".join(f"- `{v.command}`: {v.source}; {v.measured}\n" for v in verdicts if v.values)
     text = "\n".join(lines) + "\n"
-    text += f"\nEarned by\n\n{commands}" if commands else ""
-    return text + (f"\nNot earned here:\n\n{rest}" if rest else "")
+    text += f"\nReproduced by\n\n{commands}" if commands else ""
+    return text + (f"\nNot run:\n\n{rest}" if rest else "")
 
 
 def junit(verdicts: Sequence[Verdict]) -> bytes:
-    """Return the verdicts as JUnit XML, which CI servers show."""
+    """Return the verdicts as JUnit XML for CI servers."""
     missed = sum(v.verdict == "missed" for v in verdicts)
     skipped = sum(v.verdict == "cannot be run here" for v in verdicts)
     counts = {"tests": str(len(verdicts)), "failures": str(missed), "skipped": str(skipped), "errors": "0"}
@@ -168,22 +179,22 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
     for v in verdicts:
         time = f"{sum(v.seconds):.2f}"
         case = ElementTree.SubElement(suite, "testcase", classname="claims", name=v.experiment, time=time)
-        told = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.verdict}"
+        text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.verdict}"
         if v.verdict == "missed":
-            ElementTree.SubElement(case, "failure", message=v.why or told).text = told
+            ElementTree.SubElement(case, "failure", message=v.why or text).text = text
         elif v.verdict == "cannot be run here":
             ElementTree.SubElement(case, "skipped", message=v.why)
         else:
-            ElementTree.SubElement(case, "system-out").text = told
+            ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(root)
-    text: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
-    return text + b"\n"
+    content: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return content + b"\n"
 
 
 def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """Put verdicts into a file of results, in the place of older ones of the same experiments, and return all.
+    """Update the verdicts in a file of results, and return all.
 
-    One that could not be run here takes the place of none that was.
+    A claim that could not be run here does not replace an earlier verdict.
 
     Raises:
         ConfigError: the file is damaged.
@@ -193,10 +204,10 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
         try:
             known = {each["experiment"]: Verdict(**present_verdict(each)) for each in json.loads(store.read_text())}
         except (ValueError, RecursionError, TypeError, KeyError):
-            raise ConfigError(f"{store} does not hold verdicts; move it away") from None
+            raise ConfigError(f"{store} has no verdicts; move it away") from None
     for verdict in verdicts:
         if verdict.values or verdict.experiment not in known:
-            # Folders belong to one machine; what was measured does not.
+            # Folders exist on one machine only.
             known[verdict.experiment] = Verdict(**{**asdict(verdict), "folders": []})
     merged = [known[name] for name in sorted(known)]
     store.parent.mkdir(parents=True, exist_ok=True)
@@ -205,21 +216,21 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 
 def write_into(readme: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write the table between a README's markers.
+    """Write the table between the markers of a README.
 
     Raises:
-        ConfigError: the markers are not there.
+        ConfigError: the markers are missing.
     """
     text = readme.read_text() if readme.exists() else ""
     if BEGIN not in text or END not in text:
-        raise ConfigError(f"{readme}: the table goes between the lines {BEGIN!r} and {END!r}, which are not there")
+        raise ConfigError(f"{readme}: the lines {BEGIN!r} and {END!r} around the table are missing")
     table = f"{BEGIN}\n{markdown(verdicts)}{END}"
     written = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: table, text, flags=re.DOTALL)
     write_atomic(readme, written.encode())
 
 
 def _device(summary: Mapping[str, Any]) -> str:
-    """Return where a run was done: a CPU with so many threads, or a GPU, and in which precision."""
+    """Return the device of a run, its threads and its precision."""
     threads = summary.get("num_threads")
-    told = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if summary["device"] == "cpu" else summary["device"]
-    return f"{told}, {summary['precision']}"
+    device = f"CPU, {threads} thread{'s' if threads != 1 else ''}" if summary["device"] == "cpu" else summary["device"]
+    return f"{device}, {summary['precision']}"

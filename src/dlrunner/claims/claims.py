@@ -1,4 +1,4 @@
-"""Published figures, and whether a run or several seeds reach them."""
+"""Published values, and whether a run or several seeds reach them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Word = Literal["reached", "reached within noise", "missed", "cannot be run here"
 
 
 class Claim(BaseModel):
-    """A published figure, and what is needed to judge a run by it."""
+    """A published value, and how to compare a run with it."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
     metric: str
@@ -24,13 +24,13 @@ class Claim(BaseModel):
     source: str
     release: str | None = None
     std: NonNegative | None = None
-    """Standard deviation over seeds, as measured; what a single run may miss the figure by is 1.645 of it."""
+    """Measured standard deviation over seeds; a single run within 1.645 of it reaches the value within noise."""
     quick: bool = False
-    """It takes less than two minutes on two cores."""
+    """A run takes less than two minutes on two cores."""
     needs: list[Literal["gpu", "encoder"]] = []
-    """What `dlrun reproduce` does not run it without: a CPU would take days; the encoder is a run of one's own."""
+    """Requirements of `dlrun reproduce`: a GPU, or an encoder from another run."""
     flags: list[Flag] = []
-    """What made the figure flattering; what is found in a run is added to it."""
+    """Audit flags of the published result; those of a run are added to them."""
 
 
 def judge_run(
@@ -38,27 +38,27 @@ def judge_run(
     final: Mapping[str, float],
     higher_is_better: bool,
     release: str,
-    protocol: Sequence[Mapping[str, str]] = (),
+    audit: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """Compare one run with a published figure.
+    """Compare one run with a published value.
 
-    With the measured spread over seeds, a run that misses the figure by less than 1.645 standard deviations is
-    "reached within noise": it would happen to one run in twenty or more whose mean is the figure.
+    With a measured standard deviation over seeds, a run that misses the value by less than 1.645 standard deviations is
+    "reached within noise": p > 5 % if the true mean is the published value.
 
     Args:
-        claim: the published figure.
+        claim: the published value.
         final: the run's metrics.
         higher_is_better: of the claim's metric.
         release: of the run's data.
-        protocol: what was found in the run that makes its number flattering: flag and sentence of each finding.
+        audit: findings of the data audit of the run: flag and message of each.
     """
     if claim.metric not in final:
         raise ConfigError(f"claim.metric: this task has no {claim.metric}; it has {', '.join(final)}")
     value = final[claim.metric]
-    undeclared = [finding["flag"] for finding in protocol if finding["flag"] not in claim.flags]
+    undeclared = [finding["flag"] for finding in audit if finding["flag"] not in claim.flags]
     short = claim.value - value if higher_is_better else value - claim.value
     if claim.release and claim.release != release:
-        verdict = f"not comparable: the figure rests on {claim.release}, this run on {release}"
+        verdict = f"not comparable: the published data is {claim.release}, this run used {release}"
     elif short <= 0:
         verdict = "reached"
     elif claim.std and short <= 1.645 * claim.std:
@@ -78,7 +78,7 @@ def judge_run(
 
 
 def describe_flags(judged: Mapping[str, Any]) -> str:
-    """Name what makes the numbers flattering, and what of it the claim does not say.
+    """List the audit flags, and mark those that the claim does not declare.
 
     >>> describe_flags({"flags": ["validates-on-test", "best-epoch-on-test"], "undeclared": ["best-epoch-on-test"]})
     'validates-on-test, best-epoch-on-test (not declared by the claim)'
@@ -91,7 +91,7 @@ def describe_flags(judged: Mapping[str, Any]) -> str:
 
 
 def judge_seeds(values: Sequence[float], published: float, higher_is_better: bool) -> tuple[Word, float]:
-    """Judge seeds against a published figure by a one-sided t-test at 5 %.
+    """Compare seeds with a published value by a one-sided t-test at 5 %.
 
     >>> judge_seeds([0.81, 0.80, 0.805], 0.81, higher_is_better=False)[0]
     'reached'
@@ -105,9 +105,9 @@ def judge_seeds(values: Sequence[float], published: float, higher_is_better: boo
         return "reached", 1.0
     if len(values) < 2:
         return "missed", math.nan
-    from scipy import stats  # takes a second to import: only when seeds are judged
+    from scipy import stats  # takes a second to import
 
-    # The alternative is that the true mean is worse than the figure.
+    # The alternative: the true mean is worse than the published value.
     test = stats.ttest_1samp(values, published, alternative="less" if higher_is_better else "greater")
     p = float(test.pvalue)
     return ("reached within noise" if p >= 0.05 else "missed"), p

@@ -1,6 +1,6 @@
-"""The command line: verbs, and Hydra. This room is the only one that knows Hydra and OmegaConf.
+"""The command line: verbs, and Hydra. No other room imports Hydra or OmegaConf.
 
-torch, pandas and Hydra are imported when work begins: `--help` answers at once.
+torch, pandas and Hydra are imported lazily: `--help` takes 0.03 s.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PRINTED = (
     "data",
     "info",
 )
-"""Words whose answer is what they print: it is lost where standard output cannot be written."""
+"""Verbs whose result is their output: they fail if standard output cannot be written."""
 
 RUNS = {
     "dlrun task=collab optim=adamw": "one run; a finished one is shown again, an interrupted one resumes",
@@ -45,18 +45,18 @@ EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 device=cuda precision=bf16   optim.lr=1e-3 optim.weight_decay=0.1
   data.path=my.csv data.source=synthetic   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
-  DLRUNNER_DATA, DLRUNNER_CACHE: where published data is looked for, where prepared data is kept
+  DLRUNNER_DATA, DLRUNNER_CACHE: folders of published data and of prepared data
 
 options of a verb      dlrun predict --help
-look before you run    dlrun --cfg job task=collab optim=adamw
+print the settings     dlrun --cfg job task=collab optim=adamw
 sweep                  dlrun -m task=collab optim=sgd,adam,adamw seed=0,1,2
 tab completion         eval "$(dlrun --shell-completion install=bash)"
-exit status            0 done, 1 failed or a claim missed, 2 wrong request, 130/143 interrupted
+exit status            0 success, 1 failed or a claim missed, 2 invalid request, 130/143 interrupted
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the command line says and return the exit status."""
+    """Run the command line and return the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Read when torch is imported. Threads that wait by spinning take each other's cores on a busy machine: a step of
     # 5 ms was seen to take 440 there, and 17 with this short spin, which costs nothing on a quiet machine (no spin at
@@ -75,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(words: list[str], out: Stream) -> int:
-    """Do what the command line says; what is printed and does not arrive fails no run, but the verbs that print."""
-    status = _told(words)
+    """Run the command line; a broken standard output fails only the verbs whose result is their output."""
+    status = _run_reporting_errors(words)
     out.flush()
     if out.lost is None or isinstance(out.lost, BrokenPipeError):
         return status
@@ -86,13 +86,13 @@ def _status(words: list[str], out: Stream) -> int:
 
 def _refuse_lost_directory() -> None:
     try:
-        os.getcwd()  # noqa: PTH109  asked, not used
+        os.getcwd()  # noqa: PTH109  only checks that it exists
     except FileNotFoundError:
-        raise ConfigError("the working directory is gone; change into one that exists") from None
+        raise ConfigError("the working directory no longer exists; change to another one") from None
 
 
-def _told(words: list[str]) -> int:
-    """Do what the command line says, and tell in words what went wrong."""
+def _run_reporting_errors(words: list[str]) -> int:
+    """Run the command line and print errors without a traceback."""
     try:
         _refuse_lost_directory()
         return _dispatch(words)
@@ -101,12 +101,12 @@ def _told(words: list[str]) -> int:
     except (DataError, RunError) as error:
         return _fail(error, 1)
     except Interrupted as stopped:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
+        print("\ninterrupted: the same command resumes the run", file=sys.stderr)
         return stopped.exit_status
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    except Exception as error:  # our own mistake, or a user's module: still no half page of traceback
+    except Exception as error:  # a bug, or a user's module: no traceback by default
         if "DLRUNNER_TRACEBACK" in os.environ:
             raise
         if isinstance(error, OSError) and error.filename and error.strerror:
@@ -116,15 +116,15 @@ def _told(words: list[str]) -> int:
 
 
 def _fail(error: Exception, status: int) -> int:
-    who = "dlrun"
+    prefix = "dlrun"
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         from dlrunner.system.process_group import is_reporting_rank, rank
 
         if not is_reporting_rank():
             return status
-        who += f", rank {rank()}" if rank() else ""
+        prefix += f", rank {rank()}" if rank() else ""
     for line in str(error).splitlines():
-        print(f"{who}: {line}", file=sys.stderr)
+        print(f"{prefix}: {line}", file=sys.stderr)
     return status
 
 
@@ -141,7 +141,7 @@ def _dispatch(words: list[str]) -> int:
 
     if verb := VERBS.get(words[0]):
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            raise ConfigError(f"torchrun starts the processes of one run; `{words[0]}` is for `dlrun` by itself")
+            raise ConfigError(f"torchrun starts the processes of one run; use `dlrun {words[0]}` without it")
         return verb.run(words[0], words[1:])
     from dlrunner.cli.conf_paths import with_paths
 
@@ -170,7 +170,7 @@ def _run(words: list[str]) -> int:
     from dlrunner.config.signatures import EarlyCheck
 
     config = composing.compose(words)
-    if config["seeds"] is not None:  # an experiment may ask for them too
+    if config["seeds"] is not None:  # an experiment may set them too
         from dlrunner.cli import sweep as sweeping
 
         return sweeping.sweep([*words, f"seeds={config['seeds']}"])
@@ -192,7 +192,7 @@ def _run(words: list[str]) -> int:
 
 
 def help_text() -> str:
-    """Return the one screen that `dlrun --help` shows: verbs, tasks, options."""
+    """Return the output of `dlrun --help`: verbs, tasks, options."""
     from dlrunner.cli.conf_paths import options_of
 
     def listed(group: str, width: int = 92) -> str:
@@ -210,5 +210,5 @@ def help_text() -> str:
     lines = {**RUNS, **{f"dlrun {name} {verb.usage}".rstrip(): verb.summary for name, verb in VERBS.items()}}
     width = max(map(len, lines)) + 2
     usages = "\n".join(f"  {usage:<{width}}{summary}" for usage, summary in lines.items())
-    title = "dlrun: experiments in deep learning, driven by YAML"
+    title = "dlrun: a runner for deep-learning experiments, configured by YAML"
     return f"{title}\n\n{usages}\n\noptions, name=value\n{options}\n\n{EPILOG}".rstrip()

@@ -1,4 +1,4 @@
-"""The verbs that put runs beside each other: compare and diff."""
+"""The verbs that compare runs: compare and diff."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
 TABLES = ("csv", "json", "md")
-PICTURES = ("curves", "importance")
+PLOTS = ("curves", "importance")
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """Compare runs: the settings that differ, the numbers with their spread, a verdict, plots."""
+    """Compare runs: the settings that differ, metrics as mean ± std, a verdict, plots."""
     _check_files(vars(arguments))
     from dlrunner.comparison.collect import gather
     from dlrunner.comparison.groups import compare as compare_rows
     from dlrunner.files.spreadsheet import as_csv
-    from dlrunner.reporting.terminal import comparison as looks
+    from dlrunner.reporting.terminal import comparison as terminal
 
     rows, left_out = gather(arguments.runs)
     by = [name for name in (arguments.by or "").split(",") if name]
     comparison = compare_rows(rows, arguments.metric, by)
-    frame = looks.runs_frame(comparison) if arguments.by_run else looks.groups_frame(comparison)
+    frame = terminal.runs_frame(comparison) if arguments.by_run else terminal.groups_frame(comparison)
     if arguments.sort:
-        frame = looks.sort(frame, arguments.sort)
+        frame = terminal.sort(frame, arguments.sort)
     writers: dict[str, Callable[[], str]] = {
         "csv": lambda: as_csv(frame)[0].decode(),
-        "json": lambda: looks.as_json(comparison, left_out),
-        "md": lambda: looks.markdown(comparison, frame, left_out),
+        "json": lambda: terminal.as_json(comparison, left_out),
+        "md": lambda: terminal.markdown(comparison, frame, left_out),
     }
-    tables = {name: place for name in TABLES if (place := getattr(arguments, name))}
-    # With a table on standard output everything else is said beside it, so that the table can be piped on.
-    told = sys.stderr if "-" in tables.values() else sys.stdout
-    if tables.get("csv") == "-":  # the other forms have the sentences in them
-        for line in looks.sentences(comparison, left_out):
-            print(line, file=told)
-    elif told is sys.stdout:
-        looks.print_comparison(comparison, frame, left_out, arguments.top)
-    for name, place in tables.items():
-        if place == "-":
+    tables = {name: path for name in TABLES if (path := getattr(arguments, name))}
+    # With a table on standard output everything else goes to standard error, so that the table can be piped.
+    messages = sys.stderr if "-" in tables.values() else sys.stdout
+    if tables.get("csv") == "-":  # the other formats include the sentences
+        for line in terminal.sentences(comparison, left_out):
+            print(line, file=messages)
+    elif messages is sys.stdout:
+        terminal.print_comparison(comparison, frame, left_out, arguments.top)
+    for name, path in tables.items():
+        if path == "-":
             print(writers[name](), end="")
         else:
-            _write(user_path(place), writers[name]())
-            print(f"{name:<12}{place}", file=told)
+            _write(user_path(path), writers[name]())
+            print(f"{name:<12}{path}", file=messages)
     if arguments.importance:
-        _explain(comparison.rows, arguments.importance, told)
+        _print_importance(comparison.rows, arguments.importance, messages)
     if arguments.curves:
-        from dlrunner.reporting.plots import comparison as pictures
+        from dlrunner.reporting.plots import comparison as plots
 
-        lacking = pictures.curves(comparison, user_path(arguments.curves))
-        without = f"  ({lacking} without a history)" if lacking else ""
-        print(f"{'curves':<12}{arguments.curves}{without}", file=told)
+        num_missing = plots.curves(comparison, user_path(arguments.curves))
+        without = f"  ({num_missing} without a history)" if num_missing else ""
+        print(f"{'curves':<12}{arguments.curves}{without}", file=messages)
     return 0
 
 
 def diff(arguments: argparse.Namespace) -> int:
-    """Tell what differs between two runs, and the first epoch at which their numbers part."""
+    """Print the differences between two runs, and the first epoch at which their metrics differ."""
     from dlrunner.reporting.terminal.diff import print_difference
     from dlrunner.runs.reader import FinishedRun
 
@@ -78,14 +78,14 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of compare."""
     parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, sweep folders, patterns: 'runs/collab/*'")
     parser.add_argument("--by", metavar="NAME", help="group by this setting (or several: a,b), averaging over all else")
-    parser.add_argument("--metric", metavar="NAME", help="judge by this number: valid/mae, valid/loss, seconds …")
-    parser.add_argument("--sort", metavar="COLUMN", help="sort the table; -COLUMN downwards")
-    parser.add_argument("--runs", dest="by_run", action="store_true", help="a row per run, not per group")
-    parser.add_argument("--top", type=int, default=40, metavar="N", help="rows that are printed")
+    parser.add_argument("--metric", metavar="NAME", help="compare by this metric: valid/mae, valid/loss, seconds …")
+    parser.add_argument("--sort", metavar="COLUMN", help="sort the table; -COLUMN: descending")
+    parser.add_argument("--runs", dest="by_run", action="store_true", help="one row per run, not per group")
+    parser.add_argument("--top", type=int, default=40, metavar="N", help="number of rows to print")
     for name in TABLES:
-        parser.add_argument(f"--{name}", metavar="FILE", help=f"write it all as {name.upper()}; - for standard output")
-    parser.add_argument("--curves", metavar="FILE.png", help="draw the validation metric by epoch")
-    parser.add_argument("--importance", metavar="FILE.png", help="find which setting mattered, and draw it")
+        parser.add_argument(f"--{name}", metavar="FILE", help=f"write the table as {name.upper()}; -: standard output")
+    parser.add_argument("--curves", metavar="FILE.png", help="plot the validation metric by epoch")
+    parser.add_argument("--importance", metavar="FILE.png", help="print and plot the importance of each setting")
 
 
 def with_signs(words: list[str]) -> list[str]:
@@ -100,23 +100,23 @@ def with_signs(words: list[str]) -> list[str]:
 
 
 def _check_files(arguments: Mapping[str, Any]) -> None:
-    """Refuse what cannot be written before anything is read.
+    """Check the output files before anything is read.
 
     Raises:
-        ConfigError: a folder is missing, a picture is no PNG, two tables are asked for on standard output.
+        ConfigError: a folder is missing, a plot is not a PNG file, or two tables go to standard output.
     """
     if arguments["top"] < 1:
         raise ConfigError(f"--top: must be 1 or more, not {arguments['top']}")
     if sum(arguments[name] == "-" for name in TABLES) > 1:
         raise ConfigError("only one table can go to standard output; name a file for the others")
-    for name in (*TABLES, *PICTURES):
-        place = arguments[name]
-        if name in PICTURES and place and not place.endswith(".png"):
-            raise ConfigError(f"--{name}: {place} must end in .png")
-        if place and not user_path(place).parent.is_dir():
-            raise ConfigError(f"--{name}: there is no folder {user_path(place).parent}")
-        if place and user_path(place).is_dir():
-            raise ConfigError(f"--{name}: {place} is a folder; name a file")
+    for name in (*TABLES, *PLOTS):
+        path = arguments[name]
+        if name in PLOTS and path and not path.endswith(".png"):
+            raise ConfigError(f"--{name}: {path} must end in .png")
+        if path and not user_path(path).parent.is_dir():
+            raise ConfigError(f"--{name}: there is no folder {user_path(path).parent}")
+        if path and user_path(path).is_dir():
+            raise ConfigError(f"--{name}: {path} is a folder; name a file")
 
 
 def _write(path: Path, text: str) -> None:
@@ -126,14 +126,14 @@ def _write(path: Path, text: str) -> None:
         write_atomic(path, text.encode(errors="backslashreplace"))
 
 
-def _explain(rows: Any, file: str, told: Any) -> None:
-    """Print and draw which setting mattered."""
+def _print_importance(rows: Any, file: str, stream: Any) -> None:
+    """Print and plot the importance of each setting."""
     from dlrunner.comparison.importance import importance
-    from dlrunner.reporting.plots import comparison as pictures
-    from dlrunner.reporting.terminal import comparison as looks
+    from dlrunner.reporting.plots import comparison as plots
+    from dlrunner.reporting.terminal import comparison as terminal
 
     found = importance(rows)
-    pictures.importance(found, Path(file))
-    for line in looks.importance_sentences(found):
-        print(line, file=told)
-    print(f"{'importance':<12}{file}", file=told)
+    plots.importance(found, Path(file))
+    for line in terminal.importance_sentences(found):
+        print(line, file=stream)
+    print(f"{'importance':<12}{file}", file=stream)

@@ -1,4 +1,4 @@
-"""Hydra composes: from words on the command line to one plain configuration."""
+"""Composition by Hydra: from overrides to one plain configuration."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from dlrunner.sweeps.engines import LAUNCHERS
 CHOICES = ("task", "model", "optim", "schedule", "experiment")
 
 ENGINES = {"hydra/launcher": ("basic", *LAUNCHERS), "hydra/sweeper": ("basic", "optuna")}
-"""What counts of Hydra's own settings: who starts the jobs of a sweep, and who proposes them."""
+"""The supported settings of Hydra itself: launcher and sweeper."""
 
 OWN_SETTINGS = {
     "launcher": "sweep.jobs says how many jobs run in parallel, sweep.needs what each of them needs",
     "sweeper": "the settings of a search are sweep.trials, sweep.sampler and sweep.sampler_seed",
 }
-"""What takes the place of the settings of Hydra's launchers and sweepers."""
+"""Settings of dlrunner that replace those of Hydra's launchers and sweepers."""
 
-TOO_DEEP = "the configuration has too many lists or sections within each other"
+TOO_DEEP = "the configuration has too many nested lists or sections"
 
 
 def compose(words: Sequence[str]) -> dict[str, Any]:
-    """Compose the configuration that some overrides ask for.
+    """Compose the configuration for some overrides.
 
     Raises:
         ConfigError: an override cannot be read, or names an option that does not exist.
@@ -54,7 +54,7 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
 
 
 def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | ConfigError]:
-    """Compose the configurations of many jobs, each as `compose` would; a mistake takes the place of its job's.
+    """Compose the configurations of many jobs, each like `compose`; of an invalid job the error is yielded.
 
     Hydra reads all files again for each job (50 ms). Jobs that choose the same options share what it composed, and
     differ in the values alone, which Hydra lays upon it in the end and so does this.
@@ -83,17 +83,17 @@ def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | Con
 
 
 class Changes:
-    """What differs from the settings that a task composes by itself; each task is composed once (50 ms)."""
+    """Differences from the defaults of a task; each task is composed once (50 ms)."""
 
     def __init__(self) -> None:
         self._own: dict[str, dict[str, Any] | None] = {}
 
     def of(self, config: Mapping[str, Any]) -> dict[str, str] | None:
-        """Return by flat name what the task's own settings hold where a configuration differs, in words.
+        """Return, by flat name, the task's defaults of the settings that differ in a configuration, as text.
 
         None where the task composes nothing without other settings.
         """
-        # They import torch, which composing for `--cfg` and tab completion must not wait for.
+        # They import torch, which would slow down `--cfg` and tab completion.
         from dlrunner.comparison.collect import flatten, shown
         from dlrunner.comparison.diff import differing_settings
 
@@ -112,7 +112,7 @@ class Changes:
 
 
 def composition_inputs() -> str:
-    """Return a digest of all that a composition rests on beside the words: files, their variables, Hydra."""
+    """Return a digest of all inputs of a composition except the overrides: files, their variables, Hydra."""
     digest = hashlib.sha256(f"{hydra.__version__} {version('omegaconf')}".encode())
     for place in conf_dirs():
         for file in sorted(place.rglob("*.yaml")):
@@ -138,7 +138,7 @@ def _to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     except RecursionError:
         raise ConfigError(TOO_DEEP) from None
     if "choices" in plain:
-        raise ConfigError("choices: is no setting; name the options themselves, such as optim=adam")
+        raise ConfigError("choices: is not a setting; set the options themselves, such as optim=adam")
     return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
 
 
@@ -151,23 +151,23 @@ def parse(words: Sequence[str]) -> list[Override]:
     return [_parse_word(word) for word in words]
 
 
-@functools.lru_cache(maxsize=10_000)  # the jobs of a sweep have most of their words in common
+@functools.lru_cache(maxsize=10_000)  # the jobs of a sweep share most overrides
 def _parse_word(word: str) -> Override:
     try:
         word.encode()
     except UnicodeEncodeError:
-        raise ConfigError(f"{word}: it is not UTF-8; rename the file, or make a link to it") from None
+        raise ConfigError(f"{word}: not UTF-8; rename the file, or link to it") from None
     try:
         (override,) = OverridesParser.create().parse_overrides([word])
     except RecursionError:
-        raise ConfigError(f"{word[:40]}… has too many lists or sections within each other") from None
+        raise ConfigError(f"{word[:40]}… has too many nested lists or sections") from None
     except ValueError as error:  # a number of more digits than Python reads
         raise ConfigError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
     except OverrideParseException as error:
         if word.startswith("-"):
             raise ConfigError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
         if "=" not in word or word.startswith("="):
-            raise ConfigError(f"{word!r} is not name=value; there is no blank before or after the =") from None
+            raise ConfigError(f"{word!r} is not name=value; no spaces around the =") from None
         reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
         raise ConfigError(
             f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
@@ -177,19 +177,19 @@ def _parse_word(word: str) -> Override:
 
 
 def forced(words: Sequence[str]) -> list[str]:
-    """Write settings as `++name=value`, so that unknown names reach the dispatcher, which names the nearest."""
+    """Write settings as `++name=value`, so that unknown names reach the plan, which suggests the nearest one."""
     overrides = parse(words)
     return [str(o.input_line) if _is_choice(o) else f"++{str(o.input_line).lstrip('+')}" for o in overrides]
 
 
 def _is_choice(override: Override) -> bool:
-    """Tell whether an override chooses an option, or takes something away, rather than set a value."""
+    """Return whether an override chooses an option or deletes something, and does not set a value."""
     key = override.key_or_group
     return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
 
 
 def search_path_override() -> list[str]:
-    """Return the override that lets Hydra look into the working directory's conf/ too."""
+    """Return the override that adds the working directory's conf/ to Hydra's search path."""
     own = user_conf()
     return [f"hydra.searchpath=[{quoted(f'file://{own}')}]"] if own else []
 
@@ -227,17 +227,19 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
 
 
 def _check_override(override: Override) -> None:
-    """Refuse several values, an option that does not exist, and what is Hydra's own."""
+    """Refuse several values, an option that does not exist, and Hydra's own settings."""
     check_hydra_setting(override)
     if override.is_sweep_override():
         raise ConfigError(f"{override.input_line!r} names several values: add -m for a sweep")
-    # An experiment is optional: Hydra would pass over a misspelt one.
+    # An experiment is optional: Hydra would ignore a misspelt one.
     group, name = override.key_or_group, override.value()
     if group == "log.trackers" and isinstance(name, list):
-        raise ConfigError(f"log.trackers: holds their settings; they are chosen by log=[{','.join(map(str, name))}]")
+        raise ConfigError(
+            f"log.trackers: has the settings of trackers; choose them by log=[{','.join(map(str, name))}]"
+        )
     if group not in groups() or override.is_delete():
         return
-    if group == "log" and isinstance(name, list):  # the others take one option
+    if group == "log" and isinstance(name, list):  # other groups take one option
         for each in name:
             _check_override(_parse_word(f"log={each}"))
         return
@@ -249,10 +251,10 @@ def _check_override(override: Override) -> None:
 
 
 def check_hydra_setting(override: Override) -> None:
-    """Refuse a setting of Hydra's own: dlrunner has its own folders, logs and engines, so that it would do nothing.
+    """Refuse Hydra's own settings, which have no effect: dlrunner has its own folders, logs and engines.
 
     Raises:
-        ConfigError: it is not the name of an engine.
+        ConfigError: it is not an engine.
     """
     key = override.key_or_group
     if not re.match(r"hydra\b", key):
@@ -260,12 +262,12 @@ def check_hydra_setting(override: Override) -> None:
     if key in ENGINES and not override.is_delete():
         name = str(override.value())
         if name == "joblib":
-            raise ConfigError(f"{key}=joblib: leave it out; jobs run in parallel by sweep.jobs=2, or sweep.jobs=auto")
+            raise ConfigError(f"{key}=joblib: is not needed; for parallel jobs: sweep.jobs=2, or sweep.jobs=auto")
         if name not in ENGINES[key]:
             kind = key.removeprefix("hydra/")
             raise ConfigError(f"{key}={name}: there is no such {kind}; {did_you_mean(name, ENGINES[key])}")
     elif own := OWN_SETTINGS.get(re.split(r"[./]", key)[1] if key != "hydra" else ""):
-        raise ConfigError(f"{override.input_line}: Hydra's own settings do not count here; {own}")
+        raise ConfigError(f"{override.input_line}: Hydra's own settings have no effect; {own}")
     else:
         raise ConfigError(
             f"{override.input_line}: Hydra's own settings do not count here; of them there are only hydra/launcher and "
@@ -274,12 +276,12 @@ def check_hydra_setting(override: Override) -> None:
 
 
 def without_engines(words: Sequence[str]) -> list[str]:
-    """Leave out who runs the jobs: a configuration says what is run, and Hydra need not know dlrunner's engines."""
+    """Remove launcher and sweeper, which are not part of a configuration and are unknown to Hydra."""
     return [word for word in words if not word.lstrip("+").startswith(tuple(ENGINES))]
 
 
 def _missing_option(error: MissingConfigException) -> str:
-    """Name the option that does not exist and the nearest one that does."""
+    """Return an error message for a missing option with the nearest existing one."""
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     if not group:
         return str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""Where configuration files lie: the package's own, and those of the working directory."""
+"""Locations of configuration files: the package, and the working directory."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from dlrunner.files.paths import user_path
 
 
 def package_conf() -> Path:
-    """Return the folder of the package's configuration: inside the wheel, or beside `src` in a checkout."""
+    """Return the folder of the package's configuration: inside the wheel, or next to `src` in a checkout."""
     package = Path(dlrunner.__file__).resolve().parent
     packaged = package / "conf"
     return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
 def user_conf() -> Path | None:
-    """Return the `conf/` of the working directory, when there is one of the user's own."""
+    """Return the user's own `conf/` in the working directory, if there is one."""
     here = Path.cwd() / "conf"
     return here if here.is_dir() and here.resolve() != package_conf().resolve() else None
 
 
 def conf_dirs() -> list[Path]:
-    """Return all places, the user's last."""
+    """Return all configuration folders, the user's last."""
     own = user_conf()
     return [package_conf(), own] if own else [package_conf()]
 
 
 def groups() -> set[str]:
     """Return the names of the configuration groups."""
-    return {path.name for place in conf_dirs() for path in place.iterdir() if path.is_dir()}
+    return {path.name for folder in conf_dirs() for path in folder.iterdir() if path.is_dir()}
 
 
 def shadowed_options() -> list[str]:
-    """Return the user's files that have the name of one of the package's."""
+    """Return the user's files that shadow a file of the package."""
     own = user_conf()
     files = own.glob("*/*.yaml") if own else ()
     return sorted(str(f.relative_to(own)) for f in files if own and (package_conf() / f.relative_to(own)).exists())
@@ -49,14 +49,14 @@ def options_of(group: str) -> list[str]:
     >>> "adamw" in options_of("optim")
     True
     """
-    return sorted({path.stem for place in conf_dirs() for path in (place / group).glob("*.yaml")})
+    return sorted({path.stem for folder in conf_dirs() for path in (folder / group).glob("*.yaml")})
 
 
 def with_paths(words: Sequence[str]) -> list[str]:
-    """Write what names an existing file or folder so that Hydra reads it as a text.
+    """Quote the names of existing files and folders, so that Hydra reads them as text.
 
-    Names of run folders hold signs of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`), and
-    `runs/latest` means the run that it points at now, not the one that is about to begin.
+    Names of run folders contain characters of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`),
+    and `runs/latest` is resolved now, before a new run changes it.
     """
     found = []
     for word in words:
@@ -64,7 +64,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
         try:
             path = user_path(value)
             known = bool(equals and value) and path.exists()
-        except (OSError, ConfigError):  # too long for a name, or no path at all
+        except (OSError, ConfigError):  # too long for a file name, or not a path
             known = False
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
@@ -74,13 +74,13 @@ def with_paths(words: Sequence[str]) -> list[str]:
     return found
 
 
-def file_to_write(said: str) -> Path:
+def file_to_write(name: str) -> Path:
     """Return the file that --out names.
 
     Raises:
-        ConfigError: it is a folder, or its folder is not there.
+        ConfigError: it is a folder, or its folder does not exist.
     """
-    path = user_path(said)
+    path = user_path(name)
     if path.is_dir() or not path.parent.is_dir():
         problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise ConfigError(f"--out: {problem}")
@@ -88,5 +88,5 @@ def file_to_write(said: str) -> Path:
 
 
 def quoted(text: str) -> str:
-    """Write a text as Hydra's grammar wants it."""
+    """Quote a text for Hydra's grammar."""
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

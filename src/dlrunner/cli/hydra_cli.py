@@ -17,20 +17,20 @@ from dlrunner.cli.yaml_files import read_checked_files
 
 
 def hydra_answers(words: list[str]) -> int:
-    """Let Hydra answer: --cfg, --info, tab completion."""
+    """Let Hydra handle --cfg, --info and tab completion."""
     if words[0] in ("--shell-completion", "-sc"):
         _complete_verbs(words)
     elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
         config = compose_for_hydra([word for word in words if word not in ("--cfg", "-c", "job")])
         print(OmegaConf.to_yaml(without_hydra(config)[0]), end="")
         return 0
-    else:  # what is refused is told here
+    else:  # reports errors first
         compose_for_hydra([word for word in words if "=" in word and not word.startswith("-")])
     return _run_hydra([*without_engines(words), *search_path_override()])
 
 
 def _run_hydra(words: Sequence[str]) -> int:
-    """Hand the command line to Hydra, which prints what it is asked for."""
+    """Pass the command line to Hydra, which prints the result."""
     guard_hydra()
     read_checked_files()
     sys.argv = [sys.argv[0], *words]
@@ -46,7 +46,7 @@ def _run_hydra(words: Sequence[str]) -> int:
 
 
 def _complete_verbs(words: Sequence[str]) -> None:
-    """Offer the verbs for a first word; Hydra completes the rest."""
+    """Complete verbs as the first word; Hydra completes the rest."""
     if not words[-1].startswith("query="):
         return
     line = os.environ.get("COMP_LINE", "").split(" ")

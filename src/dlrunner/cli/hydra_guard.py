@@ -1,6 +1,6 @@
-"""Hydra's own settings come from the command line alone: an option file that sets them is refused.
+"""Hydra's own settings are read from the command line only: an option file that sets them is refused.
 
-They name functions that Hydra calls (callbacks, logging, launchers), and an option file may come from anybody.
+They name functions that Hydra calls (callbacks, logging, launchers), and option files may come from untrusted sources.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ OF_PACKAGES = ("pkg://hydra.", "structured://")
 
 
 class RefusedError(ConfigError, CompactHydraException):
-    """An option file that sets what only the command line may."""
+    """An option file has a setting that is allowed on the command line only."""
 
 
 refusals: list[RefusedError] = []
-"""What was refused: Hydra itself shows it as an error of its own and ends."""
+"""Hydra reports these as its own errors and exits; they are raised again from here."""
 
 _load: Any = ConfigLoaderImpl._load_single_config
 
 
 def guard_hydra() -> None:
-    """Have Hydra refuse such files wherever it loads one, whatever package they are put into."""
+    """Patch Hydra to refuse such files, in any package."""
     ConfigLoaderImpl._load_single_config = _load_checked  # type: ignore[method-assign]
 
 
@@ -50,15 +50,15 @@ def _load_checked(self: ConfigLoaderImpl, default: ResultDefault, repo: Any) -> 
 
 def _refused(name: str) -> RefusedError:
     refused = RefusedError(
-        f"{name}.yaml sets hydra: how jobs are started is said on the command line alone (hydra/launcher=ray); "
-        "take it out of the file"
+        f"{name}.yaml has a hydra section: launchers and sweepers are set on the command line only "
+        "(hydra/launcher=ray); remove it from the file"
     )
     refusals.append(refused)
     return refused
 
 
 def _chooses_of_hydra(result: ConfigResult) -> bool:
-    """Tell whether the defaults list of a file names one of Hydra's groups."""
+    """Return whether the defaults list of a file names one of Hydra's groups."""
     named = (getattr(each, "group", None) or getattr(each, "path", None) or "" for each in result.defaults_list or ())
     return any("hydra" in PurePosixPath(name.partition("@")[0]).parts for name in named)
 

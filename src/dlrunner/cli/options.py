@@ -28,36 +28,36 @@ class Option:
 
     @property
     def metavar(self) -> str:
-        """What stands for its value."""
+        """Placeholder of its value."""
         return _metavar(self.parameter.name, list(members(self.hint)))
 
     @property
     def word(self) -> str:
-        """Its name on the command line: of an option with two dashes."""
+        """Its name on the command line, with two dashes if it is an option."""
         name = self.parameter.name.strip("_")
         return f"--{name.replace('_', '-')}" if self.parameter.kind is inspect.Parameter.KEYWORD_ONLY else name
 
     def add_to(self, parser: argparse.ArgumentParser) -> None:
-        """Declare it; what is not given stays out of the namespace, so that the method's own default is used."""
+        """Add it to a parser; without a value it is absent from the namespace, so that the method's default is used."""
         kinds, default = list(members(self.hint)), self.parameter.default
-        told = self.help.replace("%", "%%")
-        given: dict[str, Any] = {"dest": self.parameter.name, "default": argparse.SUPPRESS}
+        text = self.help.replace("%", "%%")
+        settings: dict[str, Any] = {"dest": self.parameter.name, "default": argparse.SUPPRESS}
         if bool in kinds:
             action = argparse.BooleanOptionalAction if default is True else "store_true"
-            parser.add_argument(self.word, action=action, help=told, **given)
+            parser.add_argument(self.word, action=action, help=text, **settings)
             return
         if default not in (None, inspect.Parameter.empty):
-            told = f"{told} (default: {default})".strip()
-        given |= {"metavar": self.metavar, "help": told}
+            text = f"{text} (default: {default})".strip()
+        settings |= {"metavar": self.metavar, "help": text}
         if self.word.startswith("-"):
             is_list = any(typing.get_origin(kind) is list for kind in kinds)
-            parser.add_argument(self.word, nargs="+" if is_list else None, **given)
+            parser.add_argument(self.word, nargs="+" if is_list else None, **settings)
         else:
-            given.pop("dest")
-            parser.add_argument(self.parameter.name, nargs="?", **given)
+            settings.pop("dest")
+            parser.add_argument(self.parameter.name, nargs="?", **settings)
 
     def read(self, given: Any) -> Any:
-        """Return what was given on the command line as the parameter wants it."""
+        """Convert a value of the command line to the type of the parameter."""
         kinds = list(members(self.hint))
         if isinstance(given, list):
             return [read(each, kinds) for each in given]
@@ -66,13 +66,13 @@ class Option:
 
 def options_of(method: Callable[..., Any]) -> list[Option]:
     """Return the arguments and options of a method of a class."""
-    hints, told = hints_of(method), arguments_told(method)
+    hints, help_texts = hints_of(method), help_of_arguments(method)
     _, *parameters = inspect.signature(method).parameters.values()
-    return [Option(each, hints.get(each.name, Any), told.get(each.name, "")) for each in parameters]
+    return [Option(each, hints.get(each.name, Any), help_texts.get(each.name, "")) for each in parameters]
 
 
 def usage_of(verb: str, options: Sequence[Option]) -> str:
-    """Return how a verb is used, in a line: with its arguments, those that may be left out in brackets."""
+    """Return the usage line of a verb, with optional arguments in brackets."""
     arguments = [
         each.metavar if each.parameter.default is inspect.Parameter.empty else f"[{each.metavar}]"
         for each in options
@@ -82,7 +82,7 @@ def usage_of(verb: str, options: Sequence[Option]) -> str:
 
 
 def values_of(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[str, Any]:
-    """Return what was given, by the names of the parameters.
+    """Return the values by the names of the parameters.
 
     Raises:
         ConfigError, DataError: a table cannot be read.
@@ -92,7 +92,7 @@ def values_of(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[
 
 
 def returns_text(method: Callable[..., Any]) -> bool:
-    """Tell whether a method is annotated to answer with a text, not with a table."""
+    """Return whether a method is annotated to return a text and not a table."""
     return any(isinstance(each, type) and issubclass(each, str) for each in members(hints_of(method).get("return")))
 
 
@@ -101,18 +101,18 @@ def description_of(method: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
 
 
-def arguments_told(method: Callable[..., Any]) -> Mapping[str, str]:
+def help_of_arguments(method: Callable[..., Any]) -> Mapping[str, str]:
     """Return the help of parameters by their names, from the section `Args:` of a docstring."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)+)", inspect.getdoc(method) or "", re.MULTILINE)
-    told: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for entry in re.split(r"\n(?=\S)", textwrap.dedent(section[1]).strip()) if section else []:
         names, _, text = entry.partition(":")
-        told |= {name.strip(): " ".join(text.split()).removesuffix(".") for name in names.split(",")}
-    return told
+        texts |= {name.strip(): " ".join(text.split()).removesuffix(".") for name in names.split(",")}
+    return texts
 
 
 def read(text: str, kinds: Sequence[Any]) -> Any:
-    """Return what a word of the command line means to a parameter; what fits none is refused by the method's check.
+    """Convert a word of the command line to one of the types of a parameter; the method's own check refuses misfits.
 
     >>> read("5", [int]), read("5", [int, str]), read("five", [int]), read("5", [Literal[5, 6]])
     (5, '5', 'five', 5)
@@ -153,7 +153,7 @@ def _table(name: str) -> Any:
 def _exists(text: str) -> bool:
     try:
         return bool(text) and user_path(text).exists()
-    except (OSError, ConfigError):  # too long for a name, or ~ of nobody
+    except (OSError, ConfigError):  # too long for a file name, or ~ of an unknown user
         return False
 
 

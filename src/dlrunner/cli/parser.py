@@ -1,4 +1,4 @@
-"""The parser of the verbs: the same form of help, and the same way to refuse, for all of them."""
+"""The parser of the verbs: the same format of help and errors for all of them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dlrunner.errors import ConfigError, did_you_mean
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser that refuses in one line, as everything else does, and names the nearest option."""
+    """An argparse parser with errors of one line, which suggest the nearest option."""
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Return the arguments; options may stand before, between and after the others.
+        """Return the arguments; options may come before, between and after positional ones.
 
         Raises:
-            ConfigError: a word does not fit.
+            ConfigError: an argument is invalid.
         """
         arguments, unknown = self.parse_known_intermixed_args(words)
         for word in unknown:
@@ -25,11 +25,11 @@ class Parser(argparse.ArgumentParser):
             if name.startswith("-"):
                 known = [option for option in self._option_string_actions if option.startswith("--")]
                 raise ConfigError(f"{self._verb}: there is no option {name}; {did_you_mean(name, known)}")
-            raise ConfigError(f"{self._verb}: {word!r} is one argument too many; usage: {self._usage}")
+            raise ConfigError(f"{self._verb}: unexpected argument {word!r}; usage: {self._usage}")
         return arguments
 
     def error(self, message: str) -> NoReturn:
-        """Refuse.
+        """Report an error.
 
         Raises:
             ConfigError: always.
@@ -46,24 +46,24 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Keeps the lines of the example, and shows defaults, where there is one that says something."""
+    """Keeps the line breaks of the example, and shows defaults other than none and false."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        says_nothing = action.default in (None, False, argparse.SUPPRESS) or action.default == []
-        if says_nothing or not action.help or "default" in action.help:
+        is_trivial = action.default in (None, False, argparse.SUPPRESS) or action.default == []
+        if is_trivial or not action.help or "default" in action.help:
             return action.help
         return f"{action.help} (default: %(default)s)"
 
 
 @dataclass(frozen=True)
 class Verb:
-    """What the command line knows of a verb before anything slow is imported."""
+    """A verb, without importing anything slow."""
 
     usage: str
-    """Its arguments in short, for the list of all verbs."""
+    """Its arguments, for the list of all verbs."""
     summary: str
     example: str
     add_options: Callable[[argparse.ArgumentParser], None]
@@ -73,7 +73,7 @@ class Verb:
 
     def parser(self, name: str, with_help: bool = True) -> Parser:
         """Return the parser of the options that do not depend on a run."""
-        made = Parser(
+        parser = Parser(
             prog=f"dlrun {name}",
             description=f"{self.summary[0].upper()}{self.summary[1:]}.",
             epilog=f"example:\n  {self.example}",
@@ -81,13 +81,13 @@ class Verb:
             allow_abbrev=False,
             add_help=False,
         )
-        self.add_options(made)
+        self.add_options(parser)
         if with_help:
-            made.add_argument("-h", "--help", action="help", help="show this text")
-        return made
+            parser.add_argument("-h", "--help", action="help", help="show this help")
+        return parser
 
     def run(self, name: str, words: list[str]) -> int:
-        """Do what the words ask for and return the exit status."""
+        """Run the verb and return the exit status."""
         parser = self.parser(name)
         words = self.prepare(parser, words)
         return self.do(parser.parse(words))

@@ -1,4 +1,4 @@
-"""The verbs that a run's predictor answers: a method each, its options derived from the signature."""
+"""Verbs that call a method of a run's predictor; the options are derived from its signature."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from dlrunner.runs.reader import FinishedRun
 
 NUM_ROWS, NUM_COLUMNS = 1000, 40
-"""A terminal shows at most this much of a table."""
+"""Rows and columns of a table that are printed at most."""
 
 
 def predictor_verb(method: str, usage: str, summary: str, example: str) -> Verb:
-    """Return the verb for a method that the predictors of some tasks have."""
+    """Return the verb of a method that some predictors have."""
     return Verb(usage, summary, example, _add_run_options, _ask, functools.partial(_add_method_options, method))
 
 
 def verb_of_run(words: Sequence[str]) -> Verb | None:
-    """Return the verb for a method that only the predictor of the run named by the second word has; None: no such."""
+    """Return the verb of a method of the predictor of the run that the second word names; None if it has none."""
     name, method = words[0], words[0].replace("-", "_")
     try:
         if len(words) > 1 and method in _predictor_of(words[1], _plugins_in(words))[2].methods():
@@ -39,15 +39,15 @@ def verb_of_run(words: Sequence[str]) -> Verb | None:
 
 def add_plugins_option(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the modules which a run may import."""
-    told = "your modules that the run may import"
-    parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help=told)
+    text = "your own modules that the run may import"
+    parser.add_argument("--plugins", nargs="*", default=[], metavar="MODULE", help=text)
 
 
 def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
-    """Refuse a folder that came from elsewhere and would import modules that the user has not named.
+    """Check that a run imports no plugin modules that the user has not named.
 
     Raises:
-        ConfigError: it names which.
+        ConfigError: it does.
     """
     from dlrunner.inference.models import unnamed_plugins
 
@@ -58,7 +58,7 @@ def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` shows what this run takes")
+    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` lists its options")
     parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
     add_plugins_option(parser)
 
@@ -69,7 +69,7 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
     _add_run_options(early)
     try:
         known, _ = early.parse_known_intermixed_args(words)
-    except ConfigError:  # no run is named: the parser itself says so, or prints its help
+    except ConfigError:  # without a run the parser reports the error, or prints its help
         return words
     finished, task, predictor = _predictor_of(known.run, known.plugins)
     from dlrunner.cli.options import description_of, options_of, returns_text, usage_of
@@ -78,17 +78,17 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
     methods = predictor.methods()
     if method not in methods:
         raise ConfigError(no_method(task, predictor, method))
-    asked = methods[method]
-    options = options_of(asked)
+    function = methods[method]
+    options = options_of(function)
     others = [name.replace("_", "-") for name in methods if name != method]
-    parser.usage, parser.description = usage_of(method.replace("_", "-"), options), description_of(asked)
+    parser.usage, parser.description = usage_of(method.replace("_", "-"), options), description_of(function)
     if others:
         parser.epilog = f"other verbs of this run: {', '.join(others)}"
     for option in options:
         option.add_to(parser)
-    if not returns_text(asked):
-        parser.add_argument("--out", metavar="CSV", help="write the answer to this file too")
-        parser.add_argument("--raw", action="store_true", help="write texts that look like formulas as they are")
+    if not returns_text(function):
+        parser.add_argument("--out", metavar="CSV", help="also write the result to this file")
+        parser.add_argument("--raw", action="store_true", help="do not escape texts that begin like a formula")
     parser.set_defaults(_method=method, _finished=finished, _options=options)
     return words
 
@@ -113,7 +113,7 @@ def _predictor_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, t
 
 
 def _ask(arguments: argparse.Namespace) -> int:
-    """Call the method of the run's predictor and print what it returns."""
+    """Call the method of the run's predictor and print the result."""
     from dlrunner.cli.options import values_of
     from dlrunner.inference.load import loaded
 
@@ -128,7 +128,7 @@ def _ask(arguments: argparse.Namespace) -> int:
 
 
 def _print_table(answer: Any, out: Path | None, is_raw: bool) -> None:
-    """Print a table as far as a terminal has room for it, and write all of it to a file."""
+    """Print the first rows and columns of a table, and write all of it to a file."""
     from dlrunner.reporting.terminal import tables
 
     num_quoted = 0
@@ -152,6 +152,6 @@ def _print_table(answer: Any, out: Path | None, is_raw: bool) -> None:
         print(f"… {left_out}; --out FILE writes all")
     if num_quoted:
         print(
-            f"note: {num_quoted:,} texts begin like a formula (with =, +, -, @, tab) and have a ' before them, so "
-            "that no spreadsheet runs them; --raw writes them as they are"
+            f"note: {num_quoted:,} texts that begin like a formula (with =, +, -, @, tab) are escaped with a ',\n"
+            "so that spreadsheets do not run them; --raw disables this"
         )

@@ -1,4 +1,4 @@
-"""The verb that writes a run, a sweep or the claims into one HTML file."""
+"""The verb that writes the report of a run, a sweep or claims as one HTML file."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         metavar="RUN|SWEEP|CLAIMS",
         nargs="?",
         default="runs/latest",
-        help="a run folder, a folder of runs/sweeps/ or runs/claims/",
+        help="a run folder, or a folder in runs/sweeps/ or runs/claims/",
     )
     parser.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the folder)")
     parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser")
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Write the report of a folder, whatever it is of."""
+    """Write the report of a run, a sweep or claims."""
     folder, out = user_path(arguments.folder), None
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; name a run, a sweep or claims")
@@ -36,12 +36,12 @@ def report(arguments: argparse.Namespace) -> int:
     written = _write(folder, out)
     print(f"report   {shorter(written)}")
     if arguments.open == "yes" and not webbrowser.open(written.resolve().as_uri()):
-        print("no browser could be opened here")
+        print("warning: could not open a browser")
     return 0
 
 
 def _write(folder: Path, out: Path | None) -> Path:
-    """Write the report of what a folder is.
+    """Write the report for the kind of folder.
 
     Raises:
         ConfigError: it is neither a run nor a sweep nor claims.
@@ -54,4 +54,4 @@ def _write(folder: Path, out: Path | None) -> Path:
         return claims.write(folder, out)
     if (folder / "results.csv").exists() or (folder / "jobs").is_dir():
         return sweep.write(folder, out)
-    raise ConfigError(f"{folder} is neither a run folder nor a sweep folder nor one of claims")
+    raise ConfigError(f"{folder} is neither a run folder nor a folder of a sweep or claims")

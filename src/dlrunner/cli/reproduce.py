@@ -1,4 +1,4 @@
-"""Claims: published figures, earned again by several seeds and judged by a test."""
+"""Claims: published results, reproduced with several seeds and checked by a t-test."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run what is missing of some claims, judge them, write the tables; 1 when one is missed."""
+    """Run the missing seeds of some claims, check them, write the tables; 1 if one is missed."""
     _check(arguments)
     known = {name: claim for name in options_of("experiment") if (claim := _claim(name))}
     chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
@@ -41,8 +41,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     if arguments.quick:
         chosen = [name for name in chosen if known[name].get("quick")]
         if not chosen:
-            raise ConfigError("none of these claims needs less than two minutes; leave --quick out")
-    verdicts = _earn({name: known[name] for name in chosen}, arguments)
+            raise ConfigError("none of these claims takes less than two minutes; omit --quick")
+    verdicts = _reproduce({name: known[name] for name in chosen}, arguments)
     _print(verdicts)
     out = user_path(arguments.out) if arguments.out else None
     if out is not None:
@@ -63,10 +63,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
         raise ConfigError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
     if arguments.readme and not arguments.results:
-        raise ConfigError("--readme: takes its table from a file of results; name it with --results")
+        raise ConfigError("--readme: needs the file of results; name it with --results")
     for word in arguments.set:
         if word.lstrip("+~").partition(".")[0].partition("=")[0] in ("claim", "seed", "seeds", "experiment"):
-            raise ConfigError(f"--set {word}: the claims are what is judged, by several seeds; they cannot be set")
+            raise ConfigError(f"--set {word}: the claim and the seeds cannot be changed")
 
 
 def _claim(name: str) -> dict[str, Any] | None:
@@ -74,27 +74,27 @@ def _claim(name: str) -> dict[str, Any] | None:
     return claim
 
 
-def _earn(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace) -> list[Verdict]:
-    """Run the seeds that are not there yet, all claims in one queue, and judge."""
-    lacking = {name: _lacking(name, claim, arguments.set) for name, claim in claims.items()}
-    able = [name for name in claims if not lacking[name]]
-    words = [_words(name, seed, arguments.set) for name in able for seed in range(arguments.seeds)]
+def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Namespace) -> list[Verdict]:
+    """Run the missing seeds of all claims in one queue, and check the claims."""
+    missing = {name: _missing_requirement(name, claim, arguments.set) for name, claim in claims.items()}
+    runnable = [name for name in claims if not missing[name]]
+    words = [_words(name, seed, arguments.set) for name in runnable for seed in range(arguments.seeds)]
     jobs, changes = [], Changes()
-    for number, (asked, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
+    for number, (overrides, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
         if isinstance(config, ConfigError):
             raise config
-        jobs.append(Job(number, asked, config, plan(config).signature, changes.of(config)))
+        jobs.append(Job(number, overrides, config, plan(config).signature, changes.of(config)))
     records = _run(jobs, arguments) if jobs else {}
 
     verdicts = []
     for name, claim in claims.items():
         command = f"dlrun reproduce {name} --seeds {arguments.seeds}"
-        told = [word for word in arguments.set if word.partition("=")[0].partition(".")[0] not in NOT_IN_LABEL]
-        if told:
-            command += f" --set {shlex.join(told)}"
+        settings = [word for word in arguments.set if word.partition("=")[0].partition(".")[0] not in NOT_IN_LABEL]
+        if settings:
+            command += f" --set {shlex.join(settings)}"
         of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
         failed = {int(j.settings["seed"]): r for j in of_claim if (r := records[j.number])["status"] != "done"}
-        why = lacking[name] or next((r["error"] for r in failed.values() if r.get("lacks_data")), "")
+        why = missing[name] or next((r["error"] for r in failed.values() if r.get("lacks_data")), "")
         if why:
             known = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
             verdicts.append(Verdict(name, **known, verdict="cannot be run here", why=why, command=command))
@@ -114,41 +114,41 @@ def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
 
 
 def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
-    """Do the runs that are missing, and return what became of all."""
+    """Run the missing jobs, and return the records of all."""
     records = {}
-    for job, standing in zip(jobs, status_of(jobs).values(), strict=True):
-        if standing.folder and standing.summary:
-            claim, judged = job.config["claim"], standing.summary.get("claim") or {}
+    for job, status in zip(jobs, status_of(jobs).values(), strict=True):
+        if status.folder and status.summary:
+            claim, judged = job.config["claim"], status.summary.get("claim") or {}
             if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
-                runner.run(job.config, job.overrides, notify=lambda _: None)  # judged as the claim stands now
-            records[job.number] = record_of(standing.folder, standing.summary)
+                runner.run(job.config, job.overrides, notify=lambda _: None)  # checked against the present claim
+            records[job.number] = record_of(status.folder, status.summary)
     missing = [job for job in jobs if job.number not in records]
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
     runs_dir = user_path(jobs[0].config["runs_dir"]).resolve()
     path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
-    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims: {shorter(path)}", flush=True)
+    print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims\nfolder   {shorter(path)}", flush=True)
     if records:
-        print(f"done already: {len(records)} of {len(jobs)}", flush=True)
+        print(f"finished: {len(records)} of {len(jobs)}", flush=True)
     arguments.out = arguments.out or str(path)
     with SweepDirectory(path) as folder:
         folder.freeze(jobs)
         if missing:
             start_fork_server(missing)
-            places = resource_slots(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
-            screen = make_screen("auto", len(jobs), len(records), len(places), lambda job: " ".join(job.overrides[:2]))
+            slots = resource_slots(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)
+            screen = make_screen("auto", len(jobs), len(records), len(slots), lambda job: " ".join(job.overrides[:2]))
             try:
-                records |= run_jobs(missing, folder, places, screen)
+                records |= run_jobs(missing, folder, slots, screen)
             finally:
                 screen.close()
     return records
 
 
-def _lacking(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> str:
-    """Say what a claim needs that is not here; empty when all is."""
+def _missing_requirement(name: str, claim: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """Return why a claim cannot be run here; empty if it can."""
     config = compose([f"experiment={name}", *settings])
     needs = claim.get("needs") or []
     if "encoder" in needs and not config["model"]["encoder"]:
-        return "it needs an encoder: --set model.encoder=RUN, a run of a language model"
+        return "it needs an encoder: --set model.encoder=RUN of a language model"
     checked = plan(config)
     if "gpu" in needs and checked.device.type == "cpu":
         return "it needs a GPU: a CPU would take days"
@@ -178,7 +178,7 @@ def _print(verdicts: Sequence[Verdict]) -> None:
     tables.print_frame(pd.DataFrame(rows), title="\nclaims")
     for v in verdicts:
         if v.why:
-            print(f"{v.experiment}: {v.verdict}: {v.why}")
+            tables.print_sentence(f"{v.experiment}: {v.verdict}: {v.why}")
         elif v.verdict.startswith(("missed", "reached within")) and v.p is not None:
-            few = "; few seeds decide little: --seeds 5" if len(v.seeds) < 3 else ""
-            print(f"{v.experiment}: {v.verdict}: a mean this bad by chance: p = {v.p:.3f}, {len(v.seeds)} seeds{few}")
+            few = "; too few seeds, try --seeds 5" if len(v.seeds) < 3 else ""
+            tables.print_sentence(f"{v.experiment}: {v.verdict}: p = {v.p:.3f} (t-test), {len(v.seeds)} seeds{few}")

@@ -36,16 +36,16 @@ if TYPE_CHECKING:
     from dlrunner.config.plan import Plan
 
 NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
-"""What an experiment file does not say: how a run is run and shown."""
+"""Sections that an experiment file omits: how a run is run and logged."""
 
 MARK = "# Found by: "
 
 
 def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> int:
-    """Make the trials that are missing, write results.csv and best.yaml, and return 0 when one has succeeded.
+    """Run the missing trials, write results.csv and best.yaml, and return 0 if a trial has succeeded.
 
     Raises:
-        ConfigError: a range or a setting does not fit; no trial was begun.
+        ConfigError: a range or a setting is invalid; no trial was started.
     """
     overrides = [override for override in parse(words) if not override.key_or_group.startswith("hydra")]
     space = {o.key_or_group: distribution(o) for o in overrides if o.is_sweep_override()}
@@ -53,21 +53,21 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     if not space:
         raise ConfigError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
     if taken := [word for word in fixed if word.startswith("~")]:
-        raise ConfigError(f"{taken[0]}: a search takes no setting away, for an experiment file could not say it")
+        raise ConfigError(f"{taken[0]}: a search cannot delete a setting: an experiment file cannot express it")
     config, checked = _check(fixed, space)
     settings = SweepSettings(**config["sweep"])
     if settings.best is not None:
         _experiment_file(settings.best)
     if launcher and settings.jobs == "auto":
         raise ConfigError(
-            f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials that are proposed "
-            "all at once learn nothing from each other"
+            f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials "
+            "that are proposed at once cannot use each other's results"
         )
     from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 
-    path, higher_is_better = _place(words, config, checked, settings)
+    path, higher_is_better = _folder(words, config, checked, settings)
     if settings.dry_run:
-        print(f"search of {settings.trials} trials over {', '.join(space)}: {shorter(path)}")
+        print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
         return 0
     first = Job(0, fixed, config, checked.signature)
     engine = make_engine(launcher, path, settings) if launcher else None
@@ -76,23 +76,23 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
             trials = _Trials(folder, found, fixed)
             if engine:
-                asked = settings.jobs if isinstance(settings.jobs, int) else 1
-                places = engine.slots(asked, asked)
+                num_jobs = settings.jobs if isinstance(settings.jobs, int) else 1
+                slots = engine.slots(num_jobs, num_jobs)
             else:
-                places = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
+                slots = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
                 start_fork_server([first])
             progress = config["log"]["progress"]
             write_words(folder, words)
             done = len(trials.search) - len(trials.search.unfinished())
             total = max(settings.trials, len(trials.search))
-            print(f"search of {total} trials: {shorter(path)}", flush=True)
+            print(f"search of {total} trials\nfolder   {shorter(path)}", flush=True)
             if done:
-                print(f"done already: {done} of {total}", flush=True)
-            screen = make_screen(progress, total, done, len(places), lambda job: job.label(swept))
+                print(f"finished: {done} of {total}", flush=True)
+            screen = make_screen(progress, total, done, len(slots), lambda job: job.label(swept))
             status = 0
             try:
                 jobs = trials.jobs(settings.trials, screen, swept)
-                run_jobs(jobs, folder, places, screen, settings.fail_fast, engine, trials.told)
+                run_jobs(jobs, folder, slots, screen, settings.fail_fast, engine, trials.record)
             except (Interrupted, KeyboardInterrupt) as stopped:
                 status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
             finally:
@@ -113,10 +113,10 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
 
 
 def distribution(override: Override) -> BaseDistribution:
-    """Return what Hydra's grammar says of a setting's values, in Optuna's words.
+    """Convert a sweep of Hydra's grammar into an Optuna distribution.
 
     Raises:
-        ConfigError: it names no value, or a range that is none.
+        ConfigError: it has no values, or an invalid range.
     """
     value: Any = override.value()
     try:
@@ -137,7 +137,7 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple[dict[str, Any], Plan]:
-    """Compose and bind the ends of all ranges and all choices, one beside the first of the others."""
+    """Compose and validate the ends of all ranges and all choices, one at a time."""
     ends: dict[str, list[Any]] = {
         key: list(axis.choices) if isinstance(axis, CategoricalDistribution) else [axis.low, axis.high]  # type: ignore[attr-defined]
         for key, axis in space.items()
@@ -157,7 +157,7 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
 def _check_all(
     fixed: Sequence[str], tried: Sequence[Mapping[str, Any]], check: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Check the configurations of some trials; all mistakes are told together."""
+    """Check the configurations of some trials; all errors are reported together."""
     problems: dict[str, None] = {}
     for values in tried:
         try:
@@ -172,7 +172,7 @@ def _words(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:
     return [*fixed, *(f"{key}={value}" for key, value in values.items())]
 
 
-def _place(
+def _folder(
     words: Sequence[str], config: Mapping[str, Any], checked: Plan, settings: SweepSettings
 ) -> tuple[Path, bool]:
     """Return the folder of a search and its metric's direction; with other code or data it is another search."""
@@ -183,43 +183,43 @@ def _place(
     identity = identity_of(data)
     task = checked.build_task(data, checked.settings.seed)
     higher_is_better = next(iter(task.metrics().values())).higher_is_better
-    asked = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
-    rests_on = [sorted(asked), checked.signature, code_digest(config["plugins"]), digest_of_inputs(checked, identity)]
-    text = json.dumps([*rests_on, settings.sampler, settings.sampler_seed])
+    own = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
+    key = [sorted(own), checked.signature, code_digest(config["plugins"]), digest_of_inputs(checked, identity)]
+    text = json.dumps([*key, settings.sampler, settings.sampler_seed])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{config['choices'].get('task') or 'task'},{run_label(asked, {})}-{digest}"
+    name = f"{config['choices'].get('task') or 'task'},{run_label(own, {})}-{digest}"
     return user_path(config["runs_dir"]).resolve() / "sweeps" / name, higher_is_better
 
 
 class _Trials:
-    """The jobs of a search, composed as they are asked for."""
+    """The jobs of a search, composed on demand."""
 
     def __init__(self, folder: SweepDirectory, found: Search, fixed: Sequence[str]) -> None:
         self.folder, self.search, self._fixed = folder, found, fixed
         self._changes = Changes()
         self._running: dict[str, int] = {}
-        self._twins: defaultdict[str, list[int]] = defaultdict(list)
+        self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
         self._done: dict[str, int] = {}
-        self._begun = found.unfinished()
+        self._unfinished = found.unfinished()
         for number in range(len(found)):
             job, record = folder.job(number), folder.record(number)
-            if job is None or (record is None and number not in self._begun):  # its files are gone or damaged
-                self._begun[number] = found.values(number)
+            if job is None or (record is None and number not in self._unfinished):  # its files are gone or damaged
+                self._unfinished[number] = found.values(number)
             elif record and record["status"] == "done":
                 self._done.setdefault(job.signature, number)
 
     def jobs(self, trials: int, screen: LineScreen, swept: Sequence[str]) -> Iterator[Job]:
-        """Yield what is to be run: trials that were begun before, then new ones; one run is never run twice."""
+        """Yield the jobs to run: unfinished trials, then new ones; no run is repeated."""
         from dlrunner.config.plan import plan
 
-        begun = sorted(self._begun.items())
-        while begun or len(self.search) < trials:
-            number, values = begun.pop(0) if begun else self.search.ask()
+        unfinished = sorted(self._unfinished.items())
+        while unfinished or len(self.search) < trials:
+            number, values = unfinished.pop(0) if unfinished else self.search.ask()
             words = _words(self._fixed, values)
             try:
                 config = compose(words)
                 job = Job(number, words, config, plan(config).signature, self._changes.of(config))
-            except ConfigError as error:  # between the ends of its range a value does not fit
+            except ConfigError as error:  # a value inside of a valid range may be invalid
                 self.folder.add(Job(number, words, {}))
                 self._record(number, {"status": "failed", "error": str(error)})
                 screen.print(f"[{number}] FAILED: {error}", "red")
@@ -231,18 +231,18 @@ class _Trials:
                 yield job
                 continue
             screen.before += 1
-            screen.print(f"[{number}] {job.label(swept)}: the same run as [{same}], done once")
+            screen.print(f"[{number}] {job.label(swept)}: the same run as [{same}], run once")
             if job.signature in self._done:
                 self._record(number, self.folder.record(same) or {"status": "failed"})
             else:
-                self._twins[job.signature].append(number)
+                self._duplicates[job.signature].append(number)
 
-    def told(self, job: Job, record: Mapping[str, Any]) -> None:
-        """Take down what became of a job, and of those that are the same run."""
+    def record(self, job: Job, record: Mapping[str, Any]) -> None:
+        """Record the result of a job and of its duplicates."""
         self._running.pop(job.signature, None)
         if record["status"] == "done":
             self._done[job.signature] = job.number
-        for number in [job.number, *self._twins.pop(job.signature, [])]:
+        for number in [job.number, *self._duplicates.pop(job.signature, [])]:
             self._record(number, record)
 
     def _record(self, number: int, record: Mapping[str, Any]) -> None:
@@ -251,41 +251,43 @@ class _Trials:
 
 
 def _experiment_file(name: str) -> Path:
-    """Return where an experiment of a name goes.
+    """Return the file of a new experiment.
 
     Raises:
-        ConfigError: it is no name, or another experiment has it.
+        ConfigError: the name is invalid or taken.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise ConfigError(f"sweep.best: must be a name of letters, digits, - and _, not {name!r}")
     file = Path.cwd() / "conf" / "experiment" / f"{name}.yaml"
     taken = name in options_of("experiment") and not file.exists()
     if taken or (file.exists() and MARK not in file.read_text()):
-        raise ConfigError(f"sweep.best: there is an experiment {name} already; take another name")
+        raise ConfigError(f"sweep.best: there already is an experiment {name}; choose another name")
     return file
 
 
 def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence[str], name: str | None) -> None:
-    """Write the best configuration as an experiment file, and say how it is run."""
+    """Write the best configuration as an experiment file, and print how to run it."""
     number, value = best
     job, record = folder.job(number), folder.record(number)
     if job is None or record is None:  # damaged, and the search was stopped before they were written again
         return
-    found = f"trial {number}, {record['metric']['name']} {shown(value)}"
-    text = f"# @package _global_\n# dlrun experiment={name or 'best'}\n{MARK}dlrun -m {shlex.join(words)}\n# {found}\n"
+    result = f"trial {number}, {record['metric']['name']} {shown(value)}"
+    text = f"# @package _global_\n# dlrun experiment={name or 'best'}\n{MARK}dlrun -m {shlex.join(words)}\n# {result}\n"
     text += experiment_of(job.config)
     files = [folder.path / "best.yaml", *([_experiment_file(name)] if name else [])]
     for file in files:
         with readable_os_errors(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(file, text.encode(errors="backslashreplace"))
-    print(f"best     {found}: {shorter(files[-1])}")
-    again = f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
-    print(f"next     {again}")
+    print(f"best     {result}\n         {shorter(files[-1])}")
+    command = (
+        f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
+    )
+    print(f"next     {command}")
 
 
 def experiment_of(config: Mapping[str, Any]) -> str:
-    """Write a configuration as an experiment file: the chosen options, and what differs from them."""
+    """Return a configuration as an experiment file: the chosen options, and the differences from them."""
     chosen = {group: config["choices"].get(group) for group in ("task", "model", "optim", "schedule")}
     chosen = {group: name for group, name in chosen.items() if name}
     usual = compose([f"{group}={name}" for group, name in chosen.items()])
@@ -295,7 +297,7 @@ def experiment_of(config: Mapping[str, Any]) -> str:
 
 
 def _different(wanted: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of a section differs from its usual values."""
+    """Return the settings of a section that differ from the defaults."""
     found = {}
     for key, value in wanted.items():
         before = usual.get(key)

@@ -1,7 +1,7 @@
 """Sweeps: several values for some settings, every combination a job.
 
-All jobs are composed, checked and written down before the first one starts; a file that is edited meanwhile changes
-nothing. Given again, what is done is not done again.
+All jobs are composed, validated and stored before the first one starts; editing a file meanwhile has no effect. The
+same command skips finished jobs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def sweep(words: Sequence[str]) -> int:
     """Run every job of a sweep, write results.csv, print the ranking.
 
     Raises:
-        ConfigError: a job's configuration does not fit; no job was started.
+        ConfigError: a job's configuration is invalid; no job was started.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError("torchrun starts the processes of one run; a sweep starts its own: `dlrun` by itself")
+        raise ConfigError("torchrun starts the processes of one run; start a sweep with `dlrun` alone")
     launcher, is_search = chosen_engines(words)
     words = with_seeds(words)
     swept = [o.key_or_group for o in parse(words) if o.is_sweep_override()]
@@ -45,28 +45,28 @@ def sweep(words: Sequence[str]) -> int:
     from dlrunner.sweeps.pool import resource_slots
 
     settings = SweepSettings(**jobs[0].config["sweep"])
-    standings = status_of(jobs)
+    statuses = status_of(jobs)
     if settings.dry_run:
-        _print_plan(path, jobs, swept, standings)
+        _print_plan(path, jobs, swept, statuses)
         return 0
-    left = sum(standing.state != "done" for standing in standings.values())
+    left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
     try:
         with SweepDirectory(path) as folder:
             write_down(folder, words, jobs)
-            here = resource_slots(settings.jobs, jobs, settings.gpu_share)
-            places = engine.slots(settings.jobs, left) if engine else here
-            return do(folder, jobs, standings, swept, places, settings.fail_fast, engine)
+            local_slots = resource_slots(settings.jobs, jobs, settings.gpu_share)
+            slots = engine.slots(settings.jobs, left) if engine else local_slots
+            return run_missing(folder, jobs, statuses, swept, slots, settings.fail_fast, engine)
     finally:
         if engine:
             engine.close()
 
 
 def chosen_engines(words: Sequence[str]) -> tuple[str | None, bool]:
-    """Return the launcher that was asked for, and whether it is a search; Hydra's basic ones are dlrunner's own.
+    """Return the requested launcher, and whether it is a search; Hydra's basic ones mean dlrunner's own.
 
     Raises:
-        ConfigError: there is none of that name, its package is not installed, or it has no such setting.
+        ConfigError: it does not exist, its package is not installed, or it has no such setting.
     """
     overrides = parse(words)
     for override in overrides:
@@ -79,69 +79,71 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, bool]:
         require_package("optuna", "hydra/sweeper=optuna", "optuna")
         if any(word.lstrip("+").startswith("seeds=") for word in words):
             raise ConfigError(
-                "seeds: a search judges single runs; give the best one its seeds: experiment=NAME seeds=5"
+                "seeds: a search evaluates single runs; run the best one with seeds: experiment=NAME seeds=5"
             )
     return (launcher if launcher in LAUNCHERS else None), is_search
 
 
 def with_seeds(words: Sequence[str]) -> list[str]:
-    """Write `seeds=5` as `seed=0,1,2,3,4`, counted from a seed that is given.
+    """Expand `seeds=5` to `seed=0,1,2,3,4`, starting from `seed` if that is set.
 
     Raises:
-        ConfigError: it is no number, or seed has several values too.
+        ConfigError: it is not a number, or seed also has several values.
     """
-    asked = [word for word in words if word.lstrip("+").startswith("seeds=")]
-    if not asked:
+    requested = [word for word in words if word.lstrip("+").startswith("seeds=")]
+    if not requested:
         return list(words)
-    said = asked[-1].partition("=")[2]
-    if not (said.isdigit() and 1 <= int(said) <= 10_000):
-        raise ConfigError(f"seeds: must be a number from 1 to 10000, not {said!r}; single ones: -m seed=3,5")
+    count = requested[-1].partition("=")[2]
+    if not (count.isdigit() and 1 <= int(count) <= 10_000):
+        raise ConfigError(f"seeds: must be a number from 1 to 10000, not {count!r}; for single seeds: -m seed=3,5")
     first = [word for word in words if word.lstrip("+").startswith("seed=")]
     start = first[-1].partition("=")[2] if first else "0"
     if not start.isdigit():
-        raise ConfigError(f"seeds={said} counts from seed, which has the value {start!r} here")
-    rest = [word for word in words if word not in asked and word not in first]
-    return [*rest, f"seed={','.join(str(int(start) + i) for i in range(int(said)))}"]
+        raise ConfigError(f"seeds={count} starts from seed, which is {start!r}")
+    rest = [word for word in words if word not in requested and word not in first]
+    return [*rest, f"seed={','.join(str(int(start) + i) for i in range(int(count)))}"]
 
 
-def do(
+def run_missing(
     folder: SweepDirectory,
     jobs: Sequence[Job],
-    standings: Mapping[int, JobStatus],
+    statuses: Mapping[int, JobStatus],
     swept: Sequence[str],
-    places: Sequence[ResourceSlot],
+    slots: Sequence[ResourceSlot],
     fail_fast: bool = False,
     engine: RemoteEngine | None = None,
 ) -> int:
-    """Do what is missing of some jobs, gather results.csv, print the ranking, and return the exit status."""
+    """Run the missing jobs, write results.csv, print the ranking, and return the exit status."""
     from dlrunner.sweeps.pool import run_jobs, start_fork_server
 
     records: dict[int, dict[str, Any]] = {
-        number: record_of(standing.folder, standing.summary)
-        for number, standing in standings.items()
-        if standing.folder and standing.summary
+        number: record_of(status.folder, status.summary)
+        for number, status in statuses.items()
+        if status.folder and status.summary
     }
-    twins = duplicate_jobs(jobs)
-    done_with = {*records, *(job.number for job, _ in twins)}
-    missing = [job for job in jobs if job.number not in done_with]
-    together = f", {engine.name}" if engine else f", {len(places)} at a time" if len(places) > 1 else ""
-    print(f"sweep of {len(jobs)} jobs{together}: {shorter(folder.path)}", flush=True)
+    duplicates = duplicate_jobs(jobs)
+    settled = {*records, *(job.number for job, _ in duplicates)}
+    missing = [job for job in jobs if job.number not in settled]
+    together = f", {engine.name}" if engine else f", {len(slots)} in parallel" if len(slots) > 1 else ""
+    print(f"sweep of {len(jobs)} jobs{together}\nfolder   {shorter(folder.path)}", flush=True)
     if records:
-        print(f"done already: {len(records)} of {len(jobs)}", flush=True)
-    _tell_of_twins(twins, swept)
+        print(f"finished: {len(records)} of {len(jobs)}", flush=True)
+    _print_duplicates(duplicates, swept)
     status = 0
     if missing:
         if engine is None:
             start_fork_server(missing)
         progress = missing[0].config["log"]["progress"]
-        screen = make_screen(progress, len(jobs) - len(twins), len(records), len(places), lambda job: job.label(swept))
+        screen = make_screen(
+            progress, len(jobs) - len(duplicates), len(records), len(slots), lambda job: job.label(swept)
+        )
         try:
-            records |= run_jobs(missing, folder, places, screen, fail_fast, engine)
+            records |= run_jobs(missing, folder, slots, screen, fail_fast, engine)
         except (Interrupted, KeyboardInterrupt) as stopped:
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         finally:
             screen.close()
-    for job, same in twins:
+    for job, same in duplicates:
         if record := records.get(same.number) or folder.record(same.number):
             records[job.number] = record
     results = folder.write_results(swept, records)
@@ -154,26 +156,26 @@ def do(
     return 0 if (results["status"] == "done").all() else 1
 
 
-def _tell_of_twins(twins: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
-    """Print which jobs come to the same run as others, the first ten of them."""
-    for job, same in twins[:10]:
-        print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], done once", flush=True)
+def _print_duplicates(duplicates: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
+    """Print which jobs are the same run as another, the first ten of them."""
+    for job, same in duplicates[:10]:
+        print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], run once", flush=True)
 
 
-def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], standings: Mapping[int, JobStatus]) -> None:
-    """Print what a sweep would do: jobs, how far they are, folders, and how long the rest will take."""
+def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses: Mapping[int, JobStatus]) -> None:
+    """Print the plan of a sweep: jobs, their status and folders, and the estimated time."""
     rows = []
     for job in jobs:
-        standing = standings[job.number]
-        place = str(shorter(standing.folder)) if standing.folder else "-"
-        rows.append([str(job.number), *(job.settings.get(key, "") for key in swept), standing.state, place])
-    title = f"sweep of {len(jobs)} jobs, {shorter(path)}"
+        status = statuses[job.number]
+        folder = str(shorter(status.folder)) if status.folder else "-"
+        rows.append([str(job.number), *(job.settings.get(key, "") for key in swept), status.state, folder])
+    title = f"sweep of {len(jobs)} jobs\n{shorter(path)}"
     tables.print_table(["job", *swept, "state", "run"], rows, {"job"}, title)
-    seconds = [standing.summary["seconds"] for standing in standings.values() if standing.summary]
-    left = sum(not standing.state.startswith("done") for standing in standings.values())
-    told = f"{len(jobs) - left} of {len(jobs)} are done"
+    seconds = [status.summary["seconds"] for status in statuses.values() if status.summary]
+    left = sum(not status.state.startswith("done") for status in statuses.values())
+    text = f"{len(jobs) - left} of {len(jobs)} jobs are finished"
     if left and seconds:
-        told += f"; the other {left} take about {duration(left * sum(seconds) / len(seconds))}, one after the other"
+        text += f"; the other {left} take about {duration(left * sum(seconds) / len(seconds))} sequentially"
     elif left:
-        told += "; none is done yet to tell the time by"
-    print(told)
+        text += "; no finished job to estimate the time from"
+    print(text)

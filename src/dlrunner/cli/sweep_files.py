@@ -1,6 +1,6 @@
-"""A sweep's frozen request: every job composed, checked and written down before the first one starts.
+"""A sweep's frozen request: every job is composed, validated and stored before the first one starts.
 
-A file that is edited meanwhile changes nothing, and the same command finds its folder again.
+Editing a file meanwhile has no effect, and the same command finds the folder of the sweep again.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from dlrunner.sweeps.folder import Job, SweepDirectory
 Result = TypeVar("Result")
 
 NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
-"""Settings of how the jobs are run, not of what they are."""
+"""Settings that define how jobs are run and not what they compute."""
 
 
 def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
-    """Return a sweep's folder and its jobs, checked; those that were written down before are read from there."""
+    """Return a sweep's folder and its validated jobs; stored jobs are read from the folder."""
     choices = _expand(words)
     first = next(compose_jobs(choices[:1]))
     if isinstance(first, ConfigError):
@@ -46,40 +46,40 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     from dlrunner.runs.labels import run_label
 
     task = jobs[0].config["choices"].get("task") or "task"
-    asked = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
-    name = run_label(asked, {}) if asked else "default"
-    digest = hashlib.sha256(json.dumps([sorted(asked), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
+    own = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
+    name = run_label(own, {}) if own else "default"
+    digest = hashlib.sha256(json.dumps([sorted(own), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
     return sweeps / f"{task},{name}-{digest}", jobs
 
 
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
-    """Return a digest of what the jobs of a sweep rest on: words, configuration files, code (also of composing)."""
-    named = plugins if isinstance(plugins, list) else []  # what is no list is refused with the jobs
+    """Return a digest of all that determines the jobs of a sweep: words, configuration files, code."""
+    named = plugins if isinstance(plugins, list) else []  # any other type is refused with the jobs
     text = json.dumps([list(words), composition_inputs(), code_digest(named, also=("cli", "config"))])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_down(folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job]) -> None:
-    """Write down what every job is asked for; the key comes last, when all of them stand there."""
+    """Store the request of every job; the key is written last, when all are stored."""
     folder.freeze(jobs)
     write_words(folder, words, key_of(words, jobs[0].config["plugins"]))
 
 
 def write_words(folder: SweepDirectory, words: Sequence[str], key: str | None = None) -> None:
-    """Write down what was typed; with the key where all jobs stand in the folder."""
+    """Store what was typed, and the key if all jobs are stored."""
     write_atomic(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
 
 
 def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
-    """Write the page of a sweep, where the log settings of its jobs want one, and say where it is."""
+    """Write the report of a sweep, unless log.report is false, and print its path."""
     if not config["log"]["report"]:
         return
     from dlrunner.reporting.html import sweep as report
 
     try:
         print(f"report   {shorter(report.write(folder.path))}")
-    except Exception as failed:  # no page is worth a sweep
-        print(f"note: the report could not be written: {type(failed).__name__}: {failed}")
+    except Exception as failed:  # a sweep does not fail because of its report
+        print(f"warning: the report could not be written: {type(failed).__name__}: {failed}")
 
 
 def _written_key(file: Path) -> str | None:
@@ -100,10 +100,10 @@ def _expand(words: Sequence[str]) -> list[list[str]]:
             key = override.get_key_element()
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
-            said = str(override.input_line).lstrip("+")
-            raise ConfigError(f"{said}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
+            text = str(override.input_line).lstrip("+")
+            raise ConfigError(f"{text}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
         if not choices[-1]:
-            raise ConfigError(f"{str(override.input_line).lstrip('+')}: names no value at all")
+            raise ConfigError(f"{str(override.input_line).lstrip('+')}: has no values")
     return [list(job) for job in itertools.product(*choices)]
 
 
@@ -111,7 +111,7 @@ def _checked_jobs(choices: Sequence[Sequence[str]]) -> list[Job]:
     """Compose and bind every job's configuration.
 
     Raises:
-        ConfigError: some do not fit.
+        ConfigError: some are invalid.
     """
     configs = list(compose_jobs(choices))
     _check_each(choices, configs, EarlyCheck())
@@ -134,7 +134,7 @@ def _check_each(
     configs: Sequence[dict[str, Any] | ConfigError],
     check: Callable[[dict[str, Any]], Result],
 ) -> list[Result]:
-    """Return what a check returns of every job's configuration; all that do not fit are told together."""
+    """Return the result of a check for every job's configuration; all errors are reported together."""
     found: list[Result] = []
     problems: dict[str, str] = {}
     for words, config in zip(choices, configs, strict=True):

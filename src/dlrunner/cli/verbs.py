@@ -41,7 +41,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     checked = plan(config)
     data = checked.build_data()
     if data and data.identity().source == "synthetic":
-        print("DATA: a generated STAND-IN, not the published data")
+        print("warning: synthetic data, not the published data")
     set_up_process(checked)
     task = checked.build_task(data, checked.settings.seed)
     dims = task.dims
@@ -61,24 +61,24 @@ def lr_find(arguments: argparse.Namespace) -> int:
         rows = zip(found.rates, found.losses, found.smoothed, strict=True)
         text = "lr,loss,smoothed\n" + "".join(f"{lr:.6g},{loss:.6g},{mean:.6g}\n" for lr, loss, mean in rows)
         write_atomic(folder / "lr_find.csv", text.encode())
-        picture = plots.lr_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_find.png")
-    print(f"{len(found.rates)} steps, {'stopped when the loss diverged' if found.diverged else 'to the end'}")
+        plot = plots.lr_range(found.rates, found.losses, found.smoothed, found.suggestion, folder / "lr_find.png")
+    print(f"{len(found.rates)} steps, {'stopped when the loss diverged' if found.diverged else 'completed'}")
     print("       lr   smoothed loss")
     step = max(1, len(found.rates) // 12)
     for rate, loss in list(zip(found.rates, found.smoothed, strict=True))[::step]:
         print(f"{rate:9.1e}   {number(loss)}")
     if found.suggestion is None:
-        print("no suggestion: the loss does not fall anywhere; look at the picture")
+        print("no suggestion: the loss does not decrease anywhere; see the plot")
     else:
-        shares = [rate / checked.phases[0].lr[-1] for rate in checked.phases[0].lr]
-        rates = ",".join(f"{found.suggestion * share:.1e}" for share in shares)
-        print(f"suggestion: optim.lr={f'[{rates}]' if len(shares) > 1 else rates} (where the loss falls fastest)")
-    print(f"picture  {picture}\ntable    {folder / 'lr_find.csv'}")
+        factors = [rate / checked.phases[0].lr[-1] for rate in checked.phases[0].lr]
+        rates = ",".join(f"{found.suggestion * factor:.1e}" for factor in factors)
+        print(f"suggestion: optim.lr={f'[{rates}]' if len(factors) > 1 else rates} (steepest decrease of the loss)")
+    print(f"plot     {plot}\ntable    {folder / 'lr_find.csv'}")
     return 0
 
 
 def export(arguments: argparse.Namespace) -> int:
-    """Write what a run has trained into a folder for others."""
+    """Export the trained model of a run."""
     from dlrunner.inference.models import without_trackers
     from dlrunner.runs.reader import FinishedRun, shorter
 
@@ -90,15 +90,15 @@ def export(arguments: argparse.Namespace) -> int:
     done = write(finished, arguments.out, arguments.onnx)
     print(f"{shorter(done.folder)}: {', '.join(done.files)}")
     if done.difference is not None:
-        print(f"onnx: differs by {done.difference:.1e} from torch, at most {TOLERANCE:.0e} is allowed")
+        print(f"onnx: maximum difference to torch {done.difference:.1e} (tolerance {TOLERANCE:.0e})")
     print(f'in Python: import dlrunner; predictor = dlrunner.load("{shorter(done.folder)}")')
     if done.no_graph:
-        raise RunError(f"no ONNX graph, the rest is whole: {done.no_graph}")
+        raise RunError(f"no ONNX graph; all other files were written: {done.no_graph}")
     return 0
 
 
 def show(arguments: argparse.Namespace) -> int:
-    """Print what a run's folder tells."""
+    """Print the contents of a run folder."""
     from dlrunner.reporting.terminal import tables
 
     tables.print_run(user_path(arguments.run))
@@ -106,7 +106,7 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Repeat a run from its folder alone and compare."""
+    """Repeat a run from its folder alone and compare the results."""
     from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(arguments.run))
@@ -117,14 +117,14 @@ def replay(arguments: argparse.Namespace) -> int:
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """Run published recipes again and judge their results."""
+    """Run published recipes and check their claims."""
     from dlrunner.cli.reproduce import reproduce as run_claims
 
     return run_claims(arguments)
 
 
 def data(arguments: argparse.Namespace) -> int:
-    """Tell which data is where, or fetch what its publisher lets one fetch unattended."""
+    """List the published data sets, or download one whose publisher permits it."""
     from dlrunner.data.core import source as files
     from dlrunner.data.core.published import published
 
@@ -133,15 +133,15 @@ def data(arguments: argparse.Namespace) -> int:
     if arguments.action == "get":
         if arguments.name not in known:
             near = did_you_mean(arguments.name or "", known)
-            raise ConfigError(f"there is no data {arguments.name!r} to get; {near}")
-        place = files.download(known[arguments.name], data_dir)
-        print(f"{arguments.name}: {place.path}")
+            raise ConfigError(f"there is no data set {arguments.name!r}; {near}")
+        location = files.download(known[arguments.name], data_dir)
+        print(f"{arguments.name}: {location.path}")
         return 0
-    said = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; DLRUNNER_DATA sets another"
-    print(f"data folder: {data_dir} ({said})\n")
+    origin = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; set by DLRUNNER_DATA"
+    print(f"data folder: {data_dir} ({origin})\n")
     for release in known.values():
         found = files.find(data_dir, [release])
-        where = str(found[1].path) if found else "not here"
+        where = str(found[1].path) if found else "not found"
         if not found:
             where += (
                 f"; dlrun data get {release.name}"
@@ -163,7 +163,7 @@ def data(arguments: argparse.Namespace) -> int:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    """Print versions, devices and places; nothing is imported to ask for its version."""
+    """Print versions, devices and folders, without importing the packages."""
     from dlrunner.cli.conf_paths import conf_dirs
     from dlrunner.data.core.source import cache_dir
     from dlrunner.reporting.terminal import tables
@@ -174,23 +174,23 @@ def info(arguments: argparse.Namespace) -> int:
         [
             *machine.versions().items(),
             ("devices", ", ".join(machine.devices())),
-            ("configuration", ", ".join(str(place) for place in conf_dirs())),
+            ("configuration", ", ".join(str(path) for path in conf_dirs())),
             ("data", os.environ.get("DLRUNNER_DATA", "data")),
             ("cache", str(cache_dir())),
-            ("disk", f"{free:.0f} GiB free here"),
+            ("disk", f"{free:.0f} GiB free"),
         ]
     )
     return 0
 
 
 def _lr_find_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="what a run would be asked for")
+    parser.add_argument("settings", nargs="+", metavar="NAME=VALUE", help="the settings of the run")
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where it goes (default: RUN/export)")
-    parser.add_argument("--onnx", action="store_true", help="an ONNX graph too, compared with torch")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="output folder (default: RUN/export)")
+    parser.add_argument("--onnx", action="store_true", help="also export an ONNX graph, verified against torch")
     add_plugins_option(parser)
 
 
@@ -200,19 +200,19 @@ def _show_options(parser: argparse.ArgumentParser) -> None:
 
 def _replay_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder")
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now (default: DLRUNNER_DATA)")
+    parser.add_argument("--data-dir", metavar="DIR", help="the data folder (default: DLRUNNER_DATA)")
     add_plugins_option(parser)
 
 
 def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("patterns", nargs="*", default=["*"], metavar="PATTERN", help="experiments: 'movielens-*' (default: all)")
-    add("--seeds", type=int, default=5, metavar="N", help="runs of each")
-    add("--quick", action="store_true", help="only claims that need less than two minutes a seed")
+    add("--seeds", type=int, default=5, metavar="N", help="runs per experiment")
+    add("--quick", action="store_true", help="only claims that need less than two minutes per seed")
     add("--jobs", default="1", metavar="N", help="runs in parallel, or auto")
-    add("--out", metavar="FOLDER", help="for claims.md, claims.json, claims.xml (default: runs/claims/…)")
-    add("--results", metavar="FILE", help="put the verdicts into this file of all results")
-    add("--readme", metavar="FILE", help="write the table of --results into this README")
+    add("--out", metavar="FOLDER", help="folder of claims.md, claims.json, claims.xml (default: runs/claims/…)")
+    add("--results", metavar="FILE", help="update the verdicts in this file")
+    add("--readme", metavar="FILE", help="update the table in this README from --results")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
 
 
@@ -220,12 +220,12 @@ def _data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=["get"], help="download a release")
     parser.add_argument("name", nargs="?", metavar="NAME", help="the release")
     parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your modules with RELEASES of your own"
+        "--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules that define RELEASES"
     )
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
-    """For a verb that takes none."""
+    """Add nothing."""
 
 
 VERBS: dict[str, Verb] = {
@@ -237,13 +237,13 @@ VERBS: dict[str, Verb] = {
         lr_find,
     ),
     "predict": predictor_verb(
-        "predict", "RUN [FILE]", "use what a run has trained on new rows, texts or images", "dlrun predict RUN new.csv"
+        "predict", "RUN [FILE]", "predict new rows, texts or images with a trained run", "dlrun predict RUN new.csv"
     ),
     "generate": predictor_verb(
-        "generate", 'RUN "text"', "let a language model continue a text", 'dlrun generate RUN "the film"'
+        "generate", 'RUN "text"', "continue a text with a language model", 'dlrun generate RUN "the film"'
     ),
     "next-words": predictor_verb(
-        "next_words", 'RUN "text"', "list the likeliest next words", 'dlrun next-words RUN "the film"'
+        "next_words", 'RUN "text"', "list the most likely next words", 'dlrun next-words RUN "the film"'
     ),
     "explain": predictor_verb(
         "explain", "RUN IMAGE", "show which parts of an image a prediction depends on", "dlrun explain RUN dog.jpg"
@@ -251,17 +251,15 @@ VERBS: dict[str, Verb] = {
     "recommend": predictor_verb(
         "recommend", "RUN USER", "recommend items that a user has not rated", "dlrun recommend RUN 42 --top 5"
     ),
-    "similar": predictor_verb("similar", "RUN ITEM", "list the items most like one", 'dlrun similar RUN "Toy Story"'),
+    "similar": predictor_verb("similar", "RUN ITEM", "list the most similar items", 'dlrun similar RUN "Toy Story"'),
     "export": Verb(
         "RUN [--onnx]",
-        "write what a run has trained for others: weights and a model card",
+        "export a trained model: weights, preprocessing, model card",
         "dlrun export runs/latest --onnx",
         _export_options,
         export,
     ),
-    "show": Verb(
-        "RUN", "print what a run's folder holds: settings, data, results", "dlrun show runs/latest", _show_options, show
-    ),
+    "show": Verb("RUN", "print a run: command, data, metrics, results", "dlrun show runs/latest", _show_options, show),
     "compare": Verb(
         "RUN... | SWEEP",
         "compare runs: differing settings, mean ± std, verdict, curves, importance",
@@ -272,35 +270,35 @@ VERBS: dict[str, Verb] = {
     ),
     "report": Verb(
         "RUN | SWEEP | CLAIMS",
-        "write one HTML file: what was asked, the verdict, curves, tables, terms",
+        "write the report as one HTML file: verdict, curves, tables, plots",
         "dlrun report runs/latest --open yes",
         add_report_options,
         report,
     ),
     "diff": Verb(
         "A B",
-        "print what differs between two runs, and where their numbers part",
+        "print the differences between two runs, and the first epoch that differs",
         "dlrun diff runs/collab/first runs/latest",
         add_diff_options,
         diff,
     ),
     "replay": Verb(
         "RUN",
-        "repeat a run from its folder alone and tell whether the result is identical",
+        "repeat a run from its folder alone and compare the results",
         "dlrun replay runs/latest --data-dir data",
         _replay_options,
         replay,
     ),
     "reproduce": Verb(
         "'movielens-*' --seeds 5",
-        "run published recipes and judge their claims; exit status 1 when one is missed",
+        "run published recipes and check their claims; exit status 1 if one is missed",
         "dlrun reproduce 'movielens-*' --seeds 5",
         _reproduce_options,
         reproduce,
     ),
     "data": Verb(
         "[get NAME]",
-        "list the published data: where it is, release, sha256, terms; get downloads it",
+        "list the data sets: location, release, sha256, terms; get: download one",
         "dlrun data get ml-100k",
         _data_options,
         data,

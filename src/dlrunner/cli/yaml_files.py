@@ -1,4 +1,4 @@
-"""The YAML files that a configuration is composed of: checked before Hydra reads them, and for whom a value holds."""
+"""The YAML files of a configuration: checked before Hydra reads them; optimizer settings belong to an optimizer."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ from dlrunner.files.plain_data import check_yaml, read_yaml
 
 
 class FileConfigSource(HydraFiles):
-    """Hydra's reader of files, which refuses what is not plain or far too much before anything is made of it.
+    """Hydra's reader of files, with a check for plain YAML of limited size.
 
-    It has the name of the one whose place it takes: by that Hydra, in other processes too, knows it as registered.
+    It has the name of the class that it replaces, by which Hydra finds it, in other processes too.
     """
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file.
 
         Raises:
-            ConfigError: it is no YAML, or holds more than plain values.
+            ConfigError: it is not YAML, or has tags or aliases beyond plain values.
         """
         file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))  # noqa: PTH118
-        if os.path.isfile(file):  # noqa: PTH113  what is missing Hydra tells
+        if os.path.isfile(file):  # noqa: PTH113  Hydra reports missing files
             try:
                 with open(file, encoding="utf-8") as opened:  # noqa: PTH123
                     check_yaml(opened.read())
             except (OSError, ValueError) as error:
-                said = (
+                reason = (
                     "it is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
                 )
-                raise ConfigError(f"{os.path.relpath(file)}: {said}") from None
+                raise ConfigError(f"{os.path.relpath(file)}: {reason}") from None
         return super().load_config(config_path)
 
 
 def read_checked_files() -> None:
-    """Let Hydra read files through the reader above."""
+    """Register the reader above with Hydra."""
     Plugins.instance()  # it registers Hydra's own reader
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
 
 
 def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> None:
-    """Take from a composed configuration what a file has said of another optimizer than the chosen one.
+    """Remove settings from a composed configuration that a file made for another optimizer than the chosen one.
 
-    A task or an experiment that chooses an optimizer (`override /optim: adam`) says under `optim:` what is good for
-    that one. Where another is chosen, its own file holds instead; what was typed holds in any case. So it is with the
-    momentum, where the chosen schedule moves it and is another than the file's.
+    A task or an experiment that chooses an optimizer (`override /optim: adam`) has settings for it under `optim:`. If
+    another one is chosen, the defaults of its own file are used instead; what was typed is always kept. The same holds
+    for the momentum, if the chosen schedule changes it and is not the schedule of the file.
 
     Args:
-        config: composed; it is changed.
+        config: composed; modified in place.
         words: what was typed.
     """
     chosen = dict(config.hydra.runtime.choices)
@@ -68,8 +68,8 @@ def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> Non
     others: dict[str, Any] = {}
     for group in ("task", "experiment"):
         for file in _files(group, chosen.get(group)):
-            said = file.get("optim")
-            for name, value in said.items() if isinstance(said, Mapping) else ():
+            settings = file.get("optim")
+            for name, value in settings.items() if isinstance(settings, Mapping) else ():
                 is_own = _overridden(file, "optim") in (None, optimizer)
                 if moves_momentum and name in ("betas", "momentum"):
                     is_own = is_own and _overridden(file, "schedule") in (None, chosen.get("schedule"))
@@ -94,14 +94,14 @@ def _plain(file: Path) -> Any:
 
 
 def _as_hydra_reads(file: Path) -> Any:
-    """Return what a file holds, 1e-3 as a number, which YAML itself reads as a text; ten times as slow."""
+    """Return the content of a file, with 1e-3 as a number, which YAML reads as text; ten times as slow."""
     return OmegaConf.to_container(OmegaConf.load(file))
 
 
 def _files(group: str, name: Any, read: Callable[[Path], Any] = _plain, depth: int = 10) -> Iterator[Mapping[str, Any]]:
-    """Yield an option's file after those of its group that it takes in (`defaults: [collab@_here_]`)."""
-    for place in conf_dirs() if isinstance(name, str) and depth else ():
-        file = place / group / f"{name}.yaml"
+    """Yield an option's file after those of its group that it includes (`defaults: [collab@_here_]`)."""
+    for folder in conf_dirs() if isinstance(name, str) and depth else ():
+        file = folder / group / f"{name}.yaml"
         if file.is_file():
             found = read(file)
             if isinstance(found, dict):
@@ -126,5 +126,5 @@ def _overridden(file: Mapping[str, Any], group: str) -> str | None:
 
 
 def _is_typed(name: str, typed: set[str]) -> bool:
-    """Tell whether a setting, or a part of it, was typed."""
+    """Return whether a setting, or a part of it, was typed."""
     return any(each == name or each.startswith(f"{name}.") for each in typed)

@@ -1,6 +1,6 @@
-"""Runs beside each other: which settings differ, and what the numbers were, with their spread over seeds.
+"""Comparison of runs: the settings that differ, and the metrics as mean ± std over seeds.
 
-A seed or a fold is a repetition and no setting: runs that agree in everything else form a group.
+Seeds and folds are repetitions: runs that agree in all other settings form a group.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from dlrunner.comparison.statistics import Estimate, Verdict, estimate, judge
 from dlrunner.errors import ConfigError, did_you_mean
 
 REPEATS = ("seed", "data.fold")
-"""Settings that repeat a run: over them there is a mean and a spread."""
+"""Settings that repeat a run: metrics are averaged over them."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that agree in everything but their repetition."""
+    """Runs that agree in all settings except seed and fold."""
 
     settings: Mapping[str, Any]
     rows: tuple[Row, ...]
     metric: str
     higher_is_better: bool
     values: Mapping[Hashable, float]
-    """The metric by repetition; runs that repeat a repetition are averaged into one number."""
+    """The metric by repetition; duplicates are averaged into one value."""
 
     @property
     def estimate(self) -> Estimate:
-        """Mean, spread and interval of the metric over the repetitions."""
+        """Mean, standard deviation and interval of the metric over the repetitions."""
         return estimate(list(self.values.values()))
 
     @property
     def label(self) -> str:
-        """The settings in words, as they are typed."""
+        """The settings as they are typed."""
         return " ".join(f"{name}={shown(value)}" for name, value in self.settings.items()) or "all runs"
 
     def mean(self, name: str) -> float:
-        """Return the mean of another number of the runs, NaN where none has it."""
+        """Return the mean of another metric of the runs, NaN if no run has it."""
         values = [row.numbers[name] for row in self.rows if name in row.numbers]
         return sum(values) / len(values) if values else math.nan
 
@@ -55,42 +55,44 @@ class Comparison:
     """Names of the settings by which the groups differ."""
     groups: tuple[Group, ...]
     metric: str | None
-    """What judges; None where the runs are judged by different metrics."""
+    """The compared metric; None if the runs have different ones."""
     notes: tuple[str, ...]
     averaged: tuple[str, ...] = ()
-    """Names of the settings that are averaged over: they tell one repetition from another."""
+    """Names of the settings that are averaged over: they identify a repetition."""
     verdict: Verdict | None = None
-    """Of the first group against the second, where there are exactly two that may be compared."""
+    """Of the first group against the second, if there are exactly two comparable ones."""
 
     @property
     def is_ranked(self) -> bool:
-        """All runs are of one task and judged by one metric: one may be called the best."""
+        """Whether all runs have the same task and metric, so that they can be ranked."""
         return self.metric is not None and len({row.task for row in self.rows}) == 1
 
 
 def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
-    """Group runs by the settings that differ, and judge where there are two groups.
+    """Group runs by the settings that differ, and test the difference if there are two groups.
 
     Args:
         rows: at least two.
-        metric: judge by this number and not by the runs' own metric; `mae` is found as `valid/mae`.
+        metric: compare by this metric instead of the runs' own; `mae` is resolved to `valid/mae`.
         by: group by these settings only, averaging over everything else.
 
     Raises:
-        ConfigError: no number or setting has this name, or the setting does not differ.
+        ConfigError: there is no such metric or setting, or the setting does not differ.
     """
     notes = []
     if metric is not None:
         own = {row.metric for row in rows}
         rows = judged_by(rows, metric)
         if rows[0].metric not in own:
-            notes.append(f"{'higher' if rows[0].higher_is_better else 'lower'} {rows[0].metric} is taken to be better")
+            notes.append(
+                f"{'higher' if rows[0].higher_is_better else 'lower'} {rows[0].metric} is assumed to be better"
+            )
     varied = varied_settings(rows)
     others = [name for name in differing_settings(rows) if name not in REPEATS]
     chosen = [_varied_name(name, rows, varied) for name in by] or others
     averaged = [name for name in (*others, *REPEATS) if name in varied and name not in chosen]
     metrics, tasks = (list(dict.fromkeys(values)) for values in zip(*((r.metric, r.task) for r in rows), strict=True))
-    # Numbers of different tasks or metrics are never averaged, whatever is asked for.
+    # Values of different tasks or metrics are never averaged.
     kept = dict.fromkeys([*(["task"] if len(tasks) > 1 else []), *chosen])
     buckets: dict[Hashable, list[Row]] = {}
     for row in rows:
@@ -113,17 +115,17 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
 
 
 def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
-    """Return the rows that have another number, with it as their metric.
+    """Return the rows that have a metric, compared by it.
 
     Raises:
-        ConfigError: no row has it, or fewer than two; or they do not record whether a higher one is better.
+        ConfigError: fewer than two rows have it, or its direction is unknown.
     """
     known = dict.fromkeys(name for row in rows for name in row.numbers)
     name = full_name(metric, known, "--metric")
     directions = {row.directions[name] for row in rows if name in row.directions}
     if len(directions) != 1:
-        told = "disagree on" if directions else "do not record"
-        raise ConfigError(f"--metric: these runs {told} whether a higher {name} is better; run one of them again")
+        verb = "disagree on" if directions else "do not record"
+        raise ConfigError(f"--metric: these runs {verb} whether a higher {name} is better; run one of them again")
     (higher,) = directions
     having = [row.judged_by(name, higher) for row in rows if name in row.numbers]
     if len(having) < 2:
@@ -132,7 +134,7 @@ def judged_by(rows: Sequence[Row], metric: str) -> list[Row]:
 
 
 def full_name(word: str, known: Iterable[str], option: str) -> str:
-    """Find a name by itself or by its last part, where that is clear: `lr` is `optim.lr`, `mae` is `valid/mae`.
+    """Resolve a name, or its unambiguous last part: `lr` is `optim.lr`, `mae` is `valid/mae`.
 
     Raises:
         ConfigError: there is no such name, or several.
@@ -147,42 +149,42 @@ def full_name(word: str, known: Iterable[str], option: str) -> str:
     if len(ending) == 1:
         return ending[0]
     if ending:
-        raise ConfigError(f"{option}: {word!r} may be {' or '.join(sorted(ending))}")
+        raise ConfigError(f"{option}: {word!r} is ambiguous: {' or '.join(sorted(ending))}")
     raise ConfigError(f"{option}: there is no {word!r} among these runs; {did_you_mean(word, names)}")
 
 
 def varied_settings(rows: Sequence[Row]) -> dict[str, list[Hashable]]:
-    """Return the settings that are not the same in all rows, with their values by row."""
+    """Return the settings that differ between rows, with their values by row."""
     names = dict.fromkeys(name for row in rows for name in row.settings)
     values = {name: [frozen(row.settings.get(name)) for row in rows] for name in names}
     return {name: each for name, each in values.items() if len(set(each)) > 1}
 
 
 def differing_settings(rows: Sequence[Row]) -> list[str]:
-    """Name the settings that differ and that nothing shorter tells: `optim`, and not its momentum and betas too.
+    """Return the settings that differ, without those implied by others: `optim`, and not also its momentum and betas.
 
-    A setting is told by its section's choice (`optim.betas` by `optim`), the task and the experiment where each of its
-    values follows from them, unless somebody typed it: `optim=sgd optim.lr=0.1` beside `optim=adam` shows both.
+    A setting is implied by the choice of its section (`optim.betas` by `optim`), the task and the experiment if its
+    values follow from them, unless it was typed: `optim=sgd optim.lr=0.1` compared with `optim=adam` shows both.
     """
     varied = varied_settings(rows)
     typed = {name for row in rows for name in row.typed}
 
-    def is_told(name: str) -> bool:
+    def is_implied(name: str) -> bool:
         choices = dict.fromkeys((name.partition(".")[0], "task", "experiment"))
-        telling = [varied[choice] for choice in choices if choice != name and None not in varied.get(choice, [None])]
-        told = list(zip(*telling, strict=True))
-        return bool(told) and len(set(zip(told, varied[name], strict=True))) == len(set(told))
+        implying = [varied[choice] for choice in choices if choice != name and None not in varied.get(choice, [None])]
+        values = list(zip(*implying, strict=True))
+        return bool(values) and len(set(zip(values, varied[name], strict=True))) == len(set(values))
 
-    return [name for name in varied if name in REPEATS or name in typed or not is_told(name)]
+    return [name for name in varied if name in REPEATS or name in typed or not is_implied(name)]
 
 
 def _varied_name(word: str, rows: Sequence[Row], varied: Mapping[str, Any]) -> str:
-    """Find the setting that is meant by --by."""
+    """Resolve the setting of --by."""
     name = full_name(word, dict.fromkeys(name for row in rows for name in row.settings), "--by")
     if name not in varied:
         differing = ", ".join(differing_settings(rows)) or "nothing"
         raise ConfigError(
-            f"--by: {name} is {shown(rows[0].settings.get(name))} in all these runs; what differs: {differing}"
+            f"--by: {name} is {shown(rows[0].settings.get(name))} in all these runs; differing settings: {differing}"
         )
     return name
 
@@ -208,21 +210,21 @@ def _rank(group: Group) -> float:
 def _notes(
     rows: Sequence[Row], groups: Sequence[Group], metrics: Sequence[str], tasks: Sequence[str], averaged: Sequence[str]
 ) -> Iterable[str]:
-    """Tell what a reader must know before believing the numbers."""
+    """Yield notes on the validity of the comparison."""
     if len(tasks) > 1:
-        yield f"these runs are of different tasks ({', '.join(tasks)}): their numbers cannot be compared, no verdict"
+        yield f"these runs are of different tasks ({', '.join(tasks)}): their metrics cannot be compared, no verdict"
     if len(metrics) > 1:
-        yield f"these runs are judged by different metrics ({', '.join(metrics)}): no verdict; --metric NAME takes one"
+        yield f"these runs have different metrics ({', '.join(metrics)}): no verdict; choose one with --metric NAME"
     if same := sum(len(group.rows) - len(group.values) for group in groups):
         plural = f"{same} runs repeat" if same > 1 else "one run repeats"
         yield f"{plural} the settings and the seed of another: averaged with it and counted once"
     if averaged and len({frozenset(group.values) for group in groups}) > 1:
-        yield f"the groups were not run with the same {', '.join(averaged)}: their means are of different mixtures"
-    grounds = {"data": "data", "code": "code", "device": "device", "precision": "precision"}
+        yield f"the groups were not run with the same {', '.join(averaged)}: their means are not comparable"
+    conditions = {"data": "data", "code": "code", "device": "device", "precision": "precision"}
     differing = []
-    for name, words in grounds.items():
-        counts = Counter(row.grounds[name] for row in rows)
+    for name, words in conditions.items():
+        counts = Counter(row.conditions[name] for row in rows)
         if len(counts) > 1:
             differing.append(f"{words} ({', '.join(f'{value}: {n}' for value, n in counts.most_common(4))})")
     if differing:
-        yield f"these runs rest on different {', '.join(differing)}"
+        yield f"these runs have different {', '.join(differing)}"

@@ -1,7 +1,7 @@
-"""Which setting mattered: a random forest over the runs of a sweep (Breiman, 2001), and the best region it shows.
+"""Importance of settings: a random forest on the runs of a sweep (Breiman, 2001), and the best region.
 
-The importance of a setting is the share of the metric's variance that is lost when its values are shuffled among the
-runs, measured on the runs that a tree has not seen. The seed is one of the settings: what it seems to explain is noise.
+The permutation importance of a setting is the fraction of the metric's variance that is lost when its values are
+shuffled among the runs, measured out-of-bag. The seed is one of the settings: its importance is the noise floor.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ MOST_VALUES, NUM_BINS = 10, 8
 
 @dataclass(frozen=True)
 class Level:
-    """Runs that share a value of a setting, or a bin of values.
+    """Runs with the same value of a setting, or with values in the same bin.
 
-    `low` and `high` are its ends, equal for a single value, NaN for what is no number. `error` is the standard error
-    of the mean, NaN for one run.
+    `low` and `high` are the ends of the bin, equal for a single value, NaN for values that are not numbers. `error` is
+    the standard error of the mean, NaN for one run.
     """
 
     label: str
@@ -44,46 +44,45 @@ class Level:
     mean: float
     error: float
     is_best: bool
-    """Its mean lies within one standard error of the best level's mean."""
+    """Its mean is within one standard error of the best mean."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the variance by setting, the largest first, and the levels of the most important setting."""
+    """Fractions of the variance by setting, the largest first, and the values of the most important setting."""
 
     metric: str
     higher_is_better: bool
     shares: Mapping[str, float]
     r2: float
-    """Out-of-bag: of runs that the trees have not seen."""
+    """Out-of-bag."""
     num_rows: int
     setting: str
     levels: tuple[Level, ...]
     num_astray: int
     limit: float
-    """So many runs are far worse than the rest, and taken as this: bad, but not as ruinous as they were."""
+    """Limit to which the metric of `num_astray` outliers was clipped."""
 
     @property
     def noise(self) -> float | None:
-        """What the seeds or folds seem to explain: no setting below it has shown that it matters."""
+        """The noise floor, the importance of seeds or folds: settings below it are not shown to matter."""
         return max((share for name, share in self.shares.items() if name in REPEATS), default=None)
 
     @property
     def warnings(self) -> list[str]:
-        """Say why the shares should not be trusted, if so."""
-        said = []
+        """Reasons not to trust the importance."""
+        texts = []
         if self.num_astray:
-            taken = f"taken as {self.limit:.4g}, or one would be nearly all of the variance"
-            said.append(f"far worse than the rest, and {taken}: {self.num_astray} of {self.num_rows} runs")
+            texts.append(f"{self.num_astray} of {self.num_rows} runs are outliers, clipped to {self.limit:.4g}")
         if self.num_rows < FEW_ROWS:
-            said.append(f"{self.num_rows} runs are few for a forest: take the shares as a hint")
+            texts.append(f"{self.num_rows} runs are few for a random forest: the importance is rough")
         if self.r2 < LOW_R2:
-            said.append(f"the forest tells little of runs it has not seen (R² {self.r2:.2f}): do not trust the shares")
-        return said
+            texts.append(f"the forest predicts unseen runs poorly (R² {self.r2:.2f}): do not trust the importance")
+        return texts
 
     @property
     def best_region(self) -> str:
-        """Name the levels that are as good as the best."""
+        """List the values that are as good as the best."""
         return ", ".join(level.label for level in self.levels if level.is_best)
 
 
@@ -91,13 +90,13 @@ def importance(rows: Sequence[Row]) -> Importance:
     """Fit a forest to the differing settings of some runs and shuffle each setting in turn.
 
     Args:
-        rows: runs judged by the same metric.
+        rows: runs with the same metric.
 
     Raises:
-        ConfigError: fewer than five runs, different metrics, no setting or no number that differs.
+        ConfigError: fewer than five runs, different metrics, no setting or metric that differs.
     """
     if len(rows) < FEWEST_ROWS:
-        raise ConfigError(f"--importance: {len(rows)} runs are too few, it needs {FEWEST_ROWS} or more")
+        raise ConfigError(f"--importance: needs {FEWEST_ROWS} or more runs, not {len(rows)}")
     if len({(row.metric, row.task) for row in rows}) > 1:
         raise ConfigError("--importance: these runs are of different tasks or metrics; name runs of one task")
     names = differing_settings(rows)
@@ -109,7 +108,7 @@ def importance(rows: Sequence[Row]) -> Importance:
     limit = _limit(values, higher)
     target = np.maximum(values, limit) if higher else np.minimum(values, limit)
     if not np.ptp(target):
-        raise ConfigError(f"--importance: {rows[0].metric} is the same in all runs, there is nothing to explain")
+        raise ConfigError(f"--importance: {rows[0].metric} is the same in all runs")
     shares, r2 = _shuffled_shares({name: _features([row.settings.get(name) for row in rows]) for name in names}, target)
     ranked = dict(sorted(shares.items(), key=lambda item: -item[1]))
     first = next(name for name in ranked if name in settings)
@@ -119,14 +118,14 @@ def importance(rows: Sequence[Row]) -> Importance:
 
 
 def _limit(values: NDArray[np.float64], higher_is_better: bool) -> float:
-    """Return how bad a run may be: three interquartile ranges beyond the quartile on the bad side."""
+    """Return the limit for outliers: three interquartile ranges beyond the quartile on the bad side."""
     low, high = np.quantile(values, [0.25, 0.75])
     reach = 3 * float(high - low) or math.inf
     return float(low - reach if higher_is_better else high + reach)
 
 
 def _features(values: Sequence[Any]) -> NDArray[np.float32]:
-    """Return a setting as columns [rows, columns]: a number as it is, anything else as one column a value."""
+    """Return a setting as columns [rows, columns]: a number as it is, anything else one-hot encoded."""
     if all(_is_number(value) for value in values):
         return np.array(values, dtype=np.float32)[:, None]
     kinds = list(dict.fromkeys(map(frozen, values)))
@@ -136,16 +135,16 @@ def _features(values: Sequence[Any]) -> NDArray[np.float32]:
 def _shuffled_shares(
     features: Mapping[str, NDArray[np.float32]], target: NDArray[np.float64]
 ) -> tuple[dict[str, float], float]:
-    """Return each setting's share of the variance, and the out-of-bag R².
+    """Return each setting's fraction of the variance, and the out-of-bag R².
 
     Shuffling a column that adds f(x) to the target raises the squared error by 2 Var f(x): half of the rise, divided
-    by the variance, is the share. All columns of a setting are shuffled together.
+    by the variance, is the importance. All columns of a setting are shuffled together.
     """
     from sklearn.ensemble import RandomForestRegressor
 
     matrix = np.concatenate(list(features.values()), axis=1)
     num_rows = len(target)
-    # Without a bound on the features a tree tries all of them at each split: no setting hides behind another.
+    # By default all features are tried at each split, so that no setting masks another.
     forest = RandomForestRegressor(NUM_TREES, min_samples_leaf=1, random_state=0).fit(matrix, target)
     rng = np.random.default_rng(0)
     copies, start = [matrix], 0
@@ -173,7 +172,7 @@ def _shuffled_shares(
 
 
 def _levels(values: Sequence[Any], target: NDArray[np.float64], higher_is_better: bool) -> tuple[Level, ...]:
-    """Gather the runs by value (numbers rising, words best first), and mark what is as good as the best."""
+    """Group the runs by value (numbers ascending, words best first), and mark those as good as the best."""
     groups = _binned(values) if all(map(_is_number, values)) else _by_value(values)
     sign = 1 if higher_is_better else -1
     means = [float(target[rows].mean()) for _, _, _, rows in groups]

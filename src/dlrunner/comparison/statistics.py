@@ -1,4 +1,4 @@
-"""Whether two groups of numbers differ: means, intervals, a plain verdict, and how many seeds would tell."""
+"""Tests of the difference between two groups: means, intervals, verdict, and the number of seeds required."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from scipy.special import stdtrit  # Student's quantiles; scipy.stats would take
 CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000
-"""A difference that more seeds than this would have to tell is told by none."""
+"""Upper limit of the number of seeds required."""
 
 Method = Literal["pairs", "welch", "none"]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What repetitions say about a number.
+    """Mean and interval of a metric over repetitions.
 
-    `sd` has n - 1 in its denominator; `low` and `high` bound the 95 % interval of the mean (Student's t). With one
-    repetition there is no spread and no interval: all three are NaN.
+    `sd` is the standard deviation with n - 1 in its denominator; `low` and `high` bound the 95 % interval of
+    the mean (Student's t). With one repetition all three are NaN.
     """
 
     n: int
@@ -38,24 +38,24 @@ class Estimate:
 class Verdict:
     """Which of two groups is better.
 
-    `difference` is by how much the group `better` leads in the mean, 0 or more, in units of the metric; `low` and
-    `high` bound its 95 % interval. `n` counts pairs, or with Welch's interval the smaller group.
+    `difference` is the lead of the group `better` in the mean, 0 or more, in units of the metric; `low` and `high`
+    bound its 95 % interval. `n` counts pairs, or with Welch's interval the smaller group.
     """
 
     better: int
-    """0 or 1: which of the two groups leads."""
+    """Index of the better group: 0 or 1."""
     difference: float
     low: float
     high: float
     n: int
     method: Method
     seeds_required: int | None
-    """Pairs (Welch: repetitions of each group) that tell a difference of this size; None where none is known."""
+    """Pairs (Welch: repetitions per group) required to detect a difference of this size; None if unknown."""
     num_unpaired: int = 0
 
     @property
-    def is_told(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def is_significant(self) -> bool:
+        """Whether the interval excludes zero."""
         return self.low > 0
 
 
@@ -77,10 +77,10 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def judge(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
-    """Compare two groups, by pairs where at least two repetitions have a partner in the other group.
+    """Compare two groups by a paired t-interval if at least two repetitions are in both groups.
 
-    Pairs are the better judge: what a seed does to both groups cancels. Without pairs the interval is Welch's, and
-    where a group has one repetition there is no interval at all.
+    Pairing removes the effect of the seed. Without pairs Welch's interval is used; with one repetition in a group there
+    is no interval.
 
     Args:
         first: the metric by repetition (seed, fold, other settings), one number each.
@@ -115,16 +115,16 @@ def _welch(a: Estimate, b: Estimate) -> float:
 
 
 def seeds_required(difference: float, sd: float, per_group: bool) -> int | None:
-    """Return the smallest number of repetitions that tell a difference in four of five tries.
+    """Return the smallest number of repetitions that detect a difference with 80 % power.
 
     The smallest n with (t(97.5 %) + t(80 %)) sd / √n ≤ |difference|: 80 % power, two-sided 5 %.
 
     Args:
         difference: of the means.
         sd: of the differences within pairs, or √(sd₁² + sd₂²) of two groups.
-        per_group: two groups of n each, 2n - 2 degrees of freedom, in place of n pairs.
+        per_group: two groups of n each, 2n - 2 degrees of freedom, instead of n pairs.
 
-    Returns None where the difference is zero or more than 10,000 would be needed.
+    Returns None if the difference is zero or more than 10,000 would be needed.
 
     >>> seeds_required(1.0, 1.0, per_group=False), seeds_required(0.5, 1.0, per_group=False)
     (10, 34)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparison.diff import ROUNDING, differing_grounds, row_difference
+from dlrunner.comparison.diff import ROUNDING, differing_conditions, row_difference
 from dlrunner.errors import ConfigError
 from dlrunner.execution import run as runner
 from dlrunner.files.atomic import readable_os_errors
@@ -116,7 +116,7 @@ def compare(original: Path, repeated: Path, expected: Tolerance = ROUNDING_ONLY)
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:
     """Describe the differences between two summaries that can change a result."""
     lines = []
-    for name, old, new in differing_grounds(before, after):
+    for name, old, new in differing_conditions(before, after):
         if name == "code":
             lines.append("the code of dlrunner (or of a plugin)")
         elif name == "data sha256":

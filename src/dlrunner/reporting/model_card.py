@@ -1,4 +1,4 @@
-"""The card of an exported model: what it is, what it learned from, how good it is and what it is not for."""
+"""The model card of an exported model: use, model, data, results, training, files, limitations."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 FILES = {
     "model": "the weights",
-    "state.json": "what was fitted on the training rows, and the digests of the files beside it",
+    "state.json": "preprocessing fitted on the training rows, and the digests of the files",
     "state.safetensors": "its tensors",
     "config.yaml": "the whole configuration",
-    "overrides.yaml": "what was typed",
-    "summary.json": "what came out",
-    "metrics.jsonl": "a line per epoch",
+    "overrides.yaml": "the overrides of the command line",
+    "summary.json": "the results",
+    "metrics.jsonl": "one line per epoch",
 }
 
 
 @dataclass(frozen=True)
 class Card:
-    """All that a card tells."""
+    """The content of a card."""
 
     summary: Mapping[str, Any]
     config: Mapping[str, Any]
@@ -40,18 +40,18 @@ class Card:
     settings: Mapping[str, Any]
     """Of the model, defaults included."""
     parameters: Sequence[int]
-    """Numbers that each model of the ensemble has learned."""
+    """Number of parameters of each model of the ensemble."""
     example: str
-    """A line of Python that asks for something."""
+    """A line of Python that uses the predictor."""
     limits: Sequence[str]
     files: Sequence[str]
     difference: float | None = None
-    """Of the ONNX graph from torch."""
+    """Largest difference between the ONNX graph and torch."""
     no_graph: str = ""
-    """Why there is no graph, though one was asked for."""
+    """Why there is no ONNX graph, though one was requested."""
 
     def markdown(self) -> str:
-        """Return the card as Markdown, in which nothing that a user wrote is read as markup."""
+        """Return the card as Markdown, in which no text of the user is interpreted as markup."""
         summary, choices = self.summary, self.config.get("choices") or {}
         data, claim, metric = (summary.get(part) or {} for part in ("data", "claim", "metric"))
         return (
@@ -72,7 +72,7 @@ class Card:
                 about_model=self._about_model(),
                 data=[(name, value) for name, value in self._about_data(data) if value],
                 results=[(k, metric_value(summary, k, v)) for k, v in (summary.get("final") or {}).items()],
-                floor=data.get("best_achievable"),
+                best_achievable=data.get("best_achievable"),
                 claim=claim,
                 flags=describe_flags(claim),
                 findings=summary.get("audit") or (),
@@ -85,17 +85,23 @@ class Card:
 
     def _code(self) -> str:
         plugins = list(self.config.get("plugins") or [])
-        asked = f", plugins={plugins!r}" if plugins else ""
+        plugins_argument = f", plugins={plugins!r}" if plugins else ""
         imports = "import dlrunner\nimport pandas" if "pandas." in self.example else "import dlrunner"
-        return f'{imports}\n\npredictor = dlrunner.load("path/to/this/folder"{asked})\n{self.example}'.rstrip()
+        return (
+            f'{imports}\n\npredictor = dlrunner.load("path/to/this/folder"{plugins_argument})\n{self.example}'.rstrip()
+        )
 
     def _about_model(self) -> list[tuple[str, Any]]:
         count = f"{self.parameters[0]:,}" if self.parameters else "0"
-        several = f" in each of {len(self.parameters)}, whose answers are averaged" if len(self.parameters) > 1 else ""
+        members = (
+            f" in each of {len(self.parameters)} members, whose predictions are averaged"
+            if len(self.parameters) > 1
+            else ""
+        )
         return [
             ("class", self.model),
             ("task", self.task),
-            ("parameters", f"{count}{several}"),
+            ("parameters", f"{count}{members}"),
             *self.settings.items(),
         ]
 
@@ -105,7 +111,7 @@ class Card:
             ("release", data.get("release")),
             ("source", "synthetic" if data.get("source") == "synthetic" else data.get("source")),
             ("sha256", data.get("sha256")),
-            ("terms", data.get("terms") or "not known: they are those of whoever gave the data"),
+            ("terms", data.get("terms") or "unknown: they depend on the source of the data"),
             *((name, f"{rows:,}") for name, rows in (data.get("rows") or {}).items()),
         ]
 
@@ -121,15 +127,15 @@ class Card:
 
     def _all_limits(self) -> Iterator[str]:
         yield from self.limits
-        yield "Its figures are those of one split of one data set: other data may be unlike it."
+        yield "The results are from one split of one data set: other data may differ."
         if len(self.parameters) == 1:
-            yield "They are those of one seed: others give others (dlrun compare tells how far apart they lie)."
+            yield "They are from one seed: results vary between seeds (see `dlrun compare`)."
 
 
 @functools.cache
 def _environment() -> Environment:
-    """Return the templates' environment, which escapes every value as `autoescape` does for HTML."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes a twentieth of a second
+    """Return the environment of the templates, which escapes every value for Markdown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes 50 ms
     from markupsafe import Markup
 
     environment = Environment(
@@ -147,14 +153,14 @@ def _environment() -> Environment:
 
 
 def escaped(value: Any) -> str:
-    r"""Return a text as Markdown that shows it as it is, on one line.
+    r"""Escape a text for Markdown, on one line.
 
     >>> print(escaped("a|b *c* <img>"))
     a\|b \*c\* &lt;img&gt;
     """
     text = " ".join(str(value).split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = re.sub(r"([\\`*_{}\[\]()#+!|~$@])", r"\\\1", text)
-    return re.sub(r"^(\d*)([-.])(?= |$)", r"\1\\\2", text)  # what would begin a list
+    return re.sub(r"^(\d*)([-.])(?= |$)", r"\1\\\2", text)  # would start a list
 
 
 def fenced(code: str, language: str) -> str:

@@ -1,1 +1,1 @@
-"""Reports: a run, a sweep or the claims in one HTML file that needs nothing else."""
+"""Reports: a run, a sweep or claims as one self-contained HTML file."""

@@ -1,7 +1,7 @@
 """Charts as inline SVG: curves by epoch with bands, and parallel coordinates.
 
-Python computes every place and every sentence; the script only moves a mark to where the pointer or the slider is.
-Small charts are drawn for 440 units of width, so that they are readable on a phone of 390 pixels and two fit a desk.
+Python computes all positions and texts; the script only moves a marker to the pointer or the slider. Small charts are
+440 units wide: readable on a phone of 390 pixels, and two fit side by side on a desktop.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
 """Margins of curves."""
 NUM_COLOURS = 8
 NUM_STEPS = 8
-"""Of the ramp from the best to the worst job."""
+"""Steps of the color ramp from the best to the worst job."""
 MOST_POINTS = 240
-"""Of a curve; longer ones are thinned out: more do not show on a screen."""
+"""Maximum points of a curve; longer ones are thinned out."""
 WIDE_HEIGHT, WIDE_TOP, WIDE_BOTTOM = 320, 40, 22
 """Of parallel coordinates."""
 MOST_LETTERS = 18
-"""Of a name beside an axis."""
-MOST_TOLD = 120
-"""Letters of a curve's name in the sentence that tells its values."""
+"""Maximum length of a label of an axis."""
+MOST_NAME = 120
+"""Maximum length of a curve's name in the text of its values."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Axis:
-    """One of the parallel coordinates: a place from 0 (bottom) to 1 for each job, and what stands beside it."""
+    """One of the parallel coordinates: a position from 0 (bottom) to 1 for each job, and its tick labels."""
 
     name: str
     places: Sequence[float]
@@ -52,13 +52,13 @@ class Axis:
 
 
 def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None = None, is_focused: bool = False) -> str:
-    """Draw curves by epoch; none where no curve has two points.
+    """Draw curves by epoch; empty if no curve has two points.
 
     Args:
         title: of the chart.
-        lines: the curves, each in a colour of its own.
-        level: name and value of a horizontal line, such as a published figure.
-        is_focused: the first quarter of the epochs may lie beyond the frame, so that the ends can be told apart.
+        lines: the curves, each in its own colour.
+        level: name and value of a horizontal line, such as a published value.
+        is_focused: the first quarter of the epochs may be outside of the plot, so that the ends are distinguishable.
     """
     lines = [line for line in lines if line.values]
     epochs = _thinned(sorted({epoch for line in lines for epoch in line.values}))
@@ -78,7 +78,7 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
             upper = [f"{at[e]} {y(line.band[e][1])}" for e in epochs if e in line.band]
             lower = [f"{at[e]} {y(line.band[e][0])}" for e in reversed(epochs) if e in line.band]
             drawn.append(f'<path class="band s{index % NUM_COLOURS}" d="M{"L".join([*upper, *lower])}Z"/>')
-    for index, line in reversed(list(enumerate(lines))):  # the first lies on top
+    for index, line in reversed(list(enumerate(lines))):  # the first one is on top
         points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
         drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
     frame = _frame(scale, epochs)
@@ -87,24 +87,24 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
         frame += f'<path class="level" d="M{LEFT} {y(level[1])}H{WIDTH - RIGHT}"/>'
     size = f"{WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
     width, height = size.split()
-    # A drawing within the drawing ends at its edge: what lies beyond the frame is not seen.
+    # The nested drawing clips the curves.
     box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
     about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
     about += f"; {level[0]}: {number(level[1])}" if level is not None else ""
     drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>")
-    values = [[_told(line, e) if e in line.values else "-" for line in lines] for e in epochs]
-    heads = [shorter(line.name, MOST_TOLD) for line in lines]
+    values = [[_value_text(line, e) if e in line.values else "-" for line in lines] for e in epochs]
+    heads = [shorter(line.name, MOST_NAME) for line in lines]
     named = [[f"{head} {text}" for head, text in zip(heads, row, strict=True) if text != "-"] for row in values]
     entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
     if level is not None:
-        beyond = "" if is_level_drawn else ", beyond the frame"
+        beyond = "" if is_level_drawn else ", outside of the plot"
         entries.append(("level", level[0], f"{number(level[1])}{beyond}"))
     chart = {
         "x": xs,
         "y": [[_within(line.values.get(e), scale, y) for e in epochs] for line in lines],
         "top": TOP,
         "bottom": HEIGHT - BOTTOM,
-        "told": [f"epoch {e:g}: {'; '.join(row)}" for e, row in zip(epochs, named, strict=True)],
+        "texts": [f"epoch {e:g}: {'; '.join(row)}" for e, row in zip(epochs, named, strict=True)],
         "values": values if len(entries) > 1 else [],
     }
     legend = _legend(entries if len(entries) > 1 else [])
@@ -112,11 +112,11 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
 
 
 def _scale(lines: Sequence[Curve], start: float, level: tuple[str, float] | None) -> Scale:
-    """Choose the scale of curves by what they hold from an epoch on."""
+    """Choose the scale of curves by their values from an epoch on."""
     values = [value for line in lines for epoch, value in line.values.items() if epoch >= start]
     values += [edge for line in lines for epoch, edges in line.band.items() if epoch >= start for edge in edges]
     low, high = min(values), max(values)
-    # A level far away would flatten the curves: it is drawn where it lies among them or near.
+    # A level far away would flatten the curves: it is drawn only if it is near them.
     if level is not None and low - (high - low) <= level[1] <= high + (high - low):
         low, high = min(low, level[1]), max(high, level[1])
     return Scale.of(low, high)
@@ -131,7 +131,7 @@ def _across(epoch: float, epochs: Sequence[float]) -> float:
 
 
 def _frame(scale: Scale, epochs: Sequence[float]) -> str:
-    """Draw the lines and figures around curves."""
+    """Draw grid and tick labels."""
     parts = []
     for value, text in scale.ticks():
         y = _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.place(value))
@@ -143,17 +143,17 @@ def _frame(scale: Scale, epochs: Sequence[float]) -> str:
     return "".join(parts)
 
 
-def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], told: Sequence[str], remark: str) -> str:
-    """Draw a line per job through one axis per setting and the metric; none where there are not two of each.
+def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], texts: Sequence[str], remark: str) -> str:
+    """Draw a line per job through one axis per setting and the metric; empty with fewer than two of each.
 
     Args:
         title: of the chart.
         axes: the settings, and last the metric.
         ranks: of each job, from 0 (best) to 1 (worst): its colour. The jobs come best first.
-        told: what is said of each job.
-        remark: stands beneath the title.
+        texts: a description of each job.
+        remark: shown below the title.
     """
-    if len(axes) < 2 or len(told) < 2:
+    if len(axes) < 2 or len(texts) < 2:
         return ""
     gap = max(120, min(300, 1000 // len(axes)))
     width = gap * (len(axes) - 1) + 200
@@ -163,36 +163,36 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], told: Seq
     def y(place: float) -> float:
         return _round(WIDE_TOP + height * (1 - place))
 
-    rows = [[y(axis.places[job]) for axis in axes] for job in range(len(told))]
+    rows = [[y(axis.places[job]) for axis in axes] for job in range(len(texts))]
     jobs = "".join(
         f'<path class="q{min(NUM_STEPS - 1, int(rank * NUM_STEPS))}" d="M'
         + "L".join(f"{x} {place}" for x, place in zip(xs, row, strict=True))
         + '"/>'
-        for row, rank in reversed(list(zip(rows, ranks, strict=True)))  # the best lies on top
+        for row, rank in reversed(list(zip(rows, ranks, strict=True)))  # the best is on top
     )
-    parts = [f'<g class="jobs{" few" if len(told) <= 60 else ""}">{jobs}</g>']
+    parts = [f'<g class="jobs{" few" if len(texts) <= 60 else ""}">{jobs}</g>']
     for index, (axis, x) in enumerate(zip(axes, xs, strict=True)):
         parts.append(f'<path class="axis" d="M{x} {WIDE_TOP}V{WIDE_TOP + height}"/>')
         name = f'<text class="halo name m" x="{x}" y="{20 if index % 2 else 12}">{escape(shorter(axis.name))}</text>'
         parts.append(name)
-        # The last axis has its figures on the right, where no lines are.
-        kind, beside = ("halo", x + 7) if index == len(axes) - 1 else ("halo e", x - 7)
+        # The labels of the last axis are on its right, where there are no lines.
+        kind, label_x = ("halo", x + 7) if index == len(axes) - 1 else ("halo e", x - 7)
         for place, text in axis.ticks:
-            parts.append(f'<text class="{kind}" x="{beside}" y="{y(place) + 4:.1f}">{escape(shorter(text))}</text>')
+            parts.append(f'<text class="{kind}" x="{label_x}" y="{y(place) + 4:.1f}">{escape(shorter(text))}</text>')
     steps = "".join(f'<rect class="q{i}" x="{i * 10}" width="10" height="10"/>' for i in range(NUM_STEPS))
     ramp = f'<svg class="ramp" viewBox="0 0 80 10" preserveAspectRatio="none" aria-hidden="true">{steps}</svg>'
-    about = f"{title}: {len(told)} jobs over {', '.join(axis.name for axis in axes)}. The best is {told[0]}"
+    about = f"{title}: {len(texts)} jobs over {', '.join(axis.name for axis in axes)}. The best is {texts[0]}"
     drawing = _svg(width, WIDE_HEIGHT, about, "".join(parts), is_fixed=True)
     content = f'<p class="soft">{escape(remark)}<br>best {ramp} worst</p>{_scrolling(drawing, title)}'
-    return _figure(title, {"x": xs, "paths": rows, "told": list(told)}, content, 0, "job, from the best to the worst")
+    return _figure(title, {"x": xs, "paths": rows, "texts": list(texts)}, content, 0, "job, from the best to the worst")
 
 
 def axis_of(name: str, values: Sequence[Any]) -> Axis:
-    """Place the values of a setting: numbers by their size, words in order; what is not set lies at the bottom.
+    """Return the axis of a setting: numbers by their value, words in order, missing values at the bottom.
 
     Args:
         name: of the setting.
-        values: one a job: a number, a word, or None where a job has none.
+        values: one per job: a number, a word, or None.
     """
     known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(known) == len(values) and len(set(known)) > 1:
@@ -204,12 +204,12 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
     rising: list[Any] = [*([None] if None in values else []), *words, *sorted(set(known))]
     step = 1 / max(1, len(rising) - 1)
     places = {value: index * step if len(rising) > 1 else 0.5 for index, value in enumerate(rising)}
-    told = [(place, "-" if value is None else str(value)) for value, place in places.items()]
-    return Axis(name, [places[value] for value in values], _apart(told))
+    ticks = [(place, "-" if value is None else str(value)) for value, place in places.items()]
+    return Axis(name, [places[value] for value in values], _apart(ticks))
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
-    """Leave out the ticks that would lie upon others."""
+    """Remove overlapping ticks."""
     kept: list[tuple[float, str]] = []
     for place, text in sorted(ticks):
         if not kept or place - kept[-1][0] > 0.05:
@@ -218,7 +218,7 @@ def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def strip(values: Sequence[float], level: float, about: str) -> str:
-    """Draw values as dots on a line, and a published figure as a stroke across it."""
+    """Draw values as dots on a line, and a published value as a vertical line."""
     low, high = min([*values, level]), max([*values, level])
     span = high - low or 1.0
 
@@ -233,7 +233,7 @@ def strip(values: Sequence[float], level: float, about: str) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to places between 0 and 1."""
+    """Mapping of values to positions between 0 and 1."""
 
     low: float
     high: float
@@ -244,8 +244,8 @@ class Scale:
         """Choose a scale for a range: logarithmic where it spans more than a factor of 20 above zero.
 
         Args:
-            low, high: the range; the same number is given room around it.
-            is_exact: leave no margin.
+            low, high: the range; a single value gets a margin.
+            is_exact: no margin.
         """
         is_log = low > 0 and high / low > 20
         if high <= low:
@@ -259,14 +259,14 @@ class Scale:
         return cls(low - margin, high + margin, False)
 
     def place(self, value: float) -> float:
-        """Return where a value lies, 0 at the low end and 1 at the high end."""
+        """Return the position of a value, 0 at the low end and 1 at the high end."""
         if self.is_log:
-            value = max(value, self.low * 1e-9)  # zero and less lie far beneath the frame
+            value = max(value, self.low * 1e-9)  # zero and less are far below the plot
             return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return round values within the range and how they are written.
+        """Return round values within the range and their labels.
 
         >>> [text for _, text in Scale.of(0.79, 0.94).ticks()]
         ['0.80', '0.85', '0.90']
@@ -289,18 +289,18 @@ class Scale:
 
 
 def shorter(text: str, most: int = MOST_LETTERS) -> str:
-    """Cut a name to what has room; of a long one, its end tells most."""
+    """Shorten a name from the left: the end is most informative."""
     return text if len(text) <= most else f"…{text[1 - most :]}"
 
 
-def _told(line: Curve, epoch: float) -> str:
+def _value_text(line: Curve, epoch: float) -> str:
     low, high = line.band.get(epoch, (0.0, 0.0))
     value = number(line.values[epoch])
     return f"{value} ({number(low)} to {number(high)})" if high > low else value
 
 
 def _course(line: Curve) -> str:
-    """Say in words how a curve runs."""
+    """Describe a curve as text."""
     first, last = min(line.values), max(line.values)
     if first == last:
         return f"{line.name} {number(line.values[first])} after epoch {first:g}"
@@ -316,16 +316,16 @@ def _course(line: Curve) -> str:
 
 def _figure(title: str, chart: Mapping[str, Any], content: str, index: int, slider: str) -> str:
     data = escape(json.dumps(chart, separators=(",", ":"), ensure_ascii=False))
-    told = chart["told"]
-    # Where the legend shows the values, the sentence is for those who hear it; the caption shows the epoch.
+    texts = chart["texts"]
+    # If the legend shows the values, the text is for screen readers only, and the caption shows the epoch.
     is_in_legend = bool(chart.get("values"))
-    place = f" <span>{escape(told[index].partition(':')[0])}</span>" if is_in_legend else ""
+    epoch = f" <span>{escape(texts[index].partition(':')[0])}</span>" if is_in_legend else ""
     heard = ' class="heard"' if is_in_legend else ""
     return (
-        f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{place}</figcaption>{content}'
-        f'<input type="range" min="0" max="{len(told) - 1}" step="1" value="{index}" '
+        f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{epoch}</figcaption>{content}'
+        f'<input type="range" min="0" max="{len(texts) - 1}" step="1" value="{index}" '
         f'aria-label="{escape(f"{title}: {slider}")}" hidden>'
-        f'<output aria-live="off"{heard}>{escape(told[index])}</output></figure>'
+        f'<output aria-live="off"{heard}>{escape(texts[index])}</output></figure>'
     )
 
 
@@ -336,12 +336,12 @@ def _svg(width: int, height: int, about: str, content: str, is_fixed: bool = Fal
 
 
 def _scrolling(drawing: str, label: str) -> str:
-    """Put what may be wider than the window into a box that scrolls, by the keyboard too."""
+    """Wrap a wide drawing in a box that scrolls, also by keyboard."""
     return f'<div class="wide" role="region" aria-label="{escape(label)}" tabindex="0">{drawing}</div>'
 
 
 def _legend(entries: Iterable[tuple[str, str, str]]) -> str:
-    """Write what each line is, and its value where the mark is."""
+    """Return the legend: each line with its value at the marker."""
     items = "".join(
         f'<li><svg viewBox="0 0 26 10" aria-hidden="true"><path class="{kind}" d="M1 5H25"/></svg>'
         f"{escape(name)} <span>{escape(value)}</span></li>"

@@ -12,28 +12,28 @@ from dlrunner.plot import Plot
 from dlrunner.runs.reader import own_file
 
 PNG = b"\x89PNG\r\n\x1a\n"
-"""What every PNG file begins with."""
+"""Signature of PNG files."""
 
 
 @dataclass(frozen=True)
 class EmbeddedPlot:
-    """A plot as it stands in the page, or why it does not."""
+    """A plot in the page, or why it is not embedded."""
 
     name: str
     caption: str
     alt: str
     content: str
-    """The file in base64; empty where there is a problem."""
+    """The file in base64; empty if there is a problem."""
     problem: str
 
     @property
     def stem(self) -> str:
-        """Name of the file without its ending."""
+        """Name of the file without its extension."""
         return Path(self.name).stem
 
 
 def embed(plots: Sequence[Plot], room: int) -> list[EmbeddedPlot]:
-    """Embed the plots while there is room, and name those that are absent or too large."""
+    """Embed the plots while there is room; missing and too large ones get a message."""
     found = []
     for plot in plots:
         problem = _problem(plot.path, room)
@@ -44,16 +44,16 @@ def embed(plots: Sequence[Plot], room: int) -> list[EmbeddedPlot]:
 
 
 def _problem(plot: Path, room: int) -> str:
-    """Return why a plot is not embedded; empty: it may be. A folder that came from elsewhere may hold anything."""
+    """Return why a plot is not embedded; empty if it can be. Folders from elsewhere may contain anything."""
     try:
         own_file(plot.parent.parent, f"{plot.parent.name}/{plot.name}")
         if not plot.is_file():
-            return "there is no such file"
+            return "file not found"
         if 4 * plot.stat().st_size / 3 > room:
             return "too large to embed"
         with plot.open("rb") as file:
-            return "" if file.read(len(PNG)) == PNG else "it is not an image"
+            return "" if file.read(len(PNG)) == PNG else "not an image"
     except ConfigError:
-        return "it is a link that leads out of the folder"
+        return "a link to a file outside of the folder"
     except OSError as error:
-        return f"it cannot be read: {error.strerror}"
+        return f"cannot be read: {error.strerror}"

@@ -1,4 +1,4 @@
-"""What every report tells of a summary: what flatters its results, its data with their terms, where it was done."""
+"""Parts of all reports: audit findings, data with its terms, environment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, TypeGuard
 from dlrunner.reporting.html.page import count, duration
 
 Facts = list[tuple[str, Any]]
-"""Names and values; those without a value are left out of the page."""
+"""Names and values; those without a value are omitted."""
 
 
 def is_sound(summary: Mapping[str, Any]) -> bool:
-    """Tell whether the parts of a summary are of the kinds that the page goes through."""
+    """Return whether the parts of a summary have the expected types."""
     parts = [summary.get(name) or {} for name in ("metric", "claim", "best", "members", "data", "baselines")]
     parts += list(parts[-1].values()) if isinstance(parts[-1], Mapping) else []
     flags = summary.get("audit") or []
@@ -25,23 +25,23 @@ def is_sound(summary: Mapping[str, Any]) -> bool:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value is a finite number."""
+    """Return whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
 
 
 def kind_of(verdict: str) -> str:
-    """Return the class of the style in which a verdict on a claim stands."""
+    """Return the CSS class for a verdict on a claim."""
     return "good" if verdict.startswith("reached") else "bad" if verdict.startswith("missed") else ""
 
 
-def flattering(summaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Return what makes the numbers of runs flattering, flag and sentence, each once."""
+def audit_findings(summaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """Return the distinct audit findings of runs, flag and message."""
     found = [each for summary in summaries for each in summary.get("audit") or ()]
     return list(dict.fromkeys((str(each["flag"]), str(each["message"])) for each in found))
 
 
 def data_facts(data: Mapping[str, Any]) -> Facts:
-    """Return what a run's data is, and on which terms it may be used."""
+    """Return the data of a run, and its terms of use."""
     rows = data.get("rows")
     sizes = ", ".join(f"{count(v)} {k}" for k, v in rows.items()) if isinstance(rows, Mapping) else count(rows)
     names = ("name", "release", "source")
@@ -55,12 +55,12 @@ def data_facts(data: Mapping[str, Any]) -> Facts:
 
 
 def environment_facts(summary: Mapping[str, Any]) -> Facts:
-    """Return where and with what a run was done."""
+    """Return the environment of a run."""
     git, memory, versions = summary.get("git"), summary.get("peak_memory_mb"), summary.get("versions")
     if isinstance(git, Mapping):
         git = f"{git.get('commit', '-')}{' with uncommitted changes' if git.get('dirty') else ''}"
     if isinstance(memory, Mapping):
-        memory = ", ".join(f"{count(value)} MB on the {place}" for place, value in memory.items())
+        memory = ", ".join(f"{count(value)} MB on the {device}" for device, value in memory.items())
     elif memory is not None:
         memory = f"{count(memory)} MB"
     if isinstance(versions, Mapping):
@@ -73,14 +73,14 @@ def environment_facts(summary: Mapping[str, Any]) -> Facts:
     return [*((name, summary.get(name)) for name in names), *rest]
 
 
-def grounds(summaries: Iterable[Mapping[str, Any]]) -> dict[str, list[Facts]]:
-    """Return what several runs rest on: each release of data with its terms, and each environment, once."""
+def conditions(summaries: Iterable[Mapping[str, Any]]) -> dict[str, list[Facts]]:
+    """Return the distinct data releases with their terms, and the distinct environments of runs."""
     data: dict[Any, Facts] = {}
-    places: dict[str, Facts] = {}
+    environments: dict[str, Facts] = {}
     for summary in summaries:
         known = {**(summary.get("data") or {}), "rows": None}
         if known.get("name"):
             data.setdefault((known["name"], known.get("release"), known.get("sha256")), data_facts(known))
-        place = {name: summary.get(name) for name in ("device", "precision", "versions", "git", "code")}
-        places.setdefault(json.dumps(place, sort_keys=True, default=str), environment_facts(place))
-    return {"data": list(data.values()), "environments": list(places.values())}
+        environment = {name: summary.get(name) for name in ("device", "precision", "versions", "git", "code")}
+        environments.setdefault(json.dumps(environment, sort_keys=True, default=str), environment_facts(environment))
+    return {"data": list(data.values()), "environments": list(environments.values())}

@@ -1,7 +1,7 @@
-"""The pages of all reports: one HTML file each, which asks for nothing from outside, written from `templates`.
+"""The pages of all reports: one self-contained HTML file each, rendered from `templates`.
 
-The modules of this folder compute plain values, and the templates escape all of them. Style and script stand in the
-page and are allowed by their digests, so that markup which slipped in all the same could neither run nor load anything.
+The modules of this folder compute plain values, and the templates escape all of them. Style and script are inline and
+allowed by their digests, so that injected markup could neither run nor load anything.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 MOST_BYTES = 3_000_000
-"""A report stays small enough to mail."""
+"""Maximum size of a report, so that it can be mailed."""
 
 
 @dataclass(frozen=True)
@@ -34,71 +34,71 @@ class Cell:
 
     text: str
     order: float | str | None = None
-    """What the column is sorted by, where that is not the text; a number stands on the right."""
+    """Sort key, if that is not the text; numbers are right-aligned."""
     href: str = ""
     kind: str = ""
-    """A class of the style: good, bad, long."""
+    """CSS class: good, bad, long."""
 
     @property
     def sort_key(self) -> str:
-        """What the column is sorted by; empty where that is the text."""
+        """Sort key of the column; empty if that is the text."""
         return "" if self.order is None or str(self.order) == self.text else str(self.order)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table whose columns can be sorted by; one without rows is left out."""
+    """A table with sortable columns; it is omitted without rows."""
 
     names: Sequence[str]
-    """The columns' heads."""
+    """Column headings."""
     rows: Sequence[Sequence[Cell]]
-    """A cell for each column."""
+    """One cell per column."""
     label: str
-    """What the table holds, for those who hear it."""
+    """Description for screen readers."""
     best: Collection[int] = ()
-    """Numbers of the rows that are marked."""
+    """Indices of highlighted rows."""
 
     @property
     def aligned(self) -> list[str]:
-        """A class of the style for each column: n, on the right, where it holds numbers."""
+        """CSS class per column: n, right-aligned, if it contains numbers."""
         numeric = [any(isinstance(row[at].order, int | float) for row in self.rows) for at in range(len(self.names))]
         return ["n" if each else "" for each in numeric]
 
 
 @dataclass(frozen=True)
 class Card:
-    """A result in large type, its name above it, remarks beneath."""
+    """A result in large type with its name above and remarks below."""
 
     name: str
     big: str
     lines: Sequence[str] = ()
     kind: str = ""
-    """A class of the style: good, bad."""
+    """CSS class: good, bad."""
 
 
 @dataclass(frozen=True)
 class _Asset:
-    """A file that stands in the page, and the digest by which the page allows it."""
+    """An inline file, and its digest for the content security policy."""
 
     text: str
     digest: str
 
 
 def render(template: str, **values: Any) -> bytes:
-    """Return a whole page.
+    """Render a page.
 
     Args:
         template: a file in `templates`.
-        **values: what it shows: plain values, which it escapes.
+        **values: plain values, which it escapes.
     """
     page = _environment().get_template(template)
     html = page.render(values, style=_asset("style.css"), script=_asset("script.js"))
-    return html.encode("utf-8", "backslashreplace")  # half a surrogate pair in a title is no reason to lose the page
+    return html.encode("utf-8", "backslashreplace")  # e.g. half a surrogate pair in a title
 
 
 @functools.cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes a twentieth of a second
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes 50 ms
 
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -117,7 +117,7 @@ def _asset(name: str) -> _Asset:
 
 
 def write(path: Path, content: bytes) -> Path:
-    """Write a page whole or not at all.
+    """Write a page atomically.
 
     Raises:
         RunError: the file cannot be written.
@@ -128,10 +128,10 @@ def write(path: Path, content: bytes) -> Path:
     return path
 
 
-def figure_cell(value: Any, text: str | None = None) -> Cell:
-    """Return a figure as the tables write it, sorted by its exact value; what is no number as it stands.
+def number_cell(value: Any, text: str | None = None) -> Cell:
+    """Return a cell with a formatted number, sorted by its exact value; other values as they are.
 
-    >>> figure_cell(0.87462), figure_cell(float("nan"))
+    >>> number_cell(0.87462), number_cell(float("nan"))
     (Cell(text='0.8746', order=0.87462, href='', kind=''), Cell(text='-', order=None, href='', kind=''))
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
@@ -142,14 +142,14 @@ def figure_cell(value: Any, text: str | None = None) -> Cell:
 
 
 def count(value: Any) -> str:
-    """Write 12345.6 as 12,346; what is no number as it stands."""
+    """Format 12345.6 as 12,346; other values as they are."""
     if value is None:
         return ""
     return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def duration(seconds: Any) -> str:
-    """Write 83.2 seconds as 1 min 23 s."""
+    """Format 83.2 seconds as 1 min 23 s."""
     if not isinstance(seconds, int | float):
         return ""
     if seconds < 60:
@@ -159,7 +159,7 @@ def duration(seconds: Any) -> str:
 
 
 def link(target: Path, origin: Path) -> str:
-    """Return the address of a file as it is reached from a page, so that both can move together.
+    """Return the address of a file relative to a page, so that both can be moved together.
 
     >>> link(Path("/r/collab/a=1,b c-00000000/report.html"), Path("/r/sweeps/s/report.html"))
     '../../collab/a%3D1%2Cb%20c-00000000/report.html'
@@ -168,6 +168,6 @@ def link(target: Path, origin: Path) -> str:
 
 
 def run_link(folder: Path, origin: Path) -> str:
-    """Return the address of a run: its report where it has one, else its folder; empty where that is gone."""
+    """Return the address of a run: its report, else its folder; empty if that does not exist."""
     report = folder / "report.html"
     return link(report if report.is_file() else folder, origin) if folder.is_dir() else ""

@@ -19,15 +19,15 @@ from dlrunner.renamed import present_report
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import Curve, curves
 from dlrunner.reporting.html.embedded_plots import embed
-from dlrunner.reporting.html.facts import data_facts, environment_facts, flattering, is_number, is_sound, kind_of
-from dlrunner.reporting.html.page import Card, Cell, Table, count, figure_cell
+from dlrunner.reporting.html.facts import audit_findings, data_facts, environment_facts, is_number, is_sound, kind_of
+from dlrunner.reporting.html.page import Card, Cell, Table, count, number_cell
 from dlrunner.reporting.terminal.progress import metric_value, number, shown_columns
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history
 
 MOST_CHARTS = 8
-"""Metrics beyond this number stand in metrics.jsonl only."""
+"""Further metrics are in metrics.jsonl only."""
 MOST_EPOCHS = 1000
-"""Rows of the table of epochs; of more, every n-th, the best and the last."""
+"""Maximum rows of the table of epochs; of more, every n-th, the best and the last."""
 
 
 def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None = None) -> Path:
@@ -35,19 +35,19 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
 
     Args:
         path: the folder.
-        out: the HTML file; report.html in the folder, if none is named.
-        summary: of a run that has not written it yet.
+        out: the HTML file; report.html in the folder by default.
+        summary: of a run that has not yet written it.
 
     Raises:
         ConfigError: it is not a run folder, or its files are damaged.
         RunError: the file cannot be written.
     """
     run = FinishedRun.read(path)
-    if summary is not None:  # as it will be read from summary.json, which knows no NaN
+    if summary is not None:  # as it will be read from summary.json, which has no NaN
         summary = json.loads(json.dumps(summary), parse_constant=lambda _: None)
     summary = summary or run.summary or {"status": run.status}
     if not is_sound(summary):
-        raise ConfigError(f"{path / 'summary.json'} is damaged: it does not hold what it should")
+        raise ConfigError(f"{path / 'summary.json'} is damaged: it is incomplete")
     kept = read_kept(path)
     history, member = _history(path, run.history)
     return page.write(
@@ -61,16 +61,16 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
             overrides=run.overrides,
             plots=kept["plots"],
             notes=kept["notes"],
-            passages=kept["annotated_texts"],
+            annotated_texts=kept["annotated_texts"],
             changed=kept["changed"],
         ),
     )
 
 
 def read_kept(path: Path) -> dict[str, Any]:
-    """Return what a run keeps for its report in report.json: plots, notes, passages and changed settings.
+    """Return the content of report.json: plots, notes, annotated texts and changed settings.
 
-    A folder without it is one of an older version: all its plots are shown, and nothing is known of the rest.
+    Folders of older versions have none: all their plots are shown, and the rest is unknown.
 
     Raises:
         ConfigError: the file is damaged.
@@ -85,24 +85,24 @@ def read_kept(path: Path) -> dict[str, Any]:
             "plots": [_plot(path, each) for each in kept["plots"]],
             "notes": [str(note) for note in kept["notes"]],
             "annotated_texts": {
-                str(head): [_passage(text) for text in texts] for head, texts in kept["annotated_texts"].items()
+                str(head): [_annotated_text(text) for text in texts] for head, texts in kept["annotated_texts"].items()
             },
             "changed": None if kept["changed"] is None else {str(k): str(v) for k, v in kept["changed"].items()},
         }
     except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        raise ConfigError(f"{file} is damaged; remove it: the report is then written without notes") from None
+        raise ConfigError(f"{file} is damaged; remove it to write the report without notes") from None
 
 
 def _plot(run: Path, kept: Any) -> Plot:
-    """Return a plot of a run as report.json has it: a file with its texts; in older versions its name only."""
+    """Return a plot of report.json: a file with its texts; in older versions only its name."""
     known = {"file": kept} if isinstance(kept, str) else kept
     name = Path(str(known["file"])).name  # nothing outside the folder is read
     caption = known.get("caption") or Path(name).stem.replace("_", " ").capitalize()
     return Plot(run / "plots" / name, str(caption), str(known.get("alt") or ""))
 
 
-def _passage(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a text with its marked words, checked; a weight that is no number weighs nothing."""
+def _annotated_text(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a validated text with its highlighted words; weights that are not numbers count as 0."""
     words = [str(word) for word in kept["words"]]
     weights = [float(weight) if is_number(weight) else 0.0 for weight in kept["weights"] or [0.0] * len(words)]
     if len(weights) != len(words):
@@ -119,38 +119,38 @@ def render(
     overrides: Sequence[str],
     plots: Sequence[Plot],
     notes: Sequence[str],
-    passages: Mapping[str, Sequence[Mapping[str, Any]]] = {},
+    annotated_texts: Mapping[str, Sequence[Mapping[str, Any]]] = {},
     changed: Mapping[str, str] | None = None,
     member: int | None = None,
 ) -> bytes:
-    """Return the page of a run; anything that is missing is left out.
+    """Return the page of a run; missing parts are omitted.
 
     Args:
         title: its heading.
-        summary: what summary.json holds.
+        summary: content of summary.json.
         history: one row per epoch.
         config: the composed configuration.
         overrides: what was typed.
         plots: PNG files to embed.
-        notes: what else the reader must know.
-        passages: texts with marked words, by heading: title, words, and their weights from -1 to 1.
-        changed: what the task's own settings hold where this run differs; None where it is not known.
-        member: of an ensemble, whose history it is.
+        notes: further notes.
+        annotated_texts: texts with highlighted words, by heading: title, words, and their weights from -1 to 1.
+        changed: the task's defaults of the settings that differ in this run; None if unknown.
+        member: the member of an ensemble that the history is of.
     """
     drawings, more_metrics = _curves(history, summary)
     of_member, whose = "", ""
     if member is not None:
         whose = f" of member {member}"
         members = len((summary.get("members") or {}).get("seeds") or [])
-        of_member = f"One of {members or 'several'} members; the figures above are those of the members' average."
-    if drawings:  # the same curves, and these answer
+        of_member = f"One of {members or 'several'} members; the results above are of the members' average."
+    if drawings:  # the same curves, but interactive
         plots = [plot for plot in plots if plot.path.name != TRAINING_CURVES]
     values = {
         "title": title,
         "banners": _warnings(summary),
         "result": _result(summary),
         "claim": _claim(summary.get("claim") or {}),
-        "findings": flattering([summary]),
+        "findings": audit_findings([summary]),
         "command": shlex.join(["dlrun", *overrides]),
         "notes": notes,
         "whose": whose,
@@ -159,7 +159,7 @@ def render(
         "more_metrics": more_metrics,
         "epochs": _epochs(history, None if whose else (summary.get("best") or {}).get("epoch")),
         "baselines": _baselines(summary),
-        "passages": {heading: _marked_texts(texts) for heading, texts in passages.items()},
+        "annotated_texts": {heading: _marked_texts(texts) for heading, texts in annotated_texts.items()},
         "data": data_facts(summary.get("data") or {}),
         "configuration": _configuration(config, overrides, changed) if config else None,
         "environment": environment_facts(summary),
@@ -177,13 +177,13 @@ def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any
 
 
 def _warnings(summary: Mapping[str, Any]) -> list[str]:
-    """Say before any figure what a reader must not overlook: a run that ended badly, data that are generated."""
+    """Return warnings for the top of the page: a failed run, synthetic data."""
     texts = []
     if summary.get("status") not in (None, "done"):
         how = {"failed": "failed", "interrupted": "was interrupted"}.get(summary["status"], f"is {summary['status']}")
-        texts.append(f"This run {how}: {summary.get('error') or 'it left no message'}")
+        texts.append(f"This run {how}: {summary.get('error') or 'no message'}")
     if (summary.get("data") or {}).get("source") == "synthetic":
-        texts.append("Generated STAND-IN data: the figures below say nothing about the published data.")
+        texts.append("Synthetic data: the results below do not apply to the published data.")
     return texts
 
 
@@ -198,10 +198,14 @@ def _result(summary: Mapping[str, Any]) -> Card | None:
     if best.get(name) is not None and best.get("epoch") != metric.get("epoch"):
         lines.append(f"best: {metric_value(summary, name, best[name])} after epoch {best.get('epoch', '-')}")
     if members:
-        mean, spread = number(members.get("mean")), number(members.get("std"))
-        lines.append(f"average of {len(members.get('seeds') or [])} members, which reach {mean} ± {spread}")
-    floor = (summary.get("data") or {}).get("best_achievable")
-    lines += [f"best achievable on this data: {metric_value(summary, name, floor)}"] if floor is not None else []
+        mean, std = number(members.get("mean")), number(members.get("std"))
+        lines.append(f"average of {len(members.get('seeds') or [])} members with {mean} ± {std} each")
+    best_achievable = (summary.get("data") or {}).get("best_achievable")
+    lines += (
+        [f"best achievable on this data: {metric_value(summary, name, best_achievable)}"]
+        if best_achievable is not None
+        else []
+    )
     return Card(name, metric_value(summary, name, metric.get("value")), lines)
 
 
@@ -209,25 +213,25 @@ def _claim(claim: Mapping[str, Any]) -> dict[str, Any] | None:
     if not claim:
         return None
     verdict = str(claim.get("verdict") or "")
-    flags = f"; mind: {told}" if (told := describe_flags(claim)) else ""
+    warnings = f"; warnings: {flags}" if (flags := describe_flags(claim)) else ""
     return {
         "metric": claim.get("metric") or "",
         "verdict": verdict,
         "kind": kind_of(verdict),
         "facts": [("published", number(claim.get("published"))), ("this run", number(claim.get("value")))],
-        "source": f"{claim.get('source') or ''}{flags}",
+        "source": f"{claim.get('source') or ''}{warnings}",
     }
 
 
 def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Draw the loss, each metric, and the learning rate where it changes; say how many metrics are left out."""
+    """Draw the loss, each metric, and a varying learning rate; return the charts and a note on omitted metrics."""
     rows = [row for row in history if is_number(row.get("epoch"))]
     names = [name for name in dict.fromkeys(n for row in rows for n in row) if name.startswith(("train/", "valid/"))]
     losses = [name for name in ("train/loss", "valid/loss") if name in names]
     claim, metric = summary.get("claim") or {}, summary.get("metric") or {}
     levels: dict[str, tuple[str, float]] = {}
-    if is_number(floor := (summary.get("data") or {}).get("best_achievable")):
-        levels[str(metric.get("name"))] = ("best possible", float(floor))
+    if is_number(best := (summary.get("data") or {}).get("best_achievable")):
+        levels[str(metric.get("name"))] = ("best achievable", float(best))
     if is_number(published := claim.get("published")):
         levels[str(claim.get("metric"))] = ("published", float(published))
     charts = [curves("Loss", [Curve(name, _values(rows, name)) for name in losses], levels.get("valid/loss"))]
@@ -236,7 +240,7 @@ def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     rates = _rates(rows)
     if any(len(set(rate.values.values())) > 1 for rate in rates):
         charts.append(curves("Learning rate", rates))
-    beyond = f"{len(others) - MOST_CHARTS} more metrics stand in metrics.jsonl" if len(others) > MOST_CHARTS else ""
+    beyond = f"{len(others) - MOST_CHARTS} more metrics are in metrics.jsonl" if len(others) > MOST_CHARTS else ""
     return [chart for chart in charts if chart], beyond
 
 
@@ -245,7 +249,7 @@ def _values(rows: Sequence[Mapping[str, Any]], name: str) -> dict[float, float]:
 
 
 def _rates(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """Return the learning rates by epoch: one, or one for each group of layers."""
+    """Return the learning rates by epoch: one, or one per layer group."""
     listed = [{**row, "lr": row["lr"] if isinstance(row.get("lr"), list) else [row.get("lr")]} for row in rows]
     most = max((len(row["lr"]) for row in listed), default=0)
     split = [{"epoch": row["epoch"], **dict(enumerate(row["lr"]))} for row in listed]
@@ -257,7 +261,7 @@ def _rates(rows: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def _epochs(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any] | None:
-    """Return the rows of metrics.jsonl that people read; the best epoch is marked."""
+    """Return the table of epochs; the best epoch is highlighted."""
     if not history:
         return None
     columns = shown_columns(max(history, key=len))
@@ -271,26 +275,26 @@ def _epochs(history: Sequence[Mapping[str, Any]], best: Any) -> dict[str, Any] |
     rows = []
     for row in history:
         speed = row.get("examples_per_second")
-        rows.append([*(_epoch_cell(name, row.get(name)) for name in columns), figure_cell(speed, count(speed) or "-")])
+        rows.append([*(_epoch_cell(name, row.get(name)) for name in columns), number_cell(speed, count(speed) or "-")])
     marked = [index for index, row in enumerate(history) if best is not None and row.get("epoch") == best]
     return {
         "table": Table([*columns, "examples/s"], rows, "Epochs", marked),
-        "legend": "marked: the best epoch" if marked and len(history) > 1 else "",
-        "remark": f"every {step}th epoch; metrics.jsonl has them all" if step > 1 else "",
+        "legend": "highlighted: the best epoch" if marked and len(history) > 1 else "",
+        "remark": f"every {step}th epoch; metrics.jsonl has all of them" if step > 1 else "",
     }
 
 
 def _epoch_cell(name: str, value: Any) -> Cell:
-    return figure_cell(value, f"{value:.2f}" if name == "seconds" and isinstance(value, float) else None)
+    return number_cell(value, f"{value:.2f}" if name == "seconds" and isinstance(value, float) else None)
 
 
 def _baselines(summary: Mapping[str, Any]) -> Table:
-    """Return the metrics of plain methods below the run's own."""
+    """Return the metrics of the run and of the baselines."""
     found = summary.get("baselines") or {}
     names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
     methods = {"this run": summary.get("final") or {}, **found} if found else {}
-    rows = [[Cell(title), *(figure_cell(row.get(name)) for name in names)] for title, row in methods.items()]
-    return Table(["method", *names], rows, "This run and plain methods")
+    rows = [[Cell(title), *(number_cell(row.get(name)) for name in names)] for title, row in methods.items()]
+    return Table(["method", *names], rows, "This run and the baselines")
 
 
 @dataclass(frozen=True)
@@ -300,7 +304,7 @@ class _Word:
 
     @property
     def strength(self) -> int:
-        """From 0, not marked, to 10."""
+        """From 0 (not highlighted) to 10."""
         return round(10 * min(1.0, abs(self.weight)))
 
     @property
@@ -312,12 +316,12 @@ class _Word:
         return f"{self.weight:+.2f}"
 
 
-def _marked_texts(passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _marked_texts(texts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {
-        "is_marked": any(any(passage["weights"]) for passage in passages),
-        "passages": [
-            (passage["title"], [_Word(*pair) for pair in zip(passage["words"], passage["weights"], strict=True)])
-            for passage in passages
+        "is_marked": any(any(text["weights"]) for text in texts),
+        "texts": [
+            (text["title"], [_Word(*pair) for pair in zip(text["words"], text["weights"], strict=True)])
+            for text in texts
         ],
     }
 
@@ -325,23 +329,23 @@ def _marked_texts(passages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def _configuration(
     config: Mapping[str, Any], overrides: Sequence[str], changed: Mapping[str, str] | None
 ) -> dict[str, Any]:
-    """Return the whole configuration, and mark what differs from the task's own settings."""
+    """Return the configuration, with highlighted differences from the task's defaults."""
     typed = {word.lstrip("+~").partition("=")[0] for word in overrides}
     marks = dict.fromkeys(typed, "typed") if changed is None else {k: f"default: {v}" for k, v in changed.items()}
     own = f"task={(config.get('choices') or {}).get('task')}"
     if changed is None:
-        said = "Marked: what was typed. The task's own settings are not known here."
+        remark = "Highlighted: what was typed. The task's defaults are unknown."
     elif changed:
-        said = f"Marked: what differs from what {own} composes by itself (folders and logging are left out)."
+        remark = f"Highlighted: differences from the defaults of {own} (without folders and logging)."
     else:
-        said = f"Nothing differs from what {own} composes by itself (folders and logging are left out)."
+        remark = f"No differences from the defaults of {own} (folders and logging are not compared)."
     settings = flatten(config)
     rows = [
         [Cell(name), Cell(shown(settings[name]) if name in settings else "not set", kind="long"), Cell(value)]
         for name, value in (changed or {}).items()
     ]
     return {
-        "remark": said,
+        "remark": remark,
         "changed": Table(["setting", "this run", "default"], rows, "Settings that differ from the defaults"),
         "lines": list(_marked_yaml(config, marks)),
     }
@@ -350,13 +354,13 @@ def _configuration(
 def _marked_yaml(
     section: Mapping[str, Any], marks: Mapping[str, str], prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield plain dicts and lists as lines of YAML, and the remark at each that is marked; what is neither is text."""
+    """Yield plain dicts and lists as lines of YAML, each with its remark, if highlighted."""
     indent = "  " * depth
     for key, value in section.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping) and value:
             yield f"{indent}{_as_yaml(str(key))}:", None
-            # The choices stand at the top level: what was typed is optim=sgd.
+            # Choices are typed at the top level: optim=sgd.
             yield from _marked_yaml(value, marks, "" if name == "choices" else f"{name}.", depth + 1)
             continue
         remark = marks.get(name) if depth or name != "choices" else None
@@ -364,7 +368,7 @@ def _marked_yaml(
 
 
 def _as_yaml(value: Any) -> str:
-    """Write a value as YAML on one line."""
+    """Format a value as YAML on one line."""
     plain = json.loads(json.dumps(value, default=str))
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=True, width=float("inf"))
     return text.removesuffix("...\n").strip()

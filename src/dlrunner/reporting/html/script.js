@@ -1,6 +1,6 @@
 "use strict";
 
-// Charts: the pointer, or the slider beneath, chooses a place; what stands there was written out beforehand.
+// Charts: the pointer, or the slider below, selects a point; the texts are computed by Python.
 const SVG = "http://www.w3.org/2000/svg";
 
 for (const figure of document.querySelectorAll("figure[data-chart]")) {
@@ -14,10 +14,10 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
 
   function show(index) {
     slider.value = index;
-    slider.setAttribute("aria-valuetext", chart.told[index]);
-    if (output.textContent !== chart.told[index]) output.textContent = chart.told[index];
+    slider.setAttribute("aria-valuetext", chart.texts[index]);
+    if (output.textContent !== chart.texts[index]) output.textContent = chart.texts[index];
     chart.values?.[index]?.forEach((value, series) => (values[series].textContent = value));
-    if (place) [place.textContent] = chart.told[index].split(":");
+    if (place) [place.textContent] = chart.texts[index].split(":");
     mark(index);
   }
 
@@ -74,7 +74,7 @@ function nearestPath(chart, at) {
   return nearest(heights, at.y);
 }
 
-// Tables: a click on a column's head sorts by it, another one the other way round; what is not known stays last.
+// Tables: a click on a heading sorts by its column, a second click reverses the order; missing values stay last.
 for (const table of document.querySelectorAll("table.rows")) {
   const heads = [...table.tHead.rows[0].cells];
   heads.forEach((head, column) => {

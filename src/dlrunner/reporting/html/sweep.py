@@ -1,4 +1,4 @@
-"""The report of a sweep: what was asked, the groups, bands over seeds, parallel coordinates, all jobs."""
+"""The report of a sweep: command, groups, bands over seeds, parallel coordinates, all jobs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
-from dlrunner.reporting.html.facts import flattering, grounds, is_number, is_sound
-from dlrunner.reporting.html.page import Card, Cell, Table, duration, figure_cell
+from dlrunner.reporting.html.facts import audit_findings, conditions, is_number, is_sound
+from dlrunner.reporting.html.page import Card, Cell, Table, duration, number_cell
 from dlrunner.reporting.html.run import read_kept
 from dlrunner.reporting.terminal.comparison import sentences, verdict_sentence
 from dlrunner.reporting.terminal.progress import number
@@ -27,31 +27,31 @@ from dlrunner.runs.reader import finished_summary
 MOST_AXES = 9
 MOST_LINES = 500
 MOST_JOBS = 1000
-"""Rows of the table of jobs; results.csv has them all."""
+"""Maximum rows of the table of jobs; results.csv has all."""
 MOST_GROUPS = 300
 MOST_OF_ERROR = 400
-"""Letters; record.json in the job's folder has them all."""
+"""Maximum length of an error; record.json in the job's folder has all of it."""
 MOST_METRICS = 8
-"""Columns of numbers in the table of jobs."""
+"""Maximum number of metrics in the table of jobs."""
 BOOKKEEPING = ("job", "status", "metric", "higher_is_better", "seconds", "folder", "error")
-"""Columns of results.csv that are neither a setting nor a number of the run."""
+"""Columns of results.csv that are neither settings nor metrics."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A job with its run's folder, where there is one, and its run, where that can be compared."""
+    """A job, its run folder if it has one, and its run if that can be compared."""
 
     job: Mapping[str, str]
-    place: Path | None
+    folder: Path | None
     run: Row | None
 
 
 def write(folder: Path, out: Path | None = None) -> Path:
-    """Write the report of a sweep, or of one that has not come to its end as far as it is.
+    """Write the report of a sweep, also of an unfinished one.
 
     Args:
         folder: of the sweep.
-        out: the HTML file; report.html in the folder, if none is named.
+        out: the HTML file; report.html in the folder by default.
 
     Raises:
         ConfigError: the sweep has no jobs, or its results are damaged.
@@ -64,7 +64,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
     try:
         rows, left_out = gather([str(folder)])
         comparison = compare(rows)
-    except ConfigError:  # fewer than two runs are done: the table of jobs tells all there is
+    except ConfigError:  # fewer than two runs are finished: there is only the table of jobs
         left_out, comparison = [], None
     for most in (MOST_JOBS, MOST_JOBS // 4, MOST_JOBS // 16):
         content = render(folder, jobs, comparison, left_out, out, most)
@@ -74,7 +74,7 @@ def write(folder: Path, out: Path | None = None) -> Path:
 
 
 def read_jobs(folder: Path) -> list[dict[str, str]]:
-    """Read the rows of results.csv; where there is none yet, what is known of the jobs so far.
+    """Read the rows of results.csv, or the records of the jobs if it does not exist yet.
 
     Raises:
         ConfigError: there are no jobs, or the file is damaged.
@@ -82,18 +82,18 @@ def read_jobs(folder: Path) -> list[dict[str, str]]:
     file = folder / "results.csv"
     if not file.exists():
         if not (known := jobs_of(folder)):
-            raise ConfigError(f"{folder} has no jobs yet: give the sweep again")
+            raise ConfigError(f"{folder} has no jobs yet: run the sweep again")
         names = ("status", "folder", "error")
         return [{"job": job, **dict(zip(names, each, strict=True))} for job, each in known.items()]
     if not file.is_file():
-        raise ConfigError(f"{file} is no regular file; give the sweep again")
+        raise ConfigError(f"{file} is not a regular file; run the sweep again")
     try:
         with file.open(newline="") as lines:
             jobs = [{str(k): str(v or "") for k, v in row.items()} for row in csv.DictReader(lines)]
     except (OSError, ValueError, RecursionError, csv.Error):
         jobs = []
     if not jobs or not all({"job", "status", "folder", "error"} <= job.keys() for job in jobs):
-        raise ConfigError(f"{file} is damaged; give the sweep again")
+        raise ConfigError(f"{file} is damaged; run the sweep again")
     return jobs
 
 
@@ -110,19 +110,19 @@ def render(
     Args:
         folder: of the sweep.
         jobs: rows of results.csv.
-        comparison: of the runs that are done; None where there are fewer than two.
-        left_out: runs that are not compared, and why.
-        out: where the page will lie: the links start from there.
-        most: rows of the table of jobs, and lines through their settings.
+        comparison: of the finished runs; None if there are fewer than two.
+        left_out: runs that are skipped, and why.
+        out: path of the page, to which links are relative.
+        most: maximum rows of the table of jobs, and lines of the parallel coordinates.
     """
     runs = {row.path.resolve(): row for row in comparison.rows} if comparison else {}
     paired = [
-        Shown(job, place := moved(folder, job["folder"]), runs.get(place.resolve()) if place else None) for job in jobs
+        Shown(job, path := moved(folder, job["folder"]), runs.get(path.resolve()) if path else None) for job in jobs
     ]
     ranked = comparison if comparison and comparison.is_ranked else None
     if ranked:
         paired.sort(key=lambda each: _rank(each.run))
-    found = [finished_summary(each.place) for each in paired if each.place]
+    found = [finished_summary(each.folder) for each in paired if each.folder]
     summaries = [summary for summary in found if summary and is_sound(summary)]
     verdict = verdict_sentence(comparison) if comparison else None
     notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
@@ -132,20 +132,20 @@ def render(
         banners=_warnings(jobs, summaries),
         cards=_cards(ranked, paired),
         verdict=verdict,
-        command=_asked(folder),
-        findings=flattering(summaries),
+        command=_command(folder),
+        findings=audit_findings(summaries),
         notes=[_cut(note) for note in notes],
         groups=_groups(comparison) if comparison else None,
         curves=_bands(ranked) if ranked else None,
         parallel=_parallel(paired, ranked, min(most, MOST_LINES)) if ranked else "",
         jobs=_jobs(paired, comparison, out, most),
         configuration=_configuration(comparison.rows) if comparison else None,
-        **grounds(summaries),
+        **conditions(summaries),
     )
 
 
-def _asked(folder: Path) -> str:
-    """Return the command of the sweep, where it was written down."""
+def _command(folder: Path) -> str:
+    """Return the command of the sweep, if it was stored."""
     try:
         return shlex.join(["dlrun", "-m", *map(str, json.loads((folder / "sweep.json").read_text())["words"])])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
@@ -153,7 +153,7 @@ def _asked(folder: Path) -> str:
 
 
 def _rank(run: Row | None) -> float:
-    """Sort the best first, and last what has no number."""
+    """Sort the best first, and runs without a value last."""
     if run is None:
         return math.inf
     return -run.value if run.higher_is_better else run.value
@@ -161,11 +161,11 @@ def _rank(run: Row | None) -> float:
 
 def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str, Any]]) -> list[str]:
     counts = Counter(job["status"] for job in jobs if job["status"] != "done")
-    texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not done: {_counted(counts)}"] if counts else []
+    texts = [f"{sum(counts.values())} of {len(jobs)} jobs are not finished: {_counted(counts)}"] if counts else []
     generated = sum((summary.get("data") or {}).get("source") == "synthetic" for summary in summaries)
     if generated:
-        said = "" if generated == len(summaries) else f" {generated} of {len(summaries)} runs:"
-        texts.append(f"Generated STAND-IN data:{said} the figures below say nothing about the published data.")
+        part = "" if generated == len(summaries) else f" in {generated} of {len(summaries)} runs"
+        texts.append(f"Synthetic data{part}: the results below do not apply to the published data.")
     return texts
 
 
@@ -176,19 +176,22 @@ def _counted(counts: Mapping[str, int]) -> str:
 def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:
     done = sum(each.job["status"] == "done" for each in paired)
     seconds = [each.run.numbers["seconds"] for each in paired if each.run and is_number(each.run.numbers["seconds"])]
-    lines = [f"{duration(sum(seconds))} of runs, one after the other"] if seconds else []
-    cards = [Card("jobs done", f"{done} of {len(paired)}", lines)]
+    lines = [f"{duration(sum(seconds))} of runs in total"] if seconds else []
+    cards = [Card("finished jobs", f"{done} of {len(paired)}", lines)]
     if ranked is None:
         return cards
     group = ranked.groups[0]
     found = group.estimate
-    spread = f"± {number(found.sd)} (sd over {found.n} runs), " if found.n > 1 else ""
+    std = f"± {number(found.sd)} (std over {found.n} runs), " if found.n > 1 else ""
     direction = "higher is better" if group.higher_is_better else "lower is better"
     name = f"{ranked.metric}, best group"
-    cards.append(Card(name, number(found.mean), [group.label, f"{spread}{direction}"]))
+    cards.append(Card(name, number(found.mean), [group.label, f"{std}{direction}"]))
     best = paired[0]
     if best.run is not None and any(len(each.rows) > 1 for each in ranked.groups):
-        lines = [f"job {best.job['job']}: {_settings(best.run, ranked)}", "the best of many is flattered by chance"]
+        lines = [
+            f"job {best.job['job']}: {_settings(best.run, ranked)}",
+            "the best of many runs is biased upwards by selection",
+        ]
         cards.append(Card(f"{ranked.metric}, best job", number(best.run.value), lines))
     return cards
 
@@ -199,22 +202,22 @@ def _settings(run: Row, comparison: Comparison) -> str:
 
 
 def _groups(comparison: Comparison) -> dict[str, Any]:
-    """Return a row per group, best first: its settings, and the mean with its spread over seeds."""
+    """Return a row per group, best first: its settings, and mean and standard deviation over seeds."""
     metric = [comparison.metric or "value"]
-    names = [*comparison.settings, "n", *metric, "sd", "95 % low", "95 % high", "seconds"]
+    names = [*comparison.settings, "n", *metric, "std", "95 % low", "95 % high", "seconds"]
     rows = []
     for group in comparison.groups[:MOST_GROUPS]:
         found = group.estimate
         cells = [_setting_cell(value) for value in group.settings.values()]
-        figures = [found.n, found.mean, found.sd, found.low, found.high]
+        values = [found.n, found.mean, found.sd, found.low, found.high]
         seconds = group.mean("seconds")
-        rows.append([*cells, *map(figure_cell, figures), figure_cell(seconds, f"{seconds:.1f}")])
-    told = "mean, standard deviation and 95 % interval of the mean over the repetitions"
-    told += "; marked: the best mean" if comparison.is_ranked else ""
+        rows.append([*cells, *map(number_cell, values), number_cell(seconds, f"{seconds:.1f}")])
+    remark = "mean, standard deviation and 95 % interval of the mean over the repetitions"
+    remark += "; highlighted: the best mean" if comparison.is_ranked else ""
     if len(comparison.groups) > MOST_GROUPS:
-        told += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
+        remark += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
     best = [0] if comparison.is_ranked else []
-    return {"table": Table(names, rows, "Groups of runs that differ in the seed only", best), "remark": told}
+    return {"table": Table(names, rows, "Groups of runs that differ only in the seed", best), "remark": remark}
 
 
 def _setting_cell(value: Any) -> Cell:
@@ -222,7 +225,7 @@ def _setting_cell(value: Any) -> Cell:
 
 
 def _bands(comparison: Comparison) -> dict[str, Any] | None:
-    """Draw the mean of each of the best groups by epoch, with the band between its lowest and highest run."""
+    """Draw the mean of each of the best groups by epoch, with a band from the lowest to the highest run."""
     assert comparison.metric is not None
     best = comparison.groups[:NUM_COLOURS]
     names = dict.fromkeys([comparison.metric, "train/loss"])
@@ -231,15 +234,15 @@ def _bands(comparison: Comparison) -> dict[str, Any] | None:
     ]
     if not any(charts):
         return None
-    said = "line: the mean of a group's runs; band: from its lowest to its highest run"
-    said += "; the first quarter of long runs may lie beyond the frame"
+    remark = "line: mean of the runs of a group; band: from the lowest to the highest"
+    remark += "; the first quarter of long runs may be outside of the plot"
     if len(comparison.groups) > len(best):
-        said += f". The best {len(best)} of {len(comparison.groups)} groups are drawn; the others stand in the tables"
-    return {"remark": said, "drawings": charts}
+        remark += f". The best {len(best)} of {len(comparison.groups)} groups are shown; the tables have all"
+    return {"remark": remark, "drawings": charts}
 
 
 def _band(group: Group, name: str) -> Curve | None:
-    """Return mean, lowest and highest by epoch, where all runs of the group have a value."""
+    """Return mean, lowest and highest value for the epochs that all runs of the group have."""
     lines = [
         {float(r["epoch"]): float(r[name]) for r in row.history if is_number(r.get("epoch")) and is_number(r.get(name))}
         for row in group.rows
@@ -261,13 +264,13 @@ def _parallel(paired: Sequence[Shown], comparison: Comparison, most: int) -> str
     axes: list[Axis] = [axis_of(name, [_axis_value(run.settings.get(name)) for _, run in drawn]) for name in names]
     axes.append(axis_of(comparison.metric, [run.value for _, run in drawn]))
     ranks = [index / max(1, len(drawn) - 1) for index in range(len(drawn))]
-    told = [f"job {job}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn]
-    remark = "One line per job; its colour tells its rank by the metric."
+    texts = [f"job {job}: {_settings(run, comparison)}: {comparison.metric} {number(run.value)}" for job, run in drawn]
+    remark = "One line per job, coloured by its rank in the metric."
     if len(drawn) < len(known):
         remark += f" The best {len(drawn)} of {len(known)} jobs."
     if len(names) < len(comparison.settings):
-        remark += f" {len(names)} of {len(comparison.settings)} settings that differ have an axis."
-    return parallel(f"Settings and {comparison.metric}", axes, ranks, told, remark)
+        remark += f" Axes for {len(names)} of {len(comparison.settings)} differing settings."
+    return parallel(f"Settings and {comparison.metric}", axes, ranks, texts, remark)
 
 
 def _axis_value(value: Any) -> Any:
@@ -279,8 +282,8 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
     if comparison:
         settings = list(dict.fromkeys([*comparison.settings, *comparison.averaged]))
         known = dict.fromkeys(name for row in comparison.rows for name in row.numbers if name != "seconds")
-        judging = [comparison.metric] if comparison.metric else []
-        all_numbers = list(dict.fromkeys([*judging, *known]))
+        metric = [comparison.metric] if comparison.metric else []
+        all_numbers = list(dict.fromkeys([*metric, *known]))
     else:
         known = dict.fromkeys(name for each in paired for name in each.job if name not in BOOKKEEPING)
         all_numbers = [name for name in known if name.startswith(("train/", "valid/", "test/"))]
@@ -288,7 +291,7 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
     numbers = all_numbers[:MOST_METRICS]
     failed = [each for each in paired if each.job["error"]]
     shown_jobs = paired
-    if len(paired) > most:  # what failed is not among those that are left out, as far as there is room
+    if len(paired) > most:  # failed jobs are kept if possible
         shown_jobs = [each for each in paired if not each.job["error"]]
         shown_jobs = [*shown_jobs[: max(most // 2, most - len(failed))], *failed[: most // 2]]
     names = ["job", "status", *settings, *numbers, "seconds", *(["error"] if failed else [])]
@@ -296,23 +299,25 @@ def _jobs(paired: Sequence[Shown], comparison: Comparison | None, out: Path, mos
     for each in shown_jobs:
         job, run = each.job, each.run
         kind = "" if job["status"] == "done" else "bad"
-        address = page.run_link(each.place, out) if each.place else ""
+        address = page.run_link(each.folder, out) if each.folder else ""
         cells = [replace(_csv_cell(job["job"]), href=address), Cell(job["status"], kind=kind)]
         cells += [_setting_cell(run.settings.get(n)) if run else _csv_cell(job.get(n, "")) for n in settings]
-        cells += [figure_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
+        cells += [number_cell(run.numbers.get(n)) if run else _csv_cell(job.get(n, "")) for n in numbers]
         seconds = _csv_cell(job.get("seconds", ""))
-        cells.append(figure_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)
+        cells.append(number_cell(seconds.order, f"{seconds.order:.1f}") if is_number(seconds.order) else seconds)
         rows.append([*cells, *([Cell(_cut(job["error"]), kind="long")] if failed else [])])
     is_ranked = comparison is not None and comparison.is_ranked
-    said = [
-        "Best first; marked: the best; the numbers lead to the runs." if is_ranked else "The numbers lead to the runs."
+    remarks = [
+        "Best first; highlighted: the best; job numbers link to the runs."
+        if is_ranked
+        else "Job numbers link to the runs."
     ]
     if len(shown_jobs) < len(paired):
-        said.append(f"{len(shown_jobs)} of {len(paired)} jobs are shown; results.csv has them all.")
+        remarks.append(f"{len(shown_jobs)} of {len(paired)} jobs are shown; results.csv has all.")
     if len(numbers) < len(all_numbers):
-        said.append(f"{len(all_numbers) - len(numbers)} more metrics stand in results.csv.")
+        remarks.append(f"{len(all_numbers) - len(numbers)} more metrics are in results.csv.")
     best = [0] if is_ranked and shown_jobs[0].run else []
-    return {"table": Table(names, rows, "Jobs", best), "remark": " ".join(said)}
+    return {"table": Table(names, rows, "Jobs", best), "remark": " ".join(remarks)}
 
 
 def _cut(text: str) -> str:
@@ -320,7 +325,7 @@ def _cut(text: str) -> str:
 
 
 def _configuration(rows: Sequence[Row]) -> dict[str, Any] | None:
-    """Return what all runs have in common and what the task's own settings are not; each run's page has all of it."""
+    """Return the settings that all runs share and that differ from the task's defaults."""
     first, *others = [_changed(row.path) for row in rows]
     names = [name for name in first if all(name in changed for changed in others)]
     shared = [name for name in names if len({frozen(row.settings.get(name)) for row in rows}) == 1]
@@ -330,13 +335,13 @@ def _configuration(rows: Sequence[Row]) -> dict[str, Any] | None:
     return {
         "table": Table(["setting", "all jobs", "default"], cells, "Settings of all jobs"),
         "remark": (
-            "What all jobs share and their task does not compose by itself; the page of each job has all settings."
+            "Settings of all jobs that differ from the defaults of the task; the page of each job has all settings."
         ),
     }
 
 
 def _changed(path: Path) -> Mapping[str, str]:
-    """Return the defaults of the settings in which a run differs from its task's own; none where that is not known."""
+    """Return the task's defaults of the settings that differ in a run; empty if unknown."""
     try:
         return read_kept(path)["changed"] or {}
     except ConfigError:
@@ -344,9 +349,9 @@ def _changed(path: Path) -> Mapping[str, str]:
 
 
 def _csv_cell(text: str) -> Cell:
-    """Return what stands in results.csv, a number as the tables write it."""
+    """Return a cell for a value of results.csv, with numbers formatted."""
     try:
         value = float(text)
     except ValueError:
         return Cell(text or "-")
-    return figure_cell(value) if "." in text else Cell(text, order=value if math.isfinite(value) else None)
+    return number_cell(value) if "." in text else Cell(text, order=value if math.isfinite(value) else None)

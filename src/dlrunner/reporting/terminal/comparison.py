@@ -1,4 +1,4 @@
-"""Comparisons for the terminal and for files: the table, the verdict in words, Markdown, JSON."""
+"""Comparisons for the terminal and for files: table, verdict as a sentence, Markdown, JSON."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from dlrunner.comparison.groups import REPEATS, Comparison, full_name
 from dlrunner.comparison.importance import Importance
 from dlrunner.comparison.statistics import MOST_SEEDS, Verdict
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.reporting.terminal.tables import console, print_frame
+from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence
 
 UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
-"""What repetitions are called by what tells them apart; others are called pairs."""
+"""Names of repetitions by the settings that differ between them; others are called pairs."""
 
 MOST_LEFT_OUT = 5
-"""Runs left out that are named one by one; the others are counted."""
+"""Number of skipped runs that are listed; the others are counted."""
 
 
 def groups_frame(comparison: Comparison) -> pd.DataFrame:
-    """Return a row per group, best first: settings, n, mean, sd, low and high of the 95 % interval, other means."""
+    """Return a row per group, best first: settings, n, mean, std, low and high of the 95 % interval, other means."""
     heading = _heading(comparison)
     others = [name for name in [*_other_numbers(comparison), "seconds"] if name != heading]
     rows = []
     for group in comparison.groups:
         found = group.estimate
         settings = {name: shown(value) for name, value in group.settings.items()}
-        judged = {} if comparison.metric else {"metric": group.metric}
-        spread = {heading: found.mean, "sd": found.sd, "low": found.low, "high": found.high}
-        rows.append({**settings, "n": found.n, **judged, **spread, **{name: group.mean(name) for name in others}})
+        metric = {} if comparison.metric else {"metric": group.metric}
+        result = {heading: found.mean, "std": found.sd, "low": found.low, "high": found.high}
+        rows.append({**settings, "n": found.n, **metric, **result, **{name: group.mean(name) for name in others}})
     return pd.DataFrame(rows)
 
 
@@ -47,14 +47,14 @@ def runs_frame(comparison: Comparison) -> pd.DataFrame:
     for group in comparison.groups:
         for row in sorted(group.rows, key=lambda row: row.value, reverse=group.higher_is_better):
             settings = {name: shown(row.settings.get(name)) for name in names}
-            judged = {} if comparison.metric else {"metric": row.metric}
+            metric = {} if comparison.metric else {"metric": row.metric}
             numbers = {name: row.numbers.get(name, math.nan) for name in [*others, "seconds"]}
-            rows.append({**settings, **judged, _heading(comparison): row.value, **numbers, "run": str(row.path)})
+            rows.append({**settings, **metric, _heading(comparison): row.value, **numbers, "run": str(row.path)})
     return pd.DataFrame(rows)
 
 
 def sort(frame: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Sort by a column, downwards with a `-` before its name; numbers before words, what is missing last.
+    """Sort by a column, descending with a leading `-`; numbers before words, missing values last.
 
     Raises:
         ConfigError: there is no such column.
@@ -65,110 +65,109 @@ def sort(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame.loc[[*known, *frame.index.difference(known)]].reset_index(drop=True)
 
 
-def in_words(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
-    """Return a table as people read it: mean ± sd in one column, the interval in the next, figures rounded."""
+def formatted(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    """Return a table with mean ± std in one column, the interval in the next, and rounded numbers."""
     name = _heading(comparison)
-    told = pd.DataFrame(index=frame.index)
+    table = pd.DataFrame(index=frame.index)
     for column in frame.columns:
-        if column == name and "sd" in frame:
-            told[name] = [_with_spread(*pair) for pair in zip(frame[name], frame["sd"], strict=True)]
-            if frame["sd"].notna().any():
+        if column == name and "std" in frame:
+            table[name] = [_with_std(*pair) for pair in zip(frame[name], frame["std"], strict=True)]
+            if frame["std"].notna().any():
                 pairs = zip(frame["low"], frame["high"], strict=True)
-                told["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
+                table["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
         elif column == "seconds":
-            told[column] = [f"{value:.{2 if value < 10 else 1}f}" for value in frame[column]]
+            table[column] = [f"{value:.{2 if value < 10 else 1}f}" for value in frame[column]]
         elif column == "run":
-            told[column] = [path.rpartition("/")[2] for path in frame[column]]
-        elif column not in ("sd", "low", "high"):
-            told[column] = [number(float(v)) if isinstance(v, float) else str(v) for v in frame[column]]
-    return told.replace("nan", "")
+            table[column] = [path.rpartition("/")[2] for path in frame[column]]
+        elif column not in ("std", "low", "high"):
+            table[column] = [number(float(v)) if isinstance(v, float) else str(v) for v in frame[column]]
+    return table.replace("nan", "")
 
 
 def print_comparison(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut], top: int) -> None:
-    """Print the table, its first `top` rows, and what must be known beside it."""
-    out = console()
-    what = f"{len(comparison.rows)} runs" + (f" in {len(comparison.groups)} groups" if "n" in frame else "")
-    title = f"{what}, by {comparison.metric}" if comparison.metric else what
-    told = in_words(frame, comparison)
-    print_frame(told.head(top), title=f"\n{title}")
-    if len(told) > top:
-        out.print(Text(f"… {len(told) - top} more; --top {len(told)} shows all, --csv FILE writes all"))
+    """Print the first `top` rows of the table, the verdict and the notes."""
+    count = f"{len(comparison.rows)} runs" + (f" in {len(comparison.groups)} groups" if "n" in frame else "")
+    title = f"{count}, by {comparison.metric}" if comparison.metric else count
+    table = formatted(frame, comparison)
+    print_frame(table.head(top), title=f"\n{title}")
+    if len(table) > top:
+        console().print(Text(f"… {len(table) - top} more; --top {len(table)} shows all, --csv FILE writes all"))
     for line in sentences(comparison, left_out):
-        out.print(Text(line), style="bold" if line == verdict_sentence(comparison) else "")
+        print_sentence(line, "bold" if line == verdict_sentence(comparison) else "")
 
 
 def sentences(comparison: Comparison, left_out: Sequence[LeftOut]) -> Iterator[str]:
-    """Yield what stands beneath the table: the verdict, notes, who was left out."""
+    """Yield the lines below the table: the verdict, notes, skipped runs."""
     if verdict := verdict_sentence(comparison):
         yield verdict
     for note in comparison.notes:
         yield f"note: {note}"
     for each in left_out[:MOST_LEFT_OUT]:
-        yield f"left out: {each.name}: {each.reason}"
+        yield f"skipped: {each.name}: {each.reason}"
     if len(left_out) > MOST_LEFT_OUT:
-        yield f"left out: {len(left_out) - MOST_LEFT_OUT} more"
+        yield f"skipped: {len(left_out) - MOST_LEFT_OUT} more"
 
 
 def verdict_sentence(comparison: Comparison) -> str | None:
-    """Say which of two groups is better, or what it would take to tell; None where there are not two."""
+    """Return which of two groups is better, or the number of seeds required; None unless there are two groups."""
     verdict = comparison.verdict
     if verdict is None:
         return None
     better, worse = comparison.groups[verdict.better], comparison.groups[1 - verdict.better]
     unit = UNITS.get(comparison.averaged, "pairs")
     measure = f"{better.metric} {'higher' if better.higher_is_better else 'lower'} by {_difference(verdict.difference)}"
-    grounds = _grounds(verdict, comparison)
+    method = _method(verdict, comparison)
     if verdict.method == "none":
         one = "one seed" if unit == "pairs" else f"one {unit[:-1]}"
         if verdict.difference == 0:
-            return f"{better.label} and {worse.label} have the same {better.metric} to the last digit; {one} each"
-        return f"{one} cannot tell: {better.label} has {measure} than {worse.label}; run both with more seeds"
+            return f"{better.label} and {worse.label} have the same {better.metric}; {one} each"
+        return f"no test with {one}: {better.label} has {measure} than {worse.label}; run both with more seeds"
     if verdict.difference == verdict.high == 0:
-        return f"no difference between {better.label} and {worse.label}: {better.metric} is equal in {grounds}"
-    interval = f"95 % interval {_difference(verdict.low)} to {_difference(verdict.high)}, {grounds}"
-    if verdict.is_told:
+        return f"no difference between {better.label} and {worse.label}: {better.metric} is equal in {method}"
+    interval = f"95 % interval {_difference(verdict.low)} to {_difference(verdict.high)}, {method}"
+    if verdict.is_significant:
         return f"{better.label} is better than {worse.label}: {measure} ({interval})"
     needed = verdict.seeds_required
-    enough = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
+    required = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
     return (
-        f"not told apart at {verdict.n} {unit}: {better.label} has {measure} than {worse.label} ({interval}); "
-        f"{enough} {unit} would tell a difference of this size"
+        f"no significant difference with {verdict.n} {unit}: {better.label} has {measure} than {worse.label} "
+        f"({interval}); {unit} required for a difference of this size: {required}"
     )
 
 
-def _grounds(verdict: Verdict, comparison: Comparison) -> str:
-    """Say what an interval rests on."""
+def _method(verdict: Verdict, comparison: Comparison) -> str:
+    """Return how an interval was computed."""
     names = comparison.averaged
     if verdict.method == "welch":
         sizes = " and ".join(str(group.estimate.n) for group in comparison.groups)
-        return f"Welch's, over {sizes} runs: no two pairs of equal {' and '.join(names) or 'seed'}"
+        return f"Welch's, over {sizes} runs: fewer than two pairs of equal {' and '.join(names) or 'seed'}"
     plural = f"of {UNITS[names]}" if names in UNITS else f"of equal {' and '.join(names)}"
-    dropped = f", {verdict.num_unpaired} without a partner dropped" if verdict.num_unpaired else ""
+    dropped = f", {verdict.num_unpaired} unpaired dropped" if verdict.num_unpaired else ""
     return f"{verdict.n} pairs {plural}{dropped}"
 
 
 def importance_sentences(found: Importance) -> Iterator[str]:
-    """Yield the shares of the settings, the best region, and what speaks against believing them."""
-    yield f"\nwhat mattered for {found.metric}: a forest over {found.num_rows} runs, R² {found.r2:.2f} of runs unseen"
+    """Yield the importance of each setting, the best region, and warnings."""
+    yield f"\nimportance for {found.metric}: random forest on {found.num_rows} runs, out-of-bag R² {found.r2:.2f}"
     width = max(map(len, found.shares))
     for name, share in found.shares.items():
         is_noise = found.noise is not None and share <= found.noise
-        said = "the yardstick of noise" if name in REPEATS else "not above the noise" if is_noise else ""
-        yield f"  {name:<{width}}  {share:>4.0%}  {said}".rstrip()
+        remark = "noise floor" if name in REPEATS else "not above the noise floor" if is_noise else ""
+        yield f"  {name:<{width}}  {share:>4.0%}  {remark}".rstrip()
     yield f"best: {found.setting} = {found.best_region} (means within one standard error of the best)"
-    yield from (f"note: {warning}" for warning in found.warnings)
+    yield from (f"warning: {warning}" for warning in found.warnings)
 
 
 def markdown(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut]) -> str:
-    """Return the whole table as Markdown, with the sentences beneath it."""
-    told = in_words(frame, comparison)
-    lines = [list(map(str, told.columns)), ["---"] * len(told.columns), *told.to_numpy().tolist()]
+    """Return the table as Markdown, with the sentences below it."""
+    shown_table = formatted(frame, comparison)
+    lines = [list(map(str, shown_table.columns)), ["---"] * len(shown_table.columns), *shown_table.to_numpy().tolist()]
     table = "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
     return "\n\n".join([table, *sentences(comparison, left_out)]) + "\n"
 
 
 def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
-    """Return the groups with their runs, the verdict and the notes; what is not a number is null."""
+    """Return groups, runs, verdict and notes as JSON; NaN is null."""
     groups: list[dict[str, Any]] = []
     for group in comparison.groups:
         found = group.estimate
@@ -179,7 +178,7 @@ def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
                 "higher_is_better": group.higher_is_better,
                 "n": found.n,
                 "mean": _known(found.mean),
-                "sd": _known(found.sd),
+                "std": _known(found.sd),
                 "interval": [_known(found.low), _known(found.high)],
                 "means": {n: _known(group.mean(n)) for n in [*_other_numbers(comparison), "seconds"]},
                 "runs": [
@@ -198,7 +197,7 @@ def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
         "groups": groups,
         "verdict": _verdict_record(comparison),
         "notes": comparison.notes,
-        "left_out": [{"name": each.name, "reason": each.reason} for each in left_out],
+        "skipped": [{"name": each.name, "reason": each.reason} for each in left_out],
     }
     return json.dumps(content, indent=2, allow_nan=False) + "\n"
 
@@ -209,7 +208,7 @@ def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
         return None
     better, worse = comparison.groups[verdict.better], comparison.groups[1 - verdict.better]
     return {
-        "told_apart": verdict.is_told,
+        "is_significant": verdict.is_significant,
         "better": better.label,
         "worse": worse.label,
         "difference": verdict.difference,
@@ -222,21 +221,21 @@ def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _heading(comparison: Comparison) -> str:
-    """Return the column of the number that judges."""
+    """Return the column of the compared metric."""
     return comparison.metric or "value"
 
 
 def _other_numbers(comparison: Comparison) -> list[str]:
-    """Name the other metrics of validation and test, the losses last."""
+    """Return the names of the other validation and test metrics, the losses last."""
     names = dict.fromkeys(name for row in comparison.rows for name in row.numbers)
     shown_names = [n for n in names if n.startswith(("valid/", "test/")) and n != comparison.metric]
     return sorted(shown_names, key=lambda name: name.endswith("/loss"))
 
 
-def _with_spread(mean: float, sd: float) -> str:
-    """Write mean ± sd, both with the same decimals where that shows something of the spread.
+def _with_std(mean: float, sd: float) -> str:
+    """Format mean ± std, with the same decimals where the std is not rounded away.
 
-    >>> _with_spread(0.88291, 0.00027), _with_spread(0.88291, 0.0), _with_spread(0.88291, float("nan"))
+    >>> _with_std(0.88291, 0.00027), _with_std(0.88291, 0.0), _with_std(0.88291, float("nan"))
     ('0.8829 ± 0.0003', '0.8829 ± 0.0000', '0.8829')
     """
     if sd != sd:
@@ -245,7 +244,7 @@ def _with_spread(mean: float, sd: float) -> str:
 
 
 def _difference(value: float) -> str:
-    """Write three digits that count: differences are often small.
+    """Format three significant digits: differences are often small.
 
     >>> _difference(0.000741), _difference(208350.78)
     ('0.000741', '208350.8')

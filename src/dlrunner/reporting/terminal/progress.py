@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: bars on a terminal, one line an epoch in a file or in CI."""
+"""Progress of a run: bars on a terminal, one line per epoch in a file or in CI."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
 
 
 def number(value: Any) -> str:
-    """Write a figure the way the tables do.
+    """Format a number as in the tables.
 
     >>> number(0.87462), number(1e-05), number(208350.78), number(12), number([0.1, 0.01]), number(None)
     ('0.8746', '1.0e-05', '208350.8', '12', '0.1000, 0.0100', '-')
@@ -35,7 +35,7 @@ def number(value: Any) -> str:
 
 
 def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
-    """Write a value of a metric in the format and the unit that the run's summary records for it.
+    """Format a value of a metric with the format and unit that the run's summary records.
 
     >>> summary = {"metrics": {"valid/hits": {"format": ".1%", "unit": ""}, "valid/mae": {"unit": "km"}}}
     >>> [metric_value(summary, f"valid/{name}", 0.25) for name in ("hits", "mae", "rmse")]
@@ -48,18 +48,18 @@ def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
 
 
 def shown_columns(row: Mapping[str, Any]) -> list[str]:
-    """Return the columns of an epoch's row that people read, in their order."""
+    """Return the columns to print of an epoch's row, in order."""
     metrics = [key for key in row if key.startswith("valid/") and key != "valid/loss"]
     return ["epoch", "train/loss", "valid/loss", *metrics, "lr", "seconds"]
 
 
 def row_line(row: Mapping[str, Any]) -> str:
-    """Write one epoch as a line of a table."""
+    """Format one epoch as a line of the table."""
     return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row))
 
 
 def header_line(row: Mapping[str, Any]) -> str:
-    """Write the names above the lines."""
+    """Format the header of the table."""
     return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row))
 
 
@@ -75,7 +75,7 @@ def _cell(key: str, value: Any) -> str:
 
 
 class PlainDisplay:
-    """One line an epoch, no control codes: for files, pipes and CI."""
+    """One line per epoch, no control codes: for files, pipes and CI."""
 
     interval = 5.0
 
@@ -83,10 +83,10 @@ class PlainDisplay:
         self._has_header = False
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
-        """Nothing to say."""
+        """Print nothing."""
 
     def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
-        """Nothing to say."""
+        """Print nothing."""
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row."""
@@ -96,18 +96,18 @@ class PlainDisplay:
         print(row_line(row), flush=True)
 
     def close(self) -> None:
-        """Nothing to take away."""
+        """Nothing to close."""
 
 
 class SilentDisplay(PlainDisplay):
     """Prints nothing."""
 
     def end_epoch(self, row: Mapping[str, Any]) -> None:
-        """Nothing to say."""
+        """Print nothing."""
 
 
 class BarDisplay:
-    """Bars for all epochs and for this one, with the smoothed loss, the rate, examples/s and the time left."""
+    """Bars for all epochs and for the current one, with smoothed loss, learning rate, examples/s and time left."""
 
     interval = 0.2
 
@@ -118,7 +118,7 @@ class BarDisplay:
             BarColumn(bar_width=20),
             TextColumn("{task.fields[count]}", markup=False),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}", markup=False),
+            TextColumn("{task.fields[text]}", markup=False),
             console=self._console,
             transient=True,
         )
@@ -131,8 +131,8 @@ class BarDisplay:
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         """Show the bars of this epoch."""
         if self._epochs is None or self._steps is None:
-            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", told="")
-            self._steps = self._progress.add_task("", total=num_steps, count="", told="")
+            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", text="")
+            self._steps = self._progress.add_task("", total=num_steps, count="", text="")
             self._progress.start()
         self._num_steps, self._num_epochs, self._epoch = num_steps, num_epochs, epoch
         self._progress.reset(self._steps, total=num_steps, description=f"epoch {epoch + 1}")
@@ -140,12 +140,12 @@ class BarDisplay:
 
     def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
         """Move the bars."""
-        self._show(step, told=f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
+        self._show(step, text=f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
 
-    def _show(self, step: int, told: str = "") -> None:
+    def _show(self, step: int, text: str = "") -> None:
         if self._epochs is None or self._steps is None:
             return
-        self._progress.update(self._steps, completed=step, count=f"{step}/{self._num_steps}", told=told)
+        self._progress.update(self._steps, completed=step, count=f"{step}/{self._num_steps}", text=text)
         done = self._epoch + step / self._num_steps
         self._progress.update(self._epochs, completed=done, count=f"{self._epoch}/{self._num_epochs}")
 
@@ -159,12 +159,12 @@ class BarDisplay:
             self._progress.update(self._epochs, completed=row["epoch"], count=f"{row['epoch']}/{self._num_epochs}")
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         self._progress.stop()
 
 
 def make_display(progress: Literal["auto", "bars", "plain", "none"]) -> PlainDisplay | BarDisplay:
-    """Choose what suits the place: bars on a terminal, lines elsewhere."""
+    """Return bars on a terminal, lines elsewhere."""
     if progress == "none":
         return SilentDisplay()
     if progress == "bars" or (progress == "auto" and sys.stdout.isatty()):

@@ -1,8 +1,9 @@
-"""Tables for the terminal: a run, a sweep's ranking, claims, what is where."""
+"""Tables for the terminal: a run, the ranking of a sweep, claims."""
 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +21,23 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_RANKED = 20
-"""Of the jobs of a large sweep, so many are printed; results.csv has all."""
+"""Number of jobs of a large sweep that are printed; results.csv has all."""
 
 
 def console() -> Console:
     """Return a console that breaks no lines in files and pipes."""
-    made = terminal.console(soft_wrap=True)
-    return made if made.is_terminal else terminal.console(soft_wrap=True, width=200)
+    interactive = terminal.console(soft_wrap=True)
+    return interactive if interactive.is_terminal else terminal.console(soft_wrap=True, width=200)
+
+
+def print_sentence(text: str, style: str = "", indent: int = 0) -> None:
+    """Print a sentence; on a terminal it wraps at words, and further lines are indented."""
+    out = console()
+    if out.is_terminal:
+        text = textwrap.fill(
+            text, out.width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+        )
+    out.print(Text(text), style=style)
 
 
 def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
@@ -43,7 +54,7 @@ def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
 def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = (), title: str | None = None
 ) -> None:
-    """Print rows of texts below each other, numeric columns to the right; nothing in them is read as markup."""
+    """Print rows of texts as a table, numeric columns right-aligned; texts are not interpreted as markup."""
     table = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name in columns:
         table.add_column(Text(terminal.visible(name)), justify="right" if name in numeric else "left")
@@ -53,29 +64,30 @@ def print_table(
 
 
 def print_outcome(path: Path, is_new: bool = False) -> None:
-    """Print how a run ended and what to look at next; a new run has printed its audit warnings already."""
+    """Print the result of a run and the next commands; a new run has already printed its audit warnings."""
     run = FinishedRun.read(path)
     summary = run.summary or {}
     out = console()
     metric = summary.get("metric")
     if metric:
-        floor = (summary.get("data") or {}).get("best_achievable")
+        best = (summary.get("data") or {}).get("best_achievable")
         name, value = metric["name"], metric_value(summary, metric["name"], metric["value"])
-        known = f"  (the best possible is {metric_value(summary, name, floor)})" if floor else ""
+        known = f" (best achievable: {metric_value(summary, name, best)})" if best else ""
         out.print(
             Text(f"\n{name} {value} after epoch {metric['epoch']}{known}"),
             style="bold",
         )
     print_claim(summary.get("claim"))
     for finding in () if is_new else summary.get("audit") or ():
-        out.print(Text(f"warning  {finding['flag']}: {finding['message']}"), style="yellow")
+        print_sentence(f"warning: {finding['flag']}: {finding['message']}", "yellow", indent=9)
     if (summary.get("data") or {}).get("source") == "synthetic":
-        out.print("on a generated STAND-IN: this figure says nothing about the published data", style="yellow")
+        print_sentence("warning: synthetic data, not the published data", "yellow", indent=9)
     shown = shorter(path)
     out.print(Text(f"run      {shown}"))
-    pictures = sorted(file.name for file in (path / "plots").glob("*.png"))
-    if pictures:
-        out.print(Text(f"plots    {shown}/plots/  ({', '.join(pictures)})"))
+    plots = sorted(file.name for file in (path / "plots").glob("*.png"))
+    if plots:
+        out.print(Text(f"plots    {shown}/plots/"))
+        print_sentence(f"         {', '.join(plots)}", indent=9)
     if (path / "report.html").exists():
         out.print(Text(f"report   {shown}/report.html"))
     out.print(Text(f"next     dlrun show {shown}"))
@@ -84,32 +96,32 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
 
 
 def print_claim(claim: Mapping[str, Any] | None) -> None:
-    """Print the verdict on a published figure."""
+    """Print the verdict on a claim."""
     if claim:
         style = "green" if claim["verdict"].startswith("reached") else "red"
         text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
-        console().print(Text(text), style=style)
+        print_sentence(text, style, indent=9)
         if flags := describe_flags(claim):
-            console().print(Text(f"         mind: {flags}"))
+            print_sentence(f"warnings {flags}", indent=9)
 
 
 def print_run(path: Path) -> None:
-    """Print all that a run's folder tells: `dlrun show RUN`."""
+    """Print a run: `dlrun show RUN`."""
     run = FinishedRun.read(path)
     out = console()
     out.print(Text(f"{shorter(run.path)}"), style="bold")
-    out.print(Text(f"asked    dlrun {' '.join(run.overrides)}"))
+    out.print(Text(f"command  dlrun {' '.join(run.overrides)}"))
     out.print(Text(f"status   {run.status}"))
     summary = run.summary or {}
     if error := summary.get("error"):
-        out.print(Text(f"error    {error}"), style="red")
+        print_sentence(f"error    {error}", "red", indent=9)
     data = summary.get("data")
     if data:
         rows = ", ".join(f"{count:,} {name}" for name, count in data.get("rows", {}).items())
-        out.print(Text(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}"))
+        print_sentence(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}", indent=9)
     if members := summary.get("members"):
-        spread = f"{number(members['mean'])} ± {number(members['std'])}"
-        out.print(Text(f"members  {len(members['seeds'])} seeds, each by itself {spread}"))
+        mean = f"{number(members['mean'])} ± {number(members['std'])}"
+        out.print(Text(f"members  {len(members['seeds'])} seeds, {mean} each"))
     if summary.get("seconds") is not None:
         memory = (summary.get("peak_memory_mb") or {}).get("host")
         cost = f"{summary['seconds']:.1f} s, {memory:.0f} MB" if memory else f"{summary['seconds']:.1f} s"
@@ -127,7 +139,7 @@ def print_run(path: Path) -> None:
 
 
 def print_ranking(results: pd.DataFrame, folder: Path) -> None:
-    """Print a sweep's jobs, best first, and the failures."""
+    """Print the jobs of a sweep, best first, and the failed ones."""
     if results.empty:
         return
     done = results[results["status"] == "done"]
@@ -138,24 +150,24 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
         ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
         best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
         print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{best}")
-        _print_spread(done, shown, name)
+        _print_means(done, shown, name)
     failed = results[results["status"] != "done"]
     for row in failed.head(MOST_RANKED).to_dict("records"):
         settings = " ".join(f"{k}={row[k]}" for k in shown if "/" not in k and not k.startswith("best "))
-        said = row["error"] if isinstance(row["error"], str) else row["status"]
-        console().print(Text(f"job {row['job']} {row['status']}: {settings}: {said}"), style="red")
+        reason = row["error"] if isinstance(row["error"], str) else row["status"]
+        print_sentence(f"job {row['job']} {row['status']}: {settings}: {reason}", "red", indent=2)
     if len(failed) > MOST_RANKED:
         console().print(Text(f"… {len(failed) - MOST_RANKED} more are not done"), style="red")
-    console().print(Text(f"{len(done)} of {len(results)} jobs done; {shorter(folder)}/results.csv"))
+    console().print(Text(f"{len(done)} of {len(results)} jobs done\nresults  {shorter(folder)}/results.csv"))
 
 
 def print_interrupted() -> None:
-    """Say what to do after an interruption."""
-    print("interrupted: the same command goes on from here", file=sys.stderr)
+    """Print what to do after an interruption."""
+    print("interrupted: the same command resumes", file=sys.stderr)
 
 
-def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
-    """Print mean and interval over seeds and folds, for each combination of the other settings."""
+def _print_means(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
+    """Print mean, standard deviation and interval over seeds and folds, for each combination of the other settings."""
     from dlrunner.comparison.groups import REPEATS
     from dlrunner.comparison.statistics import estimate
 
@@ -168,19 +180,21 @@ def _print_spread(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
     for key, rows in groups:
         label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
         over = " and ".join(_few(column, list(rows[column].unique())) for column in repeated)
-        found = estimate(rows[name].tolist())
-        between = f", 95 % interval {number(found.low)} to {number(found.high)}" if found.n > 1 else ""
-        told = f"{name} {number(found.mean)} ± {number(found.sd)}{between}"
-        console().print(Text(f"{label}{': ' if label else ''}over {over}: {told}"))
+        over_repeats = estimate(rows[name].tolist())
+        between = (
+            f", 95 % interval {number(over_repeats.low)} to {number(over_repeats.high)}" if over_repeats.n > 1 else ""
+        )
+        result = f"{name} {number(over_repeats.mean)} ± {number(over_repeats.sd)}{between}"
+        print_sentence(f"{label}{': ' if label else ''}over {over}: {result}", indent=2)
 
 
 def _few(column: str, values: Sequence[Any]) -> str:
-    """Name some values, or count many."""
+    """List a few values, or count many."""
     return f"{column} {', '.join(map(str, values))}" if len(values) <= 10 else f"{len(values)} of {column}"
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
-    """Print names and what belongs to them."""
+    """Print names and values."""
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         console().print(Text(f"{name:<{width}}  {value}"))
