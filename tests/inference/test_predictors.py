@@ -15,7 +15,7 @@ from dlrunner.cli.verbs import VERBS
 from dlrunner.predictor import Predictor
 from dlrunner.task import Task
 from dlrunner.tasks.collab.predictor import RatingPredictor
-from dlrunner.tasks.image.predictor import PicturePredictor
+from dlrunner.tasks.image.predictor import ImagePredictor
 from dlrunner.tasks.language.predictor import LanguagePredictor
 from dlrunner.tasks.tabular.predictor import TablePredictor
 from dlrunner.tasks.tabular.rossmann import SalesPredictor
@@ -66,14 +66,14 @@ def test_every_parameter_has_a_help_text_and_every_method_a_verb(predictor: type
 
 
 def test_every_task_of_the_package_has_a_predictor() -> None:
-    ours = [LanguagePredictor, PicturePredictor, RatingPredictor, SalesPredictor, TablePredictor, TextPredictor]
+    ours = [LanguagePredictor, ImagePredictor, RatingPredictor, SalesPredictor, TablePredictor, TextPredictor]
     assert set(ours) <= set(PREDICTORS)
 
 
 def test_the_methods_of_a_predictor_are_its_public_ones() -> None:
     assert list(RatingPredictor.methods()) == ["predict", "recommend", "similar"]
     assert list(LanguagePredictor.methods()) == ["predict", "generate", "next_words"]
-    assert list(PicturePredictor.methods()) == ["predict", "explain"]
+    assert list(ImagePredictor.methods()) == ["predict", "explain"]
     assert (
         list(SalesPredictor.methods()) == list(TablePredictor.methods()) == list(TextPredictor.methods()) == ["predict"]
     )
