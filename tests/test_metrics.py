@@ -34,7 +34,7 @@ def test_the_root_is_taken_once_over_the_whole_split(batch_size: int) -> None:
     assert metric.compute() == pytest.approx(float((outputs - targets).double().square().mean().sqrt()), rel=1e-7)
 
 
-def test_an_average_of_batch_averages_would_be_another_number() -> None:
+def test_an_average_of_batch_averages_would_differ() -> None:
     outputs, targets = torch.tensor([0.0, 0.0, 3.0]), torch.zeros(3)
     metric = RootMeanSquaredError()
     metric.update(outputs[:2], targets[:2])
@@ -60,7 +60,7 @@ def test_a_metric_in_another_unit_keeps_its_direction_unit_and_format() -> None:
     assert known["valid/mae"] == known["valid/loss"] == {"higher_is_better": False, "unit": "", "format": ""}
 
 
-def test_a_format_that_no_number_has_is_refused() -> None:
+def test_an_invalid_number_format_is_refused() -> None:
     class HitRate(Mean):
         format = "banana"
 
@@ -68,7 +68,7 @@ def test_a_format_that_no_number_has_is_refused() -> None:
         metrics.describe({"hits": HitRate()}, ["valid"])
 
 
-def test_nothing_has_no_mean() -> None:
+def test_the_mean_of_no_examples_is_nan() -> None:
     assert math.isnan(MeanSquaredError().compute())
 
 
@@ -84,7 +84,7 @@ def test_the_explained_variance_does_not_depend_on_the_mean_of_the_targets(mean:
     assert metric.compute() == pytest.approx(expected, rel=1e-7)
 
 
-def test_targets_that_do_not_vary_have_nothing_to_explain() -> None:
+def test_r2_of_constant_targets_is_zero() -> None:
     metric = R2()
     for _ in range(3):
         metric.update(torch.randn(7), torch.full((7,), 0.1))
@@ -92,7 +92,7 @@ def test_targets_that_do_not_vary_have_nothing_to_explain() -> None:
     assert math.isnan(R2().compute())
 
 
-def test_a_percentage_error_leaves_out_targets_of_zero_and_keeps_what_is_no_number() -> None:
+def test_a_percentage_error_ignores_targets_of_zero_and_keeps_nan() -> None:
     outputs, targets = torch.tensor([110.0, math.inf, 90.0, math.nan]), torch.tensor([100.0, 0.0, 100.0, 0.0])
     metric = RootMeanSquaredPercentageError()
     metric.update(outputs, targets)
@@ -104,7 +104,7 @@ def test_a_percentage_error_leaves_out_targets_of_zero_and_keeps_what_is_no_numb
     assert math.isnan(none.compute())
 
 
-def test_no_batch_has_no_percentage_error() -> None:
+def test_the_percentage_error_of_no_batch_is_nan() -> None:
     assert math.isnan(RmspeByBatch().compute())
     metric = RmspeByBatch()
     metric.update(torch.ones(2), torch.zeros(2))
@@ -156,7 +156,7 @@ METRICS: dict[str, Callable[[], Metric]] = {
 }
 METRICS["MeanIoU"] = lambda: metrics.MeanIoU(3, ignore_index=255)
 METRICS["InOriginalUnits"] = lambda: InOriginalUnits(R2(), torch.exp, torch.exp)
-"""Every metric class there is, without those that are of no use by themselves."""
+"""All metric classes except abstract ones and wrappers."""
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -1,4 +1,4 @@
-"""What a model returns: a tensor, or outputs with a hidden state and a penalty."""
+"""The return value of a model: a tensor, or outputs with a hidden state and a penalty."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ X = torch.arange(5.0)
 
 def test_a_model_may_return_its_outputs_alone() -> None:
     model = TwoGroups()
-    outputs, hidden, penalty = forward_pass(model, X, hidden=torch.ones(1, 1))  # which is for others
+    outputs, hidden, penalty = forward_pass(model, X, hidden=torch.ones(1, 1))  # only for stateful models
     assert torch.equal(outputs, model(X))
     assert hidden is None
     assert penalty is None
 
 
-def test_what_wraps_a_model_is_called_in_its_place() -> None:
+def test_a_wrapped_model_is_called_instead() -> None:
     model = Counting()
     given: list[object] = []
 
@@ -38,7 +38,7 @@ def test_what_wraps_a_model_is_called_in_its_place() -> None:
 @needs_onnx
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's older exporter
 @pytest.mark.parametrize("kind", [Counting, Shrinking])
-def test_a_graph_has_the_outputs_alone(kind: type[TwoGroups], here: Path) -> None:
+def test_an_onnx_graph_has_only_the_outputs(kind: type[TwoGroups], here: Path) -> None:
     import onnxruntime
 
     model = kind().eval()

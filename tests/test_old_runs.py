@@ -89,7 +89,7 @@ def run_of(place: str) -> str:
 
 def values_of(answer: pd.DataFrame) -> Rows:
     """Return the first rows of an answer as plain values, without what is worded or names a file."""
-    answer.drop(columns=["note", "text", "picture"], errors="ignore").head(5).to_csv("values.csv", index=False)
+    answer.drop(columns=["note", "text", "picture", "image"], errors="ignore").head(5).to_csv("values.csv", index=False)
     with Path("values.csv").open(newline="") as file:
         return [[_plain(cell) for cell in row] for row in list(csv.reader(file))[1:]]
 

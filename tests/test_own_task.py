@@ -157,6 +157,15 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
         old = start("task=parabola", cwd=here)
         assert f"batches takes no {missing}: it must be batches(split, epoch, phase, start=0)" in old.communicate()[1]
         assert old.returncode == 2
+    # Hooks of older versions would be ignored without a word.
+    for hook in ("penalty", "carried", "reset_state"):
+        (here / "parabola.py").write_text(
+            MODULE.replace("class Wiggle(Model):", f"class Wiggle(Model):\n    {hook} = None\n")
+        )
+        old = start("task=parabola", cwd=here)
+        err = old.communicate()[1]
+        assert old.returncode == 2, err
+        assert f"parabola.Wiggle.{hook} is no longer called; return Outputs(outputs, hidden, penalty)" in err
     # A changed module is changed code: nothing stale is shown.
     (here / "parabola.py").write_text(MODULE.replace("** 2", "** 4"))
     changed = start("task=parabola", cwd=here)

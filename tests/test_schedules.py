@@ -36,11 +36,11 @@ def test_cosine_restarts_exactly_on_the_step_of_the_boundary() -> None:
 
 
 def test_a_phase_that_ends_in_the_middle_of_a_cycle_is_refused_with_lengths_that_fit() -> None:
-    with pytest.raises(ValueError, match="take 3 or 7 epochs"):
+    with pytest.raises(ValueError, match="use 3 or 7 epochs"):
         schedules.cosine(5, cycle_len=1, cycle_mult=2)
 
 
-def test_one_cycle_climbs_for_its_warm_up_then_falls_far_below_its_start() -> None:
+def test_one_cycle_rises_during_warmup_then_falls_far_below_its_start() -> None:
     curves = schedules.one_cycle(1, warmup=0.25, div=25.0, final_div=1e5, momentum=[0.95, 0.85])
     assert curves.momentum is not None
     assert curves.lr(0.0) == pytest.approx(1 / 25)
@@ -70,6 +70,6 @@ def test_step_drops_after_the_named_epochs() -> None:
     assert schedules.step(9, every=2, gamma=0.5).lr(4.5 / 9) == pytest.approx(0.25)
 
 
-def test_step_takes_one_of_its_two_ways() -> None:
+def test_step_takes_either_at_or_every() -> None:
     with pytest.raises(ValueError, match="not both"):
         schedules.step(9, at=[3], every=2)

@@ -17,51 +17,51 @@ from dlrunner.ranges import NUMBER_FORMAT
 
 
 class Metric(Protocol):
-    """What a task reports for a split: fed batch by batch, computed once.
+    """A metric of a split: updated batch by batch, computed once.
 
-    It may also have a `unit` ("km") and a `format` (".1%", ".2f"), by which its values are written for people.
+    It may also have a `unit` ("km") and a `format` (".1%", ".2f") for displaying its values.
     """
 
     higher_is_better: bool
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in one batch: outputs and targets of the same leading size."""
+        """Add a batch: outputs and targets of the same leading size."""
         ...
 
     def compute(self) -> float:
-        """Return the metric over everything taken in; NaN when that is nothing."""
+        """Return the metric over all batches; NaN without any."""
         ...
 
 
 def describe(metrics: Mapping[str, Metric], splits: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Return what a summary records of the loss and each metric, by `split/name`: direction, unit and format.
+    """Return direction, unit and format of the loss and each metric by `split/name`, for the summary.
 
     Raises:
-        ConfigError: a format is not one for numbers.
+        ConfigError: a format is not a number format.
     """
     found: dict[str, dict[str, Any]] = {}
     found |= {f"{split}/loss": {"higher_is_better": False, "unit": "", "format": ""} for split in splits}
     for name, metric in metrics.items():
         unit, style = str(getattr(metric, "unit", "")), str(getattr(metric, "format", ""))
         if not NUMBER_FORMAT.fullmatch(style):
-            raise ConfigError(f"metric {name}: {style!r} is not a format of numbers, such as .3f or .1%")
+            raise ConfigError(f"metric {name}: {style!r} is not a number format such as .3f or .1%")
         facts = {"higher_is_better": bool(metric.higher_is_better), "unit": unit, "format": style}
         found |= {f"{split}/{name}": dict(facts) for split in splits}
     return found
 
 
 def exact_dtype(values: Tensor) -> torch.dtype:
-    """Return float64, or float32 on a device that has no float64."""
+    """Return float64, or float32 on devices without float64."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
 def exact_sum(values: Tensor) -> Tensor:
-    """Sum in float64, where the device has it: 20,000 float32 terms would lose the fifth digit."""
+    """Sum in float64, if the device has it: 20,000 float32 terms would lose the fifth digit."""
     return values.sum(dtype=exact_dtype(values))
 
 
 class EMA:
-    """The exponentially weighted mean of the loss, corrected for its start at zero.
+    """The exponential moving average of the loss, bias-corrected.
 
     avg ← 0.98·avg + 0.02·loss, shown as avg / (1 - 0.98ⁿ), as in lesson 5.
     """
@@ -70,7 +70,7 @@ class EMA:
         self.beta, self.average, self.count = beta, average, count
 
     def update(self, losses: Sequence[float]) -> float:
-        """Take in the losses of some steps, in order, and return the corrected mean."""
+        """Add the losses of some steps, in order, and return the corrected mean."""
         for loss in losses:
             self.average = self.beta * self.average + (1 - self.beta) * loss
         self.count += len(losses)
@@ -83,7 +83,7 @@ class EMA:
 
 
 def _wide(outputs: Tensor) -> Tensor:
-    """Return half-precision outputs as float32, and others as they are."""
+    """Return half-precision outputs as float32, others unchanged."""
     return outputs if outputs.dtype == torch.float64 else outputs.float()
 
 
@@ -97,8 +97,8 @@ class Mean:
         self._count: Tensor | int = 0
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Return one number per example."""
-        raise TypeError(f"{type(self).__name__} does not say what it averages")
+        """Return one value per example."""
+        raise TypeError(f"{type(self).__name__} must override values()")
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Add the batch to the sum."""
@@ -122,12 +122,12 @@ class MeanSquaredError(Mean):
     """
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Squared errors."""
+        """Return squared errors."""
         return (_wide(outputs) - targets).square()
 
 
 class RootMeanSquaredError(MeanSquaredError):
-    """sqrt(mean((outputs - targets)²)), the root taken once, over the whole split."""
+    """sqrt(mean((outputs - targets)²)), with the root taken once over the split."""
 
     def compute(self) -> float:
         """Return the root of the mean."""
@@ -138,12 +138,12 @@ class MeanAbsoluteError(Mean):
     """mean(|outputs - targets|)."""
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Absolute errors."""
+        """Return absolute errors."""
         return (_wide(outputs) - targets).abs()
 
 
 class RootMeanSquaredPercentageError(Mean):
-    """sqrt(mean(((outputs - targets) / targets)²)); targets of 0 do not count, as Kaggle's Rossmann had it.
+    """sqrt(mean(((outputs - targets) / targets)²)); targets of 0 are ignored, as in Kaggle's Rossmann competition.
 
     >>> metric = RootMeanSquaredPercentageError()
     >>> metric.update(torch.tensor([110.0, 90.0, 5.0]), torch.tensor([100.0, 100.0, 0.0]))
@@ -152,13 +152,13 @@ class RootMeanSquaredPercentageError(Mean):
     """
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Squared relative errors; 0 where the target is."""
+        """Return squared relative errors; 0 where the target is 0."""
         counted = targets != 0
         errors = (outputs - targets) / torch.where(counted, targets, 1)
         return torch.where(counted, errors, 0).square()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Add the batch to the sums; rows are counted on the device, for their number would be waited for."""
+        """Add the batch to the sums; rows are counted on the device, since reading their number would synchronise."""
         self._total = self._total + exact_sum(self.values(outputs, targets))
         self._count = self._count + (targets != 0).sum()
 
@@ -168,7 +168,7 @@ class RootMeanSquaredPercentageError(Mean):
 
 
 class Perplexity(Mean):
-    """exp(mean loss of a word), the exponential taken once, over the whole split; outputs are the words' losses.
+    """exp(mean loss of a word), with the exponential taken once over the split; outputs are the losses of words.
 
     >>> metric = Perplexity()
     >>> metric.update(torch.tensor([0.0, math.log(4.0)]), torch.tensor([7, 7]))
@@ -177,11 +177,11 @@ class Perplexity(Mean):
     """
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The losses as they come."""
+        """Return the losses unchanged."""
         return _wide(outputs)
 
     def compute(self) -> float:
-        """Return the exponential of the mean; infinite where it is too large for a number."""
+        """Return the exponential of the mean; infinite on overflow."""
         mean = super().compute()
         return math.exp(mean) if mean < 700 else math.inf
 
@@ -189,7 +189,7 @@ class Perplexity(Mean):
 class RmspeByBatch:
     """RMSPE as the lesson's library printed it: averaged over batches of 256 rows, weighted by their size.
 
-    The mean of roots is smaller than the root of the mean; it is here only to be compared with what was printed.
+    The mean of roots is smaller than the root of the mean; only for comparison with the published value.
     """
 
     higher_is_better = False
@@ -203,10 +203,10 @@ class RmspeByBatch:
         self._squares.append(((outputs - targets) / targets).square())
 
     def compute(self) -> float:
-        """Cut what came into batches, in its order, and average their RMSPE."""
+        """Split the values into batches, in order, and average their RMSPE."""
         if not self._squares:
             return float("nan")
-        squares = torch.cat(self._squares).cpu()  # at once: each batch would be waited for
+        squares = torch.cat(self._squares).cpu()  # one synchronisation instead of one per batch
         squares = squares[squares.isfinite()]
         if not len(squares):
             return float("nan")
@@ -215,10 +215,10 @@ class RmspeByBatch:
 
 
 class R2:
-    """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the share of the variance that is explained.
+    """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the fraction of explained variance.
 
-    The sum of squares of the targets is merged from those of the batches, about their own means: a difference of
-    two large sums would lose the variance of targets far from 0.
+    The sum of squares of the targets is merged from those of the batches about their own means: the difference of two
+    large sums would lose the variance of targets far from 0.
 
     Source: Chan, Golub and LeVeque, Updating formulae and a pairwise algorithm for computing sample variances, 1979.
     """
@@ -241,7 +241,7 @@ class R2:
         self._error.update(outputs.to(targets.dtype), targets)
         if self._first is None:
             self._first = targets.flatten()[0].clone()
-        shifted = targets - self._first  # exactly 0 where targets do not vary
+        shifted = targets - self._first  # exactly 0 for constant targets
         mean = shifted.mean()
         difference = mean - self._mean
         self._count = seen + count
@@ -251,7 +251,7 @@ class R2:
         )
 
     def compute(self) -> float:
-        """Return the share; 0 when the targets do not vary, NaN when there are none."""
+        """Return the fraction; 0 for constant targets, NaN without any."""
         if not self._count:
             return float("nan")
         variance = float(self._squares) / self._count
@@ -259,7 +259,7 @@ class R2:
 
 
 class Accuracy(Mean):
-    """The share of right answers: of classes (outputs [rows, classes]), of yes and no (logits [rows]), of labels.
+    """The fraction of correct predictions: of classes (outputs [rows, classes]), binary (logits [rows]), or of labels.
 
     >>> metric = Accuracy()
     >>> metric.update(torch.tensor([[2.0, 1.0], [0.0, 3.0]]), torch.tensor([0, 0]))
@@ -270,15 +270,15 @@ class Accuracy(Mean):
     higher_is_better = True
 
     def values(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """1 where the answer is right."""
-        answers = outputs > 0 if targets.is_floating_point() else outputs.argmax(dim=1)
-        return (answers == targets).float()
+        """Return 1 where the prediction is correct."""
+        predictions = outputs > 0 if targets.is_floating_point() else outputs.argmax(dim=1)
+        return (predictions == targets).float()
 
 
 class RocAuc:
-    """The chance that a row of the positive class has a higher output than one of the other, ties counted half.
+    """The probability that a positive row has a higher output than a negative one; ties count half.
 
-    Of several labels it is the mean over those that occur and do not occur (macro).
+    For several labels the mean over labels with both classes (macro).
     """
 
     higher_is_better = True
@@ -288,12 +288,12 @@ class RocAuc:
         self._targets: list[Tensor] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Keep the batch: ranks need all rows."""
+        """Store the batch: ranks need all rows."""
         self._outputs.append(outputs.reshape(len(outputs), -1))
         self._targets.append(targets.reshape(len(targets), -1))
 
     def compute(self) -> float:
-        """Return (sum of the positives' ranks - n₊(n₊ + 1)/2) / (n₊ n₋); .5 where one class is absent."""
+        """Return (sum of the positives' ranks - n₊(n₊ + 1)/2) / (n₊ n₋); .5 if a class is absent."""
         from scipy.stats import rankdata  # takes a second to import
 
         ranks = rankdata(torch.cat(self._outputs).double().cpu().numpy(), axis=0)
@@ -315,32 +315,34 @@ class F1:
         self._counts: Tensor | None = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count hits, answers and occurrences by class."""
+        """Count true positives, predictions and occurrences by class."""
         if targets.is_floating_point():
-            answers = (outputs > 0).float()
-            counts = torch.stack([exact_sum(answers * targets), exact_sum(answers), exact_sum(targets)]).reshape(3, 1)
+            predictions = (outputs > 0).float()
+            counts = torch.stack(
+                [exact_sum(predictions * targets), exact_sum(predictions), exact_sum(targets)]
+            ).reshape(3, 1)
         else:
-            answers = outputs.argmax(dim=1)
+            predictions = outputs.argmax(dim=1)
             counts = torch.zeros(3, outputs.shape[1], dtype=torch.int64, device=outputs.device)
-            counts[0].index_add_(0, targets, (answers == targets).long())
-            for row, classes in ((1, answers), (2, targets)):
+            counts[0].index_add_(0, targets, (predictions == targets).long())
+            for row, classes in ((1, predictions), (2, targets)):
                 counts[row].index_add_(0, classes, torch.ones_like(classes))
         self._counts = counts if self._counts is None else self._counts + counts
 
     def compute(self) -> float:
-        """Return 2·hits / (answers + occurrences), averaged over the classes that occur."""
+        """Return 2·hits / (predictions + occurrences), averaged over the classes that occur."""
         if self._counts is None:
             return float("nan")
-        hits, answers, occurrences = self._counts.cpu().double()
-        occurs = (occurrences > 0) | (answers > 0)
-        return float((2 * hits[occurs] / (answers + occurrences)[occurs]).mean()) if occurs.any() else 0.0
+        hits, predictions, occurrences = self._counts.cpu().double()
+        occurs = (occurrences > 0) | (predictions > 0)
+        return float((2 * hits[occurs] / (predictions + occurrences)[occurs]).mean()) if occurs.any() else 0.0
 
 
 class PixelAccuracy:
-    """The fraction of pixels whose class is right; outputs [batch, classes, height, width], targets without classes.
+    """The fraction of correctly classified pixels; outputs [batch, classes, height, width], targets without classes.
 
     Args:
-        ignore_index: targets of this value do not count.
+        ignore_index: targets of this value are ignored.
 
     >>> metric = PixelAccuracy(ignore_index=255)
     >>> metric.update(torch.tensor([[[[2.0, 0.0, 0.0]], [[1.0, 1.0, 1.0]]]]), torch.tensor([[[0, 0, 255]]]))
@@ -369,13 +371,13 @@ class PixelAccuracy:
 
 
 class MeanIoU:
-    """The mean over classes of intersection / union of predicted and true pixels, each counted over the whole split.
+    """The mean over classes of intersection / union of predicted and true pixels, each summed over the split.
 
-    Classes that neither occur nor are predicted do not count.
+    Classes that neither occur nor are predicted are ignored.
 
     Args:
         num_classes: of the outputs, [batch, classes, height, width].
-        ignore_index: targets of this value do not count.
+        ignore_index: targets of this value are ignored.
 
     >>> metric = MeanIoU(2)
     >>> metric.update(torch.tensor([[[[2.0, 2.0, 0.0]], [[1.0, 1.0, 1.0]]]]), torch.tensor([[[0, 1, 1]]]))
@@ -390,16 +392,16 @@ class MeanIoU:
         self._counts: Tensor | None = None
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Count pixels by the likeliest class."""
+        """Count pixels by the most likely class."""
         self.count(outputs.argmax(dim=1), targets)
 
     def count(self, predicted: Tensor, truth: Tensor) -> None:
-        """Count pixels by true and predicted class; one place more takes those that do not count."""
+        """Count pixels by true and predicted class; ignored ones go into an extra cell."""
         cells = (truth * self.num_classes + predicted).flatten()
         if self.ignore_index is not None:
             cells = torch.where(truth.flatten() == self.ignore_index, self.num_classes**2, cells)
         counts = torch.zeros(self.num_classes**2 + 1, dtype=torch.int64, device=predicted.device)
-        counts.index_add_(0, cells, torch.ones_like(cells))  # bincount would wait for a GPU
+        counts.index_add_(0, cells, torch.ones_like(cells))  # bincount would synchronise a GPU
         self._counts = counts if self._counts is None else self._counts + counts
 
     def by_class(self) -> list[float]:
@@ -418,7 +420,7 @@ class MeanIoU:
 
 
 class InOriginalUnits:
-    """A metric in the target's own unit: outputs and targets are decoded before it sees them."""
+    """A metric in original units: outputs and targets are decoded first."""
 
     def __init__(
         self, metric: Metric, decode_outputs: Callable[[Tensor], Tensor], decode_targets: Callable[[Tensor], Tensor]
@@ -428,9 +430,9 @@ class InOriginalUnits:
         self.decode_outputs, self.decode_targets = decode_outputs, decode_targets
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Decode and pass on."""
+        """Decode the batch and update the metric."""
         self.metric.update(self.decode_outputs(outputs), self.decode_targets(targets))
 
     def compute(self) -> float:
-        """Return what the metric says."""
+        """Return the value of the metric."""
         return self.metric.compute()

@@ -1,4 +1,4 @@
-"""A plot that a run has drawn: its file, and what its report says about it."""
+"""A plot of a run: its file and its texts in the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TRAINING_CURVES = "losses.png"
-"""The plot that every run has; the report draws the same curves itself where it can."""
+"""The plot that every run has; the report draws the same curves interactively if it can."""
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,6 @@ class Plot:
 
     path: Path
     caption: str
-    """What is shown, under the image."""
+    """The text under the image."""
     alt: str = ""
-    """The alternative text: the kind of plot and what it shows, in words; empty: the caption says it."""
+    """The alternative text: the kind of plot and its content; empty: the caption is used."""

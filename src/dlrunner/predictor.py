@@ -1,4 +1,4 @@
-"""What a predictor is: the inference half of a task, built from what a finished run has stored."""
+"""Base class of predictors: the inference half of a task, built from the stored state of a finished run."""
 
 from __future__ import annotations
 
@@ -11,40 +11,39 @@ from dlrunner.model import Example, Model
 
 
 class Answer(str):
-    """A text that is an answer, with a note on what should be known about it."""
+    """A text result with a note about it."""
 
     note: str = ""
 
 
 class Predictor(ABC):
-    """Answers from the stored state and the trained models of a run.
+    """Predicts from the stored state and the trained models of a run.
 
-    Every public method of a subclass can be called in Python, `dlrunner.load(RUN).predict(...)`, and in the terminal,
-    `dlrunner predict RUN ...`: its positional parameters are arguments there, its keyword-only ones options, and their
-    help is the `Args:` section of its docstring. What a parameter is annotated with is checked for both before the
-    method is called:
+    Every public method of a subclass can be called in Python, `dlrunner.load(RUN).predict(...)`, and on the command
+    line, `dlrun predict RUN ...`: positional parameters become arguments, keyword-only ones options, and the `Args:`
+    section of the docstring their help. Both check the annotations before the method is called:
 
-    | annotation | in the terminal |
+    | annotation | on the command line |
     |---|---|
     | `bool`, False by default | `--name`; `--no-name` where it is True by default |
     | `int`, `float`, `str`, `Literal`, ranges of `dlrunner.ranges` | `--name VALUE` |
     | `list[...]` of these | `--name VALUE VALUE ...` |
-    | `Path` | the name of a file or folder |
-    | `str | Path` | a `Path` where a file or folder of this name exists, else the text as it is |
-    | `pandas.DataFrame` | the name of a file that is read (its name: `attrs["file"]`) |
+    | `Path` | the path of a file or folder |
+    | `str | Path` | a `Path` if the file or folder exists, else the text itself |
+    | `pandas.DataFrame` | the path of a table, which is read (its name: `attrs["file"]`) |
 
-    A name of Python's own gets an underscore: `class_` is `--class`. A method returns a table, with a note on it in
+    A Python keyword gets an underscore: `class_` is `--class`. A method returns a table, with notes in
     `attrs["note"]`, or a text (see `Answer`).
 
     Args:
-        state: what the task has stored (`Task.state`).
-        models: in evaluation mode; several of an ensemble.
+        state: stored by the task (`Task.state`).
+        models: in evaluation mode; several for an ensemble.
     """
 
     example: ClassVar[str] = ""
-    """A line of Python that asks `predictor` for something."""
+    """An example call in Python, for the model card."""
     limits: ClassVar[Sequence[str]] = ()
-    """Sentences for those who rely on the answers."""
+    """Known limitations, for the model card."""
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         self.state, self.models = state, models
@@ -55,15 +54,15 @@ class Predictor(ABC):
         """Return the task's `dims` from its stored state, so that a model can be built without the data."""
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """Return inputs of a model by name, like those of `count` validation rows, made from the stored state alone.
+        """Return example inputs of a model by name, with `count` rows, made from the stored state alone.
 
-        A graph that is exported is compared with the model on them. Without any there is no graph.
+        An exported ONNX graph is compared with the model on them; without examples there is no ONNX export.
         """
         return {}
 
     @classmethod
     def methods(cls) -> Mapping[str, Callable[..., Any]]:
-        """Return what the predictor can be asked: its public methods, by name."""
+        """Return the public methods of the predictor by name."""
         names = [name for each in reversed(cls.__mro__) for name in vars(each) if not name.startswith("_")]
-        found = {name: getattr(cls, name) for name in names if not hasattr(Predictor, name)}
-        return {name: method for name, method in found.items() if inspect.isfunction(method)}
+        own = {name: getattr(cls, name) for name in names if not hasattr(Predictor, name)}
+        return {name: method for name, method in own.items() if inspect.isfunction(method)}

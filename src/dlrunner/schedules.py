@@ -1,7 +1,7 @@
-"""Schedules: how the learning rate (and the momentum) moves over a phase of training.
+"""Schedules of the learning rate (and the momentum) over a training phase.
 
-A schedule is a pure function of the progress through its phase, from 0 to 1; there is no state, so there is
-nothing to save. The factories below take the length of the phase in epochs and their settings.
+A schedule is a pure function of the progress through its phase, from 0 to 1; it has no
+state to save. The factories below take the length of the phase in epochs and their settings.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Schedule = Callable[[float], float]
 
 @dataclass(frozen=True)
 class ScheduleCurves:
-    """What a phase of training follows: the rate's factor, perhaps the momentum, and where cycles end."""
+    """The curves of a phase: factor of the learning rate, optionally the momentum, and the ends of cycles."""
 
     lr: Schedule
     momentum: Schedule | None = None
     cycle_ends: tuple[int, ...] = ()
-    """Epochs (counted from the start of the phase) after which a cycle is complete and is kept."""
+    """Epochs (counted from the start of the phase) after which a cycle is complete and a checkpoint is kept."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with its own length, rates, schedule and frozen groups."""
+    """A training phase with its own length, rates, schedule and frozen groups."""
 
     epochs: int
     curves: ScheduleCurves
@@ -40,11 +40,11 @@ class Phase:
     freeze_to: int = 0
     """Layer groups before this one are frozen; negative counts from the end (-1: only the last group trains)."""
     task: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that the task takes on while the phase lasts."""
+    """Task settings for this phase."""
 
 
 def constant(epochs: int) -> ScheduleCurves:
-    """Keep the rate where it is."""
+    """Keep the rate constant."""
     return ScheduleCurves(lr=lambda progress: 1.0)
 
 
@@ -57,8 +57,8 @@ def cosine(
 
     Args:
         epochs: the length of the phase.
-        cycle_len: epochs in the first cycle; without it the whole phase is one cycle.
-        cycle_mult: every cycle is this many times as long as the one before (1 + 2 + 4 … for 2).
+        cycle_len: epochs in the first cycle; by default the phase is one cycle.
+        cycle_mult: each cycle is this many times longer than the one before (1 + 2 + 4 … for 2).
         floor: the factor at the end of a cycle.
 
     Raises:
@@ -69,7 +69,7 @@ def cosine(
     ends = _cycle_ends(epochs, cycle_len or epochs, cycle_mult)
 
     def factor(progress: float) -> float:
-        cycle = _place_in_cycle(progress * epochs, ends)
+        cycle = _progress_in_cycle(progress * epochs, ends)
         return floor + (1 - floor) * (1 + math.cos(math.pi * cycle)) / 2
 
     return ScheduleCurves(lr=factor, cycle_ends=ends if cycle_len else ())
@@ -84,14 +84,14 @@ def one_cycle(
     momentum: Annotated[list[Probability], Field(min_length=2, max_length=2)] | None = None,
     shape: Literal["cosine", "linear"] = "cosine",
 ) -> ScheduleCurves:
-    """The 1cycle policy: the rate climbs, then falls far below its start; the momentum does the opposite.
+    """The 1cycle policy: the rate rises, then falls far below its start; the momentum does the opposite.
 
     Args:
         epochs: the length of the phase.
-        warmup: the share of the phase in which the rate climbs from 1/div to 1.
+        warmup: fraction of the phase in which the rate rises from 1/div to 1.
         div: peak / start.
         final_div: peak / end.
-        momentum: [high, low]: the momentum (the first beta of Adam) falls to low while the rate climbs.
+        momentum: [high, low]: the momentum (the first beta of Adam) falls to low while the rate rises.
         shape: of both legs.
 
     Source: Smith, A disciplined approach to neural network hyper-parameters, 2018,
@@ -124,9 +124,9 @@ def triangular(
 
     Args:
         epochs: the length of the phase.
-        cycle_len: epochs in a cycle; without it the whole phase is one triangle.
-        floor: the factor at both feet of the triangle.
-        decay: each peak is this many times as high (above the floor) as the one before ("triangular2": 0.5).
+        cycle_len: epochs in a cycle; by default the phase is one triangle.
+        floor: the factor at both ends of the triangle.
+        decay: factor of the height of each peak (above the floor) ("triangular2": 0.5).
 
     Raises:
         ValueError: the phase ends in the middle of a cycle.
@@ -138,7 +138,7 @@ def triangular(
     ends = _cycle_ends(epochs, length, 1)
 
     def factor(progress: float) -> float:
-        place = _place_in_cycle(progress * epochs, ends)
+        place = _progress_in_cycle(progress * epochs, ends)
         height = decay ** min(int(progress * epochs / length + 1e-9), len(ends) - 1)
         return floor + (1 - floor) * height * (1 - abs(2 * place - 1))
 
@@ -148,7 +148,7 @@ def triangular(
 def step(
     epochs: int, *, at: list[Positive] | None = None, every: Count | None = None, gamma: NonNegative = 0.1
 ) -> ScheduleCurves:
-    """Drop the rate by `gamma` after the epochs in `at`, or after every so many; without both, at two thirds.
+    """Multiply the rate by `gamma` after the epochs in `at`, or after every `every` epochs; by default at two thirds.
 
     Raises:
         ValueError: both `at` and `every` are given.
@@ -173,15 +173,15 @@ def _cycle_ends(epochs: int, cycle_len: int, cycle_mult: int) -> tuple[int, ...]
         end, length = end + length, length * cycle_mult
         ends.append(end)
     if end != epochs:
-        whole = [*ends[:-1], end][-2:]
+        lengths = [*ends[:-1], end][-2:]
         raise ValueError(
             f"{epochs} epochs end in the middle of a cycle (cycle_len={cycle_len}, cycle_mult={cycle_mult}); "
-            f"take {' or '.join(map(str, whole))} epochs"
+            f"use {' or '.join(map(str, lengths))} epochs"
         )
     return tuple(ends)
 
 
-def _place_in_cycle(epoch: float, ends: tuple[int, ...]) -> float:
+def _progress_in_cycle(epoch: float, ends: tuple[int, ...]) -> float:
     """Return the progress through the cycle that `epoch` lies in; a boundary belongs to the next cycle."""
     start = 0
     for end in ends:

@@ -20,7 +20,7 @@ STALLING = '''
 """A task that says where it is and waits there, when the environment asks for it."""
 import os, time
 from pathlib import Path
-from dlrunner import runs
+from dlrunner.files import atomic
 from dlrunner.tasks.collab.task import Collab
 
 PLACE = os.environ.get("STALL", "")
@@ -63,7 +63,7 @@ def batches(self, split, epoch, phase, start=0, generate=Stalling.batches):
 
 Stalling.batches = batches
 
-write = runs.os.fsync
+write = atomic.os.fsync
 count = 0
 
 def fsync(descriptor):
@@ -72,7 +72,7 @@ def fsync(descriptor):
     stall(f"write {count}")
     write(descriptor)
 
-runs.os.fsync = fsync
+atomic.os.fsync = fsync
 
 read = Collab.notes
 

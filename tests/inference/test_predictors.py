@@ -15,7 +15,7 @@ from dlrunner.cli.verbs import VERBS
 from dlrunner.predictor import Predictor
 from dlrunner.task import Task
 from dlrunner.tasks.collab.predictor import RatingPredictor
-from dlrunner.tasks.image.predictor import PicturePredictor
+from dlrunner.tasks.image.predictor import ImagePredictor
 from dlrunner.tasks.language.predictor import LanguagePredictor
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 from dlrunner.tasks.tabular.predictor import TablePredictor
@@ -67,7 +67,7 @@ def test_every_parameter_has_a_help_text_and_every_method_a_verb(predictor: type
 
 
 def test_every_task_of_the_package_has_a_predictor() -> None:
-    ours = [LanguagePredictor, PicturePredictor, RatingPredictor, SalesPredictor, SegmentationPredictor]
+    ours = [LanguagePredictor, ImagePredictor, RatingPredictor, SalesPredictor, SegmentationPredictor]
     ours += [TablePredictor, TextPredictor]
     assert set(ours) <= set(PREDICTORS)
 
@@ -75,7 +75,7 @@ def test_every_task_of_the_package_has_a_predictor() -> None:
 def test_the_methods_of_a_predictor_are_its_public_ones() -> None:
     assert list(RatingPredictor.methods()) == ["predict", "recommend", "similar"]
     assert list(LanguagePredictor.methods()) == ["predict", "generate", "next_words"]
-    assert list(PicturePredictor.methods()) == ["predict", "explain"]
+    assert list(ImagePredictor.methods()) == ["predict", "explain"]
     assert list(SegmentationPredictor.methods()) == ["predict"]
     assert (
         list(SalesPredictor.methods()) == list(TablePredictor.methods()) == list(TextPredictor.methods()) == ["predict"]

@@ -1,4 +1,4 @@
-"""Collaborative filtering from the command to what it is used for."""
+"""Collaborative filtering from training to recommendations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.conftest import QUICK, Dlrun, ratings_table
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on the stand-in with films, genres and planted factors, and the folder it lies in."""
+    """A run on synthetic data with films, genres and planted factors, and its folder."""
     from dlrunner.cli import main
 
     folder = tmp_path_factory.mktemp("trained")
@@ -40,11 +40,11 @@ def recommender(run: Path) -> RatingPredictor:
     return RatingPredictor(state, models)
 
 
-def test_the_stand_in_is_learnt_and_its_floor_is_never_beaten(trained: Path) -> None:
+def test_synthetic_ratings_are_learned_and_the_best_achievable_rmse_is_never_beaten(trained: Path) -> None:
     summary = json.loads((trained / "summary.json").read_text())
-    floor, rmse = summary["data"]["best_achievable"], summary["metric"]["value"]
+    best, rmse = summary["data"]["best_achievable"], summary["metric"]["value"]
     rated = pd.read_csv(trained / "predictions.csv")["rating"]
-    assert floor < rmse < 0.87 * rated.std()
+    assert best < rmse < 0.87 * rated.std()
     assert rmse < 0.83  # 0.85 with biases alone
 
 
@@ -75,23 +75,23 @@ def test_every_model_trains_predicts_and_draws(model: str, dlrun: Dlrun, here: P
 
 
 def test_genres_and_time_are_refused_where_the_data_has_none(dlrun: Dlrun, ratings_csv: Path) -> None:
-    for setting, said in (
+    for setting, message in (
         ("model.genre_factors=3", "this data has no genres"),
         ("model.time=true", "this data has no times"),
     ):
         status, _, err = dlrun("task=collab", "data.path=my.csv", "model=net", setting, *QUICK)
         assert status == 2
-        assert said in err
+        assert message in err
 
 
-def test_pairs_are_predicted_and_unknown_ids_get_the_bias_only_answer_and_a_mark(
+def test_pairs_are_predicted_and_unknown_ids_get_a_bias_only_rating_and_a_note(
     trained: Path, dlrun: Dlrun, here: Path
 ) -> None:
     stored = pd.read_csv(trained / "predictions.csv").head(5)
-    asked = stored[["user", "item"]].copy()
-    asked.loc[5] = [999_999, asked["item"][0]]
-    asked.loc[6] = [asked["user"][0], -7]
-    asked.to_csv("pairs.csv", index=False)
+    pairs = stored[["user", "item"]].copy()
+    pairs.loc[5] = [999_999, pairs["item"][0]]
+    pairs.loc[6] = [pairs["user"][0], -7]
+    pairs.to_csv("pairs.csv", index=False)
     status, out, _ = dlrun("predict", str(trained), "pairs.csv", "--out", "answer.csv")
     assert status == 0
     assert "unknown user: bias only" in out
@@ -100,7 +100,7 @@ def test_pairs_are_predicted_and_unknown_ids_get_the_bias_only_answer_and_a_mark
     assert list(answer["note"].fillna("")) == [""] * 5 + ["unknown user: bias only", "unknown item: bias only"]
 
 
-def test_recommendations_leave_out_what_is_rated_and_are_sorted(trained: Path) -> None:
+def test_recommendations_exclude_rated_items_and_are_sorted(trained: Path) -> None:
     recommends = recommender(trained)
     user = recommends.state["user_ids"][0]
     best = recommends.recommend(str(user), top=20)
@@ -114,8 +114,8 @@ def test_recommendations_leave_out_what_is_rated_and_are_sorted(trained: Path) -
     )
 
 
-def test_a_new_user_is_solved_from_a_handful_of_ratings_without_retraining(trained: Path) -> None:
-    """Somebody who rates like a known user is predicted nearly as well as that user, and better than by biases."""
+def test_a_new_user_is_fitted_from_a_few_ratings_without_retraining(trained: Path) -> None:
+    """A new user with the ratings of a known one is predicted nearly as well, and better than by biases."""
     recommends = recommender(trained)
     table = pd.read_csv(trained / "predictions.csv")
     before = [p.clone() for model in recommends.ensemble.models for p in model.parameters()]
@@ -152,7 +152,7 @@ def test_without_ratings_a_new_user_is_the_average_one(trained: Path) -> None:
     assert np.isfinite(nobody).all()
 
 
-def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: Path, dlrun: Dlrun, here: Path) -> None:
+def test_predict_recommends_to_a_new_user_and_lists_similar_items(trained: Path, dlrun: Dlrun, here: Path) -> None:
     recommends = recommender(trained)
     items = recommends.state["item_ids"][:6]
     pd.DataFrame({"item": [*items, "unheard of"], "rating": [5, 4, 5, 1, 2, 3, 4]}).to_csv("mine.csv", index=False)
@@ -162,14 +162,14 @@ def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: 
     status, out, _ = dlrun("predict", str(trained), "--similar", str(items[0]), "--top", "4")
     assert status == 0
     assert "cosine" in out
-    assert f"most like {recommends.state['titles'][0]}" in out
+    assert f"most similar to {recommends.state['titles'][0]}" in out
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        ([], "ask for one thing"),
-        (["--user", "1", "--similar", "1"], "ask for one thing"),
+        ([], "give exactly one of"),
+        (["--user", "1", "--similar", "1"], "give exactly one of"),
         (["--user", "nobody"], "nobody is not among the 600 users"),
         (["--similar", "no such film"], "no item 'no such film'"),
         (["--similar", "Film 1"], "titles contain 'Film 1'"),
@@ -178,10 +178,12 @@ def test_the_command_line_answers_for_a_new_user_and_for_similar_items(trained: 
         (["--user", "1", "--checkpoint", "cycle-9.pt"], "has no cycle-9.pt; it has best.pt, last.pt"),
     ],
 )
-def test_wrong_questions_are_answered_plainly(words: list[str], said: str, trained: Path, dlrun: Dlrun) -> None:
+def test_invalid_requests_are_refused_with_a_message(
+    words: list[str], message: str, trained: Path, dlrun: Dlrun
+) -> None:
     status, _, err = dlrun("predict", str(trained), *words)
     assert status == 2
-    assert said in err
+    assert message in err
 
 
 def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, here: Path) -> None:
@@ -197,7 +199,7 @@ def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, he
     assert summary["metric"]["value"] < min(members["valid/rmse"])
     assert f"{summary['metric']['value']:.4f}" in out
     assert sorted(path.name for path in (run / "members").iterdir()) == ["0", "1", "2"]
-    # predict uses them all: its answer is the average that predictions.csv holds
+    # predict uses all members: its result is the average in predictions.csv
     stored = pd.read_csv(run / "predictions.csv").head(50)
     recommends = recommender(run)
     assert len(recommends.ensemble.models) == 3
@@ -222,7 +224,7 @@ def test_a_member_of_an_ensemble_is_the_run_of_its_seed(dlrun: Dlrun, ratings_cs
 
 
 def test_validation_rows_never_train(dlrun: Dlrun, here: Path) -> None:
-    """Ratings of the validation rows are made absurd: the training loss must not notice."""
+    """Changed ratings of the validation rows leave the training loss unchanged."""
     from dlrunner.data.core.splitting import random_rows
 
     table = ratings_table()

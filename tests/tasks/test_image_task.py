@@ -1,4 +1,4 @@
-"""Pictures from the command line: classifiers are trained, told, resumed, explained and used."""
+"""Image classification from the command line: training, resuming, prediction and explanation."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.task import ImageClassification
 from tests.conftest import QUICK, Dlrun, start
 
-STAND_IN = ("task=dogbreeds", "data.source=synthetic", "data.size=32")
+SYNTHETIC = ("task=dogbreeds", "data.source=synthetic", "data.size=32")
 SHORT = (
-    *STAND_IN,
+    *SYNTHETIC,
     "data.sample=96",
     "data.sample_valid=32",
     "epochs=1",
@@ -57,7 +57,7 @@ def history(run: str = "runs/latest") -> list[dict[str, Any]]:
 
 @pytest.fixture
 def own_cache(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No features that another test has computed."""
+    """An empty cache: no features from other tests."""
     monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
 
 
@@ -67,23 +67,23 @@ def small_net(**settings: Any) -> ImageClassifier:
 
 
 @pytest.mark.slow
-def test_shapes_are_recognised_almost_as_often_as_their_labels_are_right(dlrun: Dlrun) -> None:
+def test_synthetic_shapes_are_classified_close_to_the_best_achievable_accuracy(dlrun: Dlrun) -> None:
     words = ("epochs=8", "batch_size=16", "optim.lr=2e-3", "model.xtra_fc=[]", "model.dropout=0")
     plain = ("task.rotate=0", "task.zoom=1", "task.brightness=0", "task.contrast=0")
-    status, out, err = dlrun(*STAND_IN, *words, *plain, *QUICK)
+    status, out, err = dlrun(*SYNTHETIC, *words, *plain, *QUICK)
     assert status == 0, out + err
     found = summary()
-    floor = found["data"]["best_achievable"]
-    assert floor - 0.12 < found["metric"]["value"] <= floor + 0.02
+    best = found["data"]["best_achievable"]
+    assert best - 0.12 < found["metric"]["value"] <= best + 0.02
     assert "the best possible is" in out
     assert "the backbone's weights start at random" in out
 
 
-def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path) -> None:
+def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: Path) -> None:
     status, out, err = dlrun(*SHORT)
     assert status == 0, out + err
     found = pd.read_csv("runs/latest/predictions.csv")
-    assert list(found.columns[:4]) == ["picture", "breed", "prediction", "p_1"]
+    assert list(found.columns[:4]) == ["image", "breed", "prediction", "p_1"]
     assert len(found) == 32
     assert (found["p_1"] >= found["p_2"]).all()
     right = (found["breed"] == found["prediction"]).mean()
@@ -93,41 +93,39 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
 
     with zipfile.ZipFile(DogBreedsData(here, source="synthetic")._found[1].path) as archive:
         archive.extractall(here / "pets")
-    picture = next(iter(sorted((here / "pets" / "train").iterdir())))
-    status, out, err = dlrun("predict", "runs/latest", str(picture))
+    image = next(iter(sorted((here / "pets" / "train").iterdir())))
+    status, out, err = dlrun("predict", "runs/latest", str(image))
     assert status == 0, err
     assert len(re.findall(r"^\s*(?:blue|red)-\w+ +0\.\d+", out, re.MULTILINE)) == 5
     (here / "some").mkdir()
     for path in sorted((here / "pets" / "train").iterdir())[:5]:
         (here / "some" / path.name).write_bytes(path.read_bytes())
-    (here / "some" / "bad.jpg").write_bytes(b"no picture")
+    (here / "some" / "bad.jpg").write_bytes(b"not an image")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
     assert "1 of 6 images cannot be read: bad.jpg is no picture" in out + err
     answer = pd.read_csv("answer.csv")
-    assert answer["picture"].tolist() == sorted(
-        path.name for path in (here / "some").iterdir() if path.name != "bad.jpg"
-    )
+    assert answer["image"].tolist() == sorted(path.name for path in (here / "some").iterdir() if path.name != "bad.jpg")
     status, out, err = dlrun("predict", "runs/latest", "some", "--submission", "--out", "submission.csv")
     assert status == 0, err
     table = pd.read_csv("submission.csv", dtype={"id": str})
     assert table.columns[0] == "id"
-    assert table["id"].tolist() == [Path(name).stem for name in answer["picture"]]
+    assert table["id"].tolist() == [Path(name).stem for name in answer["image"]]
     np.testing.assert_allclose(table.iloc[:, 1:].sum(axis=1), 1, atol=1e-4)
     assert table.iloc[0, 1:].astype(float).idxmax() == answer["prediction"][0]
 
-    status, out, err = dlrun("explain", "runs/latest", str(picture))
+    status, out, err = dlrun("explain", "runs/latest", str(image))
     assert status == 0, err
     (drawing,) = here.glob("*-explained.png")
     assert str(drawing.name) in out
     with Image.open(drawing) as opened:
         assert min(opened.size) > 300
-    status, out, err = dlrun("explain", "runs/latest", str(picture), "--class", "red-disk")
+    status, out, err = dlrun("explain", "runs/latest", str(image), "--class", "red-disk")
     assert status == 2
     assert "there is no class red-disk; did you mean red-disc" in err
     status, out, err = dlrun("explain", "runs/latest", "some/bad.jpg")
     assert status != 0
-    assert "bad.jpg is no picture" in err
+    assert "bad.jpg is no" in err
     status, out, err = dlrun("generate", "runs/latest", "a dog")
     assert status == 2
     assert "has no method generate; it has predict, explain" in err
@@ -138,7 +136,7 @@ def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: 
     words = (*SHORT, "epochs=2", *QUICK)
     status, out, err = dlrun(*words, *FROZEN)
     assert status == 0, out + err
-    assert "features of 128 of 128 pictures" in out
+    assert "features of 128 of 128 images" in out
     precomputed = history()
     status, out, err = dlrun(*words, "freeze_to=-1", "task.augment=false")
     assert status == 0, out + err
@@ -148,7 +146,7 @@ def test_precomputed_features_train_the_same_head_as_the_frozen_backbone(dlrun: 
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlrun: Dlrun) -> None:
+def test_features_are_cached_for_the_next_run_per_backbone(dlrun: Dlrun) -> None:
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "task.valid_batch_size=50", "seed=3")[1]
     # The head's weights and the order differ with the seed, and so does a backbone that starts at random.
     assert "features of" not in dlrun(*SHORT, *QUICK, *FROZEN, "seed=3", "epochs=2")[1]
@@ -157,22 +155,22 @@ def test_features_are_kept_for_the_next_run_and_another_backbone_has_its_own(dlr
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here: Path) -> None:
+def test_an_ensemble_shares_its_features_and_averages_its_predictions(dlrun: Dlrun, here: Path) -> None:
     torch.save(make_backbone("squeezenet1_1").state_dict(), here / "w.pth")
     status, out, err = dlrun(*SHORT, *QUICK, *FROZEN, "ensemble=2", "model.weights=w.pth")
     assert status == 0, out + err
-    assert out.count("features of 128 of 128 pictures") == 1
+    assert out.count("features of 128 of 128 images") == 1
     predictions = pd.read_csv("runs/latest/predictions.csv")
     assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(
         summary()["final"]["valid/accuracy"]
     )
-    assert dlrun("predict", "runs/latest", str(_picture(here)))[0] == 0
+    assert dlrun("predict", "runs/latest", str(red_image(here)))[0] == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        (("task.precompute=true", "freeze_to=-1"), "cannot be changed at random: add task.augment=false"),
+        (("task.precompute=true", "freeze_to=-1"), "augmentation is impossible: add task.augment=false"),
         (("task.precompute=true", "task.augment=false", "freeze_to=-1", "task.tta=2"), "add task.tta=0"),
         (("task.precompute=true", "task.augment=false"), "has freeze_to=0: add freeze_to=-1"),
         (("epochs=null", "phases=[{epochs: 1, task: {sizes: 64}}]"), "phases[0].task.sizes: is unknown"),
@@ -187,14 +185,14 @@ def test_an_ensemble_shares_its_features_and_answers_together(dlrun: Dlrun, here
         (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),
         (("freeze_to=3",), "3 leaves nothing to train: the model has 3 layer group(s)"),
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower backbone, upper backbone, head)"),
-        (("task.metrics=[rmse]",), "rmse is no metric of multiclass pictures"),
+        (("task.metrics=[rmse]",), "task.metrics: rmse"),
         (("model.variant=tensorflow",), "model.variant: must be 'torchvision' or 'gluon'"),
     ],
 )
-def test_what_does_not_fit_is_refused(dlrun: Dlrun, words: tuple[str, ...], said: str) -> None:
-    status, out, err = dlrun(*STAND_IN, "data.sample=64", "data.sample_valid=32", *QUICK, *words)
+def test_invalid_settings_are_refused(dlrun: Dlrun, words: tuple[str, ...], message: str) -> None:
+    status, out, err = dlrun(*SYNTHETIC, "data.sample=64", "data.sample_valid=32", *QUICK, *words)
     assert status in (1, 2), out
-    assert said in err
+    assert message in err
 
 
 def test_other_tasks_have_no_settings_that_change_by_phase(dlrun: Dlrun) -> None:
@@ -221,16 +219,16 @@ def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, he
     out = dlrun(*words)[1]
     assert "training again in a new folder" in out
     (here / "w.pth").unlink()
-    status, out, err = dlrun("predict", "runs/latest", str(_picture(here)))
+    status, out, err = dlrun("predict", "runs/latest", str(red_image(here)))
     assert status == 0, "a trained run needs the file no longer: " + err
 
 
-def _picture(here: Path) -> Path:
+def red_image(here: Path) -> Path:
     Image.new("RGB", (60, 50), (200, 30, 30)).save(here / "red.png")
     return here / "red.png"
 
 
-def test_phases_have_sizes_of_their_own(here: Path) -> None:
+def test_each_phase_can_set_its_own_image_size(here: Path) -> None:
     task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 16, 0, torch.device("cpu"))
     larger = replace(PHASE, task={"size": 40})
     assert next(iter(task.batches("train", 0, PHASE))).inputs[0].shape == (16, 3, 32, 32)
@@ -242,7 +240,7 @@ def test_phases_have_sizes_of_their_own(here: Path) -> None:
 
 
 @pytest.mark.usefixtures("own_cache")
-def test_a_head_is_trained_on_kept_features_and_then_with_the_backbone_on_augmented_pictures(dlrun: Dlrun) -> None:
+def test_a_head_is_trained_on_cached_features_and_then_with_the_backbone_on_augmented_images(dlrun: Dlrun) -> None:
     phases = f"phases=[{{epochs: 2, {ONCE}}}, {{epochs: 1, freeze_to: 1, task: {{size: 48}}}}]"
     status, out, err = dlrun(*SHORT, *QUICK, "epochs=null", "task.tta=1", phases)
     assert status == 0, out + err
@@ -251,10 +249,10 @@ def test_a_head_is_trained_on_kept_features_and_then_with_the_backbone_on_augmen
     assert "features of" not in kept[1], "they were computed by the run before"
     assert [row["train/loss"] for row in rows[:2]] == [row["train/loss"] for row in history()]
     assert len(rows) == 3
-    assert rows[2]["train/loss"] > rows[1]["train/loss"], "augmented pictures of another size are harder"
+    assert rows[2]["train/loss"] > rows[1]["train/loss"], "augmented images of another size are harder"
 
 
-def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_never(here: Path) -> None:
+def test_training_images_differ_from_epoch_to_epoch_and_validation_images_never(here: Path) -> None:
     task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 640, 0, torch.device("cpu"), tta=1)
 
     def all_of(split: Any, epoch: int) -> torch.Tensor:
@@ -265,13 +263,13 @@ def test_training_pictures_differ_from_epoch_to_epoch_and_validation_pictures_ne
     assert (first.sort(0).values - later.sort(0).values).abs().mean() > 0.01
     plain = all_of("valid", 0)
     torch.testing.assert_close(plain, all_of("valid", 1), rtol=0, atol=0)
-    look, other = (torch.cat([b.inputs[0] for b in task.tta_batches("valid", view, PHASE)]) for view in (1, 2))
-    assert (look - other).abs().mean() > 0.05
-    assert (plain - look).abs().mean() > 0.05
+    view, other = (torch.cat([b.inputs[0] for b in task.tta_batches("valid", number, PHASE)]) for number in (1, 2))
+    assert (view - other).abs().mean() > 0.05
+    assert (plain - view).abs().mean() > 0.05
     assert task.num_tta_views() == 2
 
 
-def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
+def test_the_last_batch_is_never_a_single_image(here: Path) -> None:
     data = DogBreedsData(here, source="synthetic", size=32, sample=65)
     task = ImageClassification(data, 32, 0, torch.device("cpu"))
     assert [len(batch.targets) for batch in task.batches("train", 0, PHASE)] == [32, 33]
@@ -287,7 +285,7 @@ def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN)[1], "features in another precision are others"
 
 
-def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
+def test_tta_views_are_averaged_and_reported(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "task.tta=3")
     assert status == 0, out + err
     found = summary()
@@ -300,10 +298,10 @@ def test_several_looks_are_averaged_in_the_end_and_told(dlrun: Dlrun) -> None:
 
 
 @pytest.mark.parametrize(("words", "passes"), [((), 2), (("task.tta=2",), 4), (("trainer.early_stopping=1",), 2)])
-def test_no_validation_picture_is_looked_at_twice_at_the_end(
+def test_validation_images_are_not_evaluated_twice_at_the_end(
     words: tuple[str, ...], passes: int, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One pass an epoch, the last of which hands on its outputs; further views are passes of their own."""
+    """One pass per epoch, whose last outputs are reused; each TTA view is one more pass."""
     made = []
     batches, tta_batches = ImageClassification.batches, ImageClassification.tta_batches
 
@@ -327,16 +325,16 @@ def test_no_validation_picture_is_looked_at_twice_at_the_end(
     )
 
 
-def test_a_run_that_begins_in_the_midst_of_an_epoch_draws_and_gathers_nothing_before(
+def test_a_loader_that_starts_within_an_epoch_draws_and_reads_nothing_for_earlier_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     drawn: list[tuple[int, ...]] = []
 
-    def noted(*key: int) -> torch.Generator:
+    def recorded(*key: int) -> torch.Generator:
         drawn.append(key)
         return generator_of(*key)
 
-    monkeypatch.setattr("dlrunner.data.images.loaders.generator_of", noted)
+    monkeypatch.setattr("dlrunner.data.images.loaders.generator_of", recorded)
     pixels = torch.zeros(40, 32, 32, 3, dtype=torch.uint8)
     rows = list(torch.split(torch.arange(40), 4))
     loader = ImageLoader(pixels, torch.arange(40), rows, 32, Augmentation(), (7, 0), start=8)
@@ -345,7 +343,7 @@ def test_a_run_that_begins_in_the_midst_of_an_epoch_draws_and_gathers_nothing_be
     assert drawn == [(7, 0, 8), (7, 0, 9)]
 
 
-def test_an_answer_does_not_depend_on_the_pictures_beside_it(dlrun: Dlrun, here: Path) -> None:
+def test_a_prediction_does_not_depend_on_the_other_images_of_the_batch(dlrun: Dlrun, here: Path) -> None:
     assert dlrun(*SHORT, *QUICK, "task.tta=2")[0] == 0
     random = np.random.default_rng(0)
     (here / "few").mkdir()
@@ -358,7 +356,7 @@ def test_an_answer_does_not_depend_on_the_pictures_beside_it(dlrun: Dlrun, here:
     assert dlrun("predict", "runs/latest", "few", "--top", "0")[0] == 2
 
 
-def test_early_stopping_leaves_the_size_of_the_phase_that_was_best(dlrun: Dlrun) -> None:
+def test_early_stopping_keeps_the_image_size_of_the_best_phase(dlrun: Dlrun) -> None:
     phases = "phases=[{epochs: 1, lr: 1.0e-3}, {epochs: 2, lr: 10.0, task: {size: 64}}]"
     status, out, err = dlrun(*SHORT, *QUICK, "epochs=null", "trainer.early_stopping=1", "trainer.clip=1", phases)
     assert status == 0, out + err
@@ -403,10 +401,10 @@ def test_batch_norm_that_is_frozen_keeps_its_statistics_while_its_weights_train(
     assert float(after["head.0.running_mean"].abs().max()) > 0
 
 
-def test_a_killed_run_goes_on_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
+def test_a_killed_run_resumes_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
     words = (*SHORT, *QUICK, "epochs=3", "batch_size=8", "trainer.checkpoint_minutes=1e-9")
-    whole = start(*words, "runs_dir=whole", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
-    whole.communicate()
+    unbroken = start(*words, "runs_dir=unbroken", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
+    unbroken.communicate()
     stopped = start(*words, "runs_dir=stopped", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
     deadline = time.monotonic() + 60
     while not list(here.glob("stopped/dogbreeds/*/last.pt")) and time.monotonic() < deadline:
@@ -416,13 +414,13 @@ def test_a_killed_run_goes_on_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
     assert stopped.returncode == -9
     again = start(*words, "runs_dir=stopped", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
     again.communicate()
-    assert whole.returncode == again.returncode == 0
-    one, other = (load_weights_file(Path(folder, "latest", "last.pt"))["model"] for folder in ("whole", "stopped"))
+    assert unbroken.returncode == again.returncode == 0
+    one, other = (load_weights_file(Path(folder, "latest", "last.pt"))["model"] for folder in ("unbroken", "stopped"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=0)
 
 
-def test_labels_are_learned_and_told(dlrun: Dlrun, here: Path) -> None:
+def test_labels_are_learned_and_predicted(dlrun: Dlrun, here: Path) -> None:
     random = np.random.default_rng(0)
     rows = []
     (here / "pics").mkdir()
@@ -462,29 +460,29 @@ def test_a_fused_net_is_the_same_function() -> None:
                 module.running_var.uniform_(0.5, 2)
         quick = fused(net)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules()), name
-        pictures = torch.randn(2, 3, 48, 48)
+        images = torch.randn(2, 3, 48, 48)
         with torch.no_grad():
-            expected = net.eval()(pictures)
-            torch.testing.assert_close(quick(pictures), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            expected = net.eval()(images)
+            torch.testing.assert_close(quick(images), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-def test_the_heads_layers_are_those_asked_for() -> None:
+def test_the_head_has_the_requested_layers() -> None:
     kinds = [type(each).__name__ for each in small_net(xtra_fc=[32, 16], dropout=[0.25, 0, 0.5]).head]
     expected = ["BatchNorm1d", "Dropout", "Linear", "ReLU", "BatchNorm1d", "Linear", "ReLU", "BatchNorm1d", "Dropout"]
     assert kinds == [*expected, "Linear"]
     assert [type(each).__name__ for each in small_net(xtra_fc=[], dropout=0.0, head_norm=False).head] == ["Linear"]
 
 
-def test_what_speaks_for_a_class_lies_where_its_feature_is() -> None:
+def test_grad_cam_highlights_the_feature_of_the_class() -> None:
     net = small_net(xtra_fc=[], dropout=0.0, head_norm=False).eval()
 
     class Corner(torch.nn.Module):
         num_features = 512
 
-        def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-            maps = torch.zeros(len(pictures), 512, 4, 4)
-            maps[:, 3, 0, 0] = 5.0  # speaks for class 1, in the upper left
-            maps[:, 7, 3, 3] = 5.0  # speaks against it
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = torch.zeros(len(images), 512, 4, 4)
+            maps[:, 3, 0, 0] = 5.0  # evidence for class 1, in the upper left
+            maps[:, 7, 3, 3] = 5.0  # evidence against it
             return maps
 
     net.backbone = Corner()  # type: ignore[assignment]
@@ -501,13 +499,13 @@ def test_what_speaks_for_a_class_lies_where_its_feature_is() -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_a_few_real_dogs_are_told_apart_by_a_frozen_backbone(real_data: Path, dlrun: Dlrun) -> None:
+def test_a_few_real_dog_breeds_are_learned_on_a_frozen_backbone(real_data: Path, dlrun: Dlrun) -> None:
     if not (real_data / "weights" / "mobilenet_v2_features.pt").exists():
         pytest.skip("needs weights/mobilenet_v2_features.pt in DLRUNNER_DATA")
     words = ("data.sample=1500", "data.sample_valid=300", "data.size=96", "claim=null", "epochs=6")
     status, out, err = dlrun("experiment=dogbreeds", *words, *QUICK)
     assert status == 0, out + err
-    assert "these pictures are ImageNet's" in out
+    assert "are ImageNet's" in out
     assert summary()["metric"]["value"] > 0.3, "by guessing one in 120 is right"
     status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.variant=torchvision")
     assert status == 2

@@ -1,9 +1,10 @@
-"""Tables from the command line: every kind of target is learned, told, drawn, and used on new rows."""
+"""Tabular runs from the command line: every kind of target is learned, plotted and predicted for new rows."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
-from dlrunner.tasks.tabular.analysis import Inspection
+from dlrunner.tasks.tabular.analysis import TableAnalysis
 from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun
 
@@ -82,7 +83,7 @@ def test_every_kind_of_target_is_learned(
 
 
 @pytest.mark.parametrize("model", ["linear", "mlp"])
-def test_plain_models_are_there_to_compare(model: str, flats_csv: Path, dlrun: Dlrun) -> None:
+def test_linear_models_are_available_for_comparison(model: str, flats_csv: Path, dlrun: Dlrun) -> None:
     words = (
         "data.target=price",
         "data.target_transform=log",
@@ -93,7 +94,9 @@ def test_plain_models_are_there_to_compare(model: str, flats_csv: Path, dlrun: D
     )
     status, out, err = dlrun("task=tabular", *INPUTS, f"model={model}", *words, *QUICK)
     assert status == 0, out + err
-    assert summary()["metric"]["value"] < 0.08, "the logarithm of the price is linear: the noise of .05 is the floor"
+    assert summary()["metric"]["value"] < 0.08, (
+        "the logarithm of the price is linear: the noise of .05 is the best achievable error"
+    )
 
 
 def test_metrics_are_exact_and_in_the_targets_own_unit(flats_csv: Path, dlrun: Dlrun) -> None:
@@ -113,7 +116,7 @@ def test_metrics_are_exact_and_in_the_targets_own_unit(flats_csv: Path, dlrun: D
         assert final[f"valid/{name}"] == pytest.approx(value, rel=1e-5)
 
 
-def test_a_correction_multiplies_what_is_predicted(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_a_correction_multiplies_predictions(flats_csv: Path, dlrun: Dlrun) -> None:
     words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "data.target_transform=log", "data.id=nr", *QUICK)
     predictions, answers = [], []
     for factor in (1.0, 0.9):
@@ -125,7 +128,7 @@ def test_a_correction_multiplies_what_is_predicted(flats_csv: Path, dlrun: Dlrun
         np.testing.assert_allclose(corrected, 0.9 * plain, rtol=1e-6)
 
 
-def test_predict_answers_with_the_tables_own_ids(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_predict_returns_the_ids_of_the_table(flats_csv: Path, dlrun: Dlrun) -> None:
     dlrun("task=tabular", *INPUTS, *SMALL, "data.target=dear", "data.id=nr", *QUICK)
     status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "out.csv")
     assert status == 0, err
@@ -145,16 +148,16 @@ def test_predictions_for_the_validation_rows_are_those_of_the_run(flats_csv: Pat
     np.testing.assert_allclose(both["prediction"], both["price_y"], rtol=1e-5)
 
 
-def test_prediction_data_that_does_not_fit_is_told(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_prediction_data_that_does_not_fit_is_refused_or_noted(flats_csv: Path, dlrun: Dlrun) -> None:
     dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *QUICK)
     new = pd.read_csv("new.csv")
-    new.drop(columns="area").to_csv("lacking.csv", index=False)
-    status, _, err = dlrun("predict", "runs/latest", "lacking.csv")
-    assert (status, "lacks 1 column(s) the run was trained on: area" in err) == (1, True)
+    new.drop(columns="area").to_csv("missing.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "missing.csv")
+    assert (status, "area" in err) == (1, True)
     new.assign(city="Rom").to_csv("unseen.csv", index=False)
     status, out, _ = dlrun("predict", "runs/latest", "unseen.csv")
     assert status == 0
-    assert "city: 200 row(s) with levels that training has not seen (Rom)" in out
+    assert re.search(r"city: 200 row.*\(Rom\)", out)
     status, _, err = dlrun("predict", "runs/latest", "nowhere.csv")
     assert (status, "there is no file nowhere.csv" in err) == (2, True)
     status, _, err = dlrun("predict", "runs/latest", "new.csv", "--id", "number")
@@ -164,9 +167,9 @@ def test_prediction_data_that_does_not_fit_is_told(flats_csv: Path, dlrun: Dlrun
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data.target=dear", "task.loss=mae"), "task.loss: mae is for numbers"),
-        (("data.target=dear", "task.metrics=[rmse]"), "task.metrics: rmse is no metric of a binary target"),
-        (("data.target=dear", "task.correction=0.9"), "task.correction: is for targets that are numbers"),
+        (("data.target=dear", "task.loss=mae"), "task.loss: mae is for regression"),
+        (("data.target=dear", "task.metrics=[rmse]"), "task.metrics: rmse is not a metric for a binary target"),
+        (("data.target=dear", "task.correction=0.9"), "task.correction: is for regression"),
         (("data.target=price", "task.metrics=[rmspee]"), "did you mean rmspe?"),
         (("data.target=price", "task.loss=msee"), "task.loss: must be 'auto', 'mse', 'mae'"),
         (("data.target=price", "model.dropouts=[0.1,0.1]", "model.hidden=[5]"), "model.dropouts: 2 for 1 hidden layer"),
@@ -176,7 +179,7 @@ def test_prediction_data_that_does_not_fit_is_told(flats_csv: Path, dlrun: Dlrun
         (("data.target=prices",), "did you mean price?"),
     ],
 )
-def test_wrong_requests_are_answered_in_a_sentence(
+def test_invalid_settings_are_refused_with_a_message(
     words: tuple[str, ...], message: str, flats_csv: Path, dlrun: Dlrun
 ) -> None:
     status, _, err = dlrun("task=tabular", *INPUTS, *words, *QUICK)
@@ -185,13 +188,13 @@ def test_wrong_requests_are_answered_in_a_sentence(
     assert "Traceback" not in err
 
 
-def test_without_a_table_the_command_is_shown(here: Path, dlrun: Dlrun) -> None:
+def test_without_a_table_an_example_command_is_shown(here: Path, dlrun: Dlrun) -> None:
     status, _, err = dlrun("task=tabular")
     assert (status, "dlrun task=tabular data.path=my.csv data.target=y" in err) == (2, True)
     assert not Path("runs").exists()
 
 
-def test_folds_are_a_sweep_with_mean_and_spread(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_folds_are_a_sweep_with_mean_and_std(flats_csv: Path, dlrun: Dlrun) -> None:
     words = ("data.target=price", "data.split=folds", "data.folds=3", "data.fold=range(3)", "epochs=1")
     status, out, err = dlrun("-m", "task=tabular", *INPUTS, *SMALL[1:], *words, *QUICK)
     assert status == 0, err
@@ -201,7 +204,7 @@ def test_folds_are_a_sweep_with_mean_and_spread(flats_csv: Path, dlrun: Dlrun) -
     assert f"over data.fold 0, 1, 2: valid/rmse {values.mean():.4f} ± {values.std():.4f}" in out
 
 
-def test_the_average_of_an_ensemble_is_one_of_probabilities(here: Path) -> None:
+def test_an_ensemble_averages_probabilities(here: Path) -> None:
     table = flats()
     table.to_csv("flats.csv", index=False)
     for target, shape in (("dear", (5,)), ("size", (5, 3)), ("price", (5,))):
@@ -216,7 +219,7 @@ def test_the_average_of_an_ensemble_is_one_of_probabilities(here: Path) -> None:
             torch.testing.assert_close(mean.softmax(1), torch.stack([m.softmax(1) for m in members]).mean(0))
 
 
-def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_plots_tables_and_report_are_written(flats_csv: Path, dlrun: Dlrun) -> None:
     for target, first in (("price", "predictions.png"), ("dear", "confusion.png"), ("[big,roomy]", "labels.png")):
         words = ("task=tabular", *INPUTS, *SMALL, f"data.target={target}", "data.id=nr", "task.error_by=[city,rooms]")
         status, out, err = dlrun(*words)
@@ -230,10 +233,10 @@ def test_pictures_tables_and_report_are_drawn(flats_csv: Path, dlrun: Dlrun) -> 
             assert worst["relative error"].abs().is_monotonic_decreasing
 
 
-def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: Dlrun) -> None:
+def test_permutation_importance_finds_the_columns_that_matter(flats_csv: Path, dlrun: Dlrun) -> None:
     from dlrunner.inference.models import load_models
     from dlrunner.runs.reader import FinishedRun
-    from dlrunner.tasks.tabular.analysis import Inspection
+    from dlrunner.tasks.tabular.analysis import TableAnalysis
     from dlrunner.tasks.tabular.predictor import predict_rows
 
     table = flats()
@@ -244,14 +247,14 @@ def test_shuffling_a_column_that_matters_makes_it_worse(flats_csv: Path, dlrun: 
     task: Any = checked.build_task(checked.build_data(), 0)
     frame = task.table.frame[task.table.valid]
     outputs = predict_rows(task.preparation, task.target, models, frame)
-    names, rises, _ = Inspection(task, models, outputs).importance()
-    by_name = dict(zip(names, rises, strict=True))
+    names, increases, _ = TableAnalysis(task, models, outputs).importance()
+    by_name = dict(zip(names, increases, strict=True))
     assert list(by_name) == ["city", "rooms", "area", "noise"]
     assert by_name["area"] > 5 * abs(by_name["noise"])
     assert by_name["city"] > 5 * abs(by_name["noise"])
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_run_resumes_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("task=tabular", *INPUTS, *SMALL, "data.target=price", "epochs=3", "model.dropouts=[0.1]", *QUICK)
     assert dlrun(*words)[0] == 0
     unbroken = _numbers_of(Path("runs/latest"))
@@ -268,7 +271,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkey
     assert dlrun(*words, "runs_dir=again")[0] == 143
     assert dlrun(*words, "runs_dir=again")[0] == 0
     assert _numbers_of(Path("again/latest")) == unbroken
-    assert steps == 69, "it went on from there: no step was done twice"
+    assert steps == 69, "it resumed there: no step was repeated"
 
 
 def _numbers_of(run: Path) -> tuple[list[Any], str]:
@@ -310,13 +313,13 @@ def test_rows_with_targets_of_zero_have_no_percentages() -> None:
 CHAIN = ("task=rossmann", "data.source=synthetic", "model.hidden=[64,32]", "trainer.num_threads=1")
 
 
-def test_the_stand_in_is_learned_to_its_floor_and_not_below(here: Path, dlrun: Dlrun) -> None:
+def test_synthetic_sales_are_learned_to_the_best_achievable_error_and_not_below(here: Path, dlrun: Dlrun) -> None:
     status, out, err = dlrun(*CHAIN, "epochs=6", "optim.lr=5e-3", "batch_size=64", *QUICK)
     assert status == 0, out + err
     assert "synthetic data" in out
     found = summary()
-    floor = found["data"]["best_achievable"]
-    assert floor * 0.97 < found["metric"]["value"] < floor * 1.25
+    best = found["data"]["best_achievable"]
+    assert best * 0.97 < found["metric"]["value"] < best * 1.25
 
 
 def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
@@ -332,20 +335,20 @@ def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
     assert answer["Id"].tolist() == test["Id"].tolist()
     closed = test["Open"] == 0
     assert (answer["Sales"][closed] == 0).all()
-    assert (answer["Sales"][~closed] > 0).all(), "where it is not said, the store is taken as open"
-    assert f"{int(test['Open'].isna().sum())} rows do not say whether the store is open" in out
-    assert f"{int(closed.sum()):,} rows are of closed stores: 0" in out
+    assert (answer["Sales"][~closed] > 0).all(), "a missing value in Open means open"
+    assert f"{int(test['Open'].isna().sum())} rows have no value in Open" in out
+    assert f"{int(closed.sum()):,} rows of closed stores: Sales set to 0" in out
 
 
-def test_rossmann_rows_that_cannot_be_predicted_are_told(here: Path, dlrun: Dlrun) -> None:
+def test_rossmann_rows_that_cannot_be_predicted_are_refused(here: Path, dlrun: Dlrun) -> None:
     dlrun(*CHAIN, "epochs=1", *QUICK)
     pd.DataFrame({"Store": [1], "Date": ["2015-08-01"]}).to_csv("short.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "short.csv")
-    assert (status, "lacks the column(s) DayOfWeek, Promo, StateHoliday, SchoolHoliday" in err) == (1, True)
+    assert (status, "missing column(s) DayOfWeek, Promo, StateHoliday, SchoolHoliday" in err) == (1, True)
     row = {"DayOfWeek": 6, "Date": "2015-08-01", "Promo": 0, "StateHoliday": 0, "SchoolHoliday": 0}
     pd.DataFrame([{"Store": 4711, **row}]).to_csv("unknown.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "unknown.csv")
-    assert (status, "store.csv does not know 1 store(s) that have rows: 4711" in err) == (1, True)
+    assert (status, "4711" in err) == (1, True)
 
 
 def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlrun) -> None:
@@ -361,8 +364,8 @@ def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlr
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(40, 2000), (2000, 200), (20_000, 100)])
-def test_columns_are_shuffled_in_fewer_rows_where_there_are_very_many(columns: int, rows: int) -> None:
-    inspection = Inspection.__new__(Inspection)
-    inspection.targets = torch.zeros(5000)
-    inspection.inputs = [torch.zeros(5000, 0), torch.zeros(1, columns).expand(5000, columns)]
-    assert inspection._rows_to_shuffle() == rows
+def test_very_many_columns_are_shuffled_in_fewer_rows(columns: int, rows: int) -> None:
+    analysis = TableAnalysis.__new__(TableAnalysis)
+    analysis.targets = torch.zeros(5000)
+    analysis.inputs = [torch.zeros(5000, 0), torch.zeros(1, columns).expand(5000, columns)]
+    assert analysis._rows_to_shuffle() == rows

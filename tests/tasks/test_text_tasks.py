@@ -1,4 +1,4 @@
-"""Texts from the command line: language models and classifiers are trained, told, resumed and used."""
+"""Language models and text classifiers from the command line: training, resuming and prediction."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from dlrunner.tasks.language.task import LanguageModeling
 from tests.conftest import QUICK, Dlrun, start
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
-STAND_IN = ("data.source=synthetic", "data.min_freq=1")
-LM = ("task=imdb-lm", *STAND_IN, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
+SYNTHETIC = ("data.source=synthetic", "data.min_freq=1")
+LM = ("task=imdb-lm", *SYNTHETIC, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
 PHASE = Phase(1, constant(1), (1.0,))
 SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
 
@@ -42,7 +42,7 @@ def summary(run: str = "runs/latest") -> dict[str, Any]:
 
 
 def known_words(run: str | Path) -> list[str]:
-    """Return words of a run's vocabulary, the marks left out."""
+    """Return words of a run's vocabulary, without special tokens."""
     return [word for word in json.loads((Path(run) / "vocabulary.json").read_text()) if word.isalpha()]
 
 
@@ -53,20 +53,20 @@ def trained_language_model(dlrun: Dlrun, *words: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_perplexity_of_a_known_source_comes_near_its_floor_and_never_below(dlrun: Dlrun) -> None:
+def test_the_perplexity_of_synthetic_text_comes_near_the_best_achievable_and_never_below(dlrun: Dlrun) -> None:
     words = ("epochs=8", "model.output_dropout=0", "model.weight_dropout=0", "model.alpha=0", "model.beta=0")
     status, out, err = dlrun(*LM, *words, *QUICK)
     assert status == 0, out + err
     found = summary()
-    floor = found["data"]["best_achievable"]
-    assert floor < found["metric"]["value"] < 1.15 * floor
+    best = found["data"]["best_achievable"]
+    assert best < found["metric"]["value"] < 1.15 * best
     grams = found["baselines"]["4-grams, interpolated Kneser-Ney"]["valid/perplexity"]
     assert found["metric"]["value"] < grams
-    assert grams > floor
+    assert grams > best
     assert f"valid/perplexity {grams:.4f}" in out
 
 
-def test_validation_counts_every_word_once_whatever_the_columns(dlrun: Dlrun) -> None:
+def test_validation_counts_every_word_once_for_any_number_of_columns(dlrun: Dlrun) -> None:
     run = trained_language_model(dlrun)
     metrics = []
     model_file = Path(run) / "last.pt"
@@ -96,36 +96,36 @@ def test_validation_counts_every_word_once_whatever_the_columns(dlrun: Dlrun) ->
     assert max(metrics) / min(metrics) < 1.02
 
 
-def test_a_language_model_that_was_killed_in_an_epoch_goes_on_bit_for_bit(dlrun: Dlrun, here: Path) -> None:
+def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(dlrun: Dlrun, here: Path) -> None:
     words = (*LM, "data.sample=600", "data.sample_valid=100", "epochs=2", "trainer.checkpoint_minutes=0.0001", *QUICK)
     environment = {"DLRUNNER_CACHE": os.environ["DLRUNNER_CACHE"], "DLRUNNER_OFFLINE": "1"}
-    status, out, err = dlrun(*words, "runs_dir=whole")
+    status, out, err = dlrun(*words, "runs_dir=unbroken")
     assert status == 0, out + err
-    process = start(*words, "runs_dir=broken", cwd=here, **environment)
+    process = start(*words, "runs_dir=killed", cwd=here, **environment)
     deadline = time.monotonic() + 60
-    while not list(here.glob("broken/imdb-lm/*/last.pt")):
+    while not list(here.glob("killed/imdb-lm/*/last.pt")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    (folder,) = (path for path in here.glob("broken/imdb-lm/*") if path.is_dir() and not path.is_symlink())
-    broken = load_weights_file(folder / "last.pt")
-    assert broken["state"]["step"] > 0 or broken["state"]["epoch"] > 0
-    assert dlrun(*words, "runs_dir=broken")[0] == 0
-    (whole,) = (path for path in here.glob("whole/imdb-lm/*") if path.is_dir() and not path.is_symlink())
+    (folder,) = (path for path in here.glob("killed/imdb-lm/*") if path.is_dir() and not path.is_symlink())
+    checkpoint = load_weights_file(folder / "last.pt")
+    assert checkpoint["state"]["step"] > 0 or checkpoint["state"]["epoch"] > 0
+    assert dlrun(*words, "runs_dir=killed")[0] == 0
+    (unbroken,) = (path for path in here.glob("unbroken/imdb-lm/*") if path.is_dir() and not path.is_symlink())
     rows = [
         [
             {k: v for k, v in json.loads(line).items() if k not in NOT_COMPARED}
             for line in (f / "metrics.jsonl").read_text().splitlines()
         ]
-        for f in (whole, folder)
+        for f in (unbroken, folder)
     ]
     assert rows[0] == rows[1]
-    digests = {weights_digest(load_weights_file(f / "last.pt")["model"]) for f in (whole, folder)}
+    digests = {weights_digest(load_weights_file(f / "last.pt")["model"]) for f in (unbroken, folder)}
     assert len(digests) == 1
 
 
-def test_a_language_model_keeps_its_words_and_its_encoder(dlrun: Dlrun) -> None:
+def test_a_language_model_stores_its_vocabulary_and_encoder(dlrun: Dlrun) -> None:
     run = Path(trained_language_model(dlrun))
     words = json.loads((run / "vocabulary.json").read_text())
     assert words[:2] == ["<unk>", "<pad>"]
@@ -136,7 +136,7 @@ def test_a_language_model_keeps_its_words_and_its_encoder(dlrun: Dlrun) -> None:
     assert torch.equal(encoder.weights["embedding.weight"], weights["encoder.embedding.weight"])
 
 
-def test_a_text_is_gone_on_with_in_each_way_and_the_same_way_again(dlrun: Dlrun) -> None:
+def test_generation_is_reproducible_with_every_decoding_method(dlrun: Dlrun) -> None:
     run = trained_language_model(dlrun)
     words = known_words(run)
     beginning = " ".join(words[:3])
@@ -155,42 +155,42 @@ def test_a_text_is_gone_on_with_in_each_way_and_the_same_way_again(dlrun: Dlrun)
     assert dlrun("generate", run, beginning, "--words", "5", "--beams", "1")[1] == greedy
     status, out, _ = dlrun("generate", run, beginning, "--next", "4")
     assert status == 0
-    chances = [float(found) for found in re.findall(r"([\d.]+)%", out)]
-    assert len(chances) == 4
-    assert chances == sorted(chances, reverse=True)
+    probs = [float(found) for found in re.findall(r"([\d.]+)%", out)]
+    assert len(probs) == 4
+    assert probs == sorted(probs, reverse=True)
     assert out.split()[0].strip("'") == greedy.split()[0]
     _, out, _ = dlrun("generate", run, f"{beginning} zzz", "--words", "2")
-    assert "unknown here, read as <unk>: zzz" in out
+    assert "read as <unk>: zzz" in out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
-        (["zzz yyy"], "no word of the text is known to this run (yyy, zzz)"),
+        (["zzz yyy"], "(yyy, zzz)"),
         ([""], "it is empty"),
-        (["{word}", "--beams", "2", "--top-k", "2"], "beams looks for the likeliest text"),
+        (["{word}", "--beams", "2", "--top-k", "2"], "beams: cannot be combined"),
         (["{word}", "--top-p", "1.5"], "top_p: must be less than or equal to 1, not 1.5"),
         (["{word}", "--temperature", "0"], "temperature: must be greater than 0, not 0"),
         (["{word}", "--words", "0"], "words: must be greater than or equal to 1"),
     ],
 )
-def test_a_wrong_wish_for_a_text_is_answered_in_a_sentence(words: list[str], told: str, dlrun: Dlrun) -> None:
+def test_invalid_generation_options_are_refused(words: list[str], message: str, dlrun: Dlrun) -> None:
     run = trained_language_model(dlrun)
     word = known_words(run)[0]
     status, out, err = dlrun("generate", run, *(each.format(word=word) for each in words))
     assert status == 2
-    assert told in err
+    assert message in err
     assert "Traceback" not in out + err
 
 
-def test_what_writes_no_texts_says_so(dlrun: Dlrun, ratings_csv: Path) -> None:
+def test_generate_is_refused_by_other_tasks(dlrun: Dlrun, ratings_csv: Path) -> None:
     assert dlrun("task=collab", f"data.path={ratings_csv}", "epochs=1", *QUICK)[0] == 0
     status, _, err = dlrun("generate", "runs/latest", "a text")
     assert status == 2
     assert "has no method generate; it has predict, recommend, similar" in err
 
 
-def test_the_perplexity_of_new_texts_is_told(dlrun: Dlrun, here: Path) -> None:
+def test_predict_reports_the_perplexity_of_new_texts(dlrun: Dlrun, here: Path) -> None:
     run = trained_language_model(dlrun)
     words = known_words(run)
     (here / "new.txt").write_text(f"{words[0]} {words[1]}\n{words[2]} zzz\n")
@@ -203,41 +203,41 @@ def test_the_perplexity_of_new_texts_is_told(dlrun: Dlrun, here: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("batch_size=4000",), "the train texts have"),
-        (("task.bptt=100000",), "for 16 columns of pieces of 100000; try batch_size=1 and a smaller task.bptt"),
-        (("batch_size=4000", "task.bptt=10"), " would do"),
+        (("task.bptt=100000",), "for 16 columns of 100000 words; try batch_size=1 and a smaller task.bptt"),
+        (("batch_size=4000", "task.bptt=10"), "; try batch_size="),
         (("model.cell=rnn",), "model.cell: must be 'lstm', 'gru' or 'qrnn'"),
         (("model=text_classifier",), "model: text_classifier does not fit task imdb-lm"),
         (("data.split=folds",), "data.split: must be 'test', 'random' or 'stratified'"),
         (("data.max_vocab=2",), "data.max_vocab: must be"),
     ],
 )
-def test_a_wrong_request_for_a_language_model_is_told(words: tuple[str, ...], told: str, dlrun: Dlrun) -> None:
+def test_invalid_settings_of_a_language_model_are_refused(words: tuple[str, ...], message: str, dlrun: Dlrun) -> None:
     kept = [word for word in LM if word.split("=")[0] not in {w.split("=")[0] for w in words}]
     if words == ("model=text_classifier",):
         kept = [word for word in kept if not word.startswith("model.")]
     status, out, err = dlrun(*kept, *words, *SHORT, *QUICK)
     assert status in (1, 2)
-    assert told in err
+    assert message in err
     assert "Traceback" not in out + err
 
 
-CLASSIFY = ("task=imdb-sentiment", *STAND_IN, "batch_size=16", "optim.lr=1e-2", "task.baseline=false")
+CLASSIFY = ("task=imdb-sentiment", *SYNTHETIC, "batch_size=16", "optim.lr=1e-2", "task.baseline=false")
 
 
 @pytest.mark.slow
-def test_a_classifier_comes_near_the_best_that_is_possible_and_not_beyond(dlrun: Dlrun) -> None:
+def test_a_classifier_comes_near_the_best_achievable_accuracy_and_not_above(dlrun: Dlrun) -> None:
     dropouts = ("model.input_dropout=0.1", "model.weight_dropout=0.1", "model.hidden_dropout=0.1")
     status, out, err = dlrun(*CLASSIFY, *SIZES, *dropouts, "epochs=10", *QUICK)
     assert status == 0, out + err
     found = summary()
-    ceiling = found["data"]["best_achievable"]  # on the very same test reviews
-    assert ceiling - 0.07 < found["final"]["test/accuracy"] < ceiling + 0.02
+    best = found["data"]["best_achievable"]  # on the very same test reviews
+    assert best - 0.07 < found["final"]["test/accuracy"] < best + 0.02
 
 
-def test_the_test_reviews_are_looked_at_once_and_the_baseline_stands_beside(dlrun: Dlrun) -> None:
+def test_the_test_set_is_evaluated_once_and_a_baseline_is_reported(dlrun: Dlrun) -> None:
     words = [word for word in CLASSIFY if word != "task.baseline=false"]
     status, out, err = dlrun(*words, *SIZES, "epochs=2", "data.sample=300", "log.plots=false")
     assert status == 0, out + err
@@ -256,8 +256,8 @@ def test_the_test_reviews_are_looked_at_once_and_the_baseline_stands_beside(dlru
     table = pd.read_csv("runs/latest/predictions.csv")
     right = (table["sentiment"] == table["prediction"]).mean()
     assert right == pytest.approx(found["final"]["valid/accuracy"], abs=1e-9)
-    told = table["text"].str.split("/").str[1]
-    assert (told == table["sentiment"]).all()
+    folder = table["text"].str.split("/").str[1]
+    assert (folder == table["sentiment"]).all()
 
 
 def reviews(num_rows: int = 120) -> pd.DataFrame:
@@ -286,7 +286,7 @@ OWN = ("task=text", "data.path=r.csv", "data.text=review", "batch_size=8", "epoc
         (("data.target=[is_good,is_film]",), "valid/f1", "multilabel"),
     ],
 )
-def test_texts_of_ones_own_are_sorted_and_new_ones_too(
+def test_your_own_texts_are_classified_and_new_ones_too(
     words: tuple[str, ...], metric: str, kind: str, dlrun: Dlrun, here: Path
 ) -> None:
     reviews().to_csv("r.csv", index=False)
@@ -309,7 +309,7 @@ def test_texts_of_ones_own_are_sorted_and_new_ones_too(
     (here / "new.csv").write_text("review\nit was awful film said she\nzzz\n")
     status, out, err = dlrun("predict", "runs/latest", "new.csv", "--column", "review")
     assert status == 0, out + err
-    assert "1 text(s) hold no word that is known" in out
+    assert "1 text(s) contain only out-of-vocabulary words" in out
 
 
 def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
@@ -337,15 +337,15 @@ def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
 
 def test_an_encoder_that_does_not_fit_is_refused_before_training(dlrun: Dlrun) -> None:
     run = trained_language_model(dlrun)
-    for words, told in (
+    for words, message in (
         ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; asked for"),
         ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
         (("model.encoder=nowhere",), "there is no file nowhere"),
         (("model.encoder=runs",), "runs has no encoder.pt"),
     ):
         status, out, err = dlrun(*CLASSIFY, *words, "data.sample=100", "epochs=1", *QUICK)
-        assert status in (1, 2), told
-        assert told in err
+        assert status in (1, 2), message
+        assert message in err
         assert "Traceback" not in out + err
 
 
@@ -361,7 +361,7 @@ def test_a_classifier_is_used_when_its_encoder_is_gone(dlrun: Dlrun, here: Path)
     assert "p(pos)" in out
 
 
-def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: Dlrun) -> None:
+def test_another_encoder_at_the_same_path_is_recognised(dlrun: Dlrun) -> None:
     run = Path(trained_language_model(dlrun))
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
     assert dlrun(*words)[0] == 0
@@ -375,7 +375,7 @@ def test_another_encoder_in_the_same_place_is_not_taken_for_the_old_one(dlrun: D
     assert "training again in a new folder" in out
 
 
-def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
+def test_an_encoder_that_only_the_model_loads_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
     run = Path(trained_language_model(dlrun))
     old, file = Encoder.read(run), here / "tuned.pt"
     file.write_bytes(old.content())
@@ -396,20 +396,20 @@ def test_an_encoder_that_only_the_model_takes_is_part_of_the_run(dlrun: Dlrun, h
     assert set(Path("runs").rglob("run.json")) == folders
 
 
-def test_the_average_of_language_models_averages_their_chances() -> None:
+def test_the_average_of_language_models_averages_their_probabilities() -> None:
     losses = [torch.tensor([1.0, 0.1]), torch.tensor([2.0, 3.0])]
     expected = -torch.log(torch.stack([torch.exp(-each) for each in losses]).mean(dim=0))
     assert torch.allclose(LanguageModeling.average(None, losses), expected)  # type: ignore[arg-type]
 
 
-def test_the_average_of_sure_language_models_keeps_the_digits_of_their_losses() -> None:
+def test_the_average_of_confident_language_models_keeps_the_digits_of_their_losses() -> None:
     losses = [torch.tensor([1e-9, 200.0]), torch.tensor([3e-9, 300.0]), torch.tensor([5e-9, 400.0])]
     average = LanguageModeling.average(None, losses)  # type: ignore[arg-type]
     assert average.dtype == torch.float32
     assert average.tolist() == pytest.approx([3e-9, 200 + math.log(3)], rel=1e-6)
 
 
-def test_the_next_word_of_several_models_has_a_chance_however_small() -> None:
+def test_the_next_word_of_an_ensemble_keeps_tiny_probabilities() -> None:
     dims = LanguageDims(5)
     models = [LanguageModel(dims, embedding=4, hidden=4, layers=1) for _ in range(2)]
     for model in models:
@@ -462,11 +462,11 @@ def test_one_text_in_a_batch_is_refused_before_training(dlrun: Dlrun, here: Path
     words = [word for word in OWN if not word.startswith("batch_size")]
     status, _, err = dlrun(*words, "data.target=opinion", "batch_size=1", *QUICK)
     assert status == 2
-    assert "two training texts in a batch" in err
+    assert "two training texts per batch" in err
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])
-def test_what_several_processes_say_of_a_stream_comes_back_in_its_order(count: int, here: Path) -> None:
+def test_outputs_of_several_processes_are_gathered_in_stream_order(count: int, here: Path) -> None:
     small = ("data.tokenizer=whitespace", "data.min_freq=1", "batch_size=5", "task.bptt=4", "task.valid_batch_size=5")
     texts = " ".join(f"w{word}" for word in range(103))
     pd.DataFrame({"text": [texts] * 2, "part": [0, 1]}).to_csv("words.csv", index=False)
@@ -480,4 +480,4 @@ def test_what_several_processes_say_of_a_stream_comes_back_in_its_order(count: i
         order = task.shard_order(batch, count)
         assert order is not None
         assert torch.equal(shards[order.argsort()], batch.targets)
-    assert lengths == {2, 3}  # in the last piece some next words are not known
+    assert lengths == {2, 3}  # in the last sequence some next words are not known

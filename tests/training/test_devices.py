@@ -1,4 +1,4 @@
-"""What a GPU would show, shown without one: the `meta` device refuses mixed devices and every read of a value."""
+"""GPU problems found without a GPU: the `meta` device refuses mixed devices and reads of values."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ TASKS: Mapping[str, Sequence[str]] = {
 
 
 class NoWaiting(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses copies from the CPU that a GPU's queue would not take without being waited for."""
+    """Refuses copies from the CPU that would synchronise with a GPU."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -77,7 +77,7 @@ def built(words: Sequence[str], device: torch.device = META) -> tuple[Plan, Task
 
 
 class PatientDisplay(SilentDisplay):
-    """Asks for nothing within an epoch."""
+    """Hooks with nothing due within an epoch."""
 
     interval = float("inf")
 
@@ -88,15 +88,15 @@ def hooks() -> Hooks:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Stub the one deliberate read of an epoch; return how many losses each read asked for."""
-    asked: list[int] = []
+    """Stub the only intended read of an epoch; return the number of losses of each read."""
+    reads: list[int] = []
 
     def values(log: LossLog, losses: Tensor) -> list[float]:
-        asked.append(len(losses))
+        reads.append(len(losses))
         return [1.0] * len(losses)
 
     monkeypatch.setattr(LossLog, "_values", values)
-    return asked
+    return reads
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -125,7 +125,7 @@ def test_an_evaluation_reads_nothing_before_its_end(name: str, monkeypatch: pyte
     assert evaluation.metrics["examples"] == sum(len(batch.targets) for batch in task.batches("valid", 0, phase))
 
 
-def test_what_the_meta_device_would_find_is_found() -> None:
+def test_misplaced_tensors_and_reads_are_detected() -> None:
     values = torch.ones(3, device=META)
     with pytest.raises(RuntimeError):
         values[values > 0]
@@ -156,7 +156,7 @@ def test_a_language_model_resumes_on_a_device_from_a_state_that_was_saved_on_the
         trainer.checkpoint(state, model, optimizer)
 
 
-def test_pictures_are_gathered_while_the_step_goes_on() -> None:
+def test_images_are_loaded_while_the_step_runs() -> None:
     """The thread works while the device does: together they take about the time of the slower one."""
 
     def gathered() -> Iterator[int]:
@@ -172,7 +172,7 @@ def test_pictures_are_gathered_while_the_step_goes_on() -> None:
     assert time.perf_counter() - begun < 6 * (0.04 + 0.06) * 0.85  # one after the other: .6 s; the slower one alone: .4
 
 
-def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_asked_for_and_no_thread_is_left() -> None:
+def test_an_error_in_the_loader_thread_is_raised_by_the_iterator_and_the_thread_ends() -> None:
     def failing() -> Iterator[int]:
         yield 1
         raise ValueError("unreadable")
@@ -187,7 +187,7 @@ def test_what_goes_wrong_in_the_thread_is_raised_where_it_is_asked_for_and_no_th
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_pictures_off_the_device_give_the_same_batches() -> None:
+def test_images_in_host_memory_give_the_same_batches() -> None:
     pixels = torch.randint(0, 256, (10, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     rows = list(torch.split(torch.arange(10), 4))
     here = list(ImageLoader(pixels, torch.arange(10), rows, 24))

@@ -1,4 +1,4 @@
-"""What several processes agree on and exchange; the runs themselves are in tests/test_processes.py."""
+"""Agreement and communication of several processes; complete runs are in test_processes.py."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from tests.training.test_loop import CPU, Line, Memory, TwoGroups, phase, sgd
 
 
 class Others(SingleProcess):
-    """Another process beside this one, which wants what it is told to want."""
+    """A process group with one other process, whose requests the test sets."""
 
     size = 2
 
     def __init__(self) -> None:
-        self.asked: list[tuple[int, ...]] = []
+        self.calls: list[tuple[int, ...]] = []
         self.wants = (0, 0, 0)
         self.steps = 10**6
 
     def largest(self, *values: int) -> tuple[int, ...]:
-        self.asked.append(values)
+        self.calls.append(values)
         theirs = (*self.wants, -self.steps) if len(values) == 4 else self.wants[2:]
         return tuple(max(pair) for pair in zip(values, theirs, strict=True))
 
 
 class Clock:
-    """Seconds that pass as told."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -66,7 +66,7 @@ def test_processes_agree_twice_a_second_and_not_at_each_step(clock: Clock) -> No
     for _ in range(1000):
         clock.now += 0.01
         assert not hooks.due().stop
-    assert len(group.asked) == pytest.approx(10 / 0.5, abs=2)
+    assert len(group.calls) == pytest.approx(10 / 0.5, abs=2)
 
 
 def test_slow_steps_are_agreed_on_one_by_one(clock: Clock) -> None:
@@ -75,10 +75,10 @@ def test_slow_steps_are_agreed_on_one_by_one(clock: Clock) -> None:
     for _ in range(10):
         clock.now += 2.0
         hooks.due()
-    assert len(group.asked) == 10
+    assert len(group.calls) == 10
 
 
-def test_what_another_process_wants_is_done_by_all_and_the_slowest_says_when_they_meet(clock: Clock) -> None:
+def test_a_request_of_one_process_is_done_by_all_and_the_slowest_sets_the_interval(clock: Clock) -> None:
     group = Others()
     group.steps = 3
     hooks = shared(group)
@@ -122,7 +122,7 @@ def test_rows_of_all_processes_are_gathered_in_one_collective(
         assert all(torch.equal(a, b) for a, b in zip(found[rank], shards[rank], strict=True))
 
 
-def test_gradients_that_are_only_added_up_are_not_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_accumulated_gradients_are_not_synchronised(monkeypatch: pytest.MonkeyPatch) -> None:
     exchanged: list[bool] = []
 
     class Parallel:

@@ -55,7 +55,7 @@ class Line(Task):
 
 
 class TwoGroups(Model):
-    """A slope and an offset, each a group."""
+    """A slope and an offset, each a layer group."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class TwoGroups(Model):
 
 
 class Counting(TwoGroups):
-    """Its hidden state counts the batches since it began; copies share the list of what they were given."""
+    """Its hidden state counts the batches of the epoch; copies share the list of received states."""
 
     stateful = True
 
@@ -84,7 +84,7 @@ class Counting(TwoGroups):
 
 
 class Seen(list[int | None]):
-    """One list, however often what holds it is copied."""
+    """A list that deepcopy does not copy."""
 
     def __deepcopy__(self, memory: Any) -> Seen:
         return self
@@ -98,7 +98,7 @@ class Shrinking(TwoGroups):
 
 
 class Memory:
-    """Checkpoints in memory, and what was saved under which name."""
+    """Checkpoints in memory, by name."""
 
     def __init__(self) -> None:
         self.saved: list[str] = []
@@ -131,12 +131,12 @@ def fit(
 ) -> tuple[TwoGroups, TrainingState]:
     seed_everything(0)
     model = TwoGroups()
-    hooks = Hooks(run or Memory(), SilentDisplay(), StopSignals(), log=settings.pop("said", []).append)
+    hooks = Hooks(run or Memory(), SilentDisplay(), StopSignals(), log=settings.pop("messages", []).append)
     trainer = Trainer(phases, CPU, settings.pop("precision", "fp32"), 0, **settings)
     return model, trainer.fit(task or Line(), model, make, hooks).state
 
 
-def test_a_line_is_found() -> None:
+def test_a_line_is_fitted() -> None:
     model, state = fit(phase(40))
     assert float(model.slope.weight.detach()) == pytest.approx(2, abs=0.1)
     assert float(model.offset.weight.detach()) == pytest.approx(1, abs=0.1)
@@ -148,7 +148,7 @@ def test_the_training_loss_is_the_exact_mean_over_examples() -> None:
     assert state.history[0]["train/loss"] == pytest.approx(state.history[0]["valid/loss"], rel=1e-6)
 
 
-def test_a_frozen_group_stands_still_and_then_trains() -> None:
+def test_a_frozen_group_stays_unchanged_and_then_trains() -> None:
     seed_everything(0)
     before = TwoGroups()
     frozen, _ = fit(phase(2, freeze_to=-1))
@@ -254,8 +254,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
 )
 def test_the_gradients_of_a_group_are_averaged_over_its_examples(batch_size: int, accumulate: int, large: int) -> None:
     small, _ = fit(phase(2), task=Line(batch_size=batch_size), accumulate=accumulate)
-    whole, _ = fit(phase(2), task=Line(batch_size=large))
-    torch.testing.assert_close(small.state_dict(), whole.state_dict())
+    large_batch, _ = fit(phase(2), task=Line(batch_size=large))
+    torch.testing.assert_close(small.state_dict(), large_batch.state_dict())
 
 
 def test_an_accumulated_step_has_the_mean_rate_of_its_batches() -> None:
@@ -278,7 +278,7 @@ def test_an_accumulated_step_has_the_mean_rate_of_its_batches() -> None:
     assert seen == pytest.approx([0.03, 0.04, 0.02])
 
 
-def test_a_step_is_a_unit_that_returns_its_loss_and_steps_when_it_is_told_to() -> None:
+def test_a_train_step_returns_its_loss_and_updates_only_on_request() -> None:
     seed_everything(0)
     task, model = Line(), TwoGroups()
     trainer, optimizer = Trainer([phase()], CPU, "fp32", 0, accumulate=2, l1=10.0), sgd([model])
@@ -294,7 +294,7 @@ def test_a_step_is_a_unit_that_returns_its_loss_and_steps_when_it_is_told_to() -
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_a_penalty_has_its_part_in_the_gradients_and_none_in_the_loss() -> None:
+def test_a_penalty_adds_to_the_gradients_but_not_to_the_reported_loss() -> None:
     gradients, losses = {}, {}
     for kind in (TwoGroups, Shrinking):
         seed_everything(0)
@@ -308,7 +308,7 @@ def test_a_penalty_has_its_part_in_the_gradients_and_none_in_the_loss() -> None:
     torch.testing.assert_close(gradients[Shrinking], expected)
 
 
-def test_the_hidden_state_begins_anew_with_each_epoch_and_each_evaluation() -> None:
+def test_the_hidden_state_is_reset_for_each_epoch_and_each_evaluation() -> None:
     seed_everything(0)
     model = Counting()
     run = Memory()
@@ -318,7 +318,7 @@ def test_the_hidden_state_begins_anew_with_each_epoch_and_each_evaluation() -> N
     assert run.files["last.pt"]["state"]["hidden"] is None
 
 
-def test_training_goes_on_with_the_hidden_state_of_its_checkpoint() -> None:
+def test_training_resumes_with_the_hidden_state_of_its_checkpoint() -> None:
     task, model, trainer = Line(), Counting(), Trainer([phase()], CPU, "fp32", 0)
     optimizer = sgd([model])
     saved = trainer.checkpoint(TrainingState(step=3, hidden=torch.full((1, 1), 3)), model, optimizer)
@@ -337,7 +337,7 @@ def test_clipping_bounds_the_norm_of_the_gradient() -> None:
     assert float(moved.norm().detach()) == pytest.approx(1e-3, rel=1e-3)
 
 
-def test_early_stopping_ends_training_when_nothing_gets_better() -> None:
+def test_early_stopping_ends_training_without_improvement() -> None:
     _, state = fit(phase(50, lr=(0.0,)), early_stopping=3)
     assert len(state.history) == 4
 
@@ -346,15 +346,15 @@ def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_b
     """The first phase can only get worse after its first epoch; the second must still be trained, from that epoch."""
     run = Memory()
     worse = Phase(20, schedules.ScheduleCurves(lr=lambda progress: 1.0 if progress < 0.05 else -3.0), (0.05,), 1)
-    said: list[str] = []
-    model, state = fit(worse, phase(10, lr=(0.1,)), run=run, early_stopping=2, said=said)
+    messages: list[str] = []
+    model, state = fit(worse, phase(10, lr=(0.1,)), run=run, early_stopping=2, messages=messages)
     epochs = [row["epoch"] for row in state.history]
     assert epochs[:3] == [1, 2, 3]  # the best one, and two that are worse
     assert epochs[3] == 21  # the second phase begins where the schedule has it
     assert state.history[3]["valid/mse"] < state.history[0]["valid/mse"] < state.history[2]["valid/mse"]
-    assert said[:2] == [
-        "early stopping after epoch 3: valid/mse was best 2 epoch(s) before",
-        "the next phase begins from the weights of epoch 1",
+    assert messages[:2] == [
+        "early stopping after epoch 3: valid/mse has not improved for 2 epoch(s)",
+        "the next phase starts from the weights of epoch 1",
     ]
     # What the second phase began with: the frozen slope is the same anyway, the offset is that of epoch 1.
     alone, _ = fit(Phase(1, schedules.constant(1), (0.05,), 1))
@@ -365,7 +365,7 @@ def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_b
     assert evaluation.metrics["valid/mse"] == best
 
 
-def test_a_phase_that_never_reaches_the_one_before_has_its_patience_all_the_same() -> None:
+def test_patience_is_counted_within_a_phase_even_if_it_never_beats_the_one_before() -> None:
     worse = Phase(9, schedules.ScheduleCurves(lr=lambda progress: -1.0), (0.05,))
     _, state = fit(phase(5), worse, early_stopping=2)
     assert [row["epoch"] for row in state.history] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -396,7 +396,7 @@ def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(st
             if len(rows) == stopped_at:
                 raise KeyboardInterrupt
 
-    whole, state = fit(*phases, early_stopping=2, make=adagrad)
+    unbroken, state = fit(*phases, early_stopping=2, make=adagrad)
     if stopped_at > len(state.history):
         return
     run: Memory = Stopped()
@@ -406,7 +406,7 @@ def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(st
     resumed.files = run.files
     model, again = fit(*phases, early_stopping=2, make=adagrad, run=resumed)
     assert numbers(again.history) == numbers(state.history)
-    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), unbroken.parameters(), strict=True))
 
 
 def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -444,7 +444,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_at_its_step() -> None:
         fit(phase(30, lr=(1e9,)))
 
 
-def test_a_diverged_run_says_failed_and_keeps_its_last_good_checkpoint(dlrun: Dlrun, here: Any) -> None:
+def test_a_diverged_run_is_marked_failed_and_keeps_its_last_good_checkpoint(dlrun: Dlrun, here: Any) -> None:
     words = [
         "task=collab",
         "data.source=synthetic",
@@ -466,8 +466,8 @@ def test_a_diverged_run_says_failed_and_keeps_its_last_good_checkpoint(dlrun: Dl
     assert all(bool(torch.isfinite(value).all()) for value in checkpoint["model"].values())
 
 
-def test_the_rate_that_is_told_is_that_of_the_step_that_diverged() -> None:
-    def told(interval: float) -> str:
+def test_the_reported_rate_is_that_of_the_diverged_step() -> None:
+    def message(interval: float) -> str:
         class Often(SilentDisplay):
             pass
 
@@ -477,7 +477,7 @@ def test_the_rate_that_is_told_is_that_of_the_step_that_diverged() -> None:
             trainer.fit(Line(), TwoGroups(), sgd, Hooks(Memory(), Often(), StopSignals()))
         return str(found.value)
 
-    assert told(0.0) == told(1e9)  # whether losses are read at each step or at the end of an epoch
+    assert message(0.0) == message(1e9)  # whether losses are read at each step or at the end of an epoch
 
 
 def test_a_trainer_changes_nothing_of_the_process() -> None:
@@ -487,16 +487,16 @@ def test_a_trainer_changes_nothing_of_the_process() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [7, 16, 49])
-def test_a_loader_that_begins_later_yields_the_rest_and_touches_nothing_before(batch_size: int) -> None:
+def test_a_loader_with_a_start_yields_the_rest_and_reads_nothing_before(batch_size: int) -> None:
     for order in (None, epoch_order(50, 0, 0)):
         x, y = torch.arange(50.0), torch.arange(50)
-        whole = list(TensorLoader([x], y, batch_size, order))
-        for start in range(len(whole) + 1):
+        batches = list(TensorLoader([x], y, batch_size, order))
+        for start in range(len(batches) + 1):
             loader = TensorLoader([x], y, batch_size, order, start)
-            assert len(loader) == len(whole)
+            assert len(loader) == len(batches)
             rest = list(loader)
-            assert len(rest) == len(whole) - start
-            assert all(torch.equal(a.targets, b.targets) for a, b in zip(rest, whole[start:], strict=True))
+            assert len(rest) == len(batches) - start
+            assert all(torch.equal(a.targets, b.targets) for a, b in zip(rest, batches[start:], strict=True))
 
 
 def test_a_single_row_is_never_a_batch() -> None:

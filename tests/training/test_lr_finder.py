@@ -1,4 +1,4 @@
-"""The learning-rate range test: on a copy, stops when the loss diverges, leaves a picture, a table, a suggestion."""
+"""The learning-rate range test: trains a copy, stops on divergence, writes a plot, a table and a suggestion."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_model_and_the_generators_are_left_as_they_were() -> None:
     assert len(set(found.losses)) > 10
 
 
-def test_the_hidden_state_begins_anew_with_each_epoch() -> None:
+def test_the_hidden_state_is_reset_for_each_epoch() -> None:
     model = Counting()
     range_test(Line(), model, sgd, Trainer([phase()], CPU, "fp32", 0), 1e-5, 1e-4, num_steps=12)
     assert model.seen == [None, 1, 2, 3, 4, None, 1, 2, 3, 4, None, 1]
@@ -103,7 +103,7 @@ def test_a_loss_that_never_falls_gets_no_suggestion() -> None:
     assert rising.suggestion is None
 
 
-def test_the_steepest_fall_is_found() -> None:
+def test_the_steepest_descent_is_found() -> None:
     rates = [10 ** (-8 + i / 10) for i in range(80)]
     smoothed = [1.0 if i < 40 else 1 - (i - 40) * 0.05 if i < 52 else 0.4 + (i - 52) * 0.5 for i in range(80)]
     found = RangeTest(rates, smoothed, smoothed).suggestion
@@ -111,8 +111,8 @@ def test_the_steepest_fall_is_found() -> None:
     assert rates[40] <= found <= rates[52]
 
 
-def test_what_the_first_batches_happen_to_be_is_no_fall() -> None:
-    """The mean of the first losses settles fast; what the rate does is slower."""
+def test_noise_of_the_first_batches_is_not_taken_for_a_descent() -> None:
+    """The average of the first losses settles quickly; the effect of the rate is slower."""
     rates = [10 ** (-8 + i / 20) for i in range(160)]
     smoothed = [0.8 - 0.01 * min(i, 30) if i < 100 else 0.5 - 0.001 * (i - 100) for i in range(160)]
     found = RangeTest(rates, smoothed, smoothed).suggestion
@@ -120,7 +120,7 @@ def test_what_the_first_batches_happen_to_be_is_no_fall() -> None:
     assert found > rates[90]
 
 
-def test_the_verb_leaves_a_picture_and_a_table(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_the_verb_writes_a_plot_and_a_table(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun("lr-find", "task=collab", "data.path=my.csv")
     assert status == 0
     assert "suggestion: optim.lr=" in out

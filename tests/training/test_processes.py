@@ -1,4 +1,4 @@
-"""One run by several processes: the numbers of one process, one folder, a loss that ends all, and the way back."""
+"""One run by several processes: results of a single process, one folder, failures and resuming."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TASKS = {
 
 
 def processes(here: Path, count: int, *words: str, where: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    """Start the processes of one run, on one machine unless it is said which of several it is."""
+    """Start the processes of one run, on one machine or as one node of several."""
     options = [*(where or ("--standalone",)), f"--nproc_per_node={count}", f"--log-dir={here / 'logs'}"]
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", *options, *words],
@@ -106,7 +106,7 @@ def differences(alone: list[dict[str, Any]], shared: list[dict[str, Any]]) -> di
 
 
 def uneven_texts(path: Path) -> None:
-    """Write three texts of 120 words among short ones: the last one in a training batch has short ones beside it."""
+    """Write three texts of 120 words among short ones: the last one shares a training batch with short ones."""
     rng = np.random.default_rng(0)
     lengths = [120, 120, 120, *rng.integers(4, 12, 57)]
     texts = [" ".join(f"w{word}" for word in rng.integers(0, 30, length)) for length in lengths]
@@ -152,12 +152,12 @@ class Net(Model):
     def forward(self, inputs):
         return self.layers(inputs)
 
-class Pictures(Task):
+class Images(Task):
     dims = batches = loss = metrics = None
 
 small = {"embedding": 6, "hidden": 9, "layers": 2, "alpha": 2.0, "beta": 1.0, "output_dropout": 0.0,
          "embedding_dropout": 0.0, "input_dropout": 0.0, "weight_dropout": 0.0, "hidden_dropout": 0.0}
-def pictures(count):
+def images(count):
     return Batch((torch.randn(count, 3, 6, 6).double(),), torch.randint(2, (count,)))
 def texts():
     lengths = torch.tensor([40, 9, 8, 7, 6, 5, 4])
@@ -178,8 +178,8 @@ class Kept:  # an optimizer that leaves weights and gradients as they are
 torch.manual_seed(0)
 entropy, mean = nn.functional.cross_entropy, lambda outputs, targets: outputs.mean()
 CASES = {
-    "pictures": (lambda: Net().double(), pictures(7), Pictures, entropy),
-    "fewer pictures than processes": (lambda: Net().double(), pictures(2), Pictures, entropy),
+    "images": (lambda: Net().double(), images(7), Images, entropy),
+    "fewer images than processes": (lambda: Net().double(), images(2), Images, entropy),
     "uneven texts": (lambda: TextClassifier(TextDims(50, 3, ""), bptt=5, max_len=10, **small), texts(),
                      TextClassification, entropy),
     "a stream's end": (lambda: LanguageModel(LanguageDims(50), **small), columns(), LanguageModeling, mean),
@@ -215,15 +215,15 @@ def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path
         gaps = json.loads((here / f"gaps{rank}.json").read_text())
         assert len(gaps) == 4
         for name, found in gaps.items():
-            limit = 1e-12 if "pictures" in name else 1e-6  # texts are pooled in single precision
+            limit = 1e-12 if "images" in name else 1e-6  # texts are pooled in single precision
             assert all(gap < limit for gap in found), (name, found)
 
 
-def test_what_is_carried_is_divided_and_joined_without_loss() -> None:
+def test_hidden_states_are_split_and_merged_without_loss() -> None:
     carried = [(torch.randn(1, 7, 3), torch.randn(1, 7, 3)), (torch.randn(1, 7, 2),)]
-    shares = [split_hidden(carried, index, 3) for index in range(3)]
-    assert [share[0][0].shape[1] for share in shares] == [3, 2, 2]
-    again = merge_hidden(shares)
+    shards = [split_hidden(carried, index, 3) for index in range(3)]
+    assert [shard[0][0].shape[1] for shard in shards] == [3, 2, 2]
+    again = merge_hidden(shards)
     assert all(
         torch.equal(a, b) for one, two in zip(again, carried, strict=True) for a, b in zip(one, two, strict=True)
     )
@@ -231,7 +231,7 @@ def test_what_is_carried_is_divided_and_joined_without_loss() -> None:
     assert merge_hidden([None, None]) is None
 
 
-def test_alone_nothing_is_shared() -> None:
+def test_a_single_process_communicates_nothing() -> None:
     group = SingleProcess()
     assert group.largest(1, 0) == (1, 0)
     assert group.all_gather_object(3) == [3]
@@ -254,7 +254,7 @@ def wait_until(here: Path, pattern: str, process: subprocess.Popen[str]) -> None
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on_with_another_number(
+def test_a_killed_process_ends_all_and_the_same_command_resumes_with_another_number(
     rank: int, dlrun: Dlrun, here: Path
 ) -> None:
     process = torchrun(here, 2, *LONG)
@@ -278,7 +278,7 @@ def test_a_process_that_is_killed_ends_all_and_the_same_command_goes_on_with_ano
 
 
 @pytest.mark.slow
-def test_a_stop_saves_this_very_step_and_one_process_goes_on(
+def test_a_stop_saves_the_current_step_and_one_process_resumes(
     dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A checkpoint after half a second tells that training is under way.
@@ -352,7 +352,7 @@ def test_clipping_accumulation_and_early_stopping_are_those_of_one_process_and_r
 
 
 @pytest.mark.slow
-def test_an_error_of_one_process_ends_all_and_is_told_by_it_alone(ratings_csv: Path, here: Path) -> None:
+def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path, here: Path) -> None:
     (here / "odd.py").write_text(ODD)
     begun = time.monotonic()
     status, _, err = together(here, 2, *COLLAB, "task._target_=odd.Failing")
@@ -373,7 +373,7 @@ def test_an_error_of_one_process_ends_all_and_is_told_by_it_alone(ratings_csv: P
         ("seeds=3", "torchrun starts the processes of one run"),
     ],
 )
-def test_what_all_processes_find_is_said_once(word: str, said: str, ratings_csv: Path, here: Path) -> None:
+def test_an_error_of_all_processes_is_reported_once(word: str, said: str, ratings_csv: Path, here: Path) -> None:
     status, _, err = together(here, 2, "task=collab", "data.path=my.csv", word)
     assert status != 0
     assert err.count(said) == 1, err
@@ -422,7 +422,7 @@ def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(ratings_csv: Path, here: Path) -> None:
+def test_a_finished_run_is_shown_and_sweeps_are_refused(ratings_csv: Path, here: Path) -> None:
     words = documented("--standalone")
     words = words[words.index("-m") + 2 :]
     assert together(here, 2, *words)[0] == 0

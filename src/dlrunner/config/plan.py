@@ -153,6 +153,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         for name, node in settings.log.trackers.items()
     }
     if model and not problems:
+        _check_hooks(model, problems)
+    if model and not problems:
         try:
             model.factory.check(model.complete())  # type: ignore[attr-defined]
         except ValueError as error:
@@ -208,6 +210,16 @@ def _check_methods(task: Bound, problems: list[str]) -> None:
         missing = [name for name in names if name not in parameters]
         if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             problems.append(f"task: {task.target}.{method} takes no {' and no '.join(missing)}: it must be {call}")
+
+
+def _check_hooks(model: Bound, problems: list[str]) -> None:
+    """Refuse a plugin's model that defines a method which is no longer called: its penalty or state would be lost."""
+    removed = [name for name in ("penalty", "carried", "reset_state") if hasattr(model.factory, name)]
+    if removed:
+        problems.append(
+            f"model: {model.target}.{removed[0]} is no longer called; "
+            "return Outputs(outputs, hidden, penalty) from forward instead"
+        )
 
 
 def _check_fit(task: Bound, model: Bound, choices: Mapping[str, str | None], problems: list[str]) -> None:

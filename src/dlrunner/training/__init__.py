@@ -1,4 +1,4 @@
-"""Training: the loop, its schedule, checkpoints, losses, and the range test that finds a learning rate."""
+"""Training: loop, schedule, state, losses, several processes, and the learning-rate range test."""
 
 from dlrunner.training.loop import Trainer
 

@@ -1,8 +1,8 @@
-"""The same training by several processes, which torchrun starts: each does its shard of every batch.
+"""Data-parallel training by several processes started with torchrun: each trains on its shard of every batch.
 
-The batches are those of a single process. Gradients are averaged by torch's DistributedDataParallel, weighted by the
-examples of each shard, and batch norm sees the whole batch: without dropout the numbers are those of one process,
-but for rounding.
+The batches are those of a single process. torch's DistributedDataParallel averages the gradients, weighted by the
+examples of each shard, and batch norm uses statistics of the full batch: without dropout results equal those of one
+process up to rounding.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from dlrunner.training.loss_log import LossLog
 from dlrunner.training.state import Evaluation, MakeOptimizer, Tally, TrainingState
 
 AGREEMENT_SECONDS = 0.5
-"""So often the processes agree on progress, checkpoints and stopping: one collective for all three."""
-MOST_STEPS = 256
-"""Between two agreements."""
+"""Interval at which processes agree on progress, checkpoints and stopping: one collective for all three."""
+MAX_STEPS = 256
+"""Maximum number of steps between two agreements."""
 EXAMPLES_AT_ONCE = 2**22
-"""Outputs of so many examples are gathered at once in an evaluation: once a split, but for very large ones."""
+"""Examples per gather in an evaluation: one gather per split, except for very large ones."""
 RANK_SEED = 1_000_003
 
 
 class DistributedTrainer(Trainer):
-    """A trainer that shares each batch with the other processes of its group.
+    """A trainer that divides each batch among the processes of its group.
 
     Args:
         group: the processes of this run.
-        settings: what `Trainer` takes.
+        settings: arguments of `Trainer`.
     """
 
     def __init__(self, *, group: SingleProcess, **settings: Any) -> None:
         super().__init__(**settings)
         self.group = group
-        self.divides = True  # the batch at hand: one with fewer examples than processes is done whole by each
+        self.divides = True  # False for batches with fewer examples than processes: each rank computes them in full
         self._parallel: DistributedDataParallel | None = None
         self._phase: Phase | None = None
 
     @override
     def fit(self, task: Task, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> FitResult:
         if self.group.rank:
-            seed_everything(self.seed + RANK_SEED * self.group.rank)  # dropout of another shard
+            seed_everything(self.seed + RANK_SEED * self.group.rank)  # different dropout masks per rank
         model.to(self.device)
         self._synchronise_batch_norm(model)
         try:
             return super().fit(task, model, make_optimizer, SharedHooks(hooks, self.group))
         finally:
-            self._wrapped = self._parallel = None  # it may not outlive the group
+            self._wrapped = self._parallel = None  # it must not outlive the process group
 
     @override
     def train_step(
@@ -78,7 +78,7 @@ class DistributedTrainer(Trainer):
     ) -> tuple[Tensor, Any]:
         self.wrapped(model)
         assert self._parallel is not None
-        # Gradients of batches that are only added up are exchanged with those of the last one.
+        # Accumulated gradients are only synchronised on the last micro-step.
         with contextlib.nullcontext() if update else self._parallel.no_sync():
             return super().train_step(task, model, optimizer, batch, update, hidden)
 
@@ -127,21 +127,21 @@ class DistributedTrainer(Trainer):
         return Evaluation(self.group.broadcast(own.metrics), own.outputs, own.targets)
 
     def _gather(self, waiting: list[_Waiting], tally: Tally) -> None:
-        """Hand the outputs of all shards to rank 0's sums, batch by batch, each in the order of its batch."""
+        """Gather the outputs of all shards and add them to the sums of rank 0, each in the order of its batch."""
         divided = [each.outputs for each in waiting if each.divides]
         shards = [iter(each) for each in gather_rows(divided, self.group)] if divided else []
         for each in waiting:
-            whole = torch.cat([next(shard) for shard in shards]) if each.divides else each.outputs
+            outputs = torch.cat([next(shard) for shard in shards]) if each.divides else each.outputs
             if each.order is not None:
-                whole = whole[each.order.argsort()]
+                outputs = outputs[each.order.argsort()]
             if self.group.rank == 0:
-                tally.add(whole, each.targets)
+                tally.add(outputs, each.targets)
         waiting.clear()
 
     @override
     def train_mode(self, model: Model, phase: Phase) -> None:
         super().train_mode(model, phase)
-        if phase is not self._phase:  # what is wrapped keeps to the parameters that were trained when it was
+        if phase is not self._phase:  # DDP is bound to the parameters that require gradients when it is created
             self._phase, self._wrapped = phase, None
 
     @override
@@ -170,12 +170,12 @@ class DistributedTrainer(Trainer):
             "generators": generators[rank : rank + 1] or generators[:1],
         }
         state = super().restore(own, model, optimizer)
-        if rank >= len(generators):  # fewer processes have saved than go on
+        if rank >= len(generators):  # resumed with more processes than before
             seed_everything(self.seed + RANK_SEED * rank + state.global_step)
         return state
 
     def _synchronise_batch_norm(self, model: Model) -> None:
-        """Let batch norm see the whole batch: by torch's own module on GPUs, by the function below elsewhere."""
+        """Synchronise batch norm across processes: torch's SyncBatchNorm on GPUs, the function below elsewhere."""
         if self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
             return
@@ -186,10 +186,10 @@ class DistributedTrainer(Trainer):
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
-    """A batch of an evaluation whose outputs are not gathered yet."""
+    """An evaluated batch whose outputs are not gathered yet."""
 
     outputs: Tensor
-    """Of this process's share."""
+    """Of this rank's shard."""
     targets: Tensor
     divides: bool
     order: Tensor | None
@@ -197,7 +197,7 @@ class _Waiting:
 
 
 class SharedHooks(Hooks):
-    """Hooks that all processes agree on, every half second: what one of them wants, all do.
+    """Hooks on which all processes agree every half second: an action due on one rank is done by all.
 
     Args:
         hooks: of this process.
@@ -228,8 +228,8 @@ class SharedHooks(Hooks):
             return NOTHING
         own, now = super().due(), time.perf_counter()
         steps = int(self._steps * AGREEMENT_SECONDS / max(now - self._agreed, 1e-6))
-        # The slowest process says how many steps are made until they meet again.
-        show, save, stop, most = self.group.largest(own.show, own.save, own.stop, -min(max(steps, 1), MOST_STEPS))
+        # The slowest process determines the number of steps until the next agreement.
+        show, save, stop, most = self.group.largest(own.show, own.save, own.stop, -min(max(steps, 1), MAX_STEPS))
         self._wait = self._steps = -most
         self._agreed = now
         return Due(bool(show), bool(save), bool(stop))
@@ -240,7 +240,7 @@ class SharedHooks(Hooks):
 
 
 class _SharedLossLog(LossLog):
-    """Losses of shards: their sum over the processes is the loss of the batch."""
+    """Losses of shards, whose sum over processes is the loss of the batch."""
 
     @override
     def _values(self, losses: Tensor) -> list[float]:
@@ -249,15 +249,15 @@ class _SharedLossLog(LossLog):
 
 
 def gather_rows(shards: Sequence[Tensor], group: SingleProcess) -> list[list[Tensor]]:
-    """Return the shards of all processes, by rank: tensors of any number of rows, in one collective.
+    """Return the shards of all processes by rank: tensors with any number of rows, in one collective.
 
     Args:
-        shards: of this process; in all processes as many, alike but for the number of rows.
+        shards: of this process; all processes have as many, of equal shapes except for the number of rows.
         group: the processes.
     """
     own = torch.cat(list(shards)).contiguous()
     rows = group.all_gather_object([len(each) for each in shards])
-    width = math.prod(own.shape[1:]) * own.element_size()  # bytes of a row
+    width = math.prod(own.shape[1:]) * own.element_size()  # bytes per row
     padded = torch.zeros(max(map(sum, rows)) * width, dtype=torch.uint8, device=own.device)
     padded[: own.nbytes] = own.view(-1).view(torch.uint8)
     found = [torch.empty_like(padded) for _ in rows]
@@ -269,21 +269,21 @@ def gather_rows(shards: Sequence[Tensor], group: SingleProcess) -> list[list[Ten
 
 
 def split_hidden(hidden: Any, index: int, count: int) -> Any:
-    """Return the shard of what a model carries from batch to batch: examples are the second dimension."""
+    """Return a rank's shard of a hidden state; examples are the second dimension."""
     if isinstance(hidden, Tensor):
         return hidden.tensor_split(count, dim=1)[index].contiguous()
     return hidden and type(hidden)(split_hidden(each, index, count) for each in hidden)
 
 
 def merge_hidden(shards: Sequence[Any]) -> Any:
-    """Return what all shards carry, as one process would."""
+    """Return the hidden state of the full batch from all shards."""
     if isinstance(shards[0], Tensor):
         return torch.cat(list(shards), dim=1)
     return shards[0] and type(shards[0])(merge_hidden(each) for each in zip(*shards, strict=True))
 
 
 class _SumOfAll(torch.autograd.Function):
-    """The sum over processes; so is its gradient."""
+    """An all-reduce sum, whose gradient is an all-reduce sum too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -300,9 +300,9 @@ class _SumOfAll(torch.autograd.Function):
 
 
 def _batch_norm_of_all(module: nn.modules.batchnorm._BatchNorm, trainer: DistributedTrainer, inputs: Tensor) -> Tensor:
-    """Do what batch norm does, with the mean and the variance of all processes' inputs.
+    """Batch norm with mean and variance over the inputs of all processes.
 
-    torch's SyncBatchNorm does it on GPUs only.
+    torch's SyncBatchNorm supports GPUs only.
     """
     if not module.training or module.momentum is None or not trainer.divides:
         return type(module).forward(module, inputs)

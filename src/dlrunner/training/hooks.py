@@ -1,4 +1,4 @@
-"""What goes on around the steps of training: progress, checkpoints, stopping."""
+"""Hooks of the training loop: progress, checkpoints, stopping."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from dlrunner.training.state import Row, TrainingState
 
 
 class Checkpoints(Protocol):
-    """Where the loop keeps what it needs to resume."""
+    """Storage of checkpoints and history."""
 
     def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
         """Return a checkpoint, or None when there is none."""
         ...
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint so that either the old or the new one is whole, whatever happens."""
+        """Write a checkpoint atomically."""
         ...
 
     def write_history(self, rows: Sequence[Row]) -> None:
@@ -32,17 +32,17 @@ class Checkpoints(Protocol):
 
 
 class Display(Protocol):
-    """What a person sees while a run goes on."""
+    """Progress display of a run."""
 
     interval: float
     """Seconds between two calls of `advance`."""
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
-        """An epoch begins, or goes on, at a step."""
+        """Start or resume an epoch at a step."""
         ...
 
     def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
-        """Show how far the epoch is."""
+        """Show the progress of the epoch."""
         ...
 
     def end_epoch(self, row: Row) -> None:
@@ -50,13 +50,13 @@ class Display(Protocol):
         ...
 
     def close(self) -> None:
-        """Training has ended."""
+        """End the display."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """What is to be done after a step; false where it is nothing."""
+    """Actions that are due after a step; false if there are none."""
 
     show: bool = False
     save: bool = False
@@ -73,11 +73,11 @@ class Hooks:
     """Progress, checkpoints and stopping of one training.
 
     Args:
-        run: keeps checkpoints and history.
+        run: stores checkpoints and history.
         display: shows progress.
-        signals: asks for a stop.
-        checkpoint_minutes: between checkpoints within an epoch; 0: none.
-        log: shows a line.
+        signals: pending stop signals.
+        checkpoint_minutes: minutes between checkpoints within an epoch; 0: none.
+        log: writes a line.
     """
 
     def __init__(
@@ -97,21 +97,21 @@ class Hooks:
         return self.run.load_checkpoint(name)
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
-        """Keep a checkpoint."""
+        """Save a checkpoint."""
         self.run.save(name, state)
         self._saved = time.perf_counter()
 
     def deferred_signals(self) -> contextlib.AbstractContextManager[None]:
-        """Let a stop signal wait until it is asked for."""
+        """Return a context in which stop signals are deferred until checked."""
         return self.signals.deferred()
 
     def start_epoch(self, state: TrainingState, num_epochs: int, num_steps: int) -> None:
-        """An epoch begins, or goes on."""
+        """Start or resume an epoch."""
         self.display.start_epoch(state.epoch, num_epochs, num_steps, state.step)
         self._shown = self._saved = time.perf_counter()
 
     def due(self) -> Due:
-        """Tell what is to be done after this step, from the clock and the signals: a GPU is not waited for."""
+        """Return the actions due after this step, from clock and signals, without waiting for a GPU."""
         now = time.perf_counter()
         stop = self.signals.pending is not None
         show = now - self._shown >= self.display.interval
@@ -119,13 +119,13 @@ class Hooks:
         return Due(show, save, stop) if show or save else NOTHING
 
     def show(self, losses: LossLog, lr: float) -> None:
-        """Show how far the epoch is, as of the last read of the losses."""
+        """Show the progress of the epoch, as of the last read of the losses."""
         value = losses.smoothed.value
         self.display.advance(losses.state.step, value, lr, losses.examples_per_second())
         self._shown = time.perf_counter()
 
     def show_epoch(self, row: Row) -> None:
-        """Show the row of an epoch."""
+        """Show the metrics of an epoch."""
         self.display.end_epoch(row)
 
     def write_history(self, rows: Sequence[Row]) -> None:
@@ -133,11 +133,11 @@ class Hooks:
         self.run.write_history(rows)
 
     def stop_requested(self) -> bool:
-        """Tell whether a signal asks for a stop."""
+        """Return whether a stop signal is pending."""
         return self.signals.pending is not None
 
     def stop(self) -> None:
-        """Leave training, by the signal that asked for it.
+        """Raise the pending stop signal.
 
         Raises:
             Interrupted: always.

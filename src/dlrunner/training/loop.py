@@ -1,9 +1,9 @@
-"""The training loop. It knows nothing of any task.
+"""The training loop, independent of any task.
 
 `fit` runs the epochs, `train_epoch` one pass over the training batches, `train_step` one batch, `evaluate` one pass
-over another split. A run can stop after any step and go on later with the same numbers, bit for bit on the CPU,
-because everything that changes is in the checkpoint (weights, optimizer, random generators, losses so far) and the
-order of the batches is a function of (seed, epoch).
+over another split. A run can stop after any step and resume with the same numbers, bit for bit on the CPU, because
+the checkpoint has all that changes (weights, optimizer, random generators, losses so far) and the order of the
+batches is a function of (seed, epoch).
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ from dlrunner.training.schedule import Accumulation, current_lr, cycle_number, f
 from dlrunner.training.state import Evaluation, MakeOptimizer, Monitor, Row, Tally, TrainingState, restore, snapshot
 
 PHASE_BEST = "phase-best.pt"
-"""With early stopping and several phases: the best weights of the present one, from which the next begins."""
+"""With early stopping and several phases: the best weights of the current phase, where the next one starts."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """How training ended; the model holds the weights that answer."""
+    """The result of training; the model holds the final weights."""
 
     state: TrainingState
     row: Row
-    """Of the epoch whose weights the model holds: the last one, with early stopping the best one."""
+    """Metrics of the epoch of these weights: the last one, with early stopping the best one."""
     phase: Phase
-    """Of this epoch."""
+    """Phase of this epoch."""
     valid: Evaluation | None
-    """What these weights say of the validation split; None: not at hand, the run was interrupted since."""
+    """Validation results of these weights; None: not available, since the run was interrupted afterwards."""
 
 
 class Trainer:
     """Trains a model on a task through phases.
 
     Args:
-        phases: stretches of training with their own epochs, rates, schedule and frozen groups.
-        device: where the model and the batches live.
+        phases: training phases with their own epochs, rates, schedule and frozen groups.
+        device: of the model and the batches.
         precision: fp32, or mixed precision by autocast (fp16 with a gradient scaler).
-        seed: of weights, dropout and order.
-        clip: largest norm of the gradient of all parameters together.
-        l1: of the absolute values of all weights (not biases), this much is added to the training loss.
+        seed: of weights, dropout and shuffling.
+        clip: maximum global norm of the gradient.
+        l1: factor of the L1 penalty on all weights (not biases), which is added to the training loss.
         accumulate: batches per optimizer step; their gradients are averaged over their examples.
-        early_stopping: epochs of a phase without a better metric after which the phase ends. The next phase begins
-            from the best weights of the one before, with a new optimizer (it keeps its memory without early stopping);
-            in the end the best weights of all are kept.
-        compile: compile the model with torch.compile.
-        deterministic: on a GPU, only algorithms that give the same bits again (slower); a CPU always does.
-        matmul: float32 products of a GPU: tf32 (inputs rounded to 10 bits of mantissa, several times as fast), or ieee.
+        early_stopping: patience: the phase ends after this many epochs without improvement. The next phase starts
+            from the best weights of the one before, with a new optimizer (without early stopping the optimizer keeps
+            its state); the best weights of all epochs are used in the end.
+        compile: use torch.compile.
+        deterministic: on a GPU, use deterministic algorithms only (slower); a CPU is always deterministic.
+        matmul: float32 matrix products on a GPU: tf32 (10 bits of mantissa, several times as fast), or ieee.
         checkpoint_minutes: minutes between checkpoints within an epoch; 0: none.
-        num_threads: CPU threads; by default torch's own choice, but no more than the cores this process may use.
-        cpu_tuning: what makes small steps faster on a CPU and changes no number (`dlrunner.system.cpu_tuning`).
+        num_threads: CPU threads; by default torch's choice, at most the cores available to this process.
+        cpu_tuning: speed up small steps on a CPU without changing results (`dlrunner.system.cpu_tuning`).
     """
 
     not_in_signature: ClassVar[frozenset[str]] = frozenset({"checkpoint_minutes", "num_threads", "cpu_tuning"})
@@ -101,8 +101,8 @@ class Trainer:
         """Train from the last checkpoint, or from the start, to the end of the last phase.
 
         Raises:
-            RunError: the loss is no longer finite; the last good checkpoint is kept.
-            Interrupted: a stop signal came; a checkpoint of this very step is kept.
+            RunError: the loss is not finite; the last good checkpoint is kept.
+            Interrupted: by a stop signal; a checkpoint of this step was saved.
         """
         model.to(self.device)
         optimizer = make_optimizer(model.layer_groups())
@@ -117,13 +117,13 @@ class Trainer:
                 keep = self.early_stopping is not None or state.epoch + 1 == self.num_epochs
                 evaluation = self.evaluate(task, model, "valid", phase, hooks, keep=keep and task.keeps_outputs)
                 if evaluation is not None:
-                    _refuse_what_is_not_finite(evaluation, state.epoch + 1)
+                    _check_finite(evaluation, state.epoch + 1)
                     row = self._row(state, evaluation, optimizer, trained - started, time.perf_counter() - started)
                     hooks.show_epoch(row)
                     if self.early_stopping is None or monitor.improves(row, state.best):
                         valid = evaluation
                     if self._end_epoch(model, state, row, monitor, hooks):
-                        optimizer = self._hand_on(model, make_optimizer, hooks)
+                        optimizer = self._start_from_best(model, make_optimizer, hooks)
                 hooks.save("last.pt", self.checkpoint(state, model, optimizer))
                 hooks.write_history(state.history)
                 if hooks.stop_requested():
@@ -138,13 +138,13 @@ class Trainer:
     def prepare(self, task: Task, model: Model, log: Callable[[str], None]) -> Sequence[str]:
         """Let the task compute what it needs from the untrained model, in the precision of the run; return notes."""
         model.to(self.device)
-        with torch.no_grad(), self.autocast():  # what inference_mode makes cannot be trained on
+        with torch.no_grad(), self.autocast():  # inference-mode tensors cannot be trained on
             return task.setup(model, self.phases[0], log)
 
     def train_epoch(
         self, task: Task, model: Model, optimizer: torch.optim.Optimizer, state: TrainingState, hooks: Hooks
     ) -> None:
-        """Go over the training batches of this epoch, from where `state` stands, to the end."""
+        """Train on the remaining batches of this epoch, starting at `state.step`."""
         phase, first_epoch = phase_at(self.phases, state.epoch)
         loader = task.batches("train", state.epoch, phase=phase, start=state.step)
         num_steps = len(loader)
@@ -157,7 +157,7 @@ class Trainer:
             loss, state.hidden = self.train_step(task, model, optimizer, batch, update, state.hidden)
             losses.add(loss, len(batch.targets), current_lr(optimizer))
             state.global_step += update
-            if update and (due := hooks.due()):  # gradients that wait for their step are not in a checkpoint
+            if update and (due := hooks.due()):  # accumulated gradients are not in a checkpoint
                 losses.read()  # waits for the GPU
                 if due.show:
                     hooks.show(losses, current_lr(optimizer))
@@ -176,15 +176,15 @@ class Trainer:
         update: bool,
         hidden: Any = None,
     ) -> tuple[Tensor, Any]:
-        """Train on one batch; nothing in it waits for a GPU.
+        """Train on one batch without waiting for a GPU.
 
         Args:
             task: gives the loss.
             model: in training mode (see `train_mode`).
             optimizer: with the rates of this step.
             batch: on any device.
-            update: the optimizer makes a step; else the gradients are kept, to be averaged with the next batch's.
-            hidden: of a stateful model, after the batch before.
+            update: make an optimizer step; otherwise accumulate the gradients.
+            hidden: hidden state of a stateful model after the previous batch.
 
         Returns the mean loss of the batch, without penalties, on the device, and the next hidden state.
         """
@@ -195,7 +195,7 @@ class Trainer:
         return loss, hidden
 
     def backward(self, task: Task, model: Model, batch: Batch, weight: float, hidden: Any) -> tuple[Tensor, Any]:
-        """Add the gradients of a batch, `weight` times those of its mean loss; return as `train_step` does."""
+        """Accumulate `weight` times the gradients of the mean loss of a batch; return as `train_step` does."""
         batch = batch.to(self.device)
         with self.autocast():
             outputs, hidden, penalty = forward_pass(model, *batch.inputs, hidden=hidden, wrapped=self.wrapped(model))
@@ -211,7 +211,7 @@ class Trainer:
         return loss.detach(), hidden
 
     def update(self, optimizer: torch.optim.Optimizer) -> None:
-        """Make the optimizer's step with the gradients that have been added up, and forget them."""
+        """Make an optimizer step with the accumulated gradients, and reset them."""
         factor, rate = self.accumulation.close()
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if factor != 1:
@@ -222,10 +222,10 @@ class Trainer:
         if rate != 1:
             for group in optimizer.param_groups:
                 group["lr"] *= rate
-        # With fp16 the scaler reads whether gradients are finite: a GPU is waited for, unless the step is fused.
+        # With fp16 the scaler reads whether gradients are finite: this waits for a GPU, unless the step is fused.
         self.scaler.step(optimizer)
         self.scaler.update()
-        for parameter in parameters:  # optimizer.zero_grad does the same in fifty times the time
+        for parameter in parameters:  # as optimizer.zero_grad, which takes fifty times as long
             parameter.grad = None
 
     @torch.inference_mode()
@@ -240,14 +240,14 @@ class Trainer:
         keep: bool = False,
         view: int = 0,
     ) -> Evaluation | None:
-        """Compute the loss and the metrics over a whole split, exactly: sums over examples.
+        """Compute the exact loss and metrics of a split: sums over examples.
 
         Args:
-            task, model, split: what is evaluated.
-            phase: whose settings the batches are made with.
-            hooks: ask for a stop; then None is returned.
-            keep: outputs and targets are returned too, in the order of the batches.
-            view: 0 for the examples as they are, else the number of an augmented view (see `Task.looks`).
+            task, model, split: to evaluate.
+            phase: its task settings apply.
+            hooks: checked for a stop request; then None is returned.
+            keep: return outputs and targets too, in the order of the batches.
+            view: 0 for the plain examples, else the number of a TTA view (see `Task.num_tta_views`).
         """
         model.eval()
         tally, hidden = self.tally(task, keep), None
@@ -261,29 +261,29 @@ class Trainer:
         return tally.result(split)
 
     def resume(self, model: Model, optimizer: torch.optim.Optimizer, hooks: Hooks) -> TrainingState:
-        """Return where training stands: at its last checkpoint, which is put back, or at the start."""
+        """Return the training state: restored from the last checkpoint, or at the start."""
         checkpoint = hooks.load()
         if checkpoint is None:
             return TrainingState()
         state = self.restore(checkpoint, model, optimizer)
         hooks.write_history(state.history)
-        place = f", {state.step} steps into the next" if state.step else ""
-        hooks.log(f"resuming after epoch {state.epoch} of {self.num_epochs}{place}")
+        position = f", {state.step} steps into the next" if state.step else ""
+        hooks.log(f"resuming after epoch {state.epoch} of {self.num_epochs}{position}")
         return state
 
     def train_mode(self, model: Model, phase: Phase) -> None:
-        """Set training mode, and freeze what the phase freezes."""
+        """Set training mode, and freeze the groups of the phase."""
         model.train()
         freeze(model, phase.freeze_to)
 
     def wrapped(self, model: Model) -> Callable[..., Tensor | Outputs]:
-        """Return what is called for a forward pass in training: the model, compiled where that is asked for."""
+        """Return the callable for forward passes in training: the model, compiled if requested."""
         if self._wrapped is None or self._wrapped[0] is not model:
             self._wrapped = (model, self.wrap(model))
         return self._wrapped[1]
 
     def wrap(self, model: Model) -> Callable[..., Tensor | Outputs]:
-        """Compile the model where that is asked for."""
+        """Compile the model if requested."""
         return torch.compile(model) if self.compile else model
 
     def loss_log(self, state: TrainingState, num_steps: int) -> LossLog:
@@ -291,31 +291,31 @@ class Trainer:
         return LossLog(state, num_steps, self.device)
 
     def tally(self, task: Task, keep: bool) -> Tally:
-        """Return the empty sums of a split; a device without float64 leaves them to the CPU."""
+        """Return empty sums for a split; on the CPU for devices without float64."""
         return Tally(task, keep, on_cpu=self.device.type == "mps")
 
     def checkpoint(self, state: TrainingState, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        """Return all that there is to save."""
+        """Return a checkpoint."""
         return snapshot(state, model, optimizer, self.scaler, self.device)
 
     def restore(self, checkpoint: Mapping[str, Any], model: Model, optimizer: torch.optim.Optimizer) -> TrainingState:
-        """Put everything back to where a checkpoint was made."""
+        """Restore a checkpoint."""
         return restore(checkpoint, model, optimizer, self.scaler, self.device)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the context that forward passes run in."""
+        """Return the autocast context of forward passes."""
         if self.precision == "fp32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def _end_epoch(self, model: Model, state: TrainingState, row: Row, monitor: Monitor, hooks: Hooks) -> bool:
-        """Take in the row of an epoch, keep the weights that are to be kept, and go to the next epoch or phase.
+        """Record the metrics of an epoch, save weights as needed, and advance to the next epoch or phase.
 
-        Returns whether the next phase begins from the best weights of this one.
+        Returns whether the next phase starts from the best weights of this one.
         """
         phase, first = phase_at(self.phases, state.epoch)
         last, number = first + phase.epochs, int(row["epoch"])
-        hands_on = self.early_stopping is not None and last < self.num_epochs
+        reuses_best = self.early_stopping is not None and last < self.num_epochs
         weights = {"model": model.state_dict(), "epoch": number}
         state.history.append(row)
         if monitor.improves(row, state.best):
@@ -323,26 +323,28 @@ class Trainer:
             hooks.save("best.pt", weights)
         if state.phase_best is None or monitor.improves(row, state.phase_best):
             state.phase_best = row
-            if hands_on:
+            if reuses_best:
                 hooks.save(PHASE_BEST, weights)
         if number - first in phase.curves.cycle_ends:
             hooks.save(f"cycle-{cycle_number(self.phases, state.epoch)}.pt", weights)
-        waited = number - int(state.phase_best["epoch"])
-        stops = self.early_stopping is not None and waited >= self.early_stopping and number < last
+        num_bad_epochs = number - int(state.phase_best["epoch"])
+        stops = self.early_stopping is not None and num_bad_epochs >= self.early_stopping and number < last
         if stops:
-            hooks.log(f"early stopping after epoch {number}: {monitor.name} was best {waited} epoch(s) before")
+            hooks.log(
+                f"early stopping after epoch {number}: {monitor.name} has not improved for {num_bad_epochs} epoch(s)"
+            )
         state.epoch, state.step, state.seconds = last if stops else number, 0, 0.0
         state.losses, state.sizes, state.hidden = [], [], None
         if state.epoch == last:
             state.phase_best = None
-        return hands_on and state.epoch == last
+        return reuses_best and state.epoch == last
 
-    def _hand_on(self, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> torch.optim.Optimizer:
-        """Take the best weights of the phase that has ended, and an optimizer that remembers nothing of others."""
+    def _start_from_best(self, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> torch.optim.Optimizer:
+        """Load the best weights of the finished phase, and return a new optimizer."""
         best = hooks.load(PHASE_BEST)
         assert best is not None
         model.load_state_dict(best["model"])
-        hooks.log(f"the next phase begins from the weights of epoch {best['epoch']}")
+        hooks.log(f"the next phase starts from the weights of epoch {best['epoch']}")
         return make_optimizer(model.layer_groups())
 
     def _row(
@@ -366,7 +368,7 @@ class Trainer:
         }
 
 
-def _refuse_what_is_not_finite(evaluation: Evaluation, epoch: int) -> None:
+def _check_finite(evaluation: Evaluation, epoch: int) -> None:
     bad = [name for name, value in evaluation.metrics.items() if not math.isfinite(value)]
     if bad:
         raise RunError(

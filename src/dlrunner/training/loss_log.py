@@ -1,4 +1,4 @@
-"""The losses of an epoch, kept on the device and read now and then: a read at every step would make a GPU wait."""
+"""The losses of an epoch, kept on the device and read occasionally: reading at every step would stall a GPU."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dlrunner.training.state import TrainingState
 
 
 class LossLog:
-    """Takes in the loss of each step; `read` carries them over into the training state.
+    """Collects the loss of each step; `read` copies them into the training state.
 
     Args:
-        state: of the training; its losses, sizes, step and seconds are kept up to date.
+        state: its losses, sizes, step and seconds are updated.
         num_steps: batches of the epoch.
-        device: where the losses are.
+        device: of the losses.
     """
 
     def __init__(self, state: TrainingState, num_steps: int, device: torch.device) -> None:
@@ -31,16 +31,16 @@ class LossLog:
         self._begun, self._seconds_before = time.perf_counter(), state.seconds
 
     def add(self, loss: Tensor, size: int, rate: float) -> None:
-        """Take in a step: its loss, its examples, the learning rate it was made with."""
+        """Add a step: its loss, number of examples and learning rate."""
         self._losses[self._step], self._rates[self._step] = loss, rate
         self.state.sizes.append(size)
         self._step += 1
 
     def read(self) -> None:
-        """Wait for the device and bring the state up to date.
+        """Wait for the device and update the state.
 
         Raises:
-            RunError: a loss is not finite. It is found before a checkpoint is overwritten.
+            RunError: a loss is not finite; raised before a checkpoint is overwritten.
         """
         read = self.state.step
         new = self._values(self._losses[read : self._step])
@@ -61,5 +61,5 @@ class LossLog:
         return sum(self.state.sizes[self._first :]) / (self.state.seconds - self._seconds_before)
 
     def _values(self, losses: Tensor) -> list[float]:
-        values: list[float] = losses.tolist()  # the one place of an epoch where a GPU is waited for
+        values: list[float] = losses.tolist()  # the only synchronisation with a GPU in an epoch
         return values

@@ -1,4 +1,4 @@
-"""The learning-rate range test: train a copy with a rate that climbs, and watch the loss.
+"""The learning-rate range test: train a copy with an increasing rate and record the loss.
 
 Source: Smith, Cyclical learning rates for training neural networks, 2017, https://arxiv.org/abs/1506.01186
 """
@@ -23,7 +23,7 @@ from dlrunner.training.state import MakeOptimizer
 
 @dataclass
 class RangeTest:
-    """What the test saw, step by step."""
+    """Rates and losses of the range test, step by step."""
 
     rates: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
@@ -32,10 +32,10 @@ class RangeTest:
 
     @property
     def suggestion(self) -> float | None:
-        """The rate where the smoothed loss falls fastest (per factor of the rate), before its minimum.
+        """The rate of the steepest descent of the smoothed loss (over log rate), before its minimum.
 
-        Slopes are taken over a tenth of the steps, and not in the first quarter: there the mean of a few losses moves
-        with every batch (classifying reviews from random weights, that noise fell faster than the loss ever did).
+        Slopes are computed over a tenth of the steps, excluding the first quarter, where the average of few losses is
+        noisy (for review classification from random weights, this noise fell faster than the loss ever did).
         """
         lowest = min(range(len(self.smoothed)), key=self.smoothed.__getitem__, default=0)
         reach = max(2, len(self.smoothed) // 20)
@@ -58,25 +58,25 @@ def range_test(
     highest: float = 10.0,
     num_steps: int = 200,
 ) -> RangeTest:
-    """Run the test on a copy of the model; the model and the random generators are left as they were.
+    """Run the test on a copy of the model; the model and the random generators stay unchanged.
 
-    The rate climbs exponentially from `lowest` to `highest`; the test ends when the smoothed loss is four times
-    its minimum or not finite. Each step is the trainer's own, as in its first phase: with the frozen groups, the
-    proportions of the groups' rates, penalties, accumulation and clipping.
+    The rate rises exponentially from `lowest` to `highest`; the test ends when the smoothed loss is four times
+    its minimum or not finite. Each step is the trainer's step in its first phase, with frozen groups, the ratios of
+    the group rates, penalties, accumulation and clipping.
 
     Args:
-        task: gives the training batches, over and over if there are too few.
-        model: its copy is trained.
+        task: provides the training batches, repeated if there are too few.
+        model: a copy of it is trained.
         make_optimizer: for the copy's layer groups.
-        trainer: makes the steps.
+        trainer: performs the steps.
         lowest, highest: ends of the range, for the last layer group.
-        num_steps: steps of the optimizer from one to the other.
+        num_steps: optimizer steps between them.
     """
     generators = generator_states(trainer.device)
     trained, phase = copy.deepcopy(model).to(trainer.device), trainer.phases[0]
     optimizer = make_optimizer(trained.layer_groups())
     trainer.train_mode(trained, phase)
-    found, mean, batches, hidden = RangeTest(), EMA(), _endless(task, phase), None
+    result, mean, batches, hidden = RangeTest(), EMA(), _endless(task, phase), None
     for step in range(num_steps):
         rate = lowest * (highest / lowest) ** (step / max(1, num_steps - 1))
         set_lr(optimizer, phase, rate / phase.lr[-1])
@@ -85,17 +85,17 @@ def range_test(
             is_first, batch = next(batches)
             update, hidden = index == trainer.accumulate, None if is_first else hidden
             loss, hidden = trainer.train_step(task, trained, optimizer, batch, update, hidden)
-            total += float(loss) * len(batch.targets)  # waits for a GPU: a loss that explodes ends the test
+            total += float(loss) * len(batch.targets)  # waits for a GPU: an exploding loss ends the test
             examples += len(batch.targets)
         smoothed = mean.update([total / examples])
-        if not math.isfinite(smoothed) or (step > 10 and smoothed > 4 * min(found.smoothed)):
-            found.diverged = True
+        if not math.isfinite(smoothed) or (step > 10 and smoothed > 4 * min(result.smoothed)):
+            result.diverged = True
             break
-        found.rates.append(rate)
-        found.losses.append(total / examples)
-        found.smoothed.append(smoothed)
+        result.rates.append(rate)
+        result.losses.append(total / examples)
+        result.smoothed.append(smoothed)
     restore_generators(generators, trainer.device)
-    return found
+    return result
 
 
 def _endless(task: Task, phase: Phase) -> Iterator[tuple[bool, Batch]]:

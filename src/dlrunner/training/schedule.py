@@ -1,4 +1,4 @@
-"""What a phase does to the optimizer and the model: rates, momentum, frozen groups; gradients of several batches."""
+"""Applying a phase to optimizer and model: rates, momentum, frozen groups; gradient accumulation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlrunner.schedules import Phase
 
 
 def phase_at(phases: Sequence[Phase], epoch: int) -> tuple[Phase, int]:
-    """Return the phase of an epoch and the epoch it begins with."""
+    """Return the phase of an epoch and its first epoch."""
     first = 0
     for phase in phases:
         if epoch < first + phase.epochs:
@@ -31,10 +31,10 @@ def cycle_number(phases: Sequence[Phase], epoch: int) -> int:
 
 
 def freeze(model: Model, freeze_to: int) -> None:
-    """Let only the layer groups from `freeze_to` on be trained.
+    """Train only the layer groups from `freeze_to` on.
 
-    Batch norm in a frozen group keeps its statistics too: what is frozen is one function of its inputs, so that its
-    outputs may be computed once and kept. Dropout in a frozen group goes on.
+    Batch norm in a frozen group keeps its statistics too: frozen layers are a fixed function, whose outputs can be
+    precomputed. Dropout in a frozen group stays active.
     """
     groups = list(model.layer_groups())
     first = freeze_to % len(groups) if freeze_to < 0 else freeze_to
@@ -49,11 +49,11 @@ def freeze(model: Model, freeze_to: int) -> None:
 def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
     """Set rates and momentum for a step.
 
-    The momentum that a schedule moves is SGD's, and the first beta of Adam and its kin; without such a schedule it is
-    the optimizer's own, whatever the phase before has left.
+    A schedule changes the momentum of SGD, or the first beta of Adam and its variants; without such a schedule it is
+    reset to the optimizer's default.
 
     Args:
-        optimizer: with one parameter group, or one for each rate of the phase.
+        optimizer: with one parameter group, or one per rate of the phase.
         phase: rates, schedule.
         progress: through the phase, from 0 to 1.
     """
@@ -68,7 +68,7 @@ def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -
 
 
 def set_lr(optimizer: torch.optim.Optimizer, phase: Phase, factor: float) -> None:
-    """Set each group's learning rate to so many times the phase's."""
+    """Set the learning rate of each group to `factor` times that of the phase."""
     rates = phase.lr if len(phase.lr) > 1 else phase.lr * len(optimizer.param_groups)
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate * factor
@@ -80,11 +80,11 @@ def current_lr(optimizer: torch.optim.Optimizer) -> float:
 
 
 class Accumulation:
-    """The gradients of a group of batches add up to their mean over all examples of the group.
+    """Gradient accumulation: averages the gradients of a group of batches over all its examples.
 
-    How many examples a group has is known only at its end (the last group of an epoch has fewer batches, and batches
-    differ in size). So each batch is weighted by its size in terms of the first one's, and what is wrong then is put
-    right by one factor: 1 for batches of one size.
+    The number of examples of a group is known only at its end (the last group of an epoch has fewer batches, and
+    batches differ in size). So each batch is weighted by its size relative to the first one, and the sum is corrected
+    by one factor: 1 for batches of equal size.
 
     >>> group = Accumulation(2)
     >>> group.add(8), group.add(8), group.close()
@@ -93,7 +93,7 @@ class Accumulation:
     (0.5, 0.25, (1.3333333333333333, 1.0))
 
     Args:
-        num_batches: in a full group.
+        num_batches: batches in a full group.
     """
 
     def __init__(self, num_batches: int) -> None:
@@ -101,14 +101,14 @@ class Accumulation:
         self._first, self._examples, self._rates = 0, 0, 0.0
 
     def add(self, examples: int, rate: float = 1.0) -> float:
-        """Take in a batch, its examples and its scale of the learning rate; return the weight of its mean loss."""
+        """Add a batch by its number of examples and rate factor; return the weight of its mean loss."""
         self._first = self._first or examples
         self._examples += examples
         self._rates += examples * rate
         return examples / (self._first * self.num_batches)
 
     def close(self) -> tuple[float, float]:
-        """End the group; return what its gradients are to be multiplied by, and the mean scale of the rate."""
+        """End the group; return the factor for its gradients, and the mean rate factor."""
         factor, rate = self._first * self.num_batches / self._examples, self._rates / self._examples
         self._first, self._examples, self._rates = 0, 0, 0.0
         return factor, rate

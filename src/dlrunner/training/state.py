@@ -1,4 +1,4 @@
-"""Where training stands: all that changes from step to step, saved and put back."""
+"""The training state: everything that changes from step to step, saved and restored."""
 
 from __future__ import annotations
 
@@ -21,45 +21,45 @@ MakeOptimizer = Callable[[Sequence[nn.Module]], torch.optim.Optimizer]
 
 @dataclass
 class TrainingState:
-    """Where training stands; together with weights, optimizer and generators, all there is to save."""
+    """Position and history of training; saved with weights, optimizer and random generators."""
 
     epoch: int = 0
-    """Of the schedule: epochs that early stopping left out are counted."""
+    """Of the schedule: epochs skipped by early stopping count."""
     step: int = 0
-    """Batches of this epoch that are done."""
+    """Finished batches of this epoch."""
     global_step: int = 0
     """Optimizer steps."""
     losses: list[float] = field(default_factory=list)
-    """Of this epoch's batches, without penalties."""
+    """Losses of this epoch's batches, without penalties."""
     sizes: list[int] = field(default_factory=list)
-    """Examples of this epoch's batches."""
+    """Numbers of examples of this epoch's batches."""
     seconds: float = 0.0
-    """Spent on training in this epoch so far."""
+    """Training time of this epoch so far."""
     history: list[Row] = field(default_factory=list)
     best: Row | None = None
     phase_best: Row | None = None
-    """The best row of the present phase."""
+    """The best row of the current phase."""
     smoothed: tuple[float, int] = (0.0, 0)
-    """Of the training loss: `EMA`'s average and count."""
+    """Average and count of the `EMA` of the training loss."""
     hidden: Any = None
-    """Of a stateful model, after this epoch's last batch so far."""
+    """Hidden state of a stateful model after the last finished batch of this epoch."""
 
 
 @dataclass(frozen=True)
 class Monitor:
-    """The metric that a run is judged by: the first one of its task."""
+    """The monitored metric of a run: the first one of its task."""
 
     name: str
     higher_is_better: bool
 
     @classmethod
     def of(cls, task: Task) -> Monitor:
-        """Return the task's."""
+        """Return the monitor of a task."""
         name, metric = next(iter(task.metrics().items()))
         return cls(f"valid/{name}", metric.higher_is_better)
 
     def improves(self, row: Row, best: Row | None) -> bool:
-        """Tell whether a row is better than the best so far."""
+        """Return whether a row is better than the best so far."""
         if best is None:
             return True
         return bool(row[self.name] > best[self.name] if self.higher_is_better else row[self.name] < best[self.name])
@@ -67,21 +67,21 @@ class Monitor:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a pass over a split gave."""
+    """Results of an evaluation of a split."""
 
     metrics: dict[str, float]
     outputs: Tensor | None = None
-    """Of all examples in the order of the batches, on the CPU; None: they were not kept."""
+    """Outputs of all examples in the order of the batches, on the CPU; None: not kept."""
     targets: Tensor | None = None
 
 
 class Tally:
-    """The loss and the metrics of a split: exact sums over examples, on the device until the end.
+    """Loss and metrics of a split: exact sums over examples, on the device until the end.
 
     Args:
-        task: gives loss and metrics.
-        keep: outputs and targets are kept, batch by batch, on the CPU.
-        on_cpu: the device has no float64: sums are made on the CPU.
+        task: provides loss and metrics.
+        keep: keep outputs and targets on the CPU.
+        on_cpu: accumulate on the CPU, for devices without float64.
     """
 
     def __init__(self, task: Task, keep: bool = False, on_cpu: bool = False) -> None:
@@ -93,19 +93,19 @@ class Tally:
         self._targets: list[Tensor] = []
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in one batch."""
+        """Add a batch."""
         if self.on_cpu:
             outputs, targets = outputs.cpu(), targets.cpu()
         self._total = self._total + self.task.loss(outputs, targets).double() * len(targets)
         self._count += len(targets)
         for metric in self.metrics.values():
             metric.update(outputs, targets)
-        if self.keep:  # waits for the GPU, once a batch and only where outputs are wanted
+        if self.keep:  # waits for the GPU once per batch, only if outputs are kept
             self._outputs.append(outputs.cpu())
             self._targets.append(targets.cpu())
 
     def result(self, split: str) -> Evaluation:
-        """Read the sums."""
+        """Read the sums and return the metrics."""
         values = {
             "loss": float(self._total) / self._count,
             **{name: metric.compute() for name, metric in self.metrics.items()},
@@ -121,7 +121,7 @@ def snapshot(
     scaler: torch.amp.GradScaler,
     device: torch.device,
 ) -> dict[str, Any]:
-    """Return a checkpoint. The hidden state goes to the CPU: where it is read back is not where it was."""
+    """Return a checkpoint. The hidden state moves to the CPU, since it may be restored on another device."""
     return {
         "state": {**vars(state), "hidden": moved(state.hidden, torch.device("cpu"))},
         "model": model.state_dict(),
@@ -138,7 +138,7 @@ def restore(
     scaler: torch.amp.GradScaler,
     device: torch.device,
 ) -> TrainingState:
-    """Put everything back to where a checkpoint was made."""
+    """Restore a checkpoint and return its training state."""
     model.load_state_dict(checkpoint["model"])
     optimizer.load_state_dict(checkpoint["optimizer"])
     scaler.load_state_dict(checkpoint["scaler"])

@@ -1,4 +1,4 @@
-"""What a trained model of ratings is good for: pairs, recommendations, similar items, new users."""
+"""Predictions of trained rating models: pairs, recommendations, similar items, new users."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count
-from dlrunner.tasks.common.inputs import check_table, file_of
+from dlrunner.tasks.common.inputs import check_table, table_name
 
 Id = int | float | str
 
 
 class RatingEnsemble:
-    """The ratings that the models of a run give (the mean of several), by codes of users and items.
+    """Ratings predicted by the models of a run (their mean for an ensemble), by codes of users and items.
 
     Args:
-        state: what the task stored: ids, titles, training ratings.
-        models: trained models of ratings.
+        state: stored by the task: ids, titles, training ratings.
+        models: trained rating models.
     """
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
@@ -37,28 +37,28 @@ class RatingEnsemble:
 
     @torch.no_grad()
     def pairs(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the ratings of pairs of codes, of shape (pairs,); the codes past the last are the unknown ones."""
+        """Return the ratings of pairs of codes, of shape (pairs,); codes past the last known one mean unknown."""
         device = next(self.models[0].parameters()).device
         codes = torch.from_numpy(np.asarray(users)).to(device), torch.from_numpy(np.asarray(items)).to(device)
         mean = torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
         return np.asarray(mean.cpu().numpy(), dtype=np.float32)
 
     def fold_in(self, items: NDArray[np.int64], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Solve for a new user with everything else held fixed, and return that user's ratings of all items.
+        """Fit a new user with all other parameters fixed, and return the predicted ratings of all items.
 
-        The user's rows minimise Σ (rating - prediction)² / 2σ² + Σ (row - mean)² / 2τ²: the most probable user
-        when users are drawn from a normal distribution with the mean and variance (τ²) of those in training, and
-        ratings scatter around the prediction with the variance of the training errors (σ²).
+        The user's factors minimise Σ (rating - prediction)² / 2σ² + Σ (factor - mean)² / 2τ²: the maximum a
+        posteriori estimate under a normal prior with the mean and variance (τ²) of the trained users, and normal
+        noise with the variance of the training errors (σ²).
 
         Args:
             items: codes of the rated items.
-            ratings: what the user gave them.
+            ratings: of these items by the new user.
         """
         scores = [self._fold_in_one(model, torch.from_numpy(items), torch.from_numpy(ratings)) for model in self.models]
         return np.asarray(torch.stack(scores).mean(dim=0).numpy(), dtype=np.float32)
 
     def _fold_in_one(self, model: RatingModel, items: Tensor, ratings: Tensor) -> Tensor:
-        """Solve for one model by L-BFGS on the last user rows; the model is left as it was."""
+        """Solve for one model by L-BFGS on the last user rows; the model stays unchanged."""
         tables = model.user_tables()
         weights = [table.weight.detach() for table in tables]
         trained = torch.unique(self.state["rated_users"])
@@ -70,8 +70,8 @@ class RatingEnsemble:
         rows = [mean.clone().requires_grad_() for mean in means]
         names = {id(parameter): name for name, parameter in model.named_parameters()}
 
-        def answers(codes: Tensor) -> Tensor:
-            """Call the model with the rows being solved for in the place of the unknown user."""
+        def predict(codes: Tensor) -> Tensor:
+            """Call the model with the fitted rows in place of the unknown user."""
             swapped = {
                 names[id(table.weight)]: torch.cat([weight[:-1], row.unsqueeze(0)])
                 for table, weight, row in zip(tables, weights, rows, strict=True)
@@ -83,7 +83,7 @@ class RatingEnsemble:
 
         def objective() -> float:
             optimizer.zero_grad()
-            loss = (answers(items) - ratings).square().sum() / (2 * noise)
+            loss = (predict(items) - ratings).square().sum() / (2 * noise)
             for row, mean, variance in zip(rows, means, variances, strict=True):
                 loss = loss + ((row - mean).square() / (2 * variance)).sum()
             loss.backward()
@@ -91,26 +91,26 @@ class RatingEnsemble:
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            return answers(torch.arange(self.unknown_item))
+            return predict(torch.arange(self.unknown_item))
 
     def cosines(self, item: int) -> NDArray[np.float32]:
-        """Return how alike the factors of an item and of all items are, of shape (items,): the mean over the models."""
-        found = []
+        """Return the cosine similarities of an item's factors to those of all items, (items,), averaged over models."""
+        similarities = []
         for model in self.models:
             factors = nn.functional.normalize(
                 model.item_tables()[0].weight.detach()[: self.unknown_item].float(), dim=1
             )
-            found.append(factors @ factors[item])
-        return np.asarray(torch.stack(found).mean(dim=0).cpu().numpy(), dtype=np.float32)
+            similarities.append(factors @ factors[item])
+        return np.asarray(torch.stack(similarities).mean(dim=0).cpu().numpy(), dtype=np.float32)
 
 
 class RatingPredictor(Predictor):
-    """Answers about ratings, from the models of a run (several when it is an ensemble: their ratings are averaged)."""
+    """Predicts ratings and recommends items; an ensemble averages the ratings of its models."""
 
     example = "predictor.recommend(user=1, top=5)"
     limits = (
-        "Users and items that were not in training get an answer from the mean of all, or from biases alone.",
-        "The time of a rating is not taken into account when new pairs are predicted.",
+        "Users and items that were not in training are predicted from the mean, or from biases alone.",
+        "The time of a rating is ignored when new pairs are predicted.",
     )
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
@@ -121,7 +121,7 @@ class RatingPredictor(Predictor):
 
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> RatingDims:
-        """Numbers of users and items, the range of the training ratings, and what else is known."""
+        """Numbers of users and items, the range of the training ratings, genres and times."""
         return RatingDims(
             num_users=len(state["user_ids"]),
             num_items=len(state["item_ids"]),
@@ -132,7 +132,7 @@ class RatingPredictor(Predictor):
         )
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """Pairs of which training had some rating."""
+        """Pairs of users and items from the training ratings."""
         rows = torch.randint(len(self.state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
         named = {"users": self.state["rated_users"], "items": self.state["rated_items"]}
         return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
@@ -146,23 +146,23 @@ class RatingPredictor(Predictor):
         similar: Id | None = None,
         top: Count = 20,
     ) -> pd.DataFrame:
-        """Predict the ratings of pairs of user and item, and mark the ids that are not known.
+        """Predict the ratings of user-item pairs; a note marks unknown ids.
 
             predictor.predict(pandas.DataFrame({"user": [1, 1], "item": [31, 1029]}))
 
         Args:
-            table: pairs (columns: user, item).
-            user: instead of pairs: recommend for this user (see `recommend`).
-            ratings: instead of pairs: recommend for a new user with these ratings (columns: item, rating).
-            similar: instead of pairs: the items most like this one (see `similar`).
-            top: how many items.
+            table: user-item pairs (columns: user, item).
+            user: recommend items to this user instead (see `recommend`).
+            ratings: recommend items to a new user with these ratings instead (columns: item, rating).
+            similar: list the items most similar to this one instead (see `similar`).
+            top: number of items.
 
         Raises:
-            ConfigError: none or several things are asked, or a user or item is not known.
-            DataError: a column is missing, or a rating cannot be used.
+            ConfigError: none or several of these are given, or a user or item is unknown.
+            DataError: a column is missing, or a rating is invalid.
         """
         if sum(each is not None for each in (table, user, ratings, similar)) != 1:
-            raise ConfigError("ask for one thing: a table of pairs, a user, ratings of a new one, or a similar item")
+            raise ConfigError("give exactly one of: a table of pairs, user, ratings, similar")
         if similar is not None:
             return self.similar(similar, top=top)
         if table is None:
@@ -172,71 +172,73 @@ class RatingPredictor(Predictor):
         unknown = self.ensemble.unknown_user, self.ensemble.unknown_item
         user_codes = np.array([self._code(self.users, value, unknown[0]) for value in users])
         item_codes = np.array([self._code(self.items, value, unknown[1]) for value in items])
-        found = table.assign(prediction=self.ensemble.pairs(user_codes, item_codes).round(4))
+        answer = table.assign(prediction=self.ensemble.pairs(user_codes, item_codes).round(4))
         unknown_user, unknown_item = user_codes == unknown[0], item_codes == unknown[1]
-        found["note"] = np.select(
+        answer["note"] = np.select(
             [unknown_user & unknown_item, unknown_user, unknown_item],
-            ["unknown user and item: mean answer", "unknown user: bias only", "unknown item: bias only"],
+            ["unknown user and item: mean rating", "unknown user: bias only", "unknown item: bias only"],
             default="",
         )
-        return found
+        return answer
 
     def recommend(
         self, user: Id | None = None, *, ratings: pd.DataFrame | None = None, top: Count = 20
     ) -> pd.DataFrame:
-        """Recommend to a user what is not rated yet; or to a new user with some ratings.
+        """Recommend items that a user has not rated yet; or items for a new user with some ratings.
 
             predictor.recommend(user=1, top=5)
             predictor.recommend(ratings=pandas.DataFrame({"item": [31, 1029], "rating": [4.5, 2.0]}))
 
         Args:
-            user: the id of one in the training data.
-            ratings: of a new user (columns: item, rating).
-            top: how many items.
+            user: id of a user in the training data.
+            ratings: a new user's ratings (columns: item, rating).
+            top: number of items.
 
         Raises:
-            ConfigError: none or both are given, or the user is not known.
-            DataError: a rating cannot be used.
+            ConfigError: none or both are given, or the user is unknown.
+            DataError: a rating is invalid.
         """
         if (user is None) == (ratings is None):
-            raise ConfigError("recommend: give either a user, or the ratings of a new one")
+            raise ConfigError("recommend: give either user or ratings")
         if ratings is not None:
             return self._recommend_to_new(ratings, top)
         code = self._code(self.users, user, -1)
         if code < 0:
             raise ConfigError(
                 f"user {user} is not among the {len(self.users)} users of this run; "
-                "for a new user give a few ratings (--ratings FILE, in Python ratings=TABLE)"
+                "for a new user pass some ratings (--ratings FILE, in Python ratings=TABLE)"
             )
         rated = self.state["rated_items"][self.state["rated_users"] == code].numpy()
         count = self.ensemble.unknown_item
         return self._best(self.ensemble.pairs(np.full(count, code), np.arange(count)), rated, top)
 
     def similar(self, item: Id, *, top: Count = 20) -> pd.DataFrame:
-        """Return the items whose factors point the same way: the mean cosine over the models.
+        """Return the most similar items by cosine similarity of their factors, averaged over the models.
 
             predictor.similar("Toy Story", top=5)
 
         Args:
-            item: an id, or a part of a title.
-            top: how many items.
+            item: an id, a title, or part of a title.
+            top: number of items.
 
         Raises:
-            ConfigError: no item, or several, are meant.
+            ConfigError: no item matches, or several do.
         """
         code = self._find_item(item)
         cosine = self.ensemble.cosines(code)
         counts = np.bincount(self.state["rated_items"].numpy(), minlength=len(cosine))
-        least = 20 if int((counts >= 20).sum()) > top else 1
-        cosine[counts < least] = -1  # an item that hardly anybody rated points anywhere
+        minimum = 20 if int((counts >= 20).sum()) > top else 1
+        cosine[counts < minimum] = -1  # factors of rarely rated items are mostly noise
         best = self._best(cosine, np.array([code]), top)
-        best.attrs["note"] = f"most like {self.state['titles'][code]} (items with at least {least} training ratings)"
+        best.attrs["note"] = (
+            f"most similar to {self.state['titles'][code]} (items with at least {minimum} training ratings)"
+        )
         return best.rename(columns={"prediction": "cosine"})
 
     def _recommend_to_new(self, table: pd.DataFrame, top: int) -> pd.DataFrame:
-        """Return the best items for a user the model has never seen, from a table of a few ratings."""
+        """Return the best items for a user who was not in training, from a table of ratings."""
         check_table(table)
-        path, unknown = file_of(table), self.ensemble.unknown_item
+        path, unknown = table_name(table), self.ensemble.unknown_item
         items = self._column(table, "item")
         ratings = pd.to_numeric(self._column(table, "rating"), errors="coerce").to_numpy(np.float32)
         if not np.isfinite(ratings).all():
@@ -246,7 +248,7 @@ class RatingPredictor(Predictor):
         if ((ratings < low) | (ratings > high)).any():
             row = int(((ratings < low) | (ratings > high)).argmax())
             raise DataError(
-                f"{path}, row {row + 2}: {ratings[row]:g} lies outside the ratings of this run, {low:g} to {high:g}"
+                f"{path}, row {row + 2}: rating {ratings[row]:g} is outside the range of this run, {low:g} to {high:g}"
             )
         codes = np.array([self._code(self.items, value, unknown) for value in items])
         known = codes != unknown
@@ -255,12 +257,12 @@ class RatingPredictor(Predictor):
         scores = self.ensemble.fold_in(codes[known], ratings[known])
         best = self._best(scores, codes[known], top)
         if not known.all():
-            best.attrs["note"] = f"{int((~known).sum())} of {len(codes)} items are unknown and were left out"
+            best.attrs["note"] = f"{int((~known).sum())} of {len(codes)} items are unknown and were ignored"
         return best
 
-    def _best(self, scores: NDArray[np.float32], without: NDArray[np.int64], top: int) -> pd.DataFrame:
+    def _best(self, scores: NDArray[np.float32], exclude: NDArray[np.int64], top: int) -> pd.DataFrame:
         scores = scores.copy()
-        scores[without] = -np.inf
+        scores[exclude] = -np.inf
         order = np.argsort(-scores, kind="stable")[: min(top, int(np.isfinite(scores).sum()))]
         counts = np.bincount(self.state["rated_items"].numpy(), minlength=len(self.items))
         return pd.DataFrame(
@@ -280,33 +282,35 @@ class RatingPredictor(Predictor):
         titles: list[str] = self.state["titles"]
         item = str(item)
         exact = [code for code, title in enumerate(titles) if title.lower() == item.lower()]
-        found = exact or [code for code, title in enumerate(titles) if item.lower() in title.lower()]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            shown = "; ".join(titles[code] for code in found[:5])
-            raise ConfigError(f"similar: {len(found)} titles contain {item!r}: {shown}{' …' if len(found) > 5 else ''}")
+        matches = exact or [code for code, title in enumerate(titles) if item.lower() in title.lower()]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            shown = "; ".join(titles[code] for code in matches[:5])
+            raise ConfigError(
+                f"similar: {len(matches)} titles contain {item!r}: {shown}{' …' if len(matches) > 5 else ''}"
+            )
         raise ConfigError(f"similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
 
     @staticmethod
-    def _code(codes: Mapping[int | str, int], value: Any, otherwise: int) -> int:
-        """Look an id up as it stands, as a whole number (12, "12" and 12.0 are one id), and as text."""
+    def _code(codes: Mapping[int | str, int], value: Any, default: int) -> int:
+        """Look up an id as given, as an integer (12, "12" and 12.0 are the same id), and as text."""
         if value in codes:
             return codes[value]
         try:
-            whole = int(str(value).removesuffix(".0"))
+            number = int(str(value).removesuffix(".0"))
         except ValueError:
-            whole = None
-        if whole is not None and (whole in codes or str(whole) in codes):
-            return codes[whole] if whole in codes else codes[str(whole)]
-        return codes.get(str(value), otherwise)
+            number = None
+        if number is not None and (number in codes or str(number) in codes):
+            return codes[number] if number in codes else codes[str(number)]
+        return codes.get(str(value), default)
 
     @staticmethod
     def _column(table: pd.DataFrame, role: str) -> pd.Series[Any]:
-        name = next((usual for usual in USUAL_NAMES[role] if usual in table.columns), None)
+        name = next((each for each in USUAL_NAMES[role] if each in table.columns), None)
         if name is None:
             raise DataError(
-                f"{file_of(table)} has no column for the {role} ({', '.join(USUAL_NAMES[role][:3])}); "
+                f"{table_name(table)} has no column for the {role} ({', '.join(USUAL_NAMES[role][:3])}); "
                 f"its columns are: {', '.join(map(str, table.columns))}"
             )
         return table[name]

@@ -29,14 +29,14 @@ from dlrunner.tasks.common.audit import count_of_test
 
 
 class Collab(Task):
-    """Ratings in, ratings out; mean squared error; judged by its root over all validation rows.
+    """Predicts ratings of user-item pairs; trained on the mean squared error, monitors the RMSE.
 
     Args:
         data: the ratings table.
-        batch_size: training rows in a batch.
-        seed: of the order of the training rows.
-        device: where the table lives (100,000 ratings take 2 MB).
-        valid_batch_size: validation rows at once; it changes nothing but the speed.
+        batch_size: training rows per batch.
+        seed: of the shuffling.
+        device: where the table is kept (100,000 ratings take 2 MB).
+        valid_batch_size: validation rows per batch; affects only the speed.
     """
 
     predictor = RatingPredictor
@@ -60,7 +60,7 @@ class Collab(Task):
 
     @property
     def dims(self) -> RatingDims:
-        """Numbers of users and items, the range of the training ratings, and what else is known."""
+        """Numbers of users and items, the range of the training ratings, genres and times."""
         table = self.table
         ratings = table.ratings[~table.valid]
         return RatingDims(
@@ -74,7 +74,7 @@ class Collab(Task):
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
-        """Inputs (users, items, and times where they are known) and targets of each split, on the device."""
+        """Inputs (users, items and, if known, times) and targets of each split, on the device."""
         table = self.table
         columns = [torch.tensor(table.users), torch.tensor(table.items)]
         if table.times is not None:
@@ -102,7 +102,7 @@ class Collab(Task):
         return F.mse_loss(outputs.float(), targets)
 
     def metrics(self) -> Mapping[str, Metric]:
-        """RMSE (the judge) and MAE."""
+        """RMSE (monitored) and MAE."""
         return {"rmse": RootMeanSquaredError(), "mae": MeanAbsoluteError()}
 
     def sizes(self) -> Mapping[str, int]:
@@ -116,7 +116,7 @@ class Collab(Task):
         }
 
     def notes(self) -> Sequence[str]:
-        """What was found while reading, and validation ids without a training rating."""
+        """Notes on reading, and validation ids without a training rating."""
         table = self.table
         notes = list(table.notes)
         for what, codes in (("items", table.items), ("users", table.users)):
@@ -124,12 +124,13 @@ class Collab(Task):
             if len(unseen):
                 rows = int(np.isin(codes[table.valid], unseen).sum())
                 notes.append(
-                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows rest on the start values"
+                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows have an "
+                    f"unseen {what[:-1]}: predicted from the bias only"
                 )
         return notes
 
     def split_statistics(self) -> SplitStatistics:
-        """The pairs of user and item, when they were rated, and the range and times of the training ratings."""
+        """User-item pairs, times, and the fitted range and time scale of the training ratings."""
         table, train = self.table, ~self.table.valid
         pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
         ratings = table.ratings[train]
@@ -141,9 +142,9 @@ class Collab(Task):
         if table.times is not None:
             days = table.times.astype(np.int64).astype("datetime64[s]")
             times = {"train": days[train], "valid": days[table.valid]}
-            mean, deviation = self._time_scale
+            mean, std = self._time_scale
             fitted["mean time"] = (mean, float(table.times[train].mean()))
-            fitted["deviation of time"] = (deviation, float(table.times[train].std()) or 1.0)
+            fitted["std of time"] = (std, float(table.times[train].std()) or 1.0)
         return SplitStatistics(
             "ratings",
             {"train": pairs[train], "valid": pairs[table.valid]},
@@ -154,7 +155,7 @@ class Collab(Task):
         )
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
-        """The validation rows with what was predicted."""
+        """The validation rows with their predictions."""
         table = self.table
         users, items = table.users[table.valid], table.items[table.valid]
         return pd.DataFrame(
@@ -168,23 +169,23 @@ class Collab(Task):
         )
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Predictions against ratings, the cross table, item biases, principal components and the map."""
-        from dlrunner.reporting.plots import collab as looks
+        """Predictions against ratings, cross table, item biases, principal components and item map."""
+        from dlrunner.reporting.plots import collab as collab_plots
 
         table = self.table
         train = ~table.valid
-        drawn = [looks.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
-        drawn.append(looks.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
+        drawn = [collab_plots.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
+        drawn.append(collab_plots.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
         tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
         if len(tables) > 1:
-            drawn.append(looks.item_biases(tables[1][:, 0], table.titles, rated, folder))
-        drawn.append(looks.item_components(tables[0], table.titles, rated, folder))
-        drawn.append(looks.item_map(tables[0], table.titles, rated, folder))
+            drawn.append(collab_plots.item_biases(tables[1][:, 0], table.titles, rated, folder))
+        drawn.append(collab_plots.item_components(tables[0], table.titles, rated, folder))
+        drawn.append(collab_plots.item_map(tables[0], table.titles, rated, folder))
         return drawn
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Ids, titles, what was rated in training: all that recommending needs without the data."""
+        """Ids, titles and training ratings: recommendations need no data set."""
         table, dims = self.table, self.dims
         train = ~table.valid
         return {
@@ -203,5 +204,5 @@ class Collab(Task):
 
 def _rating_model(model: Model) -> RatingModel:
     if not isinstance(model, RatingModel):
-        raise TypeError(f"{type(model).__name__} is no model of ratings")
+        raise TypeError(f"{type(model).__name__} is not a rating model")
     return model

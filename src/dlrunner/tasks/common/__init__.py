@@ -1,1 +1,1 @@
-"""What several tasks share."""
+"""Code shared by tasks."""

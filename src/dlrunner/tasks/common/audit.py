@@ -1,4 +1,4 @@
-"""What tasks share that hand over what tells whether their split is a fair one (see `dlrunner.data_audit`)."""
+"""Helpers for the split statistics of tasks (see `dlrunner.data_audit`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dlrunner.data_audit import Digests
 
 
 def by_part(digests: Digests, split: NDArray[np.int8]) -> dict[str, Digests]:
-    """Return the digests of the rows of `train`, `valid` and, where it has any, `test`."""
+    """Return the row digests of `train`, `valid` and, if it has rows, `test`."""
     parts = {"train": TRAIN, "valid": VALID, "test": TEST}
     found = {name: digests[split == part] for name, part in parts.items()}
     return {name: rows for name, rows in found.items() if name != "test" or len(rows)}
 
 
 def count_of_test(of_test: NDArray[np.bool_] | None, valid: NDArray[np.bool_]) -> int:
-    """Return how many validation rows their publisher keeps for the test."""
+    """Return the number of validation rows that belong to the publisher's test set."""
     return 0 if of_test is None else int((of_test & valid).sum())

@@ -1,4 +1,4 @@
-"""What tasks have in common that sort something into classes, or give it labels."""
+"""Base of the classification tasks: one class or several labels per example."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dlrunner.task import Task
 
 
 class Classification(Task):
-    """Cross entropy, and the metrics of the target's kind or those that were asked for."""
+    """Cross entropy, and the default metrics of the target or those in `task.metrics`."""
 
     metric_names: list[str] | None
 
@@ -28,7 +28,7 @@ class Classification(Task):
         return self.target.loss(outputs, targets)
 
     def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of the target's kind, or those that were asked for."""
+        """The default metrics of the target, or those in `task.metrics`."""
         return self.target.metrics(self.metric_names)
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
@@ -36,14 +36,14 @@ class Classification(Task):
         return self.target.average(outputs)
 
     def check_metrics(self, target: Target, what: str) -> None:
-        """Refuse metrics that the target's kind does not have.
+        """Refuse metrics that do not fit the target.
 
         Raises:
-            ConfigError: there is one.
+            ConfigError: a metric does not fit.
         """
         known = target.known_metrics
         for name in self.metric_names or []:
             if name not in known:
                 raise ConfigError(
-                    f"task.metrics: {name} is no metric of {target.kind} {what}; {did_you_mean(name, known)}"
+                    f"task.metrics: {name} is not a metric for {target.kind} {what}; {did_you_mean(name, known)}"
                 )

@@ -1,4 +1,4 @@
-"""Tables, texts and images that a trained model is given, checked."""
+"""Checks of the tables, texts and images that are passed to a predictor."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pandas as pd
 from dlrunner.errors import ConfigError
 
 
-def file_of(table: pd.DataFrame) -> str:
-    """Return what a table is called in messages: the file that it was read from, where the terminal named one."""
+def table_name(table: pd.DataFrame) -> str:
+    """Return the name of a table in messages: the file it was read from, or "the table"."""
     return str(table.attrs.get("file", "the table"))
 
 
 def check_table(table: Any) -> None:
-    """Refuse what is no table.
+    """Check that a table is a DataFrame with rows.
 
     Raises:
-        ConfigError: it is something else, or has no rows.
+        ConfigError: it is not a DataFrame, or has no rows.
     """
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(f"give a table (pandas.read_csv reads one from a file), not {_kind(table)}")
@@ -28,27 +28,32 @@ def check_table(table: Any) -> None:
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:
-    """Return one thing or several as a list.
+    """Return one value or several as a list.
+
+    Args:
+        given: one value or a sequence.
+        what: plural noun for messages.
+        kinds: accepted types.
 
     Raises:
-        ConfigError: there is none, or one is of another kind.
+        ConfigError: the list is empty, or a value has another type.
     """
-    found = [given] if isinstance(given, kinds) else list(given) if isinstance(given, Sequence | pd.Series) else given
-    if not isinstance(found, list):
+    values = [given] if isinstance(given, kinds) else list(given) if isinstance(given, Sequence | pd.Series) else given
+    if not isinstance(values, list):
         raise ConfigError(f"give {what}, one or a list of them, not {_kind(given)}")
-    for place, each in enumerate(found):
+    for number, each in enumerate(values, start=1):
         if not isinstance(each, kinds):
-            raise ConfigError(f"give {what}; number {place + 1} of the list is {_kind(each)}")
-    if not found:
+            raise ConfigError(f"give {what}; number {number} of the list is {_kind(each)}")
+    if not values:
         raise ConfigError(f"the list is empty; give {what}")
-    return found
+    return values
 
 
 def with_notes(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
-    """Add to what is to be told about a table of answers (its `attrs["note"]`), before what is there already."""
-    told = [*notes, *([frame.attrs["note"]] if "note" in frame.attrs else [])]
-    if told:
-        frame.attrs["note"] = "\n".join(told)
+    """Prepend notes to `attrs["note"]` of a table of predictions."""
+    lines = [*notes, *([frame.attrs["note"]] if "note" in frame.attrs else [])]
+    if lines:
+        frame.attrs["note"] = "\n".join(lines)
     return frame
 
 

@@ -1,4 +1,4 @@
-"""What a model's outputs say, in tables."""
+"""Model outputs as probabilities and tables."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dlrunner.metrics import exact_dtype
 
 
 def probabilities(target: Target, outputs: Tensor) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """Return the probability of each class, [rows, classes]; of labels, each by itself."""
-    found: np.ndarray[Any, np.dtype[np.float32]] = target.decode(outputs.detach().float().cpu()).numpy()
-    return found
+    """Return the probability of each class, [rows, classes]; labels are independent."""
+    values: np.ndarray[Any, np.dtype[np.float32]] = target.decode(outputs.detach().float().cpu()).numpy()
+    return values
 
 
 def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns have different names: the later of two equal ones gets a number.
+    """Make column names unique: a repeated name gets a number.
 
     >>> with_distinct_names(pd.DataFrame([[1, 2, 3]], columns=["text", "text", "p"])).columns.tolist()
     ['text', 'text_2', 'p']
@@ -37,6 +37,6 @@ def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def average_losses(losses: Sequence[Tensor]) -> Tensor:
-    """Return the losses of averaged probabilities, given those of each model; in float64, for losses near 0."""
+    """Return the losses of the averaged probabilities from the losses of each model; float64 keeps losses near 0."""
     stacked = torch.stack(list(losses))
     return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)

@@ -1,4 +1,4 @@
-"""What a classifier of pictures looks at.
+"""Grad-CAM: heat maps of the image regions that a class score depends on.
 
 Source: Selvaraju et al., Grad-CAM, 2017, https://arxiv.org/abs/1610.02391
 """
@@ -18,16 +18,16 @@ from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier
 
 
-def grad_cam(models: Sequence[Model], picture: Tensor, answer: int, size: int) -> NDArray[np.float32]:
-    """Return what speaks for a class, by place: the backbone's last maps, weighed by the gradients of the class' score.
+def grad_cam(models: Sequence[Model], image: Tensor, answer: int, size: int) -> NDArray[np.float32]:
+    """Return the heat map of a class: the backbone's last feature maps, weighted by the gradients of the class score.
 
-    heat = relu(Σ_k mean(∂score/∂map_k) · map_k), over its maximum; of several models the mean.
+    heat = relu(Σ_k mean(∂score/∂map_k) · map_k), divided by its maximum; the mean over several models.
 
     Args:
         models: in evaluation mode.
-        picture: normalised, [1, 3, height, width].
-        answer: the code of the class; of two classes 0 speaks against the logit.
-        size: pixels of a side of what is returned.
+        image: normalised, [1, 3, height, width].
+        answer: the index of the class; for a single logit, 0 explains its negative.
+        size: side of the heat map in pixels.
     """
     heats = []
     for model in models:
@@ -35,13 +35,13 @@ def grad_cam(models: Sequence[Model], picture: Tensor, answer: int, size: int) -
         model.eval()
         device = next(model.parameters()).device
         with torch.no_grad():
-            maps = model.maps(picture.to(device)).float()
+            maps = model.maps(image.to(device)).float()
         with torch.enable_grad():
             maps = maps.clone().requires_grad_()
             scores: Any = model(model.pooled(maps))
             score = scores[0, answer] if scores.ndim == 2 else (scores[0] if answer else -scores[0])
-            (slopes,) = torch.autograd.grad(score, maps)
-        heat = F.relu((slopes.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1, keepdim=True))
+            (gradients,) = torch.autograd.grad(score, maps)
+        heat = F.relu((gradients.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1, keepdim=True))
         heats.append(heat / heat.max().clamp_min(1e-12))
     mean = torch.stack(heats).mean(dim=0).cpu()
     found = F.interpolate(mean, (size, size), mode="bilinear", align_corners=False)[0, 0]

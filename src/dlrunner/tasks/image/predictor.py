@@ -1,4 +1,4 @@
-"""What a trained classifier says of pictures, and what it looks at."""
+"""Predictions of a trained image classifier, and Grad-CAM heat maps that explain them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, unreadable_note
 
 
-class PicturePredictor(Predictor):
-    """Answers about pictures; the probabilities of several models are averaged."""
+class ImagePredictor(Predictor):
+    """Classifies images; an ensemble averages the probabilities of its models."""
 
     example = 'predictor.predict(["a.jpg", "b.jpg"])'
-    limits = ("Every picture is taken for one of the classes of the training data, whatever it shows.",)
+    limits = ("Every image gets one of the classes of the training data, whatever it shows.",)
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         super().__init__(state, models)
@@ -46,94 +46,94 @@ class PicturePredictor(Predictor):
         return ImageDims(Target.from_state(state["target"]).num_outputs)
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """Clouds of colour: neighbouring pixels are alike, as in pictures."""
-        clouds = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
-        return {"pictures": Example(normalised(clouds, self.state["size"]).contiguous(), ("rows", None, None, None))}
+        """Smooth random colours: neighbouring pixels are alike, as in photographs."""
+        noise = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
+        return {"images": Example(normalised(noise, self.state["size"]).contiguous(), ("rows", None, None, None))}
 
-    def predict(self, pictures: Given | Sequence[Given], *, top: Count = 5, submission: bool = False) -> pd.DataFrame:
-        """Return the likeliest classes with their probabilities: of one picture a row each, of several a row a picture.
+    def predict(self, images: Given | Sequence[Given], *, top: Count = 5, submission: bool = False) -> pd.DataFrame:
+        """Return the most likely classes and their probabilities: one row per image, or per class of a single one.
 
             predictor.predict("a.jpg")
             predictor.predict(["a.jpg", PIL.Image.open("b.png")], top=3)
 
-        Of labels every one has its column. What cannot be read in a folder is left out, and told.
+        For labels there is one column each. Unreadable files of a folder are skipped, with a note.
 
         Args:
-            pictures: a picture, or a folder or archive of pictures; in Python several pictures too, in files or opened.
-            top: so many of the likeliest classes.
-            submission: as Kaggle wants it: id and the probability of every class.
+            images: an image file, or a folder or archive of images; in Python also a list of files or PIL images.
+            top: number of most likely classes.
+            submission: Kaggle's format: id and the probability of every class.
 
         Raises:
-            ConfigError: there is no such file, or it is something else.
-            DataError: one of them is no picture, or none of the folder can be read.
+            ConfigError: a file does not exist, or an argument is not an image.
+            DataError: a file is not an image, or no file of the folder can be read.
         """
         bad: dict[str, str] = {}
         names: list[str] = []
         found: list[Tensor] = []
-        folder = folder_of(pictures)
-        for some in in_folder(folder) if folder else in_batches(pictures):
+        folder = folder_of(images)
+        for chunk in in_folder(folder) if folder else in_batches(images):
             pixels = []
-            for name, picture in some:
+            for name, image in chunk:
                 try:
-                    pixels.append(self._pixels(picture))
+                    pixels.append(self._pixels(image))
                     names.append(visible(name))  # a table holds no name that is not UTF-8
                 except DataError as error:
                     if not folder:
                         raise DataError(f"{visible(name)} {error}") from None
                     bad[name] = str(error)
             if pixels:
-                found.append(outputs_of(self.state, self.target, self.models, np.stack(pixels)))
+                found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
         if folder and not names:
             name, reason = next(iter(bad.items()))
             raise DataError(f"{folder / name} {reason}")
         outputs = torch.cat(found)
         if submission:
             answer = self._submission(names, outputs)
-        elif isinstance(pictures, Given) and not folder and self.target.has_one_class:
+        elif isinstance(images, Given) and not folder and self.target.has_one_class:
             answer = self._classes(outputs, top)
         else:
-            answer = pd.concat([pd.DataFrame({"picture": names}), top_of(self.target, outputs, top)], axis=1)
+            answer = pd.concat([pd.DataFrame({"image": names}), top_classes(self.target, outputs, top)], axis=1)
         if not bad:
             return answer
         return with_notes(answer, [unreadable_note(bad, len(bad) + len(names))])
 
-    def explain(self, picture: Given, *, class_: str | None = None, out: Path | None = None) -> str:
-        """Draw what an answer about a picture rests on over the picture, and say the answer.
+    def explain(self, image: Given, *, class_: str | None = None, out: Path | None = None) -> str:
+        """Draw a heat map of the regions behind a prediction (Grad-CAM), and return the likeliest classes.
 
             predictor.explain("a.jpg", out="heat.png")
 
         Args:
-            picture: a picture.
-            class_: explain this class; the likeliest one by default.
-            out: where the heat map goes; by default PICTURE-explained.png, here.
+            image: an image file; in Python also a PIL image.
+            class_: the class to explain; by default the most likely one.
+            out: file of the heat map; by default IMAGE-explained.png in the working directory.
 
         Raises:
-            ConfigError: there is no such file or class.
-            DataError: it is no picture, or the heat map cannot be written.
+            ConfigError: the file or the class does not exist.
+            DataError: the file is not an image, or the heat map cannot be written.
         """
         from dlrunner.reporting.plots.images import explained
 
         names = [str(each) for each in self.target.classes]
-        if folder_of(picture):
-            raise ConfigError(f"{picture} is no picture; give one")
-        ((name, given),) = next(in_batches(picture))
+        if folder_of(image):
+            raise ConfigError(f"{image} is a folder or archive; give a single image")
+        ((name, given),) = next(in_batches(image))
         if class_ is not None and class_ not in names:
             raise ConfigError(f"class: there is no class {class_}; {did_you_mean(class_, names)}")
         try:
             pixels = self._pixels(given)
         except DataError as error:
             raise DataError(f"{name} {error}") from None
-        chances = probabilities(self.target, outputs_of(self.state, self.target, self.models, pixels[None]))[0]
-        answer = int(chances.argmax()) if class_ is None else names.index(class_)
-        heat = heat_of(self.models, pixels, self.state["size"], answer)
+        probs = probabilities(self.target, predict_outputs(self.state, self.target, self.models, pixels[None]))[0]
+        answer = int(probs.argmax()) if class_ is None else names.index(class_)
+        heat = heat_map(self.models, pixels, self.state["size"], answer)
         file = user_path(out or f"{Path(name).stem}-explained.png")
-        best = [(names[code], float(chances[code])) for code in np.argsort(-chances, kind="stable")[:5]]
+        best = [(names[code], float(probs[code])) for code in np.argsort(-probs, kind="stable")[:5]]
         try:
             explained(pixels, heat, names[answer], best, file)
         except OSError as error:
             raise DataError(f"out: {file} cannot be written ({error.strerror})") from None
-        said = "\n".join(f"{chance:7.1%}  {name}" for name, chance in best)
-        return f"{said}\nwhat speaks for {names[answer]}: {file}"
+        lines = "\n".join(f"{probability:7.1%}  {name}" for name, probability in best)
+        return f"{lines}\nheat map for {names[answer]}: {file}"
 
     def _pixels(self, given: Given | bytes) -> Pixels:
         size, fit = self.state["decoded"], self.state["fit"]
@@ -142,14 +142,14 @@ class PicturePredictor(Predictor):
         return decode(given if isinstance(given, bytes) else user_path(given).read_bytes(), size, fit)[0]
 
     def _classes(self, outputs: Tensor, top: int) -> pd.DataFrame:
-        """Return the likeliest classes of one picture, [1, classes]: a row each."""
-        chances = probabilities(self.target, outputs)[0]
-        best = np.argsort(-chances, kind="stable")[:top]
+        """Return the most likely classes of one image, [1, classes], one row each."""
+        probs = probabilities(self.target, outputs)[0]
+        best = np.argsort(-probs, kind="stable")[:top]
         classes = [str(self.target.classes[code]) for code in best]
-        return pd.DataFrame({self.target.names[0]: classes, "probability": chances[best].round(4)})
+        return pd.DataFrame({self.target.names[0]: classes, "probability": probs[best].round(4)})
 
     def _submission(self, names: Sequence[str], outputs: Tensor) -> pd.DataFrame:
-        """Return ids and the probability of every class, to be written as it is."""
+        """Return ids and the probability of every class; `raw`: written as they are."""
         ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in names]})
         columns = [str(each) for each in self.target.classes]
         answer = pd.concat([ids, pd.DataFrame(probabilities(self.target, outputs), columns=columns)], axis=1)
@@ -157,42 +157,42 @@ class PicturePredictor(Predictor):
         return answer
 
 
-def top_of(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
-    """Return the likeliest classes of each row with their probabilities, the likeliest first; labels all."""
-    chances = probabilities(target, outputs)
+def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
+    """Return the most likely classes of each row with their probabilities, in descending order; all labels."""
+    probs = probabilities(target, outputs)
     names = np.array([str(each) for each in target.classes], dtype=object)
     if not target.has_one_class:
-        labels = [", ".join(names[row > 0.5]) or "none" for row in chances]
-        columns = {f"p({name})": chances[:, code].round(4) for code, name in enumerate(names)}
+        labels = [", ".join(names[row > 0.5]) or "none" for row in probs]
+        columns = {f"p({name})": probs[:, code].round(4) for code, name in enumerate(names)}
         return pd.DataFrame({"labels": labels, **columns})
-    order = np.argsort(-chances, axis=1, kind="stable")[:, : min(number, len(names))]
+    order = np.argsort(-probs, axis=1, kind="stable")[:, : min(number, len(names))]
     columns = {}
-    for place in range(order.shape[1]):
-        word = "prediction" if place == 0 else f"prediction_{place + 1}"
-        columns[word] = names[order[:, place]]
-        columns[f"p_{place + 1}"] = np.take_along_axis(chances, order[:, place : place + 1], 1)[:, 0].round(4)
+    for rank in range(order.shape[1]):
+        word = "prediction" if rank == 0 else f"prediction_{rank + 1}"
+        columns[word] = names[order[:, rank]]
+        columns[f"p_{rank + 1}"] = np.take_along_axis(probs, order[:, rank : rank + 1], 1)[:, 0].round(4)
     return pd.DataFrame(columns)
 
 
 @torch.inference_mode()
-def outputs_of(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
-    """Return what the models say about pictures, looked at as often as the run did."""
+def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
+    """Return the averaged outputs of the models on images, with the number of TTA views of the run."""
     device = next(models[0].parameters()).device
     given, none = torch.from_numpy(pixels), torch.zeros(1, device=device)
     augmentation = Augmentation(**state["augmentation"])
     found = []
-    for look in range(1 + state["tta"]):
-        changed = augmentation if look else None
-        # Each picture is changed by itself: its answer does not depend on those beside it.
+    for view in range(1 + state["tta"]):
+        applied = augmentation if view else None
+        # Each image is augmented by itself: its prediction does not depend on the others of the batch.
         loaders = (
-            ImageLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], changed, (0, look))
+            ImageLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], applied, (0, view))
             for each in given
         )
-        pictures = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
-        found += [forward_pass(model, pictures).outputs.float().cpu() for model in models]
+        images = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
+        found += [forward_pass(model, images).outputs.float().cpu() for model in models]
     return target.average(found) if len(found) > 1 else found[0]
 
 
-def heat_of(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:
-    """Return what an answer about a picture, [height, width, 3], rests on, [height, width], from 0 to 1."""
+def heat_map(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:
+    """Return the Grad-CAM heat map of an image, [height, width, 3], as [height, width] from 0 to 1."""
     return grad_cam(models, normalised(torch.from_numpy(np.array(pixels[None])), size), answer, pixels.shape[0])

@@ -1,4 +1,4 @@
-"""How a language model goes on: the likeliest words, words drawn at random, or the likeliest text of some."""
+"""Text generation by language models: greedy, sampling, or beam search."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from dlrunner.models.language import LanguageModel
 from dlrunner.models.recurrent import State
 
 PIECE = 1000
-"""Words of a given text that are read at once: the memory for a text of any length stays that of a short one."""
+"""Words of a prompt per forward pass: bounds the memory for long texts."""
 
 
 class Generator:
     """Continues texts.
 
     Args:
-        models: whose chances are averaged.
-        vocabulary: their words.
+        models: their probabilities are averaged.
+        vocabulary: of the models.
     """
 
     def __init__(self, models: Sequence[LanguageModel], vocabulary: Vocabulary) -> None:
@@ -33,26 +33,28 @@ class Generator:
         self.never = torch.tensor(vocabulary.encode([UNKNOWN, PAD]), device=self.device)
 
     def unknown(self, words: Sequence[str]) -> list[str]:
-        """Return the words of a text that are not known.
+        """Return the out-of-vocabulary words of a text.
 
         Raises:
-            ConfigError: no word of it is known.
+            ConfigError: no word is in the vocabulary.
         """
         unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
         if not any(word in self.vocabulary.places for word in words if word.strip()):
-            raise ConfigError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
+            raise ConfigError(
+                f"no word of the text is in the vocabulary of this run ({', '.join(unknown) or 'it is empty'})"
+            )
         return unknown
 
     @torch.inference_mode()
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
-        """Return the likeliest next words, `<unk>` among them, and their chances."""
+        """Return the probabilities of the most likely next words, and these words; `<unk>` may be among them."""
         logs, _ = self._read(words)
         logs[self.vocabulary.places[PAD]] = -torch.inf
-        chances, places = logs.exp().topk(min(number, len(logs) - 1))
-        return chances.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
+        probs, places = logs.exp().topk(min(number, len(logs) - 1))
+        return probs.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
 
     @torch.inference_mode()
-    def text_after(
+    def generate(
         self,
         words: Sequence[str],
         number: int,
@@ -62,36 +64,36 @@ class Generator:
         temperature: float | None = None,
         seed: int | None = None,
     ) -> str:
-        """Return so many words more, never `<unk>`, up to the end of a text.
+        """Continue a text, without `<unk>`, up to its end.
 
         Args:
-            words: what is said already.
-            number: most words.
-            top_k: they are drawn from this many likeliest ones.
-            top_p: from the fewest likeliest ones that have this chance together (nucleus sampling).
-            temperature: chances are raised to 1 / temperature; without any of these each word is the likeliest.
-            seed: of the draws.
+            words: the prompt.
+            number: maximum number of words.
+            top_k: sample from this many most likely words.
+            top_p: sample from the most likely words with this total probability (nucleus sampling).
+            temperature: probabilities are raised to 1 / temperature; without any of these decoding is greedy.
+            seed: of the sampling.
         """
-        draws = any(option is not None for option in (top_k, top_p, temperature, seed))
+        samples = any(option is not None for option in (top_k, top_p, temperature, seed))
         generator = torch.Generator().manual_seed(0 if seed is None else seed)
         logs, states = self._read(words)
-        said: list[int] = []
-        while len(said) < number:
+        generated: list[int] = []
+        while len(generated) < number:
             allowed = self._allowed(logs).cpu()
-            if not said and self.vocabulary.end is not None:
-                allowed[self.vocabulary.end] = -torch.inf  # one word at least
-            place = int(_drawn(allowed, top_k, top_p, temperature or 1.0, generator) if draws else allowed.argmax())
-            if place == self.vocabulary.end:
+            if not generated and self.vocabulary.end is not None:
+                allowed[self.vocabulary.end] = -torch.inf  # at least one word
+            code = int(_sample(allowed, top_k, top_p, temperature or 1.0, generator) if samples else allowed.argmax())
+            if code == self.vocabulary.end:
                 break
-            said.append(place)
-            logs, states = self._step(torch.tensor([[place]], device=self.device), states)
-        return readable([self.vocabulary.words[place] for place in said])
+            generated.append(code)
+            logs, states = self._step(torch.tensor([[code]], device=self.device), states)
+        return detokenize([self.vocabulary.words[code] for code in generated])
 
     @torch.inference_mode()
-    def likeliest_text_after(self, words: Sequence[str], number: int, num_beams: int) -> str:
-        """Return the likeliest text of so many words that a beam search finds, without `<unk>`.
+    def beam_search(self, words: Sequence[str], number: int, num_beams: int) -> str:
+        """Return the most likely continuation found by beam search, without `<unk>`.
 
-        Texts that end sooner are compared by the mean of their words' logarithms.
+        Texts of different lengths are compared by their mean log probability per word.
         """
         logs, states = self._read(words)
         texts: list[list[int]] = [[]]
@@ -114,20 +116,20 @@ class Generator:
             texts = [[*texts[beam], word] for _, beam, word in kept]
             scores = torch.tensor([total for total, _, _ in kept], device=self.device)
             chosen = torch.tensor([beam for _, beam, _ in kept], device=self.device)
-            states = [_of_beams(state, chosen) for state in states]
+            states = [_select_beams(state, chosen) for state in states]
             logs, states = self._step(torch.tensor([[text[-1] for text in texts]], device=self.device), states)
             logs = logs.reshape(len(texts), -1)
         ended += [(float(score) / max(1, len(text)), text) for score, text in zip(scores, texts, strict=True)]
-        return readable([self.vocabulary.words[place] for place in max(ended)[1]])
+        return detokenize([self.vocabulary.words[place] for place in max(ended)[1]])
 
     def _read(self, words: Sequence[str]) -> tuple[Tensor, list[State]]:
-        """Read what is said already, after the end of another text."""
+        """Run the prompt through the models, preceded by an end-of-text token."""
         start = [] if self.vocabulary.end is None else [self.vocabulary.end]
         codes = torch.tensor([*start, *self.vocabulary.encode(words)], device=self.device)[:, None]
         return self._step(codes, [None] * len(self.models))
 
     def _step(self, codes: Tensor, states: Sequence[State | None]) -> tuple[Tensor, list[State]]:
-        """Return the logarithms of the averaged chances, [words] or [batch, words], and the states."""
+        """Return the log of the averaged probabilities, [words] or [batch, words], and the hidden states."""
         *beginning, last = torch.split(codes, PIECE)
         for piece in beginning:
             states = [
@@ -141,27 +143,27 @@ class Generator:
         return logs.index_fill(-1, self.never, -torch.inf)
 
 
-def _drawn(
+def _sample(
     logs: Tensor, top_k: int | None, top_p: float | None, temperature: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw one place from logarithms of chances, [words]."""
+    """Sample one word code from log probabilities, [words]."""
     order = logs.argsort(descending=True)
-    chances = ((logs[order] - logs.max()) / temperature).softmax(dim=0)
+    probs = ((logs[order] - logs.max()) / temperature).softmax(dim=0)
     if top_k is not None:
-        chances[top_k:] = 0
+        probs[top_k:] = 0
     if top_p is not None:
-        chances[1:][chances.cumsum(dim=0)[:-1] >= top_p] = 0
-    return order[torch.multinomial(chances, 1, generator=generator)]
+        probs[1:][probs.cumsum(dim=0)[:-1] >= top_p] = 0
+    return order[torch.multinomial(probs, 1, generator=generator)]
 
 
-def _of_beams(state: State, chosen: Tensor) -> State:
+def _select_beams(state: State, chosen: Tensor) -> State:
     return [tuple(part[:, chosen] for part in layer) for layer in state]
 
 
-def readable(words: Sequence[str]) -> str:
-    """Write words as people do: no blank before a full stop, nor within isn't.
+def detokenize(words: Sequence[str]) -> str:
+    """Detokenize: no space before punctuation or within contractions.
 
-    >>> readable(["it", "is", "n't", "bad", ",", "it", "'s", "great", "!"])
+    >>> detokenize(["it", "is", "n't", "bad", ",", "it", "'s", "great", "!"])
     "it isn't bad, it's great!"
     """
     text = " ".join("\\n" if word == "\n" else word for word in words if word != END)

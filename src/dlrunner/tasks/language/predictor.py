@@ -1,4 +1,4 @@
-"""What a trained language model makes of texts: how well it expected them, and how they go on."""
+"""Perplexity of texts, text generation and next words from a trained language model."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ NumWords = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class LanguagePredictor(Predictor):
-    """Answers of language models, whose chances are averaged."""
+    """Scores and generates texts; an ensemble averages the probabilities of its models."""
 
     example = 'predictor.generate("the film", words=20, seed=1)'
     limits = (
-        "It says what is likely after its training texts, not what is true.",
-        "Words that are not in its vocabulary are not told from each other.",
+        "It generates what is likely given its training texts, not what is true.",
+        "Out-of-vocabulary words are all treated alike.",
     )
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
@@ -44,37 +44,37 @@ class LanguagePredictor(Predictor):
         return LanguageDims(len(state["words"]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """As many beginnings of any words, all of the same length, which is another for each count."""
+        """`count` prompts of random words, all of one length, which depends on `count`."""
         generator = torch.Generator().manual_seed(count)
         words = torch.randint(len(self.state["words"]), (20 + count, count), generator=generator)
         return {"words": Example(words, ("steps", "rows"))}
 
     @torch.inference_mode()
     def predict(self, texts: str | Path | Sequence[str], *, column: str | None = None) -> pd.DataFrame:
-        """Return the perplexity of each text, its words and how many of them are unknown.
+        """Return the perplexity of each text, its number of words and of out-of-vocabulary words.
 
             predictor.predict(["the film was great", "great was film the"])
 
         Args:
-            texts: a text, or a file or folder of texts; in Python several texts too.
-            column: the column with the texts, where the file is a table.
+            texts: a text, or a file or folder of texts; in Python also a list of texts.
+            column: column of the texts, if the file is a table.
 
         Raises:
-            ConfigError: there is no text, or it is something else.
+            ConfigError: there is no text, or the argument has another type.
             DataError: a file cannot be read.
         """
-        names, given, notes = read_texts(texts, column, self.state.get("column"))
+        names, contents, notes = read_texts(texts, column, self.state.get("column"))
         vocabulary, rows = self.generator.vocabulary, []
-        for name, text in zip(names, given, strict=True):
-            words = self._words_of(text)
+        for name, text in zip(names, contents, strict=True):
+            words = self._tokens(text)
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
             losses = []
             for model in self.generator.models:
-                found, hidden = [torch.zeros(0)], None
+                parts, hidden = [torch.zeros(0)], None
                 for piece in zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True):
                     outputs, hidden, _ = model(*piece, hidden=hidden)
-                    found.append(outputs)
-                losses.append(torch.cat(found))
+                    parts.append(outputs)
+                losses.append(torch.cat(parts))
             mean = average_losses(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
             rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
@@ -92,72 +92,76 @@ class LanguagePredictor(Predictor):
         beams: Annotated[int, Field(ge=1, le=1000)] | None = None,
         next: NumWords | None = None,
     ) -> Answer:
-        """Let the model go on from a text: with the likeliest words, words drawn at random, or the likeliest text.
+        """Continue a text: greedily, by sampling, or by beam search.
 
             predictor.generate("the film", words=20, top_p=0.9, seed=1)
 
         Args:
-            text: the beginning, which is not repeated.
-            words: how many at most; it ends sooner where the text does.
-            top_k: draw from this many likeliest words.
-            top_p: draw from the likeliest words with this chance together.
-            temperature: draw; below 1 bolder, above 1 wilder.
-            seed: of the draws; 0 by default.
-            beams: look for the likeliest text with so many beams.
-            next: list so many likeliest next words instead (see `next_words`).
+            text: the prompt, which is not repeated in the output.
+            words: maximum number of words; shorter if the text ends.
+            top_k: sample from this many most likely words.
+            top_p: sample from the most likely words with this total probability.
+            temperature: sample with this temperature; below 1 sharper, above 1 flatter.
+            seed: of the sampling; 0 by default.
+            beams: beam search with this many beams.
+            next: list this many most likely next words instead (see `next_words`).
 
         Raises:
-            ConfigError: no word of the text is known, or options do not go together.
+            ConfigError: no word of the text is in the vocabulary, or options exclude each other.
         """
-        begun, note = self._begun(text)
-        draws = {"top_k": top_k, "top_p": top_p, "temperature": temperature, "seed": seed}
-        drawn = any(value is not None for value in draws.values())
+        prompt, note = self._prompt(text)
+        sampling = {"top_k": top_k, "top_p": top_p, "temperature": temperature, "seed": seed}
+        samples = any(value is not None for value in sampling.values())
         if next is not None:
-            if drawn or beams is not None:
-                raise ConfigError("next: lists words; it does not go with beams, nor with what draws at random")
-            chances, found = self.generator.next_words(begun, next)
+            if samples or beams is not None:
+                raise ConfigError("next: cannot be combined with beams or with sampling options")
+            probs, found = self.generator.next_words(prompt, next)
             width = max(map(len, found))
-            said = "\n".join(f"{word!r:<{width + 3}}{chance:7.2%}" for word, chance in zip(found, chances, strict=True))
+            continuation = "\n".join(
+                f"{word!r:<{width + 3}}{prob:7.2%}" for word, prob in zip(found, probs, strict=True)
+            )
         elif beams is None:
-            said = self.generator.text_after(begun, words, top_k=top_k, top_p=top_p, temperature=temperature, seed=seed)
-        elif drawn:
-            raise ConfigError("beams looks for the likeliest text; it does not go with what draws at random")
+            continuation = self.generator.generate(
+                prompt, words, top_k=top_k, top_p=top_p, temperature=temperature, seed=seed
+            )
+        elif samples:
+            raise ConfigError("beams: cannot be combined with sampling options")
         else:
-            said = self.generator.likeliest_text_after(begun, words, beams)
-        answer = Answer(said)
+            continuation = self.generator.beam_search(prompt, words, beams)
+        answer = Answer(continuation)
         answer.note = note
         return answer
 
     def next_words(self, text: str, number: NumWords = 10) -> pd.DataFrame:
-        """Return the likeliest next words and their chances, the likeliest first.
+        """Return the most likely next words and their probabilities, in descending order.
 
             predictor.next_words("the film", 5)
 
         Args:
-            text: what is said already.
-            number: how many words.
+            text: the prompt.
+            number: number of words.
 
         Raises:
-            ConfigError: no word of the text is known.
+            ConfigError: no word of the text is in the vocabulary.
         """
-        begun, note = self._begun(text)
-        chances, words = self.generator.next_words(begun, number)
-        return with_notes(pd.DataFrame({"word": words, "chance": chances}), [note] if note else [])
+        prompt, note = self._prompt(text)
+        probs, words = self.generator.next_words(prompt, number)
+        return with_notes(pd.DataFrame({"word": words, "probability": probs}), [note] if note else [])
 
-    def _words_of(self, text: str) -> list[str]:
-        """Return a text's words as the run reads them."""
+    def _tokens(self, text: str) -> list[str]:
+        """Return the tokens of a text, with the tokenizer of the run."""
         return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
 
-    def _begun(self, text: str) -> tuple[list[str], str]:
-        """Return a text's words, and which of them are unknown, in a sentence."""
-        words = self._words_of(text)
+    def _prompt(self, text: str) -> tuple[list[str], str]:
+        """Return the tokens of a text, and a note on out-of-vocabulary words."""
+        words = self._tokens(text)
         unknown = self.generator.unknown(words)
-        return words, f"unknown here, read as {UNKNOWN}: {', '.join(unknown)}" if unknown else ""
+        return words, f"out-of-vocabulary words, read as {UNKNOWN}: {', '.join(unknown)}" if unknown else ""
 
 
 def language_models(models: Sequence[Model]) -> list[LanguageModel]:
-    """Return models as what they are."""
+    """Return the models, which must be language models."""
     found = [model for model in models if isinstance(model, LanguageModel)]
     if len(found) < len(models):
-        raise TypeError(f"{type(models[0]).__name__} is no language model")
+        raise TypeError(f"{type(models[0]).__name__} is not a language model")
     return found

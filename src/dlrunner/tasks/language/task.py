@@ -1,4 +1,4 @@
-"""Language models: the next word of a long stream of texts, judged by the perplexity."""
+"""Language modeling: predict the next word of a stream of texts; monitors the perplexity."""
 
 from __future__ import annotations
 
@@ -31,26 +31,26 @@ from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
 from dlrunner.tasks.common.outputs import average_losses
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.predictor import LanguagePredictor, language_models
-from dlrunner.tasks.text.audit import of_texts
+from dlrunner.tasks.text.audit import text_statistics
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 class LanguageModeling(Task):
-    """All texts as one stream, read side by side in columns; judged by the perplexity of all validation words.
+    """All texts as one stream, cut into parallel columns; monitors the perplexity of all validation words.
 
     Args:
         data: the texts.
-        batch_size: columns that the training stream is cut into.
-        seed: of the pieces' lengths, and of the order of the texts where they are shuffled.
-        device: where the streams live (4 bytes a word).
-        bptt: words in a piece: gradients go back as far.
-        vary_bptt: pieces have lengths around bptt, drawn anew in each epoch (see `piece_lengths`).
-        scale_rate: the learning rate of a piece is scaled by its length / bptt, as AWD-LSTM's authors did; the
+        batch_size: columns of the training stream.
+        seed: of the sequence lengths, and of the shuffling of texts.
+        device: where the streams are kept (4 bytes per word).
+        bptt: sequence length in words for truncated backpropagation through time.
+        vary_bptt: draw sequence lengths around bptt, anew in each epoch (see `piece_lengths`).
+        scale_rate: scale the learning rate of a sequence by its length / bptt, as AWD-LSTM's authors did; the
             lesson's library did not.
-        shuffle: the texts come in another order in each epoch.
-        valid_batch_size: columns that the validation stream is cut into; each begins without a context.
-        ngram: the report puts n-grams of this length, smoothed after Kneser and Ney, beside the model; 0: none.
+        shuffle: shuffle the texts in each epoch.
+        valid_batch_size: columns of the validation stream; each starts without context.
+        ngram: order of the Kneser-Ney n-gram baseline; 0: none.
     """
 
     predictor = LanguagePredictor
@@ -82,11 +82,11 @@ class LanguageModeling(Task):
             if words <= columns * self.bptt:
                 name, fitting = "batch_size" if split == "train" else "task.valid_batch_size", (words - 1) // self.bptt
                 raise DataError(
-                    f"the {split} texts have {words:,} words: too few for {columns} columns of pieces of {self.bptt}; "
-                    + (f"{name}={fitting} would do" if fitting else f"try {name}=1 and a smaller task.bptt")
+                    f"the {split} texts have {words:,} words: too few for {columns} columns of {self.bptt} words; "
+                    + (f"try {name}={fitting}" if fitting else f"try {name}=1 and a smaller task.bptt")
                 )
         if (table.split == TEST).any() and not table.lengths[table.rows(TEST)].any():
-            raise DataError("the test texts hold no words")
+            raise DataError("the test texts contain no words")
         return table
 
     @staticmethod
@@ -100,7 +100,7 @@ class LanguageModeling(Task):
         return LanguageDims(len(self.table.vocabulary.words))
 
     def has_test(self) -> bool:
-        """Tell whether some texts are kept for the end."""
+        """Return whether there are test texts."""
         return bool((self.table.split == TEST).any())
 
     def _stream(self, split: Split, epoch: int = 0) -> Tensor:
@@ -121,16 +121,16 @@ class LanguageModeling(Task):
         }
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
-        """Pieces of the stream on the device."""
+        """Sequences of the stream, on the device."""
         stream, train = self._stream(split, epoch), split == "train"
         columns = self.batch_size if train else min(self.valid_batch_size, len(stream) - 1)
         lengths = piece_lengths(num_steps(stream, columns), self.bptt, self.vary_bptt and train, self.seed, epoch)
         return StreamLoader(stream, columns, lengths, self.bptt if train and self.scale_rate else None, start)
 
     def shard(self, batch: Batch, index: int, count: int) -> Batch:
-        """Some of the columns, the same ones in every batch: their state is carried on.
+        """Return the columns of a rank, the same ones in every batch, since the hidden state is carried on.
 
-        Where not all next words are known, the model is told those of all columns.
+        Where not all next words are known, the batch contains those of all columns.
         """
         words, following, *known = batch.inputs
         if words.shape[1] < count:
@@ -138,20 +138,22 @@ class LanguageModeling(Task):
         words, part = (each.tensor_split(count, dim=1)[index].contiguous() for each in (words, following))
         if not known:
             return Batch((words, part), part.reshape(-1), batch.rate)
-        places = (part.reshape(-1) >= 0).nonzero().reshape(-1)  # waits for a GPU: in the last pieces of an epoch only
-        return Batch((words, part, places, following), part.reshape(-1)[places], batch.rate)
+        positions = (
+            (part.reshape(-1) >= 0).nonzero().reshape(-1)
+        )  # waits for a GPU, but only in the last sequences of an epoch
+        return Batch((words, part, positions, following), part.reshape(-1)[positions], batch.rate)
 
     def shard_order(self, batch: Batch, count: int) -> Tensor:
-        """The words of a batch come step by step, those of a share too."""
+        """Return the positions of the words: batches and shards are both ordered step by step."""
         _, following, *known = batch.inputs
-        places = torch.arange(following.numel(), device=following.device)
+        positions = torch.arange(following.numel(), device=following.device)
         if known:
-            places = torch.full_like(places, -1).index_copy(0, known[0], places[: len(known[0])])
-        order = torch.cat([part.flatten() for part in places.view_as(following).tensor_split(count, dim=1)])
+            positions = torch.full_like(positions, -1).index_copy(0, known[0], positions[: len(known[0])])
+        order = torch.cat([part.flatten() for part in positions.view_as(following).tensor_split(count, dim=1)])
         return order[order >= 0] if known else order
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The mean of what the model gives: the loss of each word, or already their mean (see `LanguageModel`)."""
+        """The mean of the outputs: the loss of each word, or already the mean loss (see `LanguageModel`)."""
         return outputs.float().mean()
 
     def metrics(self) -> Mapping[str, Metric]:
@@ -159,11 +161,11 @@ class LanguageModeling(Task):
         return {"perplexity": Perplexity()}
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Average the chances that the members give to each word."""
+        """Average the probabilities of each word over the members."""
         return average_losses(outputs)
 
     def sizes(self) -> Mapping[str, int]:
-        """Words of the streams, the marks of their ends included, texts, and known words."""
+        """Words (end tokens included) and texts per split, and the vocabulary."""
         table = self.table
         parts = [split for split, part in PARTS.items() if (table.split == part).any()]
         return {
@@ -173,15 +175,15 @@ class LanguageModeling(Task):
         }
 
     def notes(self) -> Sequence[str]:
-        """How the texts were read."""
+        """Notes on reading the texts."""
         return self.table.notes
 
     def split_statistics(self) -> SplitStatistics:
-        """Whole texts and the vocabulary: that two texts share a phrase is how language is."""
-        return of_texts(self.table, words_are_judged=True)
+        """Digests of complete texts and the vocabulary; shared phrases are normal in language."""
+        return text_statistics(self.table, count_words=True)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """The perplexity of smoothed n-grams with the same vocabulary, on the same words."""
+        """The perplexity of a Kneser-Ney n-gram model with the same vocabulary, on the same words."""
         if not self.ngram:
             return {}
         from dlrunner.models.ngram import KneserNey
@@ -194,22 +196,22 @@ class LanguageModeling(Task):
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """The loss by how frequent a word is, and by how far into a text it stands."""
-        from dlrunner.reporting.plots import text as looks
+        """The loss by word frequency, and by position in the text."""
+        from dlrunner.reporting.plots import text as text_plots
 
         words, losses = self._valid_words(), self._losses_in_order(outputs)
         train = self._stream("train").cpu().numpy()
         counts = np.bincount(train, minlength=len(self.table.vocabulary.words))
         ends = np.flatnonzero(words == self.table.vocabulary.end)
         starts = np.concatenate([[0], ends[:-1] + 1]) if len(ends) else np.zeros(1, dtype=np.int64)
-        places = np.arange(len(words)) - starts[np.searchsorted(starts, np.arange(len(words)), side="right") - 1]
+        positions = np.arange(len(words)) - starts[np.searchsorted(starts, np.arange(len(words)), side="right") - 1]
         return [
-            looks.loss_by_frequency(counts[words[1:]], losses, folder),
-            looks.loss_by_place(places[1:], losses, folder),
+            text_plots.loss_by_frequency(counts[words[1:]], losses, folder),
+            text_plots.loss_by_place(positions[1:], losses, folder),
         ]
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
-        """A validation text with the words that surprised the model, and what it writes by itself."""
+        """A validation text with the loss of each word, and generated samples."""
         vocabulary = self.table.vocabulary
         words, losses = self._valid_words(), self._losses_in_order(outputs)
         ends = np.concatenate([[0], np.flatnonzero(words == vocabulary.end), [len(words)]])
@@ -217,41 +219,43 @@ class LanguageModeling(Task):
         first = int(ends[chosen]) + 1
         stop = min(int(ends[chosen + 1]), first + 150)
         surprise = losses[first - 1 : stop - 1]
-        shown = [vocabulary.words[code] for code in words[first:stop]]
-        title = f"perplexity of these {len(shown)} words: {math.exp(surprise.mean()):.1f}"
+        visible = [vocabulary.words[code] for code in words[first:stop]]
+        title = f"perplexity of these {len(visible)} words: {math.exp(surprise.mean()):.1f}"
         generator = Generator(language_models(models), vocabulary)
         texts = {
-            "the likeliest words, one by one": generator.text_after([END], 60),
-            "drawn at random (top-p 0.9, seed 0)": generator.text_after([END], 60, top_p=0.9, seed=0),
+            "greedy decoding": generator.generate([END], 60),
+            "sampling (top-p 0.9, seed 0)": generator.generate([END], 60, top_p=0.9, seed=0),
         }
         samples = [AnnotatedText(title, text.split(" "), []) for title, text in texts.items()]
         return {
-            "A validation text: the darker, the less expected": [AnnotatedText(title, shown, (surprise / 10).tolist())],
-            "What the model writes": samples,
+            "A validation text: darker words are less expected": [
+                AnnotatedText(title, visible, (surprise / 10).tolist())
+            ],
+            "Generated texts": samples,
         }
 
     def _valid_words(self) -> NDArray[np.int64]:
         return self._stream("valid").cpu().numpy().astype(np.int64)
 
     def _losses_in_order(self, outputs: Tensor) -> NDArray[np.float64]:
-        """Return the loss of each validation word but the first, in the order of the stream."""
+        """Return the loss of each validation word except the first, in stream order."""
         stream = self._stream("valid")
         columns = min(self.valid_batch_size, len(stream) - 1)
         steps = num_steps(stream, columns)
-        place = np.arange(steps * columns).reshape(columns, steps).T.reshape(-1)  # of each output, pieces in a row
+        position = np.arange(steps * columns).reshape(columns, steps).T.reshape(-1)  # of each output in the stream
         losses = np.empty(len(stream) - 1)
-        losses[place[place < len(losses)]] = outputs.double().cpu().numpy()
+        losses[position[position < len(losses)]] = outputs.double().cpu().numpy()
         return losses
 
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
-        """The vocabulary, and the first model's encoder for classifiers of texts."""
+        """The vocabulary, and the first model's encoder for text classifiers."""
         table, model = self.table, language_models(models)[0]
         weights = model.encoder.state_dict()
         encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
         return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """The words and how texts become words."""
+        """Vocabulary and tokenizer."""
         table = self.table
         return {
             "words": list(table.vocabulary.words),

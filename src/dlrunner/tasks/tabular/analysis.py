@@ -1,4 +1,4 @@
-"""What a person wants to see of a trained model of a table, computed on its validation rows."""
+"""Analysis of a trained tabular model on its validation rows: errors, permutation importance, embeddings."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from dlrunner.plot import Plot
 from dlrunner.reporting.plots import classes, tabular
 from dlrunner.task import Split
 
-MOST_SHUFFLED = 2_400_000_000
-"""Values that are predicted from in all, by every column in turn: 2,000 columns would take minutes otherwise."""
-MOST_ROWS = 2000
-"""Permutation importance looks at this many validation rows: 40 columns, three times each, in some seconds."""
+MAX_SHUFFLED_VALUES = 2_400_000_000
+"""Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
+MAX_ROWS = 2000
+"""Validation rows for permutation importance: 40 columns, three shuffles each, take some seconds."""
 REPEATS = 3
-MOST_LEVELS = 31
+MAX_CATEGORIES = 31
 
 
 class TableTask(Protocol):
-    """A task on a table, as far as its analysis asks it."""
+    """The part of a tabular task that the analysis uses."""
 
     error_by: list[str] | None
     embeddings: list[str] | None
@@ -63,21 +63,21 @@ class TableTask(Protocol):
         ...
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Return outputs in the unit of the target."""
+        """Return outputs in original units."""
         ...
 
-    def level_name(self, column: str, level: Any) -> str:
+    def category_name(self, column: str, category: Any) -> str:
         """Return the label of a category in plots."""
         ...
 
 
-class Inspection:
-    """The pictures of a run.
+class TableAnalysis:
+    """Plots and tables of a finished run.
 
     Args:
         task: the task with its table.
-        models: the trained models; importance and embeddings are those of the first one.
-        outputs: on the validation rows, of shape [rows] or [rows, outputs].
+        models: the trained models; importance and embeddings use the first one.
+        outputs: of the validation rows, [rows] or [rows, outputs].
     """
 
     def __init__(self, task: TableTask, models: Sequence[Model], outputs: Tensor) -> None:
@@ -91,8 +91,8 @@ class Inspection:
         self.higher_is_better = metric.higher_is_better
 
     def draw(self, folder: Path) -> list[Plot]:
-        """Draw all that fits this target and model."""
-        drawn = [self._answers(folder)]
+        """Draw all plots that apply to this target and model."""
+        drawn = [self._predictions_plot(folder)]
         if groups := self.groups:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
@@ -102,42 +102,42 @@ class Inspection:
             with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
                 file.write(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
-        names, rises, deviations = self.importance()
+        names, increases, stds = self.importance()
         rows = (self._rows_to_shuffle(), len(self.targets))
-        drawn.append(tabular.importance(names, rises, deviations, folder, metric=self.metric, rows=rows))
+        drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows))
         if tables := self.embeddings():
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
 
     def worst(self, number: int = 50) -> pd.DataFrame | None:
-        """Return the validation rows with the largest errors: relative ones where all targets are positive."""
+        """Return the validation rows with the largest errors; relative errors if all targets are positive."""
         task, target = self.task, self.task.target
         if not (target.has_one_class or isinstance(target, Regression)):
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
         context += [name for name, *_ in self.groups if name not in context]
-        known = self._known(context)
+        columns = self._context(context)
         if isinstance(target, Regression):
             predicted = task.decode(self.outputs).numpy()
             relative = bool((self.values > 0).all())
             errors = predicted / self.values - 1 if relative else predicted - self.values
             shown = {"truth": self.values, "prediction": predicted, "error": errors}
         else:
-            chances = _probabilities(self.outputs)
-            levels = np.array(target.classes, dtype=object)
-            answers = chances.argmax(axis=1)
-            rows = np.arange(len(answers))
-            errors = np.where(answers != self.values, chances[rows, answers], 0.0)
-            shown = {"truth": levels[self.values.astype(int)], "prediction": levels[answers], "error": errors}
+            probs = _probabilities(self.outputs)
+            labels = np.array(target.classes, dtype=object)
+            predicted = probs.argmax(axis=1)
+            rows = np.arange(len(predicted))
+            errors = np.where(predicted != self.values, probs[rows, predicted], 0.0)
+            shown = {"truth": labels[self.values.astype(int)], "prediction": labels[predicted], "error": errors}
         order = np.argsort(-np.abs(errors), kind="stable")[:number]
         order = order[np.abs(errors[order]) > 0]
-        table: pd.DataFrame = pd.concat([known, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
+        table: pd.DataFrame = pd.concat([columns, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
         if isinstance(target, Regression) and relative:
             table = table.rename(columns={"error": "relative error"})
         return table
 
     def importance(self) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-        """Return by how much the judged metric gets worse when a column is shuffled: names, means, deviations.
+        """Return the permutation importance of the columns: names, mean and std of the increase of the error.
 
         Source: Breiman, Random forests, 2001, https://doi.org/10.1023/A:1010933404324.
         """
@@ -148,45 +148,49 @@ class Inspection:
         targets = self.targets[rows]
         base = self._error(self._predict(codes, numbers), targets)
         preparation = self.task.preparation
-        names, rises = [], []
-        places = [(name, 0, [place]) for place, name in enumerate(preparation.levels)]
-        for place, name in enumerate(preparation.means):
+        names, increases = [], []
+        columns_of = [(name, 0, [index]) for index, name in enumerate(preparation.levels)]
+        for index, name in enumerate(preparation.means):
             flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
-            places.append((name, 1, [place, *flags]))
-        for name, which, columns in places:
-            found = []
+            columns_of.append((name, 1, [index, *flags]))
+        for name, which, columns in columns_of:
+            differences = []
             for _ in range(REPEATS):
                 order = torch.from_numpy(random.permutation(len(rows))).to(codes.device)
                 shuffled = [codes, numbers]
                 shuffled[which] = shuffled[which].clone()
                 shuffled[which][:, columns] = shuffled[which][order][:, columns]
-                found.append(self._error(self._predict(*shuffled), targets) - base)
+                differences.append(self._error(self._predict(*shuffled), targets) - base)
             names.append(name)
-            rises.append(found)
-        array = np.array(rises, dtype=np.float64)
+            increases.append(differences)
+        array = np.array(increases, dtype=np.float64)
         return names, array.mean(axis=1), array.std(axis=1)
 
     def _rows_to_shuffle(self) -> int:
-        """Return in how many validation rows columns are shuffled: fewer where there are very many columns."""
+        """Return the number of rows for permutation importance: fewer for very many columns."""
         columns = max(1, sum(each.shape[1] for each in self.inputs))
-        return min(len(self.targets), MOST_ROWS, max(100, MOST_SHUFFLED // (REPEATS * columns**2)))
+        return min(len(self.targets), MAX_ROWS, max(100, MAX_SHUFFLED_VALUES // (REPEATS * columns**2)))
 
     def embeddings(self) -> list[tuple[str, list[str], NDArray[np.float64]]]:
-        """Return names, levels and vectors of the columns to draw; without the row of what is missing or unseen."""
+        """Return names, categories and vectors of the columns to plot, without missing and unseen values."""
         model = self.models[0]
         if not isinstance(model, EmbeddingNet):
             return []
         levels = self.task.preparation.levels
-        asked = self.task.embeddings
-        if asked is None:
-            asked = sorted((n for n in levels if 4 <= len(levels[n]) <= 60), key=lambda n: -len(levels[n]))[:4]
+        selected = self.task.embeddings
+        if selected is None:
+            selected = sorted((n for n in levels if 4 <= len(levels[n]) <= 60), key=lambda n: -len(levels[n]))[:4]
         return [
-            (name, [self.task.level_name(name, level) for level in levels[name]], _array(model.embeddings.of(name))[1:])
-            for name in asked
+            (
+                name,
+                [self.task.category_name(name, category) for category in levels[name]],
+                _array(model.embeddings.of(name))[1:],
+            )
+            for name in selected
             if name in levels and len(levels[name]) > 1
         ]
 
-    def _answers(self, folder: Path) -> Plot:
+    def _predictions_plot(self, folder: Path) -> Plot:
         target = self.task.target
         if isinstance(target, Regression):
             predicted = self.task.decode(self.outputs).numpy()
@@ -199,11 +203,11 @@ class Inspection:
 
     @cached_property
     def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
-        """Return the error by the levels of some columns, and the rows of each."""
+        """The error by category of some columns, with the row counts."""
         table = self.task.table
         names = self.task.error_by
         if names is None:
-            names = [n for n in table.roles.categorical if 2 <= self.frame[n].nunique() <= MOST_LEVELS]
+            names = [n for n in table.roles.categorical if 2 <= self.frame[n].nunique() <= MAX_CATEGORIES]
         groups = []
         for name in names:
             if name not in self.frame.columns:
@@ -211,29 +215,31 @@ class Inspection:
             codes, levels = pd.factorize(self.frame[name], sort=True)
             rows = [np.flatnonzero(codes == code) for code in range(len(levels))]
             errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
-            labels = [self.task.level_name(name, level) for level in levels]
+            labels = [self.task.category_name(name, category) for category in levels]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
         if self.task.error_by is None:
-            groups = sorted(groups, key=lambda group: -_spread(group[2], group[3]))[:3]
+            groups = sorted(groups, key=lambda group: -_weighted_std(group[2], group[3]))[:3]
         return groups
 
-    def _known(self, names: Sequence[str]) -> pd.DataFrame:
+    def _context(self, names: Sequence[str]) -> pd.DataFrame:
         table = self.task.table
         ids = table.ids[table.valid].reset_index(drop=True) if table.ids is not None else pd.DataFrame()
         columns = {name: ids[name] if name in ids else self.frame[name] for name in names}
         if not columns:
-            place = np.flatnonzero(table.valid)
-            columns = {"row": pd.Series(place if table.rows is None else table.rows[place])}
+            rows = np.flatnonzero(table.valid)
+            columns = {"row": pd.Series(rows if table.rows is None else table.rows[rows])}
         found = pd.DataFrame(columns)
         for name in found:
             if pd.api.types.is_datetime64_any_dtype(found[name]):
                 found[name] = found[name].dt.strftime("%Y-%m-%d")
             elif name in table.roles.categorical:
-                found[name] = [None if pd.isna(each) else self.task.level_name(str(name), each) for each in found[name]]
+                found[name] = [
+                    None if pd.isna(each) else self.task.category_name(str(name), each) for each in found[name]
+                ]
         return found
 
     def _error(self, outputs: Tensor, targets: Tensor) -> float:
-        """Return the judged metric, turned so that less is better."""
+        """Return the monitored metric as an error: lower is better."""
         metric = self.task.metrics()[self.metric]
         metric.update(outputs, targets)
         return 1 - metric.compute() if self.higher_is_better else metric.compute()
@@ -244,10 +250,10 @@ class Inspection:
 
 
 def _probabilities(outputs: Tensor) -> NDArray[np.float64]:
-    """Return shape [rows, classes], for two classes too."""
+    """Return probabilities of shape [rows, classes], also for two classes."""
     if outputs.ndim == 1:
-        chance = outputs.double().sigmoid()
-        return _array(torch.stack([1 - chance, chance], dim=1))
+        probability = outputs.double().sigmoid()
+        return _array(torch.stack([1 - probability, probability], dim=1))
     return _array(outputs.double().softmax(dim=1))
 
 
@@ -255,8 +261,8 @@ def _array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)
 
 
-def _spread(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
-    """Return the deviation of the errors by level, weighted by their rows."""
+def _weighted_std(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    """Return the standard deviation of the errors by category, weighted by row counts."""
     if not np.isfinite(errors).all():
         return 0.0
     mean = np.average(errors, weights=counts)

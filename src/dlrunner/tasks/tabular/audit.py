@@ -1,4 +1,4 @@
-"""What tells whether the split of a table is a fair one."""
+"""Split statistics of a table, for the data audit."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from dlrunner.data_audit import Digests, SplitStatistics
 from dlrunner.tasks.common.audit import count_of_test
 
 
-def of_table(table: TabularTable, preparation: TabularPreprocessor, target: Target) -> SplitStatistics:
-    """Return whole rows with their target, their days, and all that is fitted.
+def table_statistics(table: TabularTable, preparation: TabularPreprocessor, target: Target) -> SplitStatistics:
+    """Return row digests (target included), dates, and everything that is fitted.
 
-    A column that tells every row from every other is left out, as is what names the rows or says which of them
-    validate: with it no row would have its like.
+    Unique columns, the id column and the column that marks validation rows are left out: with them no two rows
+    would be duplicates.
     """
     inputs = {*table.roles.categorical, *table.roles.continuous}
     names, frame = {table.roles.id, table.marked_by}, table.frame
     kept = [name for name in frame if name in inputs or (name not in names and _repeats(frame[name]))]
     target_columns = pd.DataFrame(table.values, index=frame.index).add_prefix("target ")
-    whole = pd.concat([frame[kept], target_columns], axis=1)
-    digests: Digests = np.asarray(pd.util.hash_pandas_object(whole, index=False), dtype=np.uint64)
+    rows = pd.concat([frame[kept], target_columns], axis=1)
+    digests: Digests = np.asarray(pd.util.hash_pandas_object(rows, index=False), dtype=np.uint64)
     train = ~table.valid
     columns = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
     targets = table.target.fit(table.values[train])
@@ -43,20 +43,20 @@ def of_table(table: TabularTable, preparation: TabularPreprocessor, target: Targ
 def _repeats(column: pd.Series[Any]) -> bool:
     try:
         return not column.is_unique
-    except TypeError:  # lists, which a parquet file may hold, have no hash
+    except TypeError:  # lists (in parquet files) are not hashable
         return False
 
 
-def _fitted_on_columns(used: TabularPreprocessor, alone: TabularPreprocessor) -> dict[str, tuple[Any, Any]]:
-    kinds = {"levels": "levels of", "medians": "median of", "means": "mean of", "deviations": "deviation of"}
+def _fitted_on_columns(used: TabularPreprocessor, refitted: TabularPreprocessor) -> dict[str, tuple[Any, Any]]:
+    kinds = {"levels": "categories of", "medians": "median of", "means": "mean of", "deviations": "std of"}
     found: dict[str, tuple[Any, Any]] = {
-        f"{told} {name}": (value, getattr(alone, kind).get(name, []))
-        for kind, told in kinds.items()
+        f"{label} {name}": (value, getattr(refitted, kind).get(name, []))
+        for kind, label in kinds.items()
         for name, value in getattr(used, kind).items()
     }
-    return {**found, "columns with missing values": (used.flagged, alone.flagged)}
+    return {**found, "columns with missing values": (used.flagged, refitted.flagged)}
 
 
-def _fitted_on_target(used: Target, alone: Target) -> dict[str, tuple[Any, Any]]:
-    found = alone.statistics()
-    return {f"{name} of the target": (value, found[name]) for name, value in used.statistics().items()}
+def _fitted_on_target(used: Target, refitted: Target) -> dict[str, tuple[Any, Any]]:
+    expected = refitted.statistics()
+    return {f"{name} of the target": (value, expected[name]) for name, value in used.statistics().items()}

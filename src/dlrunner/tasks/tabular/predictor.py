@@ -1,4 +1,4 @@
-"""What a trained model of a table predicts for new rows."""
+"""Predictions of a trained tabular model for new rows."""
 
 from __future__ import annotations
 
@@ -18,64 +18,64 @@ from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular import TabularDims
 from dlrunner.predictor import Predictor
-from dlrunner.tasks.common.inputs import check_table, file_of, with_notes
+from dlrunner.tasks.common.inputs import check_table, table_name, with_notes
 
 
 class TablePredictor(Predictor):
-    """Answers about the rows of tables; those of several models are averaged."""
+    """Predicts rows of a table; an ensemble averages its models."""
 
     example = 'predictor.predict(pandas.read_csv("new.csv"))'
     limits = (
-        "Levels that training has not seen are taken as missing, missing numbers as the median of the training rows.",
+        "Categories not seen in training count as missing; missing numbers become the median of the training rows.",
     )
 
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> TabularDims:
-        """Sizes of the categories, numbers and outputs."""
+        """Cardinalities, number of continuous columns and of outputs."""
         return dims_of(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """Rows of any levels, missing ones among them, and of standardised numbers."""
+        """Rows of random categories, missing ones included, and standardised numbers."""
         generator = torch.Generator().manual_seed(count)
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
-        levels = torch.tensor(list(preparation.cardinalities.values()))
-        codes = (torch.rand(count, len(levels), generator=generator) * levels).to(torch.int32)
+        cardinalities = torch.tensor(list(preparation.cardinalities.values()))
+        codes = (torch.rand(count, len(cardinalities), generator=generator) * cardinalities).to(torch.int32)
         numbers = torch.randn(count, len(preparation.continuous), generator=generator)
         return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
     def predict(self, table: pd.DataFrame, *, id: str | None = None) -> pd.DataFrame:
-        """Return a row for each row of a table: its id, or its number, and what is predicted.
+        """Predict each row of a table: its id or row number, and the prediction.
 
             predictor.predict(pandas.read_csv("new.csv"), id="nr")
 
         Args:
-            table: new rows, with the columns of the training table without the target.
-            id: the column that names the rows in the answer; by default that of the run.
+            table: new rows with the columns of the training table except the target.
+            id: column of row ids in the output; by default that of the run.
 
         Raises:
-            ConfigError: there is no such column, or it is no table.
-            DataError: a column that the run was trained on is missing, or holds no numbers.
+            ConfigError: the id column does not exist, or the argument is not a table.
+            DataError: a column that the run was trained on is missing or not numeric.
         """
         check_table(table)
         name = id or self.state["id"]
         if id and id not in table.columns:
-            raise ConfigError(f"id: {file_of(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
+            raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
         ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
-        rows = rows_to_predict(table, self.state["recipe"], Path(file_of(table)))
-        return self._of_rows(rows, ids, file_of(table))
+        rows = rows_to_predict(table, self.state["recipe"], Path(table_name(table)))
+        return self._predict_rows(rows, ids, table_name(table))
 
-    def _of_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: str) -> pd.DataFrame:
-        """Predict for rows that have all columns the run was trained on, and tell what training had not seen."""
+    def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, name: str) -> pd.DataFrame:
+        """Predict rows with all training columns; notes list unseen categories."""
         state = self.state
         preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
-        notes = preparation.check(rows, place)
+        notes = preparation.check(rows, name)
         outputs = predict_rows(preparation, target, self.models, rows)
-        taken = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
-        return with_notes(pd.concat([ids, taken.set_axis(ids.index)], axis=1), notes)
+        predicted = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
+        return with_notes(pd.concat([ids, predicted.set_axis(ids.index)], axis=1), notes)
 
 
 def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
-    """Return the sizes that a model of a table needs."""
+    """Return the sizes that a tabular model needs."""
     fitted = target.statistics()
     return TabularDims(
         cardinalities=preparation.cardinalities,

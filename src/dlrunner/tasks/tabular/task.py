@@ -1,4 +1,4 @@
-"""Tables: predict a number, a class or labels from categories and numbers."""
+"""Tabular data: predict a number, a class or labels from categorical and continuous columns."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.tabular.audit import of_table
+from dlrunner.tasks.tabular.audit import table_statistics
 from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
 
 
 class Tabular(Task):
-    """A table in, a number, a class or labels out.
+    """Predicts a column of a table: a number, a class or labels.
 
     Args:
         data: the table.
-        batch_size: training rows in a batch.
-        seed: of the order of the training rows.
-        device: where the table lives (800,000 rows of 40 columns take 140 MB).
-        loss: of a target of numbers: mse, mae or huber of the transformed target, or squared_percentage, the square
-            of the relative error in the target's own unit; `auto` is mse, and cross entropy for classes and labels.
-        metrics: the first one judges; by default the usual ones of the target's kind.
-        correction: predictions of numbers are multiplied by this, in the target's own unit.
-        error_by: columns by whose levels the error is drawn; by default those where it differs most.
-        embeddings: columns whose embeddings are drawn; by default those with 4 to 60 levels.
-        valid_batch_size: validation rows at once; it changes nothing but the speed.
+        batch_size: training rows per batch.
+        seed: of the shuffling.
+        device: where the table is kept (800,000 rows of 40 columns take 140 MB).
+        loss: for regression: mse, mae or huber of the transformed target, or squared_percentage, the squared relative
+            error in original units; `auto` is mse, or cross entropy for classes and labels.
+        metrics: the first one is monitored; by default those of the target's kind.
+        correction: factor for regression predictions, in original units.
+        error_by: columns by whose categories the error is plotted; by default those where it differs most.
+        embeddings: columns whose embeddings are plotted; by default those with 4 to 60 categories.
+        valid_batch_size: validation rows per batch; affects only the speed.
     """
 
     predictor: ClassVar[type[Predictor] | None] = TablePredictor
@@ -76,23 +76,23 @@ class Tabular(Task):
 
     @cached_property
     def target(self) -> Target:
-        """The target with the statistics of its training rows."""
+        """The target, fitted on the training rows."""
         return self.table.target.fit(self.table.values[~self.table.valid])
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
-        """What is fitted on the training rows."""
+        """The preprocessing, fitted on the training rows."""
         table = self.table
         return TabularPreprocessor.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
 
     @property
     def dims(self) -> TabularDims:
-        """Sizes of the categories, numbers and outputs."""
+        """Cardinalities, number of continuous columns and of outputs."""
         return dims_of(self.preparation, self.target)
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
-        """Codes, numbers and targets of each split, on the device."""
+        """Categorical codes, continuous values and targets of each split, on the device."""
         table = self.table
         inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
         return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.valid, self.device)
@@ -113,15 +113,15 @@ class Tabular(Task):
         return self.target.loss(outputs, targets, self.loss_name)
 
     def metrics(self) -> Mapping[str, Metric]:
-        """The metrics of the target's kind, or those that were asked for; numbers in the target's own unit."""
+        """The default metrics of the target, or those in `task.metrics`; regression in original units."""
         return self.target.metrics(self.metric_names, self.correction)
 
     def decode(self, outputs: Tensor) -> Tensor:
-        """Return outputs in the target's own unit, corrected."""
+        """Return outputs in original units, times the correction."""
         return self.target.decode(outputs) * self.correction
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Average outputs of numbers, and the probabilities of classes and labels."""
+        """Average regression outputs, or the probabilities of classes and labels."""
         return self.target.average(outputs)
 
     def sizes(self) -> Mapping[str, int]:
@@ -135,39 +135,39 @@ class Tabular(Task):
         }
 
     def notes(self) -> Sequence[str]:
-        """What each column became, and what the validation rows hold that the training rows do not."""
+        """How each column is used, and unseen categories of the validation rows."""
         table = self.table
-        unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation part")
+        unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation set")
         marks = [f"{name}_na" for name in self.preparation.flagged]
-        told = [f"continuous too, marks of missing values: {', '.join(marks)}"] if marks else []
-        return [*table.notes, *told, *(f"validation: {note}" for note in unseen)]
+        indicators = [f"continuous indicators of missing values: {', '.join(marks)}"] if marks else []
+        return [*table.notes, *indicators, *(f"validation: {note}" for note in unseen)]
 
     def split_statistics(self) -> SplitStatistics:
-        """Whole rows, their days, and all that is fitted."""
-        return of_table(self.table, self.preparation, self.target)
+        """Row digests, dates, and everything that is fitted."""
+        return table_statistics(self.table, self.preparation, self.target)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
-        """The validation rows with what was predicted."""
+        """The validation rows with their predictions."""
         table = self.table
         rows = np.flatnonzero(table.valid)
-        place = rows if table.rows is None else table.rows[rows]
-        found = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": place})
+        numbers = rows if table.rows is None else table.rows[rows]
+        ids = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": numbers})
         target = self.target
         predicted = target.answers(outputs, "prediction", self.correction)
-        return pd.concat([found, target.truth(table.values[rows]), predicted], axis=1)
+        return pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Predictions, errors by group, the largest errors, importance of the columns, embeddings."""
-        from dlrunner.tasks.tabular.analysis import Inspection
+        """Predictions, errors by category, largest errors, permutation importance, embeddings."""
+        from dlrunner.tasks.tabular.analysis import TableAnalysis
 
-        return Inspection(self, models, outputs).draw(folder)
+        return TableAnalysis(self, models, outputs).draw(folder)
 
-    def level_name(self, column: str, level: Any) -> str:
-        """Return what to call a level of a categorical column in pictures."""
-        return str(level)
+    def category_name(self, column: str, category: Any) -> str:
+        """Return the label of a category in plots."""
+        return str(category)
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """What was fitted on the training rows, and how new rows are made inputs."""
+        """Preprocessing and target as fitted on the training rows."""
         return {
             "preparation": self.preparation.state(),
             "target": self.target.state(),
@@ -177,18 +177,20 @@ class Tabular(Task):
         }
 
     def _check_settings(self, table: TabularTable) -> None:
-        """Compare the task's settings with the kind of the target, which is known only now."""
+        """Check the settings against the kind of target, which is known once the data is read."""
         target = table.target
         known = target.known_metrics
         for name in self.metric_names or []:
             if name not in known:
                 raise ConfigError(
-                    f"task.metrics: {name} is no metric of a {target.kind} target; {did_you_mean(name, known)}"
+                    f"task.metrics: {name} is not a metric for a {target.kind} target; {did_you_mean(name, known)}"
                 )
         if self.loss_name not in target.losses:
-            raise ConfigError(f"task.loss: {self.loss_name} is for numbers; a {target.kind} target has cross entropy")
+            raise ConfigError(
+                f"task.loss: {self.loss_name} is for regression; a {target.kind} target uses cross entropy"
+            )
         if not isinstance(target, Regression) and self.correction != 1:
-            raise ConfigError("task.correction: is for targets that are numbers; set it to 1")
+            raise ConfigError("task.correction: is for regression targets; set it to 1")
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
-            raise DataError(f"task.loss: {zeros:,} targets are 0, of which there are no percentages; leave them out")
+            raise DataError(f"task.loss: squared_percentage is undefined for {zeros:,} targets of 0; remove these rows")

@@ -1,4 +1,4 @@
-"""What tells whether the split of texts is a fair one."""
+"""Split statistics of texts, for the data audit."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from dlrunner.data_audit import SplitStatistics
 from dlrunner.tasks.common.audit import by_part, count_of_test
 
 
-def of_texts(table: TextTable, words_are_judged: bool) -> SplitStatistics:
-    """Return the texts, without those that hold nothing, and the words that are known.
+def text_statistics(table: TextTable, count_words: bool) -> SplitStatistics:
+    """Return digests of the non-empty texts, and the vocabulary.
 
-    An encoder brings its words: which texts they are from is not known here.
+    The vocabulary of an encoder is not checked: its training texts are not known here.
+
+    Args:
+        table: the texts.
+        count_words: metrics average over words, not over texts.
     """
     filled = table.lengths > 0
     split = np.where(filled, table.split, UNUSED)
     valid = split == VALID
     fitted: dict[str, tuple[Any, Any]] = {}
     if table.encoder is None:
-        marks = {UNKNOWN, PAD, END}
+        special = {UNKNOWN, PAD, END}
         words = table.vocabulary.words
         counts = np.bincount(table.codes[np.repeat(table.split == TRAIN, table.lengths)], minlength=len(words))
-        there = {words[code]: -int(counts[code]) for code in np.flatnonzero(counts).tolist()}
-        alone = sorted(there.keys() - marks, key=lambda word: (there[word], word))
-        fitted["the vocabulary"] = ([word for word in words if word not in marks], alone)
+        negative_counts = {words[code]: -int(counts[code]) for code in np.flatnonzero(counts).tolist()}
+        refitted = sorted(negative_counts.keys() - special, key=lambda word: (negative_counts[word], word))
+        fitted["the vocabulary"] = ([word for word in words if word not in special], refitted)
     return SplitStatistics(
         "texts",
         by_part(table.digests, split),
         fitted=fitted,
         num_test_rows=count_of_test(table.of_test, valid),
-        counts={"words": table.lengths[valid]} if words_are_judged else {},
+        counts={"words": table.lengths[valid]} if count_words else {},
     )

@@ -1,4 +1,4 @@
-"""What a person gives a run to read: texts as they are, or a file or folder of texts."""
+"""Input texts of predictors: strings, or a file or folder of texts."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dlrunner.tasks.common.inputs import listed
 
 
 def read_texts(
-    given: str | Path | Sequence[str], column: str | None, usual: str | None
+    given: str | Path | Sequence[str], column: str | None, default: str | None
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return names, texts and what to tell: the rows, lines or files of what is given, or the given texts themselves.
+    """Return names, texts and notes: the rows, lines or files of a path, or the given strings themselves.
 
     Args:
         given: a text or several, or the path of a file or folder.
-        column: of a table, as it was asked for.
-        usual: the column that the run was trained on; it is taken where the table has it.
+        column: requested column of a table.
+        default: column that the run was trained on; used if the table has it.
 
     Raises:
-        ConfigError: there is no text, or a text that looks like a file, or it is something else.
+        ConfigError: there is no text, the text is the name of a missing file, or the argument has another type.
     """
     if isinstance(given, Path):
         path = user_path(given)
         is_table = any(suffix.lower() in TABLES for suffix in path.suffixes)
-        if column is None and usual is not None and is_table and usual in read_table(path).columns:
-            column = usual
+        if column is None and default is not None and is_table and default in read_table(path).columns:
+            column = default
         documents = find_documents(path, column)
         return list(documents.names), list(documents.texts()), list(documents.notes)
     texts = listed(given, "texts", (str,))
@@ -38,9 +38,9 @@ def read_texts(
             raise ConfigError("the text is empty")
         if Path(given).suffix.lower() in (*TABLES, *LINES) and " " not in given:
             raise ConfigError(f"there is no file {given}")
-    return [_shortened(text) for text in texts], texts, []
+    return [_shorten(text) for text in texts], texts, []
 
 
-def _shortened(text: str) -> str:
-    """Return a text, or what it begins with."""
+def _shorten(text: str) -> str:
+    """Return a text, cut to 60 characters."""
     return text if len(text) < 60 else f"{text[:57]}…"

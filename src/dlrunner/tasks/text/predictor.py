@@ -1,4 +1,4 @@
-"""What a trained classifier says of texts, and which words speak for it."""
+"""Predictions of a trained text classifier, and the importance of each word."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from dlrunner.tasks.common.inputs import with_notes
 from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
 from dlrunner.tasks.text.inputs import read_texts
 
-MOST_VARIANTS = 60
-"""A text is read again this often at most to find the words that matter; longer ones are taken in groups of words."""
+MAX_VARIANTS = 60
+"""Forward passes per text for word importance; words of longer texts are masked in groups."""
 
 
 class TextPredictor(Predictor):
-    """Answers about texts; the probabilities of several models are averaged."""
+    """Classifies texts; an ensemble averages the probabilities of its models."""
 
     example = 'predictor.predict(["it was great", "it was not"])'
-    limits = ("Words that are not in its vocabulary are not told from each other.",)
+    limits = ("Out-of-vocabulary words are all treated alike.",)
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         super().__init__(state, models)
@@ -40,13 +40,13 @@ class TextPredictor(Predictor):
 
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> TextDims:
-        """The vocabulary, the classes, and the encoder whose vocabulary it is."""
+        """Sizes of the vocabulary and the target, and the encoder that the vocabulary belongs to."""
         encoder = EncoderSizes(**state["encoder"]) if state["encoder"] else None
         words = Vocabulary(state["words"])
         return TextDims(len(words.words), Target.from_state(state["target"]).num_outputs, words.digest, encoder)
 
     def examples(self, count: int) -> Mapping[str, Example]:
-        """Texts of any words and of any length up to some hundred words, padded at their ends."""
+        """Texts of random words and lengths up to some hundred words, padded at the end."""
         generator = torch.Generator().manual_seed(count)
         lengths = torch.randint(1, 100 + count, (count,), generator=generator)
         words = torch.randint(len(self.state["words"]), (count, int(lengths.max())), generator=generator)
@@ -56,42 +56,42 @@ class TextPredictor(Predictor):
     def predict(
         self, texts: str | Path | Sequence[str], *, column: str | None = None, words: bool = False
     ) -> pd.DataFrame:
-        """Return the class of each text with probabilities; of labels, each by itself.
+        """Predict the class of each text with probabilities; labels are independent.
 
             predictor.predict(["it was great", "it was not"])
             predictor.predict(Path("reviews.csv"), column="review")
 
         Args:
-            texts: a text, or a file or folder of texts; in Python several texts too.
-            column: the column with the texts, where the file is a table.
-            words: tell the words that mattered most, of up to 20 texts.
+            texts: a text, or a file or folder of texts; in Python also a list of texts.
+            column: column of the texts, if the file is a table.
+            words: list the most important words of up to 20 texts.
 
         Raises:
-            ConfigError: there is no text, or it is something else.
+            ConfigError: there is no text, or the argument has another type.
             DataError: a file cannot be read.
         """
         target = self.target
-        names, given, notes = read_texts(texts, column, self.state.get("column"))
-        read = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given]
-        codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in read]
+        names, contents, notes = read_texts(texts, column, self.state.get("column"))
+        tokens = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in contents]
+        codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in tokens]
         outputs = target.average([classify(model, codes) for model in self.models])
         named = pd.DataFrame({"text": names})
-        found = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
+        answer = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
         if empty := sum(not (each > 0).any() for each in codes):
-            notes.append(f"{empty:,} text(s) hold no word that is known to this run: their answers mean nothing")
+            notes.append(f"{empty:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:
-            said = probabilities(target, outputs).argmax(axis=1)
-            for place in range(min(20, len(given))):
-                weights = word_weights(self.models, target, codes[place], int(said[place]))
+            predicted = probabilities(target, outputs).argmax(axis=1)
+            for row in range(min(20, len(contents))):
+                weights = word_weights(self.models, target, codes[row], int(predicted[row]))
                 best = np.argsort(-np.abs(weights), kind="stable")[:8]
-                told = ", ".join(f"{read[place][i]} {weights[i]:+.3f}" for i in best if weights[i])
-                notes.append(f"{names[place]}: {told or 'no word matters'}")
-        return with_notes(found, notes)
+                listed = ", ".join(f"{tokens[row][i]} {weights[i]:+.3f}" for i in best if weights[i])
+                notes.append(f"{names[row]}: {listed or 'no important words'}")
+        return with_notes(answer, notes)
 
 
 @torch.inference_mode()
 def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = 64) -> Tensor:
-    """Return a model's outputs for texts, in their order, of shape [texts] or [texts, classes]."""
+    """Return a model's outputs for texts, in the given order, [texts] or [texts, classes]."""
     device = next(model.parameters()).device
     model.eval()
     lengths = np.array([len(text) for text in texts])
@@ -108,23 +108,23 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
     return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]
 
 
-def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int32], answer: int) -> NDArray[np.float64]:
-    """Return by how much the chance of an answer falls when a word is made unknown, [words].
+def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int32], label: int) -> NDArray[np.float64]:
+    """Return the drop of the predicted probability when a word is replaced by the unknown token, [words].
 
-    Of a long text words are taken in groups, so that it is read again MOST_VARIANTS times at most.
+    Words of long texts are masked in groups, so that there are at most MAX_VARIANTS forward passes.
     """
-    size = max(1, -(-len(codes) // MOST_VARIANTS))
+    size = max(1, -(-len(codes) // MAX_VARIANTS))
     groups = [slice(start, start + size) for start in range(0, len(codes), size)]
-    variants = [codes, *(_without(codes, group) for group in groups)]
+    variants = [codes, *(_mask(codes, group) for group in groups)]
     outputs = target.average([classify(model, variants) for model in models])
-    chances = probabilities(target, outputs)[:, answer]
+    probs = probabilities(target, outputs)[:, label]
     weights = np.zeros(len(codes))
-    for group, chance in zip(groups, chances[1:], strict=True):
-        weights[group] = chances[0] - chance
+    for group, prob in zip(groups, probs[1:], strict=True):
+        weights[group] = probs[0] - prob
     return weights
 
 
-def _without(codes: NDArray[np.int32], group: slice) -> NDArray[np.int32]:
-    left = codes.copy()
-    left[group] = 0
-    return left
+def _mask(codes: NDArray[np.int32], group: slice) -> NDArray[np.int32]:
+    masked = codes.copy()
+    masked[group] = 0
+    return masked

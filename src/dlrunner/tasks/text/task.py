@@ -1,4 +1,4 @@
-"""Texts in, a class or labels out."""
+"""Text classification: one class or several labels per text."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
 from dlrunner.tasks.common.classification import Classification
 from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
-from dlrunner.tasks.text.audit import of_texts
+from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
 PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 class TextClassification(Classification):
-    """Whole texts in batches of similar length; judged by accuracy, or by F1 for labels.
+    """Texts in batches of similar length; monitors accuracy, or F1 for labels.
 
     Args:
-        data: the texts with their classes.
-        batch_size: training texts in a batch.
-        seed: of the order of the texts.
-        device: where the texts live (4 bytes a word).
-        metrics: the first one judges; by default those of the target's kind.
-        baseline: a logistic regression on the texts' words and pairs of words (tf-idf) is put beside the model.
-        valid_batch_size: validation texts at once; it changes nothing but the speed.
+        data: texts with their classes.
+        batch_size: training texts per batch.
+        seed: of the shuffling.
+        device: where the texts are kept (4 bytes per word).
+        metrics: the first one is monitored; by default those of the target's kind.
+        baseline: fit a logistic regression on tf-idf of words and bigrams for comparison.
+        valid_batch_size: validation texts per batch; affects only the speed.
     """
 
     predictor = TextPredictor
@@ -70,27 +70,27 @@ class TextClassification(Classification):
         """The texts, read once."""
         table = self.data.read()
         if table.target is None:
-            raise ConfigError("data.labels: must be true: this task sorts texts into classes")
+            raise ConfigError("data.labels: must be true: text classification needs classes")
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
-            raise ConfigError("batch_size: the classifier's batch norm needs two training texts in a batch, or more")
+            raise ConfigError("batch_size: the classifier's batch norm needs at least two training texts per batch")
         self.check_metrics(table.target, "texts")
         return table
 
     @property
     def target(self) -> Target:
-        """The classes."""
+        """The target of the texts."""
         target = self.table.target
         assert target is not None
         return target
 
     @property
     def dims(self) -> TextDims:
-        """The vocabulary, the classes, and the encoder whose vocabulary it is."""
+        """Sizes of the vocabulary and the target, and the encoder that the vocabulary belongs to."""
         table = self.table
         return TextDims(len(table.vocabulary.words), self.target.num_outputs, table.vocabulary.digest, table.encoder)
 
     def has_test(self) -> bool:
-        """Tell whether some texts are kept for the end."""
+        """Return whether there are test texts."""
         return bool((self.table.split == TEST).any())
 
     @cached_property
@@ -103,7 +103,7 @@ class TextClassification(Classification):
         return self.target.encode(self.table.values).to(self.device)
 
     def rows(self, split: Split) -> NDArray[np.int64]:
-        """Return the texts of a split in the order in which they are batched: the longest first, or as they stand."""
+        """Return the row numbers of a split in batching order: training rows as stored, others the longest first."""
         rows = self.table.rows(PARTS[split])
         return rows if split == "train" else rows[np.argsort(-self.table.lengths[rows], kind="stable")]
 
@@ -123,34 +123,35 @@ class TextClassification(Classification):
         return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
 
     def sizes(self) -> Mapping[str, int]:
-        """Texts of each split, known words and classes."""
+        """Texts per split, vocabulary and classes."""
         found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
         sizes = {split: count for split, count in found.items() if count}
         return {**sizes, "vocabulary": len(self.table.vocabulary.words), "classes": len(self.target.classes)}
 
     def notes(self) -> Sequence[str]:
-        """How the texts were read, and how even the classes are."""
+        """Notes on reading the texts, and on imbalanced classes."""
         notes = list(self.table.notes)
         if self.table.encoder is None:
-            notes.append("no encoder: the weights start at random (model.encoder=RUN takes those of a language model)")
+            notes.append("no encoder: the weights start at random (model.encoder=RUN loads those of a language model)")
         if self.target.has_one_class:
             values = self.table.values
             assert values is not None
             counts = np.bincount(values[self.table.rows(TRAIN)].astype(int), minlength=len(self.target.classes))
             most = counts.argmax()
             if counts[most] > 0.8 * counts.sum():
-                share = f"{counts[most] / counts.sum():.0%}"
+                fraction = f"{counts[most] / counts.sum():.0%}"
                 notes.append(
-                    f"{share} of the training texts are {self.target.classes[most]}: so much is right by guessing"
+                    f"{fraction} of the training texts are {self.target.classes[most]}: "
+                    "a constant prediction has this accuracy"
                 )
         return notes
 
     def split_statistics(self) -> SplitStatistics:
-        """The texts and the vocabulary."""
-        return of_texts(self.table, words_are_judged=False)
+        """Digests of the texts, and the vocabulary."""
+        return text_statistics(self.table, count_words=False)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """The metrics of a logistic regression on tf-idf of words and pairs of words, on the same texts."""
+        """Metrics of a logistic regression on tf-idf of words and bigrams, on the same texts."""
         if not (self.baseline and self.target.has_one_class):
             return {}
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -160,11 +161,11 @@ class TextClassification(Classification):
         assert values is not None
         names = np.array(table.vocabulary.words, dtype=object)
         vectorizer = TfidfVectorizer(
-            tokenizer=_itself, preprocessor=_itself, token_pattern=None, lowercase=False, ngram_range=(1, 2),
+            tokenizer=_identity, preprocessor=_identity, token_pattern=None, lowercase=False, ngram_range=(1, 2),
             min_df=2, sublinear_tf=True,
         )  # fmt: skip
         train = table.rows(TRAIN)
-        if len(np.unique(values[train])) < 2:  # there is nothing to tell apart
+        if len(np.unique(values[train])) < 2:  # a single class cannot be fitted
             return {}
         try:
             inputs = vectorizer.fit_transform([names[table.document(row)] for row in train])
@@ -175,89 +176,91 @@ class TextClassification(Classification):
         for split in ("valid", "test") if self.has_test() else ("valid",):
             rows = self.rows(split)
             words = vectorizer.transform([names[table.document(row)] for row in rows])
-            # Classes that no training text has are never said.
+            # Classes without a training text are never predicted.
             scores = torch.full((len(rows), len(self.target.classes)), -1e9)
             scores[:, model.classes_.astype(int)] = torch.from_numpy(model.predict_log_proba(words)).float()
             outputs = scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
             for name, metric in self.metrics().items():
                 metric.update(outputs, self._targets[torch.from_numpy(rows)].cpu())
                 found[f"{split}/{name}"] = metric.compute()
-        return {"logistic regression on tf-idf of words and pairs": found}
+        return {"logistic regression on tf-idf of words and bigrams": found}
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
-        """The validation texts' names with what they are and what they were taken for, in the order of the data."""
+        """Names of the validation texts with true and predicted classes, in the order of the data."""
         rows, outputs = self._in_order(outputs)
         names = pd.DataFrame({"text": [self.table.names[row] for row in rows]})
         found = pd.concat([names, self._truth(rows), self.target.answers(outputs, "prediction")], axis=1)
         return with_distinct_names(found)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Which classes are taken for which, and how far to trust the probabilities; labels by precision and recall."""
-        from dlrunner.reporting.plots import classes as looks
+        """Confusion matrix and calibration; precision and recall of labels."""
+        from dlrunner.reporting.plots import classes as class_plots
 
         rows, outputs = self._in_order(outputs)
         values, names = self.table.values, [str(each) for each in self.target.classes]
         assert values is not None
         if not self.target.has_one_class:
-            return [looks.labels(values[rows], probabilities(self.target, outputs), names, folder)]
+            return [class_plots.labels(values[rows], probabilities(self.target, outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
         with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
             file.write(as_csv(worst)[0])
-        return [looks.classes(values[rows], probabilities(self.target, outputs), names, folder)]
+        return [class_plots.classes(values[rows], probabilities(self.target, outputs), names, folder)]
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
-        """The most confident mistakes, and some texts that were understood, with the words that mattered."""
+        """The most confident mistakes and some correct predictions, with the importance of each word."""
         if not self.target.has_one_class:
             return {}
         rows, outputs = self._in_order(outputs)
         values = self.table.values
         assert values is not None
-        chances = probabilities(self.target, outputs)
-        said = chances.argmax(axis=1)
-        sure = chances.max(axis=1)
-        wrong = said != values[rows]
-        order = np.argsort(-sure, kind="stable")
+        probs = probabilities(self.target, outputs)
+        predicted = probs.argmax(axis=1)
+        confidence = probs.max(axis=1)
+        wrong = predicted != values[rows]
+        order = np.argsort(-confidence, kind="stable")
         medium = self.table.lengths[rows[order]] <= 300
         right = order[~wrong[order] & medium]
         groups = {
             "The most confident mistakes": order[wrong[order]][:5],
-            "Texts that were understood": right[:: max(1, len(right) // 4)][:4],
+            "Correct predictions": right[:: max(1, len(right) // 4)][:4],
         }
         names = self.target.classes
         return {
-            f"{title}: orange words speak for the answer, blue ones against it": [
+            f"{title}: orange words support the prediction, blue words oppose it": [
                 AnnotatedText(
-                    f"{self.table.names[rows[place]]}: {names[values[rows[place]]]}, "
-                    f"taken for {names[said[place]]} ({sure[place]:.1%})",
-                    *self.weighed(models, self.table.document(rows[place]), int(said[place])),
+                    f"{self.table.names[rows[index]]}: {names[values[rows[index]]]}, "
+                    f"predicted {names[predicted[index]]} ({confidence[index]:.1%})",
+                    *self.scaled_weights(models, self.table.document(rows[index]), int(predicted[index])),
                 )
-                for place in places
+                for index in indices
             ]
-            for title, places in groups.items()
-            if len(places)
+            for title, indices in groups.items()
+            if len(indices)
         }
 
-    def weighed(self, models: Sequence[Model], codes: NDArray[np.int32], answer: int) -> tuple[list[str], list[float]]:
-        """Return a text's words and how much each speaks for an answer, the strongest with 1 or -1."""
-        weights = word_weights(models, self.target, codes, answer)
+    def scaled_weights(
+        self, models: Sequence[Model], codes: NDArray[np.int32], label: int
+    ) -> tuple[list[str], list[float]]:
+        """Return a text's words and their importance for a class, scaled to a maximum of 1 in absolute value."""
+        weights = word_weights(models, self.target, codes, label)
         weights /= np.abs(weights).max(initial=1e-9)
         return [self.table.vocabulary.words[code] for code in codes], weights.tolist()
 
     def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64], number: int = 50) -> pd.DataFrame:
-        chances = probabilities(self.target, outputs)
+        probs = probabilities(self.target, outputs)
         values = self.table.values
         assert values is not None
-        sure, said = chances.max(axis=1), chances.argmax(axis=1)
-        places = np.argsort(-sure, kind="stable")
-        places = places[said[places] != values[rows[places]]][:number]
+        confidence, predicted = probs.max(axis=1), probs.argmax(axis=1)
+        worst = np.argsort(-confidence, kind="stable")
+        worst = worst[predicted[worst] != values[rows[worst]]][:number]
         words = self.table.vocabulary.words
         return pd.DataFrame(
             {
-                "text": [self.table.names[row] for row in rows[places]],
-                "truth": [self.target.classes[v] for v in values[rows[places]].astype(int)],
-                "prediction": [self.target.classes[v] for v in said[places]],
-                "probability": sure[places].round(4),
-                "words": [" ".join(words[code] for code in self.table.document(row)) for row in rows[places]],
+                "text": [self.table.names[row] for row in rows[worst]],
+                "truth": [self.target.classes[v] for v in values[rows[worst]].astype(int)],
+                "prediction": [self.target.classes[v] for v in predicted[worst]],
+                "probability": confidence[worst].round(4),
+                "words": [" ".join(words[code] for code in self.table.document(row)) for row in rows[worst]],
             }
         )
 
@@ -267,13 +270,13 @@ class TextClassification(Classification):
         return self.target.truth(values[rows])
 
     def _in_order(self, outputs: Tensor) -> tuple[NDArray[np.int64], Tensor]:
-        """Return the validation texts as they stand in the data, and their outputs."""
+        """Return the validation rows and their outputs in the order of the data."""
         rows = self.rows("valid")
         order = np.argsort(rows)
         return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """The words, the classes, and how texts become words."""
+        """Vocabulary, target and tokenizer."""
         table = self.table
         return {
             "words": list(table.vocabulary.words),
@@ -285,7 +288,7 @@ class TextClassification(Classification):
         }
 
 
-def _itself(words: Any) -> Iterator[Any]:
-    """Words are words already."""
-    found: Iterator[Any] = words
-    return found
+def _identity(words: Any) -> Iterator[Any]:
+    """Return the tokens unchanged: texts are tokenized already."""
+    tokens: Iterator[Any] = words
+    return tokens
