@@ -1,4 +1,4 @@
-"""Finished runs in Python: two lines, and the same answers as those of the command line."""
+"""Finished runs in Python: the same predictions as on the command line."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_ratings_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns
     pairs.to_csv("pairs.csv", index=False)
     answer = predictor.predict(pairs)
     same(answer, from_command_line(dlrun, str(run), "pairs.csv"))
-    pd.testing.assert_frame_equal(pairs, before)  # a table that is handed in stays as it is
+    pd.testing.assert_frame_equal(pairs, before)  # a table passed in is not modified
     assert answer["note"].iloc[20].startswith("unknown user")
 
     user, item = int(seen["user"][0]), int(seen["item"][0])
@@ -88,7 +88,7 @@ def test_ratings_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns
 
 
 @pytest.mark.parametrize("kind", ["numbers", "classes", "labels"])
-def test_tables_are_answered_as_on_the_command_line(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
+def test_tables_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
     rows = new_flats()
     rows.to_csv("new.csv", index=False)
     answer = dlrunner.load(runs[kind]).predict(rows)
@@ -97,18 +97,18 @@ def test_tables_are_answered_as_on_the_command_line(kind: str, runs: SmallRuns, 
     pd.testing.assert_frame_equal(rows, new_flats())
 
 
-def test_answers_stand_beside_the_rows_they_belong_to(runs: SmallRuns) -> None:
+def test_predictions_keep_the_index_of_their_rows(runs: SmallRuns) -> None:
     rows, predictor = new_flats(), dlrunner.load(runs["numbers"])
     some = rows[rows["city"] == "Ulm"].sample(frac=1, random_state=0)
     answer = predictor.predict(some)
     assert answer.index.tolist() == some.index.tolist()
     assert answer["nr"].tolist() == some["nr"].tolist()
-    whole = predictor.predict(rows)
-    pd.testing.assert_series_equal(answer["price"], whole["price"].loc[some.index], check_exact=False, rtol=1e-5)
+    complete = predictor.predict(rows)
+    pd.testing.assert_series_equal(answer["price"], complete["price"].loc[some.index], check_exact=False, rtol=1e-5)
     assert predictor.predict(rows, id="rooms").columns.tolist() == ["rooms", "price"]
 
 
-def test_sales_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+def test_sales_are_predicted_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
     rows = pd.DataFrame(
         {
             "Id": [1, 2, 3], "Store": [1, 2, 1], "DayOfWeek": [4, 5, 7], "Open": [1, 1, 0], "Promo": [1, 1, 0],
@@ -142,8 +142,8 @@ def test_images_are_classified_as_on_the_command_line(runs: SmallRuns, dlrun: Dl
         predictor.predict(files[0], top=3), from_command_line(dlrun, str(runs["pictures"]), str(files[0]), "--top", "3")
     )
     same(predictor.predict("few", top=3), from_command_line(dlrun, str(runs["pictures"]), "few", "--top", "3"))
-    said = predictor.explain(files[0], out="python.png")
-    assert dlrun("explain", str(runs["pictures"]), str(files[0]))[1] == f"{said.replace('python', 'a-explained')}\n"
+    printed = predictor.explain(files[0], out="python.png")
+    assert dlrun("explain", str(runs["pictures"]), str(files[0]))[1] == f"{printed.replace('python', 'a-explained')}\n"
     assert (here / "python.png").read_bytes() == (here / "a-explained.png").read_bytes()
     (here / "bad.jpg").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"bad\.jpg is no"):
@@ -152,7 +152,7 @@ def test_images_are_classified_as_on_the_command_line(runs: SmallRuns, dlrun: Dl
         predictor.predict("none.jpg")
 
 
-def test_texts_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+def test_texts_are_classified_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
     texts = ["one two three", "It was great, he said. " * 40, "zzz"]
     pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
     answer = dlrunner.load(runs["texts"]).predict(texts, words=True)
@@ -163,7 +163,7 @@ def test_texts_are_answered_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun
     pd.testing.assert_frame_equal(dlrunner.load(runs["texts"]).predict(pd.Series(texts)), answer)
 
 
-def test_a_language_model_judges_and_writes_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
+def test_a_language_model_scores_and_generates_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
     run, predictor = runs["language"], dlrunner.load(runs["language"])
     texts = [known_words(run, 12), known_words(run, 3)]
     pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
@@ -185,7 +185,7 @@ def test_a_language_model_judges_and_writes_as_on_the_command_line(runs: SmallRu
     assert following["word"][0] == predictor.generate(texts[1], words=1)
 
 
-def test_a_predictor_tells_what_the_run_was(runs: SmallRuns) -> None:
+def test_a_loaded_run_has_the_record_of_the_run(runs: SmallRuns) -> None:
     run = runs["ratings"]
     predictor = dlrunner.load(str(run))
     summary = json.loads((run / "summary.json").read_text())
@@ -200,21 +200,21 @@ def test_a_predictor_tells_what_the_run_was(runs: SmallRuns) -> None:
     assert repr(predictor) == f"<LoadedRun {run}, valid/rmse {predictor.metrics['valid/rmse']:.4f}>"
 
 
-def test_of_an_ensemble_all_members_are_there(runs: SmallRuns) -> None:
+def test_an_ensemble_has_all_its_members(runs: SmallRuns) -> None:
     predictor = dlrunner.load(runs["several of ratings"])
     assert len(predictor.models) == 2
     assert predictor.history["member"].tolist() == [0, 1]
 
 
-def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
-    asked = {"predict", "generate", "next_words", "recommend", "similar"}
-    assert asked & set(dir(dlrunner.load(runs["ratings"]))) == {"predict", "recommend", "similar"}
-    assert asked & set(dir(dlrunner.load(runs["language"]))) == {"predict", "generate", "next_words"}
-    assert asked & set(dir(dlrunner.load(runs["texts"]))) == {"predict"}
+def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
+    methods = {"predict", "generate", "next_words", "recommend", "similar"}
+    assert methods & set(dir(dlrunner.load(runs["ratings"]))) == {"predict", "recommend", "similar"}
+    assert methods & set(dir(dlrunner.load(runs["language"]))) == {"predict", "generate", "next_words"}
+    assert methods & set(dir(dlrunner.load(runs["texts"]))) == {"predict"}
 
 
 @pytest.mark.parametrize(
-    ("kind", "asked", "told"),
+    ("kind", "call", "message"),
     [
         ("texts", "p.generate('it')", "TextClassification has no method generate; it has predict"),
         ("texts", "p.predict(['a', 3])", "give texts; number 2 of the list is an int"),
@@ -258,16 +258,16 @@ def test_completion_shows_what_the_run_can_be_asked(runs: SmallRuns) -> None:
         ("language", "p.generate('zzz')", "in the vocabulary of this run (zzz)"),
     ],
 )
-def test_a_wrong_question_is_answered_in_a_sentence(kind: str, asked: str, told: str, runs: SmallRuns) -> None:
+def test_invalid_arguments_are_refused_with_a_message(kind: str, call: str, message: str, runs: SmallRuns) -> None:
     names: dict[str, Any] = {"p": dlrunner.load(runs[kind]), "new_flats": new_flats}
     if kind == "language":
         names["w"] = known_words(runs[kind], 1)
     with pytest.raises((ConfigError, DataError)) as raised:
-        eval(asked, names)
-    assert told in str(raised.value)
+        eval(call, names)
+    assert message in str(raised.value)
 
 
-def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -> None:
+def test_a_folder_that_is_not_a_finished_run_is_refused(runs: SmallRuns, here: Path) -> None:
     with pytest.raises(ConfigError, match="there is no run folder nowhere"):
         dlrunner.load("nowhere")
     with pytest.raises(ConfigError, match=r"is not a run folder: it has no config\.yaml"):
@@ -286,20 +286,20 @@ def test_a_folder_that_is_no_finished_run_is_told(runs: SmallRuns, here: Path) -
         dlrunner.load("run")
 
 
-def test_what_fails_in_a_model_is_not_told_as_weights_of_another(
+def test_an_error_in_a_model_is_not_reported_as_weights_of_another(
     runs: SmallRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dims(state: Any) -> Any:
         raise KeyError("words")
 
     monkeypatch.setattr("dlrunner.tasks.collab.predictor.RatingPredictor.dims", dims)
-    told = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
-    with pytest.raises(ConfigError, match=told) as raised:
+    message = r"cannot be built from what .* has stored \(KeyError: 'words'\)"
+    with pytest.raises(ConfigError, match=message) as raised:
         dlrunner.load(runs["ratings"])
     assert isinstance(raised.value.__cause__, KeyError)
 
 
-def test_a_run_in_half_precision_answers_on_the_cpu(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
+def test_a_run_in_half_precision_predicts_on_the_cpu(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
     shutil.copytree(runs["ratings"], here / "run")
     file = here / "run" / "config.yaml"
     file.write_text(file.read_text().replace("precision: fp32", "precision: fp16"))
@@ -312,7 +312,7 @@ def test_a_run_in_half_precision_answers_on_the_cpu(runs: SmallRuns, dlrun: Dlru
     assert dlrunner.load("run/export").metrics == other.metrics
 
 
-def test_a_predictor_is_of_the_run_that_was_the_latest_when_it_was_loaded(
+def test_latest_is_resolved_when_a_run_is_loaded(
     ratings_csv: Path, here: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["task=collab", "data.path=my.csv", "epochs=1", *QUICK]
@@ -328,15 +328,15 @@ def test_a_predictor_is_of_the_run_that_was_the_latest_when_it_was_loaded(
     pd.testing.assert_frame_equal(predictor.predictions, before)
 
 
-def test_loading_leaves_the_random_numbers_of_the_caller_alone(runs: SmallRuns) -> None:
-    paths = [runs[kind] for kind in ("ratings", "language", "pictures")]  # they are trained where they are asked for
+def test_loading_does_not_change_the_global_random_state(runs: SmallRuns) -> None:
+    paths = [runs[kind] for kind in ("ratings", "language", "pictures")]  # they are trained on first use
     before = torch.get_rng_state()
     for path in paths:
         dlrunner.load(path)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_what_is_gone_of_a_tracker_is_not_missed(runs: SmallRuns, here: Path, dlrun: Dlrun) -> None:
+def test_a_missing_tracker_plugin_does_not_matter(runs: SmallRuns, here: Path, dlrun: Dlrun) -> None:
     shutil.copytree(runs["ratings"], here / "run")
     file = here / "run" / "config.yaml"
     config = yaml.safe_load(file.read_text())
@@ -355,7 +355,9 @@ def test_what_is_gone_of_a_tracker_is_not_missed(runs: SmallRuns, here: Path, dl
     assert dlrun("predict", "out", "--user", user)[0] == 0
 
 
-def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun, here: Path, monkeypatch: Any) -> None:
+def test_a_run_that_imports_modules_is_refused_unless_they_are_named(
+    dlrun: Dlrun, here: Path, monkeypatch: Any
+) -> None:
     add_task(here, PREDICTING)
     monkeypatch.syspath_prepend(str(here))
     status, out, err = dlrun("task=parabola", "epochs=1", "log.plots=false", "log.report=false")
@@ -373,7 +375,7 @@ def test_a_run_that_imports_modules_is_refused_until_they_are_named(dlrun: Dlrun
     status, out, err = dlrun("predict", "runs/latest", "--plugins=parabola", "0.5", "--times", "2")
     assert status == 0, err
     assert out.count("0.5") == 2
-    sys.modules.pop("parabola")  # elsewhere it is another module
+    sys.modules.pop("parabola")  # other tests have another module of this name
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)

@@ -1,4 +1,4 @@
-"""The inference halves of all tasks: what the terminal takes is what their methods take."""
+"""The predictors of all tasks: command-line options match the signatures of their methods."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ PREDICTORS = shipped()
 
 
 def declared(options: list[Option]) -> tuple[set[str], set[str]]:
-    """Return the arguments and the options that a parser of the command line has."""
+    """Return the arguments and options of a command-line parser."""
     parser = Parser(add_help=False)
     for option in options:
         option.add_to(parser)
@@ -49,7 +49,7 @@ def declared(options: list[Option]) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
-def test_what_the_terminal_takes_is_what_the_method_takes(predictor: type[Predictor]) -> None:
+def test_command_line_options_match_the_signature(predictor: type[Predictor]) -> None:
     for method in predictor.methods().values():
         _, *parameters = inspect.signature(method).parameters.values()
         keyword_only = {each.name for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}

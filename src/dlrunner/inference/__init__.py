@@ -1,1 +1,1 @@
-"""What a finished run has trained: its models, its answers in Python, and files for others."""
+"""Using finished runs: loading models, predictions in Python, export and ONNX."""

@@ -1,4 +1,4 @@
-"""What a method of a predictor is given, checked against its signature: alike for Python and the terminal."""
+"""Validation of a predictor's arguments against the signature, for Python and the command line alike."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from dlrunner.config.schema import validation_messages
 from dlrunner.errors import ConfigError, did_you_mean
 
 PLAIN = (bool, int, float, str, Path, type(None))
-"""Types that are checked here; of others a method knows more."""
+"""Types that are checked here; methods check others themselves."""
 
 
 def hints_of(method: Callable[..., Any]) -> dict[str, Any]:
-    """Return the annotations of a method by the names of its parameters; `return` is among them."""
+    """Return the annotations of a method by parameter name, including `return`."""
     return typing.get_type_hints(method, include_extras=True)
 
 
 def members(hint: Any) -> Iterator[Any]:
-    """Yield the types that an annotation allows, of a list its own type, of a literal its values.
+    """Yield the alternatives of a union annotation; other annotations yield themselves.
 
     >>> list(members(int | list[str] | Literal["a"] | None))
     [<class 'int'>, list[str], typing.Literal['a'], <class 'NoneType'>]
@@ -42,33 +42,33 @@ def members(hint: Any) -> Iterator[Any]:
 
 
 def checked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a method that refuses arguments that do not fit its signature with a sentence.
+    """Wrap a method so that arguments that do not fit its signature raise ConfigError.
 
-    Numbers of numpy are taken as those of Python, and texts where a path is wanted.
+    NumPy scalars are converted to Python numbers, and strings to paths where a path is expected.
     """
 
     @functools.wraps(method)
-    def call(*given: Any, **options: Any) -> Any:
+    def call(*args: Any, **options: Any) -> Any:
         name, signature, hints = method.__name__, inspect.signature(method), hints_of(method)
         for option in options:
             if option not in signature.parameters:
                 raise ConfigError(f"{name}: has no option {option}; {did_you_mean(option, signature.parameters)}")
         try:
-            bound = signature.bind(*given, **options)
+            bound = signature.bind(*args, **options)
         except TypeError as error:
             raise ConfigError(f"{name}: {error}") from None
         for parameter, value in bound.arguments.items():
-            bound.arguments[parameter] = _fitting(parameter.strip("_"), value, hints.get(parameter, Any))
+            bound.arguments[parameter] = _validated(parameter.strip("_"), value, hints.get(parameter, Any))
         return method(*bound.args, **bound.kwargs)
 
     return call
 
 
-def _fitting(name: str, value: Any, hint: Any) -> Any:
-    """Return a value as its annotation wants it.
+def _validated(name: str, value: Any, hint: Any) -> Any:
+    """Return a value converted to its annotation.
 
     Raises:
-        ConfigError: it is of another kind, or out of its range.
+        ConfigError: it has another type, or is out of range.
     """
     kinds = list(members(hint))
     if isinstance(value, np.generic):
@@ -93,7 +93,7 @@ def _is_plain(kind: Any) -> bool:
 
 
 class _Described:
-    """Stands in a message for a value that would fill the screen."""
+    """A placeholder in messages for values with a long repr."""
 
     def __init__(self, value: Any) -> None:
         self.kind = type(value).__name__

@@ -1,4 +1,4 @@
-"""A finished run for others: its weights, what it needs to answer, its numbers, and a card that says what it is."""
+"""Export of a finished run: weights, state, record, and a model card."""
 
 from __future__ import annotations
 
@@ -29,41 +29,41 @@ OF_EXPORT = {
     *("README.md", "config.yaml", "overrides.yaml", "summary.json", "metrics.jsonl", "members"),
     *(portable.STATE, portable.TENSORS),
 }
-"""What an export writes, beside the weights."""
+"""Files of an export in addition to the weights."""
 
 OTHER = {"signature": "other settings", "code": "other code", "data": "other data"}
-"""How a run is told from another, by what an export has recorded of it."""
+"""Differences between runs that an export records."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export has left."""
+    """The result of an export."""
 
     folder: Path
     files: list[str]
     difference: float | None = None
-    """Of the ONNX graphs from torch, the largest; None: there are none."""
+    """Largest difference of the ONNX graphs from torch; None: there are none."""
     no_graph: str = ""
-    """Why there is no ONNX graph, though one was asked for."""
+    """Why there is no ONNX graph, if one was requested."""
 
 
 def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False) -> Exported:
-    """Write a finished run's models, and what is known about them, into a folder.
+    """Export a finished run into a folder.
 
-    The folder is read like the run's own (`dlrunner.load`, `dlrun predict`, `dlrun show`) and answers the same, bit for
-    bit. An older export of the same run in it is written over, and one that was broken off too.
+    The folder can be used like the run (`dlrunner.load`, `dlrun predict`, `dlrun show`), with identical predictions. An
+    older or interrupted export of the same run is replaced.
 
     Args:
         finished: the run.
-        folder: by default `export` in the run's folder.
-        onnx: write ONNX graphs too, where the model can be one.
+        folder: by default `export` in the run folder.
+        onnx: write ONNX graphs too, if the model can be exported.
 
     Raises:
-        ConfigError: the run has nothing to export, or the folder holds something else.
+        ConfigError: the run has nothing to export, or the folder has other content.
         RunError: the folder cannot be written.
     """
     if finished.status != "done" or finished.summary is None:
-        raise ConfigError(f"{shorter(finished.path)} is {finished.status}; only a finished run is exported")
+        raise ConfigError(f"{shorter(finished.path)} is {finished.status}; only a finished run can be exported")
     if is_exported(finished.path):
         raise ConfigError(f"{shorter(finished.path)} was exported already; copy it as it is")
     if onnx:
@@ -71,16 +71,16 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
     identity = _identity(finished.summary)
     if folder is None:
         folder = own_file(finished.path, "export")
-        _check_place(folder, {}, "")
+        _check_folder(folder, {}, "")
     else:
         folder = user_path(folder).resolve()
-        _check_place(folder, identity, "--out: ")
+        _check_folder(folder, identity, "--out: ")
     config, overrides = without_trackers(finished.config), without_tracker_settings(finished.overrides)
     checked, state, models = load_models(finished)
     predictor = predictor_of(checked)(state, models)
     about = {**identity, "task": checked.task.target, "model": checked.model.target}
     with readable_os_errors(folder), _exchanged(folder, about) as made:
-        kept = _keep_record(finished, config, overrides, made)
+        record = _write_record(finished, config, overrides, made)
         files = portable.write(made, state, models, about)
         graphs_of, difference, no_graph = _graphs(made, predictor) if onnx else ([], None, "")
         card = Card(
@@ -93,27 +93,27 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             parameters=[sum(each.numel() for each in model.parameters()) for model in models],
             example=predictor.example,
             limits=predictor.limits,
-            files=[*files, *graphs_of, *kept],
+            files=[*files, *graphs_of, *record],
             difference=difference,
             no_graph=no_graph,
         )
         write_atomic(made / "README.md", card.markdown().encode(errors="backslashreplace"))
-    return Exported(folder, ["README.md", *files, *graphs_of, *kept], difference, no_graph)
+    return Exported(folder, ["README.md", *files, *graphs_of, *record], difference, no_graph)
 
 
 @contextlib.contextmanager
 def _exchanged(folder: Path, about: Mapping[str, str]) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` when the block ends well; until then that is as it was.
+    """Yield an empty folder that replaces `folder` atomically if the block succeeds.
 
-    What a person has put beside an older export stays.
+    Files that a user added to an older export are kept.
     """
     is_full = folder.exists() and any(name_of(each.name) is None for each in folder.iterdir())
-    # An empty folder may be one that cannot be exchanged: a disk of its own, the working directory.
+    # An empty folder may be impossible to exchange: a mount point, the working directory.
     within = folder.exists() and not is_full
-    place = folder / "export" if within else folder
+    target = folder / "export" if within else folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(place.parent, is_ours=lambda name: name_of(name) == place.name)
-    with temporary_folder(place) as made:
+    remove_abandoned(target.parent, is_ours=lambda name: name_of(name) == target.name)
+    with temporary_folder(target) as made:
         yield made
         if within:
             portable.begin(folder, about)
@@ -123,16 +123,16 @@ def _exchanged(folder: Path, about: Mapping[str, str]) -> Iterator[Path]:
             for each in folder.iterdir():
                 if not _is_of_export(each.name):
                     _copy(each, made / each.name)
-            exchange(made, folder)  # what is removed now is the older one
+            exchange(made, folder)  # the older one is removed now
         else:
             try:
                 made.rename(folder)
-            except OSError:  # another process has exported the same run meanwhile
+            except OSError:  # another process has exported the same run in the meantime
                 exchange(made, folder)
 
 
 def _is_of_export(name: str) -> bool:
-    """Tell whether a file, or what was to become one, is written by an export."""
+    """Return whether a file, or a temporary file, belongs to an export."""
     name = name_of(name) or name
     return name in OF_EXPORT or (name.startswith("model") and name.endswith((".safetensors", ".onnx")))
 
@@ -145,43 +145,43 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _identity(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Return what tells a run from all others, those with the same settings too."""
-    told = {
+    """Return what identifies a run, also among runs with the same settings."""
+    identity = {
         "signature": summary.get("signature"),
         "code": summary.get("code"),
         "data": (summary.get("data") or {}).get("sha256"),
         "finished": summary.get("finished"),
     }
-    return {name: str(value or "") for name, value in told.items()}
+    return {name: str(value or "") for name, value in identity.items()}
 
 
-def _check_place(folder: Path, identity: Mapping[str, str], option: str) -> None:
-    """Refuse a folder that holds something else than an older export of the same run, whole or broken off.
+def _check_folder(folder: Path, identity: Mapping[str, str], option: str) -> None:
+    """Refuse a folder with other content than an older or interrupted export of the same run.
 
     Args:
-        folder: where an export is to go.
-        identity: what that one must have recorded; nothing, where the folder is the run's own.
-        option: by which the folder was named.
+        folder: destination of the export.
+        identity: what an older export must have recorded; empty for a folder in the run.
+        option: prefix for messages, if the folder was given by an option.
     """
     remedy = "give a new folder" if option else "name a folder with --out"
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ConfigError(f"{option}{shorter(folder)} is a file; {remedy}")
-    if all(name_of(each.name) in (portable.STATE, "export") for each in folder.iterdir()):  # what is written first
+    if all(name_of(each.name) in (portable.STATE, "export") for each in folder.iterdir()):  # written first
         return
     found = _recorded(folder)
     if found is None:
-        raise ConfigError(f"{option}{shorter(folder)} holds something else already; {remedy}")
+        raise ConfigError(f"{option}{shorter(folder)} has other content; {remedy}")
     other = [name for name in identity if found.get(name) != identity[name]]
     if other:
-        told = f"it finished at {found.get(other[0])}" if other == ["finished"] else f"of {OTHER[other[0]]}"
-        place = f"{option}{shorter(folder)}"
-        raise ConfigError(f"{place} holds the export of another run ({told}); remove it, or {remedy}")
+        reason = f"it finished at {found.get(other[0])}" if other == ["finished"] else f"of {OTHER[other[0]]}"
+        name = f"{option}{shorter(folder)}"
+        raise ConfigError(f"{name} has the export of another run ({reason}); remove it, or {remedy}")
 
 
 def _recorded(folder: Path) -> dict[str, Any] | None:
-    """Return what an export says of itself; None where there is none."""
+    """Return the state.json of an export; None without one."""
     try:
         found = json.loads((folder / portable.STATE).read_text())
     except (OSError, ValueError, RecursionError):
@@ -189,8 +189,8 @@ def _recorded(folder: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"format", "signature"} <= set(found) else None
 
 
-def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: list[str], folder: Path) -> list[str]:
-    """Write what a run's folder tells about itself, without where things lay on this machine."""
+def _write_record(finished: FinishedRun, config: Mapping[str, Any], overrides: list[str], folder: Path) -> list[str]:
+    """Write the record of a run, without local paths."""
     config = {**config, "data_dir": "data", "runs_dir": "runs"}
     data = {name: value for name, value in (finished.summary or {}).get("data", {}).items() if name != "path"}
     record = {
@@ -198,9 +198,9 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
         "overrides.yaml": yaml.safe_dump(overrides, allow_unicode=True),
         "summary.json": json.dumps({**(finished.summary or {}), "data": data}, indent=2) + "\n",
     }
-    for place in (finished.path, *member_folders(finished.path)):
-        if rows := read_history(place):
-            record[str((place / "metrics.jsonl").relative_to(finished.path))] = as_lines(rows)
+    for path in (finished.path, *member_folders(finished.path)):
+        if rows := read_history(path):
+            record[str((path / "metrics.jsonl").relative_to(finished.path))] = as_lines(rows)
     for name, text in record.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / name, text.encode())
@@ -208,13 +208,13 @@ def _keep_record(finished: FinishedRun, config: Mapping[str, Any], overrides: li
 
 
 def _graphs(folder: Path, predictor: Predictor) -> tuple[list[str], float | None, str]:
-    """Write a graph of each model, or of none, and say why."""
+    """Write the ONNX graph of each model; if one fails, write none and return the reason."""
     models = predictor.models
     try:
         found = [graphs.graph_of(model, predictor) for model in models]
     except graphs.NoGraphError as error:
         return [], None, str(error)
-    names = [portable.weights_file(place, len(models)).replace("safetensors", "onnx") for place in range(len(models))]
+    names = [portable.weights_file(index, len(models)).replace("safetensors", "onnx") for index in range(len(models))]
     for name, (content, _) in zip(names, found, strict=True):
         write_atomic(folder / name, content)
     return names, max(difference for _, difference in found), ""

@@ -1,4 +1,4 @@
-"""A finished run in Python: what it learned, what it was, and its answers."""
+"""A finished run in Python: its models, its record and its predictions."""
 
 from __future__ import annotations
 
@@ -22,34 +22,33 @@ from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_his
 
 
 class NoMethodError(ConfigError, AttributeError):
-    """A run was asked for something that its predictor has no method for."""
+    """The predictor of a run does not have this method."""
 
 
 class LoadedRun:
-    """A finished run: its models, its record, and the methods of its task's predictor. `load` makes it.
+    """A finished run: its models, its record, and the methods of its task's predictor. Returned by `load`.
 
-    What it can be asked depends on the task; `dir` and completion show no more than that, `help(run.predict)` what it
-    takes.
+    Its methods depend on the task: `dir` and completion list them, `help(run.predict)` documents the arguments.
 
-    | task | methods | `predict` takes | and returns |
+    | task | methods | input of `predict` | output |
     |---|---|---|---|
     | ratings (movielens, collab) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
     | tables (rossmann, tabular) | `predict` | a table with the training table's columns | id, prediction, probabilities |
     | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
-    | pictures (dogbreeds, image) | `predict`, `explain` | files or PIL pictures, one or several, or a folder | classes, probabilities |
+    | images (dogbreeds, image) | `predict`, `explain` | files or PIL images, one or several, or a folder | classes, probabilities |
     | segmentation | `predict` | files or PIL images, one or several, or a folder | masks (files), fractions of the classes |
-    | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as of texts | text, words, unknown, perplexity |
+    | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as for texts | text, words, unknown, perplexity |
 
-    Arguments are checked against the annotations of the method (`ConfigError`). What a person should know about a
-    table of answers stands in its `attrs["note"]`.
+    Arguments are checked against the annotations of the method (`ConfigError`). Notes on a table
+    of predictions are in its `attrs["note"]`.
     """  # noqa: E501
 
     path: Path
-    """The folder, absolute and without links."""
+    """The run folder, absolute, with symbolic links resolved."""
     summary: dict[str, Any]
-    """What stands in summary.json."""
+    """The content of summary.json."""
     config: dict[str, Any]
-    """The whole configuration."""
+    """The complete configuration."""
     models: list[Model]
     """The torch modules, in evaluation mode on the CPU: one, or those of an ensemble."""
 
@@ -60,17 +59,17 @@ class LoadedRun:
 
     @property
     def model(self) -> Model:
-        """The torch module; of an ensemble the first."""
+        """The torch module; for an ensemble the first one."""
         return self.models[0]
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics at the end by name, such as `valid/rmse`; of an ensemble those of its average."""
+        """The final metrics by name, such as `valid/rmse`; for an ensemble those of the average."""
         return dict(self.summary.get("final") or {})
 
     @property
     def history(self) -> pd.DataFrame:
-        """A row per epoch, as in metrics.jsonl; of an ensemble one per member and epoch, with the column `member`."""
+        """One row per epoch, as in metrics.jsonl; for an ensemble per member and epoch, with the column `member`."""
         if self._history:
             return pd.DataFrame(self._history)
         members = member_folders(self.path)
@@ -78,22 +77,22 @@ class LoadedRun:
 
     @property
     def predictions(self) -> pd.DataFrame:
-        """The validation rows with what was predicted for them, as in predictions.csv.
+        """The validation rows with their predictions, from predictions.csv.
 
         Raises:
-            ConfigError: there is none: the task writes none, or the run was exported.
+            ConfigError: the task writes none, or the run was exported.
         """
         file = own_file(self.path, "predictions.csv")
         if not file.exists():
             run = shorter(self.path)
-            raise ConfigError(f"{run} has no predictions.csv: its task writes none, or it was exported without")
+            raise ConfigError(f"{run} has no predictions.csv: the task writes none, or the run was exported without it")
         return without_quotes(pd.read_csv(file))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        """Return a method of the predictor, its arguments checked.
+        """Return a method of the predictor with validated arguments.
 
         Raises:
-            NoMethodError: it has no such method.
+            NoMethodError: the predictor does not have it.
         """
         if name.startswith("_"):
             raise AttributeError(name)
@@ -101,32 +100,32 @@ class LoadedRun:
         if name not in methods:
             task = str(self.config["task"].get("_target_")).rpartition(".")[2]
             raise NoMethodError(no_method(task, type(self._predictor), name))
-        asked = checked(getattr(self._predictor, name))
+        method = checked(getattr(self._predictor, name))
 
-        @functools.wraps(asked)
-        def answer(*given: Any, **options: Any) -> Any:
-            with _answering(self.path):
-                return asked(*given, **options)
+        @functools.wraps(method)
+        def call(*args: Any, **options: Any) -> Any:
+            with _prediction_errors(self.path):
+                return method(*args, **options)
 
-        return answer
+        return call
 
     def __dir__(self) -> list[str]:
         return [*super().__dir__(), *self._predictor.methods()]
 
     def __repr__(self) -> str:
         metric = self.summary.get("metric") or {}
-        told = f", {metric['name']} {metric['value']:.4f}" if metric else ""
-        return f"<LoadedRun {shorter(self.path)}{told}>"
+        value = f", {metric['name']} {metric['value']:.4f}" if metric else ""
+        return f"<LoadedRun {shorter(self.path)}{value}>"
 
 
 def no_method(task: str, predictor: type[Predictor], name: str) -> str:
-    """Return the sentence that says what the runs of a task can be asked instead."""
+    """Return the message for a missing method, with the methods of the task."""
     return f"{task} has no method {name}; it has {', '.join(predictor.methods()) or 'none'}"
 
 
 @contextlib.contextmanager
-def _answering(run: Path) -> Iterator[None]:
-    """Tell in a sentence where no answer can be made of what a run has stored: it may come from anyone."""
+def _prediction_errors(run: Path) -> Iterator[None]:
+    """Turn unexpected errors into a RunError: the stored state may be damaged or from another version."""
     try:
         yield
     except (DlrunnerError, OSError, MemoryError):
@@ -134,42 +133,42 @@ def _answering(run: Path) -> Iterator[None]:
     except Exception as error:
         first = (str(error).splitlines() or [""])[0][:200]
         raise RunError(
-            f"{shorter(run)} gives no answer ({type(error).__name__}: {first}): what it has stored in task.pt may be "
-            "damaged, or of another version"
+            f"{shorter(run)} failed to predict ({type(error).__name__}: {first}): its task.pt may be damaged "
+            "or from another version"
         ) from error
 
 
 def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "last.pt") -> LoadedRun:
-    """Return what a finished run has learned, ready to answer.
+    """Load a finished run for predictions.
 
         import dlrunner
 
         predictor = dlrunner.load("runs/latest")
         predictor.predict(table)
 
-    Nothing in the folder is executed: its configuration can name classes of dlrunner and of the modules in `plugins`.
-    `runs/latest` is followed once: what is begun later changes nothing. The caller's random numbers stay as they are.
+    Nothing in the folder is executed: its configuration can name only classes of dlrunner and of the modules in
+    `plugins`. `runs/latest` is resolved once: later runs change nothing. The global random state is not changed.
 
     Args:
-        run: a run's folder, or one that `dlrun export` wrote.
+        run: a run folder, or one written by `dlrun export`.
         plugins: modules of your own that the run may import.
-        checkpoint: of the run: last.pt, best.pt, cycle-2.pt …
+        checkpoint: last.pt, best.pt, cycle-2.pt …
 
     Raises:
-        ConfigError: there is no finished run, it is damaged, or imports modules that `plugins` does not name.
+        ConfigError: the run does not exist, is unfinished or damaged, or imports modules not named in `plugins`.
         RunError: a checkpoint is damaged.
     """
     finished = FinishedRun.read(user_path(run))
     config = without_trackers(finished.config)
     if unnamed_plugins(config, plugins):
-        asked = list(config["plugins"])
-        raise ConfigError(f"this run imports {', '.join(asked)}; if you trust it, add: plugins={asked!r}")
+        names = list(config["plugins"])
+        raise ConfigError(f"this run imports {', '.join(names)}; if you trust it, add: plugins={names!r}")
     return loaded(finished, checkpoint)
 
 
 def loaded(finished: FinishedRun, checkpoint: str = "last.pt") -> LoadedRun:
-    """Return what a finished run has learned; its plugins are trusted (see `load`)."""
-    with torch.random.fork_rng(devices=[]):  # weights are drawn at random before they are read
+    """Load a finished run; its plugins are trusted (see `load`)."""
+    with torch.random.fork_rng(devices=[]):  # weights are initialised at random before they are loaded
         plan, state, models = load_models(finished, checkpoint)
-        with _answering(finished.path):
+        with _prediction_errors(finished.path):
             return LoadedRun(finished, predictor_of(plan)(state, models))

@@ -1,4 +1,4 @@
-"""What a finished run has trained, read from its folder, or from the one it was exported to, alone."""
+"""Loading the models of a finished or exported run from its folder alone."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from dlrunner.runs.reader import FinishedRun, own_file, shorter
 def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Plan, dict[str, Any], list[Model]]:
     """Build the models of a finished run from its folder alone, on the CPU.
 
-    Returns its plan, the stored state of its task, and one model (several for an ensemble).
+    Returns the plan, the stored state of the task, and one model (several for an ensemble).
 
     Raises:
-        ConfigError: the run is not done, stored nothing to predict with, or its files are of another run.
+        ConfigError: the run is unfinished, has no stored state, or its files belong to another run.
         RunError: a checkpoint is damaged.
     """
     path, shown = finished.path, shorter(finished.path)
     if finished.status != "done":
-        why = f": {said}" if (said := (finished.summary or {}).get("error")) else ""
-        again = "" if finished.status == "failed" else "; its command, given again, goes on"
+        why = f": {message}" if (message := (finished.summary or {}).get("error")) else ""
+        again = "" if finished.status == "failed" else "; its command, given again, resumes it"
         raise ConfigError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
     checked = plan_for_answers(finished.config)
     predictor = predictor_of(checked)
     exported = is_exported(path)
     if not exported and not (path / "task.pt").exists():
-        raise ConfigError(f"{shown} has no task.pt: nothing was stored that an answer could be made from")
+        raise ConfigError(f"{shown} has no task.pt: no state was stored for predictions")
     if exported:
         if checkpoint != "last.pt":
-            raise ConfigError(f"{shown} was exported: it holds no {checkpoint}, only what the run ended with")
+            raise ConfigError(f"{shown} was exported: it has no {checkpoint}, only the final weights")
         state, count = read_state(path)
-        files = [path / weights_file(place, count) for place in range(count)]
+        files = [path / weights_file(index, count) for index in range(count)]
     else:
         state = load_weights_file(path / "task.pt").get("task") or {}
         files = _checkpoints(path, checked, checkpoint)
     models = []
     for file in files:
-        model = _built(checked, predictor, state, path)
+        model = _build_model(checked, predictor, state, path)
         weights = None if exported else load_weights_file(file)
         try:
             if weights is None:
@@ -54,7 +54,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
             else:
                 model.load_state_dict(weights["model"])
         except (SafetensorError, OSError) as error:
-            raise RunError(f"{shorter(file)} is damaged, or cannot be read ({error})") from None
+            raise RunError(f"{shorter(file)} is damaged or cannot be read ({error})") from None
         except (KeyError, TypeError, RuntimeError):
             raise ConfigError(f"{shorter(file)} does not hold the weights of this run's model") from None
         models.append(model.eval())
@@ -62,16 +62,16 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
 
 
 def plan_for_answers(config: Mapping[str, Any]) -> Plan:
-    """Check a finished run's configuration as far as its answers rest on it.
+    """Return the plan of a finished run for inference: on the CPU, in float32, without trackers.
 
-    They are given on the CPU and in full precision, in which weights are kept: a run in fp16 needed a GPU, its answers
-    do not. Nobody is told of them, so what is gone of a tracker is not missed.
+    Weights are stored in float32: a run in fp16 needed a GPU, its predictions do not. Trackers that are no longer
+    installed do not matter.
     """
     return plan({**without_trackers(config), "device": "cpu", "precision": "fp32"})
 
 
 def predictor_of(checked: Plan) -> type[Predictor]:
-    """Return the class that answers for the runs of a task.
+    """Return the predictor class of a task.
 
     Raises:
         ConfigError: the task has none.
@@ -79,12 +79,14 @@ def predictor_of(checked: Plan) -> type[Predictor]:
     task: Any = checked.task.factory
     found: type[Predictor] | None = task.predictor
     if found is None:
-        raise ConfigError(f"{task.__name__} has no predictor: its runs can be shown and compared, but asked nothing")
+        raise ConfigError(
+            f"{task.__name__} has no predictor: its runs can be shown and compared, but not used for predictions"
+        )
     return found
 
 
 def without_trackers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without trackers, and without the modules in `plugins` that only a tracker is from.
+    """Return a configuration without trackers, and without `plugins` that only trackers need.
 
     >>> trackers = {"mine": {"_target_": "seen.Mine"}}
     >>> config = {"model": {"_target_": "nets.Net"}, "plugins": ["nets", "seen"], "log": {"trackers": trackers}}
@@ -102,33 +104,33 @@ def without_trackers(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_exported(folder: Path) -> bool:
-    """Tell whether a folder was written by `dlrun export`."""
+    """Return whether a folder was written by `dlrun export`."""
     return (folder / STATE).is_file()
 
 
 def unnamed_plugins(config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
-    """Return the modules that a run imports and that who reads it has not named.
+    """Return the plugins of a run that are not in `allowed`.
 
-    A folder that came from elsewhere executes nothing by being read.
+    Reading a run folder from elsewhere must not execute anything.
     """
     return [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
 
 
-def _built(checked: Plan, predictor: type[Predictor], state: Mapping[str, Any], path: Path) -> Model:
-    """Return the model, its weights still at random."""
+def _build_model(checked: Plan, predictor: type[Predictor], state: Mapping[str, Any], path: Path) -> Model:
+    """Return the model with random weights."""
     try:
         return checked.build_model(predictor.dims(state))
     except DlrunnerError:
         raise
-    except Exception as error:  # it may be anybody's model; the cause is kept for whoever wrote it
-        said = f"{type(error).__name__}: {error}"
+    except Exception as error:  # of a user's model; the cause is kept for its author
+        cause = f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"{checked.model.target} cannot be built from what {shorter(path)} has stored ({said})"
+            f"{checked.model.target} cannot be built from what {shorter(path)} has stored ({cause})"
         ) from error
 
 
 def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
-    """Return the file of each member; with early stopping what was best stands for what was last."""
+    """Return the checkpoint of each member; with early stopping, best.pt replaces last.pt."""
     ensemble = checked.settings.ensemble > 1
     folders = [own_file(path, f"members/{i}") for i in range(checked.settings.ensemble)] if ensemble else [path]
     early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
@@ -141,7 +143,7 @@ def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield all texts of a configuration."""
+    """Yield all strings of a configuration."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):
@@ -150,5 +152,5 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _is_named(module: str, texts: Sequence[str]) -> bool:
-    """Tell whether one of the texts is the name of something in a module."""
+    """Return whether one of the strings names something in a module."""
     return any(text.startswith(f"{module}.") for text in texts)

@@ -1,4 +1,4 @@
-"""Models as ONNX graphs, which other programs run, compared with what torch says before anybody relies on them."""
+"""Export to ONNX; every graph is compared with torch before it is written."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from dlrunner.model import Example, Model
 from dlrunner.predictor import Predictor
 
 TOLERANCE = 1e-4
-"""Largest difference from torch, in units of the output where that is above 1: float32 sums in another order."""
+"""Maximum difference from torch, relative for outputs above 1: float32 sums in another order."""
 COUNTS = (1, 7, 64)
-"""Rows in the batches that are compared; the graph is made from a batch of another size."""
+"""Batch sizes of the comparison; the graph is traced with another one."""
 OPSET = 18
 
 
 class NoGraphError(RunError):
-    """A model that cannot be a graph, or whose graph says something else; the rest of an export is as good without."""
+    """A model cannot be exported to ONNX, or its graph differs; the rest of the export is unaffected."""
 
 
 def check_installed() -> None:
-    """Refuse to go on without the packages that graphs need.
+    """Check that the packages for ONNX export are installed.
 
     Raises:
         ConfigError: one is missing.
@@ -40,19 +40,21 @@ def check_installed() -> None:
 
 
 def graph_of(model: Model, predictor: Predictor) -> tuple[bytes, float]:
-    """Return a model as an ONNX file, and its largest difference from torch on inputs like those of validation.
+    """Return the ONNX graph of a model, and its largest difference from torch on example inputs.
 
     Raises:
-        NoGraphError: it cannot be one; why, in a sentence.
+        NoGraphError: it cannot be exported; the message has the reason.
     """
     if not predictor.examples(2):
-        raise NoGraphError(f"{type(predictor).__name__} has no examples of inputs that a graph could be compared on")
+        raise NoGraphError(f"{type(predictor).__name__} has no example inputs to verify a graph with")
     try:
         module = model.graph().eval()
     except ConfigError as error:
         raise NoGraphError(str(error)) from None
     graph = _exported(module, predictor.examples(3))
-    worst = float(np.max([_difference(graph, module, predictor.examples(count)) for count in COUNTS]))  # nan stays
+    worst = float(
+        np.max([_difference(graph, module, predictor.examples(count)) for count in COUNTS])
+    )  # np.max keeps nan
     if not worst <= TOLERANCE:
         raise NoGraphError(
             f"the graph differs by {worst:.1e} from torch, in units of the output (at most {TOLERANCE:.0e} is allowed)"
@@ -61,20 +63,20 @@ def graph_of(model: Model, predictor: Predictor) -> tuple[bytes, float]:
 
 
 def _exported(module: torch.nn.Module, examples: Mapping[str, Example]) -> bytes:
-    """Return a graph whose named axes may have any length.
+    """Return an ONNX graph with dynamic named axes.
 
-    Torch's older exporter is used, which warns that it will go: the newer one (torch 2.13) fixes the number of words
-    that an LSTM reads, and takes 0.6 to 6 s for a model where this one takes 0.1.
+    This uses torch's older, deprecated exporter: the newer one (torch 2.13) fixes the sequence length of an LSTM, and
+    takes 0.6 to 6 s per model instead of 0.1 s.
     """
     axes = {
-        name: {place: axis for place, axis in enumerate(example.axes) if axis} for name, example in examples.items()
+        name: {index: axis for index, axis in enumerate(example.axes) if axis} for name, example in examples.items()
     }
-    told = logging.getLogger("torch.onnx")
-    level = told.level
-    told.setLevel(logging.ERROR)
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # what a trace may lose is looked for with onnxruntime, not guessed
+            warnings.simplefilter("ignore")  # the result is verified with onnxruntime instead
             torch.onnx.export(
                 module,
                 tuple(example.values for example in examples.values()),
@@ -86,32 +88,32 @@ def _exported(module: torch.nn.Module, examples: Mapping[str, Example]) -> bytes
                 dynamic_axes={**axes, "outputs": {0: "rows"}},
             )
             return (Path(folder) / "model.onnx").read_bytes()
-    except Exception as error:  # what a model does is its own: the exporter fails in a hundred ways
+    except Exception as error:  # the exporter raises many kinds of errors
         first = (str(error).strip().splitlines() or [""])[0]
-        raise NoGraphError(f"torch cannot make it a graph ({type(error).__name__}: {first[:200]})") from None
+        raise NoGraphError(f"torch cannot export it ({type(error).__name__}: {first[:200]})") from None
     finally:
-        told.setLevel(level)
+        logger.setLevel(level)
 
 
 def _difference(graph: bytes, module: torch.nn.Module, examples: Mapping[str, Example]) -> float:
-    """Return the largest difference of a graph's outputs from the module's, in units of the output above 1."""
+    """Return the largest difference of a graph's outputs from the module's, relative for outputs above 1."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # it writes on the terminal what is told here in a sentence
+    options.log_severity_level = 4  # errors are reported by this function instead
     options.intra_op_num_threads = torch.get_num_threads()
-    given: Sequence[Tensor] = [example.values for example in examples.values()]
+    inputs: Sequence[Tensor] = [example.values for example in examples.values()]
     with torch.no_grad():
-        expected = module(*given).double().numpy()
+        expected = module(*inputs).double().numpy()
     try:
         runtime = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        asked = {name: values.numpy() for name, values in zip(examples, given, strict=True)}
-        (found,) = runtime.run(None, {each.name: asked[each.name] for each in runtime.get_inputs()})
-    except Exception as error:  # its errors have no class in common but this
+        feeds = {name: values.numpy() for name, values in zip(examples, inputs, strict=True)}
+        (found,) = runtime.run(None, {each.name: feeds[each.name] for each in runtime.get_inputs()})
+    except Exception as error:  # its errors have no common base class
         first = (str(error).strip().splitlines() or [""])[0]
-        raise NoGraphError(f"onnxruntime cannot run its graph ({first[:200]})") from None
+        raise NoGraphError(f"onnxruntime cannot run the graph ({first[:200]})") from None
     if found.shape != expected.shape:
-        raise NoGraphError(f"its graph gives {list(found.shape)} where torch gives {list(expected.shape)}")
+        raise NoGraphError(f"the graph returns shape {list(found.shape)} instead of {list(expected.shape)}")
     with np.errstate(invalid="ignore"):  # of two infinities
-        apart = np.where(found == expected, 0, np.abs(found - expected) / np.maximum(np.abs(expected), 1))
-    return float(apart.max(initial=0))
+        differences = np.where(found == expected, 0, np.abs(found - expected) / np.maximum(np.abs(expected), 1))
+    return float(differences.max(initial=0))

@@ -1,4 +1,4 @@
-"""What was trained, in files that anything can read and that execute nothing: safetensors and JSON."""
+"""Portable storage of trained models without pickle: safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -20,73 +20,73 @@ from dlrunner.runs.reader import shorter
 STATE, TENSORS = "state.json", "state.safetensors"
 FORMAT = 1
 TIED = "tied:"
-"""Before the name of a weight that is another one, in the metadata of a file."""
+"""Prefix of tied weights in the metadata of a file."""
 
 
-def weights_file(place: int, count: int) -> str:
-    """Return the name of a model's file, of one model or of one of several.
+def weights_file(index: int, count: int) -> str:
+    """Return the file name of a model, a single one or one of several.
 
     >>> weights_file(0, 1), weights_file(2, 3)
     ('model.safetensors', 'model-2.safetensors')
     """
-    return "model.safetensors" if count == 1 else f"model-{place}.safetensors"
+    return "model.safetensors" if count == 1 else f"model-{index}.safetensors"
 
 
 def begin(folder: Path, about: Mapping[str, str]) -> None:
-    """Say in state.json whose export a folder is about to hold: one that is broken off is known for what it is.
+    """Write the identity of the run to state.json, so that an interrupted export can be recognised.
 
-    What stood there before is vouched for no longer.
+    This invalidates an earlier export in the folder.
     """
     write_atomic(folder / STATE, (json.dumps({"format": FORMAT, **about}, indent=1) + "\n").encode())
 
 
 def write(folder: Path, state: Mapping[str, Any], models: Sequence[nn.Module], about: Mapping[str, str]) -> list[str]:
-    """Write what was trained into a folder, the whole state.json at last, and return the names of the files.
+    """Write models and state into a folder, the complete state.json last, and return the file names.
 
     Args:
-        folder: where; it exists.
+        folder: an existing folder.
         state: of the task: tensors and plain values, in any nesting.
-        models: of which the weights are written; one that is tied to another is written once.
-        about: strings that go into each file of weights.
+        models: their weights are written, tied ones once.
+        about: metadata for each weights file.
 
     Raises:
-        ConfigError: the state holds something that is neither a tensor nor plain.
+        ConfigError: the state contains something other than tensors and plain values.
     """
     tensors: dict[str, Tensor] = {}
     plain = encoded(state, tensors)
-    files = {weights_file(place, len(models)): _weights(model, about) for place, model in enumerate(models)}
+    files = {weights_file(index, len(models)): _weights(model, about) for index, model in enumerate(models)}
     files[TENSORS] = safetensors.torch.save(tensors, {"format": "pt", **about})
     for name, content in files.items():
         write_atomic(folder / name, content)
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    whole = {"format": FORMAT, **about, "models": len(models), "sha256": digests, "state": plain}
-    write_atomic(folder / STATE, (json.dumps(whole, indent=1, allow_nan=False) + "\n").encode())
+    complete = {"format": FORMAT, **about, "models": len(models), "sha256": digests, "state": plain}
+    write_atomic(folder / STATE, (json.dumps(complete, indent=1, allow_nan=False) + "\n").encode())
     return [*files, STATE]
 
 
 def read_state(folder: Path) -> tuple[dict[str, Any], int]:
-    """Return the state of a folder and its number of models, having compared all files with their digests.
+    """Return the state and the number of models of an exported folder, after verifying all digests.
 
     Raises:
-        ConfigError: it is no such folder, a file is missing, damaged or of another folder.
+        ConfigError: the folder is not an export, or a file is missing, damaged or of another export.
     """
     file = folder / STATE
     try:
         found = json.loads(file.read_text())
         if found["format"] != FORMAT:
-            told = f"has the format {found['format']}; this version of dlrunner reads {FORMAT}"
-            raise ConfigError(f"{shorter(file)} {told}")
+            message = f"has format {found['format']}; this version of dlrunner reads format {FORMAT}"
+            raise ConfigError(f"{shorter(file)} {message}")
         if "state" not in found:
-            raise ConfigError(f"{shorter(folder)} holds an export that was broken off; export it again")
+            raise ConfigError(f"{shorter(folder)} contains an interrupted export; export it again")
         count, digests = int(found["models"]), dict(found["sha256"])
         if not 0 < count < len(digests):
             raise ValueError
-        if set(digests) != {TENSORS, *(weights_file(place, count) for place in range(count))}:
+        if set(digests) != {TENSORS, *(weights_file(index, count) for index in range(count))}:
             raise ValueError
         for name, digest in digests.items():
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != digest:
                 damaged = shorter(folder / name)
-                raise ConfigError(f"{damaged} is damaged, or is not the file that was exported; export it again")
+                raise ConfigError(f"{damaged} is damaged or was replaced; export it again")
         state = decoded(found["state"], safetensors.torch.load_file(folder / TENSORS))
     except OSError as error:
         raise ConfigError(f"{error.filename} cannot be read: {error.strerror}; export it again") from None
@@ -95,15 +95,15 @@ def read_state(folder: Path) -> tuple[dict[str, Any], int]:
     except (KeyError, TypeError, ValueError, RecursionError, SafetensorError):
         raise ConfigError(f"{shorter(file)} is damaged, or was not written by `dlrun export`") from None
     if not isinstance(state, dict):
-        raise ConfigError(f"{shorter(file)} holds no state of a task")
+        raise ConfigError(f"{shorter(file)} contains no task state")
     return state, count
 
 
 def read_weights(model: nn.Module, file: Path) -> None:
-    """Put the weights of a file into a model.
+    """Load the weights of a file into a model.
 
     Raises:
-        KeyError, RuntimeError: they are those of another model.
+        KeyError, RuntimeError: they belong to another model.
     """
     with safe_open(file, "pt") as opened:
         tied = {name: of for name, of in (opened.metadata() or {}).items() if name.startswith(TIED)}
@@ -112,7 +112,7 @@ def read_weights(model: nn.Module, file: Path) -> None:
 
 
 def _weights(model: nn.Module, about: Mapping[str, str]) -> bytes:
-    """Return the weights as a file: of names that mean one tensor, the metadata tells which stands for which."""
+    """Return the content of a weights file; tied weights are stored once, and their names in the metadata."""
     first: dict[tuple[int, tuple[int, ...], tuple[int, ...]], str] = {}
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
@@ -127,7 +127,7 @@ def _weights(model: nn.Module, about: Mapping[str, str]) -> bytes:
 
 
 def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Return plain values as JSON can hold them exactly; tensors go into `tensors`, what JSON lacks gets a mark.
+    """Encode plain values as exact JSON; tensors go into `tensors`, types unknown to JSON are tagged.
 
     >>> encoded({"scale": (1.5, math.inf), 3: None}, {})
     {'$dict': [['scale', {'$tuple': [1.5, {'$float': 'inf'}]}], [3, None]]}
@@ -148,13 +148,13 @@ def encoded(value: Any, tensors: dict[str, Tensor]) -> Any:
             return {key: encoded(each, tensors) for key, each in value.items()}
         return {"$dict": [[encoded(key, tensors), encoded(each, tensors)] for key, each in value.items()]}
     raise ConfigError(
-        f"the task's state holds a {type(value).__name__}; only tensors and plain values (numbers, texts, lists, "
+        f"the task's state contains a {type(value).__name__}; only tensors and plain values (numbers, texts, lists, "
         "dicts) can be exported"
     )
 
 
 def decoded(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return what `encoded` was given.
+    """Decode the result of `encoded`.
 
     >>> decoded({"$dict": [["scale", {"$tuple": [1.5, {"$float": "inf"}]}], [3, None]]}, {})
     {'scale': (1.5, inf), 3: None}
