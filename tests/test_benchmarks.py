@@ -135,7 +135,7 @@ def test_the_table_says_what_was_measured_where_and_which_contestant_is_missing(
     table = summary.table(summary.gather(tmp_path, "cpu"))
     line = next(line for line in table.splitlines() if line.startswith("| Collaborative"))
     assert line == (
-        "| Collaborative filtering, float32, batches of 64 | 1.00 (1.00 to 2.00) | seconds an epoch | - | "
+        "| Collaborative filtering, float32, batches of 64 | 1.00 (1.00 to 2.00) | seconds per epoch | - | "
         "1.25 (1.00 to 1.50) | 0.75 (0.50 to 1.00) | a, 3 times |"
     )
     assert "- a: 2 cores, a processor; torch 2.13.0, Python 3.11.7, Lightning 2.6.6." in table
