@@ -33,7 +33,7 @@ MINUTES = 6.0
 STORED = 5
 """Repetitions that are stored, at least."""
 ROWS, BATCH, STEPS, EPOCHS = 25_000, 512, 2, 2
-Word = Literal["as fast", "faster", "slower", "too noisy to tell"]
+Word = Literal["as fast", "faster", "slower", "too noisy"]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
@@ -65,7 +65,7 @@ def judge(stored: Sequence[float], new: Sequence[float], tolerance: float = TOLE
     if high < (1 - tolerance) * interval(stored)[0] and min(len(stored), len(new)) >= FEWEST:
         return "slower"
     if low < (1 - tolerance) * statistics.median(stored):
-        return "too noisy to tell"
+        return "too noisy"
     return "faster" if low > interval(stored)[1] and len(new) >= FEWEST else "as fast"
 
 
@@ -141,7 +141,7 @@ def check(options: Options) -> int:
         for contest in contests:
             contest.repeat(options.repeats)
         unclear = contests
-        while unclear := [each for each in unclear if "too noisy to tell" in each.words(stored[each.title]).values()]:
+        while unclear := [each for each in unclear if "too noisy" in each.words(stored[each.title]).values()]:
             if unclear[0].repetitions >= MOST_REPEATS or time.perf_counter() - started > 60 * MINUTES:
                 break
             for contest in unclear:
@@ -158,9 +158,9 @@ def check(options: Options) -> int:
     if absent:
         print(f"not measured, for they are not installed: {', '.join(absent)}")
     words = [word for each in found.values() for word in each.values()]
-    noisy = words.count("too noisy to tell")
+    noisy = words.count("too noisy")
     print(f"{words.count('slower')} of {len(words)} ratios are slower by more than {TOLERANCE:.0%}, {noisy} too noisy")
-    print("reviews and pictures are measured by `make bench` alone")
+    print("reviews and images are measured by `make bench` alone")
     return 1 if "slower" in words else 0
 
 

@@ -101,7 +101,7 @@ def told(words: Sequence[str], environment: Mapping[str, str] | None = None) -> 
 
 
 def dlrunner(words: Sequence[str], runs: Path, environment: Mapping[str, str] | None = None) -> Run:
-    """Run `dlrun` without pictures and report; the folder is `runs`/latest."""
+    """Run `dlrun` without plots and report; the folder is `runs`/latest."""
     command = [*DLRUN, *words, f"runs_dir={runs}", "log.plots=false", "log.report=false", "log.progress=none"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
     history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
@@ -191,7 +191,7 @@ def speed_table(rows: Mapping[str, Sequence[Run]], quality: str, key: Callable[[
         key: the last column of one run; the table has the mean.
     """
     own = median_seconds(next(iter(rows.values())))
-    lines = [f"| | seconds an epoch | dlrunner is … times as fast | {quality} |", "|---|---|---|---|"]
+    lines = [f"| | seconds per epoch | dlrunner is … times as fast | {quality} |", "|---|---|---|---|"]
     for name, runs in rows.items():
         ratio, mean = median_seconds(runs) / own, statistics.mean(key(run) for run in runs)
         lines.append(f"| {name} | {with_range(seconds_of_epochs(runs))} | {ratio:.1f} | {mean:.4f} |")

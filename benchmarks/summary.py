@@ -1,4 +1,4 @@
-"""One table of all that was measured on a device: how many times as fast dlrunner is, with the spread of the ratios."""
+"""Summary table of all benchmarks on a device: the relative speed of dlrunner, with the range of the ratios."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ class Quantity:
         return [right / left if self.is_time else left / right for left, right in pairs]
 
 
-SECONDS = Quantity("seconds_per_epoch", "seconds an epoch", is_time=True)
+SECONDS = Quantity("seconds_per_epoch", "seconds per epoch", is_time=True)
 BENCHMARKS: Mapping[str, tuple[str, tuple[Quantity, ...]]] = {
     "collab": ("Collaborative filtering", (SECONDS,)),
     "tabular": ("Tables", (SECONDS,)),
-    "text": ("Language model", (Quantity("words_per_second", "words a second"),)),
+    "text": ("Language model", (Quantity("words_per_second", "words per second"),)),
     "sentiment": (
         "Reviews",
         (
-            Quantity("training", "reviews a second", "training"),
-            Quantity("prediction", "reviews a second", "prediction"),
+            Quantity("training", "reviews per second", "training"),
+            Quantity("prediction", "reviews per second", "prediction"),
         ),
     ),
-    "images": ("Pictures", (Quantity("per_second", "a second"),)),
+    "images": ("Images", (Quantity("per_second", "per second"),)),
 }
 CONTESTS = {
-    "decode": "decoding, 224 pixels a side",
-    "large": "decoding, 1,344 pixels a side",
+    "decode": "decoding, 224 pixels per side",
+    "large": "decoding, 1,344 pixels per side",
     "features": "features of MobileNetV2, float32",
     "features-bf16": "features of MobileNetV2, bfloat16",
-    "net": "the whole MobileNetV2 trained, float32, batches of 16",
-    "head": "epochs of a head on kept features, float32, batches of 64",
+    "net": "training all of MobileNetV2, float32, batches of 16",
+    "head": "epochs of a head on cached features, float32, batches of 64",
 }
 COLLAB = "float32, batches of 64"
 
@@ -128,9 +128,9 @@ def _versions(runs: Any) -> dict[str, str]:
 def table(speed: Mapping[str, Any]) -> str:
     """Return the table in Markdown, and below it what it was measured on."""
     lines = [
-        "How many times as fast dlrunner is as others on the same work: the median over repetitions, in brackets their",
-        "range. Contestants run in turn, a ratio is that of one repetition; of several of a kind the fastest counts.",
-        "Lightning's Trainer trains dlrunner's very modules on batches from its loaders and keeps no training loss.",
+        "Speed relative to other libraries on the same work: the median over repetitions, with their range in",
+        "parentheses. The libraries run alternately, and each ratio is from one repetition; the fastest variant of",
+        "each library counts. Lightning's Trainer trains dlrunner's modules on its loaders and logs no training loss.",
         "",
         f"| | dlrunner | | times as fast as {' | '.join(RIVALS.values())} | measured |",
         "|---|---|---|---|---|---|---|",
@@ -143,7 +143,7 @@ def table(speed: Mapping[str, Any]) -> str:
         cells = [title, with_range(row["own"], digits), row["unit"], *cells]
         lines.append(f"| {' | '.join(cells)} | {letters[places[row['benchmark']]]}, {len(row['own'])} times |")
     lines += ["", *(f"- {letter}: {place}." for place, letter in letters.items())]
-    return "\n".join([*lines, "- `-`: there is no such contestant, or it was not measured then.", ""])
+    return "\n".join([*lines, "- `-`: no such library, or not measured.", ""])
 
 
 def _places(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
@@ -166,9 +166,7 @@ def _places(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 def quoted(folder: Path) -> str:
     """Return what a README says: the table of every device that was measured."""
-    parts = [
-        "`make bench` measures it and writes this; `python -m benchmarks summary` writes it from what is stored.\n"
-    ]
+    parts = ["Written by `make bench`; `python -m benchmarks summary` writes it again from the stored results.\n"]
     for device in DEVICES:
         file = folder / f"speed-{device}.json"
         if file.exists():

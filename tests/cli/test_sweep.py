@@ -191,7 +191,7 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
     dlrun(*WORDS, "seed=0,1")
     status, out, _ = dlrun(*WORDS, "seed=0,1,2", "sweep.dry_run=true")
     assert "2 of 3 jobs are finished; the other 1 take about" in out
-    assert [line.split()[2] for line in out.splitlines()[2:5]] == ["done", "done", "new"]
+    assert [line.split()[2] for line in out.splitlines()[3:6]] == ["done", "done", "new"]
 
 
 def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -169,8 +169,8 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses:
         status = statuses[job.number]
         folder = str(shorter(status.folder)) if status.folder else "-"
         rows.append([str(job.number), *(job.settings.get(key, "") for key in swept), status.state, folder])
-    title = f"sweep of {len(jobs)} jobs\n{shorter(path)}"
-    tables.print_table(["job", *swept, "state", "run"], rows, {"job"}, title)
+    print(f"sweep of {len(jobs)} jobs\nfolder   {shorter(path)}")
+    tables.print_table(["job", *swept, "status", "run"], rows, {"job"})
     seconds = [status.summary["seconds"] for status in statuses.values() if status.summary]
     left = sum(not status.state.startswith("done") for status in statuses.values())
     text = f"{len(jobs) - left} of {len(jobs)} jobs are finished"

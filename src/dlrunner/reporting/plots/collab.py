@@ -35,7 +35,7 @@ from dlrunner.reporting.plots.training import (
 Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
 MOST_ITEMS = 2000
-"""The components rest on this many of the most rated items: hardly rated ones have factors of mere noise."""
+"""Number of most rated items for the components: the factors of rarely rated items are noise."""
 
 
 def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], folder: Path) -> Plot:
@@ -198,7 +198,7 @@ def item_biases(
         axes.axvline(0, color=GREY, linewidth=0.8)
         axes.margins(x=0.09)
         axes.set_ylim((places[-1] if len(places) else 0) + 0.7, -0.7)
-        axes.set_xlabel(f"bias (beside it: training ratings; items with at least {threshold:,})")
+        axes.set_xlabel(f"bias (number of training ratings next to it; items with at least {threshold:,})")
         axes.set_title("Items rated better and worse than the rest of the model explains", x=0)
         return Plot(
             save(figure, folder / "item_biases.png"),

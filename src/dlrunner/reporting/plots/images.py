@@ -1,4 +1,4 @@
-"""Pictures of pictures: the most confident mistakes with what they rest on, one picture explained."""
+"""Plots of images: the most confident mistakes with their Grad-CAM maps, and the explanation of one image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Heat = NDArray[np.float32]
 def sheet(
     pictures: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, float]], path: Path
 ) -> Plot:
-    """Draw pictures beside what the answers rest on.
+    """Draw images next to the maps that explain their predictions.
 
     Args:
         pictures: [size, size, 3] each.
@@ -33,7 +33,7 @@ def sheet(
     rows = -(-len(pictures) // columns)
     with styled():
         figure = Figure(figsize=(3.1 * columns, 1.85 * rows + 0.7), layout="constrained")
-        heading(figure, "The most confident mistakes, and what they rest on")
+        heading(figure, "The most confident mistakes, explained by Grad-CAM")
         grid = figure.subplots(rows, 2 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
@@ -49,9 +49,7 @@ def sheet(
         figure.text(
             0.995, 0.004, "left: the truth; right, in blue: what it was taken for", ha="right", fontsize=8, color=GREY
         )
-        alt = (
-            f"{len(pictures)} pairs of images: a validation image, and on it in colour what its wrong answer rests on."
-        )
+        alt = f"{len(pictures)} pairs of images: a validation image, and the Grad-CAM map of its wrong prediction."
         return Plot(save(figure, path), "The surest of the wrong answers (validation)", alt)
 
 

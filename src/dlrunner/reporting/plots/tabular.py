@@ -51,7 +51,7 @@ STEPS = (1, 2, 2.5, 5, 10)
 
 
 def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
-    """Draw predictions.png: validation rows by prediction and truth, and beside it their errors.
+    """Draw predictions.png: validation rows by prediction and truth, and their errors next to it.
 
     Args:
         truth: [rows], in the target's own unit.
@@ -115,7 +115,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
 def error_by(
     groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
 ) -> Plot:
-    """Draw error_by.png: the error by the levels of up to four columns, and how many rows each rests on.
+    """Draw error_by.png: the error by the levels of up to four columns, and the number of rows of each.
 
     Args:
         groups: for each column its name, its levels, their errors [levels] and their numbers of rows [levels].
@@ -302,7 +302,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             named.append((axes, points[picked], [shorten(levels[i], 22) for i in picked.tolist()]))
         if not tables:
             say(figure.add_subplot(), "no embedding to draw")
-        figure.draw_without_rendering()  # lays out, once; the labels rest on where the points are
+        figure.draw_without_rendering()  # lays out, once; label positions depend on the points
         figure.set_layout_engine("none")
         for axes, points, words in named:
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))

@@ -1,0 +1,82 @@
+"""The project's old private words are gone from code, settings and documents."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("src", "conf", "docs", "README.md", "CONTRIBUTING.md", "Makefile")
+ENDINGS = (".py", ".yaml", ".md", ".j2", ".js", ".css")
+EXCEPTIONS = ("src/dlrunner/renamed.py",)
+"""Translates old names, and so has to name them."""
+
+OLD_WORDS = (
+    "stand-in",
+    "stand-ins",
+    "mind:",
+    "looks at each example",
+    "looked at once",
+    "is looked for",
+    "earned",
+    "earned again",
+    "earn",
+    "rests on",
+    "rests on the start values",
+    "rest on",
+    "goes on after",
+    "goes on from",
+    "done already",
+    "done once",
+    "twins",
+    "leases",
+    "yardstick",
+    "did not suffice",
+    "was to be had",
+    "is to be had",
+    "flattering",
+    "flattered",
+    "told apart",
+    "put beside",
+    "beside it",
+    "took over",
+    "of one's own",
+    "anybody's",
+    "by the way",
+    "the published figure",
+    "passages",
+)
+
+
+def files() -> list[Path]:
+    """Return the files that are read by people."""
+    found = []
+    for name in PLACES:
+        path = ROOT / name
+        found += [each for each in path.rglob("*") if each.suffix in ENDINGS] if path.is_dir() else [path]
+    return sorted(each for each in found if each.relative_to(ROOT).as_posix() not in EXCEPTIONS)
+
+
+def occurrences(word: str, text: str) -> list[str]:
+    """Return the lines of a text with a word, whole and in any case; its parts may be on two lines."""
+    parts = r"\s+(?:#\s*)?".join(re.escape(part) for part in word.split())
+    end = r"(?!\w)" if word[-1].isalnum() else ""
+    lines = text.splitlines()
+    found = re.finditer(rf"(?<![\w-]){parts}{end}", text, re.IGNORECASE)
+    return [f"{(number := text.count(chr(10), 0, each.start())) + 1}: {lines[number].strip()}" for each in found]
+
+
+def test_a_word_is_found_whole_and_across_lines() -> None:
+    assert occurrences("beside it", "x\nnext, Beside\n# it") == ["2: next, Beside"]
+    assert occurrences("earn", "learn to earnings") == []
+    assert occurrences("mind:", "mind: FLAG") == ["1: mind: FLAG"]
+
+
+@pytest.mark.parametrize("word", OLD_WORDS)
+def test_an_old_word_is_gone(word: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}" for path in files() for line in occurrences(word, path.read_text("utf-8"))
+    ]
+    assert not found, "\n".join(found)
