@@ -62,7 +62,7 @@ class Encoder:
             found: dict[str, Any] = torch.load(place, weights_only=True, map_location="cpu")
             return cls(**{**found, "sizes": EncoderSizes(**found["sizes"])})
         except Exception:  # torch raises a dozen kinds for files that are not its own
-            raise DataError(f"{place} holds no encoder: it is damaged, or something else") from None
+            raise DataError(f"{place} holds no encoder: it is damaged, or another kind of file") from None
 
 
 def encoder_file(path: Path) -> Path:

@@ -159,7 +159,7 @@ def test_masks_that_cannot_be_meant_are_refused_with_their_file(here: Path, pain
 def test_one_damaged_mask_is_left_out_where_that_is_wanted(here: Path) -> None:
     folder = write(here / "pics")
     (folder / "masks" / "2.png").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"1 of 6 pictures .*images/2.png has a mask that is no picture"):
+    with pytest.raises(DataError, match=r"1 of 6 pictures .*images/2.png has a mask that is not an image"):
         read(folder)
     table = read(folder, skip_bad=True)
     assert sum(len(table.rows(part)) for part in (TRAIN, VALID)) == 5

@@ -24,7 +24,7 @@ from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.loaders import ImageLoader
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import make_backbone
-from dlrunner.models.vision.fold_batch_norm import fused
+from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.schedules import Phase, constant
 from dlrunner.task import Loader, Split
@@ -76,7 +76,7 @@ def test_shapes_are_recognised_almost_as_often_as_their_labels_are_right(dlrun: 
     floor = found["data"]["best_achievable"]
     assert floor - 0.12 < found["metric"]["value"] <= floor + 0.02
     assert "the best possible is" in out
-    assert "the backbone's weights start at random" in out
+    assert "the backbone's weights are random" in out
 
 
 def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
     (here / "some" / "bad.jpg").write_bytes(b"no picture")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
-    assert "1 of 6 pictures cannot be read: bad.jpg is no picture" in out + err
+    assert "1 of 6 pictures cannot be read: bad.jpg is not an image" in out + err
     answer = pd.read_csv("answer.csv")
     assert answer["picture"].tolist() == sorted(
         path.name for path in (here / "some").iterdir() if path.name != "bad.jpg"
@@ -127,7 +127,7 @@ def test_a_run_leaves_predictions_pictures_and_answers(dlrun: Dlrun, here: Path)
     assert "there is no class red-disk; did you mean red-disc" in err
     status, out, err = dlrun("explain", "runs/latest", "some/bad.jpg")
     assert status != 0
-    assert "bad.jpg is no picture" in err
+    assert "bad.jpg is not an image" in err
     status, out, err = dlrun("generate", "runs/latest", "a dog")
     assert status == 2
     assert "has no method generate; it has predict, explain" in err
@@ -209,7 +209,7 @@ def test_weights_of_another_architecture_are_refused_with_its_name(dlrun: Dlrun,
     status, _, err = dlrun(*SHORT, *QUICK, "model.weights=w.pth")
     assert status == 2
     assert "w.pth does not fit squeezenet1_1" in err
-    assert "the file looks like resnet34" in err
+    assert "the file matches resnet34" in err
 
 
 def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, here: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_last_batch_is_never_a_single_picture(here: Path) -> None:
 def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none", "model.backbone=resnet18")
     assert status == 0, out + err
-    assert "the backbone's weights start at random" in out
+    assert "the backbone's weights are random" in out
     assert history()[0]["train/loss"] < 3.5
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "precision=bf16")[1]
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN)[1], "features in another precision are others"
@@ -460,7 +460,7 @@ def test_a_fused_net_is_the_same_function() -> None:
                 assert module.running_var is not None
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
-        quick = fused(net)
+        quick = fold_batch_norm(net)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules()), name
         pictures = torch.randn(2, 3, 48, 48)
         with torch.no_grad():
@@ -511,4 +511,4 @@ def test_a_few_real_dogs_are_told_apart_by_a_frozen_backbone(real_data: Path, dl
     assert summary()["metric"]["value"] > 0.3, "by guessing one in 120 is right"
     status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.variant=torchvision")
     assert status == 2
-    assert "the file looks like mobilenet_v2 with gluon's variant" in err
+    assert "the file matches mobilenet_v2 with gluon's variant" in err

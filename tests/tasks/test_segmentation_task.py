@@ -80,7 +80,7 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
     assert "2 masks: some-masks" in out + err
-    assert "1 of 3 pictures cannot be read: bad.png is no picture" in out + err
+    assert "1 of 3 pictures cannot be read: bad.png is not an image" in out + err
     answer = pd.read_csv("answer.csv")
     assert list(answer.columns) == ["picture", "background", "disc", "rectangle", "triangle"]
     np.testing.assert_allclose(answer.iloc[:, 1:].sum(axis=1), 1, atol=2e-4)

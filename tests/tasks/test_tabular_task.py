@@ -150,11 +150,11 @@ def test_prediction_data_that_does_not_fit_is_told(flats_csv: Path, dlrun: Dlrun
     new = pd.read_csv("new.csv")
     new.drop(columns="area").to_csv("lacking.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "lacking.csv")
-    assert (status, "lacks 1 column(s) the run was trained on: area" in err) == (1, True)
+    assert (status, "missing 1 column(s) that the run was trained on: area" in err) == (1, True)
     new.assign(city="Rom").to_csv("unseen.csv", index=False)
     status, out, _ = dlrun("predict", "runs/latest", "unseen.csv")
     assert status == 0
-    assert "city: 200 row(s) with levels that training has not seen (Rom)" in out
+    assert "city: 200 row(s) with categories not seen in training (Rom)" in out
     status, _, err = dlrun("predict", "runs/latest", "nowhere.csv")
     assert (status, "there is no file nowhere.csv" in err) == (2, True)
     status, _, err = dlrun("predict", "runs/latest", "new.csv", "--id", "number")
@@ -345,7 +345,7 @@ def test_rossmann_rows_that_cannot_be_predicted_are_told(here: Path, dlrun: Dlru
     row = {"DayOfWeek": 6, "Date": "2015-08-01", "Promo": 0, "StateHoliday": 0, "SchoolHoliday": 0}
     pd.DataFrame([{"Store": 4711, **row}]).to_csv("unknown.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "unknown.csv")
-    assert (status, "store.csv does not know 1 store(s) that have rows: 4711" in err) == (1, True)
+    assert (status, "store.csv has no row for 1 store(s): 4711" in err) == (1, True)
 
 
 def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlrun) -> None:

@@ -80,7 +80,7 @@ class TextClassifier(Model):
             embedding or given.embedding, hidden or given.hidden, layers or given.layers, cell or given.cell
         )
         if dims.encoder and sizes != dims.encoder:
-            raise ConfigError(f"model.encoder: it has {dims.encoder}; asked for are {sizes}")
+            raise ConfigError(f"model.encoder: it has {dims.encoder}; requested: {sizes}")
         self.encoder_file, self.vocabulary, self.bptt, self.max_len = encoder, dims.vocabulary, bptt, max_len
         self.encoder = RecurrentEncoder(
             dims.num_words,
@@ -119,7 +119,7 @@ class TextClassifier(Model):
                 "data.encoder must name the same encoder"
             )
         if found.sizes != self.encoder.sizes:
-            raise ConfigError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
+            raise ConfigError(f"model.encoder: it has {found.sizes}; requested: {self.encoder.sizes}")
         self.encoder.load_state_dict(dict(found.weights))
         return []
 
@@ -152,7 +152,7 @@ class TextClassifier(Model):
         for start, piece in self._pieces(words):
             # Texts that have ended are left out of what follows, but for one: a process whose texts are shorter than
             # those of others reads as many pieces, for they wait for its gradients.
-            alive = max(1, _reading(lengths, start))
+            alive = max(1, _num_active(lengths, start))
             if state is not None and alive < state[0][0].shape[1]:
                 state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
@@ -196,7 +196,7 @@ class TextClassifier(Model):
             start, end = end, end + self.bptt
 
 
-def _reading(lengths: Tensor, start: int) -> int:
+def _num_active(lengths: Tensor, start: int) -> int:
     """Return how many texts go on at a place; on a GPU, which would have to wait for their number, all of them."""
     return int((lengths > start).sum()) if lengths.device.type == "cpu" else len(lengths)
 

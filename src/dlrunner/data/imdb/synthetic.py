@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
-ARCHIVE, FLOORS = "aclImdb_v1.tar.gz", "floors.json"
+ARCHIVE, BEST_SCORES = "aclImdb_v1.tar.gz", "floors.json"
 NUM_WORDS, NUM_OPINIONS = 90, 30
 """Words in all; the last of them are said more often by those who liked the film, or by those who did not."""
 OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
@@ -30,10 +30,10 @@ def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, f
     the best accuracy is that of the one who knows the chain.
     """
     place = folder / f"imdb-{VERSION}-{seed}"
-    place, perplexity = generated(place, (ARCHIVE, FLOORS), lambda empty: _generate(empty, seed))
-    floors: dict[str, float] = json.loads((place / FLOORS).read_text())
-    assert floors["perplexity"] == perplexity
-    return place / ARCHIVE, floors
+    place, perplexity = generated(place, (ARCHIVE, BEST_SCORES), lambda empty: _generate(empty, seed))
+    best_scores: dict[str, float] = json.loads((place / BEST_SCORES).read_text())
+    assert best_scores["perplexity"] == perplexity
+    return place / ARCHIVE, best_scores
 
 
 def _generate(place: Path, seed: int) -> float:
@@ -59,9 +59,9 @@ def _generate(place: Path, seed: int) -> float:
                     losses.append((-(steps[int(good)] + ends), len(review) - 1 + ended))
                     right.append((steps[1] > steps[0]) == good)
     total, tokens = np.array(losses).sum(axis=0)
-    floors = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(right))}
-    (place / FLOORS).write_text(json.dumps(floors))
-    return floors["perplexity"]
+    best_scores = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(right))}
+    (place / BEST_SCORES).write_text(json.dumps(best_scores))
+    return best_scores["perplexity"]
 
 
 def _chains(rng: np.random.Generator) -> NDArray[np.float64]:

@@ -28,11 +28,11 @@ def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) 
     RMSPE, the floor, sqrt(1 - exp(-s²)).
     """
     place = folder / f"rossmann-{VERSION}-{num_stores}-{seed}"
-    floor = math.sqrt(1 - math.exp(-(NOISE**2)))
+    best = math.sqrt(1 - math.exp(-(NOISE**2)))
 
     def write(temporary: Path) -> float:
         _generate(temporary, num_stores, seed)
-        return floor
+        return best
 
     return generated(place, FILES, write)
 

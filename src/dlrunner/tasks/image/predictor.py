@@ -18,7 +18,7 @@ from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import MOST_NAMED
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
-from dlrunner.data.images.files import is_picture
+from dlrunner.data.images.files import is_image
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
@@ -216,7 +216,7 @@ def _folder(given: Any) -> Path | None:
 def _in_folder(path: Path) -> Iterator[list[tuple[str, bytes]]]:
     """Yield names and contents of the pictures in a folder or archive, some at a time."""
     place = ArchiveOrFolder(path)
-    names = sorted(name for name in place.names() if is_picture(name))
+    names = sorted(name for name in place.names() if is_image(name))
     if not names:
         raise DataError(f"{path} holds no pictures")
     for start in range(0, len(names), BATCH):

@@ -38,8 +38,8 @@ class Generator:
         Raises:
             ConfigError: no word of it is known.
         """
-        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
-        if not any(word in self.vocabulary.places for word in words if word.strip()):
+        unknown = sorted({word for word in words if word not in self.vocabulary.index and word.strip()})
+        if not any(word in self.vocabulary.index for word in words if word.strip()):
             raise ConfigError(f"no word of the text is known to this run ({', '.join(unknown) or 'it is empty'})")
         return unknown
 
@@ -47,7 +47,7 @@ class Generator:
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
         """Return the likeliest next words, `<unk>` among them, and their chances."""
         logs, _ = self._read(words)
-        logs[self.vocabulary.places[PAD]] = -torch.inf
+        logs[self.vocabulary.index[PAD]] = -torch.inf
         chances, places = logs.exp().topk(min(number, len(logs) - 1))
         return chances.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
 
