@@ -163,7 +163,7 @@ def write(here: Path, name: str, content: bytes) -> str:
         ({"a/train/1.txt": b"x", "a/test/2.txt": b"y", "b.txt": b"z"}, {"path": "a", "valid_path": "b.txt"}, "already has validation folders"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "split": "stratified"}, "stratified needs classes"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "encoder": "none.pt"}, "there is no file none.pt"),
-        ({"a.txt": b"x\ny\n", "e.pt": b"z"}, {"path": "a.txt", "encoder": "e.pt"}, "holds no encoder"),
+        ({"a.txt": b"x\ny\n", "e.pt": b"z"}, {"path": "a.txt", "encoder": "e.pt"}, "is not an encoder"),
         ({"a.txt": b"x\ny\n", "run/config.yaml": b"z"}, {"path": "a.txt", "encoder": "run"}, "has no encoder.pt"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "valid_path": "a.txt", "split": "random"}, "cannot be combined with data.valid_path"),
         ({"a.txt": b"x\ny\nz\n"}, {"path": "a.txt", "valid": 0.4}, "no word occurs 2 times"),

@@ -26,7 +26,7 @@ Initial = Range | Positive
 
 @dataclass(frozen=True)
 class RatingDims:
-    """What the data tells a model of ratings."""
+    """Sizes that a rating model takes from the data."""
 
     num_users: int
     num_items: int

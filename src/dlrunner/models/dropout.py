@@ -1,4 +1,4 @@
-"""Dropout that costs as much as what it drops."""
+"""Dropout whose cost is proportional to the elements that it drops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 MAX_P = 0.2
-"""Above this share torch's own is as fast."""
+"""Above this probability torch's own is as fast."""
 
 
 class Dropout(nn.Module):

@@ -29,7 +29,7 @@ Pool = Literal["mean", "max", "concat"]
 
 @dataclass(frozen=True)
 class ImageDims:
-    """What the data tells a classifier of images."""
+    """Sizes that an image classifier takes from the data."""
 
     num_outputs: int
     """1 for two classes, whose logit it is."""
@@ -113,7 +113,7 @@ class ImageClassifier(Model):
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over the backbone's weights.
+        """Load the backbone's weights.
 
         Raises:
             ConfigError: they are those of another architecture.

@@ -1,4 +1,4 @@
-"""The yardstick of language models: words counted in their contexts, smoothed after Kneser and Ney.
+"""The baseline of language models: n-gram counts, smoothed after Kneser and Ney.
 
 Source: Chen and Goodman, An empirical study of smoothing techniques for language modeling, 1998 (interpolated, with
 three discounts an order), https://dash.harvard.edu/handle/1/25104739.

@@ -18,7 +18,7 @@ from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import ConfigError
 
 State = list[tuple[Tensor, ...]]
-"""What each layer carries on: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
+"""The state of each layer: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
 
 
 class RecurrentEncoder(nn.Module):
@@ -173,7 +173,7 @@ class LockedDropout(nn.Module):
     """Dropout with one mask for all time steps: [1, batch, width].
 
     Args:
-        p: the share that is dropped.
+        p: the probability of dropping.
     """
 
     def __init__(self, p: float) -> None:

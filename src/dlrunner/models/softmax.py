@@ -28,7 +28,7 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         states: [tokens, size].
         weight: [words, size].
         bias: [words].
-        targets: the right words, [tokens], int64.
+        targets: the target words, [tokens], int64.
 
     >>> states, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
     >>> bias, targets = torch.randn(7, dtype=torch.float64), torch.tensor([0, 1, 2, 6, 6])

@@ -1,4 +1,4 @@
-"""Models of tables: embeddings of the categories beside the numbers, then layers; and two plain ones to compare.
+"""Models of tables: embeddings of the categories beside the numbers, then layers; and two simple baselines.
 
 Source: fast.ai deep learning part 1, lesson 4 (2018); Guo and Berkhahn, Entity embeddings of categorical variables,
 2016, https://arxiv.org/abs/1604.06737.
@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoi
 
 @dataclass(frozen=True)
 class TabularDims:
-    """What the data tells a model of tables."""
+    """Sizes that a tabular model takes from the data."""
 
     cardinalities: Mapping[str, int]
     """Codes of each categorical column, 0 among them: missing or unseen."""

@@ -24,7 +24,7 @@ from dlrunner.ranges import Count, NonNegative, Probability, Text
 
 @dataclass(frozen=True)
 class TextDims:
-    """What the data tells a classifier of texts."""
+    """Sizes that a text classifier takes from the data."""
 
     num_words: int
     num_outputs: int
@@ -104,7 +104,7 @@ class TextClassifier(Model):
         return [] if settings["encoder"] is None else [encoder_file(Path(settings["encoder"]))]
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over the encoder's weights.
+        """Load the encoder's weights.
 
         Raises:
             ConfigError: it was trained with other words, or has other sizes.
@@ -131,7 +131,7 @@ class TextClassifier(Model):
         Args:
             words: [batch, steps], padded at the end.
             lengths: words of each text, [batch], 1 or more.
-            of_all: words of each text of the whole batch, where these are one process's share of it.
+            of_all: words of each text of the whole batch, where these are one process's shard of it.
         """
         pooled, penalty = self.pooled(words, lengths, of_all)
         scores: Tensor = self.head(pooled)
@@ -231,7 +231,7 @@ class _Regularisation:
         Args:
             alpha, beta: of AR and TAR.
             lengths: of the texts.
-            of_all: of all texts, where these are one process's share: the means are over the words of all, and what is
+            of_all: of all texts, where these are one process's shard: the means are over the words of all, and what is
                 returned is weighed by texts, as the loss is.
         """
         if self._first is None or not (alpha or beta):

@@ -19,7 +19,7 @@ SHAPES = ("disc", "ring", "square", "triangle")
 COLOURS = {"blue": (70, 110, 210), "red": (210, 80, 60)}
 COUNT, SIZE = 1200, 64
 WRONG = 0.1
-"""The chance that an image's label is that of another class."""
+"""The probability that an image has the label of another class."""
 
 
 def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:

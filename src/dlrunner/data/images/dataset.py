@@ -79,7 +79,7 @@ class ImageTable:
 
 
 class ImageSource(Data):
-    """What a task of images works on."""
+    """The data of an image task."""
 
     @abstractmethod
     def read(self) -> ImageTable:
@@ -134,7 +134,7 @@ class ImageData(ImageSource):
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
         split: which images validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
-            `auto` is what the folders tell, else random.
+            `auto` uses the folders, else random.
         valid: fraction used for validation; for `last_rows` also a number.
         split_seed: of numpy's RandomState that permutes the images, for `sample` too.
         valid_column: the table's column that marks what validates.
@@ -143,7 +143,7 @@ class ImageData(ImageSource):
         sample_valid, sample_test: likewise of the validation and of the test images.
         size: pixels of a side, once decoded.
         fit: `crop` cuts the middle out, `squash` forgets the proportions, `pad` fills up with black.
-        skip_bad: images that cannot be read are left out and told, instead of ending the run.
+        skip_bad: images that cannot be read are skipped with a note, instead of ending the run.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ def cached_pixels(
         used: rows whose pixels are compared with their checksums: the others are not even read.
 
     Returns:
-        The pixels, [images, size, size, 3], mapped from a file; their key; what to tell about them; and the
+        The pixels, [images, size, size, 3], mapped from a file; their key; notes about them; and the
         images that cannot be read with the reason (their pixels are black).
     """
     encoded = EncodedFiles(
@@ -320,7 +320,7 @@ def _digest(pixels: Pixels) -> bytes:
 
 
 def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, list[str], dict[str, str]]:
-    """Decode all images into a file of the cache, and write down their checksums and what is told about them."""
+    """Decode all images into a file of the cache, and record their checksums and notes."""
     with atomic_file(path, sync=False) as file:
         pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
         image_notes = [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())]
@@ -342,7 +342,7 @@ def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], 
     black = _checksum(np.zeros(files.shape, np.uint8))
     shape = (len(files.names), *files.shape)
     pixels: Pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk is told now, instead of killing the process at some page
+    if hasattr(os, "posix_fallocate"):  # a full disk is reported now, instead of killing the process at some page
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     remarks: Counter[str] = Counter()
@@ -363,7 +363,7 @@ def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], 
 
 
 def _class_notes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
-    """Tell the classes with one image, and those that only the validation has."""
+    """Return notes on classes with one image, and on those that only occur in validation."""
     if not target.has_one_class:
         return []
     count = {part: np.bincount(values[split == part].astype(int), minlength=len(target.classes)) for part in range(3)}

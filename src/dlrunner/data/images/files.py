@@ -132,7 +132,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
 def _listed(
     place: ArchiveOrFolder, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, source: str
 ) -> ImageFiles:
-    """Match the rows of a table with image files; a label without a file and a file without a label are told."""
+    """Match the rows of a table with image files; a label without a file and a file without a label are reported."""
     columns = [str(name) for name in table.columns]
     targets = [target] if isinstance(target, str) else list(target or [])
     for setting, name in [("file", file), *(("target", each) for each in targets)]:

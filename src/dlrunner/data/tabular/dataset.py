@@ -51,7 +51,7 @@ class TabularTable:
 
 
 class TableSource(Data):
-    """What a tabular task works on: data that can be read as a table."""
+    """The data of a tabular task."""
 
     def read(self) -> TabularTable:
         """Read the table and split it."""
@@ -69,7 +69,7 @@ class TabularData(TableSource):
         data_dir: not used: the table is where `path` says.
         path: CSV, TSV or parquet, compressed or not.
         target: the column to predict; several columns of 0 and 1 are labels.
-        categorical, continuous: the inputs; without both they are inferred, and told with the reason.
+        categorical, continuous: the inputs; without both they are inferred, and reported with the reason.
         dates: columns that become their parts (year, month, week, …); inferred like the others.
         id: the column that names the rows in predictions.
         kind: of the target.

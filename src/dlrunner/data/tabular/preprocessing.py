@@ -20,10 +20,10 @@ from dlrunner.errors import DataError
 
 @dataclass(frozen=True)
 class TabularPreprocessor:
-    """Levels, medians, means and deviations of the training rows."""
+    """Categories, medians, means and standard deviations of the training rows."""
 
     levels: dict[str, list[Any]]
-    """By categorical column, in order: the level at place i has code i + 1; 0 is missing or unseen."""
+    """By categorical column, in order: the category at index i has code i + 1; 0 is missing or unseen."""
     medians: dict[str, float]
     means: dict[str, float]
     deviations: dict[str, float]
@@ -47,7 +47,7 @@ class TabularPreprocessor:
 
     @property
     def cardinalities(self) -> dict[str, int]:
-        """Codes of each categorical column: its levels, and one for what is missing or unseen."""
+        """Codes of each categorical column: its categories, and one for missing or unseen values."""
         return {name: len(levels) + 1 for name, levels in self.levels.items()}
 
     @property
@@ -75,10 +75,10 @@ class TabularPreprocessor:
         return numbers
 
     def check(self, frame: pd.DataFrame, place: str) -> list[str]:
-        """Compare new rows with what was fitted, and say what differs.
+        """Compare new rows with the training rows, and return notes on the differences.
 
         Raises:
-            DataError: a column is missing, or one of numbers holds something else.
+            DataError: a column is missing, or a continuous one is not numeric.
         """
         missing = [name for name in (*self.levels, *self.means) if name not in frame.columns]
         if missing:
@@ -117,7 +117,7 @@ class TabularPreprocessor:
 
 
 def _categories(column: pd.Series[Any]) -> list[Any]:
-    """Return the levels that occur, in order, as plain numbers or text."""
+    """Return the categories that occur, in order, as plain numbers or text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         present = np.bincount(column.cat.codes + 1, minlength=len(column.cat.categories) + 1)[1:] > 0
         levels = column.cat.categories[present].tolist()
@@ -125,12 +125,12 @@ def _categories(column: pd.Series[Any]) -> list[Any]:
         levels = pd.unique(category_values(column).dropna()).tolist()
     try:
         return sorted(levels)
-    except TypeError:  # numbers beside text
+    except TypeError:  # numbers and text
         return sorted(map(str, levels))
 
 
 def _codes(column: pd.Series[Any], levels: Sequence[Any]) -> NDArray[np.int32]:
-    """Return 1 + the place of each value among the levels, 0 where it is not there."""
+    """Return 1 + the index of each value among the categories, 0 if it is not among them."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         of_level = pd.Index(levels).get_indexer(column.cat.categories).astype(np.int32) + 1
         return np.asarray(np.append(of_level, np.int32(0))[column.cat.codes])

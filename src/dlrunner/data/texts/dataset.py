@@ -40,7 +40,7 @@ class TextTable:
     split: NDArray[np.int8]
     """TRAIN, VALID, TEST or UNUSED, [documents]."""
     digests: NDArray[np.uint64]
-    """Equal where documents have the same tokens, known to the vocabulary or not, [documents]."""
+    """Equal where documents have the same tokens, in the vocabulary or not, [documents]."""
     names: Sequence[str]
     vocabulary: Vocabulary
     tokenizer: Tokenizer
@@ -120,7 +120,7 @@ class TextPreprocessing:
 
 
 class TextSource(Data):
-    """What a task of texts works on."""
+    """The data of a text task."""
 
     @abstractmethod
     def read(self) -> TextTable:
@@ -141,7 +141,7 @@ class TextData(TextSource):
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
         split: which documents validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
-            `auto` is what the folders or `valid_path` tell, else random.
+            `auto` uses the folders or `valid_path`, else random.
         valid: fraction used for validation; for `last_rows` also a number.
         split_seed: of numpy's RandomState that permutes the documents, for `sample` too.
         valid_column: the table's column that marks what validates.

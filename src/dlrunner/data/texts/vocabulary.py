@@ -1,4 +1,4 @@
-"""Which words a model knows, and their numbers."""
+"""The vocabulary of a model: words and their codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a backbone is: images in, feature maps out, and cut into stages."""
+"""The base class of backbones: images in, feature maps out, divided into stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Backbone(nn.Module, ABC):
     """
 
     name: str = "the backbone"
-    """What messages call it."""
+    """Its name in messages."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Backbones by name, and weights for them from a file: read, compared with the net, and taken over."""
+"""Backbones by name, and weights for them from a file: read, compared with the net, and loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")
 """How the names of a published net's last layer begin."""
 
 MOST_STATISTICS_GAP = 0.7
-"""A larger `statistics_gap` says that the net is not wired as its weights were trained, or its inputs are not scaled.
+"""A larger `statistics_gap` indicates the wrong variant of a net, or inputs that are not normalised.
 
 It lies between everything harmless that was measured (0.46 at most) and gross faults (0.99 at least).
 """
@@ -170,11 +170,12 @@ def _read_safetensors(path: Path) -> Any:
 
 
 def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Copy weights into a net, and return what to tell about those that were left out.
+    """Copy weights into a net, and return notes about those that were skipped.
 
-    MobileNetV2's two wirings are told apart by their names: in gluon's the first block keeps its 1x1 expansion, so that
-    its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names: a file
-    whose names were changed to the other variant's fits without an error, and only `statistics_gap` tells.
+    MobileNetV2's two variants are distinguished by their names: in gluon's the first block keeps its 1x1 expansion,
+    so that its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names:
+    a file whose names were changed to the other variant's fits without an error, and only `statistics_gap` detects
+    it.
 
     Args:
         backbone: its parameters and statistics are overwritten.
@@ -216,7 +217,7 @@ def _first(names: Sequence[str]) -> str:
 
 
 def _nearest_architecture(weights: Mapping[str, Tensor], name: str) -> str:
-    """Return which known architecture weights look like: the one with most names and shapes in common."""
+    """Return the known architecture with most names and shapes in common with the weights."""
     found = {item for item in _shapes(weights).items() if not item[0].startswith(CLASSIFIERS)}
     overlaps: dict[str, float] = {}
     with torch.device("meta"):
@@ -259,7 +260,7 @@ def statistics_gap(backbone: nn.Module, images: Tensor) -> float | None:
     names changed to torchvision's, and its variant          0.99
     =====================================================  ==================
 
-    So it tells gross faults. A moved stride it does not tell, though one costs 16 to 20 points of accuracy (nearest
+    It detects gross faults. It does not detect a moved stride, though one costs 16 to 20 points of accuracy (nearest
     centroids of ten breeds): smaller images raise the gap as much. ReLU6 does little harm there: 3 values in
     100,000 exceed 6.
 

@@ -55,7 +55,7 @@ class SqueezeNet(Backbone):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side.
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones in parallel.
 
     Args:
         in_channels: going in.
