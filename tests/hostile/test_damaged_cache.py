@@ -106,7 +106,7 @@ def test_a_damaged_table_of_features_is_made_again(cache: Path, capfd: pytest.Ca
     for content in [*damages(whole, 0, 1)][:2]:
         file.write_bytes(content)
         assert tables() == first
-        assert f"{file} in the cache is damaged" in capfd.readouterr().err
+        assert f"{file} is damaged" in capfd.readouterr().err
 
 
 def test_what_is_no_digest_is_not_taken_for_one(cache: Path) -> None:
