@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from benchmarks.measuring import DEVICE, THREADS
 from dlrunner.data.images.dataset import cached_pixels
-from dlrunner.data.images.files import find_pictures
+from dlrunner.data.images.files import find_images
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
@@ -66,7 +66,7 @@ def decode(way: str, args: argparse.Namespace) -> tuple[int, float]:
     if way == "dlrunner":
         with tempfile.TemporaryDirectory() as cache:
             os.environ["DLRUNNER_CACHE"] = cache
-            found = find_pictures(args.pictures)
+            found = find_images(args.pictures)
             started = time.perf_counter()
             pixels = cached_pixels(found, SIZE, "crop", np.arange(len(files)))[0]
             for start in range(0, len(pixels), BATCH):

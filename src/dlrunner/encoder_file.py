@@ -1,4 +1,4 @@
-"""An encoder in a file: what a language model has learned, for a classifier of texts with the same vocabulary."""
+"""An encoder in a file: the weights of a language model, for a text classifier with the same vocabulary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Cell = Literal["lstm", "gru", "qrnn"]
 
 @dataclass(frozen=True)
 class EncoderSizes:
-    """What must agree before weights can be taken over."""
+    """Sizes that must agree before weights can be loaded."""
 
     embedding: int
     hidden: int
@@ -55,14 +55,14 @@ class Encoder:
         """Read the file, or the one in a run's folder.
 
         Raises:
-            DataError: it is not there, damaged, or holds no encoder.
+            DataError: it is missing, damaged, or not an encoder.
         """
         place = encoder_file(path)
         try:
             found: dict[str, Any] = torch.load(place, weights_only=True, map_location="cpu")
             return cls(**{**found, "sizes": EncoderSizes(**found["sizes"])})
         except Exception:  # torch raises a dozen kinds for files that are not its own
-            raise DataError(f"{place} holds no encoder: it is damaged, or something else") from None
+            raise DataError(f"{place} is not an encoder: it is damaged, or another kind of file") from None
 
 
 def encoder_file(path: Path) -> Path:
@@ -81,5 +81,5 @@ def encoder_file(path: Path) -> Path:
 
 
 def digest_of_words(words: Sequence[str]) -> str:
-    """Return eight hex digits that tell vocabularies apart."""
+    """Return eight hex digits that identify a vocabulary."""
     return hashlib.sha256("\0".join(words).encode()).hexdigest()[:8]

@@ -1,4 +1,4 @@
-"""What a model is: a torch module that knows its layer groups."""
+"""The base class of models: a torch module with layer groups."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor, nn
 
 
 class Outputs(NamedTuple):
-    """What a model returns that has more to return than its outputs."""
+    """The outputs of a model with a hidden state or an auxiliary loss."""
 
     outputs: Tensor
     hidden: Any = None
-    """What the next batch of the epoch begins with (of a stateful model).
+    """The initial state of the next batch (of a stateful model).
 
     Tensors without gradients, in tuples and lists; the examples of a batch along their second dimension, by which
     several processes divide them.
     """
     penalty: Tensor | None = None
-    """Is added to the training loss; several processes weigh it as they weigh the loss, by their examples."""
+    """Added to the training loss; several processes weight it like the loss, by their examples."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Model(nn.Module):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
-        """Compare settings with each other, before data is read; raise ValueError when they do not fit."""
+        """Check the settings against each other, before data is read; raise ValueError if they do not fit."""
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """Return the groups, from input to output, that can be frozen and given rates of their own."""
@@ -58,7 +58,7 @@ class Model(nn.Module):
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
-        """Return the files that `load_pretrained` will read: a result rests on them as on the data.
+        """Return the files that `load_pretrained` will read: the result depends on them as on the data.
 
         Raises:
             ConfigError: a file is not there.
@@ -66,17 +66,17 @@ class Model(nn.Module):
         return []
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over weights from elsewhere, before training, and return what a person should know about it.
+        """Load pre-trained weights, before training, and return notes for the user.
 
-        A trained model that is read back needs none.
+        Not called for a trained model that is loaded again.
         """
         return []
 
     def graph(self) -> nn.Module:
-        """Return what an ONNX graph is made of: its inputs are the task's `examples`.
+        """Return the module that is exported to ONNX: its inputs are the task's `examples`.
 
         Raises:
-            ConfigError: no graph can say what the model does; the message tells why.
+            ConfigError: the model cannot be exported; the message gives the reason.
         """
         return OutputsOnly(self)
 

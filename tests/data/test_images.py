@@ -1,4 +1,4 @@
-"""Pictures in all the forms people have them, good and bad."""
+"""Images in all the forms people have them, good and bad."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.dogbreeds.dataset import DogBreedsData
-from dlrunner.data.dogbreeds.synthetic import write_synthetic_pictures
+from dlrunner.data.dogbreeds.synthetic import write_synthetic_images
 from dlrunner.data.images.augmentation import Augmentation, scaled
 from dlrunner.data.images.dataset import ImageData, ImageTable
 from dlrunner.data.images.decoding import decode
@@ -24,9 +24,9 @@ from dlrunner.data.images.loaders import normalised
 from dlrunner.errors import ConfigError, DataError
 
 
-def content(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+def content(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()
 
 
@@ -35,10 +35,10 @@ def plain(colour: tuple[int, int, int], size: tuple[int, int] = (40, 30)) -> Ima
 
 
 def halves(left: Any, right: Any, mode: str = "RGB") -> Image.Image:
-    """A picture of 64 × 32 whose halves differ."""
-    picture = Image.new(mode, (64, 32), left)
-    picture.paste(right, (32, 0, 64, 32))
-    return picture
+    """An image of 64 × 32 whose halves differ."""
+    image = Image.new(mode, (64, 32), left)
+    image.paste(right, (32, 0, 64, 32))
+    return image
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -65,13 +65,13 @@ def read(path: Path, **settings: Any) -> ImageTable:
 
 
 def test_the_shorter_side_is_scaled_and_the_middle_cut_out() -> None:
-    picture = Image.new("RGB", (90, 30), (0, 0, 0))
-    picture.paste((255, 255, 255), (30, 0, 60, 30))
-    pixels, remarks = decode(content(picture), 16)
+    image = Image.new("RGB", (90, 30), (0, 0, 0))
+    image.paste((255, 255, 255), (30, 0, 60, 30))
+    pixels, remarks = decode(content(image), 16)
     assert pixels.shape == (16, 16, 3)
     assert pixels.min() > 200, "the black ends are cut off"
     assert remarks == []
-    squashed, _ = decode(content(picture), 16, "squash")
+    squashed, _ = decode(content(image), 16, "squash")
     assert squashed[:, 1].max() < 50 < 200 < squashed[:, 8].min()
     padded, _ = decode(content(plain((255, 255, 255), (90, 30))), 18, "pad")
     assert padded[0].max() == 0
@@ -81,11 +81,11 @@ def test_the_shorter_side_is_scaled_and_the_middle_cut_out() -> None:
 def test_exif_rotation_is_respected() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by a quarter
-    picture = halves((255, 0, 0), (0, 0, 255))
-    pixels, remarks = decode(content(picture, "JPEG", exif=exif, quality=95), 32, "squash")
+    image = halves((255, 0, 0), (0, 0, 255))
+    pixels, remarks = decode(content(image, "JPEG", exif=exif, quality=95), 32, "squash")
     assert pixels[2, 16, 0] > 200, "what was left is on top"
     assert pixels[29, 16, 2] > 200
-    assert remarks == ["turned as their EXIF says"]
+    assert remarks == ["rotated as in EXIF"]
 
 
 def test_other_modes_become_three_colours_and_are_told() -> None:
@@ -96,10 +96,10 @@ def test_other_modes_become_three_colours_and_are_told() -> None:
     deep = Image.fromarray(np.repeat(np.array([[0, 32896, 65535]], np.uint16), 32, 0).repeat(16, 1))
     sixteen, said = decode(content(deep), 48, "squash")
     assert sixteen[20, [2, 24, 45], 0].tolist() == [0, 128, 255]
-    assert said == ["of more than 8 bits, scaled to 8"]
+    assert said == ["more than 8 bits per channel, scaled to 8"]
     clear, said = decode(content(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), 16)
     assert (clear == 255).all()
-    assert said == ["transparent: on white"]
+    assert said == ["transparent, on white"]
     cyan, said = decode(content(Image.new("CMYK", (32, 32), (255, 0, 0, 0)), "JPEG"), 16)
     assert cyan[8, 8, 0] < 60 < 180 < cyan[8, 8, 2]
     assert said == ["CMYK instead of RGB"]
@@ -109,7 +109,7 @@ def test_of_an_animation_the_first_frame_is_taken() -> None:
     frames = [plain((255, 0, 0)), plain((0, 0, 255))]
     pixels, remarks = decode(content(frames[0], "GIF", save_all=True, append_images=frames[1:]), 16)
     assert pixels[8, 8].tolist() == [255, 0, 0]
-    assert "animated: the first frame" in remarks
+    assert "animated, first frame only" in remarks
 
 
 def test_one_pixel_and_a_hundred_million_are_read() -> None:
@@ -125,13 +125,13 @@ def test_what_claims_too_many_pixels_is_refused_before_it_is_decoded() -> None:
     bomb = bytearray(content(plain((0, 0, 0), (4, 4))))
     bomb[16:29] = header
     bomb[29:33] = struct.pack(">I", __import__("zlib").crc32(b"IHDR" + header))
-    with pytest.raises(DataError, match=r"60,000 × 60,000 pixels; at most 150,000,000"):
+    with pytest.raises(DataError, match=r"60,000 × 60,000 pixels; the limit is 150,000,000"):
         decode(bytes(bomb), 16)
 
 
-@pytest.mark.parametrize("wrong", [b"no picture", b"", content(plain((5, 5, 5), (300, 300)), "JPEG")[:-600]])
-def test_what_is_no_whole_picture_is_refused(wrong: bytes) -> None:
-    with pytest.raises(DataError, match=r"is no picture|is damaged"):
+@pytest.mark.parametrize("wrong", [b"no image", b"", content(plain((5, 5, 5), (300, 300)), "JPEG")[:-600]])
+def test_what_is_no_whole_image_is_refused(wrong: bytes) -> None:
+    with pytest.raises(DataError, match=r"is not an image|is damaged"):
         decode(wrong, 16)
 
 
@@ -145,7 +145,7 @@ def test_a_draft_of_a_large_jpeg_is_as_good_as_the_whole() -> None:
     assert np.abs(fast - whole).mean() < 2
 
 
-# Where pictures are found
+# Where images are found
 
 
 def test_folders_by_class_are_read_from_folder_and_zip_alike(here: Path) -> None:
@@ -178,8 +178,8 @@ def test_kaggles_layout_is_read_and_what_does_not_match_is_told(here: Path) -> N
     table = read(folder)
     assert table.target.classes == ["cat", "dog"]
     assert list(table.names) == list(files)
-    assert "left out, without a picture: 1 label (gone)" in table.notes
-    assert "left out, without a label: 1 picture (train/stray.png)" in table.notes
+    assert "skipped, label without an image: 1 label (gone)" in table.notes
+    assert "skipped, image without a label: 1 image (train/stray.png)" in table.notes
 
 
 def test_a_table_of_paths_with_several_labels_is_read(here: Path) -> None:
@@ -197,9 +197,7 @@ def test_a_table_of_paths_with_several_labels_is_read(here: Path) -> None:
     assert found.split.tolist() == [TRAIN, VALID] * 8
 
 
-def test_decoded_pictures_are_kept_and_a_damaged_cache_is_made_again(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_decoded_images_are_kept_and_a_damaged_cache_is_made_again(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
     folder = write(here / "pets", cats_and_dogs())
     first = np.array(read(folder).pixels)
@@ -216,37 +214,37 @@ def test_decoded_pictures_are_kept_and_a_damaged_cache_is_made_again(
 # Bad input
 
 
-def test_all_bad_pictures_are_named_before_anything_is_trained(here: Path) -> None:
+def test_all_bad_images_are_named_before_anything_is_trained(here: Path) -> None:
     files = cats_and_dogs()
-    files["cat/3.png"] = b"no picture"
+    files["cat/3.png"] = b"no image"
     files["dog/7.png"] = content(plain((9, 9, 9), (200, 200)), "JPEG")[:-500]
     folder = write(here / "pets", files)
-    with pytest.raises(DataError, match=r"2 of 20 pictures in .*pets cannot be read: cat/3.png is no picture") as error:
+    with pytest.raises(DataError, match=r"2 of 20 images in .*pets cannot be read: cat/3.png is not an image") as error:
         read(folder)
     assert "dog/7.png is damaged" in str(error.value)
     assert "data.skip_bad=true" in str(error.value)
     table = read(folder, skip_bad=True)
     assert np.flatnonzero(table.split == UNUSED).tolist() == [3, 17]
-    assert any("they are left out" in note for note in table.notes)
+    assert any("they are skipped" in note for note in table.notes)
 
 
-def test_a_class_with_one_picture_is_told(here: Path) -> None:
+def test_a_class_with_one_image_is_told(here: Path) -> None:
     files = cats_and_dogs() | {"emu/1.png": content(plain((0, 200, 0)))}
-    assert any("1 class(es) with one picture (emu)" in note for note in read(write(here / "pets", files)).notes)
+    assert any("1 class(es) with a single image (emu)" in note for note in read(write(here / "pets", files)).notes)
 
 
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({"readme.txt": b"hello"}, "holds no pictures"),
-        ({"cat/1.png": b"x", "cat/2.png": b"x"}, "all 2 pictures stand in one"),
-        ({"1.png": b"x"}, "all 1 pictures stand in none"),
-        ({"labels.csv": b"id,breed\na,cat\nb,dog\n"}, "none of its 2 files is there; the first is a"),
+        ({"readme.txt": b"hello"}, "holds no images"),
+        ({"cat/1.png": b"x", "cat/2.png": b"x"}, "all 2 images are in one folder"),
+        ({"1.png": b"x"}, "all 1 images are in none"),
+        ({"labels.csv": b"id,breed\na,cat\nb,dog\n"}, "none of its 2 files exists; the first is a"),
         ({"labels.csv": b"id\na\n", "train/a.png": b"x"}, "needs a column of files and one of labels"),
         ({"labels.csv": b"id,breed\na,cat\na,dog\n", "train/a.png": b"x"}, "listed more than once"),
     ],
 )
-def test_folders_without_labelled_pictures_are_refused(here: Path, files: dict[str, bytes], said: str) -> None:
+def test_folders_without_labelled_images_are_refused(here: Path, files: dict[str, bytes], said: str) -> None:
     with pytest.raises(DataError, match=said):
         read(write(here / "pets", files))
 
@@ -257,19 +255,19 @@ def test_requests_that_do_not_fit_are_refused(here: Path) -> None:
         ImageData(Path("data"))
     with pytest.raises(ConfigError, match="there is no file or folder nowhere"):
         read(Path("nowhere"))
-    with pytest.raises(ConfigError, match="is one picture; give the folder"):
+    with pytest.raises(ConfigError, match="is one image; give the folder"):
         read(folder / "cat" / "0.png")
-    with pytest.raises(ConfigError, match=r"data.target: .* is no table"):
+    with pytest.raises(ConfigError, match=r"data.target: .* is not a table"):
         read(folder, target="breed")
     (here / "t.csv").write_text("file,kind\npets/cat/0.png,a\npets/dog/0.png,b\n")
     with pytest.raises(ConfigError, match=r"has no column 'kinds'; did you mean kind"):
         read(here / "t.csv", target="kinds")
-    with pytest.raises(ConfigError, match="5 pictures are asked for, there are"):
+    with pytest.raises(ConfigError, match="5 images requested, but there are only"):
         read(folder, sample_valid=5)
 
 
 def test_an_archive_cut_short_is_refused(here: Path) -> None:
-    archive, _ = write_synthetic_pictures(here)
+    archive, _ = write_synthetic_images(here)
     cut = here / "dog-breeds.zip"
     cut.write_bytes(archive.read_bytes()[:-2000])
     with pytest.raises(DataError, match="damaged"):
@@ -280,8 +278,8 @@ def test_an_archive_cut_short_is_refused(here: Path) -> None:
 
 
 def test_the_stand_in_is_the_same_for_a_seed_and_its_labels_are_right_as_often_as_it_says(here: Path) -> None:
-    one, best = write_synthetic_pictures(here / "a")
-    other, _ = write_synthetic_pictures(here / "b")
+    one, best = write_synthetic_images(here / "a")
+    other, _ = write_synthetic_images(here / "b")
     assert one.read_bytes() == other.read_bytes()
     data = DogBreedsData(here, source="synthetic")
     assert data.identity().best_achievable == best
@@ -306,7 +304,7 @@ def test_without_the_archive_real_data_is_refused_with_where_to_get_it(here: Pat
         DogBreedsData(here, source="real").identity()
 
 
-def test_the_inner_split_leaves_the_reported_pictures_out(here: Path) -> None:
+def test_the_inner_split_leaves_the_reported_images_out(here: Path) -> None:
     reported = DogBreedsData(here, source="synthetic").read()
     inner = DogBreedsData(here, source="synthetic", split="inner").read()
     assert set(reported.rows(VALID)) == set(np.flatnonzero(inner.split == UNUSED))
@@ -321,13 +319,13 @@ def test_the_dog_breeds_are_those_of_kaggle(real_data: Path) -> None:
     assert len(table.target.classes) == 120
     assert np.bincount(table.values).min() == 66
     assert np.bincount(table.values).max() == 126
-    assert any("the pre-trained weights have seen" in note for note in table.notes)
+    assert any("the weights were pre-trained" in note for note in table.notes)
 
 
 # Augmentation
 
 
-def pictures(count: int = 64, size: int = 32) -> torch.Tensor:
+def images(count: int = 64, size: int = 32) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -338,8 +336,8 @@ def changed(augmentation: Augmentation, given: torch.Tensor, seed: int = 0, size
 NONE = {"flip": False, "rotate": 0.0, "zoom": 1.0, "brightness": 0.0, "contrast": 0.0}
 
 
-def test_half_of_the_pictures_are_mirrored() -> None:
-    given = pictures(400, 16)
+def test_half_of_the_images_are_mirrored() -> None:
+    given = images(400, 16)
     found = changed(Augmentation(**{**NONE, "flip": True}), given)  # type: ignore[arg-type]
     mirrored = (found == given.flip(3)).flatten(1).all(1)
     same = (found == given).flatten(1).all(1)
@@ -348,7 +346,7 @@ def test_half_of_the_pictures_are_mirrored() -> None:
 
 
 def test_nothing_asked_for_changes_nothing() -> None:
-    given = pictures()
+    given = images()
     torch.testing.assert_close(changed(Augmentation(**NONE), given), given)  # type: ignore[arg-type]
 
 
@@ -378,7 +376,7 @@ def test_zoom_enlarges_up_to_its_limit_and_shows_no_edge() -> None:
 
 
 def test_brightness_and_contrast_move_mean_and_spread() -> None:
-    given = 0.4 + 0.2 * pictures(300)
+    given = 0.4 + 0.2 * images(300)
     bright = changed(Augmentation(**{**NONE, "brightness": 0.1}), given)  # type: ignore[arg-type]
     shift = (bright - given).mean(dim=(1, 2, 3))
     assert shift.min() < -0.08
@@ -391,13 +389,13 @@ def test_brightness_and_contrast_move_mean_and_spread() -> None:
 
 
 def test_the_same_generator_changes_alike_and_another_differently() -> None:
-    given, usual = pictures(), Augmentation()
+    given, usual = images(), Augmentation()
     torch.testing.assert_close(changed(usual, given, 1), changed(usual, given, 1), rtol=0, atol=0)
     assert (changed(usual, given, 1) - changed(usual, given, 2)).abs().mean() > 0.01
 
 
-def test_smaller_pictures_are_the_mean_of_what_they_show() -> None:
-    given = pictures(4, 64)
+def test_smaller_images_are_the_mean_of_what_they_show() -> None:
+    given = images(4, 64)
     found = scaled(given, 16)
     assert found.shape == (4, 3, 16, 16)
     torch.testing.assert_close(found.mean(dim=(2, 3)), given.mean(dim=(2, 3)), atol=0.02, rtol=0)
@@ -423,11 +421,11 @@ def test_gaps_in_other_columns_and_classes_named_na_are_read(here: Path) -> None
     table = read(here / "pics" / "all.csv", target="kind")
     assert table.target.classes == ["1", "NA"]
     rows.assign(file=["", *rows["file"][1:]]).to_csv(here / "pics" / "all.csv", index=False)
-    with pytest.raises(DataError, match="row 2: the column file names no file"):
+    with pytest.raises(DataError, match="row 2: the column file is empty"):
         read(here / "pics" / "all.csv", target="kind")
 
 
-def test_folders_around_and_pictures_beside_the_parts_change_nothing(here: Path) -> None:
+def test_folders_around_and_images_beside_the_parts_change_nothing(here: Path) -> None:
     files = {f"{part}/{name}": each for part in ("training", "validation") for name, each in cats_and_dogs(3).items()}
     with zipfile.ZipFile(here / "deep.zip", "w") as archive:
         for name, each in files.items():
@@ -492,7 +490,7 @@ def test_digits_are_classes(here: Path) -> None:
     assert read(write(here / "digits", files)).target.classes == ["0", "1", "2", "3"]
 
 
-def test_integer_pictures_are_scaled_by_their_range() -> None:
+def test_integer_images_are_scaled_by_their_range() -> None:
     for mode, high in (("I", 200), ("F", 200.0), ("F", 200 / 255)):
         grey, _ = decode(content(Image.new(mode, (32, 32), high), "TIFF"), 32)
         assert abs(int(grey[5, 5, 0]) - 200) <= 1, (mode, high)

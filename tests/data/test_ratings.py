@@ -90,14 +90,14 @@ BAD = {
     "header only": (HEADER, "has a header but no rows"),
     "missing column": (
         "user,thing,rating\n1,2,3\n",
-        "which column is the item? Say data.item=NAME; its columns are: user, thing, rating",
+        "which column is the item? set data.item=NAME; its columns are: user, thing, rating",
     ),
-    "no number": (HEADER + GOOD + "9,9,great\n", "row 22: great is not a number"),
+    "no number": (HEADER + GOOD + "9,9,great\n", "row 22: great is not a valid rating"),
     "missing rating": (HEADER + GOOD + "9,9,\n", "row 22: the rating is missing; 1 such row(s)"),
     "infinite": (HEADER + GOOD + "9,9,inf\n", "row 22: "),
     "missing user": (HEADER + GOOD + ",9,3\n", "row 22: the user is missing"),
-    "one user": (HEADER + "".join(f"1,{i},{i % 5}\n" for i in range(20)), "all 20 ratings are of one user"),
-    "one item": (HEADER + "".join(f"{i},1,{i % 5}\n" for i in range(20)), "all 20 ratings are of one item"),
+    "one user": (HEADER + "".join(f"1,{i},{i % 5}\n" for i in range(20)), "all 20 ratings have the same user"),
+    "one item": (HEADER + "".join(f"{i},1,{i % 5}\n" for i in range(20)), "all 20 ratings have the same item"),
     "no validation rows": (
         HEADER + "1,1,3\n1,2,4\n2,1,5\n2,2,1\n",
         "4 ratings and data.valid=0.2 leave no validation rows",
@@ -107,7 +107,7 @@ BAD = {
         HEADER + "".join(f"{i},{i % 3},{i % 4},{i % 5}\n" for i in range(20)),
         "more fields than",
     ),
-    "absurd rating": (HEADER + GOOD + "9,9,1e39\n", "row 22: 1e+39 is not a number that can be a rating"),
+    "absurd rating": (HEADER + GOOD + "9,9,1e39\n", "row 22: 1e+39 is not a valid rating"),
     "ragged": (HEADER + GOOD + "1,2,3,4,5\n", "cannot be read as a table"),
 }
 
@@ -165,7 +165,7 @@ def test_a_truncated_archive_is_told(here: Path) -> None:
         archive.write(place / "ratings.csv", "ml-latest-small/ratings.csv")
     content = Path("ml-latest-small.zip").read_bytes()
     Path("ml-latest-small.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"ml-latest-small.zip is damaged or no archive .* get it again"):
+    with pytest.raises(DataError, match=r"ml-latest-small.zip is damaged or not an archive .* download it again"):
         RatingsData(Path(), source="real").identity()
 
 
@@ -267,20 +267,20 @@ def test_the_real_releases_are_told_apart(real_data: Path) -> None:
     assert RatingsData(real_data).identity().release == "ml-latest-small-2016-10"
 
 
-def test_one_column_cannot_be_two_things(dlrun: Dlrun, ratings_csv: Path) -> None:
+def test_one_column_cannot_have_two_roles(dlrun: Dlrun, ratings_csv: Path) -> None:
     status, _, err = dlrun("task=collab", "data.path=my.csv", "data.user=item", *QUICK)
     assert status == 1
-    assert "one column cannot be two things" in err
+    assert "one column cannot have two roles" in err
 
 
-def test_times_that_are_none_are_left_out_unless_they_were_asked_for(here: Path) -> None:
+def test_invalid_times_are_ignored_unless_the_column_was_requested(here: Path) -> None:
     table = ratings_table()
     table["timestamp"] = ["soon", *["2015-03-01 10:00"] * (len(table) - 1)]
     table.to_csv("r.csv", index=False)
     found = RatingsData(NOWHERE, path="r.csv").read()
     assert found.times is None
-    assert any("the column timestamp is left out" in note for note in found.notes)
-    with pytest.raises(DataError, match="row 2: 'soon' is no time"):
+    assert any("the column timestamp is ignored" in note for note in found.notes)
+    with pytest.raises(DataError, match="row 2: 'soon' is not a time"):
         read("r.csv", timestamp="timestamp")
 
 

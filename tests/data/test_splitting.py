@@ -42,7 +42,7 @@ def test_every_source_takes_the_same_settings_of_its_split(source: Any, others: 
 def test_auto_and_inner_choose_as_random_does_where_the_data_tells_nothing() -> None:
     frame, marks = pd.DataFrame({"x": np.arange(50)}), []
     for split in ("random", "auto", "inner"):
-        marks.append(Splitting(split, 0.2, 3).mark(frame, None, HERE).tolist())
+        marks.append(Splitting(split, 0.2, 3).assign(frame, None, HERE).tolist())
     assert marks[0] == marks[1] == marks[2]
     assert sum(marks[0]) == 10
 

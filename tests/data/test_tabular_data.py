@@ -55,14 +55,14 @@ def test_columns_are_inferred_and_the_reasons_told(here: Path) -> None:
     assert table.roles.id == "id"
     told = "\n".join(table.notes)
     for said in (
-        "city (text, 3 levels)",
-        "rooms (5 whole numbers)",
+        "city (text, 3 categories)",
+        "rooms (5 integers)",
         "garden (true or false)",
         "area (numbers)",
-        "id (a different whole number in every row)",
+        "id (a different integer in every row)",
         "country (constant)",
         "data.categorical=[a,b] data.continuous=[c,d]",
-        "target price: numbers, learned standardised",
+        "target price: regression on numbers, standardised",
     ):
         assert said in told
 
@@ -100,24 +100,24 @@ def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"categorical": ["city"], "continuous": ["city"]}, "city stands in data.categorical too"),
+        ({"categorical": ["city"], "continuous": ["city"]}, "city is in data.categorical too"),
         ({"categorical": ["city", "city"]}, "the column city is named twice in data.categorical"),
         ({"categorical": ["citty"]}, "has no column 'citty'; did you mean city"),
         ({"categorical": ["price"]}, "price cannot be an input too"),
         ({"target": "prize"}, "has no column 'prize'; did you mean price"),
         ({"dates": ["when"]}, "has no column 'when'"),
         ({"id": "nr"}, "has no column 'nr'"),
-        ({"target": None}, "which column is to be predicted"),
+        ({"target": None}, "which column is the target"),
         ({"split": "last_days", "valid": 5}, "data.date: is missing"),
         ({"split": "column"}, "data.valid_column: is missing"),
         ({"split": "dates", "date": "sold"}, "data.valid_from: is missing"),
-        ({"split": "dates", "date": "sold", "valid_from": "soon"}, "'soon' is no date"),
-        ({"split": "dates", "date": "sold", "valid_from": "2020-03-01", "valid_to": "2020-02-01"}, "lies after"),
+        ({"split": "dates", "date": "sold", "valid_from": "soon"}, "'soon' is not a date"),
+        ({"split": "dates", "date": "sold", "valid_from": "2020-03-01", "valid_to": "2020-02-01"}, "is later than"),
         ({"split": "folds", "fold": 5}, "data.fold: must lie between 0 and 4"),
         ({"split": "stratified"}, "stratified needs classes"),
-        ({"valid": 3}, "must be a share between 0 and 1"),
+        ({"valid": 3}, "must be a fraction between 0 and 1"),
         ({"kind": "multilabel"}, "needs data.target="),
-        ({"target": "dear", "target_transform": "log"}, "is for numbers; dear is taken as binary"),
+        ({"target": "dear", "target_transform": "log"}, "is for numbers; dear is read as binary"),
         ({"target": "city", "kind": "binary"}, "binary needs two classes; city has 3"),
     ],
 )
@@ -130,14 +130,18 @@ def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], mes
     ("change", "settings", "message"),
     [
         (("price", 4, np.nan), {}, r"row 6: the target price is missing; 1 such row\(s\)"),
-        (("price", 4, np.inf), {}, r"row 6: the target price is inf, which is no finite number"),
+        (("price", 4, np.inf), {}, r"row 6: the target price is inf, which is not a finite number"),
         (("price", 4, 0), {"target_transform": "log"}, r"row 6: the target price is 0, which has no logarithm"),
         (("price", 4, -3), {"target_transform": "log"}, r"row 6: the target price is -3, which has no logarithm"),
-        (("price", 4, "dear"), {}, r"row 6: the target price is 'dear', which is no finite number"),
-        (("sold", 4, "soon"), {"dates": ["sold"]}, r"row 6: sold is 'soon', which is no date"),
+        (("price", 4, "dear"), {}, r"row 6: the target price is 'dear', which is not a finite number"),
+        (("sold", 4, "soon"), {"dates": ["sold"]}, r"row 6: sold is 'soon', which is not a date"),
         (("sold", 4, None), {"dates": ["sold"]}, r"row 6: sold is missing"),
-        (("area", 4, "big"), {"continuous": ["area"]}, r"row 6: area is 'big', which is no number; is it a category"),
-        (("price", slice(None), 5), {}, "the target price is 5 in all rows"),
+        (
+            ("area", 4, "big"),
+            {"continuous": ["area"]},
+            r"row 6: area is 'big', which is not a number; is it a category",
+        ),
+        (("price", slice(None), 5), {}, "the target price is 5 in every row"),
     ],
 )
 def test_bad_values_are_named_with_their_row(
@@ -154,7 +158,7 @@ def test_constant_columns_are_left_out_and_ids_as_categories_are_warned_of(here:
     assert "country" not in table.roles.categorical
     told = "\n".join(table.notes)
     assert "the column country is constant and left out" in told
-    assert "the column id has 300 levels in 300 rows" in told
+    assert "the column id has 300 categories in 300 rows" in told
 
 
 # Targets
@@ -251,10 +255,10 @@ def test_a_column_can_mark_the_rows_that_validate(here: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "which"),
     [
-        ({"split": "dates", "date": "sold", "valid_from": "2030-01-01"}, "takes no rows"),
-        ({"split": "dates", "date": "sold", "valid_from": "2000-01-01"}, "takes all rows"),
-        ({"split": "last_rows", "valid": 300}, "takes all rows"),
-        ({"split": "random", "valid": 0.001}, "takes no rows"),
+        ({"split": "dates", "date": "sold", "valid_from": "2030-01-01"}, "selects no rows"),
+        ({"split": "dates", "date": "sold", "valid_from": "2000-01-01"}, "selects all rows"),
+        ({"split": "last_rows", "valid": 300}, "selects all rows"),
+        ({"split": "random", "valid": 0.001}, "selects no rows"),
     ],
 )
 def test_a_validation_range_must_leave_rows_on_both_sides(settings: dict[str, Any], which: str, here: Path) -> None:
@@ -308,18 +312,18 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
     new = houses(seed=1).assign(city="Rom")
     new.loc[0, "built"] = np.nan
     notes = preparation.check(new, "new.csv")
-    assert notes[0] == "city: 300 row(s) with levels that training has not seen (Rom)"
-    assert notes[1] == "built: 1 missing value(s) became the median of the training rows"
-    with pytest.raises(DataError, match=r"new.csv lacks 2 column\(s\) the run was trained on: city, area"):
+    assert notes[0] == "city: 300 row(s) with categories not seen in training (Rom)"
+    assert notes[1] == "built: 1 missing value(s) replaced by the training median"
+    with pytest.raises(DataError, match=r"new.csv is missing 2 column\(s\) that the run was trained on: city, area"):
         preparation.check(new.drop(columns=["city", "area"]), "new.csv")
-    with pytest.raises(DataError, match=r"new.csv, row 3: area is 'wide', which is no number"):
+    with pytest.raises(DataError, match=r"new.csv, row 3: area is 'wide', which is not a number"):
         preparation.check(new.astype({"area": object}).replace({"area": {new["area"].iloc[1]: "wide"}}), "new.csv")
     restored = TabularPreprocessor.from_state(preparation.state())
     np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
 
 
 def test_new_rows_need_the_columns_of_dates() -> None:
-    with pytest.raises(DataError, match="lacks the column of dates sold"):
+    with pytest.raises(DataError, match="is missing the date column sold"):
         rows_to_predict(houses().drop(columns="sold"), {"dates": ["sold"]}, Path("new.csv"))
     rows = rows_to_predict(houses().assign(sold_Week=99), {"dates": ["sold"]}, Path("new.csv"))
     assert rows["sold_Week"].max() == 44, "a part takes the place of a column of the same name"

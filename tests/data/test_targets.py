@@ -52,7 +52,7 @@ def test_states_of_older_runs_are_read() -> None:
     assert Target.from_state(OLD) == expected
     labels = {**OLD, "kind": "multilabel", "classes": ["a", "b"], "separator": ";"}
     assert Target.from_state(labels) == MultiLabel(["price"], ["a", "b"], ";")
-    with pytest.raises(DataError, match="of kind ranking is not known"):
+    with pytest.raises(DataError, match="of kind ranking is not supported"):
         Target.from_state({**OLD, "kind": "ranking"})
 
 

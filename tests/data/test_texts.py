@@ -130,7 +130,7 @@ def test_samples_are_random_and_the_rest_is_not_used(here: Path) -> None:
     (here / "lines.txt").write_text("\n".join(f"text number {n}" for n in range(50)))
     table = TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=10, sample_valid=5).read()
     assert [(table.split == part).sum() for part in (TRAIN, VALID, TEST, UNUSED)] == [10, 5, 0, 35]
-    with pytest.raises(ConfigError, match=r"data\.sample: 99 documents are asked for, there are 40"):
+    with pytest.raises(ConfigError, match=r"data\.sample: 99 documents requested, but there are only 40"):
         TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=99).read()
 
 
@@ -145,27 +145,27 @@ def write(here: Path, name: str, content: bytes) -> str:
     [
         ({"a/readme.md": b"x"}, {"path": "a"}, "a holds no texts"),
         ({"a.txt": b" \n \n"}, {"path": "a.txt"}, "a.txt is empty"),
-        ({"a/1.txt": b"one text alone"}, {"path": "a"}, "takes no rows"),
+        ({"a/1.txt": b"one text alone"}, {"path": "a"}, "selects no rows"),
         ({"a/1.txt": b"fine", "a/2.txt": b"caf\xe9"}, {"path": "a"}, "2.txt is not text in UTF-8 (byte 3)"),
-        ({"a/1.txt": b"fine", "a/2.txt": b"a\0b"}, {"path": "a"}, "2.txt holds the character NUL"),
+        ({"a/1.txt": b"fine", "a/2.txt": b"a\0b"}, {"path": "a"}, "2.txt contains a NUL character"),
         ({}, {"path": "nowhere"}, "there is no file or folder nowhere"),
-        ({"a.pdf": b"x"}, {"path": "a.pdf"}, "neither like a table"),
+        ({"a.pdf": b"x"}, {"path": "a.pdf"}, "neither the suffix of a table"),
         ({"a.csv": b"x,y\n1,2\n"}, {"path": "a.csv"}, "data.text: is missing"),
         ({"a.csv": b"x,y\na,b\n"}, {"path": "a.csv", "text": "z"}, "has no column 'z'"),
         ({"a.csv": b"x,y\na,b\n,c\n"}, {"path": "a.csv", "text": "x"}, "row 3: the text is missing"),
-        ({"a.csv": b"t,y\na,b\nb,b\n"}, {"path": "a.csv", "text": "t", "labels": True, "target": "y"}, "is b in all rows"),
+        ({"a.csv": b"t,y\na,b\nb,b\n"}, {"path": "a.csv", "text": "t", "labels": True, "target": "y"}, "is b in every row"),
         ({"a.csv": b"t,y\na,b\nb,b\n"}, {"path": "a.csv", "text": "t", "labels": True}, "data.target: is missing"),
         ({"a.csv": b"t,y\na,1.5\nb,2.5\nc,3.5\n"}, {"path": "a.csv", "text": "t", "labels": True, "target": "y"}, "holds numbers"),
-        ({"a/1.txt": b"x", "a/2.txt": b"y"}, {"path": "a", "labels": True}, "1.txt stands in none"),
-        ({"a/b/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "labels": True}, "all texts stand in one"),
-        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y"}, {"path": "a", "labels": True}, "test/2.txt stands in none"),
-        ({"a/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "valid_path": "a/b"}, "what validates would train too"),
-        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y", "b.txt": b"z"}, {"path": "a", "valid_path": "b.txt"}, "say already what validates"),
+        ({"a/1.txt": b"x", "a/2.txt": b"y"}, {"path": "a", "labels": True}, "1.txt is in none"),
+        ({"a/b/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "labels": True}, "all texts are in one"),
+        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y"}, {"path": "a", "labels": True}, "test/2.txt is in none"),
+        ({"a/1.txt": b"x", "a/b/2.txt": b"y"}, {"path": "a", "valid_path": "a/b"}, "validation texts would be trained on"),
+        ({"a/train/1.txt": b"x", "a/test/2.txt": b"y", "b.txt": b"z"}, {"path": "a", "valid_path": "b.txt"}, "already has validation folders"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "split": "stratified"}, "stratified needs classes"),
         ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "encoder": "none.pt"}, "there is no file none.pt"),
-        ({"a.txt": b"x\ny\n", "e.pt": b"z"}, {"path": "a.txt", "encoder": "e.pt"}, "holds no encoder"),
+        ({"a.txt": b"x\ny\n", "e.pt": b"z"}, {"path": "a.txt", "encoder": "e.pt"}, "is not an encoder"),
         ({"a.txt": b"x\ny\n", "run/config.yaml": b"z"}, {"path": "a.txt", "encoder": "run"}, "has no encoder.pt"),
-        ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "valid_path": "a.txt", "split": "random"}, "data.valid_path says"),
+        ({"a.txt": b"x\ny\n"}, {"path": "a.txt", "valid_path": "a.txt", "split": "random"}, "cannot be combined with data.valid_path"),
         ({"a.txt": b"x\ny\nz\n"}, {"path": "a.txt", "valid": 0.4}, "no word occurs 2 times"),
     ],
 )  # fmt: skip
@@ -187,7 +187,7 @@ def test_an_encoder_brings_its_words_and_its_tokenizer(here: Path) -> None:
     table = TextData(here, path="a.txt", valid=0.5, encoder="e.pt").read()
     assert table.document(0).tolist() == [3, 0, 2]
     assert table.encoder == sizes
-    assert any("from the encoder" in note for note in table.notes)
+    assert any("of the encoder" in note for note in table.notes)
     identities = []
     for lower in (True, False):
         (here / "e.pt").write_bytes(Encoder({"w": torch.ones(2)}, sizes, words, "whitespace", lower).content())
@@ -246,7 +246,7 @@ def test_an_imdb_archive_that_is_cut_short_or_lacks_a_part_is_told(here: Path) -
     folder = here / "aclImdb" / "train" / "pos"
     folder.mkdir(parents=True)
     (folder / "0_9.txt").write_text("one review")
-    with pytest.raises(DataError, match="lacks the reviews of train/neg, test/pos, test/neg"):
+    with pytest.raises(DataError, match="is missing the reviews of train/neg, test/pos, test/neg"):
         ImdbData(here, path="aclImdb").identity()
 
 

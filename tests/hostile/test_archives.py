@@ -148,9 +148,9 @@ def test_what_does_not_fit_into_memory_is_told_of_the_data(here: Path, monkeypat
 
     monkeypatch.setattr("dlrunner.data.core.tables.pd.read_csv", full)
     monkeypatch.setattr(zipfile.ZipFile, "read", full)
-    with pytest.raises(DataError, match="does not fit into the memory"):
+    with pytest.raises(DataError, match="not fit into the memory"):
         read_table(here / "a.csv")
-    with pytest.raises(DataError, match="does not fit into the memory"):
+    with pytest.raises(DataError, match="not fit into the memory"):
         ArchiveOrFolder(here / "a.zip").read("a.txt")
 
 

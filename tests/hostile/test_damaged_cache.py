@@ -106,7 +106,7 @@ def test_a_damaged_table_of_features_is_made_again(cache: Path, capfd: pytest.Ca
     for content in [*damages(whole, 0, 1)][:2]:
         file.write_bytes(content)
         assert tables() == first
-        assert f"{file} in the cache is damaged" in capfd.readouterr().err
+        assert f"{file} is damaged" in capfd.readouterr().err
 
 
 def test_what_is_no_digest_is_not_taken_for_one(cache: Path) -> None:
@@ -131,7 +131,7 @@ def test_a_run_on_a_damaged_cache_comes_to_the_same_result(dlrun: Dlrun, cache: 
         file.write_bytes(content)
         status, _, err = dlrun(*words, "rerun=true")
         assert status == 0
-        assert f"{file} in the cache is damaged; it is made again" in err
+        assert f"{file} is damaged; it is rebuilt" in err
         assert json.loads((here / "runs" / "latest" / "summary.json").read_text())["final"] == first
 
 

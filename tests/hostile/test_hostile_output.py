@@ -232,4 +232,4 @@ def test_a_cache_that_cannot_be_written_is_told(dlrun: Dlrun, here: Path, monkey
     assert dlrun(*WORDS)[0] == 0  # it is only slower
     status, _, err = dlrun("task=dogbreeds", "data.source=synthetic")
     assert status == 1
-    assert "DLRUNNER_CACHE names another folder" in err
+    assert "set DLRUNNER_CACHE to another folder" in err

@@ -63,7 +63,7 @@ def test_models_do_without_categories_or_without_numbers_and_with_classes(kind: 
     assert kind(TabularDims({}, 4)).eval()(codes[:, :0], numbers).shape == (16,)
     assert kind(TabularDims(DIMS.cardinalities, 0)).eval()(codes, numbers[:, :0]).shape == (16,)
     assert kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3)).eval()(codes, numbers).shape == (16, 3)
-    with pytest.raises(ConfigError, match="y_range: is for targets that are numbers"):
+    with pytest.raises(ConfigError, match="y_range: is for numeric targets"):
         kind(TabularDims(DIMS.cardinalities, 4, num_outputs=3), y_range="auto")
 
 

@@ -299,7 +299,7 @@ def test_the_penalty_of_texts_is_that_of_their_words_whatever_pads_them(monkeypa
     squares = torch.cat(outputs).square().mean()
     steps = torch.cat([(each[1:] - each[:-1]) for each in outputs]).square().mean()
     torch.testing.assert_close(found, 2.0 * squares + steps)  # of the real words, each text by itself
-    monkeypatch.setattr("dlrunner.models.text._reading", lambda lengths, start: len(lengths))  # as on a GPU
+    monkeypatch.setattr("dlrunner.models.text._num_active", lambda lengths, start: len(lengths))  # as on a GPU
     torch.testing.assert_close(penalty_of(model, tokens, lengths), found)
 
 
@@ -341,7 +341,7 @@ def test_an_encoder_is_taken_over_and_one_that_does_not_fit_is_refused(here: Pat
     model.load_pretrained()
     for name, weight in model.encoder.state_dict().items():
         assert torch.equal(weight, source.encoder.state_dict()[name])
-    with pytest.raises(ConfigError, match="embedding 8, hidden 12, layers 2, cell lstm; asked for are embedding 9"):
+    with pytest.raises(ConfigError, match="embedding 8, hidden 12, layers 2, cell lstm; requested: embedding 9"):
         TextClassifier(dims, encoder="encoder.pt", embedding=9)
     other = TextClassifier(TextDims(50, 1, "another", source.encoder.sizes), encoder="encoder.pt")
     with pytest.raises(ConfigError, match="another vocabulary"):

@@ -24,7 +24,7 @@ from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.loaders import ImageLoader
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import make_backbone
-from dlrunner.models.vision.fold_batch_norm import fused
+from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.schedules import Phase, constant
 from dlrunner.task import Loader, Split
@@ -76,7 +76,7 @@ def test_synthetic_shapes_are_classified_close_to_the_best_achievable_accuracy(d
     best = found["data"]["best_achievable"]
     assert best - 0.12 < found["metric"]["value"] <= best + 0.02
     assert "the best possible is" in out
-    assert "the backbone's weights start at random" in out
+    assert "the backbone's weights are random" in out
 
 
 def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: Path) -> None:
@@ -103,7 +103,7 @@ def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: 
     (here / "some" / "bad.jpg").write_bytes(b"not an image")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
     assert status == 0, err
-    assert "1 of 6 images cannot be read: bad.jpg is no picture" in out + err
+    assert "1 of 6 images cannot be read: bad.jpg is not an image" in out + err
     answer = pd.read_csv("answer.csv")
     assert answer["image"].tolist() == sorted(path.name for path in (here / "some").iterdir() if path.name != "bad.jpg")
     status, out, err = dlrun("predict", "runs/latest", "some", "--submission", "--out", "submission.csv")
@@ -207,7 +207,7 @@ def test_weights_of_another_architecture_are_refused_with_its_name(dlrun: Dlrun,
     status, _, err = dlrun(*SHORT, *QUICK, "model.weights=w.pth")
     assert status == 2
     assert "w.pth does not fit squeezenet1_1" in err
-    assert "the file looks like resnet34" in err
+    assert "the file matches resnet34" in err
 
 
 def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, here: Path) -> None:
@@ -279,7 +279,7 @@ def test_the_last_batch_is_never_a_single_image(here: Path) -> None:
 def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none", "model.backbone=resnet18")
     assert status == 0, out + err
-    assert "the backbone's weights start at random" in out
+    assert "the backbone's weights are random" in out
     assert history()[0]["train/loss"] < 3.5
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "precision=bf16")[1]
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN)[1], "features in another precision are others"
@@ -458,7 +458,7 @@ def test_a_fused_net_is_the_same_function() -> None:
                 assert module.running_var is not None
                 module.running_mean.normal_()
                 module.running_var.uniform_(0.5, 2)
-        quick = fused(net)
+        quick = fold_batch_norm(net)
         assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in quick.modules()), name
         images = torch.randn(2, 3, 48, 48)
         with torch.no_grad():
@@ -509,4 +509,4 @@ def test_a_few_real_dog_breeds_are_learned_on_a_frozen_backbone(real_data: Path,
     assert summary()["metric"]["value"] > 0.3, "by guessing one in 120 is right"
     status, _, err = dlrun("experiment=dogbreeds", *words, *QUICK, "model.variant=torchvision")
     assert status == 2
-    assert "the file looks like mobilenet_v2 with gluon's variant" in err
+    assert "the file matches mobilenet_v2 with gluon's variant" in err

@@ -1,1 +1,1 @@
-"""Reading, caching, batching and stand-ins; knows no task."""
+"""Reading, caching, batching and synthetic data; knows no task."""

@@ -26,7 +26,7 @@ Initial = Range | Positive
 
 @dataclass(frozen=True)
 class RatingDims:
-    """What the data tells a model of ratings."""
+    """Sizes that a rating model takes from the data."""
 
     num_users: int
     num_items: int
@@ -42,11 +42,11 @@ class RatingModel(Model):
 
     def user_tables(self) -> Sequence[nn.Embedding]:
         """Return the tables with one row per user; the first one holds the factors."""
-        raise TypeError(f"{type(self).__name__} does not say which tables it has")
+        raise TypeError(f"{type(self).__name__} must define its embedding tables")
 
     def item_tables(self) -> Sequence[nn.Embedding]:
         """Return the tables with one row per item; the first one holds the factors."""
-        raise TypeError(f"{type(self).__name__} does not say which tables it has")
+        raise TypeError(f"{type(self).__name__} must define its embedding tables")
 
     def graph(self) -> nn.Module:
         """The model that knows one more user and one more item, as `predict` uses it."""
@@ -189,7 +189,7 @@ class Net(RatingModel):
         if genre_factors and dims.item_genres is None:
             raise ConfigError("model.genre_factors: this data has no genres; set it to 0")
         if time and not dims.has_time:
-            raise ConfigError("model.time: this data has no times; say data.timestamp=NAME, or set it to false")
+            raise ConfigError("model.time: this data has no times; set data.timestamp=NAME, or set it to false")
         self.users = _table(dims.num_users, user_factors or factors, init)
         self.items = _table(dims.num_items, item_factors or factors, init)
         size = self.users.embedding_dim + self.items.embedding_dim + genre_factors + int(time)

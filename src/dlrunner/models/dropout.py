@@ -1,4 +1,4 @@
-"""Dropout that costs as much as what it drops."""
+"""Dropout whose cost is proportional to the elements that it drops."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MOST = 0.2
-"""Above this share torch's own is as fast."""
+MAX_P = 0.2
+"""Above this probability torch's own is as fast."""
 
 
 class Dropout(nn.Module):
@@ -30,7 +30,7 @@ class Dropout(nn.Module):
         """Return the inputs, thinned out in training."""
         if not self.training or self.p == 0:
             return inputs
-        if inputs.device.type != "cpu" or self.p > MOST or torch.compiler.is_compiling():
+        if inputs.device.type != "cpu" or self.p > MAX_P or torch.compiler.is_compiling():
             return F.dropout(inputs, self.p)
         mask = torch.full((inputs.numel(),), 1 / (1 - self.p), dtype=inputs.dtype)
         mask[zeros(inputs.numel(), self.p)] = 0

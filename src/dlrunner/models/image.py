@@ -1,4 +1,4 @@
-"""A classifier of pictures: a backbone, the pooled maps of its features, and the head of the lesson.
+"""A classifier of images: a backbone, the pooled maps of its features, and the head of the lesson.
 
 Source: fast.ai deep learning part 1, lessons 1 to 3 (2018), `ConvnetBuilder`.
 """
@@ -19,7 +19,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
-from dlrunner.models.vision.fold_batch_norm import fused
+from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Probability, Text
 
@@ -29,14 +29,14 @@ Pool = Literal["mean", "max", "concat"]
 
 @dataclass(frozen=True)
 class ImageDims:
-    """What the data tells a classifier of pictures."""
+    """Sizes that an image classifier takes from the data."""
 
     num_outputs: int
     """1 for two classes, whose logit it is."""
 
 
 class ImageClassifier(Model):
-    """Class scores of pictures.
+    """Class scores of images.
 
     The head is BatchNorm, Dropout, Linear; between two of them ReLU. The layer groups are the lower and the upper
     half of the backbone, and the head.
@@ -53,7 +53,7 @@ class ImageClassifier(Model):
         dropout: dropout before each layer, a number for all or one for each; 0 leaves the dropout out.
         head_norm: batch norm before each layer of the head.
         freeze_norm: the backbone's batch norm keeps its statistics while it is trained too: better with small batches
-            and pictures like those of its weights (fast.ai's `bn_freeze`).
+            and images like those of its weights (fast.ai's `bn_freeze`).
         channels_last: memory format of the backbone, faster on most devices.
     """
 
@@ -113,13 +113,13 @@ class ImageClassifier(Model):
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over the backbone's weights.
+        """Load the backbone's weights.
 
         Raises:
             ConfigError: they are those of another architecture.
         """
         if self.weights is None:
-            return ["the backbone's weights start at random (model.weights=FILE takes trained ones; docs/images.md)"]
+            return ["the backbone's weights are random (set model.weights=FILE for trained ones; see docs/images.md)"]
         file = weights_file(self.weights, self.data_dir)
         return load(self.backbone, read_weights(file), file)
 
@@ -136,32 +136,32 @@ class ImageClassifier(Model):
         """Return class scores, [batch] for two classes, else [batch, classes].
 
         Args:
-            inputs: normalised pictures, [batch, 3, height, width], or their `features`, [batch, features].
+            inputs: normalised images, [batch, 3, height, width], or their `features`, [batch, features].
         """
         features = inputs if inputs.ndim == 2 else self.features(inputs)
         scores: Tensor = self.head(features)
         return scores.squeeze(1) if scores.shape[1] == 1 else scores
 
-    def features(self, pictures: Tensor) -> Tensor:
+    def features(self, images: Tensor) -> Tensor:
         """Return the pooled maps, [batch, features]."""
-        return self.pooled(self.maps(pictures))
+        return self.pooled(self.maps(images))
 
     def frozen_features(self) -> Callable[[Tensor], Tensor]:
         """Return `features` as they are now, in evaluation mode and faster: of a copy that training does not change."""
-        backbone = fused(self.backbone)
+        backbone = fold_batch_norm(self.backbone)
 
-        def features(pictures: Tensor) -> Tensor:
-            return self.pooled(backbone(self._arranged(pictures)))
+        def features(images: Tensor) -> Tensor:
+            return self.pooled(backbone(self._arranged(images)))
 
         return features
 
-    def maps(self, pictures: Tensor) -> Tensor:
+    def maps(self, images: Tensor) -> Tensor:
         """Return the backbone's maps of features, [batch, features, height, width]."""
-        maps: Tensor = self.backbone(self._arranged(pictures))
+        maps: Tensor = self.backbone(self._arranged(images))
         return maps
 
-    def _arranged(self, pictures: Tensor) -> Tensor:
-        return pictures.contiguous(memory_format=torch.channels_last) if self.channels_last else pictures
+    def _arranged(self, images: Tensor) -> Tensor:
+        return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images
 
     def pooled(self, maps: Tensor) -> Tensor:
         """Return one number, or two, of each map, [batch, features]."""

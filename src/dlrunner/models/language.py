@@ -22,13 +22,13 @@ from dlrunner.ranges import Count, NonNegative, Probability
 
 @dataclass(frozen=True)
 class LanguageDims:
-    """What the data tells a language model."""
+    """Sizes that a language model takes from the data."""
 
     num_words: int
 
 
 class LanguageModel(Model):
-    """The next word from all words before; its hidden state goes on from batch to batch.
+    """The next word from all words before; its hidden state is carried from batch to batch.
 
     The decoder's weights are the embedding's: one tensor, so it has one place in the optimizer too.
 
@@ -84,13 +84,13 @@ class LanguageModel(Model):
     ) -> Outputs:
         """Return the loss of each known next word, or, in training, their mean with AR and TAR as the penalty.
 
-        Only the mean can be differentiated without keeping the chances of all words for all steps.
+        Only the mean can be differentiated without keeping the probabilities of all words for all steps.
 
         Args:
             words: [steps, batch].
             following: the next word of each, -1 where there is none; the same shape.
             known: where there is one, as places in the flattened `following`; None: everywhere.
-            of_all: `following` of all columns, where these are one process's share of them and not all is known.
+            of_all: `following` of all columns, where these are one process's shard of them and not all is known.
             hidden: the encoder's state after the words before; None at the start of a stream.
         """
         outputs, state = self.encoder(words, hidden)
@@ -106,18 +106,18 @@ class LanguageModel(Model):
         return Outputs(loss(states, self.encoder.embedding.weight, self.bias, targets), detached(state), penalty)
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
-        """Return the logarithms of the chances of each word to follow, [batch, words], and the state.
+        """Return the log-probabilities of the next word, [batch, words], and the state.
 
         Args:
-            words: [steps, batch]; what follows the last step is told.
-            state: after what was said before; None at a beginning.
+            words: [steps, batch]; the word after the last step is predicted.
+            state: after the words before; None at the beginning.
         """
         outputs, state = self.encoder(words, state)
         logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
         return torch.log_softmax(logits.float(), dim=1), state
 
     def graph(self) -> nn.Module:
-        """What `next_words` says after a beginning; the state is not handed on."""
+        """`next_words` of a prompt; the state is not returned."""
         return NextWords(self)
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -128,7 +128,7 @@ class LanguageModel(Model):
 
 
 class NextWords(nn.Module):
-    """The chances of the next word after beginnings: what an ONNX graph is made of.
+    """The probabilities of the next word after prompts: the module exported to ONNX.
 
     Args:
         model: the language model.
@@ -140,7 +140,7 @@ class NextWords(nn.Module):
         self.model = model
 
     def forward(self, words: Tensor) -> Tensor:
-        """Return the logarithms of the chances of each word to follow, [batch, words], for words, [steps, batch]."""
+        """Return the log-probabilities of the next word, [batch, words], for words, [steps, batch]."""
         return self.model.next_words(words, None)[0]
 
 

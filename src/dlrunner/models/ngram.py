@@ -1,4 +1,4 @@
-"""The yardstick of language models: words counted in their contexts, smoothed after Kneser and Ney.
+"""The baseline of language models: n-gram counts, smoothed after Kneser and Ney.
 
 Source: Chen and Goodman, An empirical study of smoothing techniques for language modeling, 1998 (interpolated, with
 three discounts an order), https://dash.harvard.edu/handle/1/25104739.
@@ -21,15 +21,15 @@ class _Order:
 
     Args:
         keys: context · words + word of each n-gram, sorted.
-        shares: its discounted count over its context's total, [n-grams].
+        fractions: its discounted count over its context's total, [n-grams].
         totals: of each context, 0 where it was never one.
-        left: the share that each context leaves to the shorter ones.
+        backoff: the probability mass that each context leaves to the shorter ones.
     """
 
     keys: Longs
-    shares: Floats
+    fractions: Floats
     totals: Longs
-    left: Floats
+    backoff: Floats
 
 
 class KneserNey:
@@ -65,7 +65,7 @@ class KneserNey:
     def log_probabilities(self, stream: NDArray[np.int32]) -> Floats:
         """Return the logarithm of the probability of each word but the first, given those before, [words - 1]."""
         words = stream.astype(np.int64)
-        chances = np.full(len(words), 1 / self.num_words)
+        probabilities = np.full(len(words), 1 / self.num_words)
         contexts = np.zeros(len(words), dtype=np.int64)  # which context precedes each word; -1: one never seen
         for order in self.orders:
             known = contexts >= 0
@@ -74,12 +74,12 @@ class KneserNey:
             found = np.minimum(np.searchsorted(order.keys, keys), len(order.keys) - 1)
             hit = usable & (order.keys[found] == keys)
             context = contexts[usable]
-            chances[usable] = order.left[context] * chances[usable]
-            chances[hit] += order.shares[found[hit]]
+            probabilities[usable] = order.backoff[context] * probabilities[usable]
+            probabilities[hit] += order.fractions[found[hit]]
             ended = np.where(order.keys[found] == keys, found, -1)  # the n-gram that ends at each place
             ended[~known] = -1
             contexts = np.concatenate([[-1], ended[:-1]])
-        logs: Floats = np.log(chances[1:])
+        logs: Floats = np.log(probabilities[1:])
         return logs
 
 
@@ -95,6 +95,6 @@ def _smoothed(keys: Longs, counts: Longs, contexts: Longs, num_contexts: int) ->
     totals = np.bincount(contexts, counts, minlength=num_contexts)
     taken = np.bincount(contexts, np.where(counts > 0, discount, 0), minlength=num_contexts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        left = np.where(totals > 0, taken / totals, 1.0)
-        shares = np.where(counts > 0, (counts - discount) / totals[contexts], 0.0)
-    return _Order(keys, shares, totals.astype(np.int64), left)
+        backoff = np.where(totals > 0, taken / totals, 1.0)
+        fractions = np.where(counts > 0, (counts - discount) / totals[contexts], 0.0)
+    return _Order(keys, fractions, totals.astype(np.int64), backoff)

@@ -18,7 +18,7 @@ from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import ConfigError
 
 State = list[tuple[Tensor, ...]]
-"""What each layer carries on: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
+"""The state of each layer: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
 
 
 class RecurrentEncoder(nn.Module):
@@ -74,7 +74,7 @@ class RecurrentEncoder(nn.Module):
             ConfigError: the cell is a QRNN.
         """
         if self.sizes.cell == "qrnn":
-            raise ConfigError("a qrnn loops over the words in Python: a graph would fit texts of one length only")
+            raise ConfigError("a qrnn loops over the words in Python: its graph would accept texts of one length only")
 
     def dropped_weights(self) -> list[dict[str, Tensor]]:
         """Return the weights of this batch, some of them dropped in training, for each layer."""
@@ -93,8 +93,8 @@ class RecurrentEncoder(nn.Module):
         outputs = self.input_dropout(outputs)
         after: State = []
         for index, layer in enumerate(self._layers()):
-            outputs, carried = layer(outputs, None if state is None else state[index], dropped[index])
-            after.append(carried)
+            outputs, final = layer(outputs, None if state is None else state[index], dropped[index])
+            after.append(final)
             if index < len(self.layers) - 1:
                 outputs = self.hidden_dropout(outputs)
         return outputs, after
@@ -128,11 +128,11 @@ class RecurrentLayer(nn.Module):
         self, inputs: Tensor, state: tuple[Tensor, ...] | None, dropped: dict[str, Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Return outputs, [steps, batch, hidden], and the state after the last step."""
-        given: Any = state[0] if state is not None and self.kind == "gru" else state
+        initial: Any = state[0] if state is not None and self.kind == "gru" else state
         if dropped:
-            outputs, after = torch.func.functional_call(self.cell, dropped, (inputs, given))
+            outputs, after = torch.func.functional_call(self.cell, dropped, (inputs, initial))
         else:
-            outputs, after = self.cell(inputs, given)
+            outputs, after = self.cell(inputs, initial)
         return outputs, (after,) if self.kind == "gru" else tuple(after)
 
 
@@ -162,8 +162,8 @@ class QRNN(nn.Module):
         forget, candidate = forget.float().sigmoid(), candidate.float().tanh()
         weighed = (1 - forget) * candidate
         hidden, states = state[0][0].float(), []
-        for share, new in zip(forget, weighed, strict=True):
-            hidden = torch.addcmul(new, share, hidden)
+        for gate, update in zip(forget, weighed, strict=True):
+            hidden = torch.addcmul(update, gate, hidden)
             states.append(hidden)
         outputs = output.float().sigmoid() * torch.stack(states)
         return outputs.to(gates.dtype), (hidden[None], inputs[-1:])
@@ -173,7 +173,7 @@ class LockedDropout(nn.Module):
     """Dropout with one mask for all time steps: [1, batch, width].
 
     Args:
-        p: the share that is dropped.
+        p: the probability of dropping.
     """
 
     def __init__(self, p: float) -> None:

@@ -28,7 +28,7 @@ def mean_loss(states: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> 
         states: [tokens, size].
         weight: [words, size].
         bias: [words].
-        targets: the right words, [tokens], int64.
+        targets: the target words, [tokens], int64.
 
     >>> states, weight = torch.randn(5, 3, dtype=torch.float64), torch.randn(7, 3, dtype=torch.float64)
     >>> bias, targets = torch.randn(7, dtype=torch.float64), torch.tensor([0, 1, 2, 6, 6])
@@ -71,10 +71,10 @@ class _MeanLoss(torch.autograd.Function):
         for part, right in _parts(narrow_states, targets, len(weight)):
             logits = torch.addmm(narrow_bias, part, narrow.t())
             highest = logits.amax(dim=1, keepdim=True)
-            said = logits.gather(1, right[:, None]) - highest
+            target_logits = logits.gather(1, right[:, None]) - highest
             exps = logits.sub_(highest).exp_()
             sums = exps.sum(dim=1, keepdim=True, dtype=total.dtype)
-            total += (sums.log() - said).sum()
+            total += (sums.log() - target_logits).sum()
             if dtype == torch.float16:  # is subnormal below 6e-5: 1 / 35,000 and its products lose most digits
                 scale = 1 / sums
                 d_states.append(((exps @ narrow) * scale - narrow[right]).to(states.dtype))

@@ -1,4 +1,4 @@
-"""Models of tables: embeddings of the categories beside the numbers, then layers; and two plain ones to compare.
+"""Models of tables: embeddings of the categories beside the numbers, then layers; and two simple baselines.
 
 Source: fast.ai deep learning part 1, lesson 4 (2018); Guo and Berkhahn, Entity embeddings of categorical variables,
 2016, https://arxiv.org/abs/1604.06737.
@@ -30,7 +30,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoi
 
 @dataclass(frozen=True)
 class TabularDims:
-    """What the data tells a model of tables."""
+    """Sizes that a tabular model takes from the data."""
 
     cardinalities: Mapping[str, int]
     """Codes of each categorical column, 0 among them: missing or unseen."""
@@ -316,7 +316,7 @@ def _range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float, float
     if y_range is None:
         return None
     if dims.target_low is None or dims.target_high is None:
-        raise ConfigError("model.y_range: is for targets that are numbers; set it to null")
+        raise ConfigError("model.y_range: is for numeric targets; set it to null")
     if y_range != "auto":
         return y_range[0], y_range[1]
     if dims.target_low >= 0:
@@ -329,9 +329,9 @@ def _start(dims: TabularDims, bounds: tuple[float, float] | None) -> float:
     """Return the bias with which the outputs start at the mean of the training targets."""
     if bounds is None:
         return dims.target_mean
-    share = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])
-    share = min(max(share, 0.01), 0.99)
-    return math.log(share / (1 - share))
+    fraction = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])
+    fraction = min(max(fraction, 0.01), 0.99)
+    return math.log(fraction / (1 - fraction))
 
 
 def _scaled(outputs: Tensor, bounds: tuple[float, float] | None) -> Tensor:

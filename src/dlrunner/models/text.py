@@ -24,7 +24,7 @@ from dlrunner.ranges import Count, NonNegative, Probability, Text
 
 @dataclass(frozen=True)
 class TextDims:
-    """What the data tells a classifier of texts."""
+    """Sizes that a text classifier takes from the data."""
 
     num_words: int
     num_outputs: int
@@ -80,7 +80,7 @@ class TextClassifier(Model):
             embedding or given.embedding, hidden or given.hidden, layers or given.layers, cell or given.cell
         )
         if dims.encoder and sizes != dims.encoder:
-            raise ConfigError(f"model.encoder: it has {dims.encoder}; asked for are {sizes}")
+            raise ConfigError(f"model.encoder: it has {dims.encoder}; requested: {sizes}")
         self.encoder_file, self.vocabulary, self.bptt, self.max_len = encoder, dims.vocabulary, bptt, max_len
         self.encoder = RecurrentEncoder(
             dims.num_words,
@@ -104,7 +104,7 @@ class TextClassifier(Model):
         return [] if settings["encoder"] is None else [encoder_file(Path(settings["encoder"]))]
 
     def load_pretrained(self) -> Sequence[str]:
-        """Take over the encoder's weights.
+        """Load the encoder's weights.
 
         Raises:
             ConfigError: it was trained with other words, or has other sizes.
@@ -119,7 +119,7 @@ class TextClassifier(Model):
                 "data.encoder must name the same encoder"
             )
         if found.sizes != self.encoder.sizes:
-            raise ConfigError(f"model.encoder: it has {found.sizes}; asked for are {self.encoder.sizes}")
+            raise ConfigError(f"model.encoder: it has {found.sizes}; requested: {self.encoder.sizes}")
         self.encoder.load_state_dict(dict(found.weights))
         return []
 
@@ -131,7 +131,7 @@ class TextClassifier(Model):
         Args:
             words: [batch, steps], padded at the end.
             lengths: words of each text, [batch], 1 or more.
-            of_all: words of each text of the whole batch, where these are one process's share of it.
+            of_all: words of each text of the whole batch, where these are one process's shard of it.
         """
         pooled, penalty = self.pooled(words, lengths, of_all)
         scores: Tensor = self.head(pooled)
@@ -152,7 +152,7 @@ class TextClassifier(Model):
         for start, piece in self._pieces(words):
             # Texts that have ended are left out of what follows, but for one: a process whose texts are shorter than
             # those of others reads as many pieces, for they wait for its gradients.
-            alive = max(1, _reading(lengths, start))
+            alive = max(1, _num_active(lengths, start))
             if state is not None and alive < state[0][0].shape[1]:
                 state = [tuple(part[:, :alive].contiguous() for part in layer) for layer in state]
             with torch.set_grad_enabled(torch.is_grad_enabled() and start + len(piece) > words.shape[1] - self.max_len):
@@ -196,7 +196,7 @@ class TextClassifier(Model):
             start, end = end, end + self.bptt
 
 
-def _reading(lengths: Tensor, start: int) -> int:
+def _num_active(lengths: Tensor, start: int) -> int:
     """Return how many texts go on at a place; on a GPU, which would have to wait for their number, all of them."""
     return int((lengths > start).sum()) if lengths.device.type == "cpu" else len(lengths)
 
@@ -231,7 +231,7 @@ class _Regularisation:
         Args:
             alpha, beta: of AR and TAR.
             lengths: of the texts.
-            of_all: of all texts, where these are one process's share: the means are over the words of all, and what is
+            of_all: of all texts, where these are one process's shard: the means are over the words of all, and what is
                 returned is weighed by texts, as the loss is.
         """
         if self._first is None or not (alpha or beta):

@@ -31,9 +31,9 @@ def by_split(
 
     Args:
         inputs: tensors with one row per example.
-        targets: likewise.
-        valid: which rows validate, [rows].
-        device: where they go.
+        targets: with as many rows.
+        valid: which rows are for validation, [rows].
+        device: of the returned tensors.
     """
     splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
     for split in ("train", "valid"):
@@ -43,9 +43,9 @@ def by_split(
 
 
 def batch_sizes(num_rows: int, batch_size: int) -> list[int]:
-    """Return the sizes of the batches that rows are cut into; a single row that is left joins the batch before it.
+    """Return the sizes of the batches that the rows are divided into; a single remaining row joins the batch before it.
 
-    Batch norm has no variance of one row.
+    Batch norm is undefined for one row.
 
     >>> batch_sizes(10, 4), batch_sizes(9, 4), batch_sizes(1, 4), batch_sizes(3, 1)
     ([4, 4, 2], [4, 5], [1], [1, 1, 1])
@@ -65,9 +65,9 @@ class TensorLoader:
 
     Args:
         inputs: tensors with the same number of rows.
-        targets: what the model should say for each row.
+        targets: of each row.
         batch_size: rows in a batch; the last one may have fewer, or one more (see `batch_sizes`).
-        order: indices of the rows; without it they come as they stand.
+        order: indices of the rows; None: in their own order.
         start: the first batch that is yielded.
     """
 

@@ -1,6 +1,6 @@
-"""Files of the cache carry a checksum: what is damaged is found when it is read, told, and made again.
+"""Files of the cache carry a checksum: a damaged one is detected when it is read, reported, and rebuilt.
 
-CRC-32, for it guards against accidents and not against people: 0.15 s for a gigabyte (blake2b takes 0.8).
+CRC-32, since it guards against accidents, not against attacks: 0.15 s per gigabyte (blake2b takes 0.8 s).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ log = logging.getLogger("dlrunner")
 
 
 def sealed(content: bytes | memoryview) -> bytes:
-    """Return a content with its checksum before it, as a file of the cache.
+    """Return content preceded by its checksum, as a file of the cache.
 
     >>> sealed(b"abc")
     b'dlrunner cache 1 352441c2\\nabc'
@@ -27,7 +27,7 @@ def sealed(content: bytes | memoryview) -> bytes:
 
 
 def read_sealed(path: Path) -> bytes | None:
-    """Return the content of a file of the cache; None where there is none, or where it is damaged, which is told."""
+    """Return the content of a file of the cache; None if it is missing, or damaged (with a warning)."""
     try:
         with path.open("rb", buffering=0) as file:  # a buffer would copy all of it once more
             head, content = file.read(LENGTH), file.read()
@@ -40,7 +40,7 @@ def read_sealed(path: Path) -> bytes | None:
 
 
 def warn_damaged(path: Path) -> None:
-    """Say that a file of the cache is damaged."""
-    told = f"note: {path} in the cache is damaged; it is made again"
-    print(told, file=sys.stderr, flush=True)
-    log.warning(told)
+    """Warn that a file of the cache is damaged."""
+    message = f"note: the cached file {path} is damaged; it is rebuilt"
+    print(message, file=sys.stderr, flush=True)
+    log.warning(message)

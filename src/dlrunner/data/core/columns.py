@@ -1,4 +1,4 @@
-"""What each column of a table is: a category, a number, a date, or nothing to learn from; and why."""
+"""The role of each column of a table (categorical, continuous, date, or unused), and the reason."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Role = Literal["categorical", "continuous", "left out"]
 
-MOST_LEVELS = 20
-"""Whole numbers with more levels than this are taken as quantities (fastai's `max_card`)."""
+MAX_CATEGORIES = 20
+"""Integers with more distinct values than this are continuous (fastai's `max_card`)."""
 
 ENDS = ("Is_month_start", "Is_month_end", "Is_quarter_start", "Is_quarter_end", "Is_year_start", "Is_year_end")
 
 
 @dataclass
 class Roles:
-    """The columns by what they are taken for."""
+    """The columns by their role."""
 
     categorical: list[str] = field(default_factory=list)
     continuous: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     id: str | None = None
-    """The column that names the rows, where one does."""
+    """The column that identifies the rows, if there is one."""
     reasons: dict[str, str] = field(default_factory=dict)
     parts: frozenset[str] = frozenset()
     """Columns that are parts of dates."""
     inferred: bool = False
 
     def notes(self) -> list[str]:
-        """Say what each inferred column became, and why, so that a person can correct it."""
+        """Return the role of each inferred column and its reason, so that a user can correct it."""
         if not self.inferred:
             return []
         lines = []
@@ -44,16 +44,16 @@ class Roles:
             ("continuous", self.continuous),
             ("left out", self.left_out),
         ):
-            told = [f"{name} ({self.reasons[name]})" for name in names if name not in self.parts]
+            described = [f"{name} ({self.reasons[name]})" for name in names if name not in self.parts]
             parts = [name for name in names if name in self.parts]
-            told += [f"{', '.join(parts)} ({self.reasons[parts[0]]})"] if parts else []
-            if told:
-                lines.append(f"{role}: {', '.join(told)}")
-        return [*lines, "another choice: data.categorical=[a,b] data.continuous=[c,d]"]
+            described += [f"{', '.join(parts)} ({self.reasons[parts[0]]})"] if parts else []
+            if described:
+                lines.append(f"{role}: {', '.join(described)}")
+        return [*lines, "to change this: data.categorical=[a,b] data.continuous=[c,d]"]
 
 
 def quoted(value: Any) -> str:
-    """Write a value of a table in a message: texts in quotes, numbers as they are.
+    """Format a value of a table for a message: text in quotes, numbers as they are.
 
     >>> quoted("soon"), quoted(np.float64("inf"))
     ("'soon'", 'inf')
@@ -65,13 +65,13 @@ def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int =
     """Return a column as dates, without their time zone.
 
     Raises:
-        DataError: a value is no date; the message names the row as a person counts it in the file.
+        DataError: a value is not a date; the message names the row of the file.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         dates = column
     elif pd.api.types.is_numeric_dtype(column) and not column.dropna().between(19000101, 21001231).all():
         bad = int((~column.between(19000101, 21001231)).to_numpy().argmax())
-        raise DataError(f"{place}, row {bad + first_row}: {name} is {quoted(column.iloc[bad])}, which is no date")
+        raise DataError(f"{place}, row {bad + first_row}: {name} is {quoted(column.iloc[bad])}, which is not a date")
     else:
         text = column.astype("Int64").astype("str") if pd.api.types.is_numeric_dtype(column) else column
         distinct = pd.Series(pd.unique(text))
@@ -87,16 +87,16 @@ def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int =
     if missing.any():
         row = int(missing.argmax())
         value = column.iloc[row]
-        said = "is missing" if pd.isna(value) else f"is {quoted(value)}, which is no date"
-        raise DataError(f"{place}, row {row + first_row}: {name} {said}; {int(missing.sum())} such row(s) in all")
+        problem = "is missing" if pd.isna(value) else f"is {quoted(value)}, which is not a date"
+        raise DataError(f"{place}, row {row + first_row}: {name} {problem}; {int(missing.sum())} such row(s) in all")
     return dates
 
 
 def date_parts(dates: pd.Series[Any], name: str) -> pd.DataFrame:
-    """Return what a date tells, as columns: fast.ai's `add_datepart`.
+    """Return the parts of dates as columns: fast.ai's `add_datepart`.
 
     Year, Month, Week (ISO), Day, Dayofweek (Monday is 0), Dayofyear; whether it starts or ends a month, a quarter,
-    a year; and Elapsed, days since 1970 (fractions of a day where there is a time), which is a quantity.
+    a year; and Elapsed, days since 1970 (fractions of a day where there is a time), which is continuous.
     """
     prefix = name.removesuffix("Date").removesuffix("date").removesuffix("_")
     prefix = f"{prefix}_" if prefix else ""
@@ -114,12 +114,12 @@ def date_parts(dates: pd.Series[Any], name: str) -> pd.DataFrame:
 
 
 def is_quantity(part: str) -> bool:
-    """Tell the one date part that is a quantity from those that are categories."""
+    """Return whether a date part is continuous; the others are categorical."""
     return part.endswith("Elapsed")
 
 
 def looks_like_dates(column: pd.Series[Any]) -> bool:
-    """Tell a column of dates: of that type, or text that is all ISO 8601 dates."""
+    """Return whether a column holds dates: of that type, or text that is all ISO 8601 dates."""
     if pd.api.types.is_datetime64_any_dtype(column):
         return True
     if not (pd.api.types.is_string_dtype(column) or column.dtype == object):
@@ -142,19 +142,19 @@ def assign(
     reserved: Sequence[str],
     id: str | None,
 ) -> Roles:
-    """Decide what each column is: as named, or, without either list, as its values suggest.
+    """Return the role of each column: as named, or, without either list, inferred from its values.
 
     Args:
-        frame: the table, its dates turned into parts already.
+        frame: the table, with dates already replaced by their parts.
         place: its file, for messages.
-        categorical, continuous: the columns as named; None where the person did not say.
-        parts: columns that came from dates; they are used whether lists are given or not.
-        reserved: targets, dates, marks of validation: nothing to learn from.
-        id: the column that names the rows, where the person said it.
+        categorical, continuous: the columns named by the user, or None.
+        parts: columns that came from dates; they are used in any case.
+        reserved: targets, dates, the validation column: never inputs.
+        id: the column that identifies the rows, if the user named it.
 
     Raises:
         ConfigError: a named column does not exist, is named twice, or is the target.
-        DataError: a column named as continuous holds no numbers, or nothing is left to learn from.
+        DataError: a column named as continuous is not numeric, or no input is left.
     """
     roles = Roles(id=id, parts=frozenset(parts), inferred=categorical is None and continuous is None)
     if roles.inferred:
@@ -167,9 +167,11 @@ def assign(
             roles.reasons[part] = "part of a date"
         else:
             roles.left_out.append(part)
-            roles.reasons[part] = "part of a date, always the same"
+            roles.reasons[part] = "part of a date, constant"
     if not roles.categorical and not roles.continuous:
-        raise DataError(f"{place}: no column is left to learn from; {'; '.join(roles.notes()) or 'name some'}")
+        raise DataError(
+            f"{place}: no input column is left; {'; '.join(roles.notes()) or 'name some: data.continuous=[a,b]'}"
+        )
     return roles
 
 
@@ -190,7 +192,9 @@ def _as_named(
                 twice = f"twice in data.{role}" if seen[name] == role else f"in data.{seen[name]} and in data.{role}"
                 raise ConfigError(f"data.{role}: the column {name} is named {twice}")
             if name in reserved:
-                raise ConfigError(f"data.{role}: {name} is the target, a date or a mark: it cannot be an input too")
+                raise ConfigError(
+                    f"data.{role}: {name} is the target, a date or the validation column; it cannot be an input too"
+                )
             seen[name] = role
     for name in continuous:
         column = frame[name]
@@ -200,14 +204,14 @@ def _as_named(
             if bad.any():
                 row = int(bad.argmax())
                 raise DataError(
-                    f"{place}, row {row + 2}: {name} is {quoted(column.iloc[row])}, which is no number; "
+                    f"{place}, row {row + 2}: {name} is {quoted(column.iloc[row])}, which is not a number; "
                     f"is it a category? ({int(bad.sum())} such row(s))"
                 )
             frame[name] = numbers
     for role, names in (("categorical", categorical), ("continuous", continuous)):
         for name in names:
-            levels = frame[name].nunique()
-            if levels < 2 and not (levels == 1 and frame[name].isna().any()):
+            num_values = frame[name].nunique()
+            if num_values < 2 and not (num_values == 1 and frame[name].isna().any()):
                 roles.left_out.append(name)
                 roles.reasons[name] = "constant"
                 continue
@@ -231,49 +235,49 @@ def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str]) -> None:
 
 
 def _guess(column: pd.Series[Any]) -> tuple[Role, str]:
-    """Return the role of a column and the reason, in words."""
+    """Return the role of a column and the reason."""
     known = column.dropna()
-    levels = known.nunique()
-    if levels == 0:
+    num_values = known.nunique()
+    if num_values == 0:
         return "left out", "empty"
-    if levels == 1 and len(known) == len(column):
+    if num_values == 1 and len(known) == len(column):
         return "left out", "constant"
     if pd.api.types.is_bool_dtype(known) or set(map(type, known.unique())) == {bool}:
         return "categorical", "true or false"
     if pd.api.types.is_numeric_dtype(known):
-        whole = bool(np.all(np.equal(np.mod(known.to_numpy(np.float64), 1), 0)))
-        if whole and levels == len(column) and len(column) > MOST_LEVELS and _is_count(known):
-            return "left out", "a different whole number in every row"
-        if whole and levels <= MOST_LEVELS:
-            return "categorical", f"{levels} whole numbers"
-        return "continuous", f"whole numbers, {levels:,} levels" if whole else "numbers"
-    if levels == len(column) and len(column) > MOST_LEVELS:
+        are_integers = bool(np.all(np.equal(np.mod(known.to_numpy(np.float64), 1), 0)))
+        if are_integers and num_values == len(column) and len(column) > MAX_CATEGORIES and _is_count(known):
+            return "left out", "a different integer in every row"
+        if are_integers and num_values <= MAX_CATEGORIES:
+            return "categorical", f"{num_values} integers"
+        return "continuous", f"integers, {num_values:,} distinct values" if are_integers else "numbers"
+    if num_values == len(column) and len(column) > MAX_CATEGORIES:
         return "left out", "a different text in every row"
-    return "categorical", f"text, {levels:,} levels"
+    return "categorical", f"text, {num_values:,} categories"
 
 
 def _is_count(column: pd.Series[Any]) -> bool:
-    """Tell row numbers from quantities: they fill their range without gaps."""
+    """Return whether a column counts its rows: it fills its range without gaps."""
     return float(column.max() - column.min()) + 1 == len(column)
 
 
-def warn_of_many_levels(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
-    """Warn of categories that can teach nothing: about as many levels as rows."""
+def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
+    """Return a note for each categorical column with about as many categories as rows."""
     notes = []
     for name in roles.categorical:
-        levels = frame[name].nunique()
-        if levels > max(MOST_LEVELS, num_train / 2):
+        num_values = frame[name].nunique()
+        if num_values > max(MAX_CATEGORIES, num_train / 2):
             notes.append(
-                f"the column {name} has {levels:,} levels in {len(frame):,} rows: as a category it teaches next to "
-                "nothing (leave it out, or name it in data.continuous)"
+                f"the column {name} has {num_values:,} categories in {len(frame):,} rows: an embedding of it learns "
+                "next to nothing (leave it out, or name it in data.continuous)"
             )
     return notes
 
 
-def levels_of(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Return a column's values as whole numbers, numbers or text, the same however a file was read.
+def category_values(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Return a column's values as integers, floats or strings, independent of how the file was read.
 
-    >>> levels_of(pd.Series([1.0, None, 2.0])).tolist(), levels_of(pd.Series([True, False])).tolist()
+    >>> category_values(pd.Series([1.0, None, 2.0])).tolist(), category_values(pd.Series([True, False])).tolist()
     ([1, <NA>, 2], ['True', 'False'])
     """
     if isinstance(column.dtype, pd.CategoricalDtype) or pd.api.types.is_integer_dtype(column):
@@ -281,6 +285,6 @@ def levels_of(column: pd.Series[Any]) -> pd.Series[Any]:
     if pd.api.types.is_bool_dtype(column):
         return column.astype(str)
     if pd.api.types.is_float_dtype(column):
-        whole = (column.dropna() % 1 == 0).all()
-        return column.astype("Int64") if whole else column
+        are_integers = (column.dropna() % 1 == 0).all()
+        return column.astype("Int64") if are_integers else column
     return column.where(column.isna(), column.astype(str))

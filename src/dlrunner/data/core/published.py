@@ -29,7 +29,7 @@ def published(plugins: Sequence[str] = ()) -> dict[str, Release]:
     for module in [*modules, *map(_import, plugins)]:
         for release in module.RELEASES:
             if release.name in found:
-                raise ConfigError(f"{module.__name__}: there is a release {release.name} already")
+                raise ConfigError(f"{module.__name__}: the release {release.name} is defined twice")
             found[release.name] = release
     return found
 
@@ -42,5 +42,5 @@ def _import(plugin: str) -> Any:
     except ImportError as error:
         raise ConfigError(f"--plugins: {plugin} cannot be imported: {error}") from None
     if not hasattr(module, "RELEASES"):
-        raise ConfigError(f"--plugins: {plugin} tells no RELEASES of data")
+        raise ConfigError(f"--plugins: {plugin} defines no RELEASES")
     return module

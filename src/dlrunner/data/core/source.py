@@ -1,4 +1,4 @@
-"""Where published data is found: in the data folder as an archive or unpacked, or at its publisher's."""
+"""Published data: in the data folder as an archive or unpacked, or downloaded from its publisher."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DAMAGED = (
 """What the readers of archives raise; the last two are a zip file's: another method, a password."""
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 DELAY = 0.1
-"""Seconds of a download before its bar is drawn."""
+"""Seconds before a download shows its progress bar."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Release:
     name: str
     title: str
     layouts: tuple[str, ...]
-    """Files that tell the release, inside its archive or folder."""
+    """Files that identify the release, inside its archive or folder."""
     archives: tuple[str, ...]
-    """Names under which the archive is looked for."""
+    """Names under which the archive is searched for."""
     terms: str
     home: str
     url: str | None = None
@@ -51,7 +51,7 @@ class Release:
     suffix: str = ".zip"
     """Of the archive as it is published."""
     sha256_of_layout: str | None = None
-    """Of the first layout file, to tell releases with the same file names apart."""
+    """Of the first layout file, to distinguish releases with the same file names."""
 
 
 def cache_dir() -> Path:
@@ -60,12 +60,12 @@ def cache_dir() -> Path:
     if given is None:
         from platformdirs import user_cache_dir
 
-        given = user_cache_dir("dlrunner")  # begins with `~` where no home is found, which is told as of any path
+        given = user_cache_dir("dlrunner")  # begins with `~` if there is no home; user_path reports it
     return user_path(given)
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's sha256, remembered in the cache by path, size and time of change."""
+    """Return a file's sha256, cached by path, size and time of change."""
     status = path.stat()
     # The time of the last change of the file itself (ctime) cannot be set back, as mtime can by `touch -r`.
     key = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0{status.st_ino}"
@@ -81,7 +81,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
-    """Return what was made under this key before, or make it and keep it in the cache."""
+    """Return the cached result of this key, or compute and cache it."""
     memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.made"
     known = read_sealed(memory)
     if known is not None:
@@ -100,12 +100,12 @@ def write_sealed(path: Path, content: bytes | memoryview) -> None:
 
 @functools.lru_cache(maxsize=64)  # a folder of the cache may hold thousands of files
 def tidy(folder: Path) -> None:
-    """Remove once what killed processes have left behind in a folder of the cache."""
+    """Remove, once, files that killed processes left in a folder of the cache."""
     remove_abandoned(folder, is_ours=lambda name: bool(name_of(name) or UNNAMED.fullmatch(name)))
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Write a file of the cache so that another process sees either nothing or all of it."""
+    """Write a file of the cache atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, sync=False) as file:
         file.write(content)
@@ -120,7 +120,7 @@ class ArchiveOrFolder:
 
     @property
     def is_archive(self) -> bool:
-        """Tell an archive from a folder."""
+        """Whether it is an archive."""
         return self.path.is_file()
 
     def read(self, name: str) -> bytes:
@@ -135,27 +135,27 @@ class ArchiveOrFolder:
         """Return the content of files by name; a tar archive is unpacked once for all of them.
 
         Raises:
-            DataError: the archive is truncated, or lacks files.
+            DataError: the archive is truncated, or files are missing.
         """
-        with _damage_told(self.path):
+        with _readable_errors(self.path):
             if self.is_archive:
                 wanted = {self.prefix + name for name in names}
                 found = _read_archive(self.path, wanted.__contains__)
                 found = {name.removeprefix(self.prefix): content for name, content in found.items()}
             else:
                 found = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
-        lacking = [name for name in names if name not in found]
-        if lacking:
-            raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in lacking)}")
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in missing)}")
         return found
 
     def read_where(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-        """Return the content of all files whose names, as paths below this place, are wanted, sorted by name.
+        """Return the content of all files whose paths below this folder are `wanted`, sorted by name.
 
         Raises:
             DataError: the archive is truncated, or a file cannot be read.
         """
-        with _damage_told(self.path):
+        with _readable_errors(self.path):
             if self.is_archive:
                 found = _read_archive(
                     self.path, lambda name: name.startswith(self.prefix) and wanted(name.removeprefix(self.prefix))
@@ -166,12 +166,12 @@ class ArchiveOrFolder:
             return dict(sorted(found.items()))
 
     def contents(self, names: Sequence[str]) -> Iterator[bytes]:
-        """Yield the content of files one after the other; only a tar archive is held as a whole.
+        """Yield the content of files one after the other; only a tar archive is held in memory.
 
         Raises:
             DataError: the archive is truncated, or a file cannot be read.
         """
-        with _damage_told(self.path):
+        with _readable_errors(self.path):
             if not self.is_archive:
                 yield from ((self.path / name).read_bytes() for name in names)
             elif _is_tar(self.path):
@@ -184,23 +184,23 @@ class ArchiveOrFolder:
                         yield archive.read(self.prefix + name)
 
     def names(self) -> list[str]:
-        """Return the paths of all files below this place."""
-        with _damage_told(self.path):
+        """Return the paths of all files below this folder."""
+        with _readable_errors(self.path):
             if self.is_archive:
                 return [n.removeprefix(self.prefix) for n in _names_in(self.path) if n.startswith(self.prefix)]
             return [str(p.relative_to(self.path)) for p in sorted(self.path.rglob("*")) if p.is_file()]
 
     def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
-        """Return a digest of names and content of the files that are wanted, sorted, remembered under a key."""
+        """Return a digest of names and content of the files that are wanted, sorted, cached under a key."""
         return self.digest_of(sorted(name for name in self.names() if wanted(name)), key)
 
     def digest_of(self, names: Sequence[str], key: str) -> str:
-        """Return a digest of names and content of files, remembered under a key in the cache.
+        """Return a digest of names and content of files, cached under a key.
 
-        A folder is read again when the size or the time of change of any of these files differs.
+        A folder is read again if the size or the time of change of any of these files differs.
 
         Raises:
-            DataError: the name of a file is not UTF-8, and so could stand in no table.
+            DataError: the name of a file is not UTF-8 and could not be written to a table.
         """
         for name in names:
             if not _is_utf8(name):
@@ -222,7 +222,7 @@ class ArchiveOrFolder:
         return found
 
     def has(self, name: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
         if self.is_archive:
             try:
                 return self.prefix + name in _names_in(self.path)
@@ -231,7 +231,7 @@ class ArchiveOrFolder:
         return (self.path / name).is_file()
 
     def digest(self, names: Sequence[str]) -> str:
-        """Return one digest of those of the files that are there."""
+        """Return one digest of the files that exist."""
         if not self.is_archive:
             digests = {name: sha256_of(self.path / name) for name in names if self.has(name)}
         else:
@@ -245,7 +245,7 @@ class ArchiveOrFolder:
         return self._digests([name])[name] if self.is_archive else sha256_of(self.path / name)
 
     def _digests(self, names: Sequence[str]) -> dict[str, str]:
-        """Return the sha256 of files in an archive, remembered in the cache."""
+        """Return the sha256 of files in an archive, cached."""
         memory = cache_dir() / "sha256" / f"{sha256_of(self.path)[:32]}.files"
         known: dict[str, str] = json.loads(read_sealed(memory) or b"{}")
         unknown = [name for name in names if name not in known]
@@ -265,25 +265,25 @@ def _is_utf8(name: str) -> bool:
 
 
 @contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Tell what goes wrong in an archive as a sentence."""
+def _readable_errors(path: Path) -> Iterator[None]:
+    """Turn the errors of archives into a DataError."""
     try:
         yield
     except MemoryError:
-        raise DataError(f"what is wanted of {path} does not fit into the memory of this machine") from None
+        raise DataError(f"the requested files of {path} do not fit into the memory of this machine") from None
     except DAMAGED as error:
-        raise DataError(f"{path} is damaged or cannot be read ({error}); get it again") from None
+        raise DataError(f"{path} is damaged or cannot be read ({error}); download it again") from None
 
 
 def place_of(path: Path, layout: str) -> ArchiveOrFolder | None:
-    """Return where the file `layout` is: in this folder or archive, or in its only sub-folder."""
+    """Return the location of the file `layout`: in this folder or archive, or in its only sub-folder."""
     if path.is_dir():
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
         return next((ArchiveOrFolder(p) for p in candidates if (p / layout).is_file()), None)
     try:
         names = _names_in(path)
     except DAMAGED as error:
-        raise DataError(f"{path} is damaged or no archive ({error}); get it again") from None
+        raise DataError(f"{path} is damaged or not an archive ({error}); download it again") from None
     inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
     return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
 
@@ -293,7 +293,7 @@ def _is_tar(path: Path) -> bool:
 
 
 def _names_in(path: Path) -> list[str]:
-    """List the files in an archive; it is remembered, for a tar archive must be unpacked for that."""
+    """List the files in an archive, cached: a tar archive must be unpacked for it."""
     status = path.stat()
     return _list_archive(path, status.st_size, status.st_mtime_ns)
 
@@ -330,9 +330,9 @@ def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]
 
 
 def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar archive; links and devices are none, and what they point at is never read.
+    """Yield the files of a tar archive; links and devices are skipped and never followed.
 
-    Nothing is written by the names in an archive, so that absolute ones, and those with .., lead nowhere.
+    Nothing is written under the names in an archive, so absolute ones and those with .. are harmless.
     """
     for member in archive:
         refuse_bomb(path, member.offset_data + member.size)
@@ -341,10 +341,10 @@ def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]
 
 
 def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, ArchiveOrFolder] | None:
-    """Look for releases, in their order, in the data folder.
+    """Search the data folder for releases, in order.
 
     Raises:
-        DataError: an archive is there but damaged.
+        DataError: an archive is damaged.
     """
     for release in releases:
         for name in release.archives:
@@ -361,10 +361,10 @@ def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, ArchiveO
 
 
 def download(release: Release, data_dir: Path) -> ArchiveOrFolder:
-    """Fetch a release from its publisher into the data folder, checked against its pinned sha256.
+    """Download a release from its publisher into the data folder and verify its pinned sha256.
 
     Raises:
-        DataError: no network, a time-out, another content than pinned, or an archive that is not offered.
+        DataError: no network, a time-out, a hash mismatch, or an archive without a download.
     """
     if release.url is None or release.sha256 is None:
         raise DataError(f"{release.title} cannot be downloaded unattended; get it at {release.home}")
@@ -376,7 +376,7 @@ def download(release: Release, data_dir: Path) -> ArchiveOrFolder:
     pooch.get_logger().setLevel("ERROR")
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        # Pooch sets the total; a bar without any would be neither true nor false. None: only in a terminal.
+        # Pooch sets the total; a bar without one cannot be tested for truth. None: only in a terminal.
         with tqdm(
             desc=release.title, total=1, unit="B", unit_scale=True, leave=False, delay=DELAY, disable=None
         ) as bar:

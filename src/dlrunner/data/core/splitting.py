@@ -1,4 +1,4 @@
-"""Which rows of a table validate."""
+"""Which rows of a table are for validation."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 @dataclass(frozen=True)
 class Splitting:
-    """How validation rows are chosen: every source of data has one; the names are those of the `data` section."""
+    """How validation rows are chosen; every data source has one. Names as in the `data` section."""
 
     split: str = "random"
-    """One of `Split`; `auto`: as the data tells, else random; `inner`: the training rows of random, split again; or the
-    name of a split that the data's publisher made, which the source of the data knows."""
+    """One of `Split`; `auto`: the data's own split, else random; `inner`: the training rows of random, split again; or
+    the name of a split of the publisher, which the data source defines."""
     valid: float = 0.2
-    """A share of the rows; for last_rows and last_days a number of 1 or more counts rows and days."""
+    """A fraction of the rows; for last_rows and last_days, 1 or more is a number of rows or days."""
     split_seed: int = 42
     date: str | None = None
     valid_from: str | None = None
@@ -40,11 +40,11 @@ class Splitting:
 
     @property
     def method(self) -> str:
-        """How rows are chosen where the data tells nothing."""
+        """How rows are chosen if the data has no split of its own."""
         return "random" if self.split in ("auto", "inner") else self.split
 
     def check(self) -> None:
-        """Compare the settings with each other.
+        """Check the settings against each other.
 
         Raises:
             ConfigError: they do not fit.
@@ -58,34 +58,34 @@ class Splitting:
         if self.split == "folds" and not 0 <= self.fold < self.folds:
             raise ConfigError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
         if self.method in ("random", "stratified") and not 0 < self.valid < 1:
-            raise ConfigError(f"data.valid: must be a share between 0 and 1, not {self.valid:g}")
+            raise ConfigError(f"data.valid: must be a fraction between 0 and 1, not {self.valid:g}")
         if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
-            raise ConfigError(f"data.valid: must be a share or a whole number, not {self.valid:g}")
+            raise ConfigError(f"data.valid: must be a fraction or an integer, not {self.valid:g}")
         for name in ("valid_from", "valid_to"):
             _as_date(getattr(self, name), f"data.{name}")
         first, last = (_as_date(bound, "") for bound in (self.valid_from, self.valid_to))
         if first is not None and last is not None and first > last:
-            raise ConfigError(f"data.valid_from: {self.valid_from} lies after data.valid_to, {self.valid_to}")
+            raise ConfigError(f"data.valid_from: {self.valid_from} is later than data.valid_to, {self.valid_to}")
 
-    def mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
-        """Return which rows validate, [rows].
+    def assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
+        """Return which rows are for validation, [rows].
 
         Args:
             frame: the table, with the columns that the settings name.
-            strata: classes whose shares `stratified` keeps; None where the target has none.
+            strata: classes whose proportions `stratified` keeps; None without classes.
             place: for messages.
 
         Raises:
             ConfigError: a named column does not exist.
-            DataError: no rows, or all of them, would validate.
+            DataError: no rows, or all of them, would be for validation.
         """
-        valid = self._mark(frame, strata, place)
+        valid = self._assign(frame, strata, place)
         if not valid.any() or valid.all():
             which = "no" if not valid.any() else "all"
-            raise DataError(f"{place}: {self._said(frame)} takes {which} rows ({len(frame):,}) for validation")
+            raise DataError(f"{place}: {self._described(frame)} selects {which} rows ({len(frame):,}) for validation")
         return valid
 
-    def _mark(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
+    def _assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
         num_rows = len(frame)
         if self.method == "random":
             return random_rows(num_rows, self.valid, self.split_seed)
@@ -96,7 +96,7 @@ class Splitting:
             return chosen
         if self.split == "stratified":
             if strata is None:
-                raise ConfigError("data.split: stratified needs classes; for a target of numbers take random or folds")
+                raise ConfigError("data.split: stratified needs classes; use random or folds for a numeric target")
             return _stratified(strata, self.valid, self.split_seed)
         if self.split == "last_rows":
             return np.arange(num_rows) >= num_rows - self._count(num_rows)
@@ -110,7 +110,7 @@ class Splitting:
         return between(dates, self.valid_from, self.valid_to)
 
     def of_test(self, frame: pd.DataFrame) -> Mask:
-        """Mark the rows that the validation column calls test, [rows]: `mark` lets them validate."""
+        """Return which rows the validation column calls test, [rows]; `assign` puts them into validation."""
         if self.split != "column":
             return np.zeros(len(frame), dtype=bool)
         return np.asarray(frame[self.valid_column].astype(str).str.strip().str.lower() == "test")
@@ -119,18 +119,18 @@ class Splitting:
         return int(self.valid if self.valid >= 1 else self.valid * total)
 
     def column(self, frame: pd.DataFrame, setting: str, place: Path) -> pd.Series[Any]:
-        """Return the column that a setting names."""
+        """Return the column named by a setting."""
         name = getattr(self, setting)
         if name not in frame.columns:
             raise ConfigError(f"data.{setting}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
         column: pd.Series[Any] = frame[name]
         return column
 
-    def _said(self, frame: pd.DataFrame) -> str:
+    def _described(self, frame: pd.DataFrame) -> str:
         if self.split == "dates":
             days = pd.to_datetime(frame[self.date])
-            there = f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
-            return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to} (the rows are of {there})"
+            period = f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
+            return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to} (the data covers {period})"
         if self.split == "column":
             return f"data.valid_column={self.valid_column}"
         return f"data.split={self.method} data.valid={self.valid:g}"
@@ -143,12 +143,12 @@ def split_by_parts(
     strata: NDArray[Any] | None,
     place: Path,
 ) -> tuple[NDArray[np.int8], Mask]:
-    """Return which part each row belongs to (TRAIN, VALID or TEST), and which rows are kept for the test.
+    """Return the split of each row (TRAIN, VALID or TEST), and which rows are test rows.
 
     Args:
-        parts: train, valid or test by row, where the folders tell it.
-        splitting: how validation rows are chosen; `auto`: as the parts say, where there are any.
-        frame, strata, place: see `Splitting.mark`.
+        parts: train, valid or test by row, if the folders define it.
+        splitting: how validation rows are chosen; `auto`: by `parts` if there are any.
+        frame, strata, place: see `Splitting.assign`.
     """
     found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
     of_test = found == TEST
@@ -156,16 +156,16 @@ def split_by_parts(
         if not (found == VALID).any():
             found[of_test] = VALID
         return found, of_test
-    rest = np.flatnonzero(found != TEST)  # what is in test/ is looked at once, whatever the split of the others
+    rest = np.flatnonzero(found != TEST)  # test/ is evaluated once, whatever the split of the others
     chosen = None if strata is None else strata[rest]
     others = frame.iloc[rest].reset_index(drop=True)
-    found[rest] = np.where(splitting.mark(others, chosen, place), VALID, TRAIN)
+    found[rest] = np.where(splitting.assign(others, chosen, place), VALID, TRAIN)
     of_test[rest] = splitting.of_test(others)
     return found, of_test
 
 
 def split_again(split: NDArray[np.int8], splitting: Splitting) -> NDArray[np.int8]:
-    """Return the split of the training rows alone: what is chosen by it has not seen the rows that are reported."""
+    """Split the training rows again, for model selection without the reported rows."""
     rest = np.flatnonzero(split == TRAIN)
     inner = np.full(len(split), UNUSED, dtype=np.int8)
     inner[rest] = np.where(random_rows(len(rest), splitting.valid, splitting.split_seed), VALID, TRAIN)
@@ -173,31 +173,31 @@ def split_again(split: NDArray[np.int8], splitting: Splitting) -> NDArray[np.int
 
 
 def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int, what: str) -> NDArray[np.int8]:
-    """Return the split with only so many random rows of its parts left; the others are not used.
+    """Return the split with a random sample of its parts; the others are unused.
 
     Raises:
-        ConfigError: there are not as many.
+        ConfigError: there are fewer.
     """
     names = {TRAIN: "data.sample", VALID: "data.sample_valid", TEST: "data.sample_test"}
     left = split.copy()
     for part, count in counts.items():
         rows = np.flatnonzero(split == part)
         if count is not None and count > len(rows):
-            raise ConfigError(f"{names[part]}: {count:,} {what} are asked for, there are {len(rows):,}")
+            raise ConfigError(f"{names[part]}: {count:,} {what} requested, but there are only {len(rows):,}")
         if count is not None:
             left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
     return left
 
 
-def random_rows(num_rows: int, share: float, seed: int) -> Mask:
+def random_rows(num_rows: int, fraction: float, seed: int) -> Mask:
     """Mark the first `int(share·n)` rows of a random permutation, as fast.ai's `get_cv_idxs` does."""
     chosen = np.zeros(num_rows, dtype=bool)
-    chosen[np.random.RandomState(seed).permutation(num_rows)[: int(share * num_rows)]] = True
+    chosen[np.random.RandomState(seed).permutation(num_rows)[: int(fraction * num_rows)]] = True
     return chosen
 
 
 def between(dates: pd.Series[Any], first: str | None, last: str | None) -> Mask:
-    """Mark the rows from one day to another, both included; None is no bound."""
+    """Return which rows lie between two days, both included; None: unbounded."""
     days = dates.dt.normalize()
     low, high = _as_date(first, "a date"), _as_date(last, "a date")
     return np.asarray((days >= (low or days.min())) & (days <= (high or days.max())))
@@ -209,16 +209,16 @@ def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
     try:
         return pd.Timestamp(text).normalize()
     except ValueError:
-        raise ConfigError(f"{name}: {text!r} is no date; write it as 2014-08-01") from None
+        raise ConfigError(f"{name}: {text!r} is not a date; write it as 2014-08-01") from None
 
 
-def _stratified(strata: NDArray[Any], share: float, seed: int) -> Mask:
-    """Take the share of each class; of a class with two rows or more at least one validates and one trains."""
+def _stratified(strata: NDArray[Any], fraction: float, seed: int) -> Mask:
+    """Sample the same fraction of each class; a class with two or more rows has at least one row in each split."""
     random = np.random.RandomState(seed)
     chosen = np.zeros(len(strata), dtype=bool)
     for stratum in np.unique(strata):
         rows = random.permutation(np.flatnonzero(strata == stratum))
-        count = round(share * len(rows))
+        count = round(fraction * len(rows))
         if len(rows) > 1:
             count = min(max(count, 1), len(rows) - 1)
         chosen[rows[:count]] = True
@@ -226,7 +226,7 @@ def _stratified(strata: NDArray[Any], share: float, seed: int) -> Mask:
 
 
 def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:
-    """Read a column that marks the rows that validate: true, 1, yes, valid, validation, test, dev."""
+    """Parse a validation column: true, 1, yes, valid, validation, test, dev."""
     text = column.astype(str).str.strip().str.lower().str.removesuffix(".0")
     yes = text.isin(["true", "1", "yes", "valid", "validation", "val", "dev", "test"])
     no = text.isin(["false", "0", "no", "train", "training", "nan", "none", "<na>", ""])

@@ -14,32 +14,32 @@ from dlrunner.errors import DataError
 from dlrunner.files.temporary import temporary_folder
 
 TRUTH = "truth"
-"""The file with the floor and the digests of the others."""
+"""The file with the best achievable score and the digests of the others."""
 
 
 def generated(place: Path, files: Sequence[str], write: Callable[[Path], float]) -> tuple[Path, float]:
-    """Let `write` fill a folder, unless all its files are there as they were written, and return it with the floor.
+    """Return a generated folder and its best achievable score; `write` fills it unless its files are intact.
 
     Args:
         place: the folder.
-        files: its files, compared with the digests that were written last.
-        write: fills an empty folder and returns the floor.
+        files: its files, verified by their digests.
+        write: fills an empty folder and returns the best achievable score.
 
     Raises:
         DataError: the cache cannot be written.
     """
     try:
         known = read_sealed(place / TRUTH)
-        floor = _floor_of(known, place, files)
-        if floor is None:
+        best = _best_of(known, place, files)
+        if best is None:
             if known is not None:
                 warn_damaged(place)
-            floor = _write_anew(place, files, write)
-        return place, floor
+            best = _write_anew(place, files, write)
+        return place, best
     except OSError as error:
         raise DataError(
-            f"the stand-in cannot be written to the cache, {place.parent}: {error.strerror}; "
-            "DLRUNNER_CACHE names another folder"
+            f"the synthetic data cannot be written to the cache, {place.parent}: {error.strerror}; "
+            "set DLRUNNER_CACHE to another folder"
         ) from None
 
 
@@ -47,20 +47,20 @@ def _write_anew(place: Path, files: Sequence[str], write: Callable[[Path], float
     place.parent.mkdir(parents=True, exist_ok=True)
     tidy(place.parent)
     with temporary_folder(place) as temporary:
-        floor = write(temporary)
+        best = write(temporary)
         digests = {name: sha256_of(temporary / name) for name in files}
-        write_sealed(temporary / TRUTH, json.dumps({"best_achievable": floor, "sha256": digests}).encode())
+        write_sealed(temporary / TRUTH, json.dumps({"best_achievable": best, "sha256": digests}).encode())
         try:
             temporary.rename(place)
-        except OSError:  # another process was faster, or an older one left half of it
-            if _floor_of(read_sealed(place / TRUTH), place, files) is None:
+        except OSError:  # another process was faster, or an older one was interrupted
+            if _best_of(read_sealed(place / TRUTH), place, files) is None:
                 _remove(place)
                 temporary.rename(place)
-    return floor
+    return best
 
 
-def _floor_of(known: bytes | None, place: Path, files: Sequence[str]) -> float | None:
-    """Return the floor of data that are as they were written last, by what was written down of them; else None."""
+def _best_of(known: bytes | None, place: Path, files: Sequence[str]) -> float | None:
+    """Return the recorded best achievable score if all files match their digests, else None."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         truth = json.loads(known or b"{}")
         if all(sha256_of(place / name) == truth["sha256"][name] for name in files):

@@ -1,4 +1,4 @@
-"""Tables as people have them: CSV, TSV and parquet, compressed or not."""
+"""Users' tables: CSV, TSV and parquet, compressed or not."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".parquet")
 
 
 def format_of(path: Path) -> str:
-    """Return the suffix that tells a table's format.
+    """Return the suffix of a table's format.
 
     Raises:
-        ConfigError: the name tells none.
+        ConfigError: the suffix is unknown.
     """
     suffixes = [s.lower() for s in path.suffixes]
     kind = next((s for s in reversed(suffixes) if s in SUFFIXES), ".csv" if ".zip" in suffixes else None)
@@ -40,17 +40,17 @@ def read_table(path: Path, only_empty_is_missing: bool = False, as_text: bool = 
 
     Args:
         path: the file.
-        only_empty_is_missing: NA, None and null are words like others (a user may be called so).
-        as_text: likewise, and numbers stay as they are written (0001).
+        only_empty_is_missing: NA, None and null are ordinary strings (a user may have that name).
+        as_text: likewise, and numbers stay strings (0001).
 
     Raises:
-        ConfigError: there is no such file, or its name tells no format.
+        ConfigError: there is no such file, or its suffix is unknown.
         DataError: it is empty, damaged, or not text in UTF-8.
     """
     if not path.exists():
         raise ConfigError(f"there is no file {path}")
     if path.is_dir():
-        raise ConfigError(f"{path} is a folder; give the table itself")
+        raise ConfigError(f"{path} is a folder; give the path of the table")
     kind = format_of(path)
     try:
         if kind == ".parquet":
@@ -99,13 +99,13 @@ def _read_csv(path: Path, **options: Any) -> pd.DataFrame:
 
 
 def _separator(path: Path) -> str:
-    """Return what parts the names in a table's first line."""
+    """Return the separator of a table's header."""
     names = [str(name) for name in _read_csv(path, nrows=0).columns]
     return "," if len(names) > 1 else next((sep for sep in ";\t|" if sep in names[0]), ",")
 
 
 def _has_decimal_commas(column: pd.Series[Any]) -> bool:
-    """Tell whether all that stands in a column are numbers, some of them written 1,5."""
+    """Return whether a column holds only numbers, some of them with a decimal comma (1,5)."""
     if pd.api.types.is_numeric_dtype(column):
         return False
     texts = column.head(1000).dropna().astype(str)

@@ -1,4 +1,4 @@
-"""What a model should say: how a target becomes a tensor, how it is learned and judged, and what outputs mean."""
+"""Targets: their encoding, loss, metrics, and the meaning of outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.columns import levels_of, quoted
+from dlrunner.data.core.columns import category_values, quoted
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.metrics import (
     F1,
@@ -37,33 +37,33 @@ Transform = Literal["standard", "log", "none"]
 Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
 MOST_LOG_ERROR = 1.0
-"""squared_percentage counts a prediction above e times the truth as e times: a few such rows would drown all others."""
+"""squared_percentage clips predictions above e times the truth: a few such rows would dominate the loss."""
 
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """What was found out about the target; fitted on the training rows, stored in the run.
+    """The target; fitted on the training rows, stored in the run.
 
-    Each kind of target is a class: it says how values become tensors, how a model learns and is judged on them, how
-    outputs are averaged, and what they mean.
+    Each kind of target is a class: it defines the encoding of values, the loss, the metrics, how
+    outputs are averaged, and their meaning.
     """
 
     kind: ClassVar[str]
     losses: ClassVar[Sequence[str]] = ("auto",)
-    """Names of the losses that may be asked for."""
+    """Names of the available losses."""
     known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]]
     usual_metrics: ClassVar[Sequence[str]] = ()
-    """Those of them that are reported where none is asked for; empty: all. The first one judges."""
+    """The default ones; empty: all. The first one is monitored."""
     has_one_class: ClassVar[bool] = False
     """Each row belongs to exactly one of `classes`."""
 
     names: list[str]
     classes: list[Any] = field(default_factory=list)
-    """The levels of a class target, in the order of their codes; of a multi-label target its labels."""
+    """The classes in the order of their codes; of a multi-label target its labels."""
 
     @property
     def num_outputs(self) -> int:
-        """Numbers the model gives per row."""
+        """Outputs of the model per row."""
         return 1
 
     def fit(self, train: NDArray[Any]) -> Target:
@@ -71,40 +71,40 @@ class Target(ABC):
         return self
 
     def statistics(self) -> Mapping[str, float]:
-        """Return by name what was fitted."""
+        """Return the fitted statistics by name."""
         return {}
 
     @abstractmethod
     def encode(self, values: NDArray[Any]) -> Tensor:
-        """Return values as a model learns them: float32 of shape [rows] or [rows, labels], or int64 codes."""
+        """Return encoded values: float32 of shape [rows] or [rows, labels], or int64 codes."""
 
     @abstractmethod
     def decode(self, outputs: Tensor) -> Tensor:
-        """Return what outputs mean: numbers in the target's own unit, or a probability of each class or label."""
+        """Return decoded outputs: numbers in the target's own unit, or a probability of each class or label."""
 
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean loss of outputs against encoded targets."""
 
     def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
-        """Return fresh metrics of outputs and encoded targets: those that are named, else the usual ones."""
+        """Return new metrics of outputs and encoded targets: the named ones, else the default ones."""
         return {name: self.known_metrics[name]() for name in names or self.usual_metrics or self.known_metrics}
 
     @abstractmethod
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return what an ensemble says, given what each member says for the same rows."""
+        """Return the output of an ensemble, from its members' outputs for the same rows."""
 
     @abstractmethod
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
-        """Return outputs as a person reads them, in columns called by a name."""
+        """Return outputs as a table for users, in columns with a given name."""
 
     @abstractmethod
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
-        """Return values, as `read_target` gives them, as a person reads them."""
+        """Return values, as `read_target` returns them, as a table for users."""
 
     @abstractmethod
     def description(self) -> str:
-        """Say in a few words what is to be predicted."""
+        """Describe the target in a few words."""
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -112,20 +112,20 @@ class Target(ABC):
 
     @staticmethod
     def from_state(state: Mapping[str, Any]) -> Target:
-        """Return what `state` was made from; other entries, which older versions stored, are left.
+        """Return the target of a `state`; entries of older versions are ignored.
 
         Raises:
             DataError: no class has this kind.
         """
         made = next((each for each in Target.__subclasses__() if each.kind == state["kind"]), None)
         if made is None:
-            raise DataError(f"a target of kind {state['kind']} is not known here")
+            raise DataError(f"a target of kind {state['kind']} is not supported by this version")
         return made(**{each.name: state[each.name] for each in fields(made) if each.name in state})
 
 
 @dataclass(frozen=True)
 class Regression(Target):
-    """A number, which is learned transformed and told in its own unit."""
+    """A number, learned transformed and reported in its own unit."""
 
     kind = "regression"
     losses = ("auto", "mse", "mae", "huber", "squared_percentage")
@@ -137,7 +137,7 @@ class Regression(Target):
         "rmspe_by_batch": RmspeByBatch,
     }
     usual_metrics = ("rmse", "mae", "r2")
-    """The others have a meaning only for targets that are not 0, and must be asked for."""
+    """The others are defined only for targets that are not 0, and must be requested."""
 
     transform: Transform = "none"
     mean: float = 0.0
@@ -158,7 +158,7 @@ class Regression(Target):
         return replace(fitted, low=float(encoded.min()), high=float(encoded.max()), middle=float(encoded.mean()))
 
     def statistics(self) -> Mapping[str, float]:
-        """Return by name what was fitted."""
+        """Return the fitted statistics by name."""
         return {name: getattr(self, name) for name in ("mean", "deviation", "low", "high", "middle")}
 
     def encode(self, values: NDArray[Any]) -> Tensor:
@@ -187,7 +187,7 @@ class Regression(Target):
         return F.mse_loss(outputs, targets)
 
     def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
-        """Return fresh metrics in the target's own unit, of outputs that are multiplied by a correction there."""
+        """Return new metrics in the target's own unit, where outputs are multiplied by a correction."""
 
         def corrected(outputs: Tensor) -> Tensor:
             return self.decode(outputs) * correction
@@ -208,9 +208,9 @@ class Regression(Target):
         return pd.DataFrame({self.names[0]: values})
 
     def description(self) -> str:
-        """Tell the transform."""
-        said = {"standard": "standardised", "log": "as its logarithm", "none": "as it stands"}[self.transform]
-        return f"{self.names[0]}: numbers, learned {said}"
+        """Name the transform."""
+        transform = {"standard": "standardised", "log": "logarithm", "none": "not transformed"}[self.transform]
+        return f"{self.names[0]}: regression on numbers, {transform}"
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,8 @@ class Binary(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of the second."""
         second = _plain(outputs).sigmoid().numpy()
-        said = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
-        return pd.DataFrame({name: said, f"p({self.classes[1]})": second.round(4)})
+        labels = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
+        return pd.DataFrame({name: labels, f"p({self.classes[1]})": second.round(4)})
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the classes."""
@@ -286,9 +286,9 @@ class MultiClass(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of each."""
         probabilities = self.decode(_plain(outputs)).numpy()
-        said = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
+        labels = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
         columns = [f"p({label})" for label in self.classes]
-        return pd.concat([pd.DataFrame({name: said}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
+        return pd.concat([pd.DataFrame({name: labels}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the classes."""
@@ -307,7 +307,7 @@ class MultiLabel(Target):
     known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc}
 
     separator: str | None = None
-    """Between the labels, where they stand in one column."""
+    """Separates the labels, if they are in one column."""
 
     @property
     def num_outputs(self) -> int:
@@ -355,7 +355,7 @@ def _wide(outputs: Sequence[Tensor]) -> Tensor:
 
 
 def _logit_of_mean(outputs: Sequence[Tensor]) -> Tensor:
-    """Return the logit of the mean probability, by logarithms."""
+    """Return the logit of the mean probability, computed in log space."""
     wide = _wide(outputs)
     return (F.logsigmoid(wide).logsumexp(dim=0) - F.logsigmoid(-wide).logsumexp(dim=0)).float()
 
@@ -376,7 +376,7 @@ def read_target(
     transform: Literal["auto"] | Transform,
     place: Path,
 ) -> tuple[Target, NDArray[Any]]:
-    """Return what the target is, without statistics, and its values: float64, class codes, or 0/1 by label.
+    """Return the target, without statistics, and its values: float64, class codes, or 0/1 by label.
 
     Raises:
         ConfigError: the column does not exist, or cannot be of that kind.
@@ -400,8 +400,8 @@ def read_target(
     found = _guess_kind(column) if kind == "auto" else kind
     if found != "regression" and transform not in ("auto", "none"):
         raise ConfigError(
-            f"data.target_transform: {transform} is for numbers; {names[0]} is taken as {found} "
-            "(data.kind=regression says otherwise)"
+            f"data.target_transform: {transform} is for numbers; {names[0]} is read as {found} "
+            "(data.kind=regression overrides this)"
         )
     if found == "regression":
         return _numbers(column, names[0], "standard" if transform == "auto" else transform, place)
@@ -411,13 +411,13 @@ def read_target(
 
 
 def _guess_kind(column: pd.Series[Any]) -> Kind:
-    """Text and truth values are classes, 0 and 1 are too; other numbers are quantities."""
-    levels = column.nunique()
+    """Text, booleans, and 0 and 1 are classes; other numbers are a regression target."""
+    categories = column.nunique()
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return "binary" if set(column.unique().tolist()) <= {0, 1} else "regression"
-    if levels > 2 and pd.to_numeric(column, errors="coerce").notna().mean() > 0.5:
-        return "regression"  # numbers with a typing error among them: it is told with its row
-    return "binary" if levels <= 2 else "multiclass"
+    if categories > 2 and pd.to_numeric(column, errors="coerce").notna().mean() > 0.5:
+        return "regression"  # numbers with a typing error among them, which is reported with its row
+    return "binary" if categories <= 2 else "multiclass"
 
 
 def _numbers(
@@ -428,34 +428,34 @@ def _numbers(
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {quoted(column.iloc[row])}, which is no finite number; "
-            f"{int(bad.sum()):,} such row(s) in all (data.kind=multiclass takes texts as classes)"
+            f"{place}, row {row + 2}: the target {name} is {quoted(column.iloc[row])}, which is not a finite number; "
+            f"{int(bad.sum()):,} such row(s) in all (data.kind=multiclass reads texts as classes)"
         )
     if transform == "log" and (numbers <= 0).any():
         row = int((numbers <= 0).argmax())
         raise DataError(
             f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}, which has no logarithm; "
-            f"{int((numbers <= 0).sum()):,} such row(s) in all (leave them out, or data.target_transform=standard)"
+            f"{int((numbers <= 0).sum()):,} such row(s) in all (remove them, or set data.target_transform=standard)"
         )
     if numbers.min() == numbers.max():
-        raise DataError(f"{place}: the target {name} is {numbers[0]:g} in all rows; there is nothing to learn")
+        raise DataError(f"{place}: the target {name} is {numbers[0]:g} in every row; there is nothing to learn")
     return Regression([name], transform=transform), numbers
 
 
 def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tuple[Target, NDArray[np.int64]]:
-    values = levels_of(column)
-    levels = sorted(pd.unique(values).tolist(), key=lambda level: (isinstance(level, str), level))
-    if len(levels) < 2:
-        raise DataError(f"{place}: the target {name} is {levels[0]} in all rows; there is nothing to learn")
-    if kind == "binary" and len(levels) != 2:
-        raise ConfigError(f"data.kind: binary needs two classes; {name} has {len(levels)}")
-    if len(levels) > 1000:
+    values = category_values(column)
+    categories = sorted(pd.unique(values).tolist(), key=lambda value: (isinstance(value, str), value))
+    if len(categories) < 2:
+        raise DataError(f"{place}: the target {name} is {categories[0]} in every row; there is nothing to learn")
+    if kind == "binary" and len(categories) != 2:
+        raise ConfigError(f"data.kind: binary needs two classes; {name} has {len(categories)}")
+    if len(categories) > 1000:
         raise DataError(
-            f"{place}: the target {name} has {len(levels):,} classes in {len(column):,} rows; "
+            f"{place}: the target {name} has {len(categories):,} classes in {len(column):,} rows; "
             "is it a quantity (data.kind=regression), or an id?"
         )
-    codes = pd.Index(levels).get_indexer(values)
-    return (Binary if kind == "binary" else MultiClass)([name], levels), np.asarray(codes, dtype=np.int64)
+    codes = pd.Index(categories).get_indexer(values)
+    return (Binary if kind == "binary" else MultiClass)([name], categories), np.asarray(codes, dtype=np.int64)
 
 
 def _labels(

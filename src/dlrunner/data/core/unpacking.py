@@ -1,4 +1,4 @@
-"""Limits to what an archive or a compressed file may unpack to: a bomb is told before the memory is full."""
+"""Limits on the unpacked size of archives and compressed files: a bomb is refused before memory is full."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from typing import Any, BinaryIO
 from dlrunner.errors import DataError
 
 ROOM = 2**30
-"""Bytes that anything may unpack to."""
+"""Bytes that any file may unpack to."""
 MOST_RATIO = 200
-"""Beyond them, how many times as large as it is packed: texts and tables reach 30, deflate cannot do more than 1032."""
+"""Beyond them, the largest compression ratio: texts and tables reach 30, the limit of deflate is 1032."""
 
 COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def most_bytes(path: Path) -> int:
-    """Return how much a file may unpack to."""
+    """Return the bytes that a file may unpack to."""
     return max(ROOM, MOST_RATIO * path.stat().st_size)
 
 
 def refuse_bomb(path: Path, size: int) -> None:
-    """Compare what a file unpacks to with what it may.
+    """Check the unpacked size of a file.
 
     Args:
         path: the file.
-        size: the bytes that it unpacks to, as far as is known.
+        size: the bytes that it unpacks to, as far as known.
 
     Raises:
         DataError: it is more.
@@ -41,13 +41,13 @@ def refuse_bomb(path: Path, size: int) -> None:
         packed = path.stat().st_size
         raise DataError(
             f"{path} unpacks to {size / 2**30:.1f} GiB or more, over {size // max(1, packed):,} times its size: it is "
-            "damaged or made to fill the memory; if it is what you want, unpack it yourself"
+            "damaged or malicious; if you trust it, unpack it yourself"
         )
 
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[Any]:
-    """Yield what a table is read from: the file, or where it is compressed its content, up to a limit.
+    """Yield the source of a table: its path, or a size-limited stream if it is compressed.
 
     Raises:
         DataError: it unpacks to more.
@@ -77,7 +77,7 @@ def decompressed(path: Path) -> bytes:
 
 
 class _Limited(io.BufferedIOBase):
-    """A stream that counts what is read from it."""
+    """A stream that counts the bytes read from it."""
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self._path, self._stream, self._count = path, stream, 0

@@ -1,4 +1,4 @@
-"""Kaggle's dog breeds: 10,222 pictures of 120 breeds."""
+"""Kaggle's dog breeds: 10,222 images of 120 breeds."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ from pydantic import Field
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.data.dogbreeds.releases import HOME, RELEASES
-from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_pictures
-from dlrunner.data.images.dataset import ImageSource, ImageTable, Reading, picture_classes
+from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_images
+from dlrunner.data.images.dataset import ImagePreprocessing, ImageSource, ImageTable, image_classes
 from dlrunner.data.images.decoding import Fit
-from dlrunner.data.images.files import LABELS, ImageFiles, find_pictures
+from dlrunner.data.images.files import LABELS, ImageFiles, find_images
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
 
 OVERLAP = (
-    "these pictures are ImageNet's, which the pre-trained weights have seen: "
-    "with such weights the score is higher than on new pictures"
+    "these images are part of ImageNet, on which the weights were pre-trained: the score is higher than on new images"
 )
 
 
 class DogBreedsData(ImageSource):
-    """Pictures of dogs, one of 120 breeds each.
+    """Images of dogs, one of 120 breeds each.
 
     Args:
-        data_dir: where dog-breeds.zip or dog-breed-identification.zip, or its folder, is looked for.
+        data_dir: where dog-breeds.zip or dog-breed-identification.zip, or its folder, is searched for.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             generates: Kaggle lets nobody download it unattended.
-        split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves the pictures out that `random`
-            validates and validates the same share of the others: what is chosen by it has not seen them.
-        valid: the share that validates.
+        split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves the images out that `random`
+            validates and validates on the same fraction of the others, for model selection.
+        valid: fraction used for validation.
         split_seed: of numpy's RandomState, for `sample` too.
-        sample: this many random training pictures are used; by default all.
-        sample_valid: likewise of the validation pictures.
+        sample: this many random training images are used; by default all.
+        sample_valid: likewise of the validation images.
         size, fit, skip_bad: see `ImageData`.
     """
 
@@ -62,18 +61,18 @@ class DogBreedsData(ImageSource):
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.samples = {TRAIN: sample, VALID: sample_valid}
         self.splitting = Splitting(split, valid, split_seed)
-        self.reading = Reading(size, fit, skip_bad)
+        self.preprocessing = ImagePreprocessing(size, fit, skip_bad)
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
-        """The release, where it is, and the best possible accuracy (the stand-in only)."""
+        """The release, where it is, and the best possible accuracy (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
                 raise ConfigError(f"data.path: there is no file or folder {self.path}")
             place = place_of(self.path, LABELS)
             if place is None:
-                raise DataError(f"data.path: {self.path} has no {LABELS}; other pictures: task=image")
+                raise DataError(f"data.path: {self.path} has no {LABELS}; use task=image for other images")
             return release, place, None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
@@ -81,39 +80,41 @@ class DogBreedsData(ImageSource):
             if self.source == "real":
                 names = " or ".join(f"{name}.zip" for name in release.archives)
                 raise DataError(f"{release.title}: there is no {names} in {self.data_dir}; get it at {HOME}")
-        archive, floor = write_synthetic_pictures(cache_dir() / "synthetic")
+        archive, best = write_synthetic_images(cache_dir() / "synthetic")
         place = place_of(archive, LABELS)
         assert place is not None
-        return replace(release, name="synthetic", title="generated pictures", terms="generated"), place, floor
+        return replace(release, name="synthetic", title="generated images", terms="generated"), place, best
 
     @cached_property
     def _files(self) -> ImageFiles:
         place = self._found[1]
-        return find_pictures(place.path, "id", "breed")
+        return find_images(place.path, "id", "breed")
 
     def identity(self) -> DataIdentity:
-        """Find the pictures and say which they are."""
-        release, place, floor = self._found
+        """Find the images and return their identity."""
+        release, place, best = self._found
         digest = self._files.digest
         return DataIdentity(
             name="dog breeds",
             release=release.name,
-            source="synthetic" if floor is not None else "real",
+            source="synthetic" if best is not None else "real",
             sha256=digest,
             path=str(place.path),
             digest=digest,
             terms=release.terms,
-            best_achievable=floor,
+            best_achievable=best,
         )
 
     def read(self) -> ImageTable:
-        """Read, decode and split the pictures."""
+        """Read, decode and split the images."""
         files = self._files
-        target, values = picture_classes(files, "breed", "multiclass", None)
+        target, values = image_classes(files, "breed", "multiclass", None)
         split, _ = split_by_parts(None, self.splitting, files.table, values, files.place.path)
         if self.splitting.split == "inner":
             split = split_again(split, self.splitting)
-        split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
+        split = sampled(split, self.samples, self.splitting.split_seed, "images")
         if self._found[2] is None:
-            return self.reading.read(files, split, target, values, [OVERLAP])
-        return replace(self.reading, size=min(self.reading.size, SIZE)).read(files, split, target, values, [])
+            return self.preprocessing.read(files, split, target, values, [OVERLAP])
+        return replace(self.preprocessing, size=min(self.preprocessing.size, SIZE)).read(
+            files, split, target, values, []
+        )

@@ -12,7 +12,7 @@ RELEASES = (
         title="Dog Breed Identification (Kaggle)",
         layouts=("labels.csv",),
         archives=("dog-breeds", "dog-breed-identification"),
-        terms="Kaggle competition data: accept its rules at Kaggle; the pictures are ImageNet's, for research only",
+        terms="Kaggle competition data: accept its rules at Kaggle; the images are ImageNet's, for research only",
         home=HOME,
     ),
 )

@@ -1,4 +1,4 @@
-"""Generated pictures in the files of the dog breeds, whose best possible accuracy is known."""
+"""Generated images in the files of the dog breeds, whose best possible accuracy is known."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SHAPES = ("disc", "ring", "square", "triangle")
 COLOURS = {"blue": (70, 110, 210), "red": (210, 80, 60)}
 COUNT, SIZE = 1200, 64
 WRONG = 0.1
-"""The chance that a picture's label is that of another class."""
+"""The probability that an image has the label of another class."""
 
 
-def write_synthetic_pictures(folder: Path, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:
     """Write an archive with labels.csv and train/, unless it is there, and return it with the best accuracy.
 
-    A picture is a shape of some size, place and shade before noise; its class is shape and colour. One label in ten
-    is wrong: who names every shape rightly is right as often as the labels are, on the pictures that validate by
+    An image is a shape of some size, place and shade before noise; its class is shape and colour. One label in ten
+    is wrong: who names every shape rightly is right as often as the labels are, on the images that validate by
     default.
     """
     place, best = generated(folder / f"pictures-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
@@ -38,10 +38,10 @@ def _generate(place: Path, seed: int) -> float:
     names = [f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES]
     truth = random.integers(0, len(names), COUNT)
     wrong = random.random(COUNT) < WRONG
-    said = np.where(wrong, (truth + random.integers(1, len(names), COUNT)) % len(names), truth)
+    labelled = np.where(wrong, (truth + random.integers(1, len(names), COUNT)) % len(names), truth)
     ids = [f"{number:032x}" for number in random.permutation(COUNT)]
     with zipfile.ZipFile(place / ARCHIVE, "w") as archive:
-        labels = pd.DataFrame({"id": ids, "breed": [names[code] for code in said]})
+        labels = pd.DataFrame({"id": ids, "breed": [names[code] for code in labelled]})
         _add(archive, "labels.csv", labels.to_csv(index=False).encode())
         for name, code in zip(ids, truth, strict=True):
             colour, shape = divmod(int(code), len(SHAPES))
@@ -50,12 +50,12 @@ def _generate(place: Path, seed: int) -> float:
 
 
 def _draw(shape: str, colour: tuple[int, int, int], random: np.random.Generator) -> bytes:
-    picture = Image.new("RGB", (SIZE, SIZE), tuple(random.integers(90, 170, 3).tolist()))
+    image = Image.new("RGB", (SIZE, SIZE), tuple(random.integers(90, 170, 3).tolist()))
     radius = random.uniform(0.2, 0.38) * SIZE
     x, y = random.uniform(radius, SIZE - radius, 2)
     box = (x - radius, y - radius, x + radius, y + radius)
     filled = tuple(np.clip(np.array(colour) * random.uniform(0.8, 1.2), 0, 255).astype(int).tolist())
-    draw = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(image)
     if shape == "disc":
         draw.ellipse(box, fill=filled)
     elif shape == "ring":
@@ -64,7 +64,7 @@ def _draw(shape: str, colour: tuple[int, int, int], random: np.random.Generator)
         draw.rectangle(box, fill=filled)
     else:
         draw.polygon([(x, y - radius), (x - radius, y + radius), (x + radius, y + radius)], fill=filled)
-    noisy = np.asarray(picture, dtype=np.float64) + random.normal(0, 10, (SIZE, SIZE, 3))
+    noisy = np.asarray(image, dtype=np.float64) + random.normal(0, 10, (SIZE, SIZE, 3))
     buffer = io.BytesIO()
     Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Anybody's pictures as pixels: which of them train, validate and test, and their classes."""
+"""Anybody's images as pixels: which of them train, validate and test, and their classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.targets import Kind, Regression, Target, read_target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
-from dlrunner.data.images.files import ImageFiles, find_pictures
+from dlrunner.data.images.files import ImageFiles, find_images
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
@@ -40,25 +40,25 @@ MOST_NAMED = 10
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Pictures as pixels, split: what a task batches, trains on and draws."""
+    """Images as pixels, split: what a task batches, trains on and draws."""
 
     pixels: Pixels
-    """[pictures, size, size, 3]; it lives in a file of the cache."""
+    """[images, size, size, 3]; it lives in a file of the cache."""
     split: NDArray[np.int8]
-    """TRAIN, VALID, TEST or UNUSED, [pictures]."""
+    """TRAIN, VALID, TEST or UNUSED, [images]."""
     names: Sequence[str]
     target: Target
     values: NDArray[Any]
-    """Class codes, or 0/1 by label, of all pictures."""
+    """Class codes, or 0/1 by label, of all images."""
     key: str
     """Of the pixels: what is computed from them is kept in the cache under it."""
     fit: Fit
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
-    """Pictures that are kept for the test, whatever their split is, [pictures]."""
+    """Images that are kept for the test, whatever their split is, [images]."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return which pictures belong to a part."""
+        """Return which images belong to a part."""
         return np.flatnonzero(self.split == part)
 
     @property
@@ -67,7 +67,7 @@ class ImageTable:
         return int(self.pixels.shape[1])
 
     def digests(self) -> NDArray[np.uint64]:
-        """Return digests that are equal where the pixels are, [pictures], from the cache or kept there."""
+        """Return digests that are equal where the pixels are, [images], from the cache or kept there."""
         path = cache_dir() / "pixels" / f"{self.key}.digests"
         if (kept := read_sealed(path)) is not None:
             return np.frombuffer(kept, np.uint64)
@@ -79,16 +79,16 @@ class ImageTable:
 
 
 class ImageSource(Data):
-    """What a task of pictures works on."""
+    """The data of an image task."""
 
     @abstractmethod
     def read(self) -> ImageTable:
-        """Read, decode and split the pictures."""
+        """Read, decode and split the images."""
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How picture files become pixels; the names are those of the `data` section."""
+class ImagePreprocessing:
+    """How image files become pixels; the names are those of the `data` section."""
 
     size: int = 224
     fit: Fit = "crop"
@@ -97,51 +97,53 @@ class Reading:
     def read(
         self, files: ImageFiles, split: NDArray[np.int8], target: Target, values: NDArray[Any], notes: Sequence[str]
     ) -> ImageTable:
-        """Return decoded pictures.
+        """Return decoded images.
 
         Raises:
-            DataError: pictures cannot be read (unless `skip_bad`), or none is left to train or to validate on.
+            DataError: images cannot be read (unless `skip_bad`), or none is left to train or to validate on.
         """
-        pixels, key, told, bad = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
+        pixels, key, image_notes, bad = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
         split = split.copy()
         if bad:
-            named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
+            examples = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
             more = f"; and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
-            said = f"{len(bad):,} of {len(files.names):,} pictures in {files.place.path} cannot be read: {named}{more}"
+            message = (
+                f"{len(bad):,} of {len(files.names):,} images in {files.place.path} cannot be read: {examples}{more}"
+            )
             if not self.skip_bad:
-                raise DataError(f"{said} (data.skip_bad=true leaves them out)")
+                raise DataError(f"{message} (data.skip_bad=true skips them)")
             split[np.isin(np.array(files.names, dtype=object), list(bad))] = UNUSED
-            told = [f"{said}; they are left out", *told]
+            image_notes = [f"{message}; they are skipped", *image_notes]
         for part, what in ((TRAIN, "train"), (VALID, "validate")):
             if not (split == part).any():
-                raise DataError(f"{files.place.path}: no picture is left to {what} on; {len(split):,} in all")
-        notes = [*files.notes, *notes, *told, *_lonely_classes(target, values, split)]
+                raise DataError(f"{files.place.path}: no image is left to {what}; {len(split):,} in all")
+        notes = [*files.notes, *notes, *image_notes, *_class_notes(target, values, split)]
         return ImageTable(pixels, split, files.names, target, values, key, self.fit, notes)
 
 
 class ImageData(ImageSource):
-    """Pictures of one's own: Kaggle's layout, folders by class, or a table of paths and labels; zip or folder.
+    """A user's own images: Kaggle's layout, folders by class, or a table of paths and labels; zip or folder.
 
     Args:
-        data_dir: not used: the pictures are where `path` says.
+        data_dir: not used: the images are where `path` says.
         path: the folder, archive or table. Of a folder with labels.csv the first column names files in train/;
-            otherwise the folder that a picture stands in is its class, and `train/`, `valid/` and `test/` above all
+            otherwise the folder that an image stands in is its class, and `train/`, `valid/` and `test/` above all
             others tell the split.
         file: the table's column with the paths, relative to the table's folder; by default its first one.
         target: the table's column with the classes (several columns of 0 and 1 are labels); by default its second.
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
-        split: which pictures validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
-            `auto` is what the folders tell, else random.
-        valid: the share that validates; of `last_rows` also a number.
-        split_seed: of numpy's RandomState that permutes the pictures, for `sample` too.
+        split: which images validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
+            `auto` uses the folders, else random.
+        valid: fraction used for validation; for `last_rows` also a number.
+        split_seed: of numpy's RandomState that permutes the images, for `sample` too.
         valid_column: the table's column that marks what validates.
         folds, fold: number of folds and the one that validates.
-        sample: this many random training pictures are used; by default all.
-        sample_valid, sample_test: likewise of the validation and of the test pictures.
+        sample: this many random training images are used; by default all.
+        sample_valid, sample_test: likewise of the validation and of the test images.
         size: pixels of a side, once decoded.
         fit: `crop` cuts the middle out, `squash` forgets the proportions, `pad` fills up with black.
-        skip_bad: pictures that cannot be read are left out and told, instead of ending the run.
+        skip_bad: images that cannot be read are skipped with a note, instead of ending the run.
     """
 
     def __init__(
@@ -173,13 +175,13 @@ class ImageData(ImageSource):
         self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
-        self.reading = Reading(size, fit, skip_bad)
+        self.preprocessing = ImagePreprocessing(size, fit, skip_bad)
 
     def _files(self) -> ImageFiles:
-        return find_pictures(self.path, self.file, self.target)
+        return find_images(self.path, self.file, self.target)
 
     def identity(self) -> DataIdentity:
-        """The pictures as they are now."""
+        """The images as they are now."""
         files = self._files()
         return DataIdentity(
             name=self.path.name, release="own", source="real", sha256=files.digest, path=str(self.path),
@@ -187,26 +189,26 @@ class ImageData(ImageSource):
         )  # fmt: skip
 
     def read(self) -> ImageTable:
-        """Read the pictures and split them.
+        """Read the images and split them.
 
         Raises:
             ConfigError: a named column does not exist.
-            DataError: nothing trains or validates, or a picture cannot be read.
+            DataError: nothing trains or validates, or an image cannot be read.
         """
         files = self._files()
         columns = list(files.table.columns)
-        named = self.target or ("folder" if "folder" in columns else str(columns[0]))
-        target, values = picture_classes(files, named, self.kind, self.target_separator)
+        examples = self.target or ("folder" if "folder" in columns else str(columns[0]))
+        target, values = image_classes(files, examples, self.kind, self.target_separator)
         strata = values if target.has_one_class else None
         split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.place.path)
-        split = sampled(split, self.samples, self.splitting.split_seed, "pictures")
-        return replace(self.reading.read(files, split, target, values, []), of_test=of_test)
+        split = sampled(split, self.samples, self.splitting.split_seed, "images")
+        return replace(self.preprocessing.read(files, split, target, values, []), of_test=of_test)
 
 
-def picture_classes(
+def image_classes(
     files: ImageFiles, target: str | list[str], kind: Literal["auto"] | Kind, separator: str | None
 ) -> tuple[Target, NDArray[Any]]:
-    """Return the classes and the pictures' codes.
+    """Return the classes and the images' codes.
 
     Raises:
         ConfigError: the column does not exist, or holds numbers.
@@ -217,7 +219,7 @@ def picture_classes(
     found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
     if isinstance(found, Regression):
         raise ConfigError(
-            f"data.target: {found.names[0]} holds numbers; pictures are sorted into classes (data.kind=multiclass)"
+            f"data.target: {found.names[0]} holds numbers; an image task needs classes (data.kind=multiclass)"
         )
     return found, values
 
@@ -225,16 +227,16 @@ def picture_classes(
 def cached_pixels(
     files: ImageFiles, size: int, fit: Fit, used: NDArray[np.int64]
 ) -> tuple[Pixels, str, list[str], dict[str, str]]:
-    """Return pictures as pixels from the cache, or decode them all, on all cores, and keep them there.
+    """Return images as pixels from the cache, or decode them all, on all cores, and keep them there.
 
     Args:
-        files: the pictures.
+        files: the images.
         size, fit: see `decode`.
         used: rows whose pixels are compared with their checksums: the others are not even read.
 
     Returns:
-        The pixels, [pictures, size, size, 3], mapped from a file; their key; what to tell about them; and the
-        pictures that cannot be read with the reason (their pixels are black).
+        The pixels, [images, size, size, 3], mapped from a file; their key; notes about them; and the
+        images that cannot be read with the reason (their pixels are black).
     """
     encoded = EncodedFiles(
         files.names,
@@ -281,10 +283,10 @@ def cached_arrays(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tidy(path.parent)
-        pixels, told, bad = _decoded(files, path, record)
+        pixels, image_notes, bad = _decoded(files, path, record)
     except OSError as error:
-        raise _not_kept(path.parent, error) from None
-    return pixels, key, told, bad
+        raise _cache_error(path.parent, error) from None
+    return pixels, key, image_notes, bad
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
@@ -297,19 +299,19 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
 
 
 def _is_sound(pixels: Pixels, checksums: Sequence[int], rows: NDArray[np.int64]) -> bool:
-    """Compare pictures with their checksums, on all cores: 0.35 s for a gigabyte in memory, on two cores."""
+    """Compare images with their checksums, on all cores: 0.35 s for a gigabyte in memory, on two cores."""
     parts = np.array_split(rows, 4 * num_cores())
     with ThreadPoolExecutor(num_cores()) as pool:
         return all(pool.map(lambda part: all(_checksum(pixels[row]) == checksums[row] for row in part), parts))
 
 
-def _checksum(picture: Pixels) -> int:
-    return zlib.crc32(picture.data)
+def _checksum(image: Pixels) -> int:
+    return zlib.crc32(image.data)
 
 
-def _not_kept(folder: Path, error: OSError) -> DataError:
+def _cache_error(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"the pictures cannot be kept in the cache, {folder} ({error.strerror}); DLRUNNER_CACHE names another folder"
+        f"the images cannot be kept in the cache, {folder} ({error.strerror}); set DLRUNNER_CACHE to another folder"
     )
 
 
@@ -318,29 +320,29 @@ def _digest(pixels: Pixels) -> bytes:
 
 
 def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, list[str], dict[str, str]]:
-    """Decode all pictures into a file of the cache, and write down their checksums and what is told about them."""
+    """Decode all images into a file of the cache, and record their checksums and notes."""
     with atomic_file(path, sync=False) as file:
         pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
-        told = [f"{count:,} pictures: {remark}" for remark, count in sorted(remarks.items())]
+        image_notes = [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())]
         path.with_suffix(".digests").unlink(missing_ok=True)  # they may be of pixels that were damaged
-        write_sealed(record, json.dumps({"told": told, "bad": bad, "checksums": checksums}).encode())
-    return pixels, told, bad
+        write_sealed(record, json.dumps({"told": image_notes, "bad": bad, "checksums": checksums}).encode())
+    return pixels, image_notes, bad
 
 
 def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
-    """Write the pixels of all pictures into a file; return them, remarks by number, what is bad, and checksums."""
+    """Write the pixels of all images into a file; return them, remarks by number, what is bad, and checksums."""
 
     def work(content: Any) -> tuple[Pixels | None, list[str] | str, int]:
         try:
-            picture, said = files.decode(content)
-            return picture, said, _checksum(picture)
+            image, message = files.decode(content)
+            return image, message, _checksum(image)
         except DataError as error:
             return None, str(error), black
 
     black = _checksum(np.zeros(files.shape, np.uint8))
     shape = (len(files.names), *files.shape)
     pixels: Pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk is told now, instead of killing the process at some page
+    if hasattr(os, "posix_fallocate"):  # a full disk is reported now, instead of killing the process at some page
         with path.open("r+b") as file:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     remarks: Counter[str] = Counter()
@@ -349,19 +351,19 @@ def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], 
     # Pillow lets go of the interpreter while it decodes: threads share the work.
     with ThreadPoolExecutor(num_cores()) as pool:
         found = in_order(pool, work, files.contents(), 8 * num_cores())
-        for row, (picture, said, checksum) in enumerate(found):
+        for row, (image, message, checksum) in enumerate(found):
             checksums.append(checksum)
-            if picture is None:
-                bad[files.names[row]] = str(said)
+            if image is None:
+                bad[files.names[row]] = str(message)
             else:
-                pixels[row] = picture
-                remarks.update(said)
+                pixels[row] = image
+                remarks.update(message)
     pixels.flush()  # type: ignore[attr-defined]
     return np.load(path, mmap_mode="c"), remarks, bad, checksums
 
 
-def _lonely_classes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
-    """Tell the classes with one picture, and those that only the validation has."""
+def _class_notes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
+    """Return notes on classes with one image, and on those that only occur in validation."""
     if not target.has_one_class:
         return []
     count = {part: np.bincount(values[split == part].astype(int), minlength=len(target.classes)) for part in range(3)}
@@ -369,8 +371,8 @@ def _lonely_classes(target: Target, values: NDArray[Any], split: NDArray[np.int8
     unseen = np.flatnonzero((count[TRAIN] == 0) & (count[VALID] > 0))
     notes = []
     if single:
-        notes.append(f"{len(single)} class(es) with one picture ({', '.join(single[:3])}): it trains or validates")
+        notes.append(f"{len(single)} class(es) with a single image ({', '.join(single[:3])})")
     if len(unseen):
         names = ", ".join(str(target.classes[code]) for code in unseen[:3])
-        notes.append(f"{len(unseen)} class(es) validate that no picture trains ({names}): data.split=stratified")
+        notes.append(f"{len(unseen)} class(es) occur in validation only ({names}): try data.split=stratified")
     return notes

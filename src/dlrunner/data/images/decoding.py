@@ -1,4 +1,4 @@
-"""From a picture's file to pixels: upright, in three colours, of one size."""
+"""From an image's file to pixels: upright, in three colours, of one size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fit = Literal["crop", "squash", "pad"]
 Pixels = NDArray[np.uint8]
 
 MOST_PIXELS = 150_000_000
-"""Larger pictures are refused: their pixels alone take half a gigabyte."""
+"""Larger images are refused: their pixels alone take half a gigabyte."""
 SMALL = 16
 """A side shorter than this is told."""
 
@@ -25,9 +25,9 @@ Image.MAX_IMAGE_PIXELS = None  # Pillow would warn on the terminal; what is too 
 
 
 def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[str]]:
-    """Return a picture's pixels, [size, size, 3], and what was done to it that is worth telling.
+    """Return an image's pixels, [size, size, 3], and what was done to it that is worth telling.
 
-    The picture is turned as its EXIF says; transparency becomes white; of an animation the first frame is taken;
+    The image is turned as its EXIF says; transparency becomes white; of an animation the first frame is taken;
     16 bits become 8. A JPEG much larger than `size` is decoded at a fraction of its size, which is several times
     faster.
 
@@ -38,70 +38,70 @@ def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[s
             `pad` scales the longer side and fills up with black.
 
     Raises:
-        DataError: it is no picture, cut short, or too large.
+        DataError: it is no image, cut short, or too large.
     """
-    with opened(content) as picture:
-        return _decoded(picture, size, fit)
+    with opened(content) as image:
+        return _decoded(image, size, fit)
 
 
 def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
-    """Return a picture as `decode` does, but of its own size.
+    """Return an image as `decode` does, but of its own size.
 
     Raises:
         DataError: see `decode`.
     """
-    with opened(content) as picture:
-        remarks = _remarks(picture)
-        return _upright(picture, remarks), remarks
+    with opened(content) as image:
+        remarks = _remarks(image)
+        return _upright(image, remarks), remarks
 
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """Open a picture, and say in a sentence what goes wrong with it in the block.
+    """Open an image, and say in a sentence what goes wrong with it in the block.
 
     Raises:
-        DataError: it is no picture, or cut short.
+        DataError: it is no image, or cut short.
     """
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            yield picture
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
     except DataError:
         raise
     except UnidentifiedImageError:
-        raise DataError("is no picture that Pillow knows") from None
+        raise DataError("is not an image that Pillow can read") from None
     except Exception as error:  # damaged files make Pillow's decoders raise a dozen kinds
         raise DataError(f"is damaged ({str(error) or type(error).__name__})") from None
 
 
-def pixels_of(picture: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
-    """Return the pixels, [size, size, 3], of a picture that is open already (see `decode`); it stays as it is.
+def pixels_of(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
+    """Return the pixels, [size, size, 3], of an image that is open already (see `decode`); it stays as it is.
 
     Raises:
         DataError: it cannot be read to its end, or is too large.
     """
     try:
-        return _decoded(picture.copy(), size, fit)[0]
+        return _decoded(image.copy(), size, fit)[0]
     except OSError as error:
         raise DataError(f"is damaged ({error})") from None
 
 
-def whole_of(picture: Image.Image) -> Image.Image:
+def whole_of(image: Image.Image) -> Image.Image:
     """Return an image that is open already as `decode_whole` does; it stays as it is.
 
     Raises:
         DataError: it cannot be read to its end, or is too large.
     """
     try:
-        return _upright(picture.copy(), _remarks(picture))
+        return _upright(image.copy(), _remarks(image))
     except OSError as error:
         raise DataError(f"is damaged ({error})") from None
 
 
-def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
-    remarks = _remarks(picture)
-    # A draft is at least as large as asked for; half again as large keeps it as sharp as the whole picture.
-    picture.draft("RGB", (size * 3 // 2, size * 3 // 2))
-    coloured = _upright(picture, remarks)
+def _decoded(image: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
+    remarks = _remarks(image)
+    # A draft is at least as large as asked for; half again as large keeps it as sharp as the whole image.
+    image.draft("RGB", (size * 3 // 2, size * 3 // 2))
+    coloured = _upright(image, remarks)
     if fit == "squash":
         fitted = coloured.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     elif fit == "pad":
@@ -111,39 +111,39 @@ def _decoded(picture: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[st
     return np.array(fitted), remarks
 
 
-def _remarks(picture: Image.Image) -> list[str]:
-    """Return what is worth telling before a picture is decoded.
+def _remarks(image: Image.Image) -> list[str]:
+    """Return what is worth telling before an image is decoded.
 
     Raises:
         DataError: it is too large.
     """
-    width, height = picture.size
+    width, height = image.size
     if width * height > MOST_PIXELS:
-        raise DataError(f"has {width:,} × {height:,} pixels; at most {MOST_PIXELS:,} in all are read")
+        raise DataError(f"has {width:,} × {height:,} pixels; the limit is {MOST_PIXELS:,}")
     remarks = [f"smaller than {SMALL} pixels"] if min(width, height) < SMALL else []
-    return [*remarks, *(["animated: the first frame"] if getattr(picture, "is_animated", False) else [])]
+    return [*remarks, *(["animated, first frame only"] if getattr(image, "is_animated", False) else [])]
 
 
-def _upright(picture: Image.Image, remarks: list[str]) -> Image.Image:
-    """Return a picture turned as its EXIF says, in three colours."""
-    if picture.getexif().get(0x0112, 1) != 1:
-        remarks.append("turned as their EXIF says")
-    return _in_three_colours(ImageOps.exif_transpose(picture), remarks)
+def _upright(image: Image.Image, remarks: list[str]) -> Image.Image:
+    """Return an image turned as its EXIF says, in three colours."""
+    if image.getexif().get(0x0112, 1) != 1:
+        remarks.append("rotated as in EXIF")
+    return _in_three_colours(ImageOps.exif_transpose(image), remarks)
 
 
-def _in_three_colours(picture: Image.Image, remarks: list[str]) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    if picture.mode.startswith("I") or picture.mode == "F":
-        remarks.append("of more than 8 bits, scaled to 8")
-        values = np.asarray(picture, dtype=np.float64)
-        highest = 65535.0 if picture.mode.startswith("I;16") else values.max(initial=0)
+def _in_three_colours(image: Image.Image, remarks: list[str]) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        remarks.append("more than 8 bits per channel, scaled to 8")
+        values = np.asarray(image, dtype=np.float64)
+        highest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
         whole = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
         return Image.fromarray(np.clip(values * (255 / whole), 0, 255).astype(np.uint8)).convert("RGB")
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        remarks.append("transparent: on white")
-        layer = picture.convert("RGBA")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        remarks.append("transparent, on white")
+        layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(ground, layer).convert("RGB")
-    remarks.append("grey" if picture.mode in ("L", "1") else f"{picture.mode} instead of RGB")
-    return picture.convert("RGB")
+    remarks.append("grey" if image.mode in ("L", "1") else f"{image.mode} instead of RGB")
+    return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Batches of pictures, made on the device: from bytes to what a backbone wants, changed at random on the way."""
+"""Batches of images, made on the device: from bytes to what a backbone wants, changed at random on the way."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class ImageLoader:
-    """Batches of pictures.
+    """Batches of images.
 
     Pixels that do not lie on the device are gathered by a thread, one batch ahead: a GPU works meanwhile.
 
     Args:
-        pixels: of all pictures, [pictures, height, width, 3], 0 to 255.
-        targets: of all pictures, on the device of the batches.
-        rows: which pictures each batch holds.
+        pixels: of all images, [images, height, width, 3], 0 to 255.
+        targets: of all images, on the device of the batches.
+        rows: which images each batch holds.
         size: pixels of a side in the batches.
-        augmentation: changes the pictures at random; None: they stay as they are.
+        augmentation: changes the images at random; None: they stay as they are.
         key: what these changes depend on, together with the number of the batch.
         start: the first batch that is yielded.
     """
@@ -49,17 +49,17 @@ class ImageLoader:
         places = _on_device(self.rows[self.start :], self.targets.device)
         gathered = gather(self.pixels, self.rows[self.start :], self.targets.device)
         for index, (pixels, rows) in enumerate(zip(gathered, places, strict=True), start=self.start):
-            pictures = as_floats(pixels)
+            images = as_floats(pixels)
             if self.augmentation is None:
-                pictures = scaled(pictures, self.size)
+                images = scaled(images, self.size)
             else:
-                pictures = self.augmentation(pictures, self.size, generator_of(*self.key, index))
-            yield Batch((standardised(pictures),), self.targets[rows])
+                images = self.augmentation(images, self.size, generator_of(*self.key, index))
+            yield Batch((standardised(images),), self.targets[rows])
 
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """Batches of what a frozen backbone made of the pictures, [pictures, features]."""
+    """Batches of what a frozen backbone made of the images, [images, features]."""
 
     features: Tensor
     targets: Tensor
@@ -101,10 +101,10 @@ def as_floats(pixels: Tensor) -> Tensor:
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
-def standardised(pictures: Tensor) -> Tensor:
-    """Return pictures of 0 to 1 with the mean taken out and in units of the deviation."""
-    mean, deviation = _colours(pictures.device, pictures.dtype)
-    return (pictures - mean) / deviation
+def standardised(images: Tensor) -> Tensor:
+    """Return images of 0 to 1 with the mean taken out and in units of the deviation."""
+    mean, deviation = _colours(images.device, images.dtype)
+    return (images - mean) / deviation
 
 
 @functools.lru_cache(maxsize=8)

@@ -18,7 +18,7 @@ from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, 
 from dlrunner.data.core.targets import read_target
 from dlrunner.data.imdb.releases import LAYOUT, RELEASES
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb
-from dlrunner.data.texts.dataset import Reading, TextSource, TextTable
+from dlrunner.data.texts.dataset import TextPreprocessing, TextSource, TextTable
 from dlrunner.data.texts.documents import Documents, documents_in
 from dlrunner.data.texts.tokens import Tokenizer
 from dlrunner.errors import ConfigError, DataError
@@ -33,13 +33,13 @@ class ImdbData(TextSource):
     """Reviews of films, as the lesson split them: the test part validates; or with an honest split.
 
     Args:
-        data_dir: where aclImdb_v1.tar.gz, or its folder, is looked for and downloaded to.
+        data_dir: where aclImdb_v1.tar.gz, or its folder, is searched for, and downloaded to.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads (84 MB), else generates.
-        split: `test`: the publisher's test part validates, as in the lesson; `random`, `stratified`: a share of the
-            training part validates, and the test part is looked at once, after training.
-        valid: that share.
+        split: `test`: the publisher's test part validates, as in the lesson; `random`, `stratified`: a fraction of the
+            training part validates, and the test part is evaluated once, after training.
+        valid: that fraction.
         split_seed: of numpy's RandomState, for `sample` too.
         sample: this many random training reviews are used; by default all.
         sample_valid, sample_test: likewise of the validation and of the test reviews.
@@ -70,21 +70,21 @@ class ImdbData(TextSource):
         self.labels = labels
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.splitting = Splitting(split, valid, split_seed)
-        self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
+        self.preprocessing = TextPreprocessing(tokenizer, lower, min_freq, max_vocab, encoder)
         self._notes: list[str] = []
         if split == "stratified" and not labels:
-            raise ConfigError("data.split: stratified needs classes; a language model has none: take random")
+            raise ConfigError("data.split: stratified needs classes; a language model has none: use random")
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, dict[str, float] | None]:
-        """The release, where it is, and its floors (the stand-in only)."""
+        """The release, where it is, and its best achievable scores (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
                 raise ConfigError(f"data.path: there is no file or folder {self.path}")
             place = place_of(self.path, LAYOUT)
             if place is None:
-                raise DataError(f"data.path: {self.path} has no {LAYOUT}; other texts: task=lm or task=text")
+                raise DataError(f"data.path: {self.path} has no {LAYOUT}; use task=lm or task=text for other texts")
             return release, place, None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
@@ -95,34 +95,34 @@ class ImdbData(TextSource):
                 if self.source == "real":
                     raise
                 self._notes.append(str(error))
-        archive, floors = write_synthetic_imdb(cache_dir() / "synthetic")
+        archive, best = write_synthetic_imdb(cache_dir() / "synthetic")
         place = place_of(archive, LAYOUT)
         assert place is not None
-        return replace(release, name="synthetic", title="generated reviews", terms="generated"), place, floors
+        return replace(release, name="synthetic", title="generated reviews", terms="generated"), place, best
 
     @cached_property
     def _documents(self) -> Documents:
         _, place, _ = self._found
         found = documents_in(place, lambda name: _REVIEW.fullmatch(name) is not None, "imdb reviews")
         parts = {name.rpartition("/")[0] for name in found.names}
-        lacking = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if f"{p}/{c}" not in parts]
-        if lacking:
-            raise DataError(f"{place.path} lacks the reviews of {', '.join(lacking)}; get it again")
+        missing = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if f"{p}/{c}" not in parts]
+        if missing:
+            raise DataError(f"{place.path} is missing the reviews of {', '.join(missing)}; download it again")
         return found
 
     def identity(self) -> DataIdentity:
-        """Find the reviews and say which they are."""
-        release, place, floors = self._found
+        """Find the reviews and return their identity."""
+        release, place, best = self._found
         digest = self._documents.digest
         return DataIdentity(
             name="IMDB reviews",
             release=release.name,
-            source="synthetic" if floors is not None else "real",
+            source="synthetic" if best is not None else "real",
             sha256=digest,
             path=str(place.path),
-            digest=f"{digest} {self.reading.digest()}".strip(),
+            digest=f"{digest} {self.preprocessing.digest()}".strip(),
             terms=release.terms,
-            best_achievable=floors["accuracy" if self.labels else "perplexity"] if floors else None,
+            best_achievable=best["accuracy" if self.labels else "perplexity"] if best else None,
         )
 
     def read(self) -> TextTable:
@@ -138,7 +138,7 @@ class ImdbData(TextSource):
         of_test = split == TEST
         split = self._with_validation(split, documents, values)
         split = sampled(split, self.samples, self.splitting.split_seed, "reviews")
-        table = self.reading.read(documents, split, target, values)
+        table = self.preprocessing.read(documents, split, target, values)
         return replace(table, notes=[*self._notes, *table.notes], of_test=of_test)
 
     def _with_validation(
@@ -150,6 +150,6 @@ class ImdbData(TextSource):
             return split
         train = np.flatnonzero(split == TRAIN)
         strata = values[train] if values is not None else None
-        marked = self.splitting.mark(documents.table.iloc[train].reset_index(drop=True), strata, documents.place)
-        split[train[marked]] = VALID
+        validation = self.splitting.assign(documents.table.iloc[train].reset_index(drop=True), strata, documents.place)
+        split[train[validation]] = VALID
         return split

@@ -13,27 +13,27 @@ from numpy.typing import NDArray
 from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
-ARCHIVE, FLOORS = "aclImdb_v1.tar.gz", "floors.json"
+ARCHIVE, BEST_SCORES = "aclImdb_v1.tar.gz", "floors.json"
 NUM_WORDS, NUM_OPINIONS = 90, 30
 """Words in all; the last of them are said more often by those who liked the film, or by those who did not."""
 OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
-"""The chances that a word is an opinion, that it is the reviewer's own, and that the review ends with it."""
+"""The probabilities that a word is an opinion, that it is the reviewer's own, and that the review ends with it."""
 REVIEWS = {"train/pos": 600, "train/neg": 600, "train/unsup": 1200, "test/pos": 300, "test/neg": 300}
 
 
 def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, float]]:
-    """Write an archive of reviews, unless it is there, and return it with its floors.
+    """Write an archive of reviews, unless it is there, and return it with its best achievable scores.
 
-    The words are a Markov chain: with the chance OPINION the next word is an opinion, drawn for a good or a bad
-    review, else one of eight that may follow the word before. The floor of the perplexity is that of the one who
+    The words are a Markov chain: with probability OPINION the next word is an opinion, drawn for a good or a bad
+    review, else one of eight that may follow the word before. The best achievable perplexity is that of a reader who
     knows the chain and whether the review is good or bad, on the test reviews, the marks of their ends included;
     the best accuracy is that of the one who knows the chain.
     """
     place = folder / f"imdb-{VERSION}-{seed}"
-    place, perplexity = generated(place, (ARCHIVE, FLOORS), lambda empty: _generate(empty, seed))
-    floors: dict[str, float] = json.loads((place / FLOORS).read_text())
-    assert floors["perplexity"] == perplexity
-    return place / ARCHIVE, floors
+    place, perplexity = generated(place, (ARCHIVE, BEST_SCORES), lambda empty: _generate(empty, seed))
+    best_scores: dict[str, float] = json.loads((place / BEST_SCORES).read_text())
+    assert best_scores["perplexity"] == perplexity
+    return place / ARCHIVE, best_scores
 
 
 def _generate(place: Path, seed: int) -> float:
@@ -59,13 +59,13 @@ def _generate(place: Path, seed: int) -> float:
                     losses.append((-(steps[int(good)] + ends), len(review) - 1 + ended))
                     right.append((steps[1] > steps[0]) == good)
     total, tokens = np.array(losses).sum(axis=0)
-    floors = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(right))}
-    (place / FLOORS).write_text(json.dumps(floors))
-    return floors["perplexity"]
+    best_scores = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(right))}
+    (place / BEST_SCORES).write_text(json.dumps(best_scores))
+    return best_scores["perplexity"]
 
 
 def _chains(rng: np.random.Generator) -> NDArray[np.float64]:
-    """Return the chances of the next word by kind of review and word before, the last row for a first word."""
+    """Return the probabilities of the next word by kind of review and word before, the last row for a first word."""
     plain = NUM_WORDS - NUM_OPINIONS
     follow = np.zeros((NUM_WORDS + 1, NUM_WORDS))
     for row in follow:

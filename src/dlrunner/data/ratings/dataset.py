@@ -1,4 +1,4 @@
-"""Ratings tables: MovieLens in all its layouts, and anybody's own."""
+"""Ratings tables: MovieLens in all its layouts, and a user's own."""
 
 from __future__ import annotations
 
@@ -42,32 +42,32 @@ class RatingsTable:
     times: NDArray[np.float64] | None
     valid: NDArray[np.bool_]
     user_ids: list[int | str]
-    """The user behind each code."""
+    """The user of each code."""
     item_ids: list[int | str]
     titles: list[str]
-    """What to call each item: its title, or its id."""
+    """The name of each item: its title, or its id."""
     genres: list[str] = field(default_factory=list)
     item_genres: NDArray[np.float32] | None = None
     """One row per item, one column per genre, 1 where it belongs."""
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
-    """Rows that the publisher keeps for the test, [rows]."""
+    """Rows of the publisher's test set, [rows]."""
 
 
 class RatingsData(Data):
-    """A ratings table: MovieLens, or a table of one's own.
+    """A ratings table: MovieLens, or a user's own table.
 
     Args:
-        data_dir: where published archives are looked for.
+        data_dir: where published archives are searched for.
         path: a table (CSV, TSV, parquet; .gz and .zip too), or a MovieLens folder or archive; without it the
-            releases of MovieLens are looked for in `data_dir`.
-        user, item, rating, timestamp: names of the columns; the usual names are found by themselves.
-        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+            releases of MovieLens are searched for in `data_dir`.
+        user, item, rating, timestamp: names of the columns; the usual names are detected.
+        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
         release: which MovieLens.
-        split: `random`; `time` (the last ratings validate); `u1` … `u5`, `ua`, `ub` (MovieLens 100K's own);
-            `inner` (the training rows of `random`, split again: for choosing without a look at the rows reported).
-        valid: share of rows that validate.
+        split: `random`; `time` (the latest ratings validate); `u1` … `u5`, `ua`, `ub` (MovieLens 100K's own);
+            `inner` (the training rows of `random`, split again: for model selection without the reported rows).
+        valid: fraction of the rows used for validation.
         split_seed: of numpy's RandomState, whose permutation's first rows validate.
     """
 
@@ -94,11 +94,11 @@ class RatingsData(Data):
 
     @cached_property
     def _found(self) -> tuple[Release | None, ArchiveOrFolder, float | None]:
-        """The release (None for a table of one's own), where it is, and its floor (stand-ins only)."""
+        """The release (None for a user's table), its location, and its best achievable score (synthetic data only)."""
         if self.path is not None:
             return self._own()
         if self.source == "synthetic":
-            return self._stand_in()
+            return self._synthetic()
         releases = [r for r in RELEASES if self.release_name in ("auto", r.name)]
         found = find(self.data_dir, releases)
         if found:
@@ -108,7 +108,7 @@ class RatingsData(Data):
                 return RELEASES[1], download(RELEASES[1], self.data_dir), None
             except DataError as error:
                 self._notes.append(f"no MovieLens in {self.data_dir}, and {error}")
-                return self._stand_in()
+                return self._synthetic()
         release = releases[0]
         if self.release_name == "auto" or release.url:
             release = RELEASES[1] if self.release_name == "auto" else release
@@ -134,39 +134,39 @@ class RatingsData(Data):
             if self.path.is_dir():
                 raise ConfigError(
                     f"data.path: {self.path} is a folder without a known layout (ratings.csv, u.data or "
-                    "ratings.dat of MovieLens); give the table itself"
+                    "ratings.dat of MovieLens); give the path of the table"
                 )
         format_of(self.path)  # refused before a run folder is made
         return None, ArchiveOrFolder(self.path), None
 
-    def _stand_in(self) -> tuple[Release, ArchiveOrFolder, float]:
-        folder, floor = write_synthetic_movielens(cache_dir() / "synthetic")
+    def _synthetic(self) -> tuple[Release, ArchiveOrFolder, float]:
+        folder, best = write_synthetic_movielens(cache_dir() / "synthetic")
         release = replace(
             RELEASES[1], name="synthetic", title="generated ratings in MovieLens' format", terms="generated", url=None
         )
-        return release, ArchiveOrFolder(folder), floor
+        return release, ArchiveOrFolder(folder), best
 
     def identity(self) -> DataIdentity:
-        """Find the data and say which it is."""
-        release, place, floor = self._found
+        """Find the data and return its identity."""
+        release, place, best = self._found
         if release is None:
             return DataIdentity(place.path.name, "own", "real", sha256_of(place.path), str(place.path))
         return DataIdentity(
             name="MovieLens",
             release=release.name,
-            source="synthetic" if floor is not None else "real",
+            source="synthetic" if best is not None else "real",
             sha256=place.sha256(release.layouts[0]),
             path=str(place.path),
             digest=place.digest([*release.layouts, f"{self.splitting.split}.base", f"{self.splitting.split}.test"]),
             terms=release.terms,
-            best_achievable=floor,
+            best_achievable=best,
         )
 
     def read(self) -> RatingsTable:
         """Read the table and split it.
 
         Raises:
-            DataError: the table is empty, damaged, or holds what is no rating; the row and the value are named.
+            DataError: the table is empty, damaged, or has an invalid rating; the message names row and value.
         """
         release, place, _ = self._found
         names = None
@@ -194,9 +194,7 @@ class RatingsData(Data):
         items, item_ids = pd.factorize(frame["item"])
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
-            raise DataError(
-                f"{place.path}: all {len(frame)} ratings are of one {what}; it takes two or more to compare"
-            )
+            raise DataError(f"{place.path}: all {len(frame)} ratings have the same {what}; two or more are needed")
         titles, genres, item_genres = _describe(item_ids, names)
         return RatingsTable(
             users=users.astype(np.int64),
@@ -218,28 +216,28 @@ class RatingsData(Data):
         found = {}
         for role, given in self.columns.items():
             if given is not None and given not in frame.columns:
-                there = ", ".join(map(str, frame.columns))
-                raise DataError(f"{path} has no column {given!r} (data.{role}); its columns are: {there}")
+                columns = ", ".join(map(str, frame.columns))
+                raise DataError(f"{path} has no column {given!r} (data.{role}); its columns are: {columns}")
             name = given or next((usual for usual in USUAL_NAMES[role] if usual in frame.columns), None)
             if name is None and role != "timestamp":
                 raise DataError(
-                    f"{path}: which column is the {role}? Say data.{role}=NAME; "
+                    f"{path}: which column is the {role}? set data.{role}=NAME; "
                     f"its columns are: {', '.join(map(str, frame.columns))}"
                 )
             if name is not None:
                 found[role] = name
         if len(set(found.values())) < len(found):
-            said = ", ".join(f"{role} {name}" for role, name in found.items())
-            raise DataError(f"{path}: one column cannot be two things ({said}); say data.user=NAME and so on")
+            roles = ", ".join(f"{role} {name}" for role, name in found.items())
+            raise DataError(f"{path}: one column cannot have two roles ({roles}); set data.user=NAME and so on")
         chosen = pd.DataFrame({role: frame[name] for role, name in found.items()})
         if "timestamp" in chosen:
             times = _seconds(chosen["timestamp"])
             bad = ~np.isfinite(times)
             if bad.any() and self.columns["timestamp"]:
                 row = int(bad.argmax())
-                raise DataError(f"{path}, row {row + 2}: {chosen['timestamp'].iloc[row]!r} is no time")
-            if bad.any():  # nobody asked for it
-                self._notes.append(f"the column {found['timestamp']} is left out: not all of it are times")
+                raise DataError(f"{path}, row {row + 2}: {chosen['timestamp'].iloc[row]!r} is not a time")
+            if bad.any():  # the column was detected, not requested
+                self._notes.append(f"the column {found['timestamp']} is ignored: some of its values are not times")
                 chosen = chosen.drop(columns="timestamp")
             else:
                 chosen["timestamp"] = times
@@ -249,7 +247,7 @@ class RatingsData(Data):
         """Mark the rows that validate; `inner` leaves out the rows that are reported."""
         if self.splitting.split == "time":
             if "timestamp" not in frame:
-                raise ConfigError(f"data.split: time needs a column of times in {path}; say data.timestamp=NAME")
+                raise ConfigError(f"data.split: time needs a column of times in {path}; set data.timestamp=NAME")
             num_valid = int(self.splitting.valid * len(frame))
             order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
             valid = np.zeros(len(frame), dtype=bool)
@@ -262,7 +260,7 @@ class RatingsData(Data):
         if not valid.any() or valid.all():
             raise DataError(
                 f"{path}: {len(frame)} ratings and data.valid={self.splitting.valid:g} leave no "
-                f"{'validation' if not valid.any() else 'training'} rows; take more ratings, or another share"
+                f"{'validation' if not valid.any() else 'training'} rows; use more ratings, or another data.valid"
             )
         return frame, valid
 
@@ -277,7 +275,7 @@ def _seconds(column: pd.Series[Any]) -> NDArray[np.float64]:
 
 
 def _check_ratings(frame: pd.DataFrame, path: Path, first_row: int) -> None:
-    """Refuse what is no rating, naming the row as a person counts it in the file, and make the rest numbers."""
+    """Refuse values that are not ratings, naming the row of the file, and convert the others to numbers."""
     if frame.empty:
         raise DataError(f"{path} holds no ratings")
     for role in ("user", "item"):
@@ -291,8 +289,8 @@ def _check_ratings(frame: pd.DataFrame, path: Path, first_row: int) -> None:
     if bad.any():
         row = int(bad.argmax())
         value = frame["rating"].iloc[row]
-        said = "the rating is missing" if pd.isna(value) else f"{value} is not a number that can be a rating"
-        raise DataError(f"{path}, row {row + first_row}: {said}; {int(bad.sum())} such row(s) in all")
+        problem = "the rating is missing" if pd.isna(value) else f"{value} is not a valid rating"
+        raise DataError(f"{path}, row {row + first_row}: {problem}; {int(bad.sum())} such row(s) in all")
     if numbers.min() == numbers.max():
         raise DataError(f"{path}: all {len(frame)} ratings are {numbers[0]:g}; there is nothing to learn")
     frame["rating"] = numbers

@@ -46,12 +46,12 @@ class RossmannData(TableSource):
     """The days on which a store sold something, with 22 categorical and 16 continuous columns, and log(Sales).
 
     Args:
-        data_dir: where rossmann.tgz, or its folder, is looked for.
+        data_dir: where rossmann.tgz, or its folder, is searched for.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `stand-in` is generated, `auto` takes what is there, else
+        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             generates: the data is not downloaded unattended, its terms are accepted at Kaggle.
         split: `dates`, `last_days`, `random` or `folds` (see `TabularData`).
-        valid: share of the rows, or number of days.
+        valid: fraction of the rows, or number of days.
         split_seed: of the permutation behind `random`, `folds` and `sample`.
         valid_from, valid_to: the days that validate under `dates`.
         folds, fold: number of folds and the one that validates.
@@ -78,14 +78,16 @@ class RossmannData(TableSource):
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, folds=folds, fold=fold)
         if split in ("stratified", "column"):
-            raise ConfigError(f"data.split: {split} does not fit Rossmann; take dates, last_days, random or folds")
+            raise ConfigError(
+                f"data.split: {split} is not available for Rossmann; use dates, last_days, random or folds"
+            )
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
         self._notes: list[str] = []
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
-        """The release, where it is, and its floor (the stand-in only)."""
+        """The release, where it is, and its best achievable score (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
@@ -104,35 +106,37 @@ class RossmannData(TableSource):
             if self.source == "real":
                 raise DataError(
                     f"{release.title} is not in {self.data_dir}: put rossmann.tgz there, or set DLRUNNER_DATA; "
-                    f"it is to be had at {release.home} ({release.terms})"
+                    f"download it from {release.home} ({release.terms})"
                 )
-            self._notes.append(f"no Rossmann tables in {self.data_dir}; they are to be had at {release.home}")
-        folder, floor = write_synthetic_rossmann(cache_dir() / "synthetic")
+            self._notes.append(f"no Rossmann tables in {self.data_dir}; download them from {release.home}")
+        folder, best = write_synthetic_rossmann(cache_dir() / "synthetic")
         return (
             replace(release, name="synthetic", title="generated stores", terms="generated"),
             ArchiveOrFolder(folder),
-            floor,
+            best,
         )
 
     def identity(self) -> DataIdentity:
-        """Find the tables and say which they are.
+        """Find the tables and return their identity.
 
         Raises:
             DataError: one of the eight is missing.
         """
-        release, place, floor = self._found
-        lacking = [name for name in READ if not place.has(name)]
-        if lacking:
-            raise DataError(f"{place.path} lacks {', '.join(lacking)}; Rossmann's eight tables are {', '.join(FILES)}")
+        release, place, best = self._found
+        missing = [name for name in READ if not place.has(name)]
+        if missing:
+            raise DataError(
+                f"{place.path} is missing {', '.join(missing)}; Rossmann's eight tables are {', '.join(FILES)}"
+            )
         return DataIdentity(
             name="Rossmann",
             release=release.name,
-            source="synthetic" if floor is not None else "real",
+            source="synthetic" if best is not None else "real",
             sha256=place.sha256("train.csv"),
             path=str(place.path),
             digest=place.digest(READ),
             terms=release.terms,
-            best_achievable=floor,
+            best_achievable=best,
         )
 
     def read(self) -> TabularTable:
@@ -152,7 +156,7 @@ class RossmannData(TableSource):
         if not kept.all():
             notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
             frame = frame[kept].reset_index(drop=True)
-        valid = self.splitting.mark(frame, None, Path(identity.path))
+        valid = self.splitting.assign(frame, None, Path(identity.path))
         return TabularTable(
             frame=frame,
             roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
@@ -186,7 +190,7 @@ class RossmannData(TableSource):
             frame.to_feather(buffer, compression="uncompressed")
             write_sealed(file, buffer.getbuffer())
         except OSError as error:
-            self._notes.append(f"the feature table could not be kept in {file.parent}: {error.strerror}")
+            self._notes.append(f"the feature table could not be cached in {file.parent}: {error.strerror}")
         return frame
 
     def _build(self) -> pd.DataFrame:
@@ -205,9 +209,9 @@ def _read(place: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
     tables = {name: _table(place, f"{name}.csv", content.pop(f"{name}.csv")) for name in TABLES[:-1]}
     train, test = tables["train"], tables["test"]
     for name, wanted in (("train", ("Sales", *ROW_COLUMNS)), ("test", ROW_COLUMNS), ("store", STORE_COLUMNS)):
-        lacking = [column for column in wanted if column not in tables[name]]
-        if lacking:
-            raise DataError(f"{place.path}: {name}.csv lacks the column(s) {', '.join(lacking)}")
+        missing = [column for column in wanted if column not in tables[name]]
+        if missing:
+            raise DataError(f"{place.path}: {name}.csv has no column {', '.join(missing)}")
     for name in ("train", "test", "weather"):
         tables[name]["Date"] = date_column(tables[name]["Date"], "Date", place.path / f"{name}.csv")
     stores = tables["store"][list(STORE_COLUMNS)].merge(tables["store_states"], on="Store", how="left")

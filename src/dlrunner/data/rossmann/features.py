@@ -143,9 +143,7 @@ class Surroundings:
         codes = pd.Index(self.stores["Store"]).get_indexer(rows["Store"])
         if (codes < 0).any():
             unknown = sorted(set(rows["Store"].to_numpy()[codes < 0].tolist()))
-            raise DataError(
-                f"store.csv does not know {len(unknown)} store(s) that have rows: {', '.join(map(str, unknown[:5]))}"
-            )
+            raise DataError(f"store.csv has no row for {len(unknown)} store(s): {', '.join(map(str, unknown[:5]))}")
         return np.asarray(codes, dtype=np.int64)
 
 

@@ -21,18 +21,18 @@ FILES = (
 
 
 def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) -> tuple[Path, float]:
-    """Write the eight tables into a folder, unless they are there, and return it with the floor.
+    """Write the eight tables into a folder, unless they are there, and return it with the best achievable score.
 
     log(Sales) is what the store, its type, the weekday, the month, promotion and school holidays give, plus normal
     noise of deviation s. The best prediction of a log-normal y for relative squares is median · exp(-1.5 s²), and its
-    RMSPE, the floor, sqrt(1 - exp(-s²)).
+    RMSPE, the best achievable one, sqrt(1 - exp(-s²)).
     """
     place = folder / f"rossmann-{VERSION}-{num_stores}-{seed}"
-    floor = math.sqrt(1 - math.exp(-(NOISE**2)))
+    best = math.sqrt(1 - math.exp(-(NOISE**2)))
 
     def write(temporary: Path) -> float:
         _generate(temporary, num_stores, seed)
-        return floor
+        return best
 
     return generated(place, FILES, write)
 

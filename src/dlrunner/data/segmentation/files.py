@@ -11,7 +11,7 @@ import pandas as pd
 from dlrunner.data.core.folders import labels_and_parts
 from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.core.tables import read_table
-from dlrunner.data.images.files import TABLES, digest_of, is_picture, unwrapped
+from dlrunner.data.images.files import TABLES, digest_of, is_image, unwrapped
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 CLASS_FILES = ("codes.txt", "classes.txt")
@@ -55,7 +55,7 @@ def find_masked_images(path: Path, images: str | None, masks: str | None, mask_s
     if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
         return _listed(path, images or "image", masks or "mask")
     place, images, masks = unwrapped(path), images or "images", masks or "masks"
-    names = sorted(name for name in place.names() if is_picture(name))
+    names = sorted(name for name in place.names() if is_image(name))
     images_by_key, masks_by_key = _in_folder(names, images, ""), _in_folder(names, masks, mask_suffix)
     for setting, folder, found in (("images", images, images_by_key), ("masks", masks, masks_by_key)):
         if not found:

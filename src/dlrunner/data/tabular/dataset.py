@@ -1,4 +1,4 @@
-"""Anybody's table: which columns are inputs, what the target is, which rows validate."""
+"""A user's table: which columns are inputs, what the target is, which rows validate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.core.columns import Roles, assign, date_column, date_parts, looks_like_dates, warn_of_many_levels
+from dlrunner.data.core.columns import Roles, assign, date_column, date_parts, high_cardinality_notes, looks_like_dates
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.tables import format_of, read_table
@@ -51,11 +51,11 @@ class TabularTable:
 
 
 class TableSource(Data):
-    """What a tabular task works on: data that can be read as a table."""
+    """The data of a tabular task."""
 
     def read(self) -> TabularTable:
         """Read the table and split it."""
-        raise TypeError(f"{type(self).__name__} does not say how it is read")
+        raise TypeError(f"{type(self).__name__} must define read()")
 
     def recipe(self) -> dict[str, Any]:
         """Return what is needed to make inputs of new rows: tensors and plain values."""
@@ -63,21 +63,21 @@ class TableSource(Data):
 
 
 class TabularData(TableSource):
-    """A table of one's own.
+    """A user's own table.
 
     Args:
         data_dir: not used: the table is where `path` says.
         path: CSV, TSV or parquet, compressed or not.
         target: the column to predict; several columns of 0 and 1 are labels.
-        categorical, continuous: the inputs; without both they are inferred, and told with the reason.
+        categorical, continuous: the inputs; without both they are inferred, and reported with the reason.
         dates: columns that become their parts (year, month, week, …); inferred like the others.
         id: the column that names the rows in predictions.
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
         target_transform: what a model learns of numbers: `standard` (mean 0, deviation 1; the default), `log`, `none`.
-        split: which rows validate: `random`, `stratified` (the share of each class), `folds`, `dates`, `last_rows`,
-            `last_days`, `column`.
-        valid: share of the rows; for `last_rows` and `last_days` also their number.
+        split: which rows are for validation: `random`, `stratified` (the same fraction of each class), `folds`,
+            `dates`, `last_rows`, `last_days`, `column`.
+        valid: fraction of the rows; for `last_rows` and `last_days` also their number.
         split_seed: of numpy's RandomState that permutes the rows.
         date: the column that `dates`, `last_days` and `leave_out` look at.
         valid_from, valid_to: the days that validate, both included.
@@ -115,7 +115,7 @@ class TabularData(TableSource):
         if path is None:
             raise ConfigError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
         if target is None:
-            raise ConfigError("data.target: is missing: which column is to be predicted?")
+            raise ConfigError("data.target: is missing: which column is the target?")
         self.path, self.target = user_path(path), target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
@@ -127,7 +127,7 @@ class TabularData(TableSource):
             raise ConfigError("data.date: is missing: data.leave_out needs it")
         repeated = {name for name in (categorical or []) if name in (continuous or [])}
         if repeated:
-            raise ConfigError(f"data.continuous: {', '.join(sorted(repeated))} stands in data.categorical too")
+            raise ConfigError(f"data.continuous: {', '.join(sorted(repeated))} is in data.categorical too")
         targets = target if isinstance(target, list) else [target]
         for name in targets:
             if name in (categorical or []) or name in (continuous or []):
@@ -138,7 +138,7 @@ class TabularData(TableSource):
         if not self.path.exists():
             raise ConfigError(f"data.path: there is no file {self.path}")
         if self.path.is_dir():
-            raise ConfigError(f"data.path: {self.path} is a folder; give the table itself")
+            raise ConfigError(f"data.path: {self.path} is a folder; give the path of the table")
         format_of(self.path)
         return DataIdentity(self.path.name, "own", "real", sha256_of(self.path), str(self.path))
 
@@ -157,7 +157,7 @@ class TabularData(TableSource):
         kept = self._kept(frame)
         frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
         strata = values if target.has_one_class else None
-        valid, of_test = self.splitting.mark(frame, strata, self.path), self.splitting.of_test(frame)
+        valid, of_test = self.splitting.assign(frame, strata, self.path), self.splitting.of_test(frame)
         dates, parts = self._dates(frame)
         days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
         if days is None and len(dates) == 1:
@@ -174,7 +174,7 @@ class TabularData(TableSource):
             reserved=reserved,
             id=self._id(frame),
         )
-        notes = [*roles.notes(), *self._constants(roles), *warn_of_many_levels(frame, roles, int((~valid).sum()))]
+        notes = [*roles.notes(), *self._constants(roles), *high_cardinality_notes(frame, roles, int((~valid).sum()))]
         if len(rows) < len(kept):
             notes.append(f"{len(rows):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
         self._date_names = dates
@@ -234,11 +234,11 @@ def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) 
     """
     if sample is None:
         return kept
-    there = np.flatnonzero(kept)
-    if sample > len(there):
-        raise DataError(f"{place}: data.sample={sample:,} is more than the {len(there):,} rows there are")
+    candidates = np.flatnonzero(kept)
+    if sample > len(candidates):
+        raise DataError(f"{place}: data.sample={sample:,} is more than the number of rows, {len(candidates):,}")
     chosen = np.zeros(len(kept), dtype=bool)
-    chosen[there[np.random.RandomState(seed).permutation(len(there))[:sample]]] = True
+    chosen[candidates[np.random.RandomState(seed).permutation(len(candidates))[:sample]]] = True
     return chosen
 
 
@@ -247,7 +247,7 @@ def rows_to_predict(table: pd.DataFrame, recipe: dict[str, Any], place: Path) ->
     parts = []
     for name in recipe["dates"]:
         if name not in table.columns:
-            raise DataError(f"{place} lacks the column of dates {name}")
+            raise DataError(f"{place} is missing the date column {name}")
         parts.append(date_parts(date_column(table[name], name, place), name))
     return with_parts(table, pd.concat(parts, axis=1)) if parts else table.copy()
 
@@ -261,7 +261,7 @@ def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:
     notes = [f"target {target.description()}"]
     if splitting.split == "folds":
         notes.append(
-            f"fold {splitting.fold} of {splitting.folds}; all of them, with mean and spread: "
+            f"fold {splitting.fold} of {splitting.folds}; all folds, as mean ± std: "
             f"dlrun -m … 'data.fold=range({splitting.folds})'"
         )
     return notes

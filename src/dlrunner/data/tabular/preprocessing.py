@@ -14,16 +14,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlrunner.data.core.columns import levels_of, quoted
+from dlrunner.data.core.columns import category_values, quoted
 from dlrunner.errors import DataError
 
 
 @dataclass(frozen=True)
 class TabularPreprocessor:
-    """Levels, medians, means and deviations of the training rows."""
+    """Categories, medians, means and standard deviations of the training rows."""
 
     levels: dict[str, list[Any]]
-    """By categorical column, in order: the level at place i has code i + 1; 0 is missing or unseen."""
+    """By categorical column, in order: the category at index i has code i + 1; 0 is missing or unseen."""
     medians: dict[str, float]
     means: dict[str, float]
     deviations: dict[str, float]
@@ -33,7 +33,7 @@ class TabularPreprocessor:
     @classmethod
     def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> TabularPreprocessor:
         """Learn from the training rows alone."""
-        levels = {name: _levels(train[name]) for name in categorical}
+        levels = {name: _categories(train[name]) for name in categorical}
         medians, means, deviations, flagged = {}, {}, {}, []
         for name in continuous:
             numbers = train[name].to_numpy(np.float64, na_value=np.nan)
@@ -47,7 +47,7 @@ class TabularPreprocessor:
 
     @property
     def cardinalities(self) -> dict[str, int]:
-        """Codes of each categorical column: its levels, and one for what is missing or unseen."""
+        """Codes of each categorical column: its categories, and one for missing or unseen values."""
         return {name: len(levels) + 1 for name, levels in self.levels.items()}
 
     @property
@@ -75,14 +75,16 @@ class TabularPreprocessor:
         return numbers
 
     def check(self, frame: pd.DataFrame, place: str) -> list[str]:
-        """Compare new rows with what was fitted, and say what differs.
+        """Compare new rows with the training rows, and return notes on the differences.
 
         Raises:
-            DataError: a column is missing, or one of numbers holds something else.
+            DataError: a column is missing, or a continuous one is not numeric.
         """
         missing = [name for name in (*self.levels, *self.means) if name not in frame.columns]
         if missing:
-            raise DataError(f"{place} lacks {len(missing)} column(s) the run was trained on: {', '.join(missing)}")
+            raise DataError(
+                f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}"
+            )
         notes = []
         for name, levels in self.levels.items():
             column = frame[name]
@@ -90,20 +92,18 @@ class TabularPreprocessor:
             if unseen.any():
                 examples = ", ".join(dict.fromkeys(str(v) for v in column[unseen].iloc[:1000]))
                 shown = examples if len(examples) < 60 else examples[:60] + " …"
-                notes.append(f"{name}: {int(unseen.sum()):,} row(s) with levels that training has not seen ({shown})")
+                notes.append(f"{name}: {int(unseen.sum()):,} row(s) with categories not seen in training ({shown})")
         for name in self.means:
             numbers = pd.to_numeric(frame[name], errors="coerce")
             bad = (numbers.isna() & frame[name].notna()).to_numpy()
             if bad.any():
                 row = int(bad.argmax())
                 raise DataError(
-                    f"{place}, row {row + 2}: {name} is {quoted(frame[name].iloc[row])}, which is no number"
+                    f"{place}, row {row + 2}: {name} is {quoted(frame[name].iloc[row])}, which is not a number"
                 )
             frame[name] = numbers
             if numbers.isna().any() and name not in self.flagged:
-                notes.append(
-                    f"{name}: {int(numbers.isna().sum()):,} missing value(s) became the median of the training rows"
-                )
+                notes.append(f"{name}: {int(numbers.isna().sum()):,} missing value(s) replaced by the training median")
         return notes
 
     def state(self) -> dict[str, Any]:
@@ -116,26 +116,26 @@ class TabularPreprocessor:
         return cls(**state)
 
 
-def _levels(column: pd.Series[Any]) -> list[Any]:
-    """Return the levels that occur, in order, as plain numbers or text."""
+def _categories(column: pd.Series[Any]) -> list[Any]:
+    """Return the categories that occur, in order, as plain numbers or text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         present = np.bincount(column.cat.codes + 1, minlength=len(column.cat.categories) + 1)[1:] > 0
         levels = column.cat.categories[present].tolist()
     else:
-        levels = pd.unique(levels_of(column).dropna()).tolist()
+        levels = pd.unique(category_values(column).dropna()).tolist()
     try:
         return sorted(levels)
-    except TypeError:  # numbers beside text
+    except TypeError:  # numbers and text
         return sorted(map(str, levels))
 
 
 def _codes(column: pd.Series[Any], levels: Sequence[Any]) -> NDArray[np.int32]:
-    """Return 1 + the place of each value among the levels, 0 where it is not there."""
+    """Return 1 + the index of each value among the categories, 0 if it is not among them."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         of_level = pd.Index(levels).get_indexer(column.cat.categories).astype(np.int32) + 1
         return np.asarray(np.append(of_level, np.int32(0))[column.cat.codes])
     index = pd.Index(levels)
-    values = levels_of(column)
+    values = category_values(column)
     if not levels:
         return np.zeros(len(column), dtype=np.int32)
     if isinstance(levels[0], str):

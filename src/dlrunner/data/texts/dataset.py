@@ -1,4 +1,4 @@
-"""Anybody's texts as numbers of words: which documents train, validate and test, and their classes."""
+"""A user's texts as token codes: which documents train, validate and test, and their classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TextTable:
     split: NDArray[np.int8]
     """TRAIN, VALID, TEST or UNUSED, [documents]."""
     digests: NDArray[np.uint64]
-    """Equal where documents have the same tokens, known to the vocabulary or not, [documents]."""
+    """Equal where documents have the same tokens, in the vocabulary or not, [documents]."""
     names: Sequence[str]
     vocabulary: Vocabulary
     tokenizer: Tokenizer
@@ -71,7 +71,7 @@ class TextTable:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TextPreprocessing:
     """How texts become numbers; the names are those of the `data` section."""
 
     tokenizer: Tokenizer = "spacy"
@@ -97,17 +97,17 @@ class Reading:
             tokenizer, lower, sizes = _known_tokenizer(encoder), encoder.lower, encoder.sizes
         tokens = cached(documents.digest, tokenizer, lower, documents.texts)
         if len(tokens.ends) != len(split):
-            raise DataError(f"{documents.place} has changed while it was read; try again")
+            raise DataError(f"{documents.place} changed while it was being read; try again")
         if encoder:
             vocabulary = Vocabulary(encoder.words)
         else:
             vocabulary = Vocabulary.of(tokens, split == TRAIN, self.min_freq, self.max_vocab, with_end=target is None)
         codes = vocabulary.encode_all(tokens)
-        known = np.repeat(split == VALID, tokens.lengths)
-        share = float((codes[known] == 0).mean()) if known.any() else 0.0
+        in_validation = np.repeat(split == VALID, tokens.lengths)
+        fraction = float((codes[in_validation] == 0).mean()) if in_validation.any() else 0.0
         notes.append(
-            f"{len(vocabulary.words):,} words are known{' from the encoder' if encoder else ''}; "
-            f"{share:.1%} of the validation words are not"
+            f"{len(vocabulary.words):,} words in the vocabulary{' of the encoder' if encoder else ''}; "
+            f"{fraction:.1%} of the validation words are out of vocabulary"
         )
         return TextTable(
             codes, tokens.ends, split, tokens.digests(), documents.names, vocabulary, tokenizer, lower, target, values,
@@ -120,7 +120,7 @@ class Reading:
 
 
 class TextSource(Data):
-    """What a task of texts works on."""
+    """The data of a text task."""
 
     @abstractmethod
     def read(self) -> TextTable:
@@ -128,7 +128,7 @@ class TextSource(Data):
 
 
 class TextData(TextSource):
-    """Texts of one's own: a folder of .txt files, a file with a text a line, a table with a column of texts.
+    """A user's own texts: a folder of .txt files, a file with a text a line, a table with a column of texts.
 
     Args:
         data_dir: not used: the texts are where `path` says.
@@ -141,8 +141,8 @@ class TextData(TextSource):
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
         split: which documents validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
-            `auto` is what the folders or `valid_path` tell, else random.
-        valid: the share that validates; of `last_rows` also a number.
+            `auto` uses the folders or `valid_path`, else random.
+        valid: fraction used for validation; for `last_rows` also a number.
         split_seed: of numpy's RandomState that permutes the documents, for `sample` too.
         valid_column: the table's column that marks what validates.
         folds, fold: number of folds and the one that validates.
@@ -190,13 +190,15 @@ class TextData(TextSource):
         self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
-        self.reading = Reading(tokenizer, lower, min_freq, max_vocab, encoder)
+        self.preprocessing = TextPreprocessing(tokenizer, lower, min_freq, max_vocab, encoder)
         if valid_path and split != "auto":
-            raise ConfigError(f"data.split: {split} does not fit: data.valid_path says what validates")
+            raise ConfigError(f"data.split: {split} cannot be combined with data.valid_path")
         if split == "stratified" and not labels:
-            raise ConfigError("data.split: stratified needs classes; a language model has none: take random or folds")
+            raise ConfigError("data.split: stratified needs classes; a language model has none: use random or folds")
         if self.valid_path and self.valid_path.resolve().is_relative_to(self.path.resolve()):
-            raise ConfigError(f"data.valid_path: {valid_path} lies in data.path: what validates would train too")
+            raise ConfigError(
+                f"data.valid_path: {valid_path} is inside data.path: validation texts would be trained on"
+            )
 
     def _documents(self) -> Documents:
         names = self.target if isinstance(self.target, list) else [self.target] if self.target else []
@@ -204,8 +206,8 @@ class TextData(TextSource):
         if self.valid_path is None:
             return found
         if found.parts is not None:
-            raise ConfigError(f"data.valid_path: the folders of {self.path} say already what validates")
-        return joined(found, find_documents(self.valid_path, self.text, names))
+            raise ConfigError(f"data.valid_path: {self.path} already has validation folders")
+        return concatenated(found, find_documents(self.valid_path, self.text, names))
 
     def identity(self) -> DataIdentity:
         """The texts as they are now."""
@@ -216,7 +218,7 @@ class TextData(TextSource):
             source="real",
             sha256=digest[:64],
             path=str(self.path),
-            digest=f"{digest} {self.reading.digest()}".strip(),
+            digest=f"{digest} {self.preprocessing.digest()}".strip(),
         )
 
     def read(self) -> TextTable:
@@ -230,7 +232,7 @@ class TextData(TextSource):
         target, values = self._target(documents) if self.labels else (None, None)
         split, of_test = self._split(documents, target, values)
         split = sampled(split, self.samples, self.splitting.split_seed, "documents")
-        return replace(self.reading.read(documents, split, target, values), of_test=of_test)
+        return replace(self.preprocessing.read(documents, split, target, values), of_test=of_test)
 
     def _target(self, documents: Documents) -> tuple[Target, NDArray[Any]]:
         frame, target = documents.table, self.target
@@ -239,8 +241,8 @@ class TextData(TextSource):
             if "" in documents.labels or len(set(documents.labels)) < 2:
                 where = documents.names[list(documents.labels).index("")] if "" in documents.labels else "all"
                 raise DataError(
-                    f"{documents.place}: classes are told by folders, as pos/ and neg/ (or train/pos/ and train/neg/), "
-                    f"but {f'{where} stands in none' if where != 'all' else 'all texts stand in one'}"
+                    f"{documents.place}: classes come from folders, pos/ and neg/ (or train/pos/ and train/neg/), "
+                    f"but {f'{where} is in none' if where != 'all' else 'all texts are in one'}"
                 )
         if target is None:
             raise ConfigError(
@@ -250,7 +252,7 @@ class TextData(TextSource):
         found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
         if isinstance(found, Regression):
             raise ConfigError(
-                f"data.target: {found.names[0]} holds numbers; texts are sorted into classes (data.kind=multiclass)"
+                f"data.target: {found.names[0]} holds numbers; a text task needs classes (data.kind=multiclass)"
             )
         return found, values
 
@@ -263,7 +265,7 @@ class TextData(TextSource):
         return split_by_parts(documents.parts, self.splitting, documents.table, strata, documents.place)
 
 
-def joined(train: Documents, valid: Documents) -> Documents:
+def concatenated(train: Documents, valid: Documents) -> Documents:
     """Return the documents of two places, the second of which validates."""
     labels = [*train.labels, *valid.labels] if train.labels is not None and valid.labels is not None else None
     return Documents(
@@ -284,4 +286,6 @@ def _known_tokenizer(encoder: Encoder) -> Tokenizer:
         return "spacy"
     if encoder.tokenizer == "whitespace":
         return "whitespace"
-    raise DataError(f"the encoder was trained on tokens of {encoder.tokenizer!r}, which is not known here")
+    raise DataError(
+        f"the encoder was trained on tokens of {encoder.tokenizer!r}, which is not supported by this version"
+    )

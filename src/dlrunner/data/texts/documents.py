@@ -1,4 +1,4 @@
-"""Texts as people have them: folders, archives, files with a text a line, columns of tables."""
+"""Users' texts: folders, archives, files with a text a line, columns of tables."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def find_documents(path: Path, column: str | None, target: Sequence[str] = ()) -
     if any(suffix in LINES for suffix in suffixes) or not suffixes:
         return _documents_of_lines(path)
     raise ConfigError(
-        f"data.path: {path} is no folder, and its name ends neither like a table ({', '.join(TABLES)}) "
-        f"nor like a file with a text a line ({', '.join(LINES)})"
+        f"data.path: {path} is not a folder, and its name has neither the suffix of a table ({', '.join(TABLES)}) "
+        f"nor that of a file with one text per line ({', '.join(LINES)})"
     )
 
 
@@ -112,7 +112,7 @@ def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -
     notes: tuple[str, ...] = ()
     if column is None:
         column = _text_column(table, target, path)
-        notes = (f"the texts are those of the column {column}",)
+        notes = (f"texts are read from the column {column}",)
     elif column not in table.columns:
         raise ConfigError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
     # A text may say NA, or null.
@@ -145,5 +145,5 @@ def _decoded(content: bytes, place: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"{place} is not text in UTF-8 (byte {error.start}); convert it first") from None
     if "\0" in text:
-        raise DataError(f"{place} holds the character NUL (character {text.index(chr(0))}); is it a text?")
+        raise DataError(f"{place} contains a NUL character (at {text.index(chr(0))}); is it text?")
     return text

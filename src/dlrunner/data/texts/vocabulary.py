@@ -1,4 +1,4 @@
-"""Which words a model knows, and their numbers."""
+"""The vocabulary of a model: words and their codes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Vocabulary:
     words: Sequence[str]
 
     @cached_property
-    def places(self) -> dict[str, int]:
+    def index(self) -> dict[str, int]:
         """The number of each word."""
-        return {word: place for place, word in enumerate(self.words)}
+        return {word: number for number, word in enumerate(self.words)}
 
     @property
     def digest(self) -> str:
@@ -40,16 +40,16 @@ class Vocabulary:
     @property
     def end(self) -> int | None:
         """The number of the mark that ends a document."""
-        return self.places.get(END)
+        return self.index.get(END)
 
     def encode(self, words: Sequence[str]) -> list[int]:
         """Return numbers of words."""
-        return [self.places.get(word, 0) for word in words]
+        return [self.index.get(word, 0) for word in words]
 
     def encode_all(self, tokens: Tokens) -> NDArray[np.int32]:
         """Return the codes of documents in numbers of this vocabulary."""
-        places = np.array(self.encode(tokens.words), dtype=np.int32)
-        return places[tokens.codes] if len(places) else tokens.codes
+        numbers = np.array(self.encode(tokens.words), dtype=np.int32)
+        return numbers[tokens.codes] if len(numbers) else tokens.codes
 
     def to_json(self) -> str:
         """Return the words as JSON, one a line: the place of a word is its number."""
@@ -80,7 +80,7 @@ class Vocabulary:
             frequencies[END] = frequencies.get(END, 0) + int(documents.sum())
         known = sorted(set(frequencies) - {UNKNOWN, PAD}, key=lambda word: (-frequencies[word], word))
         if not any(word != END for word in known):
-            raise DataError(f"no word occurs {min_freq} times in the training texts; try a smaller data.min_freq")
+            raise DataError(f"no word occurs {min_freq} times in the training texts; use a smaller data.min_freq")
         words = [UNKNOWN, PAD, *known][:max_vocab]
         if with_end and END not in words:  # few and long documents: without their ends no text would have one
             words[-1] = END

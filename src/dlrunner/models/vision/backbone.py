@@ -1,4 +1,4 @@
-"""What a backbone is: pictures in, feature maps out, and cut into stages."""
+"""The base class of backbones: images in, feature maps out, divided into stages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Backbone(nn.Module, ABC):
     """
 
     name: str = "the backbone"
-    """What messages call it."""
+    """Its name in messages."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class Backbone(nn.Module, ABC):
         """Return the parts from input to output, disjoint and together all parameters, for layer groups."""
 
     @abstractmethod
-    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+    def pyramid(self, images: Tensor) -> Sequence[Tensor]:
         """Return the last feature maps at each resolution, the largest first: what a U-Net connects across."""
 
     def net(self) -> nn.Module:
@@ -35,13 +35,13 @@ class Backbone(nn.Module, ABC):
         return self
 
 
-def pyramid_of(layers: Sequence[nn.Module], pictures: Tensor) -> list[Tensor]:
+def pyramid_of(layers: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
     """Return the last feature maps at each resolution of layers that follow each other."""
     maps: list[Tensor] = []
     for layer in layers:
-        before, pictures = pictures, layer(pictures)
-        if maps and pictures.shape[2:] == before.shape[2:]:
-            maps[-1] = pictures
+        before, images = images, layer(images)
+        if maps and images.shape[2:] == before.shape[2:]:
+            maps[-1] = images
         else:
-            maps.append(pictures)
+            maps.append(images)
     return maps

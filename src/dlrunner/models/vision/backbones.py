@@ -1,4 +1,4 @@
-"""Backbones by name, and weights for them from a file: read, compared with the net, and taken over."""
+"""Backbones by name, and weights for them from a file: read, compared with the net, and loaded."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLASSIFIERS = ("fc.", "classifier.", "head.")
 """How the names of a published net's last layer begin."""
 
 MOST_STATISTICS_GAP = 0.7
-"""A larger `statistics_gap` says that the net is not wired as its weights were trained, or its inputs are not scaled.
+"""A larger `statistics_gap` indicates the wrong variant of a net, or inputs that are not normalised.
 
 It lies between everything harmless that was measured (0.46 at most) and gross faults (0.99 at least).
 """
@@ -77,28 +77,28 @@ class TimmBackbone(Backbone):
             raise ConfigError(f"{name} needs the package timm, which is not installed: pip install timm") from None
         known = name.removeprefix(TIMM)
         if not timm.is_model(known):
-            raise ConfigError(f"timm has no model {known}; timm.list_models() names those that it has")
+            raise ConfigError(f"timm has no model {known}; see timm.list_models()")
         model: Any = timm.create_model(known, pretrained=False, num_classes=0, global_pool="")
         super().__init__(model.num_features)
         self.name = name
         self.model: nn.Module = model
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the last feature maps.
 
         Raises:
             ConfigError: they are none, as with transformers, whose outputs are tokens or have their channels last.
         """
         features: Any = self.model.forward_features
-        maps: Tensor = features(pictures)
+        maps: Tensor = features(images)
         if maps.ndim != 4 or maps.shape[1] != self.num_features:
-            wanted = f"[{len(pictures)}, {self.num_features}, h, w]"
+            wanted = f"[{len(images)}, {self.num_features}, h, w]"
             raise ConfigError(
                 f"{self.name} gives {list(maps.shape)} instead of feature maps {wanted}: choose a convolutional net"
             )
         return maps
 
-    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+    def pyramid(self, images: Tensor) -> Sequence[Tensor]:
         """Return the feature maps that timm gives at each resolution.
 
         Raises:
@@ -108,7 +108,7 @@ class TimmBackbone(Backbone):
         if intermediates is None:
             raise ConfigError(f"{self.name} gives no feature maps at several resolutions: choose another backbone")
         maps: list[Tensor] = []
-        for each in intermediates(pictures, intermediates_only=True):
+        for each in intermediates(images, intermediates_only=True):
             if maps and maps[-1].shape[2:] == each.shape[2:]:
                 maps.pop()
             maps.append(each)
@@ -156,25 +156,26 @@ def _read_torch(path: Path) -> Any:
         return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError:
         raise DataError(
-            f"{path} holds no weights alone: it is damaged, or a whole net was saved instead of net.state_dict()"
+            f"{path} holds more than weights: it is damaged, or a whole net was saved instead of net.state_dict()"
         ) from None
     except Exception:  # torch raises a dozen kinds for files that are not its own
-        raise DataError(f"{path} holds no weights: it is damaged, or something else") from None
+        raise DataError(f"{path} holds no weights: it is damaged, or another kind of file") from None
 
 
 def _read_safetensors(path: Path) -> Any:
     try:
         return load_file(path)
     except Exception:  # safetensors has an error of its own
-        raise DataError(f"{path} holds no weights: it is damaged, or something else") from None
+        raise DataError(f"{path} holds no weights: it is damaged, or another kind of file") from None
 
 
 def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[str]:
-    """Copy weights into a net, and return what to tell about those that were left out.
+    """Copy weights into a net, and return notes about those that were skipped.
 
-    MobileNetV2's two wirings are told apart by their names: in gluon's the first block keeps its 1x1 expansion, so that
-    its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names: a file
-    whose names were changed to the other variant's fits without an error, and only `statistics_gap` tells.
+    MobileNetV2's two variants are distinguished by their names: in gluon's the first block keeps its 1x1 expansion,
+    so that its parts are numbered 0 to 3, in torchvision's 0 to 2. Activations and strides leave no trace in names:
+    a file whose names were changed to the other variant's fits without an error, and only `statistics_gap` detects
+    it.
 
     Args:
         backbone: its parameters and statistics are overwritten.
@@ -193,20 +194,16 @@ def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[
         wrong += [f"{len(reshaped)} have another shape ({_first(reshaped)})"] if reshaped else []
         raise ConfigError(
             f"{path} does not fit {backbone.name}: of the net's {len(needed)} weights {' and '.join(wrong)}; "
-            f"{_likeness(weights, backbone.name)}"
+            f"{_nearest_architecture(weights, backbone.name)}"
         )
     taken = {name: weight for name, weight in weights.items() if name in own and weight.shape == own[name].shape}
     backbone.net().load_state_dict(taken, strict=False)
     surplus = [name for name in _shapes(weights) if name not in own]
     classifier = [name for name in surplus if name.startswith(CLASSIFIERS)]
     others = [name for name in surplus if name not in classifier]
-    notes = (
-        [f"{path}: its classifier ({_first(classifier)}) is left out, a new head takes its place"] if classifier else []
-    )
+    notes = [f"{path}: its classifier ({_first(classifier)}) is skipped; the head is new"] if classifier else []
     if others:
-        notes.append(
-            f"{path}: {len(others)} weights that {backbone.name} does not have ({_first(others)}) are left out"
-        )
+        notes.append(f"{path}: {len(others)} weights that {backbone.name} does not have ({_first(others)}) are skipped")
     return notes
 
 
@@ -219,41 +216,41 @@ def _first(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
-def _likeness(weights: Mapping[str, Tensor], name: str) -> str:
-    """Return which known architecture weights look like: the one with most names and shapes in common."""
+def _nearest_architecture(weights: Mapping[str, Tensor], name: str) -> str:
+    """Return the known architecture with most names and shapes in common with the weights."""
     found = {item for item in _shapes(weights).items() if not item[0].startswith(CLASSIFIERS)}
-    shares: dict[str, float] = {}
+    overlaps: dict[str, float] = {}
     with torch.device("meta"):
         for known in (*(make_backbone(each) for each in BACKBONES), make_backbone("mobilenet_v2", "gluon")):
             shapes = set(_shapes(known.state_dict()).items())
-            shares[known.name] = len(shapes & found) / len(shapes | found)
-    nearest = max(shares, key=lambda each: shares[each])
-    if shares[nearest] < 0.5:
-        return f"the file looks like none of the known backbones ({', '.join(sorted(BACKBONES))})"
+            overlaps[known.name] = len(shapes & found) / len(shapes | found)
+    nearest = max(overlaps, key=lambda each: overlaps[each])
+    if overlaps[nearest] < 0.5:
+        return f"the file matches none of the known backbones ({', '.join(sorted(BACKBONES))})"
     if nearest == name:
-        return f"the file looks like {nearest}, incomplete or altered"
+        return f"the file resembles {nearest}, incomplete or altered"
     backbone, _, variant = nearest.partition(" with ")
     settings = f"model.backbone={backbone}" + (
         f" model.variant={variant.removesuffix(chr(39) + 's variant')}" if variant else ""
     )
-    return f"the file looks like {nearest}: {settings}"
+    return f"the file matches {nearest}: {settings}"
 
 
-def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:
+def statistics_gap(backbone: nn.Module, images: Tensor) -> float | None:
     """Return how far a batch's statistics lie from those that the net's batch norms have kept; None without any.
 
     A variant that is not the weights' own loads without an error, but what comes to its layers is not what came in
     training. The gap is the median over layers of the mean over channels of |batch mean - running mean| in running
-    standard deviations; the median, as a few layers differ with what the pictures show. Infinite where a mean is no
+    standard deviations; the median, as a few layers differ with what the images show. Infinite where a mean is no
     number.
 
-    Measured with the MobileNetV2 of the ONNX model zoo (gluon's variant) and 64 pictures of dogs, 224 x 224:
+    Measured with the MobileNetV2 of the ONNX model zoo (gluon's variant) and 64 images of dogs, 224 x 224:
 
     =====================================================  ==================
     the right variant, three draws                           0.11, 0.11, 0.12
-    8 pictures; 1 picture                                   0.13; 0.18
+    8 images; 1 image                                   0.13; 0.18
     grey; enlarged from 64 x 64                             0.15; 0.19
-    pictures of 160, 128, 96, 64 pixels                     0.14, 0.17, 0.23, 0.33
+    images of 160, 128, 96, 64 pixels                     0.14, 0.17, 0.23, 0.33
     handwritten digits, 224 and 64 pixels                   0.41, 0.46
     values from 0 to 1, not normalised                      0.21
     uniform noise                                           0.52
@@ -263,13 +260,13 @@ def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:
     names changed to torchvision's, and its variant          0.99
     =====================================================  ==================
 
-    So it tells gross faults. A moved stride it does not tell, though one costs 16 to 20 points of accuracy (nearest
-    centroids of ten breeds): smaller pictures raise the gap as much. ReLU6 does little harm there: 3 values in
+    It detects gross faults. It does not detect a moved stride, though one costs 16 to 20 points of accuracy (nearest
+    centroids of ten breeds): smaller images raise the gap as much. ReLU6 does little harm there: 3 values in
     100,000 exceed 6.
 
     Args:
         backbone: left as it is, in its mode too.
-        pictures: [N, 3, H, W], normalised, on the net's device; 64 of the size it was trained with, or so.
+        images: [N, 3, H, W], normalised, on the net's device; 64 of the size it was trained with, or so.
     """
     norms = [each for each in backbone.modules() if isinstance(each, nn.BatchNorm2d) and each.running_mean is not None]
     gaps: list[Tensor] = []
@@ -285,7 +282,7 @@ def statistics_gap(backbone: nn.Module, pictures: Tensor) -> float | None:
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     try:
         with torch.no_grad():
-            backbone.eval()(pictures)
+            backbone.eval()(images)
     finally:
         for hook in hooks:
             hook.remove()

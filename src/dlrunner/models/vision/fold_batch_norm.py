@@ -10,7 +10,7 @@ from torch.fx import GraphModule, symbolic_trace
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
-def fused(net: nn.Module) -> nn.Module:
+def fold_batch_norm(net: nn.Module) -> nn.Module:
     """Return a copy in evaluation mode whose batch norms are part of the convolutions before them.
 
     A net that torch.fx cannot trace (its forward depends on its inputs) is copied as it is.

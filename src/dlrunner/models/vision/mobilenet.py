@@ -52,14 +52,14 @@ class MobileNetV2(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out")
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the last convolution's maps, height and width a 32nd of the pictures'."""
-        maps: Tensor = self.features(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last convolution's maps, height and width a 32nd of the images'."""
+        maps: Tensor = self.features(images)
         return maps
 
-    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+    def pyramid(self, images: Tensor) -> Sequence[Tensor]:
         """Return the feature maps at each resolution."""
-        return pyramid_of(list(self.features), pictures)
+        return pyramid_of(list(self.features), images)
 
     def stages(self) -> Sequence[nn.Module]:
         """Return six parts, cut where height and width are halved in either variant."""

@@ -46,13 +46,13 @@ class ResNet(Backbone):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the last layer's maps, height and width a 32nd of the pictures'."""
-        return self.pyramid(pictures)[-1]
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last layer's maps, height and width a 32nd of the images'."""
+        return self.pyramid(images)[-1]
 
-    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+    def pyramid(self, images: Tensor) -> Sequence[Tensor]:
         """Return the stem's maps before pooling, and those of the four layers."""
-        maps = [self.relu(self.bn1(self.conv1(pictures)))]
+        maps = [self.relu(self.bn1(self.conv1(images)))]
         pooled = self.maxpool(maps[0])
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             maps.append(layer(maps[-1] if len(maps) > 1 else pooled))

@@ -40,14 +40,14 @@ class SqueezeNet(Backbone):
                 assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Return the last fire module's maps, height and width about a 16th of the pictures'."""
-        maps: Tensor = self.features(pictures)
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the last fire module's maps, height and width about a 16th of the images'."""
+        maps: Tensor = self.features(images)
         return maps
 
-    def pyramid(self, pictures: Tensor) -> Sequence[Tensor]:
+    def pyramid(self, images: Tensor) -> Sequence[Tensor]:
         """Return the feature maps at each resolution."""
-        return pyramid_of(list(self.features), pictures)
+        return pyramid_of(list(self.features), images)
 
     def stages(self) -> Sequence[nn.Module]:
         """Return the first convolution, and the fire modules of each resolution."""
@@ -55,7 +55,7 @@ class SqueezeNet(Backbone):
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones side by side.
+    """A 1x1 convolution to few channels, then 1x1 and 3x3 ones in parallel.
 
     Args:
         in_channels: going in.

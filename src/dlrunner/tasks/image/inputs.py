@@ -10,7 +10,7 @@ from PIL import Image
 
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
 from dlrunner.data.images.dataset import MOST_NAMED
-from dlrunner.data.images.files import is_picture
+from dlrunner.data.images.files import is_image
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.tasks.common.inputs import listed
@@ -34,7 +34,7 @@ def names_in(folder: Path) -> list[str]:
     Raises:
         DataError: there are none.
     """
-    names = sorted(name for name in ArchiveOrFolder(folder).names() if is_picture(name))
+    names = sorted(name for name in ArchiveOrFolder(folder).names() if is_image(name))
     if not names:
         raise DataError(f"{folder} holds no images")
     return names

@@ -38,8 +38,8 @@ class Generator:
         Raises:
             ConfigError: no word is in the vocabulary.
         """
-        unknown = sorted({word for word in words if word not in self.vocabulary.places and word.strip()})
-        if not any(word in self.vocabulary.places for word in words if word.strip()):
+        unknown = sorted({word for word in words if word not in self.vocabulary.index and word.strip()})
+        if not any(word in self.vocabulary.index for word in words if word.strip()):
             raise ConfigError(
                 f"no word of the text is in the vocabulary of this run ({', '.join(unknown) or 'it is empty'})"
             )
@@ -49,7 +49,7 @@ class Generator:
     def next_words(self, words: Sequence[str], number: int) -> tuple[list[float], list[str]]:
         """Return the probabilities of the most likely next words, and these words; `<unk>` may be among them."""
         logs, _ = self._read(words)
-        logs[self.vocabulary.places[PAD]] = -torch.inf
+        logs[self.vocabulary.index[PAD]] = -torch.inf
         probs, places = logs.exp().topk(min(number, len(logs) - 1))
         return probs.tolist(), [self.vocabulary.words[place] for place in places.tolist()]
 
