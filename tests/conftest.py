@@ -62,6 +62,15 @@ def real_data(monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Small finished runs, to be read only; side by side, all workers share one folder of them."""
+    from tests.small_runs import SmallRuns
+
+    own = tmp_path_factory.getbasetemp()  # alone, its parent is that of earlier sessions too
+    return SmallRuns((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small-runs")
+
+
 def ratings_table(num_users: int = 40, num_items: int = 60, num_rows: int = 1500, seed: int = 0) -> pd.DataFrame:
     """Return ratings with planted biases, so that there is something to learn."""
     rng = np.random.default_rng(seed)

@@ -1,10 +1,11 @@
-"""Small runs of every kind of task, each trained once for all tests of a file that ask for it."""
+"""Small runs of every kind of task, each trained once for all tests that ask for it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pandas as pd
+from filelock import FileLock
 
 from dlrunner.cli import main
 from tests.conftest import QUICK
@@ -39,23 +40,30 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 class SmallRuns:
-    """Trains a run when it is first asked for.
+    """Trains a run when it is first asked for, by whichever process of the tests; all others wait and read it.
+
+    Nobody may change a run that lies here: a test that does copies it first.
 
     Args:
-        folder: where the runs and their data lie.
+        folder: where the runs and their data lie; the processes of one session of tests share it.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self._found = folder, dict[str, Path]()
-        flats(300).to_csv(folder / "flats.csv", index=False)
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "flats.lock"):
+            if not (folder / "flats.csv").exists():
+                flats(300).to_csv(folder / "flats.csv", index=False)
 
     def __getitem__(self, kind: str) -> Path:
-        if kind not in self._found:
-            place = self.folder / kind.replace(" ", "-")
-            words = [word.format(flats=self.folder / "flats.csv") for word in KINDS[kind]]
-            assert main([*words, *QUICK, "log.progress=none", f"runs_dir={place}"]) == 0
-            self._found[kind] = (place / "latest").resolve()
-        return self._found[kind]
+        place = self.folder / kind.replace(" ", "-")
+        trained = place.with_suffix(".trained")
+        with FileLock(place.with_suffix(".lock")):
+            if not trained.exists():
+                words = [word.format(flats=self.folder / "flats.csv") for word in KINDS[kind]]
+                assert main([*words, *QUICK, "log.progress=none", f"runs_dir={place}"]) == 0
+                trained.touch()
+        return (place / "latest").resolve()
 
 
 def new_flats() -> pd.DataFrame:

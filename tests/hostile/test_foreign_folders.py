@@ -24,11 +24,6 @@ NAMES = ("../../../out", "..", ".", "/tmp/out", "a/b", "a\\b", "a\0b", ".hidden"
 FILES = ("config.yaml", "overrides.yaml", "metrics.jsonl", "summary.json")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
-    return SmallRuns(tmp_path_factory.mktemp("runs"))
-
-
 @pytest.fixture
 def foreign(runs: SmallRuns, here: Path) -> Path:
     """A run folder of an ensemble, deep enough that a name could lead out of it."""

@@ -15,11 +15,6 @@ from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
-    return SmallRuns(tmp_path_factory.mktemp("runs"))
-
-
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -37,11 +37,6 @@ needs_onnx = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
-    return SmallRuns(tmp_path_factory.mktemp("runs"))
-
-
 @pytest.fixture
 def export(runs: SmallRuns, dlrun: Dlrun, here: Path) -> Callable[..., Path]:
     """Export a run of some kind into the working directory."""

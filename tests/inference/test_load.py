@@ -26,11 +26,6 @@ from tests.small_runs import SmallRuns, new_flats
 from tests.test_own_task import PREDICTING, add_task
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> SmallRuns:
-    return SmallRuns(tmp_path_factory.mktemp("runs"))
-
-
 def known_words(run: Path, number: int) -> str:
     words = json.loads((run / "vocabulary.json").read_text())
     return " ".join([word for word in words if word.isalpha()][:number])

@@ -422,14 +422,18 @@ def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
 
 
 @pytest.mark.slow
-def test_a_finished_run_is_shown_and_sweeps_are_refused(ratings_csv: Path, here: Path) -> None:
+def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = documented("--standalone")
     words = words[words.index("-m") + 2 :]
     assert together(here, 2, *words)[0] == 0
     status, out, _ = together(here, 2, *words)
     assert status == 0
     assert "already finished" in out
-    status, _, err = together(here, 2, "-m", *words)
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):  # as torchrun sets them
+        monkeypatch.setenv(name, value)
+    status, _, err = dlrun("-m", *words)
     assert status != 0
     assert "torchrun starts the processes of one run" in err
 
