@@ -30,11 +30,17 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="package", autouse=True)
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
+    """Return a folder that all workers of this session of tests share."""
+    own = factory.getbasetemp()  # alone, its parent is that of earlier sessions too
+    return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _environment(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """No network, no real data unless a test asks for it, and a cache that is thrown away."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("DLRUNNER_CACHE", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("DLRUNNER_CACHE", str(shared_folder(tmp_path_factory, "cache")))
     patch.setenv("DLRUNNER_OFFLINE", "1")
     found = os.environ.get("DLRUNNER_DATA")
     patch.setenv("REAL_DATA", str(Path(found).resolve() if found else SHARED))
@@ -67,8 +73,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Small finished runs, to be read only; side by side, all workers share one folder of them."""
     from tests.small_runs import SmallRuns
 
-    own = tmp_path_factory.getbasetemp()  # alone, its parent is that of earlier sessions too
-    return SmallRuns((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small-runs")
+    return SmallRuns(shared_folder(tmp_path_factory, "small-runs"))
 
 
 def ratings_table(num_users: int = 40, num_items: int = 60, num_rows: int = 1500, seed: int = 0) -> pd.DataFrame:

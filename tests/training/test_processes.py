@@ -26,7 +26,7 @@ from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.training import Trainer
 from dlrunner.training.distributed import merge_hidden, split_hidden
-from tests.conftest import QUICK, Dlrun, ratings_table
+from tests.conftest import QUICK, Dlrun, ratings_table, start
 from tests.scaling import documented
 
 DRY = [f"model.{name}_dropout=0" for name in ("embedding", "input", "weight", "hidden", "output")]
@@ -83,6 +83,21 @@ def together(here: Path, count: int, *words: str) -> tuple[int, str, str]:
     return ended(torchrun(here, count, *words))
 
 
+def forked(here: Path, count: int, *words: str) -> tuple[int, str, str]:
+    """Do a run by processes that have torchrun's variables, forked from this one: none of them imports torch again."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
+    started = [
+        start(*words, *QUICK, cwd=here, RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port), **shared)
+        for rank in range(count)
+    ]
+    outputs = [process.communicate() for process in started]
+    status = max(abs(process.returncode or 0) for process in started)
+    return status, "".join(out for out, _ in outputs), "".join(err for _, err in outputs)
+
+
 def ended(process: subprocess.Popen[str], patience: float = 120) -> tuple[int, str, str]:
     """Wait for the end and return status, output and errors; processes that wait for each other are killed."""
     try:
@@ -119,7 +134,7 @@ def test_two_processes_have_the_metrics_of_one(task: str, dlrun: Dlrun, ratings_
     uneven_texts(here / "uneven.csv")
     status, _, err = dlrun(*TASKS[task], "runs_dir=alone", *QUICK)
     assert status == 0, err
-    status, out, err = together(here, 2, *TASKS[task])
+    status, out, err = forked(here, 2, *TASKS[task])
     assert status == 0, (out, err)
     summary = json.loads((latest(here) / "summary.json").read_text())
     assert summary["num_processes"] == 2
@@ -343,7 +358,7 @@ def test_clipping_accumulation_and_early_stopping_are_those_of_one_process_and_r
     )
     status, _, err = dlrun(*words, "runs_dir=alone", *QUICK)
     assert status == 0, err
-    status, out, err = together(here, 2, *words)
+    status, out, err = forked(here, 2, *words)
     assert status == 0, (out, err)
     alone, shared = read_history(latest(here, "alone")), read_history(latest(here))
     assert 3 <= len(shared) < 40
@@ -374,7 +389,7 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path
     ],
 )
 def test_an_error_of_all_processes_is_reported_once(word: str, said: str, ratings_csv: Path, here: Path) -> None:
-    status, _, err = together(here, 2, "task=collab", "data.path=my.csv", word)
+    status, _, err = forked(here, 2, "task=collab", "data.path=my.csv", word)
     assert status != 0
     assert err.count(said) == 1, err
     assert "rank 1: " not in err

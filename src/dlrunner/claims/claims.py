@@ -77,6 +77,15 @@ def judge_run(
     }
 
 
+def describe_finding(finding: Mapping[str, Any]) -> str:
+    """Return the message of an audit finding with its advice; older runs have none.
+
+    >>> describe_finding({"flag": "f", "message": "3 rows are duplicates", "advice": "remove them"})
+    '3 rows are duplicates; remove them'
+    """
+    return "; ".join(str(finding[key]) for key in ("message", "advice") if finding.get(key))
+
+
 def describe_flags(judged: Mapping[str, Any]) -> str:
     """List the audit flags, and mark those that the claim does not declare.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlrunner.claims.claims import describe_flags
+from dlrunner.claims.claims import describe_finding, describe_flags
 from dlrunner.reporting.terminal.progress import metric_value, number
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Card:
                 best_achievable=data.get("best_achievable"),
                 claim=claim,
                 flags=describe_flags(claim),
-                findings=summary.get("audit") or (),
+                findings=[(each["flag"], describe_finding(each)) for each in summary.get("audit") or ()],
                 command=shlex.join(["dlrun", *self.overrides]),
                 training=[(name, value) for name, value in self._about_training() if value not in (None, "")],
                 files=[(name, _about(name)) for name in self.files],

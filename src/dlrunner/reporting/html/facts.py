@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeGuard
 
+from dlrunner.claims.claims import describe_finding
 from dlrunner.reporting.html.page import count, duration
 
 Facts = list[tuple[str, Any]]
@@ -37,7 +38,7 @@ def kind_of(verdict: str) -> str:
 def audit_findings(summaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, str]]:
     """Return the distinct audit findings of runs, flag and message."""
     found = [each for summary in summaries for each in summary.get("audit") or ()]
-    return list(dict.fromkeys((str(each["flag"]), str(each["message"])) for each in found))
+    return list(dict.fromkeys((str(each["flag"]), describe_finding(each)) for each in found))
 
 
 def data_facts(data: Mapping[str, Any]) -> Facts:

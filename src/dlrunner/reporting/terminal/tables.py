@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dlrunner.claims.claims import describe_flags
+from dlrunner.claims.claims import describe_finding, describe_flags
 from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.system import terminal
@@ -79,7 +79,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         )
     print_claim(summary.get("claim"))
     for finding in () if is_new else summary.get("audit") or ():
-        print_sentence(f"warning: {finding['flag']}: {finding['message']}", "yellow", indent=9)
+        print_sentence(f"warning: {finding['flag']}: {describe_finding(finding)}", "yellow", indent=9)
     if (summary.get("data") or {}).get("source") == "synthetic":
         print_sentence("warning: synthetic data, not the published data", "yellow", indent=9)
     shown = shorter(path)
