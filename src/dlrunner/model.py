@@ -40,7 +40,7 @@ class Model(nn.Module):
     penalty (an auxiliary loss) too.
 
     A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
-    of its YAML file; the annotations of the settings are what the dispatcher checks.
+    of its YAML file; the annotations of the settings are checked before data is read.
     """
 
     group_names: ClassVar[tuple[str, ...] | None] = None
