@@ -15,4 +15,4 @@ Flag = Literal[
     "averaged-over-batches",
     "pictures-overlap-imagenet",
 ]
-"""What makes a number flattering; docs/claims.md tells what each means. The last two can only be declared."""
+"""Reasons why a metric is too optimistic, explained in docs/claims.md. The last two can only be declared."""

@@ -29,8 +29,8 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
     try:
         with file:
             with contextlib.suppress(OSError):  # a file system without locks
-                # It tells that its writer lives (see `temporary`). The lock of the file that is written, not of one
-                # beside it as with `filelock`: it moves with the file, and leaves no other one behind.
+                # Marks its writer as alive (see `temporary`). The lock of the written file itself, not of a second file
+                # as with `filelock`: it moves with the file and leaves nothing behind.
                 fcntl.flock(file, fcntl.LOCK_EX)
             yield file
             if sync:

@@ -1,4 +1,4 @@
-"""Anybody's images as pixels: which of them train, validate and test, and their classes."""
+"""A user's images as pixels: their splits and classes."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class SegmentationTable:
 
 
 class SegmentationData(Data):
-    """Images and masks of one's own: two folders or a table, zip or folder; or synthetic ones.
+    """A user's own images and masks: two folders or a table, zip or folder; or synthetic ones.
 
     A mask is a grey or palette image of the size of its image, whose values are the numbers of the classes.
 
