@@ -210,7 +210,7 @@ def test_an_own_predictor_has_its_options_in_the_terminal(
         (["far"], "x: must be a number, not 'far'"),
         ([], "predict: missing a required argument: 'x'"),
         (["0.25", "--time", "3"], "there is no option --time; did you mean --times?"),
-        (["0.25", "0.5"], "'0.5' is one argument too many"),
+        (["0.25", "0.5"], "unexpected argument '0.5'"),
     ):
         status, _, err = dlrun(*asked, *words)
         assert status == 2

@@ -233,14 +233,17 @@ def test_mistakes_are_told_before_the_first_trial(dlrun: Dlrun, ratings_csv: Pat
         "optim.lr=interval(1,0.5)": "optim.lr=interval(1,0.5)",
         "optim=adam,admaw": "did you mean adamw?",
         "optim.lr=0.1": "a search needs a range",
-        "seeds=3": "a search judges single runs",
+        "seeds=3": "a search evaluates single runs",
         "hydra.sweeper.n_trials=3": "the settings of a search are sweep.trials",
     }
     for word, said in wrong.items():
         status, _, err = dlrun(*WORDS, word)
         assert status == 2
         assert said in err
-    for name, said in {"a/b": "must be a name", "movielens-best": "there is an experiment movielens-best"}.items():
+    for name, said in {
+        "a/b": "must be a name",
+        "movielens-best": "there already is an experiment movielens-best",
+    }.items():
         status, _, err = dlrun(*WORDS, RATE, f"sweep.best={name}")
         assert status == 2
         assert said in err

@@ -57,7 +57,7 @@ WRONG = {
     "log.progress=fancy": ["log.progress: must be"],
     "epochs=[1": ["cannot be read as name=value"],
     "--epochs 3": ["--epochs: there is no such option; a setting is epochs=VALUE"],
-    "epochs = 3": ["'epochs' is not name=value; there is no blank before or after the ="],
+    "epochs = 3": ["'epochs' is not name=value"],
     "hydra/launcher=ray": ["hydra/launcher=ray is for a sweep; add -m"],
     "-m optim.lr=interval(0.1,1)": ["optim.lr=interval(0.1,1): a range without steps is for a search"],
     "optim.lr=1,2": ["names several values: add -m for a sweep"],
@@ -74,7 +74,7 @@ WRONG = {
     "optim.lr=[]": ["a list with at least 1 entries"],
     "seed=99999999999999": ["seed: must be less than or equal to 4294967295"],
     "optim.fused=maybe": ["optim.fused: must be"],
-    "+choices=5": ["choices: is no setting"],
+    "+choices=5": ["choices: is not a setting"],
     "data=null": ["data: is missing"],
     "data_dir=${nowhere}": ["nowhere"],
 }

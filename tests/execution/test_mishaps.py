@@ -135,7 +135,7 @@ def test_ratings_of_a_new_user_must_be_ratings(dlrun: Dlrun, ratings_csv: Path) 
     pd.DataFrame({"item": ["i1", "i2"], "rating": [3, 5000]}).to_csv("mine.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "--ratings", "mine.csv")
     assert status == 1
-    assert "row 3: 5000 " in err
+    assert "row 3: rating 5000 " in err
 
 
 def test_a_sweep_that_runs_already_is_left_alone(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

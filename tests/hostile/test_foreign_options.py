@@ -77,7 +77,7 @@ def test_an_option_file_cannot_set_hydra(attempt: str, dlrun: Dlrun, here: Path,
     for way, words in WAYS.items():
         status, out, err = dlrun(*words, *WORDS, f"{group}=mine")
         assert status == 2, (way, out, err)
-        assert "sets hydra: " in err, (way, err)
+        assert "has a hydra section: " in err, (way, err)
         assert "Traceback" not in err
         assert len(err.splitlines()) == 1, (way, err)
     assert not evil.exists()
@@ -90,7 +90,7 @@ def test_an_option_that_is_swept_cannot_set_hydra_either(dlrun: Dlrun, here: Pat
         (here / "conf" / group / f"{name}.yaml").write_text(text)
     for words in (["hydra/launcher=basic"], []):
         status, _, err = dlrun("-m", *WORDS, "experiment=other,mine", *words)
-        assert (status, err.count("sets hydra: ")) == (2, 1)
+        assert (status, err.count("has a hydra section: ")) == (2, 1)
     assert not evil.exists()
     assert not (here / "runs").exists()
 

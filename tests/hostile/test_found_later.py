@@ -77,4 +77,4 @@ def test_a_working_directory_that_is_gone_is_told(dlrun: Dlrun, tmp_path: Path) 
         os.fchdir(before)
         os.close(before)
     assert status == 2
-    assert "the working directory is gone" in err
+    assert "the working directory no longer exists" in err

@@ -191,7 +191,7 @@ def test_answers_are_quoted_and_raw_ones_are_not(dlrun: Dlrun, here: Path) -> No
     asked = ("predict", "runs/latest", "--user", "1", "--out", "answer.csv")
     status, out, _ = dlrun(*asked)
     assert status == 0
-    assert "--raw writes them as they are" in out
+    assert "--raw" in out
     assert pd.read_csv("answer.csv").iloc[:, 0].str.startswith("'=").all()
     assert dlrun(*asked, "--raw")[0] == 0
     assert pd.read_csv("answer.csv").iloc[:, 0].str.startswith("=i").all()

@@ -107,7 +107,7 @@ def test_option_files_hold_plain_values(dlrun: Dlrun, ratings_csv: Path, content
 
 def test_settings_nested_too_deep_are_told(dlrun: Dlrun, ratings_csv: Path) -> None:
     for value in ("[" * 3000 + "]" * 3000, "{a:" * 2000 + "1" + "}" * 2000):
-        assert "within each other" in refused(dlrun, *WORDS, f"optim.lr={value}")
+        assert "nested" in refused(dlrun, *WORDS, f"optim.lr={value}")
 
 
 def test_settings_that_are_not_utf8_are_told(dlrun: Dlrun, ratings_csv: Path) -> None:

@@ -223,7 +223,7 @@ def test_a_model_without_a_graph_is_reported_and_the_rest_is_exported(
 ) -> None:
     status, out, err = dlrun("export", str(runs["language by qrnn"]), "--out", "out", "--onnx")
     assert status == 1
-    assert "no ONNX graph, all other files were written: a qrnn loops over the words in Python" in err
+    assert "no ONNX graph; all other files were written: a qrnn loops over the words in Python" in err
     assert "model.safetensors" in out
     assert not list(here.glob("out/*.onnx"))
     assert "There is no ONNX graph: a qrnn loops" in (here / "out" / "README.md").read_text()
@@ -311,7 +311,7 @@ def test_the_card_of_real_data_has_no_false_warnings(export: Callable[..., Path]
     card = (export("numbers") / "README.md").read_text()
     assert "synthetic" not in card
     assert "The data audit found no problems" in card
-    assert "terms: not known" in card
+    assert "terms: unknown" in card
 
 
 def card_of(**summary: Any) -> str:

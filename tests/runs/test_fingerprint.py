@@ -77,7 +77,7 @@ def changes(package: Path, name: str, old: str, new: str) -> bool:
         ("runs/directory.py", "import", "# another file\nimport"),
         ("tasks/language/predictor.py", "import", "# another answer\nimport"),
         ("tasks/language/task.py", '"""', '"""Another. '),
-        ("models/text.py", '        """Take over', '        """Fetch'),
+        ("models/text.py", '        """Load', '        """Fetch'),
         (
             "metrics.py",
             '    """mean(|outputs - targets|)."""',

@@ -338,7 +338,7 @@ def test_mistakes_about_engines_are_told_before_anything_starts(dlrun: Dlrun, ra
         ("hydra/launcher=submitit_slurn",): "did you mean submitit_slurm?",
         ("hydra/launcher=submitit_slurm",): "hydra/launcher=submitit_slurm: Could not detect",
         ("hydra/launcher=submitit_local", "hydra.launcher.partition=gpu"): "sweep.needs what each of them needs",
-        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"): "jobs run in parallel by sweep.jobs=2",
+        ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"): "for parallel jobs: sweep.jobs=2",
         ("hydra/sweeper=ax",): "there is no such sweeper",
         ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5"): "sweep.trials",
         ("hydra/launcher=submitit_local", "sweep.needs.gpus=0.5"): "Slurm assigns whole GPUs",

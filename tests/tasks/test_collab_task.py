@@ -208,7 +208,7 @@ def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, he
     )
     np.testing.assert_allclose(answer, stored["prediction"], atol=2e-4)
     single = dlrun("show", str(run))[1]
-    assert "3 seeds, each by itself" in single
+    assert "members  3 seeds" in single
 
 
 def test_a_member_of_an_ensemble_is_the_run_of_its_seed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -338,7 +338,7 @@ def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
 def test_an_encoder_that_does_not_fit_is_refused_before_training(dlrun: Dlrun) -> None:
     run = trained_language_model(dlrun)
     for words, message in (
-        ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; asked for"),
+        ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; requested"),
         ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
         (("model.encoder=nowhere",), "there is no file nowhere"),
         (("model.encoder=runs",), "runs has no encoder.pt"),

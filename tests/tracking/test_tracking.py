@@ -252,7 +252,7 @@ def test_a_sweep_that_is_given_again_sends_what_a_tracker_lacks(ratings_csv: Pat
     assert dlrun("-m", *watched("Raising", "at=start"), "seed=0,1")[0] == 0
     planned = dlrun("-m", *watched("Recording"), "seed=0,1", "sweep.dry_run=true")[1]
     assert planned.count("done, but a tracker is incomplete") == 2
-    assert "2 of 2 are done" in planned
+    assert "2 of 2 jobs are finished" in planned
     status, out, err = dlrun("-m", *watched("Recording"), "seed=0,1")
     assert status == 0, err
     assert "2 of 2 jobs done" in out
@@ -325,7 +325,7 @@ def test_each_tracker_names_the_extra_that_it_needs(
     [
         ("log=mlflo", "log=mlflo: there is no such log; did you mean mlflow?"),
         ("log=[mlflow,tensorbord]", "log=tensorbord: there is no such log; did you mean tensorboard?"),
-        ("log.trackers=[mlflow,wandb]", "they are chosen by log=[mlflow,wandb]"),
+        ("log.trackers=[mlflow,wandb]", "choose them by log=[mlflow,wandb]"),
         ("+log.trackers.mine._target_=os.Mine", "os.Mine is not allowed"),
         ("+log.trackers.mine._target_=dlrunner.trackers.mlflow.Path", "is not a Tracker"),
         ("+log.trackers.wandb.projekt=x", "did you mean project?"),

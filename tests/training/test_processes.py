@@ -389,7 +389,7 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path
     ],
 )
 def test_an_error_of_all_processes_is_reported_once(word: str, said: str, ratings_csv: Path, here: Path) -> None:
-    status, _, err = forked(here, 2, "task=collab", "data.path=my.csv", word)
+    status, _, err = together(here, 2, "task=collab", "data.path=my.csv", word)
     assert status != 0
     assert err.count(said) == 1, err
     assert "rank 1: " not in err

@@ -195,7 +195,7 @@ def _found(
 def _counted(names: Sequence[str], what: str) -> str:
     """Write how many there are, and the first of them.
 
-    >>> _named(["a.jpg"], "image"), _named(["a", "b", "c", "d"], "label")
+    >>> _counted(["a.jpg"], "image"), _counted(["a", "b", "c", "d"], "label")
     ('1 image (a.jpg)', '4 labels (a, b, c …)')
     """
     return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
