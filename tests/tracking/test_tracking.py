@@ -260,7 +260,7 @@ def test_a_sweep_that_is_given_again_sends_what_a_tracker_lacks(ratings_csv: Pat
     names = {run.name for run in Path("runs/collab").iterdir() if run.is_dir()}
     assert {call["name"] for call in told("start")} == names
     assert len(told("log")) == 10
-    assert "done already: 2 of 2" in dlrun("-m", *watched("Recording"), "seed=0,1")[1]
+    assert "finished: 2 of 2" in dlrun("-m", *watched("Recording"), "seed=0,1")[1]
 
 
 def test_a_run_that_is_done_already_tells_nothing_new(ratings_csv: Path, dlrun: Dlrun) -> None:
