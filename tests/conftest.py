@@ -31,8 +31,8 @@ torch.set_num_threads(1)
 
 
 def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
-    """Return a folder that all workers of this session of tests share."""
-    own = factory.getbasetemp()  # alone, its parent is that of earlier sessions too
+    """Return a folder that all workers of this test run share."""
+    own = factory.getbasetemp()  # alone, its parent is that of earlier test runs too
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
 
 

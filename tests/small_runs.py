@@ -45,7 +45,7 @@ class SmallRuns:
     Nobody may change a run that lies here: a test that does copies it first.
 
     Args:
-        folder: where the runs and their data lie; the processes of one session of tests share it.
+        folder: where the runs and their data lie; the workers of one test run share it.
     """
 
     def __init__(self, folder: Path) -> None:
