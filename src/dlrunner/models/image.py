@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
+from dlrunner.models.vision.backbone import freeze_batch_norm
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.models.vision.mobilenet import Variant
@@ -127,9 +128,7 @@ class ImageClassifier(Model):
         """Set training mode; batch norm that is to keep its statistics stays in evaluation mode."""
         super().train(mode)
         if self.freeze_norm:
-            for module in self.backbone.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            freeze_batch_norm(self.backbone)
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dlrunner.model import Model
 from dlrunner.models.image import weights_file
+from dlrunner.models.vision.backbone import freeze_batch_norm
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Text
@@ -108,9 +109,7 @@ class UNet(Model):
         """Set training mode; frozen batch norm stays in evaluation mode."""
         super().train(mode)
         if self.freeze_norm:
-            for module in self.encoder.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            freeze_batch_norm(self.encoder)
         return self
 
     def forward(self, images: Tensor) -> Tensor:

@@ -45,3 +45,10 @@ def pyramid_of(layers: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
         else:
             maps.append(images)
     return maps
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put batch norm into evaluation mode, so that its statistics stay as they are while the rest is trained."""
+    for each in module.modules():
+        if isinstance(each, nn.modules.batchnorm._BatchNorm):
+            each.eval()
