@@ -195,12 +195,14 @@ def test_what_only_reads_or_answers_imports_nothing_slow(here: Path) -> None:
         *(["show", "runs/collab/a"], ["diff", "runs/collab/a", "runs/collab/b"]),
         *(["--cfg", "job", "task=collab"], ["--cfg", "job", "experiment=movielens-best", "optim.lr=1"]),
         *([name, "--help"] for name in VERBS),
+        *([name, "runs/collab/a", "--help"] for name in ("predict", "recommend")),
     ]
     assert slow_imports(commands) == {}
 
 
 def test_a_wrong_request_imports_nothing_slow(here: Path) -> None:
     (here / "my.csv").write_text("user,item,rating\n1,2,3\n")
+    write_run(here / "runs" / "collab" / "a", 0.9)
     wrong = [
         *("epchs=3", "epochs=-1", "epochs=many", "precision=fp8", "optim=adm", "optim.lrr=1", "optim.lr=-1"),
         *("data.sauce=real", "model.factors=0", "trainer.clip=0", "schedule.warmpu=1", "task.x=1", "log.progress=no"),
@@ -216,6 +218,9 @@ def test_a_wrong_request_imports_nothing_slow(here: Path) -> None:
             ["compare", "a", "--metrc", "x"],
             ["show", "runs/nothing"],
             ["lr-find", "epchs=1"],
+            ["predict", "runs/collab/a", "--tp", "5"],
+            ["explain", "runs/collab/a"],
+            ["explan", "runs/collab/a"],
         ),
         ["lr-find", "task=collab", "model.factor=5"],
     ]

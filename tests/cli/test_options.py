@@ -167,7 +167,7 @@ def test_the_help_is_that_of_the_docstring() -> None:
     assert "--num-coats N of paint, in numbers (default: 2)" in text
     assert "--opacity X how; at most 100%: not more" in text
     assert "--colour {red,blue} how; at most 100%: not more (default: red)" in text
-    assert "--out FILE" in text
+    assert "--out PATH" in text
     assert "--class CLASS" in text
     assert "--no-frame" in text
 

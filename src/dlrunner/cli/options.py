@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import inspect
 import re
@@ -81,6 +82,44 @@ def usage_of(verb: str, options: Sequence[Option]) -> str:
     return " ".join(["dlrun", verb, "RUN", *arguments, "[options]"])
 
 
+def example_of(verb: str, method: Callable[..., Any]) -> str | None:
+    """Return the first example of a docstring, a call in Python, as a command; None if there is none.
+
+    Of a list of files or texts the first one is shown, since a command takes one.
+    """
+    name = re.escape(method.__name__)
+    found = re.search(rf"^\s+predictor\.({name}\(.*\))$", inspect.getdoc(method) or "", re.MULTILINE)
+    if not found:
+        return None
+    call = ast.parse(found[1], mode="eval").body
+    assert isinstance(call, ast.Call)
+    options = options_of(method)
+    by_name = {option.parameter.name: option for option in options}
+    pairs = [*zip(options, call.args, strict=False), *((by_name[str(each.arg)], each.value) for each in call.keywords)]
+    words = []
+    for option, node in pairs:
+        value = _example_value(node, f"{option.word.lstrip('-')}.csv")
+        words += [option.word] * option.word.startswith("-") + [value] * (value != "True")
+    return " ".join(["dlrun", verb, "RUN", *(f'"{word}"' if " " in word else word for word in words)])
+
+
+def _example_value(node: ast.expr, table: str) -> str:
+    """Return an argument of an example call as a word of the command line.
+
+    Args:
+        node: a literal, a list, or a call such as `pandas.read_csv("new.csv")` or `Path("texts")`.
+        table: name of the file for a table that is written out.
+    """
+    match node:
+        case ast.List(elts=[first, *_]):
+            return _example_value(first, table)
+        case ast.Call(args=[ast.Constant(value=str(file))]):
+            return file
+        case ast.Constant(value=value):
+            return str(value)
+    return table
+
+
 def values_of(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[str, Any]:
     """Return the values by the names of the parameters.
 
@@ -117,10 +156,8 @@ def read(text: str, kinds: Sequence[Any]) -> Any:
     >>> read("5", [int]), read("5", [int, str]), read("five", [int]), read("5", [Literal[5, 6]])
     (5, '5', 'five', 5)
     """
-    import pandas as pd
-
     types = {kind for each in kinds for kind in _types(each)}
-    if pd.DataFrame in types:
+    if any(_is_table(kind) for kind in types):
         return _table(text)
     if Path in types and (str not in types or _exists(text)):
         return Path(text)
@@ -142,6 +179,11 @@ def _types(kind: Any) -> Iterator[Any]:
         yield kind
 
 
+def _is_table(kind: Any) -> bool:
+    """Return whether a type is a DataFrame, or its placeholder (`predictor_methods`)."""
+    return getattr(kind, "__name__", "") == "DataFrame"
+
+
 def _table(name: str) -> Any:
     from dlrunner.data.core.tables import read_table
 
@@ -161,8 +203,10 @@ def _metavar(name: str, kinds: Sequence[Any]) -> str:
     literals = [str(value) for kind in kinds if typing.get_origin(kind) is Literal for value in typing.get_args(kind)]
     if literals:
         return f"{{{','.join(literals)}}}"
-    if any(kind is Path or getattr(kind, "__name__", "") == "DataFrame" for kind in kinds) and str not in kinds:
+    if any(_is_table(kind) for kind in kinds):
         return "FILE"
+    if Path in kinds and str not in kinds:
+        return "PATH"
     if str not in kinds and (int in kinds or float in kinds):
         return "N" if int in kinds else "X"
     return name.strip("_").upper()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from dlrunner.errors import ConfigError, DlrunnerError
 from dlrunner.files.paths import user_path
 
 if TYPE_CHECKING:
-    from dlrunner.predictor import Predictor
     from dlrunner.runs.reader import FinishedRun
 
 NUM_ROWS, NUM_COLUMNS = 1000, 40
@@ -30,7 +29,7 @@ def verb_of_run(words: Sequence[str]) -> Verb | None:
     """Return the verb of a method of the predictor of the run that the second word names; None if it has none."""
     name, method = words[0], words[0].replace("-", "_")
     try:
-        if len(words) > 1 and method in _predictor_of(words[1], _plugins_in(words))[2].methods():
+        if len(words) > 1 and method in _methods_of(words[1], _plugins_in(words))[2]:
             return predictor_verb(method, "RUN", f"use {method} of the run's predictor", f"dlrun {name} RUN")
     except DlrunnerError:
         pass  # the second word is not a run
@@ -49,7 +48,7 @@ def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
     Raises:
         ConfigError: it does.
     """
-    from dlrunner.inference.models import unnamed_plugins
+    from dlrunner.inference.plugins import unnamed_plugins
 
     if unnamed := unnamed_plugins(config, allowed):
         raise ConfigError(
@@ -71,19 +70,19 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
         known, _ = early.parse_known_intermixed_args(words)
     except ConfigError:  # without a run the parser reports the error, or prints its help
         return words
-    finished, task, predictor = _predictor_of(known.run, known.plugins)
-    from dlrunner.cli.options import description_of, options_of, returns_text, usage_of
-    from dlrunner.inference.load import no_method
+    finished, task, methods = _methods_of(known.run, known.plugins)
+    from dlrunner.cli.options import description_of, example_of, options_of, returns_text, usage_of
+    from dlrunner.inference.arguments import no_method
 
-    methods = predictor.methods()
     if method not in methods:
-        raise ConfigError(no_method(task, predictor, method))
-    function = methods[method]
+        raise ConfigError(no_method(task, methods, method))
+    function, verb = methods[method], method.replace("_", "-")
     options = options_of(function)
     others = [name.replace("_", "-") for name in methods if name != method]
-    parser.usage, parser.description = usage_of(method.replace("_", "-"), options), description_of(function)
-    if others:
-        parser.epilog = f"other verbs of this run: {', '.join(others)}"
+    parser.usage, parser.description = usage_of(verb, options), description_of(function)
+    lines = [f"example:\n  {example}"] if (example := example_of(verb, function)) else []
+    lines += [f"other verbs of this run: {', '.join(others)}"] * bool(others)
+    parser.epilog = "\n\n".join(lines)
     for option in options:
         option.add_to(parser)
     if not returns_text(function):
@@ -100,16 +99,27 @@ def _plugins_in(words: Sequence[str]) -> Sequence[str]:
     return named
 
 
-def _predictor_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, type[Predictor]]:
-    """Return the run, the name of its task and its predictor's class, where its modules may be imported."""
+def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Mapping[str, Callable[..., Any]]]:
+    """Return the run, the name of its task, and the methods of its predictor.
+
+    The methods of a task of dlrunner are read from source, since importing the task takes seconds.
+
+    Raises:
+        ConfigError: it is not a run, its task has no predictor, or it imports modules that are not in `plugins`.
+    """
+    from dlrunner.config.source_signatures import predictor_methods
+    from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun
 
     finished = FinishedRun.read(user_path(run))
-    from dlrunner.inference.models import plan_for_answers, predictor_of, without_trackers
-
     check_plugins(without_trackers(finished.config), plugins)
+    target = str((finished.config.get("task") or {}).get("_target_"))
+    if methods := predictor_methods(target):
+        return finished, target.rpartition(".")[2], methods
+    from dlrunner.inference.models import plan_for_answers, predictor_of
+
     plan = plan_for_answers(finished.config)
-    return finished, plan.task.factory.__name__, predictor_of(plan)
+    return finished, plan.task.factory.__name__, predictor_of(plan).methods()
 
 
 def _ask(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import argparse
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dlrunner.cli.compare import add_compare_options, add_diff_options, compare, diff, with_signs
 from dlrunner.cli.conf_paths import with_paths
@@ -15,9 +14,6 @@ from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, pred
 from dlrunner.cli.report import add_report_options, report
 from dlrunner.errors import ConfigError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
-
-if TYPE_CHECKING:
-    pass
 
 
 def lr_find(arguments: argparse.Namespace) -> int:
@@ -79,7 +75,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """Export the trained model of a run."""
-    from dlrunner.inference.models import without_trackers
+    from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun, shorter
 
     finished = FinishedRun.read(user_path(arguments.run))

@@ -6,7 +6,7 @@ import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -39,6 +39,11 @@ def members(hint: Any) -> Iterator[Any]:
         yield from members(typing.get_args(hint)[0])
     else:
         yield hint
+
+
+def no_method(task: str, methods: Iterable[str], name: str) -> str:
+    """Return the message for a missing method, with the methods of the task."""
+    return f"{task} has no method {name}; it has {', '.join(methods) or 'none'}"
 
 
 def checked(method: Callable[..., Any]) -> Callable[..., Any]:

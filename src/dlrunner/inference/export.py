@@ -18,7 +18,8 @@ from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import exchange, name_of, remove_abandoned, temporary_folder
 from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
-from dlrunner.inference.models import is_exported, load_models, predictor_of, without_trackers
+from dlrunner.inference.models import is_exported, load_models, predictor_of
+from dlrunner.inference.plugins import without_trackers
 from dlrunner.predictor import Predictor
 from dlrunner.reporting.model_card import Card
 from dlrunner.runs.directory import as_lines

@@ -14,8 +14,9 @@ import torch
 from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
-from dlrunner.inference.arguments import checked
-from dlrunner.inference.models import load_models, predictor_of, unnamed_plugins, without_trackers
+from dlrunner.inference.arguments import checked, no_method
+from dlrunner.inference.models import load_models, predictor_of
+from dlrunner.inference.plugins import unnamed_plugins, without_trackers
 from dlrunner.model import Model
 from dlrunner.predictor import Predictor
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
@@ -99,7 +100,7 @@ class LoadedRun:
         methods = self._predictor.methods()
         if name not in methods:
             task = str(self.config["task"].get("_target_")).rpartition(".")[2]
-            raise NoMethodError(no_method(task, type(self._predictor), name))
+            raise NoMethodError(no_method(task, methods, name))
         method = checked(getattr(self._predictor, name))
 
         @functools.wraps(method)
@@ -116,11 +117,6 @@ class LoadedRun:
         metric = self.summary.get("metric") or {}
         value = f", {metric['name']} {metric['value']:.4f}" if metric else ""
         return f"<LoadedRun {shorter(self.path)}{value}>"
-
-
-def no_method(task: str, predictor: type[Predictor], name: str) -> str:
-    """Return the message for a missing method, with the methods of the task."""
-    return f"{task} has no method {name}; it has {', '.join(predictor.methods()) or 'none'}"
 
 
 @contextlib.contextmanager

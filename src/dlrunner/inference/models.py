@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 
 from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import ConfigError, DlrunnerError, RunError
+from dlrunner.inference.plugins import without_trackers
 from dlrunner.inference.portable import STATE, read_state, read_weights, weights_file
 from dlrunner.model import Model
 from dlrunner.predictor import Predictor
@@ -85,35 +86,9 @@ def predictor_of(checked: Plan) -> type[Predictor]:
     return found
 
 
-def without_trackers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without trackers, and without `plugins` that only trackers need.
-
-    >>> trackers = {"mine": {"_target_": "seen.Mine"}}
-    >>> config = {"model": {"_target_": "nets.Net"}, "plugins": ["nets", "seen"], "log": {"trackers": trackers}}
-    >>> without_trackers(config)
-    {'model': {'_target_': 'nets.Net'}, 'plugins': ['nets'], 'log': {'trackers': {}}}
-    """
-    log = config.get("log")
-    if not isinstance(log, Mapping) or not log.get("trackers"):
-        return dict(config)
-    plugins = config.get("plugins") or []
-    rest = {**config, "log": {**log, "trackers": {}}}
-    theirs, others = (list(_texts(part)) for part in (log["trackers"], {**rest, "plugins": []}))
-    kept = [each for each in plugins if _is_named(each, others) or not _is_named(each, theirs)]
-    return {**rest, "plugins": kept}
-
-
 def is_exported(folder: Path) -> bool:
     """Return whether a folder was written by `dlrun export`."""
     return (folder / STATE).is_file()
-
-
-def unnamed_plugins(config: Mapping[str, Any], allowed: Sequence[str]) -> list[str]:
-    """Return the plugins of a run that are not in `allowed`.
-
-    Reading a run folder from elsewhere must not execute anything.
-    """
-    return [plugin for plugin in config.get("plugins") or [] if plugin not in allowed]
 
 
 def _build_model(checked: Plan, predictor: type[Predictor], state: Mapping[str, Any], path: Path) -> Model:
@@ -140,17 +115,3 @@ def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
             kept = ", ".join(sorted(each.name for each in file.parent.glob("*.pt") if each.name != "task.pt"))
             raise ConfigError(f"{shorter(file.parent)} has no {file.name}; it has {kept}")
     return files
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield all strings of a configuration."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
-
-
-def _is_named(module: str, texts: Sequence[str]) -> bool:
-    """Return whether one of the strings names something in a module."""
-    return any(text.startswith(f"{module}.") for text in texts)
