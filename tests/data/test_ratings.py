@@ -179,13 +179,16 @@ def test_real_data_that_is_not_there_fails_with_where_to_get_it(dlrun: Dlrun) ->
     assert "DLRUNNER_DATA" in err
 
 
-def test_without_data_and_network_a_run_takes_the_stand_in_and_says_so(dlrun: Dlrun, here: Path) -> None:
+def test_without_data_and_network_a_run_uses_synthetic_data_with_a_warning(dlrun: Dlrun, here: Path) -> None:
     import json
 
+    status, out, _ = dlrun("task=collab", "data.source=synthetic", "epochs=1", "log.plots=false")
+    assert "requested by data.source=synthetic" in out.splitlines()[0]
+    assert "the published data" not in out
     status, out, _ = dlrun("task=collab", "epochs=1", "log.plots=false")
     assert status == 0
     assert "synthetic data" in out.splitlines()[0]
-    assert "not the published data" in out
+    assert "the published data was not found" in out.splitlines()[0]
     data = json.loads((here / "runs" / "latest" / "summary.json").read_text())["data"]
     assert (data["source"], data["release"]) == ("synthetic", "synthetic")
     assert "synthetic" in (here / "runs" / "latest" / "report.html").read_text().lower()

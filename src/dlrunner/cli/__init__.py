@@ -35,23 +35,25 @@ PRINTED = (
 """Verbs whose result is their output: they fail if standard output cannot be written."""
 
 RUNS = {
-    "dlrun task=collab optim=adamw": "one run; a finished one is shown again, an interrupted one resumes",
-    "dlrun -m task=collab optim=sgd,adamw seed=0,1": "a sweep: every combination, results.csv, a ranking",
-    "dlrun experiment=movielens-dot-bias": "a published recipe, checked against its claim",
+    "task=collab optim=adamw": "one run; finished: shown, interrupted: resumed",
+    "-m task=collab optim=sgd,adamw": "a sweep: all combinations, and a ranking",
+    "experiment=movielens-dot": "a published recipe, checked against its claim",
 }
-"""Requests without a verb."""
+"""Commands without a verb."""
 
 EPILOG = """\
 common settings
-  epochs=5 batch_size=128 seed=1 device=cuda precision=bf16   optim.lr=1e-3 optim.weight_decay=0.1
-  data.path=my.csv data.source=synthetic   trainer.clip=0.3 trainer.early_stopping=3   ensemble=6   rerun=true
-  DLRUNNER_DATA, DLRUNNER_CACHE: folders of published data and of prepared data
+  epochs=5 batch_size=128 seed=1 seeds=5 device=cuda precision=bf16 rerun=true
+  optim.lr=1e-3 optim.weight_decay=0.1 trainer.clip=0.3 trainer.early_stopping=3
+  data.path=my.csv data.source=synthetic ensemble=6
+  DLRUNNER_DATA, DLRUNNER_CACHE: folders of published and of preprocessed data
 
-options of a verb      dlrun predict --help
-print the settings     dlrun --cfg job task=collab optim=adamw
-sweep                  dlrun -m task=collab optim=sgd,adam,adamw seed=0,1,2
-tab completion         eval "$(dlrun --shell-completion install=bash)"
-exit status            0 success, 1 failed or a claim missed, 2 invalid request, 130/143 interrupted
+options of a verb    dlrun predict --help
+options of a run     dlrun predict RUN --help
+print the settings   dlrun --cfg job task=collab optim=adamw
+tab completion       eval "$(dlrun --shell-completion install=bash)"
+exit status          0 success, 1 failed or a claim missed, 2 invalid command,
+                     130 or 143 interrupted
 """
 
 
@@ -195,7 +197,7 @@ def help_text() -> str:
     """Return the output of `dlrun --help`: verbs, tasks, options."""
     from dlrunner.cli.conf_paths import options_of
 
-    def listed(group: str, width: int = 92) -> str:
+    def listed(group: str, width: int = 80 - 14) -> str:
         text, line = "", ""
         for name in options_of(group):
             if len(line) + len(name) > width:
@@ -207,8 +209,8 @@ def help_text() -> str:
     options = "\n".join(f"  {group:<12}{listed(group)}" for group in groups)
     from dlrunner.cli.verbs import VERBS
 
-    lines = {**RUNS, **{f"dlrun {name} {verb.usage}".rstrip(): verb.summary for name, verb in VERBS.items()}}
+    lines = {**RUNS, **{f"{name} {verb.usage}".rstrip(): verb.summary for name, verb in VERBS.items()}}
     width = max(map(len, lines)) + 2
     usages = "\n".join(f"  {usage:<{width}}{summary}" for usage, summary in lines.items())
     title = "dlrun: a runner for deep-learning experiments, configured by YAML"
-    return f"{title}\n\n{usages}\n\noptions, name=value\n{options}\n\n{EPILOG}".rstrip()
+    return f"{title}\n\nusage: dlrun …\n{usages}\n\noptions, name=value\n{options}\n\n{EPILOG}".rstrip()

@@ -83,7 +83,8 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", dest="by_run", action="store_true", help="one row per run, not per group")
     parser.add_argument("--top", type=int, default=40, metavar="N", help="number of rows to print")
     for name in TABLES:
-        parser.add_argument(f"--{name}", metavar="FILE", help=f"write the table as {name.upper()}; -: standard output")
+        label = {"md": "Markdown"}.get(name, name.upper())
+        parser.add_argument(f"--{name}", metavar="FILE", help=f"write the table as {label}; -: standard output")
     parser.add_argument("--curves", metavar="FILE.png", help="plot the validation metric by epoch")
     parser.add_argument("--importance", metavar="FILE.png", help="print and plot the importance of each setting")
 

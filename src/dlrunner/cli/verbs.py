@@ -25,6 +25,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     config = compose(words)
     EarlyCheck()(config)
     from dlrunner.config.plan import plan
+    from dlrunner.execution.identity import synthetic_data_warning
     from dlrunner.execution.member import set_up_process
     from dlrunner.files.atomic import readable_os_errors, write_atomic
     from dlrunner.files.temporary import remove_abandoned
@@ -37,7 +38,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     checked = plan(config)
     data = checked.build_data()
     if data and data.identity().source == "synthetic":
-        print("warning: synthetic data, not the published data")
+        print(synthetic_data_warning(checked))
     set_up_process(checked)
     task = checked.build_task(data, checked.settings.seed)
     dims = task.dims
@@ -227,13 +228,13 @@ def _no_options(parser: argparse.ArgumentParser) -> None:
 VERBS: dict[str, Verb] = {
     "lr-find": Verb(
         "task=collab",
-        "learning-rate range test: plot, table, suggestion",
+        "run a learning-rate range test",
         "dlrun lr-find task=collab optim=adamw",
         _lr_find_options,
         lr_find,
     ),
     "predict": predictor_verb(
-        "predict", "RUN [FILE]", "predict new rows, texts or images with a trained run", "dlrun predict RUN new.csv"
+        "predict", "RUN [FILE]", "predict new rows, texts or images", "dlrun predict RUN new.csv"
     ),
     "generate": predictor_verb(
         "generate", 'RUN "text"', "continue a text with a language model", 'dlrun generate RUN "the film"'
@@ -242,7 +243,7 @@ VERBS: dict[str, Verb] = {
         "next_words", 'RUN "text"', "list the most likely next words", 'dlrun next-words RUN "the film"'
     ),
     "explain": predictor_verb(
-        "explain", "RUN IMAGE", "show which parts of an image a prediction depends on", "dlrun explain RUN dog.jpg"
+        "explain", "RUN IMAGE", "draw the image regions behind a prediction", "dlrun explain RUN dog.jpg"
     ),
     "recommend": predictor_verb(
         "recommend", "RUN USER", "recommend items that a user has not rated", "dlrun recommend RUN 42 --top 5"
@@ -250,7 +251,7 @@ VERBS: dict[str, Verb] = {
     "similar": predictor_verb("similar", "RUN ITEM", "list the most similar items", 'dlrun similar RUN "Toy Story"'),
     "export": Verb(
         "RUN [--onnx]",
-        "export a trained model: weights, preprocessing, model card",
+        "export weights, preprocessing, model card",
         "dlrun export runs/latest --onnx",
         _export_options,
         export,
@@ -258,7 +259,7 @@ VERBS: dict[str, Verb] = {
     "show": Verb("RUN", "print a run: command, data, metrics, results", "dlrun show runs/latest", _show_options, show),
     "compare": Verb(
         "RUN... | SWEEP",
-        "compare runs: differing settings, mean ± std, verdict, curves, importance",
+        "compare runs: settings, mean ± std, verdict",
         "dlrun compare runs/collab/* --by optim --curves curves.png",
         add_compare_options,
         compare,
@@ -266,35 +267,35 @@ VERBS: dict[str, Verb] = {
     ),
     "report": Verb(
         "RUN | SWEEP | CLAIMS",
-        "write the report as one HTML file: verdict, curves, tables, plots",
+        "write an HTML report: curves, tables, plots",
         "dlrun report runs/latest --open yes",
         add_report_options,
         report,
     ),
     "diff": Verb(
         "A B",
-        "print the differences between two runs, and the first epoch that differs",
+        "print the differences between two runs",
         "dlrun diff runs/collab/first runs/latest",
         add_diff_options,
         diff,
     ),
     "replay": Verb(
         "RUN",
-        "repeat a run from its folder alone and compare the results",
+        "repeat a run from its folder and compare",
         "dlrun replay runs/latest --data-dir data",
         _replay_options,
         replay,
     ),
     "reproduce": Verb(
-        "'movielens-*' --seeds 5",
-        "run published recipes and check their claims; exit status 1 if one is missed",
+        "'movielens-*'",
+        "run published recipes and check their claims",
         "dlrun reproduce 'movielens-*' --seeds 5",
         _reproduce_options,
         reproduce,
     ),
     "data": Verb(
         "[get NAME]",
-        "list the data sets: location, release, sha256, terms; get: download one",
+        "list or download the published data sets",
         "dlrun data get ml-100k",
         _data_options,
         data,

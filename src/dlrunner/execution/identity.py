@@ -25,3 +25,10 @@ def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:
 def digest_of_inputs(checked: Plan, identity: DataIdentity) -> str:
     """Return digests of all files that a result depends on: the data and the model's pre-trained weights."""
     return " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())])
+
+
+def synthetic_data_warning(checked: Plan) -> str:
+    """Return the warning of a run on synthetic data, whether requested or in place of data that was not found."""
+    if (checked.settings.data or {}).get("source") == "synthetic":
+        return "warning: synthetic data, as requested by data.source=synthetic"
+    return "warning: synthetic data: the published data was not found; `dlrun data` lists where to get it"

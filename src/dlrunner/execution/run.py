@@ -17,7 +17,7 @@ import yaml
 from dlrunner.config.plan import Plan, plan
 from dlrunner.data_audit import AuditFinding
 from dlrunner.errors import DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
-from dlrunner.execution.identity import digests, identity_of
+from dlrunner.execution.identity import digests, identity_of, synthetic_data_warning
 from dlrunner.execution.stages import (
     Notes,
     Notify,
@@ -109,7 +109,7 @@ def run(
             if reason.startswith("stale"):
                 notify(f"{reason.removeprefix('stale: ')}; training again in a new folder\n{directory.path}")
             if identity.source == "synthetic":
-                notify("warning: synthetic data, not the published data; see `dlrun data` for where to get it")
+                notify(synthetic_data_warning(checked))
             elif identity.name != "none":
                 notify(f"data: {identity.name} {identity.release} ({identity.path})")
             context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify))

@@ -183,7 +183,7 @@ def _warnings(summary: Mapping[str, Any]) -> list[str]:
         how = {"failed": "failed", "interrupted": "was interrupted"}.get(summary["status"], f"is {summary['status']}")
         texts.append(f"This run {how}: {summary.get('error') or 'no message'}")
     if (summary.get("data") or {}).get("source") == "synthetic":
-        texts.append("Synthetic data: the results below do not apply to the published data.")
+        texts.append("Synthetic data: the results below do not apply to real data.")
     return texts
 
 

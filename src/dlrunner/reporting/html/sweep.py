@@ -165,7 +165,7 @@ def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str
     generated = sum((summary.get("data") or {}).get("source") == "synthetic" for summary in summaries)
     if generated:
         part = "" if generated == len(summaries) else f" in {generated} of {len(summaries)} runs"
-        texts.append(f"Synthetic data{part}: the results below do not apply to the published data.")
+        texts.append(f"Synthetic data{part}: the results below do not apply to real data.")
     return texts
 
 

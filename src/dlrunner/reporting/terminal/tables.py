@@ -81,7 +81,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
     for finding in () if is_new else summary.get("audit") or ():
         print_sentence(f"warning: {finding['flag']}: {describe_finding(finding)}", "yellow", indent=9)
     if (summary.get("data") or {}).get("source") == "synthetic":
-        print_sentence("warning: synthetic data, not the published data", "yellow", indent=9)
+        print_sentence("warning: synthetic data: the results do not apply to real data", "yellow", indent=9)
     shown = shorter(path)
     out.print(Text(f"run      {shown}"))
     plots = sorted(file.name for file in (path / "plots").glob("*.png"))
