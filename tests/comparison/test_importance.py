@@ -47,11 +47,11 @@ def random_search(
 
 def test_the_planted_setting_is_found_with_its_share_of_the_variance() -> None:
     found = importance(random_search(lambda s: 3.0 * (s["optim"] == "sgd") + 1.0 * (s["model.factors"] == 10)))
-    assert list(found.shares)[:2] == ["optim", "model.factors"]
-    assert found.shares["optim"] == pytest.approx(0.9, abs=0.1)  # variances: 2 and 2/9
-    assert found.shares["model.factors"] == pytest.approx(0.1, abs=0.05)
-    assert found.shares["seed"] < 0.02
-    assert found.shares["optim.lr"] < 0.02
+    assert list(found.fractions)[:2] == ["optim", "model.factors"]
+    assert found.fractions["optim"] == pytest.approx(0.9, abs=0.1)  # variances: 2 and 2/9
+    assert found.fractions["model.factors"] == pytest.approx(0.1, abs=0.05)
+    assert found.fractions["seed"] < 0.02
+    assert found.fractions["optim.lr"] < 0.02
     assert found.r2 > 0.9
     assert found.warnings == []
 
@@ -59,17 +59,17 @@ def test_the_planted_setting_is_found_with_its_share_of_the_variance() -> None:
 def test_all_columns_of_a_choice_are_shuffled_together() -> None:
     effects = dict(zip(CHOICES, (0.0, 5.0, -5.0), strict=True))
     found = importance(random_search(lambda s: effects[s["optim"]]))
-    assert found.shares["optim"] == pytest.approx(1.0, abs=0.1)
+    assert found.fractions["optim"] == pytest.approx(1.0, abs=0.1)
 
 
 def test_the_best_region_of_a_number_is_a_range_around_the_optimum() -> None:
     found = importance(random_search(lambda s: (math.log10(s["optim.lr"]) + 2) ** 2, num_rows=200))
     assert found.setting == "optim.lr"
-    best = [level for level in found.levels if level.is_best]
+    best = [group for group in found.groups if group.is_best]
     assert 10**-2.8 < best[0].low <= 10**-2 <= best[-1].high < 10**-1.2
-    assert [level.low for level in found.levels] == sorted(level.low for level in found.levels)
-    assert sum(len(level.values) for level in found.levels) == 200
-    assert found.best_region == ", ".join(level.label for level in best)
+    assert [group.low for group in found.groups] == sorted(group.low for group in found.groups)
+    assert sum(len(group.values) for group in found.groups) == 200
+    assert found.best_region == ", ".join(group.label for group in best)
 
 
 @pytest.mark.parametrize("higher", [False, True])
@@ -83,8 +83,8 @@ def test_the_best_region_is_within_one_standard_error_of_the_best(higher: bool) 
     ]
     found = importance(rows)  # adam: 1.2, its standard error 0.2; adamw 1.25; nesterov 1.5
     assert found.best_region == "adam, adamw"
-    assert [level.label for level in found.levels] == ["adam", "adamw", "nesterov", "sgd"]
-    assert found.levels[0].error == pytest.approx(0.2)
+    assert [group.label for group in found.groups] == ["adam", "adamw", "nesterov", "sgd"]
+    assert found.groups[0].error == pytest.approx(0.2)
 
 
 def test_a_forest_that_explains_nothing_says_so() -> None:
@@ -102,8 +102,8 @@ def test_few_runs_are_told_and_fewer_are_refused() -> None:
 
 def test_what_the_seed_seems_to_explain_is_the_measure_of_noise() -> None:
     found = importance(random_search(lambda s: 2.0 * (s["optim"] == "sgd") + 2.0 * s["seed"]))
-    assert found.noise == found.shares["seed"]
-    assert found.noise == max(found.shares.values())
+    assert found.noise == found.fractions["seed"]
+    assert found.noise == max(found.fractions.values())
     assert found.setting == "optim"  # the seed is no setting that anyone could choose
 
 
@@ -111,8 +111,8 @@ def test_a_run_that_diverged_does_not_hide_the_others() -> None:
     rows = random_search(lambda s: 3.0 * (s["optim"] == "sgd"))
     rows[5] = make_row(1e6, dict(rows[5].settings))
     found = importance(rows)
-    assert found.num_astray == 1
-    assert found.shares["optim"] > 0.7
+    assert found.num_outliers == 1
+    assert found.fractions["optim"] > 0.7
     assert found.warnings[0].startswith("1 of 120 runs are outliers")
 
 
@@ -129,7 +129,7 @@ def test_null_among_numbers_is_a_value_of_its_own() -> None:
     ]
     found = importance(rows)
     assert found.setting == "trainer.clip"
-    assert {level.label for level in found.levels} == {"null", "0.1", "0.5"}
+    assert {group.label for group in found.groups} == {"null", "0.1", "0.5"}
 
 
 @pytest.mark.parametrize(

@@ -502,6 +502,6 @@ def test_a_full_disk_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))
     monkeypatch.setattr("os.posix_fallocate", full, raising=False)
-    with pytest.raises(DataError, match=r"cannot be kept in the cache, .*No space left"):
+    with pytest.raises(DataError, match=r"cannot be written to the cache, .*No space left"):
         read(write(here / "pets", cats_and_dogs(3)))
     assert not list((here / "cache" / "pixels").iterdir())

@@ -1,4 +1,4 @@
-"""Comparisons as people see them: tables, sentences, pictures."""
+"""Reports of comparisons: tables, sentences, plots."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from dlrunner.comparison.collect import LeftOut, gather
 from dlrunner.comparison.groups import Comparison, compare
 from dlrunner.comparison.importance import importance
 from dlrunner.errors import ConfigError
-from dlrunner.reporting.plots import comparison as pictures
+from dlrunner.reporting.plots import comparison as comparison_plots
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.terminal import comparison as looks
 from tests.comparison.test_importance import CHOICES, make_row, random_search
 from tests.fake_runs import write_run, write_seeds
-from tests.reporting.test_plots import assert_is_picture
+from tests.reporting.test_plots import assert_is_png
 
 
 @pytest.fixture(autouse=True)
@@ -185,12 +185,12 @@ def curves_of(axes: Axes, colour: str) -> int:
 
 def test_curves_have_a_thick_mean_over_thin_runs(here: Path, drawn: list[Figure]) -> None:
     found = two_optimizers(here, [0.80, 0.82, 0.84], [0.9])
-    assert pictures.curves(found, here / "c.png") == 0
-    assert_is_picture(here / "c.png")
+    assert comparison_plots.curves(found, here / "c.png") == 0
+    assert_is_png(here / "c.png")
     (axes,) = drawn[0].axes
     thick = [line for line in axes.lines if line.get_linewidth() > 2]
     assert [len(axes.lines), len(thick)] == [5, 2]
-    mean = next(line for line in thick if line.get_color() == pictures.COLOURS[0])
+    mean = next(line for line in thick if line.get_color() == comparison_plots.COLOURS[0])
     assert np.asarray(mean.get_ydata()) == pytest.approx([0.92, 0.82])
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["optim=adamw: 0.8200", "optim=sgd: 0.9000"]
 
@@ -200,12 +200,12 @@ def test_of_many_groups_the_best_eight_are_coloured_and_the_title_says_so(here: 
         return [{"epoch": e, "valid/rmse": 1e4 if i == 499 else i + 1 / e} for e in (1, 2, 3)]
 
     rows = [make_row(float(i), {"optim.lr": float(i)}, history=history(i)) for i in range(500)]
-    pictures.curves(compare(rows), here / "c.png")
-    assert_is_picture(here / "c.png")
+    comparison_plots.curves(compare(rows), here / "c.png")
+    assert_is_png(here / "c.png")
     (axes,) = drawn[0].axes
     assert axes.get_title(loc="left") == "valid/rmse by epoch: the best 8 of 500 groups"
-    assert curves_of(axes, pictures.LIGHT_GREY) == 492 + 1
-    assert {line.get_color() for line in axes.lines} == {pictures.LIGHT_GREY, *pictures.COLOURS}
+    assert curves_of(axes, comparison_plots.LIGHT_GREY) == 492 + 1
+    assert {line.get_color() for line in axes.lines} == {comparison_plots.LIGHT_GREY, *comparison_plots.COLOURS}
     assert axes.get_ylim()[1] < 1000
 
 
@@ -213,9 +213,9 @@ def test_runs_without_a_history_are_counted_and_none_at_all_is_told(here: Path) 
     write_run(here / "runs" / "a", 0.8, {"optim.lr": 0.1})
     write_run(here / "runs" / "b", 0.9, {"optim.lr": 0.2}, history=[])
     found = compare(gather(["runs/*"])[0])
-    assert pictures.curves(found, here / "c.png") == 1
+    assert comparison_plots.curves(found, here / "c.png") == 1
     with pytest.raises(ConfigError, match="seconds is not recorded by epoch in any of these runs"):
-        pictures.curves(compare(gather(["runs/*"])[0], metric="seconds"), here / "d.png")
+        comparison_plots.curves(compare(gather(["runs/*"])[0], metric="seconds"), here / "d.png")
 
 
 @pytest.mark.parametrize("name", ["$\\frac{1$", "_hidden", "七人の侍", "a" * 300])
@@ -228,10 +228,10 @@ def test_hostile_settings_are_drawn_as_they_are(name: str, here: Path, drawn: li
         )
         for i in range(9)
     ]
-    pictures.curves(compare(rows), here / "c.png")
-    pictures.importance(importance(rows), here / "i.png")
-    assert_is_picture(here / "c.png")
-    assert_is_picture(here / "i.png")
+    comparison_plots.curves(compare(rows), here / "c.png")
+    comparison_plots.importance(importance(rows), here / "i.png")
+    assert_is_png(here / "c.png")
+    assert_is_png(here / "i.png")
 
 
 @pytest.mark.parametrize(("name", "scale"), [("optim.lr", "log"), ("model.factors", "linear"), ("optim", "linear")])
@@ -239,8 +239,8 @@ def test_the_most_important_setting_is_drawn_on_the_scale_that_fits(
     name: str, scale: str, here: Path, drawn: list[Figure]
 ) -> None:
     found = importance(random_search(lambda s: float(s[name] == "sgd") if name == "optim" else math.log10(s[name])))
-    pictures.importance(found, here / "i.png")
-    assert_is_picture(here / "i.png")
+    comparison_plots.importance(found, here / "i.png")
+    assert_is_png(here / "i.png")
     shares, levels = drawn[0].axes
     assert levels.get_xlabel() == name
     assert levels.get_xscale() == scale

@@ -35,7 +35,7 @@ def coarse_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plots.STYLE, "figure.dpi", 50)  # to be fast
 
 
-def assert_is_picture(drawn: Path | Plot) -> NDArray[Any]:
+def assert_is_png(drawn: Path | Plot) -> NDArray[Any]:
     path = drawn.path if isinstance(drawn, Plot) else drawn
     assert path.read_bytes().startswith(b"\x89PNG\r\n")
     pixels = np.asarray(imread(path))
@@ -78,7 +78,7 @@ def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
 
 
 def height(plot: Plot) -> int:
-    return int(assert_is_picture(plot).shape[0])
+    return int(assert_is_png(plot).shape[0])
 
 
 def test_principal_components_find_planted_directions() -> None:
@@ -153,17 +153,17 @@ def test_pictures_of_items_cope_with_few_items_few_factors_and_any_title(
     factors = rng.normal(size=(num_items, num_factors)).astype(np.float32)
     titles = [TITLES[i % len(TITLES)] for i in range(num_items)]
     counts = rng.integers(0, 50, num_items)
-    assert_is_picture(collab.item_components(factors, titles, counts, tmp_path))
-    assert_is_picture(collab.item_map(factors, titles, counts, tmp_path))
-    assert_is_picture(collab.item_biases(factors[:, 0], titles, counts, tmp_path))
+    assert_is_png(collab.item_components(factors, titles, counts, tmp_path))
+    assert_is_png(collab.item_map(factors, titles, counts, tmp_path))
+    assert_is_png(collab.item_biases(factors[:, 0], titles, counts, tmp_path))
 
 
 def test_constant_biases_and_factors_are_drawn(tmp_path: Path) -> None:
     titles = [str(i) for i in range(30)]
     counts = np.zeros(30, dtype=np.int64)
-    assert_is_picture(collab.item_biases(np.zeros(30, np.float32), titles, counts + 50, tmp_path))
-    assert_is_picture(collab.item_components(np.ones((30, 4), np.float32), titles, counts, tmp_path))
-    assert_is_picture(collab.item_map(np.ones((30, 4), np.float32), titles, counts, tmp_path))
+    assert_is_png(collab.item_biases(np.zeros(30, np.float32), titles, counts + 50, tmp_path))
+    assert_is_png(collab.item_components(np.ones((30, 4), np.float32), titles, counts, tmp_path))
+    assert_is_png(collab.item_map(np.ones((30, 4), np.float32), titles, counts, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -178,20 +178,20 @@ def test_predictions_are_drawn_for_stars_and_for_real_numbers(
     ratings = draw_ratings(rng).astype(np.float32)
     outputs = (ratings + rng.normal(size=len(ratings))).astype(np.float32)
     outputs[0] = np.nan
-    assert_is_picture(collab.predictions(ratings, outputs, tmp_path))
+    assert_is_png(collab.predictions(ratings, outputs, tmp_path))
 
 
 @pytest.mark.parametrize("num_epochs", [0, 1, 300])
 def test_training_curves_are_drawn_for_any_number_of_epochs(num_epochs: int, tmp_path: Path) -> None:
     path = plots.training_curves(rows(num_epochs), tmp_path).path
     assert path.name == "losses.png"
-    assert_is_picture(path)
+    assert_is_png(path)
 
 
 def test_training_curves_bear_missing_and_infinite_values(tmp_path: Path) -> None:
     history = rows(3, **{"train/loss": math.nan, "valid/loss": None, "valid/rmse": math.inf, "valid/$\\x{$": 1e-9})
     del history[1]["lr"]
-    assert_is_picture(plots.training_curves(history, tmp_path))
+    assert_is_png(plots.training_curves(history, tmp_path))
 
 
 def test_a_learning_rate_that_changes_gets_its_own_panel(tmp_path: Path) -> None:
@@ -212,8 +212,8 @@ def test_the_limits_of_a_range_test_ignore_how_far_the_loss_flew() -> None:
 def test_range_tests_are_drawn_with_and_without_a_suggestion(tmp_path: Path) -> None:
     rates = np.geomspace(1e-6, 1, 50).tolist()
     losses = [2.0] * 40 + [math.inf] * 10
-    assert_is_picture(plots.lr_range(rates, losses, losses, 3e-4, tmp_path / "range.png"))
-    assert_is_picture(plots.lr_range([], [], [], None, tmp_path / "empty.png"))
+    assert_is_png(plots.lr_range(rates, losses, losses, 3e-4, tmp_path / "range.png"))
+    assert_is_png(plots.lr_range([], [], [], None, tmp_path / "empty.png"))
 
 
 def test_titles_are_cut_to_columns_and_lose_their_year_first() -> None:

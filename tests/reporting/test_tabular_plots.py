@@ -145,7 +145,7 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
     cells = {each.get_position(): each.get_text().split("\n")[0] for each in axes.texts}
     assert [[cells[column, row] for column in range(3)] for row in range(3)] == [list("210"), list("010"), list("101")]
     np.testing.assert_allclose(np.asarray(axes.images[0].get_array())[0], [2 / 3, 1 / 3, 0])
-    assert "66.7% of 6 validation rows are right" in texts(drawn[0])
+    assert "66.7% of 6 validation rows are correct" in texts(drawn[0])
     assert ticks(axes) == ["a", "b", "$c"]
 
 
@@ -169,7 +169,7 @@ def test_many_classes_become_the_most_confused_pairs(drawn: list[Figure], tmp_pa
     classes.classes(truth, np.eye(40)[guess], [f"class {i}" for i in range(40)], tmp_path)
     (axes,) = drawn[0].axes
     assert bars(axes)[:2] == [9, 6]
-    assert ticks(axes)[:2] == ["class 3 taken for class 7", "class 4 taken for class 8"]
+    assert ticks(axes)[:2] == ["class 3 predicted as class 7", "class 4 predicted as class 8"]
     assert len(bars(axes)) == 20
     assert "100.0% of its rows" in texts(drawn[0])
 
@@ -185,7 +185,7 @@ def test_classes_bear_any_shape(rows: int, number: int, tmp_path: Path) -> None:
 
 def test_classes_without_an_error_or_with_a_single_class_present_are_drawn(saved: list[Figure], tmp_path: Path) -> None:
     classes.classes(np.zeros(5, int), np.eye(25)[np.zeros(5, int)], many(25), tmp_path)
-    assert "no row is taken for another class" in texts(saved[0])
+    assert "all rows are predicted correctly" in texts(saved[0])
     classes.classes(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path)
     assert "AUC" not in "".join(texts(saved[1]))
 

@@ -27,7 +27,7 @@ MOST_VALUES, NUM_BINS = 10, 8
 
 
 @dataclass(frozen=True)
-class Level:
+class ValueGroup:
     """Runs with the same value of a setting, or with values in the same bin.
 
     `low` and `high` are the ends of the bin, equal for a single value, NaN for values that are not numbers. `error` is
@@ -37,7 +37,7 @@ class Level:
     label: str
     low: float
     high: float
-    places: tuple[float, ...]
+    settings: tuple[float, ...]
     """The setting of each run, as a number."""
     values: tuple[float, ...]
     """The metric of each run."""
@@ -53,27 +53,27 @@ class Importance:
 
     metric: str
     higher_is_better: bool
-    shares: Mapping[str, float]
+    fractions: Mapping[str, float]
     r2: float
     """Out-of-bag."""
     num_rows: int
     setting: str
-    levels: tuple[Level, ...]
-    num_astray: int
+    groups: tuple[ValueGroup, ...]
+    num_outliers: int
     limit: float
-    """Limit to which the metric of `num_astray` outliers was clipped."""
+    """Limit to which the metric of `num_outliers` outliers was clipped."""
 
     @property
     def noise(self) -> float | None:
         """The noise floor, the importance of seeds or folds: settings below it are not shown to matter."""
-        return max((share for name, share in self.shares.items() if name in REPEATS), default=None)
+        return max((fraction for name, fraction in self.fractions.items() if name in REPEATS), default=None)
 
     @property
     def warnings(self) -> list[str]:
         """Reasons not to trust the importance."""
         texts = []
-        if self.num_astray:
-            texts.append(f"{self.num_astray} of {self.num_rows} runs are outliers, clipped to {self.limit:.4g}")
+        if self.num_outliers:
+            texts.append(f"{self.num_outliers} of {self.num_rows} runs are outliers, clipped to {self.limit:.4g}")
         if self.num_rows < FEW_ROWS:
             texts.append(f"{self.num_rows} runs are few for a random forest: the importance is rough")
         if self.r2 < LOW_R2:
@@ -83,7 +83,7 @@ class Importance:
     @property
     def best_region(self) -> str:
         """List the values that are as good as the best."""
-        return ", ".join(level.label for level in self.levels if level.is_best)
+        return ", ".join(group.label for group in self.groups if group.is_best)
 
 
 def importance(rows: Sequence[Row]) -> Importance:
@@ -109,12 +109,12 @@ def importance(rows: Sequence[Row]) -> Importance:
     target = np.maximum(values, limit) if higher else np.minimum(values, limit)
     if not np.ptp(target):
         raise ConfigError(f"--importance: {rows[0].metric} is the same in all runs")
-    shares, r2 = _shuffled_shares({name: _features([row.settings.get(name) for row in rows]) for name in names}, target)
-    ranked = dict(sorted(shares.items(), key=lambda item: -item[1]))
+    fractions, r2 = _importance({name: _features([row.settings.get(name) for row in rows]) for name in names}, target)
+    ranked = dict(sorted(fractions.items(), key=lambda item: -item[1]))
     first = next(name for name in ranked if name in settings)
-    levels = _levels([row.settings.get(first) for row in rows], target, higher)
-    num_astray = int((target != values).sum())
-    return Importance(rows[0].metric, higher, ranked, r2, len(rows), first, levels, num_astray, limit)
+    groups = _grouped([row.settings.get(first) for row in rows], target, higher)
+    num_outliers = int((target != values).sum())
+    return Importance(rows[0].metric, higher, ranked, r2, len(rows), first, groups, num_outliers, limit)
 
 
 def _limit(values: NDArray[np.float64], higher_is_better: bool) -> float:
@@ -132,7 +132,7 @@ def _features(values: Sequence[Any]) -> NDArray[np.float32]:
     return np.array([[frozen(value) == kind for kind in kinds] for value in values], dtype=np.float32)
 
 
-def _shuffled_shares(
+def _importance(
     features: Mapping[str, NDArray[np.float32]], target: NDArray[np.float64]
 ) -> tuple[dict[str, float], float]:
     """Return each setting's fraction of the variance, and the out-of-bag R².
@@ -167,11 +167,11 @@ def _shuffled_shares(
     errors = np.mean((total[:, known] / count[known] - target[known]) ** 2, axis=1)
     variance = float(target.var())
     rises = (errors[1:].reshape(-1, NUM_SHUFFLES).mean(axis=1) - errors[0]) / (2 * variance)
-    shares = {name: max(0.0, float(rise)) for name, rise in zip(features, rises, strict=True)}
-    return shares, 1 - float(errors[0]) / variance
+    fractions = {name: max(0.0, float(rise)) for name, rise in zip(features, rises, strict=True)}
+    return fractions, 1 - float(errors[0]) / variance
 
 
-def _levels(values: Sequence[Any], target: NDArray[np.float64], higher_is_better: bool) -> tuple[Level, ...]:
+def _grouped(values: Sequence[Any], target: NDArray[np.float64], higher_is_better: bool) -> tuple[ValueGroup, ...]:
     """Group the runs by value (numbers ascending, words best first), and mark those as good as the best."""
     groups = _binned(values) if all(map(_is_number, values)) else _by_value(values)
     sign = 1 if higher_is_better else -1
@@ -182,12 +182,12 @@ def _levels(values: Sequence[Any], target: NDArray[np.float64], higher_is_better
     ]
     best = max(range(len(groups)), key=lambda at: sign * means[at])
     margin = 0.0 if math.isnan(errors[best]) else errors[best]
-    levels = [
-        Level(
+    found = [
+        ValueGroup(
             label,
             low,
             high,
-            _places(values, rows, low),
+            _as_numbers(values, rows, low),
             tuple(target[rows].tolist()),
             mean,
             error,
@@ -195,20 +195,20 @@ def _levels(values: Sequence[Any], target: NDArray[np.float64], higher_is_better
         )
         for (label, low, high, rows), mean, error in zip(groups, means, errors, strict=True)
     ]
-    if math.isnan(levels[0].low):
-        levels.sort(key=lambda level: -sign * level.mean)
-    return tuple(levels)
+    if math.isnan(found[0].low):
+        found.sort(key=lambda group: -sign * group.mean)
+    return tuple(found)
 
 
-def _places(values: Sequence[Any], rows: Sequence[int], low: float) -> tuple[float, ...]:
+def _as_numbers(values: Sequence[Any], rows: Sequence[int], low: float) -> tuple[float, ...]:
     return tuple(math.nan if math.isnan(low) else float(values[row]) for row in rows)
 
 
 def _by_value(values: Sequence[Any]) -> list[tuple[str, float, float, list[int]]]:
-    places: dict[Hashable, list[int]] = {}
+    rows_of: dict[Hashable, list[int]] = {}
     for at, value in enumerate(values):
-        places.setdefault(frozen(value), []).append(at)
-    return [(shown(values[rows[0]]), math.nan, math.nan, rows) for rows in places.values()]
+        rows_of.setdefault(frozen(value), []).append(at)
+    return [(shown(values[rows[0]]), math.nan, math.nan, rows) for rows in rows_of.values()]
 
 
 def _binned(values: Sequence[float]) -> list[tuple[str, float, float, list[int]]]:

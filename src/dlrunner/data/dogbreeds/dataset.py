@@ -32,14 +32,14 @@ class DogBreedsData(ImageSource):
     Args:
         data_dir: where dog-breeds.zip or dog-breed-identification.zip, or its folder, is searched for.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
-            generates: Kaggle lets nobody download it unattended.
-        split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves the images out that `random`
-            validates and validates on the same fraction of the others, for model selection.
-        valid: fraction used for validation.
-        split_seed: of numpy's RandomState, for `sample` too.
-        sample: this many random training images are used; by default all.
-        sample_valid: likewise of the validation images.
+        source: `real` fails without the data, `synthetic` generates it, `auto` uses the real data if available, else
+            generates: Kaggle permits no unattended download.
+        split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves out the validation images of
+            `random` and validates on the same fraction of the others, for model selection.
+        valid: fraction of validation images.
+        split_seed: seed of the permutation, also for `sample`.
+        sample: number of random training images; by default all.
+        sample_valid: likewise for validation images.
         size, fit, skip_bad: see `ImageData`.
     """
 
@@ -65,15 +65,15 @@ class DogBreedsData(ImageSource):
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
-        """The release, where it is, and the best possible accuracy (synthetic data only)."""
+        """The release, its location, and the best achievable accuracy (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
                 raise ConfigError(f"data.path: there is no file or folder {self.path}")
-            place = place_of(self.path, LABELS)
-            if place is None:
+            location = place_of(self.path, LABELS)
+            if location is None:
                 raise DataError(f"data.path: {self.path} has no {LABELS}; use task=image for other images")
-            return release, place, None
+            return release, location, None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None
@@ -81,25 +81,25 @@ class DogBreedsData(ImageSource):
                 names = " or ".join(f"{name}.zip" for name in release.archives)
                 raise DataError(f"{release.title}: there is no {names} in {self.data_dir}; get it at {HOME}")
         archive, best = write_synthetic_images(cache_dir() / "synthetic")
-        place = place_of(archive, LABELS)
-        assert place is not None
-        return replace(release, name="synthetic", title="generated images", terms="generated"), place, best
+        location = place_of(archive, LABELS)
+        assert location is not None
+        return replace(release, name="synthetic", title="generated images", terms="generated"), location, best
 
     @cached_property
     def _files(self) -> ImageFiles:
-        place = self._found[1]
-        return find_images(place.path, "id", "breed")
+        location = self._found[1]
+        return find_images(location.path, "id", "breed")
 
     def identity(self) -> DataIdentity:
         """Find the images and return their identity."""
-        release, place, best = self._found
+        release, location, best = self._found
         digest = self._files.digest
         return DataIdentity(
             name="dog breeds",
             release=release.name,
             source="synthetic" if best is not None else "real",
             sha256=digest,
-            path=str(place.path),
+            path=str(location.path),
             digest=digest,
             terms=release.terms,
             best_achievable=best,

@@ -1,4 +1,4 @@
-"""Generated images in the files of the dog breeds, whose best possible accuracy is known."""
+"""Synthetic images in the layout of the dog breeds; the best achievable accuracy is known."""
 
 from __future__ import annotations
 
@@ -23,24 +23,23 @@ WRONG = 0.1
 
 
 def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:
-    """Write an archive with labels.csv and train/, unless it is there, and return it with the best accuracy.
+    """Write an archive with labels.csv and train/, unless it exists, and return it with the best achievable accuracy.
 
-    An image is a shape of some size, place and shade before noise; its class is shape and colour. One label in ten
-    is wrong: who names every shape rightly is right as often as the labels are, on the images that validate by
-    default.
+    An image is a shape of random size, position and shade with noise; its class is shape and colour. One label in ten
+    is wrong, so a perfect classifier has the accuracy of the labels themselves, on the default validation images.
     """
-    place, best = generated(folder / f"pictures-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
-    return place / ARCHIVE, best
+    path, best = generated(folder / f"images-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
+    return path / ARCHIVE, best
 
 
-def _generate(place: Path, seed: int) -> float:
+def _generate(path: Path, seed: int) -> float:
     random = np.random.default_rng(seed)
     names = [f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES]
     truth = random.integers(0, len(names), COUNT)
     wrong = random.random(COUNT) < WRONG
     labelled = np.where(wrong, (truth + random.integers(1, len(names), COUNT)) % len(names), truth)
     ids = [f"{number:032x}" for number in random.permutation(COUNT)]
-    with zipfile.ZipFile(place / ARCHIVE, "w") as archive:
+    with zipfile.ZipFile(path / ARCHIVE, "w") as archive:
         labels = pd.DataFrame({"id": ids, "breed": [names[code] for code in labelled]})
         _add(archive, "labels.csv", labels.to_csv(index=False).encode())
         for name, code in zip(ids, truth, strict=True):

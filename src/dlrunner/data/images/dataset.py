@@ -1,4 +1,4 @@
-"""A user's images as pixels: their splits and classes."""
+"""A user's images: decoding, cache, splits and classes."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ from dlrunner.system.parallel import in_order, num_cores
 from dlrunner.task import Data, DataIdentity
 
 VERSION = 2
-"""Of what the cache holds."""
+"""Of the format of the cache."""
 MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Images as pixels, split: what a task batches, trains on and draws."""
+    """Decoded images with their splits and classes."""
 
     pixels: Pixels
-    """[images, size, size, 3]; it lives in a file of the cache."""
+    """[images, size, size, 3], mapped from a file of the cache."""
     split: NDArray[np.int8]
     """TRAIN, VALID, TEST or UNUSED, [images]."""
     names: Sequence[str]
@@ -51,29 +51,29 @@ class ImageTable:
     values: NDArray[Any]
     """Class codes, or 0/1 by label, of all images."""
     key: str
-    """Of the pixels: what is computed from them is kept in the cache under it."""
+    """Identifies the pixels in the cache, and what is computed from them."""
     fit: Fit
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
-    """Images that are kept for the test, whatever their split is, [images]."""
+    """Images of the test set, whatever their split is, [images]."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return which images belong to a part."""
+        """Return the images of a split."""
         return np.flatnonzero(self.split == part)
 
     @property
     def size(self) -> int:
-        """Pixels of a side."""
+        """Height and width in pixels."""
         return int(self.pixels.shape[1])
 
     def digests(self) -> NDArray[np.uint64]:
-        """Return digests that are equal where the pixels are, [images], from the cache or kept there."""
+        """Return a digest of the pixels of each image, [images], cached."""
         path = cache_dir() / "pixels" / f"{self.key}.digests"
         if (kept := read_sealed(path)) is not None:
             return np.frombuffer(kept, np.uint64)
-        with ThreadPoolExecutor(num_cores()) as pool:  # reading 1.5 GB is what takes the time
+        with ThreadPoolExecutor(num_cores()) as pool:  # most of the time is reading 1.5 GB
             content = b"".join(pool.map(_digest, self.pixels, chunksize=64))
-        with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
+        with contextlib.suppress(OSError):  # without the cache the next run is only slower
             write_sealed(path, content)
         return np.frombuffer(content, np.uint64)
 
@@ -88,7 +88,7 @@ class ImageSource(Data):
 
 @dataclass(frozen=True)
 class ImagePreprocessing:
-    """How image files become pixels; the names are those of the `data` section."""
+    """Decoding settings of images, named as in the `data` section."""
 
     size: int = 224
     fit: Fit = "crop"
@@ -100,7 +100,7 @@ class ImagePreprocessing:
         """Return decoded images.
 
         Raises:
-            DataError: images cannot be read (unless `skip_bad`), or none is left to train or to validate on.
+            DataError: images cannot be read (unless `skip_bad`), or no training or validation images are left.
         """
         pixels, key, image_notes, bad = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
         split = split.copy()
@@ -114,9 +114,9 @@ class ImagePreprocessing:
                 raise DataError(f"{message} (data.skip_bad=true skips them)")
             split[np.isin(np.array(files.names, dtype=object), list(bad))] = UNUSED
             image_notes = [f"{message}; they are skipped", *image_notes]
-        for part, what in ((TRAIN, "train"), (VALID, "validate")):
+        for part, what in ((TRAIN, "training"), (VALID, "validation")):
             if not (split == part).any():
-                raise DataError(f"{files.place.path}: no image is left to {what}; {len(split):,} in all")
+                raise DataError(f"{files.place.path}: no {what} images are left of {len(split):,}")
         notes = [*files.notes, *notes, *image_notes, *_class_notes(target, values, split)]
         return ImageTable(pixels, split, files.names, target, values, key, self.fit, notes)
 
@@ -126,23 +126,22 @@ class ImageData(ImageSource):
 
     Args:
         data_dir: not used: the images are where `path` says.
-        path: the folder, archive or table. Of a folder with labels.csv the first column names files in train/;
-            otherwise the folder that an image stands in is its class, and `train/`, `valid/` and `test/` above all
-            others tell the split.
+        path: the folder, archive or table. In a folder with labels.csv, its first column names files in train/;
+            else an image's folder is its class, and the top folders `train/`, `valid/` and `test/` define the split.
         file: the table's column with the paths, relative to the table's folder; by default its first one.
         target: the table's column with the classes (several columns of 0 and 1 are labels); by default its second.
         kind: of the target.
-        target_separator: the target is text that lists labels, separated by this.
-        split: which images validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);
-            `auto` uses the folders, else random.
-        valid: fraction used for validation; for `last_rows` also a number.
-        split_seed: of numpy's RandomState that permutes the images, for `sample` too.
-        valid_column: the table's column that marks what validates.
-        folds, fold: number of folds and the one that validates.
-        sample: this many random training images are used; by default all.
-        sample_valid, sample_test: likewise of the validation and of the test images.
-        size: pixels of a side, once decoded.
-        fit: `crop` cuts the middle out, `squash` forgets the proportions, `pad` fills up with black.
+        target_separator: separator of the labels, if the target is a text that lists labels.
+        split: how validation images are chosen: `random`, `stratified`, `folds`, `last_rows`, `column` (see
+            `TabularData`); `auto` uses the folders, else `random`.
+        valid: fraction of validation images; for `last_rows` also a number.
+        split_seed: seed of the permutation of the images, also for `sample`.
+        valid_column: the table's column that marks validation images.
+        folds, fold: number of folds and the validation fold.
+        sample: number of random training images; by default all.
+        sample_valid, sample_test: likewise for validation and test images.
+        size: height and width of the decoded images, in pixels.
+        fit: `crop` crops the centre, `squash` ignores the aspect ratio, `pad` pads with black.
         skip_bad: images that cannot be read are skipped with a note, instead of ending the run.
     """
 
@@ -169,7 +168,9 @@ class ImageData(ImageSource):
         skip_bad: bool = False,
     ) -> None:
         if path is None:
-            raise ConfigError("data.path: is missing: which folder, archive or table? dlrun task=image data.path=pics/")
+            raise ConfigError(
+                "data.path: is missing: give a folder, an archive or a table: dlrun task=image data.path=images/"
+            )
         self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
         self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
@@ -181,7 +182,7 @@ class ImageData(ImageSource):
         return find_images(self.path, self.file, self.target)
 
     def identity(self) -> DataIdentity:
-        """The images as they are now."""
+        """Return the identity of the images: a digest of names and content."""
         files = self._files()
         return DataIdentity(
             name=self.path.name, release="own", source="real", sha256=files.digest, path=str(self.path),
@@ -193,7 +194,7 @@ class ImageData(ImageSource):
 
         Raises:
             ConfigError: a named column does not exist.
-            DataError: nothing trains or validates, or an image cannot be read.
+            DataError: there are no training or validation images, or an image cannot be read.
         """
         files = self._files()
         columns = list(files.table.columns)
@@ -211,15 +212,15 @@ def image_classes(
     """Return the classes and the images' codes.
 
     Raises:
-        ConfigError: the column does not exist, or holds numbers.
-        DataError: there are not two classes, or labels are missing.
+        ConfigError: the column does not exist, or contains numbers.
+        DataError: there are fewer than two classes, or labels are missing.
     """
     if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
-        kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # the names of classes may be numbers
+        kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # class names may be numbers
     found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
     if isinstance(found, Regression):
         raise ConfigError(
-            f"data.target: {found.names[0]} holds numbers; an image task needs classes (data.kind=multiclass)"
+            f"data.target: {found.names[0]} contains numbers; an image task needs classes (data.kind=multiclass)"
         )
     return found, values
 
@@ -227,16 +228,16 @@ def image_classes(
 def cached_pixels(
     files: ImageFiles, size: int, fit: Fit, used: NDArray[np.int64]
 ) -> tuple[Pixels, str, list[str], dict[str, str]]:
-    """Return images as pixels from the cache, or decode them all, on all cores, and keep them there.
+    """Return decoded images from the cache; if they are missing, decode all of them on all cores.
 
     Args:
         files: the images.
         size, fit: see `decode`.
-        used: rows whose pixels are compared with their checksums: the others are not even read.
+        used: rows whose pixels are verified by their checksums; the others are not read.
 
     Returns:
-        The pixels, [images, size, size, 3], mapped from a file; their key; notes about them; and the
-        images that cannot be read with the reason (their pixels are black).
+        The pixels, [images, size, size, 3], mapped from a file; their key; notes; and the images that cannot be read,
+        with the reason (their pixels are black).
     """
     encoded = EncodedFiles(
         files.names,
@@ -249,13 +250,13 @@ def cached_pixels(
 
 @dataclass(frozen=True)
 class EncodedFiles:
-    """Files, and what makes an array of each."""
+    """Files and the function that decodes them."""
 
     names: Sequence[str]
     contents: Callable[[], Iterator[Any]]
-    """Yields what `decode` takes, file by file."""
+    """Yields the argument of `decode` for each file."""
     decode: Callable[[Any], tuple[Pixels, list[str]]]
-    """Returns an array and remarks; raises DataError where it cannot."""
+    """Returns an array and remarks; raises DataError if the file cannot be decoded."""
     shape: tuple[int, ...]
     """Of each array."""
 
@@ -263,21 +264,20 @@ class EncodedFiles:
 def cached_arrays(
     files: EncodedFiles, recipe: str, used: NDArray[np.int64]
 ) -> tuple[Pixels, str, list[str], dict[str, str]]:
-    """Return what is decoded of files from the cache, or decode them all, on all cores, and keep it there.
+    """Return decoded files from the cache; if they are missing, decode all of them on all cores.
 
     Args:
-        files: what is decoded.
-        recipe: names all that the arrays depend on.
-        used: see `cached_pixels`, which tells what is returned, too.
+        files: the files.
+        recipe: text with everything that the arrays depend on.
+        used: see `cached_pixels`, also for the values returned.
     """
     key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
     path = cache_dir() / "pixels" / f"{key}.npy"
     record = path.with_suffix(".record")
-    if (content := read_sealed(record)) is not None:
-        known = json.loads(content)
+    if (content := read_sealed(record)) is not None and "notes" in (known := json.loads(content)):
         pixels = _mapped(path, (len(files.names), *files.shape))
         if pixels is not None and _is_sound(pixels, known["checksums"], used):
-            return pixels, key, known["told"], known["bad"]
+            return pixels, key, known["notes"], known["bad"]
         if path.exists():
             warn_damaged(path)
     try:
@@ -290,7 +290,7 @@ def cached_arrays(
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """Return the pixels of a file, which are read as they are used; None where it holds something else."""
+    """Return the pixels of a file, read on use; None if it has another content."""
     with contextlib.suppress(OSError, ValueError, EOFError):
         pixels: Pixels = np.load(path, mmap_mode="c")
         if pixels.shape == shape and pixels.dtype == np.uint8 and pixels.flags.c_contiguous:
@@ -299,7 +299,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
 
 
 def _is_sound(pixels: Pixels, checksums: Sequence[int], rows: NDArray[np.int64]) -> bool:
-    """Compare images with their checksums, on all cores: 0.35 s for a gigabyte in memory, on two cores."""
+    """Return whether images match their checksums: 0.35 s for a gigabyte in memory, on two cores."""
     parts = np.array_split(rows, 4 * num_cores())
     with ThreadPoolExecutor(num_cores()) as pool:
         return all(pool.map(lambda part: all(_checksum(pixels[row]) == checksums[row] for row in part), parts))
@@ -311,7 +311,7 @@ def _checksum(image: Pixels) -> int:
 
 def _cache_error(folder: Path, error: OSError) -> DataError:
     return DataError(
-        f"the images cannot be kept in the cache, {folder} ({error.strerror}); set DLRUNNER_CACHE to another folder"
+        f"the images cannot be written to the cache, {folder} ({error.strerror}); set DLRUNNER_CACHE to another folder"
     )
 
 
@@ -324,13 +324,13 @@ def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, lis
     with atomic_file(path, sync=False) as file:
         pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
         image_notes = [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())]
-        path.with_suffix(".digests").unlink(missing_ok=True)  # they may be of pixels that were damaged
-        write_sealed(record, json.dumps({"told": image_notes, "bad": bad, "checksums": checksums}).encode())
+        path.with_suffix(".digests").unlink(missing_ok=True)  # they may belong to damaged pixels
+        write_sealed(record, json.dumps({"notes": image_notes, "bad": bad, "checksums": checksums}).encode())
     return pixels, image_notes, bad
 
 
 def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
-    """Write the pixels of all images into a file; return them, remarks by number, what is bad, and checksums."""
+    """Write the pixels of all images to a file; return them, counts of remarks, unreadable images, and checksums."""
 
     def work(content: Any) -> tuple[Pixels | None, list[str] | str, int]:
         try:
@@ -348,7 +348,7 @@ def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], 
     remarks: Counter[str] = Counter()
     bad: dict[str, str] = {}
     checksums = []
-    # Pillow lets go of the interpreter while it decodes: threads share the work.
+    # Pillow releases the GIL while it decodes, so threads run in parallel.
     with ThreadPoolExecutor(num_cores()) as pool:
         found = in_order(pool, work, files.contents(), 8 * num_cores())
         for row, (image, message, checksum) in enumerate(found):

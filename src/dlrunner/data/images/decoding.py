@@ -1,4 +1,4 @@
-"""From an image's file to pixels: upright, in three colours, of one size."""
+"""Decoding of images: rotated as in EXIF, RGB, of one size."""
 
 from __future__ import annotations
 
@@ -19,33 +19,32 @@ Pixels = NDArray[np.uint8]
 MOST_PIXELS = 150_000_000
 """Larger images are refused: their pixels alone take half a gigabyte."""
 SMALL = 16
-"""A side shorter than this is told."""
+"""Images with a shorter side get a remark."""
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow would warn on the terminal; what is too large is refused here, before decoding
+Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; too large images are refused here, before decoding
 
 
 def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[str]]:
-    """Return an image's pixels, [size, size, 3], and what was done to it that is worth telling.
+    """Return an image's pixels, [size, size, 3], and remarks on how it was converted.
 
-    The image is turned as its EXIF says; transparency becomes white; of an animation the first frame is taken;
-    16 bits become 8. A JPEG much larger than `size` is decoded at a fraction of its size, which is several times
-    faster.
+    The image is rotated as in its EXIF data; transparency becomes white; of an animation the first frame is used;
+    16 bits are scaled to 8. A JPEG much larger than `size` is decoded at a reduced scale, several times faster.
 
     Args:
         content: of the file.
-        size: pixels of a side.
-        fit: `crop` scales the shorter side to `size` and cuts the middle out; `squash` forgets the proportions;
-            `pad` scales the longer side and fills up with black.
+        size: height and width in pixels.
+        fit: `crop` scales the shorter side to `size` and crops the centre; `squash` ignores the aspect ratio; `pad`
+            scales the longer side and pads with black.
 
     Raises:
-        DataError: it is no image, cut short, or too large.
+        DataError: it is not an image, truncated, or too large.
     """
     with opened(content) as image:
         return _decoded(image, size, fit)
 
 
 def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
-    """Return an image as `decode` does, but of its own size.
+    """Return an image converted as by `decode`, in its original size.
 
     Raises:
         DataError: see `decode`.
@@ -57,10 +56,10 @@ def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
 
 @contextlib.contextmanager
 def opened(content: bytes) -> Iterator[Image.Image]:
-    """Open an image, and say in a sentence what goes wrong with it in the block.
+    """Open an image; all errors in the block become a DataError.
 
     Raises:
-        DataError: it is no image, or cut short.
+        DataError: it is not an image, or truncated.
     """
     try:
         with Image.open(io.BytesIO(content)) as image:
@@ -69,15 +68,15 @@ def opened(content: bytes) -> Iterator[Image.Image]:
         raise
     except UnidentifiedImageError:
         raise DataError("is not an image that Pillow can read") from None
-    except Exception as error:  # damaged files make Pillow's decoders raise a dozen kinds
+    except Exception as error:  # on damaged files Pillow's decoders raise many kinds
         raise DataError(f"is damaged ({str(error) or type(error).__name__})") from None
 
 
 def pixels_of(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
-    """Return the pixels, [size, size, 3], of an image that is open already (see `decode`); it stays as it is.
+    """Return the pixels, [size, size, 3], of an open image (see `decode`), which is not changed.
 
     Raises:
-        DataError: it cannot be read to its end, or is too large.
+        DataError: it is truncated or too large.
     """
     try:
         return _decoded(image.copy(), size, fit)[0]
@@ -86,10 +85,10 @@ def pixels_of(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
 
 
 def whole_of(image: Image.Image) -> Image.Image:
-    """Return an image that is open already as `decode_whole` does; it stays as it is.
+    """Return an open image converted as by `decode_whole`; it is not changed.
 
     Raises:
-        DataError: it cannot be read to its end, or is too large.
+        DataError: it is truncated or too large.
     """
     try:
         return _upright(image.copy(), _remarks(image))
@@ -99,7 +98,7 @@ def whole_of(image: Image.Image) -> Image.Image:
 
 def _decoded(image: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
     remarks = _remarks(image)
-    # A draft is at least as large as asked for; half again as large keeps it as sharp as the whole image.
+    # A draft is at least as large as requested; 1.5 times the size keeps it as sharp as the full image.
     image.draft("RGB", (size * 3 // 2, size * 3 // 2))
     coloured = _upright(image, remarks)
     if fit == "squash":
@@ -112,7 +111,7 @@ def _decoded(image: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]
 
 
 def _remarks(image: Image.Image) -> list[str]:
-    """Return what is worth telling before an image is decoded.
+    """Return remarks on an image before it is decoded.
 
     Raises:
         DataError: it is too large.
@@ -125,25 +124,25 @@ def _remarks(image: Image.Image) -> list[str]:
 
 
 def _upright(image: Image.Image, remarks: list[str]) -> Image.Image:
-    """Return an image turned as its EXIF says, in three colours."""
+    """Return an image rotated as in its EXIF data, in RGB."""
     if image.getexif().get(0x0112, 1) != 1:
         remarks.append("rotated as in EXIF")
-    return _in_three_colours(ImageOps.exif_transpose(image), remarks)
+    return _as_rgb(ImageOps.exif_transpose(image), remarks)
 
 
-def _in_three_colours(image: Image.Image, remarks: list[str]) -> Image.Image:
+def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I") or image.mode == "F":
         remarks.append("more than 8 bits per channel, scaled to 8")
         values = np.asarray(image, dtype=np.float64)
         highest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
-        whole = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
-        return Image.fromarray(np.clip(values * (255 / whole), 0, 255).astype(np.uint8)).convert("RGB")
+        maximum = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
+        return Image.fromarray(np.clip(values * (255 / maximum), 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         remarks.append("transparent, on white")
         layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        background = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(background, layer).convert("RGB")
     remarks.append("grey" if image.mode in ("L", "1") else f"{image.mode} instead of RGB")
     return image.convert("RGB")

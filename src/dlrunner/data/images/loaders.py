@@ -1,4 +1,4 @@
-"""Batches of images, made on the device: from bytes to what a backbone wants, changed at random on the way."""
+"""Batches of images, augmented and normalised on the device."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from dlrunner.data.images.augmentation import Augmentation, scaled
 from dlrunner.system.transfer import pinned, prefetched, to_device
 from dlrunner.task import Batch
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, from 0 to 1: what pre-trained backbones expect."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of the channels of ImageNet's images, values from 0 to 1, as pre-trained backbones expect."""
 
 
 @dataclass(frozen=True)
 class ImageLoader:
     """Batches of images.
 
-    Pixels that do not lie on the device are gathered by a thread, one batch ahead: a GPU works meanwhile.
+    Pixels that are not on the device are prefetched by a thread, one batch ahead.
 
     Args:
         pixels: of all images, [images, height, width, 3], 0 to 255.
         targets: of all images, on the device of the batches.
-        rows: which images each batch holds.
-        size: pixels of a side in the batches.
-        augmentation: changes the images at random; None: they stay as they are.
-        key: what these changes depend on, together with the number of the batch.
+        rows: the images of each batch.
+        size: height and width in the batches.
+        augmentation: None for no augmentation.
+        key: seed of the augmentation, together with the number of the batch.
         start: the first batch that is yielded.
     """
 
@@ -46,9 +46,9 @@ class ImageLoader:
         return len(self.rows)
 
     def __iter__(self) -> Iterator[Batch]:
-        places = _on_device(self.rows[self.start :], self.targets.device)
+        row_batches = _on_device(self.rows[self.start :], self.targets.device)
         gathered = gather(self.pixels, self.rows[self.start :], self.targets.device)
-        for index, (pixels, rows) in enumerate(zip(gathered, places, strict=True), start=self.start):
+        for index, (pixels, rows) in enumerate(zip(gathered, row_batches, strict=True), start=self.start):
             images = as_floats(pixels)
             if self.augmentation is None:
                 images = scaled(images, self.size)
@@ -59,7 +59,7 @@ class ImageLoader:
 
 @dataclass(frozen=True)
 class FeatureLoader:
-    """Batches of what a frozen backbone made of the images, [images, features]."""
+    """Batches of the features of a frozen backbone, [images, features]."""
 
     features: Tensor
     targets: Tensor
@@ -75,7 +75,7 @@ class FeatureLoader:
 
 
 def gather(pixels: Tensor, rows: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:
-    """Yield each batch's pixels on the device, those that lie elsewhere one batch ahead."""
+    """Yield each batch's pixels on the device; from another device they are prefetched, one batch ahead."""
     if pixels.device == device:
         yield from (pixels[each] for each in _on_device(rows, device))
         return
@@ -91,26 +91,26 @@ def _on_device(rows: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]
 
 
 def normalised(pixels: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Return pixels, [batch, height, width, 3], 0 to 255, as a backbone wants them, [batch, 3, *size]."""
+    """Return pixels, [batch, height, width, 3], 0 to 255, normalised for a backbone, [batch, 3, *size]."""
     return standardised(scaled(as_floats(pixels), size))
 
 
 def as_floats(pixels: Tensor) -> Tensor:
     """Return pixels, [batch, height, width, 3], 0 to 255, as [batch, 3, height, width], 0 to 1."""
-    # Pixels lie as [height, width, 3]: seen as [3, height, width] they are what torch calls channels_last.
+    # Memory order is [height, width, 3]: as [3, height, width] this is torch's channels_last.
     return pixels.permute(0, 3, 1, 2).float().div_(255)
 
 
 def standardised(images: Tensor) -> Tensor:
-    """Return images of 0 to 1 with the mean taken out and in units of the deviation."""
-    mean, deviation = _colours(images.device, images.dtype)
-    return (images - mean) / deviation
+    """Return images of 0 to 1, standardised by ImageNet's mean and standard deviation."""
+    mean, std = _channel_statistics(images.device, images.dtype)
+    return (images - mean) / std
 
 
 @functools.lru_cache(maxsize=8)
-def _colours(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each colour, [3, 1, 1], kept on the device: a copy from Python's numbers waits."""
+def _channel_statistics(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each channel, [3, 1, 1], cached on the device: creating them would wait."""
     with torch.inference_mode(False):
-        colours = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (MEAN, DEVIATION))
-        mean, deviation = (to_device(each, device) for each in colours)
-    return mean, deviation
+        statistics = (torch.tensor(each, dtype=dtype)[:, None, None] for each in (MEAN, STD))
+        mean, std = (to_device(each, device) for each in statistics)
+    return mean, std

@@ -1,4 +1,4 @@
-"""The Large Movie Review Dataset (IMDB): 100,000 reviews, half of them with a sentiment."""
+"""The Large Movie Review Dataset (IMDB): 100,000 reviews, half of them labelled with a sentiment."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _REVIEW = re.compile(r"(train|test)/(pos|neg|unsup)/\d+_\d+\.txt")
 
 
 class ImdbData(TextSource):
-    """Reviews of films, as the lesson split them: the test part validates; or with an honest split.
+    """Film reviews, validated on the test set as in the lesson, or on a part of the training set.
 
     Args:
         data_dir: where aclImdb_v1.tar.gz, or its folder, is searched for, and downloaded to.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
-            downloads (84 MB), else generates.
-        split: `test`: the publisher's test part validates, as in the lesson; `random`, `stratified`: a fraction of the
-            training part validates, and the test part is evaluated once, after training.
-        valid: that fraction.
-        split_seed: of numpy's RandomState, for `sample` too.
-        sample: this many random training reviews are used; by default all.
-        sample_valid, sample_test: likewise of the validation and of the test reviews.
-        labels: the sentiment is asked for; reviews without one are not used.
+        source: `real` fails without the data, `synthetic` generates it, `auto` uses the real data if available, else
+            downloads it (84 MB), else generates.
+        split: `test`: the publisher's test set is the validation set, as in the lesson; `random`, `stratified`: a
+            fraction of the training set is, and the test set is evaluated once, after training.
+        valid: this fraction.
+        split_seed: seed of the permutation, also for `sample`.
+        sample: number of random training reviews; by default all.
+        sample_valid, sample_test: likewise for validation and test reviews.
+        labels: read the sentiment; unlabelled reviews are not used.
         tokenizer, lower, min_freq, max_vocab, encoder: see `TextData`.
     """
 
@@ -77,15 +77,15 @@ class ImdbData(TextSource):
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, dict[str, float] | None]:
-        """The release, where it is, and its best achievable scores (synthetic data only)."""
+        """The release, its location, and its best achievable scores (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
                 raise ConfigError(f"data.path: there is no file or folder {self.path}")
-            place = place_of(self.path, LAYOUT)
-            if place is None:
+            location = place_of(self.path, LAYOUT)
+            if location is None:
                 raise DataError(f"data.path: {self.path} has no {LAYOUT}; use task=lm or task=text for other texts")
-            return release, place, None
+            return release, location, None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None
@@ -96,30 +96,30 @@ class ImdbData(TextSource):
                     raise
                 self._notes.append(str(error))
         archive, best = write_synthetic_imdb(cache_dir() / "synthetic")
-        place = place_of(archive, LAYOUT)
-        assert place is not None
-        return replace(release, name="synthetic", title="generated reviews", terms="generated"), place, best
+        location = place_of(archive, LAYOUT)
+        assert location is not None
+        return replace(release, name="synthetic", title="generated reviews", terms="generated"), location, best
 
     @cached_property
     def _documents(self) -> Documents:
-        _, place, _ = self._found
-        found = documents_in(place, lambda name: _REVIEW.fullmatch(name) is not None, "imdb reviews")
+        _, location, _ = self._found
+        found = documents_in(location, lambda name: _REVIEW.fullmatch(name) is not None, "imdb reviews")
         parts = {name.rpartition("/")[0] for name in found.names}
         missing = [f"{p}/{c}" for p in ("train", "test") for c in ("pos", "neg") if f"{p}/{c}" not in parts]
         if missing:
-            raise DataError(f"{place.path} is missing the reviews of {', '.join(missing)}; download it again")
+            raise DataError(f"{location.path} is missing the reviews of {', '.join(missing)}; download it again")
         return found
 
     def identity(self) -> DataIdentity:
         """Find the reviews and return their identity."""
-        release, place, best = self._found
+        release, location, best = self._found
         digest = self._documents.digest
         return DataIdentity(
             name="IMDB reviews",
             release=release.name,
             source="synthetic" if best is not None else "real",
             sha256=digest,
-            path=str(place.path),
+            path=str(location.path),
             digest=f"{digest} {self.preprocessing.digest()}".strip(),
             terms=release.terms,
             best_achievable=best["accuracy" if self.labels else "perplexity"] if best else None,

@@ -1,4 +1,4 @@
-"""Generated reviews in the folders and names of IMDB's, from a source whose entropy is known."""
+"""Synthetic reviews in the layout of IMDB; the best achievable scores are known."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.synthetic import generated
 
-VERSION = 1
-ARCHIVE, BEST_SCORES = "aclImdb_v1.tar.gz", "floors.json"
+VERSION = 2
+ARCHIVE, BEST_SCORES = "aclImdb_v1.tar.gz", "best_scores.json"
 NUM_WORDS, NUM_OPINIONS = 90, 30
-"""Words in all; the last of them are said more often by those who liked the film, or by those who did not."""
+"""Number of words, and of those among them that are more frequent in good or in bad reviews."""
 OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
-"""The probabilities that a word is an opinion, that it is the reviewer's own, and that the review ends with it."""
+"""Probabilities that a word is an opinion, that an opinion fits the review, and that the review ends after a word."""
 REVIEWS = {"train/pos": 600, "train/neg": 600, "train/unsup": 1200, "test/pos": 300, "test/neg": 300}
 
 
 def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, float]]:
-    """Write an archive of reviews, unless it is there, and return it with its best achievable scores.
+    """Write an archive of reviews, unless it exists, and return it with its best achievable scores.
 
     The words are a Markov chain: with probability OPINION the next word is an opinion, drawn for a good or a bad
-    review, else one of eight that may follow the word before. The best achievable perplexity is that of a reader who
-    knows the chain and whether the review is good or bad, on the test reviews, the marks of their ends included;
-    the best accuracy is that of the one who knows the chain.
+    review, else one of eight that may follow the word before. The best achievable perplexity is that of the chain
+    given the sentiment, on the test reviews with their end tokens; the best accuracy is that of the more likely of
+    the two chains.
     """
-    place = folder / f"imdb-{VERSION}-{seed}"
-    place, perplexity = generated(place, (ARCHIVE, BEST_SCORES), lambda empty: _generate(empty, seed))
-    best_scores: dict[str, float] = json.loads((place / BEST_SCORES).read_text())
+    path = folder / f"imdb-{VERSION}-{seed}"
+    path, perplexity = generated(path, (ARCHIVE, BEST_SCORES), lambda empty: _generate(empty, seed))
+    best_scores: dict[str, float] = json.loads((path / BEST_SCORES).read_text())
     assert best_scores["perplexity"] == perplexity
-    return place / ARCHIVE, best_scores
+    return path / ARCHIVE, best_scores
 
 
-def _generate(place: Path, seed: int) -> float:
+def _generate(path: Path, seed: int) -> float:
     rng = np.random.default_rng(seed)
     words = _words(rng)
     chains = _chains(rng)
-    with tarfile.open(place / ARCHIVE, "w:gz", compresslevel=6) as archive:
-        losses, right = [], []
+    with tarfile.open(path / ARCHIVE, "w:gz", compresslevel=6) as archive:
+        losses, correct = [], []
         for part, count in REVIEWS.items():
             for number in range(count):
                 good = part.endswith("pos") or (part.endswith("unsup") and number % 2 == 0)
@@ -57,10 +57,10 @@ def _generate(place: Path, seed: int) -> float:
                     ended = len(review) - 1 < 200
                     ends = (len(review) - 1 - ended) * np.log(1 - END) + ended * np.log(END)
                     losses.append((-(steps[int(good)] + ends), len(review) - 1 + ended))
-                    right.append((steps[1] > steps[0]) == good)
+                    correct.append((steps[1] > steps[0]) == good)
     total, tokens = np.array(losses).sum(axis=0)
-    best_scores = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(right))}
-    (place / BEST_SCORES).write_text(json.dumps(best_scores))
+    best_scores = {"perplexity": float(np.exp(total / tokens)), "accuracy": float(np.mean(correct))}
+    (path / BEST_SCORES).write_text(json.dumps(best_scores))
     return best_scores["perplexity"]
 
 

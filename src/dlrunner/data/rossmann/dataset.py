@@ -1,4 +1,4 @@
-"""Rossmann Store Sales with the external tables: the publisher's eight tables become one, cached."""
+"""Rossmann Store Sales with the external tables: the publisher's eight tables joined to one, cached."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
 
 READ = FILES[:-1]
-"""The sample submission holds nothing that is not in test.csv."""
+"""Without the sample submission, whose content is in test.csv."""
 
 
 class RossmannData(TableSource):
-    """The days on which a store sold something, with 22 categorical and 16 continuous columns, and log(Sales).
+    """Days with sales of each store: 22 categorical and 16 continuous columns, and log(Sales).
 
     Args:
         data_dir: where rossmann.tgz, or its folder, is searched for.
         path: the archive or the folder itself.
-        source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
-            generates: the data is not downloaded unattended, its terms are accepted at Kaggle.
+        source: `real` fails without the data, `synthetic` generates it, `auto` uses the real data if available, else
+            generates: it is not downloaded, since its terms have to be accepted at Kaggle.
         split: `dates`, `last_days`, `random` or `folds` (see `TabularData`).
         valid: fraction of the rows, or number of days.
-        split_seed: of the permutation behind `random`, `folds` and `sample`.
-        valid_from, valid_to: the days that validate under `dates`.
-        folds, fold: number of folds and the one that validates.
-        leave_out: days that are not used at all: the reported ones, when a choice is to be made.
-        sample: this many random rows are used.
+        split_seed: seed of the permutation for `random`, `folds` and `sample`.
+        valid_from, valid_to: first and last validation day for `dates`.
+        folds, fold: number of folds and the validation fold.
+        leave_out: days that are not used, such as the reported ones during model selection.
+        sample: number of random rows; by default all.
     """
 
     def __init__(
@@ -87,18 +87,18 @@ class RossmannData(TableSource):
 
     @cached_property
     def _found(self) -> tuple[Release, ArchiveOrFolder, float | None]:
-        """The release, where it is, and its best achievable score (synthetic data only)."""
+        """The release, its location, and its best achievable score (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
             if not self.path.exists():
                 raise ConfigError(f"data.path: there is no file {self.path}")
-            place = place_of(self.path, "train.csv")
-            if place is None:
+            location = place_of(self.path, "train.csv")
+            if location is None:
                 raise DataError(
                     f"data.path: {self.path} has no train.csv; Rossmann's eight tables are {', '.join(FILES)}"
                 )
-            known = place.sha256("train.csv") == release.sha256_of_layout
-            return release if known else replace(release, name="own", sha256_of_layout=None), place, None
+            known = location.sha256("train.csv") == release.sha256_of_layout
+            return release if known else replace(release, name="own", sha256_of_layout=None), location, None
         if self.source != "synthetic":
             found = find(self.data_dir, RELEASES)
             if found:
@@ -122,25 +122,25 @@ class RossmannData(TableSource):
         Raises:
             DataError: one of the eight is missing.
         """
-        release, place, best = self._found
-        missing = [name for name in READ if not place.has(name)]
+        release, location, best = self._found
+        missing = [name for name in READ if not location.has(name)]
         if missing:
             raise DataError(
-                f"{place.path} is missing {', '.join(missing)}; Rossmann's eight tables are {', '.join(FILES)}"
+                f"{location.path} is missing {', '.join(missing)}; Rossmann's eight tables are {', '.join(FILES)}"
             )
         return DataIdentity(
             name="Rossmann",
             release=release.name,
             source="synthetic" if best is not None else "real",
-            sha256=place.sha256("train.csv"),
-            path=str(place.path),
-            digest=place.digest(READ),
+            sha256=location.sha256("train.csv"),
+            path=str(location.path),
+            digest=location.digest(READ),
             terms=release.terms,
             best_achievable=best,
         )
 
     def read(self) -> TabularTable:
-        """Return the rows with sales, in the publisher's order, split.
+        """Return the rows with sales, in the publisher's order, and their split.
 
         Raises:
             DataError: a table is damaged, or a store in train.csv is not in store.csv.
@@ -170,16 +170,16 @@ class RossmannData(TableSource):
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return stores, weather, trends and the calendar: new rows need nothing else."""
+        """Return stores, weather, trends and the calendar, from which the features of new rows are computed."""
         return surroundings_state(self.surroundings)
 
     @cached_property
     def surroundings(self) -> Surroundings:
-        """All that is known besides the rows, train.csv and test.csv together."""
+        """Stores, weather, trends, and the calendar of train.csv and test.csv together."""
         return _read(self._found[1])[1]
 
     def _cached(self, digest: str) -> pd.DataFrame:
-        """Return the feature table, from the cache where a whole one of these very tables is there."""
+        """Return the feature table, from the cache if it has that of these tables."""
         key = hashlib.sha256(f"{digest} {VERSION}".encode()).hexdigest()[:32]
         file = cache_dir() / "tables" / f"rossmann-{key}.table"
         if (content := read_sealed(file)) is not None:
@@ -203,25 +203,25 @@ class RossmannData(TableSource):
         return frame.assign(Date=rows["Date"], Sales=rows["Sales"])
 
 
-def _read(place: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
-    """Return train.csv and what surrounds its rows and those of test.csv."""
-    content = place.read_all(READ)
-    tables = {name: _table(place, f"{name}.csv", content.pop(f"{name}.csv")) for name in TABLES[:-1]}
+def _read(location: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
+    """Return train.csv, and the external tables with the calendar of train.csv and test.csv."""
+    content = location.read_all(READ)
+    tables = {name: _table(location, f"{name}.csv", content.pop(f"{name}.csv")) for name in TABLES[:-1]}
     train, test = tables["train"], tables["test"]
     for name, wanted in (("train", ("Sales", *ROW_COLUMNS)), ("test", ROW_COLUMNS), ("store", STORE_COLUMNS)):
         missing = [column for column in wanted if column not in tables[name]]
         if missing:
-            raise DataError(f"{place.path}: {name}.csv has no column {', '.join(missing)}")
+            raise DataError(f"{location.path}: {name}.csv has no column {', '.join(missing)}")
     for name in ("train", "test", "weather"):
-        tables[name]["Date"] = date_column(tables[name]["Date"], "Date", place.path / f"{name}.csv")
+        tables[name]["Date"] = date_column(tables[name]["Date"], "Date", location.path / f"{name}.csv")
     stores = tables["store"][list(STORE_COLUMNS)].merge(tables["store_states"], on="Store", how="left")
     if stores["State"].isna().any():
         store = stores["Store"][stores["State"].isna()].iloc[0]
-        raise DataError(f"{place.path}: store_states.csv has no state for store {store}")
+        raise DataError(f"{location.path}: store_states.csv has no state for store {store}")
     names = tables["state_names"].set_index("StateName")["State"]
     weather = tables["weather"].assign(State=tables["weather"]["file"].map(names))
     trend = tables["googletrend"]
-    # Rossmann_DE_SN is a state's file, Rossmann_DE Germany's; NI stands for HB,NI (Bremen lies within Lower Saxony).
+    # Rossmann_DE_SN is a state's file, Rossmann_DE Germany's; NI is HB,NI (Bremen lies within Lower Saxony).
     trend = pd.DataFrame(
         {
             "State": trend["file"].str.rsplit("_", n=1).str[1].replace({"NI": "HB,NI"}),
@@ -233,13 +233,13 @@ def _read(place: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
     return train, known.with_rows(train).with_rows(test)
 
 
-def _table(place: ArchiveOrFolder, name: str, content: bytes) -> pd.DataFrame:
+def _table(location: ArchiveOrFolder, name: str, content: bytes) -> pd.DataFrame:
     try:
-        if name == "train.csv":  # a million rows: the other engine takes half the time
+        if name == "train.csv":  # a million rows: pyarrow takes half the time
             return pd.read_csv(io.BytesIO(content), engine="pyarrow", na_values=["", "NA"])
         return pd.read_csv(io.BytesIO(content))
     except (ValueError, pd.errors.ParserError) as error:
-        raise DataError(f"{place.path}: {name} cannot be read as a table: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{location.path}: {name} cannot be read as a table: {str(error).splitlines()[0]}") from None
 
 
 def surroundings_state(known: Surroundings) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def surroundings_state(known: Surroundings) -> dict[str, Any]:
 
 
 def surroundings_from(state: Mapping[str, Any]) -> Surroundings:
-    """Return what `surroundings_state` was made from."""
+    """Return the tables of a state written by `surroundings_state`."""
     count = int(np.prod(state["shape"]))
     events = np.unpackbits(state["events"].numpy(), count=count).reshape(state["shape"]).astype(bool)
     stores, weather, trend = (_frame_from(state[name]) for name in ("stores", "weather", "trend"))

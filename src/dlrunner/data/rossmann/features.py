@@ -1,10 +1,10 @@
-"""Rossmann's features, from the publisher's tables: one row per store and day.
+"""The features of Rossmann Store Sales: one row per store and day.
 
 Source: fast.ai deep learning part 1, lesson 4 (2018), after the third place of Kaggle's Rossmann Store Sales
 (Guo and Berkhahn, Entity embeddings of categorical variables, 2016, https://arxiv.org/abs/1604.06737).
 
-Nothing is joined row by row: stores, states and days are numbered, and every feature is looked up in a dense table
-[stores], [states, days] or [stores, days].
+Instead of joins, stores, states and days are numbered and every feature is indexed in a dense table: [stores],
+[states, days] or [stores, days].
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlrunner.errors import DataError
 
 VERSION = 1
-"""Of the recipe: a cache written by another one is not read."""
+"""Of the features; the cache of another version is not read."""
 
 CATEGORICAL = (
     *("Store", "DayOfWeek", "Year", "Month", "Day", "StateHoliday", "CompetitionMonthsOpen", "Promo2Weeks"),
@@ -36,10 +36,10 @@ CONTINUOUS = (
     *("AfterStateHoliday", "BeforeStateHoliday", "Promo", "SchoolHoliday"),
 )
 EVENTS = ("StateHoliday", "SchoolHoliday", "Promo")
-"""What has a before and an after."""
+"""Events with features of the days before and after."""
 
 ROW_COLUMNS = ("Store", "DayOfWeek", "Date", "Promo", "StateHoliday", "SchoolHoliday")
-"""What a row must tell for its features to be known."""
+"""Columns that the features are computed from."""
 STORE_COLUMNS = (
     *("Store", "StoreType", "Assortment", "CompetitionDistance", "CompetitionOpenSinceMonth"),
     *("CompetitionOpenSinceYear", "Promo2SinceWeek", "Promo2SinceYear", "PromoInterval"),
@@ -49,15 +49,15 @@ MOST_MONTHS, MOST_WEEKS, WINDOW = 24, 25, 7
 
 @dataclass(frozen=True)
 class Calendar:
-    """Which event falls on which day in which store: what surrounds a row, over training and test rows together."""
+    """The events of each store by day, of training and test rows together."""
 
     first_day: int
     """Days since 1970-01-01."""
     events: NDArray[np.bool_]
-    """Shape [events, stores, days]; days without a row have none."""
+    """Shape [events, stores, days]; False on days without a row."""
 
     def with_rows(self, stores: NDArray[np.int64], days: NDArray[np.int64], flags: NDArray[np.bool_]) -> Calendar:
-        """Return a calendar that knows further rows too.
+        """Return the calendar with the events of further rows.
 
         Args:
             stores: codes of the stores, shape [rows].
@@ -81,7 +81,7 @@ class Calendar:
         return empty.with_rows(stores, days, flags)
 
     def days_since(self, event: str) -> NDArray[np.int16]:
-        """Return the days since the last event in that store, 0 on the day itself and before the first one.
+        """Return the days since the last event of each store, 0 on the day itself and before the first one.
 
         >>> calendar = Calendar(0, np.array([[[0, 1, 0, 0, 1, 0]]] * 3, dtype=bool))
         >>> calendar.days_since("Promo").tolist(), calendar.days_until("Promo").tolist()
@@ -90,15 +90,15 @@ class Calendar:
         return _since(self.events[EVENTS.index(event)])
 
     def days_until(self, event: str) -> NDArray[np.int16]:
-        """Return the days until the next event in that store, 0 on the day itself and after the last one."""
+        """Return the days until the next event of each store, 0 on the day itself and after the last one."""
         return _since(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
 
     def sum_before(self, event: str) -> NDArray[np.int8]:
-        """Return on how many of the seven days that end with this one the event falls."""
+        """Return the number of events in the seven days that end with each day."""
         return _sum_before(self.events[EVENTS.index(event)])
 
     def sum_after(self, event: str) -> NDArray[np.int8]:
-        """Return on how many of the seven days that begin with this one the event falls."""
+        """Return the number of events in the seven days that begin with each day."""
         return _sum_before(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
 
 
@@ -116,18 +116,18 @@ def _sum_before(events: NDArray[np.bool_]) -> NDArray[np.int8]:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """All that is known besides the rows themselves: stores, weather, trends, and the calendar of events."""
+    """External tables: stores, weather, trends, and the calendar of events."""
 
     stores: pd.DataFrame
     """One row per store, with its State; the columns of STORE_COLUMNS."""
     weather: pd.DataFrame
     """State, Date, the columns of WEATHER, Events."""
     trend: pd.DataFrame
-    """State (`DE` for all Germany), Date (the Sunday its week begins with), trend."""
+    """State (`DE` for all Germany), Date (the Sunday on which the week begins), trend."""
     calendar: Calendar | None = None
 
     def with_rows(self, rows: pd.DataFrame) -> Surroundings:
-        """Return what is known after further rows: their promotions and holidays surround each other."""
+        """Return the tables with the events of further rows in the calendar."""
         stores, days = self.store_codes(rows), day_numbers(rows["Date"])
         flags = np.stack([is_event(rows[event]) for event in EVENTS])
         if self.calendar is None:
@@ -135,10 +135,10 @@ class Surroundings:
         return replace(self, calendar=self.calendar.with_rows(stores, days, flags))
 
     def store_codes(self, rows: pd.DataFrame) -> NDArray[np.int64]:
-        """Return the place of each row's store in `stores`.
+        """Return the index of each row's store in `stores`.
 
         Raises:
-            DataError: there is a store that is not known.
+            DataError: a store is not in the table of stores.
         """
         codes = pd.Index(self.stores["Store"]).get_indexer(rows["Store"])
         if (codes < 0).any():
@@ -153,11 +153,11 @@ def day_numbers(dates: pd.Series[Any]) -> NDArray[np.int64]:
 
 
 def is_event(column: pd.Series[Any]) -> NDArray[np.bool_]:
-    """Read a flag: StateHoliday says a, b or c for holidays and 0 for none, the others 1 and 0."""
+    """Return whether a flag is set: StateHoliday is a, b or c for holidays and 0 for none, the others are 1 and 0."""
     if pd.api.types.is_numeric_dtype(column):
         return np.asarray(column.to_numpy() != 0)
-    codes, levels = pd.factorize(column)
-    return np.asarray(~np.isin(levels.astype(str), ["0", "", "nan"]))[codes] & (codes >= 0)
+    codes, categories = pd.factorize(column)
+    return np.asarray(~np.isin(categories.astype(str), ["0", "", "nan"]))[codes] & (codes >= 0)
 
 
 def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
@@ -165,7 +165,7 @@ def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
 
     Args:
         rows: the columns of ROW_COLUMNS, Date as datetime64.
-        surroundings: their calendar must hold the rows.
+        surroundings: external tables whose calendar has these rows.
     """
     calendar = surroundings.calendar
     assert calendar is not None
@@ -188,7 +188,7 @@ def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
 
 
 def _date_parts(days: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
-    """Look the parts up by day: there are a thousand days, not a million."""
+    """Return the parts of dates, computed once per distinct day."""
     first = int(days.min())
     dates = pd.to_datetime(np.arange(first, int(days.max()) + 1).astype("datetime64[D]"))
     at = days - first
@@ -201,7 +201,7 @@ def _date_parts(days: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
 
 
 def _of_store(table: pd.DataFrame, stores: NDArray[np.int64], days: NDArray[np.int64]) -> dict[str, Any]:
-    """Return what the store is, and for how long its competitor and its second promotion have been there."""
+    """Return the features of stores, and the time since the opening of a competitor and the start of Promo2."""
     since = table[["CompetitionOpenSinceYear", "CompetitionOpenSinceMonth", "Promo2SinceYear", "Promo2SinceWeek"]]
     years = since.fillna({"CompetitionOpenSinceYear": 1900, "Promo2SinceYear": 1900}).fillna(1).astype(np.int64)
     opened = np.array([_day(year, month) for year, month in years.iloc[:, :2].itertuples(index=False)], dtype=np.int64)
@@ -222,7 +222,7 @@ def _of_store(table: pd.DataFrame, stores: NDArray[np.int64], days: NDArray[np.i
 
 
 def _day(year: int, month: int) -> int:
-    """Return the day number of a month's fifteenth, by which the lesson counts."""
+    """Return the day number of a month's fifteenth, as in the lesson."""
     return (date(year, month, 15) - date(1970, 1, 1)).days
 
 
@@ -238,13 +238,13 @@ def _elapsed(
     unknown: NDArray[np.bool_],
     stores: NDArray[np.int64],
 ) -> NDArray[np.int8]:
-    """Count whole units since a day, from 0 to `most`; 0 where the day is not known."""
+    """Return full units since a day, from 0 to `most`; 0 if the day is unknown."""
     units = np.clip((days - since) // unit, 0, most).astype(np.int8)
     return np.where(unknown[stores], np.int8(0), units)
 
 
 def _of_state(surroundings: Surroundings, stores: NDArray[np.int64], days: NDArray[np.int64]) -> dict[str, Any]:
-    """Look up weather by state and day, and the trend of the week (Sunday to Saturday) in which the day lies."""
+    """Return weather by state and day, and the trend of the week (Sunday to Saturday) of each day."""
     states = pd.Index(surroundings.stores["State"].unique())
     of_row = states.get_indexer(surroundings.stores["State"])[stores]
     first, last = int(days.min()), int(days.max())
@@ -254,15 +254,15 @@ def _of_state(surroundings: Surroundings, stores: NDArray[np.int64], days: NDArr
     weather = surroundings.weather
     state, day = states.get_indexer(weather["State"]), day_numbers(weather["Date"])
     known = (state >= 0) & (day >= first) & (day <= last)
-    place = (state[known], day[known] - first)
+    known_at = (state[known], day[known] - first)
     table = np.full((len(states), last - first + 1, len(WEATHER)), np.nan, dtype=np.float32)
-    table[place] = weather.loc[known, list(WEATHER)].to_numpy(np.float32)
-    looked_up = table[at]
+    table[known_at] = weather.loc[known, list(WEATHER)].to_numpy(np.float32)
+    values = table[at]
     for index, name in enumerate(WEATHER):
-        built[name] = looked_up[:, index]
+        built[name] = values[:, index]
     events = pd.Categorical(weather["Events"])
     codes = np.full(table.shape[:2], -1, dtype=np.int8)
-    codes[place] = events.codes[known]
+    codes[known_at] = events.codes[known]
     built["Events"] = pd.Categorical.from_codes(codes[at], dtype=events.dtype)
 
     trend = surroundings.trend

@@ -1,4 +1,4 @@
-"""A generated chain of stores in the publisher's eight tables, whose best possible RMSPE is known."""
+"""Synthetic stores in the publisher's eight tables; the best achievable RMSPE is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlrunner.data.core.synthetic import generated
 
 VERSION = 1
 NOISE = 0.1
-"""Standard deviation of log(Sales) around what store, day and promotion explain."""
+"""Standard deviation of log(Sales) given store, day and promotion."""
 STATES = {"Hessen": "HE", "Bayern": "BY", "Berlin": "BE", "Niedersachsen": "HB,NI", "Sachsen": "SN"}
 FILES = (
     *("train.csv", "test.csv", "store.csv", "store_states.csv", "state_names.csv", "googletrend.csv"),
@@ -21,23 +21,23 @@ FILES = (
 
 
 def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) -> tuple[Path, float]:
-    """Write the eight tables into a folder, unless they are there, and return it with the best achievable score.
+    """Write the eight tables into a folder, unless they exist, and return it with the best achievable score.
 
-    log(Sales) is what the store, its type, the weekday, the month, promotion and school holidays give, plus normal
-    noise of deviation s. The best prediction of a log-normal y for relative squares is median · exp(-1.5 s²), and its
+    log(Sales) is a sum of effects of store, type, weekday, month, promotion and school holidays, and normal noise of
+    standard deviation s. The best prediction of a log-normal y for the RMSPE is median · exp(-1.5 s²), and its
     RMSPE, the best achievable one, sqrt(1 - exp(-s²)).
     """
-    place = folder / f"rossmann-{VERSION}-{num_stores}-{seed}"
+    path = folder / f"rossmann-{VERSION}-{num_stores}-{seed}"
     best = math.sqrt(1 - math.exp(-(NOISE**2)))
 
     def write(temporary: Path) -> float:
         _generate(temporary, num_stores, seed)
         return best
 
-    return generated(place, FILES, write)
+    return generated(path, FILES, write)
 
 
-def _generate(place: Path, num_stores: int, seed: int) -> None:
+def _generate(path: Path, num_stores: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     days = pd.date_range("2013-01-01", "2015-07-31")
     later = pd.date_range("2015-08-01", "2015-09-17")
@@ -60,7 +60,7 @@ def _generate(place: Path, num_stores: int, seed: int) -> None:
         }
     )
     state_of = rng.choice(codes, num_stores)
-    level = rng.normal(8.5, 0.35, num_stores) + np.array([0, 0.3, -0.1, 0.1])[stores["StoreType"].map(ord) - 97]
+    store_effect = rng.normal(8.5, 0.35, num_stores) + np.array([0, 0.3, -0.1, 0.1])[stores["StoreType"].map(ord) - 97]
     weekday = np.array([0.15, 0.02, -0.03, 0.0, 0.05, -0.1, 0.0])
     month = 0.15 * np.sin(np.arange(12) / 12 * 2 * np.pi)
 
@@ -80,14 +80,14 @@ def _generate(place: Path, num_stores: int, seed: int) -> None:
     half_year = (train["Store"] % 7 == 0) & train["Date"].between("2014-07-01", "2014-12-31")
     train = train[~half_year].reset_index(drop=True)  # some stores are closed for months and have no rows
     store = train["Store"].to_numpy() - 1
-    explained = (
-        level[store]
+    mean = (
+        store_effect[store]
         + weekday[train["DayOfWeek"] - 1]
         + month[train["Date"].dt.month - 1]
         + 0.3 * train["Promo"]
         + 0.05 * train["SchoolHoliday"]
     )
-    sales = np.exp(explained + rng.normal(0, NOISE, len(train)))
+    sales = np.exp(mean + rng.normal(0, NOISE, len(train)))
     train["Sales"] = np.where(train["Open"] == 1, np.maximum(1, np.round(sales)), 0).astype(int)
     train["Customers"] = train["Sales"] // 9
     order = ["Store", "DayOfWeek", "Date", "Sales", "Customers", "Open", "Promo", "StateHoliday", "SchoolHoliday"]
@@ -117,20 +117,20 @@ def _generate(place: Path, num_stores: int, seed: int) -> None:
         "sample_submission.csv": pd.DataFrame({"Id": test["Id"], "Sales": 0}),
     }
     for name, table in tables.items():
-        table.to_csv(place / name, index=False, date_format="%Y-%m-%d")
+        table.to_csv(path / name, index=False, date_format="%Y-%m-%d")
 
 
 def _weather(rng: np.random.Generator, state: str, days: pd.DatetimeIndex) -> pd.DataFrame:
-    """Return a year of seasons: warm in July, with gaps in the clouds."""
-    warmth = 10 - 10 * np.cos(days.day_of_year / 365 * 2 * np.pi) + rng.normal(0, 3, len(days))
+    """Return seasonal weather with missing values in CloudCover."""
+    temperature = 10 - 10 * np.cos(days.day_of_year / 365 * 2 * np.pi) + rng.normal(0, 3, len(days))
     humidity = np.clip(rng.normal(75, 10, len(days)), 20, 100)
     return pd.DataFrame(
         {
             "file": state,
             "Date": days,
-            "Max_TemperatureC": (warmth + 4).round(),
-            "Mean_TemperatureC": warmth.round(),
-            "Min_TemperatureC": (warmth - 4).round(),
+            "Max_TemperatureC": (temperature + 4).round(),
+            "Mean_TemperatureC": temperature.round(),
+            "Min_TemperatureC": (temperature - 4).round(),
             "Max_Humidity": np.clip(humidity + 15, 0, 100).round(),
             "Mean_Humidity": humidity.round(),
             "Min_Humidity": (humidity - 20).round(),

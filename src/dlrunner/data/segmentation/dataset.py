@@ -25,16 +25,16 @@ from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
 VERSION = 1
-"""Of what the cache holds."""
+"""Of the format of the cache."""
 Side = Annotated[int, Field(ge=32, le=4096)]
 
 
 @dataclass(frozen=True)
 class SegmentationTable:
-    """Images and masks as pixels, split: what the task batches, trains on and draws."""
+    """Decoded images and masks with their splits."""
 
     pixels: NDArray[np.uint8]
-    """[images, height, width, 4]: red, green, blue, the mask's value; it lives in a file of the cache."""
+    """[images, height, width, 4]: red, green, blue, the mask's value; mapped from a file of the cache."""
     split: NDArray[np.int8]
     """TRAIN, VALID, TEST or UNUSED, [images]."""
     names: list[str]
@@ -42,11 +42,11 @@ class SegmentationTable:
     counts: NDArray[np.int64]
     """Pixels of each class by image, [images, classes]."""
     of_test: NDArray[np.bool_]
-    """Images that are kept for the test, whatever their split is, [images]."""
+    """Images of the test set, whatever their split is, [images]."""
     notes: list[str] = field(default_factory=list)
 
     def rows(self, part: int) -> NDArray[np.int64]:
-        """Return which images belong to a part."""
+        """Return the images of a split."""
         return np.flatnonzero(self.split == part)
 
     @property
@@ -59,10 +59,7 @@ class SegmentationTable:
         return self.classes.codes()[self.pixels[row, ..., 3]]
 
     def digests(self) -> NDArray[np.uint64]:
-        """Return digests of the images, without their masks, that are equal where the pixels are, [images].
-
-        Those that are not used have 0.
-        """
+        """Return a digest of the pixels of each image, without its mask, [images]; 0 for unused ones."""
         found = np.zeros(len(self.split), np.uint64)
         for row in np.flatnonzero(self.split != UNUSED):
             pixels = np.ascontiguousarray(self.pixels[row, ..., :3])
@@ -78,20 +75,20 @@ class SegmentationData(Data):
     Args:
         data_dir: not used: the images are where `path` says.
         path: the folder, archive or table.
-        source: `synthetic` is generated; `real` is what `path` says.
+        source: `real`: the data at `path`; `synthetic`: generated shapes.
         images, masks: the two folders (images and masks by default), or the table's columns (image and mask).
         mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
         classes: names by value, from 0; by default those in codes.txt or classes.txt, else each value is a class.
         ignore: the value of pixels that are left out of loss and metrics, `none`, or `auto`: that of a class called
             void, ignore or unlabelled, else 255 where all others are below 100.
-        split: how validation images are chosen: `random`, `folds`, `last_rows`, `column` (see `TabularData`); `auto` is
-            as the folders say, else random.
-        valid: the fraction of validation images; of `last_rows` also a number.
-        split_seed: of numpy's RandomState that permutes the images, for `sample` too.
+        split: how validation images are chosen: `random`, `folds`, `last_rows`, `column` (see `TabularData`); `auto`
+            uses the folders, else `random`.
+        valid: fraction of validation images; for `last_rows` also a number.
+        split_seed: seed of the permutation of the images, also for `sample`.
         valid_column: the table's column that marks validation images.
         folds, fold: number of folds and the validation fold.
         sample, sample_valid, sample_test: number of random images of each part; by default all.
-        size: pixels of a side, or height and width, to which images and masks are scaled.
+        size: height and width (one number, or two) to which images and masks are scaled.
         skip_bad: images that cannot be read are left out and reported, instead of ending the run.
     """
 
@@ -145,7 +142,7 @@ class SegmentationData(Data):
         return find_masked_images(archive, None, None, ""), best
 
     def identity(self) -> DataIdentity:
-        """The images as they are now."""
+        """Return the identity of the images: a digest of names and content."""
         files, best = self._found
         return DataIdentity(
             name="shapes" if self.path is None else self.path.name,
@@ -161,11 +158,11 @@ class SegmentationData(Data):
         """Read, decode and split the images.
 
         Raises:
-            ConfigError: a named column does not exist, or there are not two classes.
+            ConfigError: a named column does not exist, or there are fewer than two classes.
             DataError: a split is empty, an image cannot be read, or a mask has a value without a name.
         """
         files, best = self._found
-        place = str(files.place.path)
+        path = str(files.place.path)
         split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.place.path)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
         encoded = EncodedFiles(
@@ -179,12 +176,12 @@ class SegmentationData(Data):
         split = self._without_bad(split, files, bad, notes)
         for part, what in ((TRAIN, "training"), (VALID, "validation")):
             if not (split == part).any():
-                raise DataError(f"{place}: no {what} images are left of {len(split):,}")
+                raise DataError(f"{path}: no {what} images are left of {len(split):,}")
         used = split != UNUSED
         found = np.zeros((len(split), 256), np.int64)
         for row in np.flatnonzero(used):
             found[row] = np.bincount(pixels[row, ..., 3].ravel(), minlength=256)
-        classes, class_notes = read_classes(found, files.masks, self.classes or files.classes, self.ignore, place)
+        classes, class_notes = read_classes(found, files.masks, self.classes or files.classes, self.ignore, path)
         if best is not None:
             class_notes.append(
                 f"{WRONG:.0%} of the pixels of the masks are relabelled: the best pixel accuracy is {1 - WRONG}"
@@ -194,14 +191,14 @@ class SegmentationData(Data):
         counts = found[:, classes.values]
         for part, what in ((TRAIN, "training"), (VALID, "validation")):
             if not counts[split == part].any():
-                raise DataError(f"{place}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
+                raise DataError(f"{path}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
         class_notes += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
         return SegmentationTable(pixels, split, list(files.images), classes, counts, of_test, [*notes, *class_notes])
 
     def _without_bad(
         self, split: NDArray[np.int8], files: MaskedImages, bad: dict[str, str], notes: list[str]
     ) -> NDArray[np.int8]:
-        """Return the split without images that cannot be used, if that is asked for.
+        """Return the split without images that cannot be read, if `skip_bad` is set.
 
         Raises:
             DataError: there are some, and `skip_bad` is false.

@@ -26,15 +26,15 @@ class MaskedImages:
     digest: str
     """Of names and content."""
     images: Sequence[str]
-    """Paths below the place."""
+    """Paths relative to `place`."""
     masks: Sequence[str]
     """Likewise, one for each image."""
     table: pd.DataFrame
     """A row for each image: the other columns of a table."""
     parts: Sequence[str | None] | None = None
-    """train, valid, test or None, where the folders say it."""
+    """train, valid, test or None, if the folders define the split."""
     classes: list[str] | None = None
-    """Their names, where a file has them."""
+    """Names of the classes, if there is a file with them."""
 
 
 def find_masked_images(path: Path, images: str | None, masks: str | None, mask_suffix: str) -> MaskedImages:
@@ -82,7 +82,7 @@ def find_masked_images(path: Path, images: str | None, masks: str | None, mask_s
 
 
 def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, str]:
-    """Return the images in a folder by the key that they share with their masks: the path without the folder.
+    """Return the images in a folder by the key of their masks: the path without the folder.
 
     Raises:
         DataError: two of them differ in the suffix alone.
@@ -139,7 +139,9 @@ def _classes(place: ArchiveOrFolder) -> list[str] | None:
             names = [line.strip() for line in place.read(file).decode("utf-8-sig").rstrip().splitlines()]
         except UnicodeDecodeError:
             raise DataError(f"{place.path}: {file} is not text in UTF-8") from None
-        if repeated := [name for place_, name in enumerate(names) if not name or name in names[:place_]]:
-            raise DataError(f"{place.path}: {file} has {repeated[0]!r} twice, or an empty line; a class a line")
+        if repeated := [name for index, name in enumerate(names) if not name or name in names[:index]]:
+            raise DataError(
+                f"{place.path}: {file} has {repeated[0]!r} twice, or an empty line; it needs one class per line"
+            )
         return names
     return None

@@ -1,4 +1,4 @@
-"""Batches of images with their masks, made on the device: masks move with their images and keep their values."""
+"""Batches of images and masks, augmented together on the device."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class SegmentationLoader:
     Args:
         pixels: of all images, [images, height, width, 4]: red, green, blue, the mask's value.
         codes: the class of each value of a mask, [256], on the device of the batches.
-        rows: which images each batch holds.
+        rows: the images of each batch.
         size: height and width in the batches.
-        augmentation: changes the images at random; None: they stay as they are.
-        key: what these changes depend on, together with the number of the batch.
+        augmentation: None for no augmentation.
+        key: seed of the augmentation, together with the number of the batch.
         start: the first batch that is yielded.
     """
 

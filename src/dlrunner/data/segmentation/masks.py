@@ -1,4 +1,4 @@
-"""From the files of an image and its mask to pixels; and from a mask's values to classes, and back."""
+"""Decoding of images with masks, and the mapping between mask values and classes."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _size(image: Image.Image) -> str:
 
 @dataclass(frozen=True)
 class MaskClasses:
-    """What the values of masks mean."""
+    """The mapping between mask values and classes."""
 
     names: list[str]
     values: list[int]
@@ -113,7 +113,7 @@ class MaskClasses:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> MaskClasses:
-        """Return what `state` was made from."""
+        """Return the classes of a stored `state`."""
         return cls(**state)
 
 
@@ -128,9 +128,9 @@ def read_classes(
     masks: Sequence[str],
     names: Sequence[str] | None,
     ignore: Literal["auto", "none"] | int,
-    place: str,
+    path: str,
 ) -> tuple[MaskClasses, list[str]]:
-    """Return what the values in masks mean, and notes on it.
+    """Return the classes of the values in masks, and notes.
 
     Without names each value that occurs is a class. With names a value is the number of its name, from 0; masks of 0
     and 255 alone have two classes.
@@ -141,10 +141,10 @@ def read_classes(
         names: of the classes; None: they have no names.
         ignore: the value of ignored pixels; `auto`: that of a class named void, ignore or unlabelled, else 255 where
             all other values are below 100.
-        place: for messages.
+        path: for messages.
 
     Raises:
-        ConfigError: there are not two classes, or too many.
+        ConfigError: there are fewer than two classes, or too many.
         DataError: a mask has a value without a name.
     """
     occurring = np.flatnonzero(counts.sum(axis=0)).tolist()
@@ -168,14 +168,14 @@ def read_classes(
             if value != ignored and value >= len(names):
                 mask = masks[int((counts[:, value] > 0).argmax())]
                 raise DataError(
-                    f"{place}: {mask} has the value {value}, which has no name: the {len(names)} names are of 0 to "
+                    f"{path}: {mask} has the value {value}, which has no name: the {len(names)} names are of 0 to "
                     f"{len(names) - 1} (data.ignore={value}, if such pixels are to be ignored)"
                 )
         if absent := [name for name, value in zip(found.names, values, strict=True) if value not in occurring]:
             notes.append(f"{len(absent)} of the classes are in no mask ({', '.join(absent[:3])})")
     if not 2 <= len(found.names) <= MOST_CLASSES:
         raise ConfigError(
-            f"{place}: the masks have {len(found.names)} class(es); segmentation needs 2 to {MOST_CLASSES}"
+            f"{path}: the masks have {len(found.names)} class(es); segmentation needs 2 to {MOST_CLASSES}"
         )
     if ignored is not None:
         fraction = counts[:, ignored].sum() / counts.sum()

@@ -33,15 +33,15 @@ def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:
     of a single pixel. One in twenty of the masks' pixels is relabelled: a perfect model has a pixel accuracy of
     1 - `WRONG` on average, and the mean IoU that is returned on the default validation images.
     """
-    place, best = generated(folder / f"segmentation-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
-    return place / ARCHIVE, best
+    path, best = generated(folder / f"segmentation-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
+    return path / ARCHIVE, best
 
 
-def _generate(place: Path, seed: int) -> float:
+def _generate(path: Path, seed: int) -> float:
     random = np.random.default_rng(seed)
     truth = np.empty((COUNT, SIZE, SIZE), np.uint8)
     masks = np.empty_like(truth)
-    with zipfile.ZipFile(place / ARCHIVE, "w") as archive:
+    with zipfile.ZipFile(path / ARCHIVE, "w") as archive:
         _add(archive, "codes.txt", "\n".join(CLASSES).encode())
         for number in range(COUNT):
             image, truth[number] = _draw(random)

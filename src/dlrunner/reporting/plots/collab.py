@@ -1,4 +1,4 @@
-"""Pictures of a collaborative-filtering run: what it predicts, and what it learned about the items."""
+"""Plots of collaborative filtering: predictions, item biases and item factors."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         )  # fmt: skip
         axes = figure.add_subplot(grid[1, 0])
         above = figure.add_subplot(grid[0, 0], sharex=axes)
-        beside = figure.add_subplot(grid[1, 1], sharey=axes)
-        levels = np.unique(y)
-        step = float(np.diff(levels).min()) if len(levels) > 1 else 1.0
+        right = figure.add_subplot(grid[1, 1], sharey=axes)
+        distinct = np.unique(y)
+        step = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
         low, high = _limits(x, y, step)
         drawn = None
         if len(x):
-            columns, rows, (bottom, top) = _hexagons(levels, step, low, high)
+            columns, rows, (bottom, top) = _hexagons(distinct, step, low, high)
             drawn = axes.hexbin(
                 x,
                 y,
@@ -67,10 +67,10 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
                 norm=LogNorm(),
                 linewidths=0.2,
             )
-        if 0 < len(levels) <= 21:
-            beside.barh(levels, [np.sum(y == level) for level in levels], height=0.8 * step, color=BLUE)
+        if 0 < len(distinct) <= 21:
+            right.barh(distinct, [np.sum(y == rating) for rating in distinct], height=0.8 * step, color=BLUE)
         else:
-            beside.hist(y, bins=45, range=(low, high), orientation="horizontal", color=BLUE)
+            right.hist(y, bins=45, range=(low, high), orientation="horizontal", color=BLUE)
         above.hist(x, bins=90, range=(low, high), color=BLUE)
         above.set_title("Ratings and their predictions (validation)")
         axes.axline((low, low), slope=1, color=INK, linewidth=1, linestyle="--", label="rating = prediction")
@@ -89,7 +89,7 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         rmse = f"{np.sqrt(np.mean((x - y) ** 2)):.4f}" if len(x) else "-"
         figure.text(0.985, 0.925, f"RMSE\n{rmse}", ha="right", va="center", fontsize=13, fontweight="bold")
         figure.text(0.985, 0.882, f"{len(x):,} ratings", ha="right", va="center", fontsize=9)
-        for margin in (above, beside):
+        for margin in (above, right):
             margin.grid(False)
             margin.tick_params(left=False, bottom=False, labelleft=False, labelbottom=False)
             for spine in margin.spines.values():
@@ -112,7 +112,7 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int
     Args:
         table: all ratings, training and validation.
         predict: the model's ratings of pairs of codes (users, items).
-        folder: where the picture goes.
+        folder: of the PNG.
         number: of users and of items.
     """
     users = _most(np.bincount(table.users, minlength=len(table.user_ids)), number)
@@ -126,12 +126,12 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int
         colours = np.where(np.isnan(rated)[..., None], 0.97, PALE_BLUES(norm(np.nan_to_num(rated))))
         axes.imshow(colours, aspect="auto", interpolation="nearest")
         for (row, column), rating in np.ndenumerate(rated):
-            guess = f"{predicted[row, column]:.1f}"
+            shown = f"{predicted[row, column]:.1f}"
             if np.isnan(rating):
-                axes.text(column, row, guess, ha="center", va="center", color="#767676", style="italic", fontsize=9)
+                axes.text(column, row, shown, ha="center", va="center", color="#767676", style="italic", fontsize=9)
                 continue
             axes.text(column, row - 0.14, f"{rating:g}", ha="center", va="center", weight="bold")
-            axes.text(column, row + 0.28, guess, ha="center", va="center", fontsize=7.5)
+            axes.text(column, row + 0.28, shown, ha="center", va="center", fontsize=7.5)
             if is_valid[row, column]:
                 frame = Rectangle((column - 0.44, row - 0.44), 0.88, 0.88, fill=False, edgecolor=RED, linewidth=2)
                 axes.add_patch(frame)
@@ -172,7 +172,7 @@ def item_biases(
         biases: one per item.
         titles: of the items.
         counts: training ratings of each item; items with fewer than 20 count only where items are few.
-        folder: where the picture goes.
+        folder: of the PNG.
     """
     biases = np.nan_to_num(np.asarray(biases, dtype=np.float64).reshape(-1)[: len(titles)])
     threshold = bias_threshold(counts)
@@ -180,24 +180,24 @@ def item_biases(
     order = enough[np.argsort(-biases[enough], kind="stable")]
     num_best, num_worst = min(12, (len(order) + 1) // 2), min(12, len(order) // 2)
     chosen = np.concatenate([order[:num_best], order[len(order) - num_worst :]])
-    places = np.arange(len(chosen)) + 0.7 * (np.arange(len(chosen)) >= num_best)
+    positions = np.arange(len(chosen)) + 0.7 * (np.arange(len(chosen)) >= num_best)
     with styled():
         figure = Figure(figsize=(9, 1.5 + 0.25 * max(len(chosen), 4)), layout="constrained")
         axes = figure.add_subplot()
-        axes.barh(places, biases[chosen], color=[BLUE] * num_best + [RED] * num_worst, height=0.74)
-        for place, item in zip(places, chosen, strict=True):
-            is_right = biases[item] >= 0
+        axes.barh(positions, biases[chosen], color=[BLUE] * num_best + [RED] * num_worst, height=0.74)
+        for position, item in zip(positions, chosen, strict=True):
+            is_positive = biases[item] >= 0
             axes.annotate(
-                f"{counts[item]:,}", (biases[item], place), (4 if is_right else -4, 0), textcoords="offset points",
-                ha="left" if is_right else "right", va="center", fontsize=8, color=GREY,
+                f"{counts[item]:,}", (biases[item], position), (4 if is_positive else -4, 0),
+                textcoords="offset points", ha="left" if is_positive else "right", va="center", fontsize=8, color=GREY,
             )  # fmt: skip
-        axes.set_yticks(places, [shorten(titles[item], 44) for item in chosen], parse_math=False)
+        axes.set_yticks(positions, [shorten(titles[item], 44) for item in chosen], parse_math=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         axes.grid(axis="y", visible=False)
         axes.axvline(0, color=GREY, linewidth=0.8)
         axes.margins(x=0.09)
-        axes.set_ylim((places[-1] if len(places) else 0) + 0.7, -0.7)
+        axes.set_ylim((positions[-1] if len(positions) else 0) + 0.7, -0.7)
         axes.set_xlabel(f"bias (number of training ratings next to it; items with at least {threshold:,})")
         axes.set_title("Items rated better and worse than the rest of the model explains", x=0)
         return Plot(
@@ -216,21 +216,21 @@ def item_components(
         factors: [items, factors].
         titles: of the items.
         counts: training ratings of each item.
-        folder: where the picture goes.
+        folder: of the PNG.
     """
-    items, scores, shares = _components(factors, titles, counts, 3)
+    items, scores, fractions = _components(factors, titles, counts, 3)
     with styled():
-        figure = Figure(figsize=(max(4.4 * len(shares), 6), 5.4), layout="constrained")
+        figure = Figure(figsize=(max(4.4 * len(fractions), 6), 5.4), layout="constrained")
         figure.suptitle(
-            f"What the item factors tell apart ({len(items):,} most rated items)",
+            f"Principal components of the item factors ({len(items):,} most rated items)",
             x=0.01, ha="left", fontsize=11, fontweight="bold",
         )  # fmt: skip
-        for place, share in enumerate(shares):
-            axes = figure.add_subplot(1, len(shares), place + 1)
-            order = np.argsort(-scores[:, place], kind="stable")
+        for component, fraction in enumerate(fractions):
+            axes = figure.add_subplot(1, len(fractions), component + 1)
+            order = np.argsort(-scores[:, component], kind="stable")
             num_each = min(8, len(order) // 2)
             chosen = np.concatenate([order[:num_each], order[len(order) - num_each :]])
-            values = scores[chosen, place]
+            values = scores[chosen, component]
             rows = np.arange(len(chosen)) + 0.8 * (np.arange(len(chosen)) >= num_each)
             axes.barh(rows, values, height=0.72, color=[BLUE if value >= 0 else RED for value in values])
             for row, item, value in zip(rows, items[chosen], values, strict=True):
@@ -245,7 +245,8 @@ def item_components(
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
             axes.locator_params(axis="x", nbins=5)
-            axes.set_title(f"Component {place + 1}: {share:.0%} of the variance", fontweight="normal", fontsize=10)
+            title = f"Component {component + 1}: {fraction:.0%} of the variance"
+            axes.set_title(title, fontweight="normal", fontsize=10)
         return Plot(
             save(figure, folder / "item_components.png"),
             "Items at both ends of the principal components of the item factors",
@@ -266,10 +267,10 @@ def item_map(
         factors: [items, factors]; of one factor, the training ratings stand in for the second component.
         titles: of the items.
         counts: training ratings of each item.
-        folder: where the picture goes.
+        folder: of the PNG.
         number: of items shown.
     """
-    items, scores, shares = _components(factors, titles, counts, 2)
+    items, scores, fractions = _components(factors, titles, counts, 2)
     items, scores = items[:number], scores[:number]
     ratings = counts[items].astype(np.float64)
     x, y = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else ratings
@@ -280,8 +281,8 @@ def item_map(
         axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.55, linewidths=0)
         axes.margins(x=0.12, y=0.05)
         axes.set_title(f"The {len(items)} most rated items by their factors; the larger, the more ratings")
-        axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")
-        second = f"component 2 ({shares[1]:.0%} of the variance)" if len(shares) > 1 else "training ratings"
+        axes.set_xlabel(f"component 1 ({fractions[0]:.0%} of the variance)")
+        second = f"component 2 ({fractions[1]:.0%} of the variance)" if len(fractions) > 1 else "training ratings"
         axes.set_ylabel(second)
         place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
         return Plot(
@@ -305,7 +306,7 @@ def bias_threshold(counts: NDArray[np.integer[Any]], wanted: int = 24, usual: in
 def _components(
     factors: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], number: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the most rated items, most rated first, with their scores and the shares."""
+    """Return the most rated items, most rated first, with their scores and the fractions of the variance."""
     items = _most(counts[: len(titles)], MOST_ITEMS)
     return items, *principal_components(factors[items], number)
 
@@ -342,14 +343,14 @@ def _limits(x: NDArray[np.float64], y: NDArray[np.float64], step: float) -> tupl
 
 
 def _hexagons(
-    levels: NDArray[np.float64], step: float, low: float, high: float
+    distinct: NDArray[np.float64], step: float, low: float, high: float
 ) -> tuple[int, int, tuple[float, float]]:
-    """Return columns, rows and the vertical extent of a hexagon grid whose rows lie on the levels there are.
+    """Return columns, rows and the vertical extent of a hexagon grid whose rows lie on the ratings that occur.
 
     matplotlib's grid has two interleaved lattices: rows of one extent / rows apart, and others halfway between.
-    With stars, every level gets a row; elsewhere the hexagons are regular.
+    With few distinct ratings (stars) each gets a row; else the hexagons are regular.
     """
-    if len(levels) > 21:
+    if len(distinct) > 21:
         return 45, 26, (low, high)
-    rows = max(1, math.ceil((levels[-1] - levels[0]) / (2 * step) + 1e-9) + 1) if len(levels) else 1
-    return 30, rows, (float(levels[0]), float(levels[0]) + 2 * step * rows)
+    rows = max(1, math.ceil((distinct[-1] - distinct[0]) / (2 * step) + 1e-9) + 1) if len(distinct) else 1
+    return 30, rows, (float(distinct[0]), float(distinct[0]) + 2 * step * rows)

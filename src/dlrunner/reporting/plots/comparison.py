@@ -1,4 +1,4 @@
-"""Pictures of a comparison: curves over each other, and which setting mattered."""
+"""Plots of a comparison: curves by epoch, and the importance of settings."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from dlrunner.comparison.collect import shown
 from dlrunner.comparison.groups import REPEATS, Comparison, Group
-from dlrunner.comparison.importance import Importance, Level
+from dlrunner.comparison.importance import Importance, ValueGroup
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.plots.training import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, SKY
@@ -27,26 +27,26 @@ LIGHT_GREY = "#c4c4c4"
 MOST_BARS = 12
 MOST_LETTERS = 46
 MOST_POINTS = 40
-"""With more runs a level's single runs are drawn fainter."""
+"""With more runs of one value they are drawn fainter."""
 
 
 def curves(comparison: Comparison, path: Path) -> int:
     """Draw the metric by epoch, a colour per group: a thin line for each run, a thick one for their mean.
 
-    With more than eight groups the best eight are coloured, and the others lie grey beneath them.
+    With more than eight groups the best eight are coloured, and the others are grey.
 
     Args:
-        comparison: runs judged by one metric that is recorded by epoch.
-        path: the picture, a PNG.
+        comparison: runs with one metric that is recorded by epoch.
+        path: of the PNG.
 
-    Returns how many runs have no history and are not in the picture.
+    Returns the number of runs without a history, which are not drawn.
 
     Raises:
-        ConfigError: the metric is not recorded by epoch, or the runs are judged by different ones.
+        ConfigError: the metric is not recorded by epoch, or the runs have different ones.
     """
     name = comparison.metric
     if name is None:
-        raise ConfigError("--curves: these runs are judged by different metrics; --metric NAME takes one for all")
+        raise ConfigError("--curves: these runs have different metrics; --metric NAME compares all by one")
     found = [(group, [_curve(row.history, name) for row in group.rows]) for group in comparison.groups]
     drawn = [(group, kept) for group, lines in found if (kept := [line for line in lines if len(line[0])])]
     if not drawn:
@@ -76,17 +76,17 @@ def curves(comparison: Comparison, path: Path) -> int:
 
 
 def importance(found: Importance, path: Path) -> None:
-    """Draw the shares of the settings, and the runs by the values of the most important one with its best region.
+    """Draw the importance of the settings, and the runs by the values of the most important one with its best region.
 
     Args:
-        found: shares and levels.
-        path: the picture, a PNG.
+        found: the importance, and the values of the most important setting.
+        path: of the PNG.
     """
     with plots.styled():
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=[1, 1.35])
-        _draw_shares(left, found)
-        _draw_levels(right, found)
+        _draw_importance(left, found)
+        _draw_values(right, found)
         plots.save(figure, path)
 
 
@@ -102,7 +102,7 @@ def _draw_group(
 ) -> None:
     for epochs, values in lines if len(lines) > 1 else ():
         _draw(axes, epochs, values, colour, linewidth=0.8, alpha=0.4)
-    # The mean where all runs have a value: where some have ended it would jump.
+    # The mean is drawn only where all runs have a value: it would jump where some end.
     common = sorted(set.intersection(*(set(epochs.tolist()) for epochs, _ in lines)))
     means = [np.mean([values[epochs == epoch][0] for epochs, values in lines]) for epoch in common]
     label = f"{_short_label(group)}: {number(group.estimate.mean)}"
@@ -110,7 +110,7 @@ def _draw_group(
 
 
 def _short_label(group: Group) -> str:
-    """Write a group's settings so that they fit beside the curves: choices and last names only, where they are long."""
+    """Write a group's settings so that they fit next to the curves: without section names if they are long."""
     if len(group.label) <= MOST_LETTERS:
         return group.label
     words = [f"{name.rpartition('.')[2]}={shown(v)}" if "." in name else shown(v) for name, v in group.settings.items()]
@@ -128,7 +128,7 @@ def _legend_title(comparison: Comparison) -> str:
 
 
 def _frame(axes: Axes, best: Sequence[Any], drawn: Sequence[tuple[Group, Sequence[Any]]]) -> None:
-    """Show all of the best curves and most of the others: one run that diverged must not flatten the picture."""
+    """Show all of the best curves and most of the others: one diverged run must not flatten the plot."""
     values = np.concatenate([v for _, v in best])
     everything = np.concatenate([v for _, lines in drawn for _, v in lines])
     higher = drawn[0][0].higher_is_better
@@ -146,55 +146,55 @@ def _frame(axes: Axes, best: Sequence[Any], drawn: Sequence[tuple[Group, Sequenc
     axes.set_xlabel("epoch")
 
 
-def _draw_shares(axes: Axes, found: Importance) -> None:
-    shares = dict(list(found.shares.items())[:MOST_BARS])
-    colours = [GREY if name in REPEATS else BLUE if name == found.setting else SKY for name in shares]
-    places = np.arange(len(shares))[::-1]
-    axes.barh(places, list(shares.values()), color=colours, height=0.7)
-    for place, share in zip(places, shares.values(), strict=True):
-        axes.text(share, place, f" {share:.0%}", va="center", fontsize=9)
-    names = [f"{name} (noise)" if name in REPEATS else name for name in shares]
-    axes.set_yticks(places, [plots.shorten(name, 28) for name in names], parse_math=False)
-    axes.set_ylim(min(-0.5, len(shares) - 5.5), len(shares) - 0.5)
-    axes.set_xlim(0, max(1e-3, max(shares.values())) * 1.18)
+def _draw_importance(axes: Axes, found: Importance) -> None:
+    fractions = dict(list(found.fractions.items())[:MOST_BARS])
+    colours = [GREY if name in REPEATS else BLUE if name == found.setting else SKY for name in fractions]
+    positions = np.arange(len(fractions))[::-1]
+    axes.barh(positions, list(fractions.values()), color=colours, height=0.7)
+    for position, fraction in zip(positions, fractions.values(), strict=True):
+        axes.text(fraction, position, f" {fraction:.0%}", va="center", fontsize=9)
+    names = [f"{name} (noise)" if name in REPEATS else name for name in fractions]
+    axes.set_yticks(positions, [plots.shorten(name, 28) for name in names], parse_math=False)
+    axes.set_ylim(min(-0.5, len(fractions) - 5.5), len(fractions) - 0.5)
+    axes.set_xlim(0, max(1e-3, max(fractions.values())) * 1.18)
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"share of the variance of {found.metric}", parse_math=False)
+    axes.set_xlabel(f"fraction of the variance of {found.metric}", parse_math=False)
     axes.set_title(f"Importance (R² {found.r2:.2f}, {found.num_rows} runs)")
 
 
-def _draw_levels(axes: Axes, found: Importance) -> None:
-    levels = found.levels
-    is_number = not math.isnan(levels[0].low)
-    is_log = is_number and levels[0].low > 0 and levels[-1].high > 10 * levels[0].low
-    places = [_place(level, is_log) for level in levels] if is_number else list(map(float, range(len(levels))))
+def _draw_values(axes: Axes, found: Importance) -> None:
+    groups = found.groups
+    is_number = not math.isnan(groups[0].low)
+    is_log = is_number and groups[0].low > 0 and groups[-1].high > 10 * groups[0].low
+    positions = [_position(group, is_log) for group in groups] if is_number else list(map(float, range(len(groups))))
     rng = np.random.default_rng(0)
-    for level, place in zip(levels, places, strict=True):
-        colour = GREEN if level.is_best else GREY
-        across = level.places if is_number else place + rng.uniform(-0.12, 0.12, len(level.values))
-        alpha = 0.55 if len(level.values) <= MOST_POINTS else 0.25
-        axes.plot(across, level.values, "o", color=colour, alpha=alpha, markersize=3.5, markeredgewidth=0)
-        error = 0.0 if math.isnan(level.error) else level.error
-        axes.errorbar(place, level.mean, error, color=colour, marker="D", markersize=6, capsize=4, linewidth=1.8)
-        if is_number and level.is_best and level.high > level.low:
-            axes.axvspan(level.low, level.high, color=GREEN, alpha=0.1, linewidth=0)
+    for group, position in zip(groups, positions, strict=True):
+        colour = GREEN if group.is_best else GREY
+        across = group.settings if is_number else position + rng.uniform(-0.12, 0.12, len(group.values))
+        alpha = 0.55 if len(group.values) <= MOST_POINTS else 0.25
+        axes.plot(across, group.values, "o", color=colour, alpha=alpha, markersize=3.5, markeredgewidth=0)
+        error = 0.0 if math.isnan(group.error) else group.error
+        axes.errorbar(position, group.mean, error, color=colour, marker="D", markersize=6, capsize=4, linewidth=1.8)
+        if is_number and group.is_best and group.high > group.low:
+            axes.axvspan(group.low, group.high, color=GREEN, alpha=0.1, linewidth=0)
     if is_number:
-        axes.plot(places, [level.mean for level in levels], color=GREY, linewidth=0.9, zorder=1)
+        axes.plot(positions, [group.mean for group in groups], color=GREY, linewidth=0.9, zorder=1)
     if is_log:
         plots.log_axis(axes, "x")
-    if is_number and all(level.low == level.high for level in levels):
-        axes.set_xticks(places, [plots.short_number(place) for place in places])
+    if is_number and all(group.low == group.high for group in groups):
+        axes.set_xticks(positions, [plots.short_number(position) for position in positions])
     elif is_number and not is_log:
         axes.xaxis.set_major_formatter(FuncFormatter(plots.short_number))
     elif not is_number:
-        axes.set_xticks(places, [plots.shorten(level.label, 18) for level in levels], parse_math=False)
-        if len(levels) > 5:
+        axes.set_xticks(positions, [plots.shorten(group.label, 18) for group in groups], parse_math=False)
+        if len(groups) > 5:
             axes.tick_params(axis="x", labelrotation=35)
     axes.set_xlabel(found.setting, parse_math=False)
     axes.set_ylabel(found.metric, parse_math=False)
     axes.set_title(plots.shorten(f"Best (green): {found.best_region}", 52), parse_math=False)
 
 
-def _place(level: Level, is_log: bool) -> float:
-    return math.sqrt(level.low * level.high) if is_log else (level.low + level.high) / 2
+def _position(group: ValueGroup, is_log: bool) -> float:
+    return math.sqrt(group.low * group.high) if is_log else (group.low + group.high) / 2

@@ -19,65 +19,64 @@ Heat = NDArray[np.float32]
 
 
 def sheet(
-    pictures: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, float]], path: Path
+    images: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, float]], path: Path
 ) -> Plot:
     """Draw images next to the maps that explain their predictions.
 
     Args:
-        pictures: [size, size, 3] each.
+        images: [size, size, 3] each.
         heats: [size, size] each, from 0 to 1.
-        titles: truth, answer and its probability.
+        titles: the true class, the predicted class and its probability.
         path: of the PNG.
     """
-    columns = min(4, len(pictures))
-    rows = -(-len(pictures) // columns)
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
     with styled():
         figure = Figure(figsize=(3.1 * columns, 1.85 * rows + 0.7), layout="constrained")
         heading(figure, "The most confident mistakes, explained by Grad-CAM")
         grid = figure.subplots(rows, 2 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for place, (picture, heat, (truth, said, chance)) in enumerate(zip(pictures, heats, titles, strict=True)):
-            row, column = divmod(place, columns)
+        for index, (image, heat, (truth, predicted, probability)) in enumerate(zip(images, heats, titles, strict=True)):
+            row, column = divmod(index, columns)
             left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
-            left.imshow(picture)
-            _warm(right, picture, heat)
+            left.imshow(image)
+            _draw_heat(right, image, heat)
             left.set_title(shorten(truth, 18), fontsize=8, fontweight="normal", parse_math=False)
-            right.set_title(
-                f"{shorten(said, 15)} {chance:.0%}", fontsize=8, fontweight="normal", color=BLUE, parse_math=False
-            )
+            title = f"{shorten(predicted, 15)} {probability:.0%}"
+            right.set_title(title, fontsize=8, fontweight="normal", color=BLUE, parse_math=False)
         figure.text(
-            0.995, 0.004, "left: the truth; right, in blue: what it was taken for", ha="right", fontsize=8, color=GREY
+            0.995, 0.004, "left: the true class; right, in blue: the predicted one", ha="right", fontsize=8, color=GREY
         )
-        alt = f"{len(pictures)} pairs of images: a validation image, and the Grad-CAM map of its wrong prediction."
-        return Plot(save(figure, path), "The surest of the wrong answers (validation)", alt)
+        alt = f"{len(images)} pairs of images: a validation image, and the Grad-CAM map of its wrong prediction."
+        return Plot(save(figure, path), "The most confident mistakes (validation)", alt)
 
 
-def explained(picture: Pixels, heat: Heat, name: str, best: Sequence[tuple[str, float]], path: Path) -> Path:
-    """Draw a picture, what speaks for a class, and the likeliest classes.
+def explained(image: Pixels, heat: Heat, name: str, best: Sequence[tuple[str, float]], path: Path) -> Path:
+    """Draw an image, its Grad-CAM map for a class, and the most likely classes.
 
     Args:
-        picture: [size, size, 3].
+        image: [size, size, 3].
         heat: [size, size], from 0 to 1.
         name: the class.
-        best: the likeliest classes with their probabilities.
+        best: the most likely classes with their probabilities.
         path: of the PNG.
     """
     with styled():
         figure = Figure(figsize=(10.5, 3.7), layout="compressed")
         left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1, 1.15))
-        left.imshow(picture)
-        _warm(middle, picture, heat)
-        middle.set_title(f"what speaks for {shorten(name, 26)}", fontweight="normal", parse_math=False)
+        left.imshow(image)
+        _draw_heat(middle, image, heat)
+        middle.set_title(f"Grad-CAM for {shorten(name, 26)}", fontweight="normal", parse_math=False)
         for axes in (left, middle):
             axes.set_axis_off()
-        bars(right, np.array([chance for _, chance in best]), [shorten(each, 24) for each, _ in best],
-             [f"{chance:.1%}" for _, chance in best])  # fmt: skip
+        bars(right, np.array([probability for _, probability in best]), [shorten(each, 24) for each, _ in best],
+             [f"{probability:.1%}" for _, probability in best])  # fmt: skip
         right.set_xlabel("probability")
         return save(figure, path)
 
 
-def _warm(axes: Axes, picture: Pixels, heat: Heat) -> None:
-    """Draw the picture in grey, and the heat over it."""
-    axes.imshow(picture.mean(axis=2), cmap="gray", vmin=0, vmax=255)
+def _draw_heat(axes: Axes, image: Pixels, heat: Heat) -> None:
+    """Draw the image in grey with the heat map over it."""
+    axes.imshow(image.mean(axis=2), cmap="gray", vmin=0, vmax=255)
     axes.imshow(heat, cmap="inferno", alpha=0.15 + 0.5 * heat, vmin=0, vmax=1)

@@ -1,4 +1,4 @@
-"""Labels beside points, where they overlap least."""
+"""Labels of points, placed where they overlap least."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def place_labels(
     frame = axes.get_window_extent(renderer)
     taken = np.concatenate([dots - radii[:, None], dots + radii[:, None]], axis=1)  # left, bottom, right, top
     angles = np.deg2rad([0, 180, 90, 270, 30, 150, 210, 330, 60, 120, 240, 300])
-    for place, label in enumerate(labels):
+    for index, label in enumerate(labels):
         text = axes.text(0, 0, label, fontsize=8, va="bottom", ha="left", parse_math=False, zorder=3)
         text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.3})
         size = text.get_window_extent(renderer)
         half = np.array([size.width, size.height]) / 2 + scale
         boxes = []
         for gap in (1, 7, 14, 22, 32, 44, 58, 74, 92):
-            away = radii[place] + gap * scale
-            centres = dots[place] + np.stack(
+            away = radii[index] + gap * scale
+            centres = dots[index] + np.stack(
                 [np.cos(angles) * (away + half[0]), np.sin(angles) * (away + half[1])], axis=1
             )
             boxes.append(np.concatenate([centres - half, centres + half], axis=1))
@@ -46,14 +46,14 @@ def place_labels(
         taken = np.concatenate([taken, box[None]])
         text.set_position(tuple(axes.transData.inverted().transform(box[:2] + scale)))
         if best >= len(angles):
-            nearest = np.clip(dots[place], box[:2], box[2:])
-            ends = axes.transData.inverted().transform([dots[place], nearest])
+            nearest = np.clip(dots[index], box[:2], box[2:])
+            ends = axes.transData.inverted().transform([dots[index], nearest])
             axes.plot(*ends.T, color=GREY, linewidth=0.5, zorder=1)
 
 
 def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the area that each box shares with each of the others, [boxes, others]."""
+    """Return the area of overlap of each box with each of the others, [boxes, others]."""
     low = np.maximum(boxes[:, None, :2], others[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    shared: NDArray[np.float64] = np.maximum(0, high - low)
-    return shared[..., 0] * shared[..., 1]
+    overlaps: NDArray[np.float64] = np.maximum(0, high - low)
+    return overlaps[..., 0] * overlaps[..., 1]

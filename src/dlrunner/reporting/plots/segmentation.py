@@ -48,8 +48,8 @@ def with_masks(
         grid = figure.subplots(rows, 3 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for place, (label, image, mask, prediction) in enumerate(shown):
-            row, column = divmod(place, columns)
+        for index, (label, image, mask, prediction) in enumerate(shown):
+            row, column = divmod(index, columns)
             predicted = np.where(mask < len(names), prediction, 255)
             for axes, pixels, what in zip(
                 grid[row, 3 * column : 3 * column + 3],
@@ -78,7 +78,7 @@ def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequenc
         ious: of each class; NaN where it neither occurs nor is predicted.
         names: of the classes.
         fractions: of the pixels that each class has.
-        folder: where the plot goes.
+        folder: of the PNG.
     """
     values = np.asarray(ious, dtype=np.float64)
     order = [int(code) for code in np.argsort(-np.nan_to_num(values, nan=-1), kind="stable")]

@@ -1,4 +1,4 @@
-"""Pictures of training: losses and metrics by epoch, and learning-rate range tests; and the style of all pictures."""
+"""Plots of training: losses and metrics by epoch, learning-rate range tests; and the style of all plots."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.plot import TRAINING_CURVES, Plot
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
-"""Okabe and Ito's colours (2008), which colour-blind readers tell apart."""
+"""Okabe and Ito's colours (2008), which colour-blind readers can distinguish."""
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e3e3e3"
 
 BLUES = LinearSegmentedColormap.from_list("blues", ["#dcebf5", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
-"""From pale to dark, so that it survives a black-and-white printer; the palest is still seen on white."""
+"""From pale to dark: legible in black and white, and the palest is visible on white."""
 PALE_BLUES = LinearSegmentedColormap.from_list("pale blues", ["#f3f8fc", "#c3dcec", "#6aabd2"])
-"""Dark letters are read on all of it."""
+"""Dark text is legible on all of it."""
 
 STYLE: dict[str, Any] = {
     "figure.figsize": (9, 4),
@@ -85,15 +85,15 @@ OTHER_SCRIPTS = (
         "Noto Sans Thai",
     ),
 )
-"""Fonts for what DejaVu Sans lacks; those that are installed are used."""
+"""Fonts for scripts that are missing from DejaVu Sans; those that are installed are used."""
 
 MOST_MARKERS = 30
-"""With more epochs than this the line alone is clearer."""
+"""Beyond this number of epochs lines have no markers."""
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Draw in the style of all pictures; a glyph that no font has becomes a box, without a warning."""
+    """Draw in the style of all plots; a glyph that no font has becomes a box, without a warning."""
     installed = set(fontManager.get_font_names())
     families = ["DejaVu Sans", *(name for name in OTHER_SCRIPTS if name in installed)]
     style: Any = {**STYLE, "font.family": families}
@@ -107,8 +107,8 @@ def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
     """Draw losses.png: the losses, the validation metrics, and the learning rate where it changes.
 
     Args:
-        history: one row per epoch; of the keys `valid/<name>` the first but `valid/loss` is the metric judged.
-        folder: where the picture goes.
+        history: one row per epoch; the first key `valid/<name>` other than `valid/loss` is the monitored metric.
+        folder: of the PNG.
     """
     epochs = np.array([row["epoch"] for row in history], dtype=np.float64)
     keys = dict.fromkeys(key for row in history for key in row if key.startswith("valid/"))
@@ -131,12 +131,12 @@ def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
             left.text(0.5, 0.5, "no finite loss", ha="center", color=GREY, transform=left.transAxes)
         if metrics:
             right = grid[0, 1].subgridspec(len(metrics), 1, height_ratios=[1.8] + [1] * (len(metrics) - 1))
-            for place, (key, colour) in enumerate(zip(metrics, (GREEN, PURPLE, ORANGE), strict=False)):
-                axes = figure.add_subplot(right[place])
+            for index, (key, colour) in enumerate(zip(metrics, (GREEN, PURPLE, ORANGE), strict=False)):
+                axes = figure.add_subplot(right[index])
                 values = _column(history, key)
                 _line(axes, epochs, values, colour)
                 axes.set_title(f"{key}: {_last(values)}", parse_math=False)
-                _epoch_axis(axes, epochs, is_lowest=place == len(metrics) - 1)
+                _epoch_axis(axes, epochs, is_lowest=index == len(metrics) - 1)
         _epoch_axis(left, epochs)
         if rates is not None:
             axes = figure.add_subplot(grid[1, :])
@@ -170,7 +170,7 @@ def lr_range(
         losses: the loss of each step.
         smoothed: the same, smoothed.
         suggestion: the rate to mark.
-        path: the picture.
+        path: of the PNG.
     """
     x, raw, smooth = (_finite(np.asarray(each, dtype=np.float64)) for each in (rates, losses, smoothed))
     with styled():
@@ -224,7 +224,7 @@ def _num_columns(text: str) -> int:
 
 
 def _line(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], colour: str, label: str | None = None) -> None:
-    """Draw a curve, with markers where epochs are few or stand alone between missing ones."""
+    """Draw a curve; isolated points, and all points of few epochs, get markers."""
     finite = np.isfinite(y)
     gap = np.concatenate([[False], finite, [False]])
     alone = finite & ~gap[:-2] & ~gap[2:]
@@ -254,7 +254,7 @@ def _scale_loss(axes: Axes) -> None:
 
 
 def log_axis(axes: Axes, which: str, num_ticks: int = 8) -> None:
-    """Make an axis logarithmic, with its powers of ten written as people type them."""
+    """Make an axis logarithmic, with its powers of ten in short notation."""
     (axes.set_xscale if which == "x" else axes.set_yscale)("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(numticks=num_ticks))
@@ -271,14 +271,14 @@ def short_number(value: float, _: int | None = None) -> str:
 
 
 def _rates(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64] | None:
-    """Return the learning rates [epochs, groups], or None where they tell nothing: all the same."""
+    """Return the learning rates [epochs, groups], or None if they are constant."""
     rows = [np.atleast_1d(np.asarray(row.get("lr"), dtype=np.float64)) for row in history]
     if len(rows) < 2:
         return None
     width = max(len(row) for row in rows)
     rates = np.full((len(rows), width), np.nan)
-    for place, row in enumerate(rows):
-        rates[place, : len(row)] = row
+    for index, row in enumerate(rows):
+        rates[index, : len(row)] = row
     distinct = np.unique(rates, axis=1)
     finite = distinct[np.isfinite(distinct)]
     return distinct if finite.size and finite.max() > finite.min() * (1 + 1e-6) else None
@@ -302,7 +302,7 @@ def _last(values: NDArray[np.float64]) -> str:
 
 
 def _robust_limits(smooth: NDArray[np.float64]) -> tuple[float, float]:
-    """Show the way down and the turn, not how far the loss flew afterwards."""
+    """Return limits that show the descent and the minimum, not how far the loss diverged."""
     finite = smooth[np.isfinite(smooth)]
     if not finite.size:
         return 0.0, 1.0
@@ -324,10 +324,10 @@ def conditional_means(
 def principal_components(
     matrix: NDArray[np.floating[Any]], number: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return scores [rows, components] and shares of the variance; a component's largest loading is positive.
+    """Return scores [rows, components] and fractions of the variance; a component's largest loading is positive.
 
-    >>> scores, shares = principal_components(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 1)
-    >>> scores[:, 0].tolist(), shares.tolist()
+    >>> scores, fractions = principal_components(np.array([[0.0, 1.0], [2.0, 1.0], [4.0, 1.0]]), 1)
+    >>> scores[:, 0].tolist(), fractions.tolist()
     ([-2.0, 0.0, 2.0], [1.0])
     """
     centred = np.nan_to_num(np.asarray(matrix, dtype=np.float64))
@@ -338,5 +338,5 @@ def principal_components(
     largest = loadings[np.arange(number), np.abs(loadings).argmax(axis=1)]
     scores = centred @ (loadings * np.where(largest < 0, -1.0, 1.0)[:, None]).T
     total = float(np.sum(singular**2))
-    shares = singular[:number] ** 2 / total if total > 0 else np.zeros(number)
-    return scores, shares
+    fractions = singular[:number] ** 2 / total if total > 0 else np.zeros(number)
+    return scores, fractions

@@ -149,11 +149,11 @@ def _method(verdict: Verdict, comparison: Comparison) -> str:
 def importance_sentences(found: Importance) -> Iterator[str]:
     """Yield the importance of each setting, the best region, and warnings."""
     yield f"\nimportance for {found.metric}: random forest on {found.num_rows} runs, out-of-bag R² {found.r2:.2f}"
-    width = max(map(len, found.shares))
-    for name, share in found.shares.items():
-        is_noise = found.noise is not None and share <= found.noise
+    width = max(map(len, found.fractions))
+    for name, fraction in found.fractions.items():
+        is_noise = found.noise is not None and fraction <= found.noise
         remark = "noise floor" if name in REPEATS else "not above the noise floor" if is_noise else ""
-        yield f"  {name:<{width}}  {share:>4.0%}  {remark}".rstrip()
+        yield f"  {name:<{width}}  {fraction:>4.0%}  {remark}".rstrip()
     yield f"best: {found.setting} = {found.best_region} (means within one standard error of the best)"
     yield from (f"warning: {warning}" for warning in found.warnings)
 
