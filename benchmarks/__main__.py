@@ -38,7 +38,7 @@ BENCHMARKS = {
 
 
 def main() -> int:
-    """Measure what is named, print the tables and write them."""
+    """Run the named benchmarks, print the tables and write them."""
     lines = (__doc__ or "").split("\n", 1)
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
@@ -53,16 +53,16 @@ def main() -> int:
         help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: all but trees, and quick",
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
-    parser.add_argument("--rows", type=int, help="a try on so many of Rossmann's rows; nothing is written")
+    parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
     parser.add_argument(
         "--lightning", type=Path, default=HERE.parent / ".venv-lightning", help="the folder of Lightning's packages"
     )
-    parser.add_argument("--runs", type=Path, help="runs of dlrunner to stand in the table of trees")
+    parser.add_argument("--runs", type=Path, help="runs of dlrunner for the table of trees")
     arguments = parser.parse_args()
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
-    places = arguments.rival.absolute(), arguments.lightning.absolute()
-    options = Options(*places, arguments.repeats, arguments.rows, arguments.runs)
+    paths = arguments.rival.absolute(), arguments.lightning.absolute()
+    options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs)
     names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
@@ -104,7 +104,7 @@ def _summarise(options: Options) -> int:
 
 
 OTHERS: Mapping[str, Callable[[Options], int]] = {"summary": _summarise, "quick": _store, "check": checking.check}
-"""What is no benchmark and stands by itself."""
+"""Other commands."""
 
 if __name__ == "__main__":
     sys.exit(main())

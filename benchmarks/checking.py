@@ -1,4 +1,4 @@
-"""Whether dlrunner is still as fast: the ratios of quick contests beside the stored ones, never seconds.
+"""A check that dlrunner is still as fast: ratios of quick contests against the stored ones, never seconds.
 
 The stored ratios are those of the very same quick contests (`make bench` measures them too): an epoch of little work
 has more of what comes once an epoch, and its ratios are not those of the full table.
@@ -22,16 +22,16 @@ from benchmarks.summary import BENCHMARKS, COLLAB, RIVALS, Quantity
 from dlrunner.errors import DataError
 
 TOLERANCE = 0.15
-"""A ratio may fall by so much: quick work has a little more around each step."""
+"""Tolerated decrease of a ratio: quick work has more overhead per step."""
 COVERAGE = 0.75
-"""How often the interval of a median holds it, at least."""
+"""Confidence of the interval of a median."""
 FEWEST = 3
-"""Repetitions that make an interval."""
+"""Repetitions needed for an interval."""
 MOST_REPEATS = 9
 MINUTES = 6.0
-"""After them nothing is repeated because it was unclear."""
+"""Maximum repetitions of an unclear result."""
 STORED = 5
-"""Repetitions that are stored, at least."""
+"""Minimum repetitions of the stored ratios."""
 ROWS, BATCH, STEPS, EPOCHS = 25_000, 512, 2, 2
 Word = Literal["as fast", "faster", "slower", "too noisy"]
 
@@ -54,12 +54,12 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     return ordered[out - 1], ordered[-out]
 
 
-def judge(stored: Sequence[float], new: Sequence[float], tolerance: float = TOLERANCE) -> Word:
-    """Return what two measurements of a ratio say of each other.
+def compare(stored: Sequence[float], new: Sequence[float], tolerance: float = TOLERANCE) -> Word:
+    """Compare two measurements of a ratio.
 
     `slower` only where all that the new median may be lies below all that the stored one may be, by more than the
     tolerance; `as fast` where it does not lie below the stored median by more than that; between them the noise is
-    larger than what is looked for.
+    larger than the tolerance.
     """
     low, high = interval(new)
     if high < (1 - tolerance) * interval(stored)[0] and min(len(stored), len(new)) >= FEWEST:
@@ -77,19 +77,19 @@ class Quick:
     title: str
     quantity: Quantity
     rivals: Mapping[str, str]
-    """By kind, who runs."""
+    """The contestants by kind."""
     contestants: Mapping[str, Contestant]
     """dlrunner first."""
     runs: dict[str, list[Run]] = field(default_factory=dict)
 
     def repeat(self, times: int) -> None:
-        """Measure everyone again."""
+        """Measure all contestants again."""
         for name, found in in_turn(self.contestants, times, first=self.repetitions).items():
             self.runs.setdefault(name, []).extend(found)
 
     @property
     def repetitions(self) -> int:
-        """How often everyone has run."""
+        """Number of repetitions."""
         return len(next(iter(self.runs.values()), []))
 
     def ratios(self) -> dict[str, list[float]]:
@@ -98,11 +98,11 @@ class Quick:
         return {kind: self.quantity.ratios(own, self.runs[name]) for kind, name in self.rivals.items()}
 
     def words(self, stored: Mapping[str, Sequence[float]]) -> dict[str, Word]:
-        """Return what the ratio to each kind of rival says beside the stored ones."""
-        return {kind: judge(stored[kind], new) for kind, new in self.ratios().items() if kind in stored}
+        """Return the result of each kind of rival against the stored ratios."""
+        return {kind: compare(stored[kind], new) for kind, new in self.ratios().items() if kind in stored}
 
     def lines(self, stored: Mapping[str, Sequence[float]]) -> list[str]:
-        """Return a sentence for each ratio, with both spreads."""
+        """Return a sentence for each ratio, with both ranges."""
         return [
             f"{self.title}, against {RIVALS[kind]}: {with_range(self.ratios()[kind])} times as fast in "
             f"{len(self.ratios()[kind])} repetitions, stored {with_range(stored[kind])} in {len(stored[kind])}: {word}"
@@ -111,7 +111,7 @@ class Quick:
 
 
 def store(options: Options) -> Path:
-    """Measure the quick contests as what `check` compares with, and write their ratios; return the file."""
+    """Measure the quick contests and write their ratios as the reference of `check`; return the file."""
     with tempfile.TemporaryDirectory() as name:
         contests = _contests(options, Path(name))
         for contest in contests:
@@ -123,7 +123,7 @@ def store(options: Options) -> Path:
 
 
 def check(options: Options) -> int:
-    """Measure, repeat what is unclear, print what was found; return 1 where dlrunner has become slower.
+    """Measure, repeat unclear contests, print the results; return 1 if dlrunner has become slower.
 
     Raises:
         DataError: nothing can be compared.
@@ -165,7 +165,7 @@ def check(options: Options) -> int:
 
 
 def _contests(options: Options, folder: Path) -> list[Quick]:
-    """Return the contests, with dlrunner and of each kind of rival that is installed the fastest of the full table."""
+    """Return the contests: dlrunner and the fastest installed contestant of each kind in the full table."""
     speed = HERE / f"speed-{DEVICE}.json"
     known = json.loads(speed.read_text())["rows"] if speed.exists() else {}
     found = []
@@ -181,15 +181,15 @@ def _contests(options: Options, folder: Path) -> list[Quick]:
 
 
 def _offered(options: Options, folder: Path) -> dict[str, tuple[str, Mapping[str, Contestant]]]:
-    """Return by benchmark the contest that is quickly repeated, and who takes part in it."""
-    places = {name: folder / name for name in ("collab", "tabular", "text")}
-    for place in places.values():
-        place.mkdir()
-    rows = tabular.prepare(places["tabular"], ROWS)
-    tables = tabular.Contest(options, places["tabular"], rows, BATCH, "fp32", ROWS)
-    text.write_words(places["text"], STEPS)
+    """Return the quick contest of each benchmark, with its contestants."""
+    folders = {name: folder / name for name in ("collab", "tabular", "text")}
+    for path in folders.values():
+        path.mkdir()
+    rows = tabular.prepare(folders["tabular"], ROWS)
+    tables = tabular.Contest(options, folders["tabular"], rows, BATCH, "fp32", ROWS)
+    text.write_words(folders["text"], STEPS)
     return {
-        "collab": (COLLAB, collab.contestants(options, places["collab"], EPOCHS)),
+        "collab": (COLLAB, collab.contestants(options, folders["collab"], EPOCHS)),
         "tabular": (f"float32, batches of {BATCH}", tables.contestants()),
-        "text": ("float32", text.contestants(options, places["text"], "fp32", EPOCHS)),
+        "text": ("float32", text.contestants(options, folders["text"], "fp32", EPOCHS)),
     }

@@ -25,9 +25,9 @@ from benchmarks.measuring import (
     dlrunner,
     in_turn,
     lightning,
+    run_json,
     sameness,
     speed_table,
-    told,
     versions,
     whole_process,
     with_range,
@@ -39,21 +39,21 @@ EPOCHS, EPOCHS_OF_A_TRY = 5, 2
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and what it was made from."""
+    """Return the table and its measurements."""
     epochs = EPOCHS if options.rows is None else EPOCHS_OF_A_TRY
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = in_turn(contestants(options, folder, epochs), options.repeats)
-        whole = [
-            whole_process([*DLRUN, *WORK, "log.progress=none", f"runs_dir={folder / f'whole{i}'}"])
+        commands = [
+            whole_process([*DLRUN, *WORK, "log.progress=none", f"runs_dir={folder / f'commands{i}'}"])
             for i in range(options.repeats)
         ]
         helps = [_seconds([*DLRUN, "--help"], folder) for _ in range(5)]
-    return _text(rows, whole, helps), {"rows": rows, "whole": whole, "help_seconds": helps}
+    return _text(rows, commands, helps), {"rows": rows, "whole": commands, "help_seconds": helps}
 
 
 def contestants(options: Options, folder: Path, epochs: int) -> dict[str, Contestant]:
-    """Return who trains, on files in a folder."""
+    """Return the contestants, on files in a folder."""
     files = ["--ratings", str(_unpack(folder)), "--device", DEVICE, "--epochs", str(epochs)]
     plain = [sys.executable, "-m", "benchmarks.plain_collab", *files, "--threads", "1"]
     work = [*WORK, f"epochs={epochs}"]
@@ -66,7 +66,7 @@ def contestants(options: Options, folder: Path, epochs: int) -> dict[str, Contes
 
     def fastai(threads: int) -> Contestant:
         words = [options.rival_python, str(HERE / "fastai_collab.py"), *files, "--threads", str(threads)]
-        return lambda seed: told([*words, "--seed", str(seed)])
+        return lambda seed: run_json([*words, "--seed", str(seed)])
 
     return {
         "dlrunner": own(),
@@ -75,7 +75,7 @@ def contestants(options: Options, folder: Path, epochs: int) -> dict[str, Contes
         "Lightning 2.6, training loss kept": trainer(log=True),
         "fastai, 1 thread": fastai(1),
         f"fastai, {THREADS} threads (its default)": fastai(THREADS),
-        "plain loop, fused AdamW": lambda seed: told([*plain, "--seed", str(seed)]),
+        "plain loop, fused AdamW": lambda seed: run_json([*plain, "--seed", str(seed)]),
     }
 
 
@@ -94,19 +94,19 @@ def _seconds(words: Sequence[str], folder: Path) -> float:
     return time.perf_counter() - started
 
 
-def _text(rows: Mapping[str, list[Run]], whole: Sequence[dict[str, float]], helps: Sequence[float]) -> str:
-    seconds, memory = ([run[key] for run in whole] for key in ("seconds", "peak_memory_mb"))
+def _text(rows: Mapping[str, list[Run]], commands: Sequence[dict[str, float]], helps: Sequence[float]) -> str:
+    seconds, memory = ([run[key] for run in commands] for key in ("seconds", "peak_memory_mb"))
     lines = [
         "# Collaborative filtering: MovieLens of October 2016, batches of 64, 50 factors, 5 epochs, float32",
         "",
-        conditions("python -m benchmarks collab", len(whole), versions(rows)),
+        conditions("python -m benchmarks collab", len(commands), versions(rows)),
         "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",
         sameness(rows["dlrunner"], rows["Lightning 2.6"]),
-        "The batches favour it, for its users have torch's DataLoader. dlrunner always keeps the training loss.",
+        "The batches favour it, since its users have torch's DataLoader. dlrunner always keeps the training loss.",
         "",
         *speed_table(rows, "validation MSE after the last epoch (mean)", lambda run: run["valid_mse"][-1]),
         "",
-        "The whole command `dlrun task=collab optim=adamw`, 5 epochs, pictures and report included: "
+        "The commands command `dlrun task=collab optim=adamw`, 5 epochs, plots and report included: "
         f"{with_range(seconds, 1)} seconds, "
         f"{max(memory):.0f} MB at its peak.",
         f"`dlrun --help`: {statistics.median(helps):.2f} s.",

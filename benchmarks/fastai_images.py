@@ -1,4 +1,4 @@
-"""Time fastai's Learner on dlrunner's net for pictures, whole or as a head on kept features.
+"""Time fastai's Learner on dlrunner's net for images: all of it, or a head on cached features.
 
     PYTHONPATH=src python fastai_images.py net --number 64 --number-valid 32
     PYTHONPATH=src python fastai_images.py head --number 2000 --number-valid 500
@@ -6,8 +6,8 @@
 What to know when comparing another library with it:
 
 * The net is dlrunner's own: MobileNetV2 in Gluon's variant, which torchvision does not have, with the lesson's head.
-* Pictures are decoded, normalised and in memory before the clock starts, and are not changed at random; features are
-  computed. fastai's users have `ImageDataLoaders`, which decode every picture in every epoch: this favours fastai.
+* Images are decoded and normalised in memory, and features are computed, before the clock starts; there is no
+  augmentation. fastai's users have `ImageDataLoaders`, which decode every image in every epoch: this favours fastai.
 * ``Adam`` is fastai's own with decoupled weight decay; as fastai does by default, the last incomplete training batch
   of an epoch is dropped and data is loaded in the training process (its default for what is in memory).
 """

@@ -4,8 +4,8 @@
 
 What to know when comparing another library with it:
 
-* The batches come as they are: of similar length, each padded by fastai's own ``pad_input_chunk``.
-* As fastai does by default, prediction looks at whole texts, but pools over the last ``max_len`` words alone.
+* Batches have texts of similar length, each padded by fastai's own ``pad_input_chunk``.
+* As fastai does by default, prediction reads full texts, but pools over the last ``max_len`` words only.
 * fastai's ``to_bf16`` is for CUDA alone; ``Bfloat16`` does the same on any device.
 """
 

@@ -7,7 +7,7 @@ object with the time and the validation error of every epoch. ``setup-fastai.sh`
 
 What to know when comparing another library with it:
 
-* The rows come prepared: categories as levels, of which ``Categorify`` makes its codes, numbers without gaps and
+* The rows are preprocessed: categories are encoded by ``Categorify``, numbers have no missing values and are
   standardised (fastai's ``FillMissing`` does not work with pandas 3).
 * ``Adam`` is fastai's own, with its betas (.9, .99), epsilon 1e-5 and no weight decay here.
 * As fastai does by default, the last incomplete training batch of an epoch is dropped, validation uses the training
@@ -59,7 +59,7 @@ def make_learner(args):
     names = rows["names"].tolist()
     table = {}
     for name, codes, cardinality in zip(names, rows["codes"].T, rows["cardinalities"], strict=True):
-        # Code 0 is a missing level, for fastai as for dlrunner.
+        # Code 0 is a missing category, for fastai as for dlrunner.
         table[name] = pd.Categorical.from_codes(codes - 1, categories=pd.RangeIndex(1, cardinality))
     numbers = {f"number {i}": column for i, column in enumerate(rows["numbers"].T)}
     splits = [np.flatnonzero(mask).tolist() for mask in (~rows["valid"], rows["valid"])]

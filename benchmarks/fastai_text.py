@@ -4,7 +4,7 @@
 
 What to know when comparing another library with it:
 
-* The stream comes as columns of word codes, already in batches: nothing but the training itself is timed.
+* The stream consists of columns of word codes, already in batches: only training is timed.
 * fastai's ``to_bf16`` is for CUDA alone; ``Bfloat16`` does the same on any device.
 """
 

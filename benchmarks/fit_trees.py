@@ -44,14 +44,14 @@ def main() -> None:
         predicted = np.exp(model.predict(inputs[valid]).astype(np.float64))
         found[name] = {"title": title, "seconds": time.perf_counter() - started}
         np.save(arguments.predictions / f"{name}.npy", predicted)
-    told = {
+    result = {
         "scikit_learn": sklearn.__version__,
         "lightgbm": lightgbm.__version__,
         "train": int((~valid).sum()),
         "valid": int(valid.sum()),
         "contestants": found,
     }
-    print(json.dumps(told))
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does everything that a GPU run needs work on this GPU? Small runs of each task, held against the CPU.
+"""A check that all tasks and precisions work on this GPU: small runs of each task, compared with the CPU.
 
     make gpu-check                                        under ten minutes on a GPU; on a CPU it says what it would do
     python -m benchmarks.gpu_check --device cpu           try the check itself, on the CPU against the CPU
@@ -47,20 +47,20 @@ TASKS: Mapping[str, Sequence[str]] = {
     "dogbreeds": (
         *("task=dogbreeds", "data.source=synthetic", "data.size=64", "data.sample=320", "data.sample_valid=64"),
         *("batch_size=16", "model.backbone=squeezenet1_1", "model.dropout=0", "model.xtra_fc=[16]", "task.tta=2"),
-        *("optim=sgd", "optim.lr=1e-5"),  # deep nets whose weights start at random make much of the last bits
+        *("optim=sgd", "optim.lr=1e-5"),  # deep nets with random weights amplify differences of the last bits
     ),
 }
 COMPILED = ("collab", "dogbreeds")
 """Compiling takes half a minute each."""
 LIMITS = {"fp32": 2e-3, "fp16": 5e-2, "bf16": 5e-2}
-"""Of relative differences to the CPU in float32, of the losses of an epoch: accuracies of few rows jump."""
+"""Limit of the relative difference of an epoch's losses from the CPU in float32; accuracies of few rows jump."""
 LOSSES = ("train/loss", "valid/loss")
 QUIET = ("log.plots=false", "log.report=false", "log.progress=none")
 
 
 @dataclass(frozen=True)
 class Check:
-    """One run, or two, and what the metrics are held against."""
+    """One run, or two, and the reference of its metrics."""
 
     task: str
     name: str
@@ -71,7 +71,7 @@ class Check:
 
 
 def checks(device: str, num_gpus: int) -> list[Check]:
-    """Return what is to be done on a device."""
+    """Return the checks of a device."""
     found = []
     for task in TASKS:
         for precision, limit in LIMITS.items():
@@ -93,7 +93,7 @@ def run(words: Sequence[str], runs: Path, processes: int = 1) -> list[dict[str, 
     """Train, and return the rows of metrics.jsonl.
 
     Raises:
-        RuntimeError: the run failed; the message is what it printed last.
+        RuntimeError: the run failed; the message is its last line.
     """
     start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
     command = [sys.executable, *start, "-m", "dlrunner", *words, *QUIET, f"runs_dir={runs}"]
@@ -117,7 +117,7 @@ def run_in_two_parts(words: Sequence[str], runs: Path) -> list[dict[str, Any]]:
     return run(words, runs)
 
 
-def judge(
+def compare(
     check: Check, found: Sequence[Mapping[str, Any]], expected: Sequence[Mapping[str, Any]]
 ) -> tuple[float, bool]:
     """Return the largest relative difference of an epoch, and whether it is small enough."""
@@ -139,18 +139,18 @@ def perform(checks: Sequence[Check], device: str, folder: Path) -> bool:
         begun = time.perf_counter()
         try:
             rows = run_in_two_parts(words, runs) if check.resumes else run(words, runs, check.processes)
-            difference, good = judge(check, rows, references[check.task])
-            told = f"differs from the CPU by {difference:.1e} (limit {check.limit:g}), {rows[-1]['step']} steps"
+            difference, good = compare(check, rows, references[check.task])
+            result = f"differs from the CPU by {difference:.1e} (limit {check.limit:g}), {rows[-1]['step']} steps"
         except RuntimeError as error:
-            good, told = False, str(error)
+            good, result = False, str(error)
         passed = passed and good
         seconds = time.perf_counter() - begun
-        print(f"{'ok' if good else 'FAILED':<7}{check.task:<16}{check.name:<21}{seconds:5.1f} s  {told}", flush=True)
+        print(f"{'ok' if good else 'FAILED':<7}{check.task:<16}{check.name:<21}{seconds:5.1f} s  {result}", flush=True)
     return passed
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Check this machine's GPU, or say what would be checked."""
+    """Check this machine's GPU, or list the checks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_check", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--device", choices=["cuda", "cpu"], help="cpu tries the check itself; default: cuda")
     parser.add_argument("--only", choices=list(TASKS), help="one task")
@@ -159,7 +159,7 @@ def main(words: Sequence[str] | None = None) -> int:
     device = arguments.device or "cuda"
     todo = [each for each in checks(device, num_gpus) if arguments.only in (None, each.task)]
     if device == "cuda" and not torch.cuda.is_available():
-        print("this machine has no GPU; on one with a GPU it would be checked, each against the CPU in float32:")
+        print("this machine has no GPU; on one with a GPU these are compared with the CPU in float32:")
         for each in todo:
             print(f"  {each.task:<16}{each.name:<21}{' '.join(each.words)}")
         print("  and by two processes where there are two GPUs")

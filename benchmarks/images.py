@@ -1,4 +1,4 @@
-"""Pictures: decoding, features of a frozen backbone and a head on them, by dlrunner and as one writes them by hand."""
+"""Images: decoding, features of a frozen backbone and a head on them, by dlrunner, libraries and plain loops."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ from benchmarks.measuring import (
     dlrunner,
     in_turn,
     lightning,
+    run_json,
     sameness,
-    told,
     versions,
     with_range,
 )
 from benchmarks.tabular import slowness_of_bfloat16
 from dlrunner.errors import DataError
 
-PICTURES, LARGE, OF_A_TRY = 2000, 300, 40
+NUM_IMAGES, NUM_LARGE, NUM_TRIAL = 2000, 300, 40
 WEIGHTS = "mobilenet_v2_features.pt"
 TITLES = {
-    "decode": "decoding {pictures} JPEGs of 224 pixels a side into normalised batches",
+    "decode": "decoding {images} JPEGs of 224 pixels a side into normalised batches",
     "large": "decoding {large} JPEGs of 1,344 pixels a side",
-    "features": "MobileNetV2's 1,280 features of a picture, 224 pixels a side, float32",
+    "features": "MobileNetV2's 1,280 features of an image, 224 pixels a side, float32",
     "features-bf16": "the same in bfloat16",
-    "net": "the whole MobileNetV2 trained, {net} pictures an epoch in batches of 16, and {net_valid} that validate",
-    "head": "epochs of a head on {head} × 1,280 kept features in batches of 64, and {head_valid} that validate",
+    "net": "training all of MobileNetV2, epochs of {net} images in batches of 16, validation on {net_valid}",
+    "head": "epochs of a head on {head} × 1,280 cached features in batches of 64, validation on {head_valid}",
 }
 WAYS = {
     "decode": {"dlrunner": "dlrunner", "plain": "plain, DataLoader and Pillow"},
@@ -55,33 +55,33 @@ WORK = [
     *(f"model.weights={WEIGHTS}", "schedule=constant", "optim.lr=1e-3", "task.augment=false", "epochs=4"),
 ]
 TRAINED = {"net": ["batch_size=16"], "head": ["batch_size=64", "freeze_to=-1", "task.precompute=true"]}
-COUNTS, COUNTS_OF_A_TRY = {"net": (64, 32), "head": (2000, 500)}, {"net": (32, 16), "head": (200, 50)}
-"""Pictures that are trained on, and that validate."""
+COUNTS, TRIAL_COUNTS = {"net": (64, 32), "head": (2000, 500)}, {"net": (32, 16), "head": (200, 50)}
+"""Numbers of training and validation images."""
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and what it was made from."""
+    """Return the table and its measurements."""
     slowness, is_try = slowness_of_bfloat16(), options.rows is not None
-    pictures, large = (PICTURES, LARGE) if not is_try else (OF_A_TRY, OF_A_TRY)
+    images, large = (NUM_IMAGES, NUM_LARGE) if not is_try else (NUM_TRIAL, NUM_TRIAL)
     weights = data_dir() / "weights" / WEIGHTS
     for file in (weights, data_dir() / "dog-breeds.zip"):
         if not file.exists():
-            raise DataError(f"the pictures' benchmark needs {file}: set DLRUNNER_DATA")
-    counts = COUNTS_OF_A_TRY if is_try else COUNTS
-    told_counts = {"pictures": pictures, "large": large}
+            raise DataError(f"the benchmark of images needs {file}: set DLRUNNER_DATA")
+    counts = TRIAL_COUNTS if is_try else COUNTS
+    sizes = {"images": images, "large": large}
     for work, (train, valid) in counts.items():
-        told_counts |= {work: train, f"{work}_valid": valid}
+        sizes |= {work: train, f"{work}_valid": valid}
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folders = {"decode": Path(name) / "small", "large": Path(name) / "large"}
-        _write_pictures(folders["decode"], pictures, 1)
-        _write_pictures(folders["large"], large, 6)
+        _write_images(folders["decode"], images, 1)
+        _write_images(folders["large"], large, 6)
         for work, ways in WAYS.items():
             if work.endswith("bf16") and slowness >= 1:
                 continue
-            print(_title(work, told_counts), file=sys.stderr)
-            given = ["--pictures", str(folders.get(work, name)), "--weights", str(weights)]
-            given += ["--number", str(OF_A_TRY if is_try else 512)]
+            print(_title(work, sizes), file=sys.stderr)
+            given = ["--images", str(folders.get(work, name)), "--weights", str(weights)]
+            given += ["--number", str(NUM_TRIAL if is_try else 512)]
             contestants = {
                 title: _contestant(PIECES[work], way, given)
                 for way, title in ways.items()
@@ -89,9 +89,9 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
             }
             rows[work] = in_turn(contestants, options.repeats)
         for work, count in counts.items():
-            print(_title(work, told_counts), file=sys.stderr)
+            print(_title(work, sizes), file=sys.stderr)
             rows[work] = in_turn(_trained(work, count, options, Path(name)), options.repeats)
-    return _text(rows, told_counts, slowness, options), {"rows": rows}
+    return _text(rows, sizes, slowness, options), {"rows": rows}
 
 
 def _title(work: str, counts: Mapping[str, int]) -> str:
@@ -99,61 +99,63 @@ def _title(work: str, counts: Mapping[str, int]) -> str:
 
 
 def _trained(work: str, counts: tuple[int, int], options: Options, folder: Path) -> dict[str, Contestant]:
-    """Return who trains a net, or a head on what the frozen net makes of the pictures."""
+    """Return the contestants that train a net, or a head on the features of the frozen net."""
     train, valid = counts
     words = [*WORK, *TRAINED[work], f"data.sample={train}", f"data.sample_valid={valid}"]
     everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_CACHE": str(folder / "cache"), "DLRUNNER_DATA": str(data_dir())}
-    by_hand = [sys.executable, "-m", "benchmarks.picture_work", work, "plain", "--number", str(train)]
+    by_hand = [sys.executable, "-m", "benchmarks.image_work", work, "plain", "--number", str(train)]
     by_hand += ["--number-valid", str(valid), "--weights", str(data_dir() / "weights" / WEIGHTS)]
     rival = [options.rival_python, str(HERE / "fastai_images.py"), work, "--number", str(train)]
     rival += ["--number-valid", str(valid), "--device", DEVICE]
     with_own_net = {**everyone, "PYTHONPATH": str(HERE.parent / "src")}
 
-    def speeded(run: Run) -> Run:
-        """Add epochs a second for the head, else pictures a second in training and validation."""
-        pictures = 1 if work == "head" else train + valid
-        return {**run, "per_second": pictures / statistics.median(run["seconds_per_epoch"][1:])}
+    def with_speed(run: Run) -> Run:
+        """Add epochs per second for the head, else images per second in training and validation."""
+        images = 1 if work == "head" else train + valid
+        return {**run, "per_second": images / statistics.median(run["seconds_per_epoch"][1:])}
 
     return {
-        "dlrunner": lambda seed: speeded(dlrunner([*words, f"seed={seed}"], folder / f"runs-{work}-{seed}", everyone)),
-        "Lightning 2.6": lambda seed: speeded(lightning([*words, f"seed={seed}"], options, everyone)),
-        "fastai `Learner`": lambda seed: speeded(told([*rival, "--seed", str(seed)], with_own_net)),
-        "plain, DataLoader and AdamW": lambda seed: speeded(told([*by_hand, "--seed", str(seed)], everyone)),
+        "dlrunner": lambda seed: with_speed(
+            dlrunner([*words, f"seed={seed}"], folder / f"runs-{work}-{seed}", everyone)
+        ),
+        "Lightning 2.6": lambda seed: with_speed(lightning([*words, f"seed={seed}"], options, everyone)),
+        "fastai `Learner`": lambda seed: with_speed(run_json([*rival, "--seed", str(seed)], with_own_net)),
+        "plain, DataLoader and AdamW": lambda seed: with_speed(run_json([*by_hand, "--seed", str(seed)], everyone)),
     }
 
 
-def _write_pictures(folder: Path, number: int, scale: int) -> None:
-    """Write dogs as a folder with two classes, each enlarged so many times."""
+def _write_images(folder: Path, number: int, scale: int) -> None:
+    """Write images of dogs into folders of two classes, enlarged by a factor."""
     with zipfile.ZipFile(data_dir() / "dog-breeds.zip") as archive:
         names = [name for name in sorted(archive.namelist()) if name.endswith(".jpg")][:number]
-        for place, name in enumerate(names):
-            path = folder / "ab"[place % 2] / Path(name).name
+        for index, name in enumerate(names):
+            path = folder / "ab"[index % 2] / Path(name).name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(archive.read(name))
             if scale > 1:
                 with Image.open(path) as opened:
-                    picture = opened.resize((scale * opened.width, scale * opened.height), Image.Resampling.BICUBIC)
-                picture.save(path, "JPEG", quality=90)
+                    image = opened.resize((scale * opened.width, scale * opened.height), Image.Resampling.BICUBIC)
+                image.save(path, "JPEG", quality=90)
 
 
 def _contestant(work: str, way: str, given: list[str]) -> Contestant:
-    words = [sys.executable, "-m", "benchmarks.picture_work", work, way, *given]
-    return lambda seed: told(words, {"GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": str(THREADS)})
+    words = [sys.executable, "-m", "benchmarks.image_work", work, way, *given]
+    return lambda seed: run_json(words, {"GOMP_SPINCOUNT": "10000", "OMP_NUM_THREADS": str(THREADS)})
 
 
 def _text(
     rows: Mapping[str, Mapping[str, list[Run]]], counts: Mapping[str, int], slowness: float, options: Options
 ) -> str:
     lines = [
-        "# Pictures",
+        "# Images",
         "",
         conditions("python -m benchmarks images", options.repeats, versions(rows["net"])),
-        "Each in a process of its own; imports are not timed. dlrunner decodes into its cache, once for all epochs;",
+        "Each in its own process; imports are not timed. dlrunner decodes into its cache, once for all epochs;",
         "its features are computed in batches of eight, channels last, with batch norm folded into the convolutions.",
-        "Every dlrun keeps the memory that training frees (`keep_freed_memory`); for the others nobody does.",
-        "The plain ways are written by hand: torchvision's with Pillow, batches of 64 for features. Nets train on",
-        "decoded pictures that are not changed at random; an epoch is training and validation, the first is left out.",
-        "fastai's Learner trains the same net from decoded pictures in memory; its users decode in every epoch.",
+        "Every dlrun keeps freed memory (`keep_freed_memory`), the others do not.",
+        "The plain loops use torchvision's transforms with Pillow, batches of 64 for features. Nets train on",
+        "decoded images without augmentation; an epoch is training and validation, the first is left out.",
+        "fastai's Learner trains the same net from decoded images in memory; its users decode in every epoch.",
         "",
         "| | a second | dlrunner is … times as fast |",
         "|---|---|---|",

@@ -91,7 +91,7 @@ class Lesson(LightningModule):
     def configure_optimizers(self) -> Any:
         """Return dlrunner's optimizer and the schedule."""
         optimizer = self.plan.make_optimizer(self.model.layer_groups())
-        # dlrunner calls torch's step past its hooks; Lightning and schedulers wrap it, as in anybody's program.
+        # dlrunner calls torch's step past its hooks; Lightning and schedulers wrap it, as in any program.
         vars(optimizer).pop("step", None)
         (phase,) = self.plan.phases
         curve = Curve(optimizer, phase, phase.epochs * len(self.task.batches("train", 0, phase)))
@@ -108,7 +108,7 @@ class Lesson(LightningModule):
         return self.task.batches("train", self.current_epoch, self.plan.phases[0])
 
     def val_dataloader(self) -> Loader:
-        """Return the batches that validate."""
+        """Return the validation batches."""
         return self.task.batches("valid", 0, self.plan.phases[0])
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
@@ -170,7 +170,7 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
         is_logged: Lightning keeps the training loss.
 
     Raises:
-        ConfigError: the configuration asks for what this does not train.
+        ConfigError: the configuration is not supported here.
     """
     checked = plan(compose(words))
     seed, (phase, *further) = checked.settings.seed, checked.phases
@@ -188,7 +188,7 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
         group.requires_grad_(False)
         for module in group.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()  # Lightning leaves it so
+                module.eval()  # Lightning leaves it in evaluation mode
     trainer = Trainer(
         max_epochs=phase.epochs,
         accelerator=ACCELERATORS[checked.device.type],
@@ -206,8 +206,8 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
     return rows
 
 
-def told(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what the benchmarks want to know of a run."""
+def measurements(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return the measurements of a run for the benchmarks."""
     return {
         "library": "Lightning",
         "version": lightning.__version__,
@@ -226,4 +226,4 @@ if __name__ == "__main__":
     parser.add_argument("--log", action="store_true", help="keep the training loss, by self.log")
     given = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    print(json.dumps(told(train(given.overrides, given.log))))
+    print(json.dumps(measurements(train(given.overrides, given.log))))

@@ -1,4 +1,4 @@
-"""What every benchmark does: run a contestant, compare them in turn, describe the machine, install the rivals."""
+"""Common parts of the benchmarks: running contestants alternately, the machine, installing other libraries."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 DLRUN = [sys.executable, "-m", "dlrunner"]
 
 Run = dict[str, Any]
-"""What one run of a contestant told: seconds_per_epoch, and how good it became."""
+"""Measurements of one run of a contestant: seconds_per_epoch, and its metrics."""
 Contestant = Callable[[int], Run]
 """Trains with a seed."""
 MOST_DIFFERENCE = 0.1
-"""Of the validation loss after the first epoch between two loops that train the same.
+"""Tolerance of the validation loss after the first epoch between two loops that train the same.
 
 On a CPU there was none in float32. In bfloat16 Lightning's autocast keeps no weights that are cast, and gradients of
 a weight that a step uses several times (the pieces of a review) add up in another precision; labels that are drawn at
@@ -37,7 +37,7 @@ random, as those of the reviews here, make ever more of that in later epochs.
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says."""
+    """Options of the command line."""
 
     rival: Path
     """The environment of fastai, scikit-learn and LightGBM."""
@@ -45,9 +45,9 @@ class Options:
     """The folder of Lightning's packages."""
     repeats: int
     rows: int | None
-    """A try on so many of Rossmann's rows; None: the benchmark itself."""
+    """Number of Rossmann's rows of a trial; None: the full benchmark."""
     runs: Path | None
-    """Where finished runs of dlrunner are."""
+    """Folder of finished runs of dlrunner."""
 
     @property
     def rival_python(self) -> str:
@@ -55,7 +55,7 @@ class Options:
         return str(self.rival / "bin" / "python")
 
     def install(self) -> None:
-        """Make what is not there of both."""
+        """Create the missing ones of both."""
         if not self.rival.exists():
             subprocess.run([str(HERE / "setup-fastai.sh"), str(self.rival)], check=True)
         if not self.lightning.exists():
@@ -63,19 +63,19 @@ class Options:
             subprocess.run([str(HERE / "setup-lightning.sh"), str(self.lightning)], check=True, env=python)
 
     def is_installed(self, contestant: str) -> bool:
-        """Tell whether a contestant can run without anything being installed."""
+        """Return whether a contestant can run without an installation."""
         if contestant.startswith("fastai"):
             return self.rival.exists()
         return self.lightning.exists() or not contestant.startswith("Lightning")
 
 
 def data_dir() -> Path:
-    """Return where published data is looked for."""
+    """Return the folder of published data."""
     return Path(os.environ.get("DLRUNNER_DATA", "data")).resolve()
 
 
 def in_turn(contestants: Mapping[str, Contestant], repeats: int, first: int = 0) -> dict[str, list[Run]]:
-    """Let all of them run once, then all of them again, so that they meet the same weather.
+    """Run the contestants alternately, so that the load of the machine affects all alike.
 
     Args:
         contestants: who runs, by name.
@@ -86,12 +86,12 @@ def in_turn(contestants: Mapping[str, Contestant], repeats: int, first: int = 0)
     for seed in range(first, first + repeats):
         for name, measure in contestants.items():
             runs[name].append(measure(seed))
-        told = ", ".join(f"{name} {median_seconds(done[-1:]):.2f} s" for name, done in runs.items())
-        print(f"repeat {seed + 1} of {first + repeats}: {told}", file=sys.stderr, flush=True)
+        times = ", ".join(f"{name} {median_seconds(done[-1:]):.2f} s" for name, done in runs.items())
+        print(f"repeat {seed + 1} of {first + repeats}: {times}", file=sys.stderr, flush=True)
     return runs
 
 
-def told(words: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
+def run_json(words: Sequence[str], environment: Mapping[str, str] | None = None) -> Run:
     """Run a command and return the JSON object on its last line."""
     done = subprocess.run(
         words, check=True, stdout=subprocess.PIPE, text=True, cwd=HERE.parent, env={**os.environ, **(environment or {})}
@@ -118,25 +118,25 @@ def lightning(
     words: Sequence[str], options: Options, environment: Mapping[str, str] | None = None, log: bool = False
 ) -> Run:
     """Train what `dlrun` trains with these words in Lightning's Trainer."""
-    places = [str(options.lightning), os.environ.get("PYTHONPATH", "")]
-    paths = {"PYTHONPATH": os.pathsep.join(place for place in places if place)}
+    paths = [str(options.lightning), os.environ.get("PYTHONPATH", "")]
+    modules = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, "-m", "benchmarks.lightning_run", *(["--log"] if log else []), *words]
-    return told(command, {**(environment or {}), **paths})
+    return run_json(command, {**(environment or {}), **modules})
 
 
 def largest_difference(own: Sequence[Run], other: Sequence[Run]) -> float:
-    """Return how far the metrics of two loops that train the same are apart at most, relative to their size.
+    """Return the largest relative difference of the metrics of two loops that train the same.
 
     Raises:
         ValueError: the first validation losses are too far apart: they do not train the same.
     """
     found = 0.0
     for left, right in zip(own, other, strict=True):
-        for epoch, (ours, theirs) in enumerate(zip(left["metrics"], right["metrics"], strict=True)):
-            for name, value in ours.items():
-                apart = abs(value - theirs[name]) / max(abs(value), abs(theirs[name]), 1e-12)
+        for epoch, (metrics, others) in enumerate(zip(left["metrics"], right["metrics"], strict=True)):
+            for name, value in metrics.items():
+                apart = abs(value - others[name]) / max(abs(value), abs(others[name]), 1e-12)
                 if epoch == 0 and name == "valid/loss" and apart > MOST_DIFFERENCE:
-                    raise ValueError(f"{name} is {value} and {theirs[name]}: these loops do not train the same")
+                    raise ValueError(f"{name} is {value} and {others[name]}: these loops do not train the same")
                 found = max(found, apart)
     return found
 
@@ -144,8 +144,8 @@ def largest_difference(own: Sequence[Run], other: Sequence[Run]) -> float:
 def sameness(own: Sequence[Run], other: Sequence[Run]) -> str:
     """Return a sentence on the metrics of dlrunner and Lightning."""
     apart = largest_difference(own, other)
-    told = "are dlrunner's to the last digit" if apart == 0 else f"differ from dlrunner's by {apart:.1e} at most"
-    return f"Lightning trains the very same modules on the same batches; its metrics of all epochs {told}."
+    outcome = "are dlrunner's to the last digit" if apart == 0 else f"differ from dlrunner's by {apart:.1e} at most"
+    return f"Lightning trains the very same modules on the same batches; its metrics of all epochs {outcome}."
 
 
 def whole_process(words: Sequence[str]) -> dict[str, float]:
@@ -199,13 +199,13 @@ def speed_table(rows: Mapping[str, Sequence[Run]], quality: str, key: Callable[[
 
 
 def versions(rows: Mapping[str, Sequence[Run]]) -> str:
-    """Return the versions of those contestants who told theirs."""
+    """Return the versions that contestants have reported."""
     found = {run["library"]: run["version"] for runs in rows.values() for run in runs if "version" in run}
     return ", ".join(f"{library} {version}" for library, version in found.items())
 
 
 def machine() -> dict[str, Any]:
-    """Return what the figures belong to."""
+    """Return the machine and the versions of the measurements."""
     return {
         "cpu": _cpu(),
         "cores": THREADS,
@@ -216,9 +216,9 @@ def machine() -> dict[str, Any]:
 
 
 def _cpu() -> str:
-    """Return the name of the processor: ratios of one are not those of another."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    """Return the name of the processor, on which the ratios depend."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 

@@ -1,4 +1,4 @@
-"""The smallest loop that trains the same model on the same rows: what the arithmetic itself takes.
+"""A minimal loop that trains the same model on the same rows: the time of the arithmetic.
 
 python -m benchmarks.plain_collab --ratings ml-latest-small/ratings.csv
 """
@@ -34,7 +34,7 @@ class DotBias(nn.Module):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A plain loop, as a floor.")
+    parser = argparse.ArgumentParser(description="A plain loop, as a lower bound.")
     parser.add_argument("--ratings", required=True)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)

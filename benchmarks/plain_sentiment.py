@@ -1,4 +1,4 @@
-"""A classifier of texts as a tutorial has it: torch's LSTM over padded texts, pooled, and two layers; no dropout.
+"""A classifier of texts as in tutorials: torch's LSTM over padded texts, pooled, and two layers; no dropout.
 
 python -m benchmarks.plain_sentiment --texts texts.npz
 """

@@ -1,4 +1,4 @@
-"""The lesson's net in plain PyTorch: through a DataLoader, as a tutorial has it, or over slices of tensors, as a floor.
+"""The lesson's net in plain PyTorch: with a DataLoader, as in tutorials, or over slices of tensors, as a lower bound.
 
 python -m benchmarks.plain_tabular --rows rows.npz --loop slices
 """
@@ -46,12 +46,12 @@ class EmbeddingNet(nn.Module):
         """Return log(Sales)."""
         vectors = torch.cat([table(codes[:, i]) for i, table in enumerate(self.embeddings)], 1)
         hidden = self.layers(torch.cat([self.embedding_dropout(vectors), self.norm(numbers)], 1))
-        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 knows 8.5 only to ±.03
+        with torch.autocast(hidden.device.type, enabled=False):  # bfloat16 resolves 8.5 only to ±.03
             return torch.sigmoid(self.head(hidden.float()).squeeze(1)) * self.highest
 
 
 class Slices:
-    """Batches of tensors that lie on the device, cut from them."""
+    """Batches as slices of tensors on the device."""
 
     def __init__(self, tensors: Sequence[Tensor], batch_size: int, shuffle: bool) -> None:
         self.tensors, self.batch_size, self.shuffle = tensors, batch_size, shuffle

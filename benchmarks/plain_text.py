@@ -1,4 +1,4 @@
-"""A language model as a tutorial has it: torch's LSTM, an embedding tied to the decoder, torch's cross entropy.
+"""A language model as in tutorials: torch's LSTM, an embedding tied to the decoder, torch's cross entropy.
 
 python -m benchmarks.plain_text --words words.npz
 """

@@ -1,4 +1,4 @@
-"""Time how long dlrunner takes from rossmann.tgz to the table of features, in a process of its own.
+"""Time from rossmann.tgz to the table of features, in its own process.
 
 DLRUNNER_CACHE=$(mktemp -d) python -m benchmarks.read_rossmann --data DIR
 """
@@ -19,7 +19,7 @@ from dlrunner.data.rossmann.dataset import RossmannData
 def main() -> None:
     parser = argparse.ArgumentParser(description="Read Rossmann's tables once.")
     parser.add_argument("--data", type=Path, required=True)
-    for name in ("pyarrow.csv", "pyarrow.feather"):  # what pandas would import while the clock runs
+    for name in ("pyarrow.csv", "pyarrow.feather"):  # pandas would import these during the measurement
         importlib.import_module(name)
     data = RossmannData(parser.parse_args().data, source="real", split="last_days", valid=48)
     before = megabytes(resource.getrusage(resource.RUSAGE_SELF))
@@ -28,8 +28,8 @@ def main() -> None:
     table = data.read()
     seconds = time.perf_counter() - started
     peak = megabytes(resource.getrusage(resource.RUSAGE_SELF))
-    told = {"seconds": seconds, "rows": len(table.frame), "peak_memory_mb": peak, "memory_of_imports_mb": before}
-    print(json.dumps(told))
+    result = {"seconds": seconds, "rows": len(table.frame), "peak_memory_mb": peak, "memory_of_imports_mb": before}
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

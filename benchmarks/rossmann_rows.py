@@ -1,4 +1,4 @@
-"""Rossmann's rows as dlrunner's own data classes split and prepare them, in a file that every environment reads."""
+"""Rossmann's rows, split and preprocessed by dlrunner, in a file that every environment can read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlrunner.models.tabular import embedding_size
 
 
 def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
-    """Write codes, numbers and targets of all rows, and which of them validate; return the sales of those."""
+    """Write codes, numbers and targets of all rows, and the validation mask; return the validation sales."""
     table = data.read()
     train = ~table.valid
     preparation = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)

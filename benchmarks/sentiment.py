@@ -1,4 +1,4 @@
-"""Reviews: dlrunner, Lightning, fastai and a plain loop train a classifier of texts, and predict; reviews a second."""
+"""Reviews: dlrunner, Lightning, fastai and a plain loop train a text classifier and predict; reviews per second."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from benchmarks.measuring import (
     dlrunner,
     in_turn,
     lightning,
+    run_json,
     sameness,
-    told,
     versions,
     with_range,
 )
@@ -44,7 +44,7 @@ WORK = [
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and what it was made from."""
+    """Return the table and its measurements."""
     counts = (TRAIN, VALID) if options.rows is None else (TEXTS_OF_A_TRY, TEXTS_OF_A_TRY)
     slowness = slowness_of_bfloat16()
     rows: dict[str, dict[str, list[Run]]] = {}
@@ -65,7 +65,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _write_texts(folder: Path, train: int, valid: int) -> float:
-    """Write reviews as long as IMDB's, in which all words occur, for both; return their mean length."""
+    """Write reviews as long as IMDB's, in which all words occur; return their mean length."""
     random = np.random.default_rng(0)
     lengths = np.clip(random.lognormal(5.4, 0.6, train + valid), 20, 1500).astype(int)
     codes = np.concatenate([random.permutation(NUM_WORDS) for _ in range(-(-lengths.sum() // NUM_WORDS))])
@@ -94,9 +94,9 @@ def _words(folder: Path, precision: str, seed: int) -> list[str]:
 
 
 def _with_speeds(run: Run, counts: tuple[int, int]) -> Run:
-    """Add the reviews a second of the two parts of an epoch."""
+    """Add the reviews per second of training and of prediction."""
     training = run["examples_per_second"]
-    left = [whole - counts[0] / speed for whole, speed in zip(run["seconds_per_epoch"], training, strict=True)]
+    left = [total - counts[0] / speed for total, speed in zip(run["seconds_per_epoch"], training, strict=True)]
     return {**run, "training": training, "prediction": [counts[1] / seconds for seconds in left]}
 
 
@@ -117,13 +117,13 @@ def _lightning(
 def _fastai(options: Options, folder: Path, precision: str, environment: Mapping[str, str]) -> Contestant:
     words = [options.rival_python, str(HERE / "fastai_sentiment.py"), "--texts", str(folder / "texts.npz")]
     words += ["--precision", precision, "--device", DEVICE, "--epochs", "3"]
-    return lambda seed: told([*words, "--seed", str(seed)], environment)
+    return lambda seed: run_json([*words, "--seed", str(seed)], environment)
 
 
 def _plain(folder: Path, precision: str, environment: Mapping[str, str]) -> Contestant:
     words = [sys.executable, "-m", "benchmarks.plain_sentiment", "--texts", str(folder / "texts.npz")]
     words += ["--precision", precision, "--device", DEVICE, "--epochs", "3"]
-    return lambda seed: told([*words, "--seed", str(seed)], environment)
+    return lambda seed: run_json([*words, "--seed", str(seed)], environment)
 
 
 def _text(
@@ -141,7 +141,7 @@ def _text(
         f"similar length; {words:.0f} words each of {NUM_WORDS:,}. Embedding 200, three LSTM layers of 500,",
         "pieces of 70 words, gradients for the last 1,500, a layer of 50 in the head; all dropouts, AR and TAR,",
         "clipping at 25; every layer trains. Three epochs, the first left out; prediction: each evaluation.",
-        "The plain model has neither dropouts nor penalties, and reads each text as a whole.",
+        "The plain model has neither dropouts nor penalties, and reads each text in one piece.",
         f"All with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "",
         "| | training, reviews a second | prediction | dlrunner is … times as fast |",

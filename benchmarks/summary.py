@@ -13,22 +13,22 @@ from typing import Any
 from benchmarks.measuring import HERE, Run, with_range
 
 BEGIN, END = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
-"""In a README, the tables stand between these lines."""
+"""Markers of the tables in a README."""
 DEVICES = ("cpu", "cuda")
 RIVALS = {"fastai": "fastai", "Lightning": "Lightning", "plain": "a plain loop"}
-"""How the names of contestants begin, and what the table calls them."""
+"""Prefixes of the contestants' names, and their names in the table."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What is compared in a benchmark."""
+    """The measured quantity of a benchmark."""
 
     key: str
-    """In what a run told: one number, or one for each epoch, of which the first is left out."""
+    """Key of a run's measurements: one number, or one per epoch, of which the first is left out."""
     unit: str
     title: str = ""
     is_time: bool = False
-    """Less is better."""
+    """Whether lower is better."""
 
     def value(self, run: Run) -> float:
         """Return one number for one run."""
@@ -114,7 +114,7 @@ def gather(folder: Path, device: str) -> dict[str, Any]:
 
 
 def _versions(runs: Any) -> dict[str, str]:
-    """Return the versions that contestants told, wherever they stand."""
+    """Return the versions that contestants have reported, at any level."""
     if isinstance(runs, Mapping):
         if "library" in runs and "version" in runs:
             return {runs["library"]: runs["version"]}
@@ -126,7 +126,7 @@ def _versions(runs: Any) -> dict[str, str]:
 
 
 def table(speed: Mapping[str, Any]) -> str:
-    """Return the table in Markdown, and below it what it was measured on."""
+    """Return the table in Markdown, with the machines below it."""
     lines = [
         "Speed relative to other libraries on the same work: the median over repetitions, with their range in",
         "parentheses. The libraries run alternately, and each ratio is from one repetition; the fastest variant of",
@@ -135,37 +135,37 @@ def table(speed: Mapping[str, Any]) -> str:
         f"| | dlrunner | | times as fast as {' | '.join(RIVALS.values())} | measured |",
         "|---|---|---|---|---|---|---|",
     ]
-    places = _places(speed["machines"])
-    letters = {place: "abcdefgh"[index] for index, place in enumerate(dict.fromkeys(places.values()))}
+    machines = _machine_texts(speed["machines"])
+    letters = {machine_text: "abcdefgh"[index] for index, machine_text in enumerate(dict.fromkeys(machines.values()))}
     for title, row in speed["rows"].items():
         cells = [with_range(row["ratios"][kind]) if kind in row["ratios"] else "-" for kind in RIVALS]
         digits = 0 if statistics.median(row["own"]) >= 100 else 2
         cells = [title, with_range(row["own"], digits), row["unit"], *cells]
-        lines.append(f"| {' | '.join(cells)} | {letters[places[row['benchmark']]]}, {len(row['own'])} times |")
-    lines += ["", *(f"- {letter}: {place}." for place, letter in letters.items())]
+        lines.append(f"| {' | '.join(cells)} | {letters[machines[row['benchmark']]]}, {len(row['own'])} times |")
+    lines += ["", *(f"- {letter}: {machine_text}." for machine_text, letter in letters.items())]
     return "\n".join([*lines, "- `-`: no such library, or not measured.", ""])
 
 
-def _places(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return by benchmark what it was measured on, in words, with the versions of all that was measured there."""
-    told: dict[str, str] = {}
+def _machine_texts(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return the machine and the versions of each benchmark as text."""
+    machines_of: dict[str, str] = {}
     versions: dict[str, dict[str, str]] = {}
     for benchmark, machine in machines.items():
         of = f"{machine['cores']} cores, {machine['gpu'] or machine['cpu']}; "
         own = {"dlrunner": machine["dlrunner"]} if "dlrunner" in machine else {}
-        told[benchmark] = of + ", ".join(
+        machines_of[benchmark] = of + ", ".join(
             f"{name} {version}"
             for name, version in {**own, "torch": machine["torch"], "Python": machine["python"]}.items()
         )
-        versions.setdefault(told[benchmark], {}).update(machine["versions"])
+        versions.setdefault(machines_of[benchmark], {}).update(machine["versions"])
     return {
-        benchmark: ", ".join([place, *(f"{name} {version}" for name, version in versions[place].items())])
-        for benchmark, place in told.items()
+        benchmark: ", ".join([machine_text, *(f"{name} {version}" for name, version in versions[machine_text].items())])
+        for benchmark, machine_text in machines_of.items()
     }
 
 
 def quoted(folder: Path) -> str:
-    """Return what a README says: the table of every device that was measured."""
+    """Return the text for a README: the tables of all measured devices."""
     parts = ["Written by `make bench`; `python -m benchmarks summary` writes it again from the stored results.\n"]
     for device in DEVICES:
         file = folder / f"speed-{device}.json"
@@ -175,7 +175,7 @@ def quoted(folder: Path) -> str:
 
 
 def write(folder: Path = HERE, readme: Path = HERE.parent / "README.md") -> list[Path]:
-    """Write the tables of all devices from the stored results, and the README's where its markers stand."""
+    """Write the tables of all devices from the stored results, and in the README between its markers."""
     written = []
     for device in DEVICES:
         speed = gather(folder, device)

@@ -1,4 +1,4 @@
-"""Tables: dlrunner, fastai and plain PyTorch train the lesson's net on Rossmann; and what the features take."""
+"""Tables: dlrunner, fastai and plain PyTorch train the lesson's net on Rossmann; and the time of the features."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from benchmarks.measuring import (
     dlrunner,
     in_turn,
     lightning,
+    run_json,
     sameness,
     speed_table,
-    told,
     versions,
     with_range,
 )
@@ -38,7 +38,7 @@ from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.metrics import RootMeanSquaredPercentageError
 
 ROWS = 125_000
-"""Of which a fifth validates."""
+"""A fifth are validation rows."""
 BATCH_SIZES = (128, 512)
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 WORK = ["task=rossmann", "model=rossmann_net", "optim=adam", "optim.lr=1e-3", "schedule=constant", "epochs=3"]
@@ -46,10 +46,10 @@ SPLIT = ["data.source=real", "data.split=random", "data.valid=0.2"]
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the tables and what they were made from."""
+    """Return the tables and their measurements."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # First of all: a process begins its count of memory with what its parent holds.
+        # Measured first: the memory of a process starts at that of its parent.
         features = _features(folder, environment(folder), options.repeats)
         count = options.rows or ROWS
         sales = prepare(folder, count)
@@ -68,7 +68,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """Return what everyone gets; dlrunner sets the spinning itself.
+    """Return the environment of all contestants; dlrunner sets the spin count itself.
 
     Threads that wait by spinning take each other's cores.
     """
@@ -76,7 +76,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def prepare(folder: Path, count: int) -> NDArray[np.float64]:
-    """Write so many rows for those who do not read them as dlrunner does; return the sales of those that validate."""
+    """Write rows for the contestants other than dlrunner; return the sales of the validation rows."""
     data = RossmannData(data_dir(), source="real", split="random", valid=0.2, sample=count)
     return write_rows(data, folder / "rows.npz")
 
@@ -102,7 +102,7 @@ class Contest:
         self.sales, self.batch_size, self.precision, self.rows = sales, batch_size, precision, rows
 
     def contestants(self) -> dict[str, Contestant]:
-        """Return who trains."""
+        """Return the contestants."""
         fastai = [self.options.rival_python, str(HERE / "fastai_tabular.py")]
         plain = [sys.executable, "-m", "benchmarks.plain_tabular", "--loop"]
         return {
@@ -134,7 +134,7 @@ class Contest:
         files = ["--rows", str(self.file), "--predictions", str(predictions)]
 
         def run(seed: int) -> Run:
-            found = told([*words, *files, *settings, "--seed", str(seed)], self.environment)
+            found = run_json([*words, *files, *settings, "--seed", str(seed)], self.environment)
             return self._scored(found, np.load(predictions))
 
         return run
@@ -144,18 +144,18 @@ class Contest:
 
 
 def _features(folder: Path, environment: Mapping[str, str], repeats: int) -> dict[str, list[Run]]:
-    """Read the tables with an empty cache and again with what that left there."""
+    """Read the tables with an empty cache and again with the filled cache."""
     found: dict[str, list[Run]] = {"from rossmann.tgz, cache empty": [], "from the cache": []}
     for repeat in range(repeats):
         cache = {**environment, "DLRUNNER_CACHE": str(folder / f"cache{repeat}")}
         for runs in found.values():
             words = [sys.executable, "-m", "benchmarks.read_rossmann", "--data", str(data_dir())]
-            runs.append(told(words, cache))
+            runs.append(run_json(words, cache))
     return found
 
 
 def slowness_of_bfloat16() -> float:
-    """Return how many times as long as in float32 the product of the hidden layers takes."""
+    """Return the time of the matrix product of the hidden layers relative to float32."""
     seconds = []
     for dtype in (torch.float32, torch.bfloat16):
         left, right = torch.ones(512, 1000, dtype=dtype, device=DEVICE), torch.ones(1000, 500, dtype=dtype).to(DEVICE)
@@ -181,9 +181,9 @@ def _text(
         "",
         conditions("python -m benchmarks tabular", options.repeats, versions(next(iter(rows.values())))),
         "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",
-        "22 embeddings of min(50, (levels + 1) // 2), batch norm on the numbers alone, layers of 1000 and 500, and a",
+        "22 embeddings of min(50, (categories + 1) // 2), batch norm on the numbers only, layers of 1000 and 500, a",
         "sigmoid up to 1.2 times the highest log(Sales); Adam at 1e-3, no decay; mean squared error of log(Sales).",
-        "All train on the same rows as dlrunner prepared them, on a CPU with as many threads as torch takes by default",
+        "All train on the same rows, preprocessed by dlrunner, on a CPU with as many threads as torch uses by default",
         f"({THREADS}) and with GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "RMSPE is exact, over all validation rows, in euros. fastai drops the last incomplete training batch and",
         "validates in batches of the training size, the others in batches of 8,192; its Adam has betas (.9, .99) and",

@@ -1,4 +1,4 @@
-"""Texts: dlrunner, fastai and plain PyTorch train the lesson's language model; words a second."""
+"""Texts: dlrunner, fastai and plain PyTorch train the lesson's language model; words per second."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from benchmarks.measuring import (
     dlrunner,
     in_turn,
     lightning,
+    run_json,
     sameness,
-    told,
     versions,
     with_range,
 )
@@ -42,7 +42,7 @@ WORK = [
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and what it was made from."""
+    """Return the table and its measurements."""
     steps = STEPS if options.rows is None else STEPS_OF_A_TRY
     slowness = slowness_of_bfloat16()
     rows: dict[str, dict[str, list[Run]]] = {}
@@ -56,7 +56,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def contestants(options: Options, folder: Path, precision: str, epochs: int) -> dict[str, Contestant]:
-    """Return who trains on the words of a folder."""
+    """Return the contestants on the words of a folder."""
     everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_CACHE": str(folder)}
     files = [f"data.path={folder / 'train.txt'}", f"data.valid_path={folder / 'valid.txt'}"]
     work = [*WORK, *files, f"precision={precision}", f"epochs={epochs}"]
@@ -72,7 +72,7 @@ def contestants(options: Options, folder: Path, precision: str, epochs: int) -> 
         return {**run, "words_per_second": run["examples_per_second"]}
 
     def other(*words: str) -> Contestant:
-        return lambda seed: told([*words, *settings, "--seed", str(seed)], everyone)
+        return lambda seed: run_json([*words, *settings, "--seed", str(seed)], everyone)
 
     return {
         "dlrunner, AWD-LSTM": own,

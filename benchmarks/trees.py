@@ -1,4 +1,4 @@
-"""Yardsticks: a random forest and LightGBM on exactly the rows and the split of two of dlrunner's experiments."""
+"""Tree baselines: a random forest and LightGBM on the rows and the split of two of dlrunner's experiments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, told
+from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, run_json
 from benchmarks.rossmann_rows import score, write_rows
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.errors import ConfigError
@@ -20,7 +20,7 @@ from dlrunner.runs.reader import FinishedRun
 
 TREES, TREES_OF_A_TRY = 1500, 20
 EXPERIMENTS = {"rossmann": ("rossmann", "rossmann-best"), "rossmann-honest": ("rossmann-honest",)}
-"""By the one whose rows the trees get: those that train and validate on the same rows."""
+"""Experiments with the same training and validation rows, by the one that the trees use."""
 METRICS: dict[str, Callable[[], Metric]] = {
     "rmspe": RootMeanSquaredPercentageError,
     "rmspe_by_batch": RmspeByBatch,
@@ -28,7 +28,7 @@ METRICS: dict[str, Callable[[], Metric]] = {
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and what it was made from."""
+    """Return the table and its measurements."""
     found: dict[str, Any] = {}
     for experiment in EXPERIMENTS:
         with tempfile.TemporaryDirectory() as name:
@@ -38,25 +38,25 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
 
 
 def _grow(experiment: str, folder: Path, options: Options) -> dict[str, Any]:
-    """Grow both kinds of trees on the rows of an experiment."""
+    """Train both kinds of trees on the rows of an experiment."""
     settings = yaml.safe_load((HERE.parent / "conf" / "experiment" / f"{experiment}.yaml").read_text())["data"]
     settings = {name: str(value) if name.startswith("valid_") else value for name, value in settings.items()}
     sales = write_rows(RossmannData(data_dir(), **settings, sample=options.rows), folder / "rows.npz")
     words = [options.rival_python, str(HERE / "fit_trees.py"), "--rows", str(folder / "rows.npz")]
     words += ["--predictions", str(folder), "--trees", str(TREES if options.rows is None else TREES_OF_A_TRY)]
-    told_by = told(words, {"GOMP_SPINCOUNT": "10000"})
-    for name, contestant in told_by["contestants"].items():
+    result = run_json(words, {"GOMP_SPINCOUNT": "10000"})
+    for name, contestant in result["contestants"].items():
         predicted = np.load(folder / f"{name}.npy")
         contestant.update({metric: score(kind(), predicted, sales) for metric, kind in METRICS.items()})
-    return told_by
+    return result
 
 
 def _own_runs(experiment: str, folder: Path | None) -> list[Run]:
-    """Return the figures of finished runs of an experiment as it stands in conf/, of any seed."""
+    """Return the results of finished runs of an unchanged experiment, of any seed."""
     runs = []
-    for place in sorted(folder.iterdir()) if folder else []:
+    for path in sorted(folder.iterdir()) if folder else []:
         try:
-            run = FinishedRun.read(place)
+            run = FinishedRun.read(path)
         except ConfigError:
             continue
         changed = [
@@ -65,7 +65,7 @@ def _own_runs(experiment: str, folder: Path | None) -> list[Run]:
             if word.split("=")[0] not in ("experiment", "seed", "runs_dir", "trainer.num_threads")
         ]
         changed = [word for word in changed if not word.startswith(("log.", "data_dir="))]
-        if place.is_symlink() or run.status != "done" or changed or run.config["choices"]["experiment"] != experiment:
+        if path.is_symlink() or run.status != "done" or changed or run.config["choices"]["experiment"] != experiment:
             continue
         assert run.summary is not None
         final = run.summary["final"]
@@ -78,7 +78,7 @@ def _text(found: dict[str, Any], own: dict[str, list[Run]]) -> str:
     first = next(iter(found.values()))
     versions = f"scikit-learn {first['scikit_learn']}, LightGBM {first['lightgbm']}"
     lines = [
-        "# Yardsticks on Rossmann: trees",
+        "# Tree baselines on Rossmann",
         "",
         conditions("python -m benchmarks trees --runs runs", 1, versions),
         "They learn log(Sales) of the training rows of the experiment, with the same columns, and predict its",
@@ -93,13 +93,13 @@ def _text(found: dict[str, Any], own: dict[str, list[Run]]) -> str:
         title = f"`experiment={experiment}`, {rows['train']:,} rows and {rows['valid']:,} to validate"
         lines.append(f"| **{title}** | | | |")
         for contestant in rows["contestants"].values():
-            figures = " | ".join(f"{contestant[metric]:.4f}" for metric in METRICS)
-            lines.append(f"| {contestant['title']} | {figures} | {contestant['seconds']:.0f} |")
+            values = " | ".join(f"{contestant[metric]:.4f}" for metric in METRICS)
+            lines.append(f"| {contestant['title']} | {values} | {contestant['seconds']:.0f} |")
         for name in names:
             if runs := own[name]:
-                figures = " | ".join(_mean([run[metric] for run in runs]) for metric in METRICS)
+                values = " | ".join(_mean([run[metric] for run in runs]) for metric in METRICS)
                 seconds = statistics.mean(run["seconds"] for run in runs)
-                lines.append(f"| dlrunner, `{name}`, mean ± sd of {len(runs)} run(s) | {figures} | {seconds:.0f} |")
+                lines.append(f"| dlrunner, `{name}`, mean ± sd of {len(runs)} run(s) | {values} | {seconds:.0f} |")
     return "\n".join([*lines, ""])
 
 
@@ -107,5 +107,5 @@ def _mean(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "–"
-    spread = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
-    return f"{statistics.mean(known):.4f}{spread}"
+    std = f" ± {statistics.stdev(known):.4f}" if len(known) > 1 else ""
+    return f"{statistics.mean(known):.4f}{std}"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from benchmarks import checking, gpu_check, summary
-from benchmarks.checking import interval, judge
+from benchmarks.checking import compare, interval
 from benchmarks.measuring import Options, largest_difference, sameness
 from dlrunner.errors import DataError
 from tests.conftest import REPOSITORY
@@ -20,31 +20,31 @@ STORED = [2.0, 2.1, 1.95]
 
 
 def test_a_real_slowdown_fails() -> None:
-    assert judge(STORED, [1.5, 1.45, 1.55]) == "slower"
+    assert compare(STORED, [1.5, 1.45, 1.55]) == "slower"
     # One repetition of seven that happened to be fast does not hide it.
-    assert judge(STORED, [1.5, 1.45, 1.55, 1.5, 2.4, 1.52, 1.47]) == "slower"
+    assert compare(STORED, [1.5, 1.45, 1.55, 1.5, 2.4, 1.52, 1.47]) == "slower"
 
 
 def test_noise_around_the_stored_ratio_does_not_fail() -> None:
-    assert judge(STORED, [1.9, 2.05, 2.0]) == "as fast"
+    assert compare(STORED, [1.9, 2.05, 2.0]) == "as fast"
     # The least that is lost within the tolerance passes, a median just beyond it is not yet a slowdown.
-    assert judge(STORED, [1.75, 1.8, 1.78]) == "as fast"
-    assert judge(STORED, [1.66, 1.69, 1.68]) == "too noisy"
+    assert compare(STORED, [1.75, 1.8, 1.78]) == "as fast"
+    assert compare(STORED, [1.66, 1.69, 1.68]) == "too noisy"
 
 
 def test_repetitions_that_differ_by_more_than_the_effect_are_told_to_be_too_noisy() -> None:
-    assert judge(STORED, [1.3, 2.6, 1.6]) == "too noisy"
+    assert compare(STORED, [1.3, 2.6, 1.6]) == "too noisy"
     # So is a clear result beside a stored one that says little.
-    assert judge([1.2, 2.9, 2.0], [1.4, 1.45, 1.5]) == "too noisy"
+    assert compare([1.2, 2.9, 2.0], [1.4, 1.45, 1.5]) == "too noisy"
 
 
 def test_a_single_stored_repetition_convicts_nobody() -> None:
-    assert judge([2.0], [1.0, 1.01, 1.02]) == "too noisy"
-    assert judge(STORED, [1.0]) == "too noisy"
+    assert compare([2.0], [1.0, 1.01, 1.02]) == "too noisy"
+    assert compare(STORED, [1.0]) == "too noisy"
 
 
 def test_a_faster_result_passes() -> None:
-    assert judge(STORED, [2.6, 2.5, 2.7]) == "faster"
+    assert compare(STORED, [2.6, 2.5, 2.7]) == "faster"
 
 
 def test_more_repetitions_narrow_the_interval_around_the_same_noise() -> None:
@@ -189,12 +189,12 @@ def rows_of(*losses: float) -> list[dict[str, float]]:
 
 
 def test_a_gpu_check_fails_where_a_loss_is_too_far_from_that_of_the_cpu() -> None:
-    difference, good = gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.001))
+    difference, good = gpu_check.compare(check_of(), rows_of(1.0), rows_of(1.001))
     assert difference == pytest.approx(0.001, rel=0.01)
     assert good
-    assert not gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.1))[1]
-    assert not gpu_check.judge(check_of(), rows_of(1.0), rows_of(1.0, 1.0))[1]
-    assert not gpu_check.judge(check_of(), rows_of(float("nan")), rows_of(1.0))[1]
+    assert not gpu_check.compare(check_of(), rows_of(1.0), rows_of(1.1))[1]
+    assert not gpu_check.compare(check_of(), rows_of(1.0), rows_of(1.0, 1.0))[1]
+    assert not gpu_check.compare(check_of(), rows_of(float("nan")), rows_of(1.0))[1]
 
 
 def test_a_gpu_check_covers_every_task_and_precision_and_two_processes_where_there_are_two_gpus() -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, judge, junit, markdown
+from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, check_seeds, junit, markdown
 from dlrunner.claims.claims import Claim, judge_run, judge_seeds
 from tests.conftest import QUICK, REPOSITORY, Dlrun
 
@@ -166,8 +166,8 @@ def test_verdicts_are_written_for_people_machines_and_servers() -> None:
         for seed, value in enumerate((0.80, 0.82))
     }
     claim = {"metric": "valid/rmse", "value": 0.805, "source": "a <paper> & more"}
-    good = judge("good", claim, runs, "dlrun reproduce good --seeds 2")
-    bad = judge("bad", {**claim, "value": 0.5}, runs, "dlrun reproduce bad --seeds 2")
+    good = check_seeds("good", claim, runs, "dlrun reproduce good --seeds 2")
+    bad = check_seeds("bad", {**claim, "value": 0.5}, runs, "dlrun reproduce bad --seeds 2")
     absent = Verdict("absent", "valid/rmse", 0.5, "x", "cannot be run here", why="no <data>")
     assert [good.verdict, bad.verdict] == ["reached within noise", "missed"]
     assert good.mean == pytest.approx(0.81)

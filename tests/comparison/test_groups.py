@@ -13,7 +13,7 @@ from scipy import stats
 
 from dlrunner.comparison.collect import gather, read_row
 from dlrunner.comparison.groups import Comparison, compare, differing_settings
-from dlrunner.comparison.statistics import estimate, judge, seeds_required
+from dlrunner.comparison.statistics import compare_groups, estimate, seeds_required
 from dlrunner.errors import ConfigError
 from tests.fake_runs import write_run, write_seeds, write_sweep
 
@@ -44,41 +44,41 @@ def test_pairs_are_judged_by_their_differences() -> None:
     noise = np.array([0.0, 0.3, -0.2, 0.1, 0.5])
     first = dict(enumerate(0.80 + noise))
     second = dict(enumerate(0.81 + noise + [0.001, -0.001, 0.002, -0.002, 0.0]))
-    found = judge(first, second, higher_is_better=False)
+    found = compare_groups(first, second, higher_is_better=False)
     interval = stats.ttest_rel(list(second.values()), list(first.values())).confidence_interval(0.95)
     assert (found.better, found.n, found.method, found.is_significant) == (0, 5, "pairs", True)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
-    assert judge(first, second, higher_is_better=True).better == 1
+    assert compare_groups(first, second, higher_is_better=True).better == 1
 
 
 def test_without_pairs_the_interval_is_welchs() -> None:
     a, b = [0.80, 0.82, 0.81, 0.80], [0.85, 0.88, 0.81]
-    found = judge(dict(enumerate(a)), dict(enumerate(b, start=10)), higher_is_better=False)
+    found = compare_groups(dict(enumerate(a)), dict(enumerate(b, start=10)), higher_is_better=False)
     interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     assert (found.better, found.n, found.method) == (0, 3, "welch")
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
 def test_repetitions_without_a_partner_are_dropped_and_counted() -> None:
-    found = judge({0: 1.0, 1: 2.0, 2: 3.5}, {1: 2.5, 2: 3.5, 7: 90.0, 8: 90.0}, higher_is_better=False)
+    found = compare_groups({0: 1.0, 1: 2.0, 2: 3.5}, {1: 2.5, 2: 3.5, 7: 90.0, 8: 90.0}, higher_is_better=False)
     assert (found.n, found.num_unpaired) == (2, 3)
     assert found.difference == pytest.approx(0.25)
 
 
 def test_one_seed_cannot_tell() -> None:
-    found = judge({0: 1.0}, {0: 2.0}, higher_is_better=False)
+    found = compare_groups({0: 1.0}, {0: 2.0}, higher_is_better=False)
     assert (found.method, found.n, found.is_significant, found.seeds_required) == ("none", 1, False, None)
     assert math.isnan(found.low)
 
 
 def test_equal_numbers_are_no_difference() -> None:
-    found = judge({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
+    found = compare_groups({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
     assert (found.difference, found.low, found.high, found.is_significant) == (0, 0, 0, False)
     assert found.seeds_required is None
 
 
 def test_the_same_lead_in_every_pair_is_told() -> None:
-    found = judge({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5}, higher_is_better=False)
+    found = compare_groups({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5}, higher_is_better=False)
     assert (found.difference, found.low, found.is_significant) == (0.5, 0.5, True)
 
 

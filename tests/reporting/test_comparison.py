@@ -241,13 +241,13 @@ def test_the_most_important_setting_is_drawn_on_the_scale_that_fits(
     found = importance(random_search(lambda s: float(s[name] == "sgd") if name == "optim" else math.log10(s[name])))
     comparison_plots.importance(found, here / "i.png")
     assert_is_png(here / "i.png")
-    shares, levels = drawn[0].axes
-    assert levels.get_xlabel() == name
-    assert levels.get_xscale() == scale
-    assert next(label.get_text() for label in shares.get_yticklabels()) == name
-    assert "seed (noise)" in [label.get_text() for label in shares.get_yticklabels()]
-    assert levels.get_title(loc="left").startswith("Best (green): ")
-    assert plots.GREEN in {line.get_color() for line in levels.lines}
+    bars, values = drawn[0].axes
+    assert values.get_xlabel() == name
+    assert values.get_xscale() == scale
+    assert next(label.get_text() for label in bars.get_yticklabels()) == name
+    assert "seed (noise)" in [label.get_text() for label in bars.get_yticklabels()]
+    assert values.get_title(loc="left").startswith("Best (green): ")
+    assert plots.GREEN in {line.get_color() for line in values.lines}
 
 
 def test_importance_is_told_with_the_yardstick_of_noise() -> None:

@@ -189,7 +189,7 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
     assert '<div class="card bad">' in render(summary={"claim": {"verdict": "missed by 0.1"}})
     far = render(summary={"claim": {"metric": "valid/rmse", "published": 9.0}}, history=rows(5))
     assert "published <span>9.0000, outside of the plot</span>" in far
-    assert 'class="level" d="M58' not in far
+    assert 'class="reference" d="M58' not in far
     not_comparable = render(summary={"claim": {"verdict": "not comparable: other data"}})
     assert '<div class="card ">' in not_comparable
 
@@ -342,7 +342,7 @@ def test_scales_are_logarithmic_where_values_span_much() -> None:
     assert not Scale.of(0.5, 1.0).is_log
     assert not Scale.of(-1.0, 1.0).is_log
     flat = Scale.of(0.0, 0.0)
-    assert flat.place(0.0) == 0.5
+    assert flat.position(0.0) == 0.5
 
 
 def test_long_curves_are_thinned_and_keep_their_last_epoch() -> None:

@@ -208,10 +208,10 @@ def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path
 
 
 def test_numbers_have_places_by_size_and_words_side_by_side() -> None:
-    assert axis_of("lr", [1e-4, 1e-2, 1.0]).places == pytest.approx([0, 0.5, 1])
-    assert axis_of("optim", ["sgd", "adam", None]).places == [0.5, 1.0, 0.0]
-    assert axis_of("batch_size", [None, 128, 8, 16]).places == pytest.approx([0, 1, 1 / 3, 2 / 3])
-    assert axis_of("same", [3, 3]).places == [0.5, 0.5]
+    assert axis_of("lr", [1e-4, 1e-2, 1.0]).positions == pytest.approx([0, 0.5, 1])
+    assert axis_of("optim", ["sgd", "adam", None]).positions == [0.5, 1.0, 0.0]
+    assert axis_of("batch_size", [None, 128, 8, 16]).positions == pytest.approx([0, 1, 1 / 3, 2 / 3])
+    assert axis_of("same", [3, 3]).positions == [0.5, 0.5]
 
 
 def verdicts(folders: list[str]) -> list[Verdict]:

@@ -69,7 +69,7 @@ class Verdict:
         return low if low == high else f"{low} to {high}"
 
 
-def judge(
+def check_seeds(
     experiment: str,
     claim: Mapping[str, Any],
     runs: Mapping[int, Mapping[str, Any]],

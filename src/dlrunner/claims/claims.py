@@ -86,15 +86,15 @@ def describe_finding(finding: Mapping[str, Any]) -> str:
     return "; ".join(str(finding[key]) for key in ("message", "advice") if finding.get(key))
 
 
-def describe_flags(judged: Mapping[str, Any]) -> str:
+def describe_flags(verdict: Mapping[str, Any]) -> str:
     """List the audit flags, and mark those that the claim does not declare.
 
     >>> describe_flags({"flags": ["validates-on-test", "best-epoch-on-test"], "undeclared": ["best-epoch-on-test"]})
     'validates-on-test, best-epoch-on-test (not declared by the claim)'
     """
-    undeclared = judged.get("undeclared") or ()
+    undeclared = verdict.get("undeclared") or ()
     flags = [
-        f"{flag} (not declared by the claim)" if flag in undeclared else flag for flag in judged.get("flags") or ()
+        f"{flag} (not declared by the claim)" if flag in undeclared else flag for flag in verdict.get("flags") or ()
     ]
     return ", ".join(flags)
 

@@ -152,7 +152,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("--shell-completion", "-sc") or hydra_flags & set(words):
         from dlrunner.cli import hydra_cli
 
-        return hydra_cli.hydra_answers(words)
+        return hydra_cli.handle_flags(words)
     if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
         from dlrunner.cli import sweep as sweeping
 

@@ -56,7 +56,7 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
 def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | ConfigError]:
     """Compose the configurations of many jobs, each like `compose`; of an invalid job the error is yielded.
 
-    Hydra reads all files again for each job (50 ms). Jobs that choose the same options share what it composed, and
+    Hydra reads all files again for each job (50 ms). Jobs with the same options share the composition, and
     differ in the values alone, which Hydra lays upon it in the end and so does this.
     """
     composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
@@ -114,8 +114,8 @@ class Changes:
 def composition_inputs() -> str:
     """Return a digest of all inputs of a composition except the overrides: files, their variables, Hydra."""
     digest = hashlib.sha256(f"{hydra.__version__} {version('omegaconf')}".encode())
-    for place in conf_dirs():
-        for file in sorted(place.rglob("*.yaml")):
+    for folder in conf_dirs():
+        for file in sorted(folder.rglob("*.yaml")):
             text = file.read_bytes()
             digest.update(os.fsencode(file) + b"\0" + text + b"\0")
             for name in re.findall(rb"oc\.env:\s*(\w+)", text):

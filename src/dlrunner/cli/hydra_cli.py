@@ -16,7 +16,7 @@ from dlrunner.cli.verbs import VERBS
 from dlrunner.cli.yaml_files import read_checked_files
 
 
-def hydra_answers(words: list[str]) -> int:
+def handle_flags(words: list[str]) -> int:
     """Let Hydra handle --cfg, --info and tab completion."""
     if words[0] in ("--shell-completion", "-sc"):
         _complete_verbs(words)

@@ -22,7 +22,7 @@ NUM_ROWS, NUM_COLUMNS = 1000, 40
 
 def predictor_verb(method: str, usage: str, summary: str, example: str) -> Verb:
     """Return the verb of a method that some predictors have."""
-    return Verb(usage, summary, example, _add_run_options, _ask, functools.partial(_add_method_options, method))
+    return Verb(usage, summary, example, _add_run_options, _call_method, functools.partial(_add_method_options, method))
 
 
 def verb_of_run(words: Sequence[str]) -> Verb | None:
@@ -116,28 +116,28 @@ def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Map
     target = str((finished.config.get("task") or {}).get("_target_"))
     if methods := predictor_methods(target):
         return finished, target.rpartition(".")[2], methods
-    from dlrunner.inference.models import plan_for_answers, predictor_of
+    from dlrunner.inference.models import inference_plan, predictor_of
 
-    plan = plan_for_answers(finished.config)
+    plan = inference_plan(finished.config)
     return finished, plan.task.factory.__name__, predictor_of(plan).methods()
 
 
-def _ask(arguments: argparse.Namespace) -> int:
+def _call_method(arguments: argparse.Namespace) -> int:
     """Call the method of the run's predictor and print the result."""
     from dlrunner.cli.options import values_of
     from dlrunner.inference.load import loaded
 
     out = file_to_write(arguments.out) if hasattr(arguments, "raw") and arguments.out else None
     predictor = loaded(arguments._finished, arguments.checkpoint)
-    answer = getattr(predictor, arguments._method)(**values_of(arguments, arguments._options))
-    if isinstance(answer, str):
-        print("\n".join([*filter(None, [getattr(answer, "note", "")]), answer]))
+    result = getattr(predictor, arguments._method)(**values_of(arguments, arguments._options))
+    if isinstance(result, str):
+        print("\n".join([*filter(None, [getattr(result, "note", "")]), result]))
     else:
-        _print_table(answer, out, arguments.raw)
+        _print_table(result, out, arguments.raw)
     return 0
 
 
-def _print_table(answer: Any, out: Path | None, is_raw: bool) -> None:
+def _print_table(result: Any, out: Path | None, is_raw: bool) -> None:
     """Print the first rows and columns of a table, and write all of it to a file."""
     from dlrunner.reporting.terminal import tables
 
@@ -146,18 +146,18 @@ def _print_table(answer: Any, out: Path | None, is_raw: bool) -> None:
         from dlrunner.files.atomic import readable_os_errors, write_atomic
         from dlrunner.files.spreadsheet import as_csv
 
-        content, num_quoted = as_csv(answer, is_raw or answer.attrs.get("raw", False))
+        content, num_quoted = as_csv(result, is_raw or result.attrs.get("raw", False))
         with readable_os_errors(out):
             if out.is_file() or not out.exists():
                 write_atomic(out.resolve(), content)
             else:  # a pipe
                 out.write_bytes(content)
     num_rows = 20 if out else NUM_ROWS
-    tables.print_frame(answer.iloc[:num_rows, :NUM_COLUMNS], answer.attrs.get("note"))
+    tables.print_frame(result.iloc[:num_rows, :NUM_COLUMNS], result.attrs.get("note"))
     if out:
-        print(f"{len(answer):,} rows: {out}")
-    elif len(answer) > num_rows or answer.shape[1] > NUM_COLUMNS:
-        more = {"rows": len(answer) - num_rows, "columns": answer.shape[1] - NUM_COLUMNS}
+        print(f"{len(result):,} rows: {out}")
+    elif len(result) > num_rows or result.shape[1] > NUM_COLUMNS:
+        more = {"rows": len(result) - num_rows, "columns": result.shape[1] - NUM_COLUMNS}
         left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)
         print(f"… {left_out}; --out FILE writes all")
     if num_quoted:

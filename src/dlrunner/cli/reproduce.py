@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner.claims.claim_report import Verdict, judge, merge, write_into, write_tables
+from dlrunner.claims.claim_report import Verdict, check_seeds, merge, write_into, write_tables
 from dlrunner.cli.compose import Changes, compose, compose_jobs
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.config.plan import plan
@@ -105,7 +105,7 @@ def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Name
             if records[job.number]["status"] == "done"
             and (summary := finished_summary(Path(records[job.number]["folder"])))
         }
-        verdicts.append(judge(name, claim, runs, command, failed))
+        verdicts.append(check_seeds(name, claim, runs, command, failed))
     return verdicts
 
 
@@ -118,8 +118,8 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
     records = {}
     for job, status in zip(jobs, status_of(jobs).values(), strict=True):
         if status.folder and status.summary:
-            claim, judged = job.config["claim"], status.summary.get("claim") or {}
-            if [judged.get("metric"), judged.get("published")] != [claim["metric"], claim["value"]]:
+            claim, verdict = job.config["claim"], status.summary.get("claim") or {}
+            if [verdict.get("metric"), verdict.get("published")] != [claim["metric"], claim["value"]]:
                 runner.run(job.config, job.overrides, notify=lambda _: None)  # checked against the present claim
             records[job.number] = record_of(status.folder, status.summary)
     missing = [job for job in jobs if job.number not in records]

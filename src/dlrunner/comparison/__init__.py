@@ -1,1 +1,1 @@
-"""Runs beside each other: what differs, whether it is real, which setting mattered."""
+"""Comparison of runs: groups, statistics, importance of settings, differences."""

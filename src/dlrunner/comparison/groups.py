@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlrunner.comparison.collect import Row, frozen, shown
-from dlrunner.comparison.statistics import Estimate, Verdict, estimate, judge
+from dlrunner.comparison.statistics import Estimate, Verdict, compare_groups, estimate
 from dlrunner.errors import ConfigError, did_you_mean
 
 REPEATS = ("seed", "data.fold")
@@ -102,7 +102,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
     is_comparable = len(metrics) == len(tasks) == 1
     verdict = None
     if is_comparable and len(groups) == 2:
-        verdict = judge(groups[0].values, groups[1].values, groups[0].higher_is_better)
+        verdict = compare_groups(groups[0].values, groups[1].values, groups[0].higher_is_better)
     return Comparison(
         tuple(rows),
         tuple(kept),

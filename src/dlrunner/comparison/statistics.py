@@ -76,7 +76,7 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(n, mean, sd, mean - half, mean + half)
 
 
-def judge(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
+def compare_groups(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
     """Compare two groups by a paired t-interval if at least two repetitions are in both groups.
 
     Pairing removes the effect of the seed. Without pairs Welch's interval is used; with one repetition in a group there

@@ -28,7 +28,7 @@ class _NoFolder:
 
 
 def follow(config: Mapping[str, Any]) -> int:
-    """Train as one of several processes and return the exit status; errors that rank 0 shares, rank 0 reports."""
+    """Train as one of several processes and return the exit status; common errors are reported by rank 0."""
     checked = plan(config)
     try:
         with StopSignals() as signals, joined(checked.device) as group:

@@ -32,7 +32,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
         why = f": {message}" if (message := (finished.summary or {}).get("error")) else ""
         again = "" if finished.status == "failed" else "; its command, given again, resumes it"
         raise ConfigError(f"{shown} is {finished.status}{why}; only a finished run can be used{again}")
-    checked = plan_for_answers(finished.config)
+    checked = inference_plan(finished.config)
     predictor = predictor_of(checked)
     exported = is_exported(path)
     if not exported and not (path / "task.pt").exists():
@@ -62,7 +62,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     return checked, state, models
 
 
-def plan_for_answers(config: Mapping[str, Any]) -> Plan:
+def inference_plan(config: Mapping[str, Any]) -> Plan:
     """Return the plan of a finished run for inference: on the CPU, in float32, without trackers.
 
     Weights are stored in float32: a run in fp16 needed a GPU, its predictions do not. Trackers that are no longer

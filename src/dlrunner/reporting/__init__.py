@@ -1,1 +1,1 @@
-"""What people look at: progress, tables, plots, reports."""
+"""Reports: terminal output, plots, HTML pages, model cards."""

@@ -20,7 +20,7 @@ FILES = {
     "model": "the weights",
     "state.json": "preprocessing fitted on the training rows, and the digests of the files",
     "state.safetensors": "its tensors",
-    "config.yaml": "the whole configuration",
+    "config.yaml": "the complete configuration",
     "overrides.yaml": "the overrides of the command line",
     "summary.json": "the results",
     "metrics.jsonl": "one line per epoch",

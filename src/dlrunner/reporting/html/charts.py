@@ -47,17 +47,19 @@ class Axis:
     """One of the parallel coordinates: a position from 0 (bottom) to 1 for each job, and its tick labels."""
 
     name: str
-    places: Sequence[float]
+    positions: Sequence[float]
     ticks: Sequence[tuple[float, str]]
 
 
-def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None = None, is_focused: bool = False) -> str:
+def curves(
+    title: str, lines: Sequence[Curve], reference: tuple[str, float] | None = None, is_focused: bool = False
+) -> str:
     """Draw curves by epoch; empty if no curve has two points.
 
     Args:
         title: of the chart.
         lines: the curves, each in its own colour.
-        level: name and value of a horizontal line, such as a published value.
+        reference: name and value of a horizontal line, such as a published value.
         is_focused: the first quarter of the epochs may be outside of the plot, so that the ends are distinguishable.
     """
     lines = [line for line in lines if line.values]
@@ -65,12 +67,12 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
     if len(epochs) < 2:
         return ""
     start = epochs[0] + (epochs[-1] - epochs[0]) / 4 if is_focused and len(epochs) >= 8 else epochs[0]
-    scale = _scale(lines, start, level)
+    scale = _scale(lines, start, reference)
     xs = [_across(epoch, epochs) for epoch in epochs]
     at = dict(zip(epochs, xs, strict=True))
 
     def y(value: float) -> float:
-        return _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.place(value))
+        return _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.position(value))
 
     drawn = []
     for index, line in enumerate(lines):
@@ -82,23 +84,23 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
         points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
         drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
     frame = _frame(scale, epochs)
-    is_level_drawn = level is not None and scale.low <= level[1] <= scale.high
-    if level is not None and is_level_drawn:
-        frame += f'<path class="level" d="M{LEFT} {y(level[1])}H{WIDTH - RIGHT}"/>'
+    is_reference_drawn = reference is not None and scale.low <= reference[1] <= scale.high
+    if reference is not None and is_reference_drawn:
+        frame += f'<path class="reference" d="M{LEFT} {y(reference[1])}H{WIDTH - RIGHT}"/>'
     size = f"{WIDTH - LEFT - RIGHT} {HEIGHT - TOP - BOTTOM}"
     width, height = size.split()
     # The nested drawing clips the curves.
     box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
     about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
-    about += f"; {level[0]}: {number(level[1])}" if level is not None else ""
+    about += f"; {reference[0]}: {number(reference[1])}" if reference is not None else ""
     drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>")
     values = [[_value_text(line, e) if e in line.values else "-" for line in lines] for e in epochs]
     heads = [shorter(line.name, MOST_NAME) for line in lines]
     named = [[f"{head} {text}" for head, text in zip(heads, row, strict=True) if text != "-"] for row in values]
     entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
-    if level is not None:
-        beyond = "" if is_level_drawn else ", outside of the plot"
-        entries.append(("level", level[0], f"{number(level[1])}{beyond}"))
+    if reference is not None:
+        beyond = "" if is_reference_drawn else ", outside of the plot"
+        entries.append(("reference", reference[0], f"{number(reference[1])}{beyond}"))
     chart = {
         "x": xs,
         "y": [[_within(line.values.get(e), scale, y) for e in epochs] for line in lines],
@@ -111,14 +113,14 @@ def curves(title: str, lines: Sequence[Curve], level: tuple[str, float] | None =
     return _figure(title, chart, f"{legend}{drawing}", len(epochs) - 1, "epoch")
 
 
-def _scale(lines: Sequence[Curve], start: float, level: tuple[str, float] | None) -> Scale:
+def _scale(lines: Sequence[Curve], start: float, reference: tuple[str, float] | None) -> Scale:
     """Choose the scale of curves by their values from an epoch on."""
     values = [value for line in lines for epoch, value in line.values.items() if epoch >= start]
     values += [edge for line in lines for epoch, edges in line.band.items() if epoch >= start for edge in edges]
     low, high = min(values), max(values)
-    # A level far away would flatten the curves: it is drawn only if it is near them.
-    if level is not None and low - (high - low) <= level[1] <= high + (high - low):
-        low, high = min(low, level[1]), max(high, level[1])
+    # A reference far away would flatten the curves: it is drawn only if it is near them.
+    if reference is not None and low - (high - low) <= reference[1] <= high + (high - low):
+        low, high = min(low, reference[1]), max(high, reference[1])
     return Scale.of(low, high)
 
 
@@ -134,7 +136,7 @@ def _frame(scale: Scale, epochs: Sequence[float]) -> str:
     """Draw grid and tick labels."""
     parts = []
     for value, text in scale.ticks():
-        y = _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.place(value))
+        y = _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.position(value))
         parts.append(f'<path class="grid" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
         parts.append(f'<text class="e" x="{LEFT - 6}" y="{_round(y + 4)}">{text}</text>')
     for epoch in _whole_ticks(epochs):
@@ -160,13 +162,13 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], texts: Se
     xs = [_round(110 + gap * index) for index in range(len(axes))]
     height = WIDE_HEIGHT - WIDE_TOP - WIDE_BOTTOM
 
-    def y(place: float) -> float:
-        return _round(WIDE_TOP + height * (1 - place))
+    def y(position: float) -> float:
+        return _round(WIDE_TOP + height * (1 - position))
 
-    rows = [[y(axis.places[job]) for axis in axes] for job in range(len(texts))]
+    rows = [[y(axis.positions[job]) for axis in axes] for job in range(len(texts))]
     jobs = "".join(
         f'<path class="q{min(NUM_STEPS - 1, int(rank * NUM_STEPS))}" d="M'
-        + "L".join(f"{x} {place}" for x, place in zip(xs, row, strict=True))
+        + "L".join(f"{x} {position}" for x, position in zip(xs, row, strict=True))
         + '"/>'
         for row, rank in reversed(list(zip(rows, ranks, strict=True)))  # the best is on top
     )
@@ -177,8 +179,8 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], texts: Se
         parts.append(name)
         # The labels of the last axis are on its right, where there are no lines.
         kind, label_x = ("halo", x + 7) if index == len(axes) - 1 else ("halo e", x - 7)
-        for place, text in axis.ticks:
-            parts.append(f'<text class="{kind}" x="{label_x}" y="{y(place) + 4:.1f}">{escape(shorter(text))}</text>')
+        for position, text in axis.ticks:
+            parts.append(f'<text class="{kind}" x="{label_x}" y="{y(position) + 4:.1f}">{escape(shorter(text))}</text>')
     steps = "".join(f'<rect class="q{i}" x="{i * 10}" width="10" height="10"/>' for i in range(NUM_STEPS))
     ramp = f'<svg class="ramp" viewBox="0 0 80 10" preserveAspectRatio="none" aria-hidden="true">{steps}</svg>'
     about = f"{title}: {len(texts)} jobs over {', '.join(axis.name for axis in axes)}. The best is {texts[0]}"
@@ -197,36 +199,36 @@ def axis_of(name: str, values: Sequence[Any]) -> Axis:
     known = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(known) == len(values) and len(set(known)) > 1:
         scale = Scale.of(min(known), max(known), is_exact=True)
-        levels = sorted(set(known))
-        ticks = [(v, f"{v:.4g}") for v in levels] if len(levels) <= 6 else scale.ticks()
-        return Axis(name, [scale.place(v) for v in known], _apart([(scale.place(v), text) for v, text in ticks]))
+        distinct = sorted(set(known))
+        ticks = [(v, f"{v:.4g}") for v in distinct] if len(distinct) <= 6 else scale.ticks()
+        return Axis(name, [scale.position(v) for v in known], _apart([(scale.position(v), text) for v, text in ticks]))
     words = sorted({value for value in values if isinstance(value, str)}, reverse=True)
     rising: list[Any] = [*([None] if None in values else []), *words, *sorted(set(known))]
     step = 1 / max(1, len(rising) - 1)
-    places = {value: index * step if len(rising) > 1 else 0.5 for index, value in enumerate(rising)}
-    ticks = [(place, "-" if value is None else str(value)) for value, place in places.items()]
-    return Axis(name, [places[value] for value in values], _apart(ticks))
+    positions = {value: index * step if len(rising) > 1 else 0.5 for index, value in enumerate(rising)}
+    ticks = [(position, "-" if value is None else str(value)) for value, position in positions.items()]
+    return Axis(name, [positions[value] for value in values], _apart(ticks))
 
 
 def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     """Remove overlapping ticks."""
     kept: list[tuple[float, str]] = []
-    for place, text in sorted(ticks):
-        if not kept or place - kept[-1][0] > 0.05:
-            kept.append((place, text))
+    for position, text in sorted(ticks):
+        if not kept or position - kept[-1][0] > 0.05:
+            kept.append((position, text))
     return kept
 
 
-def strip(values: Sequence[float], level: float, about: str) -> str:
+def strip(values: Sequence[float], reference: float, about: str) -> str:
     """Draw values as dots on a line, and a published value as a vertical line."""
-    low, high = min([*values, level]), max([*values, level])
+    low, high = min([*values, reference]), max([*values, reference])
     span = high - low or 1.0
 
     def x(value: float) -> float:
         return _round(12 + 216 * (value - low) / span)
 
     dots = "".join(f'<circle class="dot s0" cx="{x(value)}" cy="14" r="5"/>' for value in values)
-    stroke = f'<path class="axis" d="M{x(level)} 3V25"/>'
+    stroke = f'<path class="axis" d="M{x(reference)} 3V25"/>'
     return f'<svg class="strip" viewBox="0 0 240 28" width="240" height="28" role="img" aria-label="{escape(about)}">\
 <path class="grid" d="M6 14H234"/>{stroke}{dots}</svg>'
 
@@ -258,7 +260,7 @@ class Scale:
         margin = 0.05 * (high - low)
         return cls(low - margin, high + margin, False)
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Return the position of a value, 0 at the low end and 1 at the high end."""
         if self.is_log:
             value = max(value, self.low * 1e-9)  # zero and less are far below the plot

@@ -229,14 +229,14 @@ def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
     names = [name for name in dict.fromkeys(n for row in rows for n in row) if name.startswith(("train/", "valid/"))]
     losses = [name for name in ("train/loss", "valid/loss") if name in names]
     claim, metric = summary.get("claim") or {}, summary.get("metric") or {}
-    levels: dict[str, tuple[str, float]] = {}
+    references: dict[str, tuple[str, float]] = {}
     if is_number(best := (summary.get("data") or {}).get("best_achievable")):
-        levels[str(metric.get("name"))] = ("best achievable", float(best))
+        references[str(metric.get("name"))] = ("best achievable", float(best))
     if is_number(published := claim.get("published")):
-        levels[str(claim.get("metric"))] = ("published", float(published))
-    charts = [curves("Loss", [Curve(name, _values(rows, name)) for name in losses], levels.get("valid/loss"))]
+        references[str(claim.get("metric"))] = ("published", float(published))
+    charts = [curves("Loss", [Curve(name, _values(rows, name)) for name in losses], references.get("valid/loss"))]
     others = [name for name in names if name not in losses]
-    charts += [curves(name, [Curve(name, _values(rows, name))], levels.get(name)) for name in others[:MOST_CHARTS]]
+    charts += [curves(name, [Curve(name, _values(rows, name))], references.get(name)) for name in others[:MOST_CHARTS]]
     rates = _rates(rows)
     if any(len(set(rate.values.values())) > 1 for rate in rates):
         charts.append(curves("Learning rate", rates))

@@ -9,7 +9,7 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const slider = figure.querySelector("input");
   const output = figure.querySelector("output");
   const values = figure.querySelectorAll(".legend span");
-  const place = figure.querySelector("figcaption span");
+  const caption = figure.querySelector("figcaption span");
   const mark = chart.paths ? highlighter(drawing) : cursor(drawing, chart);
 
   function show(index) {
@@ -17,7 +17,7 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
     slider.setAttribute("aria-valuetext", chart.texts[index]);
     if (output.textContent !== chart.texts[index]) output.textContent = chart.texts[index];
     chart.values?.[index]?.forEach((value, series) => (values[series].textContent = value));
-    if (place) [place.textContent] = chart.texts[index].split(":");
+    if (caption) [caption.textContent] = chart.texts[index].split(":");
     mark(index);
   }
 
@@ -63,14 +63,14 @@ function highlighter(drawing) {
   };
 }
 
-function nearest(places, x) {
-  return places.reduce((best, place, index) => (Math.abs(place - x) < Math.abs(places[best] - x) ? index : best), 0);
+function nearest(positions, x) {
+  return positions.reduce((best, position, index) => (Math.abs(position - x) < Math.abs(positions[best] - x) ? index : best), 0);
 }
 
 function nearestPath(chart, at) {
   const left = Math.max(0, Math.min(chart.x.length - 2, chart.x.findLastIndex((x) => x <= at.x)));
-  const share = Math.max(0, Math.min(1, (at.x - chart.x[left]) / (chart.x[left + 1] - chart.x[left])));
-  const heights = chart.paths.map((y) => y[left] + share * (y[left + 1] - y[left]));
+  const fraction = Math.max(0, Math.min(1, (at.x - chart.x[left]) / (chart.x[left + 1] - chart.x[left])));
+  const heights = chart.paths.map((y) => y[left] + fraction * (y[left + 1] - y[left]));
   return nearest(heights, at.y);
 }
 

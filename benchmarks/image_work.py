@@ -1,12 +1,12 @@
-"""One piece of work on pictures, timed: decoding, features of a frozen backbone, a net or a head trained by hand.
+"""Timing of one work on images: decoding, features of a frozen backbone, training a net or a head by a plain loop.
 
-    python -m benchmarks.picture_work decode dlrunner --pictures folder/
-    python -m benchmarks.picture_work features dlrunner-bf16 --pictures folder/ --weights mobilenet_v2_features.pt
-    python -m benchmarks.picture_work net plain --number 64 --number-valid 32
-    python -m benchmarks.picture_work head plain --number 2000 --number-valid 500
+    python -m benchmarks.image_work decode dlrunner --images folder/
+    python -m benchmarks.image_work features dlrunner-bf16 --images folder/ --weights mobilenet_v2_features.pt
+    python -m benchmarks.image_work net plain --number 64 --number-valid 32
+    python -m benchmarks.image_work head plain --number 2000 --number-valid 500
 
 Prints one JSON object. The plain ways are what one writes by hand: a DataLoader with a process for each core, Pillow,
-resize, crop, normalise; a backbone in batches of 64; a DataLoader over normalised pictures, or over features.
+resize, crop, normalise; a backbone in batches of 64; a DataLoader over normalised images, or over features.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.system.cpu_tuning import keep_freed_memory
 
 SIZE, BATCH, CLASSES, EPOCHS = 224, 64, 120, 4
-MEAN, DEVIATION = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 
 class PictureFolder(Dataset[tuple[Tensor, int]]):
-    """Pictures as torchvision's transforms would make them: shorter side to 224, middle cut out, normalised."""
+    """Images as by torchvision's transforms: shorter side to 224, centre crop, normalised."""
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
@@ -48,25 +48,23 @@ class PictureFolder(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         with Image.open(self.files[index]) as opened:
-            picture = opened.convert("RGB")
-        scale = SIZE / min(picture.size)
-        picture = picture.resize(
-            (round(picture.width * scale), round(picture.height * scale)), Image.Resampling.BILINEAR
-        )
-        left, top = (picture.width - SIZE) // 2, (picture.height - SIZE) // 2
-        pixels = np.asarray(picture.crop((left, top, left + SIZE, top + SIZE)))
+            image = opened.convert("RGB")
+        scale = SIZE / min(image.size)
+        image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR)
+        left, top = (image.width - SIZE) // 2, (image.height - SIZE) // 2
+        pixels = np.asarray(image.crop((left, top, left + SIZE, top + SIZE)))
         values = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
-        return (values - MEAN[:, None, None]) / DEVIATION[:, None, None], 0
+        return (values - MEAN[:, None, None]) / STD[:, None, None], 0
 
 
 def decode(way: str, args: argparse.Namespace) -> tuple[int, float]:
-    """Return how many pictures were decoded, and in how many seconds."""
-    files = sorted(args.pictures.rglob("*.jpg"))
+    """Return the number of decoded images, and the seconds."""
+    files = sorted(args.images.rglob("*.jpg"))
     started = time.perf_counter()
     if way == "dlrunner":
         with tempfile.TemporaryDirectory() as cache:
             os.environ["DLRUNNER_CACHE"] = cache
-            found = find_images(args.pictures)
+            found = find_images(args.images)
             started = time.perf_counter()
             pixels = cached_pixels(found, SIZE, "crop", np.arange(len(files)))[0]
             for start in range(0, len(pixels), BATCH):
@@ -78,7 +76,7 @@ def decode(way: str, args: argparse.Namespace) -> tuple[int, float]:
 
 
 def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
-    """Return how many pictures went through the frozen backbone, and in how many seconds."""
+    """Return the number of images that the frozen backbone has processed, and the seconds."""
     torch.manual_seed(0)
     pixels = torch.randint(0, 256, (args.number, SIZE, SIZE, 3), dtype=torch.uint8)
     targets = torch.zeros(args.number, dtype=torch.int64, device=DEVICE)
@@ -94,7 +92,7 @@ def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
         load(backbone, read_weights(args.weights), args.weights)
         if way == "compile":
             backbone.compile()
-        run, size = (lambda pictures: backbone(pictures.contiguous()).mean(dim=(2, 3))), BATCH
+        run, size = (lambda images: backbone(images.contiguous()).mean(dim=(2, 3))), BATCH
     loader = ImageLoader(pixels, targets, list(torch.split(torch.arange(args.number), size)), SIZE)
     with torch.inference_mode(), torch.autocast(DEVICE, torch.bfloat16, enabled=way.endswith("bf16")):
         run(*next(iter(loader)).inputs)
@@ -105,7 +103,7 @@ def features(way: str, args: argparse.Namespace) -> tuple[int, float]:
 
 
 def train(work: str, args: argparse.Namespace) -> list[float]:
-    """Train a head, or a backbone with a head, by hand; return the seconds of each epoch with its validation."""
+    """Train a head, or a backbone with a head, by a plain loop; return the seconds of each epoch with validation."""
     torch.manual_seed(args.seed)
     counts = (args.number, args.number_valid)
     shape, batch_size = ((1280,), 64) if work == "head" else ((3, SIZE, SIZE), 16)
@@ -142,7 +140,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("work", choices=[*PIECES, "net", "head"])
     parser.add_argument("way")
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--number", type=int, default=512)
     parser.add_argument("--number-valid", type=int, default=32)
