@@ -52,7 +52,7 @@ def test_an_old_configuration_is_translated_and_a_new_one_stays() -> None:
         "model": {"_target_": "dlrunner.models.image.PictureNet", "ps": 0.1, "wiring": "gluon"},
         "data": {"_target_": "dlrunner.data.dogbreeds.DogBreedsData", "source": "stand-in"},
         "choices": {"task": "dogbreeds", "model": "picture_net"},
-        "claim": None,
+        "claim": {"value": 0.8, "flags": ["pictures-overlap-imagenet"]},
     }
     assert present_config(old) == {
         "seed": 1,
@@ -60,7 +60,7 @@ def test_an_old_configuration_is_translated_and_a_new_one_stays() -> None:
         "model": {"_target_": "dlrunner.models.image.ImageClassifier", "dropout": 0.1, "variant": "gluon"},
         "data": {"_target_": "dlrunner.data.dogbreeds.dataset.DogBreedsData", "source": "synthetic"},
         "choices": {"task": "dogbreeds", "model": "image_classifier"},
-        "claim": None,
+        "claim": {"value": 0.8, "flags": ["images-overlap-imagenet"]},
     }
     new = compose(["task=image", "data.path=x"])
     assert present_config(new) == new
@@ -73,6 +73,7 @@ def test_an_old_summary_is_translated_and_a_new_one_stays() -> None:
         "looks": {"number": 4, "one_look": 0.5},
         "members": {"mean": 1.0, "spread": 0.1},
         "data": {"source": "stand-in", "floor": 0.7},
+        "claim": {"verdict": "reached", "flags": ["pictures-overlap-imagenet"], "undeclared": []},
     }
     new = {
         "status": "done",
@@ -80,6 +81,7 @@ def test_an_old_summary_is_translated_and_a_new_one_stays() -> None:
         "tta": {"num_views": 4, "single_view": 0.5},
         "members": {"mean": 1.0, "std": 0.1},
         "data": {"source": "synthetic", "best_achievable": 0.7},
+        "claim": {"verdict": "reached", "flags": ["images-overlap-imagenet"], "undeclared": []},
     }
     assert present_summary(old) == new
     assert present_summary(new) == new

@@ -13,6 +13,6 @@ Flag = Literal[
     "test-rows-in-validation",
     "statistics-fitted-on-validation",
     "averaged-over-batches",
-    "pictures-overlap-imagenet",
+    "images-overlap-imagenet",
 ]
 """Reasons why a metric is too optimistic, explained in docs/claims.md. The last two can only be declared."""

@@ -1,4 +1,4 @@
-"""Names of earlier versions: refused in a request with the new name told, translated in an old run folder."""
+"""Names of earlier versions: refused in a command with the new name, translated in an old run folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SETTINGS = {
     "model.wiring": "model.variant",
     "claim.spread": "claim.std",
 }
-"""By their place in a configuration."""
+"""By their path in a configuration."""
 
 OPTIONS = {"model=picture_net": "model=image_classifier"}
 """Of groups."""
@@ -46,16 +46,19 @@ CLASSES = {
 SUMMARY = {"protocol": "audit", "looks": "tta", "members.spread": "members.std", "data.floor": "data.best_achievable"}
 """Parts of summary.json."""
 
+FLAGS = {"pictures-overlap-imagenet": "images-overlap-imagenet"}
+"""Audit flags of claims."""
 
-def renamed(place: str, known: Iterable[str] | None = None) -> str | None:
-    """Say what a setting, or an option such as `model=picture_net`, is called now; None: it was never called so.
+
+def renamed(path: str, known: Iterable[str] | None = None) -> str | None:
+    """Return a message with the present name of a setting or option, such as `model=picture_net`; None if not renamed.
 
     Args:
-        place: of the setting in the configuration.
-        known: settings that there are now, where it depends on the class.
+        path: of the setting in the configuration.
+        known: present settings, if they depend on the class.
     """
-    new = SETTINGS.get(place) or OPTIONS.get(place)
-    return f"{place} is now {new}" if new and (known is None or _last(new) in known) else None
+    new = SETTINGS.get(path) or OPTIONS.get(path)
+    return f"{path} is now {new}" if new and (known is None or _last(new) in known) else None
 
 
 def new_target(target: str) -> str:
@@ -74,7 +77,7 @@ def new_target(target: str) -> str:
 
 
 def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration of an old run with the names of today; one of today stays as it is."""
+    """Return the configuration of an old run with present names; a present one is not changed."""
     found: dict[str, Any] = {**config}
     for section, settings in config.items():
         if isinstance(settings, Mapping):
@@ -85,6 +88,8 @@ def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("data"), Mapping) and isinstance(found["data"].get("source"), str):
         source = found["data"]["source"]
         found["data"]["source"] = VALUES.get(source, source)
+    if isinstance(found.get("claim"), dict):
+        found["claim"] = _with_present_flags(found["claim"])
     if isinstance(found.get("choices"), Mapping):
         for group, option in found["choices"].items():
             new = OPTIONS.get(f"{group}={option}")
@@ -93,7 +98,7 @@ def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the summary of an old run with the names of today; one of today stays as it is."""
+    """Return the summary of an old run with present names; a present one is not changed."""
     found = {
         SUMMARY.get(key, key): dict(value) if isinstance(value, Mapping) else value for key, value in summary.items()
     }
@@ -104,6 +109,8 @@ def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     data = found.get("data")
     if isinstance(data, dict) and isinstance(data.get("source"), str):
         data["source"] = VALUES.get(data["source"], data["source"])
+    if isinstance(found.get("claim"), dict):
+        found["claim"] = _with_present_flags(found["claim"])
     tta = found.get("tta")
     if isinstance(tta, dict) and "one_look" in tta:
         found["tta"] = {"num_views": tta.get("number"), "single_view": tta["one_look"]}
@@ -118,12 +125,22 @@ def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def present_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    """Return an old verdict on a claim with the names of today."""
-    return {("std" if key == "spread" else key): value for key, value in verdict.items()}
+    """Return an old verdict on a claim with present names."""
+    return _with_present_flags({("std" if key == "spread" else key): value for key, value in verdict.items()})
+
+
+def _with_present_flags(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a claim or verdict with the present names of its audit flags."""
+    return {
+        key: [FLAGS.get(flag, flag) if isinstance(flag, str) else flag for flag in value]
+        if key in ("flags", "undeclared") and isinstance(value, list)
+        else value
+        for key, value in claim.items()
+    }
 
 
 def present_report(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what an old run kept for its report with the names of today."""
+    """Return the content of an old report.json with present names."""
     names = {"pictures": "plots", "passages": "annotated_texts"}
     return {names.get(key, key): value for key, value in kept.items()}
 

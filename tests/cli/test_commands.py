@@ -55,7 +55,7 @@ def test_the_help_of_every_verb_has_the_same_form(dlrun: Dlrun) -> None:
     assert "(default: 40)" in dlrun("compare", "--help")[1]
 
 
-def test_what_a_verb_does_not_take_is_refused_in_a_line_with_the_nearest_option(dlrun: Dlrun, here: Path) -> None:
+def test_an_unknown_option_is_refused_in_one_line_with_the_nearest(dlrun: Dlrun, here: Path) -> None:
     wrong = {
         "export runs/a --onx": "export: there is no option --onx; did you mean --onnx?",
         "compare a b --metrc=x": "compare: there is no option --metrc; did you mean --metric?",
@@ -83,14 +83,14 @@ def test_cfg_job_shows_the_composition(dlrun: Dlrun) -> None:
     assert "hydra" not in out
 
 
-def test_version_and_info_name_what_a_result_rests_on(dlrun: Dlrun) -> None:
+def test_version_and_info_name_the_conditions_of_a_result(dlrun: Dlrun) -> None:
     assert dlrun("--version")[1].startswith("dlrunner 0")
     _, out, _ = dlrun("info")
     for word in ("torch", "numpy", "hydra-core", "cpu (", "cache"):
         assert word in out
 
 
-def test_data_tells_release_place_sha256_and_terms(dlrun: Dlrun) -> None:
+def test_data_lists_release_location_sha256_and_terms(dlrun: Dlrun) -> None:
     status, out, _ = dlrun("data")
     assert status == 0
     for word in (
@@ -121,7 +121,7 @@ def test_releases_of_a_users_data_set_are_listed_and_fetched_by_name(dlrun: Dlru
     assert (status, "broken cannot be imported: No module named 'nothing_at_all'" in err) == (2, True)
 
 
-def test_data_get_says_what_cannot_be_had(dlrun: Dlrun) -> None:
+def test_data_get_refuses_data_that_cannot_be_downloaded(dlrun: Dlrun) -> None:
     status, _, err = dlrun("data", "get", "ml-100")
     assert (status, "did you mean ml-100k?" in err) == (2, True)
     status, _, err = dlrun("data", "get", "ml-latest-small-2016-10")
@@ -130,7 +130,7 @@ def test_data_get_says_what_cannot_be_had(dlrun: Dlrun) -> None:
     assert (status, "DLRUNNER_OFFLINE" in err) == (1, True)
 
 
-def test_show_tells_what_a_folder_tells(dlrun: Dlrun, ratings_csv: Path) -> None:
+def test_show_prints_the_content_of_a_run_folder(dlrun: Dlrun, ratings_csv: Path) -> None:
     dlrun("task=collab", "data.path=my.csv", "epochs=2", *QUICK)
     status, out, _ = dlrun("show", "runs/latest")
     assert status == 0
@@ -160,7 +160,7 @@ def test_without_a_terminal_a_run_prints_one_line_an_epoch_and_no_control_codes(
     ]
 
 
-def test_bars_show_loss_rate_speed_and_time_left() -> None:
+def test_bars_show_loss_learning_rate_speed_and_time_left() -> None:
     import io
 
     from rich.console import Console
@@ -213,7 +213,7 @@ def test_python_m_and_the_console_script_are_the_same_program(words: list[str], 
     assert "did you mean collab?" in done.stderr
 
 
-def test_what_names_a_run_is_read_as_a_text_and_latest_as_the_run_it_means(here: Path) -> None:
+def test_paths_of_runs_are_quoted_and_latest_is_resolved(here: Path) -> None:
     from dlrunner.cli.conf_paths import with_paths
 
     run = here / "runs" / "lm" / "epochs=1,seed=2-0a1b2c3d"

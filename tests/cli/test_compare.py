@@ -24,7 +24,7 @@ def two_groups(here: Path) -> Path:
     return here / "runs"
 
 
-def test_a_comparison_prints_table_verdict_and_who_is_left_out(dlrun: Dlrun, two_groups: Path) -> None:
+def test_a_comparison_prints_table_verdict_and_skipped_runs(dlrun: Dlrun, two_groups: Path) -> None:
     status, out, err = dlrun("compare", "runs/collab/*")
     assert (status, err) == (0, "")
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -38,7 +38,7 @@ def test_a_comparison_prints_table_verdict_and_who_is_left_out(dlrun: Dlrun, two
     ]
 
 
-def test_runs_are_listed_sorted_and_judged_by_another_metric(dlrun: Dlrun, two_groups: Path) -> None:
+def test_runs_are_listed_sorted_and_compared_by_another_metric(dlrun: Dlrun, two_groups: Path) -> None:
     _, out, _ = dlrun("compare", "runs/collab/*", "--runs", "--metric", "mae", "--sort", "-seed", "--top", "2")
     lines = [line.split() for line in out.splitlines()]
     assert [line[:3] for line in lines[3:5]] == [["sgd", "2", "0.6000"], ["adamw", "2", "0.7000"]]
@@ -46,7 +46,7 @@ def test_runs_are_listed_sorted_and_judged_by_another_metric(dlrun: Dlrun, two_g
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "md"])
-def test_a_table_on_standard_output_stands_there_alone(name: str, dlrun: Dlrun, two_groups: Path) -> None:
+def test_a_table_on_standard_output_is_the_only_output_there(name: str, dlrun: Dlrun, two_groups: Path) -> None:
     status, out, err = dlrun("compare", "runs/collab/*", f"--{name}", "-", "--curves", "c.png")
     assert status == 0
     assert "curves" in err
@@ -60,7 +60,7 @@ def test_a_table_on_standard_output_stands_there_alone(name: str, dlrun: Dlrun, 
         assert "optim=adamw is better" in out
 
 
-def test_files_and_pictures_are_written(dlrun: Dlrun, two_groups: Path, here: Path) -> None:
+def test_tables_and_plots_are_written(dlrun: Dlrun, two_groups: Path, here: Path) -> None:
     words = [word for name in ("csv", "json", "md") for word in (f"--{name}", f"t.{name}")]
     status, out, _ = dlrun("compare", "runs/collab/*", *words, "--curves", "c.png", "--importance", "i.png")
     assert status == 0
@@ -90,7 +90,7 @@ def test_files_and_pictures_are_written(dlrun: Dlrun, two_groups: Path, here: Pa
         (["runs/collab/*optim=sgd*", "--importance", "i.png"], "--importance: needs 5 or more runs, not 3"),
     ],
 )
-def test_a_wrong_request_ends_with_2_and_a_sentence(
+def test_an_invalid_request_ends_with_status_2_and_a_message(
     words: list[str], said: str, dlrun: Dlrun, two_groups: Path
 ) -> None:
     status, _, err = dlrun("compare", *words)
@@ -109,7 +109,7 @@ def test_a_sweep_of_500_jobs_is_a_short_table(dlrun: Dlrun, here: Path) -> None:
     assert "skipped: 15 more" in out
 
 
-def test_a_real_sweep_is_compared_explained_and_drawn(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_real_sweep_is_compared_with_importance_and_plots(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     assert dlrun("-m", *WORDS, "optim=sgd,adamw", "seed=0,1,2")[0] == 0
     (sweep,) = (here / "runs" / "sweeps").glob("*")
     status, out, _ = dlrun("compare", str(sweep), "--curves", "c.png", "--importance", "i.png")
@@ -119,7 +119,7 @@ def test_a_real_sweep_is_compared_explained_and_drawn(dlrun: Dlrun, ratings_csv:
     assert "best: optim = sgd" in out
 
 
-def test_two_real_runs_differ_where_they_were_asked_to(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_two_real_runs_differ_in_the_changed_setting(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     for seed in (0, 1):
         assert dlrun(*WORDS, f"seed={seed}")[0] == 0
     a, b = map(str, sorted((here / "runs" / "collab").glob("*seed=*")))

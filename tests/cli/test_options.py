@@ -73,7 +73,7 @@ def call(*words: str) -> dict[str, Any]:
     return paint(**values_of(parser().parse(words), options_of(Painter.paint)))
 
 
-def test_what_is_not_given_has_the_defaults_of_the_method() -> None:
+def test_omitted_options_have_the_defaults_of_the_method() -> None:
     assert call() == Painter().paint()
 
 
@@ -98,14 +98,14 @@ def test_what_is_not_given_has_the_defaults_of_the_method() -> None:
         (["--no-frame"], "frame", False),
     ],
 )
-def test_words_become_what_the_annotation_says(words: list[str], name: str, value: Any, here: Path) -> None:
+def test_words_are_converted_to_the_annotated_type(words: list[str], name: str, value: Any, here: Path) -> None:
     (here / "there.csv").write_text("a\n1\n")
     found = call(*words)[name]
     assert found == value
     assert type(found) is type(value)
 
 
-def test_a_table_is_read_from_the_file_that_is_named(here: Path) -> None:
+def test_a_table_is_read_from_the_given_file(here: Path) -> None:
     (here / "there.csv").write_text("a;b\n1;2\n")
     table = call("there.csv")["table"]
     assert table.to_dict("list") == {"a": [1], "b": [2]}
@@ -129,7 +129,7 @@ def test_a_table_is_read_from_the_file_that_is_named(here: Path) -> None:
         (["there.csv", "two"], "unexpected argument 'two'"),
     ],
 )
-def test_a_wrong_word_is_refused_in_one_line(words: list[str], told: str, here: Path) -> None:
+def test_an_invalid_word_is_refused_in_one_line(words: list[str], told: str, here: Path) -> None:
     (here / "there.csv").write_text("a\n1\n")
     with pytest.raises(ConfigError) as raised:
         call(*words)
@@ -137,7 +137,7 @@ def test_a_wrong_word_is_refused_in_one_line(words: list[str], told: str, here: 
     assert "\n" not in str(raised.value)
 
 
-def test_python_is_refused_with_the_same_sentences() -> None:
+def test_python_arguments_are_refused_with_the_same_messages() -> None:
     paint = checked(Painter().paint)
     for words, given in (
         (["--num-coats", "0"], {"num_coats": 0}),
@@ -172,6 +172,6 @@ def test_the_help_is_that_of_the_docstring() -> None:
     assert "--no-frame" in text
 
 
-def test_a_method_is_known_to_answer_with_a_text_by_its_annotation() -> None:
+def test_a_method_that_returns_a_text_is_recognised_by_its_annotation() -> None:
     assert returns_text(Painter.tell)
     assert not returns_text(Painter.paint)

@@ -14,7 +14,7 @@ from dlrunner.claims.claims import Claim, judge_run, judge_seeds
 from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 
-def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
+def test_seeds_are_checked_by_a_one_sided_t_test() -> None:
     assert judge_seeds([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0)
     word, p = judge_seeds([0.82, 0.80, 0.815], 0.81, False)
     assert word == "reached within noise"
@@ -27,7 +27,7 @@ def test_seeds_are_judged_by_a_one_sided_t_test() -> None:
     assert judge_seeds([0.9], 0.92, True)[0] == "missed"
 
 
-def test_a_single_run_is_judged_with_the_measured_spread() -> None:
+def test_a_single_run_is_checked_with_the_measured_std() -> None:
     claim = Claim(metric="valid/rmse", value=0.87, source="a paper", std=0.001)
     for value, verdict in ((0.87, "reached"), (0.8716, "reached within noise"), (0.8717, "missed by 0.0017")):
         assert judge_run(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
@@ -49,7 +49,7 @@ claim:
 """
 
 
-def test_a_claim_of_ones_own_is_earned_and_a_fault_is_caught(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_users_claim_is_reproduced_and_a_worse_recipe_is_missed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN.replace("epochs: 2", "epochs: 20"))
     status, out, _ = dlrun("reproduce", "own", "--seeds", "3", "--out", "verdicts")
@@ -89,7 +89,7 @@ def test_claims_that_cannot_be_run_here_say_why(dlrun: Dlrun) -> None:
     assert "did you mean movielens-dot?" in err
 
 
-def test_a_recipe_that_fails_is_missed_and_leaves_by_1(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_recipe_that_fails_is_missed_with_exit_status_1(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN + "optim:\n  lr: 1.0e+12\nschedule:\n  warmup: 0.01\n")
     status, out, err = dlrun("reproduce", "own", "--seeds", "1", "--out", "verdicts")
@@ -99,7 +99,7 @@ def test_a_recipe_that_fails_is_missed_and_leaves_by_1(dlrun: Dlrun, ratings_csv
     assert case.find("failure") is not None
 
 
-def test_wrong_requests_are_told_before_anything_runs(dlrun: Dlrun, here: Path) -> None:
+def test_invalid_requests_are_refused_before_anything_runs(dlrun: Dlrun, here: Path) -> None:
     for words, told in (
         (["--seeds", "0"], "--seeds: must be 1 or more"),
         (["--jobs", "none"], "--jobs: must be a number or auto"),
@@ -115,7 +115,9 @@ def test_wrong_requests_are_told_before_anything_runs(dlrun: Dlrun, here: Path) 
     assert not (here / "runs").exists()
 
 
-def test_results_are_kept_by_experiment_and_written_into_a_readme(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_results_are_stored_by_experiment_and_written_into_a_readme(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN)
     (here / "README.md").write_text("# Mine\n")
@@ -149,7 +151,7 @@ def test_results_are_kept_by_experiment_and_written_into_a_readme(dlrun: Dlrun, 
     assert "results.json has no verdicts" in err
 
 
-def test_verdicts_are_written_for_people_machines_and_servers() -> None:
+def test_verdicts_are_written_as_markdown_json_and_junit() -> None:
     runs = {
         seed: {
             "final": {"valid/rmse": value},
@@ -199,14 +201,16 @@ def test_a_published_recipe_with_a_tenth_of_its_rates_is_missed(real_data: Path,
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_the_published_dot_bias_figure_is_reached_on_real_data(real_data: Path, dlrun: Dlrun) -> None:
+def test_the_published_dot_bias_value_is_reached_on_real_data(real_data: Path, dlrun: Dlrun) -> None:
     status, out, _ = dlrun("experiment=movielens-single", *QUICK)
     assert status == 0
     assert "0.8746" in out
     assert "reached" in out
 
 
-def test_a_figure_is_not_compared_with_a_run_on_other_data(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_published_value_is_not_compared_with_a_run_on_other_data(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN + "  release: another\n")
     status, out, _ = dlrun("experiment=own", *QUICK)

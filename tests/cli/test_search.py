@@ -58,7 +58,7 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
 
 
 @pytest.mark.slow
-def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
+def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
     words = (*documented("sweep.best=")[1:], *QUICK)
@@ -88,7 +88,7 @@ def test_the_best_configuration_found_is_an_experiment_that_is_done_already(
 
 
 @pytest.mark.slow
-def test_trials_that_fail_count_as_failed_and_end_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "infinite.py").write_text(
         "from dlrunner.tasks.collab.task import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
         "import os, signal\n"
@@ -119,7 +119,7 @@ def test_trials_that_fail_count_as_failed_and_end_nothing(dlrun: Dlrun, ratings_
 
 
 @pytest.mark.slow
-def test_a_search_that_is_killed_goes_on_with_the_trials_it_would_have_made(ratings_csv: Path, here: Path) -> None:
+def test_a_killed_search_resumes_with_the_same_trials(ratings_csv: Path, here: Path) -> None:
     words = (*WORDS, RATE, "model.factors=range(5,25,5)", "epochs=8", "sweep.trials=12")
     start(*words, "runs_dir=whole", cwd=here).communicate()
     for number, sent in ((2, signal.SIGKILL), (10, signal.SIGINT)):  # while it draws at random, and when it has learnt
@@ -140,7 +140,7 @@ def test_a_search_that_is_killed_goes_on_with_the_trials_it_would_have_made(rati
     assert [t.state.name for t in trials(sweep_folder(here))] == ["COMPLETE"] * 12
 
 
-def test_a_search_that_is_killed_while_it_proposes_makes_the_same_proposals(here: Path) -> None:
+def test_a_search_killed_during_a_suggestion_repeats_it(here: Path) -> None:
     space: dict[str, Any] = {name: FloatDistribution(0, 1) for name in "abc"}
     expected = []
     (here / "whole").mkdir()
@@ -174,7 +174,7 @@ def test_a_search_that_is_killed_while_it_proposes_makes_the_same_proposals(here
     assert found == expected
 
 
-def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_number(
+def test_a_search_shares_gpus_and_needs_a_number_of_jobs_with_an_engine(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[ResourceSlot] = []
@@ -193,7 +193,7 @@ def test_a_search_shares_gpus_as_it_is_told_and_through_an_engine_it_wants_a_num
     assert "sweep.jobs: must be a number for a search with hydra/launcher=submitit_local" in err
 
 
-def test_a_search_climbs_where_more_is_better_and_what_is_done_is_not_done_twice(
+def test_a_search_maximises_if_higher_is_better_and_repeats_no_finished_trial(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
     (here / "climbing.py").write_text(
@@ -210,7 +210,7 @@ def test_a_search_climbs_where_more_is_better_and_what_is_done_is_not_done_twice
     assert compose(["experiment=worst"])["optim"]["lr"] == results.sort_values("valid/rmse")["optim.lr"].iloc[-1]
 
 
-def test_an_experiment_that_is_searched_around_is_written_whole(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_a_search_of_an_experiment_writes_the_complete_experiment(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /model: net\n  - override /optim: sgd\n"
@@ -226,7 +226,7 @@ def test_an_experiment_that_is_searched_around_is_written_whole(dlrun: Dlrun, ra
     assert compose(["experiment=better"])["claim"] is None
 
 
-def test_mistakes_are_told_before_the_first_trial(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_errors_are_reported_before_the_first_trial(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     wrong = {
         "optim.lr=interval(0,1)": "optim.lr: must be greater than 0",
         "optim.lrr=interval(0.1,1)": "did you mean lr?",
@@ -256,7 +256,7 @@ def test_mistakes_are_told_before_the_first_trial(dlrun: Dlrun, ratings_csv: Pat
     assert not (here / "runs").exists()
 
 
-def test_a_value_that_does_not_fit_between_the_ends_of_its_range_fails_alone(
+def test_an_invalid_value_inside_of_a_range_fails_only_its_trial(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def picky(config: Any) -> Plan:

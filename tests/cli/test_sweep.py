@@ -120,7 +120,7 @@ def test_jobs_that_run_in_parallel_divide_the_threads(ratings_csv: Path, here: P
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_goes_on_when_it_is_given_again(ratings_csv: Path, here: Path) -> None:
+def test_the_same_command_resumes_a_stopped_sweep(ratings_csv: Path, here: Path) -> None:
     words = ("-m", "task=collab", "data.path=my.csv", "epochs=400", "seed=0,1", *QUICK)
     process = start(*words, cwd=here)
     deadline = time.monotonic() + 60
@@ -145,7 +145,7 @@ def test_a_sweep_that_is_stopped_goes_on_when_it_is_given_again(ratings_csv: Pat
     assert broken["final"] == unbroken["final"]
 
 
-def test_jobs_that_share_a_composition_get_the_configuration_of_their_own(here: Path) -> None:
+def test_jobs_with_a_shared_composition_have_their_own_configurations(here: Path) -> None:
     (here / "conf" / "task").mkdir(parents=True)
     (here / "conf" / "task" / "linked.yaml").write_text(
         "# @package _global_\ndefaults:\n  - collab\nepochs: 3\ntrainer:\n  early_stopping: ${epochs}\n"
@@ -194,7 +194,7 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
     assert [line.split()[2] for line in out.splitlines()[3:6]] == ["done", "done", "new"]
 
 
-def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, out, _ = dlrun(*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
     assert status == 0
     assert "[1] optim.lr=0.01: the same run as [0], run once" in out
@@ -204,7 +204,7 @@ def test_jobs_that_come_to_the_same_run_are_done_once(dlrun: Dlrun, ratings_csv:
     assert results["valid/rmse"][0] == results["valid/rmse"][1] != results["valid/rmse"][2]
 
 
-def test_an_empty_range_and_settings_of_sweeps_in_a_single_run_are_told(dlrun: Dlrun, here: Path) -> None:
+def test_an_empty_range_and_sweep_settings_in_a_single_run_are_refused(dlrun: Dlrun, here: Path) -> None:
     status, _, err = dlrun("-m", "task=collab", "seed=range(0)")
     assert status == 2
     assert "seed=range(0): has no values" in err
@@ -219,7 +219,7 @@ def test_an_empty_range_and_settings_of_sweeps_in_a_single_run_are_told(dlrun: D
 
 
 @pytest.mark.slow
-def test_the_first_failure_ends_a_sweep_that_asks_for_it(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, _, _ = dlrun(*WORDS, "optim.lr=0.01,1e12,0.02,0.03", "sweep.fail_fast=true")
     assert status == 1
     results = pd.read_csv(sweep_folder(here) / "results.csv")

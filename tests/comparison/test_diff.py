@@ -58,7 +58,7 @@ def test_code_data_versions_and_device_that_differ_are_listed() -> None:
     ]
 
 
-def test_numbers_part_at_the_first_epoch_that_is_not_the_same_to_the_last_digit() -> None:
+def test_metrics_diverge_at_the_first_epoch_that_is_not_identical() -> None:
     found = first_difference(history(0.9, 0.8, 0.7, 0.6), history(0.9, 0.8 * (1 + 1e-7), 0.7, 0.5))
     assert found is not None
     assert (found.epoch, found.first_beyond_rounding) == (2, 4)
@@ -66,18 +66,18 @@ def test_numbers_part_at_the_first_epoch_that_is_not_the_same_to_the_last_digit(
     assert found.difference == pytest.approx(1e-7)
 
 
-def test_the_time_that_runs_take_is_no_difference() -> None:
+def test_the_duration_of_runs_is_not_a_difference() -> None:
     assert first_difference(history(0.9, 0.8, seconds=1.0), history(0.9, 0.8, seconds=2.0)) is None
 
 
-def test_a_rate_in_a_list_is_compared_number_by_number() -> None:
+def test_learning_rates_in_a_list_are_compared_one_by_one() -> None:
     found = first_difference(history(0.9, lr=[0.1, 0.2]), history(0.9, lr=[0.1, 0.2 * (1 + 1e-6)]))
     assert found is not None
     assert found.first_beyond_rounding is None
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-def test_a_number_that_only_one_run_has_parts_them(swapped: bool) -> None:
+def test_a_metric_of_only_one_run_is_a_difference(swapped: bool) -> None:
     pair = history(0.9, **{"valid/mae": 1.0}), history(0.9)
     found = first_difference(*(reversed(pair) if swapped else pair))
     assert found is not None
@@ -101,14 +101,14 @@ def test_a_number_that_only_one_run_has_parts_them(swapped: bool) -> None:
         ([], "metrics: nothing to compare: B has no epochs"),
     ],
 )
-def test_where_numbers_part_is_told(
+def test_the_first_difference_of_metrics_is_reported(
     second: list[float], said: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     a = write_run(here / "a", 0.8, history=history(0.9, 0.8))
     assert said in told(capsys, a, write_run(here / "b", 0.8, history=history(*second)))
 
 
-def test_numbers_that_part_are_shown_with_all_their_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_different_metrics_are_shown_with_all_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a = write_run(here / "a", 0.8, history=history(0.8123456789012345))
     b = write_run(here / "b", 0.8, history=history(0.8123456789012349))
     assert "valid/rmse  A 0.8123456789012345  B 0.8123456789012349" in told(capsys, a, b)
@@ -122,14 +122,14 @@ def test_a_run_without_a_summary_is_still_compared(here: Path, capsys: pytest.Ca
     assert ["seed", "1", "2"] in [line.split() for line in out.splitlines()]
 
 
-def test_equal_runs_are_told_to_be_equal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_equal_runs_are_reported_as_equal(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = told(capsys, write_run(here / "a", 0.8), write_run(here / "b", 0.8))
     assert "settings: the same" in out
     assert "code, data, versions, device: the same" in out
     assert out.splitlines()[-1] == "metrics: identical in epochs 1 to 2"
 
 
-def test_a_number_that_is_not_finite_differs_from_every_other() -> None:
+def test_a_non_finite_metric_differs_from_every_other() -> None:
     nan, one = {"epoch": 1, "valid/loss": float("nan")}, {"epoch": 1, "valid/loss": 1.0}
     assert row_difference(nan, one) == row_difference(one, nan) == float("inf")
     assert row_difference(nan, nan) == 0.0

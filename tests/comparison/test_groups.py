@@ -33,14 +33,14 @@ def two_optimizers(here: Path, adamw: list[float], sgd: list[float]) -> Comparis
 # Statistics
 
 
-def test_an_interval_is_students() -> None:
+def test_an_interval_is_students_t() -> None:
     found = estimate(SAMPLE)
     low, high = stats.t.interval(0.95, 4, np.mean(SAMPLE), stats.sem(SAMPLE))
     assert (found.n, found.mean, found.sd) == pytest.approx((5, np.mean(SAMPLE), np.std(SAMPLE, ddof=1)))
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_pairs_are_judged_by_their_differences() -> None:
+def test_pairs_are_compared_by_their_differences() -> None:
     noise = np.array([0.0, 0.3, -0.2, 0.1, 0.5])
     first = dict(enumerate(0.80 + noise))
     second = dict(enumerate(0.81 + noise + [0.001, -0.001, 0.002, -0.002, 0.0]))
@@ -59,31 +59,31 @@ def test_without_pairs_the_interval_is_welchs() -> None:
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_repetitions_without_a_partner_are_dropped_and_counted() -> None:
+def test_unpaired_repetitions_are_dropped_and_counted() -> None:
     found = compare_groups({0: 1.0, 1: 2.0, 2: 3.5}, {1: 2.5, 2: 3.5, 7: 90.0, 8: 90.0}, higher_is_better=False)
     assert (found.n, found.num_unpaired) == (2, 3)
     assert found.difference == pytest.approx(0.25)
 
 
-def test_one_seed_cannot_tell() -> None:
+def test_a_single_seed_gives_no_verdict() -> None:
     found = compare_groups({0: 1.0}, {0: 2.0}, higher_is_better=False)
     assert (found.method, found.n, found.is_significant, found.seeds_required) == ("none", 1, False, None)
     assert math.isnan(found.low)
 
 
-def test_equal_numbers_are_no_difference() -> None:
+def test_equal_values_are_not_a_difference() -> None:
     found = compare_groups({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}, higher_is_better=False)
     assert (found.difference, found.low, found.high, found.is_significant) == (0, 0, 0, False)
     assert found.seeds_required is None
 
 
-def test_the_same_lead_in_every_pair_is_told() -> None:
+def test_the_same_difference_in_every_pair_is_significant() -> None:
     found = compare_groups({0: 1.0, 1: 2.0}, {0: 1.5, 1: 2.5}, higher_is_better=False)
     assert (found.difference, found.low, found.is_significant) == (0.5, 0.5, True)
 
 
 @pytest.mark.parametrize(("difference", "sd"), [(1.0, 1.0), (0.5, 1.0), (0.2, 1.0)])
-def test_so_many_seeds_tell_in_four_of_five_tries(difference: float, sd: float) -> None:
+def test_the_required_seeds_have_a_power_of_80_percent(difference: float, sd: float) -> None:
     n = seeds_required(difference, sd, per_group=False)
     assert n is not None
     shift = difference * math.sqrt(n) / sd  # the exact power, by the noncentral t distribution
@@ -91,44 +91,44 @@ def test_so_many_seeds_tell_in_four_of_five_tries(difference: float, sd: float) 
     assert 0.8 <= power < 0.84
 
 
-def test_more_seeds_than_anyone_has_are_not_named() -> None:
+def test_more_required_seeds_than_the_limit_are_not_given() -> None:
     assert seeds_required(1e-9, 1.0, per_group=False) is None
 
 
 # Settings that differ
 
 
-def test_a_choice_tells_what_follows_from_it(here: Path) -> None:
+def test_settings_implied_by_an_option_are_omitted(here: Path) -> None:
     for optim in ("sgd", "adam", "adamw"):
         write_run(here / "runs" / optim, 0.8, {"optim": optim})
     assert compared("runs/*").settings == ("optim",)
 
 
-def test_a_typed_setting_is_shown_beside_the_choice(here: Path) -> None:
+def test_a_typed_setting_is_shown_next_to_the_option(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
     write_run(here / "runs" / "b", 0.8, {"optim": "adam"})
     assert compared("runs/*").settings == ("optim", "optim.lr")
 
 
-def test_a_setting_that_a_choice_does_not_tell_is_shown(here: Path) -> None:
+def test_a_setting_not_implied_by_an_option_is_shown(here: Path) -> None:
     for number, (optim, lr) in enumerate([("sgd", 0.1), ("sgd", 0.2), ("adam", 0.1)]):
         write_run(here / "runs" / str(number), 0.8, {"optim": optim, "optim.lr": lr}, typed=["optim"])
     assert compared("runs/*").settings == ("optim", "optim.lr")
 
 
-def test_a_class_that_differs_without_its_choice_is_shown(here: Path) -> None:
+def test_a_class_that_differs_within_an_option_is_shown(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"model._target_": "mine.Net"}, typed=[])
     write_run(here / "runs" / "b", 0.8)
     assert compared("runs/*").settings == ("model._target_",)
 
 
-def test_the_task_tells_what_nobody_typed(here: Path) -> None:
+def test_settings_implied_by_the_task_are_omitted(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"task": "collab", "epochs": 5, "model.factors": 50}, typed=["task"])
     write_run(here / "runs" / "b", 0.8, {"task": "tabular", "epochs": 9, "model.factors": 7}, typed=["task"])
     assert compared("runs/*").settings == ("task",)
 
 
-def test_a_choice_and_the_task_together_tell_what_follows_from_both(here: Path) -> None:
+def test_settings_implied_by_option_and_task_together_are_omitted(here: Path) -> None:
     for task, model, factors in (
         ("collab", "net", 1),
         ("collab", "dot", 2),
@@ -140,7 +140,7 @@ def test_a_choice_and_the_task_together_tell_what_follows_from_both(here: Path) 
     assert compared("runs/*").settings == ("task", "model")
 
 
-def test_no_experiment_is_no_choice_that_tells_others(here: Path) -> None:
+def test_a_missing_experiment_implies_no_settings(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"experiment": "movielens-net", "epochs": 9}, typed=["experiment"])
     write_run(here / "runs" / "b", 0.8, {"epochs": 2}, typed=[])
     assert compared("runs/*").settings == ("experiment", "epochs")
@@ -148,7 +148,7 @@ def test_no_experiment_is_no_choice_that_tells_others(here: Path) -> None:
     assert compared("runs/a", "runs/c").settings == ("experiment",)
 
 
-def test_what_cannot_change_a_result_is_no_setting(here: Path) -> None:
+def test_settings_that_cannot_change_a_result_are_omitted(here: Path) -> None:
     other = {"data_dir": "elsewhere", "runs_dir": "r", "rerun": True, "log.progress": "none", "trainer.num_threads": 9}
     write_run(here / "runs" / "a", 0.8, other)
     write_run(here / "runs" / "b", 0.8, {"seeds": 3, "sweep.jobs": 2})
@@ -175,7 +175,7 @@ def test_seeds_and_folds_are_repetitions(here: Path) -> None:
 
 
 @pytest.mark.parametrize(("higher", "best"), [(False, "adamw"), (True, "sgd")])
-def test_the_best_group_comes_first_whichever_way_the_metric_goes(higher: bool, best: str, here: Path) -> None:
+def test_the_best_group_comes_first_in_both_directions_of_the_metric(higher: bool, best: str, here: Path) -> None:
     write_seeds(here / "runs", [0.1, 0.2], {"optim": "adamw"}, higher_is_better=higher)
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "sgd"}, higher_is_better=higher)
     found = compared("runs/*")
@@ -197,7 +197,7 @@ def test_by_one_setting_averages_over_all_others_and_pairs_by_them(here: Path) -
     assert found.notes == ()
 
 
-def test_an_unbalanced_average_is_told(here: Path) -> None:
+def test_an_unbalanced_average_is_noted(here: Path) -> None:
     for optim, lr in (("adamw", 0.1), ("adamw", 0.2), ("sgd", 0.1)):
         write_run(here / "runs" / f"{optim}{lr}", lr, {"optim": optim, "optim.lr": lr})
     (note,) = compared("runs/*", by=["optim"]).notes
@@ -212,7 +212,7 @@ def test_a_repeated_seed_is_counted_once(here: Path) -> None:
     assert found.notes == ("one run repeats the settings and the seed of another: averaged with it and counted once",)
 
 
-def test_another_metric_judges_where_it_is_asked_for(here: Path) -> None:
+def test_runs_are_compared_by_another_metric_on_request(here: Path) -> None:
     write_run(
         here / "runs" / "a",
         0.8,
@@ -229,7 +229,7 @@ def test_another_metric_judges_where_it_is_asked_for(here: Path) -> None:
     assert compared("runs/*", metric="valid/hits").groups[0].label == "optim=sgd"
 
 
-def test_runs_that_record_no_direction_are_judged_by_their_own_metric_only(here: Path) -> None:
+def test_runs_without_recorded_directions_are_compared_by_their_main_metric_only(here: Path) -> None:
     for optim, mae in (("adamw", 0.7), ("sgd", 0.6)):
         write_run(here / "runs" / optim, 0.8, {"optim": optim}, others={"valid/mae": mae}, metrics=None)
     assert compared("runs/*").metric == "valid/rmse"
@@ -241,7 +241,7 @@ def test_runs_that_record_no_direction_are_judged_by_their_own_metric_only(here:
 # What is told
 
 
-def test_runs_of_different_tasks_are_told(here: Path) -> None:
+def test_different_tasks_are_noted(here: Path) -> None:
     write_seeds(here / "runs" / "collab", [0.8, 0.9], {"task": "collab"})
     write_seeds(here / "runs" / "image", [0.1, 0.2], {"task": "image"}, metric="valid/accuracy", higher_is_better=True)
     found = compared("runs/*/*")
@@ -251,14 +251,14 @@ def test_runs_of_different_tasks_are_told(here: Path) -> None:
     assert [group.estimate.mean for group in found.groups] == pytest.approx([0.85, 0.15])
 
 
-def test_numbers_of_different_tasks_are_never_averaged(here: Path) -> None:
+def test_metrics_of_different_tasks_are_never_averaged(here: Path) -> None:
     for task in ("collab", "tabular"):
         for optim in ("sgd", "adam"):
             write_run(here / "runs" / f"{task}{optim}", 0.8, {"task": task, "optim": optim})
     assert [len(group.rows) for group in compared("runs/*", by=["optim"]).groups] == [1, 1, 1, 1]
 
 
-def test_numbers_of_different_metrics_are_never_averaged(here: Path) -> None:
+def test_different_metrics_are_never_averaged(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"seed": 0})
     write_run(here / "runs" / "b", 0.1, {"seed": 1}, metric="valid/accuracy", higher_is_better=True)
     assert [(group.metric, group.estimate.mean) for group in compared("runs/*").groups] == [
@@ -267,7 +267,7 @@ def test_numbers_of_different_metrics_are_never_averaged(here: Path) -> None:
     ]
 
 
-def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
+def test_different_data_code_and_device_are_noted_in_one_line(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"optim": "adamw"})
     data = {"name": "my.csv", "release": "own", "sha256": "b" * 64}
     write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, data=data, code="d" * 64, device="cuda:0")
@@ -287,7 +287,7 @@ def test_other_data_code_and_device_are_told_in_one_line(here: Path) -> None:
         ({"metric": "loss"}, "--metric: 'loss' is ambiguous: train/loss or valid/loss"),
     ],
 )
-def test_an_unknown_name_is_told_with_the_nearest(options: dict[str, object], said: str, here: Path) -> None:
+def test_an_unknown_name_is_refused_with_the_nearest(options: dict[str, object], said: str, here: Path) -> None:
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "adamw"})
     write_seeds(here / "runs", [0.8, 0.9], {"optim": "sgd"})
     with pytest.raises(ConfigError) as error:
@@ -298,7 +298,7 @@ def test_an_unknown_name_is_told_with_the_nearest(options: dict[str, object], sa
 # What is read
 
 
-def test_runs_that_are_not_finished_are_left_out_and_told(here: Path) -> None:
+def test_unfinished_runs_are_skipped_and_listed(here: Path) -> None:
     write_seeds(here / "runs", [0.8, 0.9])
     write_run(here / "runs" / "failed", 0.1, status="failed", error="the loss is not finite")
     write_run(here / "runs" / "interrupted", 0.1, status="interrupted")
@@ -334,7 +334,7 @@ def test_runs_that_are_not_finished_are_left_out_and_told(here: Path) -> None:
         ("metrics.jsonl", "\x00\x00", "metrics.jsonl is damaged: line 1"),
     ],
 )
-def test_a_damaged_run_is_told_and_the_others_are_compared(
+def test_a_damaged_run_is_listed_and_the_others_are_compared(
     file: str, content: str | None, said: str, here: Path
 ) -> None:
     write_seeds(here / "runs", [0.8, 0.9])
@@ -363,7 +363,7 @@ def test_a_damaged_run_is_told_and_the_others_are_compared(
         (["runs/em*"], "a comparison needs at least two finished runs; found none\nskipped: empty: neither"),
     ],
 )
-def test_a_wrong_place_is_told(words: list[str], said: str, here: Path) -> None:
+def test_a_path_that_is_not_a_run_is_refused(words: list[str], said: str, here: Path) -> None:
     write_seeds(here / "runs" / "collab", [0.8, 0.9])
     (here / "runs" / "empty").mkdir()
     (here / "runs" / "note.txt").touch()
@@ -372,13 +372,13 @@ def test_a_wrong_place_is_told(words: list[str], said: str, here: Path) -> None:
     assert str(error.value).startswith(said)
 
 
-def test_a_run_that_is_meant_twice_is_read_once(here: Path) -> None:
+def test_a_run_that_is_given_twice_is_read_once(here: Path) -> None:
     paths = write_seeds(here / "runs" / "collab", [0.8, 0.9])
     (here / "runs" / "latest").symlink_to(paths[0])
     assert len(gather(["runs/latest", "runs/collab/*", str(paths[1])])[0]) == 2
 
 
-def test_a_sweep_is_its_runs_and_its_failures_are_told(here: Path) -> None:
+def test_a_sweep_is_its_runs_and_its_failures_are_listed(here: Path) -> None:
     runs = write_seeds(here / "runs" / "collab", [0.8, 0.9, 0.7])
     write_seeds(here / "runs" / "collab", [0.1], {"optim": "sgd"})  # of no sweep
     sweep = write_sweep(here / "runs" / "sweeps" / "mine", runs, failed=["out of memory"])
@@ -387,7 +387,7 @@ def test_a_sweep_is_its_runs_and_its_failures_are_told(here: Path) -> None:
     assert [(each.name, each.reason) for each in left_out] == [("job 3", "failed: out of memory")]
 
 
-def test_a_sweep_that_was_moved_finds_its_runs(here: Path) -> None:
+def test_a_moved_sweep_finds_its_runs(here: Path) -> None:
     runs = write_seeds(here / "runs" / "collab", [0.8, 0.9, 0.7])
     write_sweep(here / "runs" / "sweeps" / "mine", runs)
     shutil.move(here / "runs", here / "elsewhere")
@@ -397,7 +397,7 @@ def test_a_sweep_that_was_moved_finds_its_runs(here: Path) -> None:
     assert left_out[0].reason == f"its folder is missing: {runs[2].name}"
 
 
-def test_a_sweep_that_has_not_ended_is_the_runs_that_have(here: Path) -> None:
+def test_an_unfinished_sweep_is_its_finished_runs(here: Path) -> None:
     runs = write_seeds(here / "runs" / "collab", [0.8, 0.9])
     for number, run in enumerate([*runs, None]):
         place = here / "runs" / "sweeps" / "mine" / "jobs" / str(number)
@@ -409,7 +409,7 @@ def test_a_sweep_that_has_not_ended_is_the_runs_that_have(here: Path) -> None:
     assert [(each.name, each.reason) for each in left_out] == [("job 2", "not started, or still running")]
 
 
-def test_a_damaged_results_table_is_told(here: Path) -> None:
+def test_a_damaged_results_table_is_reported(here: Path) -> None:
     sweep = write_sweep(here / "runs" / "sweeps" / "mine", write_seeds(here / "runs" / "collab", [0.8, 0.9]))
     (sweep / "results.csv").write_text("job,status\n0,done\n")
     with pytest.raises(ConfigError, match=r"results\.csv is damaged"):
@@ -425,7 +425,7 @@ def test_reading_500_runs_takes_well_under_three_seconds(here: Path) -> None:
     assert len(found.groups) == 500
 
 
-def test_a_row_knows_what_was_typed(here: Path) -> None:
+def test_a_row_has_the_names_of_typed_settings(here: Path) -> None:
     run = write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
     row = read_row(run)
     assert row.typed == {"optim", "optim.lr"}

@@ -45,7 +45,7 @@ def random_search(
     return rows
 
 
-def test_the_planted_setting_is_found_with_its_share_of_the_variance() -> None:
+def test_the_planted_setting_is_found_with_its_fraction_of_the_variance() -> None:
     found = importance(random_search(lambda s: 3.0 * (s["optim"] == "sgd") + 1.0 * (s["model.factors"] == 10)))
     assert list(found.fractions)[:2] == ["optim", "model.factors"]
     assert found.fractions["optim"] == pytest.approx(0.9, abs=0.1)  # variances: 2 and 2/9
@@ -87,27 +87,27 @@ def test_the_best_region_is_within_one_standard_error_of_the_best(higher: bool) 
     assert found.groups[0].error == pytest.approx(0.2)
 
 
-def test_a_forest_that_explains_nothing_says_so() -> None:
+def test_a_poor_fit_of_the_forest_gives_a_warning() -> None:
     found = importance(random_search(lambda s: 0.0, num_rows=40))
     assert found.r2 < 0.3
     assert "do not trust the importance" in found.warnings[0]
 
 
-def test_few_runs_are_told_and_fewer_are_refused() -> None:
+def test_few_runs_give_a_warning_and_fewer_are_refused() -> None:
     rows = random_search(lambda s: float(s["optim"] == "sgd"), num_rows=7)
     assert importance(rows).warnings[0] == "7 runs are few for a random forest: the importance is rough"
     with pytest.raises(ConfigError, match="needs 5 or more runs, not 4"):
         importance(rows[:4])
 
 
-def test_what_the_seed_seems_to_explain_is_the_measure_of_noise() -> None:
+def test_the_importance_of_the_seed_is_the_noise_floor() -> None:
     found = importance(random_search(lambda s: 2.0 * (s["optim"] == "sgd") + 2.0 * s["seed"]))
     assert found.noise == found.fractions["seed"]
     assert found.noise == max(found.fractions.values())
     assert found.setting == "optim"  # the seed is no setting that anyone could choose
 
 
-def test_a_run_that_diverged_does_not_hide_the_others() -> None:
+def test_a_diverged_run_does_not_hide_the_others() -> None:
     rows = random_search(lambda s: 3.0 * (s["optim"] == "sgd"))
     rows[5] = make_row(1e6, dict(rows[5].settings))
     found = importance(rows)
@@ -116,7 +116,7 @@ def test_a_run_that_diverged_does_not_hide_the_others() -> None:
     assert found.warnings[0].startswith("1 of 120 runs are outliers")
 
 
-def test_the_same_runs_give_the_same_shares() -> None:
+def test_the_same_runs_give_the_same_importance() -> None:
     rows = random_search(lambda s: math.log10(s["optim.lr"]))
     assert importance(rows) == importance(rows)
 
@@ -143,7 +143,7 @@ def test_null_among_numbers_is_a_value_of_its_own() -> None:
         ),
     ],
 )
-def test_what_cannot_be_explained_is_told(change: Callable[[list[Row]], list[Row]], said: str) -> None:
+def test_runs_without_importance_are_refused(change: Callable[[list[Row]], list[Row]], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         importance(change(random_search(lambda s: s["seed"], num_rows=10)))
 

@@ -89,7 +89,7 @@ def two_optimizers(here: Path, adamw: Sequence[float], sgd: Sequence[float], **m
         ),
     ],
 )
-def test_the_verdict_is_a_plain_sentence(adamw: list[float], sgd: list[float], said: str, here: Path) -> None:
+def test_the_verdict_is_a_sentence(adamw: list[float], sgd: list[float], said: str, here: Path) -> None:
     assert looks.verdict_sentence(two_optimizers(here, adamw, sgd)) == said
 
 
@@ -117,7 +117,7 @@ def test_three_groups_have_no_verdict(here: Path) -> None:
 # Tables
 
 
-def test_the_table_has_a_row_a_group_with_mean_spread_and_interval(here: Path) -> None:
+def test_the_table_has_a_row_per_group_with_mean_std_and_interval(here: Path) -> None:
     frame = looks.groups_frame(two_optimizers(here, [0.80, 0.81, 0.82], [0.9, 0.9, 0.9], others={"valid/mae": 0.5}))
     assert list(frame) == ["optim", "n", "valid/rmse", "std", "low", "high", "valid/mae", "valid/loss", "seconds"]
     assert frame.iloc[0].tolist()[:4] == ["adamw", 3, pytest.approx(0.81), pytest.approx(0.01)]
@@ -141,7 +141,7 @@ def test_a_sort_reads_numbers_as_numbers_and_puts_null_last(here: Path) -> None:
         looks.sort(frame, "secondz")
 
 
-def test_a_table_of_500_groups_prints_its_first_rows_and_says_how_many_are_left(
+def test_a_table_of_500_groups_prints_its_first_rows_and_the_number_of_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     found = compare([make_row(0.8 + i, {"optim.lr": float(i)}) for i in range(500)])
@@ -195,7 +195,7 @@ def test_curves_have_a_thick_mean_over_thin_runs(here: Path, drawn: list[Figure]
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["optim=adamw: 0.8200", "optim=sgd: 0.9000"]
 
 
-def test_of_many_groups_the_best_eight_are_coloured_and_the_title_says_so(here: Path, drawn: list[Figure]) -> None:
+def test_of_many_groups_the_best_eight_are_coloured_as_in_the_title(here: Path, drawn: list[Figure]) -> None:
     def history(i: int) -> list[dict[str, Any]]:
         return [{"epoch": e, "valid/rmse": 1e4 if i == 499 else i + 1 / e} for e in (1, 2, 3)]
 
@@ -209,7 +209,7 @@ def test_of_many_groups_the_best_eight_are_coloured_and_the_title_says_so(here: 
     assert axes.get_ylim()[1] < 1000
 
 
-def test_runs_without_a_history_are_counted_and_none_at_all_is_told(here: Path) -> None:
+def test_runs_without_a_history_are_counted_and_no_history_at_all_is_refused(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"optim.lr": 0.1})
     write_run(here / "runs" / "b", 0.9, {"optim.lr": 0.2}, history=[])
     found = compare(gather(["runs/*"])[0])
@@ -250,7 +250,7 @@ def test_the_most_important_setting_is_drawn_on_the_scale_that_fits(
     assert plots.GREEN in {line.get_color() for line in values.lines}
 
 
-def test_importance_is_told_with_the_yardstick_of_noise() -> None:
+def test_importance_is_printed_with_the_noise_floor() -> None:
     lines = list(looks.importance_sentences(importance(random_search(lambda s: float(s["optim"] == "sgd")))))
     assert lines[1].split()[0] == "optim"
     assert next(line for line in lines if "seed" in line).endswith("noise floor")

@@ -128,7 +128,7 @@ def test_cross_table_shows_as_many_users_and_items_as_there_are(tmp_path: Path) 
     assert height(many) > few
 
 
-def test_cross_table_takes_the_most_rated_and_tells_validation_from_training() -> None:
+def test_cross_table_shows_the_most_rated_and_marks_validation_ratings() -> None:
     table = RatingsTable(
         users=np.array([0, 0, 1, 1, 1, 2]),
         items=np.array([0, 1, 1, 2, 0, 1]),
@@ -146,7 +146,7 @@ def test_cross_table_takes_the_most_rated_and_tells_validation_from_training() -
 
 
 @pytest.mark.parametrize(("num_items", "num_factors"), [(2, 1), (8, 5), (60, 1)])
-def test_pictures_of_items_cope_with_few_items_few_factors_and_any_title(
+def test_plots_of_items_handle_few_items_few_factors_and_any_title(
     num_items: int, num_factors: int, tmp_path: Path
 ) -> None:
     rng = np.random.default_rng(0)
@@ -188,7 +188,7 @@ def test_training_curves_are_drawn_for_any_number_of_epochs(num_epochs: int, tmp
     assert_is_png(path)
 
 
-def test_training_curves_bear_missing_and_infinite_values(tmp_path: Path) -> None:
+def test_training_curves_handle_missing_and_infinite_values(tmp_path: Path) -> None:
     history = rows(3, **{"train/loss": math.nan, "valid/loss": None, "valid/rmse": math.inf, "valid/$\\x{$": 1e-9})
     del history[1]["lr"]
     assert_is_png(plots.training_curves(history, tmp_path))
@@ -202,7 +202,7 @@ def test_a_learning_rate_that_changes_gets_its_own_panel(tmp_path: Path) -> None
     assert plots._rates(rows(4, lr=[0.1, 0.01])) is not None
 
 
-def test_the_limits_of_a_range_test_ignore_how_far_the_loss_flew() -> None:
+def test_the_limits_of_a_range_test_ignore_a_diverged_loss() -> None:
     smooth = np.concatenate([np.full(30, 2.3), np.linspace(2.3, 1.0, 40), np.geomspace(1.0, 1e9, 20), [np.nan]])
     low, high = plots._robust_limits(smooth)
     assert 0.5 < low < 1.0

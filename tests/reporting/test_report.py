@@ -67,7 +67,7 @@ def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
     assert html.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 40
 
 
-def test_a_page_without_one_of_its_values_is_an_error_and_not_a_gap() -> None:
+def test_a_page_with_an_undefined_value_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="verdicts"):
         page.render("claims.html.j2", title="claims")
 
@@ -83,7 +83,7 @@ def test_style_and_script_are_allowed_by_their_digests_and_nothing_else_is() -> 
         assert f"{kind}-src 'sha256-{digest}'" in policy
 
 
-def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alternative_text(tmp_path: Path) -> None:
+def test_charts_replace_the_plot_of_the_same_curves_and_every_plot_has_an_alternative_text(tmp_path: Path) -> None:
     losses = plots.training_curves(rows(2), tmp_path)
     html = render(plots=[losses])
     alt = "Line plots over 2 epochs; at the end train/loss 0.5000, valid/loss 0.6000, valid/rmse 0.5500"
@@ -99,7 +99,7 @@ def test_curves_replace_the_picture_of_the_same_and_every_picture_has_an_alterna
     assert "epoch 3: train/loss 0.3333; valid/loss 0.4000" in html
 
 
-def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
+def test_a_report_is_small_enough_to_mail(tmp_path: Path) -> None:
     for name in ("one.png", "two.png"):
         (tmp_path / name).write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1_500_000))
     html = render(plots=[Plot(tmp_path / f"{name}.png", name) for name in ("one", "two")], history=rows(50))
@@ -108,13 +108,13 @@ def test_a_report_stays_small_enough_to_mail(tmp_path: Path) -> None:
     assert "two.png (too large to embed)" in html
 
 
-def test_a_report_of_many_epochs_is_small_and_says_the_last_of_them() -> None:
+def test_a_report_of_many_epochs_is_small_and_shows_the_last_one() -> None:
     html = render(history=rows(5000))
     assert len(html.encode()) < 3_000_000
     assert "epoch 5000: " in html
 
 
-def test_of_very_many_epochs_the_table_has_some_with_the_best_and_the_last() -> None:
+def test_of_very_many_epochs_the_table_has_every_nth_the_best_and_the_last() -> None:
     many = {f"valid/metric{i}": 0.123456 for i in range(12)}
     html = render(history=rows(20_000, **many), summary={"best": {"epoch": 7002}})
     assert len(html.encode()) < 3_000_000
@@ -124,7 +124,7 @@ def test_of_very_many_epochs_the_table_has_some_with_the_best_and_the_last() -> 
     assert '<td class="n">2</td>' not in html
 
 
-def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(tmp_path: Path) -> None:
+def test_an_ensemble_names_the_member_of_its_curves_and_marks_no_epoch(tmp_path: Path) -> None:
     summary: dict[str, Any] = {"best": {"epoch": 2}, "members": {"seeds": [0, 1, 2], "mean": 0.9, "std": 0.1}}
     folder = write_run(tmp_path / "a-00000000", 0.8, history=[], **summary)
     for number in range(3):
@@ -139,12 +139,12 @@ def test_an_ensemble_shows_whose_curves_these_are_and_marks_none_of_its_epochs(t
     assert '<tr class="best">' not in html
 
 
-def test_a_report_of_a_stand_in_says_so_and_one_of_real_data_does_not() -> None:
+def test_only_a_report_of_synthetic_data_has_a_warning() -> None:
     assert "synthetic" in render(summary={"data": {"name": "MovieLens", "source": "synthetic"}})
     assert "synthetic" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
 
 
-def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
+def test_a_report_has_metrics_claim_and_overrides() -> None:
     html = render(
         summary={
             "status": "done",
@@ -194,20 +194,20 @@ def test_a_report_says_what_was_measured_claimed_and_typed() -> None:
     assert '<div class="card ">' in not_comparable
 
 
-def test_without_known_defaults_what_was_typed_is_marked() -> None:
+def test_without_known_defaults_the_overrides_are_marked() -> None:
     html = render(config={"seed": 1, "epochs": 2}, overrides=["seed=1"])
     assert "<mark>seed: 1  # typed</mark>\nepochs: 2\n" in html
     assert "Highlighted: what was typed." in html
     assert "<mark>" not in render(config={"seed": 1}, overrides=["seed=1"], changed={})
 
 
-def test_a_report_of_a_failed_run_says_why() -> None:
+def test_a_report_of_a_failed_run_has_the_error() -> None:
     assert "This run failed: the loss is not finite" in render(
         summary={"status": "failed", "error": "the loss is not finite", "data": None, "metric": None}
     )
 
 
-def test_numbers_that_are_none_are_left_out_and_no_chart_is_drawn_of_one_epoch() -> None:
+def test_missing_values_are_omitted_and_one_epoch_has_no_chart() -> None:
     assert "data-chart" not in render(history=rows(1)).replace(SCRIPT, "")
     history = rows(4)
     history[1]["valid/rmse"], history[2]["valid/rmse"] = None, float("inf")
@@ -216,9 +216,7 @@ def test_numbers_that_are_none_are_left_out_and_no_chart_is_drawn_of_one_epoch()
     assert "nan" not in re.sub(r"<script>.*?</script>", "", html, flags=re.DOTALL).lower()
 
 
-def test_a_run_and_the_verb_write_the_very_same_page_within_two_seconds(
-    ratings_csv: Path, dlrun: Dlrun, here: Path
-) -> None:
+def test_a_run_and_the_verb_write_the_same_page_within_two_seconds(ratings_csv: Path, dlrun: Dlrun, here: Path) -> None:
     assert dlrun("task=collab", "data.path=my.csv", "epochs=3", "optim.lr=1e-3")[0] == 0
     file = here / "runs" / "latest" / "report.html"
     written = file.read_bytes()
@@ -236,7 +234,7 @@ def test_a_run_and_the_verb_write_the_very_same_page_within_two_seconds(
     assert "<figcaption>Predictions on the validation rows</figcaption>" in html
 
 
-def test_a_film_title_that_is_a_script_is_a_title(here: Path, dlrun: Dlrun) -> None:
+def test_a_film_title_with_markup_is_text(here: Path, dlrun: Dlrun) -> None:
     lines = [
         f"{user},<script>alert({item})</script>,{(user * item) % 5 + 1}" for user in range(12) for item in range(9)
     ]
@@ -249,14 +247,14 @@ def test_a_film_title_that_is_a_script_is_a_title(here: Path, dlrun: Dlrun) -> N
     assert "&lt;script&gt;alert(1).csv" in html
 
 
-def test_a_failed_run_has_its_report_too(here: Path, dlrun: Dlrun, ratings_csv: Path) -> None:
+def test_a_failed_run_has_a_report(here: Path, dlrun: Dlrun, ratings_csv: Path) -> None:
     words = ("optim=sgd", "model=dot", "optim.lr=1e20", "batch_size=2000", "schedule=constant")
     status, _, _ = dlrun("task=collab", "data.path=my.csv", "epochs=3", *words)
     assert status == 1
     assert "This run failed: " in Path("runs/latest/report.html").read_text()
 
 
-def test_a_folder_of_an_older_version_has_a_report_with_all_its_pictures(tmp_path: Path) -> None:
+def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9, {"optim.lr": 0.1})
     (folder / "plots").mkdir()
     plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "item_map.png")
@@ -266,7 +264,7 @@ def test_a_folder_of_an_older_version_has_a_report_with_all_its_pictures(tmp_pat
     assert "lr: 0.1  # typed" in html
 
 
-def test_texts_of_a_plot_come_from_report_json_and_names_alone_are_read_too(tmp_path: Path) -> None:
+def test_texts_of_a_plot_come_from_report_json_or_from_its_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     (folder / "plots").mkdir()
     plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "mask.png")
@@ -309,7 +307,7 @@ def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_pa
 @pytest.mark.parametrize(
     "damage", [{"metric": "x"}, {"audit": [{}]}, {"claim": [1]}, {"data": "x"}, {"baselines": {"a": 1}}]
 )
-def test_a_damaged_summary_is_told(tmp_path: Path, damage: dict[str, Any]) -> None:
+def test_a_damaged_summary_is_reported(tmp_path: Path, damage: dict[str, Any]) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     summary = json.loads((folder / "summary.json").read_text())
     (folder / "summary.json").write_text(json.dumps({**summary, **damage}))
@@ -317,7 +315,7 @@ def test_a_damaged_summary_is_told(tmp_path: Path, damage: dict[str, Any]) -> No
         run.write(folder)
 
 
-def test_a_weight_that_is_no_number_marks_nothing(tmp_path: Path) -> None:
+def test_a_weight_that_is_not_a_number_highlights_nothing(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     text = {"title": "a", "words": ["fine", "dull"], "weights": [float("nan"), -1.0]}
     kept: dict[str, Any] = {"plots": [], "notes": [], "annotated_texts": {"Texts": [text]}, "changed": None}
@@ -326,7 +324,7 @@ def test_a_weight_that_is_no_number_marks_nothing(tmp_path: Path) -> None:
     assert '<p class="annotated">fine <mark class="against w10" title="-1.00">dull</mark></p>' in html
 
 
-def test_the_verb_says_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:
+def test_the_verb_refuses_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:
     (here / "empty").mkdir()
     for words, said in (
         (["absent"], "there is no folder absent"),
@@ -337,7 +335,7 @@ def test_the_verb_says_what_it_cannot_report(here: Path, dlrun: Dlrun) -> None:
         assert (status, said in err) == (2, True), err
 
 
-def test_scales_are_logarithmic_where_values_span_much() -> None:
+def test_scales_are_logarithmic_for_a_wide_range_of_values() -> None:
     assert Scale.of(1e-4, 1.0).is_log
     assert not Scale.of(0.5, 1.0).is_log
     assert not Scale.of(-1.0, 1.0).is_log

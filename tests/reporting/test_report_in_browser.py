@@ -58,7 +58,7 @@ def column(browser: Browser, number: int, table: str = "table.rows") -> list[str
     return found
 
 
-def test_the_browser_would_tell_of_a_complaint_and_of_a_request(browser: Browser, tmp_path: Path) -> None:
+def test_the_browser_reports_errors_and_requests(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "bad.html"
     file.write_text("<img src='http://127.0.0.1:9/x.png'><script>console.error('so'); undefined_name()</script>")
     browser.open(file)
@@ -68,7 +68,7 @@ def test_the_browser_would_tell_of_a_complaint_and_of_a_request(browser: Browser
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1400, 390])
-def test_all_reports_render_within_the_window_and_without_a_complaint(
+def test_all_reports_render_within_the_window_and_without_errors(
     browser: Browser, tmp_path: Path, width: int, scheme: str
 ) -> None:
     folder = write_claims(tmp_path / "runs" / "claims" / "mine", verdicts([]))
@@ -117,7 +117,7 @@ def test_the_keyboard_moves_along_a_curve_and_sorts(browser: Browser, tmp_path: 
     assert_quiet(browser)
 
 
-def test_a_click_on_a_head_sorts_by_value_and_another_turns_it_round(browser: Browser, tmp_path: Path) -> None:
+def test_a_click_on_a_heading_sorts_by_value_and_another_reverses_the_order(browser: Browser, tmp_path: Path) -> None:
     browser.open(sweep.write(planted(tmp_path)))
     jobs = "div[aria-label=Jobs] table"
     assert column(browser, 1, jobs) == ["0", "1", "2", "3", "4", "5", "6", "7", "8"]
@@ -133,7 +133,7 @@ def test_a_click_on_a_head_sorts_by_value_and_another_turns_it_round(browser: Br
     assert_quiet(browser)
 
 
-def test_hovering_over_parallel_coordinates_tells_the_nearest_job(browser: Browser, tmp_path: Path) -> None:
+def test_hovering_over_parallel_coordinates_shows_the_nearest_job(browser: Browser, tmp_path: Path) -> None:
     browser.open(sweep.write(planted(tmp_path)))
     figure = "figure:has(.jobs)"
     left, top, width, _ = browser.place(f"{figure} svg.plot")
@@ -149,7 +149,7 @@ def test_hovering_over_parallel_coordinates_tells_the_nearest_job(browser: Brows
     assert_quiet(browser)
 
 
-def test_without_its_script_everything_is_still_there_to_read(browser: Browser, tmp_path: Path) -> None:
+def test_without_javascript_everything_is_readable(browser: Browser, tmp_path: Path) -> None:
     browser("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open(sweep.write(planted(tmp_path)))
@@ -194,7 +194,7 @@ def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
     browser("Emulation.setEmulatedMedia", media="")
 
 
-def test_what_is_wider_or_longer_than_paper_is_not_cut_when_it_is_printed(browser: Browser, tmp_path: Path) -> None:
+def test_wide_and_long_content_is_not_cut_in_print(browser: Browser, tmp_path: Path) -> None:
     parent = tmp_path / "runs" / "collab"
     runs = [
         write_run(
@@ -219,7 +219,7 @@ def test_what_is_wider_or_longer_than_paper_is_not_cut_when_it_is_printed(browse
     browser("Emulation.setEmulatedMedia", media="")
 
 
-def test_hovering_tells_the_value_beside_a_published_line(browser: Browser, tmp_path: Path) -> None:
+def test_hovering_shows_the_value_next_to_a_published_line(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "claim.html"
     claim = {"metric": "valid/rmse", "published": 0.3, "verdict": "reached"}
     file.write_text(render(summary={"claim": claim}, history=rows(12)))

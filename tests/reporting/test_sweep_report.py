@@ -35,7 +35,7 @@ def planted(parent: Path) -> Path:
     return write_sweep(parent / "runs" / "sweeps" / "mine", runs, failed=["the loss is not finite"])
 
 
-def test_a_sweep_is_told_by_groups_bands_lines_and_jobs(tmp_path: Path) -> None:
+def test_a_sweep_is_reported_by_groups_bands_lines_and_jobs(tmp_path: Path) -> None:
     folder = planted(tmp_path)
     (folder / "sweep.json").write_text(json.dumps({"words": ["task=collab", "optim=adam,sgd"]}))
     html = sweep.write(folder).read_text()
@@ -55,7 +55,7 @@ def test_a_sweep_is_told_by_groups_bands_lines_and_jobs(tmp_path: Path) -> None:
     assert html.count('<path class="band ') == 8, "four groups, the metric and the loss"
 
 
-def test_runs_are_linked_to_their_own_reports_and_links_start_from_where_the_page_lies(tmp_path: Path) -> None:
+def test_runs_are_linked_to_their_reports_relative_to_the_page(tmp_path: Path) -> None:
     folder = planted(tmp_path)
     run = tmp_path / "runs" / "collab" / "adam,0.1,0-00000000"
     (run / "report.html").touch()
@@ -80,7 +80,7 @@ def test_a_sweep_with_hostile_texts_is_harmless(tmp_path: Path) -> None:
     assert_harmless(sweep.write(folder).read_text())
 
 
-def test_five_hundred_jobs_are_small_quick_and_all_there(tmp_path: Path) -> None:
+def test_a_report_of_five_hundred_jobs_is_small_fast_and_complete(tmp_path: Path) -> None:
     runs = []
     for number in range(500):
         settings = {"optim.lr": 10 ** (-number % 50 / 10), "batch_size": 2 ** (number % 5), "seed": number // 250}
@@ -97,7 +97,7 @@ def test_five_hundred_jobs_are_small_quick_and_all_there(tmp_path: Path) -> None
     assert_harmless(html)
 
 
-def test_a_sweep_with_one_run_that_is_done_has_its_table(tmp_path: Path) -> None:
+def test_a_sweep_with_one_finished_run_has_a_table(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "collab" / "a-00000000", 0.9)
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", [run], failed=["out of memory"])
     html = sweep.write(folder).read_text()
@@ -105,7 +105,7 @@ def test_a_sweep_with_one_run_that_is_done_has_its_table(tmp_path: Path) -> None
     assert "out of memory" in html
 
 
-def test_a_sweep_whose_data_were_generated_says_so_whatever_became_of_the_jobs(tmp_path: Path) -> None:
+def test_a_sweep_on_synthetic_data_has_a_warning_for_any_status_of_its_jobs(tmp_path: Path) -> None:
     parent = tmp_path / "runs" / "collab"
     generated = write_run(parent / "a-00000000", 0.9, {"optim.lr": 0.1}, data={"name": "M", "source": "synthetic"})
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "one", [generated], failed=["out of memory"])
@@ -117,7 +117,7 @@ def test_a_sweep_whose_data_were_generated_says_so_whatever_became_of_the_jobs(t
     assert "<td>T</td>" in html
 
 
-def test_runs_of_different_tasks_are_not_ranked_and_the_terms_of_all_data_stand_there(tmp_path: Path) -> None:
+def test_runs_of_different_tasks_are_not_ranked_and_the_terms_of_all_data_are_shown(tmp_path: Path) -> None:
     runs = [
         write_run(
             tmp_path / "runs" / task / f"a-0000000{number}",
@@ -136,7 +136,7 @@ def test_runs_of_different_tasks_are_not_ranked_and_the_terms_of_all_data_stand_
     assert "terms of tabular" in html
 
 
-def test_a_sweep_that_goes_on_is_told_as_far_as_it_is(tmp_path: Path) -> None:
+def test_an_unfinished_sweep_is_reported_with_its_finished_jobs(tmp_path: Path) -> None:
     folder = planted(tmp_path)
     jobs = sweep.read_jobs(folder)
     (folder / "results.csv").unlink()
@@ -151,7 +151,7 @@ def test_a_sweep_that_goes_on_is_told_as_far_as_it_is(tmp_path: Path) -> None:
     assert "optim.lr=0.1 1.1433 (1.1333 to 1.1533)" in html
 
 
-def test_a_sweep_is_linked_after_all_of_runs_was_moved(tmp_path: Path) -> None:
+def test_links_of_a_sweep_work_after_all_runs_were_moved(tmp_path: Path) -> None:
     planted(tmp_path)
     (tmp_path / "runs").rename(tmp_path / "moved")
     html = sweep.write(tmp_path / "moved" / "sweeps" / "mine", tmp_path / "elsewhere.html").read_text()
@@ -167,7 +167,7 @@ def test_a_failed_job_without_a_folder_is_not_the_run_of_the_current_one(
     assert html.count('<td class="n" data-order="0.8">0.8000</td>') == 1
 
 
-def test_a_huge_sweep_keeps_within_its_size_and_shows_what_failed(tmp_path: Path) -> None:
+def test_a_huge_sweep_keeps_the_size_limit_and_shows_failed_jobs(tmp_path: Path) -> None:
     runs = []
     for number in range(1100):
         settings = {f"model.some_setting_{i}": f"value {number} of {i} {'x' * 30}" for i in range(8)}
@@ -182,7 +182,7 @@ def test_a_huge_sweep_keeps_within_its_size_and_shows_what_failed(tmp_path: Path
     assert "of 1103 jobs are shown; results.csv has all." in html
 
 
-def test_a_sweep_without_jobs_or_with_damaged_results_is_told(tmp_path: Path) -> None:
+def test_a_sweep_without_jobs_or_with_damaged_results_is_refused(tmp_path: Path) -> None:
     (tmp_path / "jobs").mkdir()
     with pytest.raises(ConfigError, match="has no jobs yet"):
         sweep.write(tmp_path)
@@ -192,7 +192,7 @@ def test_a_sweep_without_jobs_or_with_damaged_results_is_told(tmp_path: Path) ->
             sweep.write(tmp_path)
 
 
-def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+def test_the_verb_writes_the_same_report_of_a_sweep_twice(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     assert dlrun("-m", "task=collab", "data.path=my.csv", "epochs=2", "optim.lr=1e-2,1e-3", *QUICK)[0] == 0
     (folder,) = (here / "runs" / "sweeps").iterdir()
     assert dlrun("report", str(folder))[0] == 0
@@ -207,7 +207,7 @@ def test_the_verb_reports_a_sweep_twice_the_same(dlrun: Dlrun, ratings_csv: Path
     assert json.loads((run / "report.json").read_text())["changed"]["optim.lr"] == "0.005"
 
 
-def test_numbers_have_places_by_size_and_words_side_by_side() -> None:
+def test_axes_position_numbers_by_value_and_words_evenly() -> None:
     assert axis_of("lr", [1e-4, 1e-2, 1.0]).positions == pytest.approx([0, 0.5, 1])
     assert axis_of("optim", ["sgd", "adam", None]).positions == [0.5, 1.0, 0.0]
     assert axis_of("batch_size", [None, 128, 8, 16]).positions == pytest.approx([0, 1, 1 / 3, 2 / 3])
@@ -230,7 +230,7 @@ def write_claims(folder: Path, given: list[Verdict]) -> Path:
     return folder
 
 
-def test_claims_are_told_with_verdicts_terms_and_a_link_to_each_run(tmp_path: Path, dlrun: Dlrun) -> None:
+def test_claims_are_reported_with_verdicts_terms_and_a_link_to_each_run(tmp_path: Path, dlrun: Dlrun) -> None:
     runs = write_seeds(tmp_path / "runs" / "movielens", [0.88, 0.9], data={"name": "MovieLens", "terms": "research"})
     (runs[0] / "report.html").touch()
     folder = write_claims(tmp_path / "runs" / "claims" / "mine", verdicts([str(run) for run in runs]))
@@ -270,7 +270,7 @@ def test_of_a_claim_whose_run_failed_the_others_and_the_failed_one_are_linked_al
     assert "research" in html
 
 
-def test_claims_with_hostile_texts_are_harmless_and_damaged_ones_are_told(tmp_path: Path) -> None:
+def test_claims_with_hostile_texts_are_harmless_and_damaged_ones_are_refused(tmp_path: Path) -> None:
     (verdict, *_) = verdicts([EVIL, EVIL])
     texts = {"experiment": EVIL, "metric": EVIL, "source": EVIL, "why": EVIL, "flags": [EVIL], "data": EVIL}
     hostile = Verdict(**{**asdict(verdict), **texts, "verdict": EVIL, "command": EVIL, "device": EVIL})

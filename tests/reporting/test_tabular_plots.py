@@ -176,7 +176,7 @@ def test_many_classes_become_the_most_confused_pairs(drawn: list[Figure], tmp_pa
 
 @pytest.mark.usefixtures("saved")
 @pytest.mark.parametrize(("rows", "number"), [(0, 2), (0, 0), (1, 2), (5, 1), (30, 3), (30, 30)])
-def test_classes_bear_any_shape(rows: int, number: int, tmp_path: Path) -> None:
+def test_classes_handle_any_shape(rows: int, number: int, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     probabilities = rng.random((rows, number))
     probabilities[:1] = INF
@@ -210,7 +210,7 @@ def test_at_most_thirty_labels_are_drawn(drawn: list[Figure], tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("saved")
-def test_labels_bear_any_shape(tmp_path: Path) -> None:
+def test_labels_handle_any_shape(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     classes.labels(rng.integers(0, 2, (20, 8)), rng.random((20, 8)), NAMES, tmp_path)
     for rows, number in ((0, 0), (0, 3), (1, 1)):
@@ -414,7 +414,7 @@ def test_embeddings_bear_any_input(saved: list[Figure], tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("saved")
-def test_ordinary_pictures_are_saved_under_their_names(tmp_path: Path) -> None:
+def test_ordinary_plots_are_saved_under_their_names(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = np.exp(rng.normal(size=500))
     p = rng.random((90, 2))
