@@ -3,7 +3,7 @@
     make bench                              the speed of all tasks against fastai, Lightning and plain loops
     make bench-check                        some of it, quickly: are the ratios still the stored ones?
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
-    python -m benchmarks tabular --rows 3000 --repeats 1      a try, which writes nothing
+    python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks quick              measure what `make bench-check` compares with
 
@@ -67,7 +67,7 @@ def main() -> int:
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
     if len(names) > 1 and (alone := [name for name in names if name in OTHERS]):
-        parser.error(f"{alone[0]} stands by itself")
+        parser.error(f"{alone[0]} cannot be combined with others")
     try:
         if names[0] in OTHERS:
             return OTHERS[names[0]](options)

@@ -160,7 +160,7 @@ def check(options: Options) -> int:
     words = [word for each in found.values() for word in each.values()]
     noisy = words.count("too noisy")
     print(f"{words.count('slower')} of {len(words)} ratios are slower by more than {TOLERANCE:.0%}, {noisy} too noisy")
-    print("reviews and images are measured by `make bench` alone")
+    print("reviews and images are measured by `make bench` only")
     return 1 if "slower" in words else 0
 
 

@@ -6,7 +6,7 @@ What to know when comparing another library with it:
 
 * Batches have texts of similar length, each padded by fastai's own ``pad_input_chunk``.
 * As fastai does by default, prediction reads full texts, but pools over the last ``max_len`` words only.
-* fastai's ``to_bf16`` is for CUDA alone; ``Bfloat16`` does the same on any device.
+* fastai's ``to_bf16`` is for CUDA only; ``Bfloat16`` does the same on any device.
 """
 
 # mypy: disable-error-code="import-not-found, misc, no-untyped-call, no-untyped-def"
@@ -81,8 +81,8 @@ def main():
                 "seconds_per_epoch": record.seconds,
                 "training": [counts["train"] / seconds for seconds in record.train_seconds],
                 "prediction": [
-                    counts["valid"] / (whole - part)
-                    for whole, part in zip(record.seconds, record.train_seconds, strict=True)
+                    counts["valid"] / (total - part)
+                    for total, part in zip(record.seconds, record.train_seconds, strict=True)
                 ],
             }
         )

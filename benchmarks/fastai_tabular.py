@@ -12,7 +12,7 @@ What to know when comparing another library with it:
 * ``Adam`` is fastai's own, with its betas (.9, .99), epsilon 1e-5 and no weight decay here.
 * As fastai does by default, the last incomplete training batch of an epoch is dropped, validation uses the training
   batch size, and data is loaded in the training process.
-* fastai's ``to_bf16`` is for CUDA alone; ``Bfloat16`` does the same on any device.
+* fastai's ``to_bf16`` is for CUDA only; ``Bfloat16`` does the same on any device.
 """
 
 # mypy: disable-error-code="import-not-found, misc, no-untyped-call, no-untyped-def"

@@ -5,7 +5,7 @@
 What to know when comparing another library with it:
 
 * The stream consists of columns of word codes, already in batches: only training is timed.
-* fastai's ``to_bf16`` is for CUDA alone; ``Bfloat16`` does the same on any device.
+* fastai's ``to_bf16`` is for CUDA only; ``Bfloat16`` does the same on any device.
 """
 
 # mypy: disable-error-code="import-not-found, misc, no-untyped-call, no-untyped-def"

@@ -1,6 +1,6 @@
 """A check that all tasks and precisions work on this GPU: small runs of each task, compared with the CPU.
 
-    make gpu-check                                        under ten minutes on a GPU; on a CPU it says what it would do
+    make gpu-check                                        under ten minutes on a GPU; on a CPU it lists the checks
     python -m benchmarks.gpu_check --device cpu           try the check itself, on the CPU against the CPU
     python -m benchmarks.gpu_check --only imdb-lm         one task
 

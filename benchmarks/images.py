@@ -157,7 +157,7 @@ def _text(
         "decoded images without augmentation; an epoch is training and validation, the first is left out.",
         "fastai's Learner trains the same net from decoded images in memory; its users decode in every epoch.",
         "",
-        "| | a second | dlrunner is … times as fast |",
+        "| | per second | dlrunner is … times as fast |",
         "|---|---|---|",
     ]
     for work, contest in rows.items():

@@ -78,7 +78,7 @@ def in_turn(contestants: Mapping[str, Contestant], repeats: int, first: int = 0)
     """Run the contestants alternately, so that the load of the machine affects all alike.
 
     Args:
-        contestants: who runs, by name.
+        contestants: by name.
         repeats: how often.
         first: the first seed.
     """

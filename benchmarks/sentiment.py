@@ -144,7 +144,7 @@ def _text(
         "The plain model has neither dropouts nor penalties, and reads each text in one piece.",
         f"All with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "",
-        "| | training, reviews a second | prediction | dlrunner is … times as fast |",
+        "| | training, reviews per second | prediction | dlrunner is … times as fast |",
         "|---|---|---|---|",
     ]
     for title, contest in rows.items():

@@ -177,7 +177,8 @@ def _text(
 ) -> str:
     train = count - int(0.2 * count)
     lines = [
-        f"# Tables: Rossmann, {train:,} random rows and {count - train:,} to validate, the lesson's net, 3 epochs",
+        f"# Tables: Rossmann, {train:,} training and {count - train:,} validation rows, drawn at random, "
+        "the lesson's net, 3 epochs",
         "",
         conditions("python -m benchmarks tabular", options.repeats, versions(next(iter(rows.values())))),
         "An epoch is training and validation; medians over the epochs after the first, in brackets the range.",

@@ -101,11 +101,11 @@ def _text(rows: Mapping[str, Mapping[str, list[Run]]], steps: int, slowness: flo
         "",
         conditions("python -m benchmarks text", options.repeats, versions(next(iter(rows.values())))),
         f"Embedding 200, three LSTM layers of 500, tied decoder; {COLUMNS} columns, pieces of {BPTT} words,",
-        f"{steps} steps an epoch, three epochs, the first left out; training alone. Adam, clipping at .3.",
+        f"{steps} steps per epoch, three epochs, the first left out; training only. Adam, clipping at .3.",
         "All but the plain model drop words, inputs, weights, hidden states and outputs, and add AR and TAR.",
         f"All with {THREADS} threads and GOMP_SPINCOUNT=10000: dlrunner sets that itself, for the others it was set.",
         "",
-        "| | words a second | dlrunner is … times as fast |",
+        "| | words per second | dlrunner is … times as fast |",
         "|---|---|---|",
     ]
     for title, contest in rows.items():

@@ -90,7 +90,7 @@ def _text(found: dict[str, Any], own: dict[str, list[Run]]) -> str:
     ]
     for experiment, names in EXPERIMENTS.items():
         rows = found[experiment]
-        title = f"`experiment={experiment}`, {rows['train']:,} rows and {rows['valid']:,} to validate"
+        title = f"`experiment={experiment}`, {rows['train']:,} training and {rows['valid']:,} validation rows"
         lines.append(f"| **{title}** | | | |")
         for contestant in rows["contestants"].values():
             values = " | ".join(f"{contestant[metric]:.4f}" for metric in METRICS)

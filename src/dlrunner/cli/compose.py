@@ -53,13 +53,23 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
     return _to_plain(*without_hydra(compose_for_hydra(words)))
 
 
-def compose_jobs(jobs: Sequence[Sequence[str]]) -> Iterator[dict[str, Any] | ConfigError]:
+Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
+"""Composed configurations and the names of their options, by overrides that choose options."""
+
+
+def compose_jobs(
+    jobs: Sequence[Sequence[str]], composed: Compositions | None = None
+) -> Iterator[dict[str, Any] | ConfigError]:
     """Compose the configurations of many jobs, each like `compose`; of an invalid job the error is yielded.
 
     Hydra reads all files again for each job (50 ms). Jobs with the same options share the composition, and
-    differ in the values alone, which Hydra lays upon it in the end and so does this.
+    differ only in values, which Hydra sets last, as is done here.
+
+    Args:
+        jobs: the overrides of each job.
+        composed: earlier compositions, to which new ones are added.
     """
-    composed: dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]] = {}
+    composed = {} if composed is None else composed
     for words in jobs:
         try:
             overrides = parse(words)

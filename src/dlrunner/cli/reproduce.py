@@ -94,7 +94,7 @@ def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Name
             command += f" --set {shlex.join(settings)}"
         of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
         failed = {int(j.settings["seed"]): r for j in of_claim if (r := records[j.number])["status"] != "done"}
-        why = missing[name] or next((r["error"] for r in failed.values() if r.get("lacks_data")), "")
+        why = missing[name] or next((r["error"] for r in failed.values() if r.get("is_data_error")), "")
         if why:
             known = {"metric": claim["metric"], "published": claim["value"], "source": claim["source"]}
             verdicts.append(Verdict(name, **known, verdict="cannot be run here", why=why, command=command))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dlrunner.cli.compose import Changes, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.compose import Changes, Compositions, compose_jobs, composition_inputs, forced, parse
 from dlrunner.config.signatures import EarlyCheck
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
@@ -30,7 +30,8 @@ NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
 def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     """Return a sweep's folder and its validated jobs; stored jobs are read from the folder."""
     choices = _expand(words)
-    first = next(compose_jobs(choices[:1]))
+    composed: Compositions = {}
+    first = next(compose_jobs(choices[:1], composed))
     if isinstance(first, ConfigError):
         raise first
     sweeps = user_path(first["runs_dir"]).resolve() / "sweeps"
@@ -42,7 +43,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
             known = [folder.job(number) for number in range(len(choices))]
             if all(known):
                 return file.parent, [job for job in known if job]
-    jobs = _checked_jobs(choices)
+    jobs = _checked_jobs(choices, composed)
     from dlrunner.runs.labels import run_label
 
     task = jobs[0].config["choices"].get("task") or "task"
@@ -107,13 +108,13 @@ def _expand(words: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in itertools.product(*choices)]
 
 
-def _checked_jobs(choices: Sequence[Sequence[str]]) -> list[Job]:
+def _checked_jobs(choices: Sequence[Sequence[str]], composed: Compositions) -> list[Job]:
     """Compose and bind every job's configuration.
 
     Raises:
         ConfigError: some are invalid.
     """
-    configs = list(compose_jobs(choices))
+    configs = list(compose_jobs(choices, composed))
     _check_each(choices, configs, EarlyCheck())
     from dlrunner.config.plan import plan
     from dlrunner.tracking.supervisor import require_packages

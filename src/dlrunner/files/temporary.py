@@ -1,6 +1,6 @@
 """Temporary files and folders, and removal of those that killed processes have left behind.
 
-A file is written as `.NAME.MARK` beside the one that it becomes (see `atomic`), a folder likewise; both are locked
+A file is written as `.NAME.MARK` next to its final name (see `atomic`), a folder likewise; both are locked
 while their writer lives. That is `flock` itself and not `filelock`, which locks no folders, and, asked whether a file
 is locked, would create it anew when its writer has just renamed it.
 """

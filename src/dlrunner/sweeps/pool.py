@@ -351,7 +351,7 @@ def perform(
     except DlrunnerError as error:
         run_folder = str(error.folder.resolve()) if error.folder else None
         record = {"status": "failed", "error": str(error), "folder": run_folder}
-        record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "lacks_data": isinstance(error, DataError)}
+        record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "is_data_error": isinstance(error, DataError)}
     folder.write_record(job.number, record)
     sys.stdout.flush()
 

@@ -319,7 +319,7 @@ def _most(counts: NDArray[np.integer[Any]], number: int) -> NDArray[np.int64]:
 def _block(
     table: RatingsTable, users: NDArray[np.int64], items: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return the ratings of some users and items (NaN where there is none), and which of them validate."""
+    """Return the ratings of some users and items (NaN if unrated), and a mask of the validation ratings."""
     row_of = np.full(len(table.user_ids), -1)
     row_of[users] = np.arange(len(users))
     column_of = np.full(len(table.item_ids), -1)
