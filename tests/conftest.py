@@ -117,7 +117,13 @@ def dlrun(capfd: pytest.CaptureFixture[str]) -> Dlrun:
 class Forked:
     """The command line in a process of its own, forked from this one: torch is imported already (3 s a start)."""
 
-    def __init__(self, words: tuple[str, ...], cwd: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self,
+        words: tuple[str, ...],
+        cwd: Path,
+        environment: dict[str, str],
+        program: Callable[[tuple[str, ...]], int] = main,
+    ) -> None:
         self.returncode: int | None = None
         self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         self.pid = os.fork()
@@ -133,7 +139,7 @@ class Forked:
                 sys.path.insert(0, str(cwd))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 forkserver._forkserver.__init__()  # type: ignore  # the parent's is nobody's child here
-                status = main(words)
+                status = program(words)
             except SystemExit as left:
                 status = left.code if isinstance(left.code, int) else 1
             except BaseException:

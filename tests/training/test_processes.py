@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +27,25 @@ from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.training import Trainer
 from dlrunner.training.distributed import merge_hidden, split_hidden
-from tests.conftest import QUICK, Dlrun, ratings_table, start
+from tests.conftest import QUICK, Dlrun, ratings_table
 from tests.scaling import documented
+from tests.training.ranks import Ranks, forked
+from tests.training.test_devices import SMALL_TEXTS
 
 DRY = [f"model.{name}_dropout=0" for name in ("embedding", "input", "weight", "hidden", "output")]
 
 TASKS = {
     "collab": ("task=collab", "data.path=my.csv", "epochs=3"),
     "rossmann": (
-        *("task=rossmann", "data.source=synthetic", "epochs=1", "batch_size=257"),
+        *("task=rossmann", "data.source=synthetic", "data.sample=2000", "epochs=1", "batch_size=257"),
         *("model=embedding_net", "model.embedding_dropout=0", "model.dropouts=[0,0]"),
     ),
     "imdb-lm": (
-        *("task=imdb-lm", "data.source=synthetic", "epochs=1", "batch_size=7", "task.bptt=20", "task.ngram=0"),
+        *("task=imdb-lm", *SMALL_TEXTS, "epochs=1", "batch_size=7", "task.bptt=20", "task.ngram=0"),
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY, "task.valid_batch_size=5"),
     ),
     "imdb-sentiment": (
-        *("task=imdb-sentiment", "data.source=synthetic", "epochs=1", "task.baseline=false"),
+        *("task=imdb-sentiment", *SMALL_TEXTS, "data.sample_test=20", "epochs=1", "task.baseline=false"),
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
     ),
     "uneven texts": (  # the last process has texts of which not a word has a gradient: it must not leave the others
@@ -51,12 +54,13 @@ TASKS = {
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
     ),
     "dogbreeds": (  # a small rate: a deep net whose weights start at random makes much of the last bits
-        *("task=dogbreeds", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=100"),
-        *("model.dropout=0", "model.xtra_fc=[16]", "optim=sgd", "optim.lr=1e-4"),
+        *("task=dogbreeds", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=50"),
+        *("data.sample_valid=20", "batch_size=20", "model.backbone=resnet18", "model.dropout=0"),
+        *("model.xtra_fc=[16]", "optim=sgd", "optim.lr=1e-4"),
     ),
     "segmentation": (
         *("task=segmentation", "data.source=synthetic", "epochs=1", "data.size=32", "data.sample=30", "batch_size=7"),
-        *("model.channels=32", "optim=sgd", "optim.lr=1e-4"),
+        *("data.sample_valid=20", "model.backbone=resnet18", "model.channels=32", "optim=sgd", "optim.lr=1e-4"),
     ),
 }
 
@@ -77,25 +81,6 @@ def processes(here: Path, count: int, *words: str, where: tuple[str, ...] = ()) 
 
 def torchrun(here: Path, count: int, *words: str) -> subprocess.Popen[str]:
     return processes(here, count, "-m", "dlrunner", *words, *QUICK)
-
-
-def together(here: Path, count: int, *words: str) -> tuple[int, str, str]:
-    return ended(torchrun(here, count, *words))
-
-
-def forked(here: Path, count: int, *words: str) -> tuple[int, str, str]:
-    """Do a run by processes that have torchrun's variables, forked from this one: none of them imports torch again."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1"}
-    started = [
-        start(*words, *QUICK, cwd=here, RANK=str(rank), LOCAL_RANK=str(rank), MASTER_PORT=str(port), **shared)
-        for rank in range(count)
-    ]
-    outputs = [process.communicate() for process in started]
-    status = max(abs(process.returncode or 0) for process in started)
-    return status, "".join(out for out, _ in outputs), "".join(err for _, err in outputs)
 
 
 def ended(process: subprocess.Popen[str], patience: float = 120) -> tuple[int, str, str]:
@@ -128,7 +113,6 @@ def uneven_texts(path: Path) -> None:
     pd.DataFrame({"text": texts, "kind": rng.integers(0, 2, len(texts))}).to_csv(path, index=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_two_processes_have_the_metrics_of_one(task: str, dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     uneven_texts(here / "uneven.csv")
@@ -142,96 +126,6 @@ def test_two_processes_have_the_metrics_of_one(task: str, dlrun: Dlrun, ratings_
     found = differences(read_history(latest(here, "alone")), read_history(latest(here)))
     assert max(found.values()) < 2e-4, found
     assert out.count("epoch  train/loss") == 1  # one process tells
-
-
-SCRIPT = """
-import json
-import torch
-from torch import nn
-from dlrunner.model import Model
-from dlrunner.models.language import LanguageDims, LanguageModel
-from dlrunner.models.text import TextClassifier, TextDims
-from dlrunner.system.process_group import joined
-from dlrunner.schedules import Phase, constant
-from dlrunner.task import Batch, Task
-from dlrunner.tasks.language.task import LanguageModeling
-from dlrunner.tasks.text.task import TextClassification
-from dlrunner.training import Trainer
-from dlrunner.training.distributed import DistributedTrainer
-
-class Net(Model):
-    def __init__(self):
-        super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5),
-                                    nn.BatchNorm1d(5, affine=False), nn.Linear(5, 2))
-    def forward(self, inputs):
-        return self.layers(inputs)
-
-class Images(Task):
-    dims = batches = loss = metrics = None
-
-small = {"embedding": 6, "hidden": 9, "layers": 2, "alpha": 2.0, "beta": 1.0, "output_dropout": 0.0,
-         "embedding_dropout": 0.0, "input_dropout": 0.0, "weight_dropout": 0.0, "hidden_dropout": 0.0}
-def images(count):
-    return Batch((torch.randn(count, 3, 6, 6).double(),), torch.randint(2, (count,)))
-def texts():
-    lengths = torch.tensor([40, 9, 8, 7, 6, 5, 4])
-    words = torch.randint(2, 50, (7, 40)).where(torch.arange(40) < lengths[:, None], 1)
-    return Batch((words, lengths), torch.randint(3, (7,)))
-def columns():
-    following = torch.randint(2, 50, (12, 7))
-    following[-4:, -1] = -1
-    known = (following.flatten() >= 0).nonzero().flatten()
-    return Batch((torch.randint(2, 50, (12, 7)), following, known), following.flatten()[known])
-
-class Kept:  # an optimizer that leaves weights and gradients as they are
-    def __init__(self, model):
-        self.param_groups = [{"params": [], "lr": 1.0}]
-    def step(self):
-        pass
-
-torch.manual_seed(0)
-entropy, mean = nn.functional.cross_entropy, lambda outputs, targets: outputs.mean()
-CASES = {
-    "images": (lambda: Net().double(), images(7), Images, entropy),
-    "fewer images than processes": (lambda: Net().double(), images(2), Images, entropy),
-    "uneven texts": (lambda: TextClassifier(TextDims(50, 3, ""), bptt=5, max_len=10, **small), texts(),
-                     TextClassification, entropy),
-    "a stream's end": (lambda: LanguageModel(LanguageDims(50), **small), columns(), LanguageModeling, mean),
-}
-found = {}
-settings = {"phases": [Phase(1, constant(1), (1.0,))], "device": torch.device("cpu"), "precision": "fp32", "seed": 0}
-with joined(torch.device("cpu")) as group:
-    for name, (make, batch, kind, cost) in CASES.items():
-        torch.manual_seed(0)
-        one, shared = make(), make()
-        shared.load_state_dict(one.state_dict())
-        task = kind.__new__(kind)
-        task.loss = cost
-        single, several = Trainer(**settings), DistributedTrainer(group=group, **settings)
-        several._synchronise_batch_norm(shared)
-        loss, _ = single.train_step(task, one, Kept(one), batch, update=True)
-        own, _ = several.train_step(task, shared, Kept(shared), batch, update=True)
-        gaps = [abs(sum(group.all_gather_object(float(own))) - float(loss))]
-        gaps += [float((a.grad - b.grad).abs().max()) for a, b in zip(one.parameters(), shared.parameters())]
-        gaps += [float((a - b).abs().max()) for a, b in zip(one.buffers(), shared.buffers())]
-        found[name] = gaps
-        del several, shared
-    json.dump(found, open(f"gaps{group.rank}.json", "w"))
-"""
-
-
-@pytest.mark.slow
-def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path) -> None:
-    (here / "gaps.py").write_text(SCRIPT)
-    status, _, err = ended(processes(here, 3, "gaps.py"))
-    assert status == 0, err
-    for rank in range(3):
-        gaps = json.loads((here / f"gaps{rank}.json").read_text())
-        assert len(gaps) == 4
-        for name, found in gaps.items():
-            limit = 1e-12 if "images" in name else 1e-6  # texts are pooled in single precision
-            assert all(gap < limit for gap in found), (name, found)
 
 
 def test_hidden_states_are_split_and_merged_without_loss() -> None:
@@ -254,37 +148,29 @@ def test_a_single_process_communicates_nothing() -> None:
 
 
 LONG = (
-    *("task=imdb-lm", "data.source=synthetic", "data.sample=400", "data.sample_valid=100", "epochs=2", "batch_size=6"),
+    *("task=imdb-lm", "data.source=synthetic", "data.sample=200", "data.sample_valid=50", "epochs=2", "batch_size=6"),
     *("task.bptt=10", "task.ngram=0", "model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
 )
 
 
-def wait_until(here: Path, pattern: str, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 90
-    while not list(here.glob(pattern)):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_ends_all_and_the_same_command_resumes_with_another_number(
-    rank: int, dlrun: Dlrun, here: Path
+    rank: int, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = torchrun(here, 2, *LONG)
-    wait_until(here, "runs/*/*/metrics.jsonl", process)
-    os.kill(_child(process.pid, rank), signal.SIGKILL)
+    monkeypatch.setattr("dlrunner.system.process_group.RANK0_FAILURE_TIMEOUT", timedelta(seconds=1))
+    ranks = Ranks(here, 2, *LONG)
+    ranks.wait_until(here, "runs/*/*/metrics.jsonl")
+    ranks.processes[rank].send_signal(signal.SIGKILL)
     killed = time.monotonic()
-    status, _, err = ended(process)
-    assert time.monotonic() - killed < 15  # 1.5 on an idle machine; torchrun itself would wait for 30
-    assert status != 0
+    _, _, err = ranks.ended()
+    assert time.monotonic() - killed < 15  # torchrun itself would wait for 30
+    assert all(process.returncode for process in ranks.processes)
     assert "gloo" not in err.lower().replace("[gloo]", "")
     if rank > 0:
         summary = json.loads((latest(here) / "summary.json").read_text())
         assert (summary["status"], summary["error"]) == ("failed", "lost another process of this run")
     (before,) = read_history(latest(here))
-    status, out, err = together(here, 3, *LONG) if rank else dlrun(*LONG, *QUICK)
+    status, out, err = forked(here, 3, *LONG) if rank else dlrun(*LONG, *QUICK)
     assert status == 0, (out, err)
     assert read_history(latest(here))[0] == before  # its time as well: it was not done again
     assert dlrun(*LONG, "runs_dir=alone", *QUICK)[0] == 0
@@ -292,16 +178,36 @@ def test_a_killed_process_ends_all_and_the_same_command_resumes_with_another_num
     assert max(found.values()) < 2e-4, found
 
 
+# By torchrun itself: three imports of torch, and its wait for what is left. The tests around this one fork.
 @pytest.mark.slow
+def test_torchrun_ends_a_run_of_which_a_process_was_killed(here: Path) -> None:
+    process = torchrun(here, 2, *LONG, "epochs=50")
+    deadline = time.monotonic() + 90
+    while not list(here.glob("runs/*/*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(_child(process.pid, 1), signal.SIGKILL)
+    killed = time.monotonic()
+    status, _, err = ended(process)
+    assert time.monotonic() - killed < 15  # 1.5 on an idle machine; torchrun itself would wait for 30
+    assert status != 0
+    assert "gloo" not in err.lower().replace("[gloo]", "")
+    summary = json.loads((latest(here) / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "lost another process of this run")
+
+
 def test_a_stop_saves_the_current_step_and_one_process_resumes(
     dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A checkpoint after half a second tells that training is under way.
-    process = torchrun(here, 2, *LONG, "trainer.checkpoint_minutes=0.01")
-    wait_until(here, "runs/*/*/last.pt", process)
+    # A checkpoint after .06 seconds tells that training is under way; an epoch is longer than the processes' agreements.
+    words = (*LONG, "data.sample=800")
+    ranks = Ranks(here, 2, *words, "trainer.checkpoint_minutes=0.001")
+    ranks.wait_until(here, "runs/*/*/last.pt")
     first = load_weights_file(latest(here) / "last.pt")["state"]["step"]
-    process.send_signal(signal.SIGTERM)
-    _, _, err = ended(process)
+    for process in ranks.processes:
+        process.terminate()
+    _, _, err = ranks.ended()
     summary = json.loads((latest(here) / "summary.json").read_text())
     assert (summary["status"], summary["error"]) == ("interrupted", "stopped by signal 15")
     assert err.count("interrupted: the same command resumes") == 1
@@ -317,10 +223,10 @@ def test_a_stop_saves_the_current_step_and_one_process_resumes(
         train_epoch(trainer, task, model, optimizer, state, *others)
 
     monkeypatch.setattr(Trainer, "train_epoch", told)
-    status, _, err = dlrun(*LONG, *QUICK)
+    status, _, err = dlrun(*words, *QUICK)
     assert status == 0, err
     assert begun == [saved["step"], 0]
-    assert dlrun(*LONG, "runs_dir=alone", *QUICK)[0] == 0
+    assert dlrun(*words, "runs_dir=alone", *QUICK)[0] == 0
     found = differences(read_history(latest(here, "alone")), read_history(latest(here)))
     assert max(found.values()) < 2e-4, found
 
@@ -347,7 +253,6 @@ class Failing(Collab):
 COLLAB = ("task=collab", "data.path=my.csv", "plugins=[odd]")
 
 
-@pytest.mark.slow
 def test_clipping_accumulation_and_early_stopping_are_those_of_one_process_and_rank_0_decides(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
@@ -366,11 +271,13 @@ def test_clipping_accumulation_and_early_stopping_are_those_of_one_process_and_r
     assert max(found.values()) < 2e-4, found
 
 
-@pytest.mark.slow
-def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path, here: Path) -> None:
+def test_an_error_of_one_process_ends_all_and_is_reported_once(
+    ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.system.process_group.RANK0_FAILURE_TIMEOUT", timedelta(seconds=1))
     (here / "odd.py").write_text(ODD)
     begun = time.monotonic()
-    status, _, err = together(here, 2, *COLLAB, "task._target_=odd.Failing")
+    status, _, err = forked(here, 2, *COLLAB, "task._target_=odd.Failing")
     assert status != 0
     assert time.monotonic() - begun < 60
     assert err.count("dlrun, rank 1: ValueError: only here") == 1, err
@@ -379,7 +286,6 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path
     assert json.loads((latest(here) / "summary.json").read_text())["status"] == "failed"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "said"),
     [
@@ -389,7 +295,7 @@ def test_an_error_of_one_process_ends_all_and_is_reported_once(ratings_csv: Path
     ],
 )
 def test_an_error_of_all_processes_is_reported_once(word: str, said: str, ratings_csv: Path, here: Path) -> None:
-    status, _, err = together(here, 2, "task=collab", "data.path=my.csv", word)
+    status, _, err = forked(here, 2, "task=collab", "data.path=my.csv", word)
     assert status != 0
     assert err.count(said) == 1, err
     assert "rank 1: " not in err
@@ -409,6 +315,7 @@ def nodes(here: Path, *more: str) -> list[tuple[int, str, str]]:
     return [ended(process) for process in started]
 
 
+# Four starts by torchrun; what the processes do then is that of `forked` runs.
 @pytest.mark.slow
 def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
     dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
@@ -436,14 +343,14 @@ def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
     assert "data: those of" not in err
 
 
-@pytest.mark.slow
 def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = documented("--standalone")
     words = words[words.index("-m") + 2 :]
-    assert together(here, 2, *words)[0] == 0
-    status, out, _ = together(here, 2, *words)
+    status, _, err = ended(torchrun(here, 2, *words))  # the only start by torchrun that is not marked slow
+    assert status == 0, err
+    status, out, _ = forked(here, 2, *words)
     assert status == 0
     assert "already finished" in out
     for name, value in (("WORLD_SIZE", "2"), ("RANK", "0"), ("LOCAL_RANK", "0")):  # as torchrun sets them
