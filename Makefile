@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 CLAIMS ?= *
 SEEDS ?= 5
 
-.PHONY: help run test check format claims reproduce results bench bench-check gpu-check hostile clean
+.PHONY: help run test test-slow check format claims reproduce results bench bench-check gpu-check hostile clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -26,6 +26,9 @@ run: $(STAMP)  ## install, train on MovieLens, print where the results are
 
 test: $(STAMP)  ## the test suite; with DLRUNNER_DATA the real-data tests too
 	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## only the slow tests, which `make test` leaves out
+	$(BIN)/python -m pytest -m slow
 
 check: $(STAMP)  ## lint, format, types
 	$(BIN)/ruff check

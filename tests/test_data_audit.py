@@ -448,6 +448,7 @@ def test_published_experiments_declare_their_findings() -> None:
     assert flags_of("task=movielens", "data.source=real", "data.split=time")[0] == {}
 
 
+# All 50,000 reviews are tokenized; duplicates among a few texts are found in the tests above.
 @pytest.mark.data
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_data")

@@ -318,6 +318,7 @@ def test_texts_are_padded_at_their_ends_and_an_empty_one_is_one_pad() -> None:
     assert batch.targets.tolist() == [2, 0, 1]
 
 
+# All 50,000 reviews are tokenized; the same code reads the small folders and tables of the other tests.
 @pytest.mark.data
 @pytest.mark.slow
 def test_the_published_reviews_give_the_published_vocabulary(real_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -473,7 +473,6 @@ def test_published_files_fit_their_nets(real_data: Path) -> None:
     assert "classifier.1.weight" in told[0]
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_the_statistics_tell_a_wrong_wiring_that_loads_without_an_error(real_data: Path) -> None:
     path = file_of(real_data, "mobilenet_v2_features.pt")
@@ -495,7 +494,6 @@ def test_the_statistics_tell_a_wrong_wiring_that_loads_without_an_error(real_dat
     assert MOST_STATISTICS_GAP + 0.2 < wrong < unscaled
 
 
-@pytest.mark.slow
 @pytest.mark.data
 def test_features_tell_ten_breeds_apart_and_worse_with_a_wrong_wiring(real_data: Path) -> None:
     images, classes = dogs(real_data, 160, slice(0, None, 12), 12)

@@ -259,7 +259,6 @@ def test_a_full_disk_ends_with_a_sentence_and_keeps_what_was_saved(
     monkeypatch.undo()
 
 
-@pytest.mark.slow
 def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
     """On a file system of 3 MB, where this machine lets us mount one."""
     small = tmp_path / "small"
@@ -283,7 +282,6 @@ def test_a_really_full_disk_is_told_too(here: Path, tmp_path: Path) -> None:
         subprocess.run(["umount", str(small)], check=True)
 
 
-@pytest.mark.slow
 def test_of_two_processes_started_at_once_one_trains_and_the_other_says_so(here: Path) -> None:
     words = ("task=collab", "data.source=synthetic", "epochs=3", *QUICK)
     first = start("task=collab", "data.source=synthetic", "epochs=1", *QUICK, cwd=here)
@@ -407,17 +405,16 @@ def test_a_file_of_the_cache_that_cannot_be_written_leaves_nothing_behind(
     assert not list(here.iterdir())
 
 
-@pytest.mark.slow
 def test_a_checkpoint_is_not_in_memory_twice_while_it_is_saved(here: Path) -> None:
     script = (
         "import resource, sys, torch\nfrom pathlib import Path\nfrom dlrunner.runs.directory import RunDirectory\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
         "RunDirectory(Path(sys.argv[1])).save('first.pt', {'weights': torch.ones(5)})\n"
-        "state = {'weights': torch.ones(50_000_000)}\nbefore = peak()\n"
+        "state = {'weights': torch.ones(25_000_000)}\nbefore = peak()\n"
         "RunDirectory(Path(sys.argv[1])).save('last.pt', state)\nprint(peak() - before)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(here)], capture_output=True, text=True, check=True)
-    assert (here / "last.pt").stat().st_size > 200_000_000
+    assert (here / "last.pt").stat().st_size > 100_000_000
     assert float(done.stdout) < 50  # MB
 
 

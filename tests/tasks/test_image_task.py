@@ -66,6 +66,7 @@ def small_net(**settings: Any) -> ImageClassifier:
     return ImageClassifier(ImageDims(8), Path("data"), **{"backbone": "resnet18", **settings})
 
 
+# Trained on all synthetic images up to their best achievable score; quick tests learn labels and features.
 @pytest.mark.slow
 def test_synthetic_shapes_are_classified_close_to_the_best_achievable_accuracy(dlrun: Dlrun) -> None:
     words = ("epochs=8", "batch_size=16", "optim.lr=2e-3", "model.xtra_fc=[]", "model.dropout=0")
@@ -497,6 +498,7 @@ def test_grad_cam_highlights_the_feature_of_the_class() -> None:
     assert heat[16:, 16:].max() < 1e-6
 
 
+# Real images of 120 breeds; test_backbones.py tells ten of them apart, and a frozen backbone is trained on above.
 @pytest.mark.data
 @pytest.mark.slow
 def test_a_few_real_dog_breeds_are_learned_on_a_frozen_backbone(real_data: Path, dlrun: Dlrun) -> None:

@@ -50,6 +50,7 @@ def task(**settings: Any) -> Segmentation:
     return Segmentation(data, 6, 0, torch.device("cpu"), **settings)
 
 
+# Trained on all synthetic images up to their best achievable score; images of one's own are learned quickly below.
 @pytest.mark.slow
 def test_shapes_are_found_almost_as_well_as_their_masks_are_right(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SYNTHETIC, *QUICK)

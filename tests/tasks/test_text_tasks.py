@@ -52,7 +52,6 @@ def trained_language_model(dlrun: Dlrun, *words: str) -> str:
     return str(Path("runs/latest").resolve())
 
 
-@pytest.mark.slow
 def test_the_perplexity_of_synthetic_text_comes_near_the_best_achievable_and_never_below(dlrun: Dlrun) -> None:
     words = ("epochs=8", "model.output_dropout=0", "model.weight_dropout=0", "model.alpha=0", "model.beta=0")
     status, out, err = dlrun(*LM, *words, *QUICK)
@@ -227,7 +226,6 @@ def test_invalid_settings_of_a_language_model_are_refused(words: tuple[str, ...]
 CLASSIFY = ("task=imdb-sentiment", *SYNTHETIC, "batch_size=16", "optim.lr=1e-2", "task.baseline=false")
 
 
-@pytest.mark.slow
 def test_a_classifier_comes_near_the_best_achievable_accuracy_and_not_above(dlrun: Dlrun) -> None:
     dropouts = ("model.input_dropout=0.1", "model.weight_dropout=0.1", "model.hidden_dropout=0.1")
     status, out, err = dlrun(*CLASSIFY, *SIZES, *dropouts, "epochs=10", *QUICK)

@@ -30,7 +30,7 @@ from dlrunner.training.state import Evaluation, TrainingState
 from tests.training.test_loop import Memory
 
 META = torch.device("meta")
-SMALL_TEXTS = ("data.source=synthetic", "data.sample=120", "data.sample_valid=40", "data.min_freq=1")
+SMALL_TEXTS = ("data.source=synthetic", "data.sample=48", "data.sample_valid=40", "data.min_freq=1")
 SMALL_NET = ("model.embedding=12", "model.hidden=16", "model.layers=2")
 TASKS: Mapping[str, Sequence[str]] = {
     "collab": ("task=collab", "data.source=synthetic", "model=net", "model.time=true", "batch_size=512"),
@@ -42,8 +42,15 @@ TASKS: Mapping[str, Sequence[str]] = {
         "trainer.clip=1",
         "trainer.accumulate=3",
     ),
-    "imdb-lm": ("task=imdb-lm", *SMALL_TEXTS, *SMALL_NET, "batch_size=7", "task.bptt=20", "trainer.l1=1e-6"),
-    "imdb-sentiment": ("task=imdb-sentiment", *SMALL_TEXTS, *SMALL_NET, "data.sample_test=20", "model.bptt=10"),
+    "imdb-lm": ("task=imdb-lm", *SMALL_TEXTS, *SMALL_NET, "batch_size=40", "task.bptt=10", "trainer.l1=1e-6"),
+    "imdb-sentiment": (
+        "task=imdb-sentiment",
+        *SMALL_TEXTS,
+        *SMALL_NET,
+        "data.sample_test=20",
+        "model.bptt=20",
+        "batch_size=16",
+    ),
     "dogbreeds": (
         *("task=dogbreeds", "data.source=synthetic", "data.size=32", "data.sample=48", "data.sample_valid=16"),
         *("model.backbone=squeezenet1_1", "batch_size=16"),
