@@ -403,7 +403,7 @@ def test_batch_norm_that_is_frozen_keeps_its_statistics_while_its_weights_train(
 
 
 def test_a_killed_run_resumes_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
-    words = (*SHORT, *QUICK, "epochs=3", "batch_size=8", "trainer.checkpoint_minutes=1e-9")
+    words = (*SHORT, *QUICK, "data.sample=48", "epochs=2", "batch_size=8", "trainer.checkpoint_minutes=1e-9")
     unbroken = start(*words, "runs_dir=unbroken", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])
     unbroken.communicate()
     stopped = start(*words, "runs_dir=stopped", cwd=here, DLRUNNER_CACHE=os.environ["DLRUNNER_CACHE"])

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from dlrunner.cli import main
+from dlrunner.system.process_group import is_reporting_rank
 from tests.conftest import QUICK, Forked
 
 
@@ -20,6 +21,7 @@ class Ranks:
     """
 
     def __init__(self, here: Path, count: int, *words: str, program: Callable[[tuple[str, ...]], int] = main) -> None:
+        is_reporting_rank.cache_clear()  # they would inherit the answer of an earlier test
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         shared = {
             "WORLD_SIZE": str(count),
