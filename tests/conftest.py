@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from multiprocessing import forkserver
+from multiprocessing import forkserver, util
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,24 @@ def dlrun(capfd: pytest.CaptureFixture[str]) -> Dlrun:
     return run
 
 
+def _fork_instead(executable: bytes, words: list[str], passed: list[int]) -> int:
+    """Run `python -c …` of multiprocessing in a fork, with the descriptors and signals of a new process."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if callable(signal.getsignal(number)):
+                    signal.signal(number, signal.SIG_DFL)
+            for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+                if descriptor > 2 and descriptor not in passed:
+                    with contextlib.suppress(OSError):
+                        os.close(descriptor)
+            exec(words[-1], {})
+        finally:
+            os._exit(0)
+    return pid
+
+
 class Forked:
     """The command line in a process of its own, forked from this one: torch is imported already (3 s a start)."""
 
@@ -139,6 +158,7 @@ class Forked:
                 sys.path.insert(0, str(cwd))
                 signal.signal(signal.SIGINT, signal.default_int_handler)
                 forkserver._forkserver.__init__()  # type: ignore  # the parent's is nobody's child here
+                util.spawnv_passfds = _fork_instead  # type: ignore
                 status = program(words)
             except SystemExit as left:
                 status = left.code if isinstance(left.code, int) else 1

@@ -57,7 +57,6 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
             distribution(parse([wrong])[0])
 
 
-@pytest.mark.slow
 def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
@@ -87,7 +86,6 @@ def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     assert [trial.value for trial in trials(sweep_folder(here))] == list(results["valid/rmse"])
 
 
-@pytest.mark.slow
 def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "infinite.py").write_text(
         "from dlrunner.tasks.collab.task import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
@@ -118,9 +116,8 @@ def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratin
     assert "best " not in out
 
 
-@pytest.mark.slow
 def test_a_killed_search_resumes_with_the_same_trials(ratings_csv: Path, here: Path) -> None:
-    words = (*WORDS, RATE, "model.factors=range(5,25,5)", "epochs=8", "sweep.trials=12")
+    words = (*WORDS, RATE, "model.factors=range(5,25,5)", "epochs=2", "sweep.trials=12")
     start(*words, "runs_dir=whole", cwd=here).communicate()
     for number, sent in ((2, signal.SIGKILL), (10, signal.SIGINT)):  # while it draws at random, and when it has learnt
         process = start(*words, cwd=here)

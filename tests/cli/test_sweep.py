@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pandas as pd
-import pytest
 
 from dlrunner.cli.compose import compose, compose_jobs
 from dlrunner.cli.sweep import with_seeds
@@ -27,7 +26,6 @@ def sweep_folder(here: Path) -> Path:
     return folder
 
 
-@pytest.mark.slow
 def test_a_sweep_runs_every_job_even_when_one_fails(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     # At 1e12 training diverges; the other rates are fine.
     words = (*WORDS, "optim=sgd,adamw", "optim.lr=0.01,1e12,0.02")
@@ -64,7 +62,6 @@ def test_a_sweep_runs_every_job_even_when_one_fails(dlrun: Dlrun, ratings_csv: P
     pd.testing.assert_frame_equal(again, results)
 
 
-@pytest.mark.slow
 def test_a_sweep_whose_jobs_all_succeed_ends_with_0_and_leaks_nothing_from_job_to_job(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
@@ -91,7 +88,6 @@ def test_a_sweep_over_an_unknown_key_starts_nothing(dlrun: Dlrun, ratings_csv: P
     assert not (here / "runs").exists()
 
 
-@pytest.mark.slow
 def test_a_job_that_is_killed_ends_nothing_but_itself(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "deadly.py").write_text(
         "import os, signal\nfrom dlrunner.tasks.collab.task import Collab\n"
@@ -105,7 +101,6 @@ def test_a_job_that_is_killed_ends_nothing_but_itself(dlrun: Dlrun, ratings_csv:
     assert "killed by signal 9" in out
 
 
-@pytest.mark.slow
 def test_jobs_that_run_in_parallel_divide_the_threads(ratings_csv: Path, here: Path) -> None:
     words = (*WORDS, "seed=0,1", "sweep.jobs=2", "trainer.num_threads=null")
     process = start(*words, cwd=here, OMP_NUM_THREADS="7")
@@ -119,9 +114,8 @@ def test_jobs_that_run_in_parallel_divide_the_threads(ratings_csv: Path, here: P
         assert json.loads(Path(folder, "summary.json").read_text())["num_threads"] == max(1, cores // 2)
 
 
-@pytest.mark.slow
 def test_the_same_command_resumes_a_stopped_sweep(ratings_csv: Path, here: Path) -> None:
-    words = ("-m", "task=collab", "data.path=my.csv", "epochs=400", "seed=0,1", *QUICK)
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=40", "seed=0,1", *QUICK)
     process = start(*words, cwd=here)
     deadline = time.monotonic() + 60
     while not list((here / "runs" / "collab").glob("*/metrics.jsonl")):
@@ -139,7 +133,7 @@ def test_the_same_command_resumes_a_stopped_sweep(ratings_csv: Path, here: Path)
     assert again.returncode == 0
     assert list(pd.read_csv(sweep_folder(here) / "results.csv")["status"]) == ["done", "done"]
     broken = json.loads(next((here / "runs" / "collab").glob("*seed=0*/summary.json")).read_text())
-    alone = start("task=collab", "data.path=my.csv", "epochs=400", "runs_dir=alone", *QUICK, cwd=here)
+    alone = start("task=collab", "data.path=my.csv", "epochs=40", "runs_dir=alone", *QUICK, cwd=here)
     alone.communicate()
     unbroken = json.loads((here / "alone" / "latest" / "summary.json").read_text())
     assert broken["final"] == unbroken["final"]
@@ -218,7 +212,6 @@ def test_an_empty_range_and_sweep_settings_in_a_single_run_are_refused(dlrun: Dl
     assert not (here / "runs").exists()
 
 
-@pytest.mark.slow
 def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     status, _, _ = dlrun(*WORDS, "optim.lr=0.01,1e12,0.02,0.03", "sweep.fail_fast=true")
     assert status == 1
@@ -226,12 +219,11 @@ def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv
     assert list(results["status"]) == ["done", "failed", "not started", "not started"]
 
 
-@pytest.mark.slow
 def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "optim").mkdir(parents=True)
     file = here / "conf" / "optim" / "mine.yaml"
     file.write_text("_target_: torch.optim.SGD\nlr: 0.1\n")
-    process = start(*WORDS, "epochs=60", "optim=mine", "seed=0,1", cwd=here)
+    process = start(*WORDS, "epochs=20", "optim=mine", "seed=0,1", cwd=here)
     wait_for(here, "runs/collab/*/metrics.jsonl", process)
     file.write_text("_target_: torch.optim.SGD\nlr: 0.2\n")
     process.communicate()
@@ -240,7 +232,7 @@ def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_c
     configs = [Path(folder, "config.yaml").read_text() for folder in results["folder"]]
     assert all("lr: 0.1" in config for config in configs)
     # Given again, the file as it is now counts: another sweep.
-    assert dlrun(*WORDS, "epochs=60", "optim=mine", "seed=0,1", "sweep.dry_run=true")[1].count("new") >= 2
+    assert dlrun(*WORDS, "epochs=20", "optim=mine", "seed=0,1", "sweep.dry_run=true")[1].count("new") >= 2
 
 
 def wait_for(here: Path, pattern: str, process: Forked, count: int = 1) -> None:
@@ -265,18 +257,17 @@ SAME = [
 ]
 
 
-@pytest.mark.slow
 def test_a_sweep_killed_at_any_moment_ends_with_the_results_of_an_undisturbed_one(
     ratings_csv: Path, here: Path
 ) -> None:
-    words = ("-m", "task=collab", "data.path=my.csv", "epochs=60", "optim=sgd,adam", "seed=0,1", "sweep.jobs=2", *QUICK)
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=16", "optim=sgd,adam", "seed=0,1", "sweep.jobs=2", *QUICK)
     start(*words, "runs_dir=undisturbed", cwd=here).communicate()
     (whole,) = (here / "undisturbed" / "sweeps").glob("*/results.csv")
     rng = random.Random(0)
     for moment in range(4):
         process = start(*words, cwd=here)
         if moment:
-            time.sleep(rng.uniform(0.3, 1.5))
+            time.sleep(rng.uniform(0.2, 0.8))
         else:
             wait_for(here, "runs/collab/*/metrics.jsonl", process)
         process.send_signal(signal.SIGKILL)
