@@ -79,3 +79,8 @@ def test_a_target_that_does_not_fit_the_request_is_refused(settings: dict[str, A
 def test_values_that_cannot_be_learned_are_refused(frame: pd.DataFrame, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read(frame, **settings)
+
+
+def test_a_row_without_labels_adds_no_label() -> None:
+    target, values = read(pd.DataFrame({"y": ["old;big", None, "big;", ""]}), separator=";")
+    assert (target.classes, values.tolist()) == (["big", "old"], [[1, 1], [0, 0], [1, 0], [0, 0]])

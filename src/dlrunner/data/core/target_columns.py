@@ -109,6 +109,7 @@ def _labels(
 ) -> tuple[Target, NDArray[np.float32]]:
     if separator is not None:
         table = frame[names[0]].fillna("").astype(str).str.get_dummies(sep=separator)
+        table = table.drop(columns="", errors="ignore")  # pandas takes "" for a label where texts are Arrow's
         labels = [str(label) for label in table.columns]
         if len(labels) < 2:
             raise DataError(f"{place}: {names[0]} split at {separator!r} gives {len(labels)} label(s)")
