@@ -80,6 +80,11 @@ class Target(ABC):
     def decode(self, outputs: Tensor) -> Tensor:
         """Return decoded outputs: numbers in the target's own unit, or a probability of each class or label."""
 
+    def probabilities(self, outputs: Tensor) -> NDArray[np.float32]:
+        """Return the probability of each class, or independently of each label, [rows, classes], on the CPU."""
+        values: NDArray[np.float32] = self.decode(_plain(outputs)).numpy()
+        return values
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean loss of outputs against encoded targets."""
@@ -283,7 +288,7 @@ class MultiClass(Target):
 
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of each."""
-        probabilities = self.decode(_plain(outputs)).numpy()
+        probabilities = self.probabilities(outputs)
         labels = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
         columns = [f"p({label})" for label in self.classes]
         return pd.concat([pd.DataFrame({name: labels}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
@@ -331,7 +336,7 @@ class MultiLabel(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the probability of each label."""
         columns = [f"p({label})" for label in self.classes]
-        return pd.DataFrame(self.decode(_plain(outputs)).numpy().round(4), columns=columns)
+        return pd.DataFrame(self.probabilities(outputs).round(4), columns=columns)
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return 0 or 1 for each label."""

@@ -20,7 +20,16 @@ from torch import Tensor
 from dlrunner.data.core.batching import batch_sizes, epoch_order
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
-from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.data.core.splitting import (
+    PART_CODES,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALID,
+    digests_by_part,
+    num_test_rows,
+    split_sizes,
+)
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
@@ -35,12 +44,9 @@ from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.common.audit import by_part, count_of_test
-from dlrunner.tasks.common.classification import Classification
-from dlrunner.tasks.common.outputs import probabilities
+from dlrunner.tasks.classification import Classification
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 PHASE_SETTINGS: Mapping[str, type] = {"size": int, "augment": bool, "precompute": bool}
 ONCE = "features are computed once per image, so augmentation is impossible"
 NUM_CHECKED = 64
@@ -173,7 +179,7 @@ class ImageClassification(Classification):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images or precomputed features; the training split in the order given by (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PARTS[split]))
+        rows = torch.from_numpy(self.table.rows(PART_CODES[split]))
         if split == "train":
             order = epoch_order(len(rows), self.seed, epoch)
             batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
@@ -183,13 +189,13 @@ class ImageClassification(Classification):
         if settings["precompute"] and self._features is not None:
             return FeatureLoader(self._features, self._targets, batches, start)
         augmentation = self.augmentation if split == "train" and settings["augment"] else None
-        key = (self.seed, epoch, PARTS[split])
+        key = (self.seed, epoch, PART_CODES[split])
         return ImageLoader(self._pixels, self._targets, batches, settings["size"], augmentation, key, start)
 
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
         """Augmented images of one view."""
-        batches = list(torch.split(torch.from_numpy(self.table.rows(PARTS[split])), self._eval_batch_size))
-        size, key = self.settings_in(phase)["size"], (self.seed, view, PARTS[split])
+        batches = list(torch.split(torch.from_numpy(self.table.rows(PART_CODES[split])), self._eval_batch_size))
+        size, key = self.settings_in(phase)["size"], (self.seed, view, PART_CODES[split])
         return ImageLoader(self._pixels, self._targets, batches, size, self.augmentation, key)
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
@@ -253,8 +259,7 @@ class ImageClassification(Classification):
 
     def sizes(self) -> Mapping[str, int]:
         """Images per split, and classes."""
-        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
-        return {**{split: count for split, count in found.items() if count}, "classes": len(self.target.classes)}
+        return {**split_sizes(self.table.split), "classes": len(self.target.classes)}
 
     def notes(self) -> Sequence[str]:
         """Notes on reading the images."""
@@ -266,8 +271,8 @@ class ImageClassification(Classification):
     def split_statistics(self) -> SplitStatistics:
         """Digests of the pixels; nothing is fitted before training."""
         table = self.table
-        num_of_test = count_of_test(table.of_test, table.split == VALID)
-        return SplitStatistics("images", by_part(table.digests(), table.split), num_test_rows=num_of_test)
+        num_of_test = num_test_rows(table.of_test, table.split == VALID)
+        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation images with true and predicted classes."""
@@ -282,7 +287,7 @@ class ImageClassification(Classification):
         from dlrunner.reporting.plots.images import sheet
 
         rows, values = self.table.rows(VALID), self.table.values
-        probs, names = probabilities(self.target, outputs), [str(each) for each in self.target.classes]
+        probs, names = self.target.probabilities(outputs), [str(each) for each in self.target.classes]
         if not self.target.has_one_class:
             return [class_plots.labels(values[rows], probs, names, folder)]
         truth = values[rows].astype(np.int64)

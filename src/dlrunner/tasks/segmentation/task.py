@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import batch_sizes, epoch_order
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
@@ -31,10 +31,8 @@ from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.common.audit import by_part, count_of_test
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 PHASE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {"scale": (int, float), "augment": bool}
 NUM_SHOWN = 8
 """Images in a plot."""
@@ -138,7 +136,7 @@ class Segmentation(Task):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images and the classes of their pixels, in the order of (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PARTS[split]))
+        rows = torch.from_numpy(self.table.rows(PART_CODES[split]))
         if split == "train":
             order = epoch_order(len(rows), self.seed, epoch)
             batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
@@ -163,8 +161,7 @@ class Segmentation(Task):
 
     def sizes(self) -> Mapping[str, int]:
         """Images of each split, and classes."""
-        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
-        return {**{split: count for split, count in found.items() if count}, "classes": self.dims.num_classes}
+        return {**split_sizes(self.table.split), "classes": self.dims.num_classes}
 
     def notes(self) -> Sequence[str]:
         """How images and masks were read."""
@@ -173,8 +170,8 @@ class Segmentation(Task):
     def split_statistics(self) -> SplitStatistics:
         """The images by their pixels; nothing is fitted on them before training."""
         table = self.table
-        num_test_rows = count_of_test(table.of_test, table.split == VALID)
-        return SplitStatistics("images", by_part(table.digests(), table.split), num_test_rows=num_test_rows)
+        num_of_test = num_test_rows(table.of_test, table.split == VALID)
+        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The majority class of the training pixels for every pixel."""
