@@ -47,7 +47,6 @@ from dlrunner.task import Loader, Split
 from dlrunner.tasks.classification import Classification
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
-PHASE_SETTINGS: Mapping[str, type] = {"size": int, "augment": bool, "precompute": bool}
 ONCE = "features are computed once per image, so augmentation is impossible"
 NUM_CHECKED = 64
 """Images on which the backbone's batch norm statistics are checked."""
@@ -72,6 +71,7 @@ class ImageClassification(Classification):
     """
 
     fixed_shapes = True
+    phase_settings = ("size", "augment", "precompute")
     predictor = ImagePredictor
 
     def __init__(
@@ -104,17 +104,10 @@ class ImageClassification(Classification):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
-        """Refuse unknown settings of phases, and `precompute` together with augmentation or a trained backbone."""
+        """Refuse `precompute` together with augmentation or a trained backbone."""
         first_size, fresh = None, True
         for index, phase in enumerate(phases):
             place = f"phases[{index}]" if len(phases) > 1 or phase.task else "the run"
-            for name, value in phase.task.items():
-                if name not in PHASE_SETTINGS:
-                    raise ConfigError(f"{place}.task.{name}: is unknown; a phase can set {', '.join(PHASE_SETTINGS)}")
-                is_one = isinstance(value, PHASE_SETTINGS[name])
-                if not is_one or (name == "size" and not 32 <= int(value) <= 1024):
-                    wanted = "a number from 32 to 1024" if name == "size" else "true or false"
-                    raise ConfigError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
             now = {**settings, **phase.task}
             is_frozen = phase.freeze_to in (-1, len(ImageClassifier.group_names) - 1)
             if now["precompute"]:

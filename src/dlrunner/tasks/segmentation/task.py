@@ -33,7 +33,6 @@ from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 
-PHASE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {"scale": (int, float), "augment": bool}
 NUM_SHOWN = 8
 """Images in a plot."""
 
@@ -57,6 +56,7 @@ class Segmentation(Task):
 
     keeps_outputs = False
     fixed_shapes = True
+    phase_settings = ("scale", "augment")
     predictor: ClassVar[type[Predictor] | None] = SegmentationPredictor
 
     def __init__(
@@ -80,20 +80,6 @@ class Segmentation(Task):
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
         self._scored: tuple[Model, pd.DataFrame, list[float]] | None = None
         self._valid_batch_size = valid_batch_size or (8 if device.type == "cpu" else 64)
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
-        """Refuse settings of phases that do not exist."""
-        for index, phase in enumerate(phases):
-            for name, value in phase.task.items():
-                place = f"phases[{index}].task.{name}"
-                if name not in PHASE_SETTINGS:
-                    raise ConfigError(f"{place}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
-                fits = isinstance(value, PHASE_SETTINGS[name])
-                if name == "scale" and (isinstance(value, bool) or not (fits and 0 < value <= 1)):
-                    raise ConfigError(f"{place}: must be a number above 0, up to 1, not {value!r}")
-                if not fits:
-                    raise ConfigError(f"{place}: must be true or false, not {value!r}")
 
     @cached_property
     def table(self) -> SegmentationTable:
