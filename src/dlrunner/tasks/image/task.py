@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from dlrunner.data.core.batching import batch_sizes, epoch_order
+from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.data.core.splitting import (
@@ -33,7 +33,7 @@ from dlrunner.data.core.splitting import (
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
-from dlrunner.data.images.loaders import FeatureLoader, ImageLoader
+from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
@@ -160,11 +160,8 @@ class ImageClassification(Classification):
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """All pixels, [images, size, size, 3]; on the GPU if they take less than a third of its free memory."""
-        pixels = torch.from_numpy(self.table.pixels)
-        if self.device.type == "cuda" and 3 * pixels.nbytes < torch.cuda.mem_get_info(self.device)[0]:
-            return pixels.to(self.device)
-        return pixels
+        """All pixels, [images, size, size, 3]."""
+        return pixels_on_device(self.table.pixels, self.device)
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -172,12 +169,11 @@ class ImageClassification(Classification):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images or precomputed features; the training split in the order given by (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PART_CODES[split]))
+        rows = self.table.rows(PART_CODES[split])
         if split == "train":
-            order = epoch_order(len(rows), self.seed, epoch)
-            batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
+            batches = shuffled_batches(rows, self.batch_size, self.seed, epoch)
         else:
-            batches = list(torch.split(rows, self._eval_batch_size))
+            batches = rows_in_batches(rows, self._eval_batch_size)
         settings = self.settings_in(phase)
         if settings["precompute"] and self._features is not None:
             return FeatureLoader(self._features, self._targets, batches, start)
@@ -187,7 +183,7 @@ class ImageClassification(Classification):
 
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
         """Augmented images of one view."""
-        batches = list(torch.split(torch.from_numpy(self.table.rows(PART_CODES[split])), self._eval_batch_size))
+        batches = rows_in_batches(self.table.rows(PART_CODES[split]), self._eval_batch_size)
         size, key = self.settings_in(phase)["size"], (self.seed, view, PART_CODES[split])
         return ImageLoader(self._pixels, self._targets, batches, size, self.augmentation, key)
 
@@ -208,7 +204,7 @@ class ImageClassification(Classification):
         found = _kept(path, len(used))
         notes = [] if found is not None else self._check_statistics(model, size)
         if found is None:
-            found = self._computed(model, torch.from_numpy(used), size, log)
+            found = self._computed(model, used, size, log)
             buffer = io.BytesIO()
             np.save(buffer, found)
             try:
@@ -235,12 +231,12 @@ class ImageClassification(Classification):
         ]
 
     def _computed(
-        self, model: ImageClassifier, rows: Tensor, size: int, log: Callable[[str], None]
+        self, model: ImageClassifier, rows: NDArray[np.int64], size: int, log: Callable[[str], None]
     ) -> NDArray[np.float32]:
         """Return the features of the frozen backbone, [images, features]."""
         features, found = model.frozen_features(), []
         started = logged = time.perf_counter()
-        loader = ImageLoader(self._pixels, self._targets, list(torch.split(rows, self._eval_batch_size)), size)
+        loader = ImageLoader(self._pixels, self._targets, rows_in_batches(rows, self._eval_batch_size), size)
         for index, batch in enumerate(loader, start=1):
             found.append(features(*batch.inputs).float().cpu())
             now = time.perf_counter()

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from dlrunner.data.core.batching import batch_sizes, epoch_order
+from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.images.augmentation import Augmentation
+from dlrunner.data.images.loaders import pixels_on_device
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
 from dlrunner.data.segmentation.masks import IGNORED, colours
@@ -110,11 +111,8 @@ class Segmentation(Task):
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """Pixels and masks, [images, height, width, 4], on the device where they take less than a third of it."""
-        pixels = torch.from_numpy(self.table.pixels)
-        if self.device.type == "cuda" and 3 * pixels.nbytes < torch.cuda.mem_get_info(self.device)[0]:
-            return pixels.to(self.device)
-        return pixels
+        """Pixels and masks, [images, height, width, 4]."""
+        return pixels_on_device(self.table.pixels, self.device)
 
     @cached_property
     def _codes(self) -> Tensor:
@@ -122,12 +120,11 @@ class Segmentation(Task):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images and the classes of their pixels, in the order of (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PART_CODES[split]))
+        rows = self.table.rows(PART_CODES[split])
         if split == "train":
-            order = epoch_order(len(rows), self.seed, epoch)
-            batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
+            batches = shuffled_batches(rows, self.batch_size, self.seed, epoch)
         else:
-            batches = list(torch.split(rows, self._valid_batch_size))
+            batches = rows_in_batches(rows, self._valid_batch_size)
         augmentation = self.augmentation if split == "train" and self.settings_in(phase)["augment"] else None
         key, size = (self.seed, epoch), self.size_in(phase)
         return SegmentationLoader(self._pixels, self._codes, batches, size, augmentation, key, start)
@@ -212,7 +209,7 @@ class Segmentation(Task):
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield mask and prediction of images, [height, width] each."""
         model = models[0].eval()
-        batches = list(torch.split(torch.from_numpy(rows), self._valid_batch_size))
+        batches = rows_in_batches(rows, self._valid_batch_size)
         for batch in SegmentationLoader(self._pixels, self._codes, batches, self.size_in(phase)):
             codes = forward_pass(model, *batch.inputs).outputs.argmax(dim=1)
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)
