@@ -157,6 +157,12 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
         old = start("task=parabola", cwd=here)
         assert f"batches takes no {missing}: it must be batches(split, epoch, phase, start=0)" in old.communicate()[1]
         assert old.returncode == 2
+    # Test-time augmentation without its batches would fail after training.
+    views = "class Parabola(Task):\n    def num_tta_views(self):\n        return 2\n"
+    (here / "parabola.py").write_text(MODULE.replace("class Parabola(Task):\n", views))
+    old = start("task=parabola", cwd=here)
+    assert "parabola.Parabola has num_tta_views but no tta_batches(split, view, phase)" in old.communicate()[1]
+    assert old.returncode == 2
     # Hooks of older versions would be ignored without a word.
     for hook in ("penalty", "carried", "reset_state"):
         (here / "parabola.py").write_text(

@@ -17,7 +17,7 @@ PACKAGE = Path(dlrunner.__file__).parent
 LAYERS = (
     ("errors", "_version", "ranges", "renamed", "audit_flags"),
     ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
-    ("encoder_file", "predictor", "system"),
+    ("encoder_file", "prediction_table", "predictor", "predictor_inputs", "system"),
     ("task", "data"),
     ("data/core",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),
@@ -29,7 +29,7 @@ LAYERS = (
     ("config", "comparison"),
     ("reporting/terminal",),
     ("reporting/plots", "reporting/html", "reporting"),
-    ("tasks/common",),
+    ("tasks",),
     ("tasks/collab", "tasks/image", "tasks/tabular", "tasks/text"),
     ("tasks/language", "tasks/segmentation"),
     ("tracking", "trackers"),

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from dlrunner.data_audit import SplitStatistics
-from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
 from dlrunner.plot import Plot
@@ -113,6 +112,8 @@ class Task(ABC):
     an empty tensor, and outputs of an ensemble or of TTA views cannot be averaged."""
     predictor: ClassVar[type[Predictor] | None] = None
     """The class that makes predictions from the stored `state` and the models; None: there are none."""
+    phase_settings: ClassVar[Sequence[str]] = ()
+    """Settings that a phase may change (`phases=[{epochs: 1, task: {...}}]`); its values are checked as the run's."""
     fixed_shapes: ClassVar[bool] = False
     """All batches of a phase have inputs of one size: cuDNN may benchmark its algorithms."""
 
@@ -126,7 +127,7 @@ class Task(ABC):
         Args:
             split: train, valid or test.
             epoch: of the run, from 0.
-            phase: its task settings apply, if it has any (see `check`).
+            phase: its task settings apply, if it has any (see `phase_settings`).
             start: first batch; earlier ones are skipped.
         """
 
@@ -143,11 +144,6 @@ class Task(ABC):
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
         """Check settings against each other and the phases, before data is read; raise ValueError on a conflict."""
-        for index, phase in enumerate(phases):
-            if phase.task:
-                raise ConfigError(
-                    f"phases[{index}].task: {cls.__name__} has no settings that change from phase to phase"
-                )
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
         """Compute what depends on the untrained model, such as features of its frozen part; return notes.
@@ -168,7 +164,10 @@ class Task(ABC):
         return None
 
     def num_tta_views(self) -> int:
-        """Return the number of test-time augmentation views: the plain one, and those of `tta_batches`."""
+        """Return the number of test-time augmentation views: the plain one, and those of `tta_batches`.
+
+        A task that overrides this defines `tta_batches` too.
+        """
         return 1
 
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:

@@ -437,16 +437,6 @@ def test_points_that_lie_far_from_each_other_are_picked() -> None:
     assert len(tabular._spread(points, 10)) == 10
 
 
-def test_amounts_are_written_for_people() -> None:
-    assert [tabular._amount(value) for value in (0, 1234567, -0.5, 1e-7, INF)] == [
-        "0",
-        "1,235,000",
-        "−0.5",
-        "1e-7",
-        "inf",
-    ]
-
-
 def test_drawing_leaves_matplotlib_as_it_was(tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
     tabular.importance(["a"], np.ones(1), np.ones(1), tmp_path, metric="m")

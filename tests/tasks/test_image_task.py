@@ -174,13 +174,22 @@ def test_an_ensemble_shares_its_features_and_averages_its_predictions(dlrun: Dlr
         (("task.precompute=true", "freeze_to=-1"), "augmentation is impossible: add task.augment=false"),
         (("task.precompute=true", "task.augment=false", "freeze_to=-1", "task.tta=2"), "add task.tta=0"),
         (("task.precompute=true", "task.augment=false"), "has freeze_to=0: add freeze_to=-1"),
-        (("epochs=null", "phases=[{epochs: 1, task: {sizes: 64}}]"), "phases[0].task.sizes: is unknown"),
-        (("epochs=null", "phases=[{epochs: 1, task: {augment: 2}}]"), "task.augment: must be true or false, not 2"),
+        (
+            ("epochs=null", "phases=[{epochs: 1, task: {sizes: 64}}]"),
+            "phases[0].task.sizes: is not a setting of a phase; did you mean size?",
+        ),
+        (
+            ("epochs=null", "phases=[{epochs: 1, task: {augment: 2}}]"),
+            "phases[0].task.augment: must be a boolean, not 2",
+        ),
         (
             ("epochs=null", "task.augment=false", f"phases=[{{epochs: 1}}, {{epochs: 1, {ONCE}}}]"),
             "phases[1] must come first",
         ),
-        (("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"), "must be a number from 32 to 1024, not 8"),
+        (
+            ("epochs=null", "phases=[{epochs: 1, task: {size: 8}}]"),
+            "phases[0].task.size: must be greater than or equal to 32, not 8",
+        ),
         (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
         (("model.dropout=[0.1]",), "model.dropout: 1 dropouts for 2 layers of the head"),
         (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),

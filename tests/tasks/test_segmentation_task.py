@@ -258,9 +258,15 @@ def test_phases_may_begin_with_smaller_images() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("epochs=null", "phases=[{epochs: 1, task: {size: 64}}]"), "phases[0].task.size: is unknown"),
-        (("epochs=null", "phases=[{epochs: 1, task: {scale: 2}}]"), "must be a number above 0, up to 1, not 2"),
-        (("epochs=null", "phases=[{epochs: 1, task: {augment: 1}}]"), "must be true or false, not 1"),
+        (("epochs=null", "phases=[{epochs: 1, task: {size: 64}}]"), "phases[0].task.size: is not a setting of a phase"),
+        (
+            ("epochs=null", "phases=[{epochs: 1, task: {scale: 2}}]"),
+            "phases[0].task.scale: must be less than or equal to 1, not 2",
+        ),
+        (
+            ("epochs=null", "phases=[{epochs: 1, task: {augment: 1}}]"),
+            "phases[0].task.augment: must be a boolean, not 1",
+        ),
         (("ensemble=2",), "this task keeps no outputs"),
         (("batch_size=1",), "batch norm needs two training images"),
         (("data.path=x",), "synthetic data has no path"),

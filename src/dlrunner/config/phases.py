@@ -99,6 +99,23 @@ def check_momentum(optim: Bound, phases: Sequence[Phase], problems: list[str]) -
     )
 
 
+def check_phase_settings(task: Bound, phases: Sequence[Phase], problems: list[str]) -> None:
+    """Check the task settings of phases: against the names that the task allows, and as its own settings."""
+    known: Sequence[str] = getattr(task.factory, "phase_settings", ())
+    for index, phase in enumerate(phases):
+        if phase.task and not known:
+            problems.append(
+                f"phases[{index}].task: {task.target} has no settings that change from phase to phase "
+                "(its phase_settings would name them)"
+            )
+            return
+        place = f"phases[{index}].task"
+        allowed = {name: value for name, value in phase.task.items() if name in known}
+        for name in sorted(phase.task.keys() - allowed.keys()):
+            problems.append(f"{place}.{name}: is not a setting of a phase; {did_you_mean(name, known)}")
+        bind_settings(place, task.target, task.factory, {**task.settings, **allowed}, PROVIDED["task"], problems)
+
+
 def check_groups(phases: Iterable[Phase], weight_decay: Any, groups: Sequence[str], problems: list[str]) -> None:
     """Check learning rates, weight decays and frozen groups against the layer groups of the model."""
     if isinstance(weight_decay, list) and len(weight_decay) not in (1, len(groups)):

@@ -22,7 +22,7 @@ from torch import nn
 from dlrunner.config.binding import Bound, bind, constructor, import_plugin
 from dlrunner.config.devices import resolve_device
 from dlrunner.config.optimizers import make_optimizer
-from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, resolve_phases
+from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, check_phase_settings, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, validation_messages
 from dlrunner.config.signatures import PROVIDED
 from dlrunner.errors import ConfigError
@@ -174,6 +174,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         check_momentum(optim, phases, problems)
     if task and not problems:
         _check_methods(task, problems)
+        check_phase_settings(task, phases, problems)
     device = resolve_device(settings, problems)
     if task and phases and not problems:
         try:
@@ -198,9 +199,10 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
 
 
 def _check_methods(task: Bound, problems: list[str]) -> None:
-    """Refuse a task of a plugin whose methods do not take what they are called with."""
+    """Refuse a task of a plugin whose methods do not take what they are called with, or of which one is missing."""
     calls = {
         "batches(split, epoch, phase, start=0)": ("phase", "start"),
+        "tta_batches(split, view, phase)": ("view", "phase"),
         "plots(models, outputs, folder, phase)": ("phase",),
         "state(phase)": ("phase",),
     }
@@ -210,6 +212,9 @@ def _check_methods(task: Bound, problems: list[str]) -> None:
         missing = [name for name in names if name not in parameters]
         if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             problems.append(f"task: {task.target}.{method} takes no {' and no '.join(missing)}: it must be {call}")
+    tta = {name for name in ("num_tta_views", "tta_batches") if getattr(task.factory, name) is not getattr(Task, name)}
+    if tta == {"num_tta_views"}:
+        problems.append(f"task: {task.target} has num_tta_views but no tta_batches(split, view, phase)")
 
 
 def _check_hooks(model: Bound, problems: list[str]) -> None:

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1708.02182; fast.ai deep learning part 1, lesson 4 (2018).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
+from dlrunner.metrics import exact_dtype
 from dlrunner.model import Model, Outputs
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
 from dlrunner.models.softmax import mean_loss, token_losses
@@ -159,3 +161,9 @@ def regularisation(outputs: Tensor, dropped: Tensor, alpha: float, beta: float) 
         steps = beta * (outputs[1:] - outputs[:-1]).float().square().mean()
         penalty = steps if penalty is None else penalty + steps
     return penalty
+
+
+def average_losses(losses: Sequence[Tensor]) -> Tensor:
+    """Return the losses of the averaged probabilities from the losses of each model; float64 keeps losses near 0."""
+    stacked = torch.stack(list(losses))
+    return (math.log(len(losses)) - torch.logsumexp(-stacked.to(exact_dtype(stacked)), dim=0)).to(stacked.dtype)

@@ -42,7 +42,6 @@ EXCLUDED = (
     "system/signals.py",
     "system/terminal.py",
     "tasks/collab/predictor.py",
-    "tasks/common/inputs.py",
     "tasks/image/grad_cam.py",
     "tasks/image/inputs.py",
     "tasks/image/predictor.py",

@@ -57,6 +57,17 @@ def batch_sizes(num_rows: int, batch_size: int) -> list[int]:
     return sizes
 
 
+def rows_in_batches(rows: NDArray[np.int64], batch_size: int) -> list[Tensor]:
+    """Return rows in batches, in their own order; the last one may have fewer."""
+    return list(torch.split(torch.from_numpy(rows), batch_size))
+
+
+def shuffled_batches(rows: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """Return the training rows in batches, in the order of an epoch; of the last one see `batch_sizes`."""
+    order = epoch_order(len(rows), seed, epoch)
+    return list(torch.split(torch.from_numpy(rows)[order], batch_sizes(len(rows), batch_size)))
+
+
 class TensorLoader:
     """Batches of rows of some tensors.
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import date_column, quoted
+from dlrunner.data_audit import Digests
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
@@ -187,6 +188,27 @@ def sampled(split: NDArray[np.int8], counts: Mapping[int, int | None], seed: int
         if count is not None:
             left[np.random.RandomState(seed).permutation(rows)[count:]] = UNUSED
     return left
+
+
+def split_sizes(split: NDArray[np.int8]) -> dict[str, int]:
+    """Return the number of rows of `train`, `valid` and `test`; a part without rows is left out.
+
+    >>> split_sizes(np.array([TRAIN, VALID, TRAIN, UNUSED], dtype=np.int8))
+    {'train': 2, 'valid': 1}
+    """
+    counts = {name: int((split == part).sum()) for name, part in PART_CODES.items()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def digests_by_part(digests: Digests, split: NDArray[np.int8]) -> dict[str, Digests]:
+    """Return the row digests of `train`, `valid` and, if it has rows, `test`, for the data audit."""
+    found = {name: digests[split == part] for name, part in PART_CODES.items()}
+    return {name: rows for name, rows in found.items() if name != "test" or len(rows)}
+
+
+def num_test_rows(of_test: Mask | None, valid: Mask) -> int:
+    """Return the number of validation rows that belong to the publisher's test set."""
+    return 0 if of_test is None else int((of_test & valid).sum())
 
 
 def random_rows(num_rows: int, fraction: float, seed: int) -> Mask:

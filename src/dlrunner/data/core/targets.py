@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -16,8 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.columns import category_values, quoted
-from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.errors import DataError
 from dlrunner.metrics import (
     F1,
     R2,
@@ -82,6 +80,11 @@ class Target(ABC):
     def decode(self, outputs: Tensor) -> Tensor:
         """Return decoded outputs: numbers in the target's own unit, or a probability of each class or label."""
 
+    def probabilities(self, outputs: Tensor) -> NDArray[np.float32]:
+        """Return the probability of each class, or independently of each label, [rows, classes], on the CPU."""
+        values: NDArray[np.float32] = self.decode(_plain(outputs)).numpy()
+        return values
+
     @abstractmethod
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean loss of outputs against encoded targets."""
@@ -100,7 +103,7 @@ class Target(ABC):
 
     @abstractmethod
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
-        """Return values, as `read_target` returns them, as a table for users."""
+        """Return values, as `target_columns.read_target` returns them, as a table for users."""
 
     @abstractmethod
     def description(self) -> str:
@@ -285,7 +288,7 @@ class MultiClass(Target):
 
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of each."""
-        probabilities = self.decode(_plain(outputs)).numpy()
+        probabilities = self.probabilities(outputs)
         labels = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
         columns = [f"p({label})" for label in self.classes]
         return pd.concat([pd.DataFrame({name: labels}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
@@ -333,7 +336,7 @@ class MultiLabel(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the probability of each label."""
         columns = [f"p({label})" for label in self.classes]
-        return pd.DataFrame(self.decode(_plain(outputs)).numpy().round(4), columns=columns)
+        return pd.DataFrame(self.probabilities(outputs).round(4), columns=columns)
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return 0 or 1 for each label."""
@@ -366,111 +369,3 @@ def _named_classes(target: Target, values: NDArray[Any]) -> pd.DataFrame:
 
 def _few(classes: Sequence[Any]) -> str:
     return ", ".join(map(str, classes[:8])) + (" …" if len(classes) > 8 else "")
-
-
-def read_target(
-    frame: pd.DataFrame,
-    target: str | list[str],
-    kind: Literal["auto"] | Kind,
-    separator: str | None,
-    transform: Literal["auto"] | Transform,
-    place: Path,
-) -> tuple[Target, NDArray[Any]]:
-    """Return the target, without statistics, and its values: float64, class codes, or 0/1 by label.
-
-    Raises:
-        ConfigError: the column does not exist, or cannot be of that kind.
-        DataError: values are missing, not finite, not numbers, or have no logarithm.
-    """
-    names = target if isinstance(target, list) else [target]
-    for name in names:
-        if name not in frame.columns:
-            raise ConfigError(f"data.target: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
-        missing = frame[name].isna().to_numpy()
-        if missing.any() and separator is None:
-            raise DataError(
-                f"{place}, row {int(missing.argmax()) + 2}: the target {name} is missing; "
-                f"{int(missing.sum()):,} such row(s) in all"
-            )
-    if len(names) > 1 or separator is not None:
-        if kind not in ("auto", "multilabel"):
-            raise ConfigError(f"data.kind: several targets are labels, not {kind}")
-        return _labels(frame, names, separator, place)
-    column = frame[names[0]]
-    found = _guess_kind(column) if kind == "auto" else kind
-    if found != "regression" and transform not in ("auto", "none"):
-        raise ConfigError(
-            f"data.target_transform: {transform} is for numbers; {names[0]} is read as {found} "
-            "(data.kind=regression overrides this)"
-        )
-    if found == "regression":
-        return _numbers(column, names[0], "standard" if transform == "auto" else transform, place)
-    if found == "multilabel":
-        raise ConfigError("data.kind: multilabel needs data.target=[a,b,c] or data.target_separator")
-    return _classes(column, names[0], found, place)
-
-
-def _guess_kind(column: pd.Series[Any]) -> Kind:
-    """Text, booleans, and 0 and 1 are classes; other numbers are a regression target."""
-    categories = column.nunique()
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return "binary" if set(column.unique().tolist()) <= {0, 1} else "regression"
-    if categories > 2 and pd.to_numeric(column, errors="coerce").notna().mean() > 0.5:
-        return "regression"  # numbers with a typing error among them, which is reported with its row
-    return "binary" if categories <= 2 else "multiclass"
-
-
-def _numbers(
-    column: pd.Series[Any], name: str, transform: Transform, place: Path
-) -> tuple[Target, NDArray[np.float64]]:
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
-    bad = ~np.isfinite(numbers)
-    if bad.any():
-        row = int(bad.argmax())
-        raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {quoted(column.iloc[row])}, which is not a finite number; "
-            f"{int(bad.sum()):,} such row(s) in all (data.kind=multiclass reads texts as classes)"
-        )
-    if transform == "log" and (numbers <= 0).any():
-        row = int((numbers <= 0).argmax())
-        raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}, which has no logarithm; "
-            f"{int((numbers <= 0).sum()):,} such row(s) in all (remove them, or set data.target_transform=standard)"
-        )
-    if numbers.min() == numbers.max():
-        raise DataError(f"{place}: the target {name} is {numbers[0]:g} in every row; there is nothing to learn")
-    return Regression([name], transform=transform), numbers
-
-
-def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tuple[Target, NDArray[np.int64]]:
-    values = category_values(column)
-    categories = sorted(pd.unique(values).tolist(), key=lambda value: (isinstance(value, str), value))
-    if len(categories) < 2:
-        raise DataError(f"{place}: the target {name} is {categories[0]} in every row; there is nothing to learn")
-    if kind == "binary" and len(categories) != 2:
-        raise ConfigError(f"data.kind: binary needs two classes; {name} has {len(categories)}")
-    if len(categories) > 1000:
-        raise DataError(
-            f"{place}: the target {name} has {len(categories):,} classes in {len(column):,} rows; "
-            "is it a quantity (data.kind=regression), or an id?"
-        )
-    codes = pd.Index(categories).get_indexer(values)
-    return (Binary if kind == "binary" else MultiClass)([name], categories), np.asarray(codes, dtype=np.int64)
-
-
-def _labels(
-    frame: pd.DataFrame, names: list[str], separator: str | None, place: Path
-) -> tuple[Target, NDArray[np.float32]]:
-    if separator is not None:
-        table = frame[names[0]].fillna("").astype(str).str.get_dummies(sep=separator)
-        labels = [str(label) for label in table.columns]
-        if len(labels) < 2:
-            raise DataError(f"{place}: {names[0]} split at {separator!r} gives {len(labels)} label(s)")
-        return MultiLabel(names, labels, separator), table.to_numpy(np.float32)
-    for name in names:
-        numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
-        bad = ~np.isin(numbers, [0, 1])
-        if bad.any():
-            row = int(bad.argmax())
-            raise DataError(f"{place}, row {row + 2}: the label {name} is {quoted(frame[name].iloc[row])}, not 0 or 1")
-    return MultiLabel(names, list(names)), frame[names].to_numpy(np.float32)

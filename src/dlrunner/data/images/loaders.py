@@ -6,7 +6,9 @@ import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import generator_of
@@ -72,6 +74,14 @@ class FeatureLoader:
     def __iter__(self) -> Iterator[Batch]:
         for rows in _on_device(self.rows[self.start :], self.targets.device):
             yield Batch((self.features[rows],), self.targets[rows])
+
+
+def pixels_on_device(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Return pixels as a tensor, on a GPU where they take less than a third of its free memory."""
+    found = torch.from_numpy(pixels)
+    if device.type == "cuda" and 3 * found.nbytes < torch.cuda.mem_get_info(device)[0]:
+        return found.to(device)
+    return found
 
 
 def gather(pixels: Tensor, rows: Sequence[Tensor], device: torch.device) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
-from dlrunner.data.core.targets import read_target
+from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.imdb.releases import LAYOUT, RELEASES
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb
 from dlrunner.data.texts.dataset import TextPreprocessing, TextSource, TextTable

@@ -16,7 +16,8 @@ from dlrunner.data.core.columns import Roles, assign, date_column, date_parts, h
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.tables import format_of, read_table
-from dlrunner.data.core.targets import Kind, Target, Transform, read_target
+from dlrunner.data.core.target_columns import read_target
+from dlrunner.data.core.targets import Kind, Target, Transform
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text

@@ -15,7 +15,8 @@ from pydantic import Field
 
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
-from dlrunner.data.core.targets import Kind, Regression, Target, read_target
+from dlrunner.data.core.target_columns import read_target
+from dlrunner.data.core.targets import Kind, Regression, Target
 from dlrunner.data.texts.documents import Documents, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary

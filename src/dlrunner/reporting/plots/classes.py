@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.tabular import LIGHT, Floats, Integers, bars, heading, say
+from dlrunner.reporting.plots.elements import LIGHT, bars, heading, placeholder
+from dlrunner.reporting.plots.tabular import Floats, Integers
 from dlrunner.reporting.plots.training import BLUE, INK, ORANGE, PALE_BLUES, save, shorten, styled
 
 MOST_CELLS = 20
@@ -114,7 +115,7 @@ def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder:
         which = f", the {len(rows)} most frequent of {len(names):,} labels" if len(names) > len(rows) else ""
         heading(figure, f"Precision and recall at a probability of 0.5{which}")
         if not len(rows):
-            say(axes, "no label to draw")
+            placeholder(axes, "no label to draw")
             return Plot(
                 save(figure, folder / "labels.png"),
                 "Precision and recall of each label (validation)",
@@ -165,13 +166,13 @@ def _confusion(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> N
 def _confused_pairs(axes: Axes, truth: NDArray[np.int64], predicted: NDArray[np.int64], names: Sequence[str]) -> None:
     """Draw the most confused pairs of classes as bars, with their fraction of the true class."""
     if not len(truth):
-        say(axes, "no row to draw")
+        placeholder(axes, "no row to draw")
         return
     wrong = truth != predicted
     pairs, counts = np.unique(np.stack([truth[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:20]
     if not len(order):
-        say(axes, "all rows are predicted correctly")
+        placeholder(axes, "all rows are predicted correctly")
         return
     written = [f"{shorten(names[a], 24)} predicted as {shorten(names[b], 24)}" for a, b in pairs[order].tolist()]
     notes = [f"{counts[i] / np.sum(truth == pairs[i, 0]):.1%} of its rows" for i in order]

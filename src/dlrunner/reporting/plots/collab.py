@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots.labels import place_labels
+from dlrunner.reporting.plots.number_format import short_number
 from dlrunner.reporting.plots.training import (
     BLUE,
     BLUES,
@@ -27,7 +28,6 @@ from dlrunner.reporting.plots.training import (
     conditional_means,
     principal_components,
     save,
-    short_number,
     shorten,
     styled,
 )

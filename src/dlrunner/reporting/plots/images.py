@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.tabular import bars, heading
+from dlrunner.reporting.plots.elements import bars, heading
 from dlrunner.reporting.plots.training import BLUE, GREY, save, shorten, styled
 
 Pixels = NDArray[np.uint8]

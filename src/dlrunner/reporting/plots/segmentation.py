@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.tabular import bars, heading
+from dlrunner.reporting.plots.elements import bars, heading
 from dlrunner.reporting.plots.training import save, shorten, styled
 
 Pixels = NDArray[np.uint8]

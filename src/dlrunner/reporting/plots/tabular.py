@@ -10,17 +10,25 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
+from dlrunner.reporting.plots.elements import LIGHT, bars, heading, placeholder
 from dlrunner.reporting.plots.labels import place_labels
+from dlrunner.reporting.plots.number_format import (
+    TICK_STEPS,
+    amount_tick,
+    format_amount,
+    format_column,
+    set_amount_ticks,
+    short_number,
+)
 from dlrunner.reporting.plots.training import (
     BLUE,
     BLUES,
@@ -31,7 +39,6 @@ from dlrunner.reporting.plots.training import (
     conditional_means,
     principal_components,
     save,
-    short_number,
     shorten,
     styled,
 )
@@ -39,15 +46,10 @@ from dlrunner.reporting.plots.training import (
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
-LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
-"""Of what is said in passing."""
 MOST_LEVELS = 31
 """With more levels than this only the worst are shown; the days of a month are all shown."""
 MOST_NAMED, FEWER_NAMED = 60, 40
 """With more levels than the first an embedding's points are not joined, and only the second number of them named."""
-
-STEPS = (1, 2, 2.5, 5, 10)
-"""Between marks on an axis, times a power of ten."""
 
 
 def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
@@ -67,9 +69,9 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         notes.append(f"{np.sum(~known):,} more without a finite value")
     x, y = x[known], y[known]
     if len(x):
-        notes.append(f"RMSE {_amount(float(np.sqrt(np.mean((x - y) ** 2))))}")
+        notes.append(f"RMSE {format_amount(float(np.sqrt(np.mean((x - y) ** 2))))}")
         if (y > 0).all():
-            notes.append(f"RMSPE {_amount(float(np.sqrt(np.mean((x / y - 1) ** 2))))}")
+            notes.append(f"RMSPE {format_amount(float(np.sqrt(np.mean((x / y - 1) ** 2))))}")
     if log and (drawable := (x > 0) & (y > 0)).sum() < len(x):
         notes.append(f"{np.sum(~drawable):,} not positive, not drawn")
         x, y = x[drawable], y[drawable]
@@ -78,7 +80,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
         axes, beside = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
         if not len(x):
-            say(axes, "no row to draw")
+            placeholder(axes, "no row to draw")
             beside.set_axis_off()
             return Plot(
                 save(figure, folder / "predictions.png"),
@@ -100,7 +102,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         axes.plot(*conditional_means(x, y), "o-", color=RED, linewidth=1.5, label="mean truth at that prediction")
         axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="truth", box_aspect=1)
         for axis in (axes.xaxis, axes.yaxis):
-            _mark_amounts(axis, low, high, log)
+            set_amount_ticks(axis, low, high, log)
         frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
         axes.text(0.025, 0.975, "\n".join(notes), va="top", transform=axes.transAxes, linespacing=1.4, bbox=frame)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
@@ -140,7 +142,7 @@ def error_by(
     ends = 1.25 * min(finite.min(initial=0), 0), 1.25 * max(finite.max(initial=0), 0)
     with styled():
         figure = Figure(figsize=(11 if len(stacks) > 1 else 8, tall + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.14))
-        told = f" (dashed: {_amount(overall)} over all rows)" if np.isfinite(overall) else ""
+        told = f" (dashed: {format_amount(overall)} over all rows)" if np.isfinite(overall) else ""
         heading(figure, f"Where {shorten(metric, 30)} is large and where it is small{told}")
         grid = figure.add_gridspec(1, len(stacks))
         for column, stack in enumerate(stacks):
@@ -164,7 +166,7 @@ def error_by(
                 axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
                 axes.set_xlabel(shorten(metric, 30), parse_math=False, fontsize=9)
         if not chosen:
-            say(figure.add_subplot(), "no column to draw")
+            placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
             save(figure, folder / "error_by.png"),
             "The metric by the levels of some columns",
@@ -182,7 +184,7 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
     """
     number = table.shape[1]
     kept = list(range(number)) if number <= 10 else [*range(7), *range(number - 3, number)]
-    columns = [_written(table.iloc[:15, i], is_amount=i >= number - 3) for i in kept]
+    columns = [format_column(table.iloc[:15, i], is_amount=i >= number - 3) for i in kept]
     which = "" if len(kept) == number else f" ({number} columns in all)"
     title = f"The validation rows with the largest errors{which}"
     with styled():
@@ -255,7 +257,7 @@ def importance(
         which = f" (the {len(order)} that matter most of {len(names):,})" if len(order) < len(names) else ""
         heading(figure, f"How much worse it predicts when one column is shuffled{which}")
         if not len(order):
-            say(axes, "no column to draw")
+            placeholder(axes, "no column to draw")
             return Plot(
                 save(figure, folder / "importance.png"),
                 "Permutation importance: how much the metric gets worse when a column is shuffled",
@@ -292,7 +294,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if not len(finite) or not vectors.shape[1]:
                 axes.set_title(shorten(name, 40), parse_math=False)
-                say(axes, "no level to draw")
+                placeholder(axes, "no level to draw")
                 continue
             levels = [levels[i] for i in finite.tolist()]
             points = _plane(axes, levels, np.asarray(vectors)[finite])
@@ -301,7 +303,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             axes.set_title(f"{shorten(name, 24 if which else 40)}{which}", parse_math=False)
             named.append((axes, points[picked], [shorten(levels[i], 22) for i in picked.tolist()]))
         if not tables:
-            say(figure.add_subplot(), "no embedding to draw")
+            placeholder(figure.add_subplot(), "no embedding to draw")
         figure.draw_without_rendering()  # lays out, once; label positions depend on the points
         figure.set_layout_engine("none")
         for axes, points, words in named:
@@ -363,68 +365,15 @@ def _errors(axes: Axes, errors: NDArray[np.float64], is_relative: bool, largest:
     median = float(np.median(errors))
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.axvline(float(np.clip(median, -reach, reach)), color=RED, linestyle="--", linewidth=1.3)
-    written = f"{median:+.2%}".replace("-", "−") if is_relative else f"{'+' * (median > 0)}{_amount(median, 3)}"
+    written = f"{median:+.2%}".replace("-", "−") if is_relative else f"{'+' * (median > 0)}{format_amount(median, 3)}"
     axes.set_title(f"{'Relative error' if is_relative else 'Error'}, median {written}", fontweight="normal")
     more = "\n(the outermost bars: and beyond)" if np.abs(errors).max() > reach else ""
     axes.set_xlabel(("prediction / truth − 1" if is_relative else "prediction − truth") + more)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-    axes.xaxis.set_major_formatter(PercentFormatter(1) if is_relative else FuncFormatter(_amount_mark))
-    axes.yaxis.set_major_formatter(FuncFormatter(_amount_mark))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+    axes.xaxis.set_major_formatter(PercentFormatter(1) if is_relative else FuncFormatter(amount_tick))
+    axes.yaxis.set_major_formatter(FuncFormatter(amount_tick))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
     axes.set_ylabel("rows")
-
-
-def bars(
-    axes: Axes,
-    values: NDArray[np.float64],
-    names: Sequence[str],
-    notes: Sequence[str] = (),
-    spread: NDArray[np.float64] | None = None,
-) -> None:
-    """Draw horizontal bars from the top down, perhaps with whiskers and with a light note at the end of each."""
-    rows, lengths = np.arange(len(values)), np.nan_to_num(values)
-    whiskers = np.zeros(len(values)) if spread is None else spread
-    axes.barh(rows, lengths, height=0.72, color=BLUE)
-    if spread is not None:
-        axes.errorbar(lengths, rows, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
-    for row, end, note in zip(rows, np.maximum(lengths + whiskers, 0), notes, strict=False):
-        axes.annotate(note, (end, row), (4, 0), textcoords="offset points", va="center", **LIGHT)
-    axes.set_yticks(rows, names, parse_math=False)
-    axes.tick_params(axis="y", length=0)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="y", visible=False)
-    axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.margins(x=0.12)
-    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
-    axes.xaxis.set_major_formatter(FuncFormatter(_amount_mark))
-
-
-def _written(column: pd.Series[Any], is_amount: bool) -> tuple[list[str], bool]:
-    """Return a column as texts, with as many decimals as its largest value deserves, and whether it is numbers."""
-    cells = list(column.astype(object))
-    missing = [pd.api.types.is_scalar(cell) and pd.isna(cell) for cell in cells]
-    present = [cell for cell, is_missing in zip(cells, missing, strict=True) if not is_missing]
-    is_number = bool(present) and all(
-        isinstance(c, (int, float, np.number)) and not isinstance(c, bool) for c in present
-    )
-    decimals = 0
-    if is_number:
-        values = np.array(present, dtype=np.float64)
-        values = np.abs(values[np.isfinite(values)])
-        if (values != np.round(values)).any():
-            most = int(np.clip(3 - np.floor(np.log10(values.max())), 0, 6))
-            decimals = next((d for d in range(most) if np.allclose(values, values.round(d), rtol=1e-6, atol=0)), most)
-    texts = []
-    for cell, is_missing in zip(cells, missing, strict=True):
-        if is_missing:
-            texts.append("–")
-        elif is_number and np.isfinite(cell):
-            is_long = abs(cell) >= 1e15 or 0 < abs(cell) < 1e-6
-            texts.append(short_number(float(cell)) if is_long else f"{cell:{',' * is_amount}.{decimals}f}")
-        else:
-            texts.append(str(cell).removesuffix(" 00:00:00"))
-    return [text.replace("-", "−") if is_number else text for text in texts], is_number
 
 
 def _limits(values: NDArray[np.float64], is_log: bool) -> tuple[float, float]:
@@ -436,48 +385,7 @@ def _limits(values: NDArray[np.float64], is_log: bool) -> tuple[float, float]:
     return (float(np.exp(low - margin)), float(np.exp(high + margin))) if is_log else (low - margin, high + margin)
 
 
-def _mark_amounts(axis: Axis, low: float, high: float, is_log: bool) -> None:
-    """Mark an axis in amounts as people write them, also where a logarithmic one spans no power of ten."""
-    if is_log and high > 500 * low:
-        axis.set_major_locator(LogLocator(numticks=10))
-        axis.set_minor_locator(NullLocator())
-    elif is_log and high > 4 * low:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=10))
-    else:
-        axis.set_major_locator(MaxNLocator(4 if is_log else 5, steps=STEPS))
-    axis.set_major_formatter(FuncFormatter(_amount_mark))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _amount_mark(value: float, _: int | None = None) -> str:
-    return _amount(value, 6)
-
-
-def _amount(value: float, digits: int = 4) -> str:
-    """Write an amount for people, rounded to some digits.
-
-    >>> _amount(12345.6), _amount(0.123456), _amount(-2e9), _amount(float("nan"))
-    ('12,350', '0.1235', '-2e9', 'nan')
-    """
-    if not np.isfinite(value):
-        return str(value)
-    rounded = float(f"{value:.{digits}g}")
-    is_plain = rounded == 0 or 1e-4 <= abs(rounded) < 1e7
-    return f"{rounded:,.10g}".replace("-", "−") if is_plain else short_number(rounded)
-
-
 def _gaps(values: Floats) -> NDArray[np.float64]:
     """Return values in double precision; infinite ones are NaN."""
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
     return np.where(np.isfinite(numbers), numbers, np.nan)
-
-
-def heading(figure: Figure, text: str) -> None:
-    """Write what the whole picture is about."""
-    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
-
-
-def say(axes: Axes, text: str) -> None:
-    """Say why there is nothing to see."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)

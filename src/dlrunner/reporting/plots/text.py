@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.tabular import heading
+from dlrunner.reporting.plots.elements import heading
 from dlrunner.reporting.plots.training import BLUE, GREY, ORANGE, save, styled
 
 Floats = NDArray[np.floating[Any]]

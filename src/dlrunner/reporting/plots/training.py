@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.plot import TRAINING_CURVES, Plot
+from dlrunner.reporting.plots.number_format import short_number
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers can distinguish."""
@@ -260,14 +261,6 @@ def log_axis(axes: Axes, which: str, num_ticks: int = 8) -> None:
     axis.set_major_locator(LogLocator(numticks=num_ticks))
     axis.set_major_formatter(FuncFormatter(short_number))
     axis.set_minor_formatter(NullFormatter())
-
-
-def short_number(value: float, _: int | None = None) -> str:
-    """Write 0.001 as 1e-3, and 0.25 and 12 as they are."""
-    if value == 0 or 0.01 <= abs(value) < 1e5:
-        return f"{value:.10g}"
-    mantissa, exponent = f"{value:.2e}".split("e")
-    return f"{float(mantissa):g}e{int(exponent)}"
 
 
 def _rates(history: Sequence[Mapping[str, Any]]) -> NDArray[np.float64] | None:

@@ -16,8 +16,8 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.predictor import Predictor
+from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
-from dlrunner.tasks.common.inputs import check_table, table_name
 
 Id = int | float | str
 

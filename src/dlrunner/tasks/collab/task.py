@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
+from dlrunner.data.core.splitting import num_test_rows
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
@@ -25,7 +26,6 @@ from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
-from dlrunner.tasks.common.audit import count_of_test
 
 
 class Collab(Task):
@@ -150,7 +150,7 @@ class Collab(Task):
             {"train": pairs[train], "valid": pairs[table.valid]},
             times,
             fitted,
-            count_of_test(table.of_test, table.valid),
+            num_test_rows(table.of_test, table.valid),
             time_split="time",
         )
 

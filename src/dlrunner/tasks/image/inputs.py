@@ -13,7 +13,7 @@ from dlrunner.data.images.dataset import MOST_NAMED
 from dlrunner.data.images.files import is_image
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
-from dlrunner.tasks.common.inputs import listed
+from dlrunner.predictor_inputs import listed
 
 BATCH_SIZE = 64
 

@@ -21,11 +21,10 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.image import ImageDims
+from dlrunner.prediction_table import with_notes
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.common.inputs import with_notes
-from dlrunner.tasks.common.outputs import probabilities
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, unreadable_note
 
@@ -123,7 +122,7 @@ class ImagePredictor(Predictor):
             pixels = self._pixels(given)
         except DataError as error:
             raise DataError(f"{name} {error}") from None
-        probs = probabilities(self.target, predict_outputs(self.state, self.target, self.models, pixels[None]))[0]
+        probs = self.target.probabilities(predict_outputs(self.state, self.target, self.models, pixels[None]))[0]
         answer = int(probs.argmax()) if class_ is None else names.index(class_)
         heat = heat_map(self.models, pixels, self.state["size"], answer)
         file = user_path(out or f"{Path(name).stem}-explained.png")
@@ -143,7 +142,7 @@ class ImagePredictor(Predictor):
 
     def _classes(self, outputs: Tensor, top: int) -> pd.DataFrame:
         """Return the most likely classes of one image, [1, classes], one row each."""
-        probs = probabilities(self.target, outputs)[0]
+        probs = self.target.probabilities(outputs)[0]
         best = np.argsort(-probs, kind="stable")[:top]
         classes = [str(self.target.classes[code]) for code in best]
         return pd.DataFrame({self.target.names[0]: classes, "probability": probs[best].round(4)})
@@ -152,14 +151,14 @@ class ImagePredictor(Predictor):
         """Return ids and the probability of every class; `raw`: written as they are."""
         ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in names]})
         columns = [str(each) for each in self.target.classes]
-        answer = pd.concat([ids, pd.DataFrame(probabilities(self.target, outputs), columns=columns)], axis=1)
+        answer = pd.concat([ids, pd.DataFrame(self.target.probabilities(outputs), columns=columns)], axis=1)
         answer.attrs["raw"] = True
         return answer
 
 
 def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
     """Return the most likely classes of each row with their probabilities, in descending order; all labels."""
-    probs = probabilities(target, outputs)
+    probs = target.probabilities(outputs)
     names = np.array([str(each) for each in target.classes], dtype=object)
     if not target.has_one_class:
         labels = [", ".join(names[row > 0.5]) or "none" for row in probs]

@@ -17,14 +17,23 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from dlrunner.data.core.batching import batch_sizes, epoch_order
+from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
-from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
+from dlrunner.data.core.splitting import (
+    PART_CODES,
+    TEST,
+    TRAIN,
+    UNUSED,
+    VALID,
+    digests_by_part,
+    num_test_rows,
+    split_sizes,
+)
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
-from dlrunner.data.images.loaders import FeatureLoader, ImageLoader
+from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
@@ -35,13 +44,9 @@ from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.common.audit import by_part, count_of_test
-from dlrunner.tasks.common.classification import Classification
-from dlrunner.tasks.common.outputs import probabilities
+from dlrunner.tasks.classification import Classification
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
-PHASE_SETTINGS: Mapping[str, type] = {"size": int, "augment": bool, "precompute": bool}
 ONCE = "features are computed once per image, so augmentation is impossible"
 NUM_CHECKED = 64
 """Images on which the backbone's batch norm statistics are checked."""
@@ -66,6 +71,7 @@ class ImageClassification(Classification):
     """
 
     fixed_shapes = True
+    phase_settings = ("size", "augment", "precompute")
     predictor = ImagePredictor
 
     def __init__(
@@ -98,17 +104,10 @@ class ImageClassification(Classification):
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
-        """Refuse unknown settings of phases, and `precompute` together with augmentation or a trained backbone."""
+        """Refuse `precompute` together with augmentation or a trained backbone."""
         first_size, fresh = None, True
         for index, phase in enumerate(phases):
             place = f"phases[{index}]" if len(phases) > 1 or phase.task else "the run"
-            for name, value in phase.task.items():
-                if name not in PHASE_SETTINGS:
-                    raise ConfigError(f"{place}.task.{name}: is unknown; a phase can set {', '.join(PHASE_SETTINGS)}")
-                is_one = isinstance(value, PHASE_SETTINGS[name])
-                if not is_one or (name == "size" and not 32 <= int(value) <= 1024):
-                    wanted = "a number from 32 to 1024" if name == "size" else "true or false"
-                    raise ConfigError(f"{place}.task.{name}: must be {wanted}, not {value!r}")
             now = {**settings, **phase.task}
             is_frozen = phase.freeze_to in (-1, len(ImageClassifier.group_names) - 1)
             if now["precompute"]:
@@ -161,11 +160,8 @@ class ImageClassification(Classification):
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """All pixels, [images, size, size, 3]; on the GPU if they take less than a third of its free memory."""
-        pixels = torch.from_numpy(self.table.pixels)
-        if self.device.type == "cuda" and 3 * pixels.nbytes < torch.cuda.mem_get_info(self.device)[0]:
-            return pixels.to(self.device)
-        return pixels
+        """All pixels, [images, size, size, 3]."""
+        return pixels_on_device(self.table.pixels, self.device)
 
     @cached_property
     def _targets(self) -> Tensor:
@@ -173,23 +169,22 @@ class ImageClassification(Classification):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images or precomputed features; the training split in the order given by (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PARTS[split]))
+        rows = self.table.rows(PART_CODES[split])
         if split == "train":
-            order = epoch_order(len(rows), self.seed, epoch)
-            batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
+            batches = shuffled_batches(rows, self.batch_size, self.seed, epoch)
         else:
-            batches = list(torch.split(rows, self._eval_batch_size))
+            batches = rows_in_batches(rows, self._eval_batch_size)
         settings = self.settings_in(phase)
         if settings["precompute"] and self._features is not None:
             return FeatureLoader(self._features, self._targets, batches, start)
         augmentation = self.augmentation if split == "train" and settings["augment"] else None
-        key = (self.seed, epoch, PARTS[split])
+        key = (self.seed, epoch, PART_CODES[split])
         return ImageLoader(self._pixels, self._targets, batches, settings["size"], augmentation, key, start)
 
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
         """Augmented images of one view."""
-        batches = list(torch.split(torch.from_numpy(self.table.rows(PARTS[split])), self._eval_batch_size))
-        size, key = self.settings_in(phase)["size"], (self.seed, view, PARTS[split])
+        batches = rows_in_batches(self.table.rows(PART_CODES[split]), self._eval_batch_size)
+        size, key = self.settings_in(phase)["size"], (self.seed, view, PART_CODES[split])
         return ImageLoader(self._pixels, self._targets, batches, size, self.augmentation, key)
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
@@ -209,7 +204,7 @@ class ImageClassification(Classification):
         found = _kept(path, len(used))
         notes = [] if found is not None else self._check_statistics(model, size)
         if found is None:
-            found = self._computed(model, torch.from_numpy(used), size, log)
+            found = self._computed(model, used, size, log)
             buffer = io.BytesIO()
             np.save(buffer, found)
             try:
@@ -236,12 +231,12 @@ class ImageClassification(Classification):
         ]
 
     def _computed(
-        self, model: ImageClassifier, rows: Tensor, size: int, log: Callable[[str], None]
+        self, model: ImageClassifier, rows: NDArray[np.int64], size: int, log: Callable[[str], None]
     ) -> NDArray[np.float32]:
         """Return the features of the frozen backbone, [images, features]."""
         features, found = model.frozen_features(), []
         started = logged = time.perf_counter()
-        loader = ImageLoader(self._pixels, self._targets, list(torch.split(rows, self._eval_batch_size)), size)
+        loader = ImageLoader(self._pixels, self._targets, rows_in_batches(rows, self._eval_batch_size), size)
         for index, batch in enumerate(loader, start=1):
             found.append(features(*batch.inputs).float().cpu())
             now = time.perf_counter()
@@ -253,8 +248,7 @@ class ImageClassification(Classification):
 
     def sizes(self) -> Mapping[str, int]:
         """Images per split, and classes."""
-        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
-        return {**{split: count for split, count in found.items() if count}, "classes": len(self.target.classes)}
+        return {**split_sizes(self.table.split), "classes": len(self.target.classes)}
 
     def notes(self) -> Sequence[str]:
         """Notes on reading the images."""
@@ -266,8 +260,8 @@ class ImageClassification(Classification):
     def split_statistics(self) -> SplitStatistics:
         """Digests of the pixels; nothing is fitted before training."""
         table = self.table
-        num_of_test = count_of_test(table.of_test, table.split == VALID)
-        return SplitStatistics("images", by_part(table.digests(), table.split), num_test_rows=num_of_test)
+        num_of_test = num_test_rows(table.of_test, table.split == VALID)
+        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation images with true and predicted classes."""
@@ -282,7 +276,7 @@ class ImageClassification(Classification):
         from dlrunner.reporting.plots.images import sheet
 
         rows, values = self.table.rows(VALID), self.table.values
-        probs, names = probabilities(self.target, outputs), [str(each) for each in self.target.classes]
+        probs, names = self.target.probabilities(outputs), [str(each) for each in self.target.classes]
         if not self.target.has_one_class:
             return [class_plots.labels(values[rows], probs, names, folder)]
         truth = values[rows].astype(np.int64)

@@ -14,11 +14,10 @@ from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import UNKNOWN, Vocabulary
 from dlrunner.errors import ConfigError
 from dlrunner.model import Example, Model
-from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.models.language import LanguageDims, LanguageModel, average_losses
+from dlrunner.prediction_table import with_notes
 from dlrunner.predictor import Answer, Predictor
 from dlrunner.ranges import Count, Positive
-from dlrunner.tasks.common.inputs import with_notes
-from dlrunner.tasks.common.outputs import average_losses
 from dlrunner.tasks.language.generation import PIECE, Generator
 from dlrunner.tasks.text.inputs import read_texts
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import epoch_order
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID
 from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, stream_of
 from dlrunner.data.texts.tokens import END
@@ -23,17 +23,14 @@ from dlrunner.encoder_file import FILE, Encoder
 from dlrunner.errors import DataError
 from dlrunner.metrics import Metric, Perplexity
 from dlrunner.model import Model
-from dlrunner.models.language import LanguageDims
+from dlrunner.models.language import LanguageDims, average_losses
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
-from dlrunner.tasks.common.outputs import average_losses
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.predictor import LanguagePredictor, language_models
 from dlrunner.tasks.text.audit import text_statistics
-
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 class LanguageModeling(Task):
@@ -111,9 +108,9 @@ class LanguageModeling(Task):
         return stream_of(table.codes, table.ends, rows, table.vocabulary.end or 0).to(self.device)
 
     @cached_property
-    def _streams(self) -> dict[Split, Tensor]:
+    def _streams(self) -> dict[str, Tensor]:
         table, end = self.table, self.table.vocabulary.end or 0
-        parts = {split: table.rows(part) for split, part in PARTS.items()}
+        parts = {split: table.rows(part) for split, part in PART_CODES.items()}
         return {
             split: stream_of(table.codes, table.ends, rows, end).to(self.device)
             for split, rows in parts.items()
@@ -167,10 +164,10 @@ class LanguageModeling(Task):
     def sizes(self) -> Mapping[str, int]:
         """Words (end tokens included) and texts per split, and the vocabulary."""
         table = self.table
-        parts = [split for split, part in PARTS.items() if (table.split == part).any()]
+        parts = [split for split, part in PART_CODES.items() if (table.split == part).any()]
         return {
-            **{f"{split} words": self._stream_length(table, PARTS[split]) for split in parts},
-            **{f"{split} texts": len(table.rows(PARTS[split])) for split in parts},
+            **{f"{split} words": self._stream_length(table, PART_CODES[split]) for split in parts},
+            **{f"{split} texts": len(table.rows(PART_CODES[split])) for split in parts},
             "vocabulary": len(table.vocabulary.words),
         }
 

@@ -21,10 +21,9 @@ from dlrunner.errors import DataError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.unet import SegmentationDims
+from dlrunner.prediction_table import with_distinct_names, with_notes
 from dlrunner.predictor import Predictor
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.common.inputs import with_notes
-from dlrunner.tasks.common.outputs import with_distinct_names
 from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, named, names_in, unreadable_note
 
 

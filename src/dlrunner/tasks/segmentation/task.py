@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from dlrunner.data.core.batching import batch_sizes, epoch_order
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.images.augmentation import Augmentation
+from dlrunner.data.images.loaders import pixels_on_device
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
 from dlrunner.data.segmentation.masks import IGNORED, colours
@@ -31,11 +32,8 @@ from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.common.audit import by_part, count_of_test
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
-PHASE_SETTINGS: Mapping[str, type | tuple[type, ...]] = {"scale": (int, float), "augment": bool}
 NUM_SHOWN = 8
 """Images in a plot."""
 
@@ -59,6 +57,7 @@ class Segmentation(Task):
 
     keeps_outputs = False
     fixed_shapes = True
+    phase_settings = ("scale", "augment")
     predictor: ClassVar[type[Predictor] | None] = SegmentationPredictor
 
     def __init__(
@@ -82,20 +81,6 @@ class Segmentation(Task):
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
         self._scored: tuple[Model, pd.DataFrame, list[float]] | None = None
         self._valid_batch_size = valid_batch_size or (8 if device.type == "cpu" else 64)
-
-    @classmethod
-    def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
-        """Refuse settings of phases that do not exist."""
-        for index, phase in enumerate(phases):
-            for name, value in phase.task.items():
-                place = f"phases[{index}].task.{name}"
-                if name not in PHASE_SETTINGS:
-                    raise ConfigError(f"{place}: is unknown; a phase may have {', '.join(PHASE_SETTINGS)}")
-                fits = isinstance(value, PHASE_SETTINGS[name])
-                if name == "scale" and (isinstance(value, bool) or not (fits and 0 < value <= 1)):
-                    raise ConfigError(f"{place}: must be a number above 0, up to 1, not {value!r}")
-                if not fits:
-                    raise ConfigError(f"{place}: must be true or false, not {value!r}")
 
     @cached_property
     def table(self) -> SegmentationTable:
@@ -126,11 +111,8 @@ class Segmentation(Task):
 
     @cached_property
     def _pixels(self) -> Tensor:
-        """Pixels and masks, [images, height, width, 4], on the device where they take less than a third of it."""
-        pixels = torch.from_numpy(self.table.pixels)
-        if self.device.type == "cuda" and 3 * pixels.nbytes < torch.cuda.mem_get_info(self.device)[0]:
-            return pixels.to(self.device)
-        return pixels
+        """Pixels and masks, [images, height, width, 4]."""
+        return pixels_on_device(self.table.pixels, self.device)
 
     @cached_property
     def _codes(self) -> Tensor:
@@ -138,12 +120,11 @@ class Segmentation(Task):
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Images and the classes of their pixels, in the order of (seed, epoch)."""
-        rows = torch.from_numpy(self.table.rows(PARTS[split]))
+        rows = self.table.rows(PART_CODES[split])
         if split == "train":
-            order = epoch_order(len(rows), self.seed, epoch)
-            batches = list(torch.split(rows[order], batch_sizes(len(rows), self.batch_size)))
+            batches = shuffled_batches(rows, self.batch_size, self.seed, epoch)
         else:
-            batches = list(torch.split(rows, self._valid_batch_size))
+            batches = rows_in_batches(rows, self._valid_batch_size)
         augmentation = self.augmentation if split == "train" and self.settings_in(phase)["augment"] else None
         key, size = (self.seed, epoch), self.size_in(phase)
         return SegmentationLoader(self._pixels, self._codes, batches, size, augmentation, key, start)
@@ -163,8 +144,7 @@ class Segmentation(Task):
 
     def sizes(self) -> Mapping[str, int]:
         """Images of each split, and classes."""
-        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
-        return {**{split: count for split, count in found.items() if count}, "classes": self.dims.num_classes}
+        return {**split_sizes(self.table.split), "classes": self.dims.num_classes}
 
     def notes(self) -> Sequence[str]:
         """How images and masks were read."""
@@ -173,8 +153,8 @@ class Segmentation(Task):
     def split_statistics(self) -> SplitStatistics:
         """The images by their pixels; nothing is fitted on them before training."""
         table = self.table
-        num_test_rows = count_of_test(table.of_test, table.split == VALID)
-        return SplitStatistics("images", by_part(table.digests(), table.split), num_test_rows=num_test_rows)
+        num_of_test = num_test_rows(table.of_test, table.split == VALID)
+        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The majority class of the training pixels for every pixel."""
@@ -229,7 +209,7 @@ class Segmentation(Task):
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield mask and prediction of images, [height, width] each."""
         model = models[0].eval()
-        batches = list(torch.split(torch.from_numpy(rows), self._valid_batch_size))
+        batches = rows_in_batches(rows, self._valid_batch_size)
         for batch in SegmentationLoader(self._pixels, self._codes, batches, self.size_in(phase)):
             codes = forward_pass(model, *batch.inputs).outputs.argmax(dim=1)
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)

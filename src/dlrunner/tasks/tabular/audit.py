@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dlrunner.data.core.splitting import num_test_rows
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data_audit import Digests, SplitStatistics
-from dlrunner.tasks.common.audit import count_of_test
 
 
 def table_statistics(table: TabularTable, preparation: TabularPreprocessor, target: Target) -> SplitStatistics:
@@ -35,7 +35,7 @@ def table_statistics(table: TabularTable, preparation: TabularPreprocessor, targ
         {"train": digests[train], "valid": digests[table.valid]},
         {part: days.to_numpy("datetime64[s]") for part, days in times.items()},
         _fitted_on_columns(preparation, columns) | _fitted_on_target(target, targets),
-        count_of_test(table.of_test, table.valid),
+        num_test_rows(table.of_test, table.valid),
         time_split="last_days",
     )
 

@@ -17,8 +17,9 @@ from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular import TabularDims
+from dlrunner.prediction_table import with_notes
 from dlrunner.predictor import Predictor
-from dlrunner.tasks.common.inputs import check_table, table_name, with_notes
+from dlrunner.predictor_inputs import check_table, table_name
 
 
 class TablePredictor(Predictor):

@@ -13,7 +13,8 @@ from dlrunner.data.core.columns import date_column
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, features
 from dlrunner.errors import DataError
-from dlrunner.tasks.common.inputs import check_table, table_name, with_notes
+from dlrunner.prediction_table import with_notes
+from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.tasks.tabular.predictor import TablePredictor
 from dlrunner.tasks.tabular.task import Tabular
 

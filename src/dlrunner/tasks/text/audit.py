@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
+from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID, digests_by_part, num_test_rows
 from dlrunner.data.texts.dataset import TextTable
 from dlrunner.data.texts.tokens import END
 from dlrunner.data.texts.vocabulary import PAD, UNKNOWN
 from dlrunner.data_audit import SplitStatistics
-from dlrunner.tasks.common.audit import by_part, count_of_test
 
 
 def text_statistics(table: TextTable, count_words: bool) -> SplitStatistics:
@@ -36,8 +35,8 @@ def text_statistics(table: TextTable, count_words: bool) -> SplitStatistics:
         fitted["the vocabulary"] = ([word for word in words if word not in special], refitted)
     return SplitStatistics(
         "texts",
-        by_part(table.digests, split),
+        digests_by_part(table.digests, split),
         fitted=fitted,
-        num_test_rows=count_of_test(table.of_test, valid),
+        num_test_rows=num_test_rows(table.of_test, valid),
         counts={"words": table.lengths[valid]} if count_words else {},
     )

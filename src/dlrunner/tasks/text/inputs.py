@@ -9,7 +9,7 @@ from dlrunner.data.core.tables import read_table
 from dlrunner.data.texts.documents import LINES, TABLES, find_documents
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
-from dlrunner.tasks.common.inputs import listed
+from dlrunner.predictor_inputs import listed
 
 
 def read_texts(

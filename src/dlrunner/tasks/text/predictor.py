@@ -19,9 +19,8 @@ from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import EncoderSizes
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
+from dlrunner.prediction_table import with_distinct_names, with_notes
 from dlrunner.predictor import Predictor
-from dlrunner.tasks.common.inputs import with_notes
-from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
 from dlrunner.tasks.text.inputs import read_texts
 
 MAX_VARIANTS = 60
@@ -80,7 +79,7 @@ class TextPredictor(Predictor):
         if empty := sum(not (each > 0).any() for each in codes):
             notes.append(f"{empty:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:
-            predicted = probabilities(target, outputs).argmax(axis=1)
+            predicted = target.probabilities(outputs).argmax(axis=1)
             for row in range(min(20, len(contents))):
                 weights = word_weights(self.models, target, codes[row], int(predicted[row]))
                 best = np.argsort(-np.abs(weights), kind="stable")[:8]
@@ -117,7 +116,7 @@ def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int3
     groups = [slice(start, start + size) for start in range(0, len(codes), size)]
     variants = [codes, *(_mask(codes, group) for group in groups)]
     outputs = target.average([classify(model, variants) for model in models])
-    probs = probabilities(target, outputs)[:, label]
+    probs = target.probabilities(outputs)[:, label]
     weights = np.zeros(len(codes))
     for group, prob in zip(groups, probs[1:], strict=True):
         weights[group] = probs[0] - prob

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, split_sizes
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import TextSource, TextTable
 from dlrunner.data.texts.loaders import TextLoader, similar_lengths
@@ -25,15 +25,13 @@ from dlrunner.files.spreadsheet import as_csv
 from dlrunner.model import Model
 from dlrunner.models.text import TextDims
 from dlrunner.plot import Plot
+from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
-from dlrunner.tasks.common.classification import Classification
-from dlrunner.tasks.common.outputs import probabilities, with_distinct_names
+from dlrunner.tasks.classification import Classification
 from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
-
-PARTS: dict[Split, int] = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
 class TextClassification(Classification):
@@ -104,7 +102,7 @@ class TextClassification(Classification):
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the row numbers of a split in batching order: training rows as stored, others the longest first."""
-        rows = self.table.rows(PARTS[split])
+        rows = self.table.rows(PART_CODES[split])
         return rows if split == "train" else rows[np.argsort(-self.table.lengths[rows], kind="stable")]
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
@@ -124,8 +122,7 @@ class TextClassification(Classification):
 
     def sizes(self) -> Mapping[str, int]:
         """Texts per split, vocabulary and classes."""
-        found: dict[str, int] = {split: len(self.table.rows(part)) for split, part in PARTS.items()}
-        sizes = {split: count for split, count in found.items() if count}
+        sizes = split_sizes(self.table.split)
         return {**sizes, "vocabulary": len(self.table.vocabulary.words), "classes": len(self.target.classes)}
 
     def notes(self) -> Sequence[str]:
@@ -200,11 +197,11 @@ class TextClassification(Classification):
         values, names = self.table.values, [str(each) for each in self.target.classes]
         assert values is not None
         if not self.target.has_one_class:
-            return [class_plots.labels(values[rows], probabilities(self.target, outputs), names, folder)]
+            return [class_plots.labels(values[rows], self.target.probabilities(outputs), names, folder)]
         worst = self._mistakes(outputs, rows)
         with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
             file.write(as_csv(worst)[0])
-        return [class_plots.classes(values[rows], probabilities(self.target, outputs), names, folder)]
+        return [class_plots.classes(values[rows], self.target.probabilities(outputs), names, folder)]
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """The most confident mistakes and some correct predictions, with the importance of each word."""
@@ -213,7 +210,7 @@ class TextClassification(Classification):
         rows, outputs = self._in_order(outputs)
         values = self.table.values
         assert values is not None
-        probs = probabilities(self.target, outputs)
+        probs = self.target.probabilities(outputs)
         predicted = probs.argmax(axis=1)
         confidence = probs.max(axis=1)
         wrong = predicted != values[rows]
@@ -247,7 +244,7 @@ class TextClassification(Classification):
         return [self.table.vocabulary.words[code] for code in codes], weights.tolist()
 
     def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64], number: int = 50) -> pd.DataFrame:
-        probs = probabilities(self.target, outputs)
+        probs = self.target.probabilities(outputs)
         values = self.table.values
         assert values is not None
         confidence, predicted = probs.max(axis=1), probs.argmax(axis=1)

@@ -49,14 +49,6 @@ def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:
     return values
 
 
-def with_notes(frame: pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
-    """Prepend notes to `attrs["note"]` of a table of predictions."""
-    lines = [*notes, *([frame.attrs["note"]] if "note" in frame.attrs else [])]
-    if lines:
-        frame.attrs["note"] = "\n".join(lines)
-    return frame
-
-
 def _kind(given: Any) -> str:
     name = type(given).__name__
     return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,55 @@
+"""Elements that several plots share: the heading, bars, and a text where there is nothing to draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from dlrunner.reporting.plots.number_format import TICK_STEPS, amount_tick
+from dlrunner.reporting.plots.training import BLUE, GREY, INK
+
+LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
+"""Of what is said in passing."""
+
+
+def heading(figure: Figure, text: str) -> None:
+    """Write what the whole picture is about."""
+    figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
+
+
+def placeholder(axes: Axes, text: str) -> None:
+    """Write, in place of a plot, why there is nothing to draw."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def bars(
+    axes: Axes,
+    values: NDArray[np.float64],
+    names: Sequence[str],
+    notes: Sequence[str] = (),
+    deviations: NDArray[np.float64] | None = None,
+) -> None:
+    """Draw horizontal bars from the top down, perhaps with whiskers and with a light note at the end of each."""
+    rows, lengths = np.arange(len(values)), np.nan_to_num(values)
+    whiskers = np.zeros(len(values)) if deviations is None else deviations
+    axes.barh(rows, lengths, height=0.72, color=BLUE)
+    if deviations is not None:
+        axes.errorbar(lengths, rows, xerr=whiskers, fmt="none", ecolor=INK, elinewidth=1, capsize=2)
+    for row, end, note in zip(rows, np.maximum(lengths + whiskers, 0), notes, strict=False):
+        axes.annotate(note, (end, row), (4, 0), textcoords="offset points", va="center", **LIGHT)
+    axes.set_yticks(rows, names, parse_math=False)
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.grid(axis="y", visible=False)
+    axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.margins(x=0.12)
+    axes.set_ylim(max(len(rows), 1) - 0.4, -0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
+    axes.xaxis.set_major_formatter(FuncFormatter(amount_tick))
