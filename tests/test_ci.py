@@ -23,12 +23,12 @@ def steps(file: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("file", WORKFLOWS, ids=lambda file: file.stem)
 def test_workflows_call_targets_of_the_makefile_and_nothing_else(file: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.MULTILINE))
     commands = [step["run"] for step in steps(file) if "run" in step]
     assert commands
     for command in commands:
         assert "\n" not in command.strip()
-        assert re.fullmatch(r"make ([a-z]+)( [A-Z]+=\S+| [A-Z]+='[^']*')*", command.strip()), command
+        assert re.fullmatch(r"make ([a-z-]+)( [A-Z]+=\S+| [A-Z]+='[^']*')*", command.strip()), command
         assert command.split()[1] in targets
 
 

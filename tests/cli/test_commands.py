@@ -181,7 +181,6 @@ def test_bars_show_loss_learning_rate_speed_and_time_left() -> None:
         assert word in shown
 
 
-@pytest.mark.slow
 def test_completion_offers_verbs_tasks_and_options() -> None:
     def complete(line: str) -> list[str]:
         environment = {

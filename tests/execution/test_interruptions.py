@@ -130,7 +130,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("sent", "place"), CASES, ids=lambda value: getattr(value, "name", value))
 def test_a_resumed_run_equals_an_unbroken_one(
     sent: signal.Signals, place: str, here: Path, unbroken: tuple[list[dict[str, Any]], str, str]
@@ -163,7 +162,6 @@ def test_a_resumed_run_equals_an_unbroken_one(
     assert not list(run.glob(".*.*")) or sent is signal.SIGKILL
 
 
-@pytest.mark.slow
 def test_a_second_stop_after_the_first_is_taken_up_just_as_well(
     here: Path, unbroken: tuple[list[dict[str, Any]], str, str]
 ) -> None:
@@ -184,7 +182,6 @@ def test_a_second_stop_after_the_first_is_taken_up_just_as_well(
     assert result(folder) == unbroken
 
 
-@pytest.mark.slow
 def test_what_is_compared_can_differ(here: Path, unbroken: tuple[list[dict[str, Any]], str, str]) -> None:
     folder = prepare(here / "other")
     process = start(*WORDS, "seed=1", cwd=folder)

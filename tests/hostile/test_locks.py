@@ -112,7 +112,6 @@ def test_a_sweep_whose_lock_was_replaced_stops_writing(here: Path) -> None:
             folder.write_record(0, {"status": "done"})
 
 
-@pytest.mark.slow
 def test_a_run_whose_lock_was_replaced_ends_with_a_sentence_and_the_other_finishes(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:

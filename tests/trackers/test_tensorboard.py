@@ -47,7 +47,6 @@ def test_event_files_hold_what_metrics_jsonl_holds(ratings_csv: Path, dlrun: Dlr
         assert struct.pack(">II", event.width, event.height) in picture.read_bytes()[:32]
 
 
-@pytest.mark.slow
 def test_a_resumed_run_writes_each_epoch_once(here: Path, ratings_csv: Path, dlrun: Dlrun) -> None:
     process = start(*WORDS, *QUICK, "epochs=100", cwd=here)
     while not (here / "runs/latest/metrics.jsonl").exists():
