@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import dlrunner.execution.run  # noqa: F401  forked processes find it imported
+import dlrunner.sweeps.pool  # noqa: F401  with the digest of the code: 0.25 s in each forked process
 from dlrunner.cli import compose as composing  # noqa: F401
 from dlrunner.cli import main
 
