@@ -33,16 +33,18 @@ from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run the missing seeds of some claims, check them, write the tables; 1 if one is missed."""
     _check(arguments)
-    known = {name: claim for name in options_of("experiment") if (claim := _claim(name))}
-    chosen = [name for name in known if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
+    names = options_of("experiment")
+    matching = [name for name in names if any(fnmatch.fnmatch(name, pattern) for pattern in arguments.patterns)]
+    claims = {name: claim for name in matching if (claim := _claim(name))}  # composing all names takes seconds
     for pattern in arguments.patterns:
-        if not fnmatch.filter(known, pattern):
+        if not fnmatch.filter(claims, pattern):
+            known = [name for name in names if name in claims or _claim(name)]
             raise ConfigError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, known)}")
     if arguments.quick:
-        chosen = [name for name in chosen if known[name].get("quick")]
-        if not chosen:
+        claims = {name: claim for name, claim in claims.items() if claim.get("quick")}
+        if not claims:
             raise ConfigError("none of these claims takes less than two minutes; omit --quick")
-    verdicts = _reproduce({name: known[name] for name in chosen}, arguments)
+    verdicts = _reproduce(claims, arguments)
     _print(verdicts)
     out = user_path(arguments.out) if arguments.out else None
     if out is not None:
