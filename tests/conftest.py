@@ -19,8 +19,8 @@ import pandas as pd
 import pytest
 import torch
 
-import dlrunner.execution.run  # noqa: F401  forked processes find it imported
-import dlrunner.sweeps.pool  # noqa: F401  with the digest of the code: 0.25 s in each forked process
+import dlrunner.execution.run
+import dlrunner.sweeps.pool  # noqa: F401  forked processes find both imported, and the digest of the code
 from dlrunner.cli import compose as composing  # noqa: F401
 from dlrunner.cli import main
 
