@@ -54,7 +54,7 @@ def tokens() -> Any:
 
 def pixels() -> Any:
     folder = Path("pets")
-    table = read(folder if folder.exists() else write(folder, cats_and_dogs()))
+    table = read(folder if folder.exists() else write(folder, cats_and_dogs(4)))
     return [table.pixels.tolist(), table.digests().tolist()]
 
 

@@ -106,7 +106,7 @@ def test_a_file_in_place_of_one_of_hydras_own_is_refused(word: str, dlrun: Dlrun
 
 def test_what_is_typed_goes_on_working(here: Path) -> None:
     (here / "conf" / "hydra" / "launcher" / "mine.yaml").unlink()
-    process = start("-m", *WORDS, "seed=0,1", "hydra/launcher=submitit_local", cwd=here)
+    process = start("-m", *WORDS, "seed=0", "hydra/launcher=submitit_local", cwd=here)
     told = process.communicate()
     assert process.returncode == 0, told
 

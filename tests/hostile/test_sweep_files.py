@@ -49,7 +49,7 @@ def test_a_sweep_whose_files_are_damaged_is_given_again(dlrun: Dlrun, ratings_cs
     files = [folder / "jobs" / "0" / "request.json", folder / "jobs" / "1" / "record.json", folder / "sweep.json"]
     for number, file in enumerate([*files, folder / "results.csv"]):
         whole = file.read_bytes() if file.exists() else b'{"status": "done"}'
-        for content in damages(whole, number):
+        for content in list(damages(whole, number))[:: 1 if number < 2 else 2]:  # all of them for a job's files
             file.write_bytes(content)
             status, out, err = dlrun(*SWEEP)
             assert status == 0, (file, content[:60], out, err)
@@ -98,10 +98,11 @@ def test_a_search_whose_files_are_damaged_is_given_again(dlrun: Dlrun, ratings_c
     assert dlrun(*SEARCH)[0] == 0
     folder = folder_of(here)
     expected, best = results(folder), (folder / "best.yaml").read_text()
-    for number, name in enumerate(["jobs/0/request.json", "jobs/1/record.json", "jobs/2/request.json", "search.db"]):
+    counts = {"jobs/0/request.json": 4, "jobs/1/record.json": 2, "jobs/2/request.json": 1, "search.db": 2}
+    for number, (name, count) in enumerate(counts.items()):
         file = folder / name
         whole = file.read_bytes()
-        for content in [*damages(whole, number)][1 : 4 if number else 8]:
+        for content in list(damages(whole, number))[1::2][:count]:
             file.write_bytes(content)
             status, out, err = dlrun(*SEARCH)
             assert status == 0, (file, content[:60], out, err)
