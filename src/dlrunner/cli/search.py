@@ -15,7 +15,7 @@ import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from dlrunner.cli.compose import Changes, compose, parse
+from dlrunner.cli.compose import Changes, compose, compose_jobs, parse
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
@@ -144,24 +144,26 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
     }
     first = {key: values[0] for key, values in ends.items()}
     tried = [first, *({**first, key: value} for key in ends for value in ends[key][1:])]
+    composed = list(compose_jobs([_words(fixed, values) for values in tried]))
     early = EarlyCheck()
-    _check_all(fixed, tried, lambda config: early(config))
+    _check_all(composed, lambda config: early(config))
     from dlrunner.config.plan import plan
     from dlrunner.tracking.supervisor import require_packages
 
-    _check_all(fixed, tried, lambda config: require_packages(plan(config)))
-    config = compose(_words(fixed, first))
+    _check_all(composed, lambda config: require_packages(plan(config)))
+    config = composed[0]
+    assert not isinstance(config, ConfigError)
     return config, plan(config)
 
 
-def _check_all(
-    fixed: Sequence[str], tried: Sequence[Mapping[str, Any]], check: Callable[[dict[str, Any]], None]
-) -> None:
+def _check_all(composed: Sequence[dict[str, Any] | ConfigError], check: Callable[[dict[str, Any]], None]) -> None:
     """Check the configurations of some trials; all errors are reported together."""
     problems: dict[str, None] = {}
-    for values in tried:
+    for config in composed:
         try:
-            check(compose(_words(fixed, values)))
+            if isinstance(config, ConfigError):
+                raise config
+            check(config)
         except ConfigError as error:
             problems.update(dict.fromkeys(str(error).splitlines()))
     if problems:
