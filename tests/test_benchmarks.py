@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +214,28 @@ def test_without_a_gpu_it_is_said_what_would_be_checked(capsys: pytest.CaptureFi
     assert told.count("stopped and resumed") == len(gpu_check.TASKS)
 
 
-@pytest.mark.slow
+def test_a_gpu_check_tells_which_runs_fail_and_does_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def run(words: Sequence[str], *_: Any) -> list[dict[str, float]]:
+        if "precision=bf16" in words:
+            raise RuntimeError("no bfloat16 here")
+        return [{**row, "step": 20} for row in rows_of(1.0)]
+
+    monkeypatch.setattr(gpu_check, "run", run)
+    monkeypatch.setattr(gpu_check, "run_in_two_parts", lambda *_: [*run(()), *run(())])
+    todo = [each for each in gpu_check.checks("cpu", 0) if each.task == "rossmann"]
+    assert not gpu_check.perform(todo, "cpu", tmp_path)
+    told = [line.split()[:3] for line in capsys.readouterr().out.splitlines()]
+    assert told == [
+        ["ok", "rossmann", "fp32"],
+        ["FAILED", "rossmann", "bf16"],
+        ["ok", "rossmann", "tf32"],
+        ["FAILED", "rossmann", "stopped"],
+    ]
+
+
+@pytest.mark.slow  # six programs that each import torch; what is made of their results is tested above
 def test_the_check_itself_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "COMPILED", ())
     assert gpu_check.main(["--device", "cpu", "--only", "rossmann"]) == 0

@@ -100,7 +100,6 @@ def test_a_tracker_that_raises_changes_nothing(
     assert "Traceback" in Path("runs/latest/trackers/fake.log").read_text()
 
 
-@pytest.mark.slow
 def test_a_failed_tracker_is_reported_during_the_run(ratings_csv: Path, dlrun: Dlrun) -> None:
     status, out, _ = dlrun(*watched("Raising", "at=start"), "epochs=200")
     assert status == 0
@@ -154,7 +153,6 @@ def until(arrived: Any, seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
 def test_a_resumed_run_goes_on_where_its_tracker_stood(
     sent: signal.Signals, here: Path, ratings_csv: Path, dlrun: Dlrun
@@ -175,18 +173,17 @@ def test_a_resumed_run_goes_on_where_its_tracker_stood(
     assert [call["status"] for call in told("finish")] == [stopped, "done"]
 
 
-@pytest.mark.slow
 def test_a_tracker_that_hangs_outlives_a_killed_run_by_its_patience_only(
     here: Path, ratings_csv: Path, dlrun: Dlrun
 ) -> None:
-    process = start(*watched("Sleeping"), "log.tracker_timeout=1", "epochs=100", cwd=here)
+    process = start(*watched("Sleeping"), "log.tracker_timeout=0.1", "epochs=100", cwd=here)
     until((here / "told.jsonl").exists)
     until((here / "runs/latest/metrics.jsonl").exists)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     pid = told("start")[0]["pid"]
     assert is_running(pid)
-    until(lambda: not is_running(pid), 1 + MARGIN + 5)
+    until(lambda: not is_running(pid), 0.1 + MARGIN + 5)
     status, out, _ = dlrun(*watched("Recording"), "epochs=100")
     assert status == 0
     assert "failed" not in out
@@ -247,7 +244,6 @@ def test_a_run_that_was_not_tracked_is_sent_when_a_tracker_is_asked_for(ratings_
     assert [call["status"] for call in told("finish")] == ["done"]
 
 
-@pytest.mark.slow
 def test_a_sweep_that_is_given_again_sends_what_a_tracker_lacks(ratings_csv: Path, dlrun: Dlrun) -> None:
     assert dlrun("-m", *watched("Raising", "at=start"), "seed=0,1")[0] == 0
     planned = dlrun("-m", *watched("Recording"), "seed=0,1", "sweep.dry_run=true")[1]
