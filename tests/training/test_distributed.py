@@ -95,6 +95,15 @@ def test_a_request_of_one_process_is_done_by_all_and_the_slowest_sets_the_interv
     assert not found[-1].show
 
 
+def test_a_stop_in_an_evaluation_is_agreed_on_at_every_eighth_batch() -> None:
+    group = Others()
+    hooks = shared(group)
+    group.wants = (0, 0, 1)
+    assert [hooks.stop_requested_in_evaluation() for _ in range(16)] == 2 * [*7 * [False], True]
+    assert len(group.calls) == 2
+    assert hooks.stop_requested()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64])
 def test_rows_of_all_processes_are_gathered_in_one_collective(
     dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch

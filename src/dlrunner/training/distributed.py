@@ -25,7 +25,7 @@ from dlrunner.model import Model, Outputs, forward_pass
 from dlrunner.schedules import Phase
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.seeding import seed_everything
-from dlrunner.task import Batch, Split, Task
+from dlrunner.task import Batch, Task
 from dlrunner.training.hooks import NOTHING, Due, Hooks
 from dlrunner.training.loop import FitResult, Trainer
 from dlrunner.training.loss_log import LossLog
@@ -35,6 +35,8 @@ AGREEMENT_SECONDS = 0.5
 """Interval at which processes agree on progress, checkpoints and stopping: one collective for all three."""
 MAX_STEPS = 256
 """Maximum number of steps between two agreements."""
+EVALUATED_BATCHES = 8
+"""Batches of an evaluation between two agreements on stopping."""
 EXAMPLES_AT_ONCE = 2**22
 """Examples per gather in an evaluation: one gather per split, except for very large ones."""
 RANK_SEED = 1_000_003
@@ -95,48 +97,13 @@ class DistributedTrainer(Trainer):
         return shard, self.group.size * len(shard.targets) / len(batch.targets) if self.divides else 1.0
 
     @override
-    @torch.inference_mode()
-    def evaluate(
-        self,
-        task: Task,
-        model: Model,
-        split: Split,
-        phase: Phase,
-        hooks: Hooks | None = None,
-        *,
-        keep: bool = False,
-        view: int = 0,
-    ) -> Evaluation | None:
-        model.eval()
-        tally, waiting, examples, hidden = self.tally(task, keep), list[_Waiting](), 0, None
-        loader = task.tta_batches(split, view, phase) if view else task.batches(split, 0, phase=phase)
-        with self.autocast():
-            for number, batch in enumerate(loader, start=1):
-                shard, _ = self.shard(task, batch)
-                outputs, hidden, _ = forward_pass(model, *shard.to(self.device).inputs, hidden=hidden)
-                order = task.shard_order(batch, self.group.size) if self.divides else None
-                waiting.append(_Waiting(outputs, batch.targets.to(self.device), self.divides, order))
-                examples += len(batch.targets)
-                if examples >= EXAMPLES_AT_ONCE or not task.keeps_outputs:
-                    self._gather(waiting, tally)
-                    examples = 0
-                if hooks is not None and number % 8 == 0 and hooks.stop_requested():
-                    return None
-            self._gather(waiting, tally)
-        own = tally.result(split) if self.group.rank == 0 else Evaluation({})
-        return Evaluation(self.group.broadcast(own.metrics), own.outputs, own.targets)
-
-    def _gather(self, waiting: list[_Waiting], tally: Tally) -> None:
-        """Gather the outputs of all shards and add them to the sums of rank 0, each in the order of its batch."""
-        divided = [each.outputs for each in waiting if each.divides]
-        shards = [iter(each) for each in gather_rows(divided, self.group)] if divided else []
-        for each in waiting:
-            outputs = torch.cat([next(shard) for shard in shards]) if each.divides else each.outputs
-            if each.order is not None:
-                outputs = outputs[each.order.argsort()]
-            if self.group.rank == 0:
-                tally.add(outputs, each.targets)
-        waiting.clear()
+    def evaluate_step(self, task: Task, model: Model, batch: Batch, tally: Tally, hidden: Any = None) -> Any:
+        assert isinstance(tally, _SharedTally)
+        shard, _ = self.shard(task, batch)
+        outputs, hidden, _ = forward_pass(model, *shard.to(self.device).inputs, hidden=hidden)
+        order = task.shard_order(batch, self.group.size) if self.divides else None
+        tally.add_shard(_Shard(outputs, batch.targets.to(self.device), self.divides, order))
+        return hidden
 
     @override
     def train_mode(self, model: Model, phase: Phase) -> None:
@@ -152,6 +119,10 @@ class DistributedTrainer(Trainer):
     @override
     def loss_log(self, state: TrainingState, num_steps: int) -> LossLog:
         return _SharedLossLog(state, num_steps, self.device)
+
+    @override
+    def tally(self, task: Task, keep: bool) -> Tally:
+        return _SharedTally(task, keep, self.group, self.autocast)
 
     @override
     def checkpoint(self, state: TrainingState, model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -184,18 +155,6 @@ class DistributedTrainer(Trainer):
                 module.forward = functools.partial(_batch_norm_of_all, module, self)  # type: ignore[method-assign]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """An evaluated batch whose outputs are not gathered yet."""
-
-    outputs: Tensor
-    """Of this rank's shard."""
-    targets: Tensor
-    divides: bool
-    order: Tensor | None
-    """See `Task.shard_order`."""
-
-
 class SharedHooks(Hooks):
     """Hooks on which all processes agree every half second: an action due on one rank is done by all.
 
@@ -209,6 +168,7 @@ class SharedHooks(Hooks):
         self.group = group
         self._wait = self._steps = 1
         self._agreed = time.perf_counter()
+        self._evaluated = 0
 
     @override
     def load(self, name: str = "last.pt") -> dict[str, Any] | None:
@@ -238,6 +198,11 @@ class SharedHooks(Hooks):
     def stop_requested(self) -> bool:
         return bool(self.group.largest(super().stop_requested())[0])
 
+    @override
+    def stop_requested_in_evaluation(self) -> bool:
+        self._evaluated += 1
+        return self._evaluated % EVALUATED_BATCHES == 0 and self.stop_requested()
+
 
 class _SharedLossLog(LossLog):
     """Losses of shards, whose sum over processes is the loss of the batch."""
@@ -246,6 +211,67 @@ class _SharedLossLog(LossLog):
     def _values(self, losses: Tensor) -> list[float]:
         dist.all_reduce(losses)
         return super()._values(losses)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """The outputs of this rank for an evaluated batch, and what is known of the batch."""
+
+    outputs: Tensor
+    targets: Tensor
+    """Of the full batch."""
+    divides: bool
+    """False: the outputs are those of the full batch."""
+    order: Tensor | None
+    """See `Task.shard_order`."""
+
+
+class _SharedTally(Tally):
+    """Sums on rank 0 over the outputs of all ranks, which are gathered many batches at a time.
+
+    Args:
+        task, keep: see `Tally`.
+        group: the processes.
+        autocast: context in which losses are computed.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        keep: bool,
+        group: SingleProcess,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]],
+    ) -> None:
+        super().__init__(task, keep)
+        self.group, self.autocast = group, autocast
+        self._shards: list[_Shard] = []
+        self._num_waiting = 0
+
+    def add_shard(self, shard: _Shard) -> None:
+        """Add this rank's shard of a batch."""
+        self._shards.append(shard)
+        self._num_waiting += len(shard.targets)
+        if self._num_waiting >= EXAMPLES_AT_ONCE or not self.task.keeps_outputs:
+            self._gather()
+
+    @override
+    def result(self, split: str) -> Evaluation:
+        with self.autocast():
+            self._gather()
+        own = super().result(split) if self.group.rank == 0 else Evaluation({})
+        return Evaluation(self.group.broadcast(own.metrics), own.outputs, own.targets)
+
+    def _gather(self) -> None:
+        """Gather the outputs of all shards and add them to the sums of rank 0, each in the order of its batch."""
+        divided = [each.outputs for each in self._shards if each.divides]
+        gathered = [iter(each) for each in gather_rows(divided, self.group)] if divided else []
+        for each in self._shards:
+            outputs = torch.cat([next(shard) for shard in gathered]) if each.divides else each.outputs
+            if each.order is not None:
+                outputs = outputs[each.order.argsort()]
+            if self.group.rank == 0:
+                self.add(outputs, each.targets)
+        self._shards, self._num_waiting = [], 0
 
 
 def gather_rows(shards: Sequence[Tensor], group: SingleProcess) -> list[list[Tensor]]:

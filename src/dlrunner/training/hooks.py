@@ -136,6 +136,10 @@ class Hooks:
         """Return whether a stop signal is pending."""
         return self.signals.pending is not None
 
+    def stop_requested_in_evaluation(self) -> bool:
+        """Return whether a stop signal is pending; called after each batch of an evaluation."""
+        return self.stop_requested()
+
     def stop(self) -> None:
         """Raise the pending stop signal.
 

@@ -253,12 +253,17 @@ class Trainer:
         tally, hidden = self.tally(task, keep), None
         with self.autocast():
             for batch in task.tta_batches(split, view, phase) if view else task.batches(split, 0, phase=phase):
-                batch = batch.to(self.device)
-                outputs, hidden, _ = forward_pass(model, *batch.inputs, hidden=hidden)
-                tally.add(outputs, batch.targets)
-                if hooks is not None and hooks.stop_requested():
+                hidden = self.evaluate_step(task, model, batch, tally, hidden)
+                if hooks is not None and hooks.stop_requested_in_evaluation():
                     return None
         return tally.result(split)
+
+    def evaluate_step(self, task: Task, model: Model, batch: Batch, tally: Tally, hidden: Any = None) -> Any:
+        """Add the outputs for one batch to the sums; return the next hidden state."""
+        batch = batch.to(self.device)
+        outputs, hidden, _ = forward_pass(model, *batch.inputs, hidden=hidden)
+        tally.add(outputs, batch.targets)
+        return hidden
 
     def resume(self, model: Model, optimizer: torch.optim.Optimizer, hooks: Hooks) -> TrainingState:
         """Return the training state: restored from the last checkpoint, or at the start."""
