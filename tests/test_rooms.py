@@ -20,6 +20,7 @@ LAYERS = (
     ("encoder_file", "prediction_table", "predictor", "predictor_inputs", "system"),
     ("task", "data"),
     ("data/core",),
+    ("data/tables",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),
     ("data/dogbreeds", "data/imdb", "data/rossmann", "data/segmentation"),
     ("models/vision",),

@@ -64,6 +64,37 @@ def unpacked(path: Path) -> Iterator[Any]:
         yield path
 
 
+@contextlib.contextmanager
+def open_compressed(path: Path) -> Iterator[Any]:
+    """Yield a size-limited stream of a file's content, unpacked where its name ends in .gz, .bz2, .xz, .zst or .zip.
+
+    Its `is_plain` tells whether the file is not compressed. A zip file must hold one file.
+
+    Raises:
+        DataError: it unpacks to more than it may, or it is a zip of several files.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        with zipfile.ZipFile(path) as archive:
+            members = [each for each in archive.infolist() if not each.is_dir() and "__MACOSX" not in each.filename]
+            if len(members) != 1:
+                raise DataError(f"{path} holds {len(members)} files; a table is one of them: unpack it first")
+            refuse_bomb(path, members[0].file_size)
+            with archive.open(members[0]) as stream, _Limited(path, stream) as limited:  # type: ignore[arg-type]
+                yield limited
+    elif suffix == ".zst":
+        import pyarrow as pa
+
+        with pa.input_stream(str(path), compression="zstd") as stream, _Limited(path, stream) as limited:
+            yield limited
+    elif suffix in COMPRESSED:
+        with COMPRESSED[suffix](path) as stream, _Limited(path, stream) as limited:
+            yield limited
+    else:
+        with path.open("rb") as stream, _Limited(path, stream, is_plain=True) as limited:
+            yield limited
+
+
 def decompressed(path: Path) -> bytes:
     """Return the content of a file, decompressed where its name ends in .gz, .bz2 or .xz.
 
@@ -79,8 +110,9 @@ def decompressed(path: Path) -> bytes:
 class _Limited(io.BufferedIOBase):
     """A stream that counts the bytes read from it."""
 
-    def __init__(self, path: Path, stream: BinaryIO) -> None:
+    def __init__(self, path: Path, stream: BinaryIO, is_plain: bool = False) -> None:
         self._path, self._stream, self._count = path, stream, 0
+        self.is_plain = is_plain
 
     def readable(self) -> bool:
         return True
@@ -90,7 +122,8 @@ class _Limited(io.BufferedIOBase):
             return b"".join(iter(lambda: self.read(2**20), b""))
         content = self._stream.read(size)
         self._count += len(content)
-        refuse_bomb(self._path, self._count)
+        if not self.is_plain:
+            refuse_bomb(self._path, self._count)
         return content
 
     def read1(self, size: int = -1, /) -> bytes:

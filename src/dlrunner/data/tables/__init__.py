@@ -1,0 +1,1 @@
+"""Users' tables: one reader for training and prediction, in any file format."""

@@ -1,0 +1,228 @@
+"""A table as it stands in its file: strings, or values where the format has types.
+
+DuckDB reads it, in all cores and in less memory than the file needs, but guesses nothing: what strings mean is found by
+`inference`, over all rows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from dlrunner.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+LONGEST_LINE = 2**28
+"""Bytes."""
+
+
+@dataclass
+class RawTable:
+    """A table that is open: its columns are `c0`, `c1`, … of the view `raw`, as strings or as the file's own types."""
+
+    connection: DuckDBPyConnection
+    place: Path
+    """Of the file, for messages."""
+    names: list[str]
+    types: list[str]
+    """Of DuckDB: VARCHAR where the values are strings."""
+    first_row: int = 2
+    """Number of the first row in messages: that of its line, where each row is a line."""
+    separator: str | None = None
+    blank_after_separator: bool = False
+    notes: list[str] = field(default_factory=list)
+    is_query: bool = False
+
+    def column(self, name: str) -> str:
+        """Return the SQL expression of a column as strings."""
+        number = self.names.index(name)
+        expression = f"c{number}"
+        if self.types[number] == "VARCHAR":
+            return f"ltrim({expression}, ' ')" if self.blank_after_separator else expression
+        return expression
+
+    def type_of(self, name: str) -> str:
+        """Return the type of a column in the file."""
+        return self.types[self.names.index(name)]
+
+    def fetch(self, *expressions: str, limit: str = "") -> pa.Table:
+        """Return the values of SQL expressions for all rows, in the order of the file.
+
+        Raises:
+            DataError: the file is damaged, or a row has another number of fields.
+        """
+        listed = ", ".join(f"{each} AS v{i}" for i, each in enumerate(expressions))
+        with readable_errors(self.place):
+            return self.connection.sql(f"SELECT {listed} FROM raw {limit}").to_arrow_table()
+
+    def aggregate(self, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
+        """Return the values of aggregates over all rows; `of`: named expressions that they are made of."""
+        if not expressions:
+            return []
+        source = f"(SELECT {', '.join(of)} FROM raw)" if of else "raw"
+        with readable_errors(self.place):
+            row = self.connection.sql(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0]
+            return list(row)
+
+    def num_rows(self) -> int:
+        """Return the number of rows."""
+        return int(self.aggregate("count(*)")[0])
+
+    def first_where(self, condition: str, expression: str, limit: int = 1) -> list[tuple[int, Any]]:
+        """Return number (as in messages) and value of the first rows where a condition holds."""
+        table = self.fetch(condition, f"CAST({expression} AS VARCHAR)")
+        holds = table.column(0).to_pandas().fillna(False).to_numpy(bool)
+        rows = np.flatnonzero(holds)[:limit]
+        return [(int(row) + self.first_row, table.column(1)[int(row)].as_py()) for row in rows]
+
+
+def table_from_frame(frame: pd.DataFrame, place: Path) -> contextlib.AbstractContextManager[RawTable]:
+    """Open a DataFrame as a table, so that it is read by the same rules as a file."""
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[RawTable]:
+        with contextlib.ExitStack() as stack:
+            names = [str(name) for name in frame.columns]
+            columns = [_as_arrow(frame.iloc[:, number]) for number in range(len(names))]
+            yield from_arrow(stack, pa.table(columns, names=[f"c{i}" for i in range(len(names))]), names, place)
+
+    return opened()
+
+
+def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
+    """Return a connection that loads no extensions and reaches no network; it is closed with the stack."""
+    import duckdb
+
+    connection = duckdb.connect(
+        ":memory:",
+        config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false", "threads": _threads()},
+    )
+    stack.callback(connection.close)
+    connection.execute("SET preserve_insertion_order = true")
+    return connection
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextlib.contextmanager
+def readable_errors(place: Path) -> Iterator[None]:
+    """Turn the errors of DuckDB into a DataError of one sentence."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.OutOfMemoryException:
+        raise DataError(f"{place} does not fit into the memory of this machine") from None
+    except duckdb.Error as error:
+        raise DataError(_sentence(place, str(error))) from None
+
+
+def _sentence(place: Path, message: str) -> str:
+    lines = message.splitlines()
+    found = {key: value for key, _, value in (line.partition(": ") for line in lines) if value}
+    line = next((found[key] for key in found if key.endswith("CSV Error on Line")), "")
+    where = f"{place}, row {line}" if line else str(place)
+    counts = next((each for each in lines if each.startswith("Expected Number of Columns")), "")
+    if counts:
+        expected, got = [word for word in counts.replace(":", " ").split() if word.isdigit()]
+        return f"{where} has {got} fields, the header {expected}: {found.get('Original Line', '')[:80]}"
+    if "unterminated quote" in message:
+        return f"{where} has a quotation mark that is not closed: {found.get('Original Line', '')[:80]}"
+    if "not utf-8" in message or "nvalid unicode" in message:
+        return f"{where} is not text in UTF-8; set data.encoding (cp1252 is usual for files of Excel on Windows)"
+    if "Maximum line size" in message:
+        return f"{where} is longer than {LONGEST_LINE >> 20} MiB; is a quotation mark not closed?"
+    return f"{place} cannot be read as a table: {lines[0].removeprefix('Invalid Input Error: ')[:200]}"
+
+
+def from_relation(connection: DuckDBPyConnection, source: str, place: Path, first_row: int) -> RawTable:
+    """Name the columns of a source c0, c1, …, and turn those that are neither numbers, dates nor texts into texts."""
+    with readable_errors(place):
+        described = connection.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    names = [str(row[0]) for row in described]
+    types = [str(row[1]) for row in described]
+    selected = []
+    for number, (name, kind) in enumerate(zip(names, types, strict=True)):
+        column = '"' + name.replace('"', '""') + '"'
+        expression, types[number] = _simple(column, kind)
+        selected.append(f"{expression} AS c{number}")
+    with readable_errors(place):
+        connection.execute(f"CREATE VIEW raw AS SELECT {', '.join(selected)} FROM {source}")
+    return RawTable(connection, place, names, types, first_row)
+
+
+_INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
+
+
+def _simple(column: str, kind: str) -> tuple[str, str]:
+    """Return the SQL expression and type of a column: BIGINT, DOUBLE, TIMESTAMP, BOOLEAN or VARCHAR."""
+    if kind in ("BIGINT", "DOUBLE", "BOOLEAN", "VARCHAR", "TIMESTAMP"):
+        return column, kind
+    if kind in _INTEGERS:
+        return f"CAST({column} AS BIGINT)", "BIGINT"
+    if kind in ("FLOAT", "REAL") or kind.startswith("DECIMAL"):
+        # 0.1 in 32 bits is read as 0.1, as it would be written.
+        return f"CAST(CAST({column} AS VARCHAR) AS DOUBLE)" if kind != "REAL" else f"CAST({column} AS DOUBLE)", "DOUBLE"
+    if kind in ("DATE", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS"):
+        return f"CAST({column} AS TIMESTAMP)", "TIMESTAMP"
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"({column} AT TIME ZONE 'UTC')", "TIMESTAMP"
+    if kind == "INTERVAL":
+        return f"epoch({column}) / 86400", "DOUBLE"
+    if kind.endswith("[]"):
+        return f"array_to_string({column}, '|')", "VARCHAR"
+    return f"CAST({column} AS VARCHAR)", "VARCHAR"
+
+
+def from_arrow(
+    stack: contextlib.ExitStack, table: pa.Table, names: Sequence[str], place: Path, first_row: int = 2
+) -> RawTable:
+    """Return a table of Arrow, whose columns are c0, c1, …"""
+    connection = connect(stack)
+    columns = [column.cast(pa.float64()) if pa.types.is_float16(column.type) else column for column in table.columns]
+    table = pa.table([_days(column) for column in columns], names=table.column_names)
+    connection.register("given", table)
+    raw = from_relation(connection, "given", place, first_row)
+    raw.names = list(names)
+    return raw
+
+
+def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return durations as numbers of days."""
+    if not pa.types.is_duration(column.type):
+        return column
+    import pyarrow.compute
+
+    per_second: float = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
+    return pyarrow.compute.divide(column.cast(pa.int64()).cast(pa.float64()), 86400.0 * per_second)
+
+
+def _as_arrow(column: pd.Series[Any]) -> pa.Array:
+    """Return a column of a DataFrame: values of several types as strings, whole numbers without .0."""
+    if column.dtype == object:
+        kinds: set[type] = {type(value) for value in column.dropna()}
+        if kinds - {str, bytes} and (len(kinds) > 1 or not kinds <= {bool, int, float}):
+            column = column.map(as_text, na_action="ignore")
+    try:
+        return pa.Array.from_pandas(column)
+    except (pa.ArrowException, OverflowError):
+        return pa.Array.from_pandas(column.map(as_text, na_action="ignore"))
+
+
+def as_text(value: Any) -> str:
+    """Return a value as the string that a file would hold."""
+    if isinstance(value, float | np.floating) and float(value).is_integer() and abs(float(value)) < 1e15:
+        return str(int(value))
+    return "|".join(map(str, value)) if isinstance(value, list | tuple | np.ndarray) else str(value)

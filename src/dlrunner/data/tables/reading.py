@@ -1,0 +1,121 @@
+"""Values of a table under a schema: the same for training and prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from dlrunner.data.tables.raw import RawTable
+from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.errors import DataError, did_you_mean
+
+NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]"}
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A value that has another type or format than its column."""
+
+    row: int
+    """Of the table, from 0."""
+    column: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Values:
+    """The values of a table."""
+
+    frame: pd.DataFrame
+    """Columns of the schema: text (str), integer (int64; float64 where values are missing), number (float64), date
+    (datetime64), boolean (bool; object where values are missing)."""
+    bad: list[BadRow]
+
+
+def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = None, collect: bool = False) -> Values:
+    """Return the values of the columns of a schema.
+
+    Args:
+        table: the open table.
+        schema: how its columns are read.
+        names: the columns that are wanted; all by default.
+        collect: bad values are missing, and listed; by default the first one is an error.
+
+    Raises:
+        DataError: a column does not exist, or a value has another type or format.
+    """
+    wanted = [schema[name] for name in names] if names is not None else list(schema.columns)
+    for column in wanted:
+        if column.name not in table.names:
+            raise DataError(
+                f"{table.place} is missing the column {column.name}; {did_you_mean(column.name, table.names)}"
+            )
+    strings = [each for each in wanted if table.type_of(each.name) == "VARCHAR" and each.type != "text"]
+    strings = [each for each in strings if each.name not in schema.found or schema.found[each.name].num_bad]
+    counts = table.aggregate(*[f"count_if({each.bad(table.column(each.name))})" for each in strings])
+    bad: list[BadRow] = []
+    for column, count in zip(strings, counts, strict=True):
+        if count:
+            condition = column.bad(table.column(column.name))
+            found = table.first_where(condition, table.column(column.name), limit=int(count) if collect else 1)
+            reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column)}") for row, value in found]
+            if not collect:
+                row, reason = reasons[0]
+                raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
+            bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
+    read = table.fetch(*[_expression(table, column) for column in wanted])
+    frame = pd.DataFrame(
+        {column.name: _as_pandas(read.column(i), column) for i, column in enumerate(wanted)},
+        index=pd.RangeIndex(len(read)),
+    )
+    return Values(frame, bad)
+
+
+def _a(column: Column) -> str:
+    return f"an {column.described()}" if column.type == "integer" else f"a {column.described()}"
+
+
+def _expression(table: RawTable, column: Column) -> str:
+    source, kind = table.column(column.name), table.type_of(column.name)
+    if kind == "VARCHAR":
+        return column.value(source)
+    if column.type == "text":
+        if kind == "DOUBLE":  # numbers with missing values among them: 7.0 was 7
+            return (
+                f"CASE WHEN isnan({source}) THEN NULL WHEN {source} % 1 = 0 AND abs({source}) < 1e15 "
+                f"THEN CAST(CAST({source} AS BIGINT) AS VARCHAR) ELSE CAST({source} AS VARCHAR) END"
+            )
+        return f"CAST({source} AS VARCHAR)"
+    if column.type == "date":
+        if kind == "TIMESTAMP":
+            return source
+        text = f"CAST({source} AS VARCHAR)" if kind != "DOUBLE" else f"CAST(CAST({source} AS BIGINT) AS VARCHAR)"
+        return column.date_format.value(text)
+    if column.type == "boolean":
+        return source if kind == "BOOLEAN" else f"({source} = 1)"
+    if kind == "TIMESTAMP":
+        raise DataError(f"{table.place}: {column.name} holds dates, not numbers")
+    return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
+
+
+def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:
+    if column.type == "text":
+        return values.to_pandas().astype("str") if values.null_count else pd.Series(values.to_pandas(), dtype="str")
+    if column.type == "boolean":
+        return values.to_pandas()
+    if column.type == "integer" and not values.null_count and pa.types.is_integer(values.type):
+        return values.to_numpy()
+    return np.asarray(values.to_numpy(), dtype=NUMPY[column.type])
+
+
+def bad_mask(bad: Sequence[BadRow], num_rows: int) -> NDArray[np.bool_]:
+    """Return which rows have a bad value, [rows]."""
+    mask = np.zeros(num_rows, dtype=bool)
+    mask[[each.row for each in bad]] = True
+    return mask

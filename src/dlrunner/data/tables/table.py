@@ -1,0 +1,212 @@
+"""Reading a user's table: what the settings say, what was found, and the values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from dlrunner.data.tables.files import open_table
+from dlrunner.data.tables.inference import Hints, infer
+from dlrunner.data.tables.raw import RawTable, table_from_frame
+from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
+from dlrunner.data.tables.schema import Schema
+from dlrunner.errors import ConfigError, DataError
+from dlrunner.files.paths import user_path
+
+Decimal = Literal[".", ","]
+Thousands = Literal[".", ",", " ", "'"]
+
+TOTALS = ("total", "totals", "grand total", "sum", "summe", "gesamt", "insgesamt", "somme", "totale", "totaal", "suma")
+"""First value of a last row that sums up the others."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read; every data source of tables has one. Names as in the `data` section."""
+
+    schema: str | None = None
+    """A file written by `dlrun data describe --save`."""
+    date_format: str | None = None
+    decimal: Decimal | None = None
+    thousands: Thousands | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    skip_bad: bool = False
+    """Leave rows out that cannot be read, and report their number."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that was read."""
+
+    place: Path
+    frame: pd.DataFrame
+    """See `reading.Values`."""
+    schema: Schema
+    bad: Sequence[BadRow] = ()
+    notes: tuple[str, ...] = ()
+    first_row: int = 2
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Number of each row in the file, from 0."""
+
+    def checked(self, used: Collection[str], skip_bad: bool) -> Table:
+        """Return the table without the rows whose used columns hold bad values.
+
+        Args:
+            used: the columns that are used.
+            skip_bad: leave bad rows out; by default the first one is an error.
+
+        Raises:
+            ConfigError: a used column could be read in two ways.
+            DataError: a used column holds a bad value.
+        """
+        for name in self.schema.names:
+            found = self.schema.found.get(name)
+            if name in used and found is not None and found.ambiguous:
+                raise ConfigError(f"{self.place}: the column {name} could be read in two ways: {found.doubt}")
+        bad = [each for each in self.bad if each.column in used]
+        if not bad:
+            return self
+        first = min(bad, key=lambda each: each.row)
+        reason = f"{self.place}, row {first.row + self.first_row}: {first.reason}"
+        if not skip_bad:
+            count = sum(each.column == first.column for each in bad)
+            raise DataError(
+                f"{reason}; {count:,} such row(s) in all (data.skip_bad=true leaves them out; "
+                f"data.schema can read {first.column} as text)"
+            )
+        mask = bad_mask(bad, len(self.frame))
+        if mask.all():
+            raise DataError(f"{reason}; no other row is left")
+        note = f"{int(mask.sum()):,} of {len(mask):,} rows are left out (data.skip_bad): {reason}"
+        return replace(
+            self,
+            frame=self.frame[~mask].reset_index(drop=True),
+            rows=self.rows[~mask],
+            bad=(),
+            notes=(*self.notes, note),
+        )
+
+
+def read_table(
+    path: str | Path | None,
+    reading: Reading | None = None,
+    *,
+    query: str | None = None,
+    text: Iterable[str] = (),
+    dates: Iterable[str] = (),
+    names: Sequence[str] | None = None,
+) -> Table:
+    """Read a table.
+
+    Args:
+        path: a file, a glob or folder of part files, or `-` for standard input.
+        reading: the settings.
+        query: SQL that selects from files; instead of a path.
+        text: columns that keep every character: ids, texts.
+        dates: columns that must hold dates.
+        names: the columns that are wanted; all by default.
+
+    Raises:
+        ConfigError: there is no such file, its format is unknown, or a setting does not fit.
+        DataError: it is empty or damaged, or does not follow the schema.
+    """
+    reading = reading or Reading()
+    with open_table(path, query=query, separator=reading.separator, encoding=reading.encoding) as raw:
+        return read_open_table(raw, reading, text=text, dates=dates, names=names)
+
+
+def read_open_table(
+    raw: RawTable,
+    reading: Reading,
+    *,
+    text: Iterable[str] = (),
+    dates: Iterable[str] = (),
+    names: Sequence[str] | None = None,
+) -> Table:
+    """Read a table that is open; see `read_table`."""
+    if reading.schema is not None:
+        schema = load_schema(user_path(reading.schema))
+    else:
+        hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
+        schema = infer(raw, hints)
+    wanted = [name for name in schema.names if names is None or name in names]
+    values = read_values(raw, schema, wanted, collect=True)
+    frame, notes = values.frame, tuple(raw.notes)
+    unused = [name for name in raw.names if name not in schema.names]
+    if unused:
+        notes = (*notes, f"not in the schema and not read: {', '.join(unused)[:200]}")
+    rows, bad = np.arange(len(frame)), values.bad
+    if len(frame) > 2 and _is_total(frame):
+        frame, rows = frame.iloc[:-1].reset_index(drop=True), rows[:-1]
+        bad = [each for each in bad if each.row < len(frame)]
+        notes = (*notes, f"the last row is left out: it sums up the others ({frame.columns[0]} is a total)")
+    return Table(raw.place, frame, schema, bad, notes, raw.first_row, rows)
+
+
+def read_frame(frame: pd.DataFrame, schema: Schema | None, names: Sequence[str], place: Path) -> Table:
+    """Read a DataFrame as a schema says, with bad values missing and listed; without one it is inferred."""
+    with table_from_frame(frame, place) as raw:
+        missing = [name for name in names if name not in raw.names]
+        if missing:
+            raise DataError(
+                f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}"
+            )
+        schema = schema or infer(raw, Hints())
+        values = read_values(raw, schema, names, collect=True)
+        return Table(place, values.frame, schema, values.bad, (), raw.first_row, np.arange(len(values.frame)))
+
+
+def read_strings(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
+    """Return a table as its file has it: strings, or values where the format has types."""
+    reading = reading or Reading()
+    with open_table(path, separator=reading.separator, encoding=reading.encoding) as raw:
+        columns = raw.fetch(*[raw.column(name) for name in raw.names])
+        if len(columns) == 0:
+            raise DataError(f"{raw.place} has a header but no rows")
+        frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas()
+        return frame
+
+
+def load_schema(path: Path) -> Schema:
+    """Return the schema in a YAML file.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a schema.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("columns"), list):
+            raise ConfigError(
+                f"data.schema: {path} has no list of columns; `dlrun data describe FILE --save` writes one"
+            )
+        return Schema.from_state(content["columns"])
+    except OSError:
+        raise ConfigError(f"data.schema: there is no file {path}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"data.schema: {path} is not YAML: {str(error).splitlines()[0]}") from None
+    except (DataError, TypeError) as error:
+        raise ConfigError(f"data.schema: {path}: {error}") from None
+
+
+def dump_schema(schema: Schema) -> str:
+    """Return a schema as YAML that can be edited and given back as data.schema."""
+    lines: dict[str, Any] = {"columns": schema.state()}
+    return str(yaml.safe_dump(lines, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
+
+
+def _is_total(frame: pd.DataFrame) -> bool:
+    """Return whether the last row sums up the others: its first value says so, and no other row's does."""
+    first = frame.iloc[:, 0]
+    if first.dtype != "str":
+        return False
+    last = first.iloc[-1]
+    is_total = isinstance(last, str) and last.strip().rstrip(":").lower() in TOTALS
+    return is_total and int((first == last).sum()) == 1
