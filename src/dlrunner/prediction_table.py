@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 
@@ -28,3 +29,28 @@ def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
             number += 1
         names.append(each)
     return frame.set_axis(names, axis=1)
+
+
+def with_problems(frame: pd.DataFrame, ids: Sequence[str], problems: Sequence[tuple[int, str]]) -> pd.DataFrame:
+    """Return a table of predictions without those of the rows that cannot be read; a column says why.
+
+    Args:
+        frame: the predictions.
+        ids: columns that say which row it is, and stay.
+        problems: number and reason of the rows; their number is `attrs["num_bad"]`.
+    """
+    reasons: dict[int, list[str]] = {}
+    for row, reason in problems:
+        reasons.setdefault(row, []).append(reason)
+    if not reasons:
+        return frame
+    rows = list(reasons)
+    problem = pd.Series(None, index=range(len(frame)), dtype="str")
+    problem.iloc[rows] = ["; ".join(each) for each in reasons.values()]
+    predictions = [name for name in frame.columns if name not in ids]
+    mask = np.zeros(len(frame), dtype=bool)
+    mask[rows] = True
+    blanked = {name: frame[name].mask(mask) for name in predictions}
+    new = frame.assign(**blanked, problem=problem.to_numpy())
+    new.attrs |= frame.attrs | {"num_bad": len(rows)}
+    return with_notes(new, [f"{len(rows):,} of {len(frame):,} rows cannot be read and have no prediction; see problem"])

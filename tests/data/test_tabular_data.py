@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.core.columns import date_column, date_parts
+from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
 from dlrunner.data.core.tables import read_table
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -74,7 +74,10 @@ def test_named_columns_are_taken_as_named(here: Path) -> None:
 
 
 def test_dates_become_their_parts() -> None:
-    parts = date_parts(pd.Series(pd.to_datetime(["2015-12-31", "2016-01-04", "2016-02-29"])), "saleDate")
+    parts = date_parts(
+        pd.Series(pd.to_datetime(["2015-12-31", "2016-01-04", "2016-02-29"])),
+        part_prefixes(["saleDate"], ())["saleDate"],
+    )
     assert parts.columns[0] == "sale_Year"
     first, second, third = parts.to_dict("records")
     assert [first[f"sale_{p}"] for p in ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear")] == [
@@ -133,13 +136,13 @@ def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], mes
         (("price", 4, np.inf), {}, r"row 6: the target price is inf, which is not a finite number"),
         (("price", 4, 0), {"target_transform": "log"}, r"row 6: the target price is 0, which has no logarithm"),
         (("price", 4, -3), {"target_transform": "log"}, r"row 6: the target price is -3, which has no logarithm"),
-        (("price", 4, "dear"), {}, r"row 6: the target price is 'dear', which is not a finite number"),
+        (("price", 4, "dear"), {}, r"row 6: price is 'dear', which is not a number.*data.skip_bad=true"),
         (("sold", 4, "soon"), {"dates": ["sold"]}, r"row 6: sold is 'soon', which is not a date"),
-        (("sold", 4, None), {"dates": ["sold"]}, r"row 6: sold is missing"),
+        (("sold", 4, None), {"date": "sold", "split": "last_days"}, r"row 6: sold is missing"),
         (
             ("area", 4, "big"),
             {"continuous": ["area"]},
-            r"row 6: area is 'big', which is not a number; is it a category",
+            r"row 6: area is 'big', which is not a number; 1 such row",
         ),
         (("price", slice(None), 5), {}, "the target price is 5 in every row"),
     ],
@@ -323,10 +326,20 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
 
 
 def test_new_rows_need_the_columns_of_dates() -> None:
-    with pytest.raises(DataError, match="is missing the date column sold"):
-        rows_to_predict(houses().drop(columns="sold"), {"dates": ["sold"]}, Path("new.csv"))
-    rows = rows_to_predict(houses().assign(sold_Week=99), {"dates": ["sold"]}, Path("new.csv"))
-    assert rows["sold_Week"].max() == 44, "a part takes the place of a column of the same name"
+    recipe = {"dates": {"sold": "sold_"}}
+    with pytest.raises(DataError, match="is missing 1 column.*: sold"):
+        rows_to_predict(houses().drop(columns="sold"), recipe, ["area"], Path("new.csv"))
+    rows = rows_to_predict(houses().assign(sold_Week=99), recipe, ["area", "sold_Week"], Path("new.csv"))
+    assert rows.frame["sold_Week"].max() == 44, "a part is made from the date"
+
+
+def test_parts_of_dates_have_names_of_their_own(here: Path) -> None:
+    table = houses().assign(Date="2020-05-06", Year=np.arange(len(houses())) % 7, created=houses()["sold"])
+    table["Date"] = np.where(np.arange(len(table)) % 2, "2020-05-06", "2021-01-01")
+    table["created_date"] = table["Date"]
+    frame = read(table).frame
+    assert frame["Year"].max() == 6, "a column of the user's is not replaced"
+    assert {"Date_Year", "created_Year", "created_date_Year"} <= set(frame.columns)
 
 
 @pytest.mark.parametrize("name", ["h.csv", "h.tsv", "h.csv.gz", "h.csv.zip", "h.parquet"])

@@ -344,7 +344,7 @@ def test_rossmann_rows_that_cannot_be_predicted_are_refused(here: Path, dlrun: D
     dlrun(*CHAIN, "epochs=1", *QUICK)
     pd.DataFrame({"Store": [1], "Date": ["2015-08-01"]}).to_csv("short.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "short.csv")
-    assert (status, "missing column(s) DayOfWeek, Promo, StateHoliday, SchoolHoliday" in err) == (1, True)
+    assert (status, "is missing the column(s) DayOfWeek, Promo, StateHoliday, SchoolHoliday" in err) == (1, True)
     row = {"DayOfWeek": 6, "Date": "2015-08-01", "Promo": 0, "StateHoliday": 0, "SchoolHoliday": 0}
     pd.DataFrame([{"Store": 4711, **row}]).to_csv("unknown.csv", index=False)
     status, _, err = dlrun("predict", "runs/latest", "unknown.csv")

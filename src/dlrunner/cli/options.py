@@ -185,9 +185,9 @@ def _is_table(kind: Any) -> bool:
 
 
 def _table(name: str) -> Any:
-    from dlrunner.data.core.tables import read_table
+    from dlrunner.data.tables.table import read_strings
 
-    table = read_table(user_path(name))
+    table = read_strings(name)
     table.attrs["file"] = name
     return table
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,8 @@ MAX_CATEGORIES = 20
 """Integers with more distinct values than this are continuous (fastai's `max_card`)."""
 
 ENDS = ("Is_month_start", "Is_month_end", "Is_quarter_start", "Is_quarter_end", "Is_year_start", "Is_year_end")
+PARTS = ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear", *ENDS, "Elapsed")
+"""Of a date."""
 
 
 @dataclass
@@ -62,27 +64,17 @@ def quoted(value: Any) -> str:
 
 
 def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int = 2) -> pd.Series[Any]:
-    """Return a column as dates, without their time zone.
+    """Return a column as dates; strings are ISO 8601.
 
     Raises:
         DataError: a value is not a date; the message names the row of the file.
     """
     if pd.api.types.is_datetime64_any_dtype(column):
         dates = column
-    elif pd.api.types.is_numeric_dtype(column) and not column.dropna().between(19000101, 21001231).all():
-        bad = int((~column.between(19000101, 21001231)).to_numpy().argmax())
-        raise DataError(f"{place}, row {bad + first_row}: {name} is {quoted(column.iloc[bad])}, which is not a date")
     else:
-        text = column.astype("Int64").astype("str") if pd.api.types.is_numeric_dtype(column) else column
-        distinct = pd.Series(pd.unique(text))
+        distinct = pd.Series(pd.unique(column.astype("str")), dtype="str")
         parsed = pd.to_datetime(distinct, errors="coerce", format="ISO8601")
-        if (parsed.isna() & distinct.notna()).any():
-            parsed = pd.to_datetime(distinct, errors="coerce", format="mixed", utc=True).dt.tz_localize(None)
-        if parsed.dt.tz is not None:
-            parsed = parsed.dt.tz_convert(None)
-        dates = text.map(pd.Series(parsed.to_numpy(), index=distinct))
-    if getattr(dates.dt, "tz", None) is not None:
-        dates = dates.dt.tz_convert(None)
+        dates = column.astype("str").map(pd.Series(parsed.to_numpy(), index=distinct))
     missing = dates.isna().to_numpy()
     if missing.any():
         row = int(missing.argmax())
@@ -92,44 +84,54 @@ def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int =
     return dates
 
 
-def date_parts(dates: pd.Series[Any], name: str) -> pd.DataFrame:
-    """Return the parts of dates as columns: fast.ai's `add_datepart`.
+def part_prefixes(names: Sequence[str], others: Iterable[str]) -> dict[str, str]:
+    """Return what the names of the parts of each date column begin with.
+
+    `saleDate` gives `saleYear`, as in fast.ai's `add_datepart`, unless that is also the part of another date, or a
+    column: then it is the whole name.
+
+    >>> part_prefixes(["Date", "created", "created_date"], ["Year"])
+    {'Date': 'Date_', 'created': 'created_', 'created_date': 'created_date_'}
+    >>> part_prefixes(["Date"], ["Store"])
+    {'Date': ''}
+    """
+    taken = set(others)
+    short = {}
+    for name in names:
+        stem = name.removesuffix("Date").removesuffix("date").removesuffix("_")
+        short[name] = f"{stem}_" if stem else ""
+    prefixes = {}
+    for name, prefix in short.items():
+        is_shared = sum(each == prefix for each in short.values()) > 1
+        is_taken = any(f"{prefix}{part}" in taken for part in PARTS)
+        prefixes[name] = f"{name}_" if is_shared or is_taken else prefix
+    return prefixes
+
+
+def date_parts(dates: pd.Series[Any], prefix: str) -> pd.DataFrame:
+    """Return the parts of dates as columns: fast.ai's `add_datepart`; a missing date has missing parts.
 
     Year, Month, Week (ISO), Day, Dayofweek (Monday is 0), Dayofyear; whether it starts or ends a month, a quarter,
     a year; and Elapsed, days since 1970 (fractions of a day where there is a time), which is continuous.
     """
-    prefix = name.removesuffix("Date").removesuffix("date").removesuffix("_")
-    prefix = f"{prefix}_" if prefix else ""
-    parts: dict[str, Any] = {
-        f"{prefix}Year": dates.dt.year,
-        f"{prefix}Month": dates.dt.month,
-        f"{prefix}Week": dates.dt.isocalendar().week.astype("int64"),
-        f"{prefix}Day": dates.dt.day,
-        f"{prefix}Dayofweek": dates.dt.day_of_week,
-        f"{prefix}Dayofyear": dates.dt.day_of_year,
-    }
-    parts |= {f"{prefix}{end}": getattr(dates.dt, end.lower()) for end in ENDS}
-    parts[f"{prefix}Elapsed"] = (dates - pd.Timestamp(0)) / pd.Timedelta(days=1)
-    return pd.DataFrame(parts, index=dates.index)
+    values: list[Any] = [
+        dates.dt.year,
+        dates.dt.month,
+        dates.dt.isocalendar().week.astype("Float64" if dates.isna().any() else "int64"),
+        dates.dt.day,
+        dates.dt.day_of_week,
+        dates.dt.day_of_year,
+        *(getattr(dates.dt, end.lower()) for end in ENDS),
+        (dates - pd.Timestamp(0)) / pd.Timedelta(days=1),
+    ]
+    return pd.DataFrame(
+        {f"{prefix}{part}": value for part, value in zip(PARTS, values, strict=True)}, index=dates.index
+    )
 
 
 def is_quantity(part: str) -> bool:
     """Return whether a date part is continuous; the others are categorical."""
     return part.endswith("Elapsed")
-
-
-def looks_like_dates(column: pd.Series[Any]) -> bool:
-    """Return whether a column holds dates: of that type, or text that is all ISO 8601 dates."""
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return True
-    if not (pd.api.types.is_string_dtype(column) or column.dtype == object):
-        return False
-    sample = column.dropna()
-    if sample.empty or not isinstance(sample.iloc[0], str) or not sample.iloc[0][:4].isdigit():
-        return False
-    if not sample.astype(str).str.match(r"^\d{4}-\d{2}-\d{2}").all():
-        return False
-    return bool(pd.to_datetime(sample, errors="coerce", format="ISO8601", utc=True).notna().all())
 
 
 def assign(
@@ -198,6 +200,8 @@ def _as_named(
             seen[name] = role
     for name in continuous:
         column = frame[name]
+        if pd.api.types.is_datetime64_any_dtype(column):
+            raise DataError(f"{place}: {name} holds dates, not numbers (data.dates=[{name}] uses their parts)")
         if not pd.api.types.is_numeric_dtype(column):
             numbers = pd.to_numeric(column, errors="coerce")
             bad = (numbers.isna() & column.notna()).to_numpy()

@@ -229,7 +229,7 @@ def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
     if text is None:
         return None
     try:
-        return pd.Timestamp(text).normalize()
+        return pd.Timestamp(text).tz_localize(None).normalize()  # local time, as written
     except ValueError:
         raise ConfigError(f"{name}: {text!r} is not a date; write it as 2014-08-01") from None
 

@@ -109,9 +109,10 @@ def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:
         return values.to_pandas().astype("str") if values.null_count else pd.Series(values.to_pandas(), dtype="str")
     if column.type == "boolean":
         return values.to_pandas()
-    if column.type == "integer" and not values.null_count and pa.types.is_integer(values.type):
-        return values.to_numpy()
-    return np.asarray(values.to_numpy(), dtype=NUMPY[column.type])
+    found = values.to_numpy()
+    if column.type == "integer" and not values.null_count and (found % 1 == 0).all():
+        return found.astype(np.int64)
+    return np.asarray(found, dtype=NUMPY[column.type])
 
 
 def bad_mask(bad: Sequence[BadRow], num_rows: int) -> NDArray[np.bool_]:

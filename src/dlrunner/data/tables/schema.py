@@ -18,6 +18,7 @@ class Column:
 
     name: str
     type: Type = "text"
+    """An integer is a number that was whole in every row; other rows may have fractions."""
     verbatim: bool = False
     """Texts and ids keep every character; other texts lose blanks at their ends."""
     format: str | None = None
@@ -61,16 +62,13 @@ class Column:
             return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
         if self.type == "date":
             return self.date_format.value(text)
-        value = self.number_format.value(text)
-        return f"TRY_CAST({value} AS BIGINT)" if self.type == "integer" else value
+        return self.number_format.value(text)
 
     def bad(self, text: str) -> str:
         """Return the SQL condition that a string is there, but not of this type and format."""
         if self.type == "text":
             return "false"
-        value = trimmed(text)
-        exact = f" OR {self.number_format.value(value)} % 1 <> 0" if self.type == "integer" else ""
-        return f"(NOT coalesce({missing(text)}, true) AND ({self.value(text)} IS NULL{exact}))"
+        return f"(NOT coalesce({missing(text)}, true) AND {self.value(text)} IS NULL)"
 
 
 def trimmed(text: str) -> str:

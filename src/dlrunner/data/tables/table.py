@@ -94,6 +94,21 @@ class Table:
             notes=(*self.notes, note),
         )
 
+    def with_values(self, names: Sequence[str], skip_bad: bool) -> Table:
+        """Return the table without the rows that have no value in a column, if bad rows are left out."""
+        known = [name for name in names if name in self.frame.columns]
+        missing = self.frame[known].isna().any(axis=1).to_numpy()
+        if not skip_bad or not missing.any() or missing.all():
+            return self
+        row = int(self.rows[missing][0]) + self.first_row
+        note = (
+            f"{int(missing.sum()):,} of {len(missing):,} rows are left out (data.skip_bad): {self.place}, row {row}: "
+            f"{', '.join(known)} is missing"
+        )
+        return replace(
+            self, frame=self.frame[~missing].reset_index(drop=True), rows=self.rows[~missing], notes=(*self.notes, note)
+        )
+
 
 def read_table(
     path: str | Path | None,
@@ -151,7 +166,9 @@ def read_open_table(
     return Table(raw.place, frame, schema, bad, notes, raw.first_row, rows)
 
 
-def read_frame(frame: pd.DataFrame, schema: Schema | None, names: Sequence[str], place: Path) -> Table:
+def read_frame(
+    frame: pd.DataFrame, schema: Schema | None, names: Sequence[str], place: Path, dates: Iterable[str] = ()
+) -> Table:
     """Read a DataFrame as a schema says, with bad values missing and listed; without one it is inferred."""
     with table_from_frame(frame, place) as raw:
         missing = [name for name in names if name not in raw.names]
@@ -159,7 +176,7 @@ def read_frame(frame: pd.DataFrame, schema: Schema | None, names: Sequence[str],
             raise DataError(
                 f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}"
             )
-        schema = schema or infer(raw, Hints())
+        schema = schema or infer(raw, Hints(dates=tuple(dates)))
         values = read_values(raw, schema, names, collect=True)
         return Table(place, values.frame, schema, values.bad, (), raw.first_row, np.arange(len(values.frame)))
 

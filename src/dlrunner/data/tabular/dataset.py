@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,14 +12,22 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.core.columns import Roles, assign, date_column, date_parts, high_cardinality_notes, looks_like_dates
-from dlrunner.data.core.source import sha256_of
+from dlrunner.data.core.columns import (
+    PARTS,
+    Roles,
+    assign,
+    date_column,
+    date_parts,
+    high_cardinality_notes,
+    part_prefixes,
+)
 from dlrunner.data.core.splitting import Split, Splitting, between
-from dlrunner.data.core.tables import format_of, read_table
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target, Transform
-from dlrunner.errors import ConfigError, DataError
-from dlrunner.files.paths import user_path
+from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tables.source import TableFile
+from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands, read_frame
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
@@ -68,7 +76,9 @@ class TabularData(TableSource):
 
     Args:
         data_dir: not used: the table is where `path` says.
-        path: CSV, TSV or parquet, compressed or not.
+        path: CSV, TSV, Parquet, JSON, Excel or SQLite, compressed or not; a glob or folder of part files; - is standard
+            input.
+        query: SQL that selects from files, instead of a path.
         target: the column to predict; several columns of 0 and 1 are labels.
         categorical, continuous: the inputs; without both they are inferred, and reported with the reason.
         dates: columns that become their parts (year, month, week, …); inferred like the others.
@@ -86,6 +96,11 @@ class TabularData(TableSource):
         folds, fold: number of folds and the one that validates.
         leave_out: rows from one day to another are not used at all.
         sample: this many random rows are used; by default all.
+        schema: a file of `dlrun data describe --save` that says how each column is read.
+        date_format: of the columns of dates, in the codes of `strptime`; by default the one that fits all rows.
+        decimal, thousands: the signs in numbers; by default those that fit all rows.
+        separator, encoding: of a text file.
+        skip_bad: leave out rows whose values cannot be read, and report their number.
     """
 
     def __init__(
@@ -93,6 +108,7 @@ class TabularData(TableSource):
         data_dir: Path,
         *,
         path: Text | None = None,
+        query: Text | None = None,
         target: Text | Annotated[Names, Field(min_length=1)] | None = None,
         categorical: Names | None = None,
         continuous: Names | None = None,
@@ -112,18 +128,25 @@ class TabularData(TableSource):
         fold: Natural = 0,
         leave_out: DateRange | None = None,
         sample: Count | None = None,
+        schema: Text | None = None,
+        date_format: Text | None = None,
+        decimal: Decimal | None = None,
+        thousands: Thousands | None = None,
+        separator: Text | None = None,
+        encoding: Text | None = None,
+        skip_bad: bool = False,
     ) -> None:
-        if path is None:
-            raise ConfigError("data.path: is missing: which table? dlrun task=tabular data.path=my.csv data.target=y")
+        reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
+        self.file = TableFile(path, query, reading, "dlrun task=tabular data.path=my.csv data.target=y")
         if target is None:
             raise ConfigError("data.target: is missing: which column is the target?")
-        self.path, self.target = user_path(path), target
+        self.path, self.target = self.file.place, target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
         self.splitting = Splitting(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold)
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
-        self._date_names: list[str] = []
+        self._recipe: dict[str, Any] = {}
         if leave_out and not date:
             raise ConfigError("data.date: is missing: data.leave_out needs it")
         repeated = {name for name in (categorical or []) if name in (continuous or [])}
@@ -136,12 +159,7 @@ class TabularData(TableSource):
 
     def identity(self) -> DataIdentity:
         """The table as it is now."""
-        if not self.path.exists():
-            raise ConfigError(f"data.path: there is no file {self.path}")
-        if self.path.is_dir():
-            raise ConfigError(f"data.path: {self.path} is a folder; give the path of the table")
-        format_of(self.path)
-        return DataIdentity(self.path.name, "own", "real", sha256_of(self.path), str(self.path))
+        return self.file.identity()
 
     def read(self) -> TabularTable:
         """Read the table, find out what its columns are, and split it.
@@ -150,8 +168,13 @@ class TabularData(TableSource):
             DataError: it is damaged, or holds what cannot be used; row and value are named.
             ConfigError: a setting names what is not there.
         """
-        frame = read_table(self.path)
-        rows = np.arange(len(frame))
+        named = [*(self.dates or []), *([self.splitting.date] if self.splitting.date else [])]
+        table = self.file.read(text=[self.id] if self.id else [], dates=named)
+        targets = self.target if isinstance(self.target, list) else [self.target]
+        table = table.checked(self._used(table), self.file.reading.skip_bad).with_values(
+            targets, self.file.reading.skip_bad
+        )
+        frame, rows = table.frame, table.rows
         target, values = read_target(
             frame, self.target, self.kind, self.target_separator, self.target_transform, self.path
         )
@@ -159,26 +182,33 @@ class TabularData(TableSource):
         frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
         strata = values if target.has_one_class else None
         valid, of_test = self.splitting.assign(frame, strata, self.path), self.splitting.of_test(frame)
-        dates, parts = self._dates(frame)
+        dates, prefixes = self._dates(frame)
+        parts = _parts(frame, prefixes)
         days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
-        if days is None and len(dates) == 1:
+        if days is None and len(dates) == 1 and not frame[dates[0]].isna().any():
             days = date_column(frame[dates[0]], dates[0], self.path)
-        if parts is not None:
-            frame = with_parts(frame, parts)
+        frame = pd.concat([frame, parts], axis=1)
         reserved = [*target.names, *dates, *(n for n in (self.splitting.date, self.splitting.valid_column) if n)]
         roles = assign(
             frame,
             self.path,
             categorical=self.categorical,
             continuous=self.continuous,
-            parts=[] if parts is None else list(parts.columns),
+            parts=list(parts.columns),
             reserved=reserved,
             id=self._id(frame),
         )
-        notes = [*roles.notes(), *self._constants(roles), *high_cardinality_notes(frame, roles, int((~valid).sum()))]
+        notes = [
+            *table.notes,
+            *roles.notes(),
+            *self._constants(roles),
+            *high_cardinality_notes(frame, roles, int((~valid).sum())),
+        ]
         if len(rows) < len(kept):
             notes.append(f"{len(rows):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
-        self._date_names = dates
+        inputs = {*dates, *roles.categorical, *roles.continuous}
+        columns = tuple(each for each in table.schema.columns if each.name in inputs)
+        self._recipe = {"dates": prefixes, "schema": Schema(columns).state()}
         return TabularTable(
             frame=frame,
             roles=roles,
@@ -194,8 +224,16 @@ class TabularData(TableSource):
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Which columns of new rows are dates."""
-        return {"dates": self._date_names}
+        """Which columns of new rows are dates, and how all of them are read."""
+        return self._recipe
+
+    def _used(self, table: Table) -> set[str]:
+        """Return the columns that are inputs, targets, or say how rows are split."""
+        targets = self.target if isinstance(self.target, list) else [self.target]
+        chosen = {*targets, *(self.dates or []), self.splitting.date, self.splitting.valid_column}
+        if self.categorical is None and self.continuous is None:
+            chosen |= set(table.schema.names)
+        return {name for name in (*chosen, *(self.categorical or []), *(self.continuous or [])) if name}
 
     def _kept(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
         kept = np.ones(len(frame), dtype=bool)
@@ -204,17 +242,21 @@ class TabularData(TableSource):
             kept &= ~between(date_column(column, self.splitting.date, self.path), *self.leave_out)
         return kept & sampled(kept, self.sample, self.splitting.split_seed, str(self.path))
 
-    def _dates(self, frame: pd.DataFrame) -> tuple[list[str], pd.DataFrame | None]:
-        """Return the columns of dates, and their parts."""
+    def _dates(self, frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:
+        """Return the columns of dates, and what the names of their parts begin with."""
         names = self.dates
         if names is None:
             inferred = self.categorical is None and self.continuous is None
-            names = [str(c) for c in frame.columns if looks_like_dates(frame[c])] if inferred else []
+            targets = self.target if isinstance(self.target, list) else [self.target]
+            found = [name for name in frame.columns if pd.api.types.is_datetime64_any_dtype(frame[name])]
+            names = [name for name in found if name not in targets and name != self.splitting.valid_column]
+            names = names if inferred else []
         for name in names:
             if name not in frame.columns:
-                raise ConfigError(f"data.dates: {self.path} has no column {name!r}")
-        parts = [date_parts(date_column(frame[name], name, self.path), name) for name in names]
-        return names, pd.concat(parts, axis=1) if parts else None
+                raise ConfigError(
+                    f"data.dates: {self.path} has no column {name!r}; {did_you_mean(name, list(frame.columns))}"
+                )
+        return names, part_prefixes(names, frame.columns)
 
     def _id(self, frame: pd.DataFrame) -> str | None:
         if self.id is not None and self.id not in frame.columns:
@@ -243,19 +285,27 @@ def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) 
     return chosen
 
 
-def rows_to_predict(table: pd.DataFrame, recipe: dict[str, Any], place: Path) -> pd.DataFrame:
-    """Return new rows with the parts of their dates."""
-    parts = []
-    for name in recipe["dates"]:
-        if name not in table.columns:
-            raise DataError(f"{place} is missing the date column {name}")
-        parts.append(date_parts(date_column(table[name], name, place), name))
-    return with_parts(table, pd.concat(parts, axis=1)) if parts else table.copy()
+def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Sequence[str], place: Path) -> Table:
+    """Return new rows as the training rows were read, with the parts of their dates.
+
+    Args:
+        table: strings as a file has them, or values.
+        recipe: of the training table.
+        names: the columns that the model was trained on; parts of dates among them.
+        place: for messages.
+    """
+    prefixes = recipe["dates"] if isinstance(recipe["dates"], dict) else part_prefixes(recipe["dates"], ())
+    parts = {f"{prefix}{part}" for prefix in prefixes.values() for part in PARTS}
+    wanted = [*prefixes, *(name for name in names if name not in parts)]
+    schema = Schema.from_state(recipe["schema"]) if "schema" in recipe else None
+    read = read_frame(table, schema, wanted, place, dates=list(prefixes))
+    return replace(read, frame=pd.concat([read.frame, _parts(read.frame, prefixes)], axis=1))
 
 
-def with_parts(table: pd.DataFrame, parts: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with the parts of its dates, which take the place of columns of the same name."""
-    return pd.concat([table.drop(columns=[name for name in parts if name in table]), parts], axis=1)
+def _parts(frame: pd.DataFrame, prefixes: Mapping[str, str]) -> pd.DataFrame:
+    """Return the parts of all dates of a table."""
+    parts = [date_parts(frame[name], prefix) for name, prefix in prefixes.items()]
+    return pd.concat(parts, axis=1) if parts else pd.DataFrame(index=frame.index)
 
 
 def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:

@@ -17,7 +17,7 @@ from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular import TabularDims
-from dlrunner.prediction_table import with_notes
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 
@@ -45,7 +45,7 @@ class TablePredictor(Predictor):
         return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
     def predict(self, table: pd.DataFrame, *, id: str | None = None) -> pd.DataFrame:
-        """Predict each row of a table: its id or row number, and the prediction.
+        """Predict each row of a table: its id or row number, and the prediction; one that cannot be read has a reason.
 
             predictor.predict(pandas.read_csv("new.csv"), id="nr")
 
@@ -55,15 +55,19 @@ class TablePredictor(Predictor):
 
         Raises:
             ConfigError: the id column does not exist, or the argument is not a table.
-            DataError: a column that the run was trained on is missing or not numeric.
+            DataError: a column that the run was trained on is missing.
         """
         check_table(table)
         name = id or self.state["id"]
         if id and id not in table.columns:
             raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
         ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
-        rows = rows_to_predict(table, self.state["recipe"], Path(table_name(table)))
-        return self._predict_rows(rows, ids, table_name(table))
+        preparation = TabularPreprocessor.from_state(self.state["preparation"])
+        names = [*preparation.levels, *preparation.means]
+        rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
+        # A category that is no number, where all others are, is one that was not seen.
+        problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.levels]
+        return with_problems(self._predict_rows(rows.frame, ids, table_name(table)), list(ids.columns), problems)
 
     def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, name: str) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories."""

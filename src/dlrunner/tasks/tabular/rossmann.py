@@ -12,6 +12,7 @@ import pandas as pd
 from dlrunner.data.core.columns import date_column
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, features
+from dlrunner.data.tables.table import read_frame
 from dlrunner.errors import DataError
 from dlrunner.prediction_table import with_notes
 from dlrunner.predictor_inputs import check_table, table_name
@@ -38,8 +39,9 @@ class SalesPredictor(TablePredictor):
         name = table_name(table)
         missing = [column for column in (*ROW_COLUMNS, *([id] if id else [])) if column not in table.columns]
         if missing:
-            raise DataError(f"{name}: missing column(s) {', '.join(missing)}; expected the format of test.csv")
-        table = table.assign(Date=date_column(table["Date"], "Date", Path(name)))
+            raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
+        table = read_frame(table, None, list(map(str, table.columns)), Path(name), dates=["Date"]).frame
+        table["Date"] = date_column(table["Date"], "Date", Path(name))
         rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
         answer = self._predict_rows(rows, ids, name)
