@@ -190,6 +190,10 @@ class Task(ABC):
         """Return notes on reading the data (rows dropped, columns inferred)."""
         return []
 
+    def data_columns(self) -> Sequence[Mapping[str, Any]]:
+        """Return how each column of the data was read and is used: `name`, `type`, `use`, `missing`, `example`."""
+        return []
+
     def split_statistics(self) -> SplitStatistics | None:
         """Return statistics of the splits for the data audit, computed once per run; None: no audit."""
         return None

@@ -327,7 +327,7 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
 
 def test_new_rows_need_the_columns_of_dates() -> None:
     recipe = {"dates": {"sold": "sold_"}}
-    with pytest.raises(DataError, match="is missing 1 column.*: sold"):
+    with pytest.raises(DataError, match=r"is missing 1 column.*: sold"):
         rows_to_predict(houses().drop(columns="sold"), recipe, ["area"], Path("new.csv"))
     rows = rows_to_predict(houses().assign(sold_Week=99), recipe, ["area", "sold_Week"], Path("new.csv"))
     assert rows.frame["sold_Week"].max() == 44, "a part is made from the date"

@@ -13,6 +13,7 @@ import torch
 
 from dlrunner.claims.claims import Claim, judge_run
 from dlrunner.config.plan import Plan
+from dlrunner.data.tables.description import MOST_COLUMNS
 from dlrunner.data_audit import AuditFinding, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
@@ -20,6 +21,7 @@ from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import describe
 from dlrunner.plot import Plot
+from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
@@ -101,6 +103,10 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     sizes = dict(task.sizes())
     if sizes:
         context.notify("      " + ", ".join(f"{count:,} {name}" for name, count in sizes.items()))
+    columns = [dict(each) for each in task.data_columns()]
+    for line in column_lines(columns):
+        context.notify(line)
+        log.info(line)
     for note in task.notes():
         context.notes.add(note)
     findings = audit_split(plan, task)
@@ -118,7 +124,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         data,
         findings,
         {
-            "data": {**identity, "rows": sizes},
+            "data": {**identity, "rows": sizes} | ({"columns": columns[:MOST_COLUMNS]} if columns else {}),
             "device": str(plan.device),
             "precision": plan.settings.precision,
             "seed": plan.settings.seed,

@@ -36,22 +36,16 @@ class Roles:
     """Columns that are parts of dates."""
     inferred: bool = False
 
-    def notes(self) -> list[str]:
-        """Return the role of each inferred column and its reason, so that a user can correct it."""
-        if not self.inferred:
-            return []
-        lines = []
-        for role, names in (
+    def uses(self) -> dict[str, str]:
+        """Return what each column is used as, with the reason where that was inferred."""
+        found: dict[str, str] = {}
+        for use, names in (
             ("categorical", self.categorical),
             ("continuous", self.continuous),
             ("left out", self.left_out),
         ):
-            described = [f"{name} ({self.reasons[name]})" for name in names if name not in self.parts]
-            parts = [name for name in names if name in self.parts]
-            described += [f"{', '.join(parts)} ({self.reasons[parts[0]]})"] if parts else []
-            if described:
-                lines.append(f"{role}: {', '.join(described)}")
-        return [*lines, "to change this: data.categorical=[a,b] data.continuous=[c,d]"]
+            found |= {name: f"{use}: {self.reasons[name]}" if self.inferred else use for name in names}
+        return found
 
 
 def quoted(value: Any) -> str:
@@ -171,9 +165,8 @@ def assign(
             roles.left_out.append(part)
             roles.reasons[part] = "part of a date, constant"
     if not roles.categorical and not roles.continuous:
-        raise DataError(
-            f"{place}: no input column is left; {'; '.join(roles.notes()) or 'name some: data.continuous=[a,b]'}"
-        )
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in roles.reasons.items())
+        raise DataError(f"{place}: no input column is left; {reasons or 'name some: data.continuous=[a,b]'}")
     return roles
 
 

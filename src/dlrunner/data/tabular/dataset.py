@@ -24,6 +24,7 @@ from dlrunner.data.core.columns import (
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target, Transform
+from dlrunner.data.tables.description import describe_columns
 from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands, read_frame
@@ -55,6 +56,8 @@ class TabularTable:
     notes: list[str] = field(default_factory=list)
     marked_by: str | None = None
     """The column that says which rows validate."""
+    columns: list[dict[str, Any]] = field(default_factory=list)
+    """How each column was read and is used (see `data.tables.description`)."""
     of_test: NDArray[np.bool_] | None = None
     """Rows that it calls test, although they validate, [rows]."""
 
@@ -200,7 +203,6 @@ class TabularData(TableSource):
         )
         notes = [
             *table.notes,
-            *roles.notes(),
             *self._constants(roles),
             *high_cardinality_notes(frame, roles, int((~valid).sum())),
         ]
@@ -220,12 +222,25 @@ class TabularData(TableSource):
             rows=rows,
             notes=[*notes, *_target_notes(target, self.splitting)],
             marked_by=self.splitting.valid_column,
+            columns=describe_columns(table.schema, self._uses(target, roles, dates)),
             of_test=of_test,
         )
 
     def recipe(self) -> dict[str, Any]:
         """Which columns of new rows are dates, and how all of them are read."""
         return self._recipe
+
+    def _uses(self, target: Target, roles: Roles, dates: Sequence[str]) -> dict[str, str]:
+        """Return what each column of the file is used as."""
+        uses = {name: use for name, use in roles.uses().items() if name not in roles.parts}
+        uses |= dict.fromkeys(dates, "date: its parts are inputs")
+        if self.splitting.date:
+            uses[self.splitting.date] = uses.get(self.splitting.date, "split")
+        if self.splitting.valid_column:
+            uses[self.splitting.valid_column] = "split"
+        if roles.id:
+            uses[roles.id] = "id of the rows"
+        return uses | dict.fromkeys(target.names, f"target: {target.kind}")
 
     def _used(self, table: Table) -> set[str]:
         """Return the columns that are inputs, targets, or say how rows are split."""

@@ -161,6 +161,7 @@ def render(
         "baselines": _baselines(summary),
         "annotated_texts": {heading: _marked_texts(texts) for heading, texts in annotated_texts.items()},
         "data": data_facts(summary.get("data") or {}),
+        "columns": _columns((summary.get("data") or {}).get("columns") or []),
         "configuration": _configuration(config, overrides, changed) if config else None,
         "environment": environment_facts(summary),
     }
@@ -295,6 +296,19 @@ def _baselines(summary: Mapping[str, Any]) -> Table:
     methods = {"this run": summary.get("final") or {}, **found} if found else {}
     rows = [[Cell(title), *(number_cell(row.get(name)) for name in names)] for title, row in methods.items()]
     return Table(["method", *names], rows, "This run and the baselines")
+
+
+def _columns(columns: Sequence[Mapping[str, Any]]) -> Table:
+    """Return how each column of the data was read and is used."""
+    names = ("name", "type", "missing", "example", "use", "doubt")
+    rows = [
+        [
+            Cell(count(each[name]) if name == "missing" else str(each[name])) if each.get(name) else Cell("")
+            for name in names
+        ]
+        for each in columns
+    ]
+    return Table(["column", "read as", "missing", "example", "use", "doubt"], rows, "How the columns were read")
 
 
 @dataclass(frozen=True)

@@ -142,6 +142,10 @@ class Tabular(Task):
         indicators = [f"continuous indicators of missing values: {', '.join(marks)}"] if marks else []
         return [*table.notes, *indicators, *(f"validation: {note}" for note in unseen)]
 
+    def data_columns(self) -> Sequence[Mapping[str, Any]]:
+        """The columns of the file."""
+        return self.table.columns
+
     def split_statistics(self) -> SplitStatistics:
         """Row digests, dates, and everything that is fitted."""
         return table_statistics(self.table, self.preparation, self.target)
