@@ -123,7 +123,7 @@ def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Map
 
 
 def _call_method(arguments: argparse.Namespace) -> int:
-    """Call the method of the run's predictor and print the result."""
+    """Call the method of the run's predictor and print the result; the status is 1 if rows could not be read."""
     from dlrunner.cli.options import values_of
     from dlrunner.inference.load import loaded
 
@@ -132,9 +132,9 @@ def _call_method(arguments: argparse.Namespace) -> int:
     result = getattr(predictor, arguments._method)(**values_of(arguments, arguments._options))
     if isinstance(result, str):
         print("\n".join([*filter(None, [getattr(result, "note", "")]), result]))
-    else:
-        _print_table(result, out, arguments.raw)
-    return 0
+        return 0
+    _print_table(result, out, arguments.raw)
+    return int("num_bad" in result.attrs)
 
 
 def _print_table(result: Any, out: Path | None, is_raw: bool) -> None:

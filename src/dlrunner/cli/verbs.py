@@ -9,10 +9,11 @@ from pathlib import Path
 
 from dlrunner.cli.compare import add_compare_options, add_diff_options, compare, diff, with_signs
 from dlrunner.cli.conf_paths import with_paths
+from dlrunner.cli.data import data, data_options
 from dlrunner.cli.parser import Verb
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, predictor_verb
 from dlrunner.cli.report import add_report_options, report
-from dlrunner.errors import ConfigError, RunError, did_you_mean
+from dlrunner.errors import RunError
 from dlrunner.files.paths import user_path
 
 
@@ -120,45 +121,6 @@ def reproduce(arguments: argparse.Namespace) -> int:
     return run_claims(arguments)
 
 
-def data(arguments: argparse.Namespace) -> int:
-    """List the published data sets, or download one whose publisher permits it."""
-    from dlrunner.data.core import source as files
-    from dlrunner.data.core.published import published
-
-    data_dir = user_path(os.environ.get("DLRUNNER_DATA", "data"))
-    known = published(arguments.plugins)
-    if arguments.action == "get":
-        if arguments.name not in known:
-            near = did_you_mean(arguments.name or "", known)
-            raise ConfigError(f"there is no data set {arguments.name!r}; {near}")
-        location = files.download(known[arguments.name], data_dir)
-        print(f"{arguments.name}: {location.path}")
-        return 0
-    origin = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; set by DLRUNNER_DATA"
-    print(f"data folder: {data_dir} ({origin})\n")
-    for release in known.values():
-        found = files.find(data_dir, [release])
-        where = str(found[1].path) if found else "not found"
-        if not found:
-            where += (
-                f"; dlrun data get {release.name}"
-                if release.url
-                else f"; put {release.archives[0]}{release.suffix} there"
-            )
-        sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
-        facts = {
-            release.name: release.title,
-            "  where": where,
-            "  sha256": f"{sha256} ({release.layouts[0]})",
-            "  home": release.home,
-            "  terms": release.terms,
-        }
-        width = max(map(len, facts))
-        for name, value in facts.items():
-            print(f"{name:<{width}}  {value}")
-    return 0
-
-
 def info(arguments: argparse.Namespace) -> int:
     """Print versions, devices and folders, without importing the packages."""
     from dlrunner.cli.conf_paths import conf_dirs
@@ -211,14 +173,6 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     add("--results", metavar="FILE", help="update the verdicts in this file")
     add("--readme", metavar="FILE", help="update the table in this README from --results")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
-
-
-def _data_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=["get"], help="download a release")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="the release")
-    parser.add_argument(
-        "--plugins", nargs="*", default=[], metavar="MODULE", help="your own modules that define RELEASES"
-    )
 
 
 def _no_options(parser: argparse.ArgumentParser) -> None:
@@ -294,10 +248,10 @@ VERBS: dict[str, Verb] = {
         reproduce,
     ),
     "data": Verb(
-        "[get NAME]",
-        "list or download the published data sets",
-        "dlrun data get ml-100k",
-        _data_options,
+        "[describe FILE]",
+        "how a table is read; published data sets",
+        "dlrun data describe sales.csv",
+        data_options,
         data,
     ),
     "info": Verb("", "print versions, devices, folders", "dlrun info", _no_options, info),

@@ -89,7 +89,7 @@ def part_prefixes(names: Sequence[str], others: Iterable[str]) -> dict[str, str]
     >>> part_prefixes(["Date"], ["Store"])
     {'Date': ''}
     """
-    taken = set(others)
+    names_of_columns = set(others)
     short = {}
     for name in names:
         stem = name.removesuffix("Date").removesuffix("date").removesuffix("_")
@@ -97,8 +97,8 @@ def part_prefixes(names: Sequence[str], others: Iterable[str]) -> dict[str, str]
     prefixes = {}
     for name, prefix in short.items():
         is_shared = sum(each == prefix for each in short.values()) > 1
-        is_taken = any(f"{prefix}{part}" in taken for part in PARTS)
-        prefixes[name] = f"{name}_" if is_shared or is_taken else prefix
+        is_column = any(f"{prefix}{part}" in names_of_columns for part in PARTS)
+        prefixes[name] = f"{name}_" if is_shared or is_column else prefix
     return prefixes
 
 

@@ -1,6 +1,6 @@
 """The type and format of each column, found over all rows.
 
-A sample of the rows says which formats are possible; those are then held against every row. A format is taken if all
+A sample of the rows says which formats are possible; those are then compared with every row. A format is taken if all
 values have it. Where several remain, and the order of the rows or the other columns do not settle which, the column is
 ambiguous: it must not be used before the user says.
 """

@@ -203,6 +203,7 @@ class TabularData(TableSource):
         )
         notes = [
             *table.notes,
+            *(["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"] if roles.inferred else []),
             *self._constants(roles),
             *high_cardinality_notes(frame, roles, int((~valid).sum())),
         ]

@@ -22,9 +22,12 @@ def column_lines(columns: Sequence[Mapping[str, Any]], most: int = MOST_LINES) -
         )
         for each in columns
     ]
+    if not rows:
+        return
     shown = rows[:most]
-    widths = _widths([HEADER, *shown])
-    for row in (HEADER, *shown):
+    header = HEADER if any(row[-1] for row in rows) else (*HEADER[:-1], "")
+    widths = _widths([header, *shown])
+    for row in (header, *shown):
         cells = [_cut(cell, width) for cell, width in zip(row, widths, strict=True)]
         cells[2] = cells[2].strip().rjust(widths[2])
         yield "  ".join(cells).rstrip()

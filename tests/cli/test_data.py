@@ -1,0 +1,71 @@
+"""`dlrun data`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import Dlrun
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_describe_shows_how_each_column_is_read_and_saves_it(here: Path, dlrun: Dlrun) -> None:
+    rows = [f"{i % 28 + 1:02d}.{i % 12 + 1:02d}.2020;0{i % 10}123;{i},{i % 100:02d} €;" for i in range(60)]
+    (here / "shop.csv").write_text("Tag;PLZ;Preis;leer\n" + "\n".join(rows) + "\n")
+    status, out, _ = dlrun("data", "describe", "shop.csv", "--save", "schema.yaml")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "date, %d.%m.%Y" in out
+    assert "number, decimal comma, unit €" in out
+    assert "01123" in out or "00123" in out
+    columns = {each["name"]: each for each in yaml.safe_load((here / "schema.yaml").read_text())["columns"]}
+    assert columns["Tag"] == {"name": "Tag", "type": "date", "format": "%d.%m.%Y"}
+    assert columns["PLZ"] == {"name": "PLZ", "type": "text"}
+    assert columns["Preis"] == {"name": "Preis", "type": "number", "decimal": ",", "after": "€"}
+
+
+def test_what_is_in_doubt_is_marked_and_an_option_settles_it(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("a,b\n1.234,x\n812,y\n")
+    status, out, _ = dlrun("data", "describe", "t.csv")
+    assert status == 0
+    assert "a (!)" in out
+    assert "warning: a: 1.234 may be 1234 or 1.234: set data.decimal=" in out
+    _, out, _ = dlrun("data", "describe", "t.csv", "--decimal", ",")
+    assert "(!)" not in out
+    assert "thousands '.'" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["describe"], "FILE: is missing"),
+        (["describe", "nothing.csv"], "there is no file nothing.csv"),
+        (["get", "ml-100k", "--decimal", ","], "option of `dlrun data describe"),
+        (["describe", "notes.doc"], "the name of a table ends in"),
+    ],
+)
+def test_a_wrong_request_is_refused(words: list[str], said: str, here: Path, dlrun: Dlrun) -> None:
+    (here / "notes.doc").write_text("a,b\n")
+    status, _, err = dlrun("data", *words)
+    assert (status, said in err) == (2, True), err
+
+
+def test_one_bad_row_does_not_refuse_the_others(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("x,code,y\n" + "".join(f"{i * 0.5},0{i % 7},{i * 2 + i % 3}\n" for i in range(80)))
+    status, out, err = dlrun("task=tabular", "data.path=t.csv", "data.target=y", "epochs=1", "log.plots=false")
+    assert status == 0, err
+    assert "code" in out
+    (here / "new.csv").write_text("code,x\n01,1.5\n02,many\n03,2.5\n")
+    status, out, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    assert status == 1, err
+    rows = (here / "answer.csv").read_text().splitlines()
+    assert rows[0] == "row,y,problem"
+    assert rows[2] == "1,,\"x is 'many', which is not a number\""
+    assert all(row.split(",")[1] and row.endswith(",") for row in (rows[1], rows[3]))
