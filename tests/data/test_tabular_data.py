@@ -325,6 +325,14 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
     np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
 
 
+def test_a_unit_that_changed_by_a_factor_of_a_thousand_is_noted() -> None:
+    preparation = TabularPreprocessor.fit(houses(), ["city"], ["area", "built"])
+    notes = preparation.check(houses().assign(area=houses()["area"] * 1000), "new.csv")
+    assert [note.split(":")[0] for note in notes] == ["area"]
+    assert "in another unit?" in notes[0]
+    assert not preparation.check(houses().assign(area=houses()["area"] * 3), "new.csv")
+
+
 def test_new_rows_need_the_columns_of_dates() -> None:
     recipe = {"dates": {"sold": "sold_"}}
     with pytest.raises(DataError, match=r"is missing 1 column.*: sold"):

@@ -17,6 +17,11 @@ from numpy.typing import NDArray
 from dlrunner.data.core.columns import category_values, quoted
 from dlrunner.errors import DataError
 
+MOST_RATIO = 300
+"""Of the medians of new rows and training rows: a unit that changed by a factor of a thousand."""
+ENOUGH = 20
+"""New rows, for a median that says something."""
+
 
 @dataclass(frozen=True)
 class TabularPreprocessor:
@@ -102,6 +107,12 @@ class TabularPreprocessor:
                     f"{place}, row {row + 2}: {name} is {quoted(frame[name].iloc[row])}, which is not a number"
                 )
             frame[name] = numbers
+            known = numbers.dropna()
+            ratio = abs(known.median() / self.medians[name]) if len(known) >= ENOUGH and self.medians[name] else 1.0
+            if not 1 / MOST_RATIO < ratio < MOST_RATIO and ratio:
+                notes.append(
+                    f"{name}: the median is {known.median():g}, in training {self.medians[name]:g}: in another unit?"
+                )
             if numbers.isna().any() and name not in self.flagged:
                 notes.append(f"{name}: {int(numbers.isna().sum()):,} missing value(s) replaced by the training median")
         return notes

@@ -300,15 +300,10 @@ def _baselines(summary: Mapping[str, Any]) -> Table:
 
 def _columns(columns: Sequence[Mapping[str, Any]]) -> Table:
     """Return how each column of the data was read and is used."""
-    names = ("name", "type", "missing", "example", "use", "doubt")
-    rows = [
-        [
-            Cell(count(each[name]) if name == "missing" else str(each[name])) if each.get(name) else Cell("")
-            for name in names
-        ]
-        for each in columns
-    ]
-    return Table(["column", "read as", "missing", "example", "use", "doubt"], rows, "How the columns were read")
+    headings = {"name": "column", "type": "read as", "missing": "missing", "example": "example", "use": "use"}
+    headings |= {"doubt": "doubt"} if any(each.get("doubt") for each in columns) else {}
+    rows = [[Cell(count(each[name]) if each.get(name) else "") for name in headings] for each in columns]
+    return Table(list(headings.values()), rows, "How the columns were read")
 
 
 @dataclass(frozen=True)
