@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from dlrunner.files.atomic import atomic_file, readable_os_errors
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import name_of, remove_abandoned
+from dlrunner.renamed import present_config
 from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_links
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import finished_summary
@@ -117,7 +118,8 @@ class SweepDirectory:
         """Return the request of a job; None if it is missing or damaged."""
         content = self._read(self.job_folder(number) / "request.json")
         with contextlib.suppress(TypeError, ValueError):
-            return _JOBS.validate_python({**content, "number": number}) if content else None
+            job = _JOBS.validate_python({**content, "number": number}) if content else None
+            return job and replace(job, config=present_config(job.config))
         _warn_damaged(self.job_folder(number) / "request.json")
         return None
 
