@@ -233,7 +233,7 @@ def test_errors_by_level_are_the_lengths_of_the_bars(drawn: list[Figure], tmp_pa
         assert axes.get_title(loc="left") == name
         dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
         assert [list(np.asarray(line.get_xdata())) for line in dashed] == [[0.18, 0.18]]
-    assert "Where rmspe is large and where it is small (dashed: 0.18 over all rows)" in texts(drawn[0])
+    assert "rmspe by category (dashed: 0.18 over all rows)" in texts(drawn[0])
 
 
 def test_of_many_levels_the_fifteen_worst_are_drawn_and_it_says_so(drawn: list[Figure], tmp_path: Path) -> None:

@@ -46,10 +46,10 @@ from dlrunner.reporting.plots.training import (
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
-MOST_LEVELS = 31
-"""With more levels than this only the worst are shown; the days of a month are all shown."""
+MOST_CATEGORIES = 31
+"""With more categories than this only the worst are shown; the days of a month are all shown."""
 MOST_NAMED, FEWER_NAMED = 60, 40
-"""With more levels than the first an embedding's points are not joined, and only the second number of them named."""
+"""With more categories than the first, an embedding's points are not joined, and only the second number are named."""
 
 
 def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
@@ -58,7 +58,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
     Args:
         truth: [rows], in the target's own unit.
         predicted: [rows], likewise.
-        folder: where the picture goes.
+        folder: where the plot is written.
         name: of the target.
         log: logarithmic axes and relative errors; rows whose truth or prediction is not positive are not drawn.
     """
@@ -117,17 +117,19 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
 def error_by(
     groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
 ) -> Plot:
-    """Draw error_by.png: the error by the levels of up to four columns, and the number of rows of each.
+    """Draw error_by.png: the error by the categories of up to four columns, and the number of rows of each.
 
     Args:
-        groups: for each column its name, its levels, their errors [levels] and their numbers of rows [levels].
-        folder: where the picture goes.
+        groups: for each column its name, its categories, and their errors and numbers of rows, [categories] each.
+        folder: where the plot is written.
         metric: name of the error; larger is worse.
         overall: the error of all rows.
     """
-    chosen = [(name, levels, _gaps(errors), counts) for name, levels, errors, counts in groups[:4]]
+    chosen = [(name, categories, _gaps(errors), counts) for name, categories, errors, counts in groups[:4]]
     shown = [
-        np.argsort(-np.nan_to_num(e, nan=-np.inf), kind="stable")[:15] if len(e) > MOST_LEVELS else np.arange(len(e))
+        np.argsort(-np.nan_to_num(e, nan=-np.inf), kind="stable")[:15]
+        if len(e) > MOST_CATEGORIES
+        else np.arange(len(e))
         for _, _, e, _ in chosen
     ]
     lengths = [0.25 * (max(len(places), 1) + 0.2) for places in shown]  # inches
@@ -142,8 +144,8 @@ def error_by(
     ends = 1.25 * min(finite.min(initial=0), 0), 1.25 * max(finite.max(initial=0), 0)
     with styled():
         figure = Figure(figsize=(11 if len(stacks) > 1 else 8, tall + 0.5), layout=ConstrainedLayoutEngine(w_pad=0.14))
-        told = f" (dashed: {format_amount(overall)} over all rows)" if np.isfinite(overall) else ""
-        heading(figure, f"Where {shorten(metric, 30)} is large and where it is small{told}")
+        average = f" (dashed: {format_amount(overall)} over all rows)" if np.isfinite(overall) else ""
+        heading(figure, f"{shorten(metric, 30)} by category{average}")
         grid = figure.add_gridspec(1, len(stacks))
         for column, stack in enumerate(stacks):
             filler = tall - sum(heights[i] for i in stack)
@@ -151,9 +153,9 @@ def error_by(
             inner = grid[0, column].subgridspec(max(len(ratios), 1), 1, height_ratios=ratios or None)
             for row, index in enumerate(stack):
                 axes = figure.add_subplot(inner[row])
-                name, levels, errors, counts = chosen[index]
+                name, categories, errors, counts = chosen[index]
                 places = shown[index]
-                bars(axes, errors[places], [shorten(levels[i], 20) for i in places])
+                bars(axes, errors[places], [shorten(categories[i], 20) for i in places])
                 for bar, i in enumerate(places):
                     note = f"{counts[i]:,}" if np.isfinite(errors[i]) else f"no value, {counts[i]:,}"
                     axes.text(1, bar, note, transform=axes.get_yaxis_transform(), ha="right", va="center", **LIGHT)
@@ -169,8 +171,8 @@ def error_by(
             placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
             save(figure, folder / "error_by.png"),
-            "The metric by the levels of some columns",
-            f"Bar charts of {metric} by the levels of {_listed(groups)}; over all rows it is {overall:.4g}.",
+            "The metric by the categories of some columns",
+            f"Bar charts of {metric} by the categories of {_listed(groups)}; over all rows it is {overall:.4g}.",
         )
 
 
@@ -180,7 +182,7 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
     Args:
         table: up to 15 rows, in the order to show; the last columns are `truth`, `prediction` and `error`. Of more
             than 10 columns the first 7 and the last 3 are shown.
-        folder: where the picture goes.
+        folder: where the plot is written.
     """
     number = table.shape[1]
     kept = list(range(number)) if number <= 10 else [*range(7), *range(number - 3, number)]
@@ -245,7 +247,7 @@ def importance(
         names: of the columns.
         rises: [columns], how much worse the metric gets when the column is shuffled; positive is worse.
         deviations: [columns], standard deviations of the rises over the shuffles.
-        folder: where the picture goes.
+        folder: where the plot is written.
         metric: its name.
         rows: in how many of how many validation rows it was shuffled.
     """
@@ -276,32 +278,32 @@ def importance(
 
 
 def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Plot:
-    """Draw embeddings.png: the levels of up to four columns on the first two principal components of their vectors.
+    """Draw embeddings.png: the categories of up to four columns on the first two principal components of their vectors.
 
     Args:
-        tables: for each column its name, its levels and their vectors [levels, size]; of vectors of one number the
-            order of the levels stands in for the second component. Whole numbers are joined in their order.
-        folder: where the picture goes.
+        tables: for each column its name, its categories and their vectors [categories, size]; for vectors of one
+            number the order of the categories replaces the second component. Whole numbers are joined in their order.
+        folder: where the plot is written.
     """
     tables = tables[:4]
     down, across = (2, 2) if len(tables) == 4 else (1, max(len(tables), 1))
     with styled():
         figure = Figure(figsize=((7.5, 11.5, 15.5)[across - 1], 5.4 * down + 0.5), layout="constrained")
-        heading(figure, "What the embeddings tell apart: levels that lie together are treated alike")
+        heading(figure, "Embeddings: categories that are close are treated alike")
         named = []
-        for place, (name, levels, vectors) in enumerate(tables):
+        for place, (name, categories, vectors) in enumerate(tables):
             axes = figure.add_subplot(down, across, place + 1)
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if not len(finite) or not vectors.shape[1]:
                 axes.set_title(shorten(name, 40), parse_math=False)
                 placeholder(axes, "no level to draw")
                 continue
-            levels = [levels[i] for i in finite.tolist()]
-            points = _plane(axes, levels, np.asarray(vectors)[finite])
+            categories = [categories[i] for i in finite.tolist()]
+            points = _plane(axes, categories, np.asarray(vectors)[finite])
             picked = _spread(points, FEWER_NAMED) if len(points) > MOST_NAMED else np.arange(len(points))
             which = f": {len(picked)} of {len(points):,} named" if len(picked) < len(points) else ""
             axes.set_title(f"{shorten(name, 24 if which else 40)}{which}", parse_math=False)
-            named.append((axes, points[picked], [shorten(levels[i], 22) for i in picked.tolist()]))
+            named.append((axes, points[picked], [shorten(categories[i], 22) for i in picked.tolist()]))
         if not tables:
             placeholder(figure.add_subplot(), "no embedding to draw")
         figure.draw_without_rendering()  # lays out, once; label positions depend on the points
@@ -310,8 +312,8 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))
         return Plot(
             save(figure, folder / "embeddings.png"),
-            "What was learned about the categories: their embeddings on two principal components",
-            f"Scatter plots of the levels of {_listed(tables)}: two principal components of their embeddings.",
+            "Embeddings of the categories on two principal components",
+            f"Scatter plots of the categories of {_listed(tables)}: two principal components of their embeddings.",
         )
 
 
@@ -320,13 +322,15 @@ def _listed(columns: Sequence[tuple[Any, ...]]) -> str:
     return ", ".join(str(column[0]) for column in columns[:4]) or "no column"
 
 
-def _plane(axes: Axes, levels: Sequence[str], vectors: Floats) -> NDArray[np.float64]:
-    """Draw levels on two components, joined in their order where they are whole numbers; return the points."""
+def _plane(axes: Axes, categories: Sequence[str], vectors: Floats) -> NDArray[np.float64]:
+    """Draw categories on two components, joined in their order where they are whole numbers; return the points."""
     scores, shares = principal_components(vectors, 2)
-    in_order = np.arange(1.0, len(levels) + 1)
+    in_order = np.arange(1.0, len(categories) + 1)
     points = np.stack([scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else in_order], axis=1)
-    if 2 < len(levels) <= MOST_NAMED and all(re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", str(level)) for level in levels):
-        order = np.argsort([float(level) for level in levels], kind="stable")
+    if 2 < len(categories) <= MOST_NAMED and all(
+        re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", str(level)) for level in categories
+    ):
+        order = np.argsort([float(level) for level in categories], kind="stable")
         axes.plot(*points[order].T, color=GREY, alpha=0.35, linewidth=0.9, zorder=1)
     size, alpha = (30, 0.75) if len(points) <= MOST_NAMED else (15, 0.4)
     axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=alpha, linewidths=0)
@@ -335,7 +339,7 @@ def _plane(axes: Axes, levels: Sequence[str], vectors: Floats) -> NDArray[np.flo
     if len(shares) > 1:
         axes.set_ylabel(f"component 2 ({shares[1]:.0%} of the variance)")
     else:
-        axes.set_ylabel("place in the order of the levels")
+        axes.set_ylabel("place in the order of the categories")
         axes.yaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     return points
 
