@@ -48,6 +48,11 @@ class Predictor(ABC):
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         self.state, self.models = state, models
 
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Columns of predictions.csv that keep every character: ids, texts."""
+        return ()
+
     @classmethod
     @abstractmethod
     def dims(cls, state: Mapping[str, Any]) -> Any:

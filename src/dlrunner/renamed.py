@@ -43,6 +43,9 @@ CLASSES = {
     "PictureNet": "ImageClassifier",
 }
 
+ADDED: dict[str, dict[str, Any]] = {"RatingsData": {"skip_bad": False}, "TabularData": {"skip_bad": False}}
+"""Settings of classes that earlier versions did not have, with the value that does what they did."""
+
 SUMMARY = {"protocol": "audit", "looks": "tta", "members.spread": "members.std", "data.floor": "data.best_achievable"}
 """Parts of summary.json."""
 
@@ -84,6 +87,7 @@ def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
             renamed = {_last(SETTINGS.get(f"{section}.{key}", str(key))): value for key, value in settings.items()}
             if isinstance(renamed.get("_target_"), str):
                 renamed["_target_"] = new_target(renamed["_target_"])
+                renamed = {**ADDED.get(_last(renamed["_target_"]), {}), **renamed}
             found[section] = renamed
     if isinstance(found.get("data"), Mapping) and isinstance(found["data"].get("source"), str):
         source = found["data"]["source"]

@@ -12,7 +12,7 @@ import pytest
 from dlrunner.data.core.splitting import random_rows
 from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.errors import DataError
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 NOWHERE = Path("nowhere")
@@ -39,9 +39,8 @@ def test_a_table_is_read_whatever_its_format(name: str, here: Path) -> None:
             "rating": found.ratings.astype(float),
         }
     )
-    pd.testing.assert_frame_equal(rebuilt, table, check_dtype=False)
-    assert isinstance(found.user_ids[0], int)
-    assert isinstance(found.item_ids[0], str)
+    pd.testing.assert_frame_equal(rebuilt, table.astype({"user": str}), check_dtype=False)
+    assert {type(each) for each in (*found.user_ids, *found.item_ids)} == {str}
 
 
 def test_columns_can_be_named_and_usual_names_are_found(here: Path) -> None:
@@ -63,7 +62,8 @@ def test_the_inner_split_never_touches_the_rows_that_are_reported(here: Path) ->
     reported = table[random_rows(len(table), 0.2, 42)]
     inner = RatingsData(NOWHERE, path="r.csv", split="inner").read()
     used = set(zip(np.array(inner.user_ids)[inner.users], np.array(inner.item_ids)[inner.items], strict=True))
-    assert not used & set(zip(reported["user"], reported["item"], strict=True))
+    assert used
+    assert not used & set(zip(reported["user"].astype(str), reported["item"], strict=True))
     assert len(inner.ratings) == 1200
     assert inner.valid.sum() == 240
 
@@ -92,7 +92,7 @@ BAD = {
         "user,thing,rating\n1,2,3\n",
         "which column is the item? set data.item=NAME; its columns are: user, thing, rating",
     ),
-    "no number": (HEADER + GOOD + "9,9,great\n", "row 22: great is not a valid rating"),
+    "no number": (HEADER + GOOD + "9,9,great\n", "row 22: rating is 'great', which is not a number"),
     "missing rating": (HEADER + GOOD + "9,9,\n", "row 22: the rating is missing; 1 such row(s)"),
     "infinite": (HEADER + GOOD + "9,9,inf\n", "row 22: "),
     "missing user": (HEADER + GOOD + ",9,3\n", "row 22: the user is missing"),
@@ -105,10 +105,10 @@ BAD = {
     "constant": (HEADER + "".join(f"{i % 4},{i},3\n" for i in range(20)), "all 20 ratings are 3"),
     "more fields than names": (
         HEADER + "".join(f"{i},{i % 3},{i % 4},{i % 5}\n" for i in range(20)),
-        "more fields than",
+        "row 2 has more fields, the header 3",
     ),
     "absurd rating": (HEADER + GOOD + "9,9,1e39\n", "row 22: 1e+39 is not a valid rating"),
-    "ragged": (HEADER + GOOD + "1,2,3,4,5\n", "cannot be read as a table"),
+    "ragged": (HEADER + GOOD + "1,2,3,4,5\n", "row 22 has more fields, the header 3"),
 }
 
 
@@ -134,9 +134,9 @@ def test_a_missing_file_and_a_folder_are_wrong_requests(dlrun: Dlrun, here: Path
     (here / "folder").mkdir()
     status, _, err = dlrun("task=collab", "data.path=folder")
     assert status == 2
-    assert "folder is a folder without a known layout" in err
-    (here / "my.xlsx").write_text("x")
-    status, _, err = dlrun("task=collab", "data.path=my.xlsx")
+    assert "folder is a folder without tables" in err
+    (here / "my.doc").write_text("x")
+    status, _, err = dlrun("task=collab", "data.path=my.doc")
     assert status == 2
     assert not (here / "runs").exists()
     assert "the name of a table ends in .csv" in err
@@ -194,60 +194,6 @@ def test_without_data_and_network_a_run_uses_synthetic_data_with_a_warning(dlrun
     assert "synthetic" in (here / "runs" / "latest" / "report.html").read_text().lower()
 
 
-MOVIELENS_100K = {
-    "u.data": "1\t10\t3\t100\n2\t20\t5\t200\n1\t20\t1\t300\n2\t10\t4\t400\n3\t10\t2\t500\n",
-    "u.item": "10|Café (1995)|x||u|"
-    + "|".join("0100000000000000000")
-    + "\n20|Two (1996)|x||u|"
-    + "|".join("0110000000000000000")
-    + "\n",
-    "u1.base": "1\t10\t3\t100\n2\t20\t5\t200\n1\t20\t1\t300\n",
-    "u1.test": "2\t10\t4\t400\n3\t10\t2\t500\n",
-}
-
-
-def test_movielens_100k_is_recognised_with_its_own_splits(here: Path) -> None:
-    (here / "ml-100k").mkdir()
-    for name, text in MOVIELENS_100K.items():
-        (here / "ml-100k" / name).write_text(text, encoding="latin-1")
-    data = RatingsData(NOWHERE, path="ml-100k", split="u1")
-    assert data.identity().release == "ml-100k"
-    table = data.read()
-    assert list(table.valid) == [False, False, False, True, True]
-    assert table.titles == ["Café (1995)", "Two (1996)"]
-    assert table.genres == ["Action", "Adventure"]
-    assert table.item_genres is not None
-    assert table.item_genres.tolist() == [[1, 0], [1, 1]]
-    ratings_table().to_csv("r.csv", index=False)
-    with pytest.raises(ConfigError, match="u1 is one of MovieLens 100K's own splits"):
-        read("r.csv", split="u1")
-
-
-def test_movielens_1m_is_recognised_in_a_zip(here: Path) -> None:
-    with zipfile.ZipFile("ml-1m.zip", "w") as archive:
-        archive.writestr(
-            "ml-1m/ratings.dat", "1::10::3::100\n2::20::5::200\n1::20::1::300\n2::10::4::400\n3::10::2::500\n"
-        )
-        archive.writestr(
-            "ml-1m/movies.dat", "10::Café (1995)::Action|Comedy\n20::Two (1996)::Drama\n".encode("latin-1")
-        )
-    data = RatingsData(Path(), release="ml-1m", source="real")
-    assert data.identity().release == "ml-1m"
-    table = data.read()
-    assert table.titles[0] == "Café (1995)"
-    assert len(table.ratings) == 5
-
-
-def test_the_archive_and_its_unpacked_folder_are_the_same_data(here: Path) -> None:
-    with zipfile.ZipFile("ml-100k.zip", "w") as archive:
-        for name, text in MOVIELENS_100K.items():
-            archive.writestr(f"ml-100k/{name}", text.encode("latin-1"))
-    zipped = RatingsData(NOWHERE, path="ml-100k.zip").identity()
-    with zipfile.ZipFile("ml-100k.zip") as archive:
-        archive.extractall()
-    assert RatingsData(NOWHERE, path="ml-100k").identity().sha256 == zipped.sha256
-
-
 def test_the_stand_in_is_the_same_everywhere_and_its_floor_is_right(here: Path) -> None:
     first, floor = write_synthetic_movielens(here / "a", 200, 300, 8000)
     second, _ = write_synthetic_movielens(here / "b", 200, 300, 8000)
@@ -256,18 +202,6 @@ def test_the_stand_in_is_the_same_everywhere_and_its_floor_is_right(here: Path) 
     ratings = pd.read_csv(first / "ratings.csv")
     assert ratings["rating"].std() > floor + 0.2
     assert not ratings.duplicated(["userId", "movieId"]).any()
-
-
-@pytest.mark.data
-def test_the_real_releases_are_told_apart(real_data: Path) -> None:
-    for name, rows, items in (("ml-latest-small-2016-10", 100_004, 9066), ("ml-latest-small-2018-09", 100_836, 9724)):
-        data = RatingsData(real_data, release=name)  # type: ignore[arg-type]
-        assert data.identity().release == name
-        assert data.identity().source == "real"
-        table = data.read()
-        assert (len(table.ratings), len(table.item_ids)) == (rows, items)
-        assert RatingsData(NOWHERE, path=str(real_data / f"{name}.zip")).identity().release == name
-    assert RatingsData(real_data).identity().release == "ml-latest-small-2016-10"
 
 
 def test_one_column_cannot_have_two_roles(dlrun: Dlrun, ratings_csv: Path) -> None:
@@ -283,7 +217,7 @@ def test_invalid_times_are_ignored_unless_the_column_was_requested(here: Path) -
     found = RatingsData(NOWHERE, path="r.csv").read()
     assert found.times is None
     assert any("the column timestamp is ignored" in note for note in found.notes)
-    with pytest.raises(DataError, match="row 2: 'soon' is not a time"):
+    with pytest.raises(DataError, match="row 2: timestamp is 'soon', which is not a date"):
         read("r.csv", timestamp="timestamp")
 
 

@@ -108,7 +108,7 @@ def test_recommendations_exclude_rated_items_and_are_sorted(trained: Path) -> No
     assert not set(best["item"]) & {recommends.state["item_ids"][code] for code in rated}
     assert best["prediction"].is_monotonic_decreasing
     assert best["title"].str.startswith("Film ").all()
-    codes = np.array([recommends.items[item] for item in best["item"]])
+    codes = np.array([recommends.items.get(item, -1) for item in best["item"]])
     np.testing.assert_allclose(
         best["prediction"], recommends.ensemble.pairs(np.zeros(20, dtype=np.int64), codes), atol=1e-4
     )
@@ -121,11 +121,11 @@ def test_a_new_user_is_fitted_from_a_few_ratings_without_retraining(trained: Pat
     before = [p.clone() for model in recommends.ensemble.models for p in model.parameters()]
     errors: dict[str, list[float]] = {"folded": [], "known": [], "biases": []}
     for user, rows in table.groupby("user"):
-        code = recommends.users[user]
+        code = recommends.users.get(user, -1)
         mine = recommends.state["rated_users"] == code
         if int(mine.sum()) < 60 or len(rows) < 10:
             continue
-        items = np.array([recommends.items[item] for item in rows["item"]])
+        items = np.array([recommends.items.get(item, -1) for item in rows["item"]])
         folded = recommends.ensemble.fold_in(
             recommends.state["rated_items"][mine].numpy(), recommends.state["ratings"][mine].numpy()
         )
@@ -204,7 +204,8 @@ def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, he
     recommends = recommender(run)
     assert len(recommends.ensemble.models) == 3
     answer = recommends.ensemble.pairs(
-        np.array([recommends.users[u] for u in stored["user"]]), np.array([recommends.items[i] for i in stored["item"]])
+        np.array([recommends.users.get(u, -1) for u in stored["user"]]),
+        np.array([recommends.items.get(i, -1) for i in stored["item"]]),
     )
     np.testing.assert_allclose(answer, stored["prediction"], atol=2e-4)
     single = dlrun("show", str(run))[1]

@@ -87,7 +87,11 @@ class LoadedRun:
         if not file.exists():
             run = shorter(self.path)
             raise ConfigError(f"{run} has no predictions.csv: the task writes none, or the run was exported without it")
-        return without_quotes(pd.read_csv(file))
+        table = pd.read_csv(file)
+        texts = [name for name in self._predictor.text_columns if name in table.columns]
+        if texts:
+            table[texts] = pd.read_csv(file, usecols=texts, dtype=str, keep_default_na=False)[texts]
+        return without_quotes(table)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         """Return a method of the predictor with validated arguments.

@@ -29,6 +29,7 @@ RELEASES = (
         home=HOME,
         url="https://files.grouplens.org/datasets/movielens/ml-latest-small.zip",
         sha256="696d65a3dfceac7c45750ad32df2c259311949efec81f0f144fdfb91ebc9e436",
+        sha256_of_layout="aa289ca83157595d0df6aea1be6a4ded676ddc4385472e8313a8ed9805352646",
     ),
     Release(
         name="ml-100k",
@@ -39,6 +40,7 @@ RELEASES = (
         home=HOME,
         url="https://files.grouplens.org/datasets/movielens/ml-100k.zip",
         sha256="50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
+        sha256_of_layout="06416e597f82b7342361e41163890c81036900f418ad91315590814211dca490",
     ),
     Release(
         name="ml-1m",
@@ -49,5 +51,27 @@ RELEASES = (
         home=HOME,
         url="https://files.grouplens.org/datasets/movielens/ml-1m.zip",
         sha256="a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+        sha256_of_layout="506d64ca44484487c11dc2d9a28de5c54948213e6b96285e298afe28d6ea4e0f",
+    ),
+    Release(
+        name="ml-10m",
+        title="MovieLens 10M",
+        layouts=("ratings.dat", "movies.dat"),
+        archives=("ml-10m", "ml-10M100K"),
+        terms=TERMS,
+        home=HOME,
+        url="https://files.grouplens.org/datasets/movielens/ml-10m.zip",
+        sha256="813c411ccb6122564edfe752e7f80c4dcc5aa25fa94c93622f6877a7ba252862",
+    ),
+    Release(
+        name="ml-32m",
+        title="MovieLens 32M",
+        layouts=("ratings.csv", "movies.csv"),
+        archives=("ml-32m",),
+        terms=TERMS,
+        home=HOME,
+        url="https://files.grouplens.org/datasets/movielens/ml-32m.zip",
+        sha256="e4a68655d7386b8f95f2f2424b2ff975dfdd15ffd59e0d864a14dca43e99d6ee",
+        sha256_of_layout="91159850e41ee59c86231165a688709647e2726cab2e7ba9faf04001bd5261ee",
     ),
 )

@@ -165,7 +165,7 @@ def _parsed(strptime: str) -> str:
     """Return the SQL expression that reads strings of this format."""
     text = "{}"
     if "-%b-" in strptime:
-        text = f"replace({text}, ' ', '-')"
+        text = rf"regexp_replace({text}, '^(\d+)[- ]([A-Za-z]+)[- ]', '\1-\2-')"
     if strptime.startswith(("%b", "%B")):
         text = f"replace({text}, ',', '')"
     if "%p" in strptime:

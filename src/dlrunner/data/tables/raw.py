@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +110,7 @@ def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     )
     stack.callback(connection.close)
     connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and `python -c`, on standard output
     return connection
 
 
@@ -132,12 +134,13 @@ def readable_errors(place: Path) -> Iterator[None]:
 def _sentence(place: Path, message: str) -> str:
     lines = message.splitlines()
     found = {key: value for key, _, value in (line.partition(": ") for line in lines) if value}
-    line = next((found[key] for key in found if key.endswith("CSV Error on Line")), "")
-    where = f"{place}, row {line}" if line else str(place)
+    line = re.search(r"CSV Error on Line: (\d+)", message)
+    where = f"{place}, row {line[1]}" if line else str(place)
     counts = next((each for each in lines if each.startswith("Expected Number of Columns")), "")
     if counts:
         expected, got = [word for word in counts.replace(":", " ").split() if word.isdigit()]
-        return f"{where} has {got} fields, the header {expected}: {found.get('Original Line', '')[:80]}"
+        has = f"{got} fields" if int(got) < int(expected) else "more fields"
+        return f"{where} has {has}, the header {expected}: {found.get('Original Line', '')[:80]}"
     if "unterminated quote" in message:
         return f"{where} has a quotation mark that is not closed: {found.get('Original Line', '')[:80]}"
     if "not utf-8" in message or "nvalid unicode" in message:

@@ -110,7 +110,7 @@ def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:
     if column.type == "boolean":
         return values.to_pandas()
     found = values.to_numpy()
-    if column.type == "integer" and not values.null_count and (found % 1 == 0).all():
+    if column.type == "integer" and not values.null_count and (found % 1 == 0).all() and (np.abs(found) < 2**63).all():
         return found.astype(np.int64)
     return np.asarray(found, dtype=NUMPY[column.type])
 

@@ -152,6 +152,11 @@ def read_open_table(
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
+    return read_known_table(raw, schema, names)
+
+
+def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Table:
+    """Read a table that is open as a schema says; see `read_table`."""
     wanted = [name for name in schema.names if names is None or name in names]
     values = read_values(raw, schema, wanted, collect=True)
     frame, notes = values.frame, tuple(raw.notes)

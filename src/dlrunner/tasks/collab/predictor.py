@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlrunner.data.ratings.dataset import USUAL_NAMES
+from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
+from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
+from dlrunner.prediction_table import with_distinct_names, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
@@ -104,6 +108,50 @@ class RatingEnsemble:
         return np.asarray(torch.stack(similarities).mean(dim=0).cpu().numpy(), dtype=np.float32)
 
 
+class Codes:
+    """The codes of ids, which are found as they stand in a file, and as numbers.
+
+    >>> codes = Codes(["7", "007", "1.50"])
+    >>> [codes.get(each, -1) for each in ("7", 7, 7.0, "007", "07", "1.50", "1.5")]
+    [0, 0, 0, 1, -1, 2, -1]
+
+    Args:
+        ids: text as in the user's table; numbers, whose leading zeros mean nothing, where the data is published.
+    """
+
+    def __init__(self, ids: Sequence[int | str]) -> None:
+        self._codes = {str(each): code for code, each in enumerate(ids)}
+        self._are_numbers = all(isinstance(each, int) for each in ids)
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def get(self, value: Any, default: int) -> int:
+        """Return the code of an id, or a default if it is unknown."""
+        text = as_text(value)
+        if text in self._codes:
+            return self._codes[text]
+        if self._are_numbers:
+            with contextlib.suppress(ValueError):
+                text = str(int(text.strip().removesuffix(".0")))
+        elif not isinstance(value, str):
+            text = f"{text}.0"  # a file that holds whole numbers as 7.0
+        return self._codes.get(text, default)
+
+    def of(self, values: pd.Series[Any], default: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the codes of a column of ids, and which of them are missing."""
+        texts = values.to_numpy(dtype=object)
+        missing = values.isna().to_numpy() | np.array([isinstance(each, str) and not each.strip() for each in texts])
+        known: dict[tuple[type, Any], int] = {}
+        codes = np.full(len(texts), default, dtype=np.int64)
+        for row in np.flatnonzero(~missing):
+            key = type(texts[row]), texts[row]
+            if key not in known:
+                known[key] = self.get(texts[row], default)
+            codes[row] = known[key]
+        return codes, missing
+
+
 class RatingPredictor(Predictor):
     """Predicts ratings and recommends items; an ensemble averages the ratings of its models."""
 
@@ -116,8 +164,12 @@ class RatingPredictor(Predictor):
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         super().__init__(state, models)
         self.ensemble = RatingEnsemble(state, models)
-        self.users = {identifier: code for code, identifier in enumerate(state["user_ids"])}
-        self.items = {identifier: code for code, identifier in enumerate(state["item_ids"])}
+        self.users, self.items = Codes(state["user_ids"]), Codes(state["item_ids"])
+
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Users and items of a user's table, and titles; published ids are numbers."""
+        return ("user", "item", "title") if self.state.get("columns") else ("title",)
 
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> RatingDims:
@@ -146,12 +198,12 @@ class RatingPredictor(Predictor):
         similar: Id | None = None,
         top: Count = 20,
     ) -> pd.DataFrame:
-        """Predict the ratings of user-item pairs; a note marks unknown ids.
+        """Predict the ratings of user-item pairs; a note marks unknown ids, a row without an id has a problem.
 
             predictor.predict(pandas.DataFrame({"user": [1, 1], "item": [31, 1029]}))
 
         Args:
-            table: user-item pairs (columns: user, item).
+            table: user-item pairs (columns: user, item, or as in the training table).
             user: recommend items to this user instead (see `recommend`).
             ratings: recommend items to a new user with these ratings instead (columns: item, rating).
             similar: list the items most similar to this one instead (see `similar`).
@@ -168,18 +220,24 @@ class RatingPredictor(Predictor):
         if table is None:
             return self.recommend(user, ratings=ratings, top=top)
         check_table(table)
-        users, items = (self._column(table, role) for role in ("user", "item"))
         unknown = self.ensemble.unknown_user, self.ensemble.unknown_item
-        user_codes = np.array([self._code(self.users, value, unknown[0]) for value in users])
-        item_codes = np.array([self._code(self.items, value, unknown[1]) for value in items])
-        answer = table.assign(prediction=self.ensemble.pairs(user_codes, item_codes).round(4))
+        user_codes, no_user = self.users.of(table[self._column(table, "user")], unknown[0])
+        item_codes, no_item = self.items.of(table[self._column(table, "item")], unknown[1])
         unknown_user, unknown_item = user_codes == unknown[0], item_codes == unknown[1]
-        answer["note"] = np.select(
+        notes = np.select(
             [unknown_user & unknown_item, unknown_user, unknown_item],
             ["unknown user and item: mean rating", "unknown user: bias only", "unknown item: bias only"],
             default="",
         )
-        return answer
+        predicted = self.ensemble.pairs(user_codes, item_codes).round(4)
+        answer = pd.concat([table, pd.DataFrame({"prediction": predicted, "note": notes}, index=table.index)], axis=1)
+        answer = with_distinct_names(answer)
+        problems = [
+            (int(row), f"the {role} is missing")
+            for role, missing in (("user", no_user), ("item", no_item))
+            for row in np.flatnonzero(missing)
+        ]
+        return with_problems(answer, list(answer.columns[: table.shape[1]]), problems)
 
     def recommend(
         self, user: Id | None = None, *, ratings: pd.DataFrame | None = None, top: Count = 20
@@ -191,7 +249,7 @@ class RatingPredictor(Predictor):
 
         Args:
             user: id of a user in the training data.
-            ratings: a new user's ratings (columns: item, rating).
+            ratings: a new user's ratings (columns: item, rating, or as in the training table).
             top: number of items.
 
         Raises:
@@ -202,7 +260,7 @@ class RatingPredictor(Predictor):
             raise ConfigError("recommend: give either user or ratings")
         if ratings is not None:
             return self._recommend_to_new(ratings, top)
-        code = self._code(self.users, user, -1)
+        code = self.users.get(user, -1)
         if code < 0:
             raise ConfigError(
                 f"user {user} is not among the {len(self.users)} users of this run; "
@@ -239,19 +297,16 @@ class RatingPredictor(Predictor):
         """Return the best items for a user who was not in training, from a table of ratings."""
         check_table(table)
         path, unknown = table_name(table), self.ensemble.unknown_item
-        items = self._column(table, "item")
-        ratings = pd.to_numeric(self._column(table, "rating"), errors="coerce").to_numpy(np.float32)
-        if not np.isfinite(ratings).all():
-            row = int((~np.isfinite(ratings)).argmax())
-            raise DataError(f"{path}, row {row + 2}: the rating is not a number")
+        name, columns = self._column(table, "rating"), self.state.get("schema", [])
+        item_codes, _ = self.items.of(table[self._column(table, "item")], unknown)
+        ratings = ratings_of(table, name, columns, Path(path)).astype(np.float32)
         low, high = self.state["min_rating"], self.state["max_rating"]
         if ((ratings < low) | (ratings > high)).any():
             row = int(((ratings < low) | (ratings > high)).argmax())
             raise DataError(
                 f"{path}, row {row + 2}: rating {ratings[row]:g} is outside the range of this run, {low:g} to {high:g}"
             )
-        codes = np.array([self._code(self.items, value, unknown) for value in items])
-        known = codes != unknown
+        codes, known = item_codes, item_codes != unknown
         if not known.any():
             raise DataError(f"{path}: none of the {len(codes)} items is known to this run")
         scores = self.ensemble.fold_in(codes[known], ratings[known])
@@ -276,7 +331,7 @@ class RatingPredictor(Predictor):
 
     def _find_item(self, item: Id) -> int:
         """Return the code of an item given by its id or by part of its title."""
-        code = self._code(self.items, item, -1)
+        code = self.items.get(item, -1)
         if code >= 0:
             return code
         titles: list[str] = self.state["titles"]
@@ -292,25 +347,15 @@ class RatingPredictor(Predictor):
             )
         raise ConfigError(f"similar: no item {item!r}; {did_you_mean(item, titles[:2000])}"[:300])
 
-    @staticmethod
-    def _code(codes: Mapping[int | str, int], value: Any, default: int) -> int:
-        """Look up an id as given, as an integer (12, "12" and 12.0 are the same id), and as text."""
-        if value in codes:
-            return codes[value]
-        try:
-            number = int(str(value).removesuffix(".0"))
-        except ValueError:
-            number = None
-        if number is not None and (number in codes or str(number) in codes):
-            return codes[number] if number in codes else codes[str(number)]
-        return codes.get(str(value), default)
-
-    @staticmethod
-    def _column(table: pd.DataFrame, role: str) -> pd.Series[Any]:
-        name = next((each for each in USUAL_NAMES[role] if each in table.columns), None)
+    def _column(self, table: pd.DataFrame, role: str) -> str:
+        """Return the name of a column: that of the training table, or a usual one."""
+        usual = USUAL_NAMES[role]
+        trained: str | None = self.state.get("columns", {}).get(role)
+        name: str | None = next((each for each in (trained, *usual) if each in table.columns), None)
         if name is None:
             raise DataError(
-                f"{table_name(table)} has no column for the {role} ({', '.join(USUAL_NAMES[role][:3])}); "
+                f"{table_name(table)} has no column for the {role} "
+                f"({', '.join(([trained] if trained else []) + list(usual[:3]))}); "
                 f"its columns are: {', '.join(map(str, table.columns))}"
             )
-        return table[name]
+        return name

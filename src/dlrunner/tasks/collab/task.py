@@ -129,6 +129,10 @@ class Collab(Task):
                 )
         return notes
 
+    def data_columns(self) -> Sequence[Mapping[str, Any]]:
+        """How each column of a user's table was read."""
+        return self.table.described
+
     def split_statistics(self) -> SplitStatistics:
         """User-item pairs, times, and the fitted range and time scale of the training ratings."""
         table, train = self.table, ~self.table.valid
@@ -185,13 +189,15 @@ class Collab(Task):
         return drawn
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Ids, titles and training ratings: recommendations need no data set."""
+        """Ids, titles, training ratings and how they were read: recommendations need no data set."""
         table, dims = self.table, self.dims
         train = ~table.valid
         return {
             "user_ids": table.user_ids,
             "item_ids": table.item_ids,
             "titles": table.titles,
+            "columns": table.columns,
+            "schema": table.schema,
             "min_rating": dims.min_rating,
             "max_rating": dims.max_rating,
             "item_genres": dims.item_genres,

@@ -1,0 +1,275 @@
+"""A user's own table of ratings: its columns, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.data.tables.description import describe_columns
+from dlrunner.data.tables.files import open_table
+from dlrunner.data.tables.formats import TEXT_DATES, number_formats
+from dlrunner.data.tables.inference import Hints, infer
+from dlrunner.data.tables.raw import RawTable, table_from_frame
+from dlrunner.data.tables.schema import Column, Schema, Statistics
+from dlrunner.data.tables.source import TableFile
+from dlrunner.data.tables.table import Reading, load_schema, read_known_table
+from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.files.paths import user_path
+
+USUAL_NAMES = {
+    "user": ("userId", "user_id", "user", "userid", "UserID", "uid"),
+    "item": ("movieId", "itemId", "item_id", "item", "movie_id", "itemid", "MovieID", "iid", "product_id"),
+    "rating": ("rating", "Rating", "ratings", "score", "stars"),
+    "timestamp": ("timestamp", "Timestamp", "time", "date"),
+}
+HIGHEST_RATING = 1e6
+UNITS = (("seconds", 1e11, 1.0), ("milliseconds", 1e14, 1e3), ("microseconds", 1e17, 1e6), ("nanoseconds", 1e20, 1e9))
+"""Of times as numbers: all times of the years 1973 to 5138 lie below the bound, and above that of the unit before."""
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """A user's table of ratings, as it was read."""
+
+    frame: pd.DataFrame
+    """user and item (text, as in the file), rating, and timestamp (seconds since 1970) if there are times."""
+    rows: NDArray[np.int64]
+    """Number of each row in messages."""
+    columns: Mapping[str, str]
+    """The name of the column of each role."""
+    schema: Schema
+    """Of these columns."""
+    described: list[dict[str, Any]]
+    """All columns: how they were read and are used."""
+    notes: Sequence[str]
+
+
+def find_columns(names: Sequence[str], given: Mapping[str, str | None], place: Path) -> dict[str, str]:
+    """Return the name of the column of each role: as given, or a usual one; only timestamp may be missing.
+
+    Raises:
+        DataError: there is none, or one column has two roles.
+    """
+    found = {}
+    listed = ", ".join(names)
+    for role, wanted in given.items():
+        if wanted is not None and wanted not in names:
+            raise DataError(
+                f"{place} has no column {wanted!r} (data.{role}); its columns are: {listed}; "
+                f"{did_you_mean(wanted, names)}"
+            )
+        name = wanted or next((usual for usual in USUAL_NAMES[role] if usual in names), None)
+        if name is not None:
+            found[role] = name
+        elif role != "timestamp":
+            raise DataError(f"{place}: which column is the {role}? set data.{role}=NAME; its columns are: {listed}")
+    if len(set(found.values())) < len(found):
+        roles = ", ".join(f"{role} {name}" for role, name in found.items())
+        raise DataError(f"{place}: one column cannot have two roles ({roles}); set data.user=NAME and so on")
+    return found
+
+
+def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_times: bool) -> UserTable:
+    """Read a user's table of ratings.
+
+    Args:
+        file: the table and its settings.
+        given: the name of the column of each role, None: one of the usual names.
+        needs_times: times that cannot be read are an error; by default they are ignored, with a note.
+
+    Raises:
+        ConfigError: a column could be read in two ways, or the file does not exist.
+        DataError: a value cannot be read, or the table is damaged.
+    """
+    reading = file.reading
+    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+        columns = find_columns(raw.names, given, raw.place)
+        schema = _schema(raw, columns, reading)
+        schema = schema.with_column(Column(columns["user"], verbatim=True))
+        schema = schema.with_column(Column(columns["item"], verbatim=True))
+        notes = []
+        if "timestamp" in columns:
+            try:
+                schema = _with_times(raw, columns, schema, reading)
+            except DataError as error:
+                if needs_times:
+                    raise
+                notes.append(f"the column {columns.pop('timestamp')} is ignored: {error}")
+        are_needed = needs_times or reading.skip_bad
+        if "timestamp" in columns and not are_needed and (bad := _bad_example(schema, columns["timestamp"])):
+            notes.append(f"the column {columns.pop('timestamp')} is ignored: some of its values are not times ({bad})")
+        schema = _with_numbers(raw, columns["rating"], schema, reading)
+        table = read_known_table(raw, schema, list(columns.values()))
+    table = table.checked(set(columns.values()), reading.skip_bad)
+    frame = pd.DataFrame({role: table.frame[name] for role, name in columns.items()})
+    frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan)
+    if "timestamp" in frame:
+        column = schema[columns["timestamp"]]
+        frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.place)
+        missing = np.isnan(frame["timestamp"].to_numpy())
+        if missing.any() and not are_needed:
+            row = int(table.rows[missing][0]) + table.first_row
+            notes.append(
+                f"the column {column.name} is ignored: it has no value in {missing.sum():,} row(s) (row {row})"
+            )
+            del columns["timestamp"], frame["timestamp"]
+        else:
+            notes.append(f"the column {column.name} is read as {understood}")
+    used = Schema(tuple(schema[name] for name in columns.values()))
+    described = describe_columns(schema, {name: role for role, name in columns.items()})
+    return UserTable(frame, table.rows + table.first_row, columns, used, described, (*table.notes, *notes))
+
+
+def ratings_of(
+    table: pd.DataFrame, name: str, columns: Sequence[Mapping[str, Any]], place: Path
+) -> NDArray[np.float64]:
+    """Return the ratings in a column of a table, read as in the training table.
+
+    Args:
+        table: strings as a file has them, or values.
+        name: of the column.
+        columns: how those of the training table were read; of a column with another name the format is inferred.
+        place: for messages.
+
+    Raises:
+        DataError: one is missing, or not a number.
+    """
+    with table_from_frame(table[[name]], place) as raw:
+        known = next((each for each in Schema.from_state(columns).columns if each.name == name), None)
+        schema = Schema((known,)) if known else _with_numbers(raw, name, infer(raw, Hints()), Reading())
+        read = read_known_table(raw, schema).checked({name}, skip_bad=False)
+    values = read.frame[name].to_numpy(np.float64, na_value=np.nan)
+    if np.isnan(values).any():
+        raise DataError(f"{place}, row {int(np.isnan(values).argmax()) + read.first_row}: the rating is missing")
+    return values
+
+
+def _schema(raw: RawTable, columns: Mapping[str, str], reading: Reading) -> Schema:
+    if reading.schema is not None:
+        schema = load_schema(user_path(reading.schema))
+        for name in columns.values():
+            if name not in schema.names:
+                raise ConfigError(f"data.schema: {reading.schema} has no column {name}")
+        return schema
+    dates = [columns["timestamp"]] if "timestamp" in columns and reading.date_format is not None else []
+    ids = (columns["user"], columns["item"])
+    return infer(raw, Hints(ids, dates, reading.decimal, reading.thousands, reading.date_format))
+
+
+def _bad_example(schema: Schema, name: str) -> str:
+    return schema.found[name].bad_example if name in schema.found else ""
+
+
+def _with_numbers(raw: RawTable, name: str, schema: Schema, reading: Reading) -> Schema:
+    """Return the schema with a column read as numbers, in the format that most of its values have."""
+    column = schema[name]
+    if column.type in ("integer", "number"):
+        return schema.with_column(replace(column, type="number"))
+    if column.type == "boolean":
+        return schema
+    if raw.type_of(name) != "VARCHAR":
+        raise DataError(f"{raw.place}: {name} holds dates, not ratings")
+    formats = [Column(name, "number", decimal=each.decimal, thousands=each.thousands) for each in number_formats()]
+    formats = [each for each in formats if reading.decimal in (None, each.decimal)]
+    misfits = _misfits(raw, formats)
+    best = int(np.argmin(misfits))
+    return _as_counted(raw, schema, formats[best], misfits[best])
+
+
+def _misfits(raw: RawTable, columns: Sequence[Column]) -> list[int]:
+    """Return how many values of a column have another format than each of these."""
+    counts = raw.aggregate(*[f"count_if({each.bad(raw.column(each.name))})" for each in columns])
+    return [int(each) for each in counts]
+
+
+def _as_counted(raw: RawTable, schema: Schema, column: Column, num_bad: int) -> Schema:
+    """Return the schema with another column, of whose values some have another format."""
+    text = raw.column(column.name)
+    examples = raw.first_where(column.bad(text), text) if num_bad else []
+    found = replace(
+        schema.found.get(column.name, Statistics()),
+        num_bad=num_bad,
+        bad_example="; ".join(f"row {row}: {value!r}" for row, value in examples),
+        doubt=None,
+    )
+    return replace(schema.with_column(column), found={**schema.found, column.name: found})
+
+
+def _with_times(raw: RawTable, columns: Mapping[str, str], schema: Schema, reading: Reading) -> Schema:
+    """Return the schema with the column of times read as dates or numbers.
+
+    Raises:
+        DataError: it holds neither.
+    """
+    name = columns["timestamp"]
+    if schema[name].type in ("date", "integer", "number"):
+        return schema
+    if raw.type_of(name) == "VARCHAR":
+        formats = [Column(name, "date", format=each.name) for each in TEXT_DATES]
+        misfits = _misfits(raw, formats)
+        best = [each for each, count in zip(formats, misfits, strict=True) if count == min(misfits)]
+        if len(best) == 1 and min(misfits) < max(misfits):
+            return _as_counted(raw, schema, best[0], min(misfits))
+    others = [each for each in raw.names if each != name]
+    hints = Hints(others, [name], reading.decimal, reading.thousands, reading.date_format)
+    inferred = infer(raw, hints)
+    return replace(schema.with_column(inferred[name]), found={**schema.found, name: inferred.found[name]})
+
+
+def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArray[np.float64], str]:
+    """Return times as seconds since 1970, NaN where there is none, and what was understood.
+
+    Raises:
+        DataError: a number is no time, or some are in seconds and others in milliseconds.
+    """
+    if column.type == "date":
+        times = values.to_numpy("datetime64[us]")
+        seconds = np.where(np.isnat(times), np.nan, times.astype(np.int64) / 1e6)
+        kind = "" if str(column.format).endswith("since 1970") else "dates, "
+        return seconds, f"{kind}{column.format}{_range(seconds)}"
+    numbers = values.to_numpy(np.float64, na_value=np.nan)
+    known = numbers[np.isfinite(numbers)]
+    days = _as_days(known)
+    if days is not None:
+        seconds = np.full(len(numbers), np.nan)
+        seconds[np.isfinite(numbers)] = days
+        return seconds, f"dates, %Y%m%d{_range(seconds)}"
+    largest = float(np.abs(known).max()) if len(known) else 0.0
+    if largest >= UNITS[-1][1]:
+        raise DataError(f"{place}: {column.name} holds {largest:g}, which is not a time")
+    number = next(i for i, (_, bound, _) in enumerate(UNITS) if largest < bound)
+    unit, _, per_second = UNITS[number]
+    low, high = (UNITS[number - 1][1] / 1e3, UNITS[number - 1][1]) if number else (0.0, 0.0)
+    mixed = np.isfinite(numbers) & (np.abs(numbers) > low) & (np.abs(numbers) < high)
+    if mixed.any():
+        raise DataError(
+            f"{place}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
+            f"{numbers[mixed][0]:.0f}, and others in {unit}, such as {largest:.0f}; write all in one unit"
+        )
+    seconds = np.where(np.isfinite(numbers), numbers / per_second, np.nan)
+    return seconds, f"{unit} since 1970{_range(seconds)}"
+
+
+def _as_days(numbers: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Return numbers of the form 20240131 as seconds since 1970; None if some are not dates."""
+    if not len(numbers) or numbers.min() < 19000101 or numbers.max() > 21001231:
+        return None
+    distinct, places = np.unique(numbers, return_inverse=True)
+    days = pd.to_datetime(pd.Series(distinct).astype("int64").astype("str"), format="%Y%m%d", errors="coerce")
+    if days.isna().any() or (distinct % 1).any():
+        return None
+    return np.asarray(days.to_numpy("datetime64[s]").astype(np.float64))[places]
+
+
+def _range(seconds: NDArray[np.float64]) -> str:
+    known = seconds[np.isfinite(seconds)]
+    if not len(known):
+        return ""
+    first, last = (np.datetime64(int(each), "s") for each in (known.min(), known.max()))
+    return f": {str(first)[:10]} to {str(last)[:10]}"

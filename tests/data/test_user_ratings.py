@@ -1,0 +1,297 @@
+"""A user's own ratings: ids as they are written, numbers and times in any format, bad rows named or counted."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.csv
+import pytest
+
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.errors import ConfigError, DataError
+
+NOWHERE = Path("nowhere")
+
+
+def read(path: str = "r.csv", **settings: Any) -> RatingsTable:
+    return RatingsData(NOWHERE, path=path, **settings).read()
+
+
+def write(rows: list[tuple[Any, ...]], header: str = "user,item,rating", path: str = "r.csv") -> None:
+    lines = [header, *(("," if "," in header else ";").join(map(str, row)) for row in rows)]
+    Path(path).write_text("\n".join(lines) + "\n")
+
+
+GOOD: list[tuple[Any, ...]] = [(f"u{u}", f"i{i}", (u + i) % 5 + 1) for u in range(4) for i in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("0108775015", "108775015"),
+        ("1e01", "10"),
+        ("1.1", "1.10"),
+        ("007", "7"),
+        ("NA", "None"),
+        ("null", "nan"),
+        ("9007199254740993", "9007199254740992"),
+        ("A", "a"),
+        ("7", "7.0"),
+        ("true", "True"),
+        ("1_000", "1000"),
+        ("inf", "1e400"),
+        ("+5", "5"),
+        ("2020-01-01", "2020-1-1"),
+    ],
+)
+@pytest.mark.parametrize("role", ["user", "item"])
+def test_two_ids_that_are_written_differently_are_two(role: str, first: str, second: str, here: Path) -> None:
+    ids = [first, second, "3", "4"]
+    rows = [(ids[n % 4], f"x{n // 4}", n % 5) for n in range(20)]
+    write(rows if role == "user" else [(other, each, rating) for each, other, rating in rows])
+    table = read()
+    assert (table.user_ids if role == "user" else table.item_ids) == ids
+    if role == "item":
+        assert table.titles == ids
+
+
+def test_a_guest_among_numbers_makes_one_more_user(here: Path) -> None:
+    number = np.arange(300_000)
+    frame = pd.DataFrame({"user": (number % 1500 + 1).astype(str), "item": number // 1500, "rating": number % 5})
+    frame.loc[len(frame) - 1, "user"] = "guest"
+    frame.to_csv("r.csv", index=False)
+    table = read()
+    assert table.user_ids == [*map(str, range(1, 1501)), "guest"]
+    assert table.users[:2999].tolist() == [*range(1500), *range(1499)]
+
+
+def test_an_id_is_the_same_from_parquet_and_csv(here: Path) -> None:
+    frame = pd.DataFrame({"user": [1.0, 2.0, 3.0] * 5, "item": [2**53 + 1, 2**53, 5, 6, 7] * 3, "rating": range(15)})
+    frame.to_parquet("r.parquet")
+    frame.astype({"user": int}).to_csv("r.csv", index=False)
+    from_parquet, from_csv = read("r.parquet"), read()
+    assert from_parquet.user_ids == from_csv.user_ids == ["1", "2", "3"]
+    assert from_parquet.item_ids == from_csv.item_ids == ["9007199254740993", "9007199254740992", "5", "6", "7"]
+
+
+@pytest.mark.parametrize(
+    ("texts", "settings"),
+    [
+        (["4,5", "3,0", "2,5", "1"], {}),
+        (["4.5", "3.0", "2.5", "1"], {}),
+        (["4,5 €", "3,0 €", "2,5 €", "1 €"], {}),
+        (["4.500", "3.000", "2.500", "1.000"], {}),
+        (["4,500", "3,000", "2,500", "1"], {"decimal": ","}),
+    ],
+)
+def test_ratings_are_numbers_in_the_format_of_the_file(texts: list[str], settings: dict[str, str], here: Path) -> None:
+    write([(f"u{n % 5}", f"i{n // 5}", texts[n % 4]) for n in range(20)], "user;item;rating")
+    assert read(**settings).ratings[:4].tolist() == [4.5, 3.0, 2.5, 1.0]
+
+
+def test_a_rating_that_may_be_a_thousand_is_refused_with_the_setting(here: Path) -> None:
+    write([(f"u{n % 5}", f"i{n // 5}", ["1.234", "812"][n % 2]) for n in range(20)])
+    with pytest.raises(ConfigError, match=r"rating could be read in two ways: 1\.234 may be .*data\.decimal"):
+        read()
+    assert read(decimal=".").ratings[0] == np.float32(1.234)
+    assert read(decimal=",", thousands=".").ratings[0] == 1234
+
+
+START = datetime(2019, 12, 20, 8, 30, tzinfo=UTC)
+TIMES = [START + timedelta(hours=int(each)) for each in np.random.default_rng(3).permutation(200) * 7]
+FORMATS: dict[str, Callable[[datetime], str]] = {
+    "seconds": lambda t: f"{t.timestamp():.0f}",
+    "seconds with a fraction": lambda t: f"{t.timestamp():.1f}",
+    "milliseconds": lambda t: f"{t.timestamp() * 1000:.0f}",
+    "microseconds": lambda t: f"{t.timestamp() * 1e6:.0f}",
+    "ISO 8601": lambda t: t.strftime("%Y-%m-%dT%H:%M:%S"),
+    "with an offset": lambda t: t.strftime("%Y-%m-%d %H:%M:%S+00:00"),
+    "day first": lambda t: t.strftime("%d/%m/%Y %H:%M"),
+    "month first": lambda t: t.strftime("%m/%d/%Y %I:%M %p"),
+    "dots": lambda t: t.strftime("%d.%m.%Y %H:%M"),
+    "names of months": lambda t: t.strftime("%d-%b-%Y %H:%M"),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_split_by_time_is_the_same_in_every_format(name: str, here: Path) -> None:
+    rows = [(f"u{n % 20}", f"i{n // 20}", n % 5, FORMATS[name](time)) for n, time in enumerate(TIMES)]
+    write(rows, "user,item,rating,timestamp")
+    table = read(split="time")
+    latest = sorted(range(200), key=lambda n: TIMES[n])[160:]
+    assert np.flatnonzero(table.valid).tolist() == sorted(latest)
+    assert table.times is not None
+    assert table.times.tolist() == [time.timestamp() for time in TIMES]
+    unit = name.partition(" ")[0] if name.endswith(("seconds", "fraction")) else "dates"
+    (note,) = (note for note in table.notes if "is read as" in note)
+    assert f"is read as {unit}" in note
+    assert note.endswith(": 2019-12-20 to 2020-02-16")
+
+
+def test_dates_that_fit_two_formats_are_refused_with_the_setting(here: Path) -> None:
+    days = ["01/02/2020", "03/01/2020", "02/03/2020", "05/04/2020"]
+    write([(f"u{n % 5}", f"i{n // 5}", n % 3, days[n % 4]) for n in range(20)], "user,item,rating,timestamp")
+    with pytest.raises(ConfigError, match=r"timestamp could be read in two ways: .*data\.date_format='%d/%m/%Y'"):
+        read()
+    assert read(date_format="%d/%m/%Y").times[0] == datetime(2020, 2, 1, tzinfo=UTC).timestamp()  # type: ignore[index]
+    assert read(date_format="%m/%d/%Y").times[0] == datetime(2020, 1, 2, tzinfo=UTC).timestamp()  # type: ignore[index]
+
+
+def test_seconds_and_milliseconds_in_one_column_are_refused(here: Path) -> None:
+    times = [1_577_836_800, 1_577_836_800_000]
+    write([(f"u{n % 5}", f"i{n // 5}", n % 3, times[n % 2]) for n in range(20)], "user,item,rating,timestamp")
+    with pytest.raises(DataError, match="timestamp holds 10 times in seconds, such as 1577836800"):
+        read(split="time")
+    frame = pd.DataFrame(GOOD, columns=["user", "item", "rating"])
+    frame.assign(timestamp=1e30).to_parquet("r.parquet")
+    with pytest.raises(DataError, match=r"timestamp holds 1e\+30, which is not a time"):
+        read("r.parquet")
+
+
+def test_days_written_as_one_number_are_dates(here: Path) -> None:
+    days = ["20200131", "20191231", "20200229"]
+    write([(f"u{n % 5}", f"i{n // 5}", n % 4, days[n % 3]) for n in range(20)], "user,item,rating,timestamp")
+    assert read().times[:2].tolist() == [  # type: ignore[index]
+        datetime(2020, 1, 31, tzinfo=UTC).timestamp(),
+        datetime(2019, 12, 31, tzinfo=UTC).timestamp(),
+    ]
+
+
+AGAIN: list[tuple[Any, ...]] = [("u1", "i1", 5, 300), ("u1", "i1", 1, 100), ("u1", "i1", 3, 200)]
+
+
+def test_of_a_pair_rated_several_times_the_latest_counts(here: Path) -> None:
+    rows = [(*each, 50) for each in GOOD if each[:2] != ("u1", "i1")]
+    write([*rows[:9], *AGAIN, *rows[9:]], "user,item,rating,timestamp")
+    table = read()
+    assert len(table.ratings) == 20
+    pair = (table.users == table.user_ids.index("u1")) & (table.items == table.item_ids.index("i1"))
+    assert table.ratings[pair].tolist() == [5]
+    assert any("2 (user, item) pairs are rated more than once; the latest rating is kept" in n for n in table.notes)
+    write([*rows[:9], *AGAIN, *rows[9:]], "user,item,rating,nothing")
+    assert read().ratings[9].tolist() == 3
+    assert any("the last rating is kept" in note for note in read().notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (("", "i1", 3), "row 12: the user is missing"),
+        (("u1", "  ", 3), "row 12: the item is missing"),
+        (("u9", "i1", ""), "row 12: the rating is missing"),
+        (("u9", "i1", "NA"), "row 12: the rating is missing"),
+        (("u9", "i1", "great"), "row 12: rating is 'great', which is not a number"),
+        (("u9", "i1", "inf"), "row 12: inf is not a valid rating"),
+        (("u9", "i1", "1e39"), r"row 12: 1e\+39 is not a valid rating"),
+    ],
+)
+def test_a_bad_row_is_named_or_left_out_and_counted(row: tuple[Any, ...], reason: str, here: Path) -> None:
+    write([*GOOD[:10], row, *GOOD[10:], row])
+    with pytest.raises(DataError, match=rf"{reason}; 2 such row"):
+        read()
+    table = read(skip_bad=True)
+    assert table.ratings.tolist() == [rating for _, _, rating in GOOD]
+    (note,) = table.notes
+    assert note.startswith("2 of 22 rows are left out (data.skip_bad): r.csv, row 12: ")
+
+
+def test_a_bad_time_is_named_or_its_row_left_out(here: Path) -> None:
+    rows = [(*each, f"2020-01-{n + 1:02d}") for n, each in enumerate(GOOD)]
+    rows[4] = (*GOOD[4], "soon")
+    write(rows, "user,item,rating,when")
+    with pytest.raises(DataError, match="row 6: when is 'soon', which is not a date"):
+        read(timestamp="when")
+    table = read(timestamp="when", skip_bad=True, split="time")
+    assert table.ratings.tolist() == [rating for n, (_, _, rating) in enumerate(GOOD) if n != 4]
+    assert np.flatnonzero(table.valid).tolist() == [16, 17, 18]
+
+
+def test_times_in_several_formats_are_ignored_unless_they_are_needed(here: Path) -> None:
+    rows = [(*each, f"2020-01-{n + 1:02d}" if n % 2 else "soon") for n, each in enumerate(GOOD)]
+    write(rows, "user,item,rating,date")
+    table = read()
+    assert table.times is None
+    assert table.notes == ["the column date is ignored: some of its values are not times (row 2: 'soon')"]
+    with pytest.raises(DataError, match="row 2: date is 'soon', which is not a date, ISO 8601; 10 such row"):
+        read(split="time")
+    assert len(read(split="time", skip_bad=True).ratings) == 10
+    write([(*each, "12:30") for each in GOOD], "user,item,rating,date")
+    assert read().times is None  # a time of day alone is no time
+
+
+def test_a_query_a_folder_of_parts_a_glob_and_standard_input_are_the_same_table(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(GOOD)
+    whole = read()
+    Path("parts").mkdir()
+    write(GOOD[:7], path="parts/a.csv")
+    write(GOOD[7:], path="parts/b.csv")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("r.csv").read_bytes())))
+    queried = RatingsData(NOWHERE, query="select who as user, item, rating from 'q.csv' where rating < 9")
+    write([*GOOD, ("u9", "i9", 9)], "who,item,rating", "q.csv")
+    for data in (*(RatingsData(NOWHERE, path=each) for each in ("parts", "parts/*.csv", "-")), queried):
+        assert len(data.identity().sha256) == 64
+        table = data.read()
+        assert (table.user_ids, table.item_ids) == (whole.user_ids, whole.item_ids)
+        assert table.ratings.tolist() == whole.ratings.tolist()
+        assert table.valid.tolist() == whole.valid.tolist()
+
+
+def test_a_schema_says_how_columns_are_read_and_ids_stay_text(here: Path) -> None:
+    rows = [(f"{n % 4:03d}", f"i{n // 4}", f"{n % 5},5", f"0{n % 9 + 1}/02/2020") for n in range(20)]
+    write(rows, "user;item;rating;timestamp")
+    columns = (
+        "{name: user, type: integer}, {name: item, type: text}, {name: rating, type: number, decimal: ','}, "
+        "{name: timestamp, type: date, format: '%d/%m/%Y'}"
+    )
+    Path("schema.yaml").write_text(f"columns: [{columns}]\n")
+    table = read(schema="schema.yaml")
+    assert table.user_ids == ["000", "001", "002", "003"]
+    assert table.ratings[:3].tolist() == [0.5, 1.5, 2.5]
+    assert table.times[0] == datetime(2020, 2, 1, tzinfo=UTC).timestamp()  # type: ignore[index]
+    Path("schema.yaml").write_text("columns: [{name: user, type: text}]\n")
+    with pytest.raises(ConfigError, match=r"schema\.yaml has no column item"):
+        read(schema="schema.yaml")
+
+
+def test_path_and_query_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match=r"data\.query: data\.path names the table already"):
+        RatingsData(NOWHERE, path="r.csv", query="select 1")
+
+
+MEASURED = """
+import resource, time
+from pathlib import Path
+from dlrunner.data.ratings.dataset import RatingsData
+start = time.perf_counter()
+table = RatingsData(Path("nowhere"), path="r.csv", split="time").read()
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(len(table.ratings), len(table.user_ids), len(table.item_ids), float(table.ratings.sum(dtype="float64")))
+"""
+
+
+@pytest.mark.slow
+def test_five_million_ratings_are_read_within_two_minutes_and_6_gib(here: Path) -> None:
+    rng, count = np.random.default_rng(0), 5_000_000
+    users, items = rng.integers(0, 200_000, count), rng.integers(0, 30_000, count)
+    ratings, times = rng.integers(1, 11, count) / 2, rng.permutation(count) + 10**9
+    columns = {"user": users, "item": items, "rating": ratings, "timestamp": times}
+    pyarrow.csv.write_csv(pyarrow.table(columns), "r.csv")
+    words = [sys.executable, "-c", MEASURED]
+    measured, found = subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()
+    seconds, gib = map(float, measured.split())
+    assert seconds < 120
+    assert gib < 6
+    order = np.argsort(times)
+    latest = dict(zip((users * 30_000 + items)[order].tolist(), ratings[order].tolist(), strict=True))
+    assert found.split() == [str(len(latest)), "200000", "30000", str(sum(latest.values()))]

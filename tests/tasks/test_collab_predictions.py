@@ -1,0 +1,168 @@
+"""Predictions from a user's own ratings: ids and numbers are read as those of training, bad rows have a reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dlrunner
+from dlrunner.errors import DataError
+from dlrunner.inference.models import load_models
+from dlrunner.runs.reader import FinishedRun
+from dlrunner.tasks.collab.predictor import Codes, RatingPredictor
+from tests.conftest import QUICK, Dlrun
+
+USERS = ["7", "007", "NA", "None", "null", "1e01", "10", "guest", "9007199254740993", "12"]
+ITEMS = ["1.1", "1.10", "0108775015", "108775015", "5"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on a table with names and numbers of another country."""
+    from dlrunner.cli import main
+
+    folder = tmp_path_factory.mktemp("own")
+    lines = []
+    for u, user in enumerate(USERS):
+        for i, item in enumerate(ITEMS):
+            stars = f"{(3 * u + i) % 9 / 2 + 1:.1f}".replace(".", ",")
+            lines.append(f"{user};{item};{stars}")
+    (folder / "shop.csv").write_text("\n".join(["customer;product;stars", *lines]) + "\n")
+    names = ("data.user=customer", "data.item=product", "data.rating=stars")
+    words = ("task=collab", f"data.path={folder}/shop.csv", *names, "epochs=2", "batch_size=8", f"runs_dir={folder}")
+    assert main([*words, *QUICK]) == 0
+    return (folder / "latest").resolve()
+
+
+@pytest.fixture(scope="module")
+def predictor(trained: Path) -> RatingPredictor:
+    _, state, models = load_models(FinishedRun.read(trained))
+    return RatingPredictor(state, models)
+
+
+def expected(predictor: RatingPredictor, pairs: list[tuple[str, str]]) -> list[float]:
+    """Predict by the places of the ids in the training table."""
+    users = np.array([USERS.index(user) for user, _ in pairs])
+    items = np.array([ITEMS.index(item) for _, item in pairs])
+    return [round(float(each), 4) for each in predictor.ensemble.pairs(users, items)]
+
+
+def test_the_command_line_finds_every_id_as_it_is_written(
+    trained: Path, predictor: RatingPredictor, dlrun: Dlrun, here: Path
+) -> None:
+    pairs = [(user, item) for user in USERS for item in ITEMS]
+    Path("pairs.csv").write_text("product;customer\n" + "".join(f"{item};{user}\n" for user, item in pairs))
+    status, _, err = dlrun("predict", str(trained), "pairs.csv", "--out", "answer.csv")
+    assert (status, err) == (0, "")
+    answer = pd.read_csv("answer.csv", dtype=str, keep_default_na=False)
+    assert list(answer["customer"]) == [user for user, _ in pairs]
+    assert list(answer["product"]) == [item for _, item in pairs]
+    assert answer["prediction"].astype(float).tolist() == pytest.approx(expected(predictor, pairs), abs=1e-4)
+    assert set(answer["note"]) == {""}
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, float, np.float32, str, object])
+def test_an_id_is_found_in_every_type_that_python_gives_it(kind: Any, predictor: RatingPredictor) -> None:
+    values: list[Any] = [7, "10", 12] if kind is object else [kind(7), kind(10), kind(12)]
+    table = pd.DataFrame({"user": values, "item": ["1.1", "5", "1.10"]})
+    answer = predictor.predict(table)
+    assert answer["prediction"].tolist() == pytest.approx(
+        expected(predictor, [("7", "1.1"), ("10", "5"), ("12", "1.10")]), abs=1e-4
+    )
+    assert set(answer["note"]) == {""}
+    pd.testing.assert_frame_equal(predictor.recommend(values[0]), predictor.recommend("7"))
+
+
+def test_other_spellings_are_unknown_ids(predictor: RatingPredictor) -> None:
+    table = pd.DataFrame({"user": ["07", "na", "7.0"], "item": ["1.1", "1.100", "0005"]})
+    unknown = "unknown user and item: mean rating"
+    assert list(predictor.predict(table)["note"]) == ["unknown user: bias only", unknown, unknown]
+
+
+def test_the_ids_of_old_and_published_data_are_numbers() -> None:
+    codes = Codes([31, 1029, 7])
+    for value in (1029, "1029", 1029.0, np.int32(1029), "1029.0", " 1029", "01029"):
+        assert codes.get(value, -1) == 1
+    assert codes.get("guest", -1) == codes.get(10290, -1) == -1
+
+
+def test_a_file_with_whole_numbers_as_7_0_knows_the_user_7() -> None:
+    codes = Codes(["7.0", "8.0"])
+    assert [codes.get(each, -1) for each in (7, 8.0, "7.0", "7")] == [0, 1, 0, -1]
+
+
+def test_a_row_without_an_id_has_a_reason_and_the_others_a_prediction(
+    trained: Path, predictor: RatingPredictor, dlrun: Dlrun, here: Path
+) -> None:
+    Path("pairs.csv").write_text("user,item,note\n007,1.1,a\n,1.1,b\nNA,  ,c\nguest,5,d\n , ,e\n")
+    status, out, _ = dlrun("predict", str(trained), "pairs.csv", "--out", "answer.csv")
+    assert status == 1
+    assert "3 of 5 rows cannot be read" in out
+    answer = pd.read_csv("answer.csv", dtype=str, keep_default_na=False)
+    known = expected(predictor, [("007", "1.1"), ("guest", "5")])
+    assert answer["prediction"].tolist() == [str(known[0]), "", "", str(known[1]), ""]
+    reasons = ["", "the user is missing", "the item is missing", "", "the user is missing; the item is missing"]
+    assert list(answer["problem"]) == reasons
+    assert list(answer["note"]) == ["a", "b", "c", "d", "e"]  # the table's own column
+    result = predictor.predict(pd.DataFrame({"user": ["7", None, np.nan], "item": ["5", "5", "5"]}))
+    assert result.attrs["num_bad"] == 2
+    assert result["prediction"].isna().tolist() == [False, True, True]
+
+
+def test_new_ratings_are_read_as_those_of_training(trained: Path, dlrun: Dlrun, here: Path) -> None:
+    """The names and decimal commas of the training table, or the usual names and any format."""
+    Path("shop.csv").write_text("product;stars\n0108775015;4,5\n1.10;1,0\n")
+    Path("usual.csv").write_text("item,rating\n0108775015,4.5\n1.10,1.0\n")
+    answers = []
+    for name in ("shop.csv", "usual.csv"):
+        status, _, err = dlrun("recommend", str(trained), "--ratings", name, "--out", f"best-{name}")
+        assert (status, err) == (0, "")
+        answers.append(Path(f"best-{name}").read_text())
+    assert answers[0] == answers[1]
+    best = pd.read_csv("best-shop.csv", dtype=str)
+    assert set(best["item"]) == set(best["title"]) == {"1.1", "108775015", "5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("product;stars\n5;4,5\n1.1;good\n", "row 3: stars is 'good', which is not a number, decimal comma"),
+        ("product;stars\n5;4,5\n1.1;\n", "row 3: the rating is missing"),
+        ("item,rating\n5,4.5\n1.1,9\n", "row 3: rating 9 is outside the range of this run, 1 to 5"),
+        ("item,value\n5,4.5\n", "no column for the rating (stars, rating"),
+    ],
+)
+def test_a_new_rating_that_cannot_be_read_is_named(
+    text: str, message: str, trained: Path, dlrun: Dlrun, here: Path
+) -> None:
+    Path("mine.csv").write_text(text)
+    status, _, err = dlrun("recommend", str(trained), "--ratings", "mine.csv")
+    assert status == 1
+    assert message in err
+
+
+def test_similar_items_are_found_by_an_id_as_written(predictor: RatingPredictor) -> None:
+    one, ten = predictor.similar("1.1"), predictor.similar("1.10")
+    assert "most similar to 1.1 " in one.attrs["note"]
+    assert "most similar to 1.10 " in ten.attrs["note"]
+    assert "1.10" in set(one["item"])
+
+
+def test_ratings_in_a_frame_may_be_numbers(predictor: RatingPredictor) -> None:
+    as_text = predictor.recommend(ratings=pd.DataFrame({"product": ["5", "1.1"], "stars": ["4,5", "2"]}))
+    as_numbers = predictor.recommend(ratings=pd.DataFrame({"item": [5, 1.1], "rating": [4.5, 2]}))
+    pd.testing.assert_frame_equal(as_text, as_numbers)
+    with pytest.raises(DataError, match="row 2: the rating is missing"):
+        predictor.recommend(ratings=pd.DataFrame({"item": [5], "rating": [np.nan]}))
+
+
+def test_the_predictions_of_a_run_have_the_ids_of_its_table(trained: Path) -> None:
+    stored = dlrunner.load(trained).predictions
+    assert len(stored) == 10
+    assert set(stored["user"]) <= set(USERS)
+    assert set(stored["item"]) == set(stored["title"]) <= set(ITEMS)
+    assert stored["prediction"].dtype == np.float64
