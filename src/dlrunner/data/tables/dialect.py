@@ -5,7 +5,9 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,9 @@ SEPARATORS = (",", ";", "\t", "|")
 HEAD = 2**20
 """Bytes that are looked at to find the separator."""
 RECORDS = 200
+COMMENTS = ("#", "%", "//")
+NO_SEPARATOR = "\x1f"
+"""Of a file of one column, whose texts may hold any separator."""
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -54,34 +59,88 @@ def detect(head: str, path: Path, separator: str | None = None) -> Dialect:
         separator: given by the user.
 
     Raises:
-        DataError: the file is empty, or its first row holds numbers and no names.
+        DataError: the file is empty, or its first row holds values and no names.
     """
-    lines = head.splitlines(keepends=True)
+    lines = list(io.StringIO(head, newline=""))  # those of DuckDB: str.splitlines knows more ends of lines
     skipped = 0
     if lines and (match := re.fullmatch(r"\s*sep=(.)\s*", lines[0], re.IGNORECASE | re.DOTALL)):
         separator = separator or match[1]
         skipped = 1
-    while skipped < len(lines) and not lines[skipped].strip():
-        skipped += 1
-    while skipped + 1 < len(lines) and _is_comment(lines[skipped], lines[skipped + 1]):
-        skipped += 1
-    text = "".join(lines[skipped:])
-    if not text.strip():
+    skipped += _num_comments(lines[skipped:])
+    if not "".join(lines[skipped:]).strip():
         raise DataError(f"{path} is empty")
-    records = {each: _records(text, each) for each in ([separator] if separator else SEPARATORS)}
-    chosen = max(records, key=lambda each: _fit(records[each]))
-    first, *others = records[chosen]
-    if len(others) == 0:
-        raise DataError(f"{path} has a header but no rows")
-    names, notes = unique_names([name.strip().removeprefix("\ufeff") for name in first])
-    if len(names) > 1 and all(NUMBER.fullmatch(name.strip()) for name in first):
-        shown = ", ".join(first[:5])
+    parsed = {each: _records(lines[skipped:], each) for each in ([separator] if separator else SEPARATORS)}
+    titles = {each: num_titles([fields for _, fields in records], each) for each, records in parsed.items()}
+    chosen = max(parsed, key=lambda each: _fit([fields for _, fields in parsed[each]], titles[each]))
+    records = parsed[chosen][titles[chosen] :]
+    notes = []
+    if titles[chosen]:
+        notes.append(f"the lines above the header are left out: {', '.join(filter(None, parsed[chosen][0][1]))[:80]}")
+    skipped += records[0][0]
+    first, *others = [fields for _, fields in records]
+    names, changed = unique_names([name.strip().removeprefix("\ufeff") for name in first])
+    if holds_values(names, others):
+        shown = ", ".join(names[:5])
         raise DataError(
-            f"{path}: its first row ({shown}) holds numbers, not the names of columns; add a line of names at the top"
+            f"{path}: its first row ({shown}) holds values, not the names of columns; add a line of names at the top"
         )
+    if len(names) == 1 and separator is None and any(len(record) > 1 for record in others):
+        chosen = NO_SEPARATOR  # texts with commas, not in quotation marks
     fields = [field for record in [first, *others] for field in record[1:]]
     blanks = bool(fields) and all(field.startswith(" ") or not field for field in fields)
-    return Dialect(chosen, tuple(names), skipped, blanks, tuple(notes))
+    return Dialect(chosen, tuple(names), skipped, blanks, (*notes, *changed))
+
+
+def num_titles(records: Sequence[Sequence[str]], separator: str = ";") -> int:
+    """Return the number of records above the header: a title alone in its row, rows of blanks.
+
+    >>> num_titles([["Sales 2023", "", ""], ["", "", ""], ["date", "item", "amount"], ["2023-01-05", "a", "5"]])
+    2
+    """
+    width = Counter(len(record) for record in records[1:]).most_common(1)[0][0] if len(records) > 1 else 0
+    for number, record in enumerate(records[:10]):
+        is_padded = len(record) == width > 2
+        is_alone = len(record) == 1 and all(len(each) == width for each in records[number + 2 :])
+        is_alone = is_alone and width > (2 if separator == "," else 1)
+        if not (is_padded or is_alone) or any(field.strip() for field in record[1:]):
+            return number if number + 1 < len(records) else 0
+        if number == 0 and not any(field.strip() for field in record):
+            return 0  # a header without names
+    return 0
+
+
+def holds_values(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether what stands where names are expected is a row of values.
+
+    >>> holds_values(["5.1", "0.2", "setosa"], [["4.9", "0.2", "setosa"]])
+    True
+    >>> holds_values(["country", "1990", "1991"], [["DEU", "79.4", "80.0"]])
+    False
+    """
+    numbers = [i for i, name in enumerate(names) if NUMBER.fullmatch(name)]
+    if len(numbers) == len(names):
+        return not _is_scale(names) or (
+            names[0] != "0" and not re.fullmatch(r"(19|20)\d\d", names[0]) and len(names) < 8
+        )
+    rows = [row for row in rows if len(row) == len(names) and [field.strip() for field in row] != list(names)]
+    if len(names) == 1 or not rows:
+        return False
+    if len(numbers) > 1 and not _is_scale([names[i] for i in numbers]):
+        of_numbers = [bool(NUMBER.fullmatch(row[i].strip())) for row in rows for i in numbers]
+        if sum(of_numbers) > len(of_numbers) / 2:
+            return True
+    words = [i for i, name in enumerate(names) if i not in numbers and not name.startswith("Unnamed: ")]
+    repeated = [i for i in words if any(row[i].strip() == names[i] for row in rows)]
+    return len(repeated) * 2 >= len(words) > 0 and len(repeated) > 0
+
+
+def _is_scale(names: Sequence[str]) -> bool:
+    """Return whether numbers are names of columns: years, wavelengths, 0 1 2 …, each as far from the last one."""
+    numbers = [float(name.replace(",", ".")) for name in names]
+    steps = [b - a for a, b in itertools.pairwise(numbers)]
+    if len(numbers) == 2 and not all(name.isdigit() for name in names):
+        return False
+    return bool(steps) and steps[0] != 0 and all(abs(step - steps[0]) <= 0.1 * abs(steps[0]) for step in steps)
 
 
 def unique_names(given: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -108,38 +167,49 @@ def _ordinal(number: int) -> str:
     return {2: "second", 3: "third"}.get(number, f"{number}th")
 
 
-def _is_comment(line: str, following: str) -> bool:
-    """Return whether a line before the header is a comment, and not a header that begins with #."""
-    if not line.startswith(("#", "%", "//")):
-        return False
-    return not any(
-        following.count(each) and line.count(each) == following.count(each) for each in SEPARATORS
-    ) or following.startswith(line[0])
+def _num_comments(lines: Sequence[str]) -> int:
+    """Return the number of comments and blank lines above the header; a header may begin with # itself."""
+    count = next((i for i, line in enumerate(lines) if line.strip() and not line.startswith(COMMENTS)), len(lines))
+    if count in (0, len(lines)) or not lines[count - 1].startswith("#"):
+        return count
+    header, row = lines[count - 1], lines[count]
+    separator = max(SEPARATORS, key=header.count)
+    is_wide = header.count(separator) == row.count(separator) > 0
+    has_numbers = any(NUMBER.fullmatch(field.strip()) for field in row.split(separator))
+    return count - 1 if is_wide and (has_numbers or header[1:2].isalpha()) else count
 
 
-def _records(text: str, separator: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    records: list[list[str]] = []
+def _records(lines: Sequence[str], separator: str) -> list[tuple[int, list[str]]]:
+    """Return the first records that are not blank, each with the number of lines before it."""
+    reader = csv.reader(iter(lines), delimiter=separator)
+    records: list[tuple[int, list[str]]] = []
+    start = 0
     try:
         for record in reader:
-            if record:
-                records.append(record)
+            if (record and any(field.strip() for field in record)) or (records and record):
+                records.append((start, record))
+            start = reader.line_num
             if len(records) > RECORDS:
                 break
-    except csv.Error as error:  # a field of more than 128 KiB, a NUL
+    except csv.Error as error:  # a field of more than 128 KiB
         if not records:
             raise DataError(f"a table cannot be read: {error}") from None
     return records
 
 
-def _fit(records: Sequence[Sequence[str]]) -> tuple[float, int]:
-    """Return how well a separator fits: the fraction of records with as many fields as the header, and its fields."""
+def _fit(records: Sequence[Sequence[str]], num_skipped: int) -> tuple[float, bool, int]:
+    """Return how well a separator fits.
+
+    Returns:
+        the fraction of records with as many fields as the header, whether no title stands above it, and its fields.
+    """
+    records = records[num_skipped:]
     width = len(records[0]) if records else 0
     if width < 2:
-        return 0.0, width
+        return 0.0, num_skipped == 0, width
     others = records[1:] or records
     same = sum(len(record) == width for record in others) / len(others)
-    return (same, width) if same > 0.5 else (same / 2, width)
+    return (same if same > 0.5 else same / 2), num_skipped == 0, width
 
 
 def check_encoding(name: str) -> str:

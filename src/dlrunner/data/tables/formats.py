@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-MISSING = ("NA", "N/A", "#N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None", "-", "--", "?", ".")
+MISSING = (
+    *("NA", "N/A", "n/a", "na", "#N/A", "#NA", "N.A.", "n.a.", "<NA>", "NaN", "nan", "-nan", "-NaN", "NaT"),
+    *("NULL", "null", "Null", "(null)", "\\N", "None", "none", "-", "--", "?", "."),
+    *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
+)
 """Strings that mean "no value" among numbers and dates; among texts only an empty string does."""
 
 Decimal = Literal[".", ","]
@@ -18,12 +22,27 @@ Thousands = Literal[".", ",", " ", "'"]
 
 BLANKS = " \u00a0\u202f\u2009"
 CURRENCIES = r"[€$£¥₹₽₩]|[A-Z]{3}"
+MINUS = "\u2212"
 UNITS = r"%|‰|°C|°F|[a-zµ]{1,3}[²³]?"
 
 
 def literal(text: str) -> str:
     """Return a string as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+MACROS = (
+    f"is_missing(t) AS coalesce(t IN ({', '.join(map(literal, ('', *MISSING)))}), true)",
+    # A cast reads 1_000 and nan too.
+    "plain_number(t) AS CASE WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) AND NOT contains(t, '_') "
+    "THEN TRY_CAST(t AS DOUBLE) END",
+)
+"""Functions that the expressions below call: each connection must have them."""
+
+
+def missing(text: str) -> str:
+    """Return the SQL condition that a string, without blanks at its ends, means no number and no date."""
+    return f"is_missing({text})"
 
 
 @dataclass(frozen=True)
@@ -41,38 +60,38 @@ class NumberFormat:
         return self == NumberFormat()
 
     def pattern(self) -> str:
-        """Return the regular expression of the values."""
+        """Return the regular expression of the values.
+
+        Formats other than the plain one take negative numbers of accounting too: `12.50-` and `(12.50)`.
+        """
         point = re.escape(self.decimal)
-        whole = r"(\d+" + point + r"?\d*|" + point + r"\d+)([eE][+-]?\d+)?"
+        number = r"(\d+" + point + r"?\d*|" + point + r"\d+)([eE][+-]?\d+)?"
         if self.thousands is not None:
-            group = "[" + BLANKS + "]" if self.thousands == " " else re.escape(self.thousands)
-            if self.thousands == "'":
-                group = "['\u2019]"
-            whole = rf"([1-9]\d{{0,2}}({group}\d{{3}})+|\d+)({point}\d*)?"
-        blank = f"[{BLANKS}]*"
-        before = f"{re.escape(self.before)}{blank}" if self.before else ""
-        after = f"{blank}{re.escape(self.after)}" if self.after else ""
-        sign = "[+-]?"
-        return (
-            f"{sign}{before}{sign}({whole}|(?i:inf(inity)?)){after}"
-            if before
-            else f"{sign}({whole}|(?i:inf(inity)?)){after}"
-        )
+            group = {" ": f"[{BLANKS}]", "'": "['\u2019]"}.get(self.thousands, re.escape(self.thousands))
+            groups = rf"[1-9]\d{{0,2}}({group}\d{{3}})+"
+            if self.thousands == ",":  # India: 12,34,567
+                groups += r"|[1-9]\d?(,\d{2})+,\d{3}"
+            number = rf"({groups}|\d+)({point}\d*)?"
+        number = f"({number}|(?i:inf(inity)?))"
+        if self.is_plain:
+            return f"[+-]?{number}"
+        before = f"{re.escape(self.before)}[{BLANKS}]*" if self.before else ""
+        after = f"[{BLANKS}]*{re.escape(self.after)}" if self.after else ""
+        sign = f"[+{MINUS}-]?"
+        signed = f"({sign}{before}{sign if before else ''}{number}|{before}{number}-){after}"
+        return rf"{signed}|\({before}{number}{after}\)"
 
     def value(self, text: str) -> str:
         """Return the SQL expression of the number that a string means, NULL where it has another format."""
-        plain = f"TRY_CAST({text} AS DOUBLE)"
         if self.is_plain:
-            # A cast reads 1_000 and nan too.
-            return f"CASE WHEN NOT isnan({plain}) AND NOT contains({text}, '_') THEN {plain} END"
+            return f"plain_number({text})"
         digits = text
         for unit in filter(None, (self.before, self.after)):
             digits = f"replace({digits}, {literal(unit)}, '')"
-        removed = {" ": BLANKS, "'": "'\u2019", None: ""}.get(self.thousands, self.thousands or "")
-        removed += "" if self.thousands == " " else BLANKS
-        digits = f"translate({digits}, {literal(removed)}, '')"
-        if self.decimal == ",":
-            digits = f"replace({digits}, ',', '.')"
+        removed = {" ": "", "'": "'\u2019", None: ""}.get(self.thousands, self.thousands or "") + BLANKS
+        kept = MINUS + ("," if self.decimal == "," else "")
+        digits = f"translate({digits}, {literal(kept + removed)}, {literal('-.'[: len(kept)])})"
+        digits = f"CASE WHEN right({digits}, 1) IN ('-', ')') THEN '-' || trim({digits}, '()-') ELSE {digits} END"
         return f"CASE WHEN regexp_full_match({text}, {literal(self.pattern())}) THEN TRY_CAST({digits} AS DOUBLE) END"
 
     def description(self) -> str:
@@ -104,7 +123,8 @@ def unit_of(value: str) -> tuple[str, str]:
     (('€', ''), ('', '%'), ('', ''), ('', ''))
     """
     match = re.fullmatch(
-        rf"[+-]?(?P<before>{CURRENCIES})?[{BLANKS}]*[+-]?\d[\d.,'{BLANKS}]*?[{BLANKS}]*(?P<after>{CURRENCIES}|{UNITS})?",
+        rf"[(+{MINUS}-]?(?P<before>{CURRENCIES})?[{BLANKS}]*[+{MINUS}-]?"
+        rf"\d[\d.,'\u2019{BLANKS}]*?-?[{BLANKS}]*(?P<after>{CURRENCIES}|{UNITS})?\)?",
         value,
     )
     return ((match["before"] or ""), (match["after"] or "")) if match else ("", "")
@@ -121,6 +141,8 @@ class DateFormat:
     """Of SQL, with {} for the string."""
     order: Literal["day", "month", "year", ""] = ""
     """What stands first, where several formats have the same pattern."""
+    start: str = ""
+    """The pattern of the day, which formats with different clocks share: a quick look."""
 
     def value(self, text: str) -> str:
         """Return the SQL expression of the time that a string means, NULL where it has another format."""
@@ -130,11 +152,12 @@ class DateFormat:
         )
 
 
-OFFSET = r"\s*(Z|[+-]\d{2}:?(\d{2})?)"
+ZONES = "UTC|GMT|WES?T|CES?T|EES?T|MES?Z|BST|MSK|[ECMP][SD]T|IST|JST"
+OFFSET = rf" *(Z|({ZONES})?[+-]\d{{1,2}}(:?\d{{2}})?|{ZONES})"
 """Of a time from UTC: left out, so that times are local ones, as written."""
 
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}"
-_CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d{1,9})?)?"
+_CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.,]\d{1,9})?)?"
 _DAYS = (
     (r"\d{4}/\d{1,2}/\d{1,2}", "%Y/%m/%d", "year"),
     (r"\d{4}\.\d{1,2}\.\d{1,2}", "%Y.%m.%d", "year"),
@@ -153,12 +176,17 @@ _DAYS = (
     (r"\d{2}-\d{1,2}-\d{1,2}", "%y-%m-%d", "year"),
     (r"\d{1,2}[- ][A-Za-z]{3}[- ]\d{4}", "%d-%b-%Y", "day"),
     (r"\d{1,2}[- ][A-Za-z]{3}[- ]\d{2}", "%d-%b-%y", "day"),
-    (r"\d{1,2} [A-Za-z]{4,9} \d{4}", "%d %B %Y", "day"),
+    (r"\d{1,2} [A-Za-z]{3,9} \d{4}", "%d %B %Y", "day"),
     (r"[A-Za-z]{3} \d{1,2},? \d{4}", "%b %d %Y", "month"),
-    (r"[A-Za-z]{4,9} \d{1,2},? \d{4}", "%B %d %Y", "month"),
+    (r"[A-Za-z]{3,9} \d{1,2},? \d{4}", "%B %d %Y", "month"),
 )
-_TIMES = (("", ""), (r" \d{1,2}:\d{2}", " %H:%M"), (r" \d{1,2}:\d{2}:\d{2}", " %H:%M:%S"))
-_TIMES_12 = ((r" \d{1,2}:\d{2} ?(?i:am|pm)", " %I:%M%p"), (r" \d{1,2}:\d{2}:\d{2} ?(?i:am|pm)", " %I:%M:%S%p"))
+_CLOCKS = (
+    (r" \d{1,2}:\d{2}", " %H:%M"),
+    (r" \d{1,2}:\d{2}:\d{2}", " %H:%M:%S"),
+    (r" \d{1,2}:\d{2}:\d{2}[.,]\d{1,9}", " %H:%M:%S.%f"),
+    (r" \d{1,2}:\d{2} ?(?i:am|pm)", " %I:%M%p"),
+    (r" \d{1,2}:\d{2}:\d{2} ?(?i:am|pm)", " %I:%M:%S%p"),
+)
 
 
 def _parsed(strptime: str) -> str:
@@ -169,16 +197,23 @@ def _parsed(strptime: str) -> str:
     if strptime.startswith(("%b", "%B")):
         text = f"replace({text}, ',', '')"
     if "%p" in strptime:
-        text = f"regexp_replace({text}, ' ?([AaPp][Mm])$', '\\1')"
+        text = f"regexp_replace({text}, {literal(f' ?([AaPp][Mm])({OFFSET})?$')}, '\\1')"
+    elif "%H" in strptime:
+        text = f"regexp_replace({text}, {literal(OFFSET + '$')}, '')"
+    if "%f" in strptime:
+        text = f"replace({text}, ',', '.')"
     return f"TRY_CAST(try_strptime({text}, {literal(strptime)}) AS TIMESTAMP)"
 
 
 def _text_formats() -> Iterator[DateFormat]:
-    local = f"regexp_replace({{}}, {literal('(:[0-9.]+)' + OFFSET + '$')}, '\\1')"
+    local = f"replace(regexp_replace({{}}, {literal('(:[0-9.,]+)' + OFFSET + '$')}, '\\1'), ',', '.')"
     yield DateFormat("ISO 8601", rf"{_ISO}([T ]{_CLOCK}({OFFSET})?)?", f"TRY_CAST({local} AS TIMESTAMP)", "year")
     for days, name, order in _DAYS:
-        for clock, suffix in (*_TIMES, *_TIMES_12):
-            yield DateFormat(name + suffix, days + clock, _parsed(name + suffix), order)  # type: ignore[arg-type]
+        yield DateFormat(name, days, _parsed(name), order, days)  # type: ignore[arg-type]
+        for clock, suffix in _CLOCKS:
+            pattern = rf"{days}{clock}({OFFSET})?"
+            yield DateFormat(name + suffix, pattern, _parsed(name + suffix), order, days)  # type: ignore[arg-type]
+    yield DateFormat("%Y%m%dT%H%M%S", r"\d{8}T\d{6}Z?", _parsed("%Y%m%dT%H%M%S"))
     yield DateFormat("%Y-%m", r"\d{4}-\d{1,2}", "TRY_CAST({} || '-01' AS TIMESTAMP)")
     yield DateFormat("%m/%Y", r"\d{1,2}/\d{4}", "TRY_CAST(try_strptime('01/' || {}, '%d/%m/%Y') AS TIMESTAMP)")
     yield DateFormat("%b %Y", r"[A-Za-z]{3} \d{4}", "TRY_CAST(try_strptime('1 ' || {}, '%d %b %Y') AS TIMESTAMP)")

@@ -7,8 +7,11 @@ DuckDB reads it, in all cores and in less memory than the file needs, but guesse
 from __future__ import annotations
 
 import contextlib
+import lzma
 import os
 import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +21,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dlrunner.data.tables.formats import MACROS
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError)
 LONGEST_LINE = 2**28
 """Bytes."""
 
@@ -72,8 +77,7 @@ class RawTable:
             return []
         source = f"(SELECT {', '.join(of)} FROM raw)" if of else "raw"
         with readable_errors(self.place):
-            row = self.connection.sql(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0]
-            return list(row)
+            return list(self.connection.execute(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0])
 
     def num_rows(self) -> int:
         """Return the number of rows."""
@@ -111,6 +115,8 @@ def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     stack.callback(connection.close)
     connection.execute("SET preserve_insertion_order = true")
     connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and `python -c`, on standard output
+    for macro in MACROS:
+        connection.execute(f"CREATE TEMP MACRO {macro}")
     return connection
 
 
@@ -120,34 +126,35 @@ def _threads() -> int:
 
 @contextlib.contextmanager
 def readable_errors(place: Path) -> Iterator[None]:
-    """Turn the errors of DuckDB into a DataError of one sentence."""
+    """Turn the errors of DuckDB, and of damaged files, into a DataError of one sentence."""
     import duckdb
 
     try:
         yield
-    except duckdb.OutOfMemoryException:
+    except (MemoryError, duckdb.OutOfMemoryException):
         raise DataError(f"{place} does not fit into the memory of this machine") from None
     except duckdb.Error as error:
         raise DataError(_sentence(place, str(error))) from None
+    except _DAMAGED as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DataError(f"{place} is damaged or cannot be read: {reason}") from None
 
 
 def _sentence(place: Path, message: str) -> str:
-    lines = message.splitlines()
-    found = {key: value for key, _, value in (line.partition(": ") for line in lines) if value}
     line = re.search(r"CSV Error on Line: (\d+)", message)
     where = f"{place}, row {line[1]}" if line else str(place)
-    counts = next((each for each in lines if each.startswith("Expected Number of Columns")), "")
-    if counts:
-        expected, got = [word for word in counts.replace(":", " ").split() if word.isdigit()]
-        has = f"{got} fields" if int(got) < int(expected) else "more fields"
-        return f"{where} has {has}, the header {expected}: {found.get('Original Line', '')[:80]}"
+    original = re.search(r"Original Line: ?(.*)", message)
+    shown = f": {original[1][:80]}" if original and original[1] else ""
+    if counts := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
+        has = f"{counts[2]} fields" if int(counts[2]) < int(counts[1]) else "more fields"
+        return f"{where} has {has}, the header {counts[1]}{shown}"
     if "unterminated quote" in message:
-        return f"{where} has a quotation mark that is not closed: {found.get('Original Line', '')[:80]}"
+        return f"{where} has a quotation mark that is not closed{shown}"
     if "not utf-8" in message or "nvalid unicode" in message:
         return f"{where} is not text in UTF-8; set data.encoding (cp1252 is usual for files of Excel on Windows)"
     if "Maximum line size" in message:
         return f"{where} is longer than {LONGEST_LINE >> 20} MiB; is a quotation mark not closed?"
-    return f"{place} cannot be read as a table: {lines[0].removeprefix('Invalid Input Error: ')[:200]}"
+    return f"{place} cannot be read as a table: {message.splitlines()[0].removeprefix('Invalid Input Error: ')[:200]}"
 
 
 def from_relation(connection: DuckDBPyConnection, source: str, place: Path, first_row: int) -> RawTable:
@@ -184,8 +191,14 @@ def _simple(column: str, kind: str) -> tuple[str, str]:
         return f"({column} AT TIME ZONE 'UTC')", "TIMESTAMP"
     if kind == "INTERVAL":
         return f"epoch({column}) / 86400", "DOUBLE"
+    if kind == "JSON":  # several types in one column: strings without quotation marks
+        return f"({column} ->> '$')", "VARCHAR"
+    if kind == "JSON[]":
+        return f"array_to_string(list_transform({column}, lambda x: x ->> '$'), '|')", "VARCHAR"
     if kind.endswith("[]"):
         return f"array_to_string({column}, '|')", "VARCHAR"
+    if kind.startswith("STRUCT"):
+        return f"CAST(to_json({column}) AS VARCHAR)", "VARCHAR"
     return f"CAST({column} AS VARCHAR)", "VARCHAR"
 
 

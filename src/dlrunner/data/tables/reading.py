@@ -70,11 +70,12 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
                 raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
     read = table.fetch(*[_expression(table, column) for column in wanted])
-    frame = pd.DataFrame(
-        {column.name: _as_pandas(read.column(i), column) for i, column in enumerate(wanted)},
-        index=pd.RangeIndex(len(read)),
-    )
-    return Values(frame, bad)
+    index = pd.RangeIndex(len(read))
+    columns = {}
+    for column in reversed(wanted):  # each is freed as soon as it is converted, and not copied into a block
+        columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
+        read = read.remove_column(len(read.column_names) - 1)
+    return Values(pd.DataFrame({column.name: columns[column.name] for column in wanted}, index=index, copy=False), bad)
 
 
 def _a(column: Column) -> str:
@@ -106,7 +107,7 @@ def _expression(table: RawTable, column: Column) -> str:
 
 def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:
     if column.type == "text":
-        return values.to_pandas().astype("str") if values.null_count else pd.Series(values.to_pandas(), dtype="str")
+        return pd.Series(values.to_pandas(), dtype="str")
     if column.type == "boolean":
         return values.to_pandas()
     found = values.to_numpy()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dlrunner.data.tables.formats import MISSING, DateFormat, NumberFormat, date_format, literal
+from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, missing
 from dlrunner.errors import DataError, did_you_mean
 
 Type = Literal["text", "integer", "number", "date", "boolean"]
@@ -68,18 +68,13 @@ class Column:
         """Return the SQL condition that a string is there, but not of this type and format."""
         if self.type == "text":
             return "false"
-        return f"(NOT coalesce({missing(text)}, true) AND {self.value(text)} IS NULL)"
+        value = trimmed(text)
+        return f"(({self.value(text)}) IS NULL AND NOT {missing(value)})"
 
 
 def trimmed(text: str) -> str:
     """Return the SQL expression of a string without blanks at its ends."""
     return f"trim({text})"
-
-
-def missing(text: str) -> str:
-    """Return the SQL condition that a string means no number and no date."""
-    listed = ", ".join(literal(each) for each in ("", *MISSING))
-    return f"({text} IS NULL OR {trimmed(text)} IN ({listed}))"
 
 
 @dataclass(frozen=True)

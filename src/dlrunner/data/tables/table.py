@@ -12,8 +12,9 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.files import open_table
-from dlrunner.data.tables.inference import Hints, infer
+from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
 from dlrunner.data.tables.schema import Schema

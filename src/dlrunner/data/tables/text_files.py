@@ -1,0 +1,128 @@
+"""Opening text with separators: unpacked, as UTF-8, in one dialect for all part files."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from dlrunner.data.core.unpacking import open_compressed
+from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, detect, encoding_of
+from dlrunner.data.tables.formats import literal
+from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, readable_errors
+from dlrunner.errors import DataError
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
+
+
+def open_text(
+    stack: contextlib.ExitStack,
+    paths: Sequence[Path],
+    place: Path,
+    separator: str | None,
+    files: Sequence[Path] = (),
+) -> RawTable:
+    """Open text with separators.
+
+    Args:
+        stack: closes what is opened.
+        paths: of plain text in UTF-8.
+        place: for messages.
+        separator: given by the user.
+        files: of the user, where the paths are of copies.
+    """
+    dialects = []
+    for number, path in enumerate(paths):
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        text = head.decode("utf-8-sig", errors="replace")
+        if len(head) == HEAD:
+            text = text[: text.rfind("\n") + 1] or text
+        named = files[number] if files else place
+        if "\0" in text:
+            raise DataError(f"{named} contains a NUL character: it is not a text file")
+        dialects.append(detect(text, named, separator))
+    first = dialects[0]
+    for path, dialect in zip(files, dialects, strict=False):
+        if dialect.names != first.names or dialect.separator != first.separator:
+            raise DataError(f"{path} has other columns than {files[0]}: {', '.join(dialect.names)[:200]}")
+    if len({dialect.skipped_lines for dialect in dialects}) > 1:
+        raise DataError(f"{place}: its files have different numbers of lines before the header")
+    connection = connect(stack)
+    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(first.names)))
+    listed = ", ".join(literal(str(path)) for path in paths)
+    source = (
+        f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(first.separator)}, quote='\"', "
+        f"escape='\"', header=true, skip={first.skipped_lines}, nullstr='', strict_mode=true, "
+        f"max_line_size={LONGEST_LINE})"
+    )
+    with readable_errors(place):
+        connection.execute(
+            f"CREATE VIEW raw AS SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
+        )
+    names = list(first.names)
+    return RawTable(
+        connection,
+        place,
+        names,
+        ["VARCHAR"] * len(names),
+        first_row=2 + first.skipped_lines,
+        separator=first.separator,
+        blank_after_separator=first.blank_after_separator,
+        notes=list(first.notes),
+    )
+
+
+def _without_last_blank_lines(connection: DuckDBPyConnection, source: str, dialect: Dialect) -> str:
+    """Return the LIMIT of a file of one column, where a blank line is an empty row, except at the end."""
+    if len(dialect.names) > 1:
+        return ""
+    values = connection.sql(f"SELECT c0 IS NOT NULL FROM {source}").to_arrow_table().column(0).to_numpy()
+    return f" LIMIT {int(np.flatnonzero(values)[-1]) + 1}" if values.any() else ""
+
+
+def plain_text(stack: contextlib.ExitStack, path: Path, encoding: str | None) -> Path:
+    """Return a file of uncompressed UTF-8: the file itself, or a temporary copy."""
+    if encoding is not None:
+        encoding = check_encoding(encoding)
+    with open_compressed(path) as stream:
+        head = stream.read(4)
+        found = encoding or encoding_of(head)
+        if stream.is_plain and found in ("utf-8", "utf-8-sig"):
+            return path
+        copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-"))) / "table.csv"
+        with copy.open("wb") as file:
+            if found in ("utf-8", "utf-8-sig"):
+                file.write(head)
+                while piece := stream.read(HEAD):
+                    file.write(piece)
+            else:
+                _transcode(head, stream, found, path, file)
+        return copy
+
+
+def _transcode(head: bytes, stream: BinaryIO, encoding: str, path: Path, file: BinaryIO) -> None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        file.write(decoder.decode(head).encode())
+        while piece := stream.read(HEAD):
+            file.write(decoder.decode(piece).encode())
+        file.write(decoder.decode(b"", final=True).encode())
+    except UnicodeError as error:
+        raise DataError(f"{path} is not text in {encoding}: {error}") from None
+
+
+def from_standard_input(stack: contextlib.ExitStack) -> Path:
+    """Return a temporary copy of standard input."""
+    copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-"))) / "table.csv"
+    with copy.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)
+    return copy

@@ -1,0 +1,124 @@
+"""Opening formats that have types: Parquet, JSON, Excel, SQLite."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import sqlite3
+import urllib.parse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from dlrunner.data.tables.dialect import num_titles, unique_names
+from dlrunner.data.tables.formats import literal
+from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, as_text, connect, from_arrow, from_relation
+from dlrunner.errors import ConfigError, DataError
+
+
+def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path) -> RawTable:
+    """Open Parquet files with the same columns; an index that pandas wrote is a column."""
+    import pyarrow.dataset
+
+    try:
+        dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
+        schema = dataset.schema
+        for file in files[1:]:
+            if pyarrow.dataset.dataset(str(file), format="parquet").schema.names != schema.names:
+                raise DataError(f"{file} has other columns than {files[0]}")
+        table = dataset.to_table()
+    except pa.ArrowException as error:
+        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0]}") from None
+    names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
+    names, notes = unique_names(names)
+    raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
+    raw.notes += notes
+    return raw
+
+
+def open_json(stack: contextlib.ExitStack, paths: Sequence[Path], place: Path) -> RawTable:
+    """Open a list of objects, or an object in each line; dates are strings as they are in other texts."""
+    connection = connect(stack)
+    listed = ", ".join(literal(str(path)) for path in paths)
+    source = (
+        f"read_json([{listed}], sample_size=-1, maximum_depth=2, convert_strings_to_integers=false, "
+        f"dateformat='%Y|%m|%d', timestampformat='%Y|%m|%d|%H', map_inference_threshold=-1, "
+        f"maximum_object_size={LONGEST_LINE})"
+    )
+    return from_relation(connection, source, place, first_row=1)
+
+
+def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
+    """Open the first sheet that is not empty."""
+    try:
+        import python_calamine
+    except ImportError:
+        raise ConfigError(f"{path}: Excel needs the package python-calamine: pip install 'dlrunner[excel]'") from None
+    try:
+        with path.open("rb") as file:
+            book = python_calamine.CalamineWorkbook.from_filelike(file)
+            sheets = [(name, book.get_sheet_by_name(name).to_python(skip_empty_area=True)) for name in book.sheet_names]
+    except python_calamine.CalamineError as error:
+        raise DataError(f"{path} is damaged or cannot be read: {error}") from None
+    filled = [(name, rows) for name, rows in sheets if rows]
+    if not filled:
+        raise DataError(f"{path} is empty")
+    name, rows = filled[0]
+    skipped = num_titles([[as_text(value) for value in row] for row in rows[:20]])
+    title = ", ".join(text for value in rows[0] if (text := as_text(value))) if skipped else ""
+    rows = rows[skipped:]
+    names, notes = unique_names([as_text(value).strip() for value in rows[0]])
+    if len(rows) < 2:
+        raise DataError(f"{path} has a header but no rows")
+    if skipped:
+        notes.append(f"the rows above the header are left out: {title[:80]}")
+    if len(filled) > 1:
+        notes.append(f"the sheet {name} is read; there are {len(filled)} sheets")
+    columns = [_cells([row[number] for row in rows[1:]]) for number in range(len(names))]
+    given = pa.table(columns, names=[f"c{i}" for i in range(len(names))])
+    raw = from_arrow(stack, given, names, path, first_row=2 + skipped)
+    raw.notes += notes
+    return raw
+
+
+def _cells(values: Sequence[Any]) -> pa.Array:
+    """Return the cells of a spreadsheet's column: numbers, dates or booleans if all are, else strings."""
+    known = [value for value in values if value is not None and value != ""]
+    kinds: set[type] = {type(value) for value in known}
+    cleaned = [None if value == "" else value for value in values]
+    if kinds <= {int, float} and kinds:
+        whole = all(float(value).is_integer() and abs(value) < 2**53 for value in known)
+        return pa.array([None if v is None else int(v) if whole else float(v) for v in cleaned])
+    if kinds <= {datetime.date, datetime.datetime} and kinds:
+        times = [None if v is None else datetime.datetime(*v.timetuple()[:6]) for v in cleaned]
+        return pa.array(times, type=pa.timestamp("us"))
+    if kinds == {bool}:
+        return pa.array(cleaned, type=pa.bool_())
+    return pa.array([None if value is None else as_text(value) for value in cleaned], type=pa.string())
+
+
+def open_sqlite(stack: contextlib.ExitStack, path: Path) -> RawTable:
+    """Open the only table of a database."""
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro", uri=True)) as database:
+            tables = [
+                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            ]
+            if len(tables) != 1:
+                raise ConfigError(
+                    f"data.path: {path} has {len(tables)} tables ({', '.join(tables)[:200]}); export the one to be read"
+                )
+            quoted = '"' + tables[0].replace('"', '""') + '"'
+            cursor = database.execute(f"SELECT * FROM {quoted}")
+            names, notes = unique_names([str(column[0]) for column in cursor.description])
+            rows = cursor.fetchall()
+    except sqlite3.Error as error:
+        raise DataError(f"{path} is damaged or cannot be read: {error}") from None
+    if not rows:
+        raise DataError(f"{path}: the table {tables[0]} has no rows")
+    columns = [_cells([row[number] for row in rows]) for number in range(len(names))]
+    raw = from_arrow(stack, pa.table(columns, names=[f"c{i}" for i in range(len(names))]), names, path, first_row=1)
+    raw.notes += notes
+    return raw
