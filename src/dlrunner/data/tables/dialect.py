@@ -118,6 +118,7 @@ def _is_comment(line: str, following: str) -> bool:
 
 
 def _records(text: str, separator: str) -> list[list[str]]:
+    csv.field_size_limit(2 * HEAD)  # the head may be one long text
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     records: list[list[str]] = []
     try:
@@ -126,7 +127,7 @@ def _records(text: str, separator: str) -> list[list[str]]:
                 records.append(record)
             if len(records) > RECORDS:
                 break
-    except csv.Error as error:  # a field of more than 128 KiB, a NUL
+    except csv.Error as error:  # a NUL
         if not records:
             raise DataError(f"a table cannot be read: {error}") from None
     return records
