@@ -421,7 +421,7 @@ def test_gaps_in_other_columns_and_classes_named_na_are_read(here: Path) -> None
     table = read(here / "pics" / "all.csv", target="kind")
     assert table.target.classes == ["1", "NA"]
     rows.assign(file=["", *rows["file"][1:]]).to_csv(here / "pics" / "all.csv", index=False)
-    with pytest.raises(DataError, match="row 2: the column file is empty"):
+    with pytest.raises(DataError, match="row 2: the file is missing"):
         read(here / "pics" / "all.csv", target="kind")
 
 

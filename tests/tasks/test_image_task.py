@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import dlrunner
 from dlrunner.data.core.batching import generator_of
 from dlrunner.data.dogbreeds.dataset import DogBreedsData
 from dlrunner.data.images.augmentation import Augmentation
@@ -103,17 +104,24 @@ def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: 
         (here / "some" / path.name).write_bytes(path.read_bytes())
     (here / "some" / "bad.jpg").write_bytes(b"not an image")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
-    assert status == 0, err
-    assert "1 of 6 images cannot be read: bad.jpg is not an image" in out + err
+    assert status == 1, err
+    assert "1 of 6 rows cannot be read" in out + err
     answer = pd.read_csv("answer.csv")
-    assert answer["image"].tolist() == sorted(path.name for path in (here / "some").iterdir() if path.name != "bad.jpg")
+    assert answer["image"].tolist() == sorted(path.name for path in (here / "some").iterdir())
+    assert answer.loc[answer["problem"].notna(), "image"].tolist() == ["bad.jpg"]
+    assert answer.loc[answer["prediction"].isna(), "image"].tolist() == ["bad.jpg"]
+    assert "is not an image" in answer.set_index("image")["problem"]["bad.jpg"]
+    whole = dlrunner.load("runs/latest").predict("some")
+    assert whole.attrs["num_bad"] == 1
     status, out, err = dlrun("predict", "runs/latest", "some", "--submission", "--out", "submission.csv")
-    assert status == 0, err
+    assert status == 1, err
     table = pd.read_csv("submission.csv", dtype={"id": str})
     assert table.columns[0] == "id"
     assert table["id"].tolist() == [Path(name).stem for name in answer["image"]]
-    np.testing.assert_allclose(table.iloc[:, 1:].sum(axis=1), 1, atol=1e-4)
-    assert table.iloc[0, 1:].astype(float).idxmax() == answer["prediction"][0]
+    good = table["id"] != "bad"
+    np.testing.assert_allclose(table[good].iloc[:, 1:].sum(axis=1), 1, atol=1e-4)
+    assert table[~good].iloc[:, 1:].isna().all(axis=None)
+    assert table[good].iloc[0, 1:].astype(float).idxmax() == answer[good]["prediction"].iloc[0]
 
     status, out, err = dlrun("explain", "runs/latest", str(image))
     assert status == 0, err

@@ -91,11 +91,15 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
         Image.fromarray(pixels).save(here / "some" / name)
     (here / "some" / "bad.png").write_bytes(b"no image")
     status, out, err = dlrun("predict", "runs/latest", "some", "--out", "answer.csv")
-    assert status == 0, err
+    assert status == 1, err
     assert "masks written to some-masks: 2" in out + err
-    assert "1 of 3 images cannot be read: bad.png is no" in out + err
+    assert "1 of 3 rows cannot be read" in out + err
     answer = pd.read_csv("answer.csv")
-    assert list(answer.columns) == ["image", "mask", "background", "disc", "rectangle", "triangle"]
+    assert list(answer.columns) == ["image", "mask", "background", "disc", "rectangle", "triangle", "problem"]
+    assert answer["image"].tolist() == ["a.png", "bad.png", "deep/b.jpg"]
+    assert answer["problem"].notna().tolist() == [False, True, False]
+    assert answer.iloc[1, 1:6].isna().all()
+    answer = answer.drop(index=1).drop(columns="problem").reset_index(drop=True)
     np.testing.assert_allclose(answer.iloc[:, 2:].sum(axis=1), 1, atol=2e-4)
     for row, name in enumerate(("a.png", "deep/b.png")):
         with Image.open(here / "some-masks" / name) as mask:

@@ -199,6 +199,12 @@ def test_predict_reports_the_perplexity_of_new_texts(dlrun: Dlrun, here: Path) -
     assert answer["words"].tolist() == [2, 2]
     assert answer["unknown"].tolist() == [0, 1]
     assert (answer["perplexity"] > 1).all()
+    (here / "gaps.txt").write_text(f"{words[0]} {words[1]}\n\n{words[2]} zzz\n")
+    status, out, err = dlrun("predict", run, "gaps.txt", "--out", "gaps.csv")
+    assert status == 1, out + err
+    gaps = pd.read_csv("gaps.csv")
+    assert gaps["perplexity"].dropna().tolist() == answer["perplexity"].tolist()
+    assert gaps["problem"].fillna("").tolist() == ["", "the text is empty", ""]
 
 
 @pytest.mark.parametrize(
@@ -308,6 +314,17 @@ def test_your_own_texts_are_classified_and_new_ones_too(
     status, out, err = dlrun("predict", "runs/latest", "new.csv", "--column", "review")
     assert status == 0, out + err
     assert "1 text(s) contain only out-of-vocabulary words" in out
+    (here / "gaps.csv").write_text('review,n\nit was great film said he,1\n"",2\nit was awful film said she,3\n')
+    status, out, err = dlrun("predict", "runs/latest", "gaps.csv", "--column", "review", "--out", "b.csv")
+    assert status == 1, out + err
+    gaps = pd.read_csv("b.csv")
+    assert gaps["text"].tolist() == ["row 2", "row 3", "row 4"]
+    assert gaps["problem"].fillna("").tolist() == ["", "row 3: the text is missing", ""]
+    assert gaps.drop(columns=["text", "problem"]).isna().all(axis=1).tolist() == [False, True, False]
+    probabilities = [name for name in map(str, gaps) if name.startswith("p(")]
+    assert [gaps[name][0] for name in probabilities] == [answer[name] for name in probabilities], (
+        "the first text is that of a.csv"
+    )
 
 
 def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:

@@ -69,7 +69,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
-            value = quoted(value)
+            value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
         found.append(f"{key}{equals}{value}")
     return found
 
@@ -88,5 +88,9 @@ def file_to_write(name: str) -> Path:
 
 
 def quoted(text: str) -> str:
-    """Quote a text for Hydra's grammar."""
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    """Quote a text for Hydra's grammar, where backslashes count only before a quotation mark.
+
+    >>> print(quoted("it's"), quoted("a\\\\b"), quoted("a\\\\"))
+    'it\\'s' 'a\\b' 'a\\\\'
+    """
+    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text) + "'"

@@ -8,7 +8,7 @@ from dlrunner.errors import ConfigError
 
 
 def user_path(text: str | Path) -> Path:
-    """Return a path with `~` expanded.
+    """Return a path with `~` expanded; one that begins with ./~ is absolute, so that it is not expanded later.
 
     Raises:
         ConfigError: it names the home of a user that does not exist, or contains a null byte.
@@ -16,6 +16,8 @@ def user_path(text: str | Path) -> Path:
     path = Path(text)
     if "\0" in str(path):
         raise ConfigError(f"{str(path)!r} is not a path: it contains a null byte")
+    if str(text).startswith("./~"):
+        return path.absolute()
     try:
         return path.expanduser()
     except RuntimeError:

@@ -1,9 +1,18 @@
-"""Class and split of files, from the folders they are in."""
+"""The files below a folder, and their class and split from the folders they are in."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import PurePosixPath
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dlrunner.errors import DataError
+
+LEFTOVERS = ("thumbs.db", "desktop.ini")
+"""Files that Windows leaves in folders."""
+MOST_SHOWN = 3
+"""Examples in a note."""
 
 _NAMES = {
     "train": ("train", "training"),
@@ -12,6 +21,96 @@ _NAMES = {
 }
 PARTS = {name: part for part, names in _NAMES.items() for name in names}
 """The split of a folder of this name."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a folder or archive."""
+
+    names: list[str] = field(default_factory=list)
+    """Paths below the folder, sorted."""
+    skipped: dict[str, str] = field(default_factory=dict)
+    """Links and folders that were not followed or opened, with the reason."""
+
+
+def list_files(root: Path) -> Listing:
+    """List the files below a folder; symbolic links are followed, but not those to a folder that they are in."""
+    found = Listing()
+    status = root.stat()
+    _list(str(root), "", ((status.st_dev, status.st_ino),), found)
+    found.names.sort()
+    return found
+
+
+def _list(folder: str, prefix: str, above: tuple[tuple[int, int], ...], found: Listing) -> None:
+    try:
+        with os.scandir(folder) as entries:
+            listed = sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        found.skipped[prefix.rstrip("/")] = f"cannot be opened ({error.strerror})"
+        return
+    for entry in listed:
+        name = prefix + entry.name
+        try:
+            if entry.is_file():
+                found.names.append(name)
+            elif entry.is_dir():
+                status = entry.stat()
+                identity = (status.st_dev, status.st_ino)
+                if identity in above:
+                    found.skipped[name] = "is a link to a folder that it is in"
+                else:
+                    _list(entry.path, f"{name}/", (*above, identity), found)
+            elif entry.is_symlink():
+                found.skipped[name] = "is a link to nothing"
+        except OSError as error:  # a link to itself
+            found.skipped[name] = f"cannot be opened ({error.strerror})"
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a path is what systems leave behind: .cache/, @eaDir/, __MACOSX/, Thumbs.db.
+
+    >>> is_hidden("a/.cache/b.txt"), is_hidden("a/b.txt")
+    (True, False)
+    """
+    path = PurePosixPath(name)
+    return path.name.lower() in LEFTOVERS or any(part.startswith((".", "@", "__MACOSX")) for part in path.parts)
+
+
+def counted(names: Sequence[str], what: str) -> str:
+    """Write how many there are, and the first of them.
+
+    >>> counted(["a.jpg"], "image"), counted(["a", "b", "c", "d"], "label")
+    ('1 image (a.jpg)', '4 labels (a, b, c …)')
+    """
+    shown = ", ".join(names[:MOST_SHOWN]) + " …" * (len(names) > MOST_SHOWN)
+    return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({shown})"
+
+
+def skipped_notes(skipped: Mapping[str, str]) -> list[str]:
+    """Return notes on links and folders that were not followed or opened, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in skipped.items():
+        reasons.setdefault(reason, []).append(name)
+    return [f"not read: {counted(names, 'path')}, which {reason}" for reason, names in reasons.items()]
+
+
+def check_parts(names: Sequence[str], skipped: Mapping[str, str], place: Path) -> None:
+    """Check that what validates or tests is not trained on because the folder train/ is missing.
+
+    Raises:
+        DataError: there are valid/ or test/ alone, or a folder of a split cannot be read.
+    """
+    for name, reason in skipped.items():
+        if name.lower() in PARTS:
+            raise DataError(f"{place}: {name} {reason}")
+    tops = {path.parts[0] for path in map(PurePosixPath, names) if len(path.parts) > 1}
+    if tops and all(PARTS.get(top.lower(), "train") != "train" for top in tops):
+        folders = " and ".join(f"{top}/" for top in sorted(tops))
+        raise DataError(
+            f"{place} has {folders} but no train/: validation files would be trained on "
+            f"(data.path={place / min(tops)} trains on those of {min(tops)}/)"
+        )
 
 
 def labels_and_parts(names: Sequence[str]) -> tuple[list[str], list[str | None] | None]:

@@ -13,10 +13,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dlrunner.data.core.archives import is_tar, list_archive, read_archive
 from dlrunner.data.core.checked import read_sealed, sealed
+from dlrunner.data.core.folders import Listing, list_files
 from dlrunner.data.core.unpacking import refuse_bomb
 from dlrunner.errors import DataError
 from dlrunner.files.atomic import atomic_file
@@ -140,7 +142,7 @@ class ArchiveOrFolder:
         with _readable_errors(self.path):
             if self.is_archive:
                 wanted = {self.prefix + name for name in names}
-                found = _read_archive(self.path, wanted.__contains__)
+                found = read_archive(self.path, wanted.__contains__)
                 found = {name.removeprefix(self.prefix): content for name, content in found.items()}
             else:
                 found = {name: (self.path / name).read_bytes() for name in names if (self.path / name).is_file()}
@@ -157,7 +159,7 @@ class ArchiveOrFolder:
         """
         with _readable_errors(self.path):
             if self.is_archive:
-                found = _read_archive(
+                found = read_archive(
                     self.path, lambda name: name.startswith(self.prefix) and wanted(name.removeprefix(self.prefix))
                 )
                 found = {name.removeprefix(self.prefix): content for name, content in found.items()}
@@ -174,7 +176,7 @@ class ArchiveOrFolder:
         with _readable_errors(self.path):
             if not self.is_archive:
                 yield from ((self.path / name).read_bytes() for name in names)
-            elif _is_tar(self.path):
+            elif is_tar(self.path):
                 found = self.read_all(names)
                 yield from (found[name] for name in names)
             else:
@@ -183,12 +185,30 @@ class ArchiveOrFolder:
                         refuse_bomb(self.path, archive.getinfo(self.prefix + name).file_size)
                         yield archive.read(self.prefix + name)
 
+    def listing(self) -> Listing:
+        """Return the paths of all files below this folder, and the links that were not followed: in archives all."""
+        with _readable_errors(self.path):
+            if not self.is_archive:
+                return list_files(self.path)
+            start, found = len(self.prefix), _files_in(self.path)
+            names = [name[start:] for name in found.names if name.startswith(self.prefix)]
+            return Listing(names, {n[start:]: why for n, why in found.skipped.items() if n.startswith(self.prefix)})
+
     def names(self) -> list[str]:
         """Return the paths of all files below this folder."""
+        return self.listing().names
+
+    def heads(self, names: Sequence[str], count: int) -> dict[str, bytes]:
+        """Return the first bytes of files by name.
+
+        Raises:
+            DataError: the archive is truncated.
+        """
         with _readable_errors(self.path):
-            if self.is_archive:
-                return [n.removeprefix(self.prefix) for n in _names_in(self.path) if n.startswith(self.prefix)]
-            return [str(p.relative_to(self.path)) for p in sorted(self.path.rglob("*")) if p.is_file()]
+            if not self.is_archive:
+                return {name: _head(self.path / name, count) for name in names}
+            found = read_archive(self.path, {self.prefix + name for name in names}.__contains__, count)
+            return {name.removeprefix(self.prefix): content for name, content in found.items()}
 
     def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
         """Return a digest of names and content of the files that are wanted, sorted, cached under a key."""
@@ -225,7 +245,7 @@ class ArchiveOrFolder:
         """Return whether a file exists."""
         if self.is_archive:
             try:
-                return self.prefix + name in _names_in(self.path)
+                return self.prefix + name in _files_in(self.path).names
             except DAMAGED:
                 return False
         return (self.path / name).is_file()
@@ -235,7 +255,7 @@ class ArchiveOrFolder:
         if not self.is_archive:
             digests = {name: sha256_of(self.path / name) for name in names if self.has(name)}
         else:
-            there = _names_in(self.path)
+            there = set(_files_in(self.path).names)
             digests = self._digests([name for name in names if self.prefix + name in there])
         parts = [f"{name} {digests[name]}" for name in names if name in digests]
         return hashlib.sha256(os.fsencode("\n".join(parts))).hexdigest()
@@ -281,63 +301,33 @@ def place_of(path: Path, layout: str) -> ArchiveOrFolder | None:
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
         return next((ArchiveOrFolder(p) for p in candidates if (p / layout).is_file()), None)
     try:
-        names = _names_in(path)
+        names = _files_in(path).names
     except DAMAGED as error:
         raise DataError(f"{path} is damaged or not an archive ({error}); download it again") from None
     inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
     return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
 
 
-def _is_tar(path: Path) -> bool:
-    return path.name.endswith((".tgz", ".tar.gz", ".tar"))
+def _head(path: Path, count: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(count)
+    except OSError:  # reported when its content is read
+        return b""
 
 
-def _names_in(path: Path) -> list[str]:
+def _files_in(path: Path) -> Listing:
     """List the files in an archive, cached: a tar archive must be unpacked for it."""
     status = path.stat()
     return _list_archive(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=16)
-def _list_archive(path: Path, size: int, time: int) -> list[str]:
-    if not _is_tar(path):
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-
-    def listing() -> bytes:
-        with tarfile.open(path) as archive:
-            return json.dumps([member.name.removeprefix("./") for member in _files_of(path, archive)]).encode()
-
-    names: list[str] = json.loads(_remembered(f"names {sha256_of(path)}", listing))
-    return names
-
-
-def _read_archive(path: Path, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-    """Return the content of those files in an archive whose names are wanted."""
-    if _is_tar(path):
-        with tarfile.open(path) as archive:
-            found = {}
-            for member in _files_of(path, archive):
-                name = member.name.removeprefix("./")
-                file = archive.extractfile(member) if wanted(name) else None
-                if file is not None:
-                    found[name] = file.read()
-            return found
-    with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if wanted(member.filename)]
-        refuse_bomb(path, sum(member.file_size for member in members))
-        return {member.filename: archive.read(member) for member in members}
-
-
-def _files_of(path: Path, archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar archive; links and devices are skipped and never followed.
-
-    Nothing is written under the names in an archive, so absolute ones and those with .. are harmless.
-    """
-    for member in archive:
-        refuse_bomb(path, member.offset_data + member.size)
-        if member.isreg():
-            yield member
+def _list_archive(path: Path, size: int, time: int) -> Listing:
+    if not is_tar(path):
+        return list_archive(path)
+    found = json.loads(_remembered(f"files {sha256_of(path)}", lambda: json.dumps(asdict(list_archive(path))).encode()))
+    return Listing(**found)
 
 
 def find(data_dir: Path, releases: Sequence[Release]) -> tuple[Release, ArchiveOrFolder] | None:

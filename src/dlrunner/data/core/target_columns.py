@@ -108,12 +108,15 @@ def _labels(
     frame: pd.DataFrame, names: list[str], separator: str | None, place: Path
 ) -> tuple[Target, NDArray[np.float32]]:
     if separator is not None:
-        table = frame[names[0]].fillna("").astype(str).str.get_dummies(sep=separator)
-        table = table.drop(columns="", errors="ignore")  # pandas takes "" for a label where texts are Arrow's
-        labels = [str(label) for label in table.columns]
+        listed = [split_labels(text, separator) for text in frame[names[0]].fillna("").astype(str)]
+        labels = sorted({label for each in listed for label in each})
         if len(labels) < 2:
             raise DataError(f"{place}: {names[0]} split at {separator!r} gives {len(labels)} label(s)")
-        return MultiLabel(names, labels, separator), table.to_numpy(np.float32)
+        codes = {label: code for code, label in enumerate(labels)}
+        values = np.zeros((len(listed), len(labels)), np.float32)
+        for row, each in enumerate(listed):
+            values[row, [codes[label] for label in each]] = 1
+        return MultiLabel(names, labels, separator), values
     for name in names:
         numbers = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         bad = ~np.isin(numbers, [0, 1])
@@ -121,3 +124,12 @@ def _labels(
             row = int(bad.argmax())
             raise DataError(f"{place}, row {row + 2}: the label {name} is {quoted(frame[name].iloc[row])}, not 0 or 1")
     return MultiLabel(names, list(names)), frame[names].to_numpy(np.float32)
+
+
+def split_labels(text: str, separator: str) -> list[str]:
+    """Return the labels that a text lists, without blanks at their ends; an empty one is none.
+
+    >>> split_labels("a; b;", ";"), split_labels("", ";"), split_labels(" a  b ", " ")
+    (['a', 'b'], [], ['a', 'b'])
+    """
+    return [label for each in text.split(separator) if (label := each.strip())]

@@ -95,18 +95,6 @@ def open_compressed(path: Path) -> Iterator[Any]:
             yield limited
 
 
-def decompressed(path: Path) -> bytes:
-    """Return the content of a file, decompressed where its name ends in .gz, .bz2 or .xz.
-
-    Raises:
-        DataError: it unpacks to more than it may.
-    """
-    if path.suffix.lower() not in COMPRESSED:
-        return path.read_bytes()
-    with COMPRESSED[path.suffix.lower()](path) as stream, _Limited(path, stream) as limited:
-        return b"".join(iter(lambda: limited.read(2**20), b""))
-
-
 class _Limited(io.BufferedIOBase):
     """A stream that counts the bytes read from it."""
 

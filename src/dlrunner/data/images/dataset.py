@@ -27,6 +27,7 @@ from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Regression, Target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
 from dlrunner.data.images.files import ImageFiles, find_images
+from dlrunner.data.tables.table import Reading
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
@@ -143,7 +144,9 @@ class ImageData(ImageSource):
         sample_valid, sample_test: likewise for validation and test images.
         size: height and width of the decoded images, in pixels.
         fit: `crop` crops the centre, `squash` ignores the aspect ratio, `pad` pads with black.
-        skip_bad: images that cannot be read are skipped with a note, instead of ending the run.
+        separator, encoding: of the table, if it is a text file.
+        skip_bad: images that cannot be read, and rows without file or label, are left out with a note, instead of
+            ending the run.
     """
 
     def __init__(
@@ -166,6 +169,8 @@ class ImageData(ImageSource):
         sample_test: Count | None = None,
         size: Annotated[int, Field(ge=32, le=1024)] = 224,
         fit: Fit = "crop",
+        separator: Text | None = None,
+        encoding: Text | None = None,
         skip_bad: bool = False,
     ) -> None:
         if path is None:
@@ -178,9 +183,10 @@ class ImageData(ImageSource):
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.preprocessing = ImagePreprocessing(size, fit, skip_bad)
+        self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
 
     def _files(self) -> ImageFiles:
-        return find_images(self.path, self.file, self.target)
+        return find_images(self.path, self.file, self.target, self.reading, self.target_separator is None)
 
     def identity(self) -> DataIdentity:
         """Return the identity of the images: a digest of names and content."""

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import pandas as pd
 
-from dlrunner.data.core.folders import PARTS, labels_and_parts
-from dlrunner.data.core.source import ArchiveOrFolder, place_of
-from dlrunner.data.core.tables import read_table
+from dlrunner.data.core.folders import PARTS, check_parts, counted, labels_and_parts
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, place_of
+from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
+from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table, suffix_of
+from dlrunner.data.tables.rows import without_missing
+from dlrunner.data.tables.table import Reading, Table, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-TABLES = (".csv", ".tsv", ".tab", ".parquet")
 LABELS = "labels.csv"
 
 
@@ -39,53 +40,76 @@ class ImageFiles:
     notes: tuple[str, ...] = ()
 
 
-def find_images(path: Path, file: str | None = None, target: str | list[str] | None = None) -> ImageFiles:
+def find_images(
+    path: Path,
+    file: str | None = None,
+    target: str | list[str] | None = None,
+    reading: Reading | None = None,
+    needs_label: bool = True,
+) -> ImageFiles:
     """Return the labelled images of a folder, archive or table.
 
     Args:
         path: where they are.
         file: the table's column with the paths.
         target: the table's column or columns with the classes.
+        reading: how the table is read.
+        needs_label: a row without a label is bad.
 
     Raises:
         ConfigError: there is no such file or column.
         DataError: it holds no images, or the archive is damaged.
     """
+    reading = reading or Reading()
+    if is_table(path):
+        listed = _Listed(read_labels(path, reading), file, target, needs_label)
+        return _match(table_folder(path), listed, [""], reading)
     if not path.exists():
         raise ConfigError(f"data.path: there is no file or folder {path}")
-    if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
-        return _listed(ArchiveOrFolder(path.parent), read_table(path, as_text=True), [""], file, target, str(path))
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    if path.is_file() and is_readable(path.suffix.lower()):
         raise ConfigError(f"data.path: {path} is one image; give the folder, archive or table of many")
     if place := place_of(path, LABELS):
-        table = read_labels(place)
-        return _listed(place, table, ["train/", "", "images/"], file, target, f"{place.path}: {place.prefix}{LABELS}")
+        listed = _Listed(_labels_in(place, reading), file, target, needs_label)
+        return _match(place, listed, ["train/", "", "images/"], reading)
     if file or target:
         raise ConfigError(f"data.{'file' if file else 'target'}: {path} is not a table and has no {LABELS}")
     return _by_folder(unwrapped(path))
 
 
-def read_labels(place: ArchiveOrFolder) -> pd.DataFrame:
+def is_table(path: Path) -> bool:
+    """Tell whether a path means a table: a file of that format, a glob of part files, or standard input."""
+    if str(path) == STANDARD_INPUT:
+        return True
+    if path.is_file():  # pets.zip is an archive, labels.csv.zip a table
+        return suffix_of(path.with_suffix("") if path.name.lower().endswith(ARCHIVES) else path) is not None
+    return not path.exists() and glob.has_magic(str(path))
+
+
+def table_folder(path: Path) -> ArchiveOrFolder:
+    """Return the folder that the paths in a table are relative to."""
+    return ArchiveOrFolder(Path() if str(path) == STANDARD_INPUT else files_of(path)[0].parent)
+
+
+def read_labels(path: Path, reading: Reading) -> Table:
+    """Return a table of files and labels: strings as they are written."""
+    with open_table(path, separator=reading.separator, encoding=reading.encoding) as raw:
+        return read_open_table(raw, reading, text=raw.names)
+
+
+def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
     """Return the table labels.csv of a folder or archive."""
     if not place.is_archive:
-        return read_table(place.path / LABELS, as_text=True)
+        return read_labels(place.path / LABELS, reading)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / LABELS
         copy.write_bytes(place.read(LABELS))
-        return read_table(copy, as_text=True)
-
-
-def is_image(name: str) -> bool:
-    """Tell by its name whether a file is an image; what systems leave behind (.cache/, @eaDir/, __MACOSX/) is none."""
-    path = PurePosixPath(name)
-    hidden = any(part.startswith((".", "@", "__MACOSX")) for part in path.parts)
-    return path.suffix.lower() in SUFFIXES and not hidden
+        return replace(read_labels(copy, reading), place=Path(f"{place.path}: {place.prefix}{LABELS}"))
 
 
 def unwrapped(path: Path) -> ArchiveOrFolder:
     """Return a folder or archive, without the folders that all its folders of images stand in."""
     place = ArchiveOrFolder(path)
-    folders = [PurePosixPath(name).parent.parts for name in place.names() if is_image(name)]
+    folders = [PurePosixPath(name).parent.parts for name in find_image_files(place).names]
     within: list[str] = []
     while True:
         depth = len(within)
@@ -104,9 +128,11 @@ def unwrapped(path: Path) -> ArchiveOrFolder:
 
 
 def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
-    names = sorted(name for name in place.names() if is_image(name))
+    found = find_image_files(place)
+    names = found.names
     if not names:
-        raise DataError(f"{place.path} holds no images (files that end in {', '.join(SUFFIXES)})")
+        raise DataError(". ".join([f"{place.path} holds no images", *found.notes]))
+    check_parts(names, found.skipped, place.path)
     labels, parts = labels_and_parts(names)
     unlabelled = [name for name, label in zip(names, labels, strict=True) if not label]
     if len(unlabelled) == len(names) or len(set(labels)) < 2:
@@ -114,7 +140,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
             f"{place.path}: classes come from folders, cats/ and dogs/ (or train/cats/ and train/dogs/), or from "
             f"{LABELS}; all {len(names):,} images are in {'none' if unlabelled else 'one folder'}"
         )
-    notes = (f"skipped, not in a class folder: {_counted(unlabelled, 'image')}",) if unlabelled else ()
+    notes = (f"skipped, not in a class folder: {counted(unlabelled, 'image')}",) if unlabelled else ()
     kept = [row for row, label in enumerate(labels) if label]
     if parts is not None:
         parts = [parts[row] for row in kept]
@@ -125,27 +151,47 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
         [names[row] for row in kept],
         pd.DataFrame({"folder": [labels[row] for row in kept]}),
         parts,
-        notes,
+        (*notes, *found.notes),
     )
 
 
-def _listed(
-    place: ArchiveOrFolder, table: pd.DataFrame, folders: Sequence[str], file: str | None, target: Any, source: str
-) -> ImageFiles:
+class _Listed:
+    """A table of files and their labels.
+
+    Raises:
+        ConfigError: a named column does not exist.
+        DataError: there are fewer than two columns.
+    """
+
+    def __init__(self, table: Table, file: str | None, target: str | list[str] | None, needs_label: bool) -> None:
+        columns = list(table.frame.columns)
+        targets = [target] if isinstance(target, str) else list(target or [])
+        for setting, name in [("file", file), *(("target", each) for each in targets)]:
+            if name is not None and name not in columns:
+                raise ConfigError(
+                    f"data.{setting}: {table.place} has no column {name!r}; {did_you_mean(name, columns)}"
+                )
+        if len(columns) < 2:
+            raise DataError(f"{table.place} needs a column of files and one of labels; it has {', '.join(columns)}")
+        self.file = file or next(name for name in columns if name not in targets)
+        self.targets = targets or [next(name for name in columns if name != self.file)]
+        self.table, self.needs_label = table, needs_label
+
+    def rows(self, skip_bad: bool) -> Table:
+        """Return the rows that have a file, and a label where one is needed; labels without blanks at their ends."""
+        labels = {name: f"label {name}" for name in self.targets if self.needs_label}
+        needed = {self.file: "file", **labels}
+        table = without_missing(self.table, needed, skip_bad)
+        plain = {name: table.frame[name].str.strip() for name in self.targets}
+        return replace(table, frame=table.frame.assign(**plain))
+
+
+def _match(place: ArchiveOrFolder, listed: _Listed, folders: Sequence[str], reading: Reading) -> ImageFiles:
     """Match the rows of a table with image files; a label without a file and a file without a label are reported."""
-    columns = [str(name) for name in table.columns]
-    targets = [target] if isinstance(target, str) else list(target or [])
-    for setting, name in [("file", file), *(("target", each) for each in targets)]:
-        if name is not None and name not in columns:
-            raise ConfigError(f"data.{setting}: {source} has no column {name!r}; {did_you_mean(name, columns)}")
-    file = file or next(name for name in columns if name not in targets)
-    if len(columns) < 2:
-        raise DataError(f"{source} needs a column of files and one of labels; it has {', '.join(columns)}")
-    if (empty := table[file].isna().to_numpy()).any():
-        raise DataError(f"{source}, row {int(empty.argmax()) + 2}: the column {file} is empty")
-    given = table[file].astype(str).str.strip().str.replace("\\", "/").str.removeprefix("./").tolist()
-    available = [name for name in place.names() if is_image(name)]
-    by_name, by_stem = set(available), _by_stem(available)
+    table, source, file = listed.rows(reading.skip_bad), listed.table.place, listed.file
+    given = table.frame[file].astype(str).tolist()
+    images = find_image_files(place, used=(LABELS, source.name))
+    by_name, by_stem = set(images.names), _by_stem(images.names)
     found = [_found(name, place, folders, by_name, by_stem) for name in given]
     duplicates = [name for name, count in Counter(name for name in found if name is not None).items() if count > 1]
     if duplicates:
@@ -155,14 +201,25 @@ def _listed(
         raise DataError(f"{source}: none of its {len(given):,} files exists; the first is {missing[0]}")
     kept = [row for row, name in enumerate(found) if name is not None]
     names = [str(found[row]) for row in kept]
-    frame = table.drop(columns=[file]).iloc[kept].reset_index(drop=True)
-    notes = [f"skipped, label without an image: {_counted(missing, 'label')}"] if missing else []
-    within = folders[0]
-    unlabelled = sorted({n for n in available if n.startswith(within)} - set(names)) if within else []
-    if unlabelled:
-        notes.append(f"skipped, image without a label: {_counted(unlabelled, 'image')}")
+    frame = table.frame.drop(columns=[file]).iloc[kept].reset_index(drop=True)
+    notes = [*table.notes, *([f"skipped, label without an image: {counted(missing, 'label')}"] if missing else [])]
+    notes += _unused(images, names, folders[0])
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
     return ImageFiles(place, digest_of(place, names, lines), names, frame, notes=tuple(notes))
+
+
+def _unused(images: FoundImages, names: Sequence[str], within: str) -> list[str]:
+    """Return notes on what is in a folder with a table besides the images that it lists.
+
+    Of a table that may stand anywhere, only the folders of its images are looked at.
+    """
+    tops = {PurePosixPath(name).parts[0] for name in names}
+    rest = sorted(set(images.names) - set(names))
+    unlabelled = [name for name in rest if name.startswith(within) and (within or PurePosixPath(name).parts[0] in tops)]
+    elsewhere = [name for name in rest if within and not name.startswith(within)]
+    notes = [f"skipped, image without a label: {counted(unlabelled, 'image')}"] if unlabelled else []
+    notes += [f"not used, not in {within}: {counted(elsewhere, 'image')}"] if elsewhere else []
+    return [*notes, *(images.notes if within else ())]
 
 
 def _by_stem(names: Sequence[str]) -> dict[str, list[str]]:
@@ -180,25 +237,19 @@ def _found(
     Raises:
         DataError: several files differ in their suffix alone.
     """
-    for folder in folders:
-        if folder + given in names:
-            return folder + given
-    for folder in folders:
-        if matches := stems.get(folder + given):
-            if len(matches) > 1:
-                raise DataError(f"{place.path}: {given} may be {' or '.join(matches)}; name it with its suffix")
-            return matches[0]
-    # A table may also name files elsewhere: /data/a.jpg, ../b.jpg.
-    return given if not place.is_archive and is_image(Path(given).name) and (place.path / given).is_file() else None
-
-
-def _counted(names: Sequence[str], what: str) -> str:
-    """Write how many there are, and the first of them.
-
-    >>> _counted(["a.jpg"], "image"), _counted(["a", "b", "c", "d"], "label")
-    ('1 image (a.jpg)', '4 labels (a, b, c …)')
-    """
-    return f"{len(names):,} {what}{'s' * (len(names) > 1)} ({', '.join(names[:3])}{' …' if len(names) > 3 else ''})"
+    for name in (given, given.strip().replace("\\", "/").removeprefix("./")):
+        for folder in folders:
+            if folder + name in names:
+                return folder + name
+        for folder in folders:
+            if matches := stems.get(folder + name):
+                if len(matches) > 1:
+                    raise DataError(f"{place.path}: {name} may be {' or '.join(matches)}; name it with its suffix")
+                return matches[0]
+        # A table may also name files elsewhere: /data/a.jpg, ../b.jpg.
+        if not place.is_archive and name and (place.path / name).is_file():
+            return name
+    return None
 
 
 def digest_of(place: ArchiveOrFolder, names: Sequence[str], labels: Sequence[str]) -> str:

@@ -19,6 +19,7 @@ from dlrunner.data.images.dataset import MOST_NAMED, EncodedFiles, cached_arrays
 from dlrunner.data.segmentation.files import MaskedImages, find_masked_images
 from dlrunner.data.segmentation.masks import MaskClasses, decode_pair, read_classes
 from dlrunner.data.segmentation.synthetic import ARCHIVE, SIZE, WRONG, write_synthetic_images
+from dlrunner.data.tables.table import Reading
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
@@ -89,7 +90,9 @@ class SegmentationData(Data):
         folds, fold: number of folds and the validation fold.
         sample, sample_valid, sample_test: number of random images of each part; by default all.
         size: height and width (one number, or two) to which images and masks are scaled.
-        skip_bad: images that cannot be read are left out and reported, instead of ending the run.
+        separator, encoding: of the table, if it is a text file.
+        skip_bad: images that cannot be read, and rows without a file, are left out and reported, instead of ending
+            the run.
     """
 
     def __init__(
@@ -113,6 +116,8 @@ class SegmentationData(Data):
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
         size: Side | Annotated[list[Side], Field(min_length=2, max_length=2)] = 224,
+        separator: Text | None = None,
+        encoding: Text | None = None,
         skip_bad: bool = False,
     ) -> None:
         if source == "real" and path is None:
@@ -127,6 +132,7 @@ class SegmentationData(Data):
         self.source, self.images, self.masks, self.mask_suffix = source, images, masks, mask_suffix
         self.path = None if path is None else user_path(path)
         self.classes, self.ignore, self.skip_bad = classes, ignore, skip_bad
+        self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
         self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
@@ -137,7 +143,7 @@ class SegmentationData(Data):
     def _found(self) -> tuple[MaskedImages, float | None]:
         """The files, and the best possible mean IoU (synthetic data only)."""
         if self.path is not None:
-            return find_masked_images(self.path, self.images, self.masks, self.mask_suffix), None
+            return find_masked_images(self.path, self.images, self.masks, self.mask_suffix, self.reading), None
         archive, best = write_synthetic_images(cache_dir() / "synthetic")
         return find_masked_images(archive, None, None, ""), best
 
@@ -193,7 +199,9 @@ class SegmentationData(Data):
             if not counts[split == part].any():
                 raise DataError(f"{path}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
         class_notes += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
-        return SegmentationTable(pixels, split, list(files.images), classes, counts, of_test, [*notes, *class_notes])
+        return SegmentationTable(
+            pixels, split, list(files.images), classes, counts, of_test, [*files.notes, *notes, *class_notes]
+        )
 
     def _without_bad(
         self, split: NDArray[np.int8], files: MaskedImages, bad: dict[str, str], notes: list[str]

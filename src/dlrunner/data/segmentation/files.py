@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
-from dlrunner.data.core.folders import labels_and_parts
+from dlrunner.data.core.folders import check_parts, counted, labels_and_parts
 from dlrunner.data.core.source import ArchiveOrFolder
-from dlrunner.data.core.tables import read_table
-from dlrunner.data.images.files import TABLES, digest_of, is_image, unwrapped
+from dlrunner.data.images.files import digest_of, is_table, read_labels, table_folder, unwrapped
+from dlrunner.data.images.listing import find_image_files
+from dlrunner.data.tables.rows import only, row_number, without_missing
+from dlrunner.data.tables.table import Reading
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 CLASS_FILES = ("codes.txt", "classes.txt")
@@ -35,9 +38,12 @@ class MaskedImages:
     """train, valid, test or None, if the folders define the split."""
     classes: list[str] | None = None
     """Names of the classes, if there is a file with them."""
+    notes: tuple[str, ...] = ()
 
 
-def find_masked_images(path: Path, images: str | None, masks: str | None, mask_suffix: str) -> MaskedImages:
+def find_masked_images(
+    path: Path, images: str | None, masks: str | None, mask_suffix: str, reading: Reading | None = None
+) -> MaskedImages:
     """Return the images of a folder, archive or table with their masks.
 
     Args:
@@ -45,40 +51,58 @@ def find_masked_images(path: Path, images: str | None, masks: str | None, mask_s
         images, masks: the two folders (by default images and masks), which may be in train/, valid/ and test/ or
             contain these; or the table's columns (by default image and mask).
         mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
+        reading: how the table is read; its `skip_bad` leaves images without a mask out, and masks without an image.
 
     Raises:
         ConfigError: there is no such file, folder or column.
         DataError: an image has no mask, or a mask no image.
     """
+    reading = reading or Reading()
+    if is_table(path):
+        return _listed(path, images or "image", masks or "mask", reading)
     if not path.exists():
         raise ConfigError(f"data.path: there is no file or folder {path}")
-    if path.is_file() and any(suffix.lower() in TABLES for suffix in path.suffixes):
-        return _listed(path, images or "image", masks or "mask")
     place, images, masks = unwrapped(path), images or "images", masks or "masks"
-    names = sorted(name for name in place.names() if is_image(name))
+    found = find_image_files(place, used=CLASS_FILES)
+    names = found.names
     images_by_key, masks_by_key = _in_folder(names, images, ""), _in_folder(names, masks, mask_suffix)
-    for setting, folder, found in (("images", images, images_by_key), ("masks", masks, masks_by_key)):
-        if not found:
+    for setting, folder, files in (("images", images, images_by_key), ("masks", masks, masks_by_key)):
+        if not files:
             existing = sorted({part for name in names for part in PurePosixPath(name).parts[:-1]})
             raise ConfigError(
                 f"data.{setting}: {place.path} has no images in a folder {folder}/; "
                 f"folders with images: {', '.join(existing) or 'none'}"
             )
     keys = sorted(images_by_key)
-    if missing := [images_by_key[key] for key in keys if key not in masks_by_key]:
-        more = f" ({len(missing):,} such images)" if len(missing) > 1 else ""
-        raise DataError(
-            f"{place.path}: {missing[0]} has no mask in {masks}/{more}; masks have their images' names "
-            "(data.mask_suffix=_mask, if they are called a_mask.png)"
-        )
-    if unpaired := [name for key, name in masks_by_key.items() if key not in images_by_key]:
-        more = f" ({len(unpaired):,} such masks)" if len(unpaired) > 1 else ""
-        raise DataError(f"{place.path}: {unpaired[0]} has no image in {images}/{more}")
+    check_parts(keys, found.skipped, place.path)
+    notes = list(found.notes)
+    if alone := [images_by_key[key] for key in keys if key not in masks_by_key]:
+        problem = f"{place.path}: {alone[0]} has no mask in {masks}/" + _such(alone, "images")
+        if not reading.skip_bad or len(alone) == len(keys):
+            raise DataError(
+                f"{problem}; masks have their images' names (data.mask_suffix=_mask, if they are called a_mask.png; "
+                "data.skip_bad=true leaves such images out)"
+            )
+        notes.append(f"left out: {problem}")
+        keys = [key for key in keys if key in masks_by_key]
+    if alone := [name for key, name in masks_by_key.items() if key not in images_by_key]:
+        problem = f"{place.path}: {alone[0]} has no image in {images}/" + _such(alone, "masks")
+        if not reading.skip_bad:
+            raise DataError(f"{problem} (data.skip_bad=true leaves them out)")
+        notes.append(f"left out: {problem}")
+    used = {*images_by_key.values(), *masks_by_key.values()}
+    if others := [name for name in names if name not in used]:
+        notes.append(f"not used, neither in {images}/ nor a mask in {masks}/: {counted(others, 'image')}")
     parts = labels_and_parts(keys)[1]
     chosen, of_chosen = [images_by_key[key] for key in keys], [masks_by_key[key] for key in keys]
     classes = _classes(place)
     digest = digest_of(place, [*chosen, *of_chosen], [f"{each} {classes}" for each in [*of_chosen, *chosen]])
-    return MaskedImages(place, digest, chosen, of_chosen, pd.DataFrame({"image": chosen}), parts, classes)
+    frame = pd.DataFrame({"image": chosen})
+    return MaskedImages(place, digest, chosen, of_chosen, frame, parts, classes, tuple(notes))
+
+
+def _such(names: Sequence[str], what: str) -> str:
+    return f" ({len(names):,} such {what})" if len(names) > 1 else ""
 
 
 def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, str]:
@@ -103,27 +127,43 @@ def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, s
     return found
 
 
-def _listed(path: Path, image: str, mask: str) -> MaskedImages:
-    table = read_table(path, as_text=True)
-    columns = [str(name) for name in table.columns]
+def _listed(path: Path, image: str, mask: str, reading: Reading) -> MaskedImages:
+    table, place = read_labels(path, reading), table_folder(path)
+    columns = list(table.frame.columns)
     for setting, name in (("images", image), ("masks", mask)):
         if name not in columns:
             raise ConfigError(f"data.{setting}: {path} has no column {name!r}; {did_you_mean(name, columns)}")
-        if (empty := table[name].isna().to_numpy()).any():
-            raise DataError(f"{path}, row {int(empty.argmax()) + 2}: the column {name} names no file")
-    images, masks = ([each.strip().replace("\\", "/") for each in table[name]] for name in (image, mask))
-    for row, files in enumerate(zip(images, masks, strict=True), start=2):
-        for file in files:
-            if not (path.parent / file).is_file():
-                raise DataError(f"{path}, row {row}: there is no file {path.parent / file}")
+    table = without_missing(table, {image: "image", mask: "mask"}, reading.skip_bad)
+    files = {name: [_existing(place.path, each) for each in table.frame[name]] for name in (image, mask)}
+    absent = np.array([None in pair for pair in zip(files[image], files[mask], strict=True)])
+    notes = list(table.notes)
+    if absent.any():
+        row = int(absent.argmax())
+        name = image if files[image][row] is None else mask
+        problem = (
+            f"{path}, row {row_number(table, row)}: there is no file {place.path / table.frame[name][row].strip()}"
+        )
+        if not reading.skip_bad or absent.all():
+            raise DataError(f"{problem}; {int(absent.sum()):,} such row(s) in all (data.skip_bad=true leaves them out)")
+        notes.append(f"{int(absent.sum()):,} of {len(absent):,} rows are left out (data.skip_bad): {problem}")
+        table = only(table, ~absent)
+    pairs = [(one, other) for one, other in zip(files[image], files[mask], strict=True) if one and other]
+    images, masks = [one for one, _ in pairs], [other for _, other in pairs]
     repeated = pd.Series(images).duplicated().to_numpy()
     if repeated.any():
-        raise DataError(f"{path}, row {int(repeated.argmax()) + 2}: {images[int(repeated.argmax())]} is listed twice")
-    place, others = ArchiveOrFolder(path.parent), table.drop(columns=[image, mask])
+        row = int(repeated.argmax())
+        raise DataError(f"{path}, row {row_number(table, row)}: {images[row]} is listed twice")
     classes = _classes(place)
-    lines = [f"{line} {classes}" for line in table.fillna("").astype(str).agg("\t".join, axis=1)]
+    lines = [f"{line} {classes}" for line in table.frame.fillna("").astype(str).agg("\t".join, axis=1)]
     digest = digest_of(place, [*images, *masks], [*lines, *lines])
-    return MaskedImages(place, digest, images, masks, others, classes=classes)
+    others = table.frame.drop(columns=[image, mask])
+    return MaskedImages(place, digest, images, masks, others, classes=classes, notes=tuple(notes))
+
+
+def _existing(folder: Path, given: str) -> str | None:
+    """Return the file that a table names, as it is written or without blanks and backslashes; None: there is none."""
+    plain = given.strip().replace("\\", "/")
+    return next((name for name in (given, plain) if (folder / name).is_file()), None)
 
 
 def _classes(place: ArchiveOrFolder) -> list[str] | None:

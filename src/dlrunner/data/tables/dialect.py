@@ -181,6 +181,7 @@ def _num_comments(lines: Sequence[str]) -> int:
 
 def _records(lines: Sequence[str], separator: str) -> list[tuple[int, list[str]]]:
     """Return the first records that are not blank, each with the number of lines before it."""
+    csv.field_size_limit(2 * HEAD)  # the head may be one long text
     reader = csv.reader(iter(lines), delimiter=separator)
     records: list[tuple[int, list[str]]] = []
     start = 0
@@ -191,7 +192,7 @@ def _records(lines: Sequence[str], separator: str) -> list[tuple[int, list[str]]
             start = reader.line_num
             if len(records) > RECORDS:
                 break
-    except csv.Error as error:  # a field of more than 128 KiB
+    except csv.Error as error:  # a NUL
         if not records:
             raise DataError(f"a table cannot be read: {error}") from None
     return records

@@ -146,18 +146,19 @@ def read_open_table(
     text: Iterable[str] = (),
     dates: Iterable[str] = (),
     names: Sequence[str] | None = None,
+    totals: bool = True,
 ) -> Table:
-    """Read a table that is open; see `read_table`."""
+    """Read a table that is open; see `read_table`. `totals`: a last row that sums up the others is left out."""
     if reading.schema is not None:
         schema = load_schema(user_path(reading.schema))
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
-    return read_known_table(raw, schema, names)
+    return read_known_table(raw, schema, names, totals)
 
 
-def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Table:
-    """Read a table that is open as a schema says; see `read_table`."""
+def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None, totals: bool = True) -> Table:
+    """Read a table that is open as a schema says; see `read_open_table`."""
     wanted = [name for name in schema.names if names is None or name in names]
     values = read_values(raw, schema, wanted, collect=True)
     frame, notes = values.frame, tuple(raw.notes)
@@ -165,7 +166,7 @@ def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None 
     if unused:
         notes = (*notes, f"not in the schema and not read: {', '.join(unused)[:200]}")
     rows, bad = np.arange(len(frame)), values.bad
-    if len(frame) > 2 and _is_total(frame):
+    if totals and len(frame) > 2 and _is_total(frame):
         frame, rows = frame.iloc[:-1].reset_index(drop=True), rows[:-1]
         bad = [each for each in bad if each.row < len(frame)]
         notes = (*notes, f"the last row is left out: it sums up the others ({frame.columns[0]} is a total)")

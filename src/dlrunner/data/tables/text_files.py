@@ -45,7 +45,8 @@ def open_text(
             head = file.read(HEAD)
         text = head.decode("utf-8-sig", errors="replace")
         if len(head) == HEAD:
-            text = text[: text.rfind("\n") + 1] or text
+            lines = text[: text.rfind("\n") + 1]
+            text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
         named = files[number] if files else place
         if "\0" in text:
             raise DataError(f"{named} contains a NUL character: it is not a text file")

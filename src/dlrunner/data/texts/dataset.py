@@ -17,7 +17,8 @@ from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Regression, Target
-from dlrunner.data.texts.documents import Documents, find_documents
+from dlrunner.data.tables.table import Reading
+from dlrunner.data.texts.documents import Documents, Wanted, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder, EncoderSizes, encoder_file
@@ -54,6 +55,8 @@ class TextTable:
     column: str | None = None
     """Of the table, with the texts."""
     notes: list[str] = field(default_factory=list)
+    max_tokens: int | None = None
+    """Longer documents were cut to this many tokens."""
     of_test: NDArray[np.bool_] | None = None
     """Documents that are kept for the test, whatever their split is, [documents]."""
 
@@ -80,6 +83,8 @@ class TextPreprocessing:
     min_freq: int = 1
     max_vocab: int | None = None
     encoder: str | None = None
+    max_tokens: int | None = None
+    """Of a text that is classified."""
 
     def read(
         self, documents: Documents, split: NDArray[np.int8], target: Target | None, values: NDArray[Any] | None
@@ -103,16 +108,20 @@ class TextPreprocessing:
             vocabulary = Vocabulary(encoder.words)
         else:
             vocabulary = Vocabulary.of(tokens, split == TRAIN, self.min_freq, self.max_vocab, with_end=target is None)
+        digests, num_words = tokens.digests(), len(vocabulary.words)
+        if target is not None and self.max_tokens is not None:
+            tokens, num_cut = tokens.cut(self.max_tokens)
+            notes += cut_notes(num_cut, self.max_tokens)
         codes = vocabulary.encode_all(tokens)
         in_validation = np.repeat(split == VALID, tokens.lengths)
         fraction = float((codes[in_validation] == 0).mean()) if in_validation.any() else 0.0
         notes.append(
-            f"{len(vocabulary.words):,} words in the vocabulary{' of the encoder' if encoder else ''}; "
+            f"{num_words:,} words in the vocabulary{' of the encoder' if encoder else ''}; "
             f"{fraction:.1%} of the validation words are out of vocabulary"
         )
         return TextTable(
-            codes, tokens.ends, split, tokens.digests(), documents.names, vocabulary, tokenizer, lower, target, values,
-            sizes, documents.column, notes,
+            codes, tokens.ends, split, digests, documents.names, vocabulary, tokenizer, lower, target, values,
+            sizes, documents.column, notes, self.max_tokens,
         )  # fmt: skip
 
     def digest(self) -> str:
@@ -128,12 +137,21 @@ class TextSource(Data):
         """Read and split the texts."""
 
 
+def cut_notes(count: int, max_tokens: int) -> list[str]:
+    """Return a note on texts that were cut."""
+    if not count:
+        return []
+    return [f"{count:,} text(s) have more than {max_tokens:,} tokens; the others are not read (data.max_tokens)"]
+
+
 class TextData(TextSource):
     """A user's own texts: a folder of .txt files, a file with a text a line, a table with a column of texts.
 
     Args:
         data_dir: not used: the texts are where `path` says.
-        path: the folder or file. In a folder, `train/`, `valid/` and `test/` above all others tell the split.
+        path: the folder, archive or file; of a table also a glob or folder of part files; `-` is standard input. In a
+            folder, `train/`, `valid/` and `test/` above all others tell the split.
+        query: SQL that selects a table from files, instead of a path.
         valid_path: likewise; what is there validates.
         labels: the classes are asked for: set by `task=text`.
         text: the table's column with the texts.
@@ -154,6 +172,10 @@ class TextData(TextSource):
         min_freq: rarer words are unknown.
         max_vocab: at most so many words are known.
         encoder: a run of a language model, or its encoder.pt: vocabulary and tokenizer are the encoder's.
+        max_tokens: tokens of a text that is classified; the rest is not read, and a note says so.
+        separator: of a table in a text file.
+        encoding: of the files.
+        skip_bad: leave out texts that cannot be read, and rows without text or target, and report their number.
     """
 
     def __init__(
@@ -161,6 +183,7 @@ class TextData(TextSource):
         data_dir: Path,
         *,
         path: Text | None = None,
+        query: Text | None = None,
         valid_path: Text | None = None,
         labels: bool = False,
         text: Text | None = None,
@@ -181,17 +204,25 @@ class TextData(TextSource):
         min_freq: Count = 2,
         max_vocab: Annotated[int, Field(ge=3)] | None = 60000,
         encoder: Text | None = None,
+        max_tokens: Count | None = 20_000,
+        separator: Text | None = None,
+        encoding: Text | None = None,
+        skip_bad: bool = False,
     ) -> None:
-        if path is None:
+        if path is None and query is None:
             raise ConfigError("data.path: is missing: which folder, file or table? dlrun task=lm data.path=texts/")
-        self.path = user_path(path)
+        if path is not None and query is not None:
+            raise ConfigError("data.query: data.path names the texts already; set one of both")
+        self.path = user_path(path) if path else Path("data.query")
+        self.query = query
+        self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
         self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
         self.target, self.kind, self.target_separator = target, kind, target_separator
         self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
-        self.preprocessing = TextPreprocessing(tokenizer, lower, min_freq, max_vocab, encoder)
+        self.preprocessing = TextPreprocessing(tokenizer, lower, min_freq, max_vocab, encoder, max_tokens)
         if valid_path and split != "auto":
             raise ConfigError(f"data.split: {split} cannot be combined with data.valid_path")
         if split == "stratified" and not labels:
@@ -203,12 +234,14 @@ class TextData(TextSource):
 
     def _documents(self) -> Documents:
         names = self.target if isinstance(self.target, list) else [self.target] if self.target else []
-        found = find_documents(self.path, self.text, names)
+        needs_target = self.labels and self.target_separator is None
+        wanted = Wanted(self.text, None, names, needs_target, self.query, self.reading)
+        found = find_documents(None if self.query else self.path, wanted)
         if self.valid_path is None:
             return found
         if found.parts is not None:
             raise ConfigError(f"data.valid_path: {self.path} already has validation folders")
-        return concatenated(found, find_documents(self.valid_path, self.text, names))
+        return concatenated(found, find_documents(self.valid_path, replace(wanted, query=None)))
 
     def identity(self) -> DataIdentity:
         """The texts as they are now."""

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import glob
+import hashlib
 import lzma
+import sys
+import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from dlrunner.data.core.folders import labels_and_parts
-from dlrunner.data.core.source import ArchiveOrFolder, sha256_of
-from dlrunner.data.core.tables import read_table
-from dlrunner.data.core.unpacking import decompressed
+from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, cache_dir, sha256_of, write_whole
+from dlrunner.data.core.unpacking import open_compressed
+from dlrunner.data.tables.dialect import check_encoding, encoding_of
+from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, open_table, suffix_of
+from dlrunner.data.tables.inference import Hints, infer
+from dlrunner.data.tables.raw import RawTable
+from dlrunner.data.tables.rows import row_number, without_missing
+from dlrunner.data.tables.source import TableFile
+from dlrunner.data.tables.table import Reading, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
-TABLES = (".csv", ".tsv", ".tab", ".parquet")
 LINES = (".txt", ".tokens", ".text")
+TABLES = tuple(suffix for suffix in SUFFIXES if suffix not in LINES)
 
 
 @dataclass(frozen=True)
@@ -38,42 +50,124 @@ class Documents:
     parts: Sequence[str | None] | None = None
     """Of documents in folders named train, valid, test: train, valid, test, or None; None where there is no train/."""
     notes: tuple[str, ...] = ()
+    problems: tuple[tuple[int, str], ...] = ()
+    """Number and reason of the texts that cannot be read, where they are kept: they are empty."""
 
 
-def find_documents(path: Path, column: str | None, target: Sequence[str] = ()) -> Documents:
-    """Return the documents of a folder of .txt files, a file with a text a line, or a table.
+@dataclass(frozen=True)
+class Wanted:
+    """What is read of a user's texts, and how."""
+
+    column: str | None = None
+    """Of the table, with the texts; by default its only column of texts, or one named `text`."""
+    default: str | None = None
+    """Likewise, if the table has it."""
+    target: Sequence[str] = ()
+    """Columns that are not the texts; a single one holds names of classes."""
+    needs_target: bool = False
+    """A row without a target is bad."""
+    query: str | None = None
+    """SQL that selects the table, instead of a path."""
+    reading: Reading = field(default_factory=Reading)
+    keep_bad: bool = False
+    """For prediction: texts that cannot be read stay, empty; else they are left out, or the first one is an error."""
+
+
+def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents:
+    """Return the documents of a folder or archive of .txt files, a file with a text a line, or a table.
 
     Args:
-        path: the folder or file.
-        column: of the table, with the texts; by default its only column of texts, or one named `text`.
-        target: columns of the table that cannot be the texts.
+        path: the folder, archive, file, glob of part files, or `-` for standard input.
+        wanted: what is read, and how.
 
     Raises:
         ConfigError: there is no such file or column.
-        DataError: it holds no text.
+        DataError: it holds no text, or a text cannot be read.
     """
+    wanted = wanted or Wanted()
+    if path is None:
+        return _documents_of_table(None, wanted)
+    if str(path) == STANDARD_INPUT:
+        is_table = wanted.column is not None or bool(wanted.target)
+        copy = _standard_input(".csv" if is_table else ".txt")
+        found = _documents_of_table(copy, wanted) if is_table else _documents_of_lines(copy, wanted)
+        return replace(found, place=Path("standard input"))
     if not path.exists():
-        raise ConfigError(f"data.path: there is no file or folder {path}")
-    if path.is_dir():
-        return documents_in(ArchiveOrFolder(path), lambda name: name.lower().endswith(".txt"), "folder of texts")
+        if not glob.has_magic(str(path)):
+            raise ConfigError(f"data.path: there is no file or folder {path}")
+        if path.suffix.lower() in LINES:
+            raise ConfigError(f"data.path: {path}: only tables may come in parts; give the folder of the texts")
+        return _documents_of_table(path, wanted)
+    if path.is_dir() or (path.name.lower().endswith(ARCHIVES) and suffix_of(path.with_suffix("")) is None):
+        return _documents_below(path, wanted)
     suffixes = [s.lower() for s in path.suffixes]
     if any(suffix in TABLES for suffix in suffixes):
-        return _documents_of_table(path, column, target)
+        return _documents_of_table(path, wanted)
     if any(suffix in LINES for suffix in suffixes) or not suffixes:
-        return _documents_of_lines(path)
+        return _documents_of_lines(path, wanted)
     raise ConfigError(
         f"data.path: {path} is not a folder, and its name has neither the suffix of a table ({', '.join(TABLES)}) "
         f"nor that of a file with one text per line ({', '.join(LINES)})"
     )
 
 
-def documents_in(place: ArchiveOrFolder, wanted: Callable[[str], bool], key: str) -> Documents:
+def _documents_below(path: Path, wanted: Wanted) -> Documents:
+    """Return the documents of a user's folder or archive: .txt files, or the part files of a table."""
+    place, encoding = ArchiveOrFolder(path), wanted.reading.encoding
+    listing = place.listing()
+    visible = [name for name in listing.names if not is_hidden(name)]
+    names = [name for name in visible if name.lower().endswith(".txt")]
+    if not names and path.is_dir() and any(suffix_of(Path(name)) for name in visible):
+        return _documents_of_table(path, wanted)
+    others = sorted(set(visible) - set(names))
+    notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
+    notes += skipped_notes(listing.skipped)
+    if not names:
+        raise DataError(". ".join([f"{path} holds no texts (files that end in .txt)", *notes]))
+    if not wanted.keep_bad:
+        check_parts(names, listing.skipped, path)
+    problems: dict[str, str] = {}
+    if wanted.keep_bad or wanted.reading.skip_bad:
+        problems = _problems(place, names, encoding)
+    if problems and not wanted.keep_bad:
+        names = [name for name in names if name not in problems]
+        name, reason = next(iter(problems.items()))
+        if not names:
+            raise DataError(f"{path}: {name} {reason}; no other file is left")
+        notes.append(f"{len(problems):,} of {len(problems) + len(names):,} files are left out: {name} {reason}")
+    chosen = set(names)
+    found = documents_in(place, chosen.__contains__, "folder of texts", encoding, problems if wanted.keep_bad else {})
+    bad = tuple((row, problems[name]) for row, name in enumerate(found.names) if name in problems)
+    digest = f"{found.digest} {encoding}" if encoding else found.digest
+    return replace(found, digest=digest, notes=tuple(notes), problems=bad)
+
+
+def _problems(place: ArchiveOrFolder, names: Sequence[str], encoding: str | None) -> dict[str, str]:
+    """Return which files are not texts, with the reason."""
+    found = {}
+    for name, content in zip(names, place.contents(names), strict=True):
+        try:
+            _decoded(content, "", encoding)
+        except DataError as error:
+            found[name] = str(error).strip()
+    return found
+
+
+def documents_in(
+    place: ArchiveOrFolder,
+    wanted: Callable[[str], bool],
+    key: str,
+    encoding: str | None = None,
+    empty: Mapping[str, str] | None = None,
+) -> Documents:
     """Return the documents in the files of a folder or archive; the folder a file stands in is its label.
 
     Args:
         place: the folder or archive.
         wanted: tells by its path which file is a document.
         key: of what is remembered about them in the cache: one for each `wanted`.
+        encoding: of the files.
+        empty: files that are not read: their texts are empty.
     """
     names = sorted(name for name in place.names() if wanted(name))
     if not names:
@@ -82,7 +176,10 @@ def documents_in(place: ArchiveOrFolder, wanted: Callable[[str], bool], key: str
 
     def texts() -> Sequence[str]:
         found = place.read_where(wanted)
-        return [_decoded(content, f"{place.path}: {name}") for name, content in found.items()]
+        return [
+            "" if name in (empty or {}) else _decoded(content, f"{place.path}: {name}", encoding)
+            for name, content in found.items()
+        ]
 
     return Documents(
         place.path,
@@ -95,55 +192,129 @@ def documents_in(place: ArchiveOrFolder, wanted: Callable[[str], bool], key: str
     )
 
 
-def _documents_of_lines(path: Path) -> Documents:
+@functools.cache
+def _standard_input(suffix: str) -> Path:
+    """Return a copy of standard input, which can be read once, in the cache."""
+    content = sys.stdin.buffer.read()
+    copy = cache_dir() / "standard-input" / f"{hashlib.sha256(content).hexdigest()[:32]}{suffix}"
+    write_whole(copy, content)
+    return copy
+
+
+def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
     try:
-        content = decompressed(path)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        with open_compressed(path) as stream:
+            content = stream.read()
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{path} is damaged or cannot be read ({error})") from None
-    lines = _decoded(content, str(path)).replace("\r\n", "\n").removesuffix("\n").split("\n")
+    lines, problems = _lines(content, path, wanted.reading.encoding)
     if not any(line.strip() for line in lines):
         raise DataError(f"{path} is empty")
-    names = [f"line {number}" for number in range(1, len(lines) + 1)]
-    return Documents(path, sha256_of(path), names, pd.DataFrame(index=range(len(lines))), lambda: lines)
+    numbers, notes = list(range(1, len(lines) + 1)), []
+    digest = " ".join(filter(None, [sha256_of(path), wanted.reading.encoding]))
+    if problems and not wanted.keep_bad:
+        row, reason = problems[0]
+        where = f"{path}, line {row + 1} {reason}"
+        if not wanted.reading.skip_bad:
+            raise DataError(f"{where}; {len(problems):,} such line(s) in all (data.skip_bad=true leaves them out)")
+        notes.append(f"{len(problems):,} of {len(lines):,} lines are left out (data.skip_bad): {where}")
+        bad, problems = {row for row, _ in problems}, []
+        numbers = [number for number in numbers if number - 1 not in bad]
+        lines, digest = [lines[number - 1] for number in numbers], f"{digest} {len(bad)}"
+    if empty := [number for number, line in zip(numbers, lines, strict=True) if not line.strip()]:
+        notes.append(f"{len(empty):,} of {len(lines):,} lines are empty (line {empty[0]}): texts without words")
+    names = [f"line {number}" for number in numbers]
+    table = pd.DataFrame(index=range(len(lines)))
+    return Documents(path, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))
 
 
-def _documents_of_table(path: Path, column: str | None, target: Sequence[str]) -> Documents:
-    table = read_table(path)
+def _lines(content: bytes, path: Path, encoding: str | None) -> tuple[list[str], list[tuple[int, str]]]:
+    """Return the lines of a file, and which of them are not text; these are empty."""
+    name = check_encoding(encoding) if encoding else encoding_of(content[:4])
+    try:
+        text = content.decode(name)
+    except UnicodeDecodeError:
+        if name not in ("utf-8", "utf-8-sig"):
+            raise DataError(f"{path} is not text in {name}") from None
+        text = content.decode(name, errors="surrogateescape")
+    lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    if text.isascii() and "\0" not in text:
+        return lines, []
+    problems = [(row, reason) for row, line in enumerate(lines) if (reason := _problem_of(line))]
+    for row, _ in problems:
+        lines[row] = ""
+    return lines, problems
+
+
+def _problem_of(line: str) -> str | None:
+    if "\0" in line:
+        return "contains a NUL character"
+    try:
+        line.encode()
+    except UnicodeEncodeError:
+        return "is not text in UTF-8 (data.encoding says another, such as cp1252)"
+    return None
+
+
+def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
+    reading = wanted.reading
+    file = TableFile(None if path is None else str(path), wanted.query, reading)
     notes: tuple[str, ...] = ()
-    if column is None:
-        column = _text_column(table, target, path)
-        notes = (f"texts are read from the column {column}",)
-    elif column not in table.columns:
-        raise ConfigError(f"data.text: {path} has no column {column!r}; {did_you_mean(column, map(str, table))}")
-    # A text may say NA, or null.
-    texts = read_table(path, only_empty_is_missing=True)[column]
-    missing = texts.isna().to_numpy()
-    if missing.any():
-        raise DataError(
-            f"{path}, row {int(missing.argmax()) + 2}: the text is missing; {int(missing.sum()):,} such row(s) in all"
-        )
-    names = [f"row {row}" for row in range(2, len(table) + 2)]
-    digest, others = f"{sha256_of(path)} {column}", table.drop(columns=[column])
-    return Documents(path, digest, names, others, lambda: texts.astype(str).tolist(), column, notes=notes)
+    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+        column = wanted.column
+        if column is None and wanted.default in raw.names:
+            column = wanted.default
+        elif column is None:
+            column = _text_column(raw, wanted.target)
+            notes = (f"texts are read from the column {column}",)
+        elif column not in raw.names:
+            raise ConfigError(f"data.text: {raw.place} has no column {column!r}; {did_you_mean(column, raw.names)}")
+        # Names of classes keep their look; several targets are 0 and 1, or true and false.
+        classes = wanted.target if len(wanted.target) == 1 else ()
+        table = read_open_table(raw, reading, text=[column, *classes], totals=False)
+    table = table.checked(wanted.target, reading.skip_bad)
+    labels = {name: table.frame[name].str.strip() for name in classes if name in table.frame}
+    table = replace(table, frame=table.frame.assign(**labels))
+    problems: list[tuple[int, str]] = []
+    if wanted.keep_bad:
+        missing = np.flatnonzero(table.frame[column].isna())
+        problems = [(int(row), f"row {row_number(table, int(row))}: the text is missing") for row in missing]
+    else:
+        targets = [name for name in wanted.target if name in table.frame] if wanted.needs_target else []
+        needed = {column: "text", **{name: f"target {name}" for name in targets}}
+        table = without_missing(table, needed, reading.skip_bad)
+    texts = table.frame[column].fillna("").tolist()
+    names = [f"row {row}" for row in table.rows + table.first_row]
+    digest = " ".join(filter(None, [file.identity().sha256, column, "verbatim", reading.separator, reading.encoding]))
+    if reading.skip_bad:
+        digest += f" {hashlib.sha256(table.rows.tobytes()).hexdigest()}"
+    others = table.frame.drop(columns=[column])
+    return Documents(
+        raw.place, digest, names, others, lambda: texts, column, notes=(*table.notes, *notes), problems=tuple(problems)
+    )
 
 
-def _text_column(table: pd.DataFrame, target: Sequence[str], path: Path) -> str:
-    kinds = [pd.api.types.is_string_dtype(table[name]) for name in table.columns]
-    texts = [str(name) for name, text in zip(table.columns, kinds, strict=True) if text and name not in target]
+def _text_column(raw: RawTable, target: Sequence[str]) -> str:
+    schema = infer(raw, Hints())
+    texts = [each.name for each in schema.columns if each.type == "text" and each.name not in target]
     if len(texts) == 1:
         return texts[0]
     if "text" in texts:
         return "text"
     raise ConfigError(
-        f"data.text: is missing: which column of {path} holds the texts? It has {', '.join(map(str, table.columns))}"
+        f"data.text: is missing: which column of {raw.place} holds the texts? It has {', '.join(raw.names)}"
     )
 
 
-def _decoded(content: bytes, place: str) -> str:
+def _decoded(content: bytes, place: str, encoding: str | None = None) -> str:
+    name = check_encoding(encoding) if encoding else encoding_of(content[:4])
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode("utf-8-sig" if name == "utf-8" else name)
     except UnicodeDecodeError as error:
-        raise DataError(f"{place} is not text in UTF-8 (byte {error.start}); convert it first") from None
+        raise DataError(
+            f"{place} is not text in {encoding or 'UTF-8'} (byte {error.start}); data.encoding says another, such as "
+            "cp1252"
+        ) from None
     if "\0" in text:
         raise DataError(f"{place} contains a NUL character (at {text.index(chr(0))}); is it text?")
     return text

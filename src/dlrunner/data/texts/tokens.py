@@ -60,6 +60,15 @@ class Tokens:
         """Tokens of each document."""
         return np.diff(self.ends, prepend=0)
 
+    def cut(self, most: int) -> tuple[Tokens, int]:
+        """Return the documents with their first so many tokens, and how many had more."""
+        lengths = self.lengths
+        num_cut = int((lengths > most).sum())
+        if not num_cut:
+            return self, 0
+        position = np.arange(len(self.codes)) - np.repeat(self.ends - lengths, lengths)
+        return Tokens(self.codes[position < most], np.cumsum(np.minimum(lengths, most)), self.words), num_cut
+
     def digests(self) -> NDArray[np.uint64]:
         """Return digests that are equal where documents have the same tokens, [documents]."""
         content, stops = self.codes.data, self.ends.tolist()

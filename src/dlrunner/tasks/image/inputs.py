@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
-from dlrunner.data.images.dataset import MOST_NAMED
-from dlrunner.data.images.files import is_image
+from dlrunner.data.images.listing import FoundImages, find_image_files
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.predictor_inputs import listed
@@ -28,21 +27,21 @@ def folder_of(given: Any) -> Path | None:
     return path if path.is_dir() or (path.is_file() and path.name.lower().endswith(ARCHIVES)) else None
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the paths of the images in a folder or archive.
+def images_in(folder: Path) -> FoundImages:
+    """Return the paths of the images in a folder or archive, and notes on what else is in it.
 
     Raises:
         DataError: there are none.
     """
-    names = sorted(name for name in ArchiveOrFolder(folder).names() if is_image(name))
-    if not names:
-        raise DataError(f"{folder} holds no images")
-    return names
+    found = find_image_files(ArchiveOrFolder(folder))
+    if not found.names:
+        raise DataError(". ".join([f"{folder} holds no images", *found.notes]))
+    return found
 
 
-def in_folder(folder: Path) -> Iterator[list[tuple[str, bytes]]]:
-    """Yield names and contents of the images in a folder or archive, in batches."""
-    place, names = ArchiveOrFolder(folder), names_in(folder)
+def in_folder(folder: Path, names: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield names and contents of images in a folder or archive, in batches."""
+    place = ArchiveOrFolder(folder)
     for start in range(0, len(names), BATCH_SIZE):
         some = names[start : start + BATCH_SIZE]
         yield list(zip(some, place.contents(some), strict=True))
@@ -66,9 +65,3 @@ def in_batches(given: Given | Sequence[Given]) -> Iterator[list[tuple[str, Given
     images = named(given)
     for start in range(0, len(images), BATCH_SIZE):
         yield images[start : start + BATCH_SIZE]
-
-
-def unreadable_note(reasons: Mapping[str, str], count: int) -> str:
-    """Return a note on the images, of so many, that cannot be read, with the reasons by name."""
-    first = "; ".join(f"{name} {reason}" for name, reason in list(reasons.items())[:MOST_NAMED])
-    return f"{len(reasons):,} of {count:,} images cannot be read: {first}"

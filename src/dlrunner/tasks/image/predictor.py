@@ -16,17 +16,18 @@ from torch import Tensor
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
+from dlrunner.data.images.listing import FoundImages
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.image import ImageDims
-from dlrunner.prediction_table import with_notes
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
-from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, unreadable_note
+from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder
 
 
 class ImagePredictor(Predictor):
@@ -55,7 +56,8 @@ class ImagePredictor(Predictor):
             predictor.predict("a.jpg")
             predictor.predict(["a.jpg", PIL.Image.open("b.png")], top=3)
 
-        For labels there is one column each. Unreadable files of a folder are skipped, with a note.
+        For labels there is one column each. Unreadable files of a folder have no prediction, but a reason in the
+        column `problem`.
 
         Args:
             images: an image file, or a folder or archive of images; in Python also a list of files or PIL images.
@@ -66,35 +68,36 @@ class ImagePredictor(Predictor):
             ConfigError: a file does not exist, or an argument is not an image.
             DataError: a file is not an image, or no file of the folder can be read.
         """
-        bad: dict[str, str] = {}
         names: list[str] = []
+        problems: list[tuple[int, str]] = []
+        read: list[int] = []
         found: list[Tensor] = []
         folder = folder_of(images)
-        for chunk in in_folder(folder) if folder else in_batches(images):
+        listed = images_in(folder) if folder else FoundImages([])
+        for chunk in in_folder(folder, listed.names) if folder else in_batches(images):
             pixels = []
             for name, image in chunk:
                 try:
                     pixels.append(self._pixels(image))
-                    names.append(visible(name))  # a table holds no name that is not UTF-8
+                    read.append(len(names))
                 except DataError as error:
                     if not folder:
                         raise DataError(f"{visible(name)} {error}") from None
-                    bad[name] = str(error)
+                    problems.append((len(names), str(error)))
+                names.append(visible(name))  # a table holds no name that is not UTF-8
             if pixels:
                 found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
-        if folder and not names:
-            name, reason = next(iter(bad.items()))
-            raise DataError(f"{folder / name} {reason}")
-        outputs = torch.cat(found)
+        if folder and not read:
+            raise DataError(f"{folder / names[0]} {problems[0][1]}")
+        outputs = _in_rows(torch.cat(found), read, len(names))
         if submission:
             answer = self._submission(names, outputs)
         elif isinstance(images, Given) and not folder and self.target.has_one_class:
             answer = self._classes(outputs, top)
         else:
             answer = pd.concat([pd.DataFrame({"image": names}), top_classes(self.target, outputs, top)], axis=1)
-        if not bad:
-            return answer
-        return with_notes(answer, [unreadable_note(bad, len(bad) + len(names))])
+        answer = with_notes(with_problems(answer, ["image", "id"], problems), listed.notes)
+        return answer.drop(columns="problem") if submission and problems else answer  # Kaggle's format
 
     def explain(self, image: Given, *, class_: str | None = None, out: Path | None = None) -> str:
         """Draw a heat map of the regions behind a prediction (Grad-CAM), and return the likeliest classes.
@@ -154,6 +157,13 @@ class ImagePredictor(Predictor):
         answer = pd.concat([ids, pd.DataFrame(self.target.probabilities(outputs), columns=columns)], axis=1)
         answer.attrs["raw"] = True
         return answer
+
+
+def _in_rows(outputs: Tensor, rows: Sequence[int], count: int) -> Tensor:
+    """Return outputs in their rows of a table; those of the others are 0."""
+    found = outputs.new_zeros((count, *outputs.shape[1:]))
+    found[torch.tensor(rows)] = outputs
+    return found
 
 
 def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:

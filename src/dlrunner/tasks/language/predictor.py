@@ -15,7 +15,7 @@ from dlrunner.data.texts.vocabulary import UNKNOWN, Vocabulary
 from dlrunner.errors import ConfigError
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel, average_losses
-from dlrunner.prediction_table import with_notes
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Answer, Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.tasks.language.generation import PIECE, Generator
@@ -55,20 +55,20 @@ class LanguagePredictor(Predictor):
             predictor.predict(["the film was great", "great was film the"])
 
         Args:
-            texts: a text, or a file or folder of texts; in Python also a list of texts.
+            texts: a text, a file or folder of texts, or - for standard input; in Python also a list of texts.
             column: column of the texts, if the file is a table.
 
         Raises:
             ConfigError: there is no text, or the argument has another type.
             DataError: a file cannot be read.
         """
-        names, contents, notes = read_texts(texts, column, self.state.get("column"))
+        given = read_texts(texts, column, self.state.get("column"))
         vocabulary, rows = self.generator.vocabulary, []
-        for name, text in zip(names, contents, strict=True):
+        for name, text in zip(given.names, given.texts, strict=True):
             words = self._tokens(text)
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
             losses = []
-            for model in self.generator.models:
+            for model in self.generator.models if words else ():
                 parts, hidden = [torch.zeros(0)], None
                 for piece in zip(torch.split(codes[:-1], PIECE), torch.split(codes[1:], PIECE), strict=True):
                     outputs, hidden, _ = model(*piece, hidden=hidden)
@@ -77,7 +77,7 @@ class LanguagePredictor(Predictor):
             mean = average_losses(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
             rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
-        return with_notes(pd.DataFrame(rows), notes)
+        return with_notes(with_problems(pd.DataFrame(rows), ["text", "words", "unknown"], given.problems), given.notes)
 
     def generate(
         self,

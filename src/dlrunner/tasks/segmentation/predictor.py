@@ -15,16 +15,17 @@ from PIL import Image
 from torch import Tensor
 
 from dlrunner.data.images.decoding import decode_whole, whole_of
+from dlrunner.data.images.listing import FoundImages
 from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.masks import MaskClasses, resized
 from dlrunner.errors import DataError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.unet import SegmentationDims
-from dlrunner.prediction_table import with_distinct_names, with_notes
+from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.image.inputs import Given, folder_of, in_batches, in_folder, named, names_in, unreadable_note
+from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, named
 
 
 class SegmentationPredictor(Predictor):
@@ -54,8 +55,8 @@ class SegmentationPredictor(Predictor):
             predictor.predict("photos", masks="masks")
             predictor.predict(["a.jpg", PIL.Image.open("b.png")])
 
-        A mask is a palette PNG of the image's own size, with the values of the training masks. Images in a folder that
-        cannot be read are left out and reported.
+        A mask is a palette PNG of the image's own size, with the values of the training masks. Images of a folder that
+        cannot be read have no mask, but a reason in the column `problem`.
 
         Args:
             images: an image, or a folder or archive of images; in Python several images too, in files or opened.
@@ -65,30 +66,29 @@ class SegmentationPredictor(Predictor):
             ConfigError: there is no such file, or it is something else.
             DataError: one of them is not an image, none of the folder can be read, or the masks cannot be written.
         """
-        bad: dict[str, str] = {}
+        problems: list[tuple[int, str]] = []
         rows: list[tuple[str, str, NDArray[np.float64]]] = []
         folder = folder_of(images)
+        listed = images_in(folder) if folder else FoundImages([])
         written = user_path(masks) if masks is not None else _default_folder(images)
-        targets = _targets(written, images, folder)
-        for some in in_folder(folder) if folder else in_batches(images):
+        targets = _targets(written, images, folder, listed.names)
+        for some in in_folder(folder, listed.names) if folder else in_batches(images):
             for name, given in some:
                 try:
                     image = _whole(given)
                 except DataError as error:
                     if not folder:
                         raise DataError(f"{visible(name)} {error}") from None
-                    bad[name] = str(error)
+                    problems.append((len(rows), str(error)))
+                    rows.append((visible(name), "", np.zeros(len(self.classes.names))))
                     continue
                 codes = segment(self.state, self.models, image)
                 self._write(codes, targets[name])
                 rows.append((visible(name), visible(str(targets[name])), self._fractions(codes)))
-        if not rows:
-            name, reason = next(iter(bad.items()))
-            raise DataError(f"{folder}: none of the {len(bad):,} images can be read: {name} {reason}")
-        notes = [f"masks written to {visible(str(written))}: {len(rows):,}"]
-        if bad:
-            notes.append(unreadable_note(bad, len(bad) + len(rows)))
-        return with_notes(self._table(rows), notes)
+        if len(problems) == len(rows):
+            raise DataError(f"{folder}: none of the {len(rows):,} images can be read: {rows[0][0]} {problems[0][1]}")
+        notes = [f"masks written to {visible(str(written))}: {len(rows) - len(problems):,}", *listed.notes]
+        return with_notes(with_problems(self._table(rows), ["image"], problems), notes)
 
     def _fractions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the fraction of an image's pixels that each class has, [classes]."""
@@ -113,7 +113,9 @@ def _default_folder(images: Given | Sequence[Given]) -> Path:
     return Path("masks")
 
 
-def _targets(written: Path, images: Given | Sequence[Given], folder: Path | None) -> dict[str, Path]:
+def _targets(
+    written: Path, images: Given | Sequence[Given], folder: Path | None, names_in_folder: Sequence[str]
+) -> dict[str, Path]:
     """Return the files of the masks by the names of the images, all different and below the folder for the masks.
 
     Raises:
@@ -121,7 +123,7 @@ def _targets(written: Path, images: Given | Sequence[Given], folder: Path | None
     """
     sources: list[tuple[str, Path | None, PurePosixPath]] = []
     if folder:
-        for name in names_in(folder):
+        for name in names_in_folder:
             sources.append((name, folder / name if folder.is_dir() else None, PurePosixPath(name)))
     else:
         for name, given in named(images):

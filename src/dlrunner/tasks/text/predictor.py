@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target
+from dlrunner.data.texts.dataset import cut_notes
 from dlrunner.data.texts.loaders import PAD, padded
 from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import EncoderSizes
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
-from dlrunner.prediction_table import with_distinct_names, with_notes
+from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.tasks.text.inputs import read_texts
 
@@ -61,7 +62,7 @@ class TextPredictor(Predictor):
             predictor.predict(Path("reviews.csv"), column="review")
 
         Args:
-            texts: a text, or a file or folder of texts; in Python also a list of texts.
+            texts: a text, a file or folder of texts, or - for standard input; in Python also a list of texts.
             column: column of the texts, if the file is a table.
             words: list the most important words of up to 20 texts.
 
@@ -70,17 +71,22 @@ class TextPredictor(Predictor):
             DataError: a file cannot be read.
         """
         target = self.target
-        names, contents, notes = read_texts(texts, column, self.state.get("column"))
-        tokens = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in contents]
+        given = read_texts(texts, column, self.state.get("column"))
+        names, notes = given.names, given.notes
+        tokens = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given.texts]
+        if (most := self.state.get("max_tokens")) is not None:
+            notes += cut_notes(sum(len(each) > most for each in tokens), most)
+            tokens = [each[:most] for each in tokens]
         codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in tokens]
         outputs = target.average([classify(model, codes) for model in self.models])
         named = pd.DataFrame({"text": names})
         answer = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
-        if empty := sum(not (each > 0).any() for each in codes):
-            notes.append(f"{empty:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
+        answer = with_problems(answer, ["text"], given.problems)
+        if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
+            notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:
             predicted = target.probabilities(outputs).argmax(axis=1)
-            for row in range(min(20, len(contents))):
+            for row in range(min(20, len(names))):
                 weights = word_weights(self.models, target, codes[row], int(predicted[row]))
                 best = np.argsort(-np.abs(weights), kind="stable")[:8]
                 listed = ", ".join(f"{tokens[row][i]} {weights[i]:+.3f}" for i in best if weights[i])

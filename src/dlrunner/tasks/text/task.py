@@ -282,6 +282,7 @@ class TextClassification(Classification):
             "target": self.target.state(),
             "encoder": None if table.encoder is None else asdict(table.encoder),
             "column": table.column,
+            "max_tokens": table.max_tokens,
         }
 
 
