@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
-from dlrunner.data.core.tables import read_table
+from dlrunner.data.tables.table import read_table
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, DataError
@@ -377,14 +377,14 @@ def test_tables_with_other_separators_and_decimal_commas_are_read(
     tmp_path: Path, text: str, expected: list[float]
 ) -> None:
     (tmp_path / "my.csv").write_text(text)
-    table = read_table(tmp_path / "my.csv")
+    table = read_table(tmp_path / "my.csv").frame
     assert table.columns.tolist() == ["preis", "stadt", "m2"]
     assert table["preis"].tolist() == expected
 
 
 def test_words_with_commas_are_no_numbers(tmp_path: Path) -> None:
     (tmp_path / "my.csv").write_text("a;b\n1,5;1\nx,y;2\n")
-    assert read_table(tmp_path / "my.csv")["a"].tolist() == ["1,5", "x,y"]
+    assert read_table(tmp_path / "my.csv").frame["a"].tolist() == ["1,5", "x,y"]
 
 
 # Reading

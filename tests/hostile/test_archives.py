@@ -17,7 +17,7 @@ import pytest
 
 from dlrunner.data.core import unpacking
 from dlrunner.data.core.source import ArchiveOrFolder, place_of
-from dlrunner.data.core.tables import read_table
+from dlrunner.data.tables.table import read_table
 from dlrunner.data.texts.documents import find_documents
 from dlrunner.errors import DataError, DlrunnerError
 from tests.conftest import QUICK, Dlrun
@@ -146,7 +146,7 @@ def test_what_does_not_fit_into_memory_is_told_of_the_data(here: Path, monkeypat
     def full(*given: object, **named: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("dlrunner.data.core.tables.pd.read_csv", full)
+    monkeypatch.setattr("dlrunner.data.tables.files.open_text", full)
     monkeypatch.setattr(zipfile.ZipFile, "read", full)
     with pytest.raises(DataError, match="not fit into the memory"):
         read_table(here / "a.csv")
@@ -159,10 +159,10 @@ def test_what_is_packed_well_is_no_bomb(here: Path) -> None:
     for name, opened in OPENED.items():
         with opened(here / name, "wt") as file:
             file.write(text)
-        assert len(read_table(here / name)) == 100_000
+        assert len(read_table(here / name).frame) == 100_000
     with zipfile.ZipFile("d.csv.zip", "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("d.csv", text)
-    assert len(read_table(here / "d.csv.zip")) == 100_000
+    assert len(read_table(here / "d.csv.zip").frame) == 100_000
 
 
 def test_archives_with_any_damage_are_told_in_a_sentence(here: Path) -> None:

@@ -46,25 +46,6 @@ def refuse_bomb(path: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def unpacked(path: Path) -> Iterator[Any]:
-    """Yield the source of a table: its path, or a size-limited stream if it is compressed.
-
-    Raises:
-        DataError: it unpacks to more.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".zip":
-        with zipfile.ZipFile(path) as archive:
-            refuse_bomb(path, sum(member.file_size for member in archive.infolist()))
-        yield path
-    elif suffix in COMPRESSED:
-        with COMPRESSED[suffix](path) as stream, _Limited(path, stream) as limited:
-            yield limited
-    else:
-        yield path
-
-
-@contextlib.contextmanager
 def open_compressed(path: Path) -> Iterator[Any]:
     """Yield a size-limited stream of a file's content, unpacked where its name ends in .gz, .bz2, .xz, .zst or .zip.
 

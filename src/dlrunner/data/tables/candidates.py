@@ -1,4 +1,4 @@
-"""What each column of strings may be: formats that a sample of its rows has, held against all rows."""
+"""What each column of strings may be: formats that a sample of its rows has, compared with all rows."""
 
 from __future__ import annotations
 
