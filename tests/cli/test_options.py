@@ -108,7 +108,7 @@ def test_words_are_converted_to_the_annotated_type(words: list[str], name: str, 
 def test_a_table_is_read_from_the_given_file(here: Path) -> None:
     (here / "there.csv").write_text("a;b\n1;2\n")
     table = call("there.csv")["table"]
-    assert table.to_dict("list") == {"a": [1], "b": [2]}
+    assert table.to_dict("list") == {"a": ["1"], "b": ["2"]}
     assert table.attrs["file"] == "there.csv"
     with pytest.raises(ConfigError, match=r"there is no file none\.csv"):
         call("none.csv")
