@@ -30,8 +30,7 @@ class Predictor(ABC):
     | `list[...]` of these | `--name VALUE VALUE ...` |
     | `Path` | the path of a file or folder |
     | `str | Path` | a `Path` if the file or folder exists, else the text itself |
-    | `pandas.DataFrame` | the path of a table: strings as the file has them (its name: `attrs["file"]`), which
-    `dlrunner.data.tables.table.read_frame` reads by the schema of the training data |
+    | `pandas.DataFrame` | the path of a table: its strings as in the file; `read_frame` reads them (`attrs["file"]`) |
 
     A Python keyword gets an underscore: `class_` is `--class`. A method returns a table, with notes in
     `attrs["note"]`, or a text (see `Answer`).

@@ -183,6 +183,8 @@ def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]
     return candidates
 
 
+LONGEST = 100
+"""Characters of a value that are looked at: numbers and dates are shorter, texts may have millions."""
 SIGNS = ".,'\u2019 \u00a0\u202f\u2009"
 """That may separate the digits of a number."""
 
@@ -199,10 +201,10 @@ def _glance(candidates: Candidates, first: Sequence[str], hints: Hints) -> None:
     """Set the formats that half of the first values have, so that the others are worth a look."""
     name = candidates.name
     candidates.boolean = bool(first) and all(value.lower() in ("true", "false") for value in first[:100])
-    known = [value for value in first[: 10 * GLANCE] if value not in MISSING][:GLANCE]
-    if not any(character.isdigit() or value.lower().startswith("inf") for value in known for character in value):
+    known = [value[:LONGEST] for value in first[: 10 * GLANCE] if value not in MISSING][:GLANCE]
+    if not any(value.lower().startswith("inf") or any(map(str.isdigit, value)) for value in known):
         return
-    units = {unit_of(value) for value in first[:200] if value not in MISSING} or {("", "")}
+    units = {unit_of(value[:LONGEST]) for value in first[:200] if value not in MISSING} or {("", "")}
     before, after = next(iter(units)) if len(units) == 1 else ("", "")
     numbers = [
         each
