@@ -78,8 +78,12 @@ def files_of(path: str | Path) -> list[Path]:
         matches = glob.glob(str(given), recursive=True) if glob.has_magic(str(given)) else []  # noqa: PTH207
         parts = sorted(path for path in map(Path, matches) if path.is_file())
         if not parts:
-            problem = "is a pipe or a device, not a file" if given.exists() else "does not exist"
-            raise ConfigError(f"data.path: {given} {problem}")
+            is_there = given.exists()
+            raise ConfigError(
+                f"data.path: {given} is a pipe or a device, not a file"
+                if is_there
+                else f"data.path: there is no file {given}"
+            )
     kinds = {format_of(p) for p in parts}
     if len(kinds) > 1:
         raise ConfigError(f"data.path: {given} has tables of several formats: {', '.join(sorted(kinds))}")
