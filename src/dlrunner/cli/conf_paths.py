@@ -53,7 +53,7 @@ def options_of(group: str) -> list[str]:
 
 
 def with_paths(words: Sequence[str]) -> list[str]:
-    """Quote the names of existing files and folders, so that Hydra reads them as text.
+    """Quote the names of existing files and folders, and queries, so that Hydra reads them as text.
 
     Names of run folders contain characters of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`),
     and `runs/latest` is resolved now, before a new run changes it.
@@ -70,6 +70,8 @@ def with_paths(words: Sequence[str]) -> list[str]:
             value = os.path.relpath(path.resolve())
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
+        if key.lstrip("+") == "data.query" and value[:1] not in ("'", '"'):  # SQL, not Hydra's grammar
+            value = quoted(value.replace("${", r"\${"))
         found.append(f"{key}{equals}{value}")
     return found
 

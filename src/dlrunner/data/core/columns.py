@@ -116,7 +116,7 @@ def date_parts(dates: pd.Series[Any], prefix: str) -> pd.DataFrame:
         dates.dt.day_of_week,
         dates.dt.day_of_year,
         *(getattr(dates.dt, end.lower()) for end in ENDS),
-        (dates - pd.Timestamp(0)) / pd.Timedelta(days=1),
+        np.where(dates.isna(), np.nan, dates.to_numpy("datetime64[us]").astype(np.int64) / 86_400e6),
     ]
     return pd.DataFrame(
         {f"{prefix}{part}": value for part, value in zip(PARTS, values, strict=True)}, index=dates.index

@@ -61,8 +61,6 @@ def _guess_kind(column: pd.Series[Any]) -> Kind:
     categories = column.nunique()
     if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
         return "binary" if set(column.unique().tolist()) <= {0, 1} else "regression"
-    if categories > 2 and pd.to_numeric(column, errors="coerce").notna().mean() > 0.5:
-        return "regression"  # numbers with a typing error among them, which is reported with its row
     return "binary" if categories <= 2 else "multiclass"
 
 

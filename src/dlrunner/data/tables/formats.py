@@ -5,6 +5,7 @@ A format is taken only if all values of a column have it, so each one says exact
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -257,6 +258,23 @@ NUMERIC_DATES = (
     DateFormat("nanoseconds since 1970", r"\d{18,19}", "make_timestamp(TRY_CAST({} AS BIGINT) // 1000)"),
 )
 """Formats of numbers, taken only where the user says that the column holds dates."""
+
+
+def format_problem(name: object) -> str | None:
+    """Return what is wrong with the name of a format of dates, None for a good one.
+
+    >>> format_problem("%d/%m/%Y"), format_problem("ISO 8601"), format_problem("%d.%m.%Q")
+    (None, None, "the format '%d.%m.%Q' is none of strptime's")
+    """
+    if isinstance(name, str) and any(each.name == name for each in (*TEXT_DATES, *NUMERIC_DATES)):
+        return None
+    try:
+        if not isinstance(name, str) or "%" not in name:
+            raise ValueError
+        datetime.datetime.strptime(datetime.datetime(2020, 2, 3).strftime(name), name)
+    except ValueError:
+        return f"the format {name!r} is none of strptime's"
+    return None
 
 
 def date_format(name: str) -> DateFormat:

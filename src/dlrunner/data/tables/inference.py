@@ -106,8 +106,6 @@ def _number(
             and not counts["commas"]
             and with_point + found.num_missing == counts["total"]
         )
-        if sign is None and table.separator == ";" and counts["commas"]:
-            sign = ","
         if sign is None and is_fixed:
             sign = "."
         if sign is None:

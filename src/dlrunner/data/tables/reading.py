@@ -56,14 +56,15 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             raise DataError(
                 f"{table.place} is missing the column {column.name}; {did_you_mean(column.name, table.names)}"
             )
-    strings = [each for each in wanted if table.type_of(each.name) == "VARCHAR" and each.type != "text"]
+    strings = [each for each in wanted if each.type != "text"]
     strings = [each for each in strings if each.name not in schema.found or schema.found[each.name].num_bad]
-    counts = table.aggregate(*[f"count_if({each.bad(table.column(each.name))})" for each in strings])
+    counts = table.aggregate(*[f"count_if({_bad(table, each)})" for each in strings])
     bad: list[BadRow] = []
     for column, count in zip(strings, counts, strict=True):
         if count:
-            condition = column.bad(table.column(column.name))
-            found = table.first_where(condition, table.column(column.name), limit=int(count) if collect else 1)
+            found = table.first_where(
+                _bad(table, column), table.column(column.name), limit=int(count) if collect else 1
+            )
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column)}") for row, value in found]
             if not collect:
                 row, reason = reasons[0]
@@ -76,6 +77,15 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
         columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
         read = read.remove_column(len(read.column_names) - 1)
     return Values(pd.DataFrame({column.name: columns[column.name] for column in wanted}, index=index, copy=False), bad)
+
+
+def _bad(table: RawTable, column: Column) -> str:
+    """Return the SQL condition that a value is there, but not of the type and format of its column."""
+    source, kind = table.column(column.name), table.type_of(column.name)
+    if kind == "VARCHAR":
+        return column.bad(source)
+    known = f"{source} IS NOT NULL AND NOT isnan({source})" if kind == "DOUBLE" else f"{source} IS NOT NULL"
+    return f"({known} AND ({_expression(table, column)}) IS NULL)"
 
 
 def _a(column: Column) -> str:

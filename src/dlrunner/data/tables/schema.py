@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, get_args
 
-from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, missing
+from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, format_problem, missing
 from dlrunner.errors import DataError, did_you_mean
 
 Type = Literal["text", "integer", "number", "date", "boolean"]
@@ -137,6 +137,10 @@ class Schema:
                 )
             if column.type == "date" and not column.format:
                 raise DataError(f"column {column.name}: a date needs a format, such as '%d/%m/%Y' or 'ISO 8601'")
+            if column.format is not None and (problem := format_problem(column.format)):
+                raise DataError(f"column {column.name}: {problem}")
+            if column.decimal == column.thousands:
+                raise DataError(f"column {column.name}: decimal and thousands are both {column.decimal!r}")
             if column.decimal not in (".", ",") or column.thousands not in (None, ".", ",", " ", "'"):
                 raise DataError(f"column {column.name}: decimal is . or , and thousands one of . , ' or a blank")
             columns.append(column)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.files import open_table
+from dlrunner.data.tables.formats import format_problem
 from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
@@ -41,6 +42,13 @@ class Reading:
     encoding: str | None = None
     skip_bad: bool = False
     """Leave rows out that cannot be read, and report their number."""
+
+    def __post_init__(self) -> None:
+        """Check the settings against each other."""
+        if self.date_format is not None and (problem := format_problem(self.date_format)):
+            raise ConfigError(f"data.date_format: {problem}")
+        if self.decimal is not None and self.decimal == self.thousands:
+            raise ConfigError(f"data.thousands: {self.thousands!r} is the decimal sign too")
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,14 @@ class TablePredictor(Predictor):
         rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
         # A category that is no number, where all others are, is one that was not seen.
         problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.levels]
-        return with_problems(self._predict_rows(rows.frame, ids, table_name(table)), list(ids.columns), problems)
+        unseen = [each for each in rows.bad if each.column in preparation.levels]
+        notes = [
+            f"{name}: {sum(each.column == name for each in unseen):,} row(s) with categories not seen in training "
+            f"({next(each.reason for each in unseen if each.column == name)})"
+            for name in dict.fromkeys(each.column for each in unseen)
+        ]
+        predicted = with_problems(self._predict_rows(rows.frame, ids, table_name(table)), list(ids.columns), problems)
+        return with_notes(predicted, notes)
 
     def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, name: str) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories."""

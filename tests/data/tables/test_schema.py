@@ -1,0 +1,57 @@
+"""Mistakes in a schema or a setting are refused before data is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dlrunner.data.core.columns import date_parts
+from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.table import Reading, load_schema, read_frame
+from dlrunner.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("{name: a, type: date, format: 12}", "column a: the format 12 is none of strptime's"),
+        ("{name: a, type: date, format: '%d.%m.%Q'}", "is none of strptime's"),
+        ("{name: a, type: number, decimal: ',', thousands: ','}", "decimal and thousands are both ','"),
+        ("{name: a, type: numbre}", "the type is one of"),
+        ("{name: a, tpye: text}", "did you mean type"),
+        ("{type: text}", "a name and a type"),
+    ],
+)
+def test_a_mistake_in_a_schema_is_refused_with_file_and_column(entry: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(f"columns:\n- {entry}\n")
+    with pytest.raises(ConfigError) as refused:
+        load_schema(tmp_path / "s.yaml")
+    assert "s.yaml" in str(refused.value)
+    assert said in str(refused.value)
+
+
+def test_settings_that_contradict_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"data\.thousands"):
+        Reading(decimal=",", thousands=",")
+    with pytest.raises(ConfigError, match=r"data\.date_format"):
+        Reading(date_format="day first")
+
+
+def test_numbers_where_dates_were_are_bad_and_not_missing() -> None:
+    schema = Schema((Column("sold", "date", format="%d.%m.%Y"),))
+    read = read_frame(pd.DataFrame({"sold": [20210517, 20210518]}), schema, ["sold"], Path("new.parquet"))
+    assert [(each.row, each.reason) for each in read.bad] == [
+        (0, "sold is '20210517', which is not a date, %d.%m.%Y"),
+        (1, "sold is '20210518', which is not a date, %d.%m.%Y"),
+    ]
+
+
+def test_dates_of_any_year_have_parts() -> None:
+    dates = pd.Series(np.array(["0001-05-17", "9999-12-31", "NaT"], dtype="datetime64[us]"))
+    parts = date_parts(dates, "")
+    assert parts["Year"].tolist()[:2] == [1, 9999]
+    assert parts["Elapsed"].iloc[1] - parts["Elapsed"].iloc[0] == 3_651_922
+    assert parts["Elapsed"].isna().tolist() == [False, False, True]
