@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_every_module_is_known_to_decide_or_not() -> None:
 
 def test_a_plugin_counts_as_a_whole(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(here))
+    for name in ("mine", "mine_too"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
     (here / "mine_too").mkdir()
     (here / "mine_too" / "__init__.py").touch()
     for file in (here / "mine.py", here / "mine_too" / "task.py"):

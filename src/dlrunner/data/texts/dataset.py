@@ -284,7 +284,7 @@ class TextData(TextSource):
                 f"It has {', '.join(map(str, frame.columns)) or 'none'}"
             )
         found, values = read_target(frame, target, self.kind, self.target_separator, "auto", documents.place)
-        if isinstance(found, Regression):
+        if isinstance(found, Regression) or (self.kind == "auto" and _are_fractions(found.classes)):
             raise ConfigError(
                 f"data.target: {found.names[0]} holds numbers; a text task needs classes (data.kind=multiclass)"
             )
@@ -323,3 +323,13 @@ def _known_tokenizer(encoder: Encoder) -> Tokenizer:
     raise DataError(
         f"the encoder was trained on tokens of {encoder.tokenizer!r}, which is not supported by this version"
     )
+
+
+def _are_fractions(classes: Sequence[Any]) -> bool:
+    """Return whether classes are numbers, not all whole.
+
+    >>> _are_fractions(["1.5", "2"]), _are_fractions(["1", "2"]), _are_fractions(["1.5", "x"])
+    (True, False, False)
+    """
+    numbers = pd.to_numeric(pd.Series(classes, dtype="object"), errors="coerce")
+    return bool(numbers.notna().all() and (numbers % 1 != 0).any())
