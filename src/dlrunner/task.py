@@ -172,7 +172,7 @@ class Task(ABC):
 
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
         """Return an augmented view of a split, in the order of `batches`; views are numbered from 1."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has augmented views and must define tta_batches()")
 
     def has_test(self) -> bool:
         """Return whether there is a test split; it is evaluated once, after training."""

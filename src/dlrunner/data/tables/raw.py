@@ -7,11 +7,8 @@ DuckDB reads it, in all cores and in less memory than the file needs, but guesse
 from __future__ import annotations
 
 import contextlib
-import lzma
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +18,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from dlrunner.data.core.source import DAMAGED
 from dlrunner.data.tables.formats import MACROS
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, NotImplementedError, RuntimeError)
 LONGEST_LINE = 2**28
 """Bytes."""
 
@@ -135,7 +132,7 @@ def readable_errors(place: Path) -> Iterator[None]:
         raise DataError(f"{place} does not fit into the memory of this machine") from None
     except duckdb.Error as error:
         raise DataError(_sentence(place, str(error))) from None
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{place} is damaged or cannot be read: {reason}") from None
 

@@ -53,14 +53,14 @@ def piece_lengths(num_steps: int, bptt: int, vary: bool, seed: int, epoch: int) 
 
 
 class StreamLoader:
-    """A stream in columns, read side by side in pieces: every word but the first is told from those before.
+    """A stream in columns, read in parallel in pieces: every word but the first is told from those before.
 
     A column's last target is the first word of the next column. Where the stream does not fill the last columns,
     there is nothing to tell at their ends: -1 in the second input, and a third one says where the others stand in it.
 
     Args:
         stream: words, int32 [words].
-        num_columns: texts that are read side by side.
+        num_columns: texts that are read in parallel.
         lengths: of the pieces (see `piece_lengths`); they add up to `num_steps(stream, num_columns)`.
         full: the learning rate is scaled by length / full; None leaves it.
         start: the first piece that is yielded.
