@@ -272,7 +272,7 @@ def test_an_export_without_a_graph_leaves_no_older_one(export: Callable[..., Pat
 def test_without_onnxruntime_nothing_is_written(
     runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.inference.onnx.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("dlrunner.inference.onnx.find_spec", lambda name: None)
     status, _, err = dlrun("export", str(runs["ratings"]), "--out", "out", "--onnx")
     assert status == 2
     assert "--onnx needs onnx and onnxruntime: pip install 'dlrunner[onnx]'" in err

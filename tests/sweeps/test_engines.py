@@ -314,7 +314,7 @@ def test_a_search_hands_its_trials_to_an_engine_too(ratings_csv: Path, here: Pat
 def test_a_missing_package_is_told_by_its_extra_before_anything_starts(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("dlrunner.sweeps.engines.find_spec", lambda name: None)
     engines = ("launcher=submitit_slurm", "launcher=submitit_local", "launcher=ray")
     for word in (*engines, "sweeper=optuna"):
         status, _, err = dlrun(*WORDS, "seed=0,1", f"hydra/{word}")

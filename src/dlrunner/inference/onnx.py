@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +34,7 @@ def check_installed() -> None:
     Raises:
         ConfigError: one is missing.
     """
-    missing = [name for name in ("onnx", "onnxruntime") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise ConfigError(f"--onnx needs {' and '.join(missing)}: pip install 'dlrunner[onnx]'")
 

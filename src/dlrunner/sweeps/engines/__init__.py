@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ def require_package(module: str, setting: str, extra: str) -> None:
         ConfigError: it is missing; the message names the setting, and the extra to install.
     """
     try:
-        spec = importlib.util.find_spec(module)
+        spec = find_spec(module)
     except ModuleNotFoundError:  # the parent package is missing
         spec = None
     if spec is None:
