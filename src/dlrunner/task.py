@@ -114,6 +114,8 @@ class Task(ABC):
     """The class that makes predictions from the stored `state` and the models; None: there are none."""
     phase_settings: ClassVar[Sequence[str]] = ()
     """Settings that a phase may change (`phases=[{epochs: 1, task: {...}}]`); its values are checked as the run's."""
+    auto_settings: ClassVar[Sequence[str]] = ()
+    """Settings that may be `auto`: `recommended` has a value for each (`epochs`, `batch_size`, `model.dropout`)."""
     fixed_shapes: ClassVar[bool] = False
     """All batches of a phase have inputs of one size: cuDNN may benchmark its algorithms."""
 
@@ -144,6 +146,10 @@ class Task(ABC):
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
         """Check settings against each other and the phases, before data is read; raise ValueError on a conflict."""
+
+    def recommended(self) -> Mapping[str, Any]:
+        """Return values that suit the data for all of `auto_settings`, by name; called once, before training."""
+        return {}
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
         """Compute what depends on the untrained model, such as features of its frozen part; return notes.

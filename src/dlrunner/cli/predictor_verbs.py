@@ -58,7 +58,7 @@ def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` lists its options")
-    parser.add_argument("--checkpoint", default="last.pt", metavar="FILE", help="last.pt, best.pt, cycle-2.pt …")
+    parser.add_argument("--checkpoint", metavar="FILE", help="other weights: last.pt, best.pt, cycle-2.pt …")
     add_plugins_option(parser)
 
 

@@ -26,30 +26,22 @@ def lr_find(arguments: argparse.Namespace) -> int:
     config = compose(words)
     EarlyCheck()(config)
     from dlrunner.config.plan import plan
-    from dlrunner.execution.identity import synthetic_data_warning
-    from dlrunner.execution.member import set_up_process
+    from dlrunner.execution.auto_settings import decide, find_rate, with_values
+    from dlrunner.execution.identity import identity_of, synthetic_data_warning
     from dlrunner.files.atomic import readable_os_errors, write_atomic
     from dlrunner.files.temporary import remove_abandoned
     from dlrunner.reporting.plots import training as plots
     from dlrunner.reporting.terminal.progress import number
     from dlrunner.runs.labels import run_label
-    from dlrunner.system.seeding import seed_everything
-    from dlrunner.training import lr_finder
 
+    if config["optim"].get("lr") == "auto":  # the test starts without a rate
+        config = with_values(config, {"optim.lr": 1.0})
     checked = plan(config)
     data = checked.build_data()
     if data and data.identity().source == "synthetic":
         print(synthetic_data_warning(checked))
-    set_up_process(checked)
-    task = checked.build_task(data, checked.settings.seed)
-    dims = task.dims
-    seed_everything(checked.settings.seed)
-    model, trainer = checked.build_model(dims), checked.build_trainer(checked.settings.seed)
-    for note in model.load_pretrained():
-        print(f"note: {note}")
-    for note in trainer.prepare(task, model, print):
-        print(f"note: {note}")
-    found = lr_finder.range_test(task, model, checked.make_optimizer, trainer)
+    checked, _ = decide(checked, data, identity_of(data), print)
+    found = find_rate(checked, checked.build_task(data, checked.settings.seed), print)
 
     name = f"{checked.settings.choices.get('task')},{run_label(words, checked.settings.choices)}"
     folder = user_path(checked.settings.runs_dir) / "lr-find" / f"{name}-{checked.signature}"

@@ -20,7 +20,7 @@ from dlrunner.schedules import Phase, ScheduleCurves
 
 def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]:
     """Return the phases of training: those of `phases`, or a single one of `epochs` epochs."""
-    if settings.phases and settings.epochs:
+    if settings.phases and isinstance(settings.epochs, int):
         problems.append(
             f"epochs: phases already set the number of epochs ({sum(p.epochs for p in settings.phases)}); "
             "set epochs=null with phases, or phases=null with epochs"
@@ -28,7 +28,8 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
     if not settings.phases and not settings.epochs:
         problems.append("epochs: is missing: the number of epochs to train")
         return ()
-    entries = settings.phases or [PhaseSettings(epochs=settings.epochs or 1)]
+    decided = settings.epochs if isinstance(settings.epochs, int) else 1  # auto: replaced before training
+    entries = settings.phases or [PhaseSettings(epochs=decided)]
     phases = []
     for index, entry in enumerate(entries):
         section = f"phases[{index}].schedule" if entry.schedule is not None else "schedule"
@@ -40,9 +41,11 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
         try:
             curves = bound(epochs=entry.epochs)
         except ValueError as error:
-            problems.append(f"{section}: {error}")
+            hint = "; set the number of epochs" if settings.epochs == "auto" and not settings.phases else ""
+            problems.append(f"{section}: {error}{hint}")
             continue
         lr = entry.lr if entry.lr is not None else settings.optim.get("lr", 1.0)
+        lr = 1.0 if lr == "auto" else lr  # the range test scales it
         rates = tuple(lr) if isinstance(lr, list) else (lr,)
         freeze_to = settings.freeze_to if entry.freeze_to is None else entry.freeze_to
         phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task))

@@ -34,6 +34,10 @@ from dlrunner.task import Data, Task
 from dlrunner.tracker import Tracker
 from dlrunner.training import Trainer
 from dlrunner.training.distributed import DistributedTrainer
+from dlrunner.training.loop import keeps_best
+
+UNDECIDED_BATCH_SIZE = 64
+"""Of a task that only looks at its data, to recommend another one."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,8 @@ class Plan:
     phases: tuple[Phase, ...]
     device: torch.device
     trackers: Mapping[str, Bound]
+    undecided: tuple[str, ...] = ()
+    """Names of the settings that are `auto`; they have to be decided before training."""
 
     @property
     def signature(self) -> str:
@@ -68,8 +74,20 @@ class Plan:
             "optim": self.optim.complete(),
             "trainer": trainer,
         }
+        if self.undecided:
+            identity["auto"] = list(self.undecided)
         text = json.dumps(_canonical(identity), sort_keys=True, default=repr)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best epoch are used in the end, rather than those of the last one."""
+        return keeps_best(self.trainer.settings.get("early_stopping"), self.trainer.settings.get("keep"))
+
+    @property
+    def batch_size(self) -> int:
+        """Training examples in a batch."""
+        return UNDECIDED_BATCH_SIZE if self.settings.batch_size == "auto" else self.settings.batch_size
 
     @property
     def data_dir(self) -> Path:
@@ -95,7 +113,7 @@ class Plan:
 
     def build_task(self, data: Data | None, seed: int) -> Task:
         """Return the task with its data."""
-        built: Task = self.task(data=data, batch_size=self.settings.batch_size, seed=seed, device=self.device)
+        built: Task = self.task(data=data, batch_size=self.batch_size, seed=seed, device=self.device)
         return built
 
     def build_model(self, dims: Any) -> Model:
@@ -167,9 +185,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_fit(task, model, settings.choices, problems)
     if task and settings.ensemble > 1 and not getattr(task.factory, "keeps_outputs", True):
         problems.append("ensemble: must be 1: this task keeps no outputs to average")
-    if settings.batch_size < num_processes():
+    if isinstance(settings.batch_size, int) and settings.batch_size < num_processes():
         problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = resolve_phases(settings, problems)
+    undecided = _undecided(settings, task, problems) if task else ()
     if optim and not problems:
         check_momentum(optim, phases, problems)
     if task and not problems:
@@ -187,7 +206,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if problems or not (task and model and optim and trainer and device):
         raise ConfigError("\n".join(problems))
     bound = {name: tracker for name, tracker in trackers.items() if tracker}
-    return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device, bound)
+    return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device, bound, undecided)
 
 
 def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings | None:
@@ -196,6 +215,22 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
     except ValidationError as error:
         problems.extend(validation_messages("", error, config, Settings))
         return None
+
+
+def _undecided(settings: Settings, task: Bound, problems: list[str]) -> tuple[str, ...]:
+    """Return the names of the settings that are `auto`; refuse those that this task cannot decide."""
+    possible = tuple(getattr(task.factory, "auto_settings", ()))
+    sections = {"data": settings.data, "model": settings.model}
+    values = {name: (sections.get(name.partition(".")[0]) or {}).get(name.partition(".")[2]) for name in possible}
+    values |= {"batch_size": settings.batch_size, "optim.lr": settings.optim.get("lr")}
+    values["epochs"] = None if settings.phases else settings.epochs
+    found = [name for name, value in values.items() if value == "auto"]
+    problems += [
+        f"{name}: must be a number: {task.target} does not decide it from the data"
+        for name in found
+        if name not in (*possible, "optim.lr")
+    ]
+    return tuple(sorted(found))
 
 
 def _check_methods(task: Bound, problems: list[str]) -> None:

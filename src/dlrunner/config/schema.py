@@ -18,7 +18,7 @@ STRICT = ConfigDict(strict=True, extra="forbid", arbitrary_types_allowed=True)
 LearningRate = Positive | Annotated[list[Positive], Field(min_length=1)]
 
 OPTIMIZER_SETTINGS: dict[str, Any] = {
-    "lr": LearningRate,
+    "lr": LearningRate | Literal["auto"],
     "momentum": Probability,
     "dampening": Probability,
     "nesterov": bool,
@@ -103,8 +103,8 @@ class Settings(BaseModel):
 
     model_config = STRICT
     seed: Seed
-    epochs: Count | None
-    batch_size: Count
+    epochs: Count | Literal["auto"] | None
+    batch_size: Count | Literal["auto"]
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
     ensemble: Count
@@ -135,7 +135,7 @@ def validation_messages(setting: str, error: ValidationError, value: Any, model:
     # For a union (a number, or a list of numbers) report only the branch whose type matched.
     has_match = any(not detail["type"].endswith(("_type", "_error")) for detail in details)
     for detail in details:
-        if detail["type"].endswith("_type") and has_match:
+        if has_match and (detail["type"].endswith("_type") or detail["type"] == "literal_error"):
             continue
         name, node = setting, value
         fields: Iterable[str] = model.model_fields if model else ()

@@ -33,6 +33,7 @@ def follow(config: Mapping[str, Any]) -> int:
     try:
         with StopSignals() as signals, joined(checked.device) as group:
             try:
+                checked = plan(group.broadcast(None))
                 if group.broadcast(None) != "finished":
                     _train(checked, signals, group)
             except Exception as error:

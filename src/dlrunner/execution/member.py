@@ -77,7 +77,7 @@ def train_member(
     seed_everything(seed)
     model = checked.build_model(task.dims)
     trainer = checked.build_trainer(seed, group)
-    _refuse_single_rows(task, model, checked.settings.batch_size)
+    _refuse_single_rows(task, model, checked.batch_size)
     notes = list(model.load_pretrained())
     with group.rank0_first():
         notes += trainer.prepare(task, model, notify)

@@ -17,6 +17,7 @@ import yaml
 from dlrunner.config.plan import Plan, plan
 from dlrunner.data_audit import AuditFinding
 from dlrunner.errors import DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
+from dlrunner.execution import auto_settings
 from dlrunner.execution.identity import digests, identity_of, synthetic_data_warning
 from dlrunner.execution.stages import (
     Notes,
@@ -91,6 +92,8 @@ def run(
     with StopSignals() as signals, joined(checked.device) as group, restored_threads():
         data = checked.build_data()
         identity = identity_of(data)
+        checked, decided = auto_settings.decide(checked, data, identity, notify)
+        group.broadcast(checked.config)
         directory, reason = RunDirectory.claim(
             user_path(checked.settings.runs_dir),
             checked.settings.choices.get("task") or "task",
@@ -112,7 +115,9 @@ def run(
                 notify(synthetic_data_warning(checked))
             elif identity.name != "none":
                 notify(f"data: {identity.name} {identity.release} ({identity.path})")
-            context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify))
+            if decided:
+                notify(f"auto: {auto_settings.describe(decided)}")
+            context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify), decided)
             return _execute(context, data, overrides, display, changed)
         finally:
             directory.release()

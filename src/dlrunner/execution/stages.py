@@ -16,6 +16,7 @@ from dlrunner.config.plan import Plan
 from dlrunner.data.tables.description import MOST_COLUMNS
 from dlrunner.data_audit import AuditFinding, audit
 from dlrunner.errors import ConfigError
+from dlrunner.execution.advice import training_advice
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
@@ -62,6 +63,8 @@ class RunContext:
     signals: StopSignals
     notify: Notify
     notes: Notes
+    decided: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that were `auto`, with their values."""
 
 
 @dataclass(frozen=True)
@@ -130,16 +133,17 @@ def prepare(context: RunContext, data: Any) -> Prepared:
             "seed": plan.settings.seed,
             "metrics": known,
             "audit": [asdict(finding) for finding in findings],
+            **({"auto": dict(context.decided)} if context.decided else {}),
         },
     )
 
 
 def audit_split(plan: Plan, task: Task) -> list[AuditFinding]:
     """Return the reasons why the metric of this run is too optimistic."""
-    claim, early = plan.settings.claim, plan.trainer.settings.get("early_stopping")
+    claim = plan.settings.claim
     reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
-    num_candidate_epochs = sum(phase.epochs for phase in plan.phases) if early else 1
-    return audit(task.split_statistics(), reported, num_candidate_epochs)
+    num_candidate_epochs = sum(phase.epochs for phase in plan.phases) if plan.keeps_best else 1
+    return audit(task.split_statistics(), reported, num_candidate_epochs, has_test=task.has_test() and not claim)
 
 
 def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
@@ -195,6 +199,16 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         "epoch": last["epoch"],
         "higher_is_better": metric.higher_is_better,
     }
+    summary["weights"] = {"checkpoint": "best.pt" if context.plan.keeps_best else "last.pt", "epoch": last["epoch"]}
+    advice = training_advice(
+        members[-1].history,
+        key,
+        higher_is_better=metric.higher_is_better,
+        keeps_best=context.plan.keeps_best,
+        phases=len(context.plan.phases),
+    )
+    if advice and context.plan.settings.claim is None:  # a published recipe is as it is
+        context.notes.add(advice)
     summary["final"] = final
     summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
     claim = context.plan.settings.claim

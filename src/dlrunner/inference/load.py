@@ -138,7 +138,7 @@ def _prediction_errors(run: Path) -> Iterator[None]:
         ) from error
 
 
-def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "last.pt") -> LoadedRun:
+def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str | None = None) -> LoadedRun:
     """Load a finished run for predictions.
 
         import dlrunner
@@ -152,7 +152,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
     Args:
         run: a run folder, or one written by `dlrun export`.
         plugins: modules of your own that the run may import.
-        checkpoint: last.pt, best.pt, cycle-2.pt …
+        checkpoint: last.pt, best.pt, cycle-2.pt …; None: the weights that the run was evaluated with.
 
     Raises:
         ConfigError: the run does not exist, is unfinished or damaged, or imports modules not named in `plugins`.
@@ -166,7 +166,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str = "las
     return loaded(finished, checkpoint)
 
 
-def loaded(finished: FinishedRun, checkpoint: str = "last.pt") -> LoadedRun:
+def loaded(finished: FinishedRun, checkpoint: str | None = None) -> LoadedRun:
     """Load a finished run; its plugins are trusted (see `load`)."""
     with torch.random.fork_rng(devices=[]):  # weights are initialised at random before they are loaded
         plan, state, models = load_models(finished, checkpoint)

@@ -18,7 +18,7 @@ from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.reader import FinishedRun, own_file, shorter
 
 
-def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Plan, dict[str, Any], list[Model]]:
+def load_models(finished: FinishedRun, checkpoint: str | None = None) -> tuple[Plan, dict[str, Any], list[Model]]:
     """Build the models of a finished run from its folder alone, on the CPU.
 
     Returns the plan, the stored state of the task, and one model (several for an ensemble).
@@ -38,7 +38,7 @@ def load_models(finished: FinishedRun, checkpoint: str = "last.pt") -> tuple[Pla
     if not exported and not (path / "task.pt").exists():
         raise ConfigError(f"{shown} has no task.pt: no state was stored for predictions")
     if exported:
-        if checkpoint != "last.pt":
+        if checkpoint is not None:
             raise ConfigError(f"{shown} was exported: it has no {checkpoint}, only the final weights")
         state, count = read_state(path)
         files = [path / weights_file(index, count) for index in range(count)]
@@ -104,12 +104,12 @@ def _build_model(checked: Plan, predictor: type[Predictor], state: Mapping[str, 
         ) from error
 
 
-def _checkpoints(path: Path, checked: Plan, checkpoint: str) -> list[Path]:
-    """Return the checkpoint of each member; with early stopping, best.pt replaces last.pt."""
+def _checkpoints(path: Path, checked: Plan, checkpoint: str | None) -> list[Path]:
+    """Return the checkpoint of each member; None: of the weights that the run was evaluated with."""
     ensemble = checked.settings.ensemble > 1
     folders = [own_file(path, f"members/{i}") for i in range(checked.settings.ensemble)] if ensemble else [path]
-    early = checked.trainer.settings.get("early_stopping") and checkpoint == "last.pt"
-    files = [folder / ("best.pt" if early else checkpoint) for folder in folders]
+    name = checkpoint or ("best.pt" if checked.keeps_best else "last.pt")
+    files = [folder / name for folder in folders]
     for file in files:
         if not file.exists():
             kept = ", ".join(sorted(each.name for each in file.parent.glob("*.pt") if each.name != "task.pt"))

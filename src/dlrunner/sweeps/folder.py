@@ -234,7 +234,8 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
         parent = user_path(job.config["runs_dir"]) / (job.config["choices"].get("task") or "task")
         if parent not in folders:
             folders[parent] = folders_by_signature(parent)
-        siblings = folders[parent].get(job.signature)
+        signature = _decided_signature(job, digests)
+        siblings = folders[parent].get(signature)
         if not siblings or job.config["rerun"]:
             statuses[job.number] = JobStatus("new" if not siblings else "rerun in a new folder")
             continue
@@ -246,7 +247,7 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
         except (DataError, ConfigError) as error:
             statuses[job.number] = JobStatus(f"fails: {error}")
             continue
-        path = latest_of(siblings, {"signature": job.signature, "code": code[plugins], "data": data})
+        path = latest_of(siblings, {"signature": signature, "code": code[plugins], "data": data})
         if path is None:
             statuses[job.number] = JobStatus("rerun: the code or the data changed", siblings[-1][1])
             continue
@@ -256,6 +257,23 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
             continue
         statuses[job.number] = JobStatus("done" if summary else "resumes", path, summary)
     return statuses
+
+
+def _decided_signature(job: Job, digests: dict[str, str]) -> str:
+    """Return the signature of a job's run; settings that are `auto` as decided before, if they were."""
+    from dlrunner.config.plan import plan
+    from dlrunner.execution.auto_settings import remembered, with_values
+
+    checked = plan(job.config)
+    if not checked.undecided:
+        return job.signature
+    try:
+        data = _digest_of_inputs(job.config, digests)
+    except (DataError, ConfigError):  # reported when the job runs
+        return job.signature
+    code = code_digest(job.config["plugins"])
+    known = remembered(checked, {"signature": job.signature, "code": code, "data": data})
+    return plan(with_values(job.config, known)).signature if known else job.signature
 
 
 def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:

@@ -39,7 +39,7 @@ class FitResult:
 
     state: TrainingState
     row: Row
-    """Metrics of the epoch of these weights: the last one, with early stopping the best one."""
+    """Metrics of the epoch of these weights: the last or the best one."""
     phase: Phase
     """Phase of this epoch."""
     valid: Evaluation | None
@@ -59,7 +59,9 @@ class Trainer:
         accumulate: batches per optimizer step; their gradients are averaged over their examples.
         early_stopping: patience: the phase ends after this many epochs without improvement. The next phase starts
             from the best weights of the one before, with a new optimizer (without early stopping the optimizer keeps
-            its state); the best weights of all epochs are used in the end.
+            its state).
+        keep: which weights are evaluated and used in the end: of the last epoch, or of the best one by the monitored
+            metric; by default the last, with early stopping the best.
         compile: use torch.compile.
         deterministic: on a GPU, use deterministic algorithms only (slower); a CPU is always deterministic.
         matmul: float32 matrix products on a GPU: tf32 (10 bits of mantissa, several times as fast), or ieee.
@@ -81,6 +83,7 @@ class Trainer:
         l1: NonNegative = 0.0,
         accumulate: Count = 1,
         early_stopping: Count | None = None,
+        keep: Literal["last", "best"] | None = None,
         compile: bool = False,
         deterministic: bool = False,
         matmul: Literal["tf32", "ieee"] = "tf32",
@@ -90,6 +93,7 @@ class Trainer:
     ) -> None:
         self.phases, self.device, self.precision, self.seed = phases, device, precision, seed
         self.clip, self.l1, self.accumulate, self.early_stopping = clip, l1, accumulate, early_stopping
+        self.keeps_best = keeps_best(early_stopping, keep)
         self.compile, self.deterministic, self.matmul = compile, deterministic, matmul
         self.checkpoint_minutes, self.num_threads, self.cpu_tuning = checkpoint_minutes, num_threads, cpu_tuning
         self.num_epochs = sum(phase.epochs for phase in phases)
@@ -114,13 +118,13 @@ class Trainer:
                 phase, _ = phase_at(self.phases, state.epoch)
                 self.train_epoch(task, model, optimizer, state, hooks)
                 trained = time.perf_counter()
-                keep = self.early_stopping is not None or state.epoch + 1 == self.num_epochs
+                keep = self.keeps_best or state.epoch + 1 == self.num_epochs
                 evaluation = self.evaluate(task, model, "valid", phase, hooks, keep=keep and task.keeps_outputs)
                 if evaluation is not None:
                     _check_finite(evaluation, state.epoch + 1)
                     row = self._row(state, evaluation, optimizer, trained - started, time.perf_counter() - started)
                     hooks.show_epoch(row)
-                    if self.early_stopping is None or monitor.improves(row, state.best):
+                    if not self.keeps_best or monitor.improves(row, state.best):
                         valid = evaluation
                     if self._end_epoch(model, state, row, monitor, hooks):
                         optimizer = self._start_from_best(model, make_optimizer, hooks)
@@ -129,7 +133,7 @@ class Trainer:
                 if hooks.stop_requested():
                     hooks.stop()
         row = state.history[-1]
-        if self.early_stopping is not None and state.best is not None and (best := hooks.load("best.pt")):
+        if self.keeps_best and state.best is not None and (best := hooks.load("best.pt")):
             model.load_state_dict(best["model"])
             row = state.best
         phase, _ = phase_at(self.phases, int(row["epoch"]) - 1)
@@ -371,6 +375,11 @@ class Trainer:
             "seconds": round(seconds, 4),
             "examples_per_second": round(float(sizes.sum()) / train_seconds, 1),
         }
+
+
+def keeps_best(early_stopping: int | None, keep: str | None) -> bool:
+    """Return whether the weights of the best epoch are used in the end, rather than those of the last one."""
+    return keep == "best" or (keep is None and early_stopping is not None)
 
 
 def _check_finite(evaluation: Evaluation, epoch: int) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.data.dogbreeds.releases import HOME, RELEASES
@@ -105,6 +106,7 @@ class DogBreedsData(ImageSource):
             best_achievable=best,
         )
 
+    @read_once
     def read(self) -> ImageTable:
         """Read, decode and split the images."""
         files = self._files

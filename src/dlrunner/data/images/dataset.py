@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.core.checked import read_sealed, warn_damaged
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
@@ -196,6 +197,7 @@ class ImageData(ImageSource):
             digest=files.digest,
         )  # fmt: skip
 
+    @read_once
     def read(self) -> ImageTable:
         """Read the images and split them.
 

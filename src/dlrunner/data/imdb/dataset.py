@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.core.target_columns import read_target
@@ -125,6 +126,7 @@ class ImdbData(TextSource):
             best_achievable=best["accuracy" if self.labels else "perplexity"] if best else None,
         )
 
+    @read_once
     def read(self) -> TextTable:
         """Read the reviews and split them."""
         documents = self._documents

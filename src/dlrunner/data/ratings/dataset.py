@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
 from dlrunner.data.core.splitting import Splitting, random_rows
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
@@ -171,6 +172,7 @@ class RatingsData(Data):
             best_achievable=best,
         )
 
+    @read_once
     def read(self) -> RatingsTable:
         """Read the table and split it.
 

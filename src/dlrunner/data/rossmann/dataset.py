@@ -16,6 +16,7 @@ import torch
 
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.columns import Roles, date_column
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of, write_sealed
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.targets import Regression
@@ -139,6 +140,7 @@ class RossmannData(TableSource):
             best_achievable=best,
         )
 
+    @read_once
     def read(self) -> TabularTable:
         """Return the rows with sales, in the publisher's order, and their split.
 

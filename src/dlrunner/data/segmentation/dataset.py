@@ -13,6 +13,7 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.images.dataset import MOST_NAMED, EncodedFiles, cached_arrays
@@ -160,6 +161,7 @@ class SegmentationData(Data):
             best_achievable=best,
         )
 
+    @read_once
     def read(self) -> SegmentationTable:
         """Read, decode and split the images.
 

@@ -21,6 +21,7 @@ from dlrunner.data.core.columns import (
     high_cardinality_notes,
     part_prefixes,
 )
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target, Transform
@@ -164,6 +165,7 @@ class TabularData(TableSource):
         """The table as it is now."""
         return self.file.identity()
 
+    @read_once
     def read(self) -> TabularTable:
         """Read the table, find out what its columns are, and split it.
 

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
@@ -255,6 +256,7 @@ class TextData(TextSource):
             digest=f"{digest} {self.preprocessing.digest()}".strip(),
         )
 
+    @read_once
     def read(self) -> TextTable:
         """Read the texts and split them.
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
+from dlrunner.data.core.batching import TensorLoader, batch_size_for, by_split, epoch_order
 from dlrunner.data.core.targets import Loss, Regression, Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -48,6 +48,7 @@ class Tabular(Task):
     """
 
     predictor: ClassVar[type[Predictor] | None] = TablePredictor
+    auto_settings = ("batch_size", "epochs")
 
     def __init__(
         self,
@@ -84,6 +85,11 @@ class Tabular(Task):
         """The preprocessing, fitted on the training rows."""
         table = self.table
         return TabularPreprocessor.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
+
+    def recommended(self) -> Mapping[str, Any]:
+        """Batches of 32 to 1,024 rows and 20 epochs, fewer of more than 100,000 rows."""
+        rows = int((~self.table.valid).sum())
+        return {"batch_size": batch_size_for(rows), "epochs": max(4, min(20, 2_000_000 // rows))}
 
     @property
     def dims(self) -> TabularDims:

@@ -1,0 +1,109 @@
+"""Settings that are `auto`: decided from the data before a run starts, and remembered for the same request."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dlrunner.config.plan import Plan, plan
+from dlrunner.data.core.checked import read_sealed
+from dlrunner.data.core.source import cache_dir, write_sealed
+from dlrunner.errors import ConfigError, RunError
+from dlrunner.execution.identity import digests
+from dlrunner.execution.member import set_up_process
+from dlrunner.system.seeding import seed_everything
+from dlrunner.task import Data, DataIdentity, Task
+from dlrunner.training.lr_finder import RangeTest, range_test
+
+LR = "optim.lr"
+
+
+def decide(
+    checked: Plan, data: Data | None, identity: DataIdentity, notify: Callable[[str], None]
+) -> tuple[Plan, dict[str, Any]]:
+    """Return the plan with numbers for all settings that are `auto`, and these numbers by name.
+
+    The task recommends numbers for its data; a learning rate is found by the range test. Both are a function of the
+    request, the data and the code, so that the result is kept in the cache: asking twice reads nothing.
+
+    Raises:
+        ConfigError: the values do not fit the other settings.
+        DataError: the data cannot be read.
+        RunError: the range test finds no rate.
+    """
+    if not checked.undecided:
+        return checked, {}
+    known = remembered(checked, digests(checked, identity))
+    if known is not None:
+        return plan(with_values(checked.config, known)), known
+    task = checked.build_task(data, checked.settings.seed)
+    recommended = task.recommended()
+    values = {name: recommended[name] for name in checked.undecided if name != LR}
+    decided = plan(with_values(checked.config, values)) if values else checked
+    if LR in checked.undecided:
+        rate = find_rate(decided, decided.build_task(data, decided.settings.seed), notify).suggestion
+        if rate is None:
+            raise RunError("optim.lr=auto: the loss does not decrease at any rate; set optim.lr to a number")
+        values[LR] = float(f"{rate:.2g}")
+        decided = plan(with_values(decided.config, values))
+    _remember(checked, digests(checked, identity), values)
+    return decided, values
+
+
+def find_rate(checked: Plan, task: Task, notify: Callable[[str], None]) -> RangeTest:
+    """Run the learning-rate range test on a new model, with the threads and algorithms of the run."""
+    set_up_process(checked)
+    seed_everything(checked.settings.seed)
+    model, trainer = checked.build_model(task.dims), checked.build_trainer(checked.settings.seed)
+    for note in [*model.load_pretrained(), *trainer.prepare(task, model, notify)]:
+        notify(f"note: {note}")
+    return range_test(task, model, checked.make_optimizer, trainer)
+
+
+def remembered(checked: Plan, identity: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the values that were decided for the same request, data and code; None: not yet."""
+    content = read_sealed(cache_dir() / "auto" / _key(identity))
+    found = json.loads(content) if content else {}
+    return found if found.keys() == {*checked.undecided} else None
+
+
+def _remember(checked: Plan, identity: Mapping[str, str], values: Mapping[str, Any]) -> None:
+    try:
+        write_sealed(cache_dir() / "auto" / _key(identity), json.dumps(values).encode())
+    except OSError:  # a cache that cannot be written is only slower
+        return
+
+
+def _key(identity: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32] + ".json"
+
+
+def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with other values, by dotted name.
+
+    >>> with_values({"epochs": "auto", "optim": {"lr": "auto"}}, {"optim.lr": 0.1})
+    {'epochs': 'auto', 'optim': {'lr': 0.1}}
+    """
+    changed = copy.deepcopy(dict(config))
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        node = changed
+        for section in sections:
+            node = node[section]
+        if last not in node:
+            raise ConfigError(f"{name}: is missing")
+        node[last] = value
+    return changed
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """Return the decided values as they would be typed.
+
+    >>> describe({"epochs": 20, "optim.lr": 0.005})
+    'epochs=20 optim.lr=0.005'
+    """
+    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
+    return " ".join(f"{name}={value}" for name, value in shown.items())

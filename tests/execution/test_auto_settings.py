@@ -1,0 +1,116 @@
+"""Settings that are decided from the data before a run starts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from dlrunner.data.core.source import cache_dir
+from tests.conftest import QUICK, Dlrun
+from tests.tasks.test_tabular_task import flats
+
+TABLE = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.categorical=[city]", *QUICK)
+INPUTS = ("data.continuous=[area]", "trainer.checkpoint_minutes=0")
+
+
+@pytest.fixture(autouse=True)
+def table(here: Path) -> pd.DataFrame:
+    """A table in the working directory."""
+    frame = flats(200)
+    frame.to_csv(here / "flats.csv", index=False)
+    return frame
+
+
+def folders(here: Path) -> list[Path]:
+    return sorted(path.parent for path in (here / "runs" / "tabular").glob("*/summary.json"))
+
+
+def test_epochs_and_batch_size_follow_from_the_rows_and_are_recorded(dlrun: Dlrun, here: Path) -> None:
+    status, out, err = dlrun(*TABLE, *INPUTS)
+    assert status == 0, err
+    (folder,) = folders(here)
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["auto"] == {"batch_size": config["batch_size"], "epochs": config["epochs"]}
+    assert len((folder / "metrics.jsonl").read_text().splitlines()) == config["epochs"]
+    assert f"auto: batch_size={config['batch_size']} epochs={config['epochs']}" in out
+
+
+def test_asking_twice_and_typing_the_decided_numbers_is_asking_once(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dlrun(*TABLE, *INPUTS)[0] == 0
+    (folder,) = folders(here)
+    auto = json.loads((folder / "summary.json").read_text())["auto"]
+    with monkeypatch.context() as patch:  # remembered: nothing is read
+        patch.setattr("dlrunner.data.tabular.dataset.TabularData.read", None)
+        assert "already finished" in dlrun(*TABLE, *INPUTS)[1]
+    shutil.rmtree(cache_dir() / "auto")
+    assert "already finished" in dlrun(*TABLE, *INPUTS)[1]
+    typed = [f"{name}={value}" for name, value in auto.items()]
+    assert "already finished" in dlrun(*TABLE, *INPUTS, *typed)[1]
+    assert folders(here) == [folder]
+
+
+def test_more_rows_are_trained_with_larger_batches(dlrun: Dlrun, here: Path) -> None:
+    flats(3000).to_csv(here / "flats.csv", index=False)
+    assert dlrun(*TABLE, *INPUTS, "epochs=1")[0] == 0
+    flats(100).to_csv(here / "flats.csv", index=False)
+    assert dlrun(*TABLE, *INPUTS, "epochs=1")[0] == 0
+    small, large = sorted(json.loads((f / "summary.json").read_text())["auto"]["batch_size"] for f in folders(here))
+    assert small < large
+
+
+def test_a_rate_is_found_by_the_range_test_and_is_the_rate_of_the_run(dlrun: Dlrun, here: Path) -> None:
+    status, _, err = dlrun(*TABLE, *INPUTS, "epochs=2", "batch_size=16", "optim.lr=auto")
+    assert status == 0, err
+    (folder,) = folders(here)
+    rate = json.loads((folder / "summary.json").read_text())["auto"]["optim.lr"]
+    assert 1e-6 < rate < 1
+    assert yaml.safe_load((folder / "config.yaml").read_text())["optim"]["lr"] == rate
+    assert "already finished" in dlrun(*TABLE, *INPUTS, "epochs=2", "batch_size=16", f"optim.lr={rate}")[1]
+
+
+def test_without_a_decrease_of_the_loss_no_rate_is_invented(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.training.lr_finder.RangeTest.suggestion", None)
+    status, _, err = dlrun(*TABLE, *INPUTS, "epochs=2", "optim.lr=auto")
+    assert status == 1
+    assert "set optim.lr to a number" in err
+    assert not folders(here)
+
+
+def test_a_task_that_decides_nothing_refuses_auto_before_data_is_read(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.tasks.tabular.task.Tabular.auto_settings", ())
+    status, _, err = dlrun(*TABLE, *INPUTS)
+    assert status == 2
+    assert "epochs: must be a number" in err
+    assert not (here / "runs").exists()
+
+
+def test_a_schedule_in_cycles_needs_a_number_of_epochs(dlrun: Dlrun) -> None:
+    status, _, err = dlrun(*TABLE, *INPUTS, "schedule=cosine", "schedule.cycle_len=2")
+    assert status == 2
+    assert "set the number of epochs" in err
+
+
+def test_a_repeated_sweep_knows_what_was_decided(dlrun: Dlrun, here: Path) -> None:
+    words = ("-m", *TABLE, *INPUTS, "seed=0,1")
+    assert dlrun(*words)[0] == 0
+    status, out, err = dlrun(*words, "sweep.dry_run=true")
+    assert status == 0, err
+    assert out.count("done") == 2
+
+
+def test_phases_have_their_own_epochs(dlrun: Dlrun, here: Path) -> None:
+    status, _, err = dlrun(*TABLE, *INPUTS, "phases=[{epochs: 1}, {epochs: 2, lr: 1e-3}]")
+    assert status == 0, err
+    assert set(json.loads((folders(here)[0] / "summary.json").read_text())["auto"]) == {"batch_size"}
