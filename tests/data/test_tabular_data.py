@@ -258,10 +258,10 @@ def test_a_column_can_mark_the_rows_that_validate(here: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "which"),
     [
-        ({"split": "dates", "date": "sold", "valid_from": "2030-01-01"}, "selects no rows"),
-        ({"split": "dates", "date": "sold", "valid_from": "2000-01-01"}, "selects all rows"),
-        ({"split": "last_rows", "valid": 300}, "selects all rows"),
-        ({"split": "random", "valid": 0.001}, "selects no rows"),
+        ({"split": "dates", "date": "sold", "valid_from": "2030-01-01"}, "leaves no rows of 300 for validation"),
+        ({"split": "dates", "date": "sold", "valid_from": "2000-01-01"}, "leaves no rows of 300 for training"),
+        ({"split": "last_rows", "valid": 300}, "leaves no rows of 300 for training"),
+        ({"split": "random", "valid": 0.001}, "leaves no rows of 300 for validation"),
     ],
 )
 def test_a_validation_range_must_leave_rows_on_both_sides(settings: dict[str, Any], which: str, here: Path) -> None:

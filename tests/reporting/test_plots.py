@@ -13,6 +13,7 @@ import pytest
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
+from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots import collab
@@ -55,7 +56,7 @@ def make_table(num_users: int, num_items: int, share: float = 0.7) -> RatingsTab
         items=items,
         ratings=ratings,
         times=None,
-        valid=rng.random(len(users)) < 0.2,
+        split=(rng.random(len(users)) < 0.2).astype(np.int8),
         user_ids=[f"$user_{i}$" for i in range(num_users)],
         item_ids=list(range(num_items)),
         titles=[TITLES[i % len(TITLES)] for i in range(num_items)],
@@ -134,7 +135,7 @@ def test_cross_table_shows_the_most_rated_and_marks_validation_ratings() -> None
         items=np.array([0, 1, 1, 2, 0, 1]),
         ratings=np.array([1, 2, 3, 4, 5, 0.5], np.float32),
         times=None,
-        valid=np.array([False, True, False, False, False, True]),
+        split=np.array([TRAIN, VALID, TRAIN, TRAIN, TRAIN, VALID], np.int8),
         user_ids=[10, 11, 12],
         item_ids=[20, 21, 22],
         titles=["a", "b", "c"],

@@ -342,6 +342,20 @@ def test_early_stopping_ends_training_without_improvement() -> None:
     assert len(state.history) == 4
 
 
+@pytest.mark.parametrize(
+    ("keep", "early_stopping"), [("best", None), ("best", 30), (None, 30), ("last", 30), (None, None)]
+)
+def test_the_weights_of_the_best_or_of_the_last_epoch_are_used(keep: Any, early_stopping: int | None) -> None:
+    worse = Phase(6, schedules.ScheduleCurves(lr=lambda progress: 1.0 if progress < 0.5 else -1.0), (0.05,))
+    model, state = fit(worse, keep=keep, early_stopping=early_stopping)
+    values = [row["valid/mse"] for row in state.history]
+    assert min(values) == values[2] < values[-1]
+    evaluation = Trainer([phase()], CPU, "fp32", 0).evaluate(Line(), model, "valid", phase())
+    assert evaluation is not None
+    is_best = keep == "best" or (keep is None and early_stopping is not None)
+    assert evaluation.metrics["valid/mse"] == (values[2] if is_best else values[-1])
+
+
 def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_best_weights() -> None:
     """The first phase can only get worse after its first epoch; the second must still be trained, from that epoch."""
     run = Memory()

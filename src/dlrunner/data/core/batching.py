@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.splitting import PART_CODES
 from dlrunner.system.transfer import to_device
 from dlrunner.task import Batch, Split
 
@@ -26,20 +27,22 @@ def generator_of(*key: int) -> torch.Generator:
 
 
 def by_split(
-    inputs: Sequence[Tensor], targets: Tensor, valid: NDArray[np.bool_], device: torch.device
+    inputs: Sequence[Tensor], targets: Tensor, split: NDArray[np.int8], device: torch.device
 ) -> dict[Split, tuple[list[Tensor], Tensor]]:
-    """Return inputs and targets of each split, on the device.
+    """Return inputs and targets of each split that has rows, on the device.
 
     Args:
         inputs: tensors with one row per example.
         targets: with as many rows.
-        valid: which rows are for validation, [rows].
+        split: the part of each row (`PART_CODES`), [rows].
         device: of the returned tensors.
     """
     splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
-    for split in ("train", "valid"):
-        rows = torch.tensor(valid if split == "valid" else ~valid)
-        splits[split] = ([each[rows].to(device) for each in inputs], targets[rows].to(device))
+    names: Sequence[Split] = ("train", "valid", "test")
+    for name in names:
+        rows = torch.from_numpy(split == PART_CODES[name])
+        if rows.any():
+            splits[name] = ([each[rows].to(device) for each in inputs], targets[rows].to(device))
     return splits
 
 

@@ -1,7 +1,8 @@
-"""Which rows of a table are for validation."""
+"""Which rows of a table are for validation, and which for a test."""
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
 Mask = NDArray[np.bool_]
+Parts = NDArray[np.int8]
+"""The part of each row: TRAIN, VALID, TEST or UNUSED, [rows]."""
 
 TRAIN, VALID, TEST, UNUSED = range(4)
 PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
@@ -24,7 +27,11 @@ PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 @dataclass(frozen=True)
 class Splitting:
-    """How validation rows are chosen; every data source has one. Names as in the `data` section."""
+    """How validation and test rows are chosen; every data source has one. Names as in the `data` section.
+
+    Test rows are chosen in the same way as validation rows, which they leave unchanged: further rows of the same
+    permutation, or the last rows or days, with validation before them. Their metrics are computed once, after training.
+    """
 
     split: str = "random"
     """One of `Split`; `auto`: the data's own split, else random; `inner`: the training rows of random, split again; or
@@ -38,6 +45,10 @@ class Splitting:
     valid_column: str | None = None
     folds: int = 5
     fold: int = 0
+    test: float | None = None
+    """As `valid`; None: no test rows, or those that the data itself calls so."""
+    test_from: str | None = None
+    """The first day of the test rows, with `dates`."""
 
     @property
     def method(self) -> str:
@@ -62,14 +73,38 @@ class Splitting:
             raise ConfigError(f"data.valid: must be a fraction between 0 and 1, not {self.valid:g}")
         if self.split in ("last_rows", "last_days") and self.valid > 1 and self.valid % 1:
             raise ConfigError(f"data.valid: must be a fraction or an integer, not {self.valid:g}")
-        for name in ("valid_from", "valid_to"):
+        for name in ("valid_from", "valid_to", "test_from"):
             _as_date(getattr(self, name), f"data.{name}")
+        self._check_test()
         first, last = (_as_date(bound, "") for bound in (self.valid_from, self.valid_to))
         if first is not None and last is not None and first > last:
             raise ConfigError(f"data.valid_from: {self.valid_from} is later than data.valid_to, {self.valid_to}")
 
-    def assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
-        """Return which rows are for validation, [rows].
+    def _check_test(self) -> None:
+        if self.test is not None:
+            other = {
+                "dates": "data.test_from=2015-06-01 says where the test rows start",
+                "column": f"the column {self.valid_column} marks them with the word test",
+                "inner": "it is for model selection, and leaves out the rows that are reported",
+            }.get(self.split)
+            if other is None and self.split not in (*typing.get_args(Split), "auto", "time"):
+                other = f"{self.split} is a split of the publisher"
+            if other:
+                raise ConfigError(f"data.test: cannot be used with data.split={self.split}: {other}")
+            counted = self.split in ("last_rows", "last_days")
+            if not (0 < self.test < 1 or (counted and self.test >= 1 and self.test % 1 == 0)):
+                what = "a fraction or an integer" if counted else "a fraction between 0 and 1"
+                raise ConfigError(f"data.test: must be {what}, not {self.test:g}")
+            if self.valid < 1 and self.test < 1 and self.split != "folds" and self.valid + self.test >= 1:
+                raise ConfigError(f"data.test: with data.valid={self.valid:g}, {self.test:g} leaves no training rows")
+        if self.test_from is not None and self.split != "dates":
+            raise ConfigError("data.test_from: is for data.split=dates; data.test is a fraction of the rows")
+        start, end = _as_date(self.test_from, ""), _as_date(self.valid_to, "")
+        if start is not None and (end is None or start <= end):
+            raise ConfigError("data.test_from: data.valid_to must be an earlier day")
+
+    def assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Parts:
+        """Return the part of each row: TRAIN, VALID or TEST, [rows].
 
         Args:
             frame: the table, with the columns that the settings name.
@@ -78,46 +113,54 @@ class Splitting:
 
         Raises:
             ConfigError: a named column does not exist.
-            DataError: no rows, or all of them, would be for validation.
+            DataError: no rows are left for one of the parts.
         """
-        valid = self._assign(frame, strata, place)
-        if not valid.any() or valid.all():
-            which = "no" if not valid.any() else "all"
-            raise DataError(f"{place}: {self._described(frame)} selects {which} rows ({len(frame):,}) for validation")
-        return valid
+        parts = self._assign(frame, strata, place)
+        wanted = {VALID: "validation", TRAIN: "training"}
+        if self.test is not None or self.test_from is not None:
+            wanted[TEST] = "the test"
+        for part, what in wanted.items():
+            if not (parts == part).any():
+                raise DataError(f"{place}: {self._described(frame)} leaves no rows of {len(frame):,} for {what}")
+        return parts
 
-    def _assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Mask:
-        num_rows = len(frame)
+    def _assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Parts:
+        num_rows, test = len(frame), self.test or 0.0
         if self.method == "random":
-            return random_rows(num_rows, self.valid, self.split_seed)
+            return random_parts(num_rows, self.valid, test, self.split_seed)
         if self.split == "folds":
             order = np.random.RandomState(self.split_seed).permutation(num_rows)
-            chosen = np.zeros(num_rows, dtype=bool)
-            chosen[np.array_split(order, self.folds)[self.fold]] = True
-            return chosen
+            num_test = int(test * num_rows)
+            fold = np.array_split(order[num_test:], self.folds)[self.fold]
+            return _parts(num_rows, fold, order[:num_test])
         if self.split == "stratified":
             if strata is None:
                 raise ConfigError("data.split: stratified needs classes; use random or folds for a numeric target")
-            return _stratified(strata, self.valid, self.split_seed)
+            return _stratified(strata, self.valid, test, self.split_seed)
         if self.split == "last_rows":
-            return np.arange(num_rows) >= num_rows - self._count(num_rows)
+            end = num_rows - _count(test, num_rows)
+            rows = np.arange(num_rows)
+            return _parts(num_rows, (rows < end) & (rows >= end - _count(self.valid, num_rows)), rows >= end)
         if self.split == "column":
-            return _marked(self.column(frame, "valid_column", place), str(self.valid_column), place)
+            marked = _marked(self.column(frame, "valid_column", place), str(self.valid_column), place)
+            of_test = self.of_test(frame)
+            alone = not (marked & ~of_test).any()  # then the test rows validate, which the audit reports
+            return _parts(num_rows, marked & (alone | ~of_test), of_test & (not alone))
         dates = date_column(self.column(frame, "date", place), str(self.date), place)
         if self.split == "last_days":
             days = dates.dt.normalize()
-            count = self._count((days.max() - days.min()).days + 1)
-            return np.asarray(days > days.max() - pd.Timedelta(days=count))
-        return between(dates, self.valid_from, self.valid_to)
+            total = (days.max() - days.min()).days + 1
+            end = days.max() - pd.Timedelta(days=_count(test, total))
+            first = end - pd.Timedelta(days=_count(self.valid, total))
+            return _parts(num_rows, np.asarray((days > first) & (days <= end)), np.asarray(days > end))
+        of_test = np.zeros(num_rows, dtype=bool) if self.test_from is None else between(dates, self.test_from, None)
+        return _parts(num_rows, between(dates, self.valid_from, self.valid_to) & ~of_test, of_test)
 
     def of_test(self, frame: pd.DataFrame) -> Mask:
-        """Return which rows the validation column calls test, [rows]; `assign` puts them into validation."""
+        """Return which rows the validation column calls test, [rows]; without others, they validate."""
         if self.split != "column":
             return np.zeros(len(frame), dtype=bool)
         return np.asarray(frame[self.valid_column].astype(str).str.strip().str.lower() == "test")
-
-    def _count(self, total: int) -> int:
-        return int(self.valid if self.valid >= 1 else self.valid * total)
 
     def column(self, frame: pd.DataFrame, setting: str, place: Path) -> pd.Series[Any]:
         """Return the column named by a setting."""
@@ -131,10 +174,12 @@ class Splitting:
         if self.split == "dates":
             days = pd.to_datetime(frame[self.date])
             period = f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
-            return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to} (the data covers {period})"
+            test = "" if self.test_from is None else f" data.test_from={self.test_from}"
+            return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to}{test} (the data covers {period})"
         if self.split == "column":
             return f"data.valid_column={self.valid_column}"
-        return f"data.split={self.method} data.valid={self.valid:g}"
+        test = "" if self.test is None else f" data.test={self.test:g}"
+        return f"data.split={self.method} data.valid={self.valid:g}{test}"
 
 
 def split_by_parts(
@@ -153,6 +198,9 @@ def split_by_parts(
     """
     found = np.array([PART_CODES[part or "train"] for part in parts or [None] * len(frame)], dtype=np.int8)
     of_test = found == TEST
+    if splitting.test is not None and (of_test.any() or (splitting.split == "auto" and parts is not None)):
+        what = "has test examples of its own" if of_test.any() else "is split by its folders: add a folder test"
+        raise ConfigError(f"data.test: {place} {what}")
     if splitting.split == "auto" and parts is not None:
         if not (found == VALID).any():
             found[of_test] = VALID
@@ -160,7 +208,7 @@ def split_by_parts(
     rest = np.flatnonzero(found != TEST)  # test/ is evaluated once, whatever the split of the others
     chosen = None if strata is None else strata[rest]
     others = frame.iloc[rest].reset_index(drop=True)
-    found[rest] = np.where(splitting.assign(others, chosen, place), VALID, TRAIN)
+    found[rest] = splitting.assign(others, chosen, place)
     of_test[rest] = splitting.of_test(others)
     return found, of_test
 
@@ -218,6 +266,26 @@ def random_rows(num_rows: int, fraction: float, seed: int) -> Mask:
     return chosen
 
 
+def random_parts(num_rows: int, valid: float, test: float, seed: int) -> Parts:
+    """Return the part of each row: the first `int(valid·n)` rows of a random permutation validate, then test rows."""
+    order = np.random.RandomState(seed).permutation(num_rows)
+    num_valid, num_test = int(valid * num_rows), int(test * num_rows)
+    return _parts(num_rows, order[:num_valid], order[num_valid : num_valid + num_test])
+
+
+def _parts(num_rows: int, valid: NDArray[Any], test: NDArray[Any]) -> Parts:
+    """Return the part of each row from the rows for validation and for the test, as masks or positions."""
+    parts = np.full(num_rows, TRAIN, dtype=np.int8)
+    parts[valid] = VALID
+    parts[test] = TEST
+    return parts
+
+
+def _count(wanted: float, total: int) -> int:
+    """Return a number of rows or days: given as a number, or as a fraction of all."""
+    return int(wanted if wanted >= 1 else wanted * total)
+
+
 def between(dates: pd.Series[Any], first: str | None, last: str | None) -> Mask:
     """Return which rows lie between two days, both included; None: unbounded."""
     days = dates.dt.normalize()
@@ -234,17 +302,24 @@ def _as_date(text: str | None, name: str) -> pd.Timestamp | None:
         raise ConfigError(f"{name}: {text!r} is not a date; write it as 2014-08-01") from None
 
 
-def _stratified(strata: NDArray[Any], fraction: float, seed: int) -> Mask:
-    """Sample the same fraction of each class; a class with two or more rows has at least one row in each split."""
+def _stratified(strata: NDArray[Any], fraction: float, test: float, seed: int) -> Parts:
+    """Sample the same fractions of each class.
+
+    A class of two rows has one for training and one for validation, one of three or more also one for the test.
+    """
     random = np.random.RandomState(seed)
-    chosen = np.zeros(len(strata), dtype=bool)
+    parts = np.full(len(strata), TRAIN, dtype=np.int8)
     for stratum in np.unique(strata):
         rows = random.permutation(np.flatnonzero(strata == stratum))
         count = round(fraction * len(rows))
         if len(rows) > 1:
             count = min(max(count, 1), len(rows) - 1)
-        chosen[rows[:count]] = True
-    return chosen
+        num_test = round(test * len(rows))
+        if test and len(rows) > 2:
+            num_test = max(num_test, 1)
+        parts[rows[:count]] = VALID
+        parts[rows[count : count + max(0, min(num_test, len(rows) - 1 - count))]] = TEST
+    return parts
 
 
 def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:

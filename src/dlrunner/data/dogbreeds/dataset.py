@@ -38,6 +38,7 @@ class DogBreedsData(ImageSource):
         split: `random`, as the lesson's `get_cv_idxs`, or `stratified`; `inner` leaves out the validation images of
             `random` and validates on the same fraction of the others, for model selection.
         valid: fraction of validation images.
+        test: fraction of test images, evaluated once, after training.
         split_seed: seed of the permutation, also for `sample`.
         sample: number of random training images; by default all.
         sample_valid: likewise for validation images.
@@ -52,6 +53,7 @@ class DogBreedsData(ImageSource):
         source: Literal["auto", "real", "synthetic"] = "auto",
         split: Literal["random", "stratified", "inner"] = "random",
         valid: Fraction = 0.2,
+        test: Fraction | None = None,
         split_seed: Seed = 42,
         sample: Count | None = None,
         sample_valid: Count | None = None,
@@ -61,7 +63,7 @@ class DogBreedsData(ImageSource):
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.samples = {TRAIN: sample, VALID: sample_valid}
-        self.splitting = Splitting(split, valid, split_seed)
+        self.splitting = Splitting(split, valid, split_seed, test=test)
         self.preprocessing = ImagePreprocessing(size, fit, skip_bad)
 
     @cached_property

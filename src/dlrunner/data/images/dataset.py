@@ -141,6 +141,7 @@ class ImageData(ImageSource):
         split_seed: seed of the permutation of the images, also for `sample`.
         valid_column: the table's column that marks validation images.
         folds, fold: number of folds and the validation fold.
+        test: examples that are evaluated once, after training: as `valid`; by default those that the data calls so.
         sample: number of random training images; by default all.
         sample_valid, sample_test: likewise for validation and test images.
         size: height and width of the decoded images, in pixels.
@@ -165,6 +166,7 @@ class ImageData(ImageSource):
         valid_column: Text | None = None,
         folds: Annotated[int, Field(ge=2)] = 5,
         fold: Natural = 0,
+        test: Positive | Count | None = None,
         sample: Count | None = None,
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
@@ -180,7 +182,9 @@ class ImageData(ImageSource):
             )
         self.path, self.file, self.target = user_path(path), file, target
         self.kind, self.target_separator = kind, target_separator
-        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
+        self.splitting = Splitting(
+            split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
+        )
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.preprocessing = ImagePreprocessing(size, fit, skip_bad)

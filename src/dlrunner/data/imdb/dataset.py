@@ -152,6 +152,7 @@ class ImdbData(TextSource):
             return split
         train = np.flatnonzero(split == TRAIN)
         strata = values[train] if values is not None else None
-        validation = self.splitting.assign(documents.table.iloc[train].reset_index(drop=True), strata, documents.place)
-        split[train[validation]] = VALID
+        split[train] = self.splitting.assign(
+            documents.table.iloc[train].reset_index(drop=True), strata, documents.place
+        )
         return split

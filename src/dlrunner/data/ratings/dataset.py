@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
-from dlrunner.data.core.splitting import Splitting, random_rows
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, Splitting, random_parts
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
@@ -40,7 +40,8 @@ class RatingsTable:
     items: NDArray[np.int64]
     ratings: NDArray[np.float32]
     times: NDArray[np.float64] | None
-    valid: NDArray[np.bool_]
+    split: Parts
+    """TRAIN, VALID or TEST, [rows]."""
     user_ids: list[int | str]
     """The user of each code."""
     item_ids: list[int | str]
@@ -59,6 +60,16 @@ class RatingsTable:
     described: list[dict[str, Any]] = field(default_factory=list)
     """All columns of a user's table: how they were read and are used."""
 
+    @property
+    def train(self) -> NDArray[np.bool_]:
+        """Which rows are for training, [rows]."""
+        return np.asarray(self.split == TRAIN)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Which rows are for validation, [rows]."""
+        return np.asarray(self.split == VALID)
+
 
 class RatingsData(Data):
     """A ratings table: MovieLens, or a user's own table.
@@ -76,6 +87,7 @@ class RatingsData(Data):
         split: `random`; `time` (the latest ratings validate); `u1` … `u5`, `ua`, `ub` (MovieLens 100K's own);
             `inner` (the training rows of `random`, split again: for model selection without the reported rows).
         valid: fraction of the rows used for validation.
+        test: fraction of the rows that are evaluated once, after training: the latest with `time`.
         split_seed: of numpy's RandomState, whose permutation's first rows validate.
         schema: a file of `dlrun data describe --save` that says how each column is read.
         date_format: of the times, in the codes of `strptime`; by default the one that fits all rows.
@@ -98,6 +110,7 @@ class RatingsData(Data):
         release: ReleaseName = "auto",
         split: Literal["random", "inner", "time", "u1", "u2", "u3", "u4", "u5", "ua", "ub"] = "random",
         valid: Fraction = 0.2,
+        test: Fraction | None = None,
         split_seed: Seed = 42,
         schema: Text | None = None,
         date_format: Text | None = None,
@@ -111,7 +124,8 @@ class RatingsData(Data):
         self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.source, self.release_name = source, release
-        self.splitting = Splitting(split, valid, split_seed)
+        self.splitting = Splitting(split, valid, split_seed, test=test)
+        self.splitting.check()
         self._notes: list[str] = []
 
     @cached_property
@@ -204,7 +218,9 @@ class RatingsData(Data):
         if not latest.all():
             frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
         if valid is None:
-            frame, valid = self._split(frame, place.path)
+            frame, split = self._split(frame, place.path)
+        else:
+            split = np.where(valid, VALID, TRAIN).astype(np.int8)
         users, known_users = pd.factorize(frame["user"])
         items, known_items = pd.factorize(frame["item"])
         user_ids, item_ids = user_ids[known_users], item_ids[known_items]
@@ -217,7 +233,7 @@ class RatingsData(Data):
             items=items.astype(np.int64),
             ratings=frame["rating"].to_numpy(np.float32),
             times=frame["timestamp"].to_numpy(np.float64) if "timestamp" in frame else None,
-            valid=valid,
+            split=split,
             user_ids=[_plain(each) for each in user_ids],
             item_ids=[_plain(each) for each in item_ids],
             titles=titles,
@@ -230,26 +246,31 @@ class RatingsData(Data):
             described=table.described if table else [],
         )
 
-    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
-        """Mark the rows that validate; `inner` leaves out the rows that are reported."""
-        if self.splitting.split == "time":
+    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts]:
+        """Return the rows and the part of each; `inner` leaves out the rows that are reported."""
+        splitting, test = self.splitting, self.splitting.test or 0.0
+        if splitting.split == "time":
             if "timestamp" not in frame:
                 raise ConfigError(f"data.split: time needs a column of times in {path}; set data.timestamp=NAME")
-            num_valid = int(self.splitting.valid * len(frame))
             order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
-            valid = np.zeros(len(frame), dtype=bool)
-            valid[order[len(frame) - num_valid :]] = True
+            num_valid, num_test = int(splitting.valid * len(frame)), int(test * len(frame))
+            split = np.full(len(frame), TRAIN, dtype=np.int8)
+            split[order[len(frame) - num_valid - num_test :]] = VALID
+            split[order[len(frame) - num_test :]] = TEST
         else:
-            valid = random_rows(len(frame), self.splitting.valid, self.splitting.split_seed)
-            if self.splitting.split == "inner":
-                frame = frame[~valid].reset_index(drop=True)
-                valid = random_rows(len(frame), self.splitting.valid, self.splitting.split_seed + 1)
-        if not valid.any() or valid.all():
-            raise DataError(
-                f"{path}: {len(frame)} ratings and data.valid={self.splitting.valid:g} leave no "
-                f"{'validation' if not valid.any() else 'training'} rows; use more ratings, or another data.valid"
-            )
-        return frame, valid
+            split = random_parts(len(frame), splitting.valid, test, splitting.split_seed)
+            if splitting.split == "inner":
+                frame = frame[split == TRAIN].reset_index(drop=True)
+                split = random_parts(len(frame), splitting.valid, 0.0, splitting.split_seed + 1)
+        wanted = {VALID: "validation", TRAIN: "training", **({TEST: "test"} if splitting.test else {})}
+        for part, what in wanted.items():
+            if not (split == part).any():
+                settings = f"data.valid={splitting.valid:g}" + (f" data.test={test:g}" if test else "")
+                raise DataError(
+                    f"{path}: {len(frame)} ratings and {settings} leave no {what} rows; use more ratings, or other "
+                    "fractions"
+                )
+        return frame, split
 
 
 def _checked(

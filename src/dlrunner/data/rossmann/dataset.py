@@ -56,6 +56,8 @@ class RossmannData(TableSource):
         split_seed: seed of the permutation for `random`, `folds` and `sample`.
         valid_from, valid_to: first and last validation day for `dates`.
         folds, fold: number of folds and the validation fold.
+        test: rows that are evaluated once, after training: as `valid`.
+        test_from: the first day of the test rows, with `dates`.
         leave_out: days that are not used, such as the reported ones during model selection.
         sample: number of random rows; by default all.
     """
@@ -73,11 +75,15 @@ class RossmannData(TableSource):
         valid_to: Text | None = None,
         folds: Count = 5,
         fold: int = 0,
+        test: Positive | Count | None = None,
+        test_from: Text | None = None,
         leave_out: DateRange | None = None,
         sample: Count | None = None,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
-        self.splitting = Splitting(split, valid, split_seed, "Date", valid_from, valid_to, folds=folds, fold=fold)
+        self.splitting = Splitting(
+            *(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold, test, test_from)
+        )
         if split in ("stratified", "column"):
             raise ConfigError(
                 f"data.split: {split} is not available for Rossmann; use dates, last_days, random or folds"
@@ -158,13 +164,13 @@ class RossmannData(TableSource):
         if not kept.all():
             notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
             frame = frame[kept].reset_index(drop=True)
-        valid = self.splitting.assign(frame, None, Path(identity.path))
+        split = self.splitting.assign(frame, None, Path(identity.path))
         return TabularTable(
             frame=frame,
             roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
             target=Regression(["Sales"], transform="log"),
             values=frame["Sales"].to_numpy(np.float64),
-            valid=valid,
+            split=split,
             dates=frame["Date"],
             ids=frame[["Store", "Date"]],
             rows=np.flatnonzero(kept),

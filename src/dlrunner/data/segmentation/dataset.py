@@ -89,6 +89,7 @@ class SegmentationData(Data):
         split_seed: seed of the permutation of the images, also for `sample`.
         valid_column: the table's column that marks validation images.
         folds, fold: number of folds and the validation fold.
+        test: examples that are evaluated once, after training: as `valid`; by default those that the data calls so.
         sample, sample_valid, sample_test: number of random images of each part; by default all.
         size: height and width (one number, or two) to which images and masks are scaled.
         separator, encoding: of the table, if it is a text file.
@@ -113,6 +114,7 @@ class SegmentationData(Data):
         valid_column: Text | None = None,
         folds: Annotated[int, Field(ge=2)] = 5,
         fold: Natural = 0,
+        test: Positive | Count | None = None,
         sample: Count | None = None,
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
@@ -134,7 +136,9 @@ class SegmentationData(Data):
         self.path = None if path is None else user_path(path)
         self.classes, self.ignore, self.skip_bad = classes, ignore, skip_bad
         self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
-        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
+        self.splitting = Splitting(
+            split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
+        )
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         height, width = size if isinstance(size, list) else (size, size)

@@ -22,7 +22,7 @@ from dlrunner.data.core.columns import (
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.splitting import Split, Splitting, between
+from dlrunner.data.core.splitting import TRAIN, VALID, Parts, Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target, Transform
 from dlrunner.data.tables.description import describe_columns
@@ -47,7 +47,8 @@ class TabularTable:
     target: Target
     values: NDArray[Any]
     """Targets: float64 of shape [rows], int64 class codes, or 0/1 of shape [rows, labels]."""
-    valid: NDArray[np.bool_]
+    split: Parts
+    """TRAIN, VALID or TEST, [rows]."""
     dates: pd.Series[Any] | None = None
     """The day of each row, where the table has one."""
     ids: pd.DataFrame | None = None
@@ -60,7 +61,17 @@ class TabularTable:
     columns: list[dict[str, Any]] = field(default_factory=list)
     """How each column was read and is used (see `data.tables.description`)."""
     of_test: NDArray[np.bool_] | None = None
-    """Rows that it calls test, although they validate, [rows]."""
+    """Rows that it calls test, [rows]; if no others are for validation, these are."""
+
+    @property
+    def train(self) -> NDArray[np.bool_]:
+        """Which rows are for training, [rows]."""
+        return np.asarray(self.split == TRAIN)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Which rows are for validation, [rows]."""
+        return np.asarray(self.split == VALID)
 
 
 class TableSource(Data):
@@ -98,6 +109,8 @@ class TabularData(TableSource):
         valid_from, valid_to: the days that validate, both included.
         valid_column: the column that marks the rows that validate.
         folds, fold: number of folds and the one that validates.
+        test: rows that are evaluated once, after training: as `valid`.
+        test_from: the first day of the test rows, with `dates`.
         leave_out: rows from one day to another are not used at all.
         sample: this many random rows are used; by default all.
         schema: a file of `dlrun data describe --save` that says how each column is read.
@@ -130,6 +143,8 @@ class TabularData(TableSource):
         valid_column: Text | None = None,
         folds: Annotated[int, Field(ge=2)] = 5,
         fold: Natural = 0,
+        test: Positive | Count | None = None,
+        test_from: Text | None = None,
         leave_out: DateRange | None = None,
         sample: Count | None = None,
         schema: Text | None = None,
@@ -147,7 +162,9 @@ class TabularData(TableSource):
         self.path, self.target = self.file.place, target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
-        self.splitting = Splitting(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold)
+        self.splitting = Splitting(
+            split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold, test, test_from
+        )
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
         self._recipe: dict[str, Any] = {}
@@ -186,7 +203,7 @@ class TabularData(TableSource):
         kept = self._kept(frame)
         frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
         strata = values if target.has_one_class else None
-        valid, of_test = self.splitting.assign(frame, strata, self.path), self.splitting.of_test(frame)
+        split, of_test = self.splitting.assign(frame, strata, self.path), self.splitting.of_test(frame)
         dates, prefixes = self._dates(frame)
         parts = _parts(frame, prefixes)
         days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
@@ -207,7 +224,7 @@ class TabularData(TableSource):
             *table.notes,
             *(["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"] if roles.inferred else []),
             *self._constants(roles),
-            *high_cardinality_notes(frame, roles, int((~valid).sum())),
+            *high_cardinality_notes(frame, roles, int((split == TRAIN).sum())),
         ]
         if len(rows) < len(kept):
             notes.append(f"{len(rows):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
@@ -219,7 +236,7 @@ class TabularData(TableSource):
             roles=roles,
             target=target,
             values=values,
-            valid=valid,
+            split=split,
             dates=days,
             ids=frame[[roles.id]] if roles.id else None,
             rows=rows,

@@ -166,6 +166,7 @@ class TextData(TextSource):
         split_seed: of numpy's RandomState that permutes the documents, for `sample` too.
         valid_column: the table's column that marks what validates.
         folds, fold: number of folds and the one that validates.
+        test: examples that are evaluated once, after training: as `valid`; by default those that the data calls so.
         sample: this many random training documents are used; by default all.
         sample_valid, sample_test: likewise of the validation and of the test documents.
         tokenizer: `spacy` (its rules for English) or `whitespace` (token files as they are).
@@ -197,6 +198,7 @@ class TextData(TextSource):
         valid_column: Text | None = None,
         folds: Annotated[int, Field(ge=2)] = 5,
         fold: Natural = 0,
+        test: Positive | Count | None = None,
         sample: Count | None = None,
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
@@ -220,7 +222,9 @@ class TextData(TextSource):
         self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
         self.target, self.kind, self.target_separator = target, kind, target_separator
-        self.splitting = Splitting(split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold)
+        self.splitting = Splitting(
+            split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
+        )
         self.splitting.check()
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.preprocessing = TextPreprocessing(tokenizer, lower, min_freq, max_vocab, encoder, max_tokens)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.splitting import num_test_rows
+from dlrunner.data.core.splitting import TEST, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
@@ -62,7 +62,7 @@ class Collab(Task):
     def dims(self) -> RatingDims:
         """Numbers of users and items, the range of the training ratings, genres and times."""
         table = self.table
-        ratings = table.ratings[~table.valid]
+        ratings = table.ratings[table.train]
         return RatingDims(
             num_users=len(table.user_ids),
             num_items=len(table.item_ids),
@@ -80,14 +80,14 @@ class Collab(Task):
         if table.times is not None:
             mean, std = self._time_scale
             columns.append(torch.from_numpy(((table.times - mean) / std).astype(np.float32)))
-        return by_split(columns, torch.tensor(table.ratings), table.valid, self.device)
+        return by_split(columns, torch.tensor(table.ratings), table.split, self.device)
 
     @property
     def _time_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training rows' times."""
         table = self.table
         assert table.times is not None
-        times = table.times[~table.valid]
+        times = table.times[table.train]
         return float(times.mean()), float(times.std()) or 1.0
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
@@ -96,6 +96,10 @@ class Collab(Task):
         if split == "train":
             return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
+
+    def has_test(self) -> bool:
+        """Return whether there are test rows."""
+        return bool((self.table.split == TEST).any())
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error."""
@@ -109,8 +113,7 @@ class Collab(Task):
         """Rows, users and items."""
         table = self.table
         return {
-            "train": int((~table.valid).sum()),
-            "valid": int(table.valid.sum()),
+            **split_sizes(table.split),
             "users": len(table.user_ids),
             "items": len(table.item_ids),
         }
@@ -120,7 +123,7 @@ class Collab(Task):
         table = self.table
         notes = list(table.notes)
         for what, codes in (("items", table.items), ("users", table.users)):
-            unseen = np.setdiff1d(codes[table.valid], codes[~table.valid])
+            unseen = np.setdiff1d(codes[table.valid], codes[table.train])
             if len(unseen):
                 rows = int(np.isin(codes[table.valid], unseen).sum())
                 notes.append(
@@ -135,7 +138,7 @@ class Collab(Task):
 
     def split_statistics(self) -> SplitStatistics:
         """User-item pairs, times, and the fitted range and time scale of the training ratings."""
-        table, train = self.table, ~self.table.valid
+        table, train = self.table, self.table.train
         pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
         ratings = table.ratings[train]
         fitted = {
@@ -151,7 +154,7 @@ class Collab(Task):
             fitted["std of time"] = (std, float(table.times[train].std()) or 1.0)
         return SplitStatistics(
             "ratings",
-            {"train": pairs[train], "valid": pairs[table.valid]},
+            digests_by_part(pairs, table.split),
             times,
             fitted,
             num_test_rows(table.of_test, table.valid),
@@ -177,7 +180,7 @@ class Collab(Task):
         from dlrunner.reporting.plots import collab as collab_plots
 
         table = self.table
-        train = ~table.valid
+        train = table.train
         drawn = [collab_plots.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
         drawn.append(collab_plots.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
@@ -191,7 +194,7 @@ class Collab(Task):
     def state(self, phase: Phase) -> dict[str, Any]:
         """Ids, titles, training ratings and how they were read: recommendations need no data set."""
         table, dims = self.table, self.dims
-        train = ~table.valid
+        train = table.train
         return {
             "user_ids": table.user_ids,
             "item_ids": table.item_ids,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from dlrunner.data.core.splitting import num_test_rows
+from dlrunner.data.core.splitting import digests_by_part, num_test_rows
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -26,13 +26,13 @@ def table_statistics(table: TabularTable, preparation: TabularPreprocessor, targ
     target_columns = pd.DataFrame(table.values, index=frame.index).add_prefix("target ")
     rows = pd.concat([frame[kept], target_columns], axis=1)
     digests: Digests = np.asarray(pd.util.hash_pandas_object(rows, index=False), dtype=np.uint64)
-    train = ~table.valid
+    train = table.train
     columns = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
     targets = table.target.fit(table.values[train])
     times = {} if table.dates is None else {"train": table.dates[train], "valid": table.dates[table.valid]}
     return SplitStatistics(
         "rows",
-        {"train": digests[train], "valid": digests[table.valid]},
+        digests_by_part(digests, table.split),
         {part: days.to_numpy("datetime64[s]") for part, days in times.items()},
         _fitted_on_columns(preparation, columns) | _fitted_on_target(target, targets),
         num_test_rows(table.of_test, table.valid),

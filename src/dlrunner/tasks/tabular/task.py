@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, batch_size_for, by_split, epoch_order
+from dlrunner.data.core.splitting import TEST, split_sizes
 from dlrunner.data.core.targets import Loss, Regression, Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -78,17 +79,17 @@ class Tabular(Task):
     @cached_property
     def target(self) -> Target:
         """The target, fitted on the training rows."""
-        return self.table.target.fit(self.table.values[~self.table.valid])
+        return self.table.target.fit(self.table.values[self.table.train])
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
         """The preprocessing, fitted on the training rows."""
         table = self.table
-        return TabularPreprocessor.fit(table.frame[~table.valid], table.roles.categorical, table.roles.continuous)
+        return TabularPreprocessor.fit(table.frame[table.train], table.roles.categorical, table.roles.continuous)
 
     def recommended(self) -> Mapping[str, Any]:
         """Batches of 32 to 1,024 rows and 20 epochs, fewer of more than 100,000 rows."""
-        rows = int((~self.table.valid).sum())
+        rows = int(self.table.train.sum())
         return {"batch_size": batch_size_for(rows), "epochs": max(4, min(20, 2_000_000 // rows))}
 
     @property
@@ -101,7 +102,7 @@ class Tabular(Task):
         """Categorical codes, continuous values and targets of each split, on the device."""
         table = self.table
         inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
-        return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.valid, self.device)
+        return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.split, self.device)
 
     def tensors(self, split: Split) -> tuple[list[Tensor], Tensor]:
         """Return inputs and targets of a split, on the device."""
@@ -113,6 +114,10 @@ class Tabular(Task):
         if split == "train":
             return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
+
+    def has_test(self) -> bool:
+        """Return whether there are test rows."""
+        return bool((self.table.split == TEST).any())
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean loss over the rows."""
@@ -134,8 +139,7 @@ class Tabular(Task):
         """Rows and columns."""
         table = self.table
         return {
-            "train": int((~table.valid).sum()),
-            "valid": int(table.valid.sum()),
+            **split_sizes(table.split),
             "categorical": len(table.roles.categorical),
             "continuous": len(self.preparation.continuous),
         }
