@@ -36,6 +36,7 @@ from dlrunner.training import Trainer
 from dlrunner.training.distributed import DistributedTrainer
 from dlrunner.training.loop import keeps_best
 
+CONSTANT = "dlrunner.schedules.constant"
 UNDECIDED_BATCH_SIZE = 64
 """Of a task that only looks at its data, to recommend another one."""
 
@@ -60,12 +61,24 @@ class Plan:
     @property
     def signature(self) -> str:
         """Eight hex digits of a hash of all settings that can change the result."""
+        return _digest(self._identity(with_epochs=True))
+
+    @property
+    def lineage(self) -> str:
+        """As the signature, without the number of epochs; empty unless the first epochs do not depend on it."""
+        schedules = [node["_target_"] for node in self._schedules()]
+        if schedules != [CONSTANT] or self.trainer.settings.get("early_stopping") or self.undecided:
+            return ""
+        return _digest(self._identity(with_epochs=False))
+
+    def _identity(self, *, with_epochs: bool) -> dict[str, Any]:
         kept = {"seed", "batch_size", "precision", "ensemble"}
         trainer = {k: v for k, v in self.trainer.complete().items() if k not in Trainer.not_in_signature}
         identity = {
             **{key: getattr(self.settings, key) for key in kept},
             "phases": [
-                {"epochs": p.epochs, "lr": list(p.lr), "freeze_to": p.freeze_to, "schedule": s, "task": dict(p.task)}
+                {"lr": list(p.lr), "freeze_to": p.freeze_to, "schedule": s, "task": dict(p.task)}
+                | ({"epochs": p.epochs} if with_epochs else {})
                 for p, s in zip(self.phases, self._schedules(), strict=True)
             ],
             "data": self.data.complete() if self.data else None,
@@ -76,8 +89,9 @@ class Plan:
         }
         if self.undecided:
             identity["auto"] = list(self.undecided)
-        text = json.dumps(_canonical(identity), sort_keys=True, default=repr)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        if self.settings.init:
+            identity["init"] = self.settings.init
+        return identity
 
     @property
     def keeps_best(self) -> bool:
@@ -272,6 +286,11 @@ def _check_fit(task: Bound, model: Bound, choices: Mapping[str, str | None], pro
             f"model: {choices.get('model') or model.target} does not fit task {choices.get('task') or task.target}: "
             f"it takes {required.__name__}, the task provides {provided.__name__}"
         )
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(_canonical(identity), sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _canonical(value: Any) -> Any:

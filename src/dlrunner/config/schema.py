@@ -108,6 +108,7 @@ class Settings(BaseModel):
     device: str
     precision: Literal["fp32", "bf16", "fp16"]
     ensemble: Count
+    init: Text | None = None
     data_dir: Text
     runs_dir: Text
     rerun: bool

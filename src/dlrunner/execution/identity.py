@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dlrunner.config.plan import Plan
 from dlrunner.data.core.source import sha256_of
+from dlrunner.execution.initial_weights import initial_file
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.task import Data, DataIdentity
 
@@ -15,7 +16,9 @@ def identity_of(data: Data | None) -> DataIdentity:
 
 def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:
     """Return the digests that identify a run's folder and its checkpoints."""
+    lineage = {"lineage": checked.lineage} if checked.lineage else {}
     return {
+        **lineage,
         "signature": checked.signature,
         "code": code_digest(checked.settings.plugins),
         "data": digest_of_inputs(checked, identity),
@@ -24,7 +27,8 @@ def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:
 
 def digest_of_inputs(checked: Plan, identity: DataIdentity) -> str:
     """Return digests of all files that a result depends on: the data and the model's pre-trained weights."""
-    return " ".join([identity.digest or identity.sha256, *map(sha256_of, checked.model_files())])
+    files = [*checked.model_files(), *([initial_file(checked.settings.init)] if checked.settings.init else [])]
+    return " ".join([identity.digest or identity.sha256, *map(sha256_of, files)])
 
 
 def synthetic_data_warning(checked: Plan) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 
 from dlrunner.config.plan import Plan
 from dlrunner.errors import ConfigError
+from dlrunner.execution.initial_weights import load_initial
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
 from dlrunner.system.backends import configure, enable_cudnn_benchmark, set_threads
@@ -79,6 +80,8 @@ def train_member(
     trainer = checked.build_trainer(seed, group)
     _refuse_single_rows(task, model, checked.batch_size)
     notes = list(model.load_pretrained())
+    if checked.settings.init:
+        notes += load_initial(model, checked.settings.init)
     with group.rank0_first():
         notes += trainer.prepare(task, model, notify)
     for note in notes:

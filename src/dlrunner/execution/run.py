@@ -36,6 +36,7 @@ from dlrunner.reporting.terminal.progress import make_display
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.log import logged
+from dlrunner.runs.predecessor import copy_checkpoints, find_predecessor
 from dlrunner.runs.reader import FinishedRun
 from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
@@ -115,12 +116,22 @@ def run(
                 notify(synthetic_data_warning(checked))
             elif identity.name != "none":
                 notify(f"data: {identity.name} {identity.release} ({identity.path})")
+            if reason == "new":
+                _continue_shorter(checked, directory, notify)
             if decided:
                 notify(f"auto: {auto_settings.describe(decided)}")
             context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify), decided)
             return _execute(context, data, overrides, display, changed)
         finally:
             directory.release()
+
+
+def _continue_shorter(checked: Plan, directory: RunDirectory, notify: Notify) -> None:
+    """Take over the checkpoints of a finished run of fewer epochs, if this run starts as that one did."""
+    shorter = find_predecessor(directory, sum(phase.epochs for phase in checked.phases))
+    if shorter is not None:
+        copy_checkpoints(shorter, directory, checked.settings.ensemble)
+        notify(f"continuing a run of fewer epochs\n{shorter}")
 
 
 def _recheck_claim(

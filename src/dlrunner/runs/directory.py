@@ -217,12 +217,12 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
     if rerun:
         last = siblings[-1][1]
         with contextlib.suppress(ConfigError):  # a damaged folder cannot be resumed
-            if len(siblings) > 1 and _recorded_identity(last) == identity and finished_summary(last) is None:
+            if len(siblings) > 1 and recorded_identity(last) == identity and finished_summary(last) is None:
                 return last, "unfinished"
         return next_folder, "rerun"
     changed: list[str] = []
     for _, path in reversed(siblings):
-        recorded = _recorded_identity(path)
+        recorded = recorded_identity(path)
         if recorded is None:
             return path, "unfinished"
         if recorded.get("signature") != identity["signature"]:
@@ -230,7 +230,7 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
         changed = [what for what in ("data", "code") if recorded.get(what) != identity.get(what)]
         if not changed:
             return path, "finished" if finished_summary(path) else "unfinished"
-    newest = _recorded_identity(siblings[-1][1]) or {}
+    newest = recorded_identity(siblings[-1][1]) or {}
     changed = [what for what in ("data", "code") if newest.get(what) != identity.get(what)]
     return next_folder, f"stale: the {' and the '.join(changed)} changed since {siblings[-1][1].name}"
 
@@ -254,10 +254,19 @@ def latest_of(folders: Sequence[tuple[int, Path]], identity: Mapping[str, str]) 
         folders: of one signature, as `folders_by_signature` returns them.
         identity: signature, digests of code and data.
     """
-    return next((path for _, path in reversed(folders) if _recorded_identity(path) == identity), None)
+    for _, path in reversed(folders):
+        recorded = recorded_identity(path)
+        if recorded is not None and all(recorded.get(name) == value for name, value in identity.items()):
+            return path
+    return None
 
 
-def _recorded_identity(path: Path) -> dict[str, str] | None:
+def recorded_identity(path: Path) -> dict[str, str] | None:
+    """Return the identity of the run in a folder; None: it has none.
+
+    Raises:
+        ConfigError: its file is damaged.
+    """
     try:
         recorded = read_json((path / "run.json").read_text())
     except FileNotFoundError:
