@@ -224,7 +224,10 @@ class Task(ABC):
         return {}
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """Return the metrics of simple baselines on the same splits, by name."""
+        """Return the metrics of simple baselines on the same splits, and the `seconds` that each takes, by name.
+
+        Computed once for the same data, split and code.
+        """
         return {}
 
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:

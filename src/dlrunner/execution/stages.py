@@ -17,11 +17,13 @@ from dlrunner.data.tables.description import MOST_COLUMNS
 from dlrunner.data_audit import AuditFinding, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
+from dlrunner.execution.baselines import baselines_of, verdict
 from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import describe
 from dlrunner.plot import Plot
+from dlrunner.reporting.terminal.baselines import baseline_lines
 from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
@@ -214,11 +216,16 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     claim = context.plan.settings.claim
     if claim:
         summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["audit"])
-    baselines = task.baselines()
-    for name, metrics in baselines.items():
-        notify(f"baseline {name}: {', '.join(f'{k} {v:.4f}' for k, v in metrics.items())}")
+    baselines = baselines_of(task, context.plan, context.directory.identity, context.notes.add)
     if baselines:
         summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
+        seconds = sum(float(row["seconds"]) for member in members for row in member.history)
+        better = metric.higher_is_better
+        for line in baseline_lines(final[key], seconds, baselines, key, higher_is_better=better):
+            notify(line)
+        behind = verdict(final[key], baselines, key, higher_is_better=better)
+        if behind:
+            context.notes.add(behind)
     outputs = splits["valid"].outputs
     return Results(torch.empty(0) if outputs is None else outputs, summary)
 

@@ -45,6 +45,7 @@ class Tabular(Task):
         correction: factor for regression predictions, in original units.
         error_by: columns by whose categories the error is plotted; by default those where it differs most.
         embeddings: columns whose embeddings are plotted; by default those with 4 to 60 categories.
+        baseline: fit a constant, a linear model and boosted trees for comparison.
         valid_batch_size: validation rows per batch; affects only the speed.
     """
 
@@ -63,11 +64,13 @@ class Tabular(Task):
         correction: Positive = 1.0,
         error_by: list[str] | None = None,
         embeddings: list[str] | None = None,
+        baseline: bool = True,
         valid_batch_size: Count = 8192,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.loss_name, self.metric_names, self.correction = loss, metrics, correction
         self.error_by, self.embeddings, self.valid_batch_size = error_by, embeddings, valid_batch_size
+        self.baseline = baseline
 
     @cached_property
     def table(self) -> TabularTable:
@@ -159,6 +162,35 @@ class Tabular(Task):
     def split_statistics(self) -> SplitStatistics:
         """Row digests, dates, and everything that is fitted."""
         return table_statistics(self.table, self.preparation, self.target)
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """A constant, a linear model, boosted trees; with dates, the last training day of the same weekday."""
+        if not self.baseline:
+            return {}
+        from dlrunner.tasks.tabular.baselines import TableBaselines, last_same_weekday
+
+        splits = {split: self.tensors(split) for split in self._tensors}
+        inputs = {
+            split: (codes.cpu().numpy(), numbers.cpu().numpy()) for split, ((codes, numbers), _) in splits.items()
+        }
+        targets = {split: encoded for split, (_, encoded) in splits.items()}
+        sizes = list(self.preparation.cardinalities.values())
+        found = TableBaselines(inputs, targets, self.target, sizes, self._score).all()
+        if isinstance(self.target, Regression):
+            weekday = last_same_weekday(self.table, self.table.valid)
+            if weekday is not None:
+                metrics = self._score(self.target.encode(weekday), "valid")
+                found["last same weekday"] = {f"valid/{name}": value for name, value in metrics.items()}
+        return found
+
+    def _score(self, outputs: Tensor, split: Split) -> Mapping[str, float]:
+        """Return the metrics of outputs for the rows of a split, by name."""
+        targets = self.tensors(split)[1].cpu()
+        found = {}
+        for name, metric in self.metrics().items():
+            metric.update(outputs, targets)
+            found[name] = metric.compute()
+        return found
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with their predictions."""

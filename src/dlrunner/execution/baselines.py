@@ -1,0 +1,71 @@
+"""Baselines of a run: computed once for the same data and split, and compared with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from dlrunner.config.plan import Plan
+from dlrunner.data.core.checked import read_sealed
+from dlrunner.data.core.source import cache_dir, write_sealed
+from dlrunner.execution.advice import NOTICEABLE
+from dlrunner.reporting.terminal.baselines import best_baseline
+from dlrunner.task import Task
+
+log = logging.getLogger("dlrunner")
+
+Baselines = Mapping[str, Mapping[str, float]]
+"""Metrics by name (`valid/rmse`) of each baseline, and `seconds`."""
+
+
+def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_note: Callable[[str], None]) -> Baselines:
+    """Return the baselines of a task, from the cache if they are known for this data, split and code.
+
+    Args:
+        task: of the run.
+        checked: its plan: the settings of data and task count.
+        identity: digests of the run's data and code.
+        add_note: tells the user if they cannot be computed.
+    """
+    settings = [checked.data.complete() if checked.data else None, checked.task.complete()]
+    key = json.dumps([settings, identity["data"], identity["code"]], sort_keys=True, default=repr)
+    file = cache_dir() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+    content = read_sealed(file)
+    if content is not None:
+        known: Baselines = json.loads(content)
+        return known
+    started = time.perf_counter()
+    try:
+        found = {name: dict(metrics) for name, metrics in task.baselines().items()}
+    except Exception as failed:  # of a library or a plugin; the model is trained, and its results count
+        log.exception("the baselines could not be computed")
+        add_note(f"the baselines could not be computed: {failed}")
+        return {}
+    if len(found) == 1:
+        only = next(iter(found.values()))
+        only.setdefault("seconds", round(time.perf_counter() - started, 2))
+    if found:
+        try:
+            write_sealed(file, json.dumps(found).encode())
+        except OSError:  # a cache that cannot be written is only slower
+            return found
+    return found
+
+
+def verdict(value: float, baselines: Baselines, metric: str, *, higher_is_better: bool) -> str:
+    """Return a sentence if a baseline is noticeably better than the run; else an empty text.
+
+    >>> verdict(5.96, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
+    'this run (valid/rmse 5.9600) is behind the baseline ridge (3.0000)'
+    """
+    best = best_baseline(baselines, metric, higher_is_better=higher_is_better)
+    if best is None:
+        return ""
+    name, other = best
+    gain = other - value if higher_is_better else value - other
+    if gain <= NOTICEABLE * abs(value):
+        return ""
+    return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f})"

@@ -1,0 +1,37 @@
+"""A run beside its baselines, on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+
+def best_baseline(
+    baselines: Mapping[str, Mapping[str, float]], metric: str, *, higher_is_better: bool
+) -> tuple[str, float] | None:
+    """Return the best baseline by a metric, and its value; None: none has this metric."""
+    values = {name: found[metric] for name, found in baselines.items() if metric in found}
+    if not values:
+        return None
+    best = (max if higher_is_better else min)(values, key=values.__getitem__)
+    return best, values[best]
+
+
+def baseline_lines(
+    value: float, seconds: float, baselines: Mapping[str, Mapping[str, float]], metric: str, *, higher_is_better: bool
+) -> Sequence[str]:
+    """Return a table of this run and its baselines, the best first.
+
+    >>> for line in baseline_lines(2.25, 3.0, {"mean": {"valid/rmse": 7.5}}, "valid/rmse", higher_is_better=False):
+    ...     print(line)
+    compared with   valid/rmse  seconds
+    this run            2.2500     3.00
+    mean                7.5000     0.00
+    """
+    rows = {"this run": (value, seconds)}
+    rows |= {name: (found[metric], found.get("seconds", 0.0)) for name, found in baselines.items() if metric in found}
+    if len(rows) == 1:
+        return []
+    width, column = max(14, *map(len, rows)), max(10, len(metric))
+    ordered = sorted(rows, key=lambda name: -rows[name][0] if higher_is_better else rows[name][0])
+    lines = [f"{'compared with':<{width}}  {metric:>{column}}  seconds"]
+    return [*lines, *(f"{name:<{width}}  {rows[name][0]:>{column}.4f}  {rows[name][1]:7.2f}" for name in ordered)]

@@ -1,0 +1,162 @@
+"""Simple models of the same table, beside which a run is judged: a constant, a linear model, boosted trees."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlrunner.data.core.targets import Target
+from dlrunner.data.tabular.dataset import TabularTable
+from dlrunner.task import Split
+
+MOST_ROWS = 100_000
+"""Of a random sample of more training rows the baselines are fitted: boosting then takes seconds."""
+MOST_CATEGORIES = 255
+"""Scikit-learn's boosting takes columns of at most as many as categories, others as numbers."""
+WEEK = 7
+
+Inputs = tuple[NDArray[np.int32], NDArray[np.float32]]
+"""Codes of the categorical columns and standardised numbers, [rows, columns] each."""
+
+
+@dataclass(frozen=True)
+class TableBaselines:
+    """Fits simple models on the training rows and computes the metrics of the task.
+
+    Args:
+        inputs: codes and numbers of each split.
+        targets: encoded targets of each split.
+        target: the fitted target.
+        cardinalities: number of codes of each categorical column.
+        score: returns the metrics of outputs for a split, by name.
+    """
+
+    inputs: Mapping[Split, Inputs]
+    targets: Mapping[Split, Tensor]
+    target: Target
+    cardinalities: list[int]
+    score: Callable[[Tensor, Split], Mapping[str, float]]
+
+    def all(self) -> dict[str, dict[str, float]]:
+        """Return the metrics of each baseline and the seconds that it takes, by name."""
+        found = {self._constant_name: self._timed(self._constant)}
+        if self.target.kind != "multilabel":
+            found |= {self._linear_name: self._timed(self._linear), "gradient boosting": self._timed(self._boosting)}
+        return found
+
+    def _timed(self, fit: Callable[[], Callable[[Split], Tensor]]) -> dict[str, float]:
+        started = time.perf_counter()
+        predict = fit()
+        found: dict[str, float] = {}
+        for split in self.inputs:
+            if split != "train":
+                found |= {f"{split}/{name}": value for name, value in self.score(predict(split), split).items()}
+        return {**found, "seconds": round(time.perf_counter() - started, 2)}
+
+    @property
+    def _constant_name(self) -> str:
+        return "mean" if self.target.kind == "regression" else "class frequencies"
+
+    @property
+    def _linear_name(self) -> str:
+        return "ridge regression" if self.target.kind == "regression" else "logistic regression"
+
+    def _constant(self) -> Callable[[Split], Tensor]:
+        train = self.targets["train"].cpu()
+        if self.target.kind == "multiclass":
+            counts = torch.bincount(train, minlength=self.target.num_outputs).float()
+            row = (counts / counts.sum()).clamp(min=1e-9).log()
+        elif self.target.kind == "regression":
+            row = train.mean()
+        else:
+            row = torch.logit(train.mean(dim=0), eps=1e-6)
+        return lambda split: row.expand(len(self.targets[split]), *row.shape)
+
+    def _linear(self) -> Callable[[Split], Tensor]:
+        from scipy.sparse import csr_matrix, hstack
+        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.preprocessing import OneHotEncoder
+
+        rows = self._sample()
+        codes, _ = self.inputs["train"]
+        encoder = OneHotEncoder(handle_unknown="ignore").fit(codes[rows]) if codes.shape[1] else None
+
+        def matrix(split: Split, chosen: NDArray[np.int64] | slice = slice(None)) -> Any:
+            codes, numbers = self.inputs[split]
+            parts = [csr_matrix(numbers[chosen].clip(-10, 10))]  # an outlier of new rows is not extrapolated
+            return hstack([*parts, encoder.transform(codes[chosen])] if encoder else parts).tocsr()
+
+        kind = Ridge() if self.target.kind == "regression" else LogisticRegression(max_iter=200)
+        model = kind.fit(matrix("train", rows), self._train_targets(rows))
+        return lambda split: self._outputs(model, matrix(split))
+
+    def _boosting(self) -> Callable[[Split], Tensor]:
+        from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
+        rows = self._sample()
+        small = [size <= MOST_CATEGORIES for size in self.cardinalities]
+
+        def matrix(split: Split, chosen: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
+            codes, numbers = self.inputs[split]
+            return np.concatenate([codes[chosen].astype(np.float32), numbers[chosen]], axis=1)
+
+        is_category = np.array([*small, *[False] * self.inputs["train"][1].shape[1]])
+        is_regression = self.target.kind == "regression"
+        kind = HistGradientBoostingRegressor if is_regression else HistGradientBoostingClassifier
+        model = kind(categorical_features=is_category, random_state=0)
+        model.fit(matrix("train", rows), self._train_targets(rows))
+        return lambda split: self._outputs(model, matrix(split))
+
+    def _sample(self) -> NDArray[np.int64]:
+        count = len(self.targets["train"])
+        return np.sort(np.random.RandomState(0).permutation(count)[:MOST_ROWS])
+
+    def _train_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        return np.asarray(self.targets["train"].cpu().numpy()[rows])
+
+    def _outputs(self, model: Any, inputs: Any) -> Tensor:
+        """Return a model's predictions as the outputs of a net: encoded numbers, or logits."""
+        if self.target.kind == "regression":
+            return torch.from_numpy(model.predict(inputs)).float()
+        log_p = np.log(np.clip(model.predict_proba(inputs), 1e-9, 1))
+        scores = torch.full((len(log_p), len(self.target.classes)), -1e9)
+        scores[:, model.classes_.astype(int)] = torch.from_numpy(log_p).float()
+        return scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
+
+
+def last_same_weekday(table: TabularTable, split: NDArray[np.bool_]) -> NDArray[np.float64] | None:
+    """Return for each row of a split the target on the last training day of the same weekday; None: not applicable.
+
+    Rows of one day are distinguished by the categorical column that, with the day, names each training row; without
+    one, the mean of the day is used. A row whose weekday (and category) is not in training has the mean of training.
+
+    Args:
+        table: with dates, and numbers as targets.
+        split: which rows to predict, [rows].
+    """
+    if table.dates is None or table.dates[table.train].max() >= table.dates[split].min():
+        return None
+    days = table.dates.dt
+    frame = pd.DataFrame({"day": days.normalize(), "value": table.values, "weekday": days.day_of_week})
+    keys = ["weekday"]
+    for name in table.roles.categorical:
+        named = pd.DataFrame({"day": frame["day"], "by": table.frame[name].astype(str)})[table.train]
+        if not named.duplicated().any():
+            frame["by"] = table.frame[name].astype(str)
+            keys = ["weekday", "by"]
+            break
+    train = frame[table.train]
+    if train["day"].nunique() < 2 * WEEK:
+        return None
+    by_day = train.groupby([*keys, "day"], sort=True)["value"].mean().reset_index()
+    last = by_day.groupby(keys)["value"].last()
+    index = pd.MultiIndex.from_frame(frame.loc[split, keys]) if len(keys) > 1 else frame.loc[split, "weekday"]
+    return last.reindex(index).fillna(train["value"].mean()).to_numpy(np.float64)

@@ -1,0 +1,126 @@
+"""Simple models beside every run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.ensemble import HistGradientBoostingRegressor
+
+from dlrunner.execution.baselines import verdict
+from dlrunner.reporting.terminal.baselines import baseline_lines
+from tests.conftest import QUICK, Dlrun
+from tests.tasks.test_tabular_task import flats
+
+RUN = ("task=tabular", "data.path=flats.csv", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=1")
+
+
+@pytest.fixture(autouse=True)
+def table(here: Path) -> pd.DataFrame:
+    """A table in the working directory."""
+    frame = flats(300)
+    frame.to_csv(here / "flats.csv", index=False)
+    return frame
+
+
+def summary_of(here: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((here / "runs" / "latest" / "summary.json").read_text())
+    return found
+
+
+def test_a_regression_stands_beside_a_mean_a_line_and_trees(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
+    status, out, err = dlrun(*RUN, "data.target=price", "data.test=0.1", *QUICK)
+    assert status == 0, err
+    baselines = summary_of(here)["baselines"]
+    assert list(baselines) == ["mean", "ridge regression", "gradient boosting"]
+    assert {"valid/rmse", "test/rmse", "seconds"} <= baselines["mean"].keys()
+    order = np.random.RandomState(42).permutation(300)  # data.split=random: the first fifth validates, then the test
+    valid, train = table.iloc[order[:60]], table.iloc[np.sort(order[90:])]
+    mean = np.sqrt(((valid["price"] - train["price"].mean()) ** 2).mean())
+    assert baselines["mean"]["valid/rmse"] == pytest.approx(mean, rel=1e-5)
+    assert baselines["gradient boosting"]["valid/rmse"] < 0.7 * mean
+    assert "compared with" in out
+    assert "is behind the baseline" in out  # after one epoch
+
+
+def test_trees_have_the_error_that_scikit_learn_has(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
+    words = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.continuous=[area,rooms]", "epochs=1")
+    assert dlrun(*words, "data.split=last_rows", "data.valid=60", *QUICK)[0] == 0
+    train, valid = table.iloc[:240], table.iloc[240:]
+    inputs = ["area", "rooms"]
+    numbers = table[inputs].fillna(train[inputs].median())
+    scaled = (numbers - numbers.iloc[:240].mean()) / numbers.iloc[:240].std(ddof=0)
+    marks = table[inputs].isna().loc[:, train[inputs].isna().any()]
+    matrix = pd.concat([scaled, marks], axis=1).to_numpy(np.float32)
+    model = HistGradientBoostingRegressor(random_state=0).fit(matrix[:240], train["price"])
+    error = np.sqrt(((model.predict(matrix[240:]) - valid["price"]) ** 2).mean())
+    found = summary_of(here)["baselines"]["gradient boosting"]["valid/rmse"]
+    assert found == pytest.approx(error, rel=0.02)  # the target is standardised in float32
+
+
+@pytest.mark.parametrize(
+    ("target", "names"),
+    [
+        ("size", ["class frequencies", "logistic regression", "gradient boosting"]),
+        ("[big,roomy]", ["class frequencies"]),
+    ],
+)
+def test_classes_and_labels_have_theirs(target: str, names: list[str], dlrun: Dlrun, here: Path) -> None:
+    status, _, err = dlrun(*RUN, f"data.target={target}", *QUICK)
+    assert status == 0, err
+    assert list(summary_of(here)["baselines"]) == names
+
+
+def test_they_are_computed_once_for_a_sweep(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert dlrun(*RUN, "data.target=price", *QUICK)[0] == 0
+    first = summary_of(here)["baselines"]
+    monkeypatch.setattr("dlrunner.tasks.tabular.task.Tabular.baselines", None)
+    assert dlrun(*RUN, "data.target=price", "seed=1", *QUICK)[0] == 0
+    assert summary_of(here)["baselines"] == first
+
+
+def test_a_baseline_that_fails_does_not_lose_the_run(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*args: object) -> None:
+        raise ValueError("no such solver")
+
+    monkeypatch.setattr("dlrunner.tasks.tabular.baselines.TableBaselines.all", fails)
+    status, out, err = dlrun(*RUN, "data.target=price", *QUICK)
+    assert status == 0, err
+    assert "the baselines could not be computed: no such solver" in out
+    assert "baselines" not in summary_of(here)
+
+
+def test_they_can_be_left_out(dlrun: Dlrun, here: Path) -> None:
+    assert dlrun(*RUN, "data.target=price", "task.baseline=false", *QUICK)[0] == 0
+    assert "baselines" not in summary_of(here)
+
+
+def test_a_forecast_stands_beside_the_last_same_weekday(dlrun: Dlrun, here: Path) -> None:
+    days = pd.date_range("2020-01-06", periods=70)
+    frames = [pd.DataFrame({"day": days, "shop": shop, "sold": days.day_of_week + 10 * shop}) for shop in (1, 2)]
+    pd.concat(frames).assign(shop=lambda f: "s" + f["shop"].astype(str)).to_csv(here / "s.csv", index=False)
+    words = ("task=tabular", "data.path=s.csv", "data.target=sold", "epochs=1", *QUICK)
+    status, _, err = dlrun(*words, "data.date=day", "data.split=last_days", "data.valid=14")
+    assert status == 0, err
+    assert summary_of(here)["baselines"]["last same weekday"]["valid/rmse"] == pytest.approx(0, abs=1e-4)
+    assert dlrun(*words, "data.split=random")[0] == 0
+    assert "last same weekday" not in summary_of(here)["baselines"]
+
+
+def test_only_a_noticeable_difference_is_a_verdict() -> None:
+    baselines = {"trees": {"valid/accuracy": 0.9}, "mean": {"valid/accuracy": 0.5}}
+    assert "behind the baseline trees (0.9000)" in verdict(0.8, baselines, "valid/accuracy", higher_is_better=True)
+    assert verdict(0.895, baselines, "valid/accuracy", higher_is_better=True) == ""
+    assert verdict(0.95, baselines, "valid/accuracy", higher_is_better=True) == ""
+    assert verdict(0.95, {"words": {"valid/perplexity": 3.0}}, "valid/accuracy", higher_is_better=True) == ""
+
+
+def test_the_best_is_listed_first() -> None:
+    baselines = {"trees": {"valid/rmse": 1.0, "seconds": 0.5}, "mean": {"valid/rmse": 3.0}}
+    lines = baseline_lines(2.0, 4.0, baselines, "valid/rmse", higher_is_better=False)
+    assert [line.split()[0] for line in lines] == ["compared", "trees", "this", "mean"]
+    assert max(map(len, lines)) <= 80
