@@ -88,7 +88,7 @@ def test_a_baseline_that_fails_does_not_lose_the_run(dlrun: Dlrun, here: Path, m
         raise ValueError("no such solver")
 
     monkeypatch.setattr("dlrunner.tasks.tabular.baselines.TableBaselines.all", fails)
-    status, out, err = dlrun(*RUN, "data.target=price", *QUICK)
+    status, out, err = dlrun(*RUN, "data.target=price", "data.valid=0.3", *QUICK)
     assert status == 0, err
     assert "the baselines could not be computed: no such solver" in out
     assert "baselines" not in summary_of(here)
