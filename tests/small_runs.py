@@ -35,6 +35,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "texts": SORTING,
     "texts by gru": (*SORTING, "model.cell=gru"),
     "language": LANGUAGE,
+    "language by adaptive softmax": (*LANGUAGE, "model.softmax=adaptive", "model.cutoffs=[20,50]"),
     "language by qrnn": (*LANGUAGE, "model.cell=qrnn"),
 }
 

@@ -223,8 +223,8 @@ def test_a_claim_that_needs_a_gpu_or_an_encoder_is_not_run_without(
     dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    status, out, err = dlrun("reproduce", "imdb-lm", "imdb-sentiment", "--seeds", "1")
+    status, out, err = dlrun("reproduce", "imdb-lm-lesson", "imdb-sentiment", "--seeds", "1")
     assert status == 0, err
-    assert "imdb-lm: cannot be run here: it needs a GPU" in out
+    assert "imdb-lm-lesson: cannot be run here: it needs a GPU" in out
     assert "imdb-sentiment: cannot be run here: it needs an encoder: --set model.encoder=RUN" in out
     assert not list(Path().glob("runs/imdb-*"))

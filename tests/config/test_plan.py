@@ -45,6 +45,8 @@ WRONG = {
     "optim.lr=[0.1,0.2,0.3]": ["3 rates for 2 layer group(s) (factors, biases)"],
     "optim.weight_decay=[0.1,0.1,0.1]": ["optim.weight_decay: 3 for 2 layer group(s)"],
     "model=net model.hidden=[20,10]": ["model.dropouts: 2 for 2 hidden layer(s); give 3"],
+    "task=imdb-lm model.cutoffs=[10]": ["model.cutoffs: a full softmax has none", "model.softmax=adaptive"],
+    "task=imdb-lm model.softmax=adaptive model.cutoffs=[20,20]": ["model.cutoffs", "increasing", "not [20, 20]"],
     "trainer.clip=0": ["trainer.clip: must be greater than 0"],
     "schedule.warmup=1.5": ["schedule.warmup: must be less than 1"],
     "schedule.warmpu=0.5": ["schedule.warmpu", "did you mean warmup?"],

@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
+import dlrunner
 from dlrunner.cli.compose import compose
 from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.config.plan import plan
@@ -32,6 +33,7 @@ from tests.conftest import QUICK, Dlrun, start
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
 SYNTHETIC = ("data.source=synthetic", "data.min_freq=1")
 LM = ("task=imdb-lm", *SYNTHETIC, *SIZES, "batch_size=16", "optim.lr=2e-2", "task.bptt=20", "task.valid_batch_size=8")
+ADAPTIVE = ("model.softmax=adaptive", "model.cutoffs=[20,50]")
 PHASE = Phase(1, constant(1), (1.0,))
 SHORT = ("data.sample=200", "data.sample_valid=100", "epochs=1")
 
@@ -95,8 +97,19 @@ def test_validation_counts_every_word_once_for_any_number_of_columns(dlrun: Dlru
     assert max(metrics) / min(metrics) < 1.02
 
 
-def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(dlrun: Dlrun, here: Path) -> None:
-    words = (*LM, "data.sample=600", "data.sample_valid=100", "epochs=2", "trainer.checkpoint_minutes=0.0001", *QUICK)
+@pytest.mark.parametrize("softmax", [(), ADAPTIVE])
+def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(
+    softmax: tuple[str, ...], dlrun: Dlrun, here: Path
+) -> None:
+    words = (
+        *LM,
+        *softmax,
+        "data.sample=600",
+        "data.sample_valid=100",
+        "epochs=2",
+        "trainer.checkpoint_minutes=0.0001",
+        *QUICK,
+    )
     environment = {"DLRUNNER_CACHE": os.environ["DLRUNNER_CACHE"], "DLRUNNER_OFFLINE": "1"}
     status, out, err = dlrun(*words, "runs_dir=unbroken")
     assert status == 0, out + err
@@ -160,6 +173,25 @@ def test_generation_is_reproducible_with_every_decoding_method(dlrun: Dlrun) -> 
     assert out.split()[0].strip("'") == greedy.split()[0]
     _, out, _ = dlrun("generate", run, f"{beginning} zzz", "--words", "2")
     assert "read as <unk>: zzz" in out
+
+
+def test_a_run_with_an_adaptive_softmax_is_used_as_any_other(dlrun: Dlrun, here: Path) -> None:
+    run = trained_language_model(dlrun, *ADAPTIVE)
+    words = known_words(run)
+    beginning = " ".join(words[:3])
+    for way in ([], ["--seed", "4"], ["--beams", "3"], ["--next", "4"]):
+        status, out, err = dlrun("generate", run, beginning, "--words", "8", *way)
+        assert status == 0, out + err
+    predictor = dlrunner.load(run)
+    following = predictor.next_words(beginning, len(known_words(run)))
+    scores = predictor.predict([f"{beginning} {word}" for word in following["word"][:3]])
+    before = predictor.predict([beginning])
+    losses = np.log(scores["perplexity"]) * scores["words"] - float(np.log(before["perplexity"].iloc[0])) * 3
+    np.testing.assert_allclose(np.exp(-losses), following["probability"][:3], rtol=1e-3)
+    status, out, err = dlrun(
+        "task=imdb-sentiment", *SYNTHETIC, *SHORT, f"model.encoder={run}", "task.baseline=false", *QUICK
+    )
+    assert status == 0, out + err
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,19 @@ https://arxiv.org/abs/1708.02182; fast.ai deep learning part 1, lesson 4 (2018).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
+from dlrunner.errors import ConfigError
 from dlrunner.metrics import exact_dtype
 from dlrunner.model import Model, Outputs
+from dlrunner.models.adaptive_softmax import AdaptiveSoftmax
 from dlrunner.models.recurrent import LockedDropout, RecurrentEncoder, State, detached
 from dlrunner.models.softmax import mean_loss, token_losses
 from dlrunner.ranges import Count, NonNegative, Probability
@@ -38,6 +41,8 @@ class LanguageModel(Model):
         dims: the size of the vocabulary.
         embedding, hidden, layers: sizes.
         cell: lstm, gru or qrnn.
+        softmax: full, or adaptive: several times as fast on a CPU, for large vocabularies (see `AdaptiveSoftmax`).
+        cutoffs: of the adaptive softmax: the first word of each cluster of rarer words; by default 2,000 and 10,000.
         embedding_dropout, input_dropout, weight_dropout, hidden_dropout: see `RecurrentEncoder`.
         output_dropout: of what the decoder sees.
         alpha: AR: this times the mean square of the dropped outputs is added to the training loss.
@@ -54,6 +59,8 @@ class LanguageModel(Model):
         hidden: Count = 500,
         layers: Count = 3,
         cell: Cell = "lstm",
+        softmax: Literal["full", "adaptive"] = "full",
+        cutoffs: list[Count] | None = None,
         embedding_dropout: Probability = 0.02,
         input_dropout: Probability = 0.05,
         weight_dropout: Probability = 0.1,
@@ -73,7 +80,17 @@ class LanguageModel(Model):
         )
         self.output_dropout = LockedDropout(output_dropout)
         self.bias = nn.Parameter(torch.zeros(dims.num_words))
+        self.clusters = AdaptiveSoftmax(dims.num_words, embedding, cutoffs) if softmax == "adaptive" else None
         self.alpha, self.beta = alpha, beta
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse cutoffs that do not increase, and those of a full softmax."""
+        cutoffs = settings["cutoffs"]
+        if cutoffs is not None and settings["softmax"] == "full":
+            raise ConfigError("model.cutoffs: a full softmax has none; add model.softmax=adaptive")
+        if cutoffs is not None and (not cutoffs or any(after <= before for before, after in pairwise(cutoffs))):
+            raise ConfigError(f"model.cutoffs: must be one or more increasing numbers, not {cutoffs}")
 
     def forward(
         self,
@@ -104,7 +121,10 @@ class LanguageModel(Model):
             if of_all is not None and penalty is not None:  # weighed by known words, as the loss; a mean over all
                 known_share = max(1, len(known)) / (of_all >= 0).sum()
                 penalty = penalty * (following.numel() / of_all.numel()) / known_share
-        loss = mean_loss if self.training else token_losses
+        if self.clusters is not None:
+            loss = self.clusters.mean_loss if self.training else self.clusters.token_losses
+        else:
+            loss = mean_loss if self.training else token_losses
         return Outputs(loss(states, self.encoder.embedding.weight, self.bias, targets), detached(state), penalty)
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
@@ -115,6 +135,8 @@ class LanguageModel(Model):
             state: after the words before; None at the beginning.
         """
         outputs, state = self.encoder(words, state)
+        if self.clusters is not None:
+            return self.clusters.log_probabilities(outputs[-1], self.encoder.embedding.weight, self.bias), state
         logits = torch.addmm(self.bias, outputs[-1], self.encoder.embedding.weight.t())
         return torch.log_softmax(logits.float(), dim=1), state
 
@@ -126,6 +148,8 @@ class LanguageModel(Model):
         """Each recurrent layer, then the words, which are embedding and decoder at once."""
         words = nn.Module()
         words.embedding, words.bias = self.encoder.embedding, self.bias
+        if self.clusters is not None:
+            words.clusters = self.clusters
         return [*self.encoder.layers, words]
 
 
