@@ -124,10 +124,11 @@ def _fork_instead(executable: bytes, words: list[str], passed: list[int]) -> int
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if callable(signal.getsignal(number)):
                     signal.signal(number, signal.SIG_DFL)
+            nothing = os.open(os.devnull, os.O_RDWR)
             for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-                if descriptor > 2 and descriptor not in passed:
+                if descriptor > 2 and descriptor not in (*passed, nothing):
                     with contextlib.suppress(OSError):
-                        os.close(descriptor)
+                        os.dup2(nothing, descriptor)  # closed, pyarrow would abort when it closes its pipe in a fork
             exec(words[-1], {})
         finally:
             os._exit(0)

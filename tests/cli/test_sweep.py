@@ -207,7 +207,7 @@ def test_an_empty_range_and_sweep_settings_in_a_single_run_are_refused(dlrun: Dl
     assert "this is one run, not a sweep" in err
     status, _, err = dlrun("-m", "task=collab", "seed=0,1", "sweep.jobs=0", "sweep.gpu_share=2")
     assert status == 2
-    assert "sweep.jobs: must be greater than or equal to 1 or 'auto', not 0" in err
+    assert "sweep.jobs: must be greater than or equal to 1, not 0" in err
     assert "sweep.gpu_share: must be less than or equal to 1, not 2" in err
     assert not (here / "runs").exists()
 

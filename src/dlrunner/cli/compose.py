@@ -44,17 +44,28 @@ OWN_SETTINGS = {
 TOO_DEEP = "the configuration has too many nested lists or sections"
 
 
+Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
+"""Composed configurations and the names of their options, by overrides that choose options."""
+
+_composed: dict[str, Compositions] = {}
+"""Compositions of this process for the present files (see `composition_inputs`)."""
+
+
 def compose(words: Sequence[str]) -> dict[str, Any]:
     """Compose the configuration for some overrides.
+
+    Hydra composes the same options once (60 ms): a run also needs the defaults of its task.
 
     Raises:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
-    return _to_plain(*without_hydra(compose_for_hydra(words)))
-
-
-Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
-"""Composed configurations and the names of their options, by overrides that choose options."""
+    inputs = composition_inputs()
+    if inputs not in _composed:
+        _composed.clear()
+    (found,) = compose_jobs([words], _composed.setdefault(inputs, {}))
+    if isinstance(found, ConfigError):
+        raise found
+    return found
 
 
 def compose_jobs(
