@@ -145,7 +145,7 @@ def write(here: Path, name: str, content: bytes) -> str:
     [
         ({"a/readme.md": b"x"}, {"path": "a"}, "a holds no texts"),
         ({"a.txt": b" \n \n"}, {"path": "a.txt"}, "a.txt is empty"),
-        ({"a/1.txt": b"one text alone"}, {"path": "a"}, "selects no rows"),
+        ({"a/1.txt": b"one text alone"}, {"path": "a"}, "leaves no rows of 1 for validation"),
         ({"a/1.txt": b"fine", "a/2.txt": b"caf\xe9"}, {"path": "a"}, "2.txt is not text in UTF-8 (byte 3)"),
         ({"a/1.txt": b"fine", "a/2.txt": b"a\0b"}, {"path": "a"}, "2.txt contains a NUL character"),
         ({}, {"path": "nowhere"}, "there is no file or folder nowhere"),

@@ -174,7 +174,7 @@ def test_our_own_mistakes_show_no_traceback_unless_it_is_asked_for(
     def fail(*words: object) -> None:
         raise ZeroDivisionError("oh\nmore")
 
-    monkeypatch.setattr("dlrunner.training.lr_finder.range_test", fail)
+    monkeypatch.setattr("dlrunner.execution.auto_settings.range_test", fail)
     status, _, err = dlrun("lr-find", *WORDS)
     assert (status, err) == (1, "dlrun: ZeroDivisionError: oh (DLRUNNER_TRACEBACK=1 shows where)\n")
     monkeypatch.setitem(os.environ, "DLRUNNER_TRACEBACK", "1")
