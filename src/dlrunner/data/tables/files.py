@@ -45,7 +45,7 @@ def open_table(
     """
     with contextlib.ExitStack() as stack:
         if query is not None:
-            table = open_query(stack, query)
+            table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding))
         elif str(path) == STANDARD_INPUT:
             content = plain_text(stack, from_standard_input(stack), encoding)
             table = open_text(stack, [content], Path("standard input"), separator)
@@ -107,6 +107,17 @@ def format_of(path: Path) -> str:
     if kind is None:
         raise ConfigError(f"{path}: the name of a table ends in {', '.join(SUFFIXES)} (with .gz or .zip after it)")
     return kind
+
+
+def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, encoding: str | None) -> RawTable | None:
+    """Open a file that a query names; None for Parquet, of which DuckDB reads only what is needed, and for no table."""
+    if suffix_of(Path(name)) in (None, *PARQUET):
+        return None
+    try:
+        files = files_of(name)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("data.path", "data.query")) from None
+    return _of_files(stack, files, user_path(name), separator, encoding)
 
 
 def _of_files(

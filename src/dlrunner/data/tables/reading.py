@@ -70,7 +70,7 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
                 row, reason = reasons[0]
                 raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
-    read = table.fetch(*[_expression(table, column) for column in wanted])
+    read = table.fetch(*[expression(table, column) for column in wanted])
     index = pd.RangeIndex(len(read))
     columns = {}
     for column in reversed(wanted):  # each is freed as soon as it is converted, and not copied into a block
@@ -85,14 +85,15 @@ def _bad(table: RawTable, column: Column) -> str:
     if kind == "VARCHAR":
         return column.bad(source)
     known = f"{source} IS NOT NULL AND NOT isnan({source})" if kind == "DOUBLE" else f"{source} IS NOT NULL"
-    return f"({known} AND ({_expression(table, column)}) IS NULL)"
+    return f"({known} AND ({expression(table, column)}) IS NULL)"
 
 
 def _a(column: Column) -> str:
     return f"an {column.described()}" if column.type == "integer" else f"a {column.described()}"
 
 
-def _expression(table: RawTable, column: Column) -> str:
+def expression(table: RawTable, column: Column) -> str:
+    """Return the SQL expression of the values of a column as its type."""
     source, kind = table.column(column.name), table.type_of(column.name)
     if kind == "VARCHAR":
         return column.value(source)

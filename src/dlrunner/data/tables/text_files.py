@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, detect, encoding_of
+from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, readable_errors
 from dlrunner.errors import DataError
@@ -39,6 +39,8 @@ def open_text(
         separator: given by the user.
         files: of the user, where the paths are of copies.
     """
+    if separator is not None:
+        check_separator(separator)
     dialects = []
     for number, path in enumerate(paths):
         with path.open("rb") as file:
@@ -48,8 +50,7 @@ def open_text(
             lines = text[: text.rfind("\n") + 1]
             text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
         named = files[number] if files else place
-        if "\0" in text:
-            raise DataError(f"{named} contains a NUL character: it is not a text file")
+        _refuse_nul(path, named)
         dialects.append(detect(text, named, separator))
     first = dialects[0]
     for path, dialect in zip(files, dialects, strict=False):
@@ -66,9 +67,8 @@ def open_text(
         f"max_line_size={LONGEST_LINE})"
     )
     with readable_errors(place):
-        connection.execute(
-            f"CREATE VIEW raw AS SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
-        )
+        select = f"SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
+        connection.execute(f"CREATE VIEW raw AS {select}")
     names = list(first.names)
     return RawTable(
         connection,
@@ -79,7 +79,19 @@ def open_text(
         separator=first.separator,
         blank_after_separator=first.blank_after_separator,
         notes=list(first.notes),
+        select=select,
     )
+
+
+def _refuse_nul(path: Path, named: Path) -> None:
+    position = 0
+    with path.open("rb") as file:
+        while piece := file.read(16 * HEAD):
+            if (found := piece.find(b"\0")) >= 0:
+                raise DataError(
+                    f"{named} contains a NUL character (byte {position + found + 1:,}): it is not a text file"
+                )
+            position += len(piece)
 
 
 def _without_last_blank_lines(connection: DuckDBPyConnection, source: str, dialect: Dialect) -> str:

@@ -30,7 +30,7 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
                 raise DataError(f"{file} has other columns than {files[0]}")
         table = dataset.to_table()
     except pa.ArrowException as error:
-        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
     names, notes = unique_names(names)
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
