@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +67,7 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             found = table.first_where(
                 _bad(table, column), table.column(column.name), limit=int(count) if collect else 1
             )
-            reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column)}") for row, value in found]
+            reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             if not collect:
                 row, reason = reasons[0]
                 raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
@@ -88,7 +90,12 @@ def _bad(table: RawTable, column: Column) -> str:
     return f"({known} AND ({expression(table, column)}) IS NULL)"
 
 
-def _a(column: Column) -> str:
+def _a(column: Column, value: str) -> str:
+    """Return what a bad value is not."""
+    if column.type in ("integer", "number"):
+        with contextlib.suppress(ValueError):
+            if math.isinf(float(value)):
+                return "a finite number"
     return f"an {column.described()}" if column.type == "integer" else f"a {column.described()}"
 
 
@@ -113,6 +120,8 @@ def expression(table: RawTable, column: Column) -> str:
         return source if kind == "BOOLEAN" else f"({source} = 1)"
     if kind == "TIMESTAMP":
         raise DataError(f"{table.place}: {column.name} holds dates, not numbers")
+    if kind == "DOUBLE":
+        return f"finite({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
 
 
