@@ -196,14 +196,33 @@ def read_frame(
         return Table(place, values.frame, schema, values.bad, (), raw.first_row, np.arange(len(values.frame)))
 
 
-def read_strings(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
-    """Return a table as its file has it: strings, or values where the format has types."""
-    reading = reading or Reading()
-    with open_table(path, separator=reading.separator, encoding=reading.encoding) as raw:
+def read_new_rows(path: str | Path, separator: str | None = None, encoding: str | None = None) -> pd.DataFrame:
+    """Return new rows as their file has them: strings, or values where the format has types.
+
+    Args:
+        path: of the file; it is `attrs["file"]`, and notes are `attrs["notes"]`.
+        separator: of the training table, which is tried where none is found.
+        encoding: of the training table, which is tried where the text is not UTF-8.
+    """
+    try:
+        frame = _strings(path, None, None)
+    except DataError:
+        if encoding is None:
+            raise
+        frame = _strings(path, separator, encoding)
+    if frame.shape[1] == 1 and separator is not None:
+        frame = _strings(path, separator, encoding)
+    frame.attrs["file"] = str(path)
+    return frame
+
+
+def _strings(path: str | Path, separator: str | None, encoding: str | None) -> pd.DataFrame:
+    with open_table(path, separator=separator, encoding=encoding) as raw:
         columns = raw.fetch(*[raw.column(name) for name in raw.names])
         if len(columns) == 0:
             raise DataError(f"{raw.place} has a header but no rows")
         frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas()
+        frame.attrs["notes"] = list(raw.notes)
         return frame
 
 
