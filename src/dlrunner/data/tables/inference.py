@@ -21,6 +21,7 @@ from dlrunner.data.tables.candidates import (
     settled_signs,
 )
 from dlrunner.data.tables.formats import NUMERIC_DATES, DateFormat, NumberFormat, literal, missing
+from dlrunner.data.tables.mixtures import LOOKED_AT, mixture
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.errors import DataError
@@ -63,6 +64,9 @@ def infer(table: RawTable, hints: Hints) -> Schema:
         else:
             column, statistics = _of_type(table, name, hints)
         example = next((value for value in head.column(number).to_pylist() if value not in (None, "")), "")
+        if column.type == "text" and not column.verbatim and table.types[number] == "VARCHAR":
+            mixed = mixture(head.column(number).slice(0, LOOKED_AT).to_pylist(), table.first_row)
+            statistics = replace(statistics, doubt=mixed or statistics.doubt)
         columns.append(column)
         found[name] = replace(statistics, example=str(example)[:60])
     return Schema(tuple(columns), found)

@@ -84,7 +84,7 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
 
 
 def _cells(values: Sequence[Any]) -> pa.Array:
-    """Return the cells of a spreadsheet's column: numbers, dates or booleans if all are, else strings."""
+    """Return the cells of a spreadsheet's column: numbers, dates, booleans or durations (in days), else strings."""
     known = [value for value in values if value is not None and value != ""]
     kinds: set[type] = {type(value) for value in known}
     cleaned = [None if value == "" else value for value in values]
@@ -96,6 +96,8 @@ def _cells(values: Sequence[Any]) -> pa.Array:
         return pa.array(times, type=pa.timestamp("us"))
     if kinds == {bool}:
         return pa.array(cleaned, type=pa.bool_())
+    if kinds == {datetime.timedelta}:
+        return pa.array([None if value is None else value / datetime.timedelta(days=1) for value in cleaned])
     return pa.array([None if value is None else as_text(value) for value in cleaned], type=pa.string())
 
 
