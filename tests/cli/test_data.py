@@ -50,6 +50,9 @@ def test_what_is_in_doubt_is_marked_and_an_option_settles_it(here: Path, dlrun: 
     ("words", "said"),
     [
         (["describe"], "FILE: is missing"),
+        (["describe", "t.csv", "--query", "select 1"], "exclude each other"),
+        (["get", "ml-100k", "--query", "select 1"], "option of `dlrun data describe"),
+        (["describe", "--query", "drop table t"], "data.query: must be one SELECT"),
         (["describe", "nothing.csv"], "there is no file nothing.csv"),
         (["get", "ml-100k", "--decimal", ","], "option of `dlrun data describe"),
         (["describe", "notes.doc"], "the name of a table ends in"),
@@ -115,3 +118,13 @@ def test_new_rows_are_read_with_the_separator_and_encoding_of_training_where_the
         assert status == 0, err
         assert "not seen in training" not in out
     assert (here / "same.txt.out").read_text() == (here / "other.csv.out").read_text()
+
+
+def test_a_query_is_described_and_its_schema_saved(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("id;price\n007;1.234,50\n7;2,25\n")
+    query = "select id, price * 2 as twice from 't.csv'"
+    status, out, _ = dlrun("data", "describe", "--query", query, "--save", "s.yaml")
+    assert status == 0
+    assert "data.query: 2 rows, 2 columns" in out
+    columns = yaml.safe_load((here / "s.yaml").read_text())["columns"]
+    assert columns == [{"name": "id", "type": "text"}, {"name": "twice", "type": "number"}]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import itertools
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -53,19 +55,16 @@ def open_text(
         _refuse_nul(path, named)
         dialects.append(detect(text, named, separator))
     first = dialects[0]
+    notes = list(first.notes)
     for path, dialect in zip(files, dialects, strict=False):
-        if dialect.names != first.names or dialect.separator != first.separator:
+        if sorted(dialect.names) != sorted(first.names):
             raise DataError(f"{path} has other columns than {files[0]}: {', '.join(dialect.names)[:200]}")
-    if len({dialect.skipped_lines for dialect in dialects}) > 1:
-        raise DataError(f"{place}: its files have different numbers of lines before the header")
+        if dialect.names != first.names:
+            notes.append(f"{path.name} has the columns in another order than {files[0].name}: they are read by name")
+        if dialect.separator != first.separator:
+            notes.append(f"{path.name} has the separator {dialect.separator!r}, {files[0].name} {first.separator!r}")
     connection = connect(stack)
-    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(first.names)))
-    listed = ", ".join(literal(str(path)) for path in paths)
-    source = (
-        f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(first.separator)}, quote='\"', "
-        f"escape='\"', header=true, skip={first.skipped_lines}, nullstr='', strict_mode=true, "
-        f"max_line_size={LONGEST_LINE})"
-    )
+    source, is_trimmed = _source(paths, dialects)
     with readable_errors(place):
         select = f"SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
         connection.execute(f"CREATE VIEW raw AS {select}")
@@ -77,9 +76,41 @@ def open_text(
         ["VARCHAR"] * len(names),
         first_row=2 + first.skipped_lines,
         separator=first.separator,
-        blank_after_separator=first.blank_after_separator,
-        notes=list(first.notes),
+        blank_after_separator=first.blank_after_separator and not is_trimmed,
+        notes=notes,
         select=select,
+    )
+
+
+def _source(paths: Sequence[Path], dialects: Sequence[Dialect]) -> tuple[str, bool]:
+    """Return the SQL that reads part files one after the other, and whether it trims blanks after separators.
+
+    Files in a row of one dialect are read together; the columns of others are brought into the order of the first.
+    """
+    groups = [
+        (dialect, [path for path, _ in pairs])
+        for dialect, pairs in itertools.groupby(
+            zip(paths, [replace(each, notes=()) for each in dialects], strict=True), key=lambda pair: pair[1]
+        )
+    ]
+    if len(groups) == 1:
+        return _read_csv(groups[0][1], groups[0][0]), False
+    selects = []
+    for dialect, some in groups:
+        columns = [f"c{dialect.names.index(name)}" for name in groups[0][0].names]
+        columns = [f"ltrim({each}, ' ')" if dialect.blank_after_separator else each for each in columns]
+        selected = ", ".join(f"{each} AS c{i}" for i, each in enumerate(columns))
+        selects.append(f"SELECT {selected} FROM {_read_csv(some, dialect)}")
+    return f"({' UNION ALL '.join(selects)})", True
+
+
+def _read_csv(paths: Sequence[Path], dialect: Dialect) -> str:
+    columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(dialect.names)))
+    listed = ", ".join(literal(str(path)) for path in paths)
+    return (
+        f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(dialect.separator)}, "
+        f"quote='\"', escape='\"', header=true, skip={dialect.skipped_lines}, nullstr='', strict_mode=true, "
+        f"max_line_size={LONGEST_LINE})"
     )
 
 

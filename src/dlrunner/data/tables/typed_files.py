@@ -26,7 +26,7 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
         dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
         schema = dataset.schema
         for file in files[1:]:
-            if pyarrow.dataset.dataset(str(file), format="parquet").schema.names != schema.names:
+            if sorted(pyarrow.dataset.dataset(str(file), format="parquet").schema.names) != sorted(schema.names):
                 raise DataError(f"{file} has other columns than {files[0]}")
         table = dataset.to_table()
     except pa.ArrowException as error:
