@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.tables.description import describe_columns
-from dlrunner.data.tables.files import open_table
 from dlrunner.data.tables.formats import TEXT_DATES, number_formats
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
@@ -88,7 +87,7 @@ def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_time
         DataError: a value cannot be read, or the table is damaged.
     """
     reading = file.reading
-    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with file.open() as raw:
         columns = find_columns(raw.names, given, raw.place)
         schema = _schema(raw, columns, reading)
         schema = schema.with_column(Column(columns["user"], verbatim=True))

@@ -143,7 +143,9 @@ def read_table(
         DataError: it is empty or damaged, or does not follow the schema.
     """
     reading = reading or Reading()
-    with open_table(path, query=query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with open_table(
+        path, query=query, separator=reading.separator, encoding=reading.encoding, skip_bad=reading.skip_bad
+    ) as raw:
         return read_open_table(raw, reading, text=text, dates=dates, names=names)
 
 

@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -25,46 +25,68 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def open_text(
-    stack: contextlib.ExitStack,
-    paths: Sequence[Path],
-    place: Path,
-    separator: str | None,
-    files: Sequence[Path] = (),
-) -> RawTable:
+@dataclass(frozen=True)
+class TextFile:
+    """A text file with separators, or one part of a table."""
+
+    file: Path
+    """Of the user, for messages."""
+    path: Path
+    """Of plain text in UTF-8: the file, or a copy."""
+    dialect: Dialect
+
+
+def text_file(
+    stack: contextlib.ExitStack, path: Path, separator: str | None, encoding: str | None, file: Path | None = None
+) -> TextFile:
+    """Look at a text file.
+
+    Args:
+        stack: removes temporary copies.
+        path: of the file, which may be compressed.
+        separator, encoding: given by the user.
+        file: its name in messages.
+
+    Raises:
+        ConfigError: separator or encoding is none.
+        DataError: it is empty, damaged or not text.
+    """
+    if separator is not None:
+        check_separator(separator)
+    plain, file = plain_text(stack, path, encoding), file or path
+    with plain.open("rb") as stream:
+        head = stream.read(HEAD)
+    text = head.decode("utf-8-sig", errors="replace")
+    if len(head) == HEAD:
+        lines = text[: text.rfind("\n") + 1]
+        text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
+    _refuse_nul(plain, file)
+    return TextFile(file, plain, detect(text, file, separator))
+
+
+def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Path) -> RawTable:
     """Open text with separators.
 
     Args:
         stack: closes what is opened.
-        paths: of plain text in UTF-8.
+        parts: one file, or several with columns of the same names.
         place: for messages.
-        separator: given by the user.
-        files: of the user, where the paths are of copies.
+
+    Raises:
+        DataError: the columns of two files differ.
     """
-    if separator is not None:
-        check_separator(separator)
-    dialects = []
-    for number, path in enumerate(paths):
-        with path.open("rb") as file:
-            head = file.read(HEAD)
-        text = head.decode("utf-8-sig", errors="replace")
-        if len(head) == HEAD:
-            lines = text[: text.rfind("\n") + 1]
-            text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
-        named = files[number] if files else place
-        _refuse_nul(path, named)
-        dialects.append(detect(text, named, separator))
-    first = dialects[0]
+    first, name = parts[0].dialect, parts[0].file.name
     notes = list(first.notes)
-    for path, dialect in zip(files, dialects, strict=False):
+    for part in parts[1:]:
+        file, dialect = part.file, part.dialect
         if sorted(dialect.names) != sorted(first.names):
-            raise DataError(f"{path} has other columns than {files[0]}: {', '.join(dialect.names)[:200]}")
+            raise DataError(f"{file} has other columns than {parts[0].file}: {', '.join(dialect.names)[:200]}")
         if dialect.names != first.names:
-            notes.append(f"{path.name} has the columns in another order than {files[0].name}: they are read by name")
+            notes.append(f"{file.name} has the columns in another order than {name}: they are read by name")
         if dialect.separator != first.separator:
-            notes.append(f"{path.name} has the separator {dialect.separator!r}, {files[0].name} {first.separator!r}")
+            notes.append(f"{file.name} has the separator {dialect.separator!r}, {name} {first.separator!r}")
     connection = connect(stack)
-    source, is_trimmed = _source(paths, dialects)
+    source, is_trimmed = _source([part.path for part in parts], [part.dialect for part in parts])
     with readable_errors(place):
         select = f"SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
         connection.execute(f"CREATE VIEW raw AS {select}")

@@ -38,6 +38,21 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
     return raw
 
 
+def check_parquet(file: Path) -> Path:
+    """Return a Parquet file whose schema can be read.
+
+    Raises:
+        DataError: it cannot.
+    """
+    import pyarrow.parquet
+
+    try:
+        pyarrow.parquet.read_schema(file)
+    except pa.ArrowException as error:
+        raise DataError(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
+    return file
+
+
 def open_json(stack: contextlib.ExitStack, paths: Sequence[Path], place: Path) -> RawTable:
     """Open a list of objects, or an object in each line; dates are strings as they are in other texts."""
     connection = connect(stack)

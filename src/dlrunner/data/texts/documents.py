@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, cache_dir, sha256_of, write_whole
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, cache_dir, sha256_of, write_whole
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import check_encoding, encoding_of
-from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, open_table, suffix_of
+from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.rows import row_number, without_missing
@@ -175,10 +175,9 @@ def documents_in(
     labels, parts = labels_and_parts(names)
 
     def texts() -> Sequence[str]:
-        found = place.read_where(wanted)
         return [
             "" if name in (empty or {}) else _decoded(content, f"{place.path}: {name}", encoding)
-            for name, content in found.items()
+            for name, content in zip(names, place.contents(names), strict=True)
         ]
 
     return Documents(
@@ -260,7 +259,7 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     reading = wanted.reading
     file = TableFile(None if path is None else str(path), wanted.query, reading)
     notes: tuple[str, ...] = ()
-    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with file.open() as raw:
         column = wanted.column
         if column is None and wanted.default in raw.names:
             column = wanted.default
@@ -307,6 +306,8 @@ def _text_column(raw: RawTable, target: Sequence[str]) -> str:
 
 
 def _decoded(content: bytes, place: str, encoding: str | None = None) -> str:
+    if isinstance(content, Unreadable):
+        raise DataError(f"{place} {content.reason}")
     name = check_encoding(encoding) if encoding else encoding_of(content[:4])
     try:
         text = content.decode("utf-8-sig" if name == "utf-8" else name)
