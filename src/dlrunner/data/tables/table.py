@@ -18,7 +18,7 @@ from dlrunner.data.tables.formats import format_problem
 from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
-from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
@@ -161,6 +161,12 @@ def read_open_table(
     """Read a table that is open; see `read_table`. `totals`: a last row that sums up the others is left out."""
     if reading.schema is not None:
         schema = load_schema(user_path(reading.schema))
+        text = tuple(text)
+        for name in (*text, *dates):
+            if name not in schema.names:
+                raise ConfigError(f"data.schema: {reading.schema} has no column {name}")
+        for name in text:
+            schema = schema.with_column(Column(name, verbatim=True))
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)

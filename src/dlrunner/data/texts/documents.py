@@ -25,8 +25,9 @@ from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.rows import row_number, without_missing
 from dlrunner.data.tables.source import TableFile
-from dlrunner.data.tables.table import Reading, read_open_table
+from dlrunner.data.tables.table import Reading, load_schema, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.files.paths import user_path
 
 LINES = (".txt", ".tokens", ".text")
 TABLES = tuple(suffix for suffix in SUFFIXES if suffix not in LINES)
@@ -122,6 +123,7 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     others = sorted(set(visible) - set(names))
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
     notes += skipped_notes(listing.skipped)
+    _check_settings(path, wanted.reading)
     if not names:
         raise DataError(". ".join([f"{path} holds no texts (files that end in .txt)", *notes]))
     if not wanted.keep_bad:
@@ -200,7 +202,19 @@ def _standard_input(suffix: str) -> Path:
     return copy
 
 
+def _check_settings(path: Path, reading: Reading) -> None:
+    """Check that no setting of tables is given for other texts.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name in ("schema", "date_format", "decimal", "thousands"):
+        if getattr(reading, name) is not None:
+            raise ConfigError(f"data.{name}: {path} is not a table")
+
+
 def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
+    _check_settings(path, wanted.reading)
     try:
         with open_compressed(path) as stream:
             content = stream.read()
@@ -264,7 +278,7 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
         if column is None and wanted.default in raw.names:
             column = wanted.default
         elif column is None:
-            column = _text_column(raw, wanted.target)
+            column = _text_column(raw, wanted.target, reading)
             notes = (f"texts are read from the column {column}",)
         elif column not in raw.names:
             raise ConfigError(f"data.text: {raw.place} has no column {column!r}; {did_you_mean(column, raw.names)}")
@@ -293,8 +307,8 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     )
 
 
-def _text_column(raw: RawTable, target: Sequence[str]) -> str:
-    schema = infer(raw, Hints())
+def _text_column(raw: RawTable, target: Sequence[str], reading: Reading) -> str:
+    schema = infer(raw, Hints()) if reading.schema is None else load_schema(user_path(reading.schema))
     texts = [each.name for each in schema.columns if each.type == "text" and each.name not in target]
     if len(texts) == 1:
         return texts[0]
