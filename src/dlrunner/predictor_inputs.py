@@ -19,12 +19,15 @@ def check_table(table: Any) -> None:
     """Check that a table is a DataFrame with rows.
 
     Raises:
-        ConfigError: it is not a DataFrame, or has no rows.
+        ConfigError: it is not a DataFrame, has no rows, or two of its columns have one name.
     """
     if not isinstance(table, pd.DataFrame):
         raise ConfigError(f"give a table (pandas.read_csv reads one from a file), not {_kind(table)}")
     if table.empty:
         raise ConfigError("the table has no rows")
+    if not table.columns.is_unique:
+        name = table.columns[table.columns.duplicated()][0]
+        raise ConfigError(f"{table_name(table)} has two columns named {name!r}; rename one of them")
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
+import dlrunner
+from dlrunner.errors import ConfigError
 from tests.conftest import Dlrun
 
 
@@ -46,6 +50,9 @@ def test_what_is_in_doubt_is_marked_and_an_option_settles_it(here: Path, dlrun: 
     ("words", "said"),
     [
         (["describe"], "FILE: is missing"),
+        (["describe", "t.csv", "--query", "select 1"], "exclude each other"),
+        (["get", "ml-100k", "--query", "select 1"], "option of `dlrun data describe"),
+        (["describe", "--query", "drop table t"], "data.query: must be one SELECT"),
         (["describe", "nothing.csv"], "there is no file nothing.csv"),
         (["get", "ml-100k", "--decimal", ","], "option of `dlrun data describe"),
         (["describe", "notes.doc"], "the name of a table ends in"),
@@ -69,3 +76,55 @@ def test_one_bad_row_does_not_refuse_the_others(here: Path, dlrun: Dlrun) -> Non
     assert rows[0] == "row,y,problem"
     assert rows[2] == "1,,\"x is 'many', which is not a number\""
     assert all(row.split(",")[1] and row.endswith(",") for row in (rows[1], rows[3]))
+
+
+def test_new_rows_with_infinite_numbers_have_no_prediction(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("x,code,y\n" + "".join(f"{i * 0.5},0{i % 7},{i * 2 + i % 3}\n" for i in range(80)))
+    status, _, err = dlrun("task=tabular", "data.path=t.csv", "data.target=y", "epochs=1", "log.plots=false")
+    assert status == 0, err
+    (here / "new.csv").write_text("code,x\n01,1.5\n02,inf\n03,1e400\n")
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    assert status == 1, err
+    rows = (here / "answer.csv").read_text().splitlines()
+    assert rows[2:] == [f"{row},,\"x is '{x}', which is not a finite number\"" for row, x in ((1, "inf"), (2, "1e400"))]
+    frame = dlrunner.load("runs/latest").predict(pd.DataFrame({"code": ["01", "02"], "x": [1.5, np.inf]}))
+    assert frame["y"].isna().tolist() == [False, True]
+
+
+def test_two_columns_of_one_name_in_new_rows_are_told_or_refused(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("x,code,y\n" + "".join(f"{i * 0.5},0{i % 7},{i * 2 + i % 3}\n" for i in range(80)))
+    assert dlrun("task=tabular", "data.path=t.csv", "data.target=y", "epochs=1", "log.plots=false")[0] == 0
+    (here / "new.csv").write_text("code,x,x\n01,1.5,7\n02,2,7\n")
+    status, out, err = dlrun("predict", "runs/latest", "new.csv")
+    assert status == 0, err
+    assert "2 columns are named x: the second one is called 'x.1'" in " ".join(out.split())
+    frame = pd.DataFrame([["01", 1.5, 7.0]], columns=["code", "x", "x"])
+    with pytest.raises(ConfigError, match="two columns named 'x'"):
+        dlrunner.load("runs/latest").predict(frame)
+
+
+def test_new_rows_are_read_with_the_separator_and_encoding_of_training_where_they_need_it(
+    here: Path, dlrun: Dlrun
+) -> None:
+    lines = "".join(f"{i * 0.5}~Größe{i % 7}~{i * 2 + i % 3}\n" for i in range(80))
+    (here / "t.txt").write_text("x~code~y\n" + lines, encoding="cp1252")
+    settings = ("data.separator='~'", "data.encoding=cp1252", "data.target=y", "epochs=1", "log.plots=false")
+    status, _, err = dlrun("task=tabular", "data.path=t.txt", *settings)
+    assert status == 0, err
+    (here / "same.txt").write_text("x~code\n1.5~Größe1\n", encoding="cp1252")
+    (here / "other.csv").write_text("x,code\n1.5,Größe1\n", encoding="utf-8")
+    for name in ("same.txt", "other.csv"):
+        status, out, err = dlrun("predict", "runs/latest", name, "--out", f"{name}.out")
+        assert status == 0, err
+        assert "not seen in training" not in out
+    assert (here / "same.txt.out").read_text() == (here / "other.csv.out").read_text()
+
+
+def test_a_query_is_described_and_its_schema_saved(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("id;price\n007;1.234,50\n7;2,25\n")
+    query = "select id, price * 2 as twice from 't.csv'"
+    status, out, _ = dlrun("data", "describe", "--query", query, "--save", "s.yaml")
+    assert status == 0
+    assert "data.query: 2 rows, 2 columns" in out
+    columns = yaml.safe_load((here / "s.yaml").read_text())["columns"]
+    assert columns == [{"name": "id", "type": "text"}, {"name": "twice", "type": "number"}]

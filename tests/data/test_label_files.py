@@ -236,6 +236,34 @@ def test_a_query_selects_texts(here: Path) -> None:
         TextData(here, query="select 1", path="t.parquet")
 
 
+def test_a_schema_and_the_formats_of_numbers_are_those_of_tables_of_texts_too(here: Path) -> None:
+    rows = "".join(f"{n:03d};{'ab'[n % 2]};{n % 2},0;1.234,5;0{n % 9 + 1}.02.2020\n" for n in range(20))
+    Path("t.csv").write_text(f"text;y;z;x;day\n{rows}")
+    columns = (
+        "{name: text, type: integer}, {name: y, type: text}, {name: z, type: number, decimal: ','}, "
+        "{name: x, type: number, decimal: ',', thousands: '.'}, {name: day, type: date, format: '%d.%m.%Y'}"
+    )
+    Path("s.yaml").write_text(f"columns: [{columns}]\n")
+    common: dict[str, Any] = {"labels": True, "target": "y", "min_freq": 1, "tokenizer": "whitespace", "valid": 0.5}
+    settings: list[dict[str, Any]] = [
+        {"schema": "s.yaml", "text": "text"},
+        {"decimal": ",", "thousands": ".", "text": "text"},
+    ]
+    for given in settings:
+        found = TextData(here, path="t.csv", **common, **given)._documents()
+        assert list(found.texts())[:2] == ["000", "001"], "texts keep every character"
+        assert found.table["z"].tolist()[:2] == [0, 1]
+        assert found.table["x"].tolist()[:2] == [1234.5, 1234.5]
+        assert found.table["day"].dt.month.unique().tolist() == [2]
+    Path("t.csv").write_text(f"text;y;z;x;day\n{rows}9;a;0,0;much;01.02.2020\n")
+    Path("s.yaml").write_text("columns: [{name: text, type: text}]\n")
+    with pytest.raises(ConfigError, match=r"data\.schema: s\.yaml has no column y"):
+        TextData(here, path="t.csv", schema="s.yaml", **common).read()
+    Path("lines.txt").write_text("one\ntwo\n")
+    with pytest.raises(ConfigError, match=r"data\.decimal: .*lines\.txt is not a table"):
+        TextData(here, path="lines.txt", decimal=",").read()
+
+
 def test_a_last_text_that_reads_total_stays(here: Path) -> None:
     Path("t.csv").write_text("text,n\none,1\ntwo,2\nTotal,3\n")
     assert contents("t.csv") == ["one", "two", "Total"]

@@ -133,7 +133,7 @@ def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], mes
     ("change", "settings", "message"),
     [
         (("price", 4, np.nan), {}, r"row 6: the target price is missing; 1 such row\(s\)"),
-        (("price", 4, np.inf), {}, r"row 6: the target price is inf, which is not a finite number"),
+        (("price", 4, np.inf), {}, r"row 6: price is 'inf', which is not a finite number"),
         (("price", 4, 0), {"target_transform": "log"}, r"row 6: the target price is 0, which has no logarithm"),
         (("price", 4, -3), {"target_transform": "log"}, r"row 6: the target price is -3, which has no logarithm"),
         (("price", 4, "dear"), {}, r"row 6: price is 'dear', which is not a number.*data.skip_bad=true"),

@@ -190,7 +190,7 @@ def test_of_a_pair_rated_several_times_the_latest_counts(here: Path) -> None:
         (("u9", "i1", ""), "row 12: the rating is missing"),
         (("u9", "i1", "NA"), "row 12: the rating is missing"),
         (("u9", "i1", "great"), "row 12: rating is 'great', which is not a number"),
-        (("u9", "i1", "inf"), "row 12: inf is not a valid rating"),
+        (("u9", "i1", "inf"), "row 12: rating is 'inf', which is not a finite number"),
         (("u9", "i1", "1e39"), r"row 12: 1e\+39 is not a valid rating"),
     ],
 )

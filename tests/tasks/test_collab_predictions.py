@@ -130,19 +130,35 @@ def test_new_ratings_are_read_as_those_of_training(trained: Path, dlrun: Dlrun, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("product;stars\n5;4,5\n1.1;good\n", "row 3: stars is 'good', which is not a number, decimal comma"),
-        ("product;stars\n5;4,5\n1.1;\n", "row 3: the rating is missing"),
-        ("item,rating\n5,4.5\n1.1,9\n", "row 3: rating 9 is outside the range of this run, 1 to 5"),
-        ("item,value\n5,4.5\n", "no column for the rating (stars, rating"),
+        ("1.1;good", "row 3: stars is 'good', which is not a number, decimal comma"),
+        ("1.1;", "row 3: the rating is missing"),
+        ("1.1;inf", "row 3: stars is 'inf', which is not a finite number"),
+        ("1.1;9,0", "row 3: rating 9 is outside the range of this run, 1 to 5"),
     ],
 )
-def test_a_new_rating_that_cannot_be_read_is_named(
+def test_a_new_rating_that_cannot_be_read_is_named_and_the_others_are_used(
     text: str, message: str, trained: Path, dlrun: Dlrun, here: Path
 ) -> None:
-    Path("mine.csv").write_text(text)
+    Path("mine.csv").write_text(f"product;stars\n5;4,5\n{text}\n1.10;1,0\n")
+    Path("good.csv").write_text("product;stars\n5;4,5\n1.10;1,0\n")
+    status, out, _ = dlrun("recommend", str(trained), "--ratings", "mine.csv", "--out", "mine-best.csv")
+    assert status == 1
+    assert message in " ".join(out.split())
+    assert "1 of 3 rows are left out" in " ".join(out.split())
+    assert dlrun("recommend", str(trained), "--ratings", "good.csv", "--out", "good-best.csv")[0] == 0
+    best, of_good = pd.read_csv("mine-best.csv", dtype=str), pd.read_csv("good-best.csv", dtype=str)
+    pd.testing.assert_frame_equal(best, of_good)
+    Path("bad.csv").write_text(f"product;stars\n{text}\n")
+    status, _, err = dlrun("recommend", str(trained), "--ratings", "bad.csv")
+    assert status == 1
+    assert "no other row is left" in err
+
+
+def test_new_ratings_need_a_column_of_ratings(trained: Path, dlrun: Dlrun, here: Path) -> None:
+    Path("mine.csv").write_text("item,value\n5,4.5\n")
     status, _, err = dlrun("recommend", str(trained), "--ratings", "mine.csv")
     assert status == 1
-    assert message in err
+    assert "no column for the rating (stars, rating" in err
 
 
 def test_similar_items_are_found_by_an_id_as_written(predictor: RatingPredictor) -> None:

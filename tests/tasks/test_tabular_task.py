@@ -338,6 +338,20 @@ def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
     assert (answer["Sales"][~closed] > 0).all(), "a missing value in Open means open"
     assert f"{int(test['Open'].isna().sum())} rows have no value in Open" in out
     assert f"{int(closed.sum()):,} rows of closed stores: Sales set to 0" in out
+    text = (folder / "test.csv").read_text().splitlines()
+    columns = text[0].replace('"', "").split(",")
+    fields = text[3].split(",")
+    fields[columns.index("Promo")] = "soon"
+    text[3] = ",".join(fields)
+    Path("bad.csv").write_text("\n".join(text) + "\n")
+    status, _, err = dlrun("predict", "runs/latest", "bad.csv", "--out", "some.csv")
+    assert status == 1, err
+    some = pd.read_csv("some.csv")
+    assert some["problem"].dropna().tolist() == ["Promo is 'soon', which is not an integer"]
+    assert np.isnan(some["Sales"][2])
+    others = [row for row in range(len(test)) if row != 2]
+    assert some["Id"].tolist() == test["Id"].tolist()
+    np.testing.assert_allclose(some["Sales"][others], answer["Sales"][others], rtol=0.3)  # its promotion is unknown
 
 
 def test_rossmann_rows_that_cannot_be_predicted_are_refused(here: Path, dlrun: Dlrun) -> None:

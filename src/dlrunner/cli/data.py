@@ -15,7 +15,7 @@ def data(arguments: argparse.Namespace) -> int:
     """Describe a table, list the published data sets, or download one whose publisher permits it."""
     if arguments.action == "describe":
         return _describe(arguments)
-    for option in ("save", "date_format", "decimal", "thousands", "separator", "encoding"):
+    for option in ("save", "query", "date_format", "decimal", "thousands", "separator", "encoding"):
         if getattr(arguments, option) is not None:
             raise ConfigError(f"--{option.replace('_', '-')}: is an option of `dlrun data describe FILE`")
     from dlrunner.data.core import source as files
@@ -61,13 +61,14 @@ def _describe(arguments: argparse.Namespace) -> int:
     from dlrunner.data.tables.table import Reading, dump_schema, read_table
     from dlrunner.files.atomic import readable_os_errors, write_atomic
 
-    if arguments.name is None:
-        raise ConfigError("FILE: is missing: dlrun data describe sales.csv")
+    if (arguments.name is None) == (arguments.query is None):
+        problem = "is missing" if arguments.name is None else "and --query exclude each other"
+        raise ConfigError(f"FILE: {problem}: dlrun data describe sales.csv")
     out = file_to_write(arguments.save) if arguments.save else None
     reading = Reading(
         None, arguments.date_format, arguments.decimal, arguments.thousands, arguments.separator, arguments.encoding
     )
-    table = read_table(arguments.name, reading)
+    table = read_table(arguments.name, reading, query=arguments.query)
     print(f"{table.place}: {len(table.frame):,} rows, {len(table.schema.columns):,} columns")
     uses = dict.fromkeys(table.schema.names, "")
     for line in column_lines(describe_columns(table.schema, uses), most=2000):
@@ -87,6 +88,7 @@ def data_options(parser: argparse.ArgumentParser) -> None:
         "action", nargs="?", choices=["describe", "get"], help="describe a table, or download a release"
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="the table's file, or the release")
+    parser.add_argument("--query", metavar="SQL", help="a SELECT over files, instead of a file")
     parser.add_argument("--save", metavar="YAML", help="write how the table is read, for data.schema")
     parser.add_argument("--date-format", metavar="FORMAT", help="of its dates, such as %%d/%%m/%%Y")
     parser.add_argument("--decimal", choices=[".", ","], metavar="SIGN", help="point or comma of its numbers")

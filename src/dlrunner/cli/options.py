@@ -57,9 +57,13 @@ class Option:
             settings.pop("dest")
             parser.add_argument(self.parameter.name, nargs="?", **settings)
 
-    def read(self, given: Any) -> Any:
-        """Convert a value of the command line to the type of the parameter."""
+    def read(self, given: Any, training_file: Mapping[str, str]) -> Any:
+        """Convert a value of the command line to the type of the parameter (see `values_of`)."""
         kinds = list(members(self.hint))
+        if isinstance(given, str) and any(_is_table(kind) for each in kinds for kind in _types(each)):
+            from dlrunner.data.tables.table import read_new_rows
+
+            return read_new_rows(given, **training_file)
         if isinstance(given, list):
             return [read(each, kinds) for each in given]
         return read(given, kinds) if isinstance(given, str) else given
@@ -120,14 +124,22 @@ def _example_value(node: ast.expr, table: str) -> str:
     return table
 
 
-def values_of(arguments: argparse.Namespace, options: Sequence[Option]) -> dict[str, Any]:
+def values_of(
+    arguments: argparse.Namespace, options: Sequence[Option], data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the values by the names of the parameters.
+
+    Args:
+        arguments: as they were parsed.
+        options: of the method.
+        data: the settings of the training data: tables are read with its separator and encoding where they need one.
 
     Raises:
         ConfigError, DataError: a table cannot be read.
     """
     given = vars(arguments)
-    return {name: each.read(given[name]) for each in options if (name := each.parameter.name) in given}
+    file = {name: value for name in ("separator", "encoding") if isinstance(value := (data or {}).get(name), str)}
+    return {name: each.read(given[name], file) for each in options if (name := each.parameter.name) in given}
 
 
 def returns_text(method: Callable[..., Any]) -> bool:
@@ -157,8 +169,6 @@ def read(text: str, kinds: Sequence[Any]) -> Any:
     (5, '5', 'five', 5)
     """
     types = {kind for each in kinds for kind in _types(each)}
-    if any(_is_table(kind) for kind in types):
-        return _table(text)
     if Path in types and (str not in types or _exists(text)):
         return Path(text)
     for kind in [each for each in (int, float) if each in types and str not in types]:
@@ -182,14 +192,6 @@ def _types(kind: Any) -> Iterator[Any]:
 def _is_table(kind: Any) -> bool:
     """Return whether a type is a DataFrame, or its placeholder (`predictor_methods`)."""
     return getattr(kind, "__name__", "") == "DataFrame"
-
-
-def _table(name: str) -> Any:
-    from dlrunner.data.tables.table import read_strings
-
-    table = read_strings(name)
-    table.attrs["file"] = name
-    return table
 
 
 def _exists(text: str) -> bool:

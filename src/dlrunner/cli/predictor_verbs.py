@@ -129,11 +129,15 @@ def _call_method(arguments: argparse.Namespace) -> int:
 
     out = file_to_write(arguments.out) if hasattr(arguments, "raw") and arguments.out else None
     predictor = loaded(arguments._finished, arguments.checkpoint)
-    result = getattr(predictor, arguments._method)(**values_of(arguments, arguments._options))
+    values = values_of(arguments, arguments._options, arguments._finished.config.get("data"))
+    notes = [note for value in values.values() for note in getattr(value, "attrs", {}).get("notes", ())]
+    result = getattr(predictor, arguments._method)(**values)
     if isinstance(result, str):
         print("\n".join([*filter(None, [getattr(result, "note", "")]), result]))
         return 0
-    _print_table(result, out, arguments.raw)
+    from dlrunner.prediction_table import with_notes
+
+    _print_table(with_notes(result, notes), out, arguments.raw)
     return int("num_bad" in result.attrs)
 
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dlrunner.data.core.splitting import random_rows
-from dlrunner.data.tables.table import Reading, dump_schema, read_frame, read_strings, read_table
+from dlrunner.data.tables.table import Reading, dump_schema, read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
 
 WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
@@ -66,7 +66,7 @@ def test_a_table_comes_back_with_its_values_ids_and_split(name: str, frame: pd.D
         schema = Path(folder) / "schema.yaml"
         schema.write_text(dump_schema(table.schema))
         again = read_table(path, Reading(schema=str(schema))).frame
-        strings = read_strings(path)
+        strings = read_new_rows(path)
     found = table.frame
     assert found["key"].tolist() == frame["key"].tolist()
     for column in ("code", "text"):

@@ -82,13 +82,15 @@ def sha256_of(path: Path) -> str:
     return digest
 
 
-def _remembered(key: str, make: Callable[[], bytes]) -> bytes:
-    """Return the cached result of this key, or compute and cache it."""
+def _remembered(key: str, make: Callable[[], bytes], is_final: Callable[[], bool] = lambda: True) -> bytes:
+    """Return the cached result of this key, or compute it and cache what is final."""
     memory = cache_dir() / "sha256" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.made"
     known = read_sealed(memory)
     if known is not None:
         return known
     made = make()
+    if not is_final():
+        return made
     with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
         write_sealed(memory, made)
     return made
@@ -111,6 +113,19 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path, sync=False) as file:
         file.write(content)
+
+
+class Unreadable(bytes):
+    """In place of the content of a file that cannot be read: no bytes, and the reason."""
+
+    reason: str
+
+    @classmethod
+    def because(cls, error: Exception) -> Unreadable:
+        """Return it for an error of reading."""
+        content = cls()
+        content.reason = f"cannot be read ({getattr(error, 'strerror', None) or str(error) or type(error).__name__})"
+        return content
 
 
 @dataclass(frozen=True)
@@ -168,14 +183,14 @@ class ArchiveOrFolder:
             return dict(sorted(found.items()))
 
     def contents(self, names: Sequence[str]) -> Iterator[bytes]:
-        """Yield the content of files one after the other; only a tar archive is held in memory.
+        """Yield the content of files one after the other, or `Unreadable`; only a tar archive is held in memory.
 
         Raises:
-            DataError: the archive is truncated, or a file cannot be read.
+            DataError: the archive is truncated.
         """
         with _readable_errors(self.path):
             if not self.is_archive:
-                yield from ((self.path / name).read_bytes() for name in names)
+                yield from (_content((self.path / name).read_bytes) for name in names)
             elif is_tar(self.path):
                 found = self.read_all(names)
                 yield from (found[name] for name in names)
@@ -183,7 +198,7 @@ class ArchiveOrFolder:
                 with zipfile.ZipFile(self.path) as archive:
                     for name in names:
                         refuse_bomb(self.path, archive.getinfo(self.prefix + name).file_size)
-                        yield archive.read(self.prefix + name)
+                        yield _content(functools.partial(archive.read, self.prefix + name))
 
     def listing(self) -> Listing:
         """Return the paths of all files below this folder, and the links that were not followed: in archives all."""
@@ -226,9 +241,14 @@ class ArchiveOrFolder:
             if not _is_utf8(name):
                 raise DataError(f"the name of {self.path / name} is not UTF-8; rename it (convmv renames many at once)")
 
+        unreadable: list[str] = []
+
         def digest() -> bytes:
             whole = hashlib.sha256()
             for name, content in zip(names, self.contents(names), strict=True):
+                if isinstance(content, Unreadable):
+                    unreadable.append(name)
+                    content = os.fsencode(content.reason)
                 whole.update(os.fsencode(f"{name}\0{len(content)}\0") + content)
             return json.dumps(whole.hexdigest()).encode()
 
@@ -238,7 +258,7 @@ class ArchiveOrFolder:
             states = ((name, (self.path / name).stat()) for name in names)
             lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]
             state = hashlib.sha256(os.fsencode("\n".join([str(self.path.resolve()), *lines]))).hexdigest()
-        found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest))
+        found: str = json.loads(_remembered(f"{key} {self.prefix} {state}", digest, lambda: not unreadable))
         return found
 
     def has(self, name: str) -> bool:
@@ -274,6 +294,13 @@ class ArchiveOrFolder:
             with contextlib.suppress(OSError):  # a cache that cannot be written is only slower
                 write_sealed(memory, json.dumps(known).encode())
         return known
+
+
+def _content(read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except DAMAGED as error:
+        return Unreadable.because(error)
 
 
 def _is_utf8(name: str) -> bool:

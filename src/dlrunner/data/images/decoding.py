@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dlrunner.data.core.source import Unreadable
 from dlrunner.errors import DataError
 
 Fit = Literal["crop", "squash", "pad"]
@@ -61,6 +62,8 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     Raises:
         DataError: it is not an image, or truncated.
     """
+    if isinstance(content, Unreadable):
+        raise DataError(content.reason)
     try:
         with Image.open(io.BytesIO(content)) as image:
             yield image

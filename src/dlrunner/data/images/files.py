@@ -16,8 +16,9 @@ import pandas as pd
 from dlrunner.data.core.folders import PARTS, check_parts, counted, labels_and_parts
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, place_of
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
-from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table, suffix_of
+from dlrunner.data.tables.files import STANDARD_INPUT, files_of, suffix_of
 from dlrunner.data.tables.rows import without_missing
+from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, Table, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
@@ -92,7 +93,7 @@ def table_folder(path: Path) -> ArchiveOrFolder:
 
 def read_labels(path: Path, reading: Reading) -> Table:
     """Return a table of files and labels: strings as they are written."""
-    with open_table(path, separator=reading.separator, encoding=reading.encoding) as raw:
+    with TableFile(str(path), None, reading).open() as raw:
         return read_open_table(raw, reading, text=raw.names)
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.tables.description import describe_columns
-from dlrunner.data.tables.files import open_table
 from dlrunner.data.tables.formats import TEXT_DATES, number_formats
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
@@ -88,7 +87,7 @@ def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_time
         DataError: a value cannot be read, or the table is damaged.
     """
     reading = file.reading
-    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with file.open() as raw:
         columns = find_columns(raw.names, given, raw.place)
         schema = _schema(raw, columns, reading)
         schema = schema.with_column(Column(columns["user"], verbatim=True))
@@ -128,26 +127,23 @@ def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_time
 
 def ratings_of(
     table: pd.DataFrame, name: str, columns: Sequence[Mapping[str, Any]], place: Path
-) -> NDArray[np.float64]:
-    """Return the ratings in a column of a table, read as in the training table.
+) -> tuple[NDArray[np.float64], list[tuple[int, str]]]:
+    """Return the ratings in a column of a table, read as in the training table, and rows and reasons of bad ones.
 
     Args:
         table: strings as a file has them, or values.
         name: of the column.
         columns: how those of the training table were read; of a column with another name the format is inferred.
         place: for messages.
-
-    Raises:
-        DataError: one is missing, or not a number.
     """
     with table_from_frame(table[[name]], place) as raw:
         known = next((each for each in Schema.from_state(columns).columns if each.name == name), None)
         schema = Schema((known,)) if known else _with_numbers(raw, name, infer(raw, Hints()), Reading())
-        read = read_known_table(raw, schema).checked({name}, skip_bad=False)
+        read = read_known_table(raw, schema, totals=False)
     values = read.frame[name].to_numpy(np.float64, na_value=np.nan)
-    if np.isnan(values).any():
-        raise DataError(f"{place}, row {int(np.isnan(values).argmax()) + read.first_row}: the rating is missing")
-    return values
+    problems = {int(row): "the rating is missing" for row in np.flatnonzero(np.isnan(values))}
+    problems |= {each.row: each.reason for each in read.bad}
+    return values, sorted(problems.items())
 
 
 def _schema(raw: RawTable, columns: Mapping[str, str], reading: Reading) -> Schema:

@@ -33,6 +33,8 @@ NEARLY_ALL = 0.95
 """Of the known values: a column of which so many are numbers, but not all, is probably one of numbers with errors."""
 LONGEST_NUMBER = 15
 """Digits that a float keeps; whole numbers with more are ids."""
+MISFITS = 1000
+"""Values that a format does not read, which say whether another one is worth a count of all rows."""
 PER_QUERY = 100
 """Columns that one query looks at: the time to plan a query grows faster than its length."""
 
@@ -101,6 +103,7 @@ class Candidates:
         for i, each in enumerate(self.numbers):
             yield f"number {i}", f"count(*) - count_if(m{n}) - count(n{n}_{i})"
             yield f"fractions {i}", f"count_if(n{n}_{i} - floor(n{n}_{i}) <> 0)"  # so of inf
+            yield f"infinite {i}", f"count_if(isinf(n{n}_{i}))"
             # 5.00, as a price is written; 5.0 is what is left of whole numbers beside missing ones.
             yield f"prices {i}", f"count_if(contains(t{n}, '{each.decimal}00') AND n{n}_{i} = floor(n{n}_{i}))"
         if self.numbers:
@@ -145,6 +148,9 @@ def counted_candidates(table: RawTable, head: pa.Table, hints: Hints) -> dict[st
         row, _ = table.first_where(is_header, "c0")[0]
         raise DataError(f"{table.place}, row {row}: the header stands there again; are several files joined?")
     again = [each for each in candidates if len(each.later) > len(each.numbers) and not each.fitting()[0]]
+    for each in again:
+        each.later = _reading_more(table, each)
+    again = [each for each in again if len(each.later) > len(each.numbers)]
     for each in again:
         each.numbers = each.later
     _count(table, again)
@@ -270,6 +276,14 @@ def _shows(number: NumberFormat, signs: set[str]) -> bool:
         return number.decimal == "." and number.thousands is None
     separators = {None: signs, " ": set(SIGNS[4:]), "'": set(SIGNS[2:4])}.get(number.thousands, {number.thousands})
     return bool(separators & signs) and (number.decimal in signs or number.thousands is not None)
+
+
+def _reading_more(table: RawTable, candidates: Candidates) -> list[NumberFormat]:
+    """Return the formats that read some of the first values which the formats of the sample do not read."""
+    text, known = candidates.text, candidates.numbers
+    unread = f"NOT {missing(text)} AND ({known[0].value(text)}) IS NULL"
+    values = table.fetch(f"left({text}, {LONGEST})", limit=f"WHERE {unread} LIMIT {MISFITS}").column(0).to_pylist()
+    return [each for each in candidates.later if each in known or any(map(_compiled(each.pattern()).fullmatch, values))]
 
 
 def _count(table: RawTable, candidates: Sequence[Candidates], condition: str = "false") -> int:

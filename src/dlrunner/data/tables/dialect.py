@@ -213,6 +213,16 @@ def _fit(records: Sequence[Sequence[str]], num_skipped: int) -> tuple[float, boo
     return (same if same > 0.5 else same / 2), num_skipped == 0, width
 
 
+def check_separator(separator: str) -> None:
+    """Check that a separator is one character that can separate fields.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if len(separator) != 1 or separator in '"\r\n\0':
+        raise ConfigError(f"data.separator: {separator!r} is not one character such as , ; | or a tab")
+
+
 def check_encoding(name: str) -> str:
     """Return the standard name of an encoding.
 
@@ -220,6 +230,7 @@ def check_encoding(name: str) -> str:
         ConfigError: there is none of this name.
     """
     try:
+        "".encode(name)  # base64 is a codec too, but not of texts
         return codecs.lookup(name).name
-    except LookupError:
+    except (LookupError, ValueError):
         raise ConfigError(f"data.encoding: {name!r} is not an encoding; usual ones are utf-8, cp1252, utf-16") from None

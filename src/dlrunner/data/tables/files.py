@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from dlrunner.data.tables.queries import open_query
 from dlrunner.data.tables.raw import RawTable, readable_errors
-from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text
-from dlrunner.data.tables.typed_files import open_excel, open_json, open_parquet, open_sqlite
+from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text, text_file
+from dlrunner.data.tables.typed_files import check_parquet, open_excel, open_json, open_parquet, open_sqlite
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
@@ -30,6 +31,7 @@ def open_table(
     query: str | None = None,
     separator: str | None = None,
     encoding: str | None = None,
+    skip_bad: bool = False,
 ) -> Iterator[RawTable]:
     """Open a table.
 
@@ -38,6 +40,7 @@ def open_table(
         query: SQL that selects from files; instead of a path.
         separator: of a text file; found by default.
         encoding: of a text file; by its byte order mark by default, else UTF-8.
+        skip_bad: leave out part files that cannot be read, with a note; by default the first one is an error.
 
     Raises:
         ConfigError: there is no such file, its format is unknown, or the query is not one of reading.
@@ -45,13 +48,13 @@ def open_table(
     """
     with contextlib.ExitStack() as stack:
         if query is not None:
-            table = open_query(stack, query)
+            table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding))
         elif str(path) == STANDARD_INPUT:
-            content = plain_text(stack, from_standard_input(stack), encoding)
-            table = open_text(stack, [content], Path("standard input"), separator)
+            place = Path("standard input")
+            table = open_text(stack, [text_file(stack, from_standard_input(stack), separator, encoding, place)], place)
         else:
             assert path is not None
-            table = _of_files(stack, files_of(path), user_path(path), separator, encoding)
+            table = _of_files(stack, files_of(path), user_path(path), separator, encoding, skip_bad)
         if not table.names:
             raise DataError(f"{table.place} has no columns")
         yield table
@@ -109,18 +112,71 @@ def format_of(path: Path) -> str:
     return kind
 
 
+def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, encoding: str | None) -> RawTable | None:
+    """Open a file that a query names; None for Parquet, of which DuckDB reads only what is needed, and for no table."""
+    if suffix_of(Path(name)) in (None, *PARQUET):
+        return None
+    try:
+        files = files_of(name)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("data.path", "data.query")) from None
+    return _of_files(stack, files, user_path(name), separator, encoding)
+
+
+Opened = TypeVar("Opened")
+
+
 def _of_files(
-    stack: contextlib.ExitStack, files: Sequence[Path], place: Path, separator: str | None, encoding: str | None
+    stack: contextlib.ExitStack,
+    files: Sequence[Path],
+    place: Path,
+    separator: str | None,
+    encoding: str | None,
+    skip_bad: bool = False,
 ) -> RawTable:
     kind = format_of(files[0])
+    separator = separator or ("\t" if kind in (".tsv", ".tab") else None)
     with readable_errors(place):
         if kind in TEXT_SUFFIXES:
-            paths = [plain_text(stack, file, encoding) for file in files]
-            return open_text(stack, paths, place, separator or ("\t" if kind in (".tsv", ".tab") else None), files)
+            parts, notes = _readable(files, lambda file: text_file(stack, file, separator, encoding), skip_bad)
+            table = open_text(stack, parts, place)
+            table.notes += notes
+            return table
         if kind in PARQUET:
-            return open_parquet(stack, files, place)
+            checked, notes = _readable(files, check_parquet, skip_bad)
+            table = open_parquet(stack, checked, place)
+            table.notes += notes
+            return table
         if kind in JSON:
-            return open_json(stack, [plain_text(stack, file, encoding) for file in files], place)
+            paths, notes = _readable(files, lambda file: plain_text(stack, file, encoding), skip_bad)
+            table = open_json(stack, paths, place)
+            table.notes += notes
+            return table
         if len(files) > 1:
             raise ConfigError(f"data.path: {place}: only text, Parquet and JSON may come in parts")
         return open_excel(stack, files[0]) if kind in EXCEL else open_sqlite(stack, files[0])
+
+
+def _readable(
+    files: Sequence[Path], opened: Callable[[Path], Opened], skip_bad: bool
+) -> tuple[list[Opened], list[str]]:
+    """Return what part files are opened as, and a note on those that are left out because they cannot be read.
+
+    Raises:
+        DataError: one cannot be read, and bad ones are not left out or no other is left.
+    """
+    found: list[Opened] = []
+    problems: list[str] = []
+    for file in files:
+        try:
+            with readable_errors(file):
+                found.append(opened(file))
+        except DataError as error:
+            if not skip_bad or len(files) == 1:
+                raise
+            problems.append(str(error))
+    if not found:
+        raise DataError(f"{problems[0]}; no other file is left")
+    if not problems:
+        return found, []
+    return found, [f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}"]

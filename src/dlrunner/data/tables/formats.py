@@ -37,6 +37,7 @@ MACROS = (
     # A cast reads 1_000 and nan too.
     "plain_number(t) AS CASE WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) AND NOT contains(t, '_') "
     "THEN TRY_CAST(t AS DOUBLE) END",
+    "finite(x) AS CASE WHEN isfinite(x) THEN x END",
 )
 """Functions that the expressions below call: each connection must have them."""
 

@@ -21,6 +21,7 @@ from dlrunner.data.tables.candidates import (
     settled_signs,
 )
 from dlrunner.data.tables.formats import NUMERIC_DATES, DateFormat, NumberFormat, literal, missing
+from dlrunner.data.tables.mixtures import LOOKED_AT, mixture
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.errors import DataError
@@ -32,8 +33,8 @@ FEW = 20
 
 
 @dataclass(frozen=True)
-class _Evidence:
-    """What the other columns of the file say."""
+class _Conventions:
+    """How the file writes numbers and dates, where its columns leave no doubt."""
 
     decimal: str | None
     orders: set[tuple[str, str]]
@@ -54,21 +55,26 @@ def infer(table: RawTable, hints: Hints) -> Schema:
     if head.num_rows == 0:
         raise DataError(f"{table.place} has a header but no rows")
     counted = counted_candidates(table, head, hints)
-    evidence = _Evidence(hints.decimal or settled_signs(counted), settled_orders(counted))
+    conventions = _Conventions(hints.decimal or settled_signs(counted), settled_orders(counted))
     columns: list[Column] = []
     found = {}
     for number, name in enumerate(table.names):
         if name in counted:
-            column, statistics = _decide(table, counted[name], evidence, hints)
+            column, statistics = _decide(table, counted[name], conventions, hints)
         else:
             column, statistics = _of_type(table, name, hints)
         example = next((value for value in head.column(number).to_pylist() if value not in (None, "")), "")
+        if column.type == "text" and not column.verbatim and table.types[number] == "VARCHAR":
+            mixed = mixture(head.column(number).slice(0, LOOKED_AT).to_pylist(), table.first_row)
+            statistics = replace(statistics, doubt=mixed or statistics.doubt)
         columns.append(column)
         found[name] = replace(statistics, example=str(example)[:60])
     return Schema(tuple(columns), found)
 
 
-def _decide(table: RawTable, candidates: Candidates, evidence: _Evidence, hints: Hints) -> tuple[Column, Statistics]:
+def _decide(
+    table: RawTable, candidates: Candidates, conventions: _Conventions, hints: Hints
+) -> tuple[Column, Statistics]:
     name, counts = candidates.name, candidates.counts
     empty = Statistics(num_missing=counts["empty"], num_distinct=counts["distinct"])
     text = Column(name, verbatim=name in hints.text)
@@ -77,27 +83,27 @@ def _decide(table: RawTable, candidates: Candidates, evidence: _Evidence, hints:
     numbers, dates = candidates.fitting()
     known = replace(empty, num_missing=counts.get("missing", counts["empty"]))
     if name in hints.dates:
-        return _date(table, candidates, dates, known, evidence, hints)
+        return _date(table, candidates, dates, known, conventions, hints)
     if not candidates.has_formats or counts["missing"] == counts["total"]:
-        return _nearly(table, candidates, empty, empty, evidence)
+        return _nearly(table, candidates, empty, empty, conventions)
     if candidates.boolean and counts["boolean"] == 0:
         return Column(name, "boolean"), known
     if numbers:
         if counts["zeros"] or (counts["long"] and counts["fractions 0"] == 0):
             return text, empty
-        return _number(table, candidates, numbers, known, evidence)
+        return _number(table, candidates, numbers, known, conventions)
     if dates:
-        return _date(table, candidates, dates, known, evidence, hints)
-    return _nearly(table, candidates, empty, known, evidence)
+        return _date(table, candidates, dates, known, conventions, hints)
+    return _nearly(table, candidates, empty, known, conventions)
 
 
 def _number(
-    table: RawTable, candidates: Candidates, numbers: list[NumberFormat], found: Statistics, evidence: _Evidence
+    table: RawTable, candidates: Candidates, numbers: list[NumberFormat], found: Statistics, conventions: _Conventions
 ) -> tuple[Column, Statistics]:
     counts = candidates.counts
     signs = {each.decimal for each in numbers}
     separated = counts.get("points", 0) or counts.get("commas", 0)
-    doubt, sign = None, evidence.decimal
+    doubt, sign = None, conventions.decimal
     if separated and len(signs) == 2:
         # All of them with three digits after a single point: written with a fixed precision.
         with_point = counts["threes"]
@@ -133,7 +139,11 @@ def _number(
         before=chosen.before,
         after=chosen.after,
     )
-    return column, replace(found, doubt=doubt, ambiguous=doubt is not None and "may be" in doubt)
+    found = replace(found, doubt=doubt, ambiguous=doubt is not None and "may be" in doubt)
+    i = candidates.numbers.index(chosen)
+    if num_bad := counts[f"infinite {i}"] + counts[f"number {i}"]:
+        return _with_bad(table, replace(column, type="number"), found, num_bad)
+    return column, found
 
 
 def _example_with(table: RawTable, candidates: Candidates, sign: str) -> str:
@@ -146,7 +156,7 @@ def _date(
     candidates: Candidates,
     dates: list[DateFormat],
     found: Statistics,
-    evidence: _Evidence,
+    conventions: _Conventions,
     hints: Hints,
 ) -> tuple[Column, Statistics]:
     name = candidates.name
@@ -165,7 +175,7 @@ def _date(
         )
     chosen, doubt = dates[0], None
     if len(dates) > 1 and hints.date_format is None:
-        chosen, doubt = _settled(table, candidates, dates, evidence)
+        chosen, doubt = _settled(table, candidates, dates, conventions)
     elif hints.date_format is not None:
         chosen = next((each for each in dates if each.name == hints.date_format), dates[0])
     is_ambiguous = doubt is not None and "may be" in doubt
@@ -173,7 +183,7 @@ def _date(
 
 
 def _settled(
-    table: RawTable, candidates: Candidates, dates: list[DateFormat], evidence: _Evidence
+    table: RawTable, candidates: Candidates, dates: list[DateFormat], conventions: _Conventions
 ) -> tuple[DateFormat, str | None]:
     """Return the format that the rest of the file has, or by which the rows are in order; else what is in doubt."""
     if not dates[0].order:  # 20230131 is a day rather than a second
@@ -182,7 +192,7 @@ def _settled(
     times = [read.column(i + 1).to_pandas() for i in range(len(dates))]
     if all(times[0].equals(other) for other in times[1:]):
         return dates[0], None
-    of_file = [each for each in dates if (each.order, each.name[2]) in evidence.orders]
+    of_file = [each for each in dates if (each.order, each.name[2]) in conventions.orders]
     if len(of_file) == 1:
         return of_file[0], f"read as {of_file[0].name}, as the rest of the file (data.date_format says otherwise)"
     known = [values.dropna() for values in times]
@@ -202,7 +212,7 @@ def _settled(
 
 
 def _nearly(
-    table: RawTable, candidates: Candidates, empty: Statistics, known: Statistics, evidence: _Evidence
+    table: RawTable, candidates: Candidates, empty: Statistics, known: Statistics, conventions: _Conventions
 ) -> tuple[Column, Statistics]:
     """Return the type of a column of which not all values have one format."""
     counts, name = candidates.counts, candidates.name
@@ -212,22 +222,20 @@ def _nearly(
     if misfits and min(misfits) < (1 - NEARLY_ALL) * num_known and counts["distinct"] - min(misfits) > FEW:
         best = candidates.numbers[int(np.argmin(misfits))]
         if not counts["zeros"]:
-            column, found = _number(table, candidates, [best], known, evidence)
-            column = replace(column, type="number")
-            return column, _with_bad(table, column, found, min(misfits))
+            return _number(table, candidates, [best], known, conventions)
     if date_misfits and min(date_misfits) < (1 - NEARLY_ALL) * num_known:
         best_date = candidates.dates[int(np.argmin(date_misfits))]
         column = Column(name, "date", format=best_date.name)
-        return column, _with_bad(table, column, known, min(date_misfits))
+        return _with_bad(table, column, known, min(date_misfits))
     doubt = None
     if counts.get("sample", 0) >= 50 and counts["distinct"] > FEW:
         doubt = f"{counts['sample']} % of its values are numbers, but it is read as text"
     return Column(name), replace(empty, doubt=doubt)
 
 
-def _with_bad(table: RawTable, column: Column, found: Statistics, count: int) -> Statistics:
+def _with_bad(table: RawTable, column: Column, found: Statistics, count: int) -> tuple[Column, Statistics]:
     row, value = table.first_where(column.bad(table.column(column.name)), table.column(column.name))[0]
-    return replace(found, num_bad=count, bad_example=f"row {row}: {value!r}")
+    return column, replace(found, num_bad=count, bad_example=f"row {row}: {value!r}")
 
 
 def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statistics]:
@@ -236,8 +244,9 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
     known = f"{column} IS NOT NULL" if kind != "DOUBLE" else f"({column} IS NOT NULL AND NOT isnan({column}))"
     whole = f"count_if({known} AND {column} % 1 <> 0)" if kind == "DOUBLE" else "0"
     large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
-    absent, distinct, fractions, long = table.aggregate(
-        f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large
+    endless = f"count_if(isinf({column}))" if kind == "DOUBLE" else "0"
+    absent, distinct, fractions, long, infinite = table.aggregate(
+        f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, endless
     )
     found = Statistics(num_missing=int(absent), num_distinct=int(distinct))
     if name in hints.text:
@@ -257,4 +266,7 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
         return Column(name, "boolean"), found
     if long and not fractions and kind == "BIGINT":
         return Column(name), found
+    if infinite:
+        row, value = table.first_where(f"isinf({column})", column)[0]
+        return Column(name, "number"), replace(found, num_bad=int(infinite), bad_example=f"row {row}: {value}")
     return Column(name, "number" if fractions else "integer"), found

@@ -44,7 +44,8 @@ class RawTable:
     separator: str | None = None
     blank_after_separator: bool = False
     notes: list[str] = field(default_factory=list)
-    is_query: bool = False
+    select: str = ""
+    """SQL that reads the table from its files, in any connection; empty where it is in memory."""
 
     def column(self, name: str) -> str:
         """Return the SQL expression of a column as strings."""
@@ -165,9 +166,10 @@ def from_relation(connection: DuckDBPyConnection, source: str, place: Path, firs
         column = '"' + name.replace('"', '""') + '"'
         expression, types[number] = _simple(column, kind)
         selected.append(f"{expression} AS c{number}")
+    select = f"SELECT {', '.join(selected)} FROM {source}"
     with readable_errors(place):
-        connection.execute(f"CREATE VIEW raw AS SELECT {', '.join(selected)} FROM {source}")
-    return RawTable(connection, place, names, types, first_row)
+        connection.execute(f"CREATE VIEW raw AS {select}")
+    return RawTable(connection, place, names, types, first_row, select=select)
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")
@@ -208,7 +210,7 @@ def from_arrow(
     table = pa.table([_days(column) for column in columns], names=table.column_names)
     connection.register("given", table)
     raw = from_relation(connection, "given", place, first_row)
-    raw.names = list(names)
+    raw.names, raw.select = list(names), ""
     return raw
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,12 +67,12 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             found = table.first_where(
                 _bad(table, column), table.column(column.name), limit=int(count) if collect else 1
             )
-            reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column)}") for row, value in found]
+            reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             if not collect:
                 row, reason = reasons[0]
                 raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
-    read = table.fetch(*[_expression(table, column) for column in wanted])
+    read = table.fetch(*[expression(table, column) for column in wanted])
     index = pd.RangeIndex(len(read))
     columns = {}
     for column in reversed(wanted):  # each is freed as soon as it is converted, and not copied into a block
@@ -85,14 +87,20 @@ def _bad(table: RawTable, column: Column) -> str:
     if kind == "VARCHAR":
         return column.bad(source)
     known = f"{source} IS NOT NULL AND NOT isnan({source})" if kind == "DOUBLE" else f"{source} IS NOT NULL"
-    return f"({known} AND ({_expression(table, column)}) IS NULL)"
+    return f"({known} AND ({expression(table, column)}) IS NULL)"
 
 
-def _a(column: Column) -> str:
+def _a(column: Column, value: str) -> str:
+    """Return what a bad value is not."""
+    if column.type in ("integer", "number"):
+        with contextlib.suppress(ValueError):
+            if math.isinf(float(value)):
+                return "a finite number"
     return f"an {column.described()}" if column.type == "integer" else f"a {column.described()}"
 
 
-def _expression(table: RawTable, column: Column) -> str:
+def expression(table: RawTable, column: Column) -> str:
+    """Return the SQL expression of the values of a column as its type."""
     source, kind = table.column(column.name), table.type_of(column.name)
     if kind == "VARCHAR":
         return column.value(source)
@@ -112,6 +120,8 @@ def _expression(table: RawTable, column: Column) -> str:
         return source if kind == "BOOLEAN" else f"({source} = 1)"
     if kind == "TIMESTAMP":
         raise DataError(f"{table.place}: {column.name} holds dates, not numbers")
+    if kind == "DOUBLE":
+        return f"finite({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
 
 

@@ -62,7 +62,7 @@ class Column:
             return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
         if self.type == "date":
             return self.date_format.value(text)
-        return self.number_format.value(text)
+        return f"finite({self.number_format.value(text)})"
 
     def bad(self, text: str) -> str:
         """Return the SQL condition that a string is there, but not of this type and format."""

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
 from dlrunner.data.core.source import cache_dir, sha256_of, write_whole
 from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table
+from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.table import Reading, Table, load_schema, read_open_table
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 from dlrunner.task import DataIdentity
 
@@ -62,21 +64,37 @@ class TableFile:
             digest = self._digest_of_rows()
             return DataIdentity(str(self.place), "own", "real", _combined([digest, *schema]), str(self.place))
         files = files_of(self.path)
-        digests = [sha256_of(file) for file in files]
+        digests = [self._digest_of(file, is_part=len(files) > 1) for file in files]
         name = self.place.name
         return DataIdentity(name, "own", "real", _combined([*digests, *schema]), str(user_path(self.path)))
 
+    def open(self) -> AbstractContextManager[RawTable]:
+        """Open it; see `open_table`."""
+        reading = self.reading
+        return open_table(
+            self.path,
+            query=self.query,
+            separator=reading.separator,
+            encoding=reading.encoding,
+            skip_bad=reading.skip_bad,
+        )
+
     def read(self, text: Iterable[str] = (), dates: Iterable[str] = ()) -> Table:
         """Read it; see `read_table`."""
-        with open_table(
-            self.path, query=self.query, separator=self.reading.separator, encoding=self.reading.encoding
-        ) as raw:
+        with self.open() as raw:
             return read_open_table(raw, self.reading, text=text, dates=dates)
 
+    def _digest_of(self, file: Path, is_part: bool) -> str:
+        try:
+            with readable_errors(file):
+                return sha256_of(file)
+        except DataError:
+            if is_part and self.reading.skip_bad:
+                return "left out"
+            raise
+
     def _digest_of_rows(self) -> str:
-        with open_table(
-            self.path, query=self.query, separator=self.reading.separator, encoding=self.reading.encoding
-        ) as raw:
+        with self.open() as raw:
             digest = hashlib.sha256("\0".join(raw.names).encode())
             for batch in raw.fetch(*[f"CAST({raw.column(name)} AS VARCHAR)" for name in raw.names]).to_batches():
                 for column in batch.columns:

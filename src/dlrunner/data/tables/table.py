@@ -18,7 +18,7 @@ from dlrunner.data.tables.formats import format_problem
 from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
-from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
@@ -143,7 +143,9 @@ def read_table(
         DataError: it is empty or damaged, or does not follow the schema.
     """
     reading = reading or Reading()
-    with open_table(path, query=query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with open_table(
+        path, query=query, separator=reading.separator, encoding=reading.encoding, skip_bad=reading.skip_bad
+    ) as raw:
         return read_open_table(raw, reading, text=text, dates=dates, names=names)
 
 
@@ -159,6 +161,12 @@ def read_open_table(
     """Read a table that is open; see `read_table`. `totals`: a last row that sums up the others is left out."""
     if reading.schema is not None:
         schema = load_schema(user_path(reading.schema))
+        text = tuple(text)
+        for name in (*text, *dates):
+            if name not in schema.names:
+                raise ConfigError(f"data.schema: {reading.schema} has no column {name}")
+        for name in text:
+            schema = schema.with_column(Column(name, verbatim=True))
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
@@ -196,14 +204,33 @@ def read_frame(
         return Table(place, values.frame, schema, values.bad, (), raw.first_row, np.arange(len(values.frame)))
 
 
-def read_strings(path: str | Path, reading: Reading | None = None) -> pd.DataFrame:
-    """Return a table as its file has it: strings, or values where the format has types."""
-    reading = reading or Reading()
-    with open_table(path, separator=reading.separator, encoding=reading.encoding) as raw:
+def read_new_rows(path: str | Path, separator: str | None = None, encoding: str | None = None) -> pd.DataFrame:
+    """Return new rows as their file has them: strings, or values where the format has types.
+
+    Args:
+        path: of the file; it is `attrs["file"]`, and notes are `attrs["notes"]`.
+        separator: of the training table, which is tried where none is found.
+        encoding: of the training table, which is tried where the text is not UTF-8.
+    """
+    try:
+        frame = _strings(path, None, None)
+    except DataError:
+        if encoding is None:
+            raise
+        frame = _strings(path, separator, encoding)
+    if frame.shape[1] == 1 and separator is not None:
+        frame = _strings(path, separator, encoding)
+    frame.attrs["file"] = str(path)
+    return frame
+
+
+def _strings(path: str | Path, separator: str | None, encoding: str | None) -> pd.DataFrame:
+    with open_table(path, separator=separator, encoding=encoding) as raw:
         columns = raw.fetch(*[raw.column(name) for name in raw.names])
         if len(columns) == 0:
             raise DataError(f"{raw.place} has a header but no rows")
         frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas()
+        frame.attrs["notes"] = list(raw.notes)
         return frame
 
 

@@ -26,16 +26,31 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
         dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
         schema = dataset.schema
         for file in files[1:]:
-            if pyarrow.dataset.dataset(str(file), format="parquet").schema.names != schema.names:
+            if sorted(pyarrow.dataset.dataset(str(file), format="parquet").schema.names) != sorted(schema.names):
                 raise DataError(f"{file} has other columns than {files[0]}")
         table = dataset.to_table()
     except pa.ArrowException as error:
-        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0]}") from None
+        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
     names, notes = unique_names(names)
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
     raw.notes += notes
     return raw
+
+
+def check_parquet(file: Path) -> Path:
+    """Return a Parquet file whose schema can be read.
+
+    Raises:
+        DataError: it cannot.
+    """
+    import pyarrow.parquet
+
+    try:
+        pyarrow.parquet.read_schema(file)
+    except pa.ArrowException as error:
+        raise DataError(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
+    return file
 
 
 def open_json(stack: contextlib.ExitStack, paths: Sequence[Path], place: Path) -> RawTable:
@@ -84,7 +99,7 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
 
 
 def _cells(values: Sequence[Any]) -> pa.Array:
-    """Return the cells of a spreadsheet's column: numbers, dates or booleans if all are, else strings."""
+    """Return the cells of a spreadsheet's column: numbers, dates, booleans or durations (in days), else strings."""
     known = [value for value in values if value is not None and value != ""]
     kinds: set[type] = {type(value) for value in known}
     cleaned = [None if value == "" else value for value in values]
@@ -96,6 +111,8 @@ def _cells(values: Sequence[Any]) -> pa.Array:
         return pa.array(times, type=pa.timestamp("us"))
     if kinds == {bool}:
         return pa.array(cleaned, type=pa.bool_())
+    if kinds == {datetime.timedelta}:
+        return pa.array([None if value is None else value / datetime.timedelta(days=1) for value in cleaned])
     return pa.array([None if value is None else as_text(value) for value in cleaned], type=pa.string())
 
 

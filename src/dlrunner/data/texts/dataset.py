@@ -18,7 +18,7 @@ from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Regression, Target
-from dlrunner.data.tables.table import Reading
+from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.data.texts.documents import Documents, Wanted, find_documents
 from dlrunner.data.texts.tokens import Tokenizer, cached
 from dlrunner.data.texts.vocabulary import Vocabulary
@@ -175,6 +175,9 @@ class TextData(TextSource):
         max_vocab: at most so many words are known.
         encoder: a run of a language model, or its encoder.pt: vocabulary and tokenizer are the encoder's.
         max_tokens: tokens of a text that is classified; the rest is not read, and a note says so.
+        schema: a file of `dlrun data describe --save` that says how each column of a table is read; texts and names of
+            classes keep every character.
+        date_format, decimal, thousands: of a table's dates and numbers; by default those that fit all rows.
         separator: of a table in a text file.
         encoding: of the files.
         skip_bad: leave out texts that cannot be read, and rows without text or target, and report their number.
@@ -208,6 +211,10 @@ class TextData(TextSource):
         max_vocab: Annotated[int, Field(ge=3)] | None = 60000,
         encoder: Text | None = None,
         max_tokens: Count | None = 20_000,
+        schema: Text | None = None,
+        date_format: Text | None = None,
+        decimal: Decimal | None = None,
+        thousands: Thousands | None = None,
         separator: Text | None = None,
         encoding: Text | None = None,
         skip_bad: bool = False,
@@ -218,7 +225,7 @@ class TextData(TextSource):
             raise ConfigError("data.query: data.path names the texts already; set one of both")
         self.path = user_path(path) if path else Path("data.query")
         self.query = query
-        self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
+        self.reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
         self.valid_path = user_path(valid_path) if valid_path else None
         self.labels, self.text = labels, text
         self.target, self.kind, self.target_separator = target, kind, target_separator

@@ -17,16 +17,17 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, cache_dir, sha256_of, write_whole
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, cache_dir, sha256_of, write_whole
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import check_encoding, encoding_of
-from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, open_table, suffix_of
+from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.rows import row_number, without_missing
 from dlrunner.data.tables.source import TableFile
-from dlrunner.data.tables.table import Reading, read_open_table
+from dlrunner.data.tables.table import Reading, load_schema, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.files.paths import user_path
 
 LINES = (".txt", ".tokens", ".text")
 TABLES = tuple(suffix for suffix in SUFFIXES if suffix not in LINES)
@@ -122,6 +123,7 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     others = sorted(set(visible) - set(names))
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
     notes += skipped_notes(listing.skipped)
+    _check_settings(path, wanted.reading)
     if not names:
         raise DataError(". ".join([f"{path} holds no texts (files that end in .txt)", *notes]))
     if not wanted.keep_bad:
@@ -175,10 +177,9 @@ def documents_in(
     labels, parts = labels_and_parts(names)
 
     def texts() -> Sequence[str]:
-        found = place.read_where(wanted)
         return [
             "" if name in (empty or {}) else _decoded(content, f"{place.path}: {name}", encoding)
-            for name, content in found.items()
+            for name, content in zip(names, place.contents(names), strict=True)
         ]
 
     return Documents(
@@ -201,7 +202,19 @@ def _standard_input(suffix: str) -> Path:
     return copy
 
 
+def _check_settings(path: Path, reading: Reading) -> None:
+    """Check that no setting of tables is given for other texts.
+
+    Raises:
+        ConfigError: one is.
+    """
+    for name in ("schema", "date_format", "decimal", "thousands"):
+        if getattr(reading, name) is not None:
+            raise ConfigError(f"data.{name}: {path} is not a table")
+
+
 def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
+    _check_settings(path, wanted.reading)
     try:
         with open_compressed(path) as stream:
             content = stream.read()
@@ -260,12 +273,12 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     reading = wanted.reading
     file = TableFile(None if path is None else str(path), wanted.query, reading)
     notes: tuple[str, ...] = ()
-    with open_table(file.path, query=file.query, separator=reading.separator, encoding=reading.encoding) as raw:
+    with file.open() as raw:
         column = wanted.column
         if column is None and wanted.default in raw.names:
             column = wanted.default
         elif column is None:
-            column = _text_column(raw, wanted.target)
+            column = _text_column(raw, wanted.target, reading)
             notes = (f"texts are read from the column {column}",)
         elif column not in raw.names:
             raise ConfigError(f"data.text: {raw.place} has no column {column!r}; {did_you_mean(column, raw.names)}")
@@ -294,8 +307,8 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     )
 
 
-def _text_column(raw: RawTable, target: Sequence[str]) -> str:
-    schema = infer(raw, Hints())
+def _text_column(raw: RawTable, target: Sequence[str], reading: Reading) -> str:
+    schema = infer(raw, Hints()) if reading.schema is None else load_schema(user_path(reading.schema))
     texts = [each.name for each in schema.columns if each.type == "text" and each.name not in target]
     if len(texts) == 1:
         return texts[0]
@@ -307,6 +320,8 @@ def _text_column(raw: RawTable, target: Sequence[str]) -> str:
 
 
 def _decoded(content: bytes, place: str, encoding: str | None = None) -> str:
+    if isinstance(content, Unreadable):
+        raise DataError(f"{place} {content.reason}")
     name = check_encoding(encoding) if encoding else encoding_of(content[:4])
     try:
         text = content.decode("utf-8-sig" if name == "utf-8" else name)

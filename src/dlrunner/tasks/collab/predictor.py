@@ -18,7 +18,7 @@ from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
-from dlrunner.prediction_table import with_distinct_names, with_problems
+from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
@@ -211,7 +211,7 @@ class RatingPredictor(Predictor):
 
         Raises:
             ConfigError: none or several of these are given, or a user or item is unknown.
-            DataError: a column is missing, or a rating is invalid.
+            DataError: a column is missing, or no rating can be read.
         """
         if sum(each is not None for each in (table, user, ratings, similar)) != 1:
             raise ConfigError("give exactly one of: a table of pairs, user, ratings, similar")
@@ -299,21 +299,29 @@ class RatingPredictor(Predictor):
         path, unknown = table_name(table), self.ensemble.unknown_item
         name, columns = self._column(table, "rating"), self.state.get("schema", [])
         item_codes, _ = self.items.of(table[self._column(table, "item")], unknown)
-        ratings = ratings_of(table, name, columns, Path(path)).astype(np.float32)
+        ratings, problems = ratings_of(table, name, columns, Path(path))
         low, high = self.state["min_rating"], self.state["max_rating"]
-        if ((ratings < low) | (ratings > high)).any():
-            row = int(((ratings < low) | (ratings > high)).argmax())
-            raise DataError(
-                f"{path}, row {row + 2}: rating {ratings[row]:g} is outside the range of this run, {low:g} to {high:g}"
-            )
-        codes, known = item_codes, item_codes != unknown
+        problems += [
+            (int(row), f"rating {ratings[row]:g} is outside the range of this run, {low:g} to {high:g}")
+            for row in np.flatnonzero((ratings < low) | (ratings > high))
+        ]
+        readable = np.ones(len(table), dtype=bool)
+        readable[[row for row, _ in problems]] = False
+        example = next((f"{path}, row {row + 2}: {reason}" for row, reason in sorted(problems)), "")
+        if not readable.any():
+            raise DataError(f"{example}; no other row is left")
+        known = readable & (item_codes != unknown)
         if not known.any():
-            raise DataError(f"{path}: none of the {len(codes)} items is known to this run")
-        scores = self.ensemble.fold_in(codes[known], ratings[known])
-        best = self._best(scores, codes[known], top)
-        if not known.all():
-            best.attrs["note"] = f"{int((~known).sum())} of {len(codes)} items are unknown and were ignored"
-        return best
+            raise DataError(f"{path}: none of the {len(table)} items is known to this run")
+        scores = self.ensemble.fold_in(item_codes[known], ratings[known].astype(np.float32))
+        best = self._best(scores, item_codes[known], top)
+        notes = []
+        if problems:
+            best.attrs["num_bad"] = len(problems)
+            notes.append(f"{len(problems):,} of {len(table):,} rows are left out: {example}")
+        if num_unknown := int((readable & ~known).sum()):
+            notes.append(f"{num_unknown} of {len(table)} items are unknown and were ignored")
+        return with_notes(best, notes)
 
     def _best(self, scores: NDArray[np.float32], exclude: NDArray[np.int64], top: int) -> pd.DataFrame:
         scores = scores.copy()

@@ -12,12 +12,17 @@ import pandas as pd
 from dlrunner.data.core.columns import date_column
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, features
-from dlrunner.data.tables.table import read_frame
+from dlrunner.data.tables.reading import bad_mask
+from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.table import Table, read_frame
 from dlrunner.errors import DataError
-from dlrunner.prediction_table import with_notes
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.tasks.tabular.predictor import TablePredictor
 from dlrunner.tasks.tabular.task import Tabular
+
+NUMBERS = ("Store", "DayOfWeek", "Promo", "SchoolHoliday", "Open")
+"""Columns of test.csv."""
 
 
 class SalesPredictor(TablePredictor):
@@ -33,17 +38,23 @@ class SalesPredictor(TablePredictor):
             id: column of row ids in the output.
 
         Raises:
-            DataError: a column is missing or invalid.
+            DataError: a column is missing, a date is none, or no row can be read.
         """
         check_table(table)
         name = table_name(table)
         missing = [column for column in (*ROW_COLUMNS, *([id] if id else [])) if column not in table.columns]
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
-        table = read_frame(table, None, list(map(str, table.columns)), Path(name), dates=["Date"]).frame
+        read = _read(table, Path(name))
+        table, used = read.frame, [each for each in read.bad if each.column in (*ROW_COLUMNS, "Open")]
         table["Date"] = date_column(table["Date"], "Date", Path(name))
-        rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
+        bad = bad_mask(used, len(table))
+        if bad.all():
+            raise DataError(f"{name}, row {used[0].row + 2}: {used[0].reason}; no other row is left")
+        # In place of a bad row another one is predicted, which changes no event of its store.
+        table = table.iloc[np.where(bad, bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
+        rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
         answer = self._predict_rows(rows, ids, name)
         notes = []
         if "Open" in table.columns:
@@ -55,7 +66,19 @@ class SalesPredictor(TablePredictor):
             answer["Sales"] = np.where(closed, 0.0, answer["Sales"])
             notes.append(f"{int(closed.sum()):,} rows of closed stores: Sales set to 0")
         answer["Sales"] = answer["Sales"].round(2)
-        return with_notes(answer, notes)
+        problems = [(each.row, each.reason) for each in used]
+        return with_problems(with_notes(answer, notes), list(ids.columns), problems)
+
+
+def _read(table: pd.DataFrame, place: Path) -> Table:
+    """Return rows in the format of test.csv, whose columns of numbers are none of text because of a bad value."""
+    names = list(map(str, table.columns))
+    read = read_frame(table, None, names, place, dates=["Date"])
+    texts = [name for name in NUMBERS if name in names and read.schema[name].type == "text"]
+    if not texts:
+        return read
+    columns = [Column(each.name, "integer") if each.name in texts else each for each in read.schema.columns]
+    return read_frame(table, Schema(tuple(columns)), names, place)
 
 
 class Rossmann(Tabular):

@@ -1,0 +1,83 @@
+"""Columns of text that look like numbers, dates or times, but in several formats: they are told, not converted."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+from dlrunner.data.tables.formats import BLANKS, MISSING
+
+LOOKED_AT = 2000
+"""First rows."""
+LEAST = 0.95
+"""Of the values: so many must be of one kind."""
+LONGEST = 40
+"""Characters of a value; longer ones are texts."""
+
+_UNIT = r"[€$£¥₹₽₩%]|EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|[km]?g|[cmk]m|ml|lbs?|oz|°C|°F"
+_NUMBER = r"[+-]?\d[\d.,'\u2019]*"
+_WITH_UNIT = re.compile(rf"[+-]?(?P<before>{_UNIT})?[{BLANKS}]*{_NUMBER}[{BLANKS}]*(?P<after>{_UNIT})?")
+_DECIMAL = re.compile(r"[+-]?\d+(?P<sign>[.,])?\d*")
+_TIME = re.compile(r"([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d([.,]\d+)?)?( ?[AaPp][Mm])?")
+_DATE = re.compile(
+    r"(?P<iso>\d{4}-\d{1,2}-\d{1,2})([T ].*)?|\d{1,4}(?P<sign>[/.-])\d{1,2}(?P=sign)\d{2,4}( .*)?"
+    r"|\d{1,2}[- .]+(?P<month>[A-Za-z]{3,9})[- .,]+\d{2,4}|(?P<first>[A-Za-z]{3,9}) \d{1,2},? \d{4}"
+)
+
+
+def mixture(values: Iterable[str | None], first_row: int) -> str | None:
+    """Return what a column of text seems to hold, with examples; None where it is simply text.
+
+    >>> mixture(["1,5", "2.5"], 2)
+    "its numbers have several decimal signs, '1,5' (row 2) and '2.5' (row 3), and are read as text"
+    >>> mixture(["12:30", "8:05"], 2)
+    "its values are times of day, such as '12:30' (row 2), and are read as text"
+    >>> mixture(["red", "12:30"], 2) is mixture(["a", "b"], 2) is None
+    True
+    """
+    given = enumerate((value or "").strip() for value in values)
+    known = [(row + first_row, value) for row, value in given if value and value not in MISSING]
+    if not known or any(len(value) > LONGEST for _, value in known):
+        return None
+    if sum(_TIME.fullmatch(value) is not None for _, value in known) >= LEAST * len(known):
+        row, value = known[0]
+        return f"its values are times of day, such as {value!r} (row {row}), and are read as text"
+    for kind, key in (
+        ("numbers have several decimal signs", _decimal_sign),
+        ("numbers have several units", _unit),
+        ("dates have several formats", _date_form),
+    ):
+        if (examples := _examples(known, key)) is not None:
+            shown = " and ".join(f"{value!r} (row {row})" for row, value in examples[:2])
+            return f"its {kind}, {shown}, and are read as text"
+    return None
+
+
+def _examples(known: list[tuple[int, str]], key: Callable[[str], str | None]) -> list[tuple[int, str]] | None:
+    """Return an example of each form of values; None where some have no form, or all have one."""
+    found: dict[str, tuple[int, str]] = {}
+    matching = 0
+    for row, value in known:
+        form = key(value)
+        matching += form is not None
+        if form:
+            found.setdefault(form, (row, value))
+    return list(found.values()) if len(found) > 1 and matching >= LEAST * len(known) else None
+
+
+def _decimal_sign(value: str) -> str | None:
+    """Return the decimal sign of a number, "" where it has none; None for no number."""
+    match = _DECIMAL.fullmatch(value)
+    return None if match is None else match["sign"] or ""
+
+
+def _unit(value: str) -> str | None:
+    match = _WITH_UNIT.fullmatch(value)
+    return None if match is None else (match["before"] or match["after"] or "none")
+
+
+def _date_form(value: str) -> str | None:
+    match = _DATE.fullmatch(value)
+    if match is None:
+        return None
+    return "iso" if match["iso"] else match["sign"] or ("month" if match["month"] else "month first")

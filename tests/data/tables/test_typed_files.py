@@ -1,0 +1,120 @@
+"""Formats with types, each file written here: what is a date in the file is a date in the table."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import datetime
+import decimal
+import gzip
+import lzma
+import sqlite3
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from dlrunner.data.tables.table import read_table
+
+
+def test_the_types_of_parquet_are_kept(tmp_path: Path) -> None:
+    days = [datetime.date(2020, 1, 31), None, datetime.date(2020, 2, 1)]
+    table = pa.table(
+        {
+            "day": pa.array(days, pa.date32()),
+            "price": pa.array([decimal.Decimal("1.10"), decimal.Decimal("2.25"), None], pa.decimal128(10, 2)),
+            "flag": pa.array([True, None, False]),
+            "shop": pa.array(["a", "b", "a"]).dictionary_encode(),
+            "tags": pa.array([["x", "y"], [], ["z"]]),
+            "half": pa.array(np.array([0.5, 1, 2], np.float16)),
+            "small": pa.array([1, 2, 3], pa.uint8()),
+            "at": pa.array([0, 3_600_000_000_000, None], pa.timestamp("ns", tz="UTC")),
+            "lasts": pa.array([86_400, 43_200, None], pa.duration("s")),
+            "id": pa.array(["007", "7", "NA"]),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    read = read_table(tmp_path / "t.parquet", text=["id"])
+    types = {each.name: each.type for each in read.schema.columns}
+    assert types == {
+        "day": "date", "price": "number", "flag": "boolean", "shop": "text", "tags": "text", "half": "number",
+        "small": "integer", "at": "date", "lasts": "number", "id": "text",
+    }  # fmt: skip
+    frame = read.frame
+    assert frame["day"].dt.day.tolist()[::2] == [31, 1]
+    assert frame["price"].tolist()[:2] == [1.1, 2.25]
+    assert frame["flag"].tolist() == [True, None, False]
+    assert frame["tags"].tolist()[::2] == ["x|y", "z"]
+    assert frame["lasts"].tolist()[:2] == [1.0, 0.5]
+    assert frame["at"].dt.hour.tolist()[:2] == [0, 1]
+    assert frame["id"].tolist() == ["007", "7", "NA"]
+    missing = {each: read.schema.found[each].num_missing for each in types}
+    assert [missing[each] for each in ("day", "price", "flag", "at", "lasts", "small", "id")] == [1, 1, 1, 1, 1, 0, 0]
+
+
+def test_an_index_that_pandas_wrote_is_a_column(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [1, 2]}, index=["b", "a"]).to_parquet(tmp_path / "t.parquet")
+    assert read_table(tmp_path / "t.parquet").frame.to_dict("list") == {"x": [1, 2], "index": ["b", "a"]}
+
+
+def test_a_date_cell_of_excel_is_a_date_and_a_number_a_number(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    sheet = book.active
+    sheet.append(["day", "when", "clock", "lasts", "number", "code", "mixed", "gap"])
+    for day in (1, 2, 31):
+        sheet.append(
+            [
+                datetime.date(2023, 1, day),
+                datetime.datetime(2023, 1, day, 12, 30, 15),
+                datetime.time(8, day % 60),
+                datetime.timedelta(hours=36),
+                44_926 + day,
+                f"0{day}",
+                datetime.date(2023, 1, day) if day > 1 else "2023-01-01",
+                datetime.date(2023, 1, day) if day > 1 else None,
+            ]
+        )
+    book.save(tmp_path / "t.xlsx")
+    read = read_table(tmp_path / "t.xlsx")
+    assert {each.name: each.type for each in read.schema.columns} == {
+        "day": "date", "when": "date", "clock": "text", "lasts": "number", "number": "integer", "code": "text",
+        "mixed": "date", "gap": "date",
+    }  # fmt: skip
+    assert read.frame["day"].dt.day.tolist() == read.frame["mixed"].dt.day.tolist() == [1, 2, 31]
+    assert read.frame["when"].astype(str).tolist()[2] == "2023-01-31 12:30:15"
+    assert read.frame["lasts"].tolist() == [1.5] * 3
+    assert read.frame["number"].tolist() == [44_927, 44_928, 44_957]
+    assert read.frame["code"].tolist() == ["01", "02", "031"]
+    assert read.schema.found["gap"].num_missing == 1
+    assert "times of day, such as '08:01:00' (row 2)" in str(read.schema.found["clock"].doubt)
+
+
+def test_a_database_has_its_types_and_its_texts(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        database.execute("create table t (id text, n integer, x real, day text, anything)")
+        rows = [("007", 1, 0.5, "2020-01-31", "a"), ("7", None, 1.0, "2020-02-01", 5)]
+        database.executemany("insert into t values (?, ?, ?, ?, ?)", rows)
+        database.commit()
+    read = read_table(tmp_path / "t.db")
+    assert [each.type for each in read.schema.columns] == ["text", "integer", "number", "date", "text"]
+    assert read.frame["id"].tolist() == ["007", "7"]
+    assert read.frame["anything"].tolist() == ["a", "5"]
+    assert read.schema.found["n"].num_missing == 1
+
+
+def test_compressed_files_are_the_same_table(tmp_path: Path) -> None:
+    content = b"id;price\n007;1.234,50\n7;2,25\n"
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "b.csv.bz2").write_bytes(bz2.compress(content))
+    (tmp_path / "c.csv.xz").write_bytes(lzma.compress(content))
+    with zipfile.ZipFile(tmp_path / "d.csv.zip", "w") as archive:
+        archive.writestr("d.csv", content)
+    for path in sorted(tmp_path.glob("*.csv.*")):
+        frame = read_table(path).frame
+        assert frame["id"].tolist() == ["007", "7"], path
+        assert frame["price"].tolist() == [1234.5, 2.25], path
