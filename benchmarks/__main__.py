@@ -22,7 +22,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import checking, collab, images, sentiment, summary, tabular, text, trees
+from benchmarks import checking, collab, images, own_data, sentiment, summary, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner import __version__
 from dlrunner.errors import DataError
@@ -34,6 +34,7 @@ BENCHMARKS = {
     "sentiment": sentiment.measure,
     "images": images.measure,
     "trees": trees.measure,
+    "own_data": own_data.measure,
 }
 
 

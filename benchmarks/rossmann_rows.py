@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.metrics import Metric
-from dlrunner.models.tabular import embedding_size
+from dlrunner.models.tabular_layers import embedding_size
 
 
 def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:

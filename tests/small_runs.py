@@ -26,6 +26,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ratings by net": (*RATINGS, "model=net", "model.genre_factors=4", "model.time=true"),
     "several of ratings": (*RATINGS, "ensemble=2"),
     "numbers": (*TABLE, "data.target=price", "data.id=nr"),
+    "numbers by bins": (*TABLE, "data.target=price", "model.bins=8", "model.num_nets=2"),
     "numbers by linear": (*TABLE, "data.target=price", "model=linear"),
     "numbers by mlp": (*TABLE, "data.target=price", "model=mlp"),
     "classes": (*TABLE, "data.target=size", "trainer.early_stopping=1"),

@@ -36,9 +36,12 @@ def test_epochs_and_batch_size_follow_from_the_rows_and_are_recorded(dlrun: Dlru
     (folder,) = folders(here)
     config = yaml.safe_load((folder / "config.yaml").read_text())
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["auto"] == {"batch_size": config["batch_size"], "epochs": config["epochs"]}
+    names = ("batch_size", "epochs", "model.bins", "model.dropouts", "model.num_nets", "optim.weight_decay")
+    assert summary["auto"] == dict(zip(names, (32, 30, 0, 0.3, 8, 1.0), strict=True))
+    assert (config["batch_size"], config["epochs"]) == (32, 30)
+    assert (config["model"]["bins"], config["model"]["num_nets"]) == (0, 8)
     assert len((folder / "metrics.jsonl").read_text().splitlines()) == config["epochs"]
-    assert f"auto: batch_size={config['batch_size']} epochs={config['epochs']}" in out
+    assert "auto: batch_size=32 epochs=30 model.bins=0 model.dropouts=0.3" in " ".join(out.split())
 
 
 def test_asking_twice_and_typing_the_decided_numbers_is_asking_once(
@@ -58,7 +61,7 @@ def test_asking_twice_and_typing_the_decided_numbers_is_asking_once(
 
 
 def test_more_rows_are_trained_with_larger_batches(dlrun: Dlrun, here: Path) -> None:
-    flats(3000).to_csv(here / "flats.csv", index=False)
+    flats(6000).to_csv(here / "flats.csv", index=False)
     assert dlrun(*TABLE, *INPUTS, "epochs=1")[0] == 0
     flats(100).to_csv(here / "flats.csv", index=False)
     assert dlrun(*TABLE, *INPUTS, "epochs=1")[0] == 0
@@ -113,4 +116,6 @@ def test_a_repeated_sweep_knows_what_was_decided(dlrun: Dlrun, here: Path) -> No
 def test_phases_have_their_own_epochs(dlrun: Dlrun, here: Path) -> None:
     status, _, err = dlrun(*TABLE, *INPUTS, "phases=[{epochs: 1}, {epochs: 2, lr: 1e-3}]")
     assert status == 0, err
-    assert set(json.loads((folders(here)[0] / "summary.json").read_text())["auto"]) == {"batch_size"}
+    auto = json.loads((folders(here)[0] / "summary.json").read_text())["auto"]
+    assert "epochs" not in auto
+    assert "batch_size" in auto

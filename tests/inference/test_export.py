@@ -145,12 +145,10 @@ def test_tied_weights_are_written_once_and_tied_again(here: Path) -> None:
 def test_a_run_with_early_stopping_exports_its_best_weights(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
     shutil.copytree(runs["classes"], here / "run")
     best = load_weights_file(here / "run" / "best.pt")
-    best["model"]["head.layer.bias"] += 1  # so that it differs from last.pt
+    best["model"]["head.bias"] += 1  # so that it differs from last.pt
     torch.save(best, here / "run" / "best.pt")
     assert dlrun("export", "run")[0] == 0
-    assert torch.equal(
-        dlrunner.load("run/export").model.state_dict()["head.layer.bias"], best["model"]["head.layer.bias"]
-    )
+    assert torch.equal(dlrunner.load("run/export").model.state_dict()["head.bias"], best["model"]["head.bias"])
 
 
 def test_the_command_line_uses_and_shows_an_exported_folder(

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 
 from dlrunner.errors import ConfigError
 from dlrunner.models.dropout import Dropout, zeros
-from dlrunner.models.tabular import MLP, EmbeddingNet, Embeddings, Linear, OneHotLinear, TabularDims
+from dlrunner.models.tabular import MLP, EmbeddingNet, Linear
+from dlrunner.models.tabular_layers import Embeddings, OneHotLinear, TabularDims
 
 DIMS = TabularDims({"Store": 1116, "DayOfWeek": 8, "State": 13}, num_continuous=4, target_low=3.0, target_high=10.0)
 

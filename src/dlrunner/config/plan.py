@@ -234,7 +234,7 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
 def _undecided(settings: Settings, task: Bound, problems: list[str]) -> tuple[str, ...]:
     """Return the names of the settings that are `auto`; refuse those that this task cannot decide."""
     possible = tuple(getattr(task.factory, "auto_settings", ()))
-    sections = {"data": settings.data, "model": settings.model}
+    sections = {"data": settings.data, "model": settings.model, "optim": settings.optim}
     values = {name: (sections.get(name.partition(".")[0]) or {}).get(name.partition(".")[2]) for name in possible}
     values |= {"batch_size": settings.batch_size, "optim.lr": settings.optim.get("lr")}
     values["epochs"] = None if settings.phases else settings.epochs

@@ -22,7 +22,7 @@ OPTIMIZER_SETTINGS: dict[str, Any] = {
     "momentum": Probability,
     "dampening": Probability,
     "nesterov": bool,
-    "weight_decay": NonNegative | Annotated[list[NonNegative], Field(min_length=1)],
+    "weight_decay": NonNegative | Annotated[list[NonNegative], Field(min_length=1)] | Literal["auto"],
     "betas": Annotated[list[Probability], Field(min_length=2, max_length=2)],
     "eps": Positive,
     "alpha": Probability,

@@ -40,7 +40,7 @@ def decide(
     if known is not None:
         return plan(with_values(checked.config, known)), known
     task = checked.build_task(data, checked.settings.seed)
-    recommended = task.recommended()
+    recommended = task.recommended(checked.undecided)
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
     if LR in checked.undecided:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,15 +58,6 @@ def batch_sizes(num_rows: int, batch_size: int) -> list[int]:
     if left == 1 and full:
         sizes[-2:] = [batch_size + 1]
     return sizes
-
-
-def batch_size_for(num_rows: int) -> int:
-    """Return a batch size that grows with the square root of the rows, from 32 to 1,024.
-
-    >>> [batch_size_for(rows) for rows in (100, 1_000, 16_000, 1_000_000)]
-    [32, 32, 128, 1024]
-    """
-    return int(min(1024, max(32, 2 ** round(math.log2(max(1, num_rows) ** 0.5)))))
 
 
 def rows_in_batches(rows: NDArray[np.int64], batch_size: int) -> list[Tensor]:

@@ -12,10 +12,14 @@ import pandas as pd
 
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
-Role = Literal["categorical", "continuous", "left out"]
+Role = Literal["categorical", "continuous", "categorical and continuous", "left out"]
 
 MAX_CATEGORIES = 20
 """Integers with more distinct values than this are continuous (fastai's `max_card`)."""
+MAX_DISTINCT = 0.3
+"""Of texts, by known value: a category needs several rows to be learned from."""
+MANY = "text, "
+"""Begins the reason why a column of texts is left out for its many categories."""
 
 ENDS = ("Is_month_start", "Is_month_end", "Is_quarter_start", "Is_quarter_end", "Is_year_start", "Is_year_end")
 PARTS = ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear", *ENDS, "Elapsed")
@@ -45,6 +49,8 @@ class Roles:
             ("left out", self.left_out),
         ):
             found |= {name: f"{use}: {self.reasons[name]}" if self.inferred else use for name in names}
+        for name in set(self.categorical) & set(self.continuous):
+            found[name] = f"categorical and continuous: {self.reasons[name]}"
         return found
 
 
@@ -159,11 +165,17 @@ def assign(
         _as_named(frame, place, roles, categorical or [], continuous or [], reserved)
     for part in parts:
         if frame[part].nunique() > 1:
-            (roles.continuous if is_quantity(part) else roles.categorical).append(part)
+            is_number = is_quantity(part)
+            if not is_number:
+                roles.categorical.append(part)
+            if is_number or (roles.inferred and not pd.api.types.is_bool_dtype(frame[part])):
+                roles.continuous.append(part)
             roles.reasons[part] = "part of a date"
         else:
             roles.left_out.append(part)
             roles.reasons[part] = "part of a date, constant"
+    if not roles.categorical and not roles.continuous:
+        _take_back(roles)
     if not roles.categorical and not roles.continuous:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in roles.reasons.items())
         raise DataError(f"{place}: no input column is left; {reasons or 'name some: data.continuous=[a,b]'}")
@@ -178,19 +190,16 @@ def _as_named(
     continuous: Sequence[str],
     reserved: Sequence[str],
 ) -> None:
-    seen: dict[str, str] = {}
     for role, names in (("categorical", categorical), ("continuous", continuous)):
         for name in names:
             if name not in frame.columns:
                 raise ConfigError(f"data.{role}: {place} has no column {name!r}; {did_you_mean(name, frame.columns)}")
-            if name in seen:
-                twice = f"twice in data.{role}" if seen[name] == role else f"in data.{seen[name]} and in data.{role}"
-                raise ConfigError(f"data.{role}: the column {name} is named {twice}")
+            if names.count(name) > 1:
+                raise ConfigError(f"data.{role}: the column {name} is named twice")
             if name in reserved:
                 raise ConfigError(
                     f"data.{role}: {name} is the target, a date or the validation column; it cannot be an input too"
                 )
-            seen[name] = role
     for name in continuous:
         column = frame[name]
         if pd.api.types.is_datetime64_any_dtype(column):
@@ -209,7 +218,7 @@ def _as_named(
         for name in names:
             num_values = frame[name].nunique()
             if num_values < 2 and not (num_values == 1 and frame[name].isna().any()):
-                roles.left_out.append(name)
+                roles.left_out += [name] if name not in roles.left_out else []
                 roles.reasons[name] = "constant"
                 continue
             (roles.categorical if role == "categorical" else roles.continuous).append(name)
@@ -221,14 +230,21 @@ def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str]) -> None:
         if name in skipped or name == roles.id:
             continue
         role, roles.reasons[name] = _guess(frame[name])
-        if role == "categorical":
+        if "categorical" in role:
             roles.categorical.append(name)
-        elif role == "continuous":
+        if "continuous" in role:
             roles.continuous.append(name)
-        else:
+        if role == "left out":
             roles.left_out.append(name)
             if roles.id is None and roles.reasons[name].startswith("a different"):
                 roles.id = name
+
+
+def _take_back(roles: Roles) -> None:
+    """Use texts of many categories after all, where they are all that there is."""
+    for name in [name for name in roles.left_out if roles.reasons[name].startswith(MANY)]:
+        roles.left_out.remove(name)
+        roles.categorical.append(name)
 
 
 def _guess(column: pd.Series[Any]) -> tuple[Role, str]:
@@ -246,7 +262,7 @@ def _guess(column: pd.Series[Any]) -> tuple[Role, str]:
         if are_integers and num_values == len(column) and len(column) > MAX_CATEGORIES and _is_count(known):
             return "left out", "a different integer in every row"
         if are_integers and num_values <= MAX_CATEGORIES:
-            return "categorical", f"{num_values} integers"
+            return "categorical" if num_values == 2 else "categorical and continuous", f"{num_values} integers"
         return "continuous", f"integers, {num_values:,} distinct values" if are_integers else "numbers"
     if num_values == len(column) and len(column) > MAX_CATEGORIES:
         return "left out", "a different text in every row"
@@ -259,7 +275,7 @@ def _is_count(column: pd.Series[Any]) -> bool:
 
 
 def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
-    """Return a note for each categorical column with about as many categories as rows."""
+    """Return a note for each column with about as many categories as rows, used or not."""
     notes = []
     for name in roles.categorical:
         num_values = frame[name].nunique()
@@ -267,6 +283,12 @@ def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) ->
             notes.append(
                 f"the column {name} has {num_values:,} categories in {len(frame):,} rows: an embedding of it learns "
                 "next to nothing (leave it out, or name it in data.continuous)"
+            )
+    for name in roles.left_out:
+        if roles.reasons[name].startswith(MANY):
+            notes.append(
+                f"the column {name} is left out: {roles.reasons[name]} are too many to learn from; "
+                f"to keep it, name it and the other inputs: 'data.categorical=[{name},…]'"
             )
     return notes
 

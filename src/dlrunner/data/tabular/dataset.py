@@ -95,7 +95,8 @@ class TabularData(TableSource):
             input.
         query: SQL that selects from files, instead of a path.
         target: the column to predict; several columns of 0 and 1 are labels.
-        categorical, continuous: the inputs; without both they are inferred, and reported with the reason.
+        categorical, continuous: the inputs, of which a column may be both; without both lists they are inferred, and
+            reported with the reason.
         dates: columns that become their parts (year, month, week, …); inferred like the others.
         id: the column that names the rows in predictions.
         kind: of the target.
@@ -170,9 +171,6 @@ class TabularData(TableSource):
         self._recipe: dict[str, Any] = {}
         if leave_out and not date:
             raise ConfigError("data.date: is missing: data.leave_out needs it")
-        repeated = {name for name in (categorical or []) if name in (continuous or [])}
-        if repeated:
-            raise ConfigError(f"data.continuous: {', '.join(sorted(repeated))} is in data.categorical too")
         targets = target if isinstance(target, list) else [target]
         for name in targets:
             if name in (categorical or []) or name in (continuous or []):

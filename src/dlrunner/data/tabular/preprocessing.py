@@ -7,7 +7,7 @@ a category that is missing or was never seen is number 0; numbers are standardis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,13 @@ from dlrunner.errors import DataError
 
 MOST_RATIO = 300
 """Of the medians of new rows and training rows: a unit that changed by a factor of a thousand."""
+NUM_QUANTILES = 129
+"""Kept of each column: the edges of up to 128 bins."""
+MAX_RANKED = 200_000
+"""Training rows from which they are taken, evenly spaced: sorting a million takes longer than a column is worth."""
+MANY_CATEGORIES = 20
+"""Of more, a category with a single training row counts as unseen: nothing can be learned about it, and unseen ones are
+then represented by what such rows have in common."""
 ENOUGH = 20
 """New rows, for a median that says something."""
 
@@ -34,12 +41,15 @@ class TabularPreprocessor:
     deviations: dict[str, float]
     flagged: list[str]
     """Continuous columns with missing values in the training rows: each has a column that marks them."""
+    quantiles: dict[str, list[float]] = field(default_factory=dict)
+    """Of the standardised numbers, by continuous column; empty in the state of an older version."""
 
     @classmethod
     def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> TabularPreprocessor:
         """Learn from the training rows alone."""
-        levels = {name: _categories(train[name]) for name in categorical}
-        medians, means, deviations, flagged = {}, {}, {}, []
+        levels = {name: _learnable(train[name]) for name in categorical}
+        medians, means, deviations, flagged, quantiles = {}, {}, {}, [], {}
+        ranks = np.linspace(0, 1, NUM_QUANTILES)
         for name in continuous:
             numbers = train[name].to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
@@ -48,7 +58,9 @@ class TabularPreprocessor:
                 flagged.append(name)
                 numbers = np.where(missing, medians[name], numbers)
             means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
-        return cls(levels, medians, means, deviations, flagged)
+            ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
+            quantiles[name] = ((np.quantile(ranked, ranks) - means[name]) / deviations[name]).tolist()
+        return cls(levels, medians, means, deviations, flagged, quantiles)
 
     @property
     def cardinalities(self) -> dict[str, int]:
@@ -125,6 +137,15 @@ class TabularPreprocessor:
     def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
         return cls(**state)
+
+
+def _learnable(column: pd.Series[Any]) -> list[Any]:
+    """Return the categories of a column; of many, those with several rows, so that the others train the unseen one."""
+    levels = _categories(column)
+    if len(levels) <= MANY_CATEGORIES:
+        return levels
+    counts = np.bincount(_codes(column, levels), minlength=len(levels) + 1)[1:]
+    return [level for level, count in zip(levels, counts, strict=True) if count > 1]
 
 
 def _categories(column: pd.Series[Any]) -> list[Any]:

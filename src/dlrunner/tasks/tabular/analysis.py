@@ -147,24 +147,29 @@ class TableAnalysis:
         codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
         targets = self.targets[rows]
         base = self._error(self._predict(codes, numbers), targets)
-        preparation = self.task.preparation
         names, increases = [], []
-        columns_of = [(name, 0, [index]) for index, name in enumerate(preparation.levels)]
-        for index, name in enumerate(preparation.means):
-            flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
-            columns_of.append((name, 1, [index, *flags]))
-        for name, which, columns in columns_of:
+        for name, columns_of in self._inputs_of_columns().items():
             differences = []
             for _ in range(REPEATS):
                 order = torch.from_numpy(random.permutation(len(rows))).to(codes.device)
                 shuffled = [codes, numbers]
-                shuffled[which] = shuffled[which].clone()
-                shuffled[which][:, columns] = shuffled[which][order][:, columns]
+                for which, columns in columns_of:
+                    shuffled[which] = shuffled[which].clone()
+                    shuffled[which][:, columns] = shuffled[which][order][:, columns]
                 differences.append(self._error(self._predict(*shuffled), targets) - base)
             names.append(name)
             increases.append(differences)
         array = np.array(increases, dtype=np.float64)
         return names, array.mean(axis=1), array.std(axis=1)
+
+    def _inputs_of_columns(self) -> dict[str, list[tuple[int, list[int]]]]:
+        """Return where each column of the table is among the inputs: in codes (0) or numbers (1), and which."""
+        preparation = self.task.preparation
+        found = {name: [(0, [index])] for index, name in enumerate(preparation.levels)}
+        for index, name in enumerate(preparation.means):
+            flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
+            found.setdefault(name, []).append((1, [index, *flags]))
+        return found
 
     def _rows_to_shuffle(self) -> int:
         """Return the number of rows for permutation importance: fewer for very many columns."""

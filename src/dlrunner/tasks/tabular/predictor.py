@@ -16,7 +16,7 @@ from dlrunner.data.tabular.dataset import rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
-from dlrunner.models.tabular import TabularDims
+from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
@@ -63,7 +63,7 @@ class TablePredictor(Predictor):
             raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
         ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
-        names = [*preparation.levels, *preparation.means]
+        names = list(dict.fromkeys([*preparation.levels, *preparation.means]))
         rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
         # A category that is no number, where all others are, is one that was not seen.
         problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.levels]
@@ -96,6 +96,8 @@ def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
         target_low=fitted.get("low"),
         target_high=fitted.get("high"),
         target_mean=fitted.get("middle", 0.0),
+        quantiles=[preparation.quantiles.get(name, []) for name in preparation.continuous],
+        target=target,
     )
 
 

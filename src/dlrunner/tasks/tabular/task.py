@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dlrunner.data.core.batching import TensorLoader, batch_size_for, by_split, epoch_order
+from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.splitting import TEST, split_sizes
 from dlrunner.data.core.targets import Loss, Regression, Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable
@@ -21,13 +21,14 @@ from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
-from dlrunner.models.tabular import TabularDims
+from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.plot import Plot
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
 from dlrunner.tasks.tabular.audit import table_statistics
+from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
 
 
@@ -50,7 +51,7 @@ class Tabular(Task):
     """
 
     predictor: ClassVar[type[Predictor] | None] = TablePredictor
-    auto_settings = ("batch_size", "epochs")
+    auto_settings = ("batch_size", "epochs", "model.bins", "model.dropouts", "model.num_nets", "optim.weight_decay")
 
     def __init__(
         self,
@@ -90,10 +91,9 @@ class Tabular(Task):
         table = self.table
         return TabularPreprocessor.fit(table.frame[table.train], table.roles.categorical, table.roles.continuous)
 
-    def recommended(self) -> Mapping[str, Any]:
-        """Batches of 32 to 1,024 rows and 20 epochs, fewer of more than 100,000 rows."""
-        rows = int(self.table.train.sum())
-        return {"batch_size": batch_size_for(rows), "epochs": max(4, min(20, 2_000_000 // rows))}
+    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Choose by the number of training rows (see `recommended_for`)."""
+        return recommended_for(int(self.table.train.sum()), is_packed="model.num_nets" in names)
 
     @property
     def dims(self) -> TabularDims:
@@ -123,7 +123,10 @@ class Tabular(Task):
         return bool((self.table.split == TEST).any())
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean loss over the rows."""
+        """Mean loss over the rows, and over the nets where a model trains several."""
+        if outputs.ndim > (2 if self.target.num_outputs > 1 else 1):
+            targets = targets.repeat(len(outputs), *[1] * (targets.ndim - 1))
+            outputs = outputs.flatten(0, 1)
         return self.target.loss(outputs, targets, self.loss_name)
 
     def metrics(self) -> Mapping[str, Metric]:
