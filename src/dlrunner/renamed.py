@@ -43,7 +43,13 @@ CLASSES = {
     "PictureNet": "ImageClassifier",
 }
 
-ADDED: dict[str, dict[str, Any]] = {"RatingsData": {"skip_bad": False}, "TabularData": {"skip_bad": False}}
+ADDED: dict[str, dict[str, Any]] = {
+    "DotBias": {"start_at_mean": False},
+    "EmbeddingNet": {"bins": 0, "num_nets": 1},
+    "LanguageModel": {"softmax": "full"},
+    "RatingsData": {"skip_bad": False},
+    "TabularData": {"skip_bad": False},
+}
 """Settings of classes that earlier versions did not have, with the value that does what they did."""
 
 SUMMARY = {"protocol": "audit", "looks": "tta", "members.spread": "members.std", "data.floor": "data.best_achievable"}

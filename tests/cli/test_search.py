@@ -211,7 +211,7 @@ def test_a_search_of_an_experiment_writes_the_complete_experiment(dlrun: Dlrun, 
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "mine.yaml").write_text(
         "# @package _global_\ndefaults:\n  - override /model: net\n  - override /optim: sgd\n"
-        "data:\n  path: my.csv\nmodel:\n  hidden: [9, 7]\ntrainer:\n  clip: 0.5\nepochs: 1\n"
+        "data:\n  path: my.csv\nmodel:\n  hidden: [9, 7]\ntrainer:\n  clip: 0.5\nepochs: 1\nbatch_size: 64\n"
         "claim:\n  metric: valid/rmse\n  value: 9\n  source: made up\n"
     )
     words = ("-m", "hydra/sweeper=optuna", "experiment=mine", "optim.lr=0.01", "model.hidden=[4],[8]", *QUICK)

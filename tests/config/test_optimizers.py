@@ -125,4 +125,4 @@ def test_rates_and_decay_can_differ_by_layer_group() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adagrad", "adam", "adamw"])
 def test_optimizers_are_fused_where_torch_has_it(name: str) -> None:
-    assert plan(compose([f"optim={name}", "device=cpu"])).make_optimizer([Line()]).defaults["fused"]
+    assert plan(compose(["task=rossmann", f"optim={name}", "device=cpu"])).make_optimizer([Line()]).defaults["fused"]

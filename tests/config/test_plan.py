@@ -67,7 +67,7 @@ WRONG = {
     "model._target_=torch.optim.SGD": ["torch.optim.SGD is not a Model"],
     "model._target_=dlrunner.models.collab.DotBiass": ["did you mean DotBias?"],
     "plugins=[no_such_module]": ["there is no module no_such_module"],
-    "phases=[{epochs:1}]": ["phases already set the number of epochs"],
+    "phases=[{epochs:1}] epochs=5": ["phases already set the number of epochs"],
     "experiment=movielens-dott": ["there is no such experiment", "did you mean movielens-dot?"],
     "optim=null": ["optim=None: takes one of adagrad, adam"],
     "model=5": ["model=5: takes one of awd_lstm, dot, dot_bias"],
@@ -109,7 +109,7 @@ def test_all_mistakes_are_told_at_once(dlrun: Dlrun) -> None:
 
 
 def test_the_signature_tells_results_apart_and_nothing_else() -> None:
-    base = plan(compose(["task=collab"])).signature
+    base = plan(compose(["task=collab", "optim.weight_decay=0.1"])).signature
     same = [
         "device=cpu",
         "data_dir=elsewhere",
@@ -139,7 +139,8 @@ def test_the_signature_tells_results_apart_and_nothing_else() -> None:
         "trainer.matmul=ieee",
         "trainer.deterministic=true",
     ]
-    assert {plan(compose(["task=collab", word])).signature for word in same} == {base}
+    decay = "optim.weight_decay=0.1"
+    assert {plan(compose(["task=collab", decay, word])).signature for word in same} == {base}
     assert len({plan(compose(["task=collab", word])).signature for word in other} | {base}) == len(other) + 1
 
 

@@ -7,6 +7,7 @@ techniques for recommender systems, 2009.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -35,6 +36,8 @@ class RatingDims:
     item_genres: Tensor | None = None
     """Shape (num_items, num_genres), 1 where an item belongs to a genre."""
     has_time: bool = False
+    mean_rating: float | None = None
+    """Of the training ratings; None: of a run that did not store it."""
 
 
 class RatingModel(Model):
@@ -105,6 +108,8 @@ class DotBias(RatingModel):
         init: of embeddings and biases.
         margin: how far the output may lie outside the ratings that occur; the range is
             (min - margin, max + margin).
+        start_at_mean: all first predictions are the mean of the training ratings, instead of the middle of the range:
+            with few ratings training does not lead there; `auto`: as the task recommends, else false.
     """
 
     group_names: ClassVar[tuple[str, ...]] = ("factors", "biases")
@@ -116,16 +121,20 @@ class DotBias(RatingModel):
         factors: Count = 50,
         init: Initial = [-0.01, 0.01],  # noqa: B006
         margin: NonNegative = 0.0,
+        start_at_mean: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
         self.users, self.items = _table(dims.num_users, factors, init), _table(dims.num_items, factors, init)
         self.user_bias, self.item_bias = _table(dims.num_users, 1, init), _table(dims.num_items, 1, init)
         self.low = dims.min_rating - margin
         self.span = dims.max_rating + margin - self.low
+        mean = dims.mean_rating if start_at_mean is True and dims.mean_rating is not None else self.low + self.span / 2
+        place = min(max((mean - self.low) / self.span, 0.01), 0.99)
+        self.start = math.log(place / (1 - place))
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
-        match = (self.users(users) * self.items(items)).sum(dim=1)
+        match = (self.users(users) * self.items(items)).sum(dim=1) + self.start
         match = match + self.user_bias(users).squeeze(1) + self.item_bias(items).squeeze(1)
         return torch.sigmoid(match) * self.span + self.low
 

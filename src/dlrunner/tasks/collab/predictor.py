@@ -181,6 +181,7 @@ class RatingPredictor(Predictor):
             max_rating=state["max_rating"],
             item_genres=state["item_genres"],
             has_time=state["time_scale"] is not None,
+            mean_rating=state.get("mean_rating"),
         )
 
     def examples(self, count: int) -> Mapping[str, Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.splitting import TEST, digests_by_part, num_test_rows, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
@@ -25,6 +25,7 @@ from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
+from dlrunner.tasks.collab.defaults import PUBLISHED, recommended_for
 from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
 
 
@@ -40,6 +41,7 @@ class Collab(Task):
     """
 
     predictor = RatingPredictor
+    auto_settings = ("batch_size", "epochs", "model.start_at_mean", "optim.weight_decay")
 
     def __init__(
         self,
@@ -58,6 +60,12 @@ class Collab(Task):
         """The ratings, read once."""
         return self.data.read()
 
+    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Choose by the number of training rows; MovieLens as the lesson trains it."""
+        if self.data.file is None:
+            return PUBLISHED
+        return recommended_for(int(self.table.train.sum()), names)
+
     @property
     def dims(self) -> RatingDims:
         """Numbers of users and items, the range of the training ratings, genres and times."""
@@ -70,6 +78,7 @@ class Collab(Task):
             max_rating=float(ratings.max()),
             item_genres=None if table.item_genres is None else torch.tensor(table.item_genres),
             has_time=table.times is not None,
+            mean_rating=float(ratings.mean(dtype=np.float64)),
         )
 
     @cached_property
@@ -161,6 +170,24 @@ class Collab(Task):
             time_split="time",
         )
 
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """The mean, biases of users and items, and similar items; within the range of the ratings."""
+        from dlrunner.tasks.collab.baselines import rating_baselines
+
+        table, dims = self.table, self.dims
+        found: dict[str, dict[str, float]] = {}
+        for name, (predicted, seconds) in rating_baselines(table).items():
+            within = torch.from_numpy(predicted.clip(dims.min_rating, dims.max_rating)).float()
+            found[name] = {"seconds": seconds}
+            for split in self._tensors:
+                if split == "train":
+                    continue
+                rows = torch.from_numpy(table.split == PART_CODES[split])
+                for key, metric in self.metrics().items():
+                    metric.update(within[rows], torch.from_numpy(table.ratings)[rows])
+                    found[name][f"{split}/{key}"] = metric.compute()
+        return found
+
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with their predictions."""
         table = self.table
@@ -203,6 +230,7 @@ class Collab(Task):
             "schema": table.schema,
             "min_rating": dims.min_rating,
             "max_rating": dims.max_rating,
+            "mean_rating": dims.mean_rating,
             "item_genres": dims.item_genres,
             "time_scale": self._time_scale if table.times is not None else None,
             "rated_users": torch.tensor(table.users[train]),

@@ -1,0 +1,88 @@
+"""Simple predictions of ratings, beside which a run is judged: the mean, biases, and similar items.
+
+Source: Koren, Factor in the neighbors: scalable and accurate collaborative filtering, 2010; Surprise's KNNBaseline.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlrunner.data.ratings.dataset import RatingsTable
+
+ITEM_SHRINKAGE, USER_SHRINKAGE = 10.0, 15.0
+"""Ratings that a bias of 0 counts as."""
+NEIGHBOURS = 40
+SIMILARITY_SHRINKAGE = 100.0
+"""Common users that a similarity of 0 counts as."""
+MOST_CELLS = 50_000_000
+"""Users times items; with more, similar items take too much memory."""
+MOST_PRODUCTS = 50_000_000_000
+"""Of one pass over the pairs of a user's items; with more, similar items take minutes."""
+
+Ratings = NDArray[np.float64]
+
+
+def rating_baselines(table: RatingsTable) -> dict[str, tuple[Ratings, float]]:
+    """Return for each baseline its predictions of all rows, fitted on the training rows, and the seconds it takes."""
+    found = {
+        "mean": _timed(lambda: np.full(len(table.ratings), table.ratings[table.train].mean(dtype=np.float64))),
+        "biases of users and items": _timed(lambda: _biased(table)),
+    }
+    counts = np.bincount(table.users[table.train], minlength=len(table.user_ids)).astype(np.float64)
+    cells, products = len(counts) * len(table.item_ids), float((counts**2).sum()) * len(counts)
+    if cells <= MOST_CELLS and products <= MOST_PRODUCTS:
+        found["similar items (kNN)"] = _timed(lambda: _neighbours(table))
+    return found
+
+
+def _timed(predict: Callable[[], Ratings]) -> tuple[Ratings, float]:
+    started = time.perf_counter()
+    predicted = predict()
+    return predicted, round(time.perf_counter() - started, 2)
+
+
+def _biased(table: RatingsTable) -> Ratings:
+    """Predict mean + item bias + user bias, each the shrunken mean of what is left."""
+    train = table.train
+    users, items, ratings = table.users[train], table.items[train], table.ratings[train].astype(np.float64)
+    mean = ratings.mean()
+    item = _shrunken(items, ratings - mean, len(table.item_ids), ITEM_SHRINKAGE)
+    user = _shrunken(users, ratings - mean - item[items], len(table.user_ids), USER_SHRINKAGE)
+    return np.asarray(mean + item[table.items] + user[table.users])
+
+
+def _shrunken(codes: NDArray[np.int64], values: Ratings, count: int, shrinkage: float) -> Ratings:
+    sums = np.bincount(codes, weights=values, minlength=count)
+    return np.asarray(sums / (np.bincount(codes, minlength=count) + shrinkage))
+
+
+def _neighbours(table: RatingsTable) -> Ratings:
+    """Add to the biases the user's deviations from them on the most similar items, weighted by similarity."""
+    predicted, train = _biased(table), table.train
+    users, items = table.users[train], table.items[train]
+    rest = np.zeros((len(table.user_ids), len(table.item_ids)), dtype=np.float32)
+    rated = np.zeros_like(rest)
+    rest[users, items], rated[users, items] = table.ratings[train] - predicted[train], 1.0
+    answer, others = predicted.copy(), np.flatnonzero(~train)
+    order = others[np.argsort(table.users[others], kind="stable")]
+    starts = np.searchsorted(table.users[order], np.arange(len(rest) + 1))
+    for user in range(len(rest)):
+        rows, known = order[starts[user] : starts[user + 1]], np.flatnonzero(rated[user])
+        if not len(rows) or not len(known):
+            continue
+        wanted = table.items[rows]
+        ours, theirs, our_marks, their_marks = rest[:, wanted], rest[:, known], rated[:, wanted], rated[:, known]
+        common = our_marks.T @ their_marks
+        norms = np.sqrt((ours**2).T @ their_marks * (our_marks.T @ theirs**2))  # over the users that rated both
+        weights = (ours.T @ theirs) / np.maximum(norms, 1e-12) * common / (common + SIMILARITY_SHRINKAGE)
+        weights[weights <= 0] = 0
+        if weights.shape[1] > NEIGHBOURS:
+            least = np.partition(weights, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS, None]
+            weights[weights < least] = 0
+        total = weights.sum(axis=1)
+        answer[rows] += np.divide(weights @ rest[user, known], total, out=np.zeros_like(total), where=total > 0)
+    return answer
