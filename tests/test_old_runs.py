@@ -251,8 +251,8 @@ def test_runs_of_different_tasks_differ_in_what_was_typed(place: str, said: Said
 def test_an_old_run_is_compared_with_the_same_settings_of_today(here: Path, said: Said) -> None:
     old = run_of(SEEDS[0])
     asked = ("task=collab", "data.path=my.csv", "model=dot_bias", "model.factors=4", "optim.lr=0.05", "epochs=4")
-    asked += ("batch_size=64", "model.start_at_mean=false", "optim.weight_decay=0.1")  # which were the defaults
-    said([*asked, *QUICK, f"runs_dir={here}"])
+    defaults = ("batch_size=64", "model.start_at_mean=false", "optim.weight_decay=0.1")  # of then
+    said([*asked, *defaults, *QUICK, f"runs_dir={here}"])
     new = f"{(here / 'latest').resolve()}"
     assert summary_of(new)["final"] == pytest.approx(summary_of(old)["final"], abs=1e-5)
     assert "settings: the same" in said(["diff", old, new])

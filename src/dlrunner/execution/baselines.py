@@ -8,6 +8,9 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
+import torch
+from threadpoolctl import threadpool_limits
+
 from dlrunner.config.plan import Plan
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
@@ -39,7 +42,8 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         return known
     started = time.perf_counter()
     try:
-        found = {name: dict(metrics) for name, metrics in task.baselines().items()}
+        with threadpool_limits(torch.get_num_threads()):  # as in training: more threads than cores wait for each other
+            found = {name: dict(metrics) for name, metrics in task.baselines().items()}
     except Exception as failed:  # of a library or a plugin; the model is trained, and its results count
         log.exception("the baselines could not be computed")
         add_note(f"the baselines could not be computed: {failed}")
