@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -36,6 +37,12 @@ def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
     """Return a folder that all workers of this test run share."""
     own = factory.getbasetemp()  # alone, its parent is that of earlier test runs too
     return (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / name
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported and collected out of garbage collections: they took 5 % of all tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

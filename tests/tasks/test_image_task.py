@@ -188,7 +188,7 @@ def test_an_ensemble_shares_its_features_and_averages_its_predictions(dlrun: Dlr
         ),
         (
             ("epochs=null", "phases=[{epochs: 1, task: {augment: 2}}]"),
-            "phases[0].task.augment: must be a boolean, not 2",
+            "phases[0].task.augment: must be a boolean",
         ),
         (
             ("epochs=null", "task.augment=false", f"phases=[{{epochs: 1}}, {{epochs: 1, {ONCE}}}]"),

@@ -47,7 +47,8 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
         lr = entry.lr if entry.lr is not None else settings.optim.get("lr", 1.0)
         lr = 1.0 if lr == "auto" else lr  # the range test scales it
         rates = tuple(lr) if isinstance(lr, list) else (lr,)
-        freeze_to = settings.freeze_to if entry.freeze_to is None else entry.freeze_to
+        common = 0 if settings.freeze_to == "auto" else settings.freeze_to
+        freeze_to = common if entry.freeze_to is None else entry.freeze_to
         phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task))
     return tuple(phases)
 

@@ -209,7 +209,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_methods(task, problems)
         check_phase_settings(task, phases, problems)
     device = resolve_device(settings, problems)
-    if task and phases and not problems:
+    checkable = not any(name == "freeze_to" or name.startswith("task.") for name in undecided)
+    if task and phases and checkable and not problems:
         try:
             task.factory.check(task.complete(), phases)  # type: ignore[attr-defined]
         except ValueError as error:
@@ -234,10 +235,10 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
 def _undecided(settings: Settings, task: Bound, problems: list[str]) -> tuple[str, ...]:
     """Return the names of the settings that are `auto`; refuse those that this task cannot decide."""
     possible = tuple(getattr(task.factory, "auto_settings", ()))
-    sections = {"data": settings.data, "model": settings.model, "optim": settings.optim}
+    sections = {"data": settings.data, "task": settings.task, "model": settings.model, "optim": settings.optim}
     values = {name: (sections.get(name.partition(".")[0]) or {}).get(name.partition(".")[2]) for name in possible}
     values |= {"batch_size": settings.batch_size, "optim.lr": settings.optim.get("lr")}
-    values["epochs"] = None if settings.phases else settings.epochs
+    values |= {"epochs": settings.epochs, "freeze_to": settings.freeze_to} if not settings.phases else {}
     found = [name for name, value in values.items() if value == "auto"]
     problems += [
         f"{name}: must be a number: {task.target} does not decide it from the data"

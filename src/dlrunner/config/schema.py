@@ -113,7 +113,7 @@ class Settings(BaseModel):
     runs_dir: Text
     rerun: bool
     plugins: list[str]
-    freeze_to: int
+    freeze_to: int | Literal["auto"]
     phases: Annotated[list[PhaseSettings], Field(min_length=1)] | None
     claim: Claim | None
     data: dict[str, Any] | None

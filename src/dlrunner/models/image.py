@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
-from dlrunner.models.vision.backbone import freeze_batch_norm
+from dlrunner.models.vision.backbone import Backbone, freeze_batch_norm
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
+from dlrunner.models.vision.found_weights import find_weights
 from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Probability, Text
 
@@ -47,7 +48,8 @@ class ImageClassifier(Model):
         data_dir: where `weights` are looked for too, and in its folder weights/.
         backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2, or
             timm/NAME where timm is installed.
-        weights: a file of trained weights (.pt, .pth, .safetensors); `none`: they start at random.
+        weights: a file of trained weights (.pt, .pth, .safetensors); `none`: they start at random; `auto`: as the task
+            recommends, else `none`.
         variant: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
         pool: how the maps of a feature become a number: their `mean`, `max`, or both (`concat`).
         xtra_fc: sizes of the layers between the pooled features and the classes.
@@ -67,7 +69,7 @@ class ImageClassifier(Model):
         *,
         backbone: Text = "resnet18",
         weights: Text | None = None,
-        variant: Variant = "torchvision",
+        variant: Variant | Literal["auto"] = "torchvision",
         pool: Pool = "mean",
         xtra_fc: list[Count] = [512],  # noqa: B006
         dropout: Probability | list[Probability] = [0.25, 0.5],  # noqa: B006
@@ -76,10 +78,10 @@ class ImageClassifier(Model):
         channels_last: bool = True,
     ) -> None:
         super().__init__()
-        self.weights, self.data_dir = None if weights == "none" else weights, data_dir
+        self.weights, self.data_dir = None if weights in ("none", "auto") else weights, data_dir
         self.pool, self.channels_last = pool, channels_last
         self.freeze_norm = freeze_norm
-        self.backbone = make_backbone(backbone, variant)
+        self.backbone = _backbone(backbone, variant)
         features = self.backbone.num_features * (2 if pool == "concat" else 1)
         widths = [features, *xtra_fc, dims.num_outputs]
         drops = dropout if isinstance(dropout, list) else [dropout] * (len(widths) - 1)
@@ -106,11 +108,14 @@ class ImageClassifier(Model):
                 f"model.dropout: {len(dropout)} dropouts for {number} layers of the head; give one, or one per layer"
             )
         with torch.device("meta"):
-            make_backbone(settings["backbone"], settings["variant"])
+            _backbone(settings["backbone"], settings["variant"])
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
         """Return the file of trained weights."""
+        if settings["weights"] == "auto":  # what is decided depends on what is found
+            found = find_weights(data_dir)
+            return [found.path] if found else []
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
     def load_pretrained(self) -> Sequence[str]:
@@ -120,7 +125,11 @@ class ImageClassifier(Model):
             ConfigError: they are those of another architecture.
         """
         if self.weights is None:
-            return ["the backbone's weights are random (set model.weights=FILE for trained ones; see docs/images.md)"]
+            return [
+                "the backbone's weights are random; pre-trained ones are much better: put a file of torchvision's "
+                f"(mobilenet_v2-….pth, resnet18-….pth) into {self.data_dir / 'weights'}, or set model.weights=FILE; "
+                f"they are at {HOME}"
+            ]
         file = weights_file(self.weights, self.data_dir)
         return load(self.backbone, read_weights(file), file)
 
@@ -181,6 +190,11 @@ class ImageClassifier(Model):
             digest.update(name.encode())
             digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def _backbone(name: str, variant: str) -> Backbone:
+    """Return a backbone; where the task decides nothing, `auto` is resnet18 and torchvision's variant."""
+    return make_backbone("resnet18" if name == "auto" else name, "gluon" if variant == "gluon" else "torchvision")
 
 
 def weights_file(given: str, data_dir: Path) -> Path:

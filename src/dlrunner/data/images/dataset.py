@@ -84,6 +84,9 @@ class ImageTable:
 class ImageSource(Data):
     """The data of an image task."""
 
+    data_dir: Path
+    """Where pre-trained weights are searched for."""
+
     @abstractmethod
     def read(self) -> ImageTable:
         """Read, decode and split the images."""
@@ -128,7 +131,7 @@ class ImageData(ImageSource):
     """A user's own images: Kaggle's layout, folders by class, or a table of paths and labels; zip or folder.
 
     Args:
-        data_dir: not used: the images are where `path` says.
+        data_dir: where pre-trained weights are searched for; the images are where `path` says.
         path: the folder, archive or table. In a folder with labels.csv, its first column names files in train/;
             else an image's folder is its class, and the top folders `train/`, `valid/` and `test/` define the split.
         file: the table's column with the paths, relative to the table's folder; by default its first one.
@@ -176,6 +179,7 @@ class ImageData(ImageSource):
         encoding: Text | None = None,
         skip_bad: bool = False,
     ) -> None:
+        self.data_dir = data_dir
         if path is None:
             raise ConfigError(
                 "data.path: is missing: give a folder, an archive or a table: dlrun task=image data.path=images/"

@@ -169,6 +169,12 @@ def _read_safetensors(path: Path) -> Any:
         raise DataError(f"{path} holds no weights: it is damaged, or another kind of file") from None
 
 
+def fits(backbone: Backbone, weights: Mapping[str, Tensor]) -> bool:
+    """Return whether a file has all weights of a net, in their shapes."""
+    found = _shapes(weights)
+    return all(found.get(name) == shape for name, shape in _shapes(backbone.net().state_dict()).items())
+
+
 def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[str]:
     """Copy weights into a net, and return notes about those that were skipped.
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -39,6 +39,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier, ImageDims
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
+from dlrunner.models.vision.found_weights import find_weights
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
@@ -66,12 +67,16 @@ class ImageClassification(Classification):
         flip, rotate, zoom, brightness, contrast: strength of the augmentation (see `Augmentation`).
         tta: test-time augmentation: number of augmented views that are averaged with the plain one after training.
         precompute: compute the features of the frozen backbone once and cache them.
-            A phase may have its own size, augment and precompute.
+            A phase may have its own size, augment and precompute; `auto` is decided by `recommended`.
         valid_batch_size: images per batch in evaluation and feature extraction; by default what is fast on the device.
     """
 
     fixed_shapes = True
     phase_settings = ("size", "augment", "precompute")
+    auto_settings = (
+        *("batch_size", "epochs", "freeze_to", "model.backbone", "model.variant", "model.weights"),
+        *("task.augment", "task.precompute"),
+    )
     predictor = ImagePredictor
 
     def __init__(
@@ -83,14 +88,14 @@ class ImageClassification(Classification):
         *,
         metrics: list[str] | None = None,
         size: Annotated[int, Field(ge=32, le=1024)] | None = None,
-        augment: bool = True,
+        augment: bool | Literal["auto"] = True,
         flip: bool = True,
         rotate: NonNegative = 10.0,
         zoom: Annotated[float, Field(ge=1, le=4)] = 1.1,
         brightness: Annotated[float, Field(ge=0, le=1)] = 0.1,
         contrast: Annotated[float, Field(ge=0, le=1)] = 0.1,
         tta: Natural = 0,
-        precompute: bool = False,
+        precompute: bool | Literal["auto"] = False,
         valid_batch_size: Count | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
@@ -125,6 +130,25 @@ class ImageClassification(Classification):
             fresh, first_size = fresh and now["precompute"], now["size"]
         if settings["tta"] and {**settings, **phases[-1].task}["precompute"]:
             raise ConfigError(f"task.precompute: {ONCE}: add task.tta=0")
+
+    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Choose weights that are on this machine, and features of the frozen backbone instead of training it.
+
+        On a CPU one pass of a pre-trained net takes less time than an epoch of training, and is better on few images.
+        """
+        found = find_weights(self.data.data_dir) if {"model.backbone", "model.weights"} <= {*names} else None
+        is_frozen = found is not None and "freeze_to" in names
+        once = is_frozen and "task.augment" in names and not self.tta
+        return {
+            "batch_size": 64,
+            "epochs": 20 if once else 5,
+            "freeze_to": -1 if is_frozen else 0,
+            "model.backbone": found.backbone if found else "resnet18",
+            "model.variant": found.variant if found else "torchvision",
+            "model.weights": str(found.path) if found else None,
+            "task.augment": not once,
+            "task.precompute": once,
+        }
 
     @cached_property
     def table(self) -> ImageTable:

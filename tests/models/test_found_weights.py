@@ -1,0 +1,89 @@
+"""Pre-trained weights that are found, and what a run makes of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dlrunner.models.vision.backbones import make_backbone
+from dlrunner.models.vision.found_weights import find_weights
+from tests.conftest import QUICK, Dlrun
+
+
+@pytest.fixture(autouse=True)
+def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder in place of torch's cache."""
+    monkeypatch.setenv("TORCH_HOME", str(here / "torch"))
+    folder = here / "torch" / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def save(backbone: str, path: Path, variant: str = "torchvision") -> Path:
+    torch.manual_seed(0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(make_backbone(backbone, variant).state_dict(), path)  # type: ignore[arg-type]
+    return path
+
+
+def test_the_data_folder_its_weights_and_torchs_cache_are_searched(here: Path, hub: Path) -> None:
+    assert find_weights(here / "data") is None
+    file = save("squeezenet1_1", hub / "squeezenet1_1-b8a52dc0.pth")
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone) == (file, "squeezenet1_1")
+    better = save("mobilenet_v2", here / "data" / "weights" / "mobilenet_v2_features.pt", "gluon")
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone, found.variant) == (better, "mobilenet_v2", "gluon")
+
+
+def test_files_that_are_something_else_are_passed_over(here: Path) -> None:
+    (here / "resnet18-damaged.pth").write_bytes(b"nothing")
+    save("squeezenet1_1", here / "mobilenet_v2-wrong.pth")
+    assert find_weights(here) is None
+
+
+@pytest.fixture
+def images(here: Path) -> Path:
+    """Two classes of small images."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        (here / "images" / name).mkdir(parents=True)
+        for index in range(12):
+            pixels = rng.integers(level - 50, level + 50, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(here / "images" / name / f"{index}.png")
+    return here / "images"
+
+
+def test_with_weights_the_head_is_trained_on_features_computed_once(dlrun: Dlrun, here: Path, images: Path) -> None:
+    file = save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
+    words = ("task=image", "data.path=images", "data.size=32", "epochs=1", *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, err
+    run = here / "runs" / "latest"
+    auto = json.loads((run / "summary.json").read_text())["auto"]
+    assert auto["model.weights"].endswith("weights/squeezenet1_1.pt")
+    assert (auto["freeze_to"], auto["task.precompute"], auto["task.augment"]) == (-1, True, False)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["model"]["backbone"], config["freeze_to"]) == ("squeezenet1_1", -1)
+    assert dlrun("predict", str(run), "images/dark/0.png")[0] == 0
+    file.unlink()  # what was decided with it is not used without it
+    status, out, err = dlrun(*words)
+    assert status == 0, err
+    assert "the backbone's weights are random" in " ".join(out.split())
+
+
+def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
+    save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
+    status, _, err = dlrun("task=image", "data.path=images", "data.size=32", "epochs=1", "freeze_to=0", *QUICK)
+    assert status == 0, err
+    auto = json.loads((here / "runs" / "latest" / "summary.json").read_text())["auto"]
+    assert (auto["task.precompute"], auto["task.augment"]) == (False, True)
+    assert auto["model.backbone"] == "squeezenet1_1"
