@@ -19,7 +19,7 @@ from dlrunner.sweeps.folder import Job, SweepDirectory
 from tests.conftest import QUICK, Dlrun, start
 
 IDENTITY = {"signature": "0a1b2c3d", "code": "c", "data": "d"}
-WORDS = ("task=collab", "data.path=my.csv", *QUICK)
+WORDS = ("task=collab", "data.path=my.csv", "epochs=5", *QUICK)
 
 
 def claim(here: Path) -> RunDirectory:

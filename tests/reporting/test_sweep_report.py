@@ -200,7 +200,7 @@ def test_the_verb_writes_the_same_report_of_a_sweep_twice(dlrun: Dlrun, ratings_
     assert dlrun("report", str(folder))[0] == 0
     assert (folder / "report.html").read_bytes() == first
     html = first.decode()
-    assert '<td>epochs</td><td class="long">2</td><td>5</td>' in html, "what all jobs share"
+    assert '<td>epochs</td><td class="long">2</td><td>auto</td>' in html, "what all jobs share"
     assert "<td>optim.lr</td>" not in html, "what they do not"
     # Its jobs know what they were changed from, though other processes did them.
     run = next((here / "runs" / "collab").glob("*lr=0.001*"))

@@ -44,7 +44,7 @@ def test_memory_that_was_freed_is_kept_for_the_next_tensor() -> None:
 def optimizer_of(*words: str) -> tuple[torch.optim.Optimizer, nn.Linear]:
     torch.manual_seed(0)
     layer = nn.Linear(3, 1)
-    return plan(compose(["task=collab", "device=cpu", *words])).make_optimizer([layer]), layer
+    return plan(compose(["task=rossmann", "device=cpu", *words])).make_optimizer([layer]), layer
 
 
 def step(optimizer: torch.optim.Optimizer, layer: nn.Linear) -> None:

@@ -19,7 +19,7 @@ from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 for module in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(module, reason="needs MLflow: pip install 'dlrunner[mlflow]'")
-WORDS = ("task=collab", "data.path=my.csv", "log=mlflow", "log.tracker_timeout=120")
+WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "log=mlflow", "log.tracker_timeout=120")
 
 
 def ask(question: str, *values: Any, store: str = "runs/mlflow.db") -> list[Any]:

@@ -16,7 +16,7 @@ from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, start
 
 pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'dlrunner[tensorboard]'")
-WORDS = ("task=collab", "data.path=my.csv", "log=tensorboard", "log.tracker_timeout=60")
+WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "log=tensorboard", "log.tracker_timeout=60")
 
 
 def read(run: Path) -> Any:

@@ -17,7 +17,7 @@ from dlrunner.config.plan import plan
 from dlrunner.tracking.relay import MARGIN, numbers
 from tests.conftest import QUICK, Dlrun, start
 
-WORDS = ("task=collab", "data.path=my.csv", *QUICK)
+WORDS = ("task=collab", "data.path=my.csv", "epochs=5", *QUICK)
 
 
 def watched(name: str, *settings: str) -> list[str]:

@@ -33,7 +33,14 @@ META = torch.device("meta")
 SMALL_TEXTS = ("data.source=synthetic", "data.sample=48", "data.sample_valid=40", "data.min_freq=1")
 SMALL_NET = ("model.embedding=12", "model.hidden=16", "model.layers=2")
 TASKS: Mapping[str, Sequence[str]] = {
-    "collab": ("task=collab", "data.source=synthetic", "model=net", "model.time=true", "batch_size=512"),
+    "collab": (
+        "task=collab",
+        "data.source=synthetic",
+        "model=net",
+        "model.time=true",
+        "batch_size=512",
+        "optim.weight_decay=0.1",
+    ),
     "rossmann": (
         "task=rossmann",
         "data.source=synthetic",
