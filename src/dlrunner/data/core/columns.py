@@ -16,10 +16,6 @@ Role = Literal["categorical", "continuous", "categorical and continuous", "left 
 
 MAX_CATEGORIES = 20
 """Integers with more distinct values than this are continuous (fastai's `max_card`)."""
-MAX_DISTINCT = 0.3
-"""Of texts, by known value: a category needs several rows to be learned from."""
-MANY = "text, "
-"""Begins the reason why a column of texts is left out for its many categories."""
 
 ENDS = ("Is_month_start", "Is_month_end", "Is_quarter_start", "Is_quarter_end", "Is_year_start", "Is_year_end")
 PARTS = ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear", *ENDS, "Elapsed")
@@ -175,8 +171,6 @@ def assign(
             roles.left_out.append(part)
             roles.reasons[part] = "part of a date, constant"
     if not roles.categorical and not roles.continuous:
-        _take_back(roles)
-    if not roles.categorical and not roles.continuous:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in roles.reasons.items())
         raise DataError(f"{place}: no input column is left; {reasons or 'name some: data.continuous=[a,b]'}")
     return roles
@@ -240,13 +234,6 @@ def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str]) -> None:
                 roles.id = name
 
 
-def _take_back(roles: Roles) -> None:
-    """Use texts of many categories after all, where they are all that there is."""
-    for name in [name for name in roles.left_out if roles.reasons[name].startswith(MANY)]:
-        roles.left_out.remove(name)
-        roles.categorical.append(name)
-
-
 def _guess(column: pd.Series[Any]) -> tuple[Role, str]:
     """Return the role of a column and the reason."""
     known = column.dropna()
@@ -275,7 +262,7 @@ def _is_count(column: pd.Series[Any]) -> bool:
 
 
 def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
-    """Return a note for each column with about as many categories as rows, used or not."""
+    """Return a note for each categorical column with about as many categories as rows."""
     notes = []
     for name in roles.categorical:
         num_values = frame[name].nunique()
@@ -283,12 +270,6 @@ def high_cardinality_notes(frame: pd.DataFrame, roles: Roles, num_train: int) ->
             notes.append(
                 f"the column {name} has {num_values:,} categories in {len(frame):,} rows: an embedding of it learns "
                 "next to nothing (leave it out, or name it in data.continuous)"
-            )
-    for name in roles.left_out:
-        if roles.reasons[name].startswith(MANY):
-            notes.append(
-                f"the column {name} is left out: {roles.reasons[name]} are too many to learn from; "
-                f"to keep it, name it and the other inputs: 'data.categorical=[{name},…]'"
             )
     return notes
 
