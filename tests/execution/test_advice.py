@@ -17,14 +17,14 @@ def advice(values: list[float], **settings: Any) -> str:
 
 
 def test_a_metric_that_still_improves_calls_for_more_epochs() -> None:
-    assert "still improving at the end (epoch 4: 6, epoch 5: 5): try epochs=10" in advice([9, 8, 7, 6, 5])
+    assert "still improving at the end (epoch 4: 6.0000, epoch 5: 5.0000): try epochs=10" in advice([9, 8, 7, 6, 5])
     assert "train the last phase longer" in advice([9, 8, 7, 6, 5], phases=2)
     assert "epochs=10" in advice([0.5, 0.6, 0.7, 0.8, 0.9], higher_is_better=True)
 
 
 def test_a_metric_that_was_better_before_calls_for_fewer_epochs_or_the_best_weights() -> None:
     found = advice([9, 5, 6, 7, 8])
-    assert "best after epoch 2 of 5 (5, at the end 8)" in found
+    assert "best after epoch 2 of 5 (5.0000, at the end 8.0000)" in found
     assert "epochs=2" in found
     assert "trainer.keep=best" in found
     assert "epochs=" not in advice([9, 5, 6, 7, 8], phases=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dlrunner.reporting.terminal.progress import number
 from dlrunner.training.state import Row
 
 NOTICEABLE = 0.01
@@ -18,7 +19,7 @@ def training_advice(history: Sequence[Row], name: str, *, higher_is_better: bool
 
     >>> falling = [{"epoch": 1, "valid/rmse": 4.0}, {"epoch": 2, "valid/rmse": 2.0}]
     >>> training_advice(falling, "valid/rmse", higher_is_better=False, keeps_best=False, phases=1)
-    'valid/rmse was still improving at the end (epoch 1: 4, epoch 2: 2): try epochs=4'
+    'valid/rmse was still improving at the end (epoch 1: 4.0000, epoch 2: 2.0000): try epochs=4'
 
     Args:
         history: a row per epoch.
@@ -36,14 +37,14 @@ def training_advice(history: Sequence[Row], name: str, *, higher_is_better: bool
     if found < last and _differ(values[found], values[last]) and not keeps_best:
         shorter = f"epochs={history[found]['epoch']} or " if phases == 1 else ""
         return (
-            f"{name} was best after epoch {history[found]['epoch']} of {count} ({values[found]:.4g}, "
-            f"at the end {values[last]:.4g}): try {shorter}trainer.keep=best with data.test=0.1"
+            f"{name} was best after epoch {history[found]['epoch']} of {count} ({number(values[found])}, "
+            f"at the end {number(values[last])}): try {shorter}trainer.keep=best with data.test=0.1"
         )
     if found == last and _differ(values[last], values[before]):
         longer = f"try epochs={2 * count}" if phases == 1 else "train the last phase longer"
         return (
-            f"{name} was still improving at the end (epoch {history[before]['epoch']}: {values[before]:.4g}, "
-            f"epoch {history[last]['epoch']}: {values[last]:.4g}): {longer}"
+            f"{name} was still improving at the end (epoch {history[before]['epoch']}: {number(values[before])}, "
+            f"epoch {history[last]['epoch']}: {number(values[last])}): {longer}"
         )
     return ""
 
