@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
+from dlrunner.data.core.targets import Regression
 from dlrunner.data.tables.table import read_table
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -142,6 +144,7 @@ def test_a_wrong_request_is_answered_in_a_sentence(settings: dict[str, Any], mes
         (("price", 4, np.inf), {}, r"row 6: price is 'inf', which is not a finite number"),
         (("price", 4, 0), {"target_transform": "log"}, r"row 6: the target price is 0, which has no logarithm"),
         (("price", 4, -3), {"target_transform": "log"}, r"row 6: the target price is -3, which has no logarithm"),
+        (("price", 4, -3), {"target_transform": "log1p"}, r"row 6: the target price is -3; .*from 0 on"),
         (("price", 4, "dear"), {}, r"row 6: price is 'dear', which is not a number.*data.skip_bad=true"),
         (("sold", 4, "soon"), {"dates": ["sold"]}, r"row 6: sold is 'soon', which is not a date"),
         (("sold", 4, None), {"date": "sold", "split": "last_days"}, r"row 6: sold is missing"),
@@ -194,7 +197,7 @@ def test_kinds_of_targets_are_found(here: Path) -> None:
     assert (tags.values.sum(axis=1) == np.where(table["rooms"] > 2, 2, 1)).all()
 
 
-@pytest.mark.parametrize("transform", ["standard", "log", "none"])
+@pytest.mark.parametrize("transform", ["standard", "log", "log1p", "none"])
 def test_targets_are_learned_transformed_and_told_in_their_own_unit(transform: str, here: Path) -> None:
     table = read(houses(), target_transform=transform)
     target = table.target.fit(table.values[~table.valid])
@@ -207,6 +210,17 @@ def test_targets_are_learned_transformed_and_told_in_their_own_unit(transform: s
         np.testing.assert_allclose(encoded.numpy(), np.log(table.values), rtol=1e-6)
     assert target.statistics()["high"] == pytest.approx(float(train.max()))
     np.testing.assert_allclose(target.decode(encoded).numpy(), table.values, rtol=1e-5)
+
+
+def test_zeros_are_learned_by_log1p_and_no_prediction_is_negative_where_no_target_is(here: Path) -> None:
+    values = np.array([0.0, 0.0, 1.0, 9.0, 99.0])
+    target = Regression(["sold"], transform="log1p").fit(values)
+    np.testing.assert_allclose(target.encode(values).numpy(), np.log1p(values), rtol=1e-6)
+    np.testing.assert_allclose(target.decode(torch.tensor([-0.5, 0.0, 1.0])).numpy(), [0, 0, np.expm1(1)], rtol=1e-6)
+    standard = Regression(["sold"], transform="standard").fit(values)
+    assert standard.decode(torch.tensor([-3.0])).tolist() == [0.0]
+    below = Regression(["gain"], transform="standard").fit(values - 1)
+    assert below.decode(torch.tensor([-3.0])).item() < -1
 
 
 # Which rows validate

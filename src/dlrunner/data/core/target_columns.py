@@ -75,11 +75,18 @@ def _numbers(
             f"{place}, row {row + 2}: the target {name} is {quoted(column.iloc[row])}, which is not a finite number; "
             f"{int(bad.sum()):,} such row(s) in all (data.kind=multiclass reads texts as classes)"
         )
+    if transform == "log1p" and (numbers < 0).any():
+        row = int((numbers < 0).argmax())
+        raise DataError(
+            f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}; data.target_transform=log1p is for counts "
+            "and other numbers from 0 on"
+        )
     if transform == "log" and (numbers <= 0).any():
         row = int((numbers <= 0).argmax())
         raise DataError(
             f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}, which has no logarithm; "
-            f"{int((numbers <= 0).sum()):,} such row(s) in all (remove them, or set data.target_transform=standard)"
+            f"{int((numbers <= 0).sum()):,} such row(s) in all (remove them, or set "
+            "data.target_transform=log1p, for zeros, or standard)"
         )
     if numbers.min() == numbers.max():
         raise DataError(f"{place}: the target {name} is {numbers[0]:g} in every row; there is nothing to learn")

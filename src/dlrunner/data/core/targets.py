@@ -31,7 +31,13 @@ from dlrunner.metrics import (
 )
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
-Transform = Literal["standard", "log", "none"]
+Transform = Literal["standard", "log", "log1p", "none"]
+TRANSFORMS: Mapping[Transform, str] = {
+    "standard": "standardised",
+    "log": "logarithm",
+    "log1p": "logarithm of 1 + target",
+    "none": "not transformed",
+}
 Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
 MOST_LOG_ERROR = 1.0
@@ -150,13 +156,15 @@ class Regression(Target):
     high: float = 1.0
     middle: float = 0.0
     """Mean of the transformed training targets."""
+    is_nonnegative: bool = False
+    """No training target is negative, and no prediction is."""
 
     def fit(self, train: NDArray[Any]) -> Target:
         """Return the target with the statistics of the training rows."""
         mean, deviation = 0.0, 1.0
         if self.transform == "standard":
             mean, deviation = float(train.mean()), float(train.std()) or 1.0
-        fitted = replace(self, mean=mean, deviation=deviation)
+        fitted = replace(self, mean=mean, deviation=deviation, is_nonnegative=bool((train >= 0).all()))
         encoded = fitted.encode(train)
         return replace(fitted, low=float(encoded.min()), high=float(encoded.max()), middle=float(encoded.mean()))
 
@@ -166,7 +174,10 @@ class Regression(Target):
 
     def encode(self, values: NDArray[Any]) -> Tensor:
         """Return transformed values, float32 of shape [rows]."""
-        values = np.log(values) if self.transform == "log" else (values - self.mean) / self.deviation
+        if self.transform in ("log", "log1p"):
+            values = np.log(values) if self.transform == "log" else np.log1p(values)
+        else:
+            values = (values - self.mean) / self.deviation
         return torch.tensor(np.asarray(values, dtype=np.float32))
 
     def decode(self, outputs: Tensor) -> Tensor:
@@ -174,7 +185,11 @@ class Regression(Target):
         values = outputs.double()
         if self.transform == "log":
             return values.exp()
-        return values * self.deviation + self.mean if self.transform == "standard" else values
+        if self.transform == "log1p":
+            values = values.expm1()
+        elif self.transform == "standard":
+            values = values * self.deviation + self.mean
+        return values.clamp(min=0) if self.is_nonnegative else values
 
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean loss; squared_percentage is the square of the relative error in the target's own unit."""
@@ -212,7 +227,12 @@ class Regression(Target):
 
     def description(self) -> str:
         """Name the transform."""
-        transform = {"standard": "standardised", "log": "logarithm", "none": "not transformed"}[self.transform]
+        transform = {
+            "standard": "standardised",
+            "log": "logarithm",
+            "log1p": "logarithm of 1 + target",
+            "none": "not transformed",
+        }[self.transform]
         return f"{self.names[0]}: regression on numbers, {transform}"
 
 

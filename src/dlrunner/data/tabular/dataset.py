@@ -101,7 +101,8 @@ class TabularData(TableSource):
         id: the column that names the rows in predictions.
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
-        target_transform: what a model learns of numbers: `standard` (mean 0, deviation 1; the default), `log`, `none`.
+        target_transform: what a model learns of numbers: `standard` (mean 0, deviation 1; the default), `log`, `log1p`
+            (of 1 + target: counts and sales with zeros), `none`.
         split: which rows are for validation: `random`, `stratified` (the same fraction of each class), `folds`,
             `dates`, `last_rows`, `last_days`, `column`.
         valid: fraction of the rows; for `last_rows` and `last_days` also their number.

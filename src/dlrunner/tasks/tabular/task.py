@@ -240,6 +240,8 @@ class Tabular(Task):
             )
         if not isinstance(target, Regression) and self.correction != 1:
             raise ConfigError("task.correction: is for regression targets; set it to 1")
+        if self.loss_name == "squared_percentage" and getattr(target, "transform", "") == "log1p":
+            raise ConfigError("task.loss: squared_percentage is for data.target_transform=log, standard or none")
         if self.loss_name == "squared_percentage" and (table.values == 0).any():
             zeros = int((table.values == 0).sum())
             raise DataError(f"task.loss: squared_percentage is undefined for {zeros:,} targets of 0; remove these rows")
