@@ -25,6 +25,22 @@ TRAIN, VALID, TEST, UNUSED = range(4)
 PART_CODES = {"train": TRAIN, "valid": VALID, "test": TEST}
 
 
+class SplitRows:
+    """A table whose rows have a part each."""
+
+    split: Parts
+
+    @property
+    def train(self) -> Mask:
+        """Which rows are for training, [rows]."""
+        return np.asarray(self.split == TRAIN)
+
+    @property
+    def valid(self) -> Mask:
+        """Which rows are for validation, [rows]."""
+        return np.asarray(self.split == VALID)
+
+
 @dataclass(frozen=True)
 class Splitting:
     """How validation and test rows are chosen; every data source has one. Names as in the `data` section.

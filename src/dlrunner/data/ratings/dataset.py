@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, Splitting, random_parts
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
@@ -33,7 +33,7 @@ DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-0
 
 
 @dataclass(frozen=True)
-class RatingsTable:
+class RatingsTable(SplitRows):
     """Ratings with contiguous codes for users and items, and the rows that validate."""
 
     users: NDArray[np.int64]
@@ -59,16 +59,6 @@ class RatingsTable:
     """How these columns are read (`Schema.state`)."""
     described: list[dict[str, Any]] = field(default_factory=list)
     """All columns of a user's table: how they were read and are used."""
-
-    @property
-    def train(self) -> NDArray[np.bool_]:
-        """Which rows are for training, [rows]."""
-        return np.asarray(self.split == TRAIN)
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Which rows are for validation, [rows]."""
-        return np.asarray(self.split == VALID)
 
 
 class RatingsData(Data):

@@ -22,7 +22,7 @@ from dlrunner.data.core.columns import (
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.splitting import TRAIN, VALID, Parts, Split, Splitting, between
+from dlrunner.data.core.splitting import TRAIN, Parts, Split, SplitRows, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target, Transform
 from dlrunner.data.tables.description import describe_columns
@@ -38,7 +38,7 @@ DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
 
 
 @dataclass(frozen=True)
-class TabularTable:
+class TabularTable(SplitRows):
     """A table that is read and split: what a task prepares, trains on and draws."""
 
     frame: pd.DataFrame
@@ -62,16 +62,6 @@ class TabularTable:
     """How each column was read and is used (see `data.tables.description`)."""
     of_test: NDArray[np.bool_] | None = None
     """Rows that it calls test, [rows]; if no others are for validation, these are."""
-
-    @property
-    def train(self) -> NDArray[np.bool_]:
-        """Which rows are for training, [rows]."""
-        return np.asarray(self.split == TRAIN)
-
-    @property
-    def valid(self) -> NDArray[np.bool_]:
-        """Which rows are for validation, [rows]."""
-        return np.asarray(self.split == VALID)
 
 
 class TableSource(Data):
