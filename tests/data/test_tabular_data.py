@@ -212,6 +212,13 @@ def test_targets_are_learned_transformed_and_told_in_their_own_unit(transform: s
     np.testing.assert_allclose(target.decode(encoded).numpy(), table.values, rtol=1e-5)
 
 
+def test_a_few_whole_numbers_may_be_classes_and_that_is_said(here: Path) -> None:
+    notes = "\n".join(read(houses(), target="rooms").notes)
+    assert "5 whole numbers are learned as a quantity; data.kind=multiclass" in notes
+    assert "whole numbers are learned" not in "\n".join(read(houses(), target="built").notes)
+    assert "whole numbers are learned" not in "\n".join(read(houses(), target="rooms", kind="multiclass").notes)
+
+
 def test_zeros_are_learned_by_log1p_and_no_prediction_is_negative_where_no_target_is(here: Path) -> None:
     values = np.array([0.0, 0.0, 1.0, 9.0, 99.0])
     target = Regression(["sold"], transform="log1p").fit(values)

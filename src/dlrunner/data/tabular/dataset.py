@@ -34,6 +34,8 @@ from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
 Names = list[Text]
+FEW_LEVELS = 10
+"""Whole numbers of a target that could be classes."""
 DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
 
 
@@ -229,7 +231,7 @@ class TabularData(TableSource):
             dates=days,
             ids=frame[[roles.id]] if roles.id else None,
             rows=rows,
-            notes=[*notes, *_target_notes(target, self.splitting)],
+            notes=[*notes, *_target_notes(target, values, self.splitting)],
             marked_by=self.splitting.valid_column,
             columns=describe_columns(table.schema, self._uses(target, roles, dates)),
             of_test=of_test,
@@ -332,8 +334,14 @@ def _parts(frame: pd.DataFrame, prefixes: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat(parts, axis=1) if parts else pd.DataFrame(index=frame.index)
 
 
-def _target_notes(target: Target, splitting: Splitting) -> Sequence[str]:
+def _target_notes(target: Target, values: NDArray[Any], splitting: Splitting) -> Sequence[str]:
     notes = [f"target {target.description()}"]
+    distinct = np.unique(values[: 10 * FEW_LEVELS]) if target.kind == "regression" else values[:0]
+    if 0 < len(distinct) <= FEW_LEVELS and not (distinct % 1).any() and len(np.unique(values)) <= FEW_LEVELS:
+        notes.append(
+            f"target {target.names[0]}: {len(np.unique(values))} whole numbers are learned as a quantity; "
+            "data.kind=multiclass takes them as classes"
+        )
     if splitting.split == "folds":
         notes.append(
             f"fold {splitting.fold} of {splitting.folds}; all folds, as mean ± std: "
