@@ -70,7 +70,9 @@ def main() -> None:
     found = {}
     for name, model in peers(codes.shape[1], cardinalities, inputs.shape[1], classes).items():
         started = time.perf_counter()
-        own = np.where(inputs == -1, np.nan, inputs) if name == "HistGradientBoosting" else inputs
+        own = inputs.copy()
+        if name == "HistGradientBoosting":  # it takes missing categories as such
+            own[:, : codes.shape[1]][codes == -1] = np.nan
         settings = {"categorical_feature": list(range(codes.shape[1]))} if name == "LightGBM" else {}
         model.fit(own[~valid], targets[~valid], **settings)
         predicted = model.predict(own[valid])

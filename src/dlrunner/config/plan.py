@@ -209,6 +209,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_methods(task, problems)
         check_phase_settings(task, phases, problems)
     device = resolve_device(settings, problems)
+    # What the task checks against each other is checked again once it is decided.
     checkable = not any(name == "freeze_to" or name.startswith("task.") for name in undecided)
     if task and phases and checkable and not problems:
         try:

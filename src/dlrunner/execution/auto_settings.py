@@ -36,11 +36,15 @@ def decide(
     """
     if not checked.undecided:
         return checked, {}
-    known = remembered(checked, digests(checked, identity))
+    asked = digests(checked, identity)
+    known = remembered(checked, asked)
     if known is not None:
         return plan(with_values(checked.config, known)), known
     task = checked.build_task(data, checked.settings.seed)
     recommended = task.recommended(checked.undecided)
+    unknown = [name for name in checked.undecided if name != LR and name not in recommended]
+    if unknown:
+        raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
     if LR in checked.undecided:
@@ -49,7 +53,7 @@ def decide(
             raise RunError("optim.lr=auto: the loss does not decrease at any rate; set optim.lr to a number")
         values[LR] = float(f"{rate:.2g}")
         decided = plan(with_values(decided.config, values))
-    _remember(checked, digests(checked, identity), values)
+    _remember(asked, values)
     return decided, values
 
 
@@ -70,7 +74,7 @@ def remembered(checked: Plan, identity: Mapping[str, str]) -> dict[str, Any] | N
     return found if found.keys() == {*checked.undecided} else None
 
 
-def _remember(checked: Plan, identity: Mapping[str, str], values: Mapping[str, Any]) -> None:
+def _remember(identity: Mapping[str, str], values: Mapping[str, Any]) -> None:
     try:
         write_sealed(cache_dir() / "auto" / _key(identity), json.dumps(values).encode())
     except OSError:  # a cache that cannot be written is only slower

@@ -31,7 +31,7 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         task: of the run.
         checked: its plan: the settings of data and task count.
         identity: digests of the run's data and code.
-        add_note: tells the user if they cannot be computed.
+        add_note: records a note for the user if they cannot be computed.
     """
     settings = [checked.data.complete() if checked.data else None, checked.task.complete()]
     key = json.dumps([settings, identity["data"], identity["code"]], sort_keys=True, default=repr)
@@ -48,9 +48,8 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         log.exception("the baselines could not be computed")
         add_note(f"the baselines could not be computed: {failed}")
         return {}
-    if len(found) == 1:
-        only = next(iter(found.values()))
-        only.setdefault("seconds", round(time.perf_counter() - started, 2))
+    if len(found) == 1:  # its time is that of the call
+        next(iter(found.values())).setdefault("seconds", round(time.perf_counter() - started, 2))
     if found:
         try:
             write_sealed(file, json.dumps(found).encode())

@@ -12,6 +12,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.reader import FinishedRun, own_file, shorter
+from dlrunner.training.loop import keeps_best
 
 MOST_NAMED = 4
 
@@ -30,8 +31,7 @@ def initial_file(init: str) -> Path:
         raise ConfigError(f"init: {shorter(run.path)} is {run.status}; only a finished run has weights to start from")
     folder = own_file(run.path, "members/0") if (run.config.get("ensemble") or 1) > 1 else run.path
     trainer = run.config.get("trainer") or {}
-    best = trainer.get("early_stopping") is not None and trainer.get("keep") is None
-    name = "best.pt" if trainer.get("keep") == "best" or best else "last.pt"
+    name = "best.pt" if keeps_best(trainer.get("early_stopping"), trainer.get("keep")) else "last.pt"
     file = own_file(folder, name)
     if not file.exists():
         raise ConfigError(f"init: {shorter(folder)} has no {name}")

@@ -129,8 +129,13 @@ def run(
 def _continue_shorter(checked: Plan, directory: RunDirectory, notify: Notify) -> None:
     """Take over the checkpoints of a finished run of fewer epochs, if this run starts as that one did."""
     shorter = find_predecessor(directory, sum(phase.epochs for phase in checked.phases))
-    if shorter is not None:
+    if shorter is None:
+        return
+    try:
         copy_checkpoints(shorter, directory, checked.settings.ensemble)
+    except RunError as error:
+        notify(f"warning: a run of fewer epochs is not continued: {error}")
+    else:
         notify(f"continuing a run of fewer epochs\n{shorter}")
 
 

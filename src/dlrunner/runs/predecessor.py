@@ -6,10 +6,12 @@ from its last checkpoint and is the same, bit for bit, as if it had been trained
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from dlrunner.errors import ConfigError
 from dlrunner.runs.directory import RunDirectory, recorded_identity
 from dlrunner.runs.reader import finished_summary, member_folders, read_history
 
@@ -29,15 +31,20 @@ def find_predecessor(directory: RunDirectory, epochs: int) -> Path | None:
     found: dict[int, Path] = {}
     for entry in os.scandir(directory.path.parent):
         folder = Path(entry.path)
-        if entry.is_dir() and folder != directory.path and _matches(recorded_identity(folder), wanted):
-            trained = _num_epochs(folder)
-            if 0 < trained < epochs and finished_summary(folder):
-                found[trained] = folder
+        with contextlib.suppress(ConfigError):  # a damaged folder is not continued
+            if entry.is_dir(follow_symlinks=False) and folder != directory.path and _matches(folder, wanted):
+                trained = _num_epochs(folder)
+                if 0 < trained < epochs and finished_summary(folder):
+                    found[trained] = folder
     return found[max(found)] if found else None
 
 
 def copy_checkpoints(source: Path, directory: RunDirectory, ensemble: int) -> None:
-    """Copy the checkpoints of a run, and those of its members, into the folder of one that continues it."""
+    """Copy the checkpoints of a run, and those of its members, into the folder of one that continues it.
+
+    Raises:
+        RunError: one is damaged, or the folder cannot be written.
+    """
     members = member_folders(source) if ensemble > 1 else [source]
     for index, folder in enumerate(members):
         target = directory.member(index) if ensemble > 1 else directory
@@ -52,7 +59,8 @@ def _member(index: int, ensemble: int) -> dict[str, str]:
     return {"member": str(index)} if ensemble > 1 else {}
 
 
-def _matches(identity: Mapping[str, str] | None, wanted: Mapping[str, str | None]) -> bool:
+def _matches(folder: Path, wanted: Mapping[str, str | None]) -> bool:
+    identity = recorded_identity(folder)
     return identity is not None and all(identity.get(name) == value for name, value in wanted.items())
 
 

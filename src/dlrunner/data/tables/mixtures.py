@@ -1,4 +1,4 @@
-"""Columns of text that look like numbers, dates or times, but in several formats: they are told, not converted."""
+"""Columns of text that look like numbers, dates or times, but in several formats: they are reported, not converted."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def piece_lengths(num_steps: int, bptt: int, vary: bool, seed: int, epoch: int) 
 
 
 class StreamLoader:
-    """A stream in columns, read in parallel in pieces: every word but the first is told from those before.
+    """A stream in columns, read in parallel in pieces: every word but the first is predicted from those before.
 
     A column's last target is the first word of the next column. Where the stream does not fill the last columns,
     there is nothing to tell at their ends: -1 in the second input, and a third one says where the others stand in it.

@@ -1,4 +1,4 @@
-"""A run beside its baselines, on the terminal."""
+"""A run compared with its baselines, on the terminal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ def baseline_lines(
     ...     print(line)
     compared with   valid/rmse  seconds
     this run            2.2500     3.00
-    mean                7.5000     0.00
+    mean                7.5000
     """
-    rows = {"this run": (value, seconds)}
-    rows |= {name: (found[metric], found.get("seconds", 0.0)) for name, found in baselines.items() if metric in found}
+    rows: dict[str, tuple[float, float | None]] = {"this run": (value, seconds)}
+    rows |= {name: (found[metric], found.get("seconds")) for name, found in baselines.items() if metric in found}
     if len(rows) == 1:
         return []
     width, column = max(14, *map(len, rows)), max(10, len(metric))
     ordered = sorted(rows, key=lambda name: -rows[name][0] if higher_is_better else rows[name][0])
     lines = [f"{'compared with':<{width}}  {metric:>{column}}  seconds"]
-    return [*lines, *(f"{name:<{width}}  {rows[name][0]:>{column}.4f}  {rows[name][1]:7.2f}" for name in ordered)]
+    for name in ordered:
+        score, taken = rows[name]
+        shown = "" if taken is None else f"{taken:7.2f}"
+        lines.append(f"{name:<{width}}  {score:>{column}.4f}  {shown}".rstrip())
+    return lines

@@ -1,4 +1,4 @@
-"""Simple predictions of ratings, beside which a run is judged: the mean, biases, and similar items.
+"""Simple predictions of ratings, with which a run is compared: the mean, biases, and similar items.
 
 Source: Koren, Factor in the neighbors: scalable and accurate collaborative filtering, 2010; Surprise's KNNBaseline.
 """

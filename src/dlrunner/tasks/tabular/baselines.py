@@ -1,4 +1,4 @@
-"""Simple models of the same table, beside which a run is judged: a constant, a linear model, boosted trees."""
+"""Simple models of the same table, with which a run is compared: a constant, a linear model, boosted trees."""
 
 from __future__ import annotations
 
