@@ -119,3 +119,10 @@ def test_phases_have_their_own_epochs(dlrun: Dlrun, here: Path) -> None:
     auto = json.loads((folders(here)[0] / "summary.json").read_text())["auto"]
     assert "epochs" not in auto
     assert "batch_size" in auto
+
+
+def test_a_task_that_promises_a_value_and_has_none_says_so(dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrunner.tasks.tabular.task.Tabular.recommended", lambda self, names: {"batch_size": 32})
+    status, _, err = dlrun(*TABLE, *INPUTS, "data.valid=0.31")
+    assert status == 2
+    assert "epochs: dlrunner.tasks.tabular.task.Tabular.recommended() has no value for it" in " ".join(err.split())

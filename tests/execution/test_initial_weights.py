@@ -72,6 +72,17 @@ def test_a_run_of_changed_data_starts_afresh(dlrun: Dlrun, ratings_csv: Path) ->
     assert "continuing" not in dlrun(*CONSTANT, "epochs=2")[1]
 
 
+def test_a_damaged_folder_or_checkpoint_is_not_continued(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    assert dlrun(*CONSTANT, "epochs=1", "seed=5")[0] == 0
+    (newest(here) / "run.json").write_text("{")
+    assert dlrun(*CONSTANT, "epochs=1")[0] == 0
+    (newest(here) / "last.pt").write_bytes(b"nothing")
+    status, out, err = dlrun(*CONSTANT, "epochs=2")
+    assert status == 0, err
+    assert "a run of fewer epochs is not continued" in " ".join(out.split())
+    assert [row["epoch"] for row in read_history(newest(here))] == [1, 2]
+
+
 def test_a_run_starts_from_the_weights_of_another(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     assert dlrun(*CONSTANT, "epochs=2")[0] == 0
     first = newest(here)
@@ -83,6 +94,18 @@ def test_a_run_starts_from_the_weights_of_another(dlrun: Dlrun, ratings_csv: Pat
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     assert dlrun(*words)[0] == 0
     assert "already finished" in dlrun(*words)[1]
+
+
+def test_the_weights_are_those_that_the_run_was_evaluated_with(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    assert dlrun(*CONSTANT, "epochs=2", "trainer.keep=best", "data.test=0.1")[0] == 0
+    first = newest(here)
+    checkpoint = torch.load(first / "best.pt", weights_only=True)
+    checkpoint["model"] = {name: value + 1 for name, value in checkpoint["model"].items()}  # so that it differs
+    torch.save(checkpoint, first / "best.pt")
+    still = ("optim.lr=1e-12", "optim.weight_decay=0")
+    assert dlrun(*CONSTANT, f"init={first}", "epochs=1", *still)[0] == 0
+    after = weights(newest(here))
+    assert all(torch.allclose(value, after[name], atol=1e-6) for name, value in checkpoint["model"].items())
 
 
 def test_shapes_that_differ_are_named_and_start_at_random(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -124,3 +124,5 @@ def test_the_best_is_listed_first() -> None:
     lines = baseline_lines(2.0, 4.0, baselines, "valid/rmse", higher_is_better=False)
     assert [line.split()[0] for line in lines] == ["compared", "trees", "this", "mean"]
     assert max(map(len, lines)) <= 80
+    assert lines[1].split()[-1] == "0.50"
+    assert lines[-1].split() == ["mean", "3.0000"]  # a time that nobody measured is not shown
