@@ -47,6 +47,16 @@ def test_a_regression_stands_beside_a_mean_a_line_and_trees(dlrun: Dlrun, here: 
     assert "is behind the baseline" in out  # after one epoch
 
 
+def test_the_report_has_them_with_their_times_last(dlrun: Dlrun, here: Path) -> None:
+    assert dlrun(*RUN, "data.target=price", "log.plots=false")[0] == 0
+    summary, page = summary_of(here), (here / "runs" / "latest" / "report.html").read_text()
+    table = page[page.index("This run and the baselines") :]
+    headings = [part.partition("<")[0] for part in table[: table.index("</thead>")].split("<th")[1:]]
+    assert "seconds" in headings[-1]
+    for seconds in (summary["training_seconds"], summary["baselines"]["gradient boosting"]["seconds"]):
+        assert f">{seconds:.2f}<" in table
+
+
 def test_trees_have_the_error_that_scikit_learn_has(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
     words = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.continuous=[area,rooms]", "epochs=1")
     assert dlrun(*words, "data.split=last_rows", "data.valid=60", *QUICK)[0] == 0

@@ -211,6 +211,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     )
     if advice and context.plan.settings.claim is None:  # a published recipe is as it is
         context.notes.add(advice)
+    summary["training_seconds"] = round(sum(float(row["seconds"]) for each in members for row in each.history), 2)
     summary["final"] = final
     summary["best"] = {k: v for k, v in best.items() if k == "epoch" or k.startswith("valid/")}
     claim = context.plan.settings.claim
@@ -219,8 +220,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     baselines = baselines_of(task, context.plan, context.directory.identity, context.notes.add)
     if baselines:
         summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
-        seconds = sum(float(row["seconds"]) for member in members for row in member.history)
-        better = metric.higher_is_better
+        better, seconds = metric.higher_is_better, summary["training_seconds"]
         for line in baseline_lines(final[key], seconds, baselines, key, higher_is_better=better):
             notify(line)
         behind = verdict(final[key], baselines, key, higher_is_better=better)

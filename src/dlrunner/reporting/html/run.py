@@ -292,10 +292,14 @@ def _epoch_cell(name: str, value: Any) -> Cell:
 def _baselines(summary: Mapping[str, Any]) -> Table:
     """Return the metrics of the run and of the baselines."""
     found = summary.get("baselines") or {}
-    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics))
-    methods = {"this run": summary.get("final") or {}, **found} if found else {}
-    rows = [[Cell(title), *(number_cell(row.get(name)) for name in names)] for title, row in methods.items()]
-    return Table(["method", *names], rows, "This run and the baselines")
+    names = list(dict.fromkeys(name for metrics in found.values() for name in metrics if name != "seconds"))
+    own = {**(summary.get("final") or {}), "seconds": summary.get("training_seconds")}
+    methods = {"this run": own, **found} if found else {}
+    rows = [
+        [Cell(title), *(number_cell(row.get(name)) for name in names), _epoch_cell("seconds", row.get("seconds"))]
+        for title, row in methods.items()
+    ]
+    return Table(["method", *names, "seconds"], rows, "This run and the baselines")
 
 
 def _columns(columns: Sequence[Mapping[str, Any]]) -> Table:
