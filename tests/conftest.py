@@ -198,6 +198,8 @@ class Forked:
         while self.poll() is None:
             if time.monotonic() > deadline:
                 self.send_signal(signal.SIGKILL)
+                for file in self._files:
+                    file.close()
                 raise TimeoutError(f"still running after {timeout} s")
             time.sleep(0.005)
         texts = []

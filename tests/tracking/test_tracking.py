@@ -14,6 +14,7 @@ import pytest
 from dlrunner.cli.compose import compose
 from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.config.plan import plan
+from dlrunner.runs.directory import RunDirectory
 from dlrunner.tracking.relay import MARGIN, numbers
 from tests.conftest import QUICK, Dlrun, start
 
@@ -144,6 +145,23 @@ def test_a_stop_signal_ends_the_wait_and_the_run_is_done(here: Path, ratings_csv
     assert summary()["status"] == "done"
     assert "was killed" in out, err
     assert process.returncode in (0, 143)  # where it came between the summary and the wait
+
+
+def test_a_stop_signal_as_the_summary_is_written_ends_the_wait_too(
+    ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish = RunDirectory.finish
+
+    def finish_and_stop(directory: RunDirectory, values: dict[str, Any]) -> None:
+        finish(directory, values)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(RunDirectory, "finish", finish_and_stop)
+    started = time.monotonic()
+    status, out, _ = dlrun(*watched("Sleeping"))
+    assert time.monotonic() - started < 20  # of 60
+    assert (status, summary()["status"]) == (143, "done")
+    assert "was killed" in out
 
 
 def until(arrived: Any, seconds: float = 60) -> None:

@@ -205,12 +205,16 @@ def _execute(
             log.error("%s: %s", summary["status"], summary["error"])
             if not isinstance(error, PeerLostError):
                 is_reporting_rank()  # so that the other ranks do not report it again
+        timeout = context.plan.settings.log.tracker_timeout
         try:
             # torchrun stops the remaining processes when one is lost: the outcome must still be written.
             with contextlib.nullcontext() if error is None else context.signals.deferred():
                 _finish(context, summary, started, published, changed, error)
+        except Interrupted:
+            timeout = 0.0  # the signal ends the wait too
+            raise
         finally:
-            tracking.close(context.plan.settings.log.tracker_timeout)
+            tracking.close(timeout)
     if isinstance(error, DlrunnerError):
         error.folder = directory.path
     if error is not None:

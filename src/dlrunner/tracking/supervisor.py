@@ -115,18 +115,17 @@ class Tracking:
         Args:
             timeout: seconds to wait for all of them together; a stop signal ends the wait.
         """
-        self.check()
-        for process in self._processes.values():
-            assert process.stdin is not None
-            process.stdin.close()
-        deadline = time.monotonic() + timeout
-        for name, process in list(self._processes.items()):
-            try:
+        try:
+            self.check()
+            for process in self._processes.values():
+                assert process.stdin is not None
+                process.stdin.close()
+            deadline = time.monotonic() + timeout
+            for process in self._processes.values():
                 process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
-            except Interrupted:
-                deadline = 0.0
+        except (subprocess.TimeoutExpired, Interrupted):
+            pass
+        for name, process in list(self._processes.items()):
             record = Record.read(self.folder, name)
             if process.poll() is None:
                 reason = f"{name} did not finish within {timeout:g} s and was killed"
