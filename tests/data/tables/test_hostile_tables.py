@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.tables.table import read_table
+from dlrunner.data.tables.table import Reading, dump_schema, read_table
 from dlrunner.errors import ConfigError, DataError
 
 
@@ -54,13 +54,24 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         assert path.name in refusal(path)
 
 
-def test_a_cell_of_5_mb_and_2000_columns_are_read(tmp_path: Path) -> None:
+def test_a_cell_of_5_mb_is_read(tmp_path: Path) -> None:
     long = "wörd, " * 10**6
     pd.DataFrame({"text": [long, "short"], "n": [1, 2]}).to_csv(tmp_path / "t.csv", index=False)
     assert read_table(tmp_path / "t.csv", text=["text"]).frame["text"].tolist() == [long, "short"]
-    wide = pd.DataFrame(np.arange(6000).reshape(3, 2000), columns=[f"c{i}" for i in range(2000)])
+
+
+@pytest.mark.parametrize("count", [350, pytest.param(2000, marks=pytest.mark.slow)])  # 100 in each query
+def test_many_columns_are_read(count: int, tmp_path: Path) -> None:
+    wide = pd.DataFrame(np.arange(3 * count).reshape(3, count), columns=[f"c{i}" for i in range(count)])
     wide.to_csv(tmp_path / "wide.csv", index=False)
-    pd.testing.assert_frame_equal(read_table(tmp_path / "wide.csv").frame, wide)
+    table = read_table(tmp_path / "wide.csv")
+    pd.testing.assert_frame_equal(table.frame, wide)
+    (tmp_path / "s.yaml").write_text(dump_schema(table.schema))
+    changed = wide.astype(object)
+    changed.iloc[1, count - 1] = "x"
+    changed.to_csv(tmp_path / "wide.csv", index=False)
+    (bad,) = read_table(tmp_path / "wide.csv", Reading(schema=str(tmp_path / "s.yaml"))).bad
+    assert (bad.row, bad.column) == (1, f"c{count - 1}")
 
 
 @pytest.mark.parametrize(

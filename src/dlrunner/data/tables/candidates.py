@@ -21,7 +21,7 @@ from dlrunner.data.tables.formats import (
     number_formats,
     unit_of,
 )
-from dlrunner.data.tables.raw import RawTable
+from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import trimmed
 from dlrunner.errors import DataError
 
@@ -35,8 +35,6 @@ LONGEST_NUMBER = 15
 """Digits that a float keeps; whole numbers with more are ids."""
 MISFITS = 1000
 """Values that a format does not read, which say whether another one is worth a count of all rows."""
-PER_QUERY = 100
-"""Columns that one query looks at: the time to plan a query grows faster than its length."""
 
 
 @dataclass(frozen=True)

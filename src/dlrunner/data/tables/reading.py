@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dlrunner.data.tables.raw import RawTable
+from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import DataError, did_you_mean
 
@@ -60,7 +60,9 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             )
     strings = [each for each in wanted if each.type != "text"]
     strings = [each for each in strings if each.name not in schema.found or schema.found[each.name].num_bad]
-    counts = table.aggregate(*[f"count_if({_bad(table, each)})" for each in strings])
+    counts = [
+        count for some in _groups(strings) for count in table.aggregate(*[f"count_if({_bad(table, each)})" for each in some])
+    ]
     bad: list[BadRow] = []
     for column, count in zip(strings, counts, strict=True):
         if count:
@@ -72,13 +74,20 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
                 row, reason = reasons[0]
                 raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
-    read = table.fetch(*[expression(table, column) for column in wanted])
-    index = pd.RangeIndex(len(read))
     columns = {}
-    for column in reversed(wanted):  # each is freed as soon as it is converted, and not copied into a block
-        columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
-        read = read.remove_column(len(read.column_names) - 1)
+    for some in _groups(wanted):
+        read = table.fetch(*[expression(table, column) for column in some])
+        for column in reversed(some):  # each is freed as soon as it is converted, and not copied into a block
+            columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
+            read = read.remove_column(len(read.column_names) - 1)
+    index = pd.RangeIndex(len(next(iter(columns.values()))) if columns else table.num_rows())
     return Values(pd.DataFrame({column.name: columns[column.name] for column in wanted}, index=index, copy=False), bad)
+
+
+def _groups(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
+    """Yield the columns of each query."""
+    for start in range(0, len(columns), PER_QUERY):
+        yield columns[start : start + PER_QUERY]
 
 
 def _bad(table: RawTable, column: Column) -> str:
