@@ -21,6 +21,8 @@ class Ranks:
     """
 
     def __init__(self, here: Path, count: int, *words: str, program: Callable[[tuple[str, ...]], int] = main) -> None:
+        import torch._dynamo  # noqa: F401  DistributedDataParallel imports it, for a second, in each of them
+
         is_reporting_rank.cache_clear()  # they would inherit the answer of an earlier test
         self._store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
         shared = {

@@ -343,13 +343,22 @@ def test_two_machines_do_one_run_in_half_the_bits_and_refuse_data_that_differs(
     assert "data: those of" not in err
 
 
+@pytest.mark.slow  # three imports of torch; what its processes do is that of `forked` runs
+def test_torchrun_does_one_run_in_several_processes(ratings_csv: Path, here: Path) -> None:
+    words = documented("--standalone")
+    status, out, err = ended(torchrun(here, 2, *words[words.index("-m") + 2 :]))
+    assert status == 0, err
+    assert out.count("epoch  train/loss") == 1
+    assert json.loads((latest(here) / "summary.json").read_text())["num_processes"] == 2
+
+
 def test_a_run_that_is_done_is_shown_and_sweeps_are_refused(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = documented("--standalone")
     words = words[words.index("-m") + 2 :]
-    status, _, err = ended(torchrun(here, 2, *words))  # the only start by torchrun that is not marked slow
-    assert status == 0, err
+    status, out, err = forked(here, 2, *words)
+    assert status == 0, (out, err)
     status, out, _ = forked(here, 2, *words)
     assert status == 0
     assert "already finished" in out
