@@ -43,6 +43,7 @@ def pytest_collection_finish() -> None:
     """Leave what was imported and collected out of garbage collections: they took 5 % of all tests."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -74,6 +74,7 @@ def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str
     assert "resumes" in start(*words, "sweep.dry_run=true", cwd=here, **environment).communicate()[0]
 
 
+@pytest.mark.slow  # five programs that each import torch; jobs of submitit are started and interrupted below
 def test_submitit_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
     check(documented("hydra/launcher=submitit_local"), expected, here)
 

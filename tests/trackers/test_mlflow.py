@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dlrunner.tracker import TrackedRun
+from dlrunner.trackers.mlflow import MlflowTracker
 from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 for module in ("mlflow", "sqlalchemy", "alembic"):
     pytest.importorskip(module, reason="needs MLflow: pip install 'dlrunner[mlflow]'")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # MLflow's own
 WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "log=mlflow", "log.tracker_timeout=120")
 
 
@@ -39,6 +42,12 @@ def metrics(run_id: str, name: str) -> list[tuple[int, float]]:
 
 
 TRACKED = [*WORDS, "log.report=false", "epochs=3", "optim.lr=[0.01,0.02]"]
+
+
+@pytest.fixture
+def mlflow_store(forked_relay: None) -> None:
+    """Import MLflow's store once, and not in each process of a tracker."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +83,7 @@ def test_the_store_holds_what_the_folder_holds(tracked: Path, monkeypatch: pytes
     }
 
 
+@pytest.mark.usefixtures("mlflow_store")
 def test_a_resumed_run_is_one_run_there(here: Path, ratings_csv: Path, dlrun: Dlrun) -> None:
     words = [*WORDS, *QUICK, "epochs=60"]
     process = start(*words, cwd=here)
@@ -91,6 +101,7 @@ def test_a_resumed_run_is_one_run_there(here: Path, ratings_csv: Path, dlrun: Dl
     assert metrics(run_id, "valid/rmse") == [(row["step"], row["valid/rmse"]) for row in rows(run)]
 
 
+@pytest.mark.usefixtures("mlflow_store")
 def test_a_store_that_was_removed_gets_the_whole_run_again(tracked: Path, here: Path, dlrun: Dlrun) -> None:
     shutil.copytree(tracked, here, symlinks=True, dirs_exist_ok=True)
     run = Path("runs/latest").resolve()
@@ -117,6 +128,7 @@ def test_jobs_side_by_side_write_one_store(ratings_csv: Path, dlrun: Dlrun) -> N
     assert ask("SELECT count(*) FROM experiments WHERE name = 'collab'") == [(1,)]
 
 
+@pytest.mark.usefixtures("mlflow_store")
 def test_the_environment_may_name_another_store(
     ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -130,58 +142,47 @@ def test_the_environment_may_name_another_store(
     assert ask("SELECT status FROM runs", store=store) == [("FINISHED",)]
 
 
-BEGIN = """
-from pathlib import Path
-from dlrunner.tracker import TrackedRun
-from dlrunner.trackers.mlflow import MlflowTracker
-
-values = {"optim": "sgd", "columns.net price (€)": 1, "/a//b": 2, "x" * 300: 3, "y": "z" * 9000}
-run = TrackedRun(Path("runs/collab/some").resolve(), "collab", values, "optim=sgd", "0a1b2c")
-"""
+VALUES = {"optim": "sgd", "columns.net price (€)": 1, "/a//b": 2, "x" * 300: 3, "y": "z" * 9000}
 
 
+def some_run() -> TrackedRun:
+    return TrackedRun(Path("runs/collab/some").resolve(), "collab", VALUES, "optim=sgd", "0a1b2c")
+
+
+@pytest.mark.usefixtures("mlflow_store")
 def test_a_store_that_was_not_made_to_its_end_is_made_again(here: Path) -> None:
     (here / "runs").mkdir()
-    script = f"""{BEGIN}
-import os, signal, time
-import mlflow.tracking  # once for both processes
-
-new, store = Path("runs/mlflow.db.new"), Path("runs/mlflow.db")
-pid = os.fork()
-if pid == 0:
-    MlflowTracker().start(run, None)
-    os._exit(0)
-while not (new.exists() and new.stat().st_size) and not store.exists():
-    assert os.waitpid(pid, os.WNOHANG) == (0, 0)
-    time.sleep(0.001)
-os.kill(pid, signal.SIGKILL)
-os.waitpid(pid, 0)
-assert not store.exists()
-Path("runs/mlflow.db.new-journal").write_bytes(b"of a transaction that was not brought to its end")
-MlflowTracker().start(run, None)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+    new, store = Path("runs/mlflow.db.new"), Path("runs/mlflow.db")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            MlflowTracker().start(some_run(), None)
+        finally:
+            os._exit(0)
+    while not (new.exists() and new.stat().st_size) and not store.exists():
+        assert os.waitpid(pid, os.WNOHANG) == (0, 0)
+        time.sleep(0.001)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert not store.exists()
+    Path("runs/mlflow.db.new-journal").write_bytes(b"of a transaction that was not brought to its end")
+    MlflowTracker().start(some_run(), None)
     assert ask("SELECT name, status FROM runs") == [("some", "RUNNING")]
     assert ask("PRAGMA integrity_check") == [("ok",)]
     assert not list(Path("runs").glob("mlflow.db.new*"))
 
 
-def test_a_start_that_was_cut_short_is_taken_up_and_leaves_no_second_run(here: Path) -> None:
-    script = f"""{BEGIN}
-log_params = MlflowTracker._log_params
+def test_a_start_that_was_cut_short_is_taken_up_and_leaves_no_second_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(tracker: MlflowTracker, values: Mapping[str, Any]) -> None:
+        raise ConnectionError
 
-def fail(self, values):
-    raise ConnectionError
-
-MlflowTracker._log_params = fail
-try:
-    MlflowTracker().start(run, None)
-except ConnectionError:
-    MlflowTracker._log_params = log_params
-begun = MlflowTracker().start(run, None)
-assert MlflowTracker().start(run, begun) == begun
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
+    with monkeypatch.context() as patch, pytest.raises(ConnectionError):
+        patch.setattr(MlflowTracker, "_log_params", fail)
+        MlflowTracker().start(some_run(), None)
+    begun = MlflowTracker().start(some_run(), None)
+    assert MlflowTracker().start(some_run(), begun) == begun
     assert ask("SELECT name FROM runs") == [("some",)]
     params = dict(ask("SELECT key, value FROM params"))
     assert {key: value for key, value in params.items() if key != "y"} == {

@@ -61,7 +61,9 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
     strings = [each for each in wanted if each.type != "text"]
     strings = [each for each in strings if each.name not in schema.found or schema.found[each.name].num_bad]
     counts = [
-        count for some in _groups(strings) for count in table.aggregate(*[f"count_if({_bad(table, each)})" for each in some])
+        count
+        for some in _groups(strings)
+        for count in table.aggregate(*[f"count_if({_bad(table, each)})" for each in some])
     ]
     bad: list[BadRow] = []
     for column, count in zip(strings, counts, strict=True):
