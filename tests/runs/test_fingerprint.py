@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -47,11 +47,13 @@ OTHER_ROOMS = {
 """What shows, stores, compares or starts runs; of `execution` a few modules decide."""
 
 
+_PARSED_ONCE = functools.cache(without_docstrings)
+
+
 @pytest.fixture(autouse=True)
-def _as_in_a_new_process() -> Iterator[None]:
-    fingerprint._digest.cache_clear()
-    yield
-    fingerprint._digest.cache_clear()
+def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "_digest", functools.cache(fingerprint._digest.__wrapped__))
+    monkeypatch.setattr(fingerprint, "without_docstrings", _PARSED_ONCE)
 
 
 @pytest.fixture
@@ -160,7 +162,8 @@ def test_a_docstring_may_come_and_go() -> None:
     assert without_docstrings(b"def half(") == b"def half("
 
 
-def test_the_digest_takes_a_moment() -> None:
+def test_the_digest_takes_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fingerprint, "without_docstrings", without_docstrings)
     seconds = []
     for _ in range(3):
         fingerprint._digest.cache_clear()

@@ -48,7 +48,9 @@ Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
 """Composed configurations and the names of their options, by overrides that choose options."""
 
 _composed: dict[str, Compositions] = {}
-"""Compositions of this process for the present files (see `composition_inputs`)."""
+"""Compositions of this process by their files (see `composition_inputs`)."""
+KEPT = 4
+"""States of the files of which compositions are kept."""
 
 
 def compose(words: Sequence[str]) -> dict[str, Any]:
@@ -60,8 +62,8 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
     inputs = composition_inputs()
-    if inputs not in _composed:
-        _composed.clear()
+    if inputs not in _composed and len(_composed) == KEPT:
+        del _composed[next(iter(_composed))]
     (found,) = compose_jobs([words], _composed.setdefault(inputs, {}))
     if isinstance(found, ConfigError):
         raise found

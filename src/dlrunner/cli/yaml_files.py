@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from dlrunner.files.plain_data import check_yaml, read_yaml
 
 
 class FileConfigSource(HydraFiles):
-    """Hydra's reader of files, with a check for plain YAML of limited size.
+    """Hydra's reader of files, with a check for plain YAML of limited size; the same content is parsed once.
 
     It has the name of the class that it replaces, by which Hydra finds it, in other processes too.
     """
@@ -32,16 +33,23 @@ class FileConfigSource(HydraFiles):
             ConfigError: it is not YAML, or has tags or aliases beyond plain values.
         """
         file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))  # noqa: PTH118
-        if os.path.isfile(file):  # noqa: PTH113  Hydra reports missing files
-            try:
-                with open(file, encoding="utf-8") as opened:  # noqa: PTH123
-                    check_yaml(opened.read())
-            except (OSError, ValueError) as error:
-                reason = (
-                    "it is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
-                )
-                raise ConfigError(f"{os.path.relpath(file)}: {reason}") from None
-        return super().load_config(config_path)
+        if not os.path.isfile(file):  # noqa: PTH113
+            return super().load_config(config_path)  # Hydra reports it
+        try:
+            with open(file, encoding="utf-8") as opened:  # noqa: PTH123
+                content = opened.read()
+            key = self.provider, self.path, config_path, content
+            if key not in _parsed:
+                check_yaml(content)
+                _parsed[key] = super().load_config(config_path)
+        except (OSError, ValueError) as error:
+            reason = "it is not UTF-8" if isinstance(error, UnicodeError) else getattr(error, "strerror", None) or error
+            raise ConfigError(f"{os.path.relpath(file)}: {reason}") from None
+        return copy.deepcopy(_parsed[key])
+
+
+_parsed: dict[tuple[str, str, str, str], ConfigResult] = {}
+"""What Hydra makes of files, by their place and content."""
 
 
 def read_checked_files() -> None:
