@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
+import scipy
 
 from dlrunner.comparison.collect import gather, read_row
 from dlrunner.comparison.groups import Comparison, compare, differing_settings
@@ -35,7 +35,7 @@ def two_optimizers(here: Path, adamw: list[float], sgd: list[float]) -> Comparis
 
 def test_an_interval_is_students_t() -> None:
     found = estimate(SAMPLE)
-    low, high = stats.t.interval(0.95, 4, np.mean(SAMPLE), stats.sem(SAMPLE))
+    low, high = scipy.stats.t.interval(0.95, 4, np.mean(SAMPLE), scipy.stats.sem(SAMPLE))
     assert (found.n, found.mean, found.sd) == pytest.approx((5, np.mean(SAMPLE), np.std(SAMPLE, ddof=1)))
     assert (found.low, found.high) == pytest.approx((low, high))
 
@@ -45,7 +45,7 @@ def test_pairs_are_compared_by_their_differences() -> None:
     first = dict(enumerate(0.80 + noise))
     second = dict(enumerate(0.81 + noise + [0.001, -0.001, 0.002, -0.002, 0.0]))
     found = compare_groups(first, second, higher_is_better=False)
-    interval = stats.ttest_rel(list(second.values()), list(first.values())).confidence_interval(0.95)
+    interval = scipy.stats.ttest_rel(list(second.values()), list(first.values())).confidence_interval(0.95)
     assert (found.better, found.n, found.method, found.is_significant) == (0, 5, "pairs", True)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
     assert compare_groups(first, second, higher_is_better=True).better == 1
@@ -54,7 +54,7 @@ def test_pairs_are_compared_by_their_differences() -> None:
 def test_without_pairs_the_interval_is_welchs() -> None:
     a, b = [0.80, 0.82, 0.81, 0.80], [0.85, 0.88, 0.81]
     found = compare_groups(dict(enumerate(a)), dict(enumerate(b, start=10)), higher_is_better=False)
-    interval = stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
+    interval = scipy.stats.ttest_ind(b, a, equal_var=False).confidence_interval(0.95)
     assert (found.better, found.n, found.method) == (0, 3, "welch")
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
 
@@ -87,7 +87,7 @@ def test_the_required_seeds_have_a_power_of_80_percent(difference: float, sd: fl
     n = seeds_required(difference, sd, per_group=False)
     assert n is not None
     shift = difference * math.sqrt(n) / sd  # the exact power, by the noncentral t distribution
-    power = stats.nct.sf(stats.t.ppf(0.975, n - 1), n - 1, shift)
+    power = scipy.stats.nct.sf(scipy.stats.t.ppf(0.975, n - 1), n - 1, shift)
     assert 0.8 <= power < 0.84
 
 
