@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.classification_metrics import AveragePrecision, LogLoss
 from dlrunner.errors import DataError
 from dlrunner.metrics import (
     F1,
@@ -42,6 +43,9 @@ Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
 MOST_LOG_ERROR = 1.0
 """squared_percentage clips predictions above e times the truth: a few such rows would dominate the loss."""
+
+MOST_RANKED = 20
+"""Classes of which the ROC AUC is computed in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +245,14 @@ class Binary(Target):
     """One of two classes: an output is the logit of the second."""
 
     kind = "binary"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "accuracy": Accuracy,
+        "roc_auc": RocAuc,
+        "f1": F1,
+        "log_loss": LogLoss,
+        "average_precision": AveragePrecision,
+    }
+    usual_metrics = ("accuracy", "roc_auc", "f1", "log_loss")
     has_one_class = True
 
     def encode(self, values: NDArray[Any]) -> Tensor:
@@ -281,7 +292,14 @@ class MultiClass(Target):
     """One of several classes: outputs are their logits."""
 
     kind = "multiclass"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "f1": F1}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "accuracy": Accuracy,
+        "f1": F1,
+        "log_loss": LogLoss,
+        "roc_auc": RocAuc,
+        "average_precision": AveragePrecision,
+    }
+    usual_metrics = ("accuracy", "f1", "log_loss")
     has_one_class = True
 
     @property
@@ -300,6 +318,11 @@ class MultiClass(Target):
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean cross entropy."""
         return F.cross_entropy(outputs.float(), targets)
+
+    def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
+        """Return new metrics; ROC AUC by default of few classes only, since it sorts the rows for each of them."""
+        few = ["roc_auc"] if len(self.classes) <= MOST_RANKED else []
+        return super().metrics(names or [*self.usual_metrics, *few])
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return the logarithms of the mean probabilities."""
@@ -327,7 +350,14 @@ class MultiLabel(Target):
     """Any number of labels: outputs are their logits."""
 
     kind = "multilabel"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "f1": F1,
+        "accuracy": Accuracy,
+        "roc_auc": RocAuc,
+        "average_precision": AveragePrecision,
+        "log_loss": LogLoss,
+    }
+    usual_metrics = ("f1", "accuracy", "roc_auc", "average_precision")
 
     separator: str | None = None
     """Separates the labels, if they are in one column."""

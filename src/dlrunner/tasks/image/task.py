@@ -45,7 +45,7 @@ from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.classification import Classification
+from dlrunner.tasks.classification import Classification, class_plots
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
 ONCE = "features are computed once per image, so augmentation is impossible"
@@ -168,6 +168,10 @@ class ImageClassification(Classification):
     def dims(self) -> ImageDims:
         """The number of classes."""
         return ImageDims(self.target.num_outputs)
+
+    def valid_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the validation images."""
+        return self.table.values[self.table.rows(VALID)]
 
     def settings_in(self, phase: Phase) -> Mapping[str, Any]:
         """Return size (side in pixels), augment and precompute of a phase."""
@@ -295,18 +299,15 @@ class ImageClassification(Classification):
         return pd.concat([names, target.truth(self.table.values[rows]), predicted], axis=1)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Confusion matrix, calibration, and the most confident mistakes with Grad-CAM heat maps."""
-        from dlrunner.reporting.plots import classes as class_plots
+        """Confusion matrix, calibration, curves, and the most confident mistakes with Grad-CAM heat maps."""
         from dlrunner.reporting.plots.images import sheet
 
         rows, values = self.table.rows(VALID), self.table.values
         probs, names = self.target.probabilities(outputs), [str(each) for each in self.target.classes]
+        drawn = class_plots(self.target, values[rows], outputs, folder)
         if not self.target.has_one_class:
-            return [class_plots.labels(values[rows], probs, names, folder)]
+            return drawn
         truth = values[rows].astype(np.int64)
-        drawn = [class_plots.classes(truth, probs, names, folder)]
-        if len(names) > 2:
-            drawn.append(class_plots.calibration(truth, probs, folder))
         predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
         order = np.argsort(-confidence, kind="stable")
         wrong = order[predicted[order] != truth[order]][:12]

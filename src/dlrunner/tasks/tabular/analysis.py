@@ -22,8 +22,9 @@ from dlrunner.metrics import Metric
 from dlrunner.model import Model, forward_pass
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import classes, tabular
+from dlrunner.reporting.plots import tabular
 from dlrunner.task import Split
+from dlrunner.tasks.classification import class_plots
 
 MAX_SHUFFLED_VALUES = 2_400_000_000
 """Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
@@ -92,7 +93,7 @@ class TableAnalysis:
 
     def draw(self, folder: Path) -> list[Plot]:
         """Draw all plots that apply to this target and model."""
-        drawn = [self._predictions_plot(folder)]
+        drawn = self._predictions_plots(folder)
         if groups := self.groups:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
@@ -195,16 +196,13 @@ class TableAnalysis:
             if name in levels and len(levels[name]) > 1
         ]
 
-    def _predictions_plot(self, folder: Path) -> Plot:
+    def _predictions_plots(self, folder: Path) -> list[Plot]:
         target = self.task.target
-        if isinstance(target, Regression):
-            predicted = self.task.decode(self.outputs).numpy()
-            log = target.transform == "log"
-            return tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)
-        names = [str(label) for label in target.classes]
-        if not target.has_one_class:
-            return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
-        return classes.classes(self.values, _probabilities(self.outputs), names, folder)
+        if not isinstance(target, Regression):
+            return class_plots(target, self.values, self.outputs, folder)
+        predicted = self.task.decode(self.outputs).numpy()
+        log = target.transform == "log"
+        return [tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)]
 
     @cached_property
     def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:

@@ -27,7 +27,8 @@ from dlrunner.plot import Plot
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
-from dlrunner.task import Loader, Split, Task
+from dlrunner.task import Loader, ResultTable, Split, Task
+from dlrunner.tasks.classification import class_table
 from dlrunner.tasks.tabular.audit import table_statistics
 from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
@@ -207,6 +208,11 @@ class Tabular(Task):
         target = self.target
         predicted = target.answers(outputs, "prediction", self.correction)
         return pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1)
+
+    def tables(self, outputs: Tensor) -> Sequence[ResultTable]:
+        """Precision, recall and F1 by class or label."""
+        target, table = self.target, self.table
+        return [class_table(target, table.values[table.valid], outputs)] if target.classes else []
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Predictions, errors by category, largest errors, permutation importance, embeddings."""

@@ -29,7 +29,7 @@ from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
-from dlrunner.tasks.classification import Classification
+from dlrunner.tasks.classification import Classification, class_plots
 from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
@@ -99,6 +99,11 @@ class TextClassification(Classification):
     def _targets(self) -> Tensor:
         assert self.table.values is not None
         return self.target.encode(self.table.values).to(self.device)
+
+    def valid_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the validation texts, the longest first."""
+        assert self.table.values is not None
+        return self.table.values[self.rows("valid")]
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the row numbers of a split in batching order: training rows as stored, others the longest first."""
@@ -190,18 +195,12 @@ class TextClassification(Classification):
         return with_distinct_names(found)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Confusion matrix and calibration; precision and recall of labels."""
-        from dlrunner.reporting.plots import classes as class_plots
-
-        rows, outputs = self._in_order(outputs)
-        values, names = self.table.values, [str(each) for each in self.target.classes]
-        assert values is not None
-        if not self.target.has_one_class:
-            return [class_plots.labels(values[rows], self.target.probabilities(outputs), names, folder)]
-        worst = self._mistakes(outputs, rows)
-        with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
-            file.write(as_csv(worst)[0])
-        return [class_plots.classes(values[rows], self.target.probabilities(outputs), names, folder)]
+        """Confusion matrix and calibration; precision and recall; ROC and precision-recall curves."""
+        if self.target.has_one_class:
+            rows, in_order = self._in_order(outputs)
+            with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
+                file.write(as_csv(self._mistakes(in_order, rows))[0])
+        return class_plots(self.target, self.valid_values(), outputs, folder)
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """The most confident mistakes and some correct predictions, with the importance of each word."""
