@@ -37,6 +37,7 @@ class TableBaselines:
         target: the fitted target.
         cardinalities: number of codes of each categorical column.
         score: returns the metrics of outputs for a split, by name.
+        class_weights: of the training rows by their class.
     """
 
     inputs: Mapping[Split, Inputs]
@@ -44,6 +45,7 @@ class TableBaselines:
     target: Target
     cardinalities: list[int]
     score: Callable[[Tensor, Split], Mapping[str, float]]
+    class_weights: Tensor | None = None
 
     def all(self) -> dict[str, dict[str, float]]:
         """Return the metrics of each baseline and the seconds that it takes, by name."""
@@ -95,7 +97,7 @@ class TableBaselines:
             return hstack([*parts, encoder.transform(codes[chosen])] if encoder else parts).tocsr()
 
         kind = Ridge() if self.target.kind == "regression" else LogisticRegression(max_iter=200)
-        model = kind.fit(matrix("train", rows), self._train_targets(rows))
+        model = kind.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
         return lambda split: self._outputs(model, matrix(split))
 
     def _boosting(self) -> Callable[[Split], Tensor]:
@@ -112,7 +114,7 @@ class TableBaselines:
         is_regression = self.target.kind == "regression"
         kind = HistGradientBoostingRegressor if is_regression else HistGradientBoostingClassifier
         model = kind(categorical_features=is_category, random_state=0)
-        model.fit(matrix("train", rows), self._train_targets(rows))
+        model.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
         return lambda split: self._outputs(model, matrix(split))
 
     def _sample(self) -> NDArray[np.int64]:
@@ -121,6 +123,11 @@ class TableBaselines:
 
     def _train_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self.targets["train"].cpu().numpy()[rows])
+
+    def _row_weights(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        if self.class_weights is None:
+            return None
+        return np.asarray(self.class_weights.numpy()[self._train_targets(rows).astype(np.int64)])
 
     def _outputs(self, model: Any, inputs: Any) -> Tensor:
         """Return a model's predictions as the outputs of a net: encoded numbers, or logits."""

@@ -27,8 +27,9 @@ from dlrunner.plot import Plot
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Positive
 from dlrunner.schedules import Phase
+from dlrunner.system.transfer import to_device
 from dlrunner.task import Loader, ResultTable, Split, Task
-from dlrunner.tasks.classification import class_table
+from dlrunner.tasks.classification import ClassWeights, check_class_weights, class_table, weighted_loss, weights_of
 from dlrunner.tasks.tabular.audit import table_statistics
 from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
@@ -45,6 +46,7 @@ class Tabular(Task):
         loss: for regression: mse, mae or huber of the transformed target, or squared_percentage, the squared relative
             error in original units; `auto` is mse, or cross entropy for classes and labels.
         metrics: the first one is monitored; by default those of the target's kind.
+        class_weights: `balanced`, or weights by class, of the rows in the training loss.
         correction: factor for regression predictions, in original units.
         error_by: columns by whose categories the error is plotted; by default those where it differs most.
         embeddings: columns whose embeddings are plotted; by default those with 4 to 60 categories.
@@ -64,6 +66,7 @@ class Tabular(Task):
         *,
         loss: Loss = "auto",
         metrics: list[str] | None = None,
+        class_weights: ClassWeights | None = None,
         correction: Positive = 1.0,
         error_by: list[str] | None = None,
         embeddings: list[str] | None = None,
@@ -73,7 +76,7 @@ class Tabular(Task):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.loss_name, self.metric_names, self.correction = loss, metrics, correction
         self.error_by, self.embeddings, self.valid_batch_size = error_by, embeddings, valid_batch_size
-        self.baseline = baseline
+        self.class_weights, self.baseline = class_weights, baseline
 
     @cached_property
     def table(self) -> TabularTable:
@@ -129,7 +132,16 @@ class Tabular(Task):
         if outputs.ndim > (2 if self.target.num_outputs > 1 else 1):
             targets = targets.repeat(len(outputs), *[1] * (targets.ndim - 1))
             outputs = outputs.flatten(0, 1)
+        if self._weights is not None:
+            return weighted_loss(outputs, targets, to_device(self._weights, outputs.device))
         return self.target.loss(outputs, targets, self.loss_name)
+
+    @cached_property
+    def _weights(self) -> Tensor | None:
+        """The weight of each class, on the CPU."""
+        table = self.table
+        train = table.values[table.train]
+        return None if self.class_weights is None else weights_of(self.class_weights, table.target, train)
 
     def metrics(self) -> Mapping[str, Metric]:
         """The default metrics of the target, or those in `task.metrics`; regression in original units."""
@@ -180,7 +192,7 @@ class Tabular(Task):
         }
         targets = {split: encoded for split, (_, encoded) in splits.items()}
         sizes = list(self.preparation.cardinalities.values())
-        found = TableBaselines(inputs, targets, self.target, sizes, self._score).all()
+        found = TableBaselines(inputs, targets, self.target, sizes, self._score, self._weights).all()
         if isinstance(self.target, Regression):
             started = time.perf_counter()
             weekday = last_same_weekday(self.table, self.table.valid)
@@ -243,6 +255,7 @@ class Tabular(Task):
                 raise ConfigError(
                     f"task.metrics: {name} is not a metric for a {target.kind} target; {did_you_mean(name, known)}"
                 )
+        check_class_weights(self.class_weights, target)
         if self.loss_name not in target.losses:
             raise ConfigError(
                 f"task.loss: {self.loss_name} is for regression; a {target.kind} target uses cross entropy"
