@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from dlrunner.reporting.plots import class_curves, classes, tabular
+from dlrunner.reporting.plots import class_curves, classes, regression, tabular
 from dlrunner.reporting.plots import training as plots
 
 NAN, INF = np.nan, np.inf
@@ -37,7 +37,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         assert 1.9 < height < 15
         return path
 
-    for module in (tabular, classes, class_curves):
+    for module in (tabular, classes, class_curves, regression):
         monkeypatch.setattr(module, "save", save)
     return figures
 
@@ -53,7 +53,7 @@ def saved(drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         assert path.read_bytes().startswith(b"\x89PNG\r\n")
         return path
 
-    for module in (tabular, classes, class_curves):
+    for module in (tabular, classes, class_curves, regression):
         monkeypatch.setattr(module, "save", save)
     return drawn
 
@@ -209,6 +209,31 @@ def test_classes_without_an_error_or_with_a_single_class_present_are_drawn(saved
     assert "all rows are predicted correctly" in texts(saved[0])
     classes.classes(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path)
     assert "AUC" not in "".join(texts(saved[1]))
+
+
+def test_intervals_tell_how_many_truths_are_within(drawn: list[Figure], tmp_path: Path) -> None:
+    truth = np.array([1.0, 2.0, 3.0, 9.0])
+    quantiles = np.stack([np.zeros(4), truth.clip(max=4), np.full(4, 5.0)], axis=1)
+    regression.intervals(truth, quantiles, [0.1, 0.5, 0.9], tmp_path, name="y")
+    assert "y: quantiles of 4 validation rows; 75.0% of the rows are within the 80% interval" in texts(drawn[0])
+    below, rows = drawn[0].axes
+    assert [each.get_text() for each in below.texts] == ["0.0%", "75.0%", "75.0%"]
+    outside = rows.lines[2]
+    assert np.asarray(outside.get_ydata()).tolist() == [9]
+
+
+@pytest.mark.usefixtures("saved")
+def test_plots_of_numbers_bear_any_numbers(tmp_path: Path) -> None:
+    for truth, predicted in (([], []), ([3], [4]), ([0, 0], [0, 0]), ([NAN, 1, 2], [1, INF, 2]), ([7] * 50, [7] * 50)):
+        y, x = np.array(truth, np.float32), np.array(predicted, np.float32)
+        regression.residuals(y, x, tmp_path, name=NAMES[len(truth) % 8])
+        regression.intervals(y, np.stack([x, x], axis=1), [0.2, 0.7], tmp_path, name=NAMES[len(truth) % 8])
+    numbers = regression.Dependence(NAMES[0], [1.0, 2.0], np.ones((2, 1)), [1.5])
+    categories = regression.Dependence(NAMES[1], NAMES, np.ones((len(NAMES), 1)))
+    regression.partial_dependence([numbers, categories], tmp_path, what=NAMES[2])
+    regression.partial_dependence([], tmp_path, what="y")
+    several = regression.Dependence("x", [1.0, 2.0], np.ones((2, 2)), [])
+    regression.partial_dependence([several] * 7, tmp_path, what="probability", curves=NAMES[:2])
 
 
 def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Figure], tmp_path: Path) -> None:
