@@ -237,11 +237,7 @@ class TableAnalysis:
         for name in names:
             column = self.frame[name]
             is_number = name in table.roles.continuous
-            if is_number:
-                known = column.astype(float)[np.isfinite(column.astype(float))]
-                values = np.unique(np.quantile(known, np.linspace(0.02, 0.98, MOST_VALUES), method="nearest"))
-            else:
-                values = column.value_counts().index[:MOST_BARS].sort_values().to_numpy(object)
+            values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
             if len(values) < 2:
                 continue
             same = self.frame.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
@@ -263,7 +259,7 @@ class TableAnalysis:
                     if is_number
                     else [self.task.category_name(name, v) for v in values],
                     np.stack(means),
-                    np.quantile(known, np.linspace(0.1, 0.9, 9)).tolist() if is_number else (),
+                    deciles,
                 )
             )
         return found
@@ -344,6 +340,25 @@ def _probabilities(outputs: Tensor) -> NDArray[np.float64]:
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)
+
+
+def _numbers_of(column: pd.Series[Any]) -> tuple[list[float], list[float]]:
+    """Return some numbers of a column between its quantiles .02 and .98, and its deciles."""
+    numbers = column.to_numpy(np.float64, na_value=np.nan)
+    known = numbers[np.isfinite(numbers)]
+    if not len(known):
+        return [], []
+    values = np.unique(np.quantile(known, np.linspace(0.02, 0.98, MOST_VALUES), method="nearest"))
+    return values.tolist(), np.quantile(known, np.linspace(0.1, 0.9, 9)).tolist()
+
+
+def _most_frequent(column: pd.Series[Any]) -> list[Any]:
+    """Return the most frequent categories of a column, in order."""
+    values = column.value_counts().index[:MOST_BARS].tolist()
+    try:
+        return sorted(values)
+    except TypeError:  # numbers and text
+        return sorted(values, key=str)
 
 
 def _weighted_std(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
