@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measuring import DLRUN, HERE, Options, conditions, data_dir, run_json
-from dlrunner.data.core.targets import Regression
+from dlrunner.data.core.regression import Regression
 from dlrunner.data.tabular.dataset import TabularData
 
 SEEDS = 5

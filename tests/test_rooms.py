@@ -18,7 +18,15 @@ PACKAGE = Path(dlrunner.__file__).parent
 LAYERS = (
     ("errors", "_version", "ranges", "renamed", "audit_flags"),
     ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
-    ("encoder_file", "prediction_table", "predictor", "predictor_inputs", "system"),
+    (
+        "classification_metrics",
+        "encoder_file",
+        "prediction_table",
+        "predictor",
+        "predictor_inputs",
+        "system",
+        "regression_metrics",
+    ),
     ("task", "data"),
     ("data/core",),
     ("data/tables",),

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from dlrunner.errors import ConfigError
 from dlrunner.ranges import NUMBER_FORMAT
@@ -278,7 +279,8 @@ class Accuracy(Mean):
 class RocAuc:
     """The probability that a positive row has a higher output than a negative one; ties count half.
 
-    For several labels the mean over labels with both classes (macro).
+    For several labels the mean over labels with both classes (macro), for several classes over the classes, each
+    against all others, by their probabilities.
     """
 
     higher_is_better = True
@@ -289,6 +291,8 @@ class RocAuc:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Store the batch: ranks need all rows."""
+        if not targets.is_floating_point():
+            targets, outputs = one_hot(targets, outputs.shape[1]), outputs.to(exact_dtype(outputs)).softmax(dim=1)
         self._outputs.append(outputs.reshape(len(outputs), -1))
         self._targets.append(targets.reshape(len(targets), -1))
 

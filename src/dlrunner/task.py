@@ -93,6 +93,16 @@ class AnnotatedText:
     """From -1 to 1, one per word; empty: no highlighting."""
 
 
+@dataclass(frozen=True)
+class ResultTable:
+    """A table of results: a CSV file of the run folder, and a section of the report."""
+
+    file: str
+    """Its name: `classes.csv`."""
+    caption: str
+    frame: pd.DataFrame
+
+
 class Task(ABC):
     """Batches, loss and metrics: all that the training loop needs.
 
@@ -211,6 +221,10 @@ class Task(ABC):
     def predictions(self, outputs: Tensor) -> pd.DataFrame | None:
         """Return the table of predictions.csv for the outputs on the validation split, in its order."""
         return None
+
+    def tables(self, outputs: Tensor) -> Sequence[ResultTable]:
+        """Return further tables of results, such as precision and recall by class, for the validation outputs."""
+        return []
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Draw plots of the validation outputs into a folder.

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
-from dlrunner.data.core.targets import Regression
+from dlrunner.data.core.regression import Regression
 from dlrunner.data.tables.table import read_table
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel, Regression, Target
+from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel, Target
 from dlrunner.data.tabular.dataset import TabularData, TabularTable
 from dlrunner.errors import DataError
 from dlrunner.metrics import MeanAbsoluteError, Metric

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from dlrunner.data.core.targets import Binary, MultiClass, Regression
+from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.targets import Binary, MultiClass
 from dlrunner.data.tabular.preprocessing import NUM_QUANTILES
 from dlrunner.models.quantile_encoding import QuantileEncoding
 from dlrunner.models.tabular import EmbeddingNet

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from numpy.typing import NDArray
 
-from dlrunner.reporting.plots import classes, tabular
+from dlrunner.reporting.plots import class_curves, classes, regression, tabular
 from dlrunner.reporting.plots import training as plots
 
 NAN, INF = np.nan, np.inf
@@ -37,8 +37,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         assert 1.9 < height < 15
         return path
 
-    monkeypatch.setattr(tabular, "save", save)
-    monkeypatch.setattr(classes, "save", save)
+    for module in (tabular, classes, class_curves, regression):
+        monkeypatch.setattr(module, "save", save)
     return figures
 
 
@@ -53,8 +53,8 @@ def saved(drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
         assert path.read_bytes().startswith(b"\x89PNG\r\n")
         return path
 
-    monkeypatch.setattr(tabular, "save", save)
-    monkeypatch.setattr(classes, "save", save)
+    for module in (tabular, classes, class_curves, regression):
+        monkeypatch.setattr(module, "save", save)
     return drawn
 
 
@@ -149,17 +149,38 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
     assert ticks(axes) == ["a", "b", "$c"]
 
 
-def test_two_classes_get_a_reliability_diagram_with_the_roc_auc(drawn: list[Figure], tmp_path: Path) -> None:
+def test_two_classes_get_a_reliability_diagram_with_the_rows_of_each_bin(drawn: list[Figure], tmp_path: Path) -> None:
     p = np.array([0.05, 0.05, 0.32, 0.36, 0.36, 0.98])
     truth = np.array([0, 1, 0, 1, 0, 1])
     classes.classes(truth, np.stack([1 - p, p], axis=1), ["no", "yes"], tmp_path)
-    axes = drawn[0].axes[1]
-    np.testing.assert_allclose(dots(axes), [[0.05, 0.5], [1.04 / 3, 1 / 3], [0.98, 1]])
-    pairs = [(a > b) + 0.5 * (a == b) for a in p[truth == 1] for b in p[truth == 0]]
-    assert f"ROC AUC {np.mean(pairs):.4f}" in axes.get_title(loc="left")
-    sizes = axes.collections[0]
-    assert isinstance(sizes, PathCollection)
-    assert np.argmax(sizes.get_sizes()) == 1
+    _, above, below = drawn[0].axes
+    points = np.stack([np.asarray(each) for each in above.lines[1].get_data()], axis=1)
+    np.testing.assert_allclose(points, [[0.05, 0.5], [1.04 / 3, 1 / 3], [0.98, 1]])
+    assert [each.get_text() for each in below.texts] == ["2", "3", "1"]
+
+
+def test_curves_start_at_nothing_and_end_at_all_rows(drawn: list[Figure], tmp_path: Path) -> None:
+    p = np.array([0.1, 0.4, 0.35, 0.8])
+    truth = np.array([0, 0, 1, 1])
+    plot = class_curves.curves(truth[:, None] == [0, 1], np.stack([1 - p, p], axis=1), ["no", "yes"], tmp_path)
+    roc, pr = drawn[0].axes
+    line = [np.asarray(each) for each in roc.lines[0].get_data()]
+    np.testing.assert_allclose(line, [[0, 0, 0.5, 0.5, 1], [0, 0.5, 0.5, 1, 1]])
+    recall = np.asarray(pr.lines[0].get_xdata(), dtype=float)
+    assert (recall[0], recall[-1]) == (0, 1)
+    assert "ROC AUC 0.7500, yes against no" in texts(drawn[0])
+    assert "yes 0.7500" in plot.alt
+
+
+@pytest.mark.usefixtures("saved")
+@pytest.mark.parametrize(("rows", "number"), [(0, 2), (1, 2), (5, 3), (60, 9)])
+def test_curves_and_precision_bear_any_shape(rows: int, number: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((rows, number))
+    probabilities[:1] = NAN
+    truth = rng.integers(0, number, rows)
+    class_curves.curves(truth[:, None] == np.arange(number), probabilities, many(number), tmp_path)
+    classes.by_class(truth, probabilities, many(number), tmp_path)
 
 
 def test_many_classes_become_the_most_confused_pairs(drawn: list[Figure], tmp_path: Path) -> None:
@@ -188,6 +209,31 @@ def test_classes_without_an_error_or_with_a_single_class_present_are_drawn(saved
     assert "all rows are predicted correctly" in texts(saved[0])
     classes.classes(np.zeros(5, int), np.full((5, 2), 0.5), ["a", "b"], tmp_path)
     assert "AUC" not in "".join(texts(saved[1]))
+
+
+def test_intervals_tell_how_many_truths_are_within(drawn: list[Figure], tmp_path: Path) -> None:
+    truth = np.array([1.0, 2.0, 3.0, 9.0])
+    quantiles = np.stack([np.zeros(4), truth.clip(max=4), np.full(4, 5.0)], axis=1)
+    regression.intervals(truth, quantiles, [0.1, 0.5, 0.9], tmp_path, name="y")
+    assert "y: quantiles of 4 validation rows; 75.0% of the rows are within the 80% interval" in texts(drawn[0])
+    below, rows = drawn[0].axes
+    assert [each.get_text() for each in below.texts] == ["0.0%", "75.0%", "75.0%"]
+    outside = rows.lines[2]
+    assert np.asarray(outside.get_ydata()).tolist() == [9]
+
+
+@pytest.mark.usefixtures("saved")
+def test_plots_of_numbers_bear_any_numbers(tmp_path: Path) -> None:
+    for truth, predicted in (([], []), ([3], [4]), ([0, 0], [0, 0]), ([NAN, 1, 2], [1, INF, 2]), ([7] * 50, [7] * 50)):
+        y, x = np.array(truth, np.float32), np.array(predicted, np.float32)
+        regression.residuals(y, x, tmp_path, name=NAMES[len(truth) % 8])
+        regression.intervals(y, np.stack([x, x], axis=1), [0.2, 0.7], tmp_path, name=NAMES[len(truth) % 8])
+    numbers = regression.Dependence(NAMES[0], [1.0, 2.0], np.ones((2, 1)), [1.5])
+    categories = regression.Dependence(NAMES[1], NAMES, np.ones((len(NAMES), 1)))
+    regression.partial_dependence([numbers, categories], tmp_path, what=NAMES[2])
+    regression.partial_dependence([], tmp_path, what="y")
+    several = regression.Dependence("x", [1.0, 2.0], np.ones((2, 2)), [])
+    regression.partial_dependence([several] * 7, tmp_path, what="probability", curves=NAMES[:2])
 
 
 def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Figure], tmp_path: Path) -> None:

@@ -91,7 +91,8 @@ def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: 
     right = (found["breed"] == found["prediction"]).mean()
     assert right == pytest.approx(summary()["final"]["valid/accuracy"])
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-    assert drawn == {"calibration.png", "confident_mistakes.png", "confusion.png", "losses.png"}
+    of_classes = {"calibration.png", "classes.png", "confusion.png", "curves.png"}
+    assert drawn == {*of_classes, "confident_mistakes.png", "losses.png"}
 
     with zipfile.ZipFile(DogBreedsData(here, source="synthetic")._found[1].path) as archive:
         archive.extractall(here / "pets")

@@ -233,6 +233,44 @@ def test_plots_tables_and_report_are_written(flats_csv: Path, dlrun: Dlrun) -> N
             assert worst["relative error"].abs().is_monotonic_decreasing
 
 
+def test_precision_recall_and_counts_of_each_class_are_in_a_table_and_in_the_report(
+    flats_csv: Path, dlrun: Dlrun
+) -> None:
+    for target, name in (("size", "class"), ("dear", "class"), ("[big,roomy]", "label")):
+        assert dlrun("task=tabular", *INPUTS, *SMALL, f"data.target={target}", "epochs=1", "log.plots=false")[0] == 0
+        found = pd.read_csv("runs/latest/classes.csv").set_index(name)
+        answers = pd.read_csv("runs/latest/predictions.csv")
+        page = Path("runs/latest/report.html").read_text()
+        assert f"Precision, recall and F1 by {name}" in page
+        if name == "label":
+            assert found["rows"].tolist() == answers[["big", "roomy"]].sum().tolist()
+            continue
+        for label, row in found.iterrows():
+            is_true, is_predicted = answers[target] == label, answers["prediction"] == label
+            assert (row["rows"], row["predicted"]) == (is_true.sum(), is_predicted.sum())
+            assert row["recall"] == pytest.approx((is_true & is_predicted).sum() / is_true.sum(), abs=1e-6)
+        assert summary()["final"]["valid/roc_auc"] == pytest.approx(found["roc_auc"].mean(), abs=1e-5)
+
+
+def test_partial_dependence_follows_the_effect_of_each_column(flats_csv: Path, dlrun: Dlrun) -> None:
+    from dlrunner.inference.models import load_models
+    from dlrunner.runs.reader import FinishedRun
+    from dlrunner.tasks.tabular.predictor import predict_rows
+
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *QUICK)
+    checked, _, models = load_models(FinishedRun.read(Path("runs/latest")))
+    task: Any = checked.build_task(checked.build_data(), 0)
+    frame = task.table.frame[task.table.valid]
+    analysis = TableAnalysis(task, models, predict_rows(task.preparation, task.target, models, frame))
+    city, area = analysis.partial_dependence(["city", "area"])
+    assert city.values == ["Bonn", "Köln", "Ulm"]
+    assert city.means[2, 0] > 1.2 * city.means[0, 0]  # exp(.3) times as much
+    assert (np.diff(area.means[:, 0]) > 0).all()
+    same = frame.assign(city="Ulm")
+    mean = task.decode(predict_rows(task.preparation, task.target, models, same)).mean().item()
+    assert city.means[2, 0] == pytest.approx(mean, rel=1e-5)  # 180 rows: all of them
+
+
 def test_permutation_importance_finds_the_columns_that_matter(flats_csv: Path, dlrun: Dlrun) -> None:
     from dlrunner.inference.models import load_models
     from dlrunner.runs.reader import FinishedRun

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,11 +29,14 @@ from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
-from dlrunner.task import AnnotatedText, DataIdentity, Split, Task
+from dlrunner.task import AnnotatedText, DataIdentity, ResultTable, Split, Task
 from dlrunner.training.hooks import Display
 from dlrunner.training.state import Evaluation, Tally
 
 log = logging.getLogger("dlrunner")
+
+MOST_TABLE_ROWS = 100
+"""Of a table in the report; its file has all rows."""
 
 Notify = Callable[[str], None]
 """Shows a line to the user."""
@@ -90,9 +94,10 @@ class Results:
 
 @dataclass(frozen=True)
 class Published:
-    """Plots and annotated texts for the report."""
+    """Plots, tables and annotated texts for the report."""
 
     plots: Sequence[Plot] = ()
+    tables: Sequence[ResultTable] = ()
     annotated_texts: Mapping[str, Sequence[AnnotatedText]] = field(default_factory=dict)
 
 
@@ -244,7 +249,7 @@ def check_claim(
 
 
 def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], results: Results) -> Published:
-    """Write the results: state for `predict`, the table of predictions, plots, and texts for the report."""
+    """Write the results: state for `predict`, tables, plots, and texts for the report."""
     task, directory, wanted = prepared.task, context.directory, context.plan.settings.log
     models, outputs = [member.model for member in members], results.outputs
     if task.predictor is not None:
@@ -253,11 +258,14 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
         table = task.predictions(outputs)
         if table is not None:
             directory.write_bytes("predictions.csv", as_csv(table)[0])
+        tables = task.tables(outputs)
+        for each in tables:
+            directory.write_bytes(each.file, as_csv(each.frame)[0])
         for name, content in task.artifacts(models, phase=members[-1].phase).items():
             directory.write_bytes(name, content)
         plots = _draw(directory.path, task, members, outputs) if wanted.plots else []
         texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
-    return Published(plots, texts)
+    return Published(plots, tables, texts)
 
 
 def write_report_data(
@@ -266,6 +274,7 @@ def write_report_data(
     """Store what the other files do not hold, so that `dlrun report` can write the same page."""
     content = {
         "plots": [{"file": each.path.name, "caption": each.caption, "alt": each.alt} for each in published.plots],
+        "tables": [_for_report(each) for each in published.tables],
         "notes": list(notes),
         "annotated_texts": {
             heading: [asdict(text) for text in texts] for heading, texts in published.annotated_texts.items()
@@ -273,6 +282,15 @@ def write_report_data(
         "changed": changed,
     }
     directory.write_text("report.json", json.dumps(content))
+
+
+def _for_report(table: ResultTable) -> dict[str, Any]:
+    """Return a table as plain values, NaN as None; of a long one the first rows."""
+    rows = table.frame.head(MOST_TABLE_ROWS).astype(object).to_numpy().tolist()
+    cells = [[None if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows]
+    more = f" (the first {len(rows)} of {len(table.frame):,} rows)" if len(rows) < len(table.frame) else ""
+    columns = [str(name) for name in table.frame]
+    return {"file": table.file, "caption": table.caption + more, "columns": columns, "rows": cells}
 
 
 def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation:

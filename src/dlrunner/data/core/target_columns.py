@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import category_values, quoted
-from dlrunner.data.core.targets import Binary, Kind, MultiClass, MultiLabel, Regression, Target, Transform
+from dlrunner.data.core.regression import Regression, Transform
+from dlrunner.data.core.targets import Binary, Kind, MultiClass, MultiLabel, Target
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 

@@ -1,11 +1,11 @@
-"""Targets: their encoding, loss, metrics, and the meaning of outputs."""
+"""Targets: their encoding, loss, metrics, and the meaning of outputs; those of classes and labels."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -15,33 +15,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.classification_metrics import AveragePrecision, LogLoss
 from dlrunner.errors import DataError
-from dlrunner.metrics import (
-    F1,
-    R2,
-    Accuracy,
-    InOriginalUnits,
-    MeanAbsoluteError,
-    Metric,
-    RmspeByBatch,
-    RocAuc,
-    RootMeanSquaredError,
-    RootMeanSquaredPercentageError,
-    exact_dtype,
-)
+from dlrunner.metrics import F1, Accuracy, Metric, RocAuc, exact_dtype
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
-Transform = Literal["standard", "log", "log1p", "none"]
-TRANSFORMS: Mapping[Transform, str] = {
-    "standard": "standardised",
-    "log": "logarithm",
-    "log1p": "logarithm of 1 + target",
-    "none": "not transformed",
-}
-Loss = Literal["auto", "mse", "mae", "huber", "squared_percentage"]
 
-MOST_LOG_ERROR = 1.0
-"""squared_percentage clips predictions above e times the truth: a few such rows would dominate the loss."""
+MOST_RANKED = 20
+"""Classes of which the ROC AUC is computed in each epoch."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +69,7 @@ class Target(ABC):
 
     def probabilities(self, outputs: Tensor) -> NDArray[np.float32]:
         """Return the probability of each class, or independently of each label, [rows, classes], on the CPU."""
-        values: NDArray[np.float32] = self.decode(_plain(outputs)).numpy()
+        values: NDArray[np.float32] = self.decode(plain(outputs)).numpy()
         return values
 
     @abstractmethod
@@ -133,115 +114,18 @@ class Target(ABC):
 
 
 @dataclass(frozen=True)
-class Regression(Target):
-    """A number, learned transformed and reported in its own unit."""
-
-    kind = "regression"
-    losses = ("auto", "mse", "mae", "huber", "squared_percentage")
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
-        "rmse": RootMeanSquaredError,
-        "mae": MeanAbsoluteError,
-        "r2": R2,
-        "rmspe": RootMeanSquaredPercentageError,
-        "rmspe_by_batch": RmspeByBatch,
-    }
-    usual_metrics = ("rmse", "mae", "r2")
-    """The others are defined only for targets that are not 0, and must be requested."""
-
-    transform: Transform = "none"
-    mean: float = 0.0
-    deviation: float = 1.0
-    low: float = 0.0
-    """Of the transformed training targets."""
-    high: float = 1.0
-    middle: float = 0.0
-    """Mean of the transformed training targets."""
-    is_nonnegative: bool = False
-    """No training target is negative, and no prediction is."""
-
-    def fit(self, train: NDArray[Any]) -> Target:
-        """Return the target with the statistics of the training rows."""
-        mean, deviation = 0.0, 1.0
-        if self.transform == "standard":
-            mean, deviation = float(train.mean()), float(train.std()) or 1.0
-        fitted = replace(self, mean=mean, deviation=deviation, is_nonnegative=bool((train >= 0).all()))
-        encoded = fitted.encode(train)
-        return replace(fitted, low=float(encoded.min()), high=float(encoded.max()), middle=float(encoded.mean()))
-
-    def statistics(self) -> Mapping[str, float]:
-        """Return the fitted statistics by name."""
-        return {name: getattr(self, name) for name in ("mean", "deviation", "low", "high", "middle")}
-
-    def encode(self, values: NDArray[Any]) -> Tensor:
-        """Return transformed values, float32 of shape [rows]."""
-        if self.transform in ("log", "log1p"):
-            values = np.log(values) if self.transform == "log" else np.log1p(values)
-        else:
-            values = (values - self.mean) / self.deviation
-        return torch.tensor(np.asarray(values, dtype=np.float32))
-
-    def decode(self, outputs: Tensor) -> Tensor:
-        """Return transformed targets, or outputs, of shape [rows] in the target's own unit, in float64."""
-        values = outputs.double()
-        if self.transform == "log":
-            return values.exp()
-        if self.transform == "log1p":
-            values = values.expm1()
-        elif self.transform == "standard":
-            values = values * self.deviation + self.mean
-        return values.clamp(min=0) if self.is_nonnegative else values
-
-    def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
-        """Return the mean loss; squared_percentage is the square of the relative error in the target's own unit."""
-        if name == "mae":
-            return F.l1_loss(outputs, targets)
-        if name == "huber":
-            return F.huber_loss(outputs, targets)
-        if name == "squared_percentage":
-            if self.transform == "log":
-                return torch.expm1((outputs - targets).clamp(max=MOST_LOG_ERROR)).square().mean()
-            truth = targets * self.deviation + self.mean
-            return ((outputs - targets) * self.deviation / truth).square().mean()
-        return F.mse_loss(outputs, targets)
-
-    def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
-        """Return new metrics in the target's own unit, where outputs are multiplied by a correction."""
-
-        def corrected(outputs: Tensor) -> Tensor:
-            return self.decode(outputs) * correction
-
-        found = super().metrics(names)
-        return {name: InOriginalUnits(each, corrected, self.decode) for name, each in found.items()}
-
-    def average(self, outputs: Sequence[Tensor]) -> Tensor:
-        """Return the mean."""
-        return torch.stack(list(outputs)).mean(dim=0)
-
-    def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
-        """Return numbers in the target's own unit, corrected."""
-        return pd.DataFrame({name: (self.decode(_plain(outputs)) * correction).numpy()})
-
-    def truth(self, values: NDArray[Any]) -> pd.DataFrame:
-        """Return the numbers."""
-        return pd.DataFrame({self.names[0]: values})
-
-    def description(self) -> str:
-        """Name the transform."""
-        transform = {
-            "standard": "standardised",
-            "log": "logarithm",
-            "log1p": "logarithm of 1 + target",
-            "none": "not transformed",
-        }[self.transform]
-        return f"{self.names[0]}: regression on numbers, {transform}"
-
-
-@dataclass(frozen=True)
 class Binary(Target):
     """One of two classes: an output is the logit of the second."""
 
     kind = "binary"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "roc_auc": RocAuc, "f1": F1}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "accuracy": Accuracy,
+        "roc_auc": RocAuc,
+        "f1": F1,
+        "log_loss": LogLoss,
+        "average_precision": AveragePrecision,
+    }
+    usual_metrics = ("accuracy", "roc_auc", "f1", "log_loss")
     has_one_class = True
 
     def encode(self, values: NDArray[Any]) -> Tensor:
@@ -263,7 +147,7 @@ class Binary(Target):
 
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of the second."""
-        second = _plain(outputs).sigmoid().numpy()
+        second = plain(outputs).sigmoid().numpy()
         labels = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
         return pd.DataFrame({name: labels, f"p({self.classes[1]})": second.round(4)})
 
@@ -281,7 +165,14 @@ class MultiClass(Target):
     """One of several classes: outputs are their logits."""
 
     kind = "multiclass"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"accuracy": Accuracy, "f1": F1}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "accuracy": Accuracy,
+        "f1": F1,
+        "log_loss": LogLoss,
+        "roc_auc": RocAuc,
+        "average_precision": AveragePrecision,
+    }
+    usual_metrics = ("accuracy", "f1", "log_loss")
     has_one_class = True
 
     @property
@@ -300,6 +191,11 @@ class MultiClass(Target):
     def loss(self, outputs: Tensor, targets: Tensor, name: str = "auto") -> Tensor:
         """Return the mean cross entropy."""
         return F.cross_entropy(outputs.float(), targets)
+
+    def metrics(self, names: Sequence[str] | None = None, correction: float = 1.0) -> dict[str, Metric]:
+        """Return new metrics; ROC AUC by default of few classes only, since it sorts the rows for each of them."""
+        few = ["roc_auc"] if len(self.classes) <= MOST_RANKED else []
+        return super().metrics(names or [*self.usual_metrics, *few])
 
     def average(self, outputs: Sequence[Tensor]) -> Tensor:
         """Return the logarithms of the mean probabilities."""
@@ -327,7 +223,14 @@ class MultiLabel(Target):
     """Any number of labels: outputs are their logits."""
 
     kind = "multilabel"
-    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {"f1": F1, "accuracy": Accuracy, "roc_auc": RocAuc}
+    known_metrics: ClassVar[Mapping[str, Callable[[], Metric]]] = {
+        "f1": F1,
+        "accuracy": Accuracy,
+        "roc_auc": RocAuc,
+        "average_precision": AveragePrecision,
+        "log_loss": LogLoss,
+    }
+    usual_metrics = ("f1", "accuracy", "roc_auc", "average_precision")
 
     separator: str | None = None
     """Separates the labels, if they are in one column."""
@@ -367,7 +270,8 @@ class MultiLabel(Target):
         return f"{', '.join(self.names[:3])}: {len(self.classes)} labels ({_few(self.classes)})"
 
 
-def _plain(outputs: Tensor) -> Tensor:
+def plain(outputs: Tensor) -> Tensor:
+    """Return outputs on the CPU, in float32, without gradients."""
     return outputs.detach().float().cpu()
 
 

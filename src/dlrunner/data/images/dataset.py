@@ -22,10 +22,11 @@ from pydantic import Field
 
 from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.once import read_once
+from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
-from dlrunner.data.core.targets import Kind, Regression, Target
+from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
 from dlrunner.data.images.files import ImageFiles, find_images
 from dlrunner.data.tables.table import Reading

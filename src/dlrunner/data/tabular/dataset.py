@@ -22,9 +22,10 @@ from dlrunner.data.core.columns import (
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
+from dlrunner.data.core.regression import Transform
 from dlrunner.data.core.splitting import TRAIN, Parts, Split, SplitRows, Splitting, between
 from dlrunner.data.core.target_columns import read_target
-from dlrunner.data.core.targets import Kind, Target, Transform
+from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
 from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.source import TableFile

@@ -60,6 +60,7 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
             config=run.config,
             overrides=run.overrides,
             plots=kept["plots"],
+            tables=kept["tables"],
             notes=kept["notes"],
             annotated_texts=kept["annotated_texts"],
             changed=kept["changed"],
@@ -68,7 +69,7 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
 
 
 def read_kept(path: Path) -> dict[str, Any]:
-    """Return the content of report.json: plots, notes, annotated texts and changed settings.
+    """Return the content of report.json: plots, tables, notes, annotated texts and changed settings.
 
     Folders of older versions have none: all their plots are shown, and the rest is unknown.
 
@@ -78,11 +79,12 @@ def read_kept(path: Path) -> dict[str, Any]:
     file = own_file(path, "report.json")
     if not file.exists():
         plots = [_plot(path, each.name) for each in sorted((path / "plots").glob("*.png"))]
-        return {"plots": plots, "notes": [], "annotated_texts": {}, "changed": None}
+        return {"plots": plots, "tables": [], "notes": [], "annotated_texts": {}, "changed": None}
     try:
         kept = present_report(json.loads(file.read_text()))
         return {
             "plots": [_plot(path, each) for each in kept["plots"]],
+            "tables": [_result_table(each) for each in kept.get("tables") or []],
             "notes": [str(note) for note in kept["notes"]],
             "annotated_texts": {
                 str(head): [_annotated_text(text) for text in texts] for head, texts in kept["annotated_texts"].items()
@@ -99,6 +101,16 @@ def _plot(run: Path, kept: Any) -> Plot:
     name = Path(str(known["file"])).name  # nothing outside the folder is read
     caption = known.get("caption") or Path(name).stem.replace("_", " ").capitalize()
     return Plot(run / "plots" / name, str(caption), str(known.get("alt") or ""))
+
+
+def _result_table(kept: Mapping[str, Any]) -> tuple[str, Table]:
+    """Return a table of results with its caption."""
+    names = [str(name) for name in kept["columns"]]
+    rows = [[number_cell(cell, count(cell) if isinstance(cell, int) else None) for cell in row] for row in kept["rows"]]
+    if any(len(row) != len(names) for row in rows):
+        raise ValueError("a cell for each column")
+    caption = f"{kept['caption']} ({Path(str(kept['file'])).name})"
+    return caption, Table(names, rows, caption)
 
 
 def _annotated_text(kept: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +131,7 @@ def render(
     overrides: Sequence[str],
     plots: Sequence[Plot],
     notes: Sequence[str],
+    tables: Sequence[tuple[str, Table]] = (),
     annotated_texts: Mapping[str, Sequence[Mapping[str, Any]]] = {},
     changed: Mapping[str, str] | None = None,
     member: int | None = None,
@@ -133,6 +146,7 @@ def render(
         overrides: what was typed.
         plots: PNG files to embed.
         notes: further notes.
+        tables: of results, with their captions.
         annotated_texts: texts with highlighted words, by heading: title, words, and their weights from -1 to 1.
         changed: the task's defaults of the settings that differ in this run; None if unknown.
         member: the member of an ensemble that the history is of.
@@ -159,6 +173,7 @@ def render(
         "more_metrics": more_metrics,
         "epochs": _epochs(history, None if whose else (summary.get("best") or {}).get("epoch")),
         "baselines": _baselines(summary),
+        "tables": tables,
         "annotated_texts": {heading: _marked_texts(texts) for heading, texts in annotated_texts.items()},
         "data": data_facts(summary.get("data") or {}),
         "columns": _columns((summary.get("data") or {}).get("columns") or []),

@@ -18,6 +18,10 @@ from dlrunner.reporting.plots.training import BLUE, INK, ORANGE, PALE_BLUES, sav
 
 MOST_CELLS = 20
 """With more classes than this the confused pairs are listed instead of a matrix."""
+MOST_NAMES = 30
+"""Classes or labels whose precision and recall are drawn."""
+Z = 1.96
+"""Of a 95 % interval."""
 
 
 def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
@@ -41,12 +45,15 @@ def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder
             _confused_pairs(figure.add_subplot(), y, predicted, names)
         else:
             side = max(3.0, (0.75 if number <= 6 else 0.48) * number)
-            figure = Figure(figsize=(max(side + 2.4, 10.2 * (number == 2)), side + 1.6), layout="constrained")
-            axes = figure.subplots(1, 2 if number == 2 else 1, squeeze=False)[0]
+            is_pair = number == 2
+            figure = Figure(figsize=(max(side + 2.4, 10.2 * is_pair), side + 1.6 + is_pair), layout="constrained")
+            grid = figure.add_gridspec(2, 1 + is_pair, height_ratios=(4, 1))
             counts = np.bincount(y * number + predicted, minlength=number**2).reshape(number, number)
-            _confusion(axes[0], counts, [shorten(names[code], 18) for code in range(number)])
-            if number == 2:
-                _reliability(axes[1], y, p[:, 1], shorten(names[1], 24))
+            _confusion(figure.add_subplot(grid[:, 0]), counts, [shorten(names[code], 18) for code in range(number)])
+            if is_pair:
+                above = figure.add_subplot(grid[0, 1])
+                below = figure.add_subplot(grid[1, 1], sharex=above)
+                _reliability(above, below, y, p[:, 1], shorten(names[1], 24))
         heading(figure, accuracy)
         return Plot(
             save(figure, folder / "confusion.png"),
@@ -72,22 +79,15 @@ def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Plot:
     accuracy = np.bincount(bins, correct, minlength=10)[filled] / counts[filled]
     error = float(np.abs(mean - accuracy) @ counts[filled] / counts.sum())
     with styled():
-        figure = Figure(figsize=(5.4, 5), layout="constrained")
-        axes = figure.add_subplot()
-        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-        axes.plot(mean, accuracy, color=BLUE, linewidth=1)
-        axes.scatter(mean, accuracy, s=15 + 260 * counts[filled] / counts.max(), color=BLUE, alpha=0.75, linewidths=0)
-        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), box_aspect=1)
-        axes.set(
-            xlabel="probability of the predicted class\n(the larger the dot, the more rows)",
-            ylabel="accuracy",
-        )
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1))
-        heading(figure, f"Calibration of the probabilities: expected calibration error {error:.1%}")
+        figure = Figure(figsize=(5.4, 6.2), layout="constrained")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+        _draw_reliability(axes, below, mean, accuracy, counts)
+        below.set_xlabel("probability of the predicted class")
+        axes.set_ylabel("accuracy")
+        heading(figure, f"Expected calibration error {error:.1%}")
         return Plot(
             save(figure, folder / "calibration.png"),
-            "Calibration: accuracy by predicted probability (validation)",
+            "Calibration: accuracy by predicted probability, and rows (validation)",
             "Reliability diagram: accuracy by the probability of the predicted class, in ten bins, and their rows.",
         )
 
@@ -103,42 +103,70 @@ def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder:
     """
     p = np.asarray(probabilities, dtype=np.float64)
     is_true, is_predicted = (np.asarray(truth) > 0) & np.isfinite(p), np.isfinite(p) & (p >= 0.5)
-    frequent = np.argsort(-is_true.sum(axis=0), kind="stable")[:30]
-    is_true, is_predicted = is_true[:, frequent], is_predicted[:, frequent]
-    num_true, num_predicted, num_both = (each.sum(axis=0) for each in (is_true, is_predicted, is_true & is_predicted))
-    with np.errstate(invalid="ignore"):
-        precision, recall = num_both / num_predicted, num_both / num_true
-    rows = np.arange(len(frequent))
+    frequent = np.argsort(-is_true.sum(axis=0), kind="stable")[:MOST_NAMES]
+    which = f", the {len(frequent)} most frequent of {len(names):,} labels" if len(names) > len(frequent) else ""
     with styled():
-        figure = Figure(figsize=(9, 1.9 + 0.27 * max(len(rows), 3)), layout="constrained")
-        axes = figure.add_subplot()
-        which = f", the {len(rows)} most frequent of {len(names):,} labels" if len(names) > len(rows) else ""
+        figure = _precision_and_recall(is_true[:, frequent], is_predicted[:, frequent], [names[i] for i in frequent])
         heading(figure, f"Precision and recall at a probability of 0.5{which}")
-        if not len(rows):
-            placeholder(axes, "no label to draw")
-            return Plot(
-                save(figure, folder / "labels.png"),
-                "Precision and recall of each label (validation)",
-                "Bar charts of precision and recall by label, the most frequent labels first.",
-            )
-        axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color="#c4c4c4", linewidth=2.5)
-        axes.plot(precision, rows, "o", color=BLUE, markersize=9, label="precision: predicted rows that have the label")
-        axes.plot(recall, rows, "D", color=ORANGE, markersize=5, label="recall: rows with the label that are predicted")
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, borderaxespad=0.2)
-        written = [f"{shorten(names[i], 32)}  ({n:,})" for i, n in zip(frequent, num_true, strict=True)]
-        axes.set_yticks(rows, written, parse_math=False)
-        for row in rows[(num_predicted == 0) | (num_true == 0)]:
-            text = "in no row" if num_true[row] == 0 else "predicted for no row"
-            axes.annotate(text, (0, row), (9, 0), textcoords="offset points", va="center", **LIGHT)
-        axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="fraction (in brackets: rows with the label)")
-        axes.xaxis.set_major_formatter(PercentFormatter(1))
-        axes.tick_params(axis="y", length=0)
-        axes.spines["left"].set_visible(False)
         return Plot(
             save(figure, folder / "labels.png"),
             "Precision and recall of each label (validation)",
-            "Bar charts of precision and recall by label, the most frequent labels first.",
+            "Dot plot of precision and recall by label, the most frequent labels first.",
         )
+
+
+def by_class(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
+    """Draw classes.png: precision and recall of each class; of many classes those with the lowest F1.
+
+    Args:
+        truth: codes [rows]; rows with an invalid code are left out.
+        probabilities: [rows, classes].
+        names: of the classes.
+        folder: of the PNG.
+    """
+    codes = np.arange(len(names))
+    is_true = np.asarray(truth).astype(np.int64)[:, None] == codes
+    is_predicted = np.asarray(probabilities).argmax(axis=1)[:, None] == codes
+    both, either = (is_true & is_predicted).sum(axis=0), is_true.sum(axis=0) + is_predicted.sum(axis=0)
+    f1 = np.where(either > 0, 2 * both / np.maximum(either, 1), np.inf)
+    worst = np.argsort(f1, kind="stable")[:MOST_NAMES]
+    chosen = worst if len(names) > MOST_NAMES else codes
+    which = f", the {len(chosen)} with the lowest F1 of {len(names):,} classes" if len(chosen) < len(names) else ""
+    with styled():
+        figure = _precision_and_recall(is_true[:, chosen], is_predicted[:, chosen], [names[i] for i in chosen])
+        heading(figure, f"Precision and recall by class{which}")
+        return Plot(
+            save(figure, folder / "classes.png"),
+            "Precision and recall of each class (validation; all in classes.csv)",
+            f"Dot plot of precision and recall of {len(chosen)} classes{which}.",
+        )
+
+
+def _precision_and_recall(is_true: NDArray[np.bool_], is_predicted: NDArray[np.bool_], names: Sequence[str]) -> Figure:
+    """Draw precision and recall by name, with the number of rows of each."""
+    num_true, num_predicted, num_both = (each.sum(axis=0) for each in (is_true, is_predicted, is_true & is_predicted))
+    with np.errstate(invalid="ignore"):
+        precision, recall = num_both / num_predicted, num_both / num_true
+    rows = np.arange(len(names))
+    figure = Figure(figsize=(9, 1.9 + 0.27 * max(len(rows), 3)), layout="constrained")
+    axes = figure.add_subplot()
+    if not len(rows):
+        placeholder(axes, "no label to draw")
+        return figure
+    axes.hlines(rows, np.fmin(precision, recall), np.fmax(precision, recall), color="#c4c4c4", linewidth=2.5)
+    axes.plot(precision, rows, "o", color=BLUE, markersize=9, label="precision: predicted rows that are right")
+    axes.plot(recall, rows, "D", color=ORANGE, markersize=5, label="recall: its rows that are predicted")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=2, borderaxespad=0.2)
+    written = [f"{shorten(name, 32)}  ({n:,})" for name, n in zip(names, num_true, strict=True)]
+    axes.set_yticks(rows, written, parse_math=False)
+    for row in rows[(num_predicted == 0) | (num_true == 0)]:
+        text = "in no row" if num_true[row] == 0 else "predicted for no row"
+        axes.annotate(text, (0, row), (9, 0), textcoords="offset points", va="center", **LIGHT)
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(rows) - 0.4, -0.6), xlabel="fraction (in brackets: its rows)")
+    axes.xaxis.set_major_formatter(PercentFormatter(1))
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    return figure
 
 
 def _confusion(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> None:
@@ -182,25 +210,42 @@ def _confused_pairs(axes: Axes, truth: NDArray[np.int64], predicted: NDArray[np.
     axes.set_xlabel("rows")
 
 
-def _reliability(axes: Axes, truth: NDArray[np.int64], p: NDArray[np.float64], name: str) -> None:
-    """Draw the observed fraction of the second class by its predicted probability, in ten bins, with the ROC AUC."""
-    from scipy.stats import rankdata
-
+def _reliability(axes: Axes, below: Axes, truth: NDArray[np.int64], p: NDArray[np.float64], name: str) -> None:
+    """Draw the observed fraction of the second class by its predicted probability, in ten bins, with their rows."""
     bins = np.clip((p * 10).astype(np.int64), 0, 9)
-    counts, positive = np.bincount(bins, minlength=10), int(truth.sum())
+    counts = np.bincount(bins, minlength=10)
     filled = counts > 0
     mean = np.bincount(bins, p, minlength=10)[filled] / counts[filled]
     observed = np.bincount(bins, truth, minlength=10)[filled] / counts[filled]
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
-    axes.plot(mean, observed, color=BLUE, linewidth=1)
-    axes.scatter(mean, observed, s=15 + 260 * counts[filled] / counts.max(), color=BLUE, alpha=0.75, linewidths=0)
-    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), box_aspect=1)
-    axes.set_xlabel(f"predicted probability of {name}\n(the larger the dot, the more rows)", parse_math=False)
+    _draw_reliability(axes, below, mean, observed, counts)
+    below.set_xlabel(f"predicted probability of {name}", parse_math=False)
     axes.set_ylabel(f"observed fraction of {name}", parse_math=False)
-    title = "Reliability of the probabilities"
-    if 0 < positive < len(truth):
-        above = float(np.sum(rankdata(p)[truth == 1])) - positive * (positive + 1) / 2
-        title += f"; ROC AUC {above / (positive * (len(truth) - positive)):.4f}"
-    axes.set_title(title, fontweight="normal")
-    for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(PercentFormatter(1))
+    axes.set_title("Reliability of the probabilities", fontweight="normal")
+
+
+def _draw_reliability(
+    axes: Axes, below: Axes, mean: NDArray[np.float64], observed: NDArray[np.float64], counts: NDArray[np.int64]
+) -> None:
+    """Draw observed fractions by mean probability, with a 95 % interval, and below them the rows of all ten bins.
+
+    Source: Wilson, Probable inference, the law of succession, and statistical inference, 1927.
+    """
+    n = counts[counts > 0]
+    centre, half = (observed + Z**2 / (2 * n)) / (1 + Z**2 / n), Z / (1 + Z**2 / n)
+    half = half * np.sqrt(observed * (1 - observed) / n + Z**2 / (4 * n**2))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1, linestyle="--")
+    axes.vlines(mean, centre - half, centre + half, color=BLUE, linewidth=1.2)
+    axes.plot(mean, observed, "o-", color=BLUE, linewidth=1, markersize=6)
+    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.tick_params(labelbottom=False)
+    places = np.arange(10) / 10 + 0.05
+    below.bar(places, counts, width=0.09, color=BLUE)
+    for place, count in zip(places, counts, strict=True):
+        if count:
+            below.annotate(
+                f"{count:,}", (place, count), (0, 1), textcoords="offset points", ha="center", va="bottom", fontsize=7
+            )
+    below.set(ylabel="rows", ylim=(0, 1.25 * counts.max()), xlim=(-0.04, 1.04))
+    below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+    below.xaxis.set_major_formatter(PercentFormatter(1))

@@ -45,7 +45,7 @@ from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.classification import Classification
+from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
 ONCE = "features are computed once per image, so augmentation is impossible"
@@ -62,6 +62,7 @@ class ImageClassification(Classification):
         seed: of the shuffling and the augmentation.
         device: where batches are augmented.
         metrics: the first one is monitored; by default those of the target's kind.
+        class_weights: `balanced`, or weights by class, of the images in the training loss.
         size: image side in pixels in training and evaluation; by default data.size.
         augment: augment training images at random.
         flip, rotate, zoom, brightness, contrast: strength of the augmentation (see `Augmentation`).
@@ -87,6 +88,7 @@ class ImageClassification(Classification):
         device: torch.device,
         *,
         metrics: list[str] | None = None,
+        class_weights: ClassWeights | None = None,
         size: Annotated[int, Field(ge=32, le=1024)] | None = None,
         augment: bool | Literal["auto"] = True,
         flip: bool = True,
@@ -99,7 +101,7 @@ class ImageClassification(Classification):
         valid_batch_size: Count | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
-        self.metric_names, self.tta = metrics, tta
+        self.metric_names, self.class_weights, self.tta = metrics, class_weights, tta
         self.settings: Mapping[str, Any] = {"size": size, "augment": augment, "precompute": precompute}
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
         # On a CPU the feature maps of 8 images fit in its caches: MobileNetV2 extracts features at 191 images/s in
@@ -156,7 +158,7 @@ class ImageClassification(Classification):
         table = self.data.read()
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
             raise ConfigError("batch_size: the head's batch norm needs at least two training images per batch")
-        self.check_metrics(table.target, "images")
+        self.check_target(table.target, "images")
         return table
 
     @property
@@ -168,6 +170,14 @@ class ImageClassification(Classification):
     def dims(self) -> ImageDims:
         """The number of classes."""
         return ImageDims(self.target.num_outputs)
+
+    def train_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the training images."""
+        return self.table.values[self.table.rows(TRAIN)]
+
+    def valid_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the validation images."""
+        return self.table.values[self.table.rows(VALID)]
 
     def settings_in(self, phase: Phase) -> Mapping[str, Any]:
         """Return size (side in pixels), augment and precompute of a phase."""
@@ -295,18 +305,15 @@ class ImageClassification(Classification):
         return pd.concat([names, target.truth(self.table.values[rows]), predicted], axis=1)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Confusion matrix, calibration, and the most confident mistakes with Grad-CAM heat maps."""
-        from dlrunner.reporting.plots import classes as class_plots
+        """Confusion matrix, calibration, curves, and the most confident mistakes with Grad-CAM heat maps."""
         from dlrunner.reporting.plots.images import sheet
 
         rows, values = self.table.rows(VALID), self.table.values
         probs, names = self.target.probabilities(outputs), [str(each) for each in self.target.classes]
+        drawn = class_plots(self.target, values[rows], outputs, folder)
         if not self.target.has_one_class:
-            return [class_plots.labels(values[rows], probs, names, folder)]
+            return drawn
         truth = values[rows].astype(np.int64)
-        drawn = [class_plots.classes(truth, probs, names, folder)]
-        if len(names) > 2:
-            drawn.append(class_plots.calibration(truth, probs, folder))
         predicted, confidence = probs.argmax(axis=1), probs.max(axis=1)
         order = np.argsort(-confidence, kind="stable")
         wrong = order[predicted[order] != truth[order]][:12]

@@ -1,4 +1,4 @@
-"""Analysis of a trained tabular model on its validation rows: errors, permutation importance, embeddings."""
+"""Analysis of a trained tabular model on its validation rows: errors, importance and effect of columns, embeddings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.targets import Regression, Target
+from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.files.atomic import atomic_file
@@ -22,8 +23,9 @@ from dlrunner.metrics import Metric
 from dlrunner.model import Model, forward_pass
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import classes, tabular
+from dlrunner.reporting.plots import regression, tabular
 from dlrunner.task import Split
+from dlrunner.tasks.classification import class_plots
 
 MAX_SHUFFLED_VALUES = 2_400_000_000
 """Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
@@ -31,11 +33,18 @@ MAX_ROWS = 2000
 """Validation rows for permutation importance: 40 columns, three shuffles each, take some seconds."""
 REPEATS = 3
 MAX_CATEGORIES = 31
+MOST_PANELS = 6
+"""Columns whose partial dependence is drawn."""
+MOST_DEPENDENT_ROWS = 500
+"""Validation rows of the means in it."""
+MOST_VALUES, MOST_BARS, MOST_CURVES = 21, 10, 4
+"""Numbers, categories and classes in it."""
 
 
 class TableTask(Protocol):
     """The part of a tabular task that the analysis uses."""
 
+    correction: float
     error_by: list[str] | None
     embeddings: list[str] | None
 
@@ -92,7 +101,7 @@ class TableAnalysis:
 
     def draw(self, folder: Path) -> list[Plot]:
         """Draw all plots that apply to this target and model."""
-        drawn = [self._predictions_plot(folder)]
+        drawn = self._predictions_plots(folder)
         if groups := self.groups:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
@@ -105,6 +114,11 @@ class TableAnalysis:
         names, increases, stds = self.importance()
         rows = (self._rows_to_shuffle(), len(self.targets))
         drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows))
+        most = [names[i] for i in np.argsort(-increases, kind="stable")[:MOST_PANELS] if increases[i] > 0]
+        if most and (self.task.target.classes or isinstance(self.task.target, Regression)):
+            what, _, curves = self._curves()
+            dependences, count = self.partial_dependence(most), min(len(self.targets), MOST_DEPENDENT_ROWS)
+            drawn.append(regression.partial_dependence(dependences, folder, what=what, curves=curves, rows=count))
         if tables := self.embeddings():
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
@@ -195,16 +209,78 @@ class TableAnalysis:
             if name in levels and len(levels[name]) > 1
         ]
 
-    def _predictions_plot(self, folder: Path) -> Plot:
+    def _predictions_plots(self, folder: Path) -> list[Plot]:
+        target = self.task.target
+        if not isinstance(target, Regression):
+            return class_plots(target, self.values, self.outputs, folder)
+        predicted, name = self.task.decode(self.outputs).numpy(), target.names[0]
+        log = target.transform == "log"
+        drawn = [
+            tabular.predictions(self.values, predicted, folder, name=name, log=log),
+            regression.residuals(self.values, predicted, folder, name=name),
+        ]
+        if target.quantiles:
+            quantiles = (target.decode_quantiles(self.outputs) * self.task.correction).numpy()
+            drawn.append(regression.intervals(self.values, quantiles, target.quantiles, folder, name=name))
+        return drawn
+
+    def partial_dependence(self, names: Sequence[str]) -> list[regression.Dependence]:
+        """Return the mean prediction of some rows where a column has one value in all of them, by column.
+
+        Numbers take values between their quantiles .02 and .98, categories those that are most frequent.
+        """
+        table, inputs = self.task.table, self._inputs_of_columns()
+        random = np.random.default_rng(0)
+        rows = np.sort(random.choice(len(self.targets), min(len(self.targets), MOST_DEPENDENT_ROWS), replace=False))
+        codes, numbers = (each[torch.from_numpy(rows).to(each.device)] for each in self.inputs)
+        found = []
+        for name in names:
+            column = self.frame[name]
+            is_number = name in table.roles.continuous
+            values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
+            if len(values) < 2:
+                continue
+            same = self.frame.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
+            same[name] = pd.Series(values).astype(column.dtype)
+            of_values = [
+                torch.from_numpy(each)
+                for each in (self.task.preparation.codes(same), self.task.preparation.numbers(same))
+            ]
+            means = []
+            for value in range(len(values)):
+                changed = [codes.clone(), numbers.clone()]
+                for which, places in inputs[name]:
+                    changed[which][:, places] = of_values[which][value, places].to(changed[which])
+                means.append(self._mean_prediction(self._predict(*changed)))
+            found.append(
+                regression.Dependence(
+                    name,
+                    [float(each) for each in values]
+                    if is_number
+                    else [self.task.category_name(name, v) for v in values],
+                    np.stack(means),
+                    deciles,
+                )
+            )
+        return found
+
+    def _curves(self) -> tuple[str, list[int], list[str]]:
+        """Return what partial dependence shows, which outputs, and their names if there are several."""
         target = self.task.target
         if isinstance(target, Regression):
-            predicted = self.task.decode(self.outputs).numpy()
-            log = target.transform == "log"
-            return tabular.predictions(self.values, predicted, folder, name=target.names[0], log=log)
-        names = [str(label) for label in target.classes]
-        if not target.has_one_class:
-            return classes.labels(self.values, self.outputs.sigmoid().numpy(), names, folder)
-        return classes.classes(self.values, _probabilities(self.outputs), names, folder)
+            return target.names[0], [0], []
+        if target.kind == "binary":
+            return f"p({target.classes[1]})", [1], []
+        values = np.asarray(self.values)
+        counts = np.bincount(values.astype(int)) if values.ndim == 1 else values.sum(axis=0)
+        chosen = sorted(np.argsort(-counts, kind="stable")[:MOST_CURVES].tolist())
+        return "probability", chosen, [str(target.classes[i]) for i in chosen]
+
+    def _mean_prediction(self, outputs: Tensor) -> NDArray[np.float64]:
+        """Return the mean of the decoded outputs, one for each curve."""
+        decoded = self.task.decode(outputs)
+        means = decoded.reshape(len(decoded), -1).double().mean(dim=0).numpy()
+        return np.asarray(means[self._curves()[1]])
 
     @cached_property
     def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
@@ -264,6 +340,25 @@ def _probabilities(outputs: Tensor) -> NDArray[np.float64]:
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)
+
+
+def _numbers_of(column: pd.Series[Any]) -> tuple[list[float], list[float]]:
+    """Return some numbers of a column between its quantiles .02 and .98, and its deciles."""
+    numbers = column.to_numpy(np.float64, na_value=np.nan)
+    known = numbers[np.isfinite(numbers)]
+    if not len(known):
+        return [], []
+    values = np.unique(np.quantile(known, np.linspace(0.02, 0.98, MOST_VALUES), method="nearest"))
+    return values.tolist(), np.quantile(known, np.linspace(0.1, 0.9, 9)).tolist()
+
+
+def _most_frequent(column: pd.Series[Any]) -> list[Any]:
+    """Return the most frequent categories of a column, in order."""
+    values = column.value_counts().index[:MOST_BARS].tolist()
+    try:
+        return sorted(values)
+    except TypeError:  # numbers and text
+        return sorted(values, key=str)
 
 
 def _weighted_std(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:

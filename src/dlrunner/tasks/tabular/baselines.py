@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.task import Split
@@ -21,7 +22,10 @@ MOST_ROWS = 100_000
 """Of a random sample of more training rows the baselines are fitted: boosting then takes seconds."""
 MOST_CATEGORIES = 255
 """Scikit-learn's boosting takes columns of at most as many as categories, others as numbers."""
+LITTLE_DECAY = 1e-3
+"""L2 penalty of the regressions with a log link: one-hot categories alone have no unique solution."""
 WEEK = 7
+_LINEAR = {0.0: "ridge regression", 1.0: "Poisson regression"}
 
 Inputs = tuple[NDArray[np.int32], NDArray[np.float32]]
 """Codes of the categorical columns and standardised numbers, [rows, columns] each."""
@@ -37,6 +41,7 @@ class TableBaselines:
         target: the fitted target.
         cardinalities: number of codes of each categorical column.
         score: returns the metrics of outputs for a split, by name.
+        class_weights: of the training rows by their class.
     """
 
     inputs: Mapping[Split, Inputs]
@@ -44,13 +49,21 @@ class TableBaselines:
     target: Target
     cardinalities: list[int]
     score: Callable[[Tensor, Split], Mapping[str, float]]
+    class_weights: Tensor | None = None
 
     def all(self) -> dict[str, dict[str, float]]:
         """Return the metrics of each baseline and the seconds that it takes, by name."""
         found = {self._constant_name: self._timed(self._constant)}
+        if self._regression.quantiles:
+            return found | {"gradient boosting": self._timed(self._boosted_quantiles)}
         if self.target.kind != "multilabel":
             found |= {self._linear_name: self._timed(self._linear), "gradient boosting": self._timed(self._boosting)}
         return found
+
+    @property
+    def _regression(self) -> Regression:
+        """The target if it is numbers; else one without distribution and quantiles."""
+        return self.target if isinstance(self.target, Regression) else Regression(self.target.names)
 
     def _timed(self, fit: Callable[[], Callable[[Split], Tensor]]) -> dict[str, float]:
         started = time.perf_counter()
@@ -63,11 +76,15 @@ class TableBaselines:
 
     @property
     def _constant_name(self) -> str:
-        return "mean" if self.target.kind == "regression" else "class frequencies"
+        if self.target.kind != "regression":
+            return "class frequencies"
+        return "quantiles" if self._regression.quantiles else "mean"
 
     @property
     def _linear_name(self) -> str:
-        return "ridge regression" if self.target.kind == "regression" else "logistic regression"
+        if self.target.kind != "regression":
+            return "logistic regression"
+        return _LINEAR.get(self._regression.power, "Tweedie regression")
 
     def _constant(self) -> Callable[[Split], Tensor]:
         train = self.targets["train"].cpu()
@@ -75,14 +92,15 @@ class TableBaselines:
             counts = torch.bincount(train, minlength=self.target.num_outputs).float()
             row = (counts / counts.sum()).clamp(min=1e-9).log()
         elif self.target.kind == "regression":
-            row = train.mean()
+            levels = torch.tensor(self._regression.quantiles or [0.5])
+            row = torch.quantile(train, levels) if self._regression.quantiles else self._of_encoded(train.mean())
         else:
             row = torch.logit(train.mean(dim=0), eps=1e-6)
         return lambda split: row.expand(len(self.targets[split]), *row.shape)
 
     def _linear(self) -> Callable[[Split], Tensor]:
         from scipy.sparse import csr_matrix, hstack
-        from sklearn.linear_model import LogisticRegression, Ridge
+        from sklearn.linear_model import LogisticRegression, Ridge, TweedieRegressor
         from sklearn.preprocessing import OneHotEncoder
 
         rows = self._sample()
@@ -95,12 +113,29 @@ class TableBaselines:
             return hstack([*parts, encoder.transform(codes[chosen])] if encoder else parts).tocsr()
 
         kind = Ridge() if self.target.kind == "regression" else LogisticRegression(max_iter=200)
-        model = kind.fit(matrix("train", rows), self._train_targets(rows))
+        if power := self._regression.power:
+            kind = TweedieRegressor(power=power, link="log", alpha=LITTLE_DECAY, max_iter=300)
+        model = kind.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
         return lambda split: self._outputs(model, matrix(split))
 
     def _boosting(self) -> Callable[[Split], Tensor]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
+        if self.target.kind == "regression":
+            loss = "poisson" if self._regression.power else "squared_error"
+            return self._boosted(HistGradientBoostingRegressor, {"loss": loss})
+        return self._boosted(HistGradientBoostingClassifier, {})
+
+    def _boosted_quantiles(self) -> Callable[[Split], Tensor]:
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        fitted = [
+            self._boosted(HistGradientBoostingRegressor, {"loss": "quantile", "quantile": level})
+            for level in self._regression.quantiles
+        ]
+        return lambda split: torch.stack([predict(split) for predict in fitted], dim=1)
+
+    def _boosted(self, kind: Any, settings: Mapping[str, Any]) -> Callable[[Split], Tensor]:
         rows = self._sample()
         small = [size <= MOST_CATEGORIES for size in self.cardinalities]
 
@@ -109,10 +144,8 @@ class TableBaselines:
             return np.concatenate([codes[chosen].astype(np.float32), numbers[chosen]], axis=1)
 
         is_category = np.array([*small, *[False] * self.inputs["train"][1].shape[1]])
-        is_regression = self.target.kind == "regression"
-        kind = HistGradientBoostingRegressor if is_regression else HistGradientBoostingClassifier
-        model = kind(categorical_features=is_category, random_state=0)
-        model.fit(matrix("train", rows), self._train_targets(rows))
+        model = kind(categorical_features=is_category, random_state=0, **settings)
+        model.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
         return lambda split: self._outputs(model, matrix(split))
 
     def _sample(self) -> NDArray[np.int64]:
@@ -122,10 +155,19 @@ class TableBaselines:
     def _train_targets(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         return np.asarray(self.targets["train"].cpu().numpy()[rows])
 
+    def _of_encoded(self, numbers: Tensor) -> Tensor:
+        """Return predictions of encoded numbers as the outputs of a net."""
+        return self._regression.outputs_of(numbers)
+
+    def _row_weights(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        if self.class_weights is None:
+            return None
+        return np.asarray(self.class_weights.numpy()[self._train_targets(rows).astype(np.int64)])
+
     def _outputs(self, model: Any, inputs: Any) -> Tensor:
         """Return a model's predictions as the outputs of a net: encoded numbers, or logits."""
         if self.target.kind == "regression":
-            return torch.from_numpy(model.predict(inputs)).float()
+            return self._of_encoded(torch.from_numpy(model.predict(inputs)).float())
         log_p = np.log(np.clip(model.predict_proba(inputs), 1e-9, 1))
         scores = torch.full((len(log_p), len(self.target.classes)), -1e9)
         scores[:, model.classes_.astype(int)] = torch.from_numpy(log_p).float()

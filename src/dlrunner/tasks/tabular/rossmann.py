@@ -46,16 +46,17 @@ class SalesPredictor(TablePredictor):
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
         read = _read(table, Path(name))
-        table, used = read.frame, [each for each in read.bad if each.column in (*ROW_COLUMNS, "Open")]
+        table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
         table["Date"] = date_column(table["Date"], "Date", Path(name))
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
-        bad = bad_mask(used, len(table))
-        if bad.all():
+        is_bad = bad_mask(used, len(table))
+        if is_bad.all():
             raise DataError(f"{name}, row {used[0].row + 2}: {used[0].reason}; no other row is left")
         # In place of a bad row another one is predicted, which changes no event of its store.
-        table = table.iloc[np.where(bad, bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
+        table = table.iloc[np.where(is_bad, is_bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
         rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
         answer = self._predict_rows(rows, ids, name)
+        sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
         notes = []
         if "Open" in table.columns:
             opened = pd.to_numeric(table["Open"], errors="coerce")
@@ -63,10 +64,12 @@ class SalesPredictor(TablePredictor):
                 stores = ", ".join(map(str, pd.unique(table["Store"][opened.isna()])))
                 notes.append(f"{int(opened.isna().sum())} rows have no value in Open (store {stores}): assumed open")
             closed = (opened == 0).to_numpy()
-            answer["Sales"] = np.where(closed, 0.0, answer["Sales"])
+            for each in sales:
+                answer[each] = np.where(closed, 0.0, answer[each])
             notes.append(f"{int(closed.sum()):,} rows of closed stores: Sales set to 0")
-        answer["Sales"] = answer["Sales"].round(2)
-        problems = [(each.row, each.reason) for each in used]
+        for each in sales:
+            answer[each] = answer[each].round(2)
+        problems = [(bad.row, bad.reason) for bad in used]
         return with_problems(with_notes(answer, notes), list(ids.columns), problems)
 
 

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
+from dlrunner.data.core.regression import Loss, Regression
 from dlrunner.data.core.splitting import TEST, split_sizes
-from dlrunner.data.core.targets import Loss, Regression, Target
+from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data_audit import SplitStatistics
-from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
 from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.plot import Plot
 from dlrunner.predictor import Predictor
-from dlrunner.ranges import Count, Positive
+from dlrunner.ranges import Count, Fraction, Positive
 from dlrunner.schedules import Phase
-from dlrunner.task import Loader, Split, Task
+from dlrunner.system.transfer import to_device
+from dlrunner.task import Loader, ResultTable, Split, Task
+from dlrunner.tasks.classification import ClassWeights, class_table, weighted_loss, weights_of
 from dlrunner.tasks.tabular.audit import table_statistics
+from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_settings, learned_target
 from dlrunner.tasks.tabular.defaults import recommended_for
 from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
 
@@ -42,8 +49,12 @@ class Tabular(Task):
         seed: of the shuffling.
         device: where the table is kept (800,000 rows of 40 columns take 140 MB).
         loss: for regression: mse, mae or huber of the transformed target, or squared_percentage, the squared relative
-            error in original units; `auto` is mse, or cross entropy for classes and labels.
+            error in original units, or poisson or tweedie, the deviance of a mean whose logarithm is predicted; `auto`
+            is mse, or cross entropy for classes and labels.
+        tweedie_power: with the Tweedie loss the variance is proportional to mean ** power.
+        quantiles: quantiles of a number to predict instead of its mean, ascending, such as [0.1, 0.5, 0.9].
         metrics: the first one is monitored; by default those of the target's kind.
+        class_weights: `balanced`, or weights by class, of the rows in the training loss.
         correction: factor for regression predictions, in original units.
         error_by: columns by whose categories the error is plotted; by default those where it differs most.
         embeddings: columns whose embeddings are plotted; by default those with 4 to 60 categories.
@@ -62,7 +73,10 @@ class Tabular(Task):
         device: torch.device,
         *,
         loss: Loss = "auto",
+        tweedie_power: Annotated[float, Field(gt=1, lt=2)] = DEFAULT_POWER,
+        quantiles: Annotated[list[Fraction], Field(min_length=1)] | None = None,
         metrics: list[str] | None = None,
+        class_weights: ClassWeights | None = None,
         correction: Positive = 1.0,
         error_by: list[str] | None = None,
         embeddings: list[str] | None = None,
@@ -70,15 +84,29 @@ class Tabular(Task):
         valid_batch_size: Count = 8192,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.tweedie_power, self.quantiles = tweedie_power, quantiles
         self.loss_name, self.metric_names, self.correction = loss, metrics, correction
         self.error_by, self.embeddings, self.valid_batch_size = error_by, embeddings, valid_batch_size
-        self.baseline = baseline
+        self.class_weights, self.baseline = class_weights, baseline
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
+        """Refuse quantiles that are not ascending, and losses that they or the power do not go with."""
+        loss, quantiles = settings.get("loss", "auto"), settings.get("quantiles")
+        if quantiles and any(low >= high for low, high in itertools.pairwise(quantiles)):
+            raise ConfigError(f"task.quantiles: {quantiles} is not in ascending order")
+        if quantiles and loss != "auto":
+            raise ConfigError(f"task.loss: {loss} does not go with task.quantiles, which have the pinball loss")
+        if loss != "tweedie" and settings.get("tweedie_power", DEFAULT_POWER) != DEFAULT_POWER:
+            raise ConfigError("task.tweedie_power: is for task.loss=tweedie")
 
     @cached_property
     def table(self) -> TabularTable:
-        """The table, read once."""
+        """The table, read once, with its target as it is learned."""
         table = self.data.read()
-        self._check_settings(table)
+        learned = learned_target(table, self.loss_name, self.quantiles, self.tweedie_power)
+        table = replace(table, target=learned)
+        check_settings(table, self.loss_name, self.metric_names, self.class_weights, self.correction)
         return table
 
     @cached_property
@@ -128,7 +156,16 @@ class Tabular(Task):
         if outputs.ndim > (2 if self.target.num_outputs > 1 else 1):
             targets = targets.repeat(len(outputs), *[1] * (targets.ndim - 1))
             outputs = outputs.flatten(0, 1)
+        if self._weights is not None:
+            return weighted_loss(outputs, targets, to_device(self._weights, outputs.device))
         return self.target.loss(outputs, targets, self.loss_name)
+
+    @cached_property
+    def _weights(self) -> Tensor | None:
+        """The weight of each class, on the CPU."""
+        table = self.table
+        train = table.values[table.train]
+        return None if self.class_weights is None else weights_of(self.class_weights, table.target, train)
 
     def metrics(self) -> Mapping[str, Metric]:
         """The default metrics of the target, or those in `task.metrics`; regression in original units."""
@@ -179,12 +216,12 @@ class Tabular(Task):
         }
         targets = {split: encoded for split, (_, encoded) in splits.items()}
         sizes = list(self.preparation.cardinalities.values())
-        found = TableBaselines(inputs, targets, self.target, sizes, self._score).all()
-        if isinstance(self.target, Regression):
+        found = TableBaselines(inputs, targets, self.target, sizes, self._score, self._weights).all()
+        if isinstance(self.target, Regression) and not self.target.quantiles:
             started = time.perf_counter()
             weekday = last_same_weekday(self.table, self.table.valid)
             if weekday is not None:
-                metrics = self._score(self.target.encode(weekday), "valid")
+                metrics = self._score(self.target.outputs_of(self.target.encode(weekday)), "valid")
                 found["last same weekday"] = {f"valid/{name}": value for name, value in metrics.items()}
                 found["last same weekday"]["seconds"] = round(time.perf_counter() - started, 2)
         return found
@@ -208,6 +245,11 @@ class Tabular(Task):
         predicted = target.answers(outputs, "prediction", self.correction)
         return pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1)
 
+    def tables(self, outputs: Tensor) -> Sequence[ResultTable]:
+        """Precision, recall and F1 by class or label."""
+        target, table = self.target, self.table
+        return [class_table(target, table.values[table.valid], outputs)] if target.classes else []
+
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Predictions, errors by category, largest errors, permutation importance, embeddings."""
         from dlrunner.tasks.tabular.analysis import TableAnalysis
@@ -227,24 +269,3 @@ class Tabular(Task):
             "id": self.table.roles.id,
             "recipe": self.data.recipe(),
         }
-
-    def _check_settings(self, table: TabularTable) -> None:
-        """Check the settings against the kind of target, which is known once the data is read."""
-        target = table.target
-        known = target.known_metrics
-        for name in self.metric_names or []:
-            if name not in known:
-                raise ConfigError(
-                    f"task.metrics: {name} is not a metric for a {target.kind} target; {did_you_mean(name, known)}"
-                )
-        if self.loss_name not in target.losses:
-            raise ConfigError(
-                f"task.loss: {self.loss_name} is for regression; a {target.kind} target uses cross entropy"
-            )
-        if not isinstance(target, Regression) and self.correction != 1:
-            raise ConfigError("task.correction: is for regression targets; set it to 1")
-        if self.loss_name == "squared_percentage" and getattr(target, "transform", "") == "log1p":
-            raise ConfigError("task.loss: squared_percentage is for data.target_transform=log, standard or none")
-        if self.loss_name == "squared_percentage" and (table.values == 0).any():
-            zeros = int((table.values == 0).sum())
-            raise DataError(f"task.loss: squared_percentage is undefined for {zeros:,} targets of 0; remove these rows")

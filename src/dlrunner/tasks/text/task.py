@@ -29,7 +29,7 @@ from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
-from dlrunner.tasks.classification import Classification
+from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
 from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
@@ -43,6 +43,7 @@ class TextClassification(Classification):
         seed: of the shuffling.
         device: where the texts are kept (4 bytes per word).
         metrics: the first one is monitored; by default those of the target's kind.
+        class_weights: `balanced`, or weights by class, of the texts in the training loss.
         baseline: fit a logistic regression on tf-idf of words and bigrams for comparison.
         valid_batch_size: validation texts per batch; affects only the speed.
     """
@@ -57,11 +58,13 @@ class TextClassification(Classification):
         device: torch.device,
         *,
         metrics: list[str] | None = None,
+        class_weights: ClassWeights | None = None,
         baseline: bool = True,
         valid_batch_size: Count = 64,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
-        self.metric_names, self.baseline, self.valid_batch_size = metrics, baseline, valid_batch_size
+        self.metric_names, self.class_weights = metrics, class_weights
+        self.baseline, self.valid_batch_size = baseline, valid_batch_size
 
     @cached_property
     def table(self) -> TextTable:
@@ -71,7 +74,7 @@ class TextClassification(Classification):
             raise ConfigError("data.labels: must be true: text classification needs classes")
         if min(self.batch_size, len(table.rows(TRAIN))) < 2:
             raise ConfigError("batch_size: the classifier's batch norm needs at least two training texts per batch")
-        self.check_metrics(table.target, "texts")
+        self.check_target(table.target, "texts")
         return table
 
     @property
@@ -99,6 +102,16 @@ class TextClassification(Classification):
     def _targets(self) -> Tensor:
         assert self.table.values is not None
         return self.target.encode(self.table.values).to(self.device)
+
+    def train_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the training texts."""
+        assert self.table.values is not None
+        return self.table.values[self.rows("train")]
+
+    def valid_values(self) -> NDArray[Any]:
+        """Return the classes or labels of the validation texts, the longest first."""
+        assert self.table.values is not None
+        return self.table.values[self.rows("valid")]
 
     def rows(self, split: Split) -> NDArray[np.int64]:
         """Return the row numbers of a split in batching order: training rows as stored, others the longest first."""
@@ -190,18 +203,12 @@ class TextClassification(Classification):
         return with_distinct_names(found)
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
-        """Confusion matrix and calibration; precision and recall of labels."""
-        from dlrunner.reporting.plots import classes as class_plots
-
-        rows, outputs = self._in_order(outputs)
-        values, names = self.table.values, [str(each) for each in self.target.classes]
-        assert values is not None
-        if not self.target.has_one_class:
-            return [class_plots.labels(values[rows], self.target.probabilities(outputs), names, folder)]
-        worst = self._mistakes(outputs, rows)
-        with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
-            file.write(as_csv(worst)[0])
-        return [class_plots.classes(values[rows], self.target.probabilities(outputs), names, folder)]
+        """Confusion matrix and calibration; precision and recall; ROC and precision-recall curves."""
+        if self.target.has_one_class:
+            rows, in_order = self._in_order(outputs)
+            with atomic_file(folder.parent / "confident_mistakes.csv", sync=False) as file:
+                file.write(as_csv(self._mistakes(in_order, rows))[0])
+        return class_plots(self.target, self.valid_values(), outputs, folder)
 
     def annotated_texts(self, models: Sequence[Model], outputs: Tensor) -> Mapping[str, Sequence[AnnotatedText]]:
         """The most confident mistakes and some correct predictions, with the importance of each word."""
