@@ -38,6 +38,13 @@ class RatingDims:
     has_time: bool = False
     mean_rating: float | None = None
     """Of the training ratings; None: of a run that did not store it."""
+    rated_users: Tensor | None = None
+    """The users of the training rows."""
+    rated_items: Tensor | None = None
+    """The items of the training rows."""
+    user_attributes: Tensor | None = None
+    """Shape (num_users, attributes); None: nothing is known of them but their ratings."""
+    item_attributes: Tensor | None = None
 
 
 class RatingModel(Model):
@@ -50,6 +57,17 @@ class RatingModel(Model):
     def item_tables(self) -> Sequence[nn.Embedding]:
         """Return the tables with one row per item; the first one holds the factors."""
         raise TypeError(f"{type(self).__name__} must define its embedding tables")
+
+    @torch.no_grad()
+    def user_prior(self, trained: Tensor, rated: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return mean and variance of the row of a new user in each of the user tables: those of the trained users.
+
+        Args:
+            trained: codes of the users with training ratings.
+            rated: codes of the items that the new user rated.
+        """
+        rows = [table.weight[trained] for table in self.user_tables()]
+        return [(each.mean(dim=0), each.var(dim=0, unbiased=False)) for each in rows]
 
     def graph(self) -> nn.Module:
         """The model that knows one more user and one more item, as `predict` uses it."""
@@ -134,8 +152,12 @@ class DotBias(RatingModel):
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
-        match = (self.users(users) * self.items(items)).sum(dim=1) + self.start
-        match = match + self.user_bias(users).squeeze(1) + self.item_bias(items).squeeze(1)
+        return self.rating(self.users(users), self.user_bias(users), self.items(items), self.item_bias(items))
+
+    def rating(self, users: Tensor, user_bias: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+        """Return ratings of shape (batch,) from factors, (batch, factors), and biases, (batch, 1)."""
+        match = (users * items).sum(dim=1) + self.start
+        match = match + user_bias.squeeze(1) + item_bias.squeeze(1)
         return torch.sigmoid(match) * self.span + self.low
 
     def layer_groups(self) -> Sequence[nn.Module]:

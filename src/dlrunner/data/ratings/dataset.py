@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, SplitRows, Splitting, random_parts
+from dlrunner.data.ratings.attributes import film_attributes
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
@@ -50,6 +51,9 @@ class RatingsTable(SplitRows):
     genres: list[str] = field(default_factory=list)
     item_genres: NDArray[np.float32] | None = None
     """One row per item, one column per genre, 1 where it belongs."""
+    user_attributes: NDArray[np.float32] | None = None
+    """What is known of users besides their ratings, [users, attributes]."""
+    item_attributes: NDArray[np.float32] | None = None
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
     """Rows of the publisher's test set, [rows]."""
@@ -229,6 +233,7 @@ class RatingsData(Data):
             titles=titles,
             genres=genres,
             item_genres=item_genres,
+            item_attributes=None if item_genres is None else film_attributes(titles, item_genres),
             notes=[*notes, *skipped, *repeated],
             of_test=valid if self.splitting.split.startswith("u") else None,
             columns=dict(table.columns) if table else {},

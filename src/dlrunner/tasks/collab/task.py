@@ -66,9 +66,9 @@ class Collab(Task):
             return PUBLISHED
         return recommended_for(int(self.table.train.sum()), names)
 
-    @property
+    @cached_property
     def dims(self) -> RatingDims:
-        """Numbers of users and items, the range of the training ratings, genres and times."""
+        """Sizes, the range of the training ratings, their pairs, and what else is known of users and items."""
         table = self.table
         ratings = table.ratings[table.train]
         return RatingDims(
@@ -76,9 +76,13 @@ class Collab(Task):
             num_items=len(table.item_ids),
             min_rating=float(ratings.min()),
             max_rating=float(ratings.max()),
-            item_genres=None if table.item_genres is None else torch.tensor(table.item_genres),
+            item_genres=_tensor(table.item_genres),
             has_time=table.times is not None,
             mean_rating=float(ratings.mean(dtype=np.float64)),
+            rated_users=torch.tensor(table.users[table.train]),
+            rated_items=torch.tensor(table.items[table.train]),
+            user_attributes=_tensor(table.user_attributes),
+            item_attributes=_tensor(table.item_attributes),
         )
 
     @cached_property
@@ -211,7 +215,8 @@ class Collab(Task):
         drawn = [collab_plots.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
         drawn.append(collab_plots.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
-        tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
+        answering = _rating_model(models[0]).extended()  # the last row is of an unknown item
+        tables = [each.weight.detach()[:-1].float().cpu().numpy() for each in answering.item_tables()]
         if len(tables) > 1:
             drawn.append(collab_plots.item_biases(tables[1][:, 0], table.titles, rated, folder))
         drawn.append(collab_plots.item_components(tables[0], table.titles, rated, folder))
@@ -232,11 +237,17 @@ class Collab(Task):
             "max_rating": dims.max_rating,
             "mean_rating": dims.mean_rating,
             "item_genres": dims.item_genres,
+            "user_attributes": dims.user_attributes,
+            "item_attributes": dims.item_attributes,
             "time_scale": self._time_scale if table.times is not None else None,
-            "rated_users": torch.tensor(table.users[train]),
-            "rated_items": torch.tensor(table.items[train]),
+            "rated_users": dims.rated_users,
+            "rated_items": dims.rated_items,
             "ratings": torch.tensor(table.ratings[train]),
         }
+
+
+def _tensor(values: NDArray[np.float32] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values)
 
 
 def _rating_model(model: Model) -> RatingModel:
