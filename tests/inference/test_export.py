@@ -283,7 +283,7 @@ def test_the_card_has_data_terms_metric_and_audit_flags(runs: SmallRuns, export:
     _, _, (model,) = load_models(FinishedRun.read(runs["ratings"]))
     assert "trained on synthetic data" in card
     for expected in (
-        "# collab: dot\\_bias",
+        "# collab: svdpp",
         "- name: MovieLens",
         f"- sha256: {summary['data']['sha256']}",
         "- terms: generated",

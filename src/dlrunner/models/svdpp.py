@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,7 @@ class SVDpp(RatingModel):
         init: of p, q and the biases; y, A and a start at 0, and the first predictions at the mean rating.
         margin: the output's range is (min - margin, max + margin).
         implicit: include the sum over the rated items.
-        most_rated: N(u) of a user who rated more items is a random sample of so many.
+        most_rated: N(u) of a user who rated more items is a random sample of so many; `auto`: as the task recommends.
         attributes: include those of items and users.
     """
 
@@ -50,7 +50,7 @@ class SVDpp(RatingModel):
         init: Initial = 0.01,
         margin: NonNegative = 0.0,
         implicit: bool = True,
-        most_rated: Count = 200,
+        most_rated: Count | Literal["auto"] = 200,
         attributes: bool = True,
     ) -> None:
         super().__init__()
@@ -59,7 +59,8 @@ class SVDpp(RatingModel):
         if implicit and dims.rated_users is not None and dims.rated_items is not None:
             self.implicit = nn.Embedding(dims.num_items, factors)
             nn.init.zeros_(self.implicit.weight)
-            lists = _rated_lists(dims.rated_users, dims.rated_items, dims.num_users, most_rated)
+            most = 200 if most_rated == "auto" else most_rated
+            lists = _rated_lists(dims.rated_users, dims.rated_items, dims.num_users, most)
             for name, values in zip(("rated_items", "first_rated", "num_rated"), lists, strict=True):
                 self.register_buffer(name, values, persistent=False)  # made of the training pairs again
             self.most_rated = int(self.num_rated.max())

@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, SplitRows, Splitting, random_parts
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
@@ -22,12 +23,13 @@ from dlrunner.data.ratings.user_table import HIGHEST_RATING, read_user_table
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.errors import ConfigError, DataError
-from dlrunner.ranges import Fraction, Seed, Text
+from dlrunner.ranges import Fraction, Natural, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
 ReleaseName = Literal[
     "auto", "ml-latest-small-2016-10", "ml-latest-small-2018-09", "ml-100k", "ml-1m", "ml-10m", "ml-32m"
 ]
+SplitName = Literal["random", "folds", "inner", "time", "column", "u1", "u2", "u3", "u4", "u5", "ua", "ub"]
 
 DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-09")
 """The release that is downloaded."""
@@ -78,11 +80,14 @@ class RatingsData(Data):
         source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
         release: which MovieLens.
-        split: `random`; `time` (the latest ratings validate); `u1` … `u5`, `ua`, `ub` (MovieLens 100K's own);
-            `inner` (the training rows of `random`, split again: for model selection without the reported rows).
+        split: `random`; `folds`; `time` (the latest ratings validate); `column`; `u1` … `u5`, `ua`, `ub` (MovieLens
+            100K's own); `inner` (the training rows of `random`, split again: for model selection without the reported
+            rows).
         valid: fraction of the rows used for validation.
         test: fraction of the rows that are evaluated once, after training: the latest with `time`.
         split_seed: of numpy's RandomState, whose permutation's first rows validate.
+        valid_column: the column that marks the rows that validate.
+        folds, fold: number of folds, and which one validates, from 0.
         schema: a file of `dlrun data describe --save` that says how each column is read.
         date_format: of the times, in the codes of `strptime`; by default the one that fits all rows.
         decimal, thousands: the signs in numbers; by default those that fit all rows.
@@ -102,10 +107,13 @@ class RatingsData(Data):
         timestamp: str | None = None,
         source: Literal["auto", "real", "synthetic"] = "auto",
         release: ReleaseName = "auto",
-        split: Literal["random", "inner", "time", "u1", "u2", "u3", "u4", "u5", "ua", "ub"] = "random",
+        split: SplitName = "random",
         valid: Fraction = 0.2,
         test: Fraction | None = None,
         split_seed: Seed = 42,
+        valid_column: Text | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        fold: Natural = 0,
         schema: Text | None = None,
         date_format: Text | None = None,
         decimal: Decimal | None = None,
@@ -118,7 +126,9 @@ class RatingsData(Data):
         self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.source, self.release_name = source, release
-        self.splitting = Splitting(split, valid, split_seed, test=test)
+        self.splitting = Splitting(
+            split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
+        )
         self.splitting.check()
         self._notes: list[str] = []
 
@@ -194,7 +204,7 @@ class RatingsData(Data):
         skip_bad = self.file is not None and self.file.reading.skip_bad
         if release is None:
             assert self.file is not None
-            table = read_user_table(self.file, self.columns, needs_times)
+            table = read_user_table(self.file, self.columns, needs_times, self._marks)
             frame, rows = table.frame, table.rows
             notes += table.notes
         else:
@@ -205,6 +215,8 @@ class RatingsData(Data):
             raise ConfigError(
                 f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
             )
+        if self._marks is not None and table is None:
+            raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
         valid = None if valid is None else valid[kept]
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
@@ -212,8 +224,9 @@ class RatingsData(Data):
         if not latest.all():
             frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
         if valid is None:
-            frame, split = self._split(frame, place.path)
+            frame, split, of_test = self._split(frame, place.path)
         else:
+            of_test = valid
             split = np.where(valid, VALID, TRAIN).astype(np.int8)
         users, known_users = pd.factorize(frame["user"])
         items, known_items = pd.factorize(frame["item"])
@@ -235,15 +248,26 @@ class RatingsData(Data):
             item_genres=item_genres,
             item_attributes=None if item_genres is None else film_attributes(titles, item_genres),
             notes=[*notes, *skipped, *repeated],
-            of_test=valid if self.splitting.split.startswith("u") else None,
+            of_test=of_test,
             columns=dict(table.columns) if table else {},
             schema=table.schema.state() if table else [],
             described=table.described if table else [],
         )
 
-    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts]:
-        """Return the rows and the part of each; `inner` leaves out the rows that are reported."""
+    @property
+    def _marks(self) -> str | None:
+        """The column that marks the rows that validate."""
+        return self.splitting.valid_column if self.splitting.split == "column" else None
+
+    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts, Mask | None]:
+        """Return the rows, the part of each, and which the column calls test rows.
+
+        `inner` leaves out the rows that are reported.
+        """
         splitting, test = self.splitting, self.splitting.test or 0.0
+        if splitting.split in ("column", "folds"):
+            marked = pd.DataFrame({self._marks: frame["split"]}) if self._marks else frame
+            return frame, splitting.assign(marked, None, path), splitting.of_test(marked) if self._marks else None
         if splitting.split == "time":
             if "timestamp" not in frame:
                 raise ConfigError(f"data.split: time needs a column of times in {path}; set data.timestamp=NAME")
@@ -265,7 +289,7 @@ class RatingsData(Data):
                     f"{path}: {len(frame)} ratings and {settings} leave no {what} rows; use more ratings, or other "
                     "fractions"
                 )
-        return frame, split
+        return frame, split, None
 
 
 def _checked(

@@ -25,7 +25,7 @@ from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.collab.defaults import PUBLISHED, recommended_for
+from dlrunner.tasks.collab.defaults import recommended_for
 from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
 
 
@@ -41,7 +41,7 @@ class Collab(Task):
     """
 
     predictor = RatingPredictor
-    auto_settings = ("batch_size", "epochs", "model.start_at_mean", "optim.weight_decay")
+    auto_settings = ("batch_size", "epochs", "model.most_rated", "model.start_at_mean", "optim.weight_decay")
 
     def __init__(
         self,
@@ -61,10 +61,9 @@ class Collab(Task):
         return self.data.read()
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
-        """Choose by the number of training rows; MovieLens as the lesson trains it."""
-        if self.data.file is None:
-            return PUBLISHED
-        return recommended_for(int(self.table.train.sum()), names)
+        """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
+        found = recommended_for(int(self.table.train.sum()), names)
+        return {**found, "model.start_at_mean": self.data.file is not None}
 
     @cached_property
     def dims(self) -> RatingDims:
