@@ -21,6 +21,12 @@ def film_attributes(titles: Sequence[str], genres: Values) -> Values:
     return np.concatenate([memberships(genres), positions(np.array(years))], axis=1)
 
 
+def joined(parts: Sequence[Values]) -> Values | None:
+    """Return attributes side by side; None: there are none."""
+    values = np.concatenate(parts, axis=1) if parts else None
+    return values if values is not None and values.shape[1] else None
+
+
 def memberships(flags: Values) -> Values:
     """Return flags of several categories, those of a row scaled to the length 1."""
     return np.asarray(flags / np.sqrt(np.maximum(flags.sum(axis=1, keepdims=True), 1)), dtype=np.float32)

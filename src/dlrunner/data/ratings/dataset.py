@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,9 +17,10 @@ from pydantic import Field
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
-from dlrunner.data.ratings.attributes import film_attributes
+from dlrunner.data.ratings.attributes import film_attributes, joined
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
+from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
 from dlrunner.data.ratings.user_table import HIGHEST_RATING, read_user_table
 from dlrunner.data.tables.source import TableFile
@@ -76,6 +79,7 @@ class RatingsData(Data):
             - is standard input), or a MovieLens folder or archive; without it the releases of MovieLens are searched
             for in `data_dir`.
         query: SQL that selects from files, instead of a path.
+        items, users: tables of their attributes, one row each; any columns.
         user, item, rating, timestamp: names of the columns; the usual names are detected.
         source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
@@ -101,6 +105,8 @@ class RatingsData(Data):
         *,
         path: Text | None = None,
         query: Text | None = None,
+        items: Text | None = None,
+        users: Text | None = None,
         user: str | None = None,
         item: str | None = None,
         rating: str | None = None,
@@ -124,6 +130,7 @@ class RatingsData(Data):
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
         self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
+        self.items, self.users = side_table_file(items, "items"), side_table_file(users, "users")
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.source, self.release_name = source, release
         self.splitting = Splitting(
@@ -175,6 +182,14 @@ class RatingsData(Data):
 
     def identity(self) -> DataIdentity:
         """Find the data and return its identity."""
+        identity = self._identity_of_ratings()
+        digests = [each.identity().sha256 for each in (self.items, self.users) if each is not None]
+        if not digests:
+            return identity
+        joined = "\n".join([identity.sha256, identity.digest, *digests])
+        return replace(identity, digest=hashlib.sha256(joined.encode()).hexdigest())
+
+    def _identity_of_ratings(self) -> DataIdentity:
         release, place, best = self._found
         if release is None:
             assert self.file is not None
@@ -235,6 +250,11 @@ class RatingsData(Data):
             what = "user" if len(user_ids) < 2 else "item"
             raise DataError(f"{place.path}: all {len(frame)} ratings have the same {what}; two or more are needed")
         titles, genres, item_genres = describe_items(item_ids, films)
+        of_films = [] if item_genres is None else [film_attributes(titles, item_genres)]
+        names = table.columns if table else {}
+        item_side = self._side("item", names, item_ids)
+        user_side = self._side("user", names, user_ids)
+        side_notes = [note for side in (item_side, user_side) if side for note in side.notes]
         return RatingsTable(
             users=users.astype(np.int64),
             items=items.astype(np.int64),
@@ -243,16 +263,21 @@ class RatingsData(Data):
             split=split,
             user_ids=[_plain(each) for each in user_ids],
             item_ids=[_plain(each) for each in item_ids],
-            titles=titles,
+            titles=item_side.titles if item_side and item_side.titles else titles,
             genres=genres,
             item_genres=item_genres,
-            item_attributes=None if item_genres is None else film_attributes(titles, item_genres),
-            notes=[*notes, *skipped, *repeated],
+            user_attributes=joined([user_side.values] if user_side else []),
+            item_attributes=joined([*of_films, *([item_side.values] if item_side else [])]),
+            notes=[*notes, *skipped, *repeated, *side_notes],
             of_test=of_test,
             columns=dict(table.columns) if table else {},
             schema=table.schema.state() if table else [],
             described=table.described if table else [],
         )
+
+    def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
+        file = self.items if role == "item" else self.users
+        return None if file is None else read_side_table(file, role, names.get(role), [_plain(each) for each in ids])
 
     @property
     def _marks(self) -> str | None:
