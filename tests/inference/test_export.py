@@ -51,7 +51,7 @@ def export(runs: SmallRuns, dlrun: Dlrun, here: Path) -> Callable[..., Path]:
 
 def inputs_of(kind: str, run: Path, here: Path) -> Any:
     """Return inputs for the predictor of a run of this kind."""
-    if kind.startswith(("ratings", "several")):
+    if kind.startswith(("ratings", "several", "choices")):
         state = load_weights_file(run / "task.pt")["task"]
         users, items = [*state["user_ids"][:30], -1], [*state["item_ids"][:30], -1]
         return pd.DataFrame({"user": users, "item": items})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dlrunner.models.collab import Dot, DotBias, Net, RatingDims, RatingModel
+from dlrunner.models.rated_items import RatedItems
 from dlrunner.models.svdpp import SVDpp
 
 DIMS = RatingDims(num_users=5, num_items=7, min_rating=0.5, max_rating=5.0)
@@ -139,19 +140,28 @@ def test_svdpp_starts_at_the_mean_rating_with_small_factors() -> None:
 
 def test_svdpp_answers_the_same_whether_users_are_made_distinct_or_not() -> None:
     model, users = svdpp(), torch.tensor([4, 0, 4, 3, 0])
-    torch.testing.assert_close(model._implicit(users), model._implicit_of_each(users))
-    assert not model._implicit(torch.tensor([3])).any()  # rated nothing
+    assert model.implicit is not None
+    torch.testing.assert_close(model.implicit.of_users(users), model.implicit.of_each(users))
+    assert not model.implicit.of_users(torch.tensor([3])).any()  # rated nothing
 
 
 def test_of_a_user_with_many_items_the_same_sample_counts_each_time() -> None:
-    dims = RatingDims(2, 200, 1, 5, rated_users=torch.arange(200) % 2, rated_items=torch.arange(200))
-    one, two = SVDpp(dims, most_rated=30), SVDpp(dims, most_rated=30)
-    assert torch.equal(one.rated_items, two.rated_items)
-    assert one.num_rated.tolist() == [30, 30]
-    sample = one.rated_items[30:].tolist()
+    users, items = torch.arange(200) % 2, torch.arange(200)
+    one, two = (RatedItems(users, items, 2, 200, factors=3, most=30) for _ in range(2))
+    assert torch.equal(one.flat, two.flat)
+    assert one.count.tolist() == [30, 30]
+    sample = one.flat[30:].tolist()
     assert len(set(sample)) == 30
     assert set(sample) <= set(range(1, 200, 2))
-    assert "rated_items" not in one.state_dict()
+    assert set(one.state_dict()) == {"weight"}
+
+
+def test_an_item_that_is_to_be_predicted_does_not_describe_its_user() -> None:
+    rated = RatedItems(torch.tensor([0, 0, 0, 1]), torch.tensor([1, 5, 2, 4]), 2, 7, factors=3, most=9)
+    torch.nn.init.normal_(rated.weight)
+    found = rated.of_each(torch.tensor([0, 0, 1]), without=torch.tensor([5, 6, 4]))
+    expected = [rated.weight[[1, 2]].sum(0) / 2**0.5, rated.weight[[1, 5, 2]].sum(0) / 3**0.5, torch.zeros(3)]
+    torch.testing.assert_close(found, torch.stack(expected))
 
 
 @pytest.mark.parametrize("word", ["implicit", "attributes"])

@@ -42,6 +42,7 @@ TASKS: Mapping[str, Sequence[str]] = {
         "optim.weight_decay=0.1",
     ),
     "svdpp": ("task=collab", "data.source=synthetic", "model=svdpp", "batch_size=512", "optim.weight_decay=0.1"),
+    "implicit": ("task=implicit", "data.source=synthetic", "batch_size=512", "optim.weight_decay=0.1"),
     "rossmann": (
         "task=rossmann",
         "data.source=synthetic",

@@ -100,8 +100,8 @@ class Dot(RatingModel):
 
     def __init__(self, dims: RatingDims, *, factors: Count = 50, init: Initial = [0.0, 0.05]) -> None:  # noqa: B006
         super().__init__()
-        self.users = _table(dims.num_users, factors, init)
-        self.items = _table(dims.num_items, factors, init)
+        self.users = filled_table(dims.num_users, factors, init)
+        self.items = filled_table(dims.num_items, factors, init)
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
@@ -142,8 +142,9 @@ class DotBias(RatingModel):
         start_at_mean: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
-        self.users, self.items = _table(dims.num_users, factors, init), _table(dims.num_items, factors, init)
-        self.user_bias, self.item_bias = _table(dims.num_users, 1, init), _table(dims.num_items, 1, init)
+        self.users = filled_table(dims.num_users, factors, init)
+        self.items = filled_table(dims.num_items, factors, init)
+        self.user_bias, self.item_bias = filled_table(dims.num_users, 1, init), filled_table(dims.num_items, 1, init)
         self.low = dims.min_rating - margin
         self.span = dims.max_rating + margin - self.low
         mean = dims.mean_rating if start_at_mean is True and dims.mean_rating is not None else self.low + self.span / 2
@@ -221,8 +222,8 @@ class Net(RatingModel):
             raise ConfigError("model.genre_factors: this data has no genres; set it to 0")
         if time and not dims.has_time:
             raise ConfigError("model.time: this data has no times; set data.timestamp=NAME, or set it to false")
-        self.users = _table(dims.num_users, user_factors or factors, init)
-        self.items = _table(dims.num_items, item_factors or factors, init)
+        self.users = filled_table(dims.num_users, user_factors or factors, init)
+        self.items = filled_table(dims.num_items, item_factors or factors, init)
         size = self.users.embedding_dim + self.items.embedding_dim + genre_factors + int(time)
         self.genres: nn.Linear | None = None
         if genre_factors and dims.item_genres is not None:
@@ -271,7 +272,8 @@ class Net(RatingModel):
         return [self.items]
 
 
-def _table(rows: int, columns: int, init: list[float] | float) -> nn.Embedding:
+def filled_table(rows: int, columns: int, init: list[float] | float) -> nn.Embedding:
+    """Return an embedding, uniform or normal (see `Initial`)."""
     table = nn.Embedding(rows, columns)
     if isinstance(init, list):
         nn.init.uniform_(table.weight, init[0], init[1])

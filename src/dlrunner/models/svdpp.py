@@ -10,14 +10,11 @@ from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrunner.models.collab import DotBias, Initial, RatingDims, RatingModel
+from dlrunner.models.rated_items import Attributes, RatedItems
 from dlrunner.ranges import Count, NonNegative
-
-USERS_AT_ONCE = 8192
-"""Whose rated items are added up, where those of all users are asked for."""
 
 
 class SVDpp(RatingModel):
@@ -38,10 +35,6 @@ class SVDpp(RatingModel):
 
     group_names: ClassVar[tuple[str, ...]] = ("factors", "biases")
 
-    rated_items: Tensor
-    first_rated: Tensor
-    num_rated: Tensor
-
     def __init__(
         self,
         dims: RatingDims,
@@ -55,15 +48,12 @@ class SVDpp(RatingModel):
     ) -> None:
         super().__init__()
         self.base = DotBias(dims, factors=factors, init=init, margin=margin, start_at_mean=True)
-        self.implicit: nn.Embedding | None = None
+        self.implicit: RatedItems | None = None
         if implicit and dims.rated_users is not None and dims.rated_items is not None:
-            self.implicit = nn.Embedding(dims.num_items, factors)
-            nn.init.zeros_(self.implicit.weight)
             most = 200 if most_rated == "auto" else most_rated
-            lists = _rated_lists(dims.rated_users, dims.rated_items, dims.num_users, most)
-            for name, values in zip(("rated_items", "first_rated", "num_rated"), lists, strict=True):
-                self.register_buffer(name, values, persistent=False)  # made of the training pairs again
-            self.most_rated = int(self.num_rated.max())
+            self.implicit = RatedItems(
+                dims.rated_users, dims.rated_items, dims.num_users, dims.num_items, factors, most
+            )
         wanted = (dims.user_attributes, dims.item_attributes) if attributes else (None, None)
         self.of_user, self.of_item = (None if each is None else Attributes(each, factors) for each in wanted)
 
@@ -71,7 +61,7 @@ class SVDpp(RatingModel):
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
         factors, bias = self._users(users)
         if self.implicit is not None:
-            factors = factors + self._implicit(users)
+            factors = factors + self.implicit.of_users(users)
         return self.base.rating(factors, bias, *self._items(items))
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -100,7 +90,7 @@ class SVDpp(RatingModel):
         users = torch.arange(self.base.users.num_embeddings, device=device)
         factors, bias = self._users(users)
         if self.implicit is not None:
-            factors = factors + torch.cat([self._implicit(part) for part in torch.split(users, USERS_AT_ONCE)])
+            factors = factors + self.implicit.of_all()
         merged.users.weight, merged.user_bias.weight = nn.Parameter(factors), nn.Parameter(bias)
         factors, bias = self._items(torch.arange(self.base.items.num_embeddings, device=device))
         merged.items.weight, merged.item_bias.weight = nn.Parameter(factors), nn.Parameter(bias)
@@ -112,9 +102,7 @@ class SVDpp(RatingModel):
         factors, bias = self._users(trained)
         prior = [(rows.mean(dim=0), rows.var(dim=0, unbiased=False)) for rows in (factors, bias)]
         if self.implicit is not None:
-            sample = rated[: self.most_rated]
-            added = self.implicit(sample).sum(dim=0) / max(len(sample), 1) ** 0.5
-            prior[0] = prior[0][0] + added, prior[0][1]
+            prior[0] = prior[0][0] + self.implicit.of_new(rated), prior[0][1]
         return prior
 
     def _users(self, users: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,55 +113,3 @@ class SVDpp(RatingModel):
     def _items(self, items: Tensor) -> tuple[Tensor, Tensor]:
         factors, bias = self.base.items(items), self.base.item_bias(items)
         return (factors, bias) if self.of_item is None else self.of_item(items, factors, bias)
-
-    def _implicit(self, users: Tensor) -> Tensor:
-        """Return |N(u)|^-1/2 Σ y_j for each of some users, (users, factors)."""
-        if users.device.type != "cpu":  # a GPU would have to be waited for
-            return self._implicit_of_each(users)
-        distinct, position = torch.unique(users, return_inverse=True)
-        return self._implicit_of_each(distinct)[position]
-
-    def _implicit_of_each(self, users: Tensor) -> Tensor:
-        assert self.implicit is not None
-        number = torch.arange(self.most_rated, device=users.device)
-        count = self.num_rated[users].unsqueeze(1)
-        places = (self.first_rated[users].unsqueeze(1) + number).clamp(max=len(self.rated_items) - 1)
-        weights = ((number < count) * count.clamp(min=1).rsqrt()).type_as(self.implicit.weight)
-        return F.embedding_bag(self.rated_items[places], self.implicit.weight, mode="sum", per_sample_weights=weights)
-
-
-class Attributes(nn.Module):
-    """What the attributes of items, or of users, add to their factors and biases.
-
-    Args:
-        values: one row per item or user.
-        factors: length of an embedding.
-    """
-
-    values: Tensor
-
-    def __init__(self, values: Tensor, factors: int) -> None:
-        super().__init__()
-        self.register_buffer("values", values.float(), persistent=False)
-        self.factors, self.bias = (nn.Linear(values.shape[1], size, bias=False) for size in (factors, 1))
-        nn.init.zeros_(self.factors.weight)
-        nn.init.zeros_(self.bias.weight)
-
-    def forward(self, codes: Tensor, factors: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the factors and biases of some items or users, with what their attributes add."""
-        values = self.values[codes]
-        return factors + self.factors(values), bias + self.bias(values)
-
-
-def _rated_lists(users: Tensor, items: Tensor, num_users: int, most: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the rated items of all users one after the other, where those of each user begin, and how many they are.
-
-    Of users with more than `most` items a random sample is kept, the same for the same pairs.
-    """
-    mixed = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
-    order = mixed[torch.argsort(users[mixed], stable=True)]
-    count = torch.bincount(users, minlength=num_users)
-    begin = count.cumsum(0) - count
-    number = torch.arange(len(users)) - begin.repeat_interleave(count)
-    kept = count.clamp(max=most)
-    return items[order][number < most], kept.cumsum(0) - kept, kept

@@ -18,11 +18,12 @@ from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
+from dlrunner.data.ratings.cleaning import checked_rows, latest_rows
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.data.ratings.user_table import HIGHEST_RATING, read_user_table
+from dlrunner.data.ratings.user_table import read_user_table
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.errors import ConfigError, DataError
@@ -81,6 +82,8 @@ class RatingsData(Data):
         query: SQL that selects from files, instead of a path.
         items, users: tables of their attributes, one row each; any columns.
         user, item, rating, timestamp: names of the columns; the usual names are detected.
+        implicit: a row says that a user chose an item: a column of ratings is read only where `rating` names it.
+        min_rating: rows with a lower rating are left out.
         source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
         release: which MovieLens.
@@ -111,6 +114,8 @@ class RatingsData(Data):
         item: str | None = None,
         rating: str | None = None,
         timestamp: str | None = None,
+        implicit: bool = False,
+        min_rating: float | None = None,
         source: Literal["auto", "real", "synthetic"] = "auto",
         release: ReleaseName = "auto",
         split: SplitName = "random",
@@ -132,6 +137,7 @@ class RatingsData(Data):
         self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
         self.items, self.users = side_table_file(items, "items"), side_table_file(users, "users")
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+        self.implicit, self.min_rating = implicit, min_rating
         self.source, self.release_name = source, release
         self.splitting = Splitting(
             split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
@@ -219,13 +225,20 @@ class RatingsData(Data):
         skip_bad = self.file is not None and self.file.reading.skip_bad
         if release is None:
             assert self.file is not None
-            table = read_user_table(self.file, self.columns, needs_times, self._marks)
+            table = read_user_table(self.file, self.columns, needs_times, self._marks, has_ratings=not self.implicit)
             frame, rows = table.frame, table.rows
             notes += table.notes
         else:
             frame, films, valid = read_movielens(place, release, self.splitting.split)
             rows = np.arange(len(frame)) + (2 if release.layouts[0].endswith(".csv") else 1)
-        frame, kept, skipped = _checked(frame, rows, place.path, skip_bad, needs_times or skip_bad)
+        frame, kept, skipped = checked_rows(
+            frame,
+            rows,
+            place.path,
+            skip_bad=skip_bad,
+            needs_times=needs_times or skip_bad,
+            may_be_equal=self.implicit,
+        )
         if valid is None and self.splitting.split.startswith("u"):
             raise ConfigError(
                 f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
@@ -233,9 +246,15 @@ class RatingsData(Data):
         if self._marks is not None and table is None:
             raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
         valid = None if valid is None else valid[kept]
+        if self.min_rating is not None:
+            enough = (frame["rating"] >= self.min_rating).to_numpy()
+            if not enough.any():
+                raise DataError(f"{place.path}: no rating is at least {self.min_rating:g} (data.min_rating)")
+            notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
+            frame, valid = frame[enough].reset_index(drop=True), None if valid is None else valid[enough]
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
-        latest, repeated = _latest(frame)
+        latest, repeated = latest_rows(frame)
         if not latest.all():
             frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
         if valid is None:
@@ -315,61 +334,6 @@ class RatingsData(Data):
                     "fractions"
                 )
         return frame, split, None
-
-
-def _checked(
-    frame: pd.DataFrame, rows: NDArray[np.int64], place: Path, skip_bad: bool, needs_times: bool
-) -> tuple[pd.DataFrame, NDArray[np.bool_], list[str]]:
-    """Return the ratings as numbers, without those that cannot be used, which rows are left, and notes.
-
-    Args:
-        frame: the ratings.
-        rows: number of each row in messages.
-        place: for messages.
-        skip_bad: leave bad rows out; by default the first one is an error.
-        needs_times: a row needs a time.
-
-    Raises:
-        DataError: a row has no user, item or rating, or its rating is not a valid number.
-    """
-    if frame.empty:
-        raise DataError(f"{place} holds no ratings")
-    given, ratings = frame["rating"], pd.to_numeric(frame["rating"], errors="coerce").to_numpy(np.float64)
-    invalid = ~np.isfinite(ratings) | (np.abs(ratings) > HIGHEST_RATING)
-    reasons = {role: frame[role].isna().to_numpy() for role in ("user", "item")}
-    reasons["rating"] = invalid & given.isna().to_numpy()
-    if needs_times and "timestamp" in frame:
-        reasons["timestamp"] = frame["timestamp"].isna().to_numpy()
-    bad = invalid | np.logical_or.reduce(list(reasons.values()))
-    notes = []
-    if bad.any():
-        first = int(bad.argmax())
-        missing = [role for role, mask in reasons.items() if mask[first]]
-        reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating"
-        example = f"{place}, row {rows[first]}: {reason}"
-        if not skip_bad:
-            raise DataError(f"{example}; {bad.sum():,} such row(s) in all (data.skip_bad=true leaves them out)")
-        if bad.all():
-            raise DataError(f"{example}; no other row is left")
-        notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
-    kept = frame.assign(rating=ratings)[~bad].reset_index(drop=True)
-    low, high = kept["rating"].min(), kept["rating"].max()
-    if low == high:
-        raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
-    return kept, ~bad, notes
-
-
-def _latest(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which rows are the latest ratings of their user and item (the last ones without times), and notes."""
-    order = np.arange(len(frame))
-    if "timestamp" in frame:
-        order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
-    pairs = (frame["user"] * (frame["item"].max() + 1) + frame["item"]).to_numpy()
-    kept = np.zeros(len(frame), dtype=bool)
-    kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
-    which = "latest" if "timestamp" in frame else "last"
-    note = f"{(~kept).sum():,} (user, item) pairs are rated more than once; the {which} rating is kept"
-    return kept, [] if kept.all() else [note]
 
 
 def _plain(value: Any) -> int | str:

@@ -41,8 +41,30 @@ def _of_svdpp(num_rows: int) -> dict[str, Any]:
     """About 64 steps an epoch, which are few and large ones; the sums over rated items are bounded for large tables."""
     factors = min(20.0, max(0.5, 2.5 * math.sqrt(80_000 / num_rows)))
     return {
-        "batch_size": min(8192, max(32, 2 ** round(math.log2(num_rows / 64)))),
+        "batch_size": _batch_size(num_rows),
         "epochs": 15 if num_rows <= FEW else 8,
         "model.most_rated": 200 if num_rows <= 2 * MANY else 50,
         "optim.weight_decay": [round(factors, 2), 0.3 if num_rows <= FEW else 0.1],
     }
+
+
+def recommended_for_choices(num_rows: int) -> dict[str, Any]:
+    """Return epochs, batch size and decay for a table of choices.
+
+    >>> [recommended_for_choices(rows)["batch_size"] for rows in (500, 20_000, 80_000, 10**7)]
+    [32, 256, 1024, 8192]
+
+    Args:
+        num_rows: training rows.
+    """
+    return {
+        "batch_size": _batch_size(num_rows),
+        "epochs": 10,
+        "model.most_rated": 200 if num_rows <= 2 * MANY else 50,
+        "optim.weight_decay": [1.0, 0.1],
+    }
+
+
+def _batch_size(num_rows: int) -> int:
+    """About 64 steps an epoch."""
+    return min(8192, max(32, int(2 ** round(math.log2(num_rows / 64)))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -162,6 +162,7 @@ class RatingPredictor(Predictor):
     """Predicts ratings and recommends items; an ensemble averages the ratings of its models."""
 
     example = "predictor.recommend(user=1, top=5)"
+    ensemble_class: ClassVar[type[RatingEnsemble]] = RatingEnsemble
     limits = (
         "Users and items that were not in training are predicted from the mean, or from biases alone.",
         "The time of a rating is ignored when new pairs are predicted.",
@@ -169,7 +170,7 @@ class RatingPredictor(Predictor):
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         super().__init__(state, models)
-        self.ensemble = RatingEnsemble(state, models)
+        self.ensemble = self.ensemble_class(state, models)
         self.users, self.items = Codes(state["user_ids"]), Codes(state["item_ids"])
 
     @property
