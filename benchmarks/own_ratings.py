@@ -75,8 +75,8 @@ def text(found: Mapping[str, Any]) -> str:
         "",
         conditions("python -m benchmarks own_ratings", len(peers), versions),
         "Mean ± standard deviation over seeds; a seed has a random split of its own (80 % of the rows train), the same",
-        "rows for all. dlrunner knows the genres and years of the films too. Choices: every rating counts as one; NDCG of",
-        "the first 10 of all items that the user did not choose in training. Seconds: of training and validation.",
+        "rows for all. dlrunner knows the genres and years of the films too. Choices: every rating counts as one; NDCG",
+        "of the first 10 of all items that the user did not choose in training. Seconds: of training and validation.",
     ]
     for contest, (_, metric) in CONTESTS.items():
         names = list(peers[0]["models"][contest])

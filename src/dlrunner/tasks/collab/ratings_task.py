@@ -50,7 +50,7 @@ class RatingsTask(Task):
                 rows = int(np.isin(codes[table.valid], unseen).sum())
                 notes.append(
                     f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows have an "
-                    f"unseen {what[:-1]}: predicted from the bias only"
+                    f"unseen {what[:-1]}: predicted from biases and attributes"
                 )
         return notes
 
