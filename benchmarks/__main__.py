@@ -4,6 +4,7 @@
     make bench-check                        some of it, quickly: are the ratios still the stored ones?
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
+    python -m benchmarks own_ratings --rival VENV     quality on ratings; VENV has scikit-surprise and implicit
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks quick              measure what `make bench-check` compares with
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import checking, collab, images, own_data, sentiment, summary, tabular, text, trees
+from benchmarks import checking, collab, images, own_data, own_ratings, sentiment, summary, tabular, text, trees
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner import __version__
 from dlrunner.errors import DataError
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "images": images.measure,
     "trees": trees.measure,
     "own_data": own_data.measure,
+    "own_ratings": own_ratings.measure,
 }
 
 
@@ -51,7 +53,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: all but trees, and quick",
+        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: all but trees and own_ratings, and quick",
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
@@ -64,7 +66,7 @@ def main() -> int:
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     paths = arguments.rival.absolute(), arguments.lightning.absolute()
     options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs)
-    names = arguments.names or [name for name in BENCHMARKS if name != "trees"]
+    names = arguments.names or [name for name in BENCHMARKS if name not in ("trees", "own_ratings")]
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
     if len(names) > 1 and (alone := [name for name in names if name in OTHERS]):

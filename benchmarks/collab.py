@@ -34,7 +34,7 @@ from benchmarks.measuring import (
 )
 from dlrunner.errors import DataError
 
-WORK = ["task=collab", "data.source=real", "data.release=ml-latest-small-2016-10", "optim=adamw"]
+WORK = ["task=movielens", "data.source=real", "data.release=ml-latest-small-2016-10", "optim=adamw"]
 EPOCHS, EPOCHS_OF_A_TRY = 5, 2
 
 
@@ -106,7 +106,7 @@ def _text(rows: Mapping[str, list[Run]], commands: Sequence[dict[str, float]], h
         "",
         *speed_table(rows, "validation MSE after the last epoch (mean)", lambda run: run["valid_mse"][-1]),
         "",
-        "The commands command `dlrun task=collab optim=adamw`, 5 epochs, plots and report included: "
+        "The commands command `dlrun task=movielens optim=adamw`, 5 epochs, plots and report included: "
         f"{with_range(seconds, 1)} seconds, "
         f"{max(memory):.0f} MB at its peak.",
         f"`dlrun --help`: {statistics.median(helps):.2f} s.",

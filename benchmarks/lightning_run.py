@@ -1,7 +1,7 @@
 """Train in Lightning's Trainer what `dlrun` trains in its own loop: the same modules, loss, batches and schedule.
 
-    python -m benchmarks.lightning_run task=collab optim=adamw epochs=3
-    python -m benchmarks.lightning_run --log task=collab optim=adamw epochs=3
+    python -m benchmarks.lightning_run task=movielens optim=adamw epochs=3
+    python -m benchmarks.lightning_run --log task=movielens optim=adamw epochs=3
 
 Takes dlrun's overrides; prints one JSON object with the seconds and the metrics of every epoch. `setup-lightning.sh`
 makes a folder with Lightning, which belongs into PYTHONPATH.

@@ -24,6 +24,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "ratings": RATINGS,
     "ratings by dot": (*RATINGS, "model=dot"),
     "ratings by net": (*RATINGS, "model=net", "model.genre_factors=4", "model.time=true"),
+    "ratings by dot_bias": (*RATINGS, "model=dot_bias"),
+    "choices": ("task=implicit", "data.source=synthetic", "epochs=1", "batch_size=512"),
     "several of ratings": (*RATINGS, "ensemble=2"),
     "numbers": (*TABLE, "data.target=price", "data.id=nr"),
     "numbers by bins": (*TABLE, "data.target=price", "model.bins=8", "model.num_nets=2"),

@@ -47,7 +47,16 @@ ADDED: dict[str, dict[str, Any]] = {
     "DotBias": {"start_at_mean": False},
     "EmbeddingNet": {"bins": 0, "num_nets": 1},
     "LanguageModel": {"softmax": "full"},
-    "RatingsData": {"skip_bad": False},
+    "RatingsData": {
+        "skip_bad": False,
+        "items": None,
+        "users": None,
+        "implicit": False,
+        "min_rating": None,
+        "valid_column": None,
+        "folds": 5,
+        "fold": 0,
+    },
     "TabularData": {"skip_bad": False},
 }
 """Settings of classes that earlier versions did not have, with the value that does what they did."""

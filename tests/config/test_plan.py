@@ -211,6 +211,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
         for option in options_of(group):
             tasks = {
                 **dict.fromkeys(("embedding_net", "rossmann_net", "mlp", "linear"), "tabular"),
+                "ranking": "implicit",
                 "awd_lstm": "lm",
                 "text_classifier": "text",
                 "image_classifier": "image",

@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dlrunner.data.core.splitting import random_rows
-from dlrunner.data.ratings.dataset import RatingsData
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, random_rows
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.errors import DataError
+from dlrunner.errors import ConfigError, DataError
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 NOWHERE = Path("nowhere")
 
 
-def read(path: Path | str, **settings: object) -> object:
+def read(path: Path | str, **settings: object) -> RatingsTable:
     return RatingsData(NOWHERE, path=str(path), **settings).read()  # type: ignore[arg-type]
 
 
@@ -66,6 +66,59 @@ def test_the_inner_split_never_touches_the_rows_that_are_reported(here: Path) ->
     assert not used & set(zip(reported["user"].astype(str), reported["item"], strict=True))
     assert len(inner.ratings) == 1200
     assert inner.valid.sum() == 240
+
+
+def test_each_rating_validates_in_one_fold(here: Path) -> None:
+    ratings_table().to_csv("r.csv", index=False)
+    folds = [read("r.csv", split="folds", folds=4, fold=fold, test=0.1) for fold in range(4)]
+    assert all(len(table.ratings) == 1500 for table in folds)
+    validates = np.sum([table.valid for table in folds], axis=0)
+    tested = np.all([table.split == TEST for table in folds], axis=0)
+    assert tested.sum() == 150
+    assert (validates == ~tested).all()
+
+
+def test_a_column_says_which_ratings_validate_and_which_are_tested(dlrun: Dlrun, here: Path) -> None:
+    table = ratings_table()
+    table["part"] = ["train", "valid", "train", "test", "train"] * 300
+    table.to_csv("r.csv", index=False)
+    found = read("r.csv", split="column", valid_column="part")
+    assert [int((found.split == part).sum()) for part in (TRAIN, VALID, TEST)] == [900, 300, 300]
+    np.testing.assert_array_equal(found.valid, table["part"] == "valid")
+    words = ("task=collab", "data.path=r.csv", "data.split=column", "data.valid_column=part", "epochs=1", *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, err
+    assert "900 train, 300 valid, 300 test" in out
+    assert "test set (evaluated once)" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("data.split=column",), "data.valid_column: is missing"),
+        (("data.split=column", "data.valid_column=ratin"), "has no column 'ratin'; did you mean rating?"),
+        (("data.split=folds", "data.fold=5"), "data.fold: must lie between 0 and 4"),
+    ],
+)
+def test_a_split_that_does_not_fit_is_refused(
+    words: tuple[str, ...], message: str, dlrun: Dlrun, ratings_csv: Path
+) -> None:
+    status, _, err = dlrun("task=collab", "data.path=my.csv", *words)
+    assert status == 2
+    assert message in err
+
+
+def test_ratings_called_test_validate_where_no_others_do_and_the_audit_knows(here: Path) -> None:
+    table = ratings_table().assign(is_test=["", "test", "", ""] * 375)
+    table.to_csv("r.csv", index=False)
+    found = read("r.csv", split="column", valid_column="is_test")
+    assert found.of_test is not None
+    assert (int(found.valid.sum()), int((found.of_test & found.valid).sum())) == (375, 375)
+
+
+def test_a_column_needs_a_table_of_ones_own(here: Path) -> None:
+    with pytest.raises(ConfigError, match="column needs a table of your own"):
+        RatingsData(Path("data"), source="synthetic", split="column", valid_column="part").read()
 
 
 def test_the_time_split_validates_on_the_latest_ratings(here: Path) -> None:

@@ -14,7 +14,15 @@ from dlrunner.runs.reader import read_history
 from tests.conftest import QUICK, Dlrun
 from tests.training.test_loop import numbers
 
-CONSTANT = ("task=collab", "data.path=my.csv", "schedule=constant", "batch_size=256", "model.factors=4", *QUICK)
+CONSTANT = (
+    "task=collab",
+    "data.path=my.csv",
+    "model=dot_bias",
+    "model.factors=4",
+    "schedule=constant",
+    "batch_size=256",
+    *QUICK,
+)
 
 
 def newest(here: Path) -> Path:

@@ -51,7 +51,7 @@ def export(runs: SmallRuns, dlrun: Dlrun, here: Path) -> Callable[..., Path]:
 
 def inputs_of(kind: str, run: Path, here: Path) -> Any:
     """Return inputs for the predictor of a run of this kind."""
-    if kind.startswith(("ratings", "several")):
+    if kind.startswith(("ratings", "several", "choices")):
         state = load_weights_file(run / "task.pt")["task"]
         users, items = [*state["user_ids"][:30], -1], [*state["item_ids"][:30], -1]
         return pd.DataFrame({"user": users, "item": items})
@@ -283,7 +283,7 @@ def test_the_card_has_data_terms_metric_and_audit_flags(runs: SmallRuns, export:
     _, _, (model,) = load_models(FinishedRun.read(runs["ratings"]))
     assert "trained on synthetic data" in card
     for expected in (
-        "# collab: dot\\_bias",
+        "# collab: svdpp",
         "- name: MovieLens",
         f"- sha256: {summary['data']['sha256']}",
         "- terms: generated",

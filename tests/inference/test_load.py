@@ -55,7 +55,7 @@ def test_importing_the_package_imports_neither_torch_nor_pandas() -> None:
         dlrunner.lod  # noqa: B018
 
 
-@pytest.mark.parametrize("kind", ["ratings", "ratings by net", "several of ratings"])
+@pytest.mark.parametrize("kind", ["ratings", "ratings by net", "ratings by dot_bias", "several of ratings"])
 def test_ratings_are_predicted_as_on_the_command_line(kind: str, runs: SmallRuns, dlrun: Dlrun) -> None:
     run, predictor = runs[kind], dlrunner.load(runs[kind])
     seen = predictor.predictions

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from dlrunner.models.collab import Dot, DotBias, Net, RatingDims, RatingModel
+from dlrunner.models.rated_items import RatedItems
+from dlrunner.models.svdpp import SVDpp
 
 DIMS = RatingDims(num_users=5, num_items=7, min_rating=0.5, max_rating=5.0)
 USERS, ITEMS = torch.tensor([0, 4, 2]), torch.tensor([6, 0, 3])
+RATED = replace(
+    DIMS,
+    mean_rating=3.2,
+    rated_users=torch.tensor([0, 0, 0, 4, 2]),
+    rated_items=torch.tensor([1, 5, 2, 6, 5]),
+    user_attributes=torch.linspace(0, 1, 10).view(5, 2),
+    item_attributes=torch.linspace(-1, 1, 21).view(7, 3),
+)
+
+
+def svdpp(**settings: Any) -> SVDpp:
+    """Return a model of which no weight is 0."""
+    torch.manual_seed(0)
+    model = SVDpp(RATED, factors=3, **settings)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    return model.eval()
+
+
+MODELS = (Dot(DIMS), DotBias(DIMS, init=0.5), Net(DIMS), svdpp())
 
 
 def test_dot_is_the_dot_product_of_two_rows() -> None:
@@ -72,7 +98,7 @@ def test_embeddings_start_uniform_or_normal() -> None:
     assert float(Dot(big, init=0.3).users.weight.detach().std()) == pytest.approx(0.3, rel=0.02)
 
 
-@pytest.mark.parametrize("model", [Dot(DIMS), DotBias(DIMS, init=0.5), Net(DIMS)], ids=["dot", "dot_bias", "net"])
+@pytest.mark.parametrize("model", MODELS, ids=["dot", "dot_bias", "net", "svdpp"])
 def test_an_extended_model_answers_as_before_and_knows_one_more(model: RatingModel) -> None:
     model.eval()
     extended = model.extended().eval()
@@ -88,8 +114,75 @@ def test_an_unknown_user_gets_the_answer_of_the_biases() -> None:
     torch.testing.assert_close(answer, expected)
 
 
+def test_svdpp_adds_the_factors_of_rated_items_and_what_attributes_give() -> None:
+    model = svdpp()
+    assert model.implicit is not None
+    assert model.of_user is not None
+    assert model.of_item is not None
+    user, item = 0, 3
+    assert RATED.user_attributes is not None
+    assert RATED.item_attributes is not None
+    x, z = RATED.user_attributes[user], RATED.item_attributes[item]
+    rated = model.implicit.weight[[1, 5, 2]].sum(0) / 3**0.5
+    p = model.base.users.weight[user] + model.of_user.factors.weight @ x + rated
+    q = model.base.items.weight[item] + model.of_item.factors.weight @ z
+    biases = model.base.user_bias.weight[user] + model.of_user.bias.weight @ x
+    biases = biases + model.base.item_bias.weight[item] + model.of_item.bias.weight @ z
+    start = math.log((3.2 - 0.5) / (5.0 - 3.2))
+    expected = torch.sigmoid(p @ q + biases + start) * 4.5 + 0.5
+    torch.testing.assert_close(model(torch.tensor([user]), torch.tensor([item])), expected)
+
+
+def test_svdpp_starts_at_the_mean_rating_with_small_factors() -> None:
+    model = SVDpp(RATED, init=1e-6)
+    torch.testing.assert_close(model(USERS, ITEMS), torch.full((3,), 3.2), atol=1e-4, rtol=0)
+
+
+def test_svdpp_answers_the_same_whether_users_are_made_distinct_or_not() -> None:
+    model, users = svdpp(), torch.tensor([4, 0, 4, 3, 0])
+    assert model.implicit is not None
+    torch.testing.assert_close(model.implicit.of_users(users), model.implicit.of_each(users))
+    assert not model.implicit.of_users(torch.tensor([3])).any()  # rated nothing
+
+
+def test_of_a_user_with_many_items_the_same_sample_counts_each_time() -> None:
+    users, items = torch.arange(200) % 2, torch.arange(200)
+    one, two = (RatedItems(users, items, 2, 200, factors=3, most=30) for _ in range(2))
+    assert torch.equal(one.flat, two.flat)
+    assert one.count.tolist() == [30, 30]
+    sample = one.flat[30:].tolist()
+    assert len(set(sample)) == 30
+    assert set(sample) <= set(range(1, 200, 2))
+    assert set(one.state_dict()) == {"weight"}
+
+
+def test_an_item_that_is_to_be_predicted_does_not_describe_its_user() -> None:
+    rated = RatedItems(torch.tensor([0, 0, 0, 1]), torch.tensor([1, 5, 2, 4]), 2, 7, factors=3, most=9)
+    torch.nn.init.normal_(rated.weight)
+    found = rated.of_each(torch.tensor([0, 0, 1]), without=torch.tensor([5, 6, 4]))
+    expected = [rated.weight[[1, 2]].sum(0) / 2**0.5, rated.weight[[1, 5, 2]].sum(0) / 3**0.5, torch.zeros(3)]
+    torch.testing.assert_close(found, torch.stack(expected))
+
+
+@pytest.mark.parametrize("word", ["implicit", "attributes"])
+def test_svdpp_without_a_part_does_not_train_it(word: str) -> None:
+    names = {name.partition(".")[0] for name, _ in svdpp(**{word: False}).named_parameters()}
+    assert names == {"base", "implicit", "of_user", "of_item"} - (
+        {"implicit"} if word == "implicit" else {"of_user", "of_item"}
+    )
+
+
+def test_a_new_user_of_svdpp_is_expected_to_be_like_the_rated_items() -> None:
+    model, trained, rated = svdpp(), torch.tensor([0, 2, 4]), torch.tensor([1, 5, 2])
+    (mean, variance), _ = model.user_prior(trained, rated)
+    (nothing, same), _ = model.user_prior(trained, rated[:0])
+    assert model.implicit is not None
+    torch.testing.assert_close(mean - nothing, model.implicit.weight[rated].sum(0) / 3**0.5)
+    torch.testing.assert_close(variance, same)
+
+
 def test_layer_groups_have_the_names_that_are_counted_before_data_is_read() -> None:
-    for model in (Dot(DIMS), DotBias(DIMS), Net(DIMS)):
+    for model in MODELS:
         assert len(model.layer_groups()) == len(type(model).group_names)
         grouped = {id(p) for group in model.layer_groups() for p in group.parameters()}
         assert grouped == {id(p) for p in model.parameters()}

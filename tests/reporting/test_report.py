@@ -229,7 +229,7 @@ def test_a_run_and_the_verb_write_the_same_page_within_two_seconds(ratings_csv: 
     assert file.read_bytes() == written
     html = written.decode()
     assert_harmless(html)
-    assert "lr: 0.001  # default: 0.005</mark>" in html
+    assert "lr: 0.001  # default: 0.01</mark>" in html
     assert "path: my.csv  # default: null</mark>" in html
     assert "<figcaption>Predictions on the validation rows</figcaption>" in html
 

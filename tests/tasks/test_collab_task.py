@@ -61,6 +61,7 @@ def test_predictions_csv_holds_the_validation_rows_and_gives_the_metric(trained:
     [
         "model=dot",
         "model=net",
+        "model=svdpp",
         "model=net model.genre_factors=4 model.time=true model.hidden=[16,8] model.dropouts=[0,0.1,0.1]",
     ],
 )

@@ -41,6 +41,8 @@ TASKS: Mapping[str, Sequence[str]] = {
         "batch_size=512",
         "optim.weight_decay=0.1",
     ),
+    "svdpp": ("task=collab", "data.source=synthetic", "model=svdpp", "batch_size=512", "optim.weight_decay=0.1"),
+    "implicit": ("task=implicit", "data.source=synthetic", "batch_size=512", "optim.weight_decay=0.1"),
     "rossmann": (
         "task=rossmann",
         "data.source=synthetic",

@@ -38,6 +38,13 @@ class RatingDims:
     has_time: bool = False
     mean_rating: float | None = None
     """Of the training ratings; None: of a run that did not store it."""
+    rated_users: Tensor | None = None
+    """The users of the training rows."""
+    rated_items: Tensor | None = None
+    """The items of the training rows."""
+    user_attributes: Tensor | None = None
+    """Shape (num_users, attributes); None: nothing is known of them but their ratings."""
+    item_attributes: Tensor | None = None
 
 
 class RatingModel(Model):
@@ -50,6 +57,17 @@ class RatingModel(Model):
     def item_tables(self) -> Sequence[nn.Embedding]:
         """Return the tables with one row per item; the first one holds the factors."""
         raise TypeError(f"{type(self).__name__} must define its embedding tables")
+
+    @torch.no_grad()
+    def user_prior(self, trained: Tensor, rated: Tensor) -> Sequence[tuple[Tensor, Tensor]]:
+        """Return mean and variance of the row of a new user in each of the user tables: those of the trained users.
+
+        Args:
+            trained: codes of the users with training ratings.
+            rated: codes of the items that the new user rated.
+        """
+        rows = [table.weight[trained] for table in self.user_tables()]
+        return [(each.mean(dim=0), each.var(dim=0, unbiased=False)) for each in rows]
 
     def graph(self) -> nn.Module:
         """The model that knows one more user and one more item, as `predict` uses it."""
@@ -82,8 +100,8 @@ class Dot(RatingModel):
 
     def __init__(self, dims: RatingDims, *, factors: Count = 50, init: Initial = [0.0, 0.05]) -> None:  # noqa: B006
         super().__init__()
-        self.users = _table(dims.num_users, factors, init)
-        self.items = _table(dims.num_items, factors, init)
+        self.users = filled_table(dims.num_users, factors, init)
+        self.items = filled_table(dims.num_items, factors, init)
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
@@ -124,8 +142,9 @@ class DotBias(RatingModel):
         start_at_mean: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
-        self.users, self.items = _table(dims.num_users, factors, init), _table(dims.num_items, factors, init)
-        self.user_bias, self.item_bias = _table(dims.num_users, 1, init), _table(dims.num_items, 1, init)
+        self.users = filled_table(dims.num_users, factors, init)
+        self.items = filled_table(dims.num_items, factors, init)
+        self.user_bias, self.item_bias = filled_table(dims.num_users, 1, init), filled_table(dims.num_items, 1, init)
         self.low = dims.min_rating - margin
         self.span = dims.max_rating + margin - self.low
         mean = dims.mean_rating if start_at_mean is True and dims.mean_rating is not None else self.low + self.span / 2
@@ -134,8 +153,12 @@ class DotBias(RatingModel):
 
     def forward(self, users: Tensor, items: Tensor, times: Tensor | None = None) -> Tensor:
         """Return ratings of shape (batch,) for user and item codes of shape (batch,)."""
-        match = (self.users(users) * self.items(items)).sum(dim=1) + self.start
-        match = match + self.user_bias(users).squeeze(1) + self.item_bias(items).squeeze(1)
+        return self.rating(self.users(users), self.user_bias(users), self.items(items), self.item_bias(items))
+
+    def rating(self, users: Tensor, user_bias: Tensor, items: Tensor, item_bias: Tensor) -> Tensor:
+        """Return ratings of shape (batch,) from factors, (batch, factors), and biases, (batch, 1)."""
+        match = (users * items).sum(dim=1) + self.start
+        match = match + user_bias.squeeze(1) + item_bias.squeeze(1)
         return torch.sigmoid(match) * self.span + self.low
 
     def layer_groups(self) -> Sequence[nn.Module]:
@@ -199,8 +222,8 @@ class Net(RatingModel):
             raise ConfigError("model.genre_factors: this data has no genres; set it to 0")
         if time and not dims.has_time:
             raise ConfigError("model.time: this data has no times; set data.timestamp=NAME, or set it to false")
-        self.users = _table(dims.num_users, user_factors or factors, init)
-        self.items = _table(dims.num_items, item_factors or factors, init)
+        self.users = filled_table(dims.num_users, user_factors or factors, init)
+        self.items = filled_table(dims.num_items, item_factors or factors, init)
         size = self.users.embedding_dim + self.items.embedding_dim + genre_factors + int(time)
         self.genres: nn.Linear | None = None
         if genre_factors and dims.item_genres is not None:
@@ -249,7 +272,8 @@ class Net(RatingModel):
         return [self.items]
 
 
-def _table(rows: int, columns: int, init: list[float] | float) -> nn.Embedding:
+def filled_table(rows: int, columns: int, init: list[float] | float) -> nn.Embedding:
+    """Return an embedding, uniform or normal (see `Initial`)."""
     table = nn.Embedding(rows, columns)
     if isinstance(init, list):
         nn.init.uniform_(table.weight, init[0], init[1])

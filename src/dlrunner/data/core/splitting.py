@@ -340,7 +340,7 @@ def _stratified(strata: NDArray[Any], fraction: float, test: float, seed: int) -
 
 def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:
     """Parse a validation column: true, 1, yes, valid, validation, test, dev."""
-    text = column.astype(str).str.strip().str.lower().str.removesuffix(".0")
+    text = column.astype(str).str.strip().str.lower().str.removesuffix(".0").fillna("")
     yes = text.isin(["true", "1", "yes", "valid", "validation", "val", "dev", "test"])
     no = text.isin(["false", "0", "no", "train", "training", "nan", "none", "<na>", ""])
     if not (yes | no).all():

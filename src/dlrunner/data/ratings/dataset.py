@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
-from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts, SplitRows, Splitting, random_parts
+from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
+from dlrunner.data.ratings.attributes import film_attributes, joined
+from dlrunner.data.ratings.cleaning import checked_rows, latest_rows
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
+from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.data.ratings.user_table import HIGHEST_RATING, read_user_table
+from dlrunner.data.ratings.user_table import read_user_table
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.errors import ConfigError, DataError
-from dlrunner.ranges import Fraction, Seed, Text
+from dlrunner.ranges import Fraction, Natural, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
 ReleaseName = Literal[
     "auto", "ml-latest-small-2016-10", "ml-latest-small-2018-09", "ml-100k", "ml-1m", "ml-10m", "ml-32m"
 ]
+SplitName = Literal["random", "folds", "inner", "time", "column", "u1", "u2", "u3", "u4", "u5", "ua", "ub"]
 
 DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-09")
 """The release that is downloaded."""
@@ -50,6 +57,9 @@ class RatingsTable(SplitRows):
     genres: list[str] = field(default_factory=list)
     item_genres: NDArray[np.float32] | None = None
     """One row per item, one column per genre, 1 where it belongs."""
+    user_attributes: NDArray[np.float32] | None = None
+    """What is known of users besides their ratings, [users, attributes]."""
+    item_attributes: NDArray[np.float32] | None = None
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
     """Rows of the publisher's test set, [rows]."""
@@ -70,15 +80,21 @@ class RatingsData(Data):
             - is standard input), or a MovieLens folder or archive; without it the releases of MovieLens are searched
             for in `data_dir`.
         query: SQL that selects from files, instead of a path.
+        items, users: tables of their attributes, one row each; any columns.
         user, item, rating, timestamp: names of the columns; the usual names are detected.
+        implicit: a row says that a user chose an item: a column of ratings is read only where `rating` names it.
+        min_rating: rows with a lower rating are left out.
         source: `real` fails where there is no data, `synthetic` generates it, `auto` uses what is available, else
             downloads, else generates.
         release: which MovieLens.
-        split: `random`; `time` (the latest ratings validate); `u1` … `u5`, `ua`, `ub` (MovieLens 100K's own);
-            `inner` (the training rows of `random`, split again: for model selection without the reported rows).
+        split: `random`; `folds`; `time` (the latest ratings validate); `column`; `u1` … `u5`, `ua`, `ub` (MovieLens
+            100K's own); `inner` (the training rows of `random`, split again: for model selection without the reported
+            rows).
         valid: fraction of the rows used for validation.
         test: fraction of the rows that are evaluated once, after training: the latest with `time`.
         split_seed: of numpy's RandomState, whose permutation's first rows validate.
+        valid_column: the column that marks the rows that validate.
+        folds, fold: number of folds, and which one validates, from 0.
         schema: a file of `dlrun data describe --save` that says how each column is read.
         date_format: of the times, in the codes of `strptime`; by default the one that fits all rows.
         decimal, thousands: the signs in numbers; by default those that fit all rows.
@@ -92,16 +108,23 @@ class RatingsData(Data):
         *,
         path: Text | None = None,
         query: Text | None = None,
+        items: Text | None = None,
+        users: Text | None = None,
         user: str | None = None,
         item: str | None = None,
         rating: str | None = None,
         timestamp: str | None = None,
+        implicit: bool = False,
+        min_rating: float | None = None,
         source: Literal["auto", "real", "synthetic"] = "auto",
         release: ReleaseName = "auto",
-        split: Literal["random", "inner", "time", "u1", "u2", "u3", "u4", "u5", "ua", "ub"] = "random",
+        split: SplitName = "random",
         valid: Fraction = 0.2,
         test: Fraction | None = None,
         split_seed: Seed = 42,
+        valid_column: Text | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        fold: Natural = 0,
         schema: Text | None = None,
         date_format: Text | None = None,
         decimal: Decimal | None = None,
@@ -112,9 +135,13 @@ class RatingsData(Data):
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
         self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
+        self.items, self.users = side_table_file(items, "items"), side_table_file(users, "users")
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
+        self.implicit, self.min_rating = implicit, min_rating
         self.source, self.release_name = source, release
-        self.splitting = Splitting(split, valid, split_seed, test=test)
+        self.splitting = Splitting(
+            split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
+        )
         self.splitting.check()
         self._notes: list[str] = []
 
@@ -161,6 +188,14 @@ class RatingsData(Data):
 
     def identity(self) -> DataIdentity:
         """Find the data and return its identity."""
+        identity = self._identity_of_ratings()
+        digests = [each.identity().sha256 for each in (self.items, self.users) if each is not None]
+        if not digests:
+            return identity
+        joined = "\n".join([identity.sha256, identity.digest, *digests])
+        return replace(identity, digest=hashlib.sha256(joined.encode()).hexdigest())
+
+    def _identity_of_ratings(self) -> DataIdentity:
         release, place, best = self._found
         if release is None:
             assert self.file is not None
@@ -190,26 +225,42 @@ class RatingsData(Data):
         skip_bad = self.file is not None and self.file.reading.skip_bad
         if release is None:
             assert self.file is not None
-            table = read_user_table(self.file, self.columns, needs_times)
+            table = read_user_table(self.file, self.columns, needs_times, self._marks, has_ratings=not self.implicit)
             frame, rows = table.frame, table.rows
             notes += table.notes
         else:
             frame, films, valid = read_movielens(place, release, self.splitting.split)
             rows = np.arange(len(frame)) + (2 if release.layouts[0].endswith(".csv") else 1)
-        frame, kept, skipped = _checked(frame, rows, place.path, skip_bad, needs_times or skip_bad)
+        frame, kept, skipped = checked_rows(
+            frame,
+            rows,
+            place.path,
+            skip_bad=skip_bad,
+            needs_times=needs_times or skip_bad,
+            may_be_equal=self.implicit,
+        )
         if valid is None and self.splitting.split.startswith("u"):
             raise ConfigError(
                 f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
             )
+        if self._marks is not None and table is None:
+            raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
         valid = None if valid is None else valid[kept]
+        if self.min_rating is not None:
+            enough = (frame["rating"] >= self.min_rating).to_numpy()
+            if not enough.any():
+                raise DataError(f"{place.path}: no rating is at least {self.min_rating:g} (data.min_rating)")
+            notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
+            frame, valid = frame[enough].reset_index(drop=True), None if valid is None else valid[enough]
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
-        latest, repeated = _latest(frame)
+        latest, repeated = latest_rows(frame)
         if not latest.all():
             frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
         if valid is None:
-            frame, split = self._split(frame, place.path)
+            frame, split, of_test = self._split(frame, place.path)
         else:
+            of_test = valid
             split = np.where(valid, VALID, TRAIN).astype(np.int8)
         users, known_users = pd.factorize(frame["user"])
         items, known_items = pd.factorize(frame["item"])
@@ -218,6 +269,11 @@ class RatingsData(Data):
             what = "user" if len(user_ids) < 2 else "item"
             raise DataError(f"{place.path}: all {len(frame)} ratings have the same {what}; two or more are needed")
         titles, genres, item_genres = describe_items(item_ids, films)
+        of_films = [] if item_genres is None else [film_attributes(titles, item_genres)]
+        names = table.columns if table else {}
+        item_side = self._side("item", names, item_ids)
+        user_side = self._side("user", names, user_ids)
+        side_notes = [note for side in (item_side, user_side) if side for note in side.notes]
         return RatingsTable(
             users=users.astype(np.int64),
             items=items.astype(np.int64),
@@ -226,19 +282,36 @@ class RatingsData(Data):
             split=split,
             user_ids=[_plain(each) for each in user_ids],
             item_ids=[_plain(each) for each in item_ids],
-            titles=titles,
+            titles=item_side.titles if item_side and item_side.titles else titles,
             genres=genres,
             item_genres=item_genres,
-            notes=[*notes, *skipped, *repeated],
-            of_test=valid if self.splitting.split.startswith("u") else None,
+            user_attributes=joined([user_side.values] if user_side else []),
+            item_attributes=joined([*of_films, *([item_side.values] if item_side else [])]),
+            notes=[*notes, *skipped, *repeated, *side_notes],
+            of_test=of_test,
             columns=dict(table.columns) if table else {},
             schema=table.schema.state() if table else [],
             described=table.described if table else [],
         )
 
-    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts]:
-        """Return the rows and the part of each; `inner` leaves out the rows that are reported."""
+    def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
+        file = self.items if role == "item" else self.users
+        return None if file is None else read_side_table(file, role, names.get(role), [_plain(each) for each in ids])
+
+    @property
+    def _marks(self) -> str | None:
+        """The column that marks the rows that validate."""
+        return self.splitting.valid_column if self.splitting.split == "column" else None
+
+    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts, Mask | None]:
+        """Return the rows, the part of each, and which the column calls test rows.
+
+        `inner` leaves out the rows that are reported.
+        """
         splitting, test = self.splitting, self.splitting.test or 0.0
+        if splitting.split in ("column", "folds"):
+            marked = pd.DataFrame({self._marks: frame["split"]}) if self._marks else frame
+            return frame, splitting.assign(marked, None, path), splitting.of_test(marked) if self._marks else None
         if splitting.split == "time":
             if "timestamp" not in frame:
                 raise ConfigError(f"data.split: time needs a column of times in {path}; set data.timestamp=NAME")
@@ -260,62 +333,7 @@ class RatingsData(Data):
                     f"{path}: {len(frame)} ratings and {settings} leave no {what} rows; use more ratings, or other "
                     "fractions"
                 )
-        return frame, split
-
-
-def _checked(
-    frame: pd.DataFrame, rows: NDArray[np.int64], place: Path, skip_bad: bool, needs_times: bool
-) -> tuple[pd.DataFrame, NDArray[np.bool_], list[str]]:
-    """Return the ratings as numbers, without those that cannot be used, which rows are left, and notes.
-
-    Args:
-        frame: the ratings.
-        rows: number of each row in messages.
-        place: for messages.
-        skip_bad: leave bad rows out; by default the first one is an error.
-        needs_times: a row needs a time.
-
-    Raises:
-        DataError: a row has no user, item or rating, or its rating is not a valid number.
-    """
-    if frame.empty:
-        raise DataError(f"{place} holds no ratings")
-    given, ratings = frame["rating"], pd.to_numeric(frame["rating"], errors="coerce").to_numpy(np.float64)
-    invalid = ~np.isfinite(ratings) | (np.abs(ratings) > HIGHEST_RATING)
-    reasons = {role: frame[role].isna().to_numpy() for role in ("user", "item")}
-    reasons["rating"] = invalid & given.isna().to_numpy()
-    if needs_times and "timestamp" in frame:
-        reasons["timestamp"] = frame["timestamp"].isna().to_numpy()
-    bad = invalid | np.logical_or.reduce(list(reasons.values()))
-    notes = []
-    if bad.any():
-        first = int(bad.argmax())
-        missing = [role for role, mask in reasons.items() if mask[first]]
-        reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating"
-        example = f"{place}, row {rows[first]}: {reason}"
-        if not skip_bad:
-            raise DataError(f"{example}; {bad.sum():,} such row(s) in all (data.skip_bad=true leaves them out)")
-        if bad.all():
-            raise DataError(f"{example}; no other row is left")
-        notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
-    kept = frame.assign(rating=ratings)[~bad].reset_index(drop=True)
-    low, high = kept["rating"].min(), kept["rating"].max()
-    if low == high:
-        raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
-    return kept, ~bad, notes
-
-
-def _latest(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which rows are the latest ratings of their user and item (the last ones without times), and notes."""
-    order = np.arange(len(frame))
-    if "timestamp" in frame:
-        order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
-    pairs = (frame["user"] * (frame["item"].max() + 1) + frame["item"]).to_numpy()
-    kept = np.zeros(len(frame), dtype=bool)
-    kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
-    which = "latest" if "timestamp" in frame else "last"
-    note = f"{(~kept).sum():,} (user, item) pairs are rated more than once; the {which} rating is kept"
-    return kept, [] if kept.all() else [note]
+        return frame, split, None
 
 
 def _plain(value: Any) -> int | str:

@@ -37,7 +37,8 @@ class UserTable:
     """A user's table of ratings, as it was read."""
 
     frame: pd.DataFrame
-    """user and item (text, as in the file), rating, and timestamp (seconds since 1970) if there are times."""
+    """user and item (text, as in the file), rating (1 where there is no such column), timestamp (seconds since 1970) if
+    there are times, and split."""
     rows: NDArray[np.int64]
     """Number of each row in messages."""
     columns: Mapping[str, str]
@@ -67,28 +68,45 @@ def find_columns(names: Sequence[str], given: Mapping[str, str | None], place: P
         if name is not None:
             found[role] = name
         elif role != "timestamp":
-            raise DataError(f"{place}: which column is the {role}? set data.{role}=NAME; its columns are: {listed}")
+            other = ", or task=implicit if there are none" if role == "rating" else ""
+            raise DataError(
+                f"{place}: which column is the {role}? set data.{role}=NAME{other}; its columns are: {listed}"
+            )
     if len(set(found.values())) < len(found):
         roles = ", ".join(f"{role} {name}" for role, name in found.items())
         raise DataError(f"{place}: one column cannot have two roles ({roles}); set data.user=NAME and so on")
     return found
 
 
-def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_times: bool) -> UserTable:
+def read_user_table(
+    file: TableFile,
+    given: Mapping[str, str | None],
+    needs_times: bool,
+    marks: str | None = None,
+    *,
+    has_ratings: bool = True,
+) -> UserTable:
     """Read a user's table of ratings.
 
     Args:
         file: the table and its settings.
         given: the name of the column of each role, None: one of the usual names.
         needs_times: times that cannot be read are an error; by default they are ignored, with a note.
+        marks: the column that says which rows validate, which becomes `split`.
+        has_ratings: a column of ratings is searched for; else all ratings are 1 unless `given` names one.
 
     Raises:
-        ConfigError: a column could be read in two ways, or the file does not exist.
+        ConfigError: there is no column of marks, a column could be read in two ways, or the file does not exist.
         DataError: a value cannot be read, or the table is damaged.
     """
     reading = file.reading
+    if not has_ratings and given["rating"] is None:
+        given = {role: name for role, name in given.items() if role != "rating"}
     with file.open() as raw:
         columns = find_columns(raw.names, given, raw.place)
+        if marks is not None and marks not in raw.names:
+            known = did_you_mean(marks, raw.names)
+            raise ConfigError(f"data.valid_column: {raw.place} has no column {marks!r}; {known}")
         schema = _schema(raw, columns, reading)
         schema = schema.with_column(Column(columns["user"], verbatim=True))
         schema = schema.with_column(Column(columns["item"], verbatim=True))
@@ -103,11 +121,14 @@ def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_time
         are_needed = needs_times or reading.skip_bad
         if "timestamp" in columns and not are_needed and (bad := _bad_example(schema, columns["timestamp"])):
             notes.append(f"the column {columns.pop('timestamp')} is ignored: some of its values are not times ({bad})")
-        schema = _with_numbers(raw, columns["rating"], schema, reading)
-        table = read_known_table(raw, schema, list(columns.values()))
+        if "rating" in columns:
+            schema = _with_numbers(raw, columns["rating"], schema, reading)
+        table = read_known_table(raw, schema, [*columns.values(), *([marks] if marks else [])])
     table = table.checked(set(columns.values()), reading.skip_bad)
     frame = pd.DataFrame({role: table.frame[name] for role, name in columns.items()})
-    frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan)
+    frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan) if "rating" in columns else 1.0
+    if marks is not None:
+        frame["split"] = table.frame[marks]
     if "timestamp" in frame:
         column = schema[columns["timestamp"]]
         frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.place)
@@ -121,7 +142,7 @@ def read_user_table(file: TableFile, given: Mapping[str, str | None], needs_time
         else:
             notes.append(f"the column {column.name} is read as {understood}")
     used = Schema(tuple(schema[name] for name in columns.values()))
-    described = describe_columns(schema, {name: role for role, name in columns.items()})
+    described = describe_columns(schema, {name: role for role, name in [*columns.items(), ("split", marks)] if name})
     return UserTable(frame, table.rows + table.first_row, columns, used, described, (*table.notes, *notes))
 
 

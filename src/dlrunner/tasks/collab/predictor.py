@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -36,7 +36,8 @@ class RatingEnsemble:
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         self.state = state
-        self.models = [m.extended().eval() for m in models if isinstance(m, RatingModel)]
+        self.trained = [model for model in models if isinstance(model, RatingModel)]
+        self.models = [model.extended().eval() for model in self.trained]
         self.unknown_user, self.unknown_item = len(state["user_ids"]), len(state["item_ids"])
 
     @torch.no_grad()
@@ -51,23 +52,28 @@ class RatingEnsemble:
         """Fit a new user with all other parameters fixed, and return the predicted ratings of all items.
 
         The user's factors minimise Σ (rating - prediction)² / 2σ² + Σ (factor - mean)² / 2τ²: the maximum a
-        posteriori estimate under a normal prior with the mean and variance (τ²) of the trained users, and normal
+        posteriori estimate under a normal prior with the mean and variance (τ²) of `RatingModel.user_prior`, and normal
         noise with the variance of the training errors (σ²).
 
         Args:
             items: codes of the rated items.
             ratings: of these items by the new user.
         """
-        scores = [self._fold_in_one(model, torch.from_numpy(items), torch.from_numpy(ratings)) for model in self.models]
+        rated, given = torch.from_numpy(items), torch.from_numpy(ratings)
+        known = torch.unique(self.state["rated_users"])
+        scores = [
+            self._fold_in_one(model, trained.user_prior(known, rated), rated, given)
+            for trained, model in zip(self.trained, self.models, strict=True)
+        ]
         return np.asarray(torch.stack(scores).mean(dim=0).numpy(), dtype=np.float32)
 
-    def _fold_in_one(self, model: RatingModel, items: Tensor, ratings: Tensor) -> Tensor:
+    def _fold_in_one(
+        self, model: RatingModel, prior: Sequence[tuple[Tensor, Tensor]], items: Tensor, ratings: Tensor
+    ) -> Tensor:
         """Solve for one model by L-BFGS on the last user rows; the model stays unchanged."""
         tables = model.user_tables()
         weights = [table.weight.detach() for table in tables]
-        trained = torch.unique(self.state["rated_users"])
-        means = [weight[trained].mean(dim=0) for weight in weights]
-        variances = [weight[trained].var(dim=0, unbiased=False).clamp(min=1e-8) for weight in weights]
+        means, variances = zip(*((mean, variance.clamp(min=1e-8)) for mean, variance in prior), strict=True)
         with torch.no_grad():
             fitted = forward_pass(model, self.state["rated_users"], self.state["rated_items"]).outputs
             noise = (fitted - self.state["ratings"]).square().mean().clamp(min=1e-4)
@@ -156,6 +162,7 @@ class RatingPredictor(Predictor):
     """Predicts ratings and recommends items; an ensemble averages the ratings of its models."""
 
     example = "predictor.recommend(user=1, top=5)"
+    ensemble_class: ClassVar[type[RatingEnsemble]] = RatingEnsemble
     limits = (
         "Users and items that were not in training are predicted from the mean, or from biases alone.",
         "The time of a rating is ignored when new pairs are predicted.",
@@ -163,7 +170,7 @@ class RatingPredictor(Predictor):
 
     def __init__(self, state: Mapping[str, Any], models: Sequence[Model]) -> None:
         super().__init__(state, models)
-        self.ensemble = RatingEnsemble(state, models)
+        self.ensemble = self.ensemble_class(state, models)
         self.users, self.items = Codes(state["user_ids"]), Codes(state["item_ids"])
 
     @property
@@ -173,7 +180,7 @@ class RatingPredictor(Predictor):
 
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> RatingDims:
-        """Numbers of users and items, the range of the training ratings, genres and times."""
+        """Sizes, the range of the training ratings, their pairs, and what else is known of users and items."""
         return RatingDims(
             num_users=len(state["user_ids"]),
             num_items=len(state["item_ids"]),
@@ -182,6 +189,10 @@ class RatingPredictor(Predictor):
             item_genres=state["item_genres"],
             has_time=state["time_scale"] is not None,
             mean_rating=state.get("mean_rating"),
+            rated_users=state["rated_users"],
+            rated_items=state["rated_items"],
+            user_attributes=state.get("user_attributes"),
+            item_attributes=state.get("item_attributes"),
         )
 
     def examples(self, count: int) -> Mapping[str, Example]:

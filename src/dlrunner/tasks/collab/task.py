@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.splitting import PART_CODES, TEST, digests_by_part, num_test_rows, split_sizes
-from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.data.core.splitting import PART_CODES
+from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Model
@@ -24,12 +24,13 @@ from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
-from dlrunner.task import Loader, Split, Task
-from dlrunner.tasks.collab.defaults import PUBLISHED, recommended_for
+from dlrunner.task import Loader, Split
+from dlrunner.tasks.collab.defaults import recommended_for
 from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
+from dlrunner.tasks.collab.ratings_task import RatingsTask
 
 
-class Collab(Task):
+class Collab(RatingsTask):
     """Predicts ratings of user-item pairs; trained on the mean squared error, monitors the RMSE.
 
     Args:
@@ -41,7 +42,7 @@ class Collab(Task):
     """
 
     predictor = RatingPredictor
-    auto_settings = ("batch_size", "epochs", "model.start_at_mean", "optim.weight_decay")
+    auto_settings = ("batch_size", "epochs", "model.most_rated", "model.start_at_mean", "optim.weight_decay")
 
     def __init__(
         self,
@@ -52,23 +53,17 @@ class Collab(Task):
         *,
         valid_batch_size: Count = 16384,
     ) -> None:
-        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        super().__init__(data, batch_size, seed, device)
         self.valid_batch_size = valid_batch_size
 
-    @cached_property
-    def table(self) -> RatingsTable:
-        """The ratings, read once."""
-        return self.data.read()
-
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
-        """Choose by the number of training rows; MovieLens as the lesson trains it."""
-        if self.data.file is None:
-            return PUBLISHED
-        return recommended_for(int(self.table.train.sum()), names)
+        """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
+        found = recommended_for(int(self.table.train.sum()), names)
+        return {**found, "model.start_at_mean": self.data.file is not None}
 
-    @property
+    @cached_property
     def dims(self) -> RatingDims:
-        """Numbers of users and items, the range of the training ratings, genres and times."""
+        """Sizes, the range of the training ratings, their pairs, and what else is known of users and items."""
         table = self.table
         ratings = table.ratings[table.train]
         return RatingDims(
@@ -76,9 +71,13 @@ class Collab(Task):
             num_items=len(table.item_ids),
             min_rating=float(ratings.min()),
             max_rating=float(ratings.max()),
-            item_genres=None if table.item_genres is None else torch.tensor(table.item_genres),
+            item_genres=_tensor(table.item_genres),
             has_time=table.times is not None,
             mean_rating=float(ratings.mean(dtype=np.float64)),
+            rated_users=torch.tensor(table.users[table.train]),
+            rated_items=torch.tensor(table.items[table.train]),
+            user_attributes=_tensor(table.user_attributes),
+            item_attributes=_tensor(table.item_attributes),
         )
 
     @cached_property
@@ -106,10 +105,6 @@ class Collab(Task):
             return TensorLoader(inputs, targets, self.batch_size, epoch_order(len(targets), self.seed, epoch), start)
         return TensorLoader(inputs, targets, self.valid_batch_size, start=start)
 
-    def has_test(self) -> bool:
-        """Return whether there are test rows."""
-        return bool((self.table.split == TEST).any())
-
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error."""
         return F.mse_loss(outputs.float(), targets)
@@ -118,57 +113,19 @@ class Collab(Task):
         """RMSE (monitored) and MAE."""
         return {"rmse": RootMeanSquaredError(), "mae": MeanAbsoluteError()}
 
-    def sizes(self) -> Mapping[str, int]:
-        """Rows, users and items."""
-        table = self.table
-        return {
-            **split_sizes(table.split),
-            "users": len(table.user_ids),
-            "items": len(table.item_ids),
-        }
-
-    def notes(self) -> Sequence[str]:
-        """Notes on reading, and validation ids without a training rating."""
-        table = self.table
-        notes = list(table.notes)
-        for what, codes in (("items", table.items), ("users", table.users)):
-            unseen = np.setdiff1d(codes[table.valid], codes[table.train])
-            if len(unseen):
-                rows = int(np.isin(codes[table.valid], unseen).sum())
-                notes.append(
-                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows have an "
-                    f"unseen {what[:-1]}: predicted from the bias only"
-                )
-        return notes
-
-    def data_columns(self) -> Sequence[Mapping[str, Any]]:
-        """How each column of a user's table was read."""
-        return self.table.described
-
     def split_statistics(self) -> SplitStatistics:
         """User-item pairs, times, and the fitted range and time scale of the training ratings."""
         table, train = self.table, self.table.train
-        pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
         ratings = table.ratings[train]
         fitted = {
             "lowest rating": (self.dims.min_rating, float(ratings.min())),
             "highest rating": (self.dims.max_rating, float(ratings.max())),
         }
-        times: dict[str, NDArray[np.datetime64]] = {}
         if table.times is not None:
-            days = table.times.astype(np.int64).astype("datetime64[s]")
-            times = {"train": days[train], "valid": days[table.valid]}
             mean, std = self._time_scale
             fitted["mean time"] = (mean, float(table.times[train].mean()))
             fitted["std of time"] = (std, float(table.times[train].std()) or 1.0)
-        return SplitStatistics(
-            "ratings",
-            digests_by_part(pairs, table.split),
-            times,
-            fitted,
-            num_test_rows(table.of_test, table.valid),
-            time_split="time",
-        )
+        return self.statistics(fitted)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The mean, biases of users and items, and similar items; within the range of the ratings."""
@@ -211,7 +168,8 @@ class Collab(Task):
         drawn = [collab_plots.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
         drawn.append(collab_plots.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
         rated = np.bincount(table.items[train], minlength=len(table.item_ids))
-        tables = [t.weight.detach().float().cpu().numpy() for t in _rating_model(models[0]).item_tables()]
+        answering = _rating_model(models[0]).extended()  # the last row is of an unknown item
+        tables = [each.weight.detach()[:-1].float().cpu().numpy() for each in answering.item_tables()]
         if len(tables) > 1:
             drawn.append(collab_plots.item_biases(tables[1][:, 0], table.titles, rated, folder))
         drawn.append(collab_plots.item_components(tables[0], table.titles, rated, folder))
@@ -232,11 +190,17 @@ class Collab(Task):
             "max_rating": dims.max_rating,
             "mean_rating": dims.mean_rating,
             "item_genres": dims.item_genres,
+            "user_attributes": dims.user_attributes,
+            "item_attributes": dims.item_attributes,
             "time_scale": self._time_scale if table.times is not None else None,
-            "rated_users": torch.tensor(table.users[train]),
-            "rated_items": torch.tensor(table.items[train]),
+            "rated_users": dims.rated_users,
+            "rated_items": dims.rated_items,
             "ratings": torch.tensor(table.ratings[train]),
         }
+
+
+def _tensor(values: NDArray[np.float32] | None) -> Tensor | None:
+    return None if values is None else torch.tensor(values)
 
 
 def _rating_model(model: Model) -> RatingModel:

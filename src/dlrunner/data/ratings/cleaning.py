@@ -1,0 +1,74 @@
+"""Rows of a ratings table that cannot be used, and pairs that occur more than once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.data.ratings.user_table import HIGHEST_RATING
+from dlrunner.errors import DataError
+
+
+def checked_rows(
+    frame: pd.DataFrame,
+    rows: NDArray[np.int64],
+    place: Path,
+    *,
+    skip_bad: bool,
+    needs_times: bool,
+    may_be_equal: bool = False,
+) -> tuple[pd.DataFrame, NDArray[np.bool_], list[str]]:
+    """Return the ratings as numbers, without those that cannot be used, which rows are left, and notes.
+
+    Args:
+        frame: the ratings.
+        rows: number of each row in messages.
+        place: for messages.
+        skip_bad: leave bad rows out; by default the first one is an error.
+        needs_times: a row needs a time.
+        may_be_equal: all ratings may be the same, since it counts that there is one.
+
+    Raises:
+        DataError: a row has no user, item or rating, or its rating is not a valid number.
+    """
+    if frame.empty:
+        raise DataError(f"{place} holds no ratings")
+    given, ratings = frame["rating"], pd.to_numeric(frame["rating"], errors="coerce").to_numpy(np.float64)
+    invalid = ~np.isfinite(ratings) | (np.abs(ratings) > HIGHEST_RATING)
+    reasons = {role: frame[role].isna().to_numpy() for role in ("user", "item")}
+    reasons["rating"] = invalid & given.isna().to_numpy()
+    if needs_times and "timestamp" in frame:
+        reasons["timestamp"] = frame["timestamp"].isna().to_numpy()
+    bad = invalid | np.logical_or.reduce(list(reasons.values()))
+    notes = []
+    if bad.any():
+        first = int(bad.argmax())
+        missing = [role for role, mask in reasons.items() if mask[first]]
+        reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating"
+        example = f"{place}, row {rows[first]}: {reason}"
+        if not skip_bad:
+            raise DataError(f"{example}; {bad.sum():,} such row(s) in all (data.skip_bad=true leaves them out)")
+        if bad.all():
+            raise DataError(f"{example}; no other row is left")
+        notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
+    kept = frame.assign(rating=ratings)[~bad].reset_index(drop=True)
+    low, high = kept["rating"].min(), kept["rating"].max()
+    if low == high and not may_be_equal:
+        raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
+    return kept, ~bad, notes
+
+
+def latest_rows(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which rows are the latest ratings of their user and item (the last ones without times), and notes."""
+    order = np.arange(len(frame))
+    if "timestamp" in frame:
+        order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
+    pairs = (frame["user"] * (frame["item"].max() + 1) + frame["item"]).to_numpy()
+    kept = np.zeros(len(frame), dtype=bool)
+    kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
+    which = "latest" if "timestamp" in frame else "last"
+    note = f"{(~kept).sum():,} (user, item) pairs are rated more than once; the {which} rating is kept"
+    return kept, [] if kept.all() else [note]

@@ -1,0 +1,96 @@
+"""Parts of rating and ranking models: the items that a user rated, and the attributes of items and users."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+USERS_AT_ONCE = 8192
+"""Whose items are added up, where those of all users are asked for."""
+
+
+class RatedItems(nn.Embedding):
+    """Factors y of items, which describe a user: |N(u)|^-1/2 Σ y_j over the items N(u) of the training rows.
+
+    Args:
+        users, items: of the training rows.
+        num_users, num_items: of all.
+        factors: length of an embedding; all are 0 at first.
+        most: N(u) of a user with more items is a random sample of so many, the same for the same rows.
+    """
+
+    flat: Tensor
+    begin: Tensor
+    count: Tensor
+
+    def __init__(self, users: Tensor, items: Tensor, num_users: int, num_items: int, factors: int, most: int) -> None:
+        super().__init__(num_items, factors)
+        nn.init.zeros_(self.weight)
+        mixed = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
+        order = mixed[torch.argsort(users[mixed], stable=True)]
+        count = torch.bincount(users, minlength=num_users)
+        number = torch.arange(len(users)) - (count.cumsum(0) - count).repeat_interleave(count)
+        kept = count.clamp(max=most)
+        self.most = int(kept.max())
+        lists = {"flat": items[order][number < most], "begin": kept.cumsum(0) - kept, "count": kept}
+        for name, values in lists.items():
+            self.register_buffer(name, values, persistent=False)  # made of the training rows again
+
+    def of_users(self, users: Tensor) -> Tensor:
+        """Return the sums of some users, (users, factors)."""
+        if users.device.type != "cpu":  # a GPU would have to be waited for
+            return self.of_each(users)
+        distinct, position = torch.unique(users, return_inverse=True)
+        return self.of_each(distinct)[position]
+
+    def of_all(self) -> Tensor:
+        """Return the sums of all users."""
+        users = torch.arange(len(self.count), device=self.count.device)
+        return torch.cat([self.of_each(part) for part in torch.split(users, USERS_AT_ONCE)])
+
+    def of_each(self, users: Tensor, without: Tensor | None = None) -> Tensor:
+        """Return the sums of some users, which may be repeated.
+
+        Args:
+            users: their codes.
+            without: an item of each that does not count: it is to be predicted.
+        """
+        number = torch.arange(self.most, device=users.device)
+        places = (self.begin[users].unsqueeze(1) + number).clamp(max=len(self.flat) - 1)
+        items, counts = self.flat[places], number < self.count[users].unsqueeze(1)
+        if without is not None:
+            counts = counts & (items != without.unsqueeze(1))
+        weights = counts * counts.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
+        weights = weights.type_as(self.weight)
+        total: Tensor = F.embedding_bag(items, self.weight, mode="sum", per_sample_weights=weights)
+        return total
+
+    def of_new(self, items: Tensor) -> Tensor:
+        """Return the sum of a user who is not among those of the training rows, (factors)."""
+        sample = items[: self.most]
+        total: Tensor = self(sample).sum(dim=0) / max(len(sample), 1) ** 0.5
+        return total
+
+
+class Attributes(nn.Module):
+    """What the attributes of items, or of users, add to their factors and biases.
+
+    Args:
+        values: one row per item or user.
+        factors: length of an embedding.
+    """
+
+    values: Tensor
+
+    def __init__(self, values: Tensor, factors: int) -> None:
+        super().__init__()
+        self.register_buffer("values", values.float(), persistent=False)
+        self.factors, self.bias = (nn.Linear(values.shape[1], size, bias=False) for size in (factors, 1))
+        nn.init.zeros_(self.factors.weight)
+        nn.init.zeros_(self.bias.weight)
+
+    def forward(self, codes: Tensor, factors: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the factors and biases of some items or users, with what their attributes add."""
+        values = self.values[codes]
+        return factors + self.factors(values), bias + self.bias(values)

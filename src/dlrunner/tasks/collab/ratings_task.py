@@ -1,0 +1,76 @@
+"""What tasks on a table of ratings have in common: its rows, notes and split statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlrunner.data.core.splitting import TEST, digests_by_part, num_test_rows, split_sizes
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.data_audit import SplitStatistics
+from dlrunner.task import Task
+
+
+class RatingsTask(Task):
+    """A task on a table of users and items."""
+
+    def __init__(self, data: RatingsData, batch_size: int, seed: int, device: torch.device) -> None:
+        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+
+    @cached_property
+    def table(self) -> RatingsTable:
+        """The ratings, read once."""
+        return self.data.read()
+
+    def has_test(self) -> bool:
+        """Return whether there are test rows."""
+        return bool((self.table.split == TEST).any())
+
+    def sizes(self) -> Mapping[str, int]:
+        """Rows, users and items."""
+        table = self.table
+        return {
+            **split_sizes(table.split),
+            "users": len(table.user_ids),
+            "items": len(table.item_ids),
+        }
+
+    def notes(self) -> Sequence[str]:
+        """Notes on reading, and validation ids without a training rating."""
+        table = self.table
+        notes = list(table.notes)
+        for what, codes in (("items", table.items), ("users", table.users)):
+            unseen = np.setdiff1d(codes[table.valid], codes[table.train])
+            if len(unseen):
+                rows = int(np.isin(codes[table.valid], unseen).sum())
+                notes.append(
+                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows have an "
+                    f"unseen {what[:-1]}: predicted from biases and attributes"
+                )
+        return notes
+
+    def data_columns(self) -> Sequence[Mapping[str, Any]]:
+        """How each column of a user's table was read."""
+        return self.table.described
+
+    def statistics(self, fitted: Mapping[str, tuple[float, float]]) -> SplitStatistics:
+        """Return user-item pairs and times of the splits, and fitted statistics of the training rows."""
+        table = self.table
+        pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
+        times: dict[str, NDArray[np.datetime64]] = {}
+        if table.times is not None:
+            days = table.times.astype(np.int64).astype("datetime64[s]")
+            times = {"train": days[table.train], "valid": days[table.valid]}
+        return SplitStatistics(
+            "ratings",
+            digests_by_part(pairs, table.split),
+            times,
+            dict(fitted),
+            num_test_rows(table.of_test, table.valid),
+            time_split="time",
+        )
