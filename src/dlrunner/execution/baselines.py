@@ -39,7 +39,8 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         add_note: records a note for the user if they cannot be computed.
     """
     settings = [checked.data.complete() if checked.data else None, checked.task.complete()]
-    key = json.dumps([settings, identity["data"], identity["code"]], sort_keys=True, default=repr)
+    parts = [settings, task.baseline_key(), identity["data"], identity["code"]]
+    key = json.dumps(parts, sort_keys=True, default=repr)
     file = cache_dir() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     content = read_sealed(file)
     if content is not None:
