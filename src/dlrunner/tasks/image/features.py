@@ -18,8 +18,8 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import write_sealed
 from dlrunner.task import Loader
 
-PART = 64
-"""Batches in a part: a second or two of the pass on a GPU, and ten on a CPU."""
+PART = 16
+"""Batches in a part: seconds of the pass."""
 
 Features = NDArray[np.float32]
 
