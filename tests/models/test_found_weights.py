@@ -134,3 +134,18 @@ def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     auto = json.loads((here / "runs" / "latest" / "summary.json").read_text())["auto"]
     assert (auto["task.precompute"], auto["task.augment"]) == (False, True)
     assert auto["model.backbone"] == "squeezenet1_1"
+
+
+@pytest.mark.parametrize(("recipe", "epochs", "precomputed"), [("images-quick", 10, True), ("images-best", 15, False)])
+def test_a_recipe_is_one_word(
+    recipe: str, epochs: int, precomputed: bool, dlrun: Dlrun, here: Path, images: Path
+) -> None:
+    save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
+    status, out, err = dlrun(f"experiment={recipe}", "data.path=images", "data.size=32", "task.baseline=false", *QUICK)
+    assert status == 0, out + err
+    run = here / "runs" / "latest"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == epochs
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["auto"]["model.backbone"] == "squeezenet1_1"
+    assert summary["auto"]["task.precompute"] == precomputed
+    assert ("tta" in summary) != precomputed
