@@ -137,6 +137,8 @@ def test_a_slower_run_has_to_be_better(value: float, seconds: float, is_better_b
     baselines = {"words": {"valid/accuracy": 0.9, "seconds": 9.0}, "mean": {"valid/accuracy": 0.5, "seconds": 0.0}}
     found = verdict(value, seconds, baselines, "valid/accuracy", higher_is_better=True)
     assert ("the baseline words is the better buy: valid/accuracy 0.9000 in 9 s" in found) == is_better_buy
+    behind = verdict(0.8, 30.0, baselines, "valid/accuracy", higher_is_better=True)
+    assert "is behind the baseline words (0.9000), the better buy: 9 s instead of 30 s" in behind
     quick = {"words": {"valid/accuracy": 0.9, "seconds": 0.1}}
     assert verdict(0.9, 5.0, quick, "valid/accuracy", higher_is_better=True) == ""  # seconds that nobody minds
 

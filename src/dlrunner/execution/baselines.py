@@ -76,11 +76,12 @@ def verdict(value: float, seconds: float, baselines: Baselines, metric: str, *, 
     if best is None:
         return ""
     name, other = best
-    gain = other - value if higher_is_better else value - other
+    gain, taken = other - value if higher_is_better else value - other, baselines[name].get("seconds")
+    is_dear = taken is not None and seconds >= max(SHORT, MOST_TIMES * taken)
     if gain > NOTICEABLE * abs(value):
-        return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f})"
-    taken = baselines[name].get("seconds")
-    if taken is None or seconds < max(SHORT, MOST_TIMES * taken) or -gain > NOTICEABLE * abs(other):
+        times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if is_dear else ""
+        return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f}){times}"
+    if not is_dear or -gain > NOTICEABLE * abs(other):
         return ""
     return (
         f"the baseline {name} is the better buy: {metric} {other:.4f} in {taken:.0f} s, "
