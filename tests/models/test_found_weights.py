@@ -136,7 +136,7 @@ def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     assert auto["model.backbone"] == "squeezenet1_1"
 
 
-@pytest.mark.parametrize(("recipe", "epochs", "precomputed"), [("images-quick", 10, True), ("images-best", 15, False)])
+@pytest.mark.parametrize(("recipe", "epochs", "precomputed"), [("images-quick", 10, True), ("images-best", 22, False)])
 def test_a_recipe_is_one_word(
     recipe: str, epochs: int, precomputed: bool, dlrun: Dlrun, here: Path, images: Path
 ) -> None:
