@@ -13,8 +13,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlrunner.data.core.targets import MultiClass
+from dlrunner.data.core.targets import Binary, MultiClass
 from dlrunner.task import Batch, Split
+from dlrunner.tasks.class_baselines import ClassBaselines
 from dlrunner.tasks.image import baselines, features
 from dlrunner.tasks.image.features import FeaturePass
 from tests.conftest import QUICK, Dlrun
@@ -142,3 +143,15 @@ def test_many_rows_columns_and_classes_are_sampled(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(inputs("train").mean(axis=0), 0, atol=1e-6)
     monkeypatch.setattr(baselines, "MOST_PRODUCTS", 4 * 3 * 2_000)
     assert len(baselines._standardised(given.__getitem__, target)[1]) == 2_000
+
+
+def test_the_regression_weights_the_classes_as_the_loss_does() -> None:
+    rng = np.random.default_rng(0)
+    truth = torch.from_numpy((rng.random(400) < 0.1).astype(np.float32))
+    inputs = truth.numpy()[:, None] + rng.normal(0, 1, (400, 1))
+    target, targets = Binary(["kind"], ["a", "b"]), dict[Split, Tensor](train=truth, valid=truth)
+    predicted = []
+    for weights in (None, torch.tensor([1.0, 9.0])):
+        simple = ClassBaselines(target, targets, target.metrics, weights)
+        predicted.append(float((simple.logistic(lambda split: inputs, np.arange(400))("valid") > 0).float().mean()))
+    assert predicted[0] < 0.1 < 0.2 < predicted[1]

@@ -41,11 +41,13 @@ class ClassBaselines:
         target: of one class or several labels.
         targets: encoded targets of each split.
         metrics: returns fresh metrics by name.
+        class_weights: of the training rows by their class.
     """
 
     target: Target
     targets: Mapping[Split, Tensor]
     metrics: Callable[[], Mapping[str, Metric]]
+    class_weights: Tensor | None = None
 
     def timed(self, fit: Callable[[], Predict]) -> dict[str, float]:
         """Return the metrics of the classifier that a function fits, and the seconds that it takes."""
@@ -77,10 +79,13 @@ class ClassBaselines:
         from sklearn.linear_model import LogisticRegression
 
         matrix, truth = inputs("train")[rows], self.targets["train"].numpy()[rows]
+        weights = None if self.class_weights is None else self.class_weights.numpy()[truth.astype(int)]
         columns = [truth] if self.target.has_one_class else list(truth.T)
         # A label that all or none of the rows have is predicted as such: there is nothing to fit.
         models = [
-            LogisticRegression(**settings).fit(matrix, column) if len(np.unique(column)) > 1 else float(column[0])
+            LogisticRegression(**settings).fit(matrix, column, weights)
+            if len(np.unique(column)) > 1
+            else float(column[0])
             for column in columns
         ]
         return lambda split: self._outputs(models, inputs(split))

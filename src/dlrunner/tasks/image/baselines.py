@@ -33,6 +33,7 @@ def image_baselines(
     inputs: Callable[[Split], Features],
     name: str,
     metrics: Callable[[], Mapping[str, Metric]],
+    class_weights: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of class frequencies and of a logistic regression, and the seconds that each takes.
 
@@ -42,8 +43,9 @@ def image_baselines(
         inputs: returns the inputs of a split, [images, columns].
         name: of the regression.
         metrics: returns fresh metrics by name.
+        class_weights: of the training rows by their class.
     """
-    baselines = ClassBaselines(target, targets, metrics)
+    baselines = ClassBaselines(target, targets, metrics, class_weights)
     found = {"class frequencies": baselines.timed(baselines.constant)}
     if target.has_one_class or target.num_outputs <= MOST_LABELS:
         found[name] = baselines.timed(lambda: baselines.logistic(*_standardised(inputs, target), C=0.01, max_iter=200))

@@ -299,7 +299,7 @@ class ImageClassification(Classification):
             return np.asarray(features[torch.from_numpy(rows[split])].numpy())
 
         name = PIXELS if features is None else FEATURES
-        return image_baselines(self.target, targets, inputs, name, self.metrics)
+        return image_baselines(self.target, targets, inputs, name, self.metrics, self._weights)
 
     def _untrained_features(self) -> Tensor | None:
         """Return features of the pre-trained backbone for each image; None without one, or if that took minutes."""

@@ -28,6 +28,7 @@ def text_baselines(
     rows: Mapping[Split, NDArray[np.int64]],
     targets: Mapping[Split, Tensor],
     metrics: Callable[[], Mapping[str, Metric]],
+    class_weights: Tensor | None = None,
 ) -> dict[str, dict[str, float]]:
     """Return the metrics of class frequencies and of a logistic regression on tf-idf of words and bigrams.
 
@@ -37,8 +38,9 @@ def text_baselines(
         rows: texts of each split.
         targets: encoded targets of each split.
         metrics: returns fresh metrics by name.
+        class_weights: of the training rows by their class.
     """
-    baselines = ClassBaselines(target, targets, metrics)
+    baselines = ClassBaselines(target, targets, metrics, class_weights)
     found = {"class frequencies": baselines.timed(baselines.constant)}
     if target.has_one_class or target.num_outputs <= MOST_LABELS:
         try:

@@ -178,7 +178,7 @@ class TextClassification(Classification):
         rows = {split: self.rows(split) for split in splits}
         encoded = self._targets.cpu()
         targets = {split: encoded[torch.from_numpy(each)] for split, each in rows.items()}
-        return text_baselines(self.table, self.target, rows, targets, self.metrics)
+        return text_baselines(self.table, self.target, rows, targets, self.metrics, self._weights)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation texts with true and predicted classes, in the order of the data."""
