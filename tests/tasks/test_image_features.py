@@ -149,7 +149,8 @@ def test_the_regression_weights_the_classes_as_the_loss_does() -> None:
     rng = np.random.default_rng(0)
     truth = torch.from_numpy((rng.random(400) < 0.1).astype(np.float32))
     inputs = truth.numpy()[:, None] + rng.normal(0, 1, (400, 1))
-    target, targets = Binary(["kind"], ["a", "b"]), dict[Split, Tensor](train=truth, valid=truth)
+    target = Binary(["kind"], ["a", "b"])
+    targets: dict[Split, Tensor] = {"train": truth, "valid": truth}
     predicted = []
     for weights in (None, torch.tensor([1.0, 9.0])):
         simple = ClassBaselines(target, targets, target.metrics, weights)
