@@ -65,6 +65,10 @@ class Model(nn.Module):
         """
         return []
 
+    @classmethod
+    def check_files(cls, settings: Mapping[str, Any], data_dir: Path) -> None:
+        """Check that the files fit the settings, before data is read; raise ValueError if they do not."""
+
     def load_pretrained(self) -> Sequence[str]:
         """Load pre-trained weights, before training, and return notes for the user.
 

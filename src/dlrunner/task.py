@@ -248,6 +248,10 @@ class Task(ABC):
         """
         return {}
 
+    def baseline_key(self) -> str:
+        """Return what identifies all that the baselines depend on besides the settings of data and task."""
+        return ""
+
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
         """Return additional files of the run folder by name (a vocabulary, an encoder)."""
         return {}

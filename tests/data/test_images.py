@@ -505,3 +505,23 @@ def test_a_full_disk_is_told(here: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     with pytest.raises(DataError, match=r"cannot be written to the cache, .*No space left"):
         read(write(here / "pets", cats_and_dogs(3)))
     assert not list((here / "cache" / "pixels").iterdir())
+
+
+def test_the_whole_image_is_kept_unless_a_setting_says_otherwise(here: Path) -> None:
+    for name, colours in (("a", ("red", "blue")), ("b", ("green", "blue"))):
+        (here / "pets" / name).mkdir(parents=True)
+        for index in range(4):
+            image = Image.new("RGB", (96, 32), "white")
+            for column, colour in zip((0, 64), colours, strict=True):
+                image.paste(colour, (column, 0, column + 32, 32))
+            image.save(here / "pets" / name / f"{index}.png")
+
+    def middle_row(**settings: Any) -> list[Any]:
+        pixels = ImageData(here, path="pets", size=32, valid=2, split="last_rows", **settings).read().pixels
+        return [pixels[0, 16, column].tolist() for column in (2, 16, 29)]
+
+    red, white, blue, black = [255, 0, 0], [255, 255, 255], [0, 0, 255], [0, 0, 0]
+    assert middle_row() == [red, white, blue]
+    assert middle_row(fit="pad") == [red, white, blue]
+    assert middle_row(fit="crop") == [white, white, white]
+    assert black not in middle_row()

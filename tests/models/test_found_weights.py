@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,20 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import save_file
 
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.found_weights import find_weights
 from tests.conftest import QUICK, Dlrun
+from tests.models.test_backbones import Tiny, timm_with
 
 
 @pytest.fixture(autouse=True)
 def hub(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder in place of torch's cache."""
+    """Empty folders in place of torch's and timm's caches and of installed packages."""
     monkeypatch.setenv("TORCH_HOME", str(here / "torch"))
+    monkeypatch.setenv("HF_HOME", str(here / "hf"))
+    monkeypatch.setattr(sys, "path", [*sys.path, str(here / "site-packages")])
     folder = here / "torch" / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
@@ -42,6 +47,48 @@ def test_the_data_folder_its_weights_and_torchs_cache_are_searched(here: Path, h
     found = find_weights(here / "data")
     assert found is not None
     assert (found.path, found.backbone, found.variant) == (better, "mobilenet_v2", "gluon")
+
+
+def timm_file(here: Path, name: str, weights: dict[str, torch.Tensor], mean: float = 0.485) -> Path:
+    folder = here / "hf" / "hub" / f"models--timm--{name}" / "snapshots" / "0123"
+    folder.mkdir(parents=True)
+    config = {"pretrained_cfg": {"mean": [mean, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(weights, folder / "model.safetensors")
+    return folder / "model.safetensors"
+
+
+def test_what_timm_has_downloaded_is_found_by_its_name(here: Path) -> None:
+    weights = make_backbone("squeezenet1_1").state_dict()
+    timm_file(here, "squeezenet1_1.half_in1k", weights, mean=0.5)  # trained on images of other colours
+    assert find_weights(here / "data") is None
+    file = timm_file(here, "squeezenet1_1.tv_in1k", weights)
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone) == (file, "squeezenet1_1")
+
+
+def test_a_net_that_only_timm_knows_is_used_where_timm_is_installed(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Tiny()
+    file = timm_file(here, "tiny.a1_in1k", model.state_dict())
+    timm_file(here, "large.a1_in1k", Tiny().state_dict())
+    assert find_weights(here / "data") is None
+    monkeypatch.setitem(sys.modules, "timm", timm_with(model))
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone) == (file, "timm/tiny")
+
+
+def test_weights_that_a_package_brings_along_are_found(here: Path) -> None:
+    file = save("squeezenet1_1", here / "site-packages" / "nets" / "data" / "squeezenet1_1-b8a52dc0.pth")
+    (here / "site-packages" / "nets-1.0.dist-info").mkdir()
+    lines = "nets/__init__.py,sha256=x,9\nnets/data/squeezenet1_1-b8a52dc0.pth,sha256=y,4966400\nnets/resnet18.py,,\n"
+    (here / "site-packages" / "nets-1.0.dist-info" / "RECORD").write_text(lines)
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone) == (file, "squeezenet1_1")
 
 
 def test_files_that_are_something_else_are_passed_over(here: Path) -> None:
@@ -87,3 +134,18 @@ def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     auto = json.loads((here / "runs" / "latest" / "summary.json").read_text())["auto"]
     assert (auto["task.precompute"], auto["task.augment"]) == (False, True)
     assert auto["model.backbone"] == "squeezenet1_1"
+
+
+@pytest.mark.parametrize(("recipe", "epochs", "precomputed"), [("images-quick", 10, True), ("images-best", 22, False)])
+def test_a_recipe_is_one_word(
+    recipe: str, epochs: int, precomputed: bool, dlrun: Dlrun, here: Path, images: Path
+) -> None:
+    save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
+    status, out, err = dlrun(f"experiment={recipe}", "data.path=images", "data.size=32", "task.baseline=false", *QUICK)
+    assert status == 0, out + err
+    run = here / "runs" / "latest"
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == epochs
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["auto"]["model.backbone"] == "squeezenet1_1"
+    assert summary["auto"]["task.precompute"] == precomputed
+    assert ("tta" in summary) != precomputed

@@ -123,10 +123,24 @@ def test_a_forecast_stands_beside_the_last_same_weekday(dlrun: Dlrun, here: Path
 
 def test_only_a_noticeable_difference_is_a_verdict() -> None:
     baselines = {"trees": {"valid/accuracy": 0.9}, "mean": {"valid/accuracy": 0.5}}
-    assert "behind the baseline trees (0.9000)" in verdict(0.8, baselines, "valid/accuracy", higher_is_better=True)
-    assert verdict(0.895, baselines, "valid/accuracy", higher_is_better=True) == ""
-    assert verdict(0.95, baselines, "valid/accuracy", higher_is_better=True) == ""
-    assert verdict(0.95, {"words": {"valid/perplexity": 3.0}}, "valid/accuracy", higher_is_better=True) == ""
+    assert "behind the baseline trees (0.9000)" in verdict(0.8, 1, baselines, "valid/accuracy", higher_is_better=True)
+    assert verdict(0.895, 99, baselines, "valid/accuracy", higher_is_better=True) == ""  # no time to compare
+    assert verdict(0.95, 1, baselines, "valid/accuracy", higher_is_better=True) == ""
+    assert verdict(0.95, 1, {"words": {"valid/perplexity": 3.0}}, "valid/accuracy", higher_is_better=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds", "is_better_buy"),
+    [(0.9, 30.0, True), (0.905, 30.0, True), (0.905, 15.0, False), (0.95, 30.0, False)],
+)
+def test_a_slower_run_has_to_be_better(value: float, seconds: float, is_better_buy: bool) -> None:
+    baselines = {"words": {"valid/accuracy": 0.9, "seconds": 9.0}, "mean": {"valid/accuracy": 0.5, "seconds": 0.0}}
+    found = verdict(value, seconds, baselines, "valid/accuracy", higher_is_better=True)
+    assert ("the baseline words is the better buy: valid/accuracy 0.9000 in 9 s" in found) == is_better_buy
+    behind = verdict(0.8, 30.0, baselines, "valid/accuracy", higher_is_better=True)
+    assert "is behind the baseline words (0.9000), the better buy: 9 s instead of 30 s" in behind
+    quick = {"words": {"valid/accuracy": 0.9, "seconds": 0.1}}
+    assert verdict(0.9, 5.0, quick, "valid/accuracy", higher_is_better=True) == ""  # seconds that nobody minds
 
 
 def test_the_best_is_listed_first() -> None:

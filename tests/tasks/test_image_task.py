@@ -221,12 +221,22 @@ def test_other_tasks_have_no_settings_that_change_by_phase(dlrun: Dlrun) -> None
     assert "has no settings that change from phase to phase" in err
 
 
-def test_weights_of_another_architecture_are_refused_with_its_name(dlrun: Dlrun, here: Path) -> None:
+@pytest.mark.parametrize("words", [SHORT, ("task=segmentation", "data.path=nowhere")])
+def test_weights_of_another_architecture_are_refused_with_its_name_before_data_is_read(
+    words: tuple[str, ...], dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.save(make_backbone("resnet34").state_dict(), here / "w.pth")
-    status, _, err = dlrun(*SHORT, *QUICK, "model.weights=w.pth")
-    assert status == 2
-    assert "w.pth does not fit squeezenet1_1" in err
-    assert "the file matches resnet34" in err
+    monkeypatch.setattr(DogBreedsData, "identity", None)
+    for verb in ((), ("lr-find",)):
+        status, _, err = dlrun(*verb, *words, *QUICK, "model.backbone=squeezenet1_1", "model.weights=w.pth")
+        assert status == 2
+        assert "w.pth does not fit squeezenet1_1" in err
+        assert "the file matches resnet34" in err
+    (here / "w.pth").write_bytes(b"nothing")
+    status, _, err = dlrun(*words, *QUICK, "model.weights=w.pth")
+    assert status == 1
+    assert "w.pth holds more than weights: it is damaged" in err
+    assert not (here / "runs").exists()
 
 
 def test_a_run_on_other_weights_of_the_same_name_is_another_run(dlrun: Dlrun, here: Path) -> None:

@@ -282,7 +282,8 @@ def test_the_test_set_is_evaluated_once_and_a_baseline_is_reported(dlrun: Dlrun)
     assert all("test/accuracy" not in row for row in history)
     assert 0 < found["final"]["test/accuracy"] < 1
     assert found["metric"]["name"] == "valid/accuracy"
-    (baseline,) = found["baselines"].values()
+    constant, baseline = found["baselines"].values()
+    assert constant["test/accuracy"] == pytest.approx(0.5, abs=0.1)
     assert 0.55 < baseline["test/accuracy"] < found["data"]["best_achievable"] + 0.03
     assert "no encoder: the weights start at random" in out
     report = Path("runs/latest/report.html").read_text()
@@ -348,15 +349,75 @@ def test_your_own_texts_are_classified_and_new_ones_too(
     assert "1 text(s) contain only out-of-vocabulary words" in out
     (here / "gaps.csv").write_text('review,n\nit was great film said he,1\n"",2\nit was awful film said she,3\n')
     status, out, err = dlrun("predict", "runs/latest", "gaps.csv", "--column", "review", "--out", "b.csv")
-    assert status == 1, out + err
+    assert status == 0, out + err
+    assert "1 text(s) are empty: their predictions are those of the class frequencies of the training texts" in out
     gaps = pd.read_csv("b.csv")
     assert gaps["text"].tolist() == ["row 2", "row 3", "row 4"]
-    assert gaps["problem"].fillna("").tolist() == ["", "row 3: the text is missing", ""]
-    assert gaps.drop(columns=["text", "problem"]).isna().all(axis=1).tolist() == [False, True, False]
     probabilities = [name for name in map(str, gaps) if name.startswith("p(")]
     assert [gaps[name][0] for name in probabilities] == [answer[name] for name in probabilities], (
         "the first text is that of a.csv"
     )
+    part = pd.read_csv("runs/latest/predictions.csv")["text"].str.removeprefix("row ").astype(int) - 2
+    train = reviews().drop(index=list(part))
+    kinds = pd.get_dummies(train["opinion"]) if kind == "multiclass" else train[["is_good", "is_film"]]
+    for name in probabilities:
+        column = {"1": "is_good"}.get(name[2:-1], name[2:-1])
+        assert gaps[name][1] == pytest.approx(kinds[column].mean(), abs=1e-3)
+
+
+def test_a_model_that_was_trained_on_empty_texts_answers_them(dlrun: Dlrun, here: Path) -> None:
+    for kind, text in (("none", ""), ("good", "it was great")):
+        (here / "texts" / kind).mkdir(parents=True)
+        for number in range(60):
+            (here / "texts" / kind / f"{number}.txt").write_text(text)
+    words = ["data.path=texts" if word == "data.path=r.csv" else word for word in OWN if word != "data.text=review"]
+    status, out, err = dlrun(*words, *QUICK)
+    assert status == 0, out + err
+    (here / "new.csv").write_text('review,n\nit was great,1\n"",2\n')
+    status, out, err = dlrun("predict", "runs/latest", "new.csv", "--column", "review", "--out", "b.csv")
+    assert status == 0, out + err
+    assert "those of such texts in training" in out
+    assert pd.read_csv("b.csv", keep_default_na=False)["folder"].tolist() == ["good", "none"]
+
+
+def test_the_settings_of_few_texts_follow_from_their_number(dlrun: Dlrun, here: Path) -> None:
+    reviews().to_csv("r.csv", index=False)
+    words = ("task=text", "data.path=r.csv", "data.text=review", "data.target=opinion", "task.baseline=false", *QUICK)
+    status, out, err = dlrun(*words, "epochs=1")
+    assert status == 0, out + err
+    found = summary()["auto"]
+    assert found == {"batch_size": 16, "model.embedding": 100, "model.hidden": 100, "model.layers": 1}
+    status, out, err = dlrun(*words, "epochs=1", "batch_size=8", *SIZES)
+    assert status == 0, out + err
+    assert "auto" not in summary()
+
+
+def test_labels_have_a_regression_each_for_comparison(dlrun: Dlrun, here: Path) -> None:
+    reviews().assign(never=0).to_csv("r.csv", index=False)
+    status, out, err = dlrun(*OWN, "data.target=[is_good,is_film,never]", "epochs=1", *QUICK)
+    assert status == 0, out + err
+    constant, regression = summary()["baselines"].values()
+    assert constant["valid/f1"] < 0.9
+    assert regression["valid/f1"] == 1
+
+
+def test_words_after_the_cut_are_not_in_the_vocabulary(dlrun: Dlrun, here: Path) -> None:
+    rows = [("great film zebra zebra", "good"), ("awful film zebra zebra", "bad")] * 40
+    pd.DataFrame(rows, columns=["review", "opinion"]).to_csv("r.csv", index=False)
+    status, out, err = dlrun(*OWN, "data.target=opinion", "data.max_tokens=2", "epochs=1", *QUICK)
+    assert status == 0, out + err
+    assert summary()["data"]["rows"]["vocabulary"] == 5  # <unk>, <pad>, great, awful, film
+    assert "statistics-fitted-on-validation" not in out
+
+
+def test_the_settings_of_a_language_model_follow_from_the_words(dlrun: Dlrun, here: Path) -> None:
+    random = np.random.default_rng(0)
+    lines = (" ".join(random.choice(["a", "film", "was", "seen"], 40)) for _ in range(60))
+    Path("t.txt").write_text("\n".join(lines))
+    words = ("task=lm", "data.path=t.txt", "model.embedding=8", "model.hidden=8", "model.layers=1", *QUICK)
+    status, out, err = dlrun(*words, "epochs=1")
+    assert status == 0, out + err
+    assert summary()["auto"] == {"batch_size": 4, "task.valid_batch_size": 3}  # 246 words validate
 
 
 def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
@@ -478,7 +539,7 @@ def test_a_baseline_knows_only_the_classes_of_its_training_texts(dlrun: Dlrun, h
     words = ("data.target=opinion", "data.split=column", "data.valid_column=part", *QUICK)
     status, out, err = dlrun(*(w for w in OWN if not w.startswith("data.valid=")), *words)
     assert status == 0, out + err
-    (baseline,) = summary()["baselines"].values()
+    _, baseline = summary()["baselines"].values()
     assert baseline["valid/accuracy"] == pytest.approx(4 / 16)  # the two known classes are right, the unknown one never
 
 

@@ -37,6 +37,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     if config["optim"].get("lr") == "auto":  # the test starts without a rate
         config = with_values(config, {"optim.lr": 1.0})
     checked = plan(config)
+    checked.check_model_files()
     data = checked.build_data()
     if data and data.identity().source == "synthetic":
         print(synthetic_data_warning(checked))

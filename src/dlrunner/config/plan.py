@@ -125,6 +125,15 @@ class Plan:
         files: Sequence[Path] = self.model.factory.files(self.model.complete(), self.data_dir)  # type: ignore[attr-defined]
         return files
 
+    def check_model_files(self) -> None:
+        """Check that the model's pre-trained weights fit it, before data is read.
+
+        Raises:
+            ConfigError: they do not.
+            DataError: the file is damaged.
+        """
+        self.model.factory.check_files(self.model.complete(), self.data_dir)  # type: ignore[attr-defined]
+
     def build_task(self, data: Data | None, seed: int) -> Task:
         """Return the task with its data."""
         built: Task = self.task(data=data, batch_size=self.batch_size, seed=seed, device=self.device)

@@ -20,6 +20,11 @@ from dlrunner.task import Task
 
 log = logging.getLogger("dlrunner")
 
+MOST_TIMES = 2.0
+"""A run that takes more times a baseline's time has to be noticeably better."""
+SHORT = 10.0
+"""A run of fewer seconds is not compared by its time."""
+
 Baselines = Mapping[str, Mapping[str, float]]
 """Metrics by name (`valid/rmse`) of each baseline, and `seconds`."""
 
@@ -34,7 +39,8 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         add_note: records a note for the user if they cannot be computed.
     """
     settings = [checked.data.complete() if checked.data else None, checked.task.complete()]
-    key = json.dumps([settings, identity["data"], identity["code"]], sort_keys=True, default=repr)
+    parts = [settings, task.baseline_key(), identity["data"], identity["code"]]
+    key = json.dumps(parts, sort_keys=True, default=repr)
     file = cache_dir() / "baselines" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
     content = read_sealed(file)
     if content is not None:
@@ -58,17 +64,26 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
     return found
 
 
-def verdict(value: float, baselines: Baselines, metric: str, *, higher_is_better: bool) -> str:
-    """Return a sentence if a baseline is noticeably better than the run; else an empty text.
+def verdict(value: float, seconds: float, baselines: Baselines, metric: str, *, higher_is_better: bool) -> str:
+    """Return a sentence if a baseline is noticeably better than the run, or as good in less time; else an empty text.
 
-    >>> verdict(5.96, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
+    >>> verdict(5.96, 3.0, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
     'this run (valid/rmse 5.9600) is behind the baseline ridge (3.0000)'
+    >>> verdict(2.99, 300.0, {"ridge": {"valid/rmse": 3.0, "seconds": 1.2}}, "valid/rmse", higher_is_better=False)
+    'the baseline ridge is the better buy: valid/rmse 3.0000 in 1 s, this run 2.9900 in 300 s'
     """
     best = best_baseline(baselines, metric, higher_is_better=higher_is_better)
     if best is None:
         return ""
     name, other = best
-    gain = other - value if higher_is_better else value - other
-    if gain <= NOTICEABLE * abs(value):
+    gain, taken = other - value if higher_is_better else value - other, baselines[name].get("seconds")
+    is_dear = taken is not None and seconds >= max(SHORT, MOST_TIMES * taken)
+    if gain > NOTICEABLE * abs(value):
+        times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if is_dear else ""
+        return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f}){times}"
+    if not is_dear or -gain > NOTICEABLE * abs(other):
         return ""
-    return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f})"
+    return (
+        f"the baseline {name} is the better buy: {metric} {other:.4f} in {taken:.0f} s, "
+        f"this run {value:.4f} in {seconds:.0f} s"
+    )

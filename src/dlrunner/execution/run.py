@@ -90,6 +90,7 @@ def run(
     """
     checked = plan(config)
     require_packages(checked)
+    checked.check_model_files()
     with StopSignals() as signals, joined(checked.device) as group, restored_threads():
         data = checked.build_data()
         identity = identity_of(data)

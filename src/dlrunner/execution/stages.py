@@ -228,7 +228,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         better, seconds = metric.higher_is_better, summary["training_seconds"]
         for line in baseline_lines(final[key], seconds, baselines, key, higher_is_better=better):
             notify(line)
-        behind = verdict(final[key], baselines, key, higher_is_better=better)
+        behind = verdict(final[key], seconds, baselines, key, higher_is_better=better)
         if behind:
             context.notes.add(behind)
     outputs = splits["valid"].outputs

@@ -19,7 +19,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.models.vision.backbone import Backbone, freeze_batch_norm
-from dlrunner.models.vision.backbones import load, make_backbone, read_weights
+from dlrunner.models.vision.backbones import check_fit, load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.models.vision.found_weights import find_weights
 from dlrunner.models.vision.mobilenet import Variant
@@ -118,6 +118,12 @@ class ImageClassifier(Model):
             return [found.path] if found else []
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
 
+    @classmethod
+    def check_files(cls, settings: Mapping[str, Any], data_dir: Path) -> None:
+        """Refuse weights of another architecture; those that are found have been checked."""
+        if settings["weights"] not in (None, "none", "auto"):
+            check_weights(settings["weights"], data_dir, lambda: _backbone(settings["backbone"], settings["variant"]))
+
     def load_pretrained(self) -> Sequence[str]:
         """Load the backbone's weights.
 
@@ -211,3 +217,21 @@ def weights_file(given: str, data_dir: Path) -> Path:
         f"model.weights: there is no file {given}, neither here nor in {data_dir} or {data_dir / 'weights'}; nothing "
         f"is downloaded: files with torchvision's parameter names are linked at {HOME}"
     )
+
+
+def check_weights(given: str, data_dir: Path, make: Callable[[], Backbone]) -> None:
+    """Refuse a file of weights that does not fit.
+
+    Args:
+        given: the setting `weights`.
+        data_dir: see `weights_file`.
+        make: returns the backbone.
+
+    Raises:
+        ConfigError: there is no such file, or it is that of another architecture.
+        DataError: it is damaged.
+    """
+    file = weights_file(given, data_dir)
+    weights = read_weights(file)
+    with torch.device("meta"):
+        check_fit(make(), weights, file)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ from dlrunner.errors import ConfigError
 from dlrunner.model import Model, Outputs
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
 from dlrunner.ranges import Count, NonNegative, Probability, Text
+
+Size = Count | Literal["auto"] | None
+"""Decided by the task where it is auto; null: the encoder's."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,9 @@ class TextClassifier(Model):
         dims: TextDims,
         *,
         encoder: Text | None = None,
-        embedding: Count | None = None,
-        hidden: Count | None = None,
-        layers: Count | None = None,
+        embedding: Size = None,
+        hidden: Size = None,
+        layers: Size = None,
         cell: Cell | None = None,
         embedding_dropout: Probability = 0.05,
         input_dropout: Probability = 0.4,
@@ -76,9 +79,8 @@ class TextClassifier(Model):
     ) -> None:
         super().__init__()
         given = dims.encoder or EncoderSizes(200, 500, 3, "lstm")
-        sizes = EncoderSizes(
-            embedding or given.embedding, hidden or given.hidden, layers or given.layers, cell or given.cell
-        )
+        width, inner, depth = (None if each == "auto" else each for each in (embedding, hidden, layers))
+        sizes = EncoderSizes(width or given.embedding, inner or given.hidden, depth or given.layers, cell or given.cell)
         if dims.encoder and sizes != dims.encoder:
             raise ConfigError(f"model.encoder: it has {dims.encoder}; requested: {sizes}")
         self.encoder_file, self.vocabulary, self.bptt, self.max_len = encoder, dims.vocabulary, bptt, max_len

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlrunner.model import Model
-from dlrunner.models.image import weights_file
+from dlrunner.models.image import check_weights, weights_file
 from dlrunner.models.vision.backbone import freeze_batch_norm
 from dlrunner.models.vision.backbones import load, make_backbone, read_weights
 from dlrunner.models.vision.mobilenet import Variant
@@ -91,6 +92,13 @@ class UNet(Model):
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
         """Return the file of trained weights."""
         return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
+
+    @classmethod
+    def check_files(cls, settings: Mapping[str, Any], data_dir: Path) -> None:
+        """Refuse weights of another architecture."""
+        if settings["weights"] not in (None, "none"):
+            make = partial(make_backbone, settings["backbone"], settings["variant"])
+            check_weights(settings["weights"], data_dir, make)
 
     def load_pretrained(self) -> Sequence[str]:
         """Load the encoder's weights.

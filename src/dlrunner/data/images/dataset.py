@@ -149,7 +149,8 @@ class ImageData(ImageSource):
         sample: number of random training images; by default all.
         sample_valid, sample_test: likewise for validation and test images.
         size: height and width of the decoded images, in pixels.
-        fit: `crop` crops the centre, `squash` ignores the aspect ratio, `pad` pads with black.
+        fit: `squash` ignores the aspect ratio and `pad` pads with black: both keep the whole image; `crop` crops the
+            centre.
         separator, encoding: of the table, if it is a text file.
         skip_bad: images that cannot be read, and rows without file or label, are left out with a note, instead of
             ending the run.
@@ -175,7 +176,7 @@ class ImageData(ImageSource):
         sample_valid: Count | None = None,
         sample_test: Count | None = None,
         size: Annotated[int, Field(ge=32, le=1024)] = 224,
-        fit: Fit = "crop",
+        fit: Fit = "squash",
         separator: Text | None = None,
         encoding: Text | None = None,
         skip_bad: bool = False,

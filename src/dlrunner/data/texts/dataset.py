@@ -106,14 +106,15 @@ class TextPreprocessing:
         tokens = cached(documents.digest, tokenizer, lower, documents.texts)
         if len(tokens.ends) != len(split):
             raise DataError(f"{documents.place} changed while it was being read; try again")
+        digests = tokens.digests()
+        if target is not None and self.max_tokens is not None:
+            tokens, num_cut = tokens.cut(self.max_tokens)
+            notes += cut_notes(num_cut, self.max_tokens)
         if encoder:
             vocabulary = Vocabulary(encoder.words)
         else:
             vocabulary = Vocabulary.of(tokens, split == TRAIN, self.min_freq, self.max_vocab, with_end=target is None)
-        digests, num_words = tokens.digests(), len(vocabulary.words)
-        if target is not None and self.max_tokens is not None:
-            tokens, num_cut = tokens.cut(self.max_tokens)
-            notes += cut_notes(num_cut, self.max_tokens)
+        num_words = len(vocabulary.words)
         codes = vocabulary.encode_all(tokens)
         in_validation = np.repeat(split == VALID, tokens.lengths)
         fraction = float((codes[in_validation] == 0).mean()) if in_validation.any() else 0.0

@@ -30,6 +30,8 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 
 LINES = (".txt", ".tokens", ".text")
+MISSING = "the text is missing"
+"""The reason of a row of a table without a text."""
 TABLES = tuple(suffix for suffix in SUFFIXES if suffix not in LINES)
 
 
@@ -291,7 +293,7 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     problems: list[tuple[int, str]] = []
     if wanted.keep_bad:
         missing = np.flatnonzero(table.frame[column].isna())
-        problems = [(int(row), f"row {row_number(table, int(row))}: the text is missing") for row in missing]
+        problems = [(int(row), f"row {row_number(table, int(row))}: {MISSING}") for row in missing]
     else:
         targets = [name for name in wanted.target if name in table.frame] if wanted.needs_target else []
         needed = {column: "text", **{name: f"target {name}" for name in targets}}

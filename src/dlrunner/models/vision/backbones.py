@@ -175,6 +175,29 @@ def fits(backbone: Backbone, weights: Mapping[str, Tensor]) -> bool:
     return all(found.get(name) == shape for name, shape in _shapes(backbone.net().state_dict()).items())
 
 
+def check_fit(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a file that does not have all weights of a net, in their shapes.
+
+    Args:
+        backbone: the net; it may be on the `meta` device.
+        weights: as `read_weights` returns them.
+        path: where they come from, for messages.
+
+    Raises:
+        ConfigError: some of the net's weights are missing or have another shape.
+    """
+    needed = _shapes(backbone.net().state_dict())
+    missing = [name for name in needed if name not in weights]
+    reshaped = [name for name in needed if name in weights and weights[name].shape != needed[name]]
+    if missing or reshaped:
+        wrong = [f"{len(missing)} are missing ({_first(missing)})"] if missing else []
+        wrong += [f"{len(reshaped)} have another shape ({_first(reshaped)})"] if reshaped else []
+        raise ConfigError(
+            f"{path} does not fit {backbone.name}: of the net's {len(needed)} weights {' and '.join(wrong)}; "
+            f"{_nearest_architecture(weights, backbone.name)}"
+        )
+
+
 def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[str]:
     """Copy weights into a net, and return notes about those that were skipped.
 
@@ -191,17 +214,8 @@ def load(backbone: Backbone, weights: Mapping[str, Tensor], path: Path) -> list[
     Raises:
         ConfigError: some of the net's weights are missing or have another shape.
     """
+    check_fit(backbone, weights, path)
     own = backbone.net().state_dict()
-    needed = _shapes(own)
-    missing = [name for name in needed if name not in weights]
-    reshaped = [name for name in needed if name in weights and weights[name].shape != needed[name]]
-    if missing or reshaped:
-        wrong = [f"{len(missing)} are missing ({_first(missing)})"] if missing else []
-        wrong += [f"{len(reshaped)} have another shape ({_first(reshaped)})"] if reshaped else []
-        raise ConfigError(
-            f"{path} does not fit {backbone.name}: of the net's {len(needed)} weights {' and '.join(wrong)}; "
-            f"{_nearest_architecture(weights, backbone.name)}"
-        )
     taken = {name: weight for name, weight in weights.items() if name in own and weight.shape == own[name].shape}
     backbone.net().load_state_dict(taken, strict=False)
     surplus = [name for name in _shapes(weights) if name not in own]

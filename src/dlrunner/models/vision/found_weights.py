@@ -1,7 +1,12 @@
-"""Pre-trained weights that are on this machine already: in the data folder, or in torch's cache."""
+"""Pre-trained weights that are on this machine already: in the data folder, a cache of torch or timm, a package."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +14,16 @@ from typing import Any
 
 import torch
 
+from dlrunner.data.images.loaders import MEAN, STD
 from dlrunner.errors import ConfigError, DataError
-from dlrunner.models.vision.backbones import fits, make_backbone, read_weights
+from dlrunner.models.vision.backbones import TIMM, fits, make_backbone, read_weights
 
 ORDER = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnext50_32x4d", "squeezenet1_1")
 """Backbones in the order of preference on a CPU: accuracy for the time of a pass."""
 SUFFIXES = (".pt", ".pth", ".safetensors")
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+PACKAGED = re.compile(rf"^\"?((?:[^,\"]*/)?(?:{'|'.join(ORDER)})[^/,\"]*\.(?:pt|pth|safetensors))\"?,", re.MULTILINE)
+"""A line of a package's list of files, of which one is named as torchvision names its weights."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +35,34 @@ class FoundWeights:
     variant: str = "torchvision"
 
 
+@dataclass(frozen=True)
+class _Candidate:
+    path: Path
+    name: str
+    """Of the net, as far as the name of the file or its folder says."""
+    is_timm: bool = False
+
+
 def find_weights(data_dir: Path) -> FoundWeights | None:
     """Return the best weights that are found, by the names that torchvision gives its files (resnet18-f37072fd.pth).
 
-    A file that does not fit the backbone of its name is passed over.
+    A file that does not fit the backbone of its name is passed over. Of timm's cache also the nets are taken that timm
+    alone knows, where it is installed.
 
     Args:
-        data_dir: searched with its folder weights/; then the folder of torch.hub's downloads.
+        data_dir: searched with its folder weights/; then the folder of torch.hub's downloads, timm's cache, and the
+            files of installed packages.
     """
     folders = [data_dir, data_dir / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
-    files = [file for folder in folders for file in _files(folder)]
+    candidates = [_Candidate(file, file.name) for folder in folders for file in _files(folder)]
+    candidates += [*_timm_files(), *_packaged_files()]
     for backbone in ORDER:
-        for file in files:
-            if file.name.startswith(backbone) and (variant := _fitting_variant(file, backbone)):
-                return FoundWeights(file, backbone, variant)
-    return None
+        for each in candidates:
+            if each.name.startswith(backbone) and (variant := _fitting_variant(each.path, backbone)):
+                return FoundWeights(each.path, backbone, variant)
+    fitting = (each for each in candidates if each.is_timm and _fits_timm(each))
+    best = next(fitting, None)
+    return None if best is None else FoundWeights(best.path, TIMM + best.name)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -48,6 +70,38 @@ def _files(folder: Path) -> Iterator[Path]:
         yield from sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
     except OSError:  # no such folder, or not ours to read
         return
+
+
+def _timm_files() -> Iterator[_Candidate]:
+    """Yield what timm has downloaded: models--timm--resnet18.a1_in1k/snapshots/REVISION/model.safetensors."""
+    home = Path(os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub").expanduser()
+    with contextlib.suppress(OSError):
+        for folder in sorted(hub.glob("models--timm--*/snapshots/*")):
+            name = folder.parents[1].name.removeprefix("models--timm--").partition(".")[0]
+            file = next((folder / each for each in TIMM_FILES if (folder / each).is_file()), None)
+            if file is not None and _is_normalised_as_here(folder / "config.json"):
+                yield _Candidate(file, name, is_timm=True)
+
+
+def _is_normalised_as_here(config: Path) -> bool:
+    """Return whether a net was trained on images with ImageNet's mean and standard deviation, or does not say."""
+    try:
+        found = json.loads(config.read_text())
+    except (OSError, ValueError):
+        return True
+    trained = found.get("pretrained_cfg", found) if isinstance(found, dict) else {}
+    usual = {"mean": list(MEAN), "std": list(STD)}
+    return isinstance(trained, dict) and all(trained.get(name, value) == value for name, value in usual.items())
+
+
+def _packaged_files() -> Iterator[_Candidate]:
+    """Yield weights that installed packages bring along."""
+    for folder in sorted({Path(each) for each in sys.path if each.endswith(("site-packages", "dist-packages"))}):
+        for record in sorted(folder.glob("*.dist-info/RECORD")):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                for name in PACKAGED.findall(record.read_text("utf-8")):
+                    yield _Candidate(folder / name, Path(name).name)
 
 
 def _fitting_variant(file: Path, backbone: str) -> str | None:
@@ -58,3 +112,15 @@ def _fitting_variant(file: Path, backbone: str) -> str | None:
     variants: Sequence[Any] = ("torchvision", "gluon") if backbone == "mobilenet_v2" else ("torchvision",)
     with torch.device("meta"):
         return next((each for each in variants if fits(make_backbone(backbone, each), weights)), None)
+
+
+def _fits_timm(candidate: _Candidate) -> bool:
+    """Return whether timm is installed and knows the net, which gives maps (transformers give tokens) and fits."""
+    try:
+        weights = read_weights(candidate.path)
+        with torch.device("meta"), torch.inference_mode():
+            backbone = make_backbone(TIMM + candidate.name)
+            backbone.eval()(torch.zeros(1, 3, 64, 64))
+    except (ConfigError, DataError, RuntimeError, AssertionError):  # a net of fixed size may refuse this one
+        return False
+    return fits(backbone, weights)

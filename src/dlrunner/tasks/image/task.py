@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,8 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
-from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
+from dlrunner.data.core.source import cache_dir
 from dlrunner.data.core.splitting import (
     PART_CODES,
     TEST,
@@ -43,14 +40,17 @@ from dlrunner.models.vision.found_weights import find_weights
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
-from dlrunner.system.precision import autocast_dtype
+from dlrunner.system.precision import autocast_dtype, without_autocast
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
+from dlrunner.tasks.image.features import FeaturePass, Features, by_image
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
 ONCE = "features are computed once per image, so augmentation is impossible"
 NUM_CHECKED = 64
 """Images on which the backbone's batch norm statistics are checked."""
+MOST_IMAGES = 4_000
+"""Of more images a CPU does not compute features for a baseline alone."""
 
 
 class ImageClassification(Classification):
@@ -69,6 +69,7 @@ class ImageClassification(Classification):
         tta: test-time augmentation: number of augmented views that are averaged with the plain one after training.
         precompute: compute the features of the frozen backbone once and cache them.
             A phase may have its own size, augment and precompute; `auto` is decided by `recommended`.
+        baseline: compare with class frequencies, and a logistic regression on features of the frozen backbone.
         valid_batch_size: images per batch in evaluation and feature extraction; by default what is fast on the device.
     """
 
@@ -98,6 +99,7 @@ class ImageClassification(Classification):
         contrast: Annotated[float, Field(ge=0, le=1)] = 0.1,
         tta: Natural = 0,
         precompute: bool | Literal["auto"] = False,
+        baseline: bool = True,
         valid_batch_size: Count | None = None,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
@@ -107,7 +109,9 @@ class ImageClassification(Classification):
         # On a CPU the feature maps of 8 images fit in its caches: MobileNetV2 extracts features at 191 images/s in
         # batches of 8, at 78 images/s in batches of 64.
         self._eval_batch_size = valid_batch_size or (8 if device.type == "cpu" else 256)
+        self.baseline = baseline
         self._features: Tensor | None = None
+        self._untrained: FeaturePass | None = None
 
     @classmethod
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
@@ -230,24 +234,17 @@ class ImageClassification(Classification):
                 raise ConfigError("task.precompute: needs a model with a frozen backbone: model=image_classifier")
             return []
         if not settings["precompute"]:
+            if self.baseline and model.weights is not None:
+                with without_autocast(self.device):  # as when they are computed, after training
+                    self._untrained = self._feature_pass(model, size, log)
             return self._check_statistics(model, size)
-        used = np.flatnonzero(self.table.split != UNUSED)
-        recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), size, model.backbone_digest()]
-        recipe += [str(autocast_dtype(self.device)), self.device.type, torch.__version__]
-        path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.features"
-        found = _kept(path, len(used))
-        notes = [] if found is not None else self._check_statistics(model, size)
+        self._untrained = features = self._feature_pass(model, size, log)
+        found, notes = features.kept(), list[str]()
         if found is None:
-            found = self._computed(model, used, size, log)
-            buffer = io.BytesIO()
-            np.save(buffer, found)
-            try:
-                write_sealed(path, buffer.getbuffer())
-            except OSError as error:  # an unwritable cache only costs time
-                notes.append(f"features are not cached: {path.parent} cannot be written ({error.strerror})")
-        features = np.zeros((len(self.table.names), found.shape[1]), np.float32)
-        features[used] = found
-        self._features = torch.from_numpy(features).to(self.device)
+            notes += self._check_statistics(model, size)
+            found, more = features.run()
+            notes += more
+        self._features = by_image(found, self._used, len(self.table.names)).to(self.device)
         return notes
 
     def _check_statistics(self, model: ImageClassifier, size: int) -> list[str]:
@@ -264,21 +261,58 @@ class ImageClassification(Classification):
             f"deviations away from the stored means (usual: up to {MOST_STATISTICS_GAP}); check model.variant"
         ]
 
-    def _computed(
-        self, model: ImageClassifier, rows: NDArray[np.int64], size: int, log: Callable[[str], None]
-    ) -> NDArray[np.float32]:
-        """Return the features of the frozen backbone, [images, features]."""
-        features, found = model.frozen_features(), []
-        started = logged = time.perf_counter()
-        loader = ImageLoader(self._pixels, self._targets, rows_in_batches(rows, self._eval_batch_size), size)
-        for index, batch in enumerate(loader, start=1):
-            found.append(features(*batch.inputs).float().cpu())
-            now = time.perf_counter()
-            if now - logged > 10 or index == len(loader):
-                done, logged = min(index * self._eval_batch_size, len(rows)), now
-                log(f"features of {done:,} of {len(rows):,} images, {done / (now - started):.0f} images/s")
-        values: NDArray[np.float32] = torch.cat(found).numpy()
-        return values
+    @cached_property
+    def _used(self) -> NDArray[np.int64]:
+        return np.flatnonzero(self.table.split != UNUSED)
+
+    def _feature_pass(self, model: ImageClassifier, size: int, log: Callable[[str], None]) -> FeaturePass:
+        """Return the pass of the backbone, as it is now, over all images in use."""
+        used, batch_size = self._used, self._eval_batch_size
+        recipe = [self.table.key, hashlib.sha256(used.tobytes()).hexdigest(), size, model.backbone_digest()]
+        recipe += [str(autocast_dtype(self.device)), self.device.type, torch.__version__]
+        path = cache_dir() / "features" / f"{hashlib.sha256(repr(recipe).encode()).hexdigest()[:32]}.features"
+        batches = rows_in_batches(used, batch_size)
+
+        def loader(start: int) -> Loader:
+            return ImageLoader(self._pixels, self._targets, batches, size, start=start)
+
+        return FeaturePass(path, len(used), batch_size, loader, model.frozen_features(), log)
+
+    def baseline_key(self) -> str:
+        """The backbone's features."""
+        return self._untrained.path.name if self._untrained else ""
+
+    def baselines(self) -> Mapping[str, Mapping[str, float]]:
+        """Class frequencies, and a logistic regression on the backbone's features before training, else on pixels."""
+        if not self.baseline:
+            return {}
+        from dlrunner.tasks.image.baselines import FEATURES, PIXELS, image_baselines, small_images
+
+        splits: Sequence[Split] = ("train", "valid", "test") if self.has_test() else ("train", "valid")
+        rows = {split: self.table.rows(PART_CODES[split]) for split in splits}
+        encoded, features = self._targets.cpu(), self._untrained_features()
+        targets = {split: encoded[torch.from_numpy(each)] for split, each in rows.items()}
+
+        def inputs(split: Split) -> Features:
+            if features is None:
+                return small_images(self.table.pixels, rows[split])
+            return np.asarray(features[torch.from_numpy(rows[split])].numpy())
+
+        name = PIXELS if features is None else FEATURES
+        return image_baselines(self.target, targets, inputs, name, self.metrics, self._weights)
+
+    def _untrained_features(self) -> Tensor | None:
+        """Return features of the pre-trained backbone for each image; None without one, or if that took minutes."""
+        if self._features is not None:
+            return self._features.cpu()
+        features = self._untrained
+        if features is None or (self.device.type == "cpu" and features.num_images > MOST_IMAGES):
+            return None
+        found = features.kept()
+        if found is None:
+            with torch.inference_mode():
+                found, _ = features.run()
+        return by_image(found, self._used, len(self.table.names))
 
     def sizes(self) -> Mapping[str, int]:
         """Images per split, and classes."""
@@ -333,10 +367,3 @@ class ImageClassification(Classification):
             "target": self.target.state(), "size": self.settings_in(phase)["size"],
             "decoded": self.table.size, "fit": self.table.fit, "tta": self.tta, "augmentation": vars(self.augmentation),
         }  # fmt: skip
-
-
-def _kept(path: Path, count: int) -> NDArray[np.float32] | None:
-    if (content := read_sealed(path)) is None:
-        return None
-    found: NDArray[np.float32] = np.load(io.BytesIO(content))
-    return found if found.ndim == 2 and len(found) == count and found.dtype == np.float32 else None

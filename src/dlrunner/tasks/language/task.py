@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
+from dlrunner.tasks.language.defaults import recommended_for
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.predictor import LanguagePredictor, language_models
 from dlrunner.tasks.text.audit import text_statistics
@@ -46,11 +47,13 @@ class LanguageModeling(Task):
         scale_rate: scale the learning rate of a sequence by its length / bptt, as AWD-LSTM's authors did; the
             lesson's library did not.
         shuffle: shuffle the texts in each epoch.
-        valid_batch_size: columns of the validation stream; each starts without context.
+        valid_batch_size: columns of the validation stream; each starts without context. `auto` is decided by
+            `recommended`.
         ngram: order of the Kneser-Ney n-gram baseline; 0: none.
     """
 
     predictor = LanguagePredictor
+    auto_settings = ("batch_size", "epochs", "task.valid_batch_size")
 
     def __init__(
         self,
@@ -63,12 +66,19 @@ class LanguageModeling(Task):
         vary_bptt: bool = True,
         scale_rate: bool = False,
         shuffle: bool = False,
-        valid_batch_size: Count = 64,
+        valid_batch_size: Count | Literal["auto"] = 64,
         ngram: Natural = 4,
     ) -> None:
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.bptt, self.vary_bptt, self.scale_rate, self.shuffle = bptt, vary_bptt, scale_rate, shuffle
-        self.valid_batch_size, self.ngram = valid_batch_size, ngram
+        self.valid_batch_size = 1 if valid_batch_size == "auto" else valid_batch_size
+        self.ngram = ngram
+
+    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Choose by the number of words (see `recommended_for`)."""
+        table = self.data.read()
+        train, valid = (self._stream_length(table, part) for part in (TRAIN, VALID))
+        return recommended_for(train, valid, self.bptt)
 
     @cached_property
     def table(self) -> TextTable:

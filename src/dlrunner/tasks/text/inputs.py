@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dlrunner.data.tables.files import STANDARD_INPUT
-from dlrunner.data.texts.documents import LINES, TABLES, Wanted, find_documents
+from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.predictor_inputs import listed
@@ -22,7 +22,9 @@ class InputTexts:
     texts: list[str]
     notes: list[str] = field(default_factory=list)
     problems: list[tuple[int, str]] = field(default_factory=list)
-    """Number and reason of the texts that cannot be read, or are empty."""
+    """Number and reason of the texts that cannot be read, are missing or empty."""
+    empty: list[int] = field(default_factory=list)
+    """Numbers of the texts that are missing or empty."""
 
 
 def read_texts(given: str | Path | Sequence[str], column: str | None, default: str | None) -> InputTexts:
@@ -52,7 +54,9 @@ def read_texts(given: str | Path | Sequence[str], column: str | None, default: s
 
 def _with_empty(names: list[str], texts: list[str], notes: list[str], problems: dict[int, str]) -> InputTexts:
     empty = {row: "the text is empty" for row, text in enumerate(texts) if not text.strip()}
-    return InputTexts(names, texts, notes, sorted((empty | problems).items()))
+    missing = [row for row, reason in problems.items() if reason.endswith(MISSING)]
+    blank = sorted({*(empty.keys() - problems.keys()), *missing})
+    return InputTexts(names, texts, notes, sorted((empty | problems).items()), blank)
 
 
 def _is_glob(text: str) -> bool:

@@ -79,9 +79,18 @@ class TextPredictor(Predictor):
             tokens = [each[:most] for each in tokens]
         codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in tokens]
         outputs = target.average([classify(model, codes) for model in self.models])
+        problems = given.problems
+        if given.empty and "without_words" in self.state:  # of a run of an older version they are a problem
+            problems = [(row, reason) for row, reason in problems if row not in given.empty]
+            constant = self.state["without_words"]
+            if constant is not None:
+                outputs = outputs.clone()
+                outputs[given.empty] = constant
+            like = "such texts in training" if constant is None else "the class frequencies of the training texts"
+            notes.append(f"{len(given.empty):,} text(s) are empty: their predictions are those of {like}")
         named = pd.DataFrame({"text": names})
         answer = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
-        answer = with_problems(answer, ["text"], given.problems)
+        answer = with_problems(answer, ["text"], problems)
         if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
             notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:

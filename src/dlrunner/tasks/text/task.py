@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,8 +29,10 @@ from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split
+from dlrunner.tasks.class_baselines import frequencies
 from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
 from dlrunner.tasks.text.audit import text_statistics
+from dlrunner.tasks.text.defaults import recommended_for
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
 
@@ -44,11 +46,12 @@ class TextClassification(Classification):
         device: where the texts are kept (4 bytes per word).
         metrics: the first one is monitored; by default those of the target's kind.
         class_weights: `balanced`, or weights by class, of the texts in the training loss.
-        baseline: fit a logistic regression on tf-idf of words and bigrams for comparison.
+        baseline: compare with class frequencies, and a logistic regression on tf-idf of words and bigrams.
         valid_batch_size: validation texts per batch; affects only the speed.
     """
 
     predictor = TextPredictor
+    auto_settings = ("batch_size", "epochs", "model.embedding", "model.hidden", "model.layers")
 
     def __init__(
         self,
@@ -65,6 +68,11 @@ class TextClassification(Classification):
         self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
         self.metric_names, self.class_weights = metrics, class_weights
         self.baseline, self.valid_batch_size = baseline, valid_batch_size
+
+    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+        """Choose by the number of training texts (see `recommended_for`)."""
+        table = self.data.read()
+        return recommended_for(len(table.rows(TRAIN)), has_encoder=table.encoder is not None)
 
     @cached_property
     def table(self) -> TextTable:
@@ -161,39 +169,16 @@ class TextClassification(Classification):
         return text_statistics(self.table, count_words=False)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """Metrics of a logistic regression on tf-idf of words and bigrams, on the same texts."""
-        if not (self.baseline and self.target.has_one_class):
+        """Metrics of class frequencies, and of a logistic regression on tf-idf of words and bigrams."""
+        if not self.baseline:
             return {}
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
+        from dlrunner.tasks.text.baselines import text_baselines
 
-        table, values = self.table, self.table.values
-        assert values is not None
-        names = np.array(table.vocabulary.words, dtype=object)
-        vectorizer = TfidfVectorizer(
-            tokenizer=_identity, preprocessor=_identity, token_pattern=None, lowercase=False, ngram_range=(1, 2),
-            min_df=2, sublinear_tf=True,
-        )  # fmt: skip
-        train = table.rows(TRAIN)
-        if len(np.unique(values[train])) < 2:  # a single class cannot be fitted
-            return {}
-        try:
-            inputs = vectorizer.fit_transform([names[table.document(row)] for row in train])
-        except ValueError:  # no word occurs twice
-            return {}
-        model = LogisticRegression(C=10.0, max_iter=300).fit(inputs, values[train])
-        found = {}
-        for split in ("valid", "test") if self.has_test() else ("valid",):
-            rows = self.rows(split)
-            words = vectorizer.transform([names[table.document(row)] for row in rows])
-            # Classes without a training text are never predicted.
-            scores = torch.full((len(rows), len(self.target.classes)), -1e9)
-            scores[:, model.classes_.astype(int)] = torch.from_numpy(model.predict_log_proba(words)).float()
-            outputs = scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
-            for name, metric in self.metrics().items():
-                metric.update(outputs, self._targets[torch.from_numpy(rows)].cpu())
-                found[f"{split}/{name}"] = metric.compute()
-        return {"logistic regression on tf-idf of words and bigrams": found}
+        splits: Sequence[Split] = ("train", "valid", "test") if self.has_test() else ("train", "valid")
+        rows = {split: self.rows(split) for split in splits}
+        encoded = self._targets.cpu()
+        targets = {split: encoded[torch.from_numpy(each)] for split, each in rows.items()}
+        return text_baselines(self.table, self.target, rows, targets, self.metrics, self._weights)
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation texts with true and predicted classes, in the order of the data."""
@@ -280,8 +265,10 @@ class TextClassification(Classification):
         return rows[order], outputs.detach().float().cpu()[torch.from_numpy(order)]
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """Vocabulary, target and tokenizer."""
-        table = self.table
+        """Vocabulary, target and tokenizer, and the outputs for texts without words, unless the model knows them."""
+        table, rows = self.table, self.table.rows(TRAIN)
+        is_known = bool((table.lengths[rows] == 0).any())
+        train = self._targets.cpu()[torch.from_numpy(rows)]
         return {
             "words": list(table.vocabulary.words),
             "tokenizer": table.tokenizer,
@@ -290,10 +277,5 @@ class TextClassification(Classification):
             "encoder": None if table.encoder is None else asdict(table.encoder),
             "column": table.column,
             "max_tokens": table.max_tokens,
+            "without_words": None if is_known else frequencies(self.target, train),
         }
-
-
-def _identity(words: Any) -> Iterator[Any]:
-    """Return the tokens unchanged: texts are tokenized already."""
-    tokens: Iterator[Any] = words
-    return tokens
