@@ -114,6 +114,7 @@ def test_counts_are_learned(loss: str, metric: str, linear: str, dlrun: Dlrun) -
 def test_quantiles_are_predicted_with_their_coverage(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*RUN, "data.target=balance", "task.quantiles=[.1,.5,.9]", "log.plots=true", "epochs=15")
     assert status == 0, out + err
+    assert "80% of the rows should be between the quantiles 0.1 and 0.9" in out
     found, table = summary(), pd.read_csv("runs/latest/predictions.csv")
     assert found["metric"]["name"] == "valid/pinball_loss"
     low, middle, high = (table[f"prediction_q{level}"] for level in (0.1, 0.5, 0.9))

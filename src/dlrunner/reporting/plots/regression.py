@@ -219,6 +219,7 @@ def _dependence(axes: Axes, found: Dependence) -> None:
     if found.values and isinstance(found.values[0], str):
         names = [shorten(str(each), 14) for each in found.values]
         axes.plot(range(len(names)), found.means, "o", markersize=5)
+        axes.margins(x=0.12)
         axes.set_xticks(range(len(names)), names, parse_math=False, rotation=40, ha="right", rotation_mode="anchor")
         axes.tick_params(axis="x", labelsize=8)
     else:

@@ -194,7 +194,10 @@ class Tabular(Task):
         unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation set")
         marks = [f"{name}_na" for name in self.preparation.flagged]
         indicators = [f"continuous indicators of missing values: {', '.join(marks)}"] if marks else []
-        return [*table.notes, *indicators, *(f"validation: {note}" for note in unseen)]
+        low, *_, high = self.quantiles if self.quantiles and len(self.quantiles) > 1 else (0, 0)
+        between = f"{high - low:.0%} of the rows should be between the quantiles {low:g} and {high:g} (valid/coverage)"
+        quantiles = [between] if high else []
+        return [*table.notes, *indicators, *quantiles, *(f"validation: {note}" for note in unseen)]
 
     def data_columns(self) -> Sequence[Mapping[str, Any]]:
         """The columns of the file."""
