@@ -20,13 +20,13 @@ from dlrunner.data.tables.candidates import (
     settled_orders,
     settled_signs,
 )
-from dlrunner.data.tables.formats import NUMERIC_DATES, DateFormat, NumberFormat, literal, missing
+from dlrunner.data.tables.formats import NUMERIC_DATES, TEXT_DATES, DateFormat, NumberFormat, literal, missing
 from dlrunner.data.tables.mixtures import LOOKED_AT, mixture
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.errors import DataError
 
-__all__ = ["Hints", "infer"]
+__all__ = ["Hints", "commonest_dates", "infer"]
 
 FEW = 20
 """Codes: so few different numbers beside other strings are categories, not numbers with errors."""
@@ -149,6 +149,17 @@ def _number(
 def _example_with(table: RawTable, candidates: Candidates, sign: str) -> str:
     values = table.fetch(candidates.text, limit=f"WHERE contains({candidates.text}, {literal(sign)}) LIMIT 1")
     return str(values.column(0)[0].as_py())
+
+
+def commonest_dates(table: RawTable, name: str) -> tuple[Column, int] | None:
+    """Return a column of strings as dates in the format that most of its values have, and the number of the others.
+
+    None where no value is a date, or several formats have as many.
+    """
+    formats = [Column(name, "date", format=each.name) for each in TEXT_DATES]
+    misfits = [int(n) for n in table.aggregate(*[f"count_if({each.bad(table.column(name))})" for each in formats])]
+    best = [each for each, count in zip(formats, misfits, strict=True) if count == min(misfits)]
+    return (best[0], min(misfits)) if len(best) == 1 and min(misfits) < max(misfits) else None
 
 
 def _date(
