@@ -17,7 +17,7 @@ from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import DataError, did_you_mean
 
-NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]"}
+NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]", "time": "float64"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Values:
 
     frame: pd.DataFrame
     """Columns of the schema: text (str), integer (int64; float64 where values are missing), number (float64), date
-    (datetime64), boolean (bool; object where values are missing)."""
+    (datetime64), time (float64: minutes since midnight), boolean (bool; object where values are missing)."""
     bad: list[BadRow]
 
 

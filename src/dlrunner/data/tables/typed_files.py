@@ -145,7 +145,7 @@ def _sound_json(
     for path, file in files.items():
         try:
             with readable_errors(file, {str(path): file}):
-                connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})")
+                connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()
             kept[path] = file
         except DataError as error:
             lines = path.read_bytes().splitlines()

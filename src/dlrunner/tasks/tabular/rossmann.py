@@ -89,15 +89,16 @@ def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow])
         for row in map(int, np.flatnonzero(table[name].isna())):
             if (row, name) not in listed:
                 yield BadRow(row, name, f"{name} is missing")
-    for row in np.flatnonzero(table["Store"].notna() & ~table["Store"].isin(known.stores["Store"])):
-        yield BadRow(int(row), "Store", f"store.csv has no row for store {table['Store'].iloc[row]:g}")
+    unknown = table["Store"].notna() & ~table["Store"].isin(known.stores["Store"])
+    for row in map(int, np.flatnonzero(unknown)):
+        yield BadRow(row, "Store", f"store.csv has no row for store {table['Store'].iloc[row]:g}")
     assert known.calendar is not None
     first, num_days = known.calendar.first_day, known.calendar.events.shape[2]
     dates = pd.to_datetime(table["Date"], errors="coerce")
     days = day_numbers(dates)
     far = (days < first - FARTHEST) | (days >= first + num_days + FARTHEST)
-    for row in np.flatnonzero(far & dates.notna().to_numpy()):
-        yield BadRow(int(row), "Date", f"Date is {dates.iloc[row]:%Y-%m-%d}, years away from all days that are known")
+    for row in map(int, np.flatnonzero(far & dates.notna().to_numpy())):
+        yield BadRow(row, "Date", f"Date is {dates.iloc[row]:%Y-%m-%d}, years away from all days that are known")
 
 
 def _read(table: pd.DataFrame, place: Path) -> Table:
