@@ -345,16 +345,22 @@ def _readable_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is damaged or cannot be read ({error}); download it again") from None
 
 
-def place_of(path: Path, layout: str) -> ArchiveOrFolder | None:
-    """Return the location of the file `layout`: in this folder or archive, or in its only sub-folder."""
+def place_of(path: Path, layout: str, may_be_damaged: bool = False) -> ArchiveOrFolder | None:
+    """Return the location of the file `layout`: in this folder or archive, or in its only sub-folder.
+
+    Raises:
+        DataError: it is no archive, or a tar archive is damaged (unless it may be).
+    """
     if path.is_dir():
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
         return next((ArchiveOrFolder(p) for p in candidates if (p / layout).is_file()), None)
     try:
-        names = _files_in(path).names
+        listing = _files_in(path)
     except DAMAGED as error:
         raise DataError(f"{path} is damaged or not an archive ({error}); download it again") from None
-    inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
+    if listing.damages and not may_be_damaged:
+        raise DataError(f"{path} is damaged {listing.damages[0]}; download it again")
+    inside = [name for name in listing.names if name == layout or name.endswith(f"/{layout}")]
     return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
 
 

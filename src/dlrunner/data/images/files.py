@@ -69,7 +69,7 @@ def find_images(
         raise ConfigError(f"data.path: there is no file or folder {path}")
     if path.is_file() and is_readable(path.suffix.lower()):
         raise ConfigError(f"data.path: {path} is one image; give the folder, archive or table of many")
-    place = place_of(path, LABELS)
+    place = place_of(path, LABELS, may_be_damaged=True)
     notes = (place or ArchiveOrFolder(path)).damage_notes(reading.skip_bad)
     if place is not None:
         listed = _Listed(_labels_in(place, reading), file, target, needs_label)
