@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,44 @@ def test_a_damaged_part_of_a_table_is_left_out_and_told(data: Path) -> None:
         path.unlink()
     with pytest.raises(DataError, match="no other file is left"):
         read_table(data, Reading(skip_bad=True))
+
+
+@pytest.mark.parametrize("kind", ["csv", "csv.gz", "jsonl", "parquet", "xlsx", "db"])
+@pytest.mark.skipif(hasattr(os, "geteuid") and os.geteuid() == 0, reason="root reads files without permission")
+def test_a_table_without_permission_is_one_sentence(kind: str, data: Path) -> None:
+    path = data / f"t.{kind}"
+    path.write_bytes(b"a,b\n1,2\n")
+    path.chmod(0)
+    with pytest.raises(DataError, match=rf"t\.{kind}.* cannot be read") as refusal:
+        read_table(path)
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(DataError, match="Permission denied"):
+        TableFile(str(path), None, Reading()).identity()
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "xlsx"])
+def test_a_table_that_the_system_refuses_to_open_is_one_sentence(
+    kind: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / f"t.{kind}").write_bytes(b"a,b\n1,2\n")
+    opened = Path.open
+
+    def refused(path: Path, *arguments: Any, **keywords: Any) -> Any:
+        if path.name == f"t.{kind}":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "open", refused)
+    for read in (lambda: read_table(data / f"t.{kind}"), TableFile(str(data / f"t.{kind}"), None, Reading()).identity):
+        with pytest.raises(DataError, match=rf"t\.{kind} is damaged or cannot be read: .*Permission denied") as refusal:
+            read()
+        assert "\n" not in str(refusal.value)
+    if kind != "xlsx":
+        good = {"csv": "a,b\n1,2\n", "jsonl": '{"a": 1, "b": 2}\n'}[kind]
+        (data / f"u.{kind}").write_text(good)
+        table = read_table(data, Reading(skip_bad=True))
+        assert table.frame["a"].tolist() == [1]
+        assert any("1 of 2 files are left out (data.skip_bad): " in n and f"t.{kind}" in n for n in table.notes)
 
 
 def test_a_damaged_part_of_parquet_is_left_out_and_told(data: Path) -> None:

@@ -392,6 +392,43 @@ def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun) -> None:
     np.testing.assert_allclose(some["Sales"][others], answer["Sales"][others], rtol=0.3)  # its promotion is unknown
 
 
+@pytest.mark.parametrize("count", [8, 200])
+def test_a_bad_date_or_store_of_rossmann_leaves_one_row_without_an_answer(count: int, here: Path, dlrun: Dlrun) -> None:
+    from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
+
+    dlrun(*CHAIN, "epochs=1", *QUICK)
+    folder, _ = write_synthetic_rossmann(Path("chain"))
+    test = pd.read_csv(folder / "test.csv", dtype="str").head(count)
+    test.to_csv("new.csv", index=False)
+    assert dlrun("predict", "runs/latest", "new.csv", "--out", "good.csv")[0] == 0
+    bad = {
+        1: ("Date", "31.02.2015"),
+        2: ("Date", None),
+        4: ("Store", "4711"),
+        5: ("Date", "9015-08-01"),
+        6: ("Promo", None),
+    }
+    for row, (column, value) in bad.items():
+        test.loc[row, column] = value
+    test.to_csv("new.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "some.csv")
+    assert status == 1, err
+    good, some = pd.read_csv("good.csv"), pd.read_csv("some.csv")
+    assert some["Id"].tolist() == good["Id"].tolist()
+    reasons = dict(some["problem"].dropna().items())
+    assert list(reasons) == list(bad) == np.flatnonzero(some["Sales"].isna()).tolist()
+    words = [
+        "Date is '31.02.2015', which is not a date",
+        "Date is missing",
+        "store 4711",
+        "9015-08-01",
+        "Promo is missing",
+    ]
+    assert [word in reason for word, reason in zip(words, reasons.values(), strict=True)] == [True] * 5
+    others = [row for row in range(count) if row not in bad]
+    np.testing.assert_allclose(some["Sales"][others], good["Sales"][others], rtol=0.5)  # some events are unknown
+
+
 def test_rossmann_rows_that_cannot_be_predicted_are_refused(here: Path, dlrun: Dlrun) -> None:
     dlrun(*CHAIN, "epochs=1", *QUICK)
     pd.DataFrame({"Store": [1], "Date": ["2015-08-01"]}).to_csv("short.csv", index=False)

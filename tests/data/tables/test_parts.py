@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dlrunner.data.tables.table import read_table
+from dlrunner.data.tables.table import Reading, read_table
 from dlrunner.errors import DataError
 
 
@@ -39,3 +40,82 @@ def test_parts_of_parquet_are_read_by_name(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1], "b": ["x"]}).to_parquet(tmp_path / "1.parquet")
     pd.DataFrame({"b": ["y"], "a": [2]}).to_parquet(tmp_path / "2.parquet")
     assert read_table(tmp_path / "*.parquet").frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def told(path: Path) -> list[str]:
+    """Return the notes of a table without its bad rows."""
+    return list(read_table(path, Reading(skip_bad=True)).notes)
+
+
+def test_a_ragged_row_of_one_part_is_named_or_left_out(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("id,x\n1,1\n2,2\n")
+    (tmp_path / "2.csv.gz").write_bytes(gzip.compress(b'id,x\n3,3\n4,4,4\n"5\n5",5\n6\n7,7\n'))
+    (tmp_path / "3.csv").write_text("x;id\n8;8\n9;9;9\n")
+    parts = tmp_path / "*.csv*"
+    with pytest.raises(DataError, match=r"2\.csv\.gz, row 3 has more fields, the header 2") as refusal:
+        read_table(parts)
+    assert "\n" not in str(refusal.value)
+    table = read_table(parts, Reading(skip_bad=True))
+    assert table.frame["id"].tolist() == ["1", "2", "3", "5\n5", "7", "8"]
+    wanted = f"3 of 9 rows are left out (data.skip_bad): {tmp_path / '2.csv.gz'}, row 3: has more fields, the header 2"
+    assert wanted in table.notes
+
+
+def test_a_ragged_row_of_a_file_is_left_out_and_the_others_keep_their_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("sep=,\nid,x\n1,1\n2\n" + "".join(f"{n},{n}\n" for n in range(3, 60)) + "60,?!\n")
+    with pytest.raises(DataError, match=r"t\.csv, row 4 has 1 fields, the header 2"):
+        read_table(path)
+    table = read_table(path, Reading(skip_bad=True))
+    assert table.schema.found["x"].bad_example == "row 62: '?!'"
+    with pytest.raises(DataError, match=r"t\.csv, row 62: x is '\?!'"):
+        table.checked(["x"], skip_bad=False)
+    assert len(path.read_text().splitlines()) == 62
+    path.write_text("id,x\n1\n2\n")
+    with pytest.raises(DataError, match="no other row is left"):
+        read_table(path, Reading(skip_bad=True))
+
+
+def test_an_open_quotation_mark_takes_its_part_out_but_no_other(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("id,x\n1,1\n")
+    (tmp_path / "2.csv").write_text('id,x\n2,"2\n' + "3,3\n" * 50)
+    with pytest.raises(DataError, match=r"2\.csv, row 2 has a quotation mark that is not closed"):
+        read_table(tmp_path)
+    assert read_table(tmp_path, Reading(skip_bad=True)).frame["id"].tolist() == [1]
+    assert any(n.startswith("1 of 2 files are left out") and "2.csv, row 2" in n for n in told(tmp_path))
+    with pytest.raises(DataError, match=r"2\.csv, row 2 has a quotation mark that is not closed"):
+        read_table(tmp_path / "2.csv", Reading(skip_bad=True))
+
+
+def test_a_line_of_one_part_that_is_not_json_is_named_or_left_out(tmp_path: Path) -> None:
+    (tmp_path / "1.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    (tmp_path / "2.jsonl.gz").write_bytes(gzip.compress(b'{"a": 3}\n{"a": 4\n\n{"a": 5}\n'))
+    parts = tmp_path / "*.jsonl*"
+    with pytest.raises(DataError, match=r"2\.jsonl\.gz is not JSON at line \d") as refusal:
+        read_table(parts)
+    assert "\n" not in str(refusal.value)
+    assert read_table(parts, Reading(skip_bad=True)).frame["a"].tolist() == [1, 2, 3, 5]
+    assert any(f"left out (data.skip_bad): {tmp_path / '2.jsonl.gz'}, row 2 is not JSON" in n for n in told(parts))
+
+
+def test_a_cut_list_of_json_is_left_out_and_told(tmp_path: Path) -> None:
+    (tmp_path / "1.json").write_text('[{"a": 1}, {"a": 2}]')
+    (tmp_path / "2.json").write_text('[{"a": 1}, {"a": 2}, {"a"')
+    with pytest.raises(DataError, match=r"2\.json is not JSON at record \d: unexpected end of data$"):
+        read_table(tmp_path)
+    assert read_table(tmp_path, Reading(skip_bad=True)).frame["a"].tolist() == [1, 2]
+    assert any(n.startswith("1 of 2 files are left out") and "2.json is not JSON" in n for n in told(tmp_path))
+    with pytest.raises(DataError, match=r"2\.json is not JSON"):
+        read_table(tmp_path / "2.json", Reading(skip_bad=True))
+
+
+def test_a_part_of_parquet_that_is_damaged_inside_is_named_or_left_out(tmp_path: Path) -> None:
+    for name in ("1.parquet", "2.parquet"):
+        pd.DataFrame({"a": range(1000), "b": [f"{n} text" for n in range(1000)]}).to_parquet(tmp_path / name)
+    whole = (tmp_path / "2.parquet").read_bytes()
+    (tmp_path / "2.parquet").write_bytes(whole[:100] + bytes(5000) + whole[5100:])
+    with pytest.raises(DataError, match=r"2\.parquet is damaged or cannot be read: ") as refusal:
+        read_table(tmp_path)
+    assert "\n" not in str(refusal.value)
+    assert len(read_table(tmp_path, Reading(skip_bad=True)).frame) == 1000
+    assert any(n.startswith("1 of 2 files are left out") and "2.parquet" in n for n in told(tmp_path))

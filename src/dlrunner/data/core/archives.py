@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from dlrunner.data.core.folders import Listing
 from dlrunner.data.core.unpacking import refuse_bomb
 
 LINK = "is a link in an archive"
+DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
+"""What reading a tar archive raises, compressed or not."""
 
 
 def is_tar(path: Path) -> bool:
@@ -20,31 +24,30 @@ def is_tar(path: Path) -> bool:
 
 
 def list_archive(path: Path) -> Listing:
-    """List the files in an archive, in its own order."""
+    """List the files in an archive, in its own order; of a damaged tar archive those that can be found."""
     links: list[str] = []
     if is_tar(path):
+        damages: list[str] = []
         with tarfile.open(path) as archive:
-            names = [member.name.removeprefix("./") for member in _files_of(path, archive, links)]
-    else:
-        with zipfile.ZipFile(path) as packed:
-            names = []
-            for member in packed.infolist():
-                if not member.is_dir():
-                    (links if stat.S_ISLNK(member.external_attr >> 16) else names).append(member.filename)
+            names = [_name(member) for member in _files_of(path, archive, links, damages)]
+        return Listing(names, dict.fromkeys(links, LINK), damages)
+    with zipfile.ZipFile(path) as packed:
+        names = []
+        for member in packed.infolist():
+            if not member.is_dir():
+                (links if stat.S_ISLNK(member.external_attr >> 16) else names).append(member.filename)
     return Listing(names, dict.fromkeys(links, LINK))
 
 
 def read_archive(path: Path, wanted: Callable[[str], bool], count: int = -1) -> dict[str, bytes]:
     """Return the content of those files in an archive whose names are wanted, or their first `count` bytes."""
     if is_tar(path):
-        with tarfile.open(path) as archive:
-            found = {}
-            for member in _files_of(path, archive, []):
-                name = member.name.removeprefix("./")
-                file = archive.extractfile(member) if wanted(name) else None
-                if file is not None:
-                    found[name] = file.read(count)
-            return found
+        found: dict[str, bytes] = {}
+        for name, content in read_tar(path, wanted, count):
+            if isinstance(content, Exception):
+                raise content
+            found[name] = content
+        return found
     with zipfile.ZipFile(path) as packed:
         members = [member for member in packed.infolist() if wanted(member.filename)]
         if count < 0:
@@ -57,14 +60,74 @@ def read_archive(path: Path, wanted: Callable[[str], bool], count: int = -1) -> 
         return heads
 
 
-def _files_of(path: Path, archive: tarfile.TarFile, links: list[str]) -> Iterator[tarfile.TarInfo]:
-    """Yield the files of a tar archive; links, whose names are added to a list, and devices are never followed.
+def read_tar(path: Path, wanted: Callable[[str], bool], count: int = -1) -> Iterator[tuple[str, bytes | Exception]]:
+    """Yield the content of wanted files in a tar archive; in place of one that is damaged, the error."""
+    with tarfile.open(path) as archive:
+        for member in _files_of(path, archive, [], []):
+            name = _name(member)
+            if not wanted(name):
+                continue
+            try:
+                file = archive.extractfile(member)
+                assert file is not None
+                content = file.read(count)
+                if len(content) < (member.size if count < 0 else min(count, member.size)):
+                    raise tarfile.ReadError("unexpected end of data")
+                yield name, content
+            except DAMAGED_TAR as error:
+                yield name, error
+
+
+def _name(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./")
+
+
+def _files_of(path: Path, archive: tarfile.TarFile, links: list[str], damages: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield the files of a tar archive; links and devices are never followed.
 
     Nothing is written under the names in an archive, so absolute ones and those with .. are harmless.
+
+    Args:
+        path: of the archive.
+        archive: the open archive.
+        links: is extended by the names of links.
+        damages: is extended by where the archive is damaged and why: files may be lost there.
     """
-    for member in archive:
+    last, where = "", ""
+    while True:
+        try:
+            member = archive.next()
+            if member is None:
+                if not _skip_damage(archive):
+                    break
+                if where != last:  # one sentence for all blocks between two files
+                    damages.append(f"after {last}: what follows is no file of an archive")
+                    where = last
+                continue
+        except DAMAGED_TAR as error:
+            if not last:
+                raise
+            damages.append(f"at {last}: {error or type(error).__name__}")
+            return
         refuse_bomb(path, member.offset_data + member.size)
+        last = _name(member)
         if member.isreg():
             yield member
         elif member.issym() or member.islnk():
-            links.append(member.name.removeprefix("./"))
+            links.append(last)
+    try:
+        while archive.fileobj is not None and archive.fileobj.read(2**20):  # to its checksum, if it is compressed
+            pass
+    except DAMAGED_TAR as error:
+        damages.append(f"at its end: {error or type(error).__name__}")
+
+
+def _skip_damage(archive: tarfile.TarFile) -> bool:
+    """Go on behind a block of a tar archive that is no header; False where it ends."""
+    assert archive.fileobj is not None
+    archive.fileobj.seek(archive.offset)
+    block = archive.fileobj.read(tarfile.BLOCKSIZE)
+    if not block.strip(b"\0"):
+        return False
+    archive.offset += tarfile.BLOCKSIZE
+    return len(block) == tarfile.BLOCKSIZE

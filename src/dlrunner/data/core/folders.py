@@ -31,6 +31,8 @@ class Listing:
     """Paths below the folder, sorted."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Links and folders that were not followed or opened, with the reason."""
+    damages: list[str] = field(default_factory=list)
+    """Where a tar archive is damaged and why: files may be lost there."""
 
 
 def list_files(root: Path) -> Listing:

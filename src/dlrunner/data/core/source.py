@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dlrunner.data.core.archives import is_tar, list_archive, read_archive
+from dlrunner.data.core.archives import is_tar, list_archive, read_archive, read_tar
 from dlrunner.data.core.checked import read_sealed, sealed
 from dlrunner.data.core.folders import Listing, list_files
 from dlrunner.data.core.unpacking import refuse_bomb
@@ -192,8 +192,10 @@ class ArchiveOrFolder:
             if not self.is_archive:
                 yield from (_content((self.path / name).read_bytes) for name in names)
             elif is_tar(self.path):
-                found = self.read_all(names)
-                yield from (found[name] for name in names)
+                found = dict(read_tar(self.path, {self.prefix + name for name in names}.__contains__))
+                for name in names:
+                    content = found[self.prefix + name]
+                    yield Unreadable.because(content) if isinstance(content, Exception) else content
             else:
                 with zipfile.ZipFile(self.path) as archive:
                     for name in names:
@@ -207,7 +209,23 @@ class ArchiveOrFolder:
                 return list_files(self.path)
             start, found = len(self.prefix), _files_in(self.path)
             names = [name[start:] for name in found.names if name.startswith(self.prefix)]
-            return Listing(names, {n[start:]: why for n, why in found.skipped.items() if n.startswith(self.prefix)})
+            skipped = {n[start:]: why for n, why in found.skipped.items() if n.startswith(self.prefix)}
+            return Listing(names, skipped, found.damages)
+
+    def damage_notes(self, skip_bad: bool) -> list[str]:
+        """Return a note on a damaged tar archive, of which files may be lost.
+
+        Raises:
+            DataError: it is damaged, and bad files are not left out.
+        """
+        damages = self.listing().damages
+        if not damages:
+            return []
+        more = f"; {len(damages):,} such places in all" if len(damages) > 1 else ""
+        problem = f"{self.path} is damaged {damages[0]}{more}"
+        if not skip_bad:
+            raise DataError(f"{problem} (data.skip_bad=true reads its other files)")
+        return [f"{problem}: the files that cannot be found there are left out (data.skip_bad)"]
 
     def names(self) -> list[str]:
         """Return the paths of all files below this folder."""
@@ -222,7 +240,12 @@ class ArchiveOrFolder:
         with _readable_errors(self.path):
             if not self.is_archive:
                 return {name: _head(self.path / name, count) for name in names}
-            found = read_archive(self.path, {self.prefix + name for name in names}.__contains__, count)
+            wanted = {self.prefix + name for name in names}.__contains__
+            if is_tar(self.path):  # damage is reported when the content is read
+                heads = dict(read_tar(self.path, wanted, count)) if names else {}
+                found = {name: b"" if isinstance(head, Exception) else head for name, head in heads.items()}
+            else:
+                found = read_archive(self.path, wanted, count)
             return {name.removeprefix(self.prefix): content for name, content in found.items()}
 
     def digest_where(self, wanted: Callable[[str], bool], key: str) -> str:
@@ -322,16 +345,22 @@ def _readable_errors(path: Path) -> Iterator[None]:
         raise DataError(f"{path} is damaged or cannot be read ({error}); download it again") from None
 
 
-def place_of(path: Path, layout: str) -> ArchiveOrFolder | None:
-    """Return the location of the file `layout`: in this folder or archive, or in its only sub-folder."""
+def place_of(path: Path, layout: str, may_be_damaged: bool = False) -> ArchiveOrFolder | None:
+    """Return the location of the file `layout`: in this folder or archive, or in its only sub-folder.
+
+    Raises:
+        DataError: it is no archive, or a tar archive is damaged (unless it may be).
+    """
     if path.is_dir():
         candidates = [path, *sorted(p for p in path.iterdir() if p.is_dir())]
         return next((ArchiveOrFolder(p) for p in candidates if (p / layout).is_file()), None)
     try:
-        names = _files_in(path).names
+        listing = _files_in(path)
     except DAMAGED as error:
         raise DataError(f"{path} is damaged or not an archive ({error}); download it again") from None
-    inside = [name for name in names if name == layout or name.endswith(f"/{layout}")]
+    if listing.damages and not may_be_damaged:
+        raise DataError(f"{path} is damaged {listing.damages[0]}; download it again")
+    inside = [name for name in listing.names if name == layout or name.endswith(f"/{layout}")]
     return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
 
 
@@ -353,7 +382,9 @@ def _files_in(path: Path) -> Listing:
 def _list_archive(path: Path, size: int, time: int) -> Listing:
     if not is_tar(path):
         return list_archive(path)
-    found = json.loads(_remembered(f"files {sha256_of(path)}", lambda: json.dumps(asdict(list_archive(path))).encode()))
+    found = json.loads(
+        _remembered(f"files and damages {sha256_of(path)}", lambda: json.dumps(asdict(list_archive(path))).encode())
+    )
     return Listing(**found)
 
 

@@ -69,12 +69,16 @@ def find_images(
         raise ConfigError(f"data.path: there is no file or folder {path}")
     if path.is_file() and is_readable(path.suffix.lower()):
         raise ConfigError(f"data.path: {path} is one image; give the folder, archive or table of many")
-    if place := place_of(path, LABELS):
+    place = place_of(path, LABELS, may_be_damaged=True)
+    notes = (place or ArchiveOrFolder(path)).damage_notes(reading.skip_bad)
+    if place is not None:
         listed = _Listed(_labels_in(place, reading), file, target, needs_label)
-        return _match(place, listed, ["train/", "", "images/"], reading)
-    if file or target:
+        found = _match(place, listed, ["train/", "", "images/"], reading)
+    elif file or target:
         raise ConfigError(f"data.{'file' if file else 'target'}: {path} is not a table and has no {LABELS}")
-    return _by_folder(unwrapped(path))
+    else:
+        found = _by_folder(unwrapped(path))
+    return replace(found, notes=(*notes, *found.notes))
 
 
 def is_table(path: Path) -> bool:

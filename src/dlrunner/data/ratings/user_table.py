@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.tables.description import describe_columns
-from dlrunner.data.tables.formats import TEXT_DATES, number_formats
-from dlrunner.data.tables.inference import Hints, infer
+from dlrunner.data.tables.formats import number_formats
+from dlrunner.data.tables.inference import Hints, commonest_dates, infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.data.tables.source import TableFile
@@ -227,12 +227,8 @@ def _with_times(raw: RawTable, columns: Mapping[str, str], schema: Schema, readi
     name = columns["timestamp"]
     if schema[name].type in ("date", "integer", "number"):
         return schema
-    if raw.type_of(name) == "VARCHAR":
-        formats = [Column(name, "date", format=each.name) for each in TEXT_DATES]
-        misfits = _misfits(raw, formats)
-        best = [each for each, count in zip(formats, misfits, strict=True) if count == min(misfits)]
-        if len(best) == 1 and min(misfits) < max(misfits):
-            return _as_counted(raw, schema, best[0], min(misfits))
+    if raw.type_of(name) == "VARCHAR" and (found := commonest_dates(raw, name)) is not None:
+        return _as_counted(raw, schema, *found)
     others = [each for each in raw.names if each != name]
     hints = Hints(others, [name], reading.decimal, reading.thousands, reading.date_format)
     inferred = infer(raw, hints)

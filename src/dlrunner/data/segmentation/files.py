@@ -75,7 +75,7 @@ def find_masked_images(
             )
     keys = sorted(images_by_key)
     check_parts(keys, found.skipped, place.path)
-    notes = list(found.notes)
+    notes = [*place.damage_notes(reading.skip_bad), *found.notes]
     if alone := [images_by_key[key] for key in keys if key not in masks_by_key]:
         problem = f"{place.path}: {alone[0]} has no mask in {masks}/" + _such(alone, "images")
         if not reading.skip_bad or len(alone) == len(keys):

@@ -51,7 +51,8 @@ def open_table(
             table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding))
         elif str(path) == STANDARD_INPUT:
             place = Path("standard input")
-            table = open_text(stack, [text_file(stack, from_standard_input(stack), separator, encoding, place)], place)
+            part = text_file(stack, from_standard_input(stack), separator, encoding, place)
+            table = open_text(stack, [part], place, skip_bad)
         else:
             assert path is not None
             table = _of_files(stack, files_of(path), user_path(path), separator, encoding, skip_bad)
@@ -139,17 +140,17 @@ def _of_files(
     with readable_errors(place):
         if kind in TEXT_SUFFIXES:
             parts, notes = _readable(files, lambda file: text_file(stack, file, separator, encoding), skip_bad)
-            table = open_text(stack, parts, place)
+            table = open_text(stack, parts, place, skip_bad)
             table.notes += notes
             return table
         if kind in PARQUET:
             checked, notes = _readable(files, check_parquet, skip_bad)
-            table = open_parquet(stack, checked, place)
+            table = open_parquet(stack, checked, place, skip_bad)
             table.notes += notes
             return table
         if kind in JSON:
-            paths, notes = _readable(files, lambda file: plain_text(stack, file, encoding), skip_bad)
-            table = open_json(stack, paths, place)
+            pairs, notes = _readable(files, lambda file: (file, plain_text(stack, file, encoding)), skip_bad)
+            table = open_json(stack, {path: file for file, path in pairs}, place, skip_bad)
             table.notes += notes
             return table
         if len(files) > 1:

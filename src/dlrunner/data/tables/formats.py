@@ -32,12 +32,22 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+_PAST_HOUR = r":[0-5]\d(:[0-5]\d([.,]\d+)?)?"
+CLOCK = rf"([01]?\d|2[0-3]){_PAST_HOUR}|24:00(:00)?|(0?[1-9]|1[0-2]){_PAST_HOUR} ?(?i:am|pm)"
+"""Times of day: 12:30, 8:05:09.5, 9:30 PM."""
+_HOUR = "TRY_CAST(split_part(t, ':', 1) AS DOUBLE)"
+_OF_TWELVE = f"{_HOUR} % 12 + CASE WHEN contains(lower(t), 'p') THEN 12 ELSE 0 END"
+
 MACROS = (
     f"is_missing(t) AS coalesce(t IN ({', '.join(map(literal, ('', *MISSING)))}), true)",
     # A cast reads 1_000 and nan too.
     "plain_number(t) AS CASE WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) AND NOT contains(t, '_') "
     "THEN TRY_CAST(t AS DOUBLE) END",
     "finite(x) AS CASE WHEN isfinite(x) THEN x END",
+    f"clock_minutes(t) AS CASE WHEN regexp_full_match(t, {literal(CLOCK)}) "
+    f"THEN 60 * (CASE WHEN ends_with(lower(t), 'm') THEN {_OF_TWELVE} ELSE {_HOUR} END) "
+    "+ CAST(substr(split_part(t, ':', 2), 1, 2) AS DOUBLE) "
+    "+ coalesce(TRY_CAST(replace(regexp_extract(t, ':\\d+:([0-9.,]+)', 1), ',', '.') AS DOUBLE), 0) / 60 END",
 )
 """Functions that the expressions below call: each connection must have them."""
 

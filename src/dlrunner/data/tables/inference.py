@@ -20,13 +20,13 @@ from dlrunner.data.tables.candidates import (
     settled_orders,
     settled_signs,
 )
-from dlrunner.data.tables.formats import NUMERIC_DATES, DateFormat, NumberFormat, literal, missing
-from dlrunner.data.tables.mixtures import LOOKED_AT, mixture
+from dlrunner.data.tables.formats import NUMERIC_DATES, TEXT_DATES, DateFormat, NumberFormat, literal, missing
+from dlrunner.data.tables.mixtures import LOOKED_AT, are_times, mixture
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.errors import DataError
 
-__all__ = ["Hints", "infer"]
+__all__ = ["Hints", "commonest_dates", "infer"]
 
 FEW = 20
 """Codes: so few different numbers beside other strings are categories, not numbers with errors."""
@@ -65,8 +65,12 @@ def infer(table: RawTable, hints: Hints) -> Schema:
             column, statistics = _of_type(table, name, hints)
         example = next((value for value in head.column(number).to_pylist() if value not in (None, "")), "")
         if column.type == "text" and not column.verbatim and table.types[number] == "VARCHAR":
-            mixed = mixture(head.column(number).slice(0, LOOKED_AT).to_pylist(), table.first_row)
-            statistics = replace(statistics, doubt=mixed or statistics.doubt)
+            first = head.column(number).slice(0, LOOKED_AT).to_pylist()
+            timed = _times(table, name, statistics) if are_times(first) else None
+            if timed is not None:
+                column, statistics = timed
+            else:
+                statistics = replace(statistics, doubt=mixture(first, table.first_row) or statistics.doubt)
         columns.append(column)
         found[name] = replace(statistics, example=str(example)[:60])
     return Schema(tuple(columns), found)
@@ -149,6 +153,30 @@ def _number(
 def _example_with(table: RawTable, candidates: Candidates, sign: str) -> str:
     values = table.fetch(candidates.text, limit=f"WHERE contains({candidates.text}, {literal(sign)}) LIMIT 1")
     return str(values.column(0)[0].as_py())
+
+
+def _times(table: RawTable, name: str, found: Statistics) -> tuple[Column, Statistics] | None:
+    """Return a column as one of times of day; None where too many of its values are none."""
+    column, text = Column(name, "time"), table.column(name)
+    absent, num_bad, total = table.aggregate(
+        f"count_if({missing(f'trim({text})')})", f"count_if({column.bad(text)})", "count(*)"
+    )
+    if num_bad > (1 - NEARLY_ALL) * (total - absent):
+        return None
+    doubt = "times of day are read as minutes since midnight: 12:30 is 750 (data.schema can read them as text)"
+    found = replace(found, num_missing=int(absent), doubt=doubt)
+    return _with_bad(table, column, found, int(num_bad)) if num_bad else (column, found)
+
+
+def commonest_dates(table: RawTable, name: str) -> tuple[Column, int] | None:
+    """Return a column of strings as dates in the format that most of its values have, and the number of the others.
+
+    None where no value is a date, or several formats have as many.
+    """
+    formats = [Column(name, "date", format=each.name) for each in TEXT_DATES]
+    misfits = [int(n) for n in table.aggregate(*[f"count_if({each.bad(table.column(name))})" for each in formats])]
+    best = [each for each, count in zip(formats, misfits, strict=True) if count == min(misfits)]
+    return (best[0], min(misfits)) if len(best) == 1 and min(misfits) < max(misfits) else None
 
 
 def _date(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from dlrunner.data.tables.formats import BLANKS, MISSING
+from dlrunner.data.tables.formats import BLANKS, CLOCK, MISSING
 
 LOOKED_AT = 2000
 """First rows."""
@@ -18,7 +18,7 @@ _UNIT = r"[€$£¥₹₽₩%]|EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|[km]?
 _NUMBER = r"[+-]?\d[\d.,'\u2019]*"
 _WITH_UNIT = re.compile(rf"[+-]?(?P<before>{_UNIT})?[{BLANKS}]*{_NUMBER}[{BLANKS}]*(?P<after>{_UNIT})?")
 _DECIMAL = re.compile(r"[+-]?\d+(?P<sign>[.,])?\d*")
-_TIME = re.compile(r"([01]?\d|2[0-4]):[0-5]\d(:[0-5]\d([.,]\d+)?)?( ?[AaPp][Mm])?")
+_TIME = re.compile(CLOCK)
 _DATE = re.compile(
     r"(?P<iso>\d{4}-\d{1,2}-\d{1,2})([T ].*)?|\d{1,4}(?P<sign>[/.-])\d{1,2}(?P=sign)\d{2,4}( .*)?"
     r"|\d{1,2}[- .]+(?P<month>[A-Za-z]{3,9})[- .,]+\d{2,4}|(?P<first>[A-Za-z]{3,9}) \d{1,2},? \d{4}"
@@ -31,17 +31,16 @@ def mixture(values: Iterable[str | None], first_row: int) -> str | None:
     >>> mixture(["1,5", "2.5"], 2)
     "its numbers have several decimal signs, '1,5' (row 2) and '2.5' (row 3), and are read as text"
     >>> mixture(["12:30", "8:05"], 2)
-    "its values are times of day, such as '12:30' (row 2), and are read as text"
+    "its values are times of day, such as '12:30' (row 2), and others: they are text"
     >>> mixture(["red", "12:30"], 2) is mixture(["a", "b"], 2) is None
     True
     """
-    given = enumerate((value or "").strip() for value in values)
-    known = [(row + first_row, value) for row, value in given if value and value not in MISSING]
+    known = _known(values, first_row)
     if not known or any(len(value) > LONGEST for _, value in known):
         return None
-    if sum(_TIME.fullmatch(value) is not None for _, value in known) >= LEAST * len(known):
+    if _are_times(known):
         row, value = known[0]
-        return f"its values are times of day, such as {value!r} (row {row}), and are read as text"
+        return f"its values are times of day, such as {value!r} (row {row}), and others: they are text"
     for kind, key in (
         ("numbers have several decimal signs", _decimal_sign),
         ("numbers have several units", _unit),
@@ -51,6 +50,25 @@ def mixture(values: Iterable[str | None], first_row: int) -> str | None:
             shown = " and ".join(f"{value!r} (row {row})" for row, value in examples[:2])
             return f"its {kind}, {shown}, and are read as text"
     return None
+
+
+def are_times(values: Iterable[str | None]) -> bool:
+    """Tell whether nearly all values of a column are times of day.
+
+    >>> are_times(["12:30", None, "9:05 PM"]), are_times(["12:30", "99:99"])
+    (True, False)
+    """
+    return _are_times(_known(values, 0))
+
+
+def _known(values: Iterable[str | None], first_row: int) -> list[tuple[int, str]]:
+    """Return number and text of the values that are not missing."""
+    given = enumerate((value or "").strip() for value in values)
+    return [(row + first_row, value) for row, value in given if value and value not in MISSING]
+
+
+def _are_times(known: list[tuple[int, str]]) -> bool:
+    return sum(_TIME.fullmatch(value) is not None for _, value in known) >= LEAST * len(known) > 0
 
 
 def _examples(known: list[tuple[int, str]], key: Callable[[str], str | None]) -> list[tuple[int, str]] | None:

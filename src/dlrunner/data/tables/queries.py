@@ -109,6 +109,8 @@ def _define(connection: DuckDBPyConnection, name: str, raw: RawTable) -> None:
 
 def _typed(raw: RawTable, column: Column) -> str:
     read = expression(raw, column)
+    if column.type == "time":  # so that a query compares it with '12:30'
+        return f"(TIME '00:00' + to_microseconds(CAST(round({read} * 6e7) AS BIGINT)))"
     return f"CAST({read} AS BIGINT)" if column.type == "integer" else read
 
 

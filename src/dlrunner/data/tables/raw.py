@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dlrunner.data.core.source import DAMAGED
 from dlrunner.data.tables.formats import MACROS
@@ -48,6 +49,20 @@ class RawTable:
     notes: list[str] = field(default_factory=list)
     select: str = ""
     """SQL that reads the table from its files, in any connection; empty where it is in memory."""
+    files: Mapping[str, Path] = field(default_factory=dict)
+    """The user's file by the path that is read, for messages: of each part, or of a copy."""
+    left_out: tuple[int, ...] = ()
+    """Places from 0, in the file, of rows that cannot be read and are not in the table."""
+
+    def rows(self, count: int) -> NDArray[np.int64]:
+        """Return the place of each row in the file, from 0; `count`: their number."""
+        return np.delete(np.arange(count + len(self.left_out)), self.left_out)
+
+    def number(self, row: int) -> int:
+        """Return the number of a row, from 0, in messages."""
+        for left_out in self.left_out:
+            row += left_out <= row
+        return row + self.first_row
 
     def column(self, name: str) -> str:
         """Return the SQL expression of a column as strings."""
@@ -68,7 +83,7 @@ class RawTable:
             DataError: the file is damaged, or a row has another number of fields.
         """
         listed = ", ".join(f"{each} AS v{i}" for i, each in enumerate(expressions))
-        with readable_errors(self.place):
+        with readable_errors(self.place, self.files):
             return self.connection.sql(f"SELECT {listed} FROM raw {limit}").to_arrow_table()
 
     def aggregate(self, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
@@ -76,7 +91,7 @@ class RawTable:
         if not expressions:
             return []
         source = f"(SELECT {', '.join(of)} FROM raw)" if of else "raw"
-        with readable_errors(self.place):
+        with readable_errors(self.place, self.files):
             return list(self.connection.execute(f"SELECT {', '.join(expressions)} FROM {source}").fetchall()[0])
 
     def num_rows(self) -> int:
@@ -85,10 +100,14 @@ class RawTable:
 
     def first_where(self, condition: str, expression: str, limit: int = 1) -> list[tuple[int, Any]]:
         """Return number (as in messages) and value of the first rows where a condition holds."""
+        return [(self.number(row), value) for row, value in self.where(condition, expression, limit)]
+
+    def where(self, condition: str, expression: str, limit: int) -> list[tuple[int, Any]]:
+        """Return place in the table, from 0, and value of the first rows where a condition holds."""
         table = self.fetch(condition, f"CAST({expression} AS VARCHAR)")
         holds = table.column(0).to_pandas().fillna(False).to_numpy(bool)
         rows = np.flatnonzero(holds)[:limit]
-        return [(int(row) + self.first_row, table.column(1)[int(row)].as_py()) for row in rows]
+        return [(int(row), table.column(1)[int(row)].as_py()) for row in rows]
 
 
 def table_from_frame(frame: pd.DataFrame, place: Path) -> contextlib.AbstractContextManager[RawTable]:
@@ -125,8 +144,8 @@ def _threads() -> int:
 
 
 @contextlib.contextmanager
-def readable_errors(place: Path) -> Iterator[None]:
-    """Turn the errors of DuckDB, and of damaged files, into a DataError of one sentence."""
+def readable_errors(place: Path, files: Mapping[str, Path] | None = None) -> Iterator[None]:
+    """Turn the errors of DuckDB, and of damaged files, into a DataError of one sentence; `files`: see `RawTable`."""
     import duckdb
 
     try:
@@ -134,20 +153,24 @@ def readable_errors(place: Path) -> Iterator[None]:
     except (MemoryError, duckdb.OutOfMemoryException):
         raise DataError(f"{place} does not fit into the memory of this machine") from None
     except duckdb.Error as error:
-        raise DataError(_sentence(place, str(error))) from None
+        raise DataError(_sentence(place, str(error), files or {})) from None
     except DAMAGED as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{place} is damaged or cannot be read: {reason}") from None
 
 
-def _sentence(place: Path, message: str) -> str:
+def _sentence(place: Path, message: str, files: Mapping[str, Path]) -> str:
+    if named := re.search(r"^  file = (.*)$", message, re.MULTILINE) or re.search(r'in file "(.*?)",', message):
+        place = files.get(named[1], place)
+    if malformed := re.search(r'in file ".*?", at byte \d+ in (line|record/value) (\d+): (.*?)\.? *$', message, re.M):
+        where = "line" if malformed[1] == "line" else "record"
+        return f"{place} is not JSON at {where} {malformed[2]}: {malformed[3]}"
     line = re.search(r"CSV Error on Line: (\d+)", message)
     where = f"{place}, row {line[1]}" if line else str(place)
     original = re.search(r"Original Line: ?(.*)", message)
     shown = f": {original[1][:80]}" if original and original[1] else ""
-    if counts := re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message):
-        has = f"{counts[2]} fields" if int(counts[2]) < int(counts[1]) else "more fields"
-        return f"{where} has {has}, the header {counts[1]}{shown}"
+    if fields := fields_sentence(message):
+        return f"{where} {fields}{shown}"
     if "unterminated quote" in message:
         return f"{where} has a quotation mark that is not closed{shown}"
     if "not utf-8" in message or "nvalid unicode" in message:
@@ -157,9 +180,20 @@ def _sentence(place: Path, message: str) -> str:
     return f"{place} cannot be read as a table: {message.splitlines()[0].removeprefix('Invalid Input Error: ')[:200]}"
 
 
-def from_relation(connection: DuckDBPyConnection, source: str, place: Path, first_row: int) -> RawTable:
+def fields_sentence(message: str) -> str:
+    """Return DuckDB's words on a row with more or fewer fields than the header in ours; empty for other messages."""
+    counts = re.search(r"Expected Number of Columns: (\d+) Found: (\d+)", message)
+    if counts is None:
+        return ""
+    has = f"{counts[2]} fields" if int(counts[2]) < int(counts[1]) else "more fields"
+    return f"has {has}, the header {counts[1]}"
+
+
+def from_relation(
+    connection: DuckDBPyConnection, source: str, place: Path, first_row: int, files: Mapping[str, Path] | None = None
+) -> RawTable:
     """Name the columns of a source c0, c1, …, and turn those that are neither numbers, dates nor texts into texts."""
-    with readable_errors(place):
+    with readable_errors(place, files):
         described = connection.sql(f"DESCRIBE SELECT * FROM {source}").fetchall()
     names = [str(row[0]) for row in described]
     types = [str(row[1]) for row in described]
@@ -171,7 +205,7 @@ def from_relation(connection: DuckDBPyConnection, source: str, place: Path, firs
     select = f"SELECT {', '.join(selected)} FROM {source}"
     with readable_errors(place):
         connection.execute(f"CREATE VIEW raw AS {select}")
-    return RawTable(connection, place, names, types, first_row, select=select)
+    return RawTable(connection, place, names, types, first_row, select=select, files=files or {})
 
 
 _INTEGERS = ("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER")

@@ -17,7 +17,7 @@ from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import DataError, did_you_mean
 
-NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]"}
+NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]", "time": "float64"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Values:
 
     frame: pd.DataFrame
     """Columns of the schema: text (str), integer (int64; float64 where values are missing), number (float64), date
-    (datetime64), boolean (bool; object where values are missing)."""
+    (datetime64), time (float64: minutes since midnight), boolean (bool; object where values are missing)."""
     bad: list[BadRow]
 
 
@@ -68,14 +68,12 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
     bad: list[BadRow] = []
     for column, count in zip(strings, counts, strict=True):
         if count:
-            found = table.first_where(
-                _bad(table, column), table.column(column.name), limit=int(count) if collect else 1
-            )
+            found = table.where(_bad(table, column), table.column(column.name), limit=int(count) if collect else 1)
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             if not collect:
                 row, reason = reasons[0]
-                raise DataError(f"{table.place}, row {row}: {reason}; {int(count):,} such row(s) in all")
-            bad += [BadRow(row - table.first_row, column.name, reason) for row, reason in reasons]
+                raise DataError(f"{table.place}, row {table.number(row)}: {reason}; {int(count):,} such row(s) in all")
+            bad += [BadRow(row, column.name, reason) for row, reason in reasons]
     columns = {}
     for some in _groups(wanted):
         read = table.fetch(*[expression(table, column) for column in some])

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 from dlrunner.data.tables.formats import DateFormat, NumberFormat, date_format, format_problem, missing
 from dlrunner.errors import DataError, did_you_mean
 
-Type = Literal["text", "integer", "number", "date", "boolean"]
+Type = Literal["text", "integer", "number", "date", "time", "boolean"]
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Column:
 
     name: str
     type: Type = "text"
-    """An integer is a number that was whole in every row; other rows may have fractions."""
+    """An integer is a number that was whole in every row; other rows may have fractions. A time (of day) is read
+    as the minutes since midnight."""
     verbatim: bool = False
     """Texts and ids keep every character; other texts lose blanks at their ends."""
     format: str | None = None
@@ -46,6 +47,8 @@ class Column:
         >>> Column("when", "date", format="%d/%m/%Y").described(), Column("x", "number", decimal=",").described()
         ('date, %d/%m/%Y', 'number, decimal comma')
         """
+        if self.type == "time":
+            return "time of day"
         details = self.format if self.type == "date" else self.number_format.description()
         return f"{self.type}, {details}" if details else self.type
 
@@ -62,6 +65,8 @@ class Column:
             return f"CASE lower({text}) WHEN 'true' THEN true WHEN 'false' THEN false END"
         if self.type == "date":
             return self.date_format.value(text)
+        if self.type == "time":
+            return f"clock_minutes({text})"
         return f"finite({self.number_format.value(text)})"
 
     def bad(self, text: str) -> str:

@@ -84,7 +84,7 @@ class Table:
         if not bad:
             return self
         first = min(bad, key=lambda each: each.row)
-        reason = f"{self.place}, row {first.row + self.first_row}: {first.reason}"
+        reason = f"{self.place}, row {int(self.rows[first.row]) + self.first_row}: {first.reason}"
         if not skip_bad:
             count = sum(each.column == first.column for each in bad)
             raise DataError(
@@ -181,7 +181,7 @@ def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None 
     unused = [name for name in raw.names if name not in schema.names]
     if unused:
         notes = (*notes, f"not in the schema and not read: {', '.join(unused)[:200]}")
-    rows, bad = np.arange(len(frame)), values.bad
+    rows, bad = raw.rows(len(frame)), values.bad
     if totals and len(frame) > 2 and _is_total(frame):
         frame, rows = frame.iloc[:-1].reset_index(drop=True), rows[:-1]
         bad = [each for each in bad if each.row < len(frame)]

@@ -18,11 +18,15 @@ import numpy as np
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of
 from dlrunner.data.tables.formats import literal
-from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, readable_errors
+from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, fields_sentence, readable_errors
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
+
+
+RAGGED = ("TOO MANY COLUMNS", "MISSING COLUMNS")
+"""DuckDB's names of what is wrong with a row alone; after an open quotation mark all rows are in doubt."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +68,14 @@ def text_file(
     return TextFile(file, plain, detect(text, file, separator))
 
 
-def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Path) -> RawTable:
+def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Path, skip_bad: bool = False) -> RawTable:
     """Open text with separators.
 
     Args:
         stack: closes what is opened.
         parts: one file, or several with columns of the same names.
         place: for messages.
+        skip_bad: leave out rows with more or fewer fields than the header, and parts that cannot be read, with a note.
 
     Raises:
         DataError: the columns of two files differ.
@@ -86,8 +91,16 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         if dialect.separator != first.separator:
             notes.append(f"{file.name} has the separator {dialect.separator!r}, {name} {first.separator!r}")
     connection = connect(stack)
-    source, is_trimmed = _source([part.path for part in parts], [part.dialect for part in parts])
-    with readable_errors(place):
+    num_ragged = 0
+    left_out: tuple[int, ...] = ()
+    if skip_bad:
+        parts, num_ragged, left_out, of_parts = _sound(connection, parts)
+        first, notes = parts[0].dialect, [*notes, *of_parts]
+    files = {str(part.path): part.file for part in parts}
+    source, is_trimmed = _source(
+        [part.path for part in parts], [part.dialect for part in parts], ", ignore_errors=true" * (num_ragged > 0)
+    )
+    with readable_errors(place, files):
         select = f"SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
         connection.execute(f"CREATE VIEW raw AS {select}")
     names = list(first.names)
@@ -101,10 +114,62 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         blank_after_separator=first.blank_after_separator and not is_trimmed,
         notes=notes,
         select=select,
+        files=files,
+        left_out=left_out,
     )
 
 
-def _source(paths: Sequence[Path], dialects: Sequence[Dialect]) -> tuple[str, bool]:
+def _sound(
+    connection: DuckDBPyConnection, parts: Sequence[TextFile]
+) -> tuple[Sequence[TextFile], int, tuple[int, ...], list[str]]:
+    """Look for rows with more or fewer fields than the header, and parts that cannot be read.
+
+    Returns:
+        the parts that can be read; the number of rows to leave out; of a single file, their places; notes.
+
+    Raises:
+        DataError: no part can be read.
+    """
+    kept: list[TextFile] = []
+    ragged: list[tuple[Path, int, str]] = []
+    broken: list[str] = []
+    places: tuple[int, ...] = ()
+    num_rows = 0
+    for part in parts:
+        columns = ", ".join(f"count(c{i})" for i in range(len(part.dialect.names)))
+        counts = f"SELECT count(*), {columns} FROM {_read_csv([part.path], part.dialect, ', store_rejects=true')}"
+        with readable_errors(part.file, {str(part.path): part.file}):
+            total = int(connection.execute(counts).fetchall()[0][0])
+            rejected = connection.execute(
+                "SELECT line, error_type, error_message FROM reject_errors ORDER BY line"
+            ).fetchall()
+            connection.execute("DROP TABLE reject_errors; DROP TABLE reject_scans")
+        lines = {int(line): str(message) for line, kind, message in rejected if kind in RAGGED}
+        if len(lines) < len({line for line, _, _ in rejected}):
+            if len(parts) == 1:
+                return parts, 0, (), []  # the reason is given when it is read
+            line, _, message = next(each for each in rejected if each[1] not in RAGGED)
+            broken.append(f"{part.file}, row {line}: {str(message).splitlines()[0]}")
+            continue
+        kept.append(part)
+        num_rows += total + len(lines)
+        ragged += [(part.file, line, fields_sentence(message)) for line, message in lines.items()]
+        places = tuple(line - 2 - part.dialect.skipped_lines for line in lines) if len(parts) == 1 else ()
+    if not kept:
+        raise DataError(f"{broken[0]}; no other file is left")
+    notes = []
+    if broken:
+        notes.append(f"{len(broken):,} of {len(parts):,} files are left out (data.skip_bad): {broken[0]}")
+    if ragged:
+        file, line, reason = ragged[0]
+        where = f"{file}, row {line}: {reason}"
+        if len(ragged) == num_rows:
+            raise DataError(f"{where}; no other row is left")
+        notes.append(f"{len(ragged):,} of {num_rows:,} rows are left out (data.skip_bad): {where}")
+    return kept, len(ragged), places, notes
+
+
+def _source(paths: Sequence[Path], dialects: Sequence[Dialect], options: str) -> tuple[str, bool]:
     """Return the SQL that reads part files one after the other, and whether it trims blanks after separators.
 
     Files in a row of one dialect are read together; the columns of others are brought into the order of the first.
@@ -116,23 +181,23 @@ def _source(paths: Sequence[Path], dialects: Sequence[Dialect]) -> tuple[str, bo
         )
     ]
     if len(groups) == 1:
-        return _read_csv(groups[0][1], groups[0][0]), False
+        return _read_csv(groups[0][1], groups[0][0], options), False
     selects = []
     for dialect, some in groups:
         columns = [f"c{dialect.names.index(name)}" for name in groups[0][0].names]
         columns = [f"ltrim({each}, ' ')" if dialect.blank_after_separator else each for each in columns]
         selected = ", ".join(f"{each} AS c{i}" for i, each in enumerate(columns))
-        selects.append(f"SELECT {selected} FROM {_read_csv(some, dialect)}")
+        selects.append(f"SELECT {selected} FROM {_read_csv(some, dialect, options)}")
     return f"({' UNION ALL '.join(selects)})", True
 
 
-def _read_csv(paths: Sequence[Path], dialect: Dialect) -> str:
+def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
     columns = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(dialect.names)))
     listed = ", ".join(literal(str(path)) for path in paths)
     return (
         f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(dialect.separator)}, "
         f"quote='\"', escape='\"', header=true, skip={dialect.skipped_lines}, nullstr='', strict_mode=true, "
-        f"max_line_size={LONGEST_LINE})"
+        f"max_line_size={LONGEST_LINE}{options})"
     )
 
 

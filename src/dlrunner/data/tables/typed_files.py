@@ -4,38 +4,83 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import json
 import sqlite3
+import tempfile
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from dlrunner.data.tables.dialect import num_titles, unique_names
 from dlrunner.data.tables.formats import literal
-from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, as_text, connect, from_arrow, from_relation
+from dlrunner.data.tables.raw import (
+    LONGEST_LINE,
+    RawTable,
+    as_text,
+    connect,
+    from_arrow,
+    from_relation,
+    readable_errors,
+)
 from dlrunner.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection
 
-def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path) -> RawTable:
-    """Open Parquet files with the same columns; an index that pandas wrote is a column."""
+
+def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path, skip_bad: bool = False) -> RawTable:
+    """Open Parquet files with the same columns; an index that pandas wrote is a column.
+
+    Args:
+        stack: closes what is opened.
+        files: one, or several.
+        place: for messages.
+        skip_bad: leave out files whose content is damaged, with a note.
+
+    Raises:
+        DataError: a file is damaged, or the columns of two differ.
+    """
     import pyarrow.dataset
 
+    left_out: list[str] = []
     try:
         dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
         schema = dataset.schema
         for file in files[1:]:
             if sorted(pyarrow.dataset.dataset(str(file), format="parquet").schema.names) != sorted(schema.names):
                 raise DataError(f"{file} has other columns than {files[0]}")
-        table = dataset.to_table()
+        try:
+            table = dataset.to_table()
+        except (pa.ArrowException, OSError):
+            tables, left_out = _sound_parquet(files, skip_bad)
+            table = pa.concat_tables([each.select(schema.names) for each in tables], promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
     names, notes = unique_names(names)
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
-    raw.notes += notes
+    raw.notes += [*notes, *left_out]
     return raw
+
+
+def _sound_parquet(files: Sequence[Path], skip_bad: bool) -> tuple[list[pa.Table], list[str]]:
+    """Return the content of the files that can be read, and a note on the others."""
+    import pyarrow.parquet
+
+    tables, problems = [], []
+    for file in files:
+        try:
+            tables.append(pyarrow.parquet.read_table(file))
+        except (pa.ArrowException, OSError) as error:
+            problems.append(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}")
+    if problems and not skip_bad:
+        raise DataError(problems[0])
+    if not tables:
+        raise DataError(f"{problems[0]}; no other file is left")
+    return tables, [f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}"]
 
 
 def check_parquet(file: Path) -> Path:
@@ -53,16 +98,81 @@ def check_parquet(file: Path) -> Path:
     return file
 
 
-def open_json(stack: contextlib.ExitStack, paths: Sequence[Path], place: Path) -> RawTable:
-    """Open a list of objects, or an object in each line; dates are strings as they are in other texts."""
+def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Path, skip_bad: bool = False) -> RawTable:
+    """Open a list of objects, or an object in each line; dates are strings as they are in other texts.
+
+    Args:
+        stack: closes what is opened.
+        files: the user's file by the path that is read.
+        place: for messages.
+        skip_bad: leave out lines that are not JSON, and files that cannot be read, with a note.
+
+    Raises:
+        DataError: a file is damaged.
+    """
     connection = connect(stack)
+    notes: list[str] = []
+    left_out: tuple[int, ...] = ()
+    if skip_bad:
+        files, left_out, notes = _sound_json(stack, connection, files)
+    named = {str(path): file for path, file in files.items()}
+    raw = from_relation(connection, _read_json(list(files)), place, first_row=1, files=named)
+    raw.notes, raw.left_out = notes, left_out
+    return raw
+
+
+def _read_json(paths: Sequence[Path]) -> str:
     listed = ", ".join(literal(str(path)) for path in paths)
-    source = (
+    return (
         f"read_json([{listed}], sample_size=-1, maximum_depth=2, convert_strings_to_integers=false, "
         f"dateformat='%Y|%m|%d', timestampformat='%Y|%m|%d|%H', map_inference_threshold=-1, "
         f"maximum_object_size={LONGEST_LINE})"
     )
-    return from_relation(connection, source, place, first_row=1)
+
+
+def _sound_json(
+    stack: contextlib.ExitStack, connection: DuckDBPyConnection, files: Mapping[Path, Path]
+) -> tuple[dict[Path, Path], tuple[int, ...], list[str]]:
+    """Return files without what is not JSON; of a single file the places of lines that are left out; notes.
+
+    Raises:
+        DataError: nothing is left.
+    """
+    kept: dict[Path, Path] = {}
+    problems: list[str] = []
+    notes: list[str] = []
+    places: tuple[int, ...] = ()
+    for path, file in files.items():
+        try:
+            with readable_errors(file, {str(path): file}):
+                connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()
+            kept[path] = file
+        except DataError as error:
+            lines = path.read_bytes().splitlines()
+            good = [line for line in lines if _is_object(line)]
+            bad = [number for number, line in enumerate(lines) if line.strip() and not _is_object(line)]
+            if not good:
+                problems.append(str(error))
+                continue
+            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-"))) / "table.jsonl"
+            copy.write_bytes(b"\n".join(good))
+            kept[copy] = file
+            where = f"{file}, row {bad[0] + 1} is not JSON"
+            notes.append(f"{len(bad):,} of {len(lines):,} rows are left out (data.skip_bad): {where}")
+            places = tuple(bad) if len(files) == 1 else ()
+    if not kept:
+        raise DataError(f"{problems[0]}; no other file is left" if len(files) > 1 else problems[0])
+    if problems:
+        notes.append(f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}")
+    return kept, places, notes
+
+
+def _is_object(line: bytes) -> bool:
+    """Tell whether a line is an object of JSON."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:

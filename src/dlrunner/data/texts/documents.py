@@ -125,6 +125,7 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     others = sorted(set(visible) - set(names))
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
     notes += skipped_notes(listing.skipped)
+    notes += place.damage_notes(wanted.keep_bad or wanted.reading.skip_bad)
     _check_settings(path, wanted.reading)
     if not names:
         raise DataError(". ".join([f"{path} holds no texts (files that end in .txt)", *notes]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,12 @@ def images_in(folder: Path) -> FoundImages:
     Raises:
         DataError: there are none.
     """
-    found = find_image_files(ArchiveOrFolder(folder))
+    place = ArchiveOrFolder(folder)
+    found = find_image_files(place)
+    notes = (*place.damage_notes(skip_bad=True), *found.notes)
     if not found.names:
-        raise DataError(". ".join([f"{folder} holds no images", *found.notes]))
-    return found
+        raise DataError(". ".join([f"{folder} holds no images", *notes]))
+    return replace(found, notes=notes)
 
 
 def in_folder(folder: Path, names: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ import pandas as pd
 
 from dlrunner.data.core.columns import date_column
 from dlrunner.data.rossmann.dataset import surroundings_from
-from dlrunner.data.rossmann.features import ROW_COLUMNS, features
-from dlrunner.data.tables.reading import bad_mask
+from dlrunner.data.rossmann.features import ROW_COLUMNS, Surroundings, day_numbers, features
+from dlrunner.data.tables.inference import Hints, commonest_dates, infer
+from dlrunner.data.tables.raw import table_from_frame
+from dlrunner.data.tables.reading import BadRow, bad_mask
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.data.tables.table import Table, read_frame
 from dlrunner.errors import DataError
@@ -23,6 +26,10 @@ from dlrunner.tasks.tabular.task import Tabular
 
 NUMBERS = ("Store", "DayOfWeek", "Promo", "SchoolHoliday", "Open")
 """Columns of test.csv."""
+NEEDED = ("Store", "DayOfWeek", "Date", "Promo", "SchoolHoliday")
+"""Columns without which a row has no prediction."""
+FARTHEST = 3653
+"""Days from those of the training tables; the calendar in memory has all days between."""
 
 
 class SalesPredictor(TablePredictor):
@@ -38,23 +45,25 @@ class SalesPredictor(TablePredictor):
             id: column of row ids in the output.
 
         Raises:
-            DataError: a column is missing, a date is none, or no row can be read.
+            DataError: a column is missing, or no row can be read.
         """
         check_table(table)
         name = table_name(table)
         missing = [column for column in (*ROW_COLUMNS, *([id] if id else [])) if column not in table.columns]
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
+        known = surroundings_from(self.state["recipe"])
         read = _read(table, Path(name))
         table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
-        table["Date"] = date_column(table["Date"], "Date", Path(name))
+        used = sorted([*used, *_impossible(table, known, used)], key=lambda bad: bad.row)
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
         is_bad = bad_mask(used, len(table))
         if is_bad.all():
             raise DataError(f"{name}, row {used[0].row + 2}: {used[0].reason}; no other row is left")
         # In place of a bad row another one is predicted, which changes no event of its store.
         table = table.iloc[np.where(is_bad, is_bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
-        rows = features(table, surroundings_from(self.state["recipe"]).with_rows(table))
+        table["Date"] = date_column(table["Date"], "Date", Path(name))
+        rows = features(table, known.with_rows(table))
         answer = self._predict_rows(rows, ids, name)
         sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
         notes = []
@@ -73,10 +82,37 @@ class SalesPredictor(TablePredictor):
         return with_problems(with_notes(answer, notes), list(ids.columns), problems)
 
 
+def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow]) -> Iterator[BadRow]:
+    """Yield what keeps rows whose values can be read from a prediction."""
+    listed = {(each.row, each.column) for each in bad}
+    for name in NEEDED:
+        for row in map(int, np.flatnonzero(table[name].isna())):
+            if (row, name) not in listed:
+                yield BadRow(row, name, f"{name} is missing")
+    unknown = table["Store"].notna() & ~table["Store"].isin(known.stores["Store"])
+    for row in map(int, np.flatnonzero(unknown)):
+        yield BadRow(row, "Store", f"store.csv has no row for store {table['Store'].iloc[row]:g}")
+    assert known.calendar is not None
+    first, num_days = known.calendar.first_day, known.calendar.events.shape[2]
+    dates = pd.to_datetime(table["Date"], errors="coerce")
+    days = day_numbers(dates)
+    far = (days < first - FARTHEST) | (days >= first + num_days + FARTHEST)
+    for row in map(int, np.flatnonzero(far & dates.notna().to_numpy())):
+        yield BadRow(row, "Date", f"Date is {dates.iloc[row]:%Y-%m-%d}, years away from all days that are known")
+
+
 def _read(table: pd.DataFrame, place: Path) -> Table:
-    """Return rows in the format of test.csv, whose columns of numbers are none of text because of a bad value."""
+    """Return rows in the format of test.csv, whose dates and numbers are none of text because of a bad value."""
     names = list(map(str, table.columns))
-    read = read_frame(table, None, names, place, dates=["Date"])
+    try:
+        read = read_frame(table, None, names, place, dates=["Date"])
+    except DataError:
+        with table_from_frame(table, place) as raw:
+            found = commonest_dates(raw, "Date") if raw.type_of("Date") == "VARCHAR" else None
+            if found is None:
+                raise
+            schema = infer(raw, Hints(text=["Date"])).with_column(found[0])
+        read = read_frame(table, Schema(schema.columns), names, place)
     texts = [name for name in NUMBERS if name in names and read.schema[name].type == "text"]
     if not texts:
         return read
