@@ -5,6 +5,7 @@
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks own_ratings --rival VENV     quality on ratings; VENV has scikit-surprise and implicit
+    python -m benchmarks own_files                    quality on texts and pictures
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks quick              measure what `make bench-check` compares with
 
@@ -23,7 +24,19 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import checking, collab, images, own_data, own_ratings, sentiment, summary, tabular, text, trees
+from benchmarks import (
+    checking,
+    collab,
+    images,
+    own_data,
+    own_files,
+    own_ratings,
+    sentiment,
+    summary,
+    tabular,
+    text,
+    trees,
+)
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner import __version__
 from dlrunner.errors import DataError
@@ -37,7 +50,10 @@ BENCHMARKS = {
     "trees": trees.measure,
     "own_data": own_data.measure,
     "own_ratings": own_ratings.measure,
+    "own_files": own_files.measure,
 }
+UNASKED = [name for name in BENCHMARKS if name not in ("trees", "own_ratings", "own_files")]
+"""What is measured if nothing is named."""
 
 
 def main() -> int:
@@ -53,7 +69,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: all but trees and own_ratings, and quick",
+        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: {', '.join(UNASKED)} and quick",
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
@@ -66,7 +82,7 @@ def main() -> int:
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     paths = arguments.rival.absolute(), arguments.lightning.absolute()
     options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs)
-    names = arguments.names or [name for name in BENCHMARKS if name not in ("trees", "own_ratings")]
+    names = arguments.names or UNASKED
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
     if len(names) > 1 and (alone := [name for name in names if name in OTHERS]):
