@@ -22,7 +22,7 @@ from benchmarks.measuring import DLRUN, HERE, Options, conditions, data_dir, run
 from dlrunner.data.ratings.dataset import RatingsData
 
 SEEDS = 3
-RELEASES = ("ml-latest-small-2016-10", "ml-latest-small-2018-09")
+RELEASES = ("ml-latest-small-2016-10",)
 CONTESTS = {"ratings": ("task=collab", "rmse"), "choices": ("task=implicit", "ndcg")}
 
 
