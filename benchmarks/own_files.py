@@ -1,4 +1,4 @@
-"""Default settings on texts and pictures of one's own, against the baselines that every run is compared with.
+"""Default settings on texts and pictures, against the baselines that every run is compared with.
 
 The baselines are scikit-learn's logistic regression, on tf-idf and on features of the pre-trained backbone, and class
 frequencies. Each seed has a random split of its own.

@@ -98,18 +98,18 @@ def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratin
     # At 1e12 training diverges; seed 2 is killed, seed 3 has a metric that is no number.
     odd = ("plugins=[infinite]", "task._target_=infinite.Odd")
     words = (*WORDS, *odd, "sweep.trials=12", "sweep.sampler=random", "sweep.sampler_seed=1")
-    status, out, err = dlrun(*words, "optim.lr=choice(0.01,1e12)", "seed=range(1,4)", "sweep.jobs=2")
+    status, out, err = dlrun(*words, "optim.lr=choice(0.02,1e12)", "seed=range(1,4)", "sweep.jobs=2")
     assert status == 0, (out, err)
     found = trials(sweep_folder(here))
     assert len(found) == 12
     for trial in found:
-        good = trial.params["optim.lr"] == "0.01" and trial.params["seed"] == 1
+        good = trial.params["optim.lr"] == "0.02" and trial.params["seed"] == 1
         assert trial.state.name == ("COMPLETE" if good else "FAIL"), trial
     assert {trial.state.name for trial in found} == {"COMPLETE", "FAIL"}
     assert "the loss is nan" in out or "the loss is inf" in out
     assert "killed by signal 9" in out
     (best,) = {line for line in (sweep_folder(here) / "best.yaml").read_text().splitlines() if "lr:" in line}
-    assert best == "  lr: 0.01"
+    assert best == "  lr: 0.02"
 
     status, out, _ = dlrun(*words, "optim.lr=choice(1e12,1e13)", "seed=1", "sweep.trials=2")
     assert status == 1

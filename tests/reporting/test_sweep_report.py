@@ -193,7 +193,7 @@ def test_a_sweep_without_jobs_or_with_damaged_results_is_refused(tmp_path: Path)
 
 
 def test_the_verb_writes_the_same_report_of_a_sweep_twice(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
-    assert dlrun("-m", "task=collab", "data.path=my.csv", "epochs=2", "optim.lr=1e-2,1e-3", *QUICK)[0] == 0
+    assert dlrun("-m", "task=collab", "data.path=my.csv", "epochs=2", "optim.lr=2e-2,1e-3", *QUICK)[0] == 0
     (folder,) = (here / "runs" / "sweeps").iterdir()
     assert dlrun("report", str(folder))[0] == 0
     first = (folder / "report.html").read_bytes()
@@ -204,7 +204,7 @@ def test_the_verb_writes_the_same_report_of_a_sweep_twice(dlrun: Dlrun, ratings_
     assert "<td>optim.lr</td>" not in html, "what they do not"
     # Its jobs know what they were changed from, though other processes did them.
     run = next((here / "runs" / "collab").glob("*lr=0.001*"))
-    assert json.loads((run / "report.json").read_text())["changed"]["optim.lr"] == "0.005"
+    assert json.loads((run / "report.json").read_text())["changed"]["optim.lr"] == "0.01"
 
 
 def test_axes_position_numbers_by_value_and_words_evenly() -> None:

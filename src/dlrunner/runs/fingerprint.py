@@ -18,6 +18,7 @@ from typing import Any
 PACKAGE = Path(__file__).parents[1]
 
 INCLUDED = (
+    "classification_metrics",
     "config",
     "data",
     "encoder_file",
@@ -28,6 +29,7 @@ INCLUDED = (
     "metrics",
     "model",
     "models",
+    "regression_metrics",
     "schedules",
     "system",
     "task",
