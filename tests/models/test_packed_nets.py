@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Binary, MultiClass
-from dlrunner.data.tabular.preprocessing import NUM_QUANTILES
+from dlrunner.data.tabular.preprocessing import NUM_QUANTILES, TabularPreprocessor
 from dlrunner.models.quantile_encoding import QuantileEncoding
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.models.tabular_layers import TabularDims
@@ -38,6 +39,15 @@ def test_the_encoding_is_linear_within_a_bin_and_constant_outside() -> None:
     assert found.tolist() == [[0, 0], [0.5, 0], [1, 0], [1, 0.5], [1, 1]]
     beyond = encoding(torch.tensor([[-1.0], [5.0], [1e9]]))
     assert beyond.tolist() == [[-1.0, 0.0], [1.0, 2.0], [1.0, 3.0]]  # told apart, but not without limit
+
+
+def test_a_column_of_zeros_and_few_other_numbers_has_bins_for_those() -> None:
+    column = np.where(np.arange(1000) % 10 == 0, np.arange(1000), 0)
+    processor = TabularPreprocessor.fit(pd.DataFrame({"gain": column}), [], ["gain"])
+    assert QuantileEncoding([processor.quantiles["gain"]], bins=32).size >= 20
+    steady = TabularPreprocessor.fit(pd.DataFrame({"n": np.arange(1000)}), [], ["n"])
+    known = np.array(steady.quantiles["n"]) * steady.deviations["n"] + steady.means["n"]
+    assert np.allclose(known, np.quantile(np.arange(1000), np.linspace(0, 1, len(known))))
 
 
 def test_equal_quantiles_share_a_bin_and_indicators_have_none() -> None:

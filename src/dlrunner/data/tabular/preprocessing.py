@@ -23,6 +23,8 @@ NUM_QUANTILES = 129
 """Kept of each column: the edges of up to 128 bins."""
 MAX_RANKED = 200_000
 """Training rows from which they are taken, evenly spaced: sorting a million takes longer than a column is worth."""
+PARTS = 32
+"""A single value counts for at most this part of the rows in their quantiles."""
 MANY_CATEGORIES = 20
 """Of more, a category with a single training row counts as unseen: nothing can be learned about it, and unseen ones are
 then represented by what such rows have in common."""
@@ -59,7 +61,7 @@ class TabularPreprocessor:
                 numbers = np.where(missing, medians[name], numbers)
             means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
             ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
-            quantiles[name] = ((np.quantile(ranked, ranks) - means[name]) / deviations[name]).tolist()
+            quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / deviations[name]).tolist()
         return cls(levels, medians, means, deviations, flagged, quantiles)
 
     @property
@@ -137,6 +139,19 @@ class TabularPreprocessor:
     def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
         return cls(**state)
+
+
+def _quantiles(numbers: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return quantiles for which no single value counts for more than a part of the rows.
+
+    Of a column of which nine in ten values are 0 nearly all bins would else have no width.
+
+    >>> _quantiles(np.array([0.0] * 97 + [1, 2, 3]), np.linspace(0, 1, 4)).tolist()
+    [0.0, 0.0, 1.0, 3.0]
+    """
+    values, counts = np.unique(numbers, return_counts=True)
+    most = -(-len(numbers) // PARTS)
+    return np.quantile(np.repeat(values, np.minimum(counts, most)), ranks)
 
 
 def _learnable(column: pd.Series[Any]) -> list[Any]:
