@@ -207,9 +207,9 @@ def test_pairs_rated_twice_keep_the_last_rating_and_it_is_told(here: Path, dlrun
     pd.concat([table, again]).to_csv("r.csv", index=False)
     found = RatingsData(NOWHERE, path="r.csv").read()
     assert len(found.ratings) == 1500
-    assert any("3 (user, item) pairs are rated more than once" in note for note in found.notes)
+    assert any("3 row(s) repeat a user and an item: the last rating counts" in note for note in found.notes)
     assert list(found.ratings[-3:]) == [0.5] * 3
-    assert "3 (user, item) pairs" in dlrun("task=collab", "data.path=r.csv", "epochs=1", *QUICK)[1]
+    assert "3 row(s) repeat a user and an item" in dlrun("task=collab", "data.path=r.csv", "epochs=1", *QUICK)[1]
 
 
 def test_a_truncated_archive_is_told(here: Path) -> None:

@@ -176,10 +176,10 @@ def test_of_a_pair_rated_several_times_the_latest_counts(here: Path) -> None:
     assert len(table.ratings) == 20
     pair = (table.users == table.user_ids.index("u1")) & (table.items == table.item_ids.index("i1"))
     assert table.ratings[pair].tolist() == [5]
-    assert any("2 (user, item) pairs are rated more than once; the latest rating is kept" in n for n in table.notes)
+    assert any("2 row(s) repeat a user and an item: the latest rating counts" in n for n in table.notes)
     write([*rows[:9], *AGAIN, *rows[9:]], "user,item,rating,nothing")
     assert read().ratings[9].tolist() == 3
-    assert any("the last rating is kept" in note for note in read().notes)
+    assert any("the last rating counts" in note for note in read().notes)
 
 
 @pytest.mark.parametrize(

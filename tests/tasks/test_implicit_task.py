@@ -163,3 +163,11 @@ def test_a_table_without_ratings_is_told_of_this_task(dlrun: Dlrun, here: Path) 
     status, _, err = dlrun("task=collab", "data.path=shop.csv", "data.user=customer", "data.item=product", *QUICK)
     assert status == 1
     assert "task=implicit if there are none" in err
+
+
+def test_a_pair_counts_once_and_that_is_told(here: Path) -> None:
+    rows = [f"u{user},i{item}" for user in range(6) for item in range(user, user + 4)]
+    Path("p.csv").write_text("\n".join(["user,item", *rows, *rows[:2]]) + "\n")
+    table = RatingsData(here, path="p.csv", implicit=True).read()
+    assert len(table.users) == len(rows)
+    assert any("2 row(s) repeat a user and an item: each pair counts once" in note for note in table.notes)

@@ -61,8 +61,13 @@ def checked_rows(
     return kept, ~bad, notes
 
 
-def latest_rows(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
-    """Return which rows are the latest ratings of their user and item (the last ones without times), and notes."""
+def latest_rows(frame: pd.DataFrame, *, are_choices: bool = False) -> tuple[NDArray[np.bool_], list[str]]:
+    """Return which rows are the latest of their user and item (the last ones without times), and notes.
+
+    Args:
+        frame: the rows.
+        are_choices: they are no ratings.
+    """
     order = np.arange(len(frame))
     if "timestamp" in frame:
         order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
@@ -70,5 +75,6 @@ def latest_rows(frame: pd.DataFrame) -> tuple[NDArray[np.bool_], list[str]]:
     kept = np.zeros(len(frame), dtype=bool)
     kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
     which = "latest" if "timestamp" in frame else "last"
-    note = f"{(~kept).sum():,} (user, item) pairs are rated more than once; the {which} rating is kept"
+    count = "each pair counts once" if are_choices else f"the {which} rating counts"
+    note = f"{(~kept).sum():,} row(s) repeat a user and an item: {count}"
     return kept, [] if kept.all() else [note]

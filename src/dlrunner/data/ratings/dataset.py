@@ -254,7 +254,7 @@ class RatingsData(Data):
             frame, valid = frame[enough].reset_index(drop=True), None if valid is None else valid[enough]
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
-        latest, repeated = latest_rows(frame)
+        latest, repeated = latest_rows(frame, are_choices=self.implicit)
         if not latest.all():
             frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
         if valid is None:
