@@ -109,4 +109,4 @@ def test_a_side_table_must_be_there(dlrun: Dlrun) -> None:
     ratings_table().to_csv("my.csv", index=False)
     status, _, err = dlrun("task=collab", "data.path=my.csv", "data.items=none.csv")
     assert status == 2
-    assert "none.csv" in err
+    assert "data.items: there is no file" in err

@@ -36,7 +36,7 @@ class SideTable:
 
 def side_table_file(path: str | None, setting: str) -> TableFile | None:
     """Return the table that a setting names."""
-    return None if path is None else TableFile(path, None, Reading(), f"data.{setting}=FILE")
+    return None if path is None else TableFile(path, None, Reading(), setting=f"data.{setting}")
 
 
 def read_side_table(
@@ -95,7 +95,9 @@ def _described(frame: pd.DataFrame, table: Table, role: str, num_known: int, num
     if missing := len(frame) - num_known:
         notes.append(f"{table.place} has no row for {missing:,} of {len(frame):,} {role}s")
     if num_repeated:
-        notes.append(f"{table.place} has {num_repeated:,} rows without an id or with a repeated one; the first counts")
+        notes.append(
+            f"{table.place} has {num_repeated:,} row(s) without an id, or with a repeated one; the first counts"
+        )
     titles = None
     if titled is not None:
         pairs = zip(frame.index, frame[titled], strict=True)

@@ -61,7 +61,7 @@ def open_table(
         yield table
 
 
-def files_of(path: str | Path) -> list[Path]:
+def files_of(path: str | Path, setting: str = "data.path") -> list[Path]:
     """Return the file of a table, or its part files: those that a glob matches, or that stand in a folder.
 
     Raises:
@@ -76,7 +76,7 @@ def files_of(path: str | Path) -> list[Path]:
         parts = [p for p in found if suffix_of(p) is not None]
         if not parts:
             raise ConfigError(
-                f"data.path: {given} is a folder without tables (files that end in {', '.join(SUFFIXES)})"
+                f"{setting}: {given} is a folder without tables (files that end in {', '.join(SUFFIXES)})"
             )
     else:
         matches = glob.glob(str(given), recursive=True) if glob.has_magic(str(given)) else []  # noqa: PTH207
@@ -84,13 +84,13 @@ def files_of(path: str | Path) -> list[Path]:
         if not parts:
             is_there = given.exists()
             raise ConfigError(
-                f"data.path: {given} is a pipe or a device, not a file"
+                f"{setting}: {given} is a pipe or a device, not a file"
                 if is_there
-                else f"data.path: there is no file {given}"
+                else f"{setting}: there is no file {given}"
             )
     kinds = {format_of(p) for p in parts}
     if len(kinds) > 1:
-        raise ConfigError(f"data.path: {given} has tables of several formats: {', '.join(sorted(kinds))}")
+        raise ConfigError(f"{setting}: {given} has tables of several formats: {', '.join(sorted(kinds))}")
     return parts
 
 

@@ -26,17 +26,20 @@ class TableFile:
         query: SQL that selects from files, or None.
         reading: how it is read.
         example: a command that names a table, for the error if there is none.
+        setting: the one that names it, for messages.
 
     Raises:
         ConfigError: neither path nor query is given, or both are.
     """
 
-    def __init__(self, path: str | None, query: str | None, reading: Reading, example: str = "") -> None:
+    def __init__(
+        self, path: str | None, query: str | None, reading: Reading, example: str = "", setting: str = "data.path"
+    ) -> None:
         if path is None and query is None:
             raise ConfigError(f"data.path: is missing: which table? {example}")
         if path is not None and query is not None:
             raise ConfigError("data.query: data.path names the table already; set one of both")
-        self._given, self.query, self.reading = path, query, reading
+        self._given, self.query, self.reading, self.setting = path, query, reading, setting
 
     @property
     def place(self) -> Path:
@@ -63,7 +66,7 @@ class TableFile:
         if self.path is None:
             digest = self._digest_of_rows()
             return DataIdentity(str(self.place), "own", "real", _combined([digest, *schema]), str(self.place))
-        files = files_of(self.path)
+        files = files_of(self.path, self.setting)
         digests = [self._digest_of(file, is_part=len(files) > 1) for file in files]
         name = self.place.name
         return DataIdentity(name, "own", "real", _combined([*digests, *schema]), str(user_path(self.path)))
