@@ -104,7 +104,7 @@ def text(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         "# Default settings on texts and pictures",
         "",
         conditions("python -m benchmarks own_files", count, "scikit-learn, in the same run"),
-        "Accuracy on 20 % of the rows, mean ± standard deviation over seeds, each with a random split of its own; in",
+        "Accuracy on the validation rows, mean ± standard deviation over seeds, each with a random split; in",
         "brackets seconds of training. A whole run has plots and report too.",
     ]
     for name, runs in found.items():

@@ -143,7 +143,22 @@ def _fork_instead(executable: bytes, words: list[str], passed: list[int]) -> int
     return pid
 
 
-class Forked:
+class ForkedProcess:
+    """A process that was forked from this one."""
+
+    pid: int
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit status (negative: the signal that killed it), or None while it runs."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+class Forked(ForkedProcess):
     """The command line in a process of its own, forked from this one: torch is imported already (3 s a start)."""
 
     def __init__(
@@ -153,7 +168,6 @@ class Forked:
         environment: dict[str, str],
         program: Callable[[tuple[str, ...]], int] = main,
     ) -> None:
-        self.returncode: int | None = None
         self._files = [tempfile.TemporaryFile("w+") for _ in range(2)]  # noqa: SIM115
         self.pid = os.fork()
         if self.pid == 0:
@@ -178,14 +192,6 @@ class Forked:
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
-
-    def poll(self) -> int | None:
-        """Return the exit status (negative: the signal that killed it), or None while it runs."""
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
 
     def send_signal(self, sent: signal.Signals) -> None:
         os.kill(self.pid, sent)

@@ -7,8 +7,15 @@ import pytest
 import torch
 from sklearn import metrics as sklearn_metrics
 
-from dlrunner.classification_metrics import AveragePrecision, LogLoss, average_precision, metrics_by_class, roc_auc
-from dlrunner.metrics import Metric, RocAuc
+from dlrunner.classification_metrics import (
+    AveragePrecision,
+    LogLoss,
+    RocAuc,
+    average_precision,
+    metrics_by_class,
+    roc_auc,
+)
+from dlrunner.metrics import Metric
 
 RANDOM = np.random.default_rng(0)
 SCORES = torch.from_numpy(RANDOM.normal(size=(80, 3)).round(1))  # with ties

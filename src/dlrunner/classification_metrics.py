@@ -1,8 +1,8 @@
-"""Exact metrics of classes and labels from their probabilities: log loss, average precision, counts by class."""
+"""Exact metrics of classes and labels from their probabilities: log loss, areas under curves, counts by class."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,14 +36,8 @@ class LogLoss(Mean):
         return F.cross_entropy(outputs, targets, reduction="none")
 
 
-class AveragePrecision:
-    """The area under the precision-recall curve, without interpolation: mean over the classes or labels that occur.
-
-    >>> metric = AveragePrecision()
-    >>> metric.update(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
-    >>> round(metric.compute(), 4)
-    0.8333
-    """
+class _Ranking:
+    """Metrics of the order of the rows, by class or label: they need all outputs."""
 
     higher_is_better = True
 
@@ -52,20 +46,52 @@ class AveragePrecision:
         self._targets: list[Tensor] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Store the batch: ranks need all rows."""
+        """Store the batch."""
         if not targets.is_floating_point():
             targets, outputs = F.one_hot(targets, outputs.shape[1]), outputs.to(exact_dtype(outputs)).softmax(dim=1)
         self._outputs.append(outputs.reshape(len(outputs), -1))
         self._targets.append(targets.reshape(len(targets), -1))
 
-    def compute(self) -> float:
-        """Return the mean over the classes with a row; 0 if there is none, NaN without rows."""
+    def _mean(self, metric: Callable[[Bools, Floats], float], without: float) -> float:
+        """Return the mean over the classes of which a metric is a number, else `without`; NaN without rows."""
         if not self._outputs:
             return float("nan")
         scores = torch.cat(self._outputs).double().cpu().numpy()
         positive = torch.cat(self._targets).cpu().numpy() > 0.5
-        found = [average_precision(positive[:, i], scores[:, i]) for i in np.flatnonzero(positive.any(axis=0))]
-        return float(np.mean(found)) if found else 0.0
+        found = np.array([metric(positive[:, i], scores[:, i]) for i in range(scores.shape[1])])
+        known = found[~np.isnan(found)]
+        return float(known.mean()) if len(known) else without
+
+
+class RocAuc(_Ranking):
+    """The probability that a positive row has a higher output than a negative one; ties count half.
+
+    For several labels the mean over labels with both classes (macro), for several classes over the classes, each
+    against all others, by their probabilities.
+
+    >>> metric = RocAuc()
+    >>> metric.update(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
+    >>> metric.compute()
+    0.5
+    """
+
+    def compute(self) -> float:
+        """Return the area under the ROC curve; .5 if a class is absent."""
+        return self._mean(roc_auc, without=0.5)
+
+
+class AveragePrecision(_Ranking):
+    """The area under the precision-recall curve, without interpolation: mean over the classes or labels that occur.
+
+    >>> metric = AveragePrecision()
+    >>> metric.update(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
+    >>> round(metric.compute(), 4)
+    0.8333
+    """
+
+    def compute(self) -> float:
+        """Return the mean over the classes with a row; 0 if there is none."""
+        return self._mean(average_precision, without=0.0)
 
 
 def counts_by_threshold(positive: Bools, scores: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from dlrunner.errors import ConfigError
 from dlrunner.ranges import NUMBER_FORMAT
@@ -274,40 +273,6 @@ class Accuracy(Mean):
         """Return 1 where the prediction is correct."""
         predictions = outputs > 0 if targets.is_floating_point() else outputs.argmax(dim=1)
         return (predictions == targets).float()
-
-
-class RocAuc:
-    """The probability that a positive row has a higher output than a negative one; ties count half.
-
-    For several labels the mean over labels with both classes (macro), for several classes over the classes, each
-    against all others, by their probabilities.
-    """
-
-    higher_is_better = True
-
-    def __init__(self) -> None:
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Store the batch: ranks need all rows."""
-        if not targets.is_floating_point():
-            targets, outputs = one_hot(targets, outputs.shape[1]), outputs.to(exact_dtype(outputs)).softmax(dim=1)
-        self._outputs.append(outputs.reshape(len(outputs), -1))
-        self._targets.append(targets.reshape(len(targets), -1))
-
-    def compute(self) -> float:
-        """Return (sum of the positives' ranks - n₊(n₊ + 1)/2) / (n₊ n₋); .5 if a class is absent."""
-        from scipy.stats import rankdata  # takes a second to import
-
-        ranks = rankdata(torch.cat(self._outputs).double().cpu().numpy(), axis=0)
-        positive = torch.cat(self._targets).cpu().numpy() > 0.5
-        count, other = positive.sum(axis=0), (~positive).sum(axis=0)
-        known = (count > 0) & (other > 0)
-        if not known.any():
-            return 0.5
-        above = (ranks * positive).sum(axis=0)[known] - count[known] * (count[known] + 1) / 2
-        return float((above / (count[known] * other[known])).mean())
 
 
 class F1:

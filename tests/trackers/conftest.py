@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 
 from dlrunner.tracking import relay
+from tests.conftest import ForkedProcess
 
 
-class ForkedRelay:
+class ForkedRelay(ForkedProcess):
     """What the supervisor needs of a `subprocess.Popen` of the module relay, without a new interpreter."""
 
     def __init__(
         self, words: Sequence[str], pass_fds: Sequence[int], env: Mapping[str, str], stdout: Any, **others: Any
     ) -> None:
-        self.returncode: int | None = None
         assert list(words[-2:]) == ["dlrunner.tracking.relay", str(pass_fds[0])]
         read, write = os.pipe()
         self.pid = os.fork()
@@ -49,13 +49,6 @@ class ForkedRelay:
                 os._exit(status)
         os.close(read)
         self.stdin = os.fdopen(write, "wb")
-
-    def poll(self) -> int | None:
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
 
     def wait(self, timeout: float) -> int:
         deadline = time.monotonic() + timeout

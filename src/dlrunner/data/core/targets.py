@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.classification_metrics import AveragePrecision, LogLoss
+from dlrunner.classification_metrics import AveragePrecision, LogLoss, RocAuc
 from dlrunner.errors import DataError
-from dlrunner.metrics import F1, Accuracy, Metric, RocAuc, exact_dtype
+from dlrunner.metrics import F1, Accuracy, Metric, exact_dtype
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 
