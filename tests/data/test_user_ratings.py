@@ -264,6 +264,13 @@ def test_a_schema_says_how_columns_are_read_and_ids_stay_text(here: Path) -> Non
         read(schema="schema.yaml")
 
 
+def test_ids_of_a_query_keep_their_characters() -> None:
+    rows = [(f"u{user}", item, rating) for user, rating in ((1, 2), (2, 4), (3, 5)) for item in ("1.10", "1.1", "2.5")]
+    write(rows)
+    for query in ("select * from 'r.csv'", "select user, item, rating from 'r.csv' where rating > 1"):
+        assert set(RatingsData(NOWHERE, query=query).read().item_ids) == {"1.10", "1.1", "2.5"}
+
+
 def test_path_and_query_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match=r"data\.query: data\.path names the table already"):
         RatingsData(NOWHERE, path="r.csv", query="select 1")

@@ -23,7 +23,7 @@ from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_mo
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.data.ratings.user_table import read_user_table
+from dlrunner.data.ratings.user_table import USUAL_NAMES, read_user_table
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.errors import ConfigError, DataError
@@ -134,7 +134,8 @@ class RatingsData(Data):
         skip_bad: bool = False,
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
-        self.data_dir, self.file = data_dir, TableFile(path, query, reading) if path or query else None
+        ids = [name for name in (user, item, *USUAL_NAMES["user"], *USUAL_NAMES["item"]) if name is not None]
+        self.data_dir, self.file = data_dir, TableFile(path, query, reading, ids=ids) if path or query else None
         self.items, self.users = side_table_file(items, "items"), side_table_file(users, "users")
         self.columns = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
         self.implicit, self.min_rating = implicit, min_rating

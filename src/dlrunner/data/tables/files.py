@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,6 +32,7 @@ def open_table(
     separator: str | None = None,
     encoding: str | None = None,
     skip_bad: bool = False,
+    ids: Collection[str] = (),
 ) -> Iterator[RawTable]:
     """Open a table.
 
@@ -41,6 +42,7 @@ def open_table(
         separator: of a text file; found by default.
         encoding: of a text file; by its byte order mark by default, else UTF-8.
         skip_bad: leave out part files that cannot be read, with a note; by default the first one is an error.
+        ids: columns of the files of a query that keep every character, whatever they look like.
 
     Raises:
         ConfigError: there is no such file, its format is unknown, or the query is not one of reading.
@@ -48,7 +50,7 @@ def open_table(
     """
     with contextlib.ExitStack() as stack:
         if query is not None:
-            table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding))
+            table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding), ids)
         elif str(path) == STANDARD_INPUT:
             place = Path("standard input")
             part = text_file(stack, from_standard_input(stack), separator, encoding, place)
@@ -117,11 +119,7 @@ def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, enc
     """Open a file that a query names; None for Parquet, of which DuckDB reads only what is needed, and for no table."""
     if suffix_of(Path(name)) in (None, *PARQUET):
         return None
-    try:
-        files = files_of(name)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("data.path", "data.query")) from None
-    return _of_files(stack, files, user_path(name), separator, encoding)
+    return _of_files(stack, files_of(name, "data.query"), user_path(name), separator, encoding)
 
 
 Opened = TypeVar("Opened")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,19 @@ SNIFFERS = ("read_csv", "read_csv_auto", "sniff_csv")
 """Functions of DuckDB that guess types from the first rows."""
 
 
-def open_query(stack: contextlib.ExitStack, query: str, open_file: Callable[[str], RawTable | None]) -> RawTable:
+def open_query(
+    stack: contextlib.ExitStack,
+    query: str,
+    open_file: Callable[[str], RawTable | None],
+    ids: Collection[str] = (),
+) -> RawTable:
     """Open the result of a SELECT.
 
     Args:
         stack: closes what is opened.
         query: the SELECT.
         open_file: opens a file that the query names; None where DuckDB itself reads it with the types that it has.
+        ids: columns of the files that keep every character.
 
     Raises:
         ConfigError: it is another statement.
@@ -53,7 +59,7 @@ def open_query(stack: contextlib.ExitStack, query: str, open_file: Callable[[str
         for name in tables:
             raw = open_file(name)
             if raw is not None:
-                _define(connection, name, raw)
+                _define(connection, name, raw, ids)
                 notes += [f"{name}: {note}" for note in raw.notes]
         notes += [
             f"data.query: {name} guesses types from the first rows and reads 007 as 7; select from 'FILE.csv' instead"
@@ -88,12 +94,12 @@ def _named(node: Any) -> Iterator[tuple[str, str]]:
         yield from _named(each)
 
 
-def _define(connection: DuckDBPyConnection, name: str, raw: RawTable) -> None:
+def _define(connection: DuckDBPyConnection, name: str, raw: RawTable, ids: Collection[str]) -> None:
     """Define the view by which a query reads a file: with the types that all its rows have.
 
-    A column of which some values do not fit, or which could be read in two ways, is one of strings.
+    A column of ids, one of which some values do not fit, or which could be read in two ways, is one of strings.
     """
-    schema = infer(raw, Hints())
+    schema = infer(raw, Hints(text=[each for each in ids if each in raw.names]))
     selected = []
     for column in schema.columns:
         found = schema.found[column.name]

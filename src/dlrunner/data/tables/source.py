@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -27,19 +27,26 @@ class TableFile:
         reading: how it is read.
         example: a command that names a table, for the error if there is none.
         setting: the one that names it, for messages.
+        ids: names of columns of ids, which keep every character in a query too.
 
     Raises:
         ConfigError: neither path nor query is given, or both are.
     """
 
     def __init__(
-        self, path: str | None, query: str | None, reading: Reading, example: str = "", setting: str = "data.path"
+        self,
+        path: str | None,
+        query: str | None,
+        reading: Reading,
+        example: str = "",
+        setting: str = "data.path",
+        ids: Collection[str] = (),
     ) -> None:
         if path is None and query is None:
             raise ConfigError(f"data.path: is missing: which table? {example}")
         if path is not None and query is not None:
             raise ConfigError("data.query: data.path names the table already; set one of both")
-        self._given, self.query, self.reading, self.setting = path, query, reading, setting
+        self._given, self.query, self.reading, self.setting, self.ids = path, query, reading, setting, ids
 
     @property
     def place(self) -> Path:
@@ -80,6 +87,7 @@ class TableFile:
             separator=reading.separator,
             encoding=reading.encoding,
             skip_bad=reading.skip_bad,
+            ids=self.ids,
         )
 
     def read(self, text: Iterable[str] = (), dates: Iterable[str] = ()) -> Table:
