@@ -108,7 +108,7 @@ def present_config(config: Mapping[str, Any]) -> dict[str, Any]:
         source = found["data"]["source"]
         found["data"]["source"] = VALUES.get(source, source)
     if isinstance(found.get("claim"), dict):
-        found["claim"] = _with_present_flags(found["claim"])
+        found["claim"] = _present_claim(found["claim"])
     if isinstance(found.get("choices"), Mapping):
         for group, option in found["choices"].items():
             new = OPTIONS.get(f"{group}={option}")
@@ -129,7 +129,7 @@ def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(data, dict) and isinstance(data.get("source"), str):
         data["source"] = VALUES.get(data["source"], data["source"])
     if isinstance(found.get("claim"), dict):
-        found["claim"] = _with_present_flags(found["claim"])
+        found["claim"] = _present_claim(found["claim"])
     tta = found.get("tta")
     if isinstance(tta, dict) and "one_look" in tta:
         found["tta"] = {"num_views": tta.get("number"), "single_view": tta["one_look"]}
@@ -145,17 +145,18 @@ def present_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 def present_verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
     """Return an old verdict on a claim with present names."""
-    return _with_present_flags({("std" if key == "spread" else key): value for key, value in verdict.items()})
+    return _present_claim({("std" if key == "spread" else key): value for key, value in verdict.items()})
 
 
-def _with_present_flags(claim: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a claim or verdict with the present names of its audit flags."""
-    return {
-        key: [FLAGS.get(flag, flag) if isinstance(flag, str) else flag for flag in value]
-        if key in ("flags", "undeclared") and isinstance(value, list)
-        else value
-        for key, value in claim.items()
-    }
+def _present_claim(claim: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a claim or verdict with the present names of its audit flags, and the present word."""
+
+    def present(key: str, value: Any) -> Any:
+        if key in ("flags", "undeclared") and isinstance(value, list):
+            return [FLAGS.get(flag, flag) if isinstance(flag, str) else flag for flag in value]
+        return "not distinguishable" if (key, value) == ("verdict", "reached within noise") else value
+
+    return {key: present(key, value) for key, value in claim.items()}
 
 
 def present_report(kept: Mapping[str, Any]) -> dict[str, Any]:

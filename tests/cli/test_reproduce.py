@@ -15,21 +15,31 @@ from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 
 def test_seeds_are_checked_by_a_one_sided_t_test() -> None:
-    assert judge_seeds([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0)
-    word, p = judge_seeds([0.82, 0.80, 0.815], 0.81, False)
-    assert word == "reached within noise"
-    assert 0.05 < p < 0.5
-    word, p = judge_seeds([0.83, 0.831, 0.832], 0.81, False)
+    assert judge_seeds([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0, None)
+    word, p, needed = judge_seeds([0.82, 0.80, 0.815], 0.81, False)
+    assert word == "not distinguishable"
+    assert p == pytest.approx(0.40377, abs=1e-4)
+    assert needed == 242  # ((1.645 + 0.842) * 0.0104 / 0.00167)²
+    word, p, needed = judge_seeds([0.83, 0.831, 0.832], 0.81, False)
     assert word == "missed"
     assert p < 0.01
+    assert needed is None
     assert judge_seeds([0.93, 0.94], 0.92, True)[0] == "reached"
     assert judge_seeds([0.90, 0.901, 0.899], 0.92, True)[0] == "missed"
     assert judge_seeds([0.9], 0.92, True)[0] == "missed"
 
 
+def test_few_seeds_are_judged_by_the_std_of_the_table_and_five_by_their_own() -> None:
+    close = [0.8720, 0.8721, 0.8719, 0.8720]
+    assert judge_seeds(close, 0.87, False)[0] == "missed"
+    assert judge_seeds(close, 0.87, False, std=0.004)[0] == "not distinguishable"
+    assert judge_seeds([*close, 0.8720], 0.87, False, std=0.004)[0] == "missed"
+
+
 def test_a_single_run_is_checked_with_the_measured_std() -> None:
     claim = Claim(metric="valid/rmse", value=0.87, source="a paper", std=0.001)
-    for value, verdict in ((0.87, "reached"), (0.8716, "reached within noise"), (0.8717, "missed by 0.0017")):
+    open_verdict = "not distinguishable, n = 1: 3 would be needed"
+    for value, verdict in ((0.87, "reached"), (0.8716, open_verdict), (0.8717, "missed by 0.0017")):
         assert judge_run(claim, {"valid/rmse": value}, False, "any")["verdict"] == verdict
 
 
@@ -173,12 +183,12 @@ def test_verdicts_are_written_as_markdown_json_and_junit() -> None:
     good = check_seeds("good", claim, runs, "dlrun reproduce good --seeds 2")
     bad = check_seeds("bad", {**claim, "value": 0.5}, runs, "dlrun reproduce bad --seeds 2")
     absent = Verdict("absent", "valid/rmse", 0.5, "x", "cannot be run here", why="no <data>")
-    assert [good.verdict, bad.verdict] == ["reached within noise", "missed"]
+    assert [good.verdict, bad.verdict] == ["not distinguishable", "missed"]
     assert good.mean == pytest.approx(0.81)
     assert good.std == pytest.approx(0.0141421356)
     assert good.time == "7 to 8"
     assert (
-        "| `good` | valid/rmse | 0.805 | 0.8100 ± 0.0141 | 2 | reached within noise | validates-on-test | a\\|b |"
+        "| `good` | valid/rmse | 0.805 | 0.8100 ± 0.0141 | 2 | not distinguishable, n = 2: 50 would be needed |"
         in markdown([good])
     )
     suite = ElementTree.fromstring(junit([good, bad, absent])).find("testsuite")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from dlrunner.claims.claims import Word, judge_seeds
+from dlrunner.claims.claims import Word, describe, judge_seeds
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
 from dlrunner.files.temporary import remove_abandoned
@@ -38,7 +38,9 @@ class Verdict:
     std: float | None = None
     """Standard deviation over seeds; None for a single one."""
     p: float | None = None
-    """p-value of the one-sided t-test of the mean against the published value."""
+    """p-value of the one-sided test of the mean against the published value."""
+    needed: int | None = None
+    """Seeds that a test would need to detect a difference of this size, if it did not."""
     seconds: list[float] = field(default_factory=list)
     """Duration of each run."""
     flags: list[str] = field(default_factory=list)
@@ -59,6 +61,11 @@ class Verdict:
         if self.mean is None:
             return "-"
         return f"{self.mean:.4f}" if self.std is None else f"{self.mean:.4f} ± {self.std:.4f}"
+
+    @property
+    def told(self) -> str:
+        """The verdict, with the number of seeds that would be needed where it is open."""
+        return describe(self.verdict, len(self.seeds), self.needed)
 
     @property
     def time(self) -> str:
@@ -104,7 +111,8 @@ def check_seeds(
             return Verdict(**known, verdict="cannot be run here", why=summary["claim"]["verdict"])
     first = next(iter(runs.values()))
     values = [float(summary["final"][claim["metric"]]) for summary in runs.values()]
-    verdict, p = judge_seeds(values, claim["value"], bool(first["claim"]["higher_is_better"]))
+    higher_is_better = bool(first["claim"]["higher_is_better"])
+    verdict, p, needed = judge_seeds(values, claim["value"], higher_is_better, claim.get("std"))
     mean = sum(values) / len(values)
     std = math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)) if len(values) > 1 else None
     return Verdict(
@@ -115,6 +123,7 @@ def check_seeds(
         mean=mean,
         std=std,
         p=None if math.isnan(p) else p,
+        needed=needed,
         seconds=[float(summary["seconds"]) for summary in runs.values()],
         flags=list(first["claim"].get("flags") or []),
         data=str(first["data"]["release"]),
@@ -157,7 +166,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     for v in (v for v in verdicts if v.values or v.verdict == "missed"):
         cells = (
             *(f"`{v.experiment}`", f"{v.metric}", f"{v.published:.5g}", v.ours, str(len(v.seeds) or "-")),
-            *(f"**{v.verdict}**" if v.verdict == "missed" else v.verdict, ", ".join(v.flags) or "-"),
+            *(f"**{v.told}**" if v.verdict == "missed" else v.told, ", ".join(v.flags) or "-"),
             *(v.data or "-", v.device or "-", v.time),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -179,7 +188,7 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
     for v in verdicts:
         time = f"{sum(v.seconds):.2f}"
         case = ElementTree.SubElement(suite, "testcase", classname="claims", name=v.experiment, time=time)
-        text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.verdict}"
+        text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.told}"
         if v.verdict == "missed":
             ElementTree.SubElement(case, "failure", message=v.why or text).text = text
         elif v.verdict == "cannot be run here":

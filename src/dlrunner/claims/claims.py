@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from statistics import NormalDist, fmean
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,7 +13,11 @@ from dlrunner.audit_flags import Flag
 from dlrunner.errors import ConfigError
 from dlrunner.ranges import NonNegative
 
-Word = Literal["reached", "reached within noise", "missed", "cannot be run here"]
+Word = Literal["reached", "not distinguishable", "missed", "cannot be run here"]
+
+FEW_SEEDS = 5
+"""With fewer seeds their own standard deviation says little: the claim's is used where it has one."""
+SIGNIFICANCE, POWER = 0.05, 0.8
 
 
 class Claim(BaseModel):
@@ -24,7 +29,7 @@ class Claim(BaseModel):
     source: str
     release: str | None = None
     std: NonNegative | None = None
-    """Measured standard deviation over seeds; a single run within 1.645 of it reaches the value within noise."""
+    """Standard deviation over seeds, as measured earlier: one run, or few seeds, are judged by it."""
     quick: bool = False
     """A run takes less than two minutes on two cores."""
     needs: list[Literal["gpu", "encoder"]] = []
@@ -40,10 +45,7 @@ def judge_run(
     release: str,
     audit: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """Compare one run with a published value.
-
-    With a measured standard deviation over seeds, a run that misses the value by less than 1.645 standard deviations is
-    "reached within noise": p > 5 % if the true mean is the published value.
+    """Compare one run with a published value, by `judge_seeds` of a single seed.
 
     Args:
         claim: the published value.
@@ -59,12 +61,11 @@ def judge_run(
     short = claim.value - value if higher_is_better else value - claim.value
     if claim.release and claim.release != release:
         verdict = f"not comparable: the published data is {claim.release}, this run used {release}"
-    elif short <= 0:
-        verdict = "reached"
-    elif claim.std and short <= 1.645 * claim.std:
-        verdict = "reached within noise"
     else:
-        verdict = f"missed by {short:.4g}"
+        judgement = judge_seeds([value], claim.value, higher_is_better, claim.std)
+        verdict = (
+            f"missed by {short:.4g}" if judgement.word == "missed" else describe(judgement.word, 1, judgement.needed)
+        )
     return {
         "metric": claim.metric,
         "published": claim.value,
@@ -99,24 +100,66 @@ def describe_flags(verdict: Mapping[str, Any]) -> str:
     return ", ".join(flags)
 
 
-def judge_seeds(values: Sequence[float], published: float, higher_is_better: bool) -> tuple[Word, float]:
-    """Compare seeds with a published value by a one-sided t-test at 5 %.
+class Judgement(NamedTuple):
+    """Whether seeds reach a published value."""
 
-    >>> judge_seeds([0.81, 0.80, 0.805], 0.81, higher_is_better=False)[0]
+    word: Word
+    p: float
+    """Of the one-sided test that the true mean is worse; 1 where the mean is not, NaN where nothing can be tested."""
+    needed: int | None = None
+    """Seeds with which the test would detect a difference of this size, where it did not."""
+
+
+def judge_seeds(
+    values: Sequence[float], published: float, higher_is_better: bool, std: float | None = None
+) -> Judgement:
+    """Compare seeds with a published value by a one-sided test at 5 %.
+
+    From five seeds on it is the t-test, and for fewer too if no standard deviation is known; with a known one it is the
+    z-test, so that a single run, three seeds and the five of a published table are judged by the same spread. A
+    mean that is worse by less than the test can detect is neither reached nor missed.
+
+    Args:
+        values: of the metric, by seed.
+        published: the value to reach.
+        higher_is_better: the metric's direction.
+        std: standard deviation over seeds, as measured earlier.
+
+    >>> judge_seeds([0.81, 0.80, 0.805], 0.81, higher_is_better=False).word
     'reached'
-    >>> judge_seeds([0.82, 0.80, 0.815], 0.81, higher_is_better=False)[0]
-    'reached within noise'
-    >>> judge_seeds([0.83, 0.831, 0.832], 0.81, higher_is_better=False)[0]
+    >>> judge_seeds([0.82, 0.80, 0.815], 0.81, higher_is_better=False)
+    Judgement(word='not distinguishable', p=0.40377..., needed=242)
+    >>> judge_seeds([0.83, 0.831, 0.832], 0.81, higher_is_better=False).word
     'missed'
+    >>> judge_seeds([0.812], 0.81, higher_is_better=False, std=0.002)
+    Judgement(word='not distinguishable', p=0.15865..., needed=7)
     """
-    mean = sum(values) / len(values)
-    if (mean >= published) if higher_is_better else (mean <= published):
-        return "reached", 1.0
-    if len(values) < 2:
-        return "missed", math.nan
-    from scipy import stats  # takes a second to import
+    n, mean = len(values), fmean(values)
+    short = published - mean if higher_is_better else mean - published
+    if short <= 0:
+        return Judgement("reached", 1.0)
+    if std and n < FEW_SEEDS:
+        p = 1 - NormalDist().cdf(short * math.sqrt(n) / std)
+    elif n < 2:
+        return Judgement("missed", math.nan)
+    else:
+        from scipy import stats  # takes a second to import
 
-    # The alternative: the true mean is worse than the published value.
-    test = stats.ttest_1samp(values, published, alternative="less" if higher_is_better else "greater")
-    p = float(test.pvalue)
-    return ("reached within noise" if p >= 0.05 else "missed"), p
+        # The alternative: the true mean is worse than the published value.
+        test = stats.ttest_1samp(values, published, alternative="less" if higher_is_better else "greater")
+        p, std = float(test.pvalue), math.sqrt(sum((each - mean) ** 2 for each in values) / (n - 1))
+    if p < SIGNIFICANCE:
+        return Judgement("missed", p)
+    quantiles = NormalDist().inv_cdf(1 - SIGNIFICANCE) + NormalDist().inv_cdf(POWER)
+    return Judgement("not distinguishable", p, math.ceil((quantiles * std / short) ** 2))
+
+
+def describe(word: str, n: int, needed: int | None) -> str:
+    """Return a verdict with what its test lacks.
+
+    >>> describe("not distinguishable", 2, 5)
+    'not distinguishable, n = 2: 5 would be needed'
+    >>> describe("reached", 2, None)
+    'reached'
+    """
+    return f"{word}, n = {n}: {needed:,} would be needed" if needed else word

@@ -181,6 +181,5 @@ def _print(verdicts: Sequence[Verdict]) -> None:
     for v in verdicts:
         if v.why:
             tables.print_sentence(f"{v.experiment}: {v.verdict}: {v.why}")
-        elif v.verdict.startswith(("missed", "reached within")) and v.p is not None:
-            few = "; too few seeds, try --seeds 5" if len(v.seeds) < 3 else ""
-            tables.print_sentence(f"{v.experiment}: {v.verdict}: p = {v.p:.3f} (t-test), {len(v.seeds)} seeds{few}")
+        elif v.verdict in ("missed", "not distinguishable") and v.p is not None:
+            tables.print_sentence(f"{v.experiment}: {v.told} (p = {v.p:.3f})")

@@ -22,7 +22,7 @@ from dlrunner.runs.reader import finished_summary
 
 WORDS = {
     "reached": "The mean over the seeds is as good as the published value, or better.",
-    "reached within noise": "The mean is worse, but not significantly (one-sided t-test at 5 %).",
+    "not distinguishable": "The mean is worse, but by less than these seeds can tell (one-sided test at 5 %).",
     "missed": "The mean is significantly worse, or a run failed.",
     "cannot be run here": "Data, a GPU or an encoder is missing, or the data is another release.",
 }
@@ -143,12 +143,12 @@ def _claim(verdict: Verdict, folder: Path, out: Path) -> dict[str, Any]:
     for text, written in zip_longest(texts, [*verdict.folders, *verdict.failed.values()], fillvalue=""):
         path = moved(folder, written)
         runs.append((text, page.run_link(path, out) if path else ""))
-    p = "" if verdict.p is None or verdict.p == 1 else f"{verdict.p:.3f} (one-sided t-test against the published value)"
+    p = "" if verdict.p is None or verdict.p == 1 else f"{verdict.p:.3f} (one-sided test against the published value)"
     return {
         "experiment": verdict.experiment,
         "anchor": _anchor(verdict),
         "facts": [
-            ("verdict", f"{verdict.verdict}{f': {verdict.why}' if verdict.why else ''}"),
+            ("verdict", f"{verdict.told}{f': {verdict.why}' if verdict.why else ''}"),
             ("published", f"{verdict.metric} {verdict.published:.5g}"),
             ("ours", verdict.ours if verdict.values else ""),
             ("p", p),

@@ -98,8 +98,9 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
 def print_claim(claim: Mapping[str, Any] | None) -> None:
     """Print the verdict on a claim."""
     if claim:
-        style = "green" if claim["verdict"].startswith("reached") else "red"
-        text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {claim['verdict']}"
+        word = claim["verdict"]
+        style = "green" if word.startswith("reached") else "red" if word.startswith("missed") else "yellow"
+        text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {word}"
         print_sentence(text, style, indent=9)
         if flags := describe_flags(claim):
             print_sentence(f"warnings {flags}", indent=9)
