@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dlrunner.data.images.loaders import MEAN, STD
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.models.vision.backbone import Backbone
 from dlrunner.models.vision.backbones import (
@@ -28,9 +29,11 @@ from dlrunner.models.vision.backbones import (
     read_weights,
     statistics_gap,
 )
+from dlrunner.models.vision.efficientnet_lite import EfficientNetLite
+from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
 from dlrunner.models.vision.mobilenet import MobileNetV2
 
-# What torchvision's documentation says of the nets with their classifiers, and what the classifiers have of it.
+# What torchvision's and timm's documentation says of the nets with their classifiers, and what the classifiers have of it.
 PUBLISHED = {
     "resnet18": (11_689_512, 512 * 1000 + 1000),
     "resnet34": (21_797_672, 512 * 1000 + 1000),
@@ -39,6 +42,9 @@ PUBLISHED = {
     "resnext101_64x4d": (83_455_272, 2048 * 1000 + 1000),
     "squeezenet1_1": (1_235_496, 512 * 1000 + 1000),
     "mobilenet_v2": (3_504_872, 1280 * 1000 + 1000),
+    "efficientnet_lite0": (4_652_008, 1280 * 1000 + 1000),
+    "efficientnet_lite1": (5_416_680, 1280 * 1000 + 1000),
+    "efficientnet_lite2": (6_092_072, 1280 * 1000 + 1000),
 }
 
 
@@ -85,6 +91,9 @@ def test_gluons_mobilenet_has_the_expansion_of_its_first_block_on_top() -> None:
         ("mobilenet_v2", "features.1.conv.2.running_mean", (16,)),
         ("mobilenet_v2", "features.17.conv.1.0.weight", (960, 1, 3, 3)),
         ("mobilenet_v2", "features.18.0.weight", (1280, 320, 1, 1)),
+        ("efficientnet_lite0", "_blocks.0._depthwise_conv.weight", (32, 1, 3, 3)),
+        ("efficientnet_lite2", "_blocks.1._expand_conv.weight", (96, 16, 1, 1)),
+        ("efficientnet_lite2", "_blocks.20._project_conv.weight", (352, 1248, 1, 1)),
     ],
 )
 def test_weights_have_torchvisions_names_and_shapes(name: str, weight: str, shape: tuple[int, ...]) -> None:
@@ -356,7 +365,7 @@ def test_a_file_that_lacks_some_weights_and_one_of_another_net_are_told_apart() 
     del weights["layer3.0.bn1.running_mean"]
     with pytest.raises(ConfigError, match=r"1 are missing \(layer3.*resembles resnet18, incomplete or altered$"):
         load(on_meta("resnet18"), weights, Path("f.pt"))
-    with pytest.raises(ConfigError, match=r"matches none of the known backbones \(mobilenet_v2, resnet18, "):
+    with pytest.raises(ConfigError, match=r"matches none of the known backbones \(efficientnet_lite0, "):
         load(on_meta("resnet18"), {"blocks.0.weight": torch.zeros(2)}, Path("f.pt"))
 
 
@@ -502,3 +511,28 @@ def test_features_tell_ten_breeds_apart_and_worse_with_a_wrong_wiring(real_data:
     assert accuracy(loaded(mobilenet), images, classes) > 0.92
     assert accuracy(with_moved_stride(loaded(mobilenet)), images, classes) < 0.85
     assert accuracy(loaded(squeezenet), images, classes) > 0.77
+
+
+@pytest.mark.parametrize(("size", "before", "after"), [(8, 0, 1), (7, 1, 1)])
+def test_efficientnet_lite_pads_as_tensorflow_does_and_normalises_inside(size: int, before: int, after: int) -> None:
+    net = make_backbone("efficientnet_lite0").eval()
+    assert isinstance(net, EfficientNetLite)
+    images = torch.rand(1, 3, size, size)
+    from_minus_1_to_1 = (images * 255 - 127) / 128
+    padded = torch.nn.functional.pad(from_minus_1_to_1, (before, after, before, after))
+    expected = torch.nn.functional.conv2d(padded, net._conv_stem.weight, stride=2)
+    found: list[Tensor] = []
+    net._conv_stem.register_forward_hook(lambda _, __, output: found.append(output))
+    imagenet = (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    net(imagenet)
+    torch.testing.assert_close(found[0], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_batch_norms_of_efficientnet_lite_are_folded() -> None:
+    torch.manual_seed(0)
+    net = make_backbone("efficientnet_lite0").eval()
+    folded = fold_batch_norm(net)
+    assert not any(isinstance(each, nn.BatchNorm2d) for each in folded.modules())
+    images = torch.randn(2, 3, 33, 40)
+    with torch.inference_mode():
+        torch.testing.assert_close(folded(images), net(images), atol=1e-4, rtol=1e-3)

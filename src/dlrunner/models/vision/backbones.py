@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.models.vision.backbone import Backbone
+from dlrunner.models.vision.efficientnet_lite import SCALES, EfficientNetLite
 from dlrunner.models.vision.mobilenet import MobileNetV2, Variant
 from dlrunner.models.vision.resnet import RESNETS
 from dlrunner.models.vision.squeezenet import SqueezeNet
@@ -22,13 +24,14 @@ BACKBONES: Mapping[str, Callable[..., Backbone]] = {
     **RESNETS,
     "squeezenet1_1": SqueezeNet,
     "mobilenet_v2": MobileNetV2,
+    **{name: partial(EfficientNetLite, *scales) for name, scales in SCALES.items()},
 }
-"""Names as torchvision has them, and what makes the nets; mobilenet_v2 alone takes a variant."""
+"""Names as torchvision and timm have them, and what makes the nets; mobilenet_v2 alone takes a variant."""
 
 TIMM = "timm/"
 """Before the name of one of timm's models."""
 
-CLASSIFIERS = ("fc.", "classifier.", "head.")
+CLASSIFIERS = ("fc.", "_fc.", "classifier.", "head.")
 """How the names of a published net's last layer begin."""
 
 MOST_STATISTICS_GAP = 0.7
