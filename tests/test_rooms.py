@@ -32,6 +32,7 @@ LAYERS = (
     ("data/tables",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),
     ("data/dogbreeds", "data/imdb", "data/rossmann", "data/segmentation"),
+    ("data/camvid",),
     ("models/vision",),
     ("models",),
     ("runs", "training"),

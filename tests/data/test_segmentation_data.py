@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dlrunner.data.camvid.dataset import CamVidData
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
@@ -309,3 +310,30 @@ def test_settings_that_contradict_each_other_are_refused() -> None:
         SegmentationData(Path("data"), path="x", source="synthetic")
     with pytest.raises(ConfigError, match="two classes have one name"):
         SegmentationData(Path("data"), path="x", classes=["a", "a"])
+
+
+def test_other_images_in_the_place_of_camvid_are_read_and_not_called_so(here: Path) -> None:
+    with pytest.raises(DataError, match=r"no camvid.zip or camvid/ in data"):
+        CamVidData(Path("data")).identity()
+    for part in ("train", "val", "test"):
+        write(here / "data" / "camvid" / part, count=2, names="")
+    (here / "data" / "camvid" / "classes.txt").write_text("sky\nwood\nroad\n")
+    data = CamVidData(Path("data"), size=[HEIGHT, WIDTH])
+    assert [len(data.read().rows(part)) for part in (TRAIN, VALID, TEST)] == [2, 2, 2]
+    identity = data.identity()
+    assert (identity.name, identity.release, identity.terms) == ("camvid", "own", "")
+
+
+@pytest.mark.data
+def test_camvid_is_known_by_its_masks(real_data: Path) -> None:
+    if not (real_data / "camvid.zip").exists():
+        pytest.skip("needs camvid.zip in DLRUNNER_DATA")
+    data = CamVidData(real_data, size=[36, 48], sample=4, sample_valid=4, sample_test=4)
+    identity = data.identity()
+    assert (identity.name, identity.release) == ("CamVid", "camvid")
+    assert "research" in identity.terms
+    table = data.read()
+    assert len(table.names) == 367 + 101 + 233
+    assert [len(table.rows(part)) for part in (TRAIN, VALID, TEST)] == [4, 4, 4]
+    assert table.classes.names[:3] == ["sky", "building", "pole"]
+    assert len(table.classes.names) == 11

@@ -155,7 +155,7 @@ def judge_seeds(
 
 
 def describe(word: str, n: int, needed: int | None) -> str:
-    """Return a verdict with what its test lacks.
+    """Return a verdict, with the number of seeds that would decide it.
 
     >>> describe("not distinguishable", 2, 5)
     'not distinguishable, n = 2: 5 would be needed'
