@@ -81,7 +81,6 @@ def test_the_encoder_may_be_pre_trained_and_frozen(dlrun: Dlrun, here: Path) -> 
         (("task.wrong=2",), "task.wrong: must be less than 1"),
         (("task.num_image=9",), "did you mean num_images?"),
         (("model.width=9",), "unknown setting of blobs.SmallUNet"),
-        (("ensemble=2",), "keeps no outputs"),
     ],
 )
 def test_its_settings_are_checked_like_those_of_the_package(dlrun: Dlrun, words: tuple[str, ...], message: str) -> None:

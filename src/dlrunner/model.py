@@ -85,6 +85,28 @@ class Model(nn.Module):
         return OutputsOnly(self)
 
 
+class AveragedOutputs(Model):
+    """The models of an ensemble as one, whose outputs are averaged batch by batch: none have to be kept.
+
+    Args:
+        models: the trained models.
+        average: of their outputs for the same examples (`Task.average`).
+    """
+
+    stateful = True
+
+    def __init__(self, models: Sequence[Model], average: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        super().__init__()
+        self.models, self.average = nn.ModuleList(models), average
+
+    def forward(self, *inputs: Tensor, hidden: Sequence[Any] | None = None) -> Outputs:
+        """Return the average and, of stateful models, their hidden states."""
+        members = [each for each in self.models if isinstance(each, Model)]
+        states = hidden or [None] * len(members)
+        found = [forward_pass(model, *inputs, hidden=state) for model, state in zip(members, states, strict=True)]
+        return Outputs(self.average([each.outputs for each in found]), [each.hidden for each in found])
+
+
 class OutputsOnly(nn.Module):
     """A model that returns its outputs and nothing else.
 

@@ -119,7 +119,7 @@ class Task(ABC):
 
     keeps_outputs: ClassVar[bool] = True
     """False if outputs are too large to keep (a value per pixel): `predictions`, `plots` and `annotated_texts` then get
-    an empty tensor, and outputs of an ensemble or of TTA views cannot be averaged."""
+    an empty tensor, an ensemble is evaluated once more, all models together, and there are no TTA views."""
     predictor: ClassVar[type[Predictor] | None] = None
     """The class that makes predictions from the stored `state` and the models; None: there are none."""
     phase_settings: ClassVar[Sequence[str]] = ()

@@ -46,6 +46,14 @@ def test_what_is_in_doubt_is_marked_and_an_option_settles_it(here: Path, dlrun: 
     assert "thousands '.'" in out
 
 
+def test_times_of_day_that_are_all_read_have_a_note_and_no_warning(here: Path, dlrun: Dlrun) -> None:
+    (here / "t.csv").write_text("t,b\n12:30,x\n8:05,y\n")
+    _, out, err = dlrun("data", "describe", "t.csv")
+    assert "note: t: times of day are read as minutes since midnight" in " ".join(out.split())
+    assert "(!)" not in out
+    assert "warning" not in out + err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

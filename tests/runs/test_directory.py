@@ -27,7 +27,7 @@ from dlrunner.errors import Interrupted, RunError
 from dlrunner.files.atomic import atomic_file, write_atomic
 from dlrunner.runs import directory as runs
 from dlrunner.runs.checkpoints import load_weights_file
-from dlrunner.runs.labels import label
+from dlrunner.runs.labels import label, run_label
 from dlrunner.runs.reader import FinishedRun
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
@@ -432,12 +432,20 @@ def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_name_is_readable_and_safe() -> None:
-    assert (
-        label(["task=collab", "model.init=[0, 0.05]", "++optim.lr=1e-3"], ["task"])
-        == "model.init=_0,_0.05_,optim.lr=1e-3"
-    )
-    assert label(["data.path=../../etc/x y.csv"], []) == "data.path=.._.._etc_x_y.csv"
-    assert len(label([f"a{i}=1" for i in range(99)], [])) <= 80
+    assert label(["model.init=[0, 0.05]", "++optim.lr=1e-3"]) == "model.init=_0,_0.05_,optim.lr=1e-3"
+    assert label(["data.path=../../etc/x y.csv"]) == "data.path=.._.._etc_x_y.csv"
+    assert len(label([f"a{i}=1" for i in range(99)])) <= 80
+
+
+def test_a_folder_is_named_after_all_that_changes_the_result_but_the_task(tmp_path: Path) -> None:
+    words = ["task=tabular", "task.loss=poisson", "device=cpu", "log.plots=false", "epochs=2"]
+    assert run_label(words, {"task": "tabular"}) == "epochs=2,task.loss=poisson"
+    identity = {"signature": "0123abcd", "code": "c", "data": "d"}
+    older, _ = runs.RunDirectory.claim(tmp_path, "tabular", "epochs=2", identity)
+    older.finish({"status": "done"})
+    older.release()
+    again, reason = runs.RunDirectory.claim(tmp_path, "tabular", "epochs=2,task.loss=poisson", identity)
+    assert (again.path, reason) == (older.path, "finished"), "the signature decides, not the name"
 
 
 def test_a_checkpoint_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:

@@ -86,6 +86,41 @@ def test_pairs_have_scores_and_unknown_ids_a_note(trained: Path) -> None:
     assert list(answer["note"]) == ["", "", "unknown user: bias only", "unknown item: bias only"]
 
 
+def test_predictions_are_what_users_are_shown_and_where_their_choices_rank(trained: Path) -> None:
+    table = dlrunner.load(trained).predictions
+    assert list(table.columns) == ["user", "item", "title", "rank", "prediction", "chosen"]
+    final, ideal = json.loads((trained / "summary.json").read_text())["final"], 1 / np.log2(np.arange(2, 12))
+    ndcg, recall = [], []
+    for user, rows in table.groupby("user", sort=False):
+        assert list(rows["rank"][:10]) == list(range(1, 11)), user
+        assert (rows["rank"] > 10).equals((rows["rank"] > 10) & (rows["chosen"] == 1))
+        assert rows["rank"].is_monotonic_increasing
+        assert rows["prediction"].is_monotonic_decreasing
+        ranks = rows["rank"][(rows["chosen"] == 1) & (rows["rank"] <= 10)]
+        num_chosen = int(rows["chosen"].sum())
+        recall.append(len(ranks) / num_chosen)
+        ndcg.append((1 / np.log2(1 + ranks)).sum() / ideal[:num_chosen].sum())
+    assert np.mean(recall) == pytest.approx(final["valid/recall"], abs=1e-6)
+    assert np.mean(ndcg) == pytest.approx(final["valid/ndcg"], abs=1e-6)
+
+
+def test_an_ensemble_ranks_by_the_mean_score_of_its_members(dlrun: Dlrun, here: Path) -> None:
+    purchases().to_csv("shop.csv", index=False)
+    words = ("data.path=shop.csv", "data.user=customer", "data.item=product", "data.test=0.1", "epochs=2", *QUICK)
+    status, out, err = dlrun("task=implicit", *words, "ensemble=2")
+    assert status == 0, err
+    assert "ensemble of 2: valid/ndcg" in " ".join(out.split())
+    run = Path("runs/latest").resolve()
+    summary, predictor = json.loads((run / "summary.json").read_text()), dlrunner.load(run)
+    assert len(predictor.models) == 2
+    assert not {"valid/recall", "test/recall", "test/ndcg"} - summary["final"].keys()
+    table = predictor.predictions
+    chosen = table[table["chosen"] == 1].groupby("user").agg(hits=("rank", lambda ranks: (ranks <= 10).mean()))
+    assert chosen["hits"].mean() == pytest.approx(summary["final"]["valid/recall"], abs=1e-6)
+    pairs = predictor.predict(table[["user", "item"]].head(50))
+    np.testing.assert_allclose(pairs["prediction"], table["prediction"].head(50), atol=2e-4)
+
+
 def task(here: Path, **settings: Any) -> Implicit:
     purchases().to_csv(here / "shop.csv", index=False)
     data = RatingsData(here, path="shop.csv", user="customer", item="product", implicit=True, test=0.1)

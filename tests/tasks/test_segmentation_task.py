@@ -118,6 +118,14 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
     assert dlrun("predict", "runs/latest", "nowhere")[0] == 2
 
 
+def test_an_ensemble_averages_the_scores_of_each_pixel(dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*SHORT, "log.plots=false", "log.report=false", "ensemble=2")
+    assert status == 0, out + err
+    images, found = pd.read_csv("runs/latest/images.csv"), summary()
+    assert len(found["members"]["seeds"]) == 2
+    assert images["pixel_accuracy"].mean() == pytest.approx(found["final"]["valid/pixel_accuracy"], abs=1e-6)
+
+
 def test_a_mask_replaces_no_image_and_stays_in_its_folder(here: Path) -> None:
     model = UNet(SegmentationDims(2), Path("data"), backbone="squeezenet1_1", channels=32).eval()
     predictor = SegmentationPredictor(
@@ -271,7 +279,6 @@ def test_phases_may_begin_with_smaller_images() -> None:
             ("epochs=null", "phases=[{epochs: 1, task: {augment: 1}}]"),
             "phases[0].task.augment: must be a boolean, not 1",
         ),
-        (("ensemble=2",), "this task keeps no outputs"),
         (("batch_size=1",), "batch norm needs two training images"),
         (("data.path=x",), "synthetic data has no path"),
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower encoder, upper encoder, decoder)"),

@@ -24,7 +24,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.reporting.html import claims as report
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.sweep import make_screen
-from dlrunner.runs.labels import NOT_IN_LABEL, label
+from dlrunner.runs.labels import is_in_label, label
 from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
 from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
@@ -91,7 +91,7 @@ def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Name
     verdicts = []
     for name, claim in claims.items():
         command = f"dlrun reproduce {name} --seeds {arguments.seeds}"
-        settings = [word for word in arguments.set if word.partition("=")[0].partition(".")[0] not in NOT_IN_LABEL]
+        settings = [word for word in arguments.set if is_in_label(word)]
         if settings:
             command += f" --set {shlex.join(settings)}"
         of_claim = [job for job in jobs if job.overrides[0] == f"experiment={name}"]
@@ -127,7 +127,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
     missing = [job for job in jobs if job.number not in records]
     digest = hashlib.sha256(json.dumps([job.overrides for job in jobs]).encode()).hexdigest()[:8]
     runs_dir = user_path(jobs[0].config["runs_dir"]).resolve()
-    path = runs_dir / "claims" / f"{label(arguments.patterns, ())}-{digest}"
+    path = runs_dir / "claims" / f"{label(arguments.patterns)}-{digest}"
     print(f"{len(jobs)} runs of {len({job.overrides[0] for job in jobs})} claims\nfolder   {shorter(path)}", flush=True)
     if records:
         print(f"finished: {len(records)} of {len(jobs)}", flush=True)

@@ -206,8 +206,6 @@ def plan(config: Mapping[str, Any]) -> Plan:
         problems.append(f"data: is missing: {task.target} needs data")
     if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
-    if task and settings.ensemble > 1 and not getattr(task.factory, "keeps_outputs", True):
-        problems.append("ensemble: must be 1: this task keeps no outputs to average")
     if isinstance(settings.batch_size, int) and settings.batch_size < num_processes():
         problems.append(f"batch_size: {settings.batch_size} cannot be divided among {num_processes()} processes")
     phases = resolve_phases(settings, problems)

@@ -12,7 +12,7 @@ from torch import nn
 from dlrunner.config.plan import Plan
 from dlrunner.errors import ConfigError
 from dlrunner.execution.initial_weights import load_initial
-from dlrunner.model import Model
+from dlrunner.model import AveragedOutputs, Model
 from dlrunner.schedules import Phase
 from dlrunner.system.backends import configure, enable_cudnn_benchmark, set_threads
 from dlrunner.system.cpu_tuning import keep_freed_memory
@@ -103,6 +103,14 @@ def train_member(
             views.append(evaluation)
         evaluations[split] = views[0] if len(views) == 1 else _averaged(task, views)
     return Member(seed, model, fitted.state.history, fitted.row, fitted.phase, fitted.state.best, evaluations)
+
+
+def evaluate_together(checked: Plan, task: Task, members: Sequence[Member], split: Split) -> Evaluation:
+    """Evaluate the averaged outputs of members, computed once more because the task keeps none."""
+    averaged = AveragedOutputs([member.model for member in members], task.average)
+    evaluation = checked.build_trainer(checked.settings.seed).evaluate(task, averaged, split, members[-1].phase)
+    assert evaluation is not None
+    return evaluation
 
 
 def member_seed(seed: int, ensemble: int, index: int) -> int:

@@ -19,7 +19,7 @@ from dlrunner.data_audit import AuditFinding, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
-from dlrunner.execution.member import Member, member_seed, set_up_process, train_member
+from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import describe
@@ -178,7 +178,7 @@ def train(context: RunContext, prepared: Prepared, display: Display) -> list[Mem
 def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member]) -> Results:
     """Return the metrics of the run; for an ensemble, of the averaged outputs and of each member."""
     task, notify = prepared.task, context.notify
-    splits = {split: _combined(task, members, split) for split in members[0].evaluations}
+    splits = {split: _combined(context.plan, task, members, split) for split in members[0].evaluations}
     name, metric = next(iter(task.metrics().items()))
     key, summary = f"valid/{name}", dict[str, Any]()
     last, best = members[-1].last, members[-1].best or members[-1].last
@@ -293,11 +293,13 @@ def _for_report(table: ResultTable) -> dict[str, Any]:
     return {"file": table.file, "caption": table.caption + more, "columns": columns, "rows": cells}
 
 
-def _combined(task: Task, members: Sequence[Member], split: Split) -> Evaluation:
+def _combined(plan: Plan, task: Task, members: Sequence[Member], split: Split) -> Evaluation:
     """Return the evaluation of the members' averaged outputs, with the same exact metrics as for one model."""
     evaluations = [member.evaluations[split] for member in members]
     if len(evaluations) == 1 and task.num_tta_views() == 1:
         return evaluations[0]
+    if not task.keeps_outputs:
+        return evaluate_together(plan, task, members, split)
     outputs = [evaluation.outputs for evaluation in evaluations if evaluation.outputs is not None]
     average = outputs[0] if len(outputs) == 1 else task.average(outputs)
     targets = evaluations[0].targets

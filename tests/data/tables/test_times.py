@@ -26,7 +26,7 @@ def test_times_of_day_are_minutes_since_midnight(values: list[str], minutes: lis
     (tmp_path / "t.csv").write_text("t,n\n" + "".join(f'"{value}",{n}\n' for n, value in enumerate(values)))
     table = read_table(tmp_path / "t.csv")
     assert table.schema["t"].described() == "time of day"
-    assert "minutes since midnight" in str(table.schema.found["t"].doubt)
+    assert "minutes since midnight" in str(table.schema.found["t"].note)
     np.testing.assert_allclose(table.frame["t"].to_numpy(), minutes)
     (tmp_path / "s.yaml").write_text(dump_schema(table.schema))
     pd.testing.assert_frame_equal(

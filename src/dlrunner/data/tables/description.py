@@ -12,7 +12,7 @@ MOST_COLUMNS = 200
 
 
 def describe_columns(schema: Schema, uses: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Return name, type and format, missing values, an example, the use, and the doubt of each column.
+    """Return name, type and format, missing values, an example, the use, the doubt and the note of each column.
 
     Args:
         schema: of the table.
@@ -31,5 +31,7 @@ def describe_columns(schema: Schema, uses: Mapping[str, str]) -> list[dict[str, 
             doubts = [found.doubt, f"{found.num_bad:,} other values, {found.bad_example}" if found.num_bad else None]
             if doubt := "; ".join(filter(None, doubts)):
                 row["doubt"] = doubt
+            if found.note:
+                row["note"] = found.note
         rows.append(row)
     return rows

@@ -163,8 +163,8 @@ def _times(table: RawTable, name: str, found: Statistics) -> tuple[Column, Stati
     )
     if num_bad > (1 - NEARLY_ALL) * (total - absent):
         return None
-    doubt = "times of day are read as minutes since midnight: 12:30 is 750 (data.schema can read them as text)"
-    found = replace(found, num_missing=int(absent), doubt=doubt)
+    note = "times of day are read as minutes since midnight: 12:30 is 750 (data.schema can read them as text)"
+    found = replace(found, num_missing=int(absent), note=note)
     return _with_bad(table, column, found, int(num_bad)) if num_bad else (column, found)
 
 

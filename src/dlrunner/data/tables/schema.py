@@ -94,6 +94,8 @@ class Statistics:
     bad_example: str = ""
     doubt: str | None = None
     """What about it could be read in two ways, and the setting that says which."""
+    note: str | None = None
+    """How it is read, where this is worth knowing and nothing is in doubt."""
     ambiguous: bool = False
     """It must not be used before the doubt is settled."""
 

@@ -11,7 +11,7 @@ HEADER = ("column", "read as", "missing", "example", "use")
 
 
 def column_lines(columns: Sequence[Mapping[str, Any]], most: int = MOST_LINES) -> Iterator[str]:
-    """Yield a table of columns (see `dlrunner.data.tables.description`), and a warning for each that is in doubt."""
+    """Yield a table of columns (see `dlrunner.data.tables.description`), with the warning or note on each."""
     rows = [
         (
             f"{each['name']}{' (!)' if each.get('doubt') else ''}",
@@ -36,6 +36,8 @@ def column_lines(columns: Sequence[Mapping[str, Any]], most: int = MOST_LINES) -
     for each in columns:
         if each.get("doubt"):
             yield f"warning: {each['name']}: {each['doubt']}"
+        if each.get("note"):
+            yield f"note: {each['name']}: {each['note']}"
 
 
 def _widths(rows: Sequence[Sequence[str]]) -> list[int]:

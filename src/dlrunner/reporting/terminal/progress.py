@@ -48,8 +48,16 @@ def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
 
 
 def shown_columns(row: Mapping[str, Any]) -> list[str]:
-    """Return the columns to print of an epoch's row, in order."""
+    """Return the columns to print of an epoch's row, in order.
+
+    Without class weights the log loss is the loss: one of them is enough, unless the log loss is monitored.
+
+    >>> shown_columns({"valid/loss": 0.5, "valid/accuracy": 0.8, "valid/log_loss": 0.5})[2:4]
+    ['valid/loss', 'valid/accuracy']
+    """
     metrics = [key for key in row if key.startswith("valid/") and key != "valid/loss"]
+    if "valid/log_loss" in metrics[1:] and math.isclose(row["valid/log_loss"], row["valid/loss"], rel_tol=1e-4):
+        metrics.remove("valid/log_loss")
     return ["epoch", "train/loss", "valid/loss", *metrics, "lr", "seconds"]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -18,8 +19,9 @@ from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.data.core.splitting import PART_CODES
 from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.data_audit import SplitStatistics
+from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import Metric
-from dlrunner.model import Model
+from dlrunner.model import AveragedOutputs, Model
 from dlrunner.models.ranking import ChoiceDims, Ranking
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
@@ -28,7 +30,15 @@ from dlrunner.task import Loader, Split
 from dlrunner.tasks.collab.choice_loaders import SampledLoader, UserLoader
 from dlrunner.tasks.collab.defaults import recommended_for_choices
 from dlrunner.tasks.collab.implicit_predictor import ChoicePredictor
-from dlrunner.tasks.collab.ranking_metrics import CHOSEN, NDCG, SEEN, Coverage, MeanAveragePrecision, Recall
+from dlrunner.tasks.collab.ranking_metrics import (
+    CHOSEN,
+    NDCG,
+    SEEN,
+    Coverage,
+    MeanAveragePrecision,
+    Recall,
+    without_seen,
+)
 from dlrunner.tasks.collab.ratings_task import RatingsTask
 
 
@@ -152,6 +162,38 @@ class Implicit(RatingsTask):
                 found[name] |= {f"{split}/{key}": metric.compute() for key, metric in metrics.items()}
             found[name]["seconds"] = round(time.perf_counter() - started, 2)
         return found
+
+    def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
+        """Return predictions.csv: what each validation user is shown, and the rank of what the user chose."""
+        return {"predictions.csv": as_csv(self._shown(models))[0]}
+
+    @torch.inference_mode()
+    def _shown(self, models: Sequence[Model]) -> pd.DataFrame:
+        """Return the first items of each validation user, and those chosen in validation; by user and rank."""
+        table, model = self.table, AveragedOutputs(models, self.average).eval()
+        found: list[tuple[Tensor, ...]] = []
+        for batch in self._rankings["valid"]:
+            (users,), chosen = batch.inputs, batch.targets == CHOSEN
+            scores = without_seen(model(users).outputs, batch.targets)
+            order = scores.argsort(dim=1, descending=True, stable=True)
+            first, in_order = chosen.gather(1, order), scores.gather(1, order)
+            first[:, : self.top] = True
+            rows, ranks = (first & in_order.isfinite()).nonzero(as_tuple=True)
+            items = order[rows, ranks]
+            columns = users[rows], items, ranks + 1, in_order[rows, ranks], chosen[rows, items]
+            found.append(tuple(each.cpu() for each in columns))
+        together = (torch.cat(each).numpy() for each in zip(*found, strict=True))
+        all_users, all_items, all_ranks, prediction, taken = together
+        return pd.DataFrame(
+            {
+                "user": np.asarray(table.user_ids, dtype=object)[all_users],
+                "item": np.asarray(table.item_ids, dtype=object)[all_items],
+                "title": np.asarray(table.titles, dtype=object)[all_items],
+                "rank": all_ranks,
+                "prediction": prediction.round(4),
+                "chosen": taken.astype(np.int8),
+            }
+        )
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Principal components and a map of the items by their factors."""

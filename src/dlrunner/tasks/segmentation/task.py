@@ -25,7 +25,7 @@ from dlrunner.data.segmentation.masks import IGNORED, colours
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import MeanIoU, Metric, PixelAccuracy
-from dlrunner.model import Model, forward_pass
+from dlrunner.model import AveragedOutputs, Model
 from dlrunner.models.unet import SegmentationDims
 from dlrunner.plot import Plot
 from dlrunner.predictor import Predictor
@@ -208,10 +208,10 @@ class Segmentation(Task):
         self, models: Sequence[Model], rows: NDArray[np.int64], phase: Phase
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """Yield mask and prediction of images, [height, width] each."""
-        model = models[0].eval()
+        model = AveragedOutputs(models, self.average).eval()
         batches = rows_in_batches(rows, self._valid_batch_size)
         for batch in SegmentationLoader(self._pixels, self._codes, batches, self.size_in(phase)):
-            codes = forward_pass(model, *batch.inputs).outputs.argmax(dim=1)
+            codes = model(*batch.inputs).outputs.argmax(dim=1)
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)
 
     def state(self, phase: Phase) -> dict[str, Any]:
