@@ -151,7 +151,8 @@ class TabularData(TableSource):
         skip_bad: bool = False,
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
-        self.file = TableFile(path, query, reading, "dlrun task=tabular data.path=my.csv data.target=y")
+        example = "dlrun task=tabular data.path=my.csv data.target=y"
+        self.file = TableFile(path, query, reading, example, ids=[id] if id else [])
         if target is None:
             raise ConfigError("data.target: is missing: which column is the target?")
         self.path, self.target = self.file.place, target

@@ -274,7 +274,8 @@ def _problem_of(line: str) -> str | None:
 
 def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     reading = wanted.reading
-    file = TableFile(None if path is None else str(path), wanted.query, reading)
+    ids = [name for name in (wanted.column, wanted.default, *wanted.target) if name is not None]
+    file = TableFile(None if path is None else str(path), wanted.query, reading, ids=ids)
     notes: tuple[str, ...] = ()
     with file.open() as raw:
         column = wanted.column
