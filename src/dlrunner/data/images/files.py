@@ -7,7 +7,7 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -47,6 +47,7 @@ def find_images(
     target: str | list[str] | None = None,
     reading: Reading | None = None,
     needs_label: bool = True,
+    query: str | None = None,
 ) -> ImageFiles:
     """Return the labelled images of a folder, archive or table.
 
@@ -56,12 +57,17 @@ def find_images(
         target: the table's column or columns with the classes.
         reading: how the table is read.
         needs_label: a row without a label is bad.
+        query: SQL that selects the table; the path is then the folder of its images.
 
     Raises:
         ConfigError: there is no such file or column.
         DataError: it holds no images, or the archive is damaged.
     """
     reading = reading or Reading()
+    if query is not None:
+        named = [name for name in (file, *([target] if isinstance(target, str) else target or [])) if name]
+        table = selected_labels(query, reading, named if file and target else [0, 1, *named])
+        return _match(folder_of_query(path), _Listed(table, file, target, needs_label), [""], reading)
     if is_table(path):
         listed = _Listed(read_labels(path, reading), file, target, needs_label)
         return _match(table_folder(path), listed, [""], reading)
@@ -99,6 +105,24 @@ def read_labels(path: Path, reading: Reading) -> Table:
     """Return a table of files and labels: strings as they are written."""
     with TableFile(str(path), None, reading).open() as raw:
         return read_open_table(raw, reading, text=raw.names)
+
+
+def selected_labels(query: str, reading: Reading, ids: Collection[str | int]) -> Table:
+    """Return a table of files and labels that a query selects; `ids`: its columns that keep every character."""
+    with TableFile(None, query, reading, ids=ids).open() as raw:
+        return read_open_table(raw, reading, text=raw.names)
+
+
+def folder_of_query(path: Path) -> ArchiveOrFolder:
+    """Return the folder that the paths in a query's result are relative to.
+
+    Raises:
+        ConfigError: it is a file, or there is none.
+    """
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise ConfigError(f"data.path: {path} {problem}; with data.query it is the folder of the files that it lists")
+    return ArchiveOrFolder(path)
 
 
 def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
