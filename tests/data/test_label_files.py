@@ -17,6 +17,7 @@ from PIL import Image
 
 from dlrunner.cli.compose import compose
 from dlrunner.cli.conf_paths import with_paths
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.core.target_columns import read_target
@@ -178,7 +179,7 @@ def test_what_a_folder_of_texts_has_besides_is_told(here: Path) -> None:
 
 def test_labels_in_one_text_lose_blanks_and_empty_ones_are_none() -> None:
     frame = pd.DataFrame({"tags": ["a; b", "", "b;", " a ;c d", None]})
-    target, values = read_target(frame, "tags", "auto", ";", "auto", Path("t.csv"))
+    target, values = read_target(frame, "tags", "auto", ";", "auto", RowLocations(Path("t.csv")))
     assert target.classes == ["a", "b", "c d"]
     assert values.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
 

@@ -222,7 +222,7 @@ class ImageData(ImageSource):
         examples = self.target or ("folder" if "folder" in columns else str(columns[0]))
         target, values = image_classes(files, examples, self.kind, self.target_separator)
         strata = values if target.has_one_class else None
-        split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.place.path)
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.rows)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
         return replace(self.preprocessing.read(files, split, target, values, []), of_test=of_test)
 
@@ -238,7 +238,7 @@ def image_classes(
     """
     if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
         kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # class names may be numbers
-    found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
+    found, values = read_target(files.table, target, kind, separator, "auto", files.rows)
     if isinstance(found, Regression):
         raise ConfigError(
             f"data.target: {found.names[0]} contains numbers; an image task needs classes (data.kind=multiclass)"

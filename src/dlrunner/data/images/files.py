@@ -11,9 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import PARTS, check_parts, counted, labels_and_parts
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, place_of
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
 from dlrunner.data.tables.files import STANDARD_INPUT, files_of, suffix_of
@@ -36,6 +38,8 @@ class ImageFiles:
     """Paths below the place."""
     table: pd.DataFrame
     """A row for each image: the columns of a table, or `folder`, where the image stands."""
+    rows: RowLocations
+    """Where its rows stand, for messages."""
     parts: Sequence[str | None] | None = None
     """train, valid, test or None, where the folders tell what validates."""
     notes: tuple[str, ...] = ()
@@ -132,7 +136,9 @@ def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / LABELS
         copy.write_bytes(place.read(LABELS))
-        return replace(read_labels(copy, reading), place=Path(f"{place.path}: {place.prefix}{LABELS}"))
+        table, named = read_labels(copy, reading), Path(f"{place.path}: {place.prefix}{LABELS}")
+        rows = replace(table.rows, place=named, parts=[each._replace(file=named) for each in table.rows.parts])
+        return replace(table, rows=rows)
 
 
 def unwrapped(path: Path) -> ArchiveOrFolder:
@@ -179,6 +185,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
         digest_of(place, [names[row] for row in kept], [labels[row] for row in kept]),
         [names[row] for row in kept],
         pd.DataFrame({"folder": [labels[row] for row in kept]}),
+        RowLocations(place.path),
         parts,
         (*notes, *found.notes),
     )
@@ -234,7 +241,8 @@ def _match(place: ArchiveOrFolder, listed: _Listed, folders: Sequence[str], read
     notes = [*table.notes, *([f"skipped, label without an image: {counted(missing, 'label')}"] if missing else [])]
     notes += _unused(images, names, folders[0])
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
-    return ImageFiles(place, digest_of(place, names, lines), names, frame, notes=tuple(notes))
+    rows = table.rows.only(np.isin(np.arange(len(found)), kept))
+    return ImageFiles(place, digest_of(place, names, lines), names, frame, rows, notes=tuple(notes))
 
 
 def _unused(images: FoundImages, names: Sequence[str], within: str) -> list[str]:

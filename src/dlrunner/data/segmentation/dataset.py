@@ -180,7 +180,7 @@ class SegmentationData(Data):
         """
         files, best = self._found
         path = str(files.place.path)
-        split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.place.path)
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.rows)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
         encoded = EncodedFiles(
             files.images,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, labels_and_parts
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.images.files import (
     digest_of,
@@ -21,7 +22,7 @@ from dlrunner.data.images.files import (
     unwrapped,
 )
 from dlrunner.data.images.listing import find_image_files
-from dlrunner.data.tables.rows import only, row_number, without_missing
+from dlrunner.data.tables.rows import only, without_missing
 from dlrunner.data.tables.table import Reading, Table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
@@ -42,6 +43,8 @@ class MaskedImages:
     """Likewise, one for each image."""
     table: pd.DataFrame
     """A row for each image: the other columns of a table."""
+    rows: RowLocations
+    """Where its rows stand, for messages."""
     parts: Sequence[str | None] | None = None
     """train, valid, test or None, if the folders define the split."""
     classes: list[str] | None = None
@@ -115,7 +118,7 @@ def find_masked_images(
     classes = _classes(place)
     digest = digest_of(place, [*chosen, *of_chosen], [f"{each} {classes}" for each in [*of_chosen, *chosen]])
     frame = pd.DataFrame({"image": chosen})
-    return MaskedImages(place, digest, chosen, of_chosen, frame, parts, classes, tuple(notes))
+    return MaskedImages(place, digest, chosen, of_chosen, frame, RowLocations(place.path), parts, classes, tuple(notes))
 
 
 def _such(names: Sequence[str], what: str) -> str:
@@ -157,7 +160,7 @@ def _listed(table: Table, place: ArchiveOrFolder, image: str, mask: str, reading
         row = int(absent.argmax())
         name = image if files[image][row] is None else mask
         given = table.frame[name][row].strip()
-        problem = f"{table.place}, row {row_number(table, row)}: there is no file {place.path / given}"
+        problem = f"{table.rows.at(row)}: there is no file {place.path / given}"
         if not reading.skip_bad or absent.all():
             raise DataError(f"{problem}; {int(absent.sum()):,} such row(s) in all (data.skip_bad=true leaves them out)")
         notes.append(f"{int(absent.sum()):,} of {len(absent):,} rows are left out (data.skip_bad): {problem}")
@@ -167,12 +170,12 @@ def _listed(table: Table, place: ArchiveOrFolder, image: str, mask: str, reading
     repeated = pd.Series(images).duplicated().to_numpy()
     if repeated.any():
         row = int(repeated.argmax())
-        raise DataError(f"{table.place}, row {row_number(table, row)}: {images[row]} is listed twice")
+        raise DataError(f"{table.rows.at(row)}: {images[row]} is listed twice")
     classes = _classes(place)
     lines = [f"{line} {classes}" for line in table.frame.fillna("").astype(str).agg("\t".join, axis=1)]
     digest = digest_of(place, [*images, *masks], [*lines, *lines])
     others = table.frame.drop(columns=[image, mask])
-    return MaskedImages(place, digest, images, masks, others, classes=classes, notes=tuple(notes))
+    return MaskedImages(place, digest, images, masks, others, table.rows, None, classes, tuple(notes))
 
 
 def _existing(folder: Path, given: str) -> str | None:
