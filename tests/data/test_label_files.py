@@ -17,6 +17,7 @@ from PIL import Image
 
 from dlrunner.cli.compose import compose
 from dlrunner.cli.conf_paths import with_paths
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.core.target_columns import read_target
@@ -178,7 +179,7 @@ def test_what_a_folder_of_texts_has_besides_is_told(here: Path) -> None:
 
 def test_labels_in_one_text_lose_blanks_and_empty_ones_are_none() -> None:
     frame = pd.DataFrame({"tags": ["a; b", "", "b;", " a ;c d", None]})
-    target, values = read_target(frame, "tags", "auto", ";", "auto", Path("t.csv"))
+    target, values = read_target(frame, "tags", "auto", ";", "auto", RowLocations(Path("t.csv")))
     assert target.classes == ["a", "b", "c d"]
     assert values.tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0], [1, 0, 1], [0, 0, 0]]
 
@@ -364,6 +365,64 @@ def test_file_names_are_taken_as_they_are(here: Path) -> None:
     frame.to_parquet("l.parquet")
     for table in ("l.csv", "l.tsv", "l.jsonl", "l.parquet"):
         assert list(read(table, valid=0.34).names) == frame["file"].tolist(), table
+
+
+def test_a_query_selects_images_and_their_labels(here: Path) -> None:
+    for number in range(6):
+        image(f"photos/{number}.png", (number, 0, 0))
+    rows = "".join(f"{n},{number}.png,1.1{'0' * (number % 2)}\n" for number, n in enumerate([1, 2, 3, 4, 5, 6]))
+    Path("l.csv").write_text(f"n,file,kind\n{rows}")
+    for query in (
+        "select file, kind from 'l.csv' where n > 2",
+        "select file as f, kind as k, n from 'l.csv' where n > 2",
+    ):
+        table = read("photos", query=query, valid=0.5)
+        assert list(table.names) == ["2.png", "3.png", "4.png", "5.png"], query
+        assert [table.target.classes[code] for code in table.values] == ["1.1", "1.10"] * 2, query
+    named = read("photos", query="select * from 'l.csv' where n > 2", file="file", target="kind", valid=0.5)
+    assert list(named.names) == ["2.png", "3.png", "4.png", "5.png"]
+    assert ImageData(Path("d"), path="photos", query=query).identity() == (
+        ImageData(Path("d"), path="photos", query=query).identity()
+    )
+    for settings, message in (
+        ({"query": "select file, kind from 'none.csv'"}, r"data\.query: there is no file .*none\.csv"),
+        ({"query": "drop table x"}, r"data\.query: must be one SELECT"),
+        ({"query": "select file from 'l.csv'"}, "data.query needs a column of files and one of labels"),
+        (
+            {"query": "select file, kind from 'l.csv'", "target": "sort"},
+            r"data\.target: data\.query has no column 'sort'",
+        ),
+        ({"query": "select 'no.png', kind from 'l.csv'"}, "none of its 6 files exists"),
+        ({"query": "select file, kind from 'l.csv' where kind > 5"}, "a text meets a number; of text are: file, kind"),
+        ({"query": "select file, null as kind from 'l.csv'"}, "data.query, row 1: the label kind is missing"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            read("photos", **settings)
+    with pytest.raises(ConfigError, match=r"data\.path: .*l\.csv is not a folder; with data\.query it is the folder"):
+        read("l.csv", query="select 1")
+
+
+def test_a_query_selects_images_and_their_masks(here: Path) -> None:
+    Path("cells/masks").mkdir(parents=True)
+    for number in range(4):
+        image(f"cells/{number}.png", (number, 0, 0))
+        Image.fromarray(np.eye(30, 40, dtype=np.uint8)).save(f"cells/masks/{number}.png")
+    Path("t.csv").write_text("n;a;b\n" + "".join(f"{n};{n}.png;masks/{n}.png\n" for n in range(4)))
+    query = "select a as image, b as mask from 't.csv' where n > 0"
+    data = SegmentationData(Path("d"), path="cells", query=query, size=32, valid=0.34)
+    assert data.read().names == ["1.png", "2.png", "3.png"]
+    named = SegmentationData(
+        Path("d"), path="cells", query="select * from 't.csv'", images="a", masks="b", size=32, valid=0.5
+    )
+    assert named.read().names == [f"{n}.png" for n in range(4)]
+    for query, message in (
+        ("select a as image from 't.csv'", r"data\.masks: data\.query has no column 'mask'"),
+        ("select 'x' || a as image, b as mask from 't.csv'", r"data\.query, row 1: there is no file .*x0\.png"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=message):
+            SegmentationData(Path("d"), path="cells", query=query, size=32).read()
+    with pytest.raises(ConfigError, match=r"data\.query: synthetic data"):
+        SegmentationData(Path("d"), source="synthetic", query="select 1")
 
 
 def test_masks_without_image_and_rows_without_file_are_left_out_where_that_is_wanted(here: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, split_by_parts
 from dlrunner.data.dogbreeds.dataset import DogBreedsData
 from dlrunner.data.images.dataset import ImageData
@@ -19,7 +20,7 @@ from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.data.texts.dataset import TextData
 from dlrunner.errors import ConfigError, DataError
 
-HERE = Path("data")
+HERE = RowLocations(Path("data"))
 
 
 @pytest.mark.parametrize(

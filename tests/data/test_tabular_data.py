@@ -12,6 +12,7 @@ import torch
 
 from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
 from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.table import read_table
 from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -105,7 +106,7 @@ def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None
     found = read(table, categorical=["city"], continuous=["area"], dates=["sold"])
     assert {"sold_Month", "sold_Week"} <= set(found.roles.categorical)
     assert "sold_Elapsed" in found.roles.continuous
-    numbers = date_column(pd.Series([20150701, 20150702]), "d", Path("x.csv"))
+    numbers = date_column(pd.Series([20150701, 20150702]), "d", RowLocations(Path("x.csv")))
     assert numbers.dt.day.tolist() == [1, 2]
 
 
@@ -341,23 +342,25 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
     preparation = TabularPreprocessor.fit(train, ["city"], ["area", "built"])
     new = houses(seed=1).assign(city="Rom")
     new.loc[0, "built"] = np.nan
-    notes = preparation.check(new, "new.csv")
+    notes = preparation.check(new, RowLocations(Path("new.csv")))
     assert notes[0] == "city: 300 row(s) with categories not seen in training (Rom)"
     assert notes[1] == "built: 1 missing value(s) replaced by the training median"
     with pytest.raises(DataError, match=r"new.csv is missing 2 column\(s\) that the run was trained on: city, area"):
-        preparation.check(new.drop(columns=["city", "area"]), "new.csv")
+        preparation.check(new.drop(columns=["city", "area"]), RowLocations(Path("new.csv")))
     with pytest.raises(DataError, match=r"new.csv, row 3: area is 'wide', which is not a number"):
-        preparation.check(new.astype({"area": object}).replace({"area": {new["area"].iloc[1]: "wide"}}), "new.csv")
+        preparation.check(
+            new.astype({"area": object}).replace({"area": {new["area"].iloc[1]: "wide"}}), RowLocations(Path("new.csv"))
+        )
     restored = TabularPreprocessor.from_state(preparation.state())
     np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
 
 
 def test_a_unit_that_changed_by_a_factor_of_a_thousand_is_noted() -> None:
     preparation = TabularPreprocessor.fit(houses(), ["city"], ["area", "built"])
-    notes = preparation.check(houses().assign(area=houses()["area"] * 1000), "new.csv")
+    notes = preparation.check(houses().assign(area=houses()["area"] * 1000), RowLocations(Path("new.csv")))
     assert [note.split(":")[0] for note in notes] == ["area"]
     assert "in another unit?" in notes[0]
-    assert not preparation.check(houses().assign(area=houses()["area"] * 3), "new.csv")
+    assert not preparation.check(houses().assign(area=houses()["area"] * 3), RowLocations(Path("new.csv")))
 
 
 def test_new_rows_need_the_columns_of_dates() -> None:
@@ -448,8 +451,8 @@ def test_bad_rows_are_left_out_on_request_and_counted(here: Path) -> None:
         TabularData(here, path="t.csv", target="y").read()
     table = TabularData(here, path="t.csv", target="y", skip_bad=True).read()
     assert len(table.frame) == 198
-    assert table.rows is not None
-    assert {7, 9}.isdisjoint(table.rows.tolist())
+    assert table.rows.positions is not None
+    assert {7, 9}.isdisjoint(table.rows.positions.tolist())
     notes = "\n".join(table.notes)
     assert "1 of 200 rows are left out" in notes
     assert "row 9" in notes

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Target
 from dlrunner.errors import ConfigError, DataError
@@ -17,7 +18,7 @@ from dlrunner.errors import ConfigError, DataError
 def read(
     frame: pd.DataFrame, target: str | list[str] = "y", kind: Any = "auto", separator: str | None = None
 ) -> tuple[Target, Any]:
-    return read_target(frame, target, kind, separator, "auto", Path("own.csv"))
+    return read_target(frame, target, kind, separator, "auto", RowLocations(Path("own.csv")))
 
 
 def column(*values: Any) -> pd.DataFrame:

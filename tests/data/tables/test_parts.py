@@ -119,3 +119,19 @@ def test_a_part_of_parquet_that_is_damaged_inside_is_named_or_left_out(tmp_path:
     assert "\n" not in str(refusal.value)
     assert len(read_table(tmp_path, Reading(skip_bad=True)).frame) == 1000
     assert any(n.startswith("1 of 2 files are left out") and "2.parquet" in n for n in told(tmp_path))
+
+
+def test_a_bad_value_of_one_part_is_named_by_its_part_and_row(tmp_path: Path) -> None:
+    good = "".join(f"{n},{n}\n" for n in range(100))
+    (tmp_path / "1.csv").write_text(f"id,x\n{good}")
+    (tmp_path / "2.csv").write_text("sep=;\nid;x\n100;1\n101;much\n")
+    (tmp_path / "3.csv").write_text("id,x\n102,2\n103,?!\n")
+    table = read_table(tmp_path)
+    with pytest.raises(DataError, match=r"2\.csv, row 4: x is 'much', which is not an? .*2 such row"):
+        table.checked(["x"], skip_bad=False)
+    assert table.schema.found["x"].bad_example == "2.csv, row 4: 'much'"
+    notes = table.checked(["x"], skip_bad=True).notes
+    assert any("2 of 104 rows are left out" in note and "2.csv, row 4: x is 'much'" in note for note in notes)
+    (tmp_path / "2.csv").write_text("id,x\n100,1\n101,1,1\n")
+    with pytest.raises(DataError, match=r"3\.csv, row 3: x is '\?!'"):
+        read_table(tmp_path, Reading(skip_bad=True)).checked(["x"], skip_bad=False)

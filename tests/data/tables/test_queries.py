@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.data.tables.table import Reading, read_table
+from dlrunner.data.tables.source import TableFile
+from dlrunner.data.tables.table import Reading, read_open_table, read_table
+from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.errors import ConfigError, DataError
 
 
@@ -51,6 +53,52 @@ def test_what_could_be_read_in_two_ways_is_settled_as_without_a_query(here: Path
     query = "select * from 't.csv'"
     assert read_table(None, query=query).schema.found["price"].ambiguous
     assert read_table(None, Reading(decimal=","), query=query).frame["price"].tolist() == [1234, 812]
+
+
+@pytest.mark.parametrize(
+    ("query", "items"),
+    [
+        ("select version as item from 'v.csv'", ["1.10", "1.1", "2.0"]),
+        ("select * rename (version as item) from 'v.csv'", ["1.10", "1.1", "2.0"]),
+        ("with s as (select version || '-' || code as k from 'v.csv') select k as Item from s", ["1.10-1e01", "1.1-10", "2.0-7"]),
+        ("select version as item from 'v.csv' union all select code from 'v.csv' where n = 1", ["1.10", "1.1", "2.0", "1e01"]),
+        ("select case when n > 1 then version else code end as item from 'v.csv'", ["1e01", "1.1", "2.0"]),
+        ("select x as item from (select version, n from 'v.csv') as t(x, n) where n < 3", ["1.10", "1.1"]),
+        ("select arg_max(version, n) as item from 'v.csv' group by n > 1 order by 1", ["1.10", "2.0"]),
+        ("select a.version as item from 'v.csv' a join 'v.csv' b on a.version = b.version", ["1.10", "1.1", "2.0"]),
+        ("select cast(version as text) as item from 'v.csv' where n * 2 > 2", ["1.1", "2.0"]),
+        ("select 10 * n as item from 'v.csv'", ["10", "20", "30"]),
+    ],
+)  # fmt: skip
+def test_ids_keep_every_character_where_a_query_renames_or_joins_them(query: str, items: list[str], here: Path) -> None:
+    (here / "v.csv").write_text("version,code,n\n1.10,1e01,1\n1.1,10,2\n2.0,7,3\n")
+    with TableFile(None, query, Reading(), ids=["item"]).open() as raw:
+        assert sorted(read_open_table(raw, Reading(), text=raw.names).frame.iloc[:, 0]) == sorted(items)
+
+
+def test_the_id_of_the_rows_keeps_every_character_in_a_query(here: Path) -> None:
+    (here / "v.csv").write_text("version,n,y\n" + "".join(f"{n}.10,{n},{n % 2}\n{n}.1,{n},1\n" for n in range(9)))
+    query = "select version as code, n, y from 'v.csv'"
+    table = TabularData(here, query=query, target="y", id="code", kind="binary").read()
+    assert table.ids is not None
+    assert table.ids["code"].tolist()[:2] == ["0.10", "0.1"]
+    assert table.frame["n"].dtype == "int64"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("select price from 'sales.csv' where id > 5", r"a text meets a number; of text are: id .*text in quotes"),
+        ("select sum(id) from 'sales.csv'", r"a text meets a number; of text are: id .*CAST\(column AS DOUBLE\)"),
+        ("select price from 'k.csv' where id = 5", r"id is text and 'A7' not a number"),
+    ],
+)
+def test_a_text_that_meets_a_number_in_a_query_is_refused_with_what_to_do(query: str, message: str, here: Path) -> None:
+    (here / "k.csv").write_text("id,price\nA7,1\n")
+    with pytest.raises(DataError, match=message) as refusal:
+        read_table(None, query=query)
+    assert "\n" not in str(refusal.value)
+    assert read_table(None, query="select sum(cast(id as double)) as s from 'sales.csv'").frame["s"].tolist() == [122]
 
 
 def test_a_function_that_guesses_types_is_noted() -> None:

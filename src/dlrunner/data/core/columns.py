@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Role = Literal["categorical", "continuous", "categorical and continuous", "left out"]
@@ -59,7 +59,7 @@ def quoted(value: Any) -> str:
     return repr(value) if isinstance(value, str) else str(value)
 
 
-def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int = 2) -> pd.Series[Any]:
+def date_column(column: pd.Series[Any], name: str, place: RowLocations) -> pd.Series[Any]:
     """Return a column as dates; strings are ISO 8601.
 
     Raises:
@@ -76,7 +76,7 @@ def date_column(column: pd.Series[Any], name: str, place: Path, first_row: int =
         row = int(missing.argmax())
         value = column.iloc[row]
         problem = "is missing" if pd.isna(value) else f"is {quoted(value)}, which is not a date"
-        raise DataError(f"{place}, row {row + first_row}: {name} {problem}; {int(missing.sum())} such row(s) in all")
+        raise DataError(f"{place.at(row)}: {name} {problem}; {int(missing.sum())} such row(s) in all")
     return dates
 
 
@@ -132,7 +132,7 @@ def is_quantity(part: str) -> bool:
 
 def assign(
     frame: pd.DataFrame,
-    place: Path,
+    place: RowLocations,
     *,
     categorical: Sequence[str] | None,
     continuous: Sequence[str] | None,
@@ -144,7 +144,7 @@ def assign(
 
     Args:
         frame: the table, with dates already replaced by their parts.
-        place: its file, for messages.
+        place: its file and rows, for messages.
         categorical, continuous: the columns named by the user, or None.
         parts: columns that came from dates; they are used in any case.
         reserved: targets, dates, the validation column: never inputs.
@@ -178,7 +178,7 @@ def assign(
 
 def _as_named(
     frame: pd.DataFrame,
-    place: Path,
+    place: RowLocations,
     roles: Roles,
     categorical: Sequence[str],
     continuous: Sequence[str],
@@ -204,7 +204,7 @@ def _as_named(
             if bad.any():
                 row = int(bad.argmax())
                 raise DataError(
-                    f"{place}, row {row + 2}: {name} is {quoted(column.iloc[row])}, which is not a number; "
+                    f"{place.at(row)}: {name} is {quoted(column.iloc[row])}, which is not a number; "
                     f"is it a category? ({int(bad.sum())} such row(s))"
                 )
             frame[name] = numbers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import date_column, quoted
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data_audit import Digests
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
@@ -119,7 +119,7 @@ class Splitting:
         if start is not None and (end is None or start <= end):
             raise ConfigError("data.test_from: data.valid_to must be an earlier day")
 
-    def assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Parts:
+    def assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: RowLocations) -> Parts:
         """Return the part of each row: TRAIN, VALID or TEST, [rows].
 
         Args:
@@ -140,7 +140,7 @@ class Splitting:
                 raise DataError(f"{place}: {self._described(frame)} leaves no rows of {len(frame):,} for {what}")
         return parts
 
-    def _assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: Path) -> Parts:
+    def _assign(self, frame: pd.DataFrame, strata: NDArray[Any] | None, place: RowLocations) -> Parts:
         num_rows, test = len(frame), self.test or 0.0
         if self.method == "random":
             return random_parts(num_rows, self.valid, test, self.split_seed)
@@ -178,7 +178,7 @@ class Splitting:
             return np.zeros(len(frame), dtype=bool)
         return np.asarray(frame[self.valid_column].astype(str).str.strip().str.lower() == "test")
 
-    def column(self, frame: pd.DataFrame, setting: str, place: Path) -> pd.Series[Any]:
+    def column(self, frame: pd.DataFrame, setting: str, place: RowLocations) -> pd.Series[Any]:
         """Return the column named by a setting."""
         name = getattr(self, setting)
         if name not in frame.columns:
@@ -203,7 +203,7 @@ def split_by_parts(
     splitting: Splitting,
     frame: pd.DataFrame,
     strata: NDArray[Any] | None,
-    place: Path,
+    place: RowLocations,
 ) -> tuple[NDArray[np.int8], Mask]:
     """Return the split of each row (TRAIN, VALID or TEST), and which rows are test rows.
 
@@ -338,7 +338,7 @@ def _stratified(strata: NDArray[Any], fraction: float, test: float, seed: int) -
     return parts
 
 
-def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:
+def _marked(column: pd.Series[Any], name: str, place: RowLocations) -> Mask:
     """Parse a validation column: true, 1, yes, valid, validation, test, dev."""
     text = column.astype(str).str.strip().str.lower().str.removesuffix(".0").fillna("")
     yes = text.isin(["true", "1", "yes", "valid", "validation", "val", "dev", "test"])
@@ -346,7 +346,6 @@ def _marked(column: pd.Series[Any], name: str, place: Path) -> Mask:
     if not (yes | no).all():
         row = int((~(yes | no)).to_numpy().argmax())
         raise DataError(
-            f"{place}, row {row + 2}: {name} is {quoted(column.iloc[row])}; "
-            "it must be true or false, 1 or 0, train or valid"
+            f"{place.at(row)}: {name} is {quoted(column.iloc[row])}; it must be true or false, 1 or 0, train or valid"
         )
     return np.asarray(yes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import category_values, quoted
 from dlrunner.data.core.regression import Regression, Transform
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Binary, Kind, MultiClass, MultiLabel, Target
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
@@ -21,7 +21,7 @@ def read_target(
     kind: Literal["auto"] | Kind,
     separator: str | None,
     transform: Literal["auto"] | Transform,
-    place: Path,
+    place: RowLocations,
 ) -> tuple[Target, NDArray[Any]]:
     """Return the target, without statistics, and its values: float64, class codes, or 0/1 by label.
 
@@ -36,7 +36,7 @@ def read_target(
         missing = frame[name].isna().to_numpy()
         if missing.any() and separator is None:
             raise DataError(
-                f"{place}, row {int(missing.argmax()) + 2}: the target {name} is missing; "
+                f"{place.at(int(missing.argmax()))}: the target {name} is missing; "
                 f"{int(missing.sum()):,} such row(s) in all"
             )
     if len(names) > 1 or separator is not None:
@@ -66,26 +66,26 @@ def _guess_kind(column: pd.Series[Any]) -> Kind:
 
 
 def _numbers(
-    column: pd.Series[Any], name: str, transform: Transform, place: Path
+    column: pd.Series[Any], name: str, transform: Transform, place: RowLocations
 ) -> tuple[Target, NDArray[np.float64]]:
     numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bad = ~np.isfinite(numbers)
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {quoted(column.iloc[row])}, which is not a finite number; "
+            f"{place.at(row)}: the target {name} is {quoted(column.iloc[row])}, which is not a finite number; "
             f"{int(bad.sum()):,} such row(s) in all (data.kind=multiclass reads texts as classes)"
         )
     if transform == "log1p" and (numbers < 0).any():
         row = int((numbers < 0).argmax())
         raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}; data.target_transform=log1p is for counts "
+            f"{place.at(row)}: the target {name} is {numbers[row]:g}; data.target_transform=log1p is for counts "
             "and other numbers from 0 on"
         )
     if transform == "log" and (numbers <= 0).any():
         row = int((numbers <= 0).argmax())
         raise DataError(
-            f"{place}, row {row + 2}: the target {name} is {numbers[row]:g}, which has no logarithm; "
+            f"{place.at(row)}: the target {name} is {numbers[row]:g}, which has no logarithm; "
             f"{int((numbers <= 0).sum()):,} such row(s) in all (remove them, or set "
             "data.target_transform=log1p, for zeros, or standard)"
         )
@@ -94,7 +94,7 @@ def _numbers(
     return Regression([name], transform=transform), numbers
 
 
-def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tuple[Target, NDArray[np.int64]]:
+def _classes(column: pd.Series[Any], name: str, kind: Kind, place: RowLocations) -> tuple[Target, NDArray[np.int64]]:
     values = category_values(column)
     categories = sorted(pd.unique(values).tolist(), key=lambda value: (isinstance(value, str), value))
     if len(categories) < 2:
@@ -111,7 +111,7 @@ def _classes(column: pd.Series[Any], name: str, kind: Kind, place: Path) -> tupl
 
 
 def _labels(
-    frame: pd.DataFrame, names: list[str], separator: str | None, place: Path
+    frame: pd.DataFrame, names: list[str], separator: str | None, place: RowLocations
 ) -> tuple[Target, NDArray[np.float32]]:
     if separator is not None:
         listed = [split_labels(text, separator) for text in frame[names[0]].fillna("").astype(str)]
@@ -128,7 +128,7 @@ def _labels(
         bad = ~np.isin(numbers, [0, 1])
         if bad.any():
             row = int(bad.argmax())
-            raise DataError(f"{place}, row {row + 2}: the label {name} is {quoted(frame[name].iloc[row])}, not 0 or 1")
+            raise DataError(f"{place.at(row)}: the label {name} is {quoted(frame[name].iloc[row])}, not 0 or 1")
     return MultiLabel(names, list(names)), frame[names].to_numpy(np.float32)
 
 

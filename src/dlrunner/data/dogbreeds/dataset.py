@@ -113,7 +113,7 @@ class DogBreedsData(ImageSource):
         """Read, decode and split the images."""
         files = self._files
         target, values = image_classes(files, "breed", "multiclass", None)
-        split, _ = split_by_parts(None, self.splitting, files.table, values, files.place.path)
+        split, _ = split_by_parts(None, self.splitting, files.table, values, files.rows)
         if self.splitting.split == "inner":
             split = split_again(split, self.splitting)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")

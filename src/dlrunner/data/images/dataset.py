@@ -135,6 +135,7 @@ class ImageData(ImageSource):
         data_dir: where pre-trained weights are searched for; the images are where `path` says.
         path: the folder, archive or table. In a folder with labels.csv, its first column names files in train/;
             else an image's folder is its class, and the top folders `train/`, `valid/` and `test/` define the split.
+        query: SQL that selects the table of paths (below the folder `path`) and labels from files.
         file: the table's column with the paths, relative to the table's folder; by default its first one.
         target: the table's column with the classes (several columns of 0 and 1 are labels); by default its second.
         kind: of the target.
@@ -161,6 +162,7 @@ class ImageData(ImageSource):
         data_dir: Path,
         *,
         path: Text | None = None,
+        query: Text | None = None,
         file: Text | None = None,
         target: Text | Annotated[list[Text], Field(min_length=1)] | None = None,
         kind: Literal["auto"] | Kind = "auto",
@@ -186,7 +188,7 @@ class ImageData(ImageSource):
             raise ConfigError(
                 "data.path: is missing: give a folder, an archive or a table: dlrun task=image data.path=images/"
             )
-        self.path, self.file, self.target = user_path(path), file, target
+        self.path, self.query, self.file, self.target = user_path(path), query, file, target
         self.kind, self.target_separator = kind, target_separator
         self.splitting = Splitting(
             split, valid, split_seed, valid_column=valid_column, folds=folds, fold=fold, test=test
@@ -197,7 +199,7 @@ class ImageData(ImageSource):
         self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
 
     def _files(self) -> ImageFiles:
-        return find_images(self.path, self.file, self.target, self.reading, self.target_separator is None)
+        return find_images(self.path, self.file, self.target, self.reading, self.target_separator is None, self.query)
 
     def identity(self) -> DataIdentity:
         """Return the identity of the images: a digest of names and content."""
@@ -220,7 +222,7 @@ class ImageData(ImageSource):
         examples = self.target or ("folder" if "folder" in columns else str(columns[0]))
         target, values = image_classes(files, examples, self.kind, self.target_separator)
         strata = values if target.has_one_class else None
-        split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.place.path)
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.rows)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
         return replace(self.preprocessing.read(files, split, target, values, []), of_test=of_test)
 
@@ -236,7 +238,7 @@ def image_classes(
     """
     if kind == "auto" and isinstance(target, str) and separator is None and target in files.table.columns:
         kind = "binary" if files.table[target].nunique() == 2 else "multiclass"  # class names may be numbers
-    found, values = read_target(files.table, target, kind, separator, "auto", files.place.path)
+    found, values = read_target(files.table, target, kind, separator, "auto", files.rows)
     if isinstance(found, Regression):
         raise ConfigError(
             f"data.target: {found.names[0]} contains numbers; an image task needs classes (data.kind=multiclass)"

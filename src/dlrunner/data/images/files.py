@@ -7,13 +7,15 @@ import hashlib
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import PARTS, check_parts, counted, labels_and_parts
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, place_of
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
 from dlrunner.data.tables.files import STANDARD_INPUT, files_of, suffix_of
@@ -36,6 +38,8 @@ class ImageFiles:
     """Paths below the place."""
     table: pd.DataFrame
     """A row for each image: the columns of a table, or `folder`, where the image stands."""
+    rows: RowLocations
+    """Where its rows stand, for messages."""
     parts: Sequence[str | None] | None = None
     """train, valid, test or None, where the folders tell what validates."""
     notes: tuple[str, ...] = ()
@@ -47,6 +51,7 @@ def find_images(
     target: str | list[str] | None = None,
     reading: Reading | None = None,
     needs_label: bool = True,
+    query: str | None = None,
 ) -> ImageFiles:
     """Return the labelled images of a folder, archive or table.
 
@@ -56,12 +61,17 @@ def find_images(
         target: the table's column or columns with the classes.
         reading: how the table is read.
         needs_label: a row without a label is bad.
+        query: SQL that selects the table; the path is then the folder of its images.
 
     Raises:
         ConfigError: there is no such file or column.
         DataError: it holds no images, or the archive is damaged.
     """
     reading = reading or Reading()
+    if query is not None:
+        named = [name for name in (file, *([target] if isinstance(target, str) else target or [])) if name]
+        table = selected_labels(query, reading, named if file and target else [0, 1, *named])
+        return _match(folder_of_query(path), _Listed(table, file, target, needs_label), [""], reading)
     if is_table(path):
         listed = _Listed(read_labels(path, reading), file, target, needs_label)
         return _match(table_folder(path), listed, [""], reading)
@@ -101,6 +111,24 @@ def read_labels(path: Path, reading: Reading) -> Table:
         return read_open_table(raw, reading, text=raw.names)
 
 
+def selected_labels(query: str, reading: Reading, ids: Collection[str | int]) -> Table:
+    """Return a table of files and labels that a query selects; `ids`: its columns that keep every character."""
+    with TableFile(None, query, reading, ids=ids).open() as raw:
+        return read_open_table(raw, reading, text=raw.names)
+
+
+def folder_of_query(path: Path) -> ArchiveOrFolder:
+    """Return the folder that the paths in a query's result are relative to.
+
+    Raises:
+        ConfigError: it is a file, or there is none.
+    """
+    if not path.is_dir():
+        problem = "is not a folder" if path.exists() else "does not exist"
+        raise ConfigError(f"data.path: {path} {problem}; with data.query it is the folder of the files that it lists")
+    return ArchiveOrFolder(path)
+
+
 def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
     """Return the table labels.csv of a folder or archive."""
     if not place.is_archive:
@@ -108,7 +136,9 @@ def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / LABELS
         copy.write_bytes(place.read(LABELS))
-        return replace(read_labels(copy, reading), place=Path(f"{place.path}: {place.prefix}{LABELS}"))
+        table, named = read_labels(copy, reading), Path(f"{place.path}: {place.prefix}{LABELS}")
+        rows = replace(table.rows, place=named, parts=[each._replace(file=named) for each in table.rows.parts])
+        return replace(table, rows=rows)
 
 
 def unwrapped(path: Path) -> ArchiveOrFolder:
@@ -155,6 +185,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
         digest_of(place, [names[row] for row in kept], [labels[row] for row in kept]),
         [names[row] for row in kept],
         pd.DataFrame({"folder": [labels[row] for row in kept]}),
+        RowLocations(place.path),
         parts,
         (*notes, *found.notes),
     )
@@ -210,7 +241,8 @@ def _match(place: ArchiveOrFolder, listed: _Listed, folders: Sequence[str], read
     notes = [*table.notes, *([f"skipped, label without an image: {counted(missing, 'label')}"] if missing else [])]
     notes += _unused(images, names, folders[0])
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
-    return ImageFiles(place, digest_of(place, names, lines), names, frame, notes=tuple(notes))
+    rows = table.rows.only(np.isin(np.arange(len(found)), kept))
+    return ImageFiles(place, digest_of(place, names, lines), names, frame, rows, notes=tuple(notes))
 
 
 def _unused(images: FoundImages, names: Sequence[str], within: str) -> list[str]:

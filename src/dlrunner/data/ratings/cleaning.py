@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.ratings.user_table import HIGHEST_RATING
 from dlrunner.errors import DataError
 
 
 def checked_rows(
     frame: pd.DataFrame,
-    rows: NDArray[np.int64],
-    place: Path,
+    place: RowLocations,
     *,
     skip_bad: bool,
     needs_times: bool,
@@ -25,8 +23,7 @@ def checked_rows(
 
     Args:
         frame: the ratings.
-        rows: number of each row in messages.
-        place: for messages.
+        place: where they stand, for messages.
         skip_bad: leave bad rows out; by default the first one is an error.
         needs_times: a row needs a time.
         may_be_equal: all ratings may be the same, since it counts that there is one.
@@ -48,7 +45,7 @@ def checked_rows(
         first = int(bad.argmax())
         missing = [role for role, mask in reasons.items() if mask[first]]
         reason = f"the {missing[0]} is missing" if missing else f"{given.iloc[first]} is not a valid rating"
-        example = f"{place}, row {rows[first]}: {reason}"
+        example = f"{place.at(first)}: {reason}"
         if not skip_bad:
             raise DataError(f"{example}; {bad.sum():,} such row(s) in all (data.skip_bad=true leaves them out)")
         if bad.all():

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.core.once import read_once
+from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
@@ -231,11 +232,10 @@ class RatingsData(Data):
             notes += table.notes
         else:
             frame, films, valid = read_movielens(place, release, self.splitting.split)
-            rows = np.arange(len(frame)) + (2 if release.layouts[0].endswith(".csv") else 1)
+            rows = RowLocations(place.path, [Part(place.path, 2 if release.layouts[0].endswith(".csv") else 1)])
         frame, kept, skipped = checked_rows(
             frame,
             rows,
-            place.path,
             skip_bad=skip_bad,
             needs_times=needs_times or skip_bad,
             may_be_equal=self.implicit,
@@ -246,20 +246,22 @@ class RatingsData(Data):
             )
         if self._marks is not None and table is None:
             raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
-        valid = None if valid is None else valid[kept]
+        rows, valid = rows.only(kept), None if valid is None else valid[kept]
         if self.min_rating is not None:
             enough = (frame["rating"] >= self.min_rating).to_numpy()
             if not enough.any():
                 raise DataError(f"{place.path}: no rating is at least {self.min_rating:g} (data.min_rating)")
             notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
-            frame, valid = frame[enough].reset_index(drop=True), None if valid is None else valid[enough]
+            frame, rows = frame[enough].reset_index(drop=True), rows.only(enough)
+            valid = None if valid is None else valid[enough]
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
         if not latest.all():
-            frame, valid = frame[latest].reset_index(drop=True), None if valid is None else valid[latest]
+            frame, rows = frame[latest].reset_index(drop=True), rows.only(latest)
+            valid = None if valid is None else valid[latest]
         if valid is None:
-            frame, split, of_test = self._split(frame, place.path)
+            frame, split, of_test = self._split(frame, rows)
         else:
             of_test = valid
             split = np.where(valid, VALID, TRAIN).astype(np.int8)
@@ -304,7 +306,7 @@ class RatingsData(Data):
         """The column that marks the rows that validate."""
         return self.splitting.valid_column if self.splitting.split == "column" else None
 
-    def _split(self, frame: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, Parts, Mask | None]:
+    def _split(self, frame: pd.DataFrame, place: RowLocations) -> tuple[pd.DataFrame, Parts, Mask | None]:
         """Return the rows, the part of each, and which the column calls test rows.
 
         `inner` leaves out the rows that are reported.
@@ -312,10 +314,10 @@ class RatingsData(Data):
         splitting, test = self.splitting, self.splitting.test or 0.0
         if splitting.split in ("column", "folds"):
             marked = pd.DataFrame({self._marks: frame["split"]}) if self._marks else frame
-            return frame, splitting.assign(marked, None, path), splitting.of_test(marked) if self._marks else None
+            return frame, splitting.assign(marked, None, place), splitting.of_test(marked) if self._marks else None
         if splitting.split == "time":
             if "timestamp" not in frame:
-                raise ConfigError(f"data.split: time needs a column of times in {path}; set data.timestamp=NAME")
+                raise ConfigError(f"data.split: time needs a column of times in {place}; set data.timestamp=NAME")
             order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
             num_valid, num_test = int(splitting.valid * len(frame)), int(test * len(frame))
             split = np.full(len(frame), TRAIN, dtype=np.int8)
@@ -331,7 +333,7 @@ class RatingsData(Data):
             if not (split == part).any():
                 settings = f"data.valid={splitting.valid:g}" + (f" data.test={test:g}" if test else "")
                 raise DataError(
-                    f"{path}: {len(frame)} ratings and {settings} leave no {what} rows; use more ratings, or other "
+                    f"{place}: {len(frame)} ratings and {settings} leave no {what} rows; use more ratings, or other "
                     "fractions"
                 )
         return frame, split, None

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.description import describe_columns
 from dlrunner.data.tables.formats import number_formats
 from dlrunner.data.tables.inference import Hints, commonest_dates, infer
@@ -39,8 +40,8 @@ class UserTable:
     frame: pd.DataFrame
     """user and item (text, as in the file), rating (1 where there is no such column), timestamp (seconds since 1970) if
     there are times, and split."""
-    rows: NDArray[np.int64]
-    """Number of each row in messages."""
+    rows: RowLocations
+    """Where they stand."""
     columns: Mapping[str, str]
     """The name of the column of each role."""
     schema: Schema
@@ -134,16 +135,14 @@ def read_user_table(
         frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.place)
         missing = np.isnan(frame["timestamp"].to_numpy())
         if missing.any() and not are_needed:
-            row = int(table.rows[missing][0]) + table.first_row
-            notes.append(
-                f"the column {column.name} is ignored: it has no value in {missing.sum():,} row(s) (row {row})"
-            )
+            row = table.rows.short(int(missing.argmax()))
+            notes.append(f"the column {column.name} is ignored: it has no value in {missing.sum():,} row(s) ({row})")
             del columns["timestamp"], frame["timestamp"]
         else:
             notes.append(f"the column {column.name} is read as {understood}")
     used = Schema(tuple(schema[name] for name in columns.values()))
     described = describe_columns(schema, {name: role for role, name in [*columns.items(), ("split", marks)] if name})
-    return UserTable(frame, table.rows + table.first_row, columns, used, described, (*table.notes, *notes))
+    return UserTable(frame, table.rows, columns, used, described, (*table.notes, *notes))
 
 
 def ratings_of(
@@ -208,11 +207,11 @@ def _misfits(raw: RawTable, columns: Sequence[Column]) -> list[int]:
 def _as_counted(raw: RawTable, schema: Schema, column: Column, num_bad: int) -> Schema:
     """Return the schema with another column, of whose values some have another format."""
     text = raw.column(column.name)
-    examples = raw.first_where(column.bad(text), text) if num_bad else []
+    row, value = raw.first_where(column.bad(text), text) if num_bad else (0, "")
     found = replace(
         schema.found.get(column.name, Statistics()),
         num_bad=num_bad,
-        bad_example="; ".join(f"row {row}: {value!r}" for row, value in examples),
+        bad_example=f"{raw.rows.short(row)}: {value!r}" if num_bad else "",
         doubt=None,
     )
     return replace(schema.with_column(column), found={**schema.found, column.name: found})

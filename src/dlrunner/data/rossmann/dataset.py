@@ -18,6 +18,7 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.columns import Roles, date_column
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of, write_sealed
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.rossmann.features import (
@@ -164,7 +165,8 @@ class RossmannData(TableSource):
         if not kept.all():
             notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
             frame = frame[kept].reset_index(drop=True)
-        split = self.splitting.assign(frame, None, Path(identity.path))
+        rows = RowLocations(Path(identity.path)).only(kept)
+        split = self.splitting.assign(frame, None, rows)
         return TabularTable(
             frame=frame,
             roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
@@ -173,7 +175,7 @@ class RossmannData(TableSource):
             split=split,
             dates=frame["Date"],
             ids=frame[["Store", "Date"]],
-            rows=np.flatnonzero(kept),
+            rows=rows,
             notes=notes,
         )
 
@@ -221,7 +223,7 @@ def _read(location: ArchiveOrFolder) -> tuple[pd.DataFrame, Surroundings]:
         if missing:
             raise DataError(f"{location.path}: {name}.csv has no column {', '.join(missing)}")
     for name in ("train", "test", "weather"):
-        tables[name]["Date"] = date_column(tables[name]["Date"], "Date", location.path / f"{name}.csv")
+        tables[name]["Date"] = date_column(tables[name]["Date"], "Date", RowLocations(location.path / f"{name}.csv"))
     stores = tables["store"][list(STORE_COLUMNS)].merge(tables["store_states"], on="Store", how="left")
     if stores["State"].isna().any():
         store = stores["Store"][stores["State"].isna()].iloc[0]

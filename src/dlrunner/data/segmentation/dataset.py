@@ -77,6 +77,7 @@ class SegmentationData(Data):
     Args:
         data_dir: not used: the images are where `path` says.
         path: the folder, archive or table.
+        query: SQL that selects the table of images and masks (below the folder `path`) from files.
         source: `real`: the data at `path`; `synthetic`: generated shapes.
         images, masks: the two folders (images and masks by default), or the table's columns (image and mask).
         mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
@@ -102,6 +103,7 @@ class SegmentationData(Data):
         data_dir: Path,
         *,
         path: Text | None = None,
+        query: Text | None = None,
         source: Literal["real", "synthetic"] = "real",
         images: Text | None = None,
         masks: Text | None = None,
@@ -130,10 +132,12 @@ class SegmentationData(Data):
             )
         if source == "synthetic" and path is not None:
             raise ConfigError("data.path: synthetic data has no path; leave data.source or data.path out")
+        if source == "synthetic" and query is not None:
+            raise ConfigError("data.query: synthetic data is in no table; leave data.source or data.query out")
         if classes is not None and len(set(classes)) < len(classes):
             raise ConfigError("data.classes: two classes have one name")
         self.source, self.images, self.masks, self.mask_suffix = source, images, masks, mask_suffix
-        self.path = None if path is None else user_path(path)
+        self.path, self.query = None if path is None else user_path(path), query
         self.classes, self.ignore, self.skip_bad = classes, ignore, skip_bad
         self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
         self.splitting = Splitting(
@@ -148,7 +152,8 @@ class SegmentationData(Data):
     def _found(self) -> tuple[MaskedImages, float | None]:
         """The files, and the best possible mean IoU (synthetic data only)."""
         if self.path is not None:
-            return find_masked_images(self.path, self.images, self.masks, self.mask_suffix, self.reading), None
+            names = (self.images, self.masks, self.mask_suffix)
+            return find_masked_images(self.path, *names, self.reading, self.query), None
         archive, best = write_synthetic_images(cache_dir() / "synthetic")
         return find_masked_images(archive, None, None, ""), best
 
@@ -175,7 +180,7 @@ class SegmentationData(Data):
         """
         files, best = self._found
         path = str(files.place.path)
-        split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.place.path)
+        split, of_test = split_by_parts(files.parts, self.splitting, files.table, None, files.rows)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
         encoded = EncodedFiles(
             files.images,

@@ -10,11 +10,20 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, labels_and_parts
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder
-from dlrunner.data.images.files import digest_of, is_table, read_labels, table_folder, unwrapped
+from dlrunner.data.images.files import (
+    digest_of,
+    folder_of_query,
+    is_table,
+    read_labels,
+    selected_labels,
+    table_folder,
+    unwrapped,
+)
 from dlrunner.data.images.listing import find_image_files
-from dlrunner.data.tables.rows import only, row_number, without_missing
-from dlrunner.data.tables.table import Reading
+from dlrunner.data.tables.rows import only, without_missing
+from dlrunner.data.tables.table import Reading, Table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 CLASS_FILES = ("codes.txt", "classes.txt")
@@ -34,6 +43,8 @@ class MaskedImages:
     """Likewise, one for each image."""
     table: pd.DataFrame
     """A row for each image: the other columns of a table."""
+    rows: RowLocations
+    """Where its rows stand, for messages."""
     parts: Sequence[str | None] | None = None
     """train, valid, test or None, if the folders define the split."""
     classes: list[str] | None = None
@@ -42,7 +53,12 @@ class MaskedImages:
 
 
 def find_masked_images(
-    path: Path, images: str | None, masks: str | None, mask_suffix: str, reading: Reading | None = None
+    path: Path,
+    images: str | None,
+    masks: str | None,
+    mask_suffix: str,
+    reading: Reading | None = None,
+    query: str | None = None,
 ) -> MaskedImages:
     """Return the images of a folder, archive or table with their masks.
 
@@ -52,14 +68,18 @@ def find_masked_images(
             contain these; or the table's columns (by default image and mask).
         mask_suffix: what is appended to an image's name in that of its mask: _mask for a_mask.png of a.jpg.
         reading: how the table is read; its `skip_bad` leaves images without a mask out, and masks without an image.
+        query: SQL that selects the table; the path is then the folder of its files.
 
     Raises:
         ConfigError: there is no such file, folder or column.
         DataError: an image has no mask, or a mask no image.
     """
     reading = reading or Reading()
+    columns = (images or "image", masks or "mask")
+    if query is not None:
+        return _listed(selected_labels(query, reading, columns), folder_of_query(path), *columns, reading)
     if is_table(path):
-        return _listed(path, images or "image", masks or "mask", reading)
+        return _listed(read_labels(path, reading), table_folder(path), *columns, reading)
     if not path.exists():
         raise ConfigError(f"data.path: there is no file or folder {path}")
     place, images, masks = unwrapped(path), images or "images", masks or "masks"
@@ -98,7 +118,7 @@ def find_masked_images(
     classes = _classes(place)
     digest = digest_of(place, [*chosen, *of_chosen], [f"{each} {classes}" for each in [*of_chosen, *chosen]])
     frame = pd.DataFrame({"image": chosen})
-    return MaskedImages(place, digest, chosen, of_chosen, frame, parts, classes, tuple(notes))
+    return MaskedImages(place, digest, chosen, of_chosen, frame, RowLocations(place.path), parts, classes, tuple(notes))
 
 
 def _such(names: Sequence[str], what: str) -> str:
@@ -127,12 +147,11 @@ def _in_folder(names: Sequence[str], folder: str, suffix: str) -> Mapping[str, s
     return found
 
 
-def _listed(path: Path, image: str, mask: str, reading: Reading) -> MaskedImages:
-    table, place = read_labels(path, reading), table_folder(path)
+def _listed(table: Table, place: ArchiveOrFolder, image: str, mask: str, reading: Reading) -> MaskedImages:
     columns = list(table.frame.columns)
     for setting, name in (("images", image), ("masks", mask)):
         if name not in columns:
-            raise ConfigError(f"data.{setting}: {path} has no column {name!r}; {did_you_mean(name, columns)}")
+            raise ConfigError(f"data.{setting}: {table.place} has no column {name!r}; {did_you_mean(name, columns)}")
     table = without_missing(table, {image: "image", mask: "mask"}, reading.skip_bad)
     files = {name: [_existing(place.path, each) for each in table.frame[name]] for name in (image, mask)}
     absent = np.array([None in pair for pair in zip(files[image], files[mask], strict=True)])
@@ -140,9 +159,8 @@ def _listed(path: Path, image: str, mask: str, reading: Reading) -> MaskedImages
     if absent.any():
         row = int(absent.argmax())
         name = image if files[image][row] is None else mask
-        problem = (
-            f"{path}, row {row_number(table, row)}: there is no file {place.path / table.frame[name][row].strip()}"
-        )
+        given = table.frame[name][row].strip()
+        problem = f"{table.rows.at(row)}: there is no file {place.path / given}"
         if not reading.skip_bad or absent.all():
             raise DataError(f"{problem}; {int(absent.sum()):,} such row(s) in all (data.skip_bad=true leaves them out)")
         notes.append(f"{int(absent.sum()):,} of {len(absent):,} rows are left out (data.skip_bad): {problem}")
@@ -152,12 +170,12 @@ def _listed(path: Path, image: str, mask: str, reading: Reading) -> MaskedImages
     repeated = pd.Series(images).duplicated().to_numpy()
     if repeated.any():
         row = int(repeated.argmax())
-        raise DataError(f"{path}, row {row_number(table, row)}: {images[row]} is listed twice")
+        raise DataError(f"{table.rows.at(row)}: {images[row]} is listed twice")
     classes = _classes(place)
     lines = [f"{line} {classes}" for line in table.frame.fillna("").astype(str).agg("\t".join, axis=1)]
     digest = digest_of(place, [*images, *masks], [*lines, *lines])
     others = table.frame.drop(columns=[image, mask])
-    return MaskedImages(place, digest, images, masks, others, classes=classes, notes=tuple(notes))
+    return MaskedImages(place, digest, images, masks, others, table.rows, None, classes, tuple(notes))
 
 
 def _existing(folder: Path, given: str) -> str | None:

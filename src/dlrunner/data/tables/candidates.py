@@ -143,8 +143,8 @@ def counted_candidates(table: RawTable, head: pa.Table, hints: Hints) -> dict[st
     if table.separator is not None and len(table.names) > 1:  # one column may hold a text that is its name
         is_header = " AND ".join(f"trim(c{i}) = {literal(name)}" for i, name in enumerate(table.names[:5]))
     if _count(table, candidates, is_header):
-        row, _ = table.first_where(is_header, "c0")[0]
-        raise DataError(f"{table.place}, row {row}: the header stands there again; are several files joined?")
+        row, _ = table.first_where(is_header, "c0")
+        raise DataError(f"{table.rows.at(row)}: the header stands there again; are several files joined?")
     again = [each for each in candidates if len(each.later) > len(each.numbers) and not each.fitting()[0]]
     for each in again:
         each.later = _reading_more(table, each)

@@ -32,7 +32,7 @@ def open_table(
     separator: str | None = None,
     encoding: str | None = None,
     skip_bad: bool = False,
-    ids: Collection[str] = (),
+    ids: Collection[str | int] = (),
 ) -> Iterator[RawTable]:
     """Open a table.
 
@@ -42,7 +42,7 @@ def open_table(
         separator: of a text file; found by default.
         encoding: of a text file; by its byte order mark by default, else UTF-8.
         skip_bad: leave out part files that cannot be read, with a note; by default the first one is an error.
-        ids: columns of the files of a query that keep every character, whatever they look like.
+        ids: names of columns of a query's result that keep every character, or their places from 0.
 
     Raises:
         ConfigError: there is no such file, its format is unknown, or the query is not one of reading.

@@ -70,7 +70,9 @@ def infer(table: RawTable, hints: Hints) -> Schema:
             if timed is not None:
                 column, statistics = timed
             else:
-                statistics = replace(statistics, doubt=mixture(first, table.first_row) or statistics.doubt)
+                statistics = replace(
+                    statistics, doubt=mixture(first, lambda row: table.rows.short(row)) or statistics.doubt
+                )
         columns.append(column)
         found[name] = replace(statistics, example=str(example)[:60])
     return Schema(tuple(columns), found)
@@ -190,15 +192,15 @@ def _date(
     name = candidates.name
     if not dates:
         if not candidates.dates:
-            row, value = table.first_where(f"NOT {missing(candidates.text)}", candidates.text)[0]
-            raise DataError(f"{table.place}, row {row}: {name} is {value!r}, which is not a date in a known format")
+            row, value = table.first_where(f"NOT {missing(candidates.text)}", candidates.text)
+            raise DataError(f"{table.rows.at(row)}: {name} is {value!r}, which is not a date in a known format")
         best = min(range(len(candidates.dates)), key=lambda i: candidates.counts[f"date {i}"])
         chosen = candidates.dates[best]
         column = Column(name, "date", format=chosen.name)
         bad = candidates.counts[f"date {best}"]
-        row, value = table.first_where(column.bad(table.column(name)), table.column(name))[0]
+        row, value = table.first_where(column.bad(table.column(name)), table.column(name))
         raise DataError(
-            f"{table.place}, row {row}: {name} is {value!r}, which is not a date of the form {chosen.name}, as the "
+            f"{table.rows.at(row)}: {name} is {value!r}, which is not a date of the form {chosen.name}, as the "
             f"others are; {bad:,} such row(s) in all (data.date_format=… says another form)"
         )
     chosen, doubt = dates[0], None
@@ -262,8 +264,8 @@ def _nearly(
 
 
 def _with_bad(table: RawTable, column: Column, found: Statistics, count: int) -> tuple[Column, Statistics]:
-    row, value = table.first_where(column.bad(table.column(column.name)), table.column(column.name))[0]
-    return column, replace(found, num_bad=count, bad_example=f"row {row}: {value!r}")
+    row, value = table.first_where(column.bad(table.column(column.name)), table.column(column.name))
+    return column, replace(found, num_bad=count, bad_example=f"{table.rows.short(row)}: {value!r}")
 
 
 def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statistics]:
@@ -287,14 +289,16 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
         misfits = table.aggregate(*fits)
         dates = [each for each, count in zip(NUMERIC_DATES, misfits, strict=True) if count == 0]
         if not dates:
-            row, value = table.first_where(known, column)[0]
-            raise DataError(f"{table.place}, row {row}: {name} is {value}, which is not a date in a known format")
+            row, value = table.first_where(known, column)
+            raise DataError(f"{table.rows.at(row)}: {name} is {value}, which is not a date in a known format")
         return Column(name, "date", format=dates[0].name), found
     if kind == "BOOLEAN":
         return Column(name, "boolean"), found
     if long and not fractions and kind == "BIGINT":
         return Column(name), found
     if infinite:
-        row, value = table.first_where(f"isinf({column})", column)[0]
-        return Column(name, "number"), replace(found, num_bad=int(infinite), bad_example=f"row {row}: {value}")
+        row, value = table.first_where(f"isinf({column})", column)
+        return Column(name, "number"), replace(
+            found, num_bad=int(infinite), bad_example=f"{table.rows.short(row)}: {value}"
+        )
     return Column(name, "number" if fractions else "integer"), found

@@ -25,29 +25,33 @@ _DATE = re.compile(
 )
 
 
-def mixture(values: Iterable[str | None], first_row: int) -> str | None:
+def mixture(values: Iterable[str | None], where: Callable[[int], str]) -> str | None:
     """Return what a column of text seems to hold, with examples; None where it is simply text.
 
-    >>> mixture(["1,5", "2.5"], 2)
-    "its numbers have several decimal signs, '1,5' (row 2) and '2.5' (row 3), and are read as text"
-    >>> mixture(["12:30", "8:05"], 2)
-    "its values are times of day, such as '12:30' (row 2), and others: they are text"
-    >>> mixture(["red", "12:30"], 2) is mixture(["a", "b"], 2) is None
+    Args:
+        values: of the column.
+        where: returns what a row, from 0, is called.
+
+    >>> mixture(["1,5", "2.5"], "row {}".format)
+    "its numbers have several decimal signs, '1,5' (row 0) and '2.5' (row 1), and are read as text"
+    >>> mixture(["12:30", "8:05"], "row {}".format)
+    "its values are times of day, such as '12:30' (row 0), and others: they are text"
+    >>> mixture(["red", "12:30"], "row {}".format) is mixture(["a", "b"], "row {}".format) is None
     True
     """
-    known = _known(values, first_row)
+    known = _known(values)
     if not known or any(len(value) > LONGEST for _, value in known):
         return None
     if _are_times(known):
         row, value = known[0]
-        return f"its values are times of day, such as {value!r} (row {row}), and others: they are text"
+        return f"its values are times of day, such as {value!r} ({where(row)}), and others: they are text"
     for kind, key in (
         ("numbers have several decimal signs", _decimal_sign),
         ("numbers have several units", _unit),
         ("dates have several formats", _date_form),
     ):
         if (examples := _examples(known, key)) is not None:
-            shown = " and ".join(f"{value!r} (row {row})" for row, value in examples[:2])
+            shown = " and ".join(f"{value!r} ({where(row)})" for row, value in examples[:2])
             return f"its {kind}, {shown}, and are read as text"
     return None
 
@@ -58,13 +62,13 @@ def are_times(values: Iterable[str | None]) -> bool:
     >>> are_times(["12:30", None, "9:05 PM"]), are_times(["12:30", "99:99"])
     (True, False)
     """
-    return _are_times(_known(values, 0))
+    return _are_times(_known(values))
 
 
-def _known(values: Iterable[str | None], first_row: int) -> list[tuple[int, str]]:
+def _known(values: Iterable[str | None]) -> list[tuple[int, str]]:
     """Return number and text of the values that are not missing."""
     given = enumerate((value or "").strip() for value in values)
-    return [(row + first_row, value) for row, value in given if value and value not in MISSING]
+    return [(row, value) for row, value in given if value and value not in MISSING]
 
 
 def _are_times(known: list[tuple[int, str]]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.dialect import unique_names
 from dlrunner.data.tables.inference import infer
+from dlrunner.data.tables.lineage import carried
 from dlrunner.data.tables.raw import RawTable, connect, from_arrow
 from dlrunner.data.tables.reading import expression
 from dlrunner.data.tables.schema import Column
@@ -27,7 +29,7 @@ def open_query(
     stack: contextlib.ExitStack,
     query: str,
     open_file: Callable[[str], RawTable | None],
-    ids: Collection[str] = (),
+    ids: Collection[str | int] = (),
 ) -> RawTable:
     """Open the result of a SELECT.
 
@@ -35,7 +37,7 @@ def open_query(
         stack: closes what is opened.
         query: the SELECT.
         open_file: opens a file that the query names; None where DuckDB itself reads it with the types that it has.
-        ids: columns of the files that keep every character.
+        ids: names of columns of the result that keep every character, or their places from 0.
 
     Raises:
         ConfigError: it is another statement.
@@ -53,22 +55,31 @@ def open_query(
         raise ConfigError("data.query: must be one SELECT; it can change nothing")
     connection.execute("SET lock_configuration = true")
     notes: list[str] = []
+    views: dict[str, _View] = {}
     try:
         serialized = connection.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()[0][0]
-        tables, functions = _sources(json.loads(serialized))
+        tree = json.loads(serialized)
+        tables, functions = _sources(tree)
+        kept = carried(tree, [each for each in ids if isinstance(each, str)])
         for name in tables:
             raw = open_file(name)
             if raw is not None:
-                _define(connection, name, raw, ids)
+                views[name] = _View(connection, name, raw, kept)
                 notes += [f"{name}: {note}" for note in raw.notes]
         notes += [
             f"data.query: {name} guesses types from the first rows and reads 007 as 7; select from 'FILE.csv' instead"
             for name in functions
             if name in SNIFFERS
         ]
+        if places := [each for each in ids if isinstance(each, int)]:
+            selected = connection.sql(query).columns
+            kept |= carried(tree, [selected[place] for place in places if place < len(selected)])
+            for view in views.values():
+                view.define(kept)
         table = connection.sql(query).to_arrow_table()
     except duckdb.Error as error:
-        raise DataError(f"data.query: {str(error).splitlines()[0]}") from None
+        texts = [name for view in views.values() for name in view.texts if name.lower() in query.lower()]
+        raise DataError(f"data.query: {_sentence(str(error), texts)}") from None
     names, changed = unique_names(table.column_names)
     connection.close()
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
@@ -94,23 +105,63 @@ def _named(node: Any) -> Iterator[tuple[str, str]]:
         yield from _named(each)
 
 
-def _define(connection: DuckDBPyConnection, name: str, raw: RawTable, ids: Collection[str]) -> None:
-    """Define the view by which a query reads a file: with the types that all its rows have.
+class _View:
+    """The view by which a query reads a file: with the types that all its rows have.
 
-    A column of ids, one of which some values do not fit, or which could be read in two ways, is one of strings.
+    A column of which some values do not fit, or which could be read in two ways, is one of strings.
+
+    Args:
+        connection: of the query.
+        name: of the file in the query.
+        raw: the file.
+        kept: names, in lower case, of columns that keep every character.
     """
-    schema = infer(raw, Hints(text=[each for each in ids if each in raw.names]))
-    selected = []
-    for column in schema.columns:
-        found = schema.found[column.name]
-        read = raw.column(column.name) if found.ambiguous or found.num_bad else _typed(raw, column)
-        selected.append(f"{read} AS {_quoted(column.name)}")
-    if raw.select:
-        source = f"({raw.select})"
-    else:
-        source = _quoted(f"content of {name}")
-        connection.register(source[1:-1], raw.connection.sql("SELECT * FROM raw").to_arrow_table())
-    connection.execute(f"CREATE TEMP VIEW {_quoted(name)} AS SELECT {', '.join(selected)} FROM {source}")
+
+    def __init__(self, connection: DuckDBPyConnection, name: str, raw: RawTable, kept: Collection[str]) -> None:
+        self.connection, self.name, self.raw = connection, name, raw
+        self.texts: list[str] = []
+        self.schema = infer(raw, Hints(text=[each for each in raw.names if each.lower() in kept]))
+        self.source = f"({raw.select})"
+        if not raw.select:
+            self.source = _quoted(f"content of {name}")
+            connection.register(self.source[1:-1], raw.connection.sql("SELECT * FROM raw").to_arrow_table())
+        self.define(kept)
+
+    def define(self, kept: Collection[str]) -> None:
+        """Define it, or replace it."""
+        selected, self.texts = [], []
+        for column in self.schema.columns:
+            found = self.schema.found[column.name]
+            if column.name.lower() in kept:
+                column = Column(column.name, verbatim=True)
+            is_unclear = column.type != "text" and (found.ambiguous or found.num_bad)
+            read = self.raw.column(column.name) if is_unclear else _typed(self.raw, column)
+            selected.append(f"{read} AS {_quoted(column.name)}")
+            self.texts += [column.name] if is_unclear or column.type == "text" else []
+        self.connection.execute(
+            f"CREATE OR REPLACE TEMP VIEW {_quoted(self.name)} AS SELECT {', '.join(selected)} FROM {self.source}"
+        )
+
+
+def _sentence(message: str, texts: Collection[str]) -> str:
+    """Return DuckDB's words on a query in one sentence; where a text meets a number, with what to do.
+
+    Args:
+        message: of DuckDB.
+        texts: names of columns of texts in the query.
+    """
+    first = message.splitlines()[0]
+    if found := re.match(
+        r"Conversion Error: Could not convert string (.*) to \w+ when casting from .*column (.*)", first
+    ):
+        return f"{found[2]} is text and {found[1]} not a number: compare it with a text in quotes"
+    if "VARCHAR" not in first:
+        return first
+    named = f"; of text are: {', '.join(texts)}" if texts else ""
+    return (
+        f"a text meets a number{named} (a column with leading zeros, more than 15 digits or several formats is text, "
+        f"and so are ids): compare it with a text in quotes, calculate with CAST(column AS DOUBLE) [{first}]"
+    )
 
 
 def _typed(raw: RawTable, column: Column) -> str:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
 
+from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import DAMAGED
 from dlrunner.data.tables.formats import MACROS
 from dlrunner.errors import DataError
@@ -44,6 +45,8 @@ class RawTable:
     """Of DuckDB: VARCHAR where the values are strings."""
     first_row: int = 2
     """Number of the first row in messages: that of its line, where each row is a line."""
+    parts: Callable[[], Sequence[Part]] | None = None
+    """Returns the files of the table with their numbers of rows, where there are several."""
     separator: str | None = None
     blank_after_separator: bool = False
     notes: list[str] = field(default_factory=list)
@@ -52,17 +55,20 @@ class RawTable:
     files: Mapping[str, Path] = field(default_factory=dict)
     """The user's file by the path that is read, for messages: of each part, or of a copy."""
     left_out: tuple[int, ...] = ()
-    """Places from 0, in the file, of rows that cannot be read and are not in the table."""
+    """Places from 0, in all files, of rows that cannot be read and are not in the table."""
 
-    def rows(self, count: int) -> NDArray[np.int64]:
-        """Return the place of each row in the file, from 0; `count`: their number."""
-        return np.delete(np.arange(count + len(self.left_out)), self.left_out)
-
-    def number(self, row: int) -> int:
-        """Return the number of a row, from 0, in messages."""
-        for left_out in self.left_out:
-            row += left_out <= row
-        return row + self.first_row
+    @cached_property
+    def rows(self) -> RowLocations:
+        """Where its rows stand, for messages."""
+        parts = [Part(self.place, self.first_row)]
+        if self.parts is not None:
+            with readable_errors(self.place, self.files):
+                parts = list(self.parts()) or parts
+        rows = RowLocations(self.place, tuple(parts))
+        if not self.left_out:
+            return rows
+        positions = np.delete(np.arange(self.num_rows() + len(self.left_out)), self.left_out)
+        return replace(rows, positions=positions)
 
     def column(self, name: str) -> str:
         """Return the SQL expression of a column as strings."""
@@ -98,9 +104,9 @@ class RawTable:
         """Return the number of rows."""
         return int(self.aggregate("count(*)")[0])
 
-    def first_where(self, condition: str, expression: str, limit: int = 1) -> list[tuple[int, Any]]:
-        """Return number (as in messages) and value of the first rows where a condition holds."""
-        return [(self.number(row), value) for row, value in self.where(condition, expression, limit)]
+    def first_where(self, condition: str, expression: str) -> tuple[int, Any]:
+        """Return place in the table, from 0, and value of the first row where a condition holds, which there is."""
+        return self.where(condition, expression, 1)[0]
 
     def where(self, condition: str, expression: str, limit: int) -> list[tuple[int, Any]]:
         """Return place in the table, from 0, and value of the first rows where a condition holds."""
@@ -118,7 +124,9 @@ def table_from_frame(frame: pd.DataFrame, place: Path) -> contextlib.AbstractCon
         with contextlib.ExitStack() as stack:
             names = [str(name) for name in frame.columns]
             columns = [_as_arrow(frame.iloc[:, number]) for number in range(len(names))]
-            yield from_arrow(stack, pa.table(columns, names=[f"c{i}" for i in range(len(names))]), names, place)
+            raw = from_arrow(stack, pa.table(columns, names=[f"c{i}" for i in range(len(names))]), names, place)
+            raw.parts = lambda: RowLocations.of_frame(frame).parts
+            yield raw
 
     return opened()
 

@@ -72,7 +72,7 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             if not collect:
                 row, reason = reasons[0]
-                raise DataError(f"{table.place}, row {table.number(row)}: {reason}; {int(count):,} such row(s) in all")
+                raise DataError(f"{table.rows.at(row)}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
     columns = {}
     for some in _groups(wanted):

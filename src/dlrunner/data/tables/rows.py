@@ -12,11 +12,6 @@ from dlrunner.data.tables.table import Table
 from dlrunner.errors import DataError
 
 
-def row_number(table: Table, row: int) -> int:
-    """Return the number of a row in messages."""
-    return int(table.rows[row]) + table.first_row
-
-
 def without_missing(table: Table, needed: Mapping[str, str], skip_bad: bool) -> Table:
     """Return the table without the rows that have no value in one of some columns.
 
@@ -34,7 +29,7 @@ def without_missing(table: Table, needed: Mapping[str, str], skip_bad: bool) -> 
         return table
     row = int(mask.argmax())
     noun = list(needed.values())[int(missing[row].argmax())]
-    where = f"{table.place}, row {row_number(table, row)}: the {noun} is missing"
+    where = f"{table.rows.at(row)}: the {noun} is missing"
     if not skip_bad:
         raise DataError(f"{where}; {int(mask.sum()):,} such row(s) in all (data.skip_bad=true leaves them out)")
     if mask.all():
@@ -45,4 +40,4 @@ def without_missing(table: Table, needed: Mapping[str, str], skip_bad: bool) -> 
 
 def only(table: Table, kept: NDArray[np.bool_]) -> Table:
     """Return some rows of a table."""
-    return replace(table, frame=table.frame[kept].reset_index(drop=True), rows=table.rows[kept])
+    return replace(table, frame=table.frame[kept].reset_index(drop=True), rows=table.rows.only(kept))

@@ -27,7 +27,7 @@ class TableFile:
         reading: how it is read.
         example: a command that names a table, for the error if there is none.
         setting: the one that names it, for messages.
-        ids: names of columns of ids, which keep every character in a query too.
+        ids: names, or places from 0, of columns of ids, which keep every character in a query too.
 
     Raises:
         ConfigError: neither path nor query is given, or both are.
@@ -40,7 +40,7 @@ class TableFile:
         reading: Reading,
         example: str = "",
         setting: str = "data.path",
-        ids: Collection[str] = (),
+        ids: Collection[str | int] = (),
     ) -> None:
         if path is None and query is None:
             raise ConfigError(f"data.path: is missing: which table? {example}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.files import open_table
 from dlrunner.data.tables.formats import format_problem
@@ -55,15 +56,23 @@ class Reading:
 class Table:
     """A table that was read."""
 
-    place: Path
     frame: pd.DataFrame
     """See `reading.Values`."""
+    rows: RowLocations
+    """Where its rows stand."""
     schema: Schema
     bad: Sequence[BadRow] = ()
     notes: tuple[str, ...] = ()
-    first_row: int = 2
-    rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
-    """Number of each row in the file, from 0."""
+
+    @property
+    def positions(self) -> NDArray[np.int64]:
+        """Of each row among all rows of the files, from 0."""
+        return np.arange(len(self.frame)) if self.rows.positions is None else self.rows.positions
+
+    @property
+    def place(self) -> Path:
+        """The file, folder, glob or query, for messages."""
+        return self.rows.place
 
     def checked(self, used: Collection[str], skip_bad: bool) -> Table:
         """Return the table without the rows whose used columns hold bad values.
@@ -84,7 +93,7 @@ class Table:
         if not bad:
             return self
         first = min(bad, key=lambda each: each.row)
-        reason = f"{self.place}, row {int(self.rows[first.row]) + self.first_row}: {first.reason}"
+        reason = f"{self.rows.at(first.row)}: {first.reason}"
         if not skip_bad:
             count = sum(each.column == first.column for each in bad)
             raise DataError(
@@ -98,7 +107,7 @@ class Table:
         return replace(
             self,
             frame=self.frame[~mask].reset_index(drop=True),
-            rows=self.rows[~mask],
+            rows=self.rows.only(~mask),
             bad=(),
             notes=(*self.notes, note),
         )
@@ -109,14 +118,12 @@ class Table:
         missing = self.frame[known].isna().any(axis=1).to_numpy()
         if not skip_bad or not missing.any() or missing.all():
             return self
-        row = int(self.rows[missing][0]) + self.first_row
         note = (
-            f"{int(missing.sum()):,} of {len(missing):,} rows are left out (data.skip_bad): {self.place}, row {row}: "
-            f"{', '.join(known)} is missing"
+            f"{int(missing.sum()):,} of {len(missing):,} rows are left out (data.skip_bad): "
+            f"{self.rows.at(int(missing.argmax()))}: {', '.join(known)} is missing"
         )
-        return replace(
-            self, frame=self.frame[~missing].reset_index(drop=True), rows=self.rows[~missing], notes=(*self.notes, note)
-        )
+        frame, rows = self.frame[~missing].reset_index(drop=True), self.rows.only(~missing)
+        return replace(self, frame=frame, rows=rows, notes=(*self.notes, note))
 
 
 def read_table(
@@ -181,12 +188,13 @@ def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None 
     unused = [name for name in raw.names if name not in schema.names]
     if unused:
         notes = (*notes, f"not in the schema and not read: {', '.join(unused)[:200]}")
-    rows, bad = raw.rows(len(frame)), values.bad
+    rows, bad = raw.rows, values.bad
     if totals and len(frame) > 2 and _is_total(frame):
-        frame, rows = frame.iloc[:-1].reset_index(drop=True), rows[:-1]
+        rows = rows.only(np.arange(len(frame)) < len(frame) - 1)
+        frame = frame.iloc[:-1].reset_index(drop=True)
         bad = [each for each in bad if each.row < len(frame)]
         notes = (*notes, f"the last row is left out: it sums up the others ({frame.columns[0]} is a total)")
-    return Table(raw.place, frame, schema, bad, notes, raw.first_row, rows)
+    return Table(frame, rows, schema, bad, notes)
 
 
 def read_frame(
@@ -201,14 +209,14 @@ def read_frame(
             )
         schema = schema or infer(raw, Hints(dates=tuple(dates)))
         values = read_values(raw, schema, names, collect=True)
-        return Table(place, values.frame, schema, values.bad, (), raw.first_row, np.arange(len(values.frame)))
+        return Table(values.frame, raw.rows, schema, values.bad)
 
 
 def read_new_rows(path: str | Path, separator: str | None = None, encoding: str | None = None) -> pd.DataFrame:
     """Return new rows as their file has them: strings, or values where the format has types.
 
     Args:
-        path: of the file; it is `attrs["file"]`, and notes are `attrs["notes"]`.
+        path: of the file; it is `attrs["file"]`, where its rows stand `attrs["rows"]`, and notes are `attrs["notes"]`.
         separator: of the training table, which is tried where none is found.
         encoding: of the training table, which is tried where the text is not UTF-8.
     """
@@ -230,7 +238,7 @@ def _strings(path: str | Path, separator: str | None, encoding: str | None) -> p
         if len(columns) == 0:
             raise DataError(f"{raw.place} has a header but no rows")
         frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas()
-        frame.attrs["notes"] = list(raw.notes)
+        frame.attrs["notes"], frame.attrs["rows"] = list(raw.notes), raw.rows
         return frame
 
 

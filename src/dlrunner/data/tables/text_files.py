@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from dlrunner.data.core.row_locations import Part
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of
 from dlrunner.data.tables.formats import literal
@@ -92,9 +93,11 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
             notes.append(f"{file.name} has the separator {dialect.separator!r}, {name} {first.separator!r}")
     connection = connect(stack)
     num_ragged = 0
+    counts: Sequence[int] | None = None
     left_out: tuple[int, ...] = ()
     if skip_bad:
-        parts, num_ragged, left_out, of_parts = _sound(connection, parts)
+        parts, counts, left_out, of_parts = _sound(connection, parts)
+        num_ragged = len(left_out)
         first, notes = parts[0].dialect, [*notes, *of_parts]
     files = {str(part.path): part.file for part in parts}
     source, is_trimmed = _source(
@@ -116,16 +119,28 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         select=select,
         files=files,
         left_out=left_out,
+        parts=None if len(parts) < 2 else lambda: _numbered(parts, counts or _counted(connection, parts)),
     )
+
+
+def _counted(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> list[int]:
+    """Return the number of rows of each part."""
+    counts = [f"SELECT count(*) FROM {_read_csv([part.path], part.dialect, '')}" for part in parts]
+    return [int(connection.execute(count).fetchall()[0][0]) for count in counts]
+
+
+def _numbered(parts: Sequence[TextFile], counts: Sequence[int]) -> list[Part]:
+    """Return the files of a table with their numbers of rows."""
+    return [Part(part.file, 2 + part.dialect.skipped_lines, count) for part, count in zip(parts, counts, strict=True)]
 
 
 def _sound(
     connection: DuckDBPyConnection, parts: Sequence[TextFile]
-) -> tuple[Sequence[TextFile], int, tuple[int, ...], list[str]]:
+) -> tuple[Sequence[TextFile], Sequence[int], tuple[int, ...], list[str]]:
     """Look for rows with more or fewer fields than the header, and parts that cannot be read.
 
     Returns:
-        the parts that can be read; the number of rows to leave out; of a single file, their places; notes.
+        the parts that can be read; their numbers of rows; the places of rows to leave out, in all files; notes.
 
     Raises:
         DataError: no part can be read.
@@ -133,8 +148,8 @@ def _sound(
     kept: list[TextFile] = []
     ragged: list[tuple[Path, int, str]] = []
     broken: list[str] = []
-    places: tuple[int, ...] = ()
-    num_rows = 0
+    places: list[int] = []
+    sizes: list[int] = []
     for part in parts:
         columns = ", ".join(f"count(c{i})" for i in range(len(part.dialect.names)))
         counts = f"SELECT count(*), {columns} FROM {_read_csv([part.path], part.dialect, ', store_rejects=true')}"
@@ -147,14 +162,14 @@ def _sound(
         lines = {int(line): str(message) for line, kind, message in rejected if kind in RAGGED}
         if len(lines) < len({line for line, _, _ in rejected}):
             if len(parts) == 1:
-                return parts, 0, (), []  # the reason is given when it is read
+                return parts, [total], (), []  # the reason is given when it is read
             line, _, message = next(each for each in rejected if each[1] not in RAGGED)
             broken.append(f"{part.file}, row {line}: {str(message).splitlines()[0]}")
             continue
         kept.append(part)
-        num_rows += total + len(lines)
         ragged += [(part.file, line, fields_sentence(message)) for line, message in lines.items()]
-        places = tuple(line - 2 - part.dialect.skipped_lines for line in lines) if len(parts) == 1 else ()
+        places += [sum(sizes) + line - 2 - part.dialect.skipped_lines for line in lines]
+        sizes.append(total + len(lines))
     if not kept:
         raise DataError(f"{broken[0]}; no other file is left")
     notes = []
@@ -163,10 +178,10 @@ def _sound(
     if ragged:
         file, line, reason = ragged[0]
         where = f"{file}, row {line}: {reason}"
-        if len(ragged) == num_rows:
+        if len(ragged) == sum(sizes):
             raise DataError(f"{where}; no other row is left")
-        notes.append(f"{len(ragged):,} of {num_rows:,} rows are left out (data.skip_bad): {where}")
-    return kept, len(ragged), places, notes
+        notes.append(f"{len(ragged):,} of {sum(sizes):,} rows are left out (data.skip_bad): {where}")
+    return kept, sizes, tuple(places), notes
 
 
 def _source(paths: Sequence[Path], dialects: Sequence[Dialect], options: str) -> tuple[str, bool]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from dlrunner.data.core.row_locations import Part
 from dlrunner.data.tables.dialect import num_titles, unique_names
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import (
@@ -44,8 +45,10 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
         DataError: a file is damaged, or the columns of two differ.
     """
     import pyarrow.dataset
+    import pyarrow.parquet
 
     left_out: list[str] = []
+    read = list(files)
     try:
         dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
         schema = dataset.schema
@@ -56,24 +59,28 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
             table = dataset.to_table()
         except (pa.ArrowException, OSError):
             tables, left_out = _sound_parquet(files, skip_bad)
-            table = pa.concat_tables([each.select(schema.names) for each in tables], promote_options="permissive")
+            read = list(tables)
+            selected = [each.select(schema.names) for each in tables.values()]
+            table = pa.concat_tables(selected, promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
     names, notes = unique_names(names)
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
     raw.notes += [*notes, *left_out]
+    if len(read) > 1:
+        raw.parts = lambda: [Part(each, 1, pyarrow.parquet.read_metadata(each).num_rows) for each in read]
     return raw
 
 
-def _sound_parquet(files: Sequence[Path], skip_bad: bool) -> tuple[list[pa.Table], list[str]]:
+def _sound_parquet(files: Sequence[Path], skip_bad: bool) -> tuple[dict[Path, pa.Table], list[str]]:
     """Return the content of the files that can be read, and a note on the others."""
     import pyarrow.parquet
 
-    tables, problems = [], []
+    tables, problems = {}, []
     for file in files:
         try:
-            tables.append(pyarrow.parquet.read_table(file))
+            tables[file] = pyarrow.parquet.read_table(file)
         except (pa.ArrowException, OSError) as error:
             problems.append(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}")
     if problems and not skip_bad:
@@ -118,7 +125,26 @@ def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Pa
     named = {str(path): file for path, file in files.items()}
     raw = from_relation(connection, _read_json(list(files)), place, first_row=1, files=named)
     raw.notes, raw.left_out = notes, left_out
+    if len(files) > 1:
+        raw.parts = lambda: _numbered(connection, files, left_out)
     return raw
+
+
+def _numbered(connection: DuckDBPyConnection, files: Mapping[Path, Path], left_out: Sequence[int]) -> list[Part]:
+    """Return the files of a table with their numbers of rows, of which those at some places are left out."""
+    parts: list[Part] = []
+    start = 0
+    for path, file in files.items():
+        count = _num_rows(connection, path)
+        for place in left_out:
+            count += start <= place < start + count
+        parts.append(Part(file, 1, count))
+        start += count
+    return parts
+
+
+def _num_rows(connection: DuckDBPyConnection, path: Path) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()[0][0])
 
 
 def _read_json(paths: Sequence[Path]) -> str:
@@ -133,7 +159,7 @@ def _read_json(paths: Sequence[Path]) -> str:
 def _sound_json(
     stack: contextlib.ExitStack, connection: DuckDBPyConnection, files: Mapping[Path, Path]
 ) -> tuple[dict[Path, Path], tuple[int, ...], list[str]]:
-    """Return files without what is not JSON; of a single file the places of lines that are left out; notes.
+    """Return files without what is not JSON; the places, in all files, of lines that are left out; notes.
 
     Raises:
         DataError: nothing is left.
@@ -141,15 +167,17 @@ def _sound_json(
     kept: dict[Path, Path] = {}
     problems: list[str] = []
     notes: list[str] = []
-    places: tuple[int, ...] = ()
+    places: list[int] = []
+    num_rows = 0
     for path, file in files.items():
         try:
             with readable_errors(file, {str(path): file}):
-                connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()
+                num_rows += _num_rows(connection, path)
             kept[path] = file
         except DataError as error:
             lines = path.read_bytes().splitlines()
-            good = [line for line in lines if _is_object(line)]
+            rows = [line for line in lines if line.strip()]
+            good = [line for line in rows if _is_object(line)]
             bad = [number for number, line in enumerate(lines) if line.strip() and not _is_object(line)]
             if not good:
                 problems.append(str(error))
@@ -159,12 +187,13 @@ def _sound_json(
             kept[copy] = file
             where = f"{file}, row {bad[0] + 1} is not JSON"
             notes.append(f"{len(bad):,} of {len(lines):,} rows are left out (data.skip_bad): {where}")
-            places = tuple(bad) if len(files) == 1 else ()
+            places += [num_rows + number for number, line in enumerate(rows) if not _is_object(line)]
+            num_rows += len(rows)
     if not kept:
         raise DataError(f"{problems[0]}; no other file is left" if len(files) > 1 else problems[0])
     if problems:
         notes.append(f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}")
-    return kept, places, notes
+    return kept, tuple(places), notes
 
 
 def _is_object(line: bytes) -> bool:

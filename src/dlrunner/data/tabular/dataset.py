@@ -23,6 +23,7 @@ from dlrunner.data.core.columns import (
 )
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Transform
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import TRAIN, Parts, Split, SplitRows, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
@@ -56,8 +57,8 @@ class TabularTable(SplitRows):
     """The day of each row, where the table has one."""
     ids: pd.DataFrame | None = None
     """What names the rows in predictions.csv."""
-    rows: NDArray[np.int64] | None = None
-    """Where each row stood in the file; None: as they stand."""
+    rows: RowLocations = field(default_factory=lambda: RowLocations(Path("the table")))
+    """Where they stand in the file."""
     notes: list[str] = field(default_factory=list)
     marked_by: str | None = None
     """The column that says which rows validate."""
@@ -151,7 +152,8 @@ class TabularData(TableSource):
         skip_bad: bool = False,
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
-        self.file = TableFile(path, query, reading, "dlrun task=tabular data.path=my.csv data.target=y")
+        example = "dlrun task=tabular data.path=my.csv data.target=y"
+        self.file = TableFile(path, query, reading, example, ids=[id] if id else [])
         if target is None:
             raise ConfigError("data.target: is missing: which column is the target?")
         self.path, self.target = self.file.place, target
@@ -188,24 +190,22 @@ class TabularData(TableSource):
         table = table.checked(self._used(table), self.file.reading.skip_bad).with_values(
             targets, self.file.reading.skip_bad
         )
-        frame, rows = table.frame, table.rows
-        target, values = read_target(
-            frame, self.target, self.kind, self.target_separator, self.target_transform, self.path
-        )
-        kept = self._kept(frame)
-        frame, values, rows = frame[kept].reset_index(drop=True), values[kept], rows[kept]
+        frame, place = table.frame, table.rows
+        target, values = read_target(frame, self.target, self.kind, self.target_separator, self.target_transform, place)
+        kept = self._kept(frame, place)
+        frame, values, place = frame[kept].reset_index(drop=True), values[kept], place.only(kept)
         strata = values if target.has_one_class else None
-        split, of_test = self.splitting.assign(frame, strata, self.path), self.splitting.of_test(frame)
+        split, of_test = self.splitting.assign(frame, strata, place), self.splitting.of_test(frame)
         dates, prefixes = self._dates(frame)
         parts = _parts(frame, prefixes)
-        days = date_column(frame[self.splitting.date], self.splitting.date, self.path) if self.splitting.date else None
+        days = date_column(frame[self.splitting.date], self.splitting.date, place) if self.splitting.date else None
         if days is None and len(dates) == 1 and not frame[dates[0]].isna().any():
-            days = date_column(frame[dates[0]], dates[0], self.path)
+            days = date_column(frame[dates[0]], dates[0], place)
         frame = pd.concat([frame, parts], axis=1)
         reserved = [*target.names, *dates, *(n for n in (self.splitting.date, self.splitting.valid_column) if n)]
         roles = assign(
             frame,
-            self.path,
+            place,
             categorical=self.categorical,
             continuous=self.continuous,
             parts=list(parts.columns),
@@ -218,8 +218,8 @@ class TabularData(TableSource):
             *self._constants(roles),
             *high_cardinality_notes(frame, roles, int((split == TRAIN).sum())),
         ]
-        if len(rows) < len(kept):
-            notes.append(f"{len(rows):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
+        if len(frame) < len(kept):
+            notes.append(f"{len(frame):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
         inputs = {*dates, *roles.categorical, *roles.continuous}
         columns = tuple(each for each in table.schema.columns if each.name in inputs)
         self._recipe = {"dates": prefixes, "schema": Schema(columns).state()}
@@ -231,7 +231,7 @@ class TabularData(TableSource):
             split=split,
             dates=days,
             ids=frame[[roles.id]] if roles.id else None,
-            rows=rows,
+            rows=place,
             notes=[*notes, *_target_notes(target, values, self.splitting)],
             marked_by=self.splitting.valid_column,
             columns=describe_columns(table.schema, self._uses(target, roles, dates)),
@@ -262,11 +262,11 @@ class TabularData(TableSource):
             chosen |= set(table.schema.names)
         return {name for name in (*chosen, *(self.categorical or []), *(self.continuous or [])) if name}
 
-    def _kept(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
+    def _kept(self, frame: pd.DataFrame, place: RowLocations) -> NDArray[np.bool_]:
         kept = np.ones(len(frame), dtype=bool)
         if self.leave_out and self.splitting.date:
-            column = self.splitting.column(frame, "date", self.path)
-            kept &= ~between(date_column(column, self.splitting.date, self.path), *self.leave_out)
+            column = self.splitting.column(frame, "date", place)
+            kept &= ~between(date_column(column, self.splitting.date, place), *self.leave_out)
         return kept & sampled(kept, self.sample, self.splitting.split_seed, str(self.path))
 
     def _dates(self, frame: pd.DataFrame) -> tuple[list[str], dict[str, str]]:

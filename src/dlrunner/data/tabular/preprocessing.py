@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import category_values, quoted
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.errors import DataError
 
 MOST_RATIO = 300
@@ -93,7 +94,7 @@ class TabularPreprocessor:
                 numbers[:, len(self.means) + self.flagged.index(name)] = missing
         return numbers
 
-    def check(self, frame: pd.DataFrame, place: str) -> list[str]:
+    def check(self, frame: pd.DataFrame, place: RowLocations) -> list[str]:
         """Compare new rows with the training rows, and return notes on the differences.
 
         Raises:
@@ -117,9 +118,7 @@ class TabularPreprocessor:
             bad = (numbers.isna() & frame[name].notna()).to_numpy()
             if bad.any():
                 row = int(bad.argmax())
-                raise DataError(
-                    f"{place}, row {row + 2}: {name} is {quoted(frame[name].iloc[row])}, which is not a number"
-                )
+                raise DataError(f"{place.at(row)}: {name} is {quoted(frame[name].iloc[row])}, which is not a number")
             frame[name] = numbers
             known = numbers.dropna()
             ratio = abs(known.median() / self.medians[name]) if len(known) >= ENOUGH and self.medians[name] else 1.0

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
@@ -318,7 +319,7 @@ def concatenated(train: Documents, valid: Documents) -> Documents:
     """Return the documents of two places, the second of which validates."""
     labels = [*train.labels, *valid.labels] if train.labels is not None and valid.labels is not None else None
     return Documents(
-        train.place,
+        RowLocations(train.place.place),
         f"{train.digest} {valid.digest}",
         [*train.names, *valid.names],
         pd.concat([train.table, valid.table], ignore_index=True),

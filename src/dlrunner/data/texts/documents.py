@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, cache_dir, sha256_of, write_whole
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import check_encoding, encoding_of
 from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
-from dlrunner.data.tables.rows import row_number, without_missing
+from dlrunner.data.tables.rows import without_missing
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, load_schema, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
@@ -39,7 +40,8 @@ TABLES = tuple(suffix for suffix in SUFFIXES if suffix not in LINES)
 class Documents:
     """Texts that are found but not read yet."""
 
-    place: Path
+    place: RowLocations
+    """Where they are; of a table also its rows."""
     digest: str
     """Of the texts in their order."""
     names: Sequence[str]
@@ -94,7 +96,7 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
         is_table = wanted.column is not None or bool(wanted.target)
         copy = _standard_input(".csv" if is_table else ".txt")
         found = _documents_of_table(copy, wanted) if is_table else _documents_of_lines(copy, wanted)
-        return replace(found, place=Path("standard input"))
+        return replace(found, place=replace(found.place, place=Path("standard input")))
     if not path.exists():
         if not glob.has_magic(str(path)):
             raise ConfigError(f"data.path: there is no file or folder {path}")
@@ -186,7 +188,7 @@ def documents_in(
         ]
 
     return Documents(
-        place.path,
+        RowLocations(place.path),
         place.digest_where(wanted, key),
         names,
         pd.DataFrame(index=range(len(names))),
@@ -241,7 +243,9 @@ def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
         notes.append(f"{len(empty):,} of {len(lines):,} lines are empty (line {empty[0]}): texts without words")
     names = [f"line {number}" for number in numbers]
     table = pd.DataFrame(index=range(len(lines)))
-    return Documents(path, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))
+    return Documents(
+        RowLocations(path), digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems)
+    )
 
 
 def _lines(content: bytes, path: Path, encoding: str | None) -> tuple[list[str], list[tuple[int, str]]]:
@@ -274,7 +278,8 @@ def _problem_of(line: str) -> str | None:
 
 def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     reading = wanted.reading
-    file = TableFile(None if path is None else str(path), wanted.query, reading)
+    ids = [name for name in (wanted.column, wanted.default, *wanted.target) if name is not None]
+    file = TableFile(None if path is None else str(path), wanted.query, reading, ids=ids)
     notes: tuple[str, ...] = ()
     with file.open() as raw:
         column = wanted.column
@@ -294,19 +299,19 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     problems: list[tuple[int, str]] = []
     if wanted.keep_bad:
         missing = np.flatnonzero(table.frame[column].isna())
-        problems = [(int(row), f"row {row_number(table, int(row))}: {MISSING}") for row in missing]
+        problems = [(int(row), f"{table.rows.short(int(row))}: {MISSING}") for row in missing]
     else:
         targets = [name for name in wanted.target if name in table.frame] if wanted.needs_target else []
         needed = {column: "text", **{name: f"target {name}" for name in targets}}
         table = without_missing(table, needed, reading.skip_bad)
     texts = table.frame[column].fillna("").tolist()
-    names = [f"row {row}" for row in table.rows + table.first_row]
+    names = [f"row {row}" for row in table.positions + raw.first_row]
     digest = " ".join(filter(None, [file.identity().sha256, column, "verbatim", reading.separator, reading.encoding]))
     if reading.skip_bad:
-        digest += f" {hashlib.sha256(table.rows.tobytes()).hexdigest()}"
+        digest += f" {hashlib.sha256(table.positions.tobytes()).hexdigest()}"
     others = table.frame.drop(columns=[column])
     return Documents(
-        raw.place, digest, names, others, lambda: texts, column, notes=(*table.notes, *notes), problems=tuple(problems)
+        table.rows, digest, names, others, lambda: texts, column, notes=(*table.notes, *notes), problems=tuple(problems)
     )
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
 from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
@@ -319,7 +320,7 @@ class RatingPredictor(Predictor):
         ]
         readable = np.ones(len(table), dtype=bool)
         readable[[row for row, _ in problems]] = False
-        example = next((f"{path}, row {row + 2}: {reason}" for row, reason in sorted(problems)), "")
+        example = next((f"{RowLocations.of_frame(table).at(row)}: {reason}" for row, reason in sorted(problems)), "")
         if not readable.any():
             raise DataError(f"{example}; no other row is left")
         known = readable & (item_codes != unknown)

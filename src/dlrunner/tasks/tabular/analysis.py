@@ -308,7 +308,7 @@ class TableAnalysis:
         columns = {name: ids[name] if name in ids else self.frame[name] for name in names}
         if not columns:
             rows = np.flatnonzero(table.valid)
-            columns = {"row": pd.Series(rows if table.rows is None else table.rows[rows])}
+            columns = {"row": pd.Series(rows if table.rows.positions is None else table.rows.positions[rows])}
         found = pd.DataFrame(columns)
         for name in found:
             if pd.api.types.is_datetime64_any_dtype(found[name]):

@@ -75,8 +75,7 @@ def _check_not_negative(table: TabularTable, what: str) -> None:
     negative = table.values < 0
     if negative.any():
         row = int(negative.argmax())
-        number = row if table.rows is None else int(table.rows[row])
         raise DataError(
             f"{what} is for counts, sales and other numbers from 0 on; {table.target.names[0]} is "
-            f"{table.values[row]:g} in row {number + 2}, and negative in {int(negative.sum()):,} row(s) in all"
+            f"{table.values[row]:g} in {table.rows.short(row)}, and negative in {int(negative.sum()):,} row(s) in all"
         )

@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
@@ -73,14 +74,14 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        predicted = with_problems(self._predict_rows(rows.frame, ids, table_name(table)), list(ids.columns), problems)
+        predicted = with_problems(self._predict_rows(rows.frame, ids, rows.rows), list(ids.columns), problems)
         return with_notes(predicted, notes)
 
-    def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, name: str) -> pd.DataFrame:
+    def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: RowLocations) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories."""
         state = self.state
         preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
-        notes = preparation.check(rows, name)
+        notes = preparation.check(rows, place)
         outputs = predict_rows(preparation, target, self.models, rows)
         predicted = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
         return with_notes(pd.concat([ids, predicted.set_axis(ids.index)], axis=1), notes)

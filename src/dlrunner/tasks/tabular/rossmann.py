@@ -59,12 +59,12 @@ class SalesPredictor(TablePredictor):
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
         is_bad = bad_mask(used, len(table))
         if is_bad.all():
-            raise DataError(f"{name}, row {used[0].row + 2}: {used[0].reason}; no other row is left")
+            raise DataError(f"{read.rows.at(used[0].row)}: {used[0].reason}; no other row is left")
         # In place of a bad row another one is predicted, which changes no event of its store.
         table = table.iloc[np.where(is_bad, is_bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
-        table["Date"] = date_column(table["Date"], "Date", Path(name))
+        table["Date"] = date_column(table["Date"], "Date", read.rows)
         rows = features(table, known.with_rows(table))
-        answer = self._predict_rows(rows, ids, name)
+        answer = self._predict_rows(rows, ids, read.rows)
         sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
         notes = []
         if "Open" in table.columns:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.regression import Loss, Regression
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import TEST, split_sizes
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.dataset import TableSource, TabularTable
@@ -191,7 +192,9 @@ class Tabular(Task):
     def notes(self) -> Sequence[str]:
         """How each column is used, and unseen categories of the validation rows."""
         table = self.table
-        unseen = self.preparation.check(table.frame[table.valid].copy(deep=False), "the validation set")
+        unseen = self.preparation.check(
+            table.frame[table.valid].copy(deep=False), RowLocations(Path("the validation set"))
+        )
         marks = [f"{name}_na" for name in self.preparation.flagged]
         indicators = [f"continuous indicators of missing values: {', '.join(marks)}"] if marks else []
         low, *_, high = self.quantiles if self.quantiles and len(self.quantiles) > 1 else (0, 0)
@@ -242,7 +245,7 @@ class Tabular(Task):
         """The validation rows with their predictions."""
         table = self.table
         rows = np.flatnonzero(table.valid)
-        numbers = rows if table.rows is None else table.rows[rows]
+        numbers = rows if table.rows.positions is None else table.rows.positions[rows]
         ids = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": numbers})
         target = self.target
         predicted = target.answers(outputs, "prediction", self.correction)
