@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -398,6 +399,9 @@ def test_a_phase_that_begins_from_the_best_weights_has_an_optimizer_without_memo
     memories.clear()
     fit(phase(2), phase(2), make=make)
     assert [step for step, known in enumerate(memories) if not known] == [0]
+    memories.clear()
+    fit(phase(2), replace(phase(2), new_optimizer=True), make=make)
+    assert [step for step, known in enumerate(memories) if not known] == [0, 10]
 
 
 @pytest.mark.parametrize("stopped_at", range(1, 12))

@@ -23,6 +23,7 @@ from dlrunner.models.tabular_layers import (
     Activation,
     Embeddings,
     Head,
+    HeadInitial,
     Initial,
     OneHotLinear,
     OutputRange,
@@ -52,6 +53,8 @@ class EmbeddingNet(Model):
         batch_norm: on the hidden layers.
         activation: between the layers.
         init: of the hidden layers' weights.
+        head_init: of the last layer: `target_mean`, small weights around the mean of the training targets, or
+            `kaiming`, the lesson's, whose sigmoid starts saturated.
         y_range: outputs lie within, by a sigmoid, in units of the transformed target. `auto` is the lesson's
             (0, 1.2 · max) where no training target is negative, else a fifth of their span beyond both ends.
         bins: each number is also given to the layers by this many bins between quantiles (see `QuantileEncoding`);
@@ -74,6 +77,7 @@ class EmbeddingNet(Model):
         batch_norm: bool = True,
         activation: Activation = "relu",
         init: Initial = "kaiming",
+        head_init: HeadInitial = "target_mean",
         y_range: OutputRange | None = None,
         bins: Natural | Literal["auto"] = 0,
         num_nets: Count | Literal["auto"] = 1,
@@ -100,15 +104,17 @@ class EmbeddingNet(Model):
         self.head: nn.Module
         if num_nets == 1:
             self.layers, size = hidden_layers(size, hidden, dropouts, activation, init, batch_norm)
-            self.head = Head(size, dims, y_range)
+            self.head = Head(size, dims, y_range, head_init)
         else:
             self.layers = PackedLayers(size, num_nets, hidden, dropouts, activation, init, batch_norm)
             self.head = PackedHead(hidden[-1], num_nets, dims, y_range)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
-        """There is one dropout after each hidden layer, and the range has a width."""
+        """There is one dropout after each hidden layer, the range has a width, and several nets have no other start."""
         _check_layers(settings)
+        if settings["head_init"] != "target_mean" and settings["num_nets"] != 1:
+            raise ValueError("model.head_init: kaiming is for a single net; set model.num_nets=1")
 
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         """Return outputs of shape [rows] (one number per row) or [rows, classes].

@@ -18,6 +18,7 @@ from dlrunner.system.precision import without_autocast
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initial = Literal["kaiming", "xavier", "torch"]
+HeadInitial = Literal["target_mean", "kaiming"]
 OutputRange = Literal["auto"] | Annotated[list[float], Field(min_length=2, max_length=2)]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -107,13 +108,18 @@ class Head(nn.Module):
 
     Its outputs start near the mean of the training targets, its weights small. Where a sigmoid starts saturated, as it
     does under Kaiming's wider weights, the first steps have gradients a hundred times as large as all others, and
-    Adam's second moment remembers them for as many steps as it looks back.
+    Adam's second moment remembers them for as many steps as it looks back. The lesson's `kaiming` is such a start.
     """
 
-    def __init__(self, size: int, dims: TabularDims, y_range: OutputRange | None) -> None:
+    def __init__(
+        self, size: int, dims: TabularDims, y_range: OutputRange | None, init: HeadInitial = "target_mean"
+    ) -> None:
         super().__init__()
         self.layer = nn.Linear(size, dims.num_outputs)
         self.range = output_range(dims, y_range)
+        if init == "kaiming":
+            nn.init.kaiming_normal_(self.layer.weight)
+            return
         nn.init.constant_(self.layer.bias, start_bias(dims, self.range))
         with torch.no_grad():
             self.layer.weight.mul_(0.1)

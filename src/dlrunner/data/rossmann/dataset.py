@@ -23,6 +23,9 @@ from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
     CONTINUOUS,
+    EVENTS,
+    FLAGS,
+    OPEN_DAYS,
     ROW_COLUMNS,
     STORE_COLUMNS,
     VERSION,
@@ -60,6 +63,8 @@ class RossmannData(TableSource):
         test_from: the first day of the test rows, with `dates`.
         leave_out: days that are not used, such as the reported ones during model selection.
         sample: number of random rows; by default all.
+        lesson: the columns with the lesson's errors, and statistics of all rows (docs/tabular.md lists them).
+        open_days: further columns of the days that a store is open or has a promotion, `OPEN_DAYS`.
     """
 
     def __init__(
@@ -79,6 +84,8 @@ class RossmannData(TableSource):
         test_from: Text | None = None,
         leave_out: DateRange | None = None,
         sample: Count | None = None,
+        lesson: bool = False,
+        open_days: bool = False,
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(
@@ -90,6 +97,7 @@ class RossmannData(TableSource):
             )
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
+        self.lesson, self.open_days = lesson, open_days
         self._notes: list[str] = []
 
     @cached_property
@@ -167,7 +175,7 @@ class RossmannData(TableSource):
         split = self.splitting.assign(frame, None, Path(identity.path))
         return TabularTable(
             frame=frame,
-            roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
+            roles=Roles(list(CATEGORICAL), [*CONTINUOUS, *(OPEN_DAYS if self.open_days else ())]),
             target=Regression(["Sales"], transform="log"),
             values=frame["Sales"].to_numpy(np.float64),
             split=split,
@@ -175,11 +183,12 @@ class RossmannData(TableSource):
             ids=frame[["Store", "Date"]],
             rows=np.flatnonzero(kept),
             notes=notes,
+            fits_on_all=self.lesson,
         )
 
     def recipe(self) -> dict[str, Any]:
         """Return stores, weather, trends and the calendar, from which the features of new rows are computed."""
-        return surroundings_state(self.surroundings)
+        return {**surroundings_state(self.surroundings), "lesson": self.lesson, "open_days": self.open_days}
 
     @cached_property
     def surroundings(self) -> Surroundings:
@@ -188,7 +197,7 @@ class RossmannData(TableSource):
 
     def _cached(self, digest: str) -> pd.DataFrame:
         """Return the feature table, from the cache if it has that of these tables."""
-        key = hashlib.sha256(f"{digest} {VERSION}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{digest} {VERSION} {self.lesson} {self.open_days}".encode()).hexdigest()[:32]
         file = cache_dir() / "tables" / f"rossmann-{key}.table"
         if (content := read_sealed(file)) is not None:
             return pd.read_feather(io.BytesIO(content))
@@ -207,7 +216,7 @@ class RossmannData(TableSource):
         rows = train[sold].reset_index(drop=True)
         if rows.empty:
             raise DataError(f"{self._found[1].path}: no row of train.csv has Sales above 0")
-        frame = features(rows, self.surroundings)
+        frame = features(rows, self.surroundings, lesson=self.lesson, open_days=self.open_days)
         return frame.assign(Date=rows["Date"], Sales=rows["Sales"])
 
 
@@ -268,6 +277,8 @@ def surroundings_from(state: Mapping[str, Any]) -> Surroundings:
     """Return the tables of a state written by `surroundings_state`."""
     count = int(np.prod(state["shape"]))
     events = np.unpackbits(state["events"].numpy(), count=count).reshape(state["shape"]).astype(bool)
+    if len(events) == len(EVENTS):  # the state of an older version, which used no open days
+        events = np.concatenate([events, np.zeros((len(FLAGS) - len(EVENTS), *events.shape[1:]), dtype=bool)])
     stores, weather, trend = (_frame_from(state[name]) for name in ("stores", "weather", "trend"))
     return Surroundings(stores, weather, trend, Calendar(state["first_day"], events))
 

@@ -65,6 +65,13 @@ class TabularTable(SplitRows):
     """How each column was read and is used (see `data.tables.description`)."""
     of_test: NDArray[np.bool_] | None = None
     """Rows that it calls test, [rows]; if no others are for validation, these are."""
+    fits_on_all: bool = False
+    """Statistics are those of all rows, as in a lesson, which the audit reports."""
+
+    @property
+    def fitted(self) -> NDArray[np.bool_]:
+        """Which rows statistics are computed from, [rows]."""
+        return np.ones(len(self.split), dtype=bool) if self.fits_on_all else self.train
 
 
 class TableSource(Data):

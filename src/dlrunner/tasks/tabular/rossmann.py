@@ -63,7 +63,8 @@ class SalesPredictor(TablePredictor):
         # In place of a bad row another one is predicted, which changes no event of its store.
         table = table.iloc[np.where(is_bad, is_bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
         table["Date"] = date_column(table["Date"], "Date", Path(name))
-        rows = features(table, known.with_rows(table))
+        chosen = {name: bool(self.state["recipe"].get(name)) for name in ("lesson", "open_days")}
+        rows = features(table, known.with_rows(table), **chosen)
         answer = self._predict_rows(rows, ids, name)
         sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
         notes = []

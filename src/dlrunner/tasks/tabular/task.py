@@ -112,13 +112,13 @@ class Tabular(Task):
     @cached_property
     def target(self) -> Target:
         """The target, fitted on the training rows."""
-        return self.table.target.fit(self.table.values[self.table.train])
+        return self.table.target.fit(self.table.values[self.table.fitted])
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
         """The preprocessing, fitted on the training rows."""
         table = self.table
-        return TabularPreprocessor.fit(table.frame[table.train], table.roles.categorical, table.roles.continuous)
+        return TabularPreprocessor.fit(table.frame[table.fitted], table.roles.categorical, table.roles.continuous)
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
