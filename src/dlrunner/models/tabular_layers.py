@@ -38,6 +38,8 @@ class TabularDims:
     target_mean: float = 0.0
     quantiles: Sequence[Sequence[float]] = ()
     """Of each continuous column as it is given to the model, in ascending order; none of an indicator."""
+    has_base: bool = False
+    """Whether a further, last column of the numbers is added to the outputs."""
     target: Target | None = None
     """Knows how the outputs of several nets are averaged."""
 
@@ -174,10 +176,24 @@ def hidden_layers(
     return nn.Sequential(*layers), size
 
 
+def split_base(dims: TabularDims, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers that are inputs, and the base of the outputs, if there is one."""
+    return (numbers[:, :-1], numbers[:, -1]) if dims.has_base else (numbers, None)
+
+
+def add_base(dims: TabularDims, outputs: Tensor, base: Tensor | None) -> Tensor:
+    """Return outputs, [rows], [nets, rows] or with a last dimension for several, plus the base, [rows]."""
+    if base is None:
+        return outputs
+    return outputs + (base if dims.num_outputs == 1 else base[:, None])
+
+
 def output_range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float, float] | None:
     """Return the range of the outputs."""
     if y_range is None:
         return None
+    if dims.has_base:
+        raise ConfigError("model.y_range: must be null, since outputs are differences from a base (data.history.base)")
     if dims.target_low is None or dims.target_high is None:
         raise ConfigError("model.y_range: is for numeric targets; set it to null")
     if y_range != "auto":

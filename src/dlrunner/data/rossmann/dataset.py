@@ -32,12 +32,15 @@ from dlrunner.data.rossmann.features import (
     WEATHER,
     Calendar,
     Surroundings,
+    day_numbers,
     features,
 )
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.data.tabular.history import History, HistorySettings
+from dlrunner.data.tabular.history_columns import history_settings, with_history
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
@@ -64,6 +67,8 @@ class RossmannData(TableSource):
         leave_out: days that are not used, such as the reported ones during model selection.
         sample: number of random rows; by default all.
         lesson: the columns with the lesson's errors, and statistics of all rows (docs/tabular.md lists them).
+        history: features of each store's earlier and later sales (see `data.tabular.history`).
+        exclude: columns that are no inputs.
         open_days: further columns of the days that a store is open or has a promotion, `OPEN_DAYS`.
     """
 
@@ -86,6 +91,8 @@ class RossmannData(TableSource):
         sample: Count | None = None,
         lesson: bool = False,
         open_days: bool = False,
+        history: HistorySettings | None = None,
+        exclude: list[Text] = [],  # noqa: B006
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(
@@ -98,6 +105,13 @@ class RossmannData(TableSource):
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
         self.lesson, self.open_days = lesson, open_days
+        self.history_settings = history_settings(history)
+        self.columns = [*CATEGORICAL, *CONTINUOUS, *(OPEN_DAYS if open_days else ())]
+        for name in exclude:
+            if name not in self.columns:
+                raise ConfigError(f"data.exclude: there is no column {name}; {did_you_mean(name, self.columns)}")
+        self.columns = [name for name in self.columns if name not in exclude]
+        self._history: History | None = None
         self._notes: list[str] = []
 
     @cached_property
@@ -173,12 +187,22 @@ class RossmannData(TableSource):
             notes.append(f"{int(kept.sum()):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
             frame = frame[kept].reset_index(drop=True)
         split = self.splitting.assign(frame, None, Path(identity.path))
+        categorical = [name for name in self.columns if name in CATEGORICAL]
+        continuous = [name for name in self.columns if name not in CATEGORICAL]
+        target, values = Regression(["Sales"], transform="log"), frame["Sales"].to_numpy(np.float64)
+        base = None
+        if self.history_settings:
+            added = with_history(self.history_settings, frame, day_numbers(frame["Date"]), target, values, split)
+            frame, split, self._history = added.frame, added.split, added.history
+            continuous, base = [*continuous, *added.names], added.base
+            notes += added.notes
         return TabularTable(
             frame=frame,
-            roles=Roles(list(CATEGORICAL), [*CONTINUOUS, *(OPEN_DAYS if self.open_days else ())]),
-            target=Regression(["Sales"], transform="log"),
-            values=frame["Sales"].to_numpy(np.float64),
+            roles=Roles(categorical, continuous),
+            target=target,
+            values=values,
             split=split,
+            base=base,
             dates=frame["Date"],
             ids=frame[["Store", "Date"]],
             rows=np.flatnonzero(kept),
@@ -187,8 +211,10 @@ class RossmannData(TableSource):
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return stores, weather, trends and the calendar, from which the features of new rows are computed."""
-        return {**surroundings_state(self.surroundings), "lesson": self.lesson, "open_days": self.open_days}
+        """Return stores, weather, trends, calendar and history, from which the features of new rows are computed."""
+        history = {"history": self._history.state()} if self._history else {}
+        chosen = {"lesson": self.lesson, "open_days": self.open_days}
+        return {**surroundings_state(self.surroundings), **chosen, **history}
 
     @cached_property
     def surroundings(self) -> Surroundings:

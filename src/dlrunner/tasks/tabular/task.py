@@ -105,6 +105,10 @@ class Tabular(Task):
         """The table, read once, with its target as it is learned."""
         table = self.data.read()
         learned = learned_target(table, self.loss_name, self.quantiles, self.tweedie_power)
+        if table.base and getattr(learned, "power", None):
+            raise ConfigError(
+                f"data.history.base: cannot be used with task.loss={self.loss_name}, whose outputs are logarithms"
+            )
         table = replace(table, target=learned)
         check_settings(table, self.loss_name, self.metric_names, self.class_weights, self.correction)
         return table
@@ -118,7 +122,8 @@ class Tabular(Task):
     def preparation(self) -> TabularPreprocessor:
         """The preprocessing, fitted on the training rows."""
         table = self.table
-        return TabularPreprocessor.fit(table.frame[table.fitted], table.roles.categorical, table.roles.continuous)
+        roles = table.roles
+        return TabularPreprocessor.fit(table.frame[table.fitted], roles.categorical, roles.continuous, table.base)
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
