@@ -32,6 +32,8 @@ class TabularDims:
     """Codes of each categorical column, 0 among them: missing or unseen."""
     num_continuous: int
     num_outputs: int = 1
+    continuous: Sequence[str] = ()
+    """Names of the continuous columns."""
     target_low: float | None = None
     """Of the transformed training targets; None where the target is no number."""
     target_high: float | None = None
@@ -205,7 +207,9 @@ def output_range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float,
 
 
 def start_bias(dims: TabularDims, bounds: tuple[float, float] | None) -> float:
-    """Return the bias with which the outputs start at the mean of the training targets."""
+    """Return the bias with which the outputs start at the mean of the training targets, or at their base."""
+    if dims.has_base:
+        return 0.0
     if bounds is None:
         return dims.target_mean
     fraction = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])
