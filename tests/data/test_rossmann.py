@@ -409,3 +409,12 @@ def test_days_around_a_closing_and_days_of_a_promotion_are_counted() -> None:
     alone = rows.drop(columns="Open")
     known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(alone)
     assert (features(alone, known, open_days=True)["DaysSinceClosing"] == 40).all()
+
+
+def test_columns_can_be_excluded(chain: Path) -> None:
+    table = data(chain, exclude=["Year", "CloudCover"]).read()
+    assert "Year" not in table.roles.categorical
+    assert "CloudCover" not in table.roles.continuous
+    assert len([*table.roles.categorical, *table.roles.continuous]) == len([*CATEGORICAL, *CONTINUOUS]) - 2
+    with pytest.raises(ConfigError, match="did you mean Year"):
+        data(chain, exclude=["Yeer"])
