@@ -73,3 +73,10 @@ def test_step_drops_after_the_named_epochs() -> None:
 def test_step_takes_either_at_or_every() -> None:
     with pytest.raises(ValueError, match="not both"):
         schedules.step(9, at=[3], every=2)
+
+
+def test_a_slow_start_is_a_part_of_the_first_cycle_alone() -> None:
+    steps = [step / 100 / 3 for step in range(300)]  # three cycles of 100 steps
+    usual, slow = (schedules.cosine(3, cycle_len=1, slow_start=part).lr for part in (0.0, 0.05))
+    assert [slow(progress) for progress in steps[:5]] == [0.01] * 5
+    assert [slow(progress) for progress in steps[5:]] == [usual(progress) for progress in steps[5:]]

@@ -18,6 +18,9 @@ from dlrunner.ranges import Count, Fraction, NonNegative, Positive, Probability
 Schedule = Callable[[float], float]
 """Progress in [0, 1] -> factor of the learning rate (or the momentum itself)."""
 
+SLOW_FACTOR = 0.01
+"""Of the rate during the slow start of a cosine schedule."""
+
 
 @dataclass(frozen=True)
 class ScheduleCurves:
@@ -41,6 +44,8 @@ class Phase:
     """Layer groups before this one are frozen; negative counts from the end (-1: only the last group trains)."""
     task: Mapping[str, Any] = field(default_factory=dict)
     """Task settings for this phase."""
+    new_optimizer: bool = False
+    """Start with a new optimizer instead of the state of the phase before."""
 
 
 def constant(epochs: int) -> ScheduleCurves:
@@ -49,7 +54,12 @@ def constant(epochs: int) -> ScheduleCurves:
 
 
 def cosine(
-    epochs: int, *, cycle_len: Count | None = None, cycle_mult: Count = 1, floor: Probability = 0.0
+    epochs: int,
+    *,
+    cycle_len: Count | None = None,
+    cycle_mult: Count = 1,
+    floor: Probability = 0.0,
+    slow_start: Probability = 0.0,
 ) -> ScheduleCurves:
     """Cosine annealing, with warm restarts when `cycle_len` is given (SGDR).
 
@@ -60,6 +70,7 @@ def cosine(
         cycle_len: epochs in the first cycle; by default the phase is one cycle.
         cycle_mult: each cycle is this many times longer than the one before (1 + 2 + 4 … for 2).
         floor: the factor at the end of a cycle.
+        slow_start: in this fraction of the first cycle the factor is SLOW_FACTOR (fastai 0.7: 0.05).
 
     Raises:
         ValueError: the phase ends in the middle of a cycle.
@@ -69,6 +80,8 @@ def cosine(
     ends = _cycle_ends(epochs, cycle_len or epochs, cycle_mult)
 
     def factor(progress: float) -> float:
+        if progress * epochs < slow_start * ends[0] - 1e-9:
+            return SLOW_FACTOR
         cycle = _progress_in_cycle(progress * epochs, ends)
         return floor + (1 - floor) * (1 + math.cos(math.pi * cycle)) / 2
 

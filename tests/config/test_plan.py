@@ -70,7 +70,7 @@ WRONG = {
     "phases=[{epochs:1}] epochs=5": ["phases already set the number of epochs"],
     "experiment=movielens-dott": ["there is no such experiment", "did you mean movielens-dot?"],
     "optim=null": ["optim=None: takes one of adagrad, adam"],
-    "model=5": ["model=5: takes one of awd_lstm, dot, dot_bias"],
+    "model=5": ["model=5: takes one of awd_lstm, blend, dot, dot_bias"],
     "data.path=": ["data.path: must be a non-empty text, not ''"],
     "runs_dir=": ["runs_dir: must be a non-empty text"],
     "optim.lr=[]": ["a list with at least 1 entries"],
@@ -210,7 +210,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
     for group in ("task", "model", "optim", "schedule", "experiment"):
         for option in options_of(group):
             tasks = {
-                **dict.fromkeys(("embedding_net", "rossmann_net", "mlp", "linear"), "tabular"),
+                **dict.fromkeys(("embedding_net", "rossmann_net", "blend", "mlp", "linear"), "tabular"),
                 "ranking": "implicit",
                 "awd_lstm": "lm",
                 "text_classifier": "text",

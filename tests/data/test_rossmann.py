@@ -361,3 +361,60 @@ def test_the_real_tables_have_the_published_cardinalities(real_data: Path) -> No
     assert {name: table.frame[name].nunique() + 1 for name in CATEGORICAL} == published
     honest = RossmannData(real_data, split="last_days", valid=48).read()
     assert int(honest.valid.sum()) == 45_884
+
+
+def test_the_lessons_columns_have_its_errors() -> None:
+    days = pd.date_range("2014-12-15", "2015-01-18")
+    rows = rows_of(days, holiday=["2014-12-25"])
+    known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(rows)
+    right, lesson = (features(rows, known, lesson=flag).set_index(days) for flag in (False, True))
+    assert (lesson[["AfterStateHoliday", "BeforeStateHoliday"]] == 0).all(axis=None)
+    assert right["AfterStateHoliday"].any()
+    # Monday to Saturday: the trend of the week that follows; Sunday begins that week.
+    week = slice("2014-12-15", "2014-12-21")
+    assert (lesson["trend"][week] - right["trend"][week]).tolist() == [1] * 6 + [0]
+    assert (lesson["trend_DE"][week] - right["trend_DE"][week]).tolist() == [1] * 6 + [0]
+    # 29 to 31 December 2014 are in the ISO week 1 of 2015: 2014 has no such Sunday in the table.
+    assert (lesson["trend"]["2014-12-29":"2014-12-31"] == 0).all()
+    unchanged = [name for name in right if name not in ("AfterStateHoliday", "BeforeStateHoliday", "trend", "trend_DE")]
+    pd.testing.assert_frame_equal(lesson[unchanged], right[unchanged])
+
+
+def test_in_the_lesson_missing_numbers_are_0_and_statistics_are_those_of_all_rows(chain: Path) -> None:
+    usual, lesson = data(chain).read(), data(chain, lesson=True).read()
+    missing = usual.frame["CloudCover"].isna()
+    assert missing.any()
+    assert (lesson.frame["CloudCover"][missing] == 0).all()
+    assert lesson.fitted.all()
+    assert (usual.fitted == usual.train).all()
+
+
+def test_days_around_a_closing_and_days_of_a_promotion_are_counted() -> None:
+    days = pd.date_range("2015-03-02", "2015-03-20")  # Monday
+    rows = rows_of(days, promo=["2015-03-03", "2015-03-04", "2015-03-20"])
+    closed = days.isin(pd.date_range("2015-03-05", "2015-03-12"))
+    rows["Open"] = np.where(closed, 0.0, 1.0)
+    rows.loc[1, "Open"] = np.nan  # assumed open
+    known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(rows)
+    table = features(rows, known, open_days=True).set_index(days)
+    opened = table.loc[["2015-03-04", "2015-03-13", "2015-03-14"]]
+    assert opened["OpenGapBefore"].tolist() == [1, 9, 1]
+    assert opened["OpenGapAfter"].tolist() == [9, 1, 1]
+    assert opened["DaysSinceClosing"].tolist() == [40, 0, 1]
+    assert table["DaysUntilClosing"].tolist()[:3] == [2, 1, 0]
+    assert table["PromoDay"].tolist()[:4] == [0, 1, 2, 0]
+    assert table["DaysSincePromo"].tolist()[2:6] == [0, 1, 2, 3]
+    assert table["DaysUntilPromo"].tolist()[-4:] == [3, 2, 1, 0]
+    assert table["WeekOfMonth"].tolist()[:7] == [0] * 6 + [1]
+    alone = rows.drop(columns="Open")
+    known = Surroundings(store_table(), weather_table(days), trend_table()).with_rows(alone)
+    assert (features(alone, known, open_days=True)["DaysSinceClosing"] == 40).all()
+
+
+def test_columns_can_be_excluded(chain: Path) -> None:
+    table = data(chain, exclude=["Year", "CloudCover"]).read()
+    assert "Year" not in table.roles.categorical
+    assert "CloudCover" not in table.roles.continuous
+    assert len([*table.roles.categorical, *table.roles.continuous]) == len([*CATEGORICAL, *CONTINUOUS]) - 2
+    with pytest.raises(ConfigError, match="did you mean Year"):
+        data(chain, exclude=["Yeer"])

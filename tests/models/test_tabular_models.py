@@ -176,3 +176,16 @@ def test_outputs_start_near_the_mean_of_the_training_targets(kind: Any, y_range:
     outputs = kind(dims, y_range=y_range).eval()(*inputs(500)).detach()
     assert float(outputs.mean()) == pytest.approx(8.5, abs=0.6)
     assert float(outputs.std()) < 2.5
+
+
+def test_kaimings_last_layer_starts_saturated_as_the_lessons_did() -> None:
+    torch.manual_seed(0)
+    dims = TabularDims(DIMS.cardinalities, 4, target_low=3.0, target_high=10.0, target_mean=8.5)
+    settings: Any = {"hidden": [1000, 500], "dropouts": 0.0, "y_range": "auto", "batch_norm": False}
+    spreads = [
+        float(EmbeddingNet(dims, head_init=init, **settings)(*inputs(500)).detach().std())
+        for init in ("target_mean", "kaiming")
+    ]
+    assert spreads[1] > 5 * spreads[0]
+    with pytest.raises(ValueError, match="head_init"):
+        EmbeddingNet.check({"hidden": [8], "dropouts": 0.0, "y_range": None, "head_init": "kaiming", "num_nets": 2})

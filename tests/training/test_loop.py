@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -398,6 +399,9 @@ def test_a_phase_that_begins_from_the_best_weights_has_an_optimizer_without_memo
     memories.clear()
     fit(phase(2), phase(2), make=make)
     assert [step for step, known in enumerate(memories) if not known] == [0]
+    memories.clear()
+    fit(phase(2), replace(phase(2), new_optimizer=True), make=make)
+    assert [step for step, known in enumerate(memories) if not known] == [0, 10]
 
 
 @pytest.mark.parametrize("stopped_at", range(1, 12))
@@ -421,6 +425,27 @@ def test_a_run_with_early_stopping_resumes_in_any_phase_with_the_same_numbers(st
     model, again = fit(*phases, early_stopping=2, make=adagrad, run=resumed)
     assert numbers(again.history) == numbers(state.history)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), unbroken.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("stopped_at", range(1, 6))
+def test_a_run_with_a_new_optimizer_resumes_in_any_phase_with_the_same_numbers(stopped_at: int) -> None:
+    phases = [phase(2, lr=(0.3,)), replace(phase(2, lr=(0.3,)), new_optimizer=True), phase(2, lr=(0.1,))]
+
+    class Stopped(Memory):
+        def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
+            super().write_history(rows)
+            if len(rows) == stopped_at:
+                raise KeyboardInterrupt
+
+    unbroken, state = fit(*phases, make=adagrad)
+    run: Memory = Stopped()
+    with pytest.raises(KeyboardInterrupt):
+        fit(*phases, make=adagrad, run=run)
+    resumed = Memory()
+    resumed.files = run.files
+    model, again = fit(*phases, make=adagrad, run=resumed)
+    assert numbers(again.history) == numbers(state.history)
+    torch.testing.assert_close(model.state_dict(), unbroken.state_dict(), rtol=0, atol=0)
 
 
 def numbers(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

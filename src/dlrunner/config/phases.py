@@ -49,7 +49,7 @@ def resolve_phases(settings: Settings, problems: list[str]) -> tuple[Phase, ...]
         rates = tuple(lr) if isinstance(lr, list) else (lr,)
         common = 0 if settings.freeze_to == "auto" else settings.freeze_to
         freeze_to = common if entry.freeze_to is None else entry.freeze_to
-        phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task))
+        phases.append(Phase(entry.epochs, curves, rates, freeze_to, entry.task, entry.new_optimizer))
     return tuple(phases)
 
 

@@ -79,6 +79,7 @@ class Plan:
             "phases": [
                 {"lr": list(p.lr), "freeze_to": p.freeze_to, "schedule": s, "task": dict(p.task)}
                 | ({"epochs": p.epochs} if with_epochs else {})
+                | ({"new_optimizer": True} if p.new_optimizer else {})
                 for p, s in zip(self.phases, self._schedules(), strict=True)
             ],
             "data": self.data.complete() if self.data else None,

@@ -58,6 +58,7 @@ class PhaseSettings(BaseModel):
     schedule: str | dict[str, Any] | None = None
     freeze_to: int | None = None
     task: dict[str, Any] = Field(default_factory=dict)
+    new_optimizer: bool = False
 
 
 class LogSettings(BaseModel):

@@ -23,14 +23,17 @@ from dlrunner.models.tabular_layers import (
     Activation,
     Embeddings,
     Head,
+    HeadInitial,
     Initial,
     OneHotLinear,
     OutputRange,
     TabularDims,
+    add_base,
     embedding_size,
     hidden_layers,
     output_range,
     scaled,
+    split_base,
     start_bias,
 )
 from dlrunner.ranges import Count, Natural, Probability
@@ -45,6 +48,7 @@ class EmbeddingNet(Model):
     Args:
         dims: sizes from the data.
         embedding_sizes: sizes by column name; the others follow the rule min(50, (cardinality + 1) // 2).
+        max_embedding_size: at most, instead of the rule's 50.
         embedding_dropout: on the concatenated embeddings.
         hidden: sizes of the hidden layers.
         dropouts: after the hidden layers (see `Dropouts`).
@@ -52,6 +56,8 @@ class EmbeddingNet(Model):
         batch_norm: on the hidden layers.
         activation: between the layers.
         init: of the hidden layers' weights.
+        head_init: of the last layer: `target_mean`, small weights around the mean of the training targets, or
+            `kaiming`, the lesson's, whose sigmoid starts saturated.
         y_range: outputs lie within, by a sigmoid, in units of the transformed target. `auto` is the lesson's
             (0, 1.2 · max) where no training target is negative, else a fifth of their span beyond both ends.
         bins: each number is also given to the layers by this many bins between quantiles (see `QuantileEncoding`);
@@ -67,6 +73,7 @@ class EmbeddingNet(Model):
         dims: TabularDims,
         *,
         embedding_sizes: dict[str, Count] = {},  # noqa: B006
+        max_embedding_size: Count = 50,
         embedding_dropout: Probability = 0.04,
         hidden: list[Count] = [200, 100],  # noqa: B006
         dropouts: Dropouts = 0.05,
@@ -74,6 +81,7 @@ class EmbeddingNet(Model):
         batch_norm: bool = True,
         activation: Activation = "relu",
         init: Initial = "kaiming",
+        head_init: HeadInitial = "target_mean",
         y_range: OutputRange | None = None,
         bins: Natural | Literal["auto"] = 0,
         num_nets: Count | Literal["auto"] = 1,
@@ -85,9 +93,12 @@ class EmbeddingNet(Model):
                 f"model.embedding_sizes.{unknown[0]}: there is no such categorical column; "
                 f"{did_you_mean(unknown[0], dims.cardinalities)}"
             )
-        sizes = {name: embedding_sizes.get(name, embedding_size(rows)) for name, rows in dims.cardinalities.items()}
+        sizes = {
+            name: embedding_sizes.get(name, min(embedding_size(rows), max_embedding_size))
+            for name, rows in dims.cardinalities.items()
+        }
         self.embeddings = Embeddings(dims.cardinalities, sizes)
-        self.embedding_dropout = Dropout(embedding_dropout)
+        self.embedding_dropout, self.dims = Dropout(embedding_dropout), dims
         size = sum(sizes.values()) + dims.num_continuous
         normed = batch_norm_inputs and dims.num_continuous
         self.norm = nn.BatchNorm1d(dims.num_continuous) if normed else nn.Identity()
@@ -100,15 +111,17 @@ class EmbeddingNet(Model):
         self.head: nn.Module
         if num_nets == 1:
             self.layers, size = hidden_layers(size, hidden, dropouts, activation, init, batch_norm)
-            self.head = Head(size, dims, y_range)
+            self.head = Head(size, dims, y_range, head_init)
         else:
             self.layers = PackedLayers(size, num_nets, hidden, dropouts, activation, init, batch_norm)
             self.head = PackedHead(hidden[-1], num_nets, dims, y_range)
 
     @classmethod
     def check(cls, settings: Mapping[str, Any]) -> None:
-        """There is one dropout after each hidden layer, and the range has a width."""
+        """There is one dropout after each hidden layer, the range has a width, and several nets have no other start."""
         _check_layers(settings)
+        if settings["head_init"] != "target_mean" and settings["num_nets"] != 1:
+            raise ValueError("model.head_init: kaiming is for a single net; set model.num_nets=1")
 
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         """Return outputs of shape [rows] (one number per row) or [rows, classes].
@@ -117,15 +130,15 @@ class EmbeddingNet(Model):
 
         Args:
             codes: categories, shape [rows, categorical columns].
-            numbers: standardised, shape [rows, continuous columns].
+            numbers: standardised, shape [rows, continuous columns]; with a base one column more (see `TabularDims`).
         """
+        numbers, base = split_base(self.dims, numbers)
         inputs = [self.norm(numbers)]
         if self.encoding is not None:
             inputs.append(self.encoding(numbers))
         if codes.shape[1]:
             inputs = [self.embedding_dropout(self.embeddings(codes)), *inputs]
-        outputs: Tensor = self.head(self.layers(torch.cat(inputs, dim=1)))
-        return outputs
+        return add_base(self.dims, self.head(self.layers(torch.cat(inputs, dim=1))), base)
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """Embeddings, then layers."""
@@ -159,7 +172,7 @@ class MLP(Model):
         y_range: OutputRange | None = None,
     ) -> None:
         super().__init__()
-        self.first = OneHotLinear(dims, hidden[0], init)
+        self.first, self.dims = OneHotLinear(dims, hidden[0], init), dims
         norm: list[nn.Module] = [nn.BatchNorm1d(hidden[0])] if batch_norm else []
         self.start = nn.Sequential(*norm, ACTIVATIONS[activation](), Dropout(dropouts[0]))
         self.layers, size = hidden_layers(hidden[0], hidden[1:], dropouts[1:], activation, init, batch_norm)
@@ -172,8 +185,8 @@ class MLP(Model):
 
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         """Return outputs of shape [rows] or [rows, classes] (see `EmbeddingNet.forward`)."""
-        outputs: Tensor = self.head(self.layers(self.start(self.first(codes, numbers))))
-        return outputs
+        numbers, base = split_base(self.dims, numbers)
+        return add_base(self.dims, self.head(self.layers(self.start(self.first(codes, numbers)))), base)
 
 
 class Linear(Model):
@@ -189,7 +202,7 @@ class Linear(Model):
 
     def __init__(self, dims: TabularDims, *, init: Initial = "xavier", y_range: OutputRange | None = None) -> None:
         super().__init__()
-        self.layer = OneHotLinear(dims, dims.num_outputs, init)
+        self.layer, self.dims = OneHotLinear(dims, dims.num_outputs, init), dims
         self.range = output_range(dims, y_range)
         nn.init.constant_(self.layer.bias, start_bias(dims, self.range))
 
@@ -200,7 +213,8 @@ class Linear(Model):
 
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         """Return outputs of shape [rows] or [rows, classes] (see `EmbeddingNet.forward`)."""
-        return scaled(self.layer(codes, numbers), self.range)
+        numbers, base = split_base(self.dims, numbers)
+        return add_base(self.dims, scaled(self.layer(codes, numbers), self.range), base)
 
 
 def _check_layers(settings: Mapping[str, Any]) -> None:

@@ -18,6 +18,7 @@ from dlrunner.system.precision import without_autocast
 
 Activation = Literal["relu", "sigmoid", "tanh", "gelu"]
 Initial = Literal["kaiming", "xavier", "torch"]
+HeadInitial = Literal["target_mean", "kaiming"]
 OutputRange = Literal["auto"] | Annotated[list[float], Field(min_length=2, max_length=2)]
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "gelu": nn.GELU}
@@ -31,12 +32,16 @@ class TabularDims:
     """Codes of each categorical column, 0 among them: missing or unseen."""
     num_continuous: int
     num_outputs: int = 1
+    continuous: Sequence[str] = ()
+    """Names of the continuous columns."""
     target_low: float | None = None
     """Of the transformed training targets; None where the target is no number."""
     target_high: float | None = None
     target_mean: float = 0.0
     quantiles: Sequence[Sequence[float]] = ()
     """Of each continuous column as it is given to the model, in ascending order; none of an indicator."""
+    has_base: bool = False
+    """Whether a further, last column of the numbers is added to the outputs."""
     target: Target | None = None
     """Knows how the outputs of several nets are averaged."""
 
@@ -107,13 +112,18 @@ class Head(nn.Module):
 
     Its outputs start near the mean of the training targets, its weights small. Where a sigmoid starts saturated, as it
     does under Kaiming's wider weights, the first steps have gradients a hundred times as large as all others, and
-    Adam's second moment remembers them for as many steps as it looks back.
+    Adam's second moment remembers them for as many steps as it looks back. The lesson's `kaiming` is such a start.
     """
 
-    def __init__(self, size: int, dims: TabularDims, y_range: OutputRange | None) -> None:
+    def __init__(
+        self, size: int, dims: TabularDims, y_range: OutputRange | None, init: HeadInitial = "target_mean"
+    ) -> None:
         super().__init__()
         self.layer = nn.Linear(size, dims.num_outputs)
         self.range = output_range(dims, y_range)
+        if init == "kaiming":
+            nn.init.kaiming_normal_(self.layer.weight)
+            return
         nn.init.constant_(self.layer.bias, start_bias(dims, self.range))
         with torch.no_grad():
             self.layer.weight.mul_(0.1)
@@ -168,10 +178,24 @@ def hidden_layers(
     return nn.Sequential(*layers), size
 
 
+def split_base(dims: TabularDims, numbers: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return the numbers that are inputs, and the base of the outputs, if there is one."""
+    return (numbers[:, :-1], numbers[:, -1]) if dims.has_base else (numbers, None)
+
+
+def add_base(dims: TabularDims, outputs: Tensor, base: Tensor | None) -> Tensor:
+    """Return outputs, [rows], [nets, rows] or with a last dimension for several, plus the base, [rows]."""
+    if base is None:
+        return outputs
+    return outputs + (base if dims.num_outputs == 1 else base[:, None])
+
+
 def output_range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float, float] | None:
     """Return the range of the outputs."""
     if y_range is None:
         return None
+    if dims.has_base:
+        raise ConfigError("model.y_range: must be null, since outputs are differences from a base (data.history.base)")
     if dims.target_low is None or dims.target_high is None:
         raise ConfigError("model.y_range: is for numeric targets; set it to null")
     if y_range != "auto":
@@ -183,7 +207,9 @@ def output_range(dims: TabularDims, y_range: OutputRange | None) -> tuple[float,
 
 
 def start_bias(dims: TabularDims, bounds: tuple[float, float] | None) -> float:
-    """Return the bias with which the outputs start at the mean of the training targets."""
+    """Return the bias with which the outputs start at the mean of the training targets, or at their base."""
+    if dims.has_base:
+        return 0.0
     if bounds is None:
         return dims.target_mean
     fraction = (dims.target_mean - bounds[0]) / (bounds[1] - bounds[0])

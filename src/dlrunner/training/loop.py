@@ -128,6 +128,8 @@ class Trainer:
                         valid = evaluation
                     if self._end_epoch(model, state, row, monitor, hooks):
                         optimizer = self._start_from_best(model, make_optimizer, hooks)
+                    elif self._starts_with_new_optimizer(state):
+                        optimizer = make_optimizer(model.layer_groups())
                 hooks.save("last.pt", self.checkpoint(state, model, optimizer))
                 hooks.write_history(state.history)
                 if hooks.stop_requested():
@@ -355,6 +357,13 @@ class Trainer:
         model.load_state_dict(best["model"])
         hooks.log(f"the next phase starts from the weights of epoch {best['epoch']}")
         return make_optimizer(model.layer_groups())
+
+    def _starts_with_new_optimizer(self, state: TrainingState) -> bool:
+        """Return whether the next epoch is the first of a phase that asks for a new optimizer."""
+        if state.epoch == self.num_epochs:
+            return False
+        phase, first = phase_at(self.phases, state.epoch)
+        return phase.new_optimizer and first == state.epoch
 
     def _row(
         self,

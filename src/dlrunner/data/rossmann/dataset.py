@@ -24,18 +24,24 @@ from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
     CONTINUOUS,
+    EVENTS,
+    FLAGS,
+    OPEN_DAYS,
     ROW_COLUMNS,
     STORE_COLUMNS,
     VERSION,
     WEATHER,
     Calendar,
     Surroundings,
+    day_numbers,
     features,
 )
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.data.tabular.history import History, HistorySettings
+from dlrunner.data.tabular.history_columns import history_settings, with_history
+from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
 from dlrunner.task import DataIdentity
@@ -61,6 +67,10 @@ class RossmannData(TableSource):
         test_from: the first day of the test rows, with `dates`.
         leave_out: days that are not used, such as the reported ones during model selection.
         sample: number of random rows; by default all.
+        lesson: the columns with the lesson's errors, and statistics of all rows (docs/tabular.md lists them).
+        history: features of each store's earlier and later sales (see `data.tabular.history`).
+        exclude: columns that are no inputs.
+        open_days: further columns of the days that a store is open or has a promotion, `OPEN_DAYS`.
     """
 
     def __init__(
@@ -80,6 +90,10 @@ class RossmannData(TableSource):
         test_from: Text | None = None,
         leave_out: DateRange | None = None,
         sample: Count | None = None,
+        lesson: bool = False,
+        open_days: bool = False,
+        history: HistorySettings | None = None,
+        exclude: list[Text] = [],  # noqa: B006
     ) -> None:
         self.data_dir, self.path, self.source = data_dir, user_path(path) if path else None, source
         self.splitting = Splitting(
@@ -91,6 +105,14 @@ class RossmannData(TableSource):
             )
         self.splitting.check()
         self.leave_out, self.sample = leave_out, sample
+        self.lesson, self.open_days = lesson, open_days
+        self.history_settings = history_settings(history)
+        self.columns = [*CATEGORICAL, *CONTINUOUS, *(OPEN_DAYS if open_days else ())]
+        for name in exclude:
+            if name not in self.columns:
+                raise ConfigError(f"data.exclude: there is no column {name}; {did_you_mean(name, self.columns)}")
+        self.columns = [name for name in self.columns if name not in exclude]
+        self._history: History | None = None
         self._notes: list[str] = []
 
     @cached_property
@@ -167,21 +189,34 @@ class RossmannData(TableSource):
             frame = frame[kept].reset_index(drop=True)
         rows = RowLocations(Path(identity.path)).only(kept)
         split = self.splitting.assign(frame, None, rows)
+        categorical = [name for name in self.columns if name in CATEGORICAL]
+        continuous = [name for name in self.columns if name not in CATEGORICAL]
+        target, values = Regression(["Sales"], transform="log"), frame["Sales"].to_numpy(np.float64)
+        base = None
+        if self.history_settings:
+            added = with_history(self.history_settings, frame, day_numbers(frame["Date"]), target, values, split)
+            frame, split, self._history = added.frame, added.split, added.history
+            continuous, base = [*continuous, *added.names], added.base
+            notes += added.notes
         return TabularTable(
             frame=frame,
-            roles=Roles(list(CATEGORICAL), list(CONTINUOUS)),
-            target=Regression(["Sales"], transform="log"),
-            values=frame["Sales"].to_numpy(np.float64),
+            roles=Roles(categorical, continuous),
+            target=target,
+            values=values,
             split=split,
+            base=base,
             dates=frame["Date"],
             ids=frame[["Store", "Date"]],
             rows=rows,
             notes=notes,
+            fits_on_all=self.lesson,
         )
 
     def recipe(self) -> dict[str, Any]:
-        """Return stores, weather, trends and the calendar, from which the features of new rows are computed."""
-        return surroundings_state(self.surroundings)
+        """Return stores, weather, trends, calendar and history, from which the features of new rows are computed."""
+        history = {"history": self._history.state()} if self._history else {}
+        chosen = {"lesson": self.lesson, "open_days": self.open_days}
+        return {**surroundings_state(self.surroundings), **chosen, **history}
 
     @cached_property
     def surroundings(self) -> Surroundings:
@@ -190,7 +225,7 @@ class RossmannData(TableSource):
 
     def _cached(self, digest: str) -> pd.DataFrame:
         """Return the feature table, from the cache if it has that of these tables."""
-        key = hashlib.sha256(f"{digest} {VERSION}".encode()).hexdigest()[:32]
+        key = hashlib.sha256(f"{digest} {VERSION} {self.lesson} {self.open_days}".encode()).hexdigest()[:32]
         file = cache_dir() / "tables" / f"rossmann-{key}.table"
         if (content := read_sealed(file)) is not None:
             return pd.read_feather(io.BytesIO(content))
@@ -209,7 +244,7 @@ class RossmannData(TableSource):
         rows = train[sold].reset_index(drop=True)
         if rows.empty:
             raise DataError(f"{self._found[1].path}: no row of train.csv has Sales above 0")
-        frame = features(rows, self.surroundings)
+        frame = features(rows, self.surroundings, lesson=self.lesson, open_days=self.open_days)
         return frame.assign(Date=rows["Date"], Sales=rows["Sales"])
 
 
@@ -270,6 +305,8 @@ def surroundings_from(state: Mapping[str, Any]) -> Surroundings:
     """Return the tables of a state written by `surroundings_state`."""
     count = int(np.prod(state["shape"]))
     events = np.unpackbits(state["events"].numpy(), count=count).reshape(state["shape"]).astype(bool)
+    if len(events) == len(EVENTS):  # the state of an older version, which used no open days
+        events = np.concatenate([events, np.zeros((len(FLAGS) - len(EVENTS), *events.shape[1:]), dtype=bool)])
     stores, weather, trend = (_frame_from(state[name]) for name in ("stores", "weather", "trend"))
     return Surroundings(stores, weather, trend, Calendar(state["first_day"], events))
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from dlrunner.errors import DataError
 
-VERSION = 1
+VERSION = 2
 """Of the features; the cache of another version is not read."""
 
 CATEGORICAL = (
@@ -38,6 +38,12 @@ CONTINUOUS = (
 EVENTS = ("StateHoliday", "SchoolHoliday", "Promo")
 """Events with features of the days before and after."""
 
+OPEN_DAYS = (
+    *("OpenGapBefore", "OpenGapAfter", "DaysSinceClosing", "DaysUntilClosing"),
+    *("PromoDay", "DaysSincePromo", "DaysUntilPromo", "WeekOfMonth"),
+)
+"""Continuous columns of `data.open_days`."""
+
 ROW_COLUMNS = ("Store", "DayOfWeek", "Date", "Promo", "StateHoliday", "SchoolHoliday")
 """Columns that the features are computed from."""
 STORE_COLUMNS = (
@@ -45,6 +51,10 @@ STORE_COLUMNS = (
     *("CompetitionOpenSinceYear", "Promo2SinceWeek", "Promo2SinceYear", "PromoInterval"),
 )
 MOST_MONTHS, MOST_WEEKS, WINDOW = 24, 25, 7
+FLAGS = (*EVENTS, "Open")
+"""What the calendar knows of each day."""
+MOST_GAP, MOST_DAYS, CLOSING = 15, 40, 5
+"""Most days of a gap between open days, most days since a closing, and the days that a closing has at least."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Calendar:
     first_day: int
     """Days since 1970-01-01."""
     events: NDArray[np.bool_]
-    """Shape [events, stores, days]; False on days without a row."""
+    """Shape [FLAGS, stores, days]; False on days without a row."""
 
     def with_rows(self, stores: NDArray[np.int64], days: NDArray[np.int64], flags: NDArray[np.bool_]) -> Calendar:
         """Return the calendar with the events of further rows.
@@ -62,11 +72,11 @@ class Calendar:
         Args:
             stores: codes of the stores, shape [rows].
             days: days since 1970-01-01, shape [rows].
-            flags: shape [events, rows].
+            flags: shape [FLAGS, rows].
         """
         old_last = self.first_day + self.events.shape[2] - 1
         first, last = min(self.first_day, int(days.min())), max(old_last, int(days.max()))
-        events = np.zeros((len(EVENTS), self.events.shape[1], last - first + 1), dtype=bool)
+        events = np.zeros((len(FLAGS), self.events.shape[1], last - first + 1), dtype=bool)
         start = self.first_day - first
         events[:, :, start : start + self.events.shape[2]] = self.events
         events[:, stores, days - first] = flags
@@ -77,35 +87,74 @@ class Calendar:
         cls, num_stores: int, stores: NDArray[np.int64], days: NDArray[np.int64], flags: NDArray[np.bool_]
     ) -> Calendar:
         """Return the calendar of some rows."""
-        empty = cls(int(days.min()), np.zeros((len(EVENTS), num_stores, 1), dtype=bool))
+        empty = cls(int(days.min()), np.zeros((len(FLAGS), num_stores, 1), dtype=bool))
         return empty.with_rows(stores, days, flags)
 
     def days_since(self, event: str) -> NDArray[np.int16]:
         """Return the days since the last event of each store, 0 on the day itself and before the first one.
 
-        >>> calendar = Calendar(0, np.array([[[0, 1, 0, 0, 1, 0]]] * 3, dtype=bool))
+        >>> calendar = Calendar(0, np.array([[[0, 1, 0, 0, 1, 0]]] * 4, dtype=bool))
         >>> calendar.days_since("Promo").tolist(), calendar.days_until("Promo").tolist()
         ([[0, 0, 1, 2, 0, 1]], [[1, 0, 2, 1, 0, 0]])
         """
-        return _since(self.events[EVENTS.index(event)])
+        return _since(self.of(event))
 
     def days_until(self, event: str) -> NDArray[np.int16]:
         """Return the days until the next event of each store, 0 on the day itself and after the last one."""
-        return _since(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
+        return _since(self.of(event)[:, ::-1])[:, ::-1]
 
     def sum_before(self, event: str) -> NDArray[np.int8]:
         """Return the number of events in the seven days that end with each day."""
-        return _sum_before(self.events[EVENTS.index(event)])
+        return _sum_before(self.of(event))
 
     def sum_after(self, event: str) -> NDArray[np.int8]:
         """Return the number of events in the seven days that begin with each day."""
-        return _sum_before(self.events[EVENTS.index(event)][:, ::-1])[:, ::-1]
+        return _sum_before(self.of(event)[:, ::-1])[:, ::-1]
+
+    def of(self, flag: str) -> NDArray[np.bool_]:
+        """Return one of FLAGS, [stores, days]."""
+        return np.asarray(self.events[FLAGS.index(flag)])
+
+    def open_days(self) -> dict[str, NDArray[Any]]:
+        """Return the columns of OPEN_DAYS but the week of the month, each [stores, days].
+
+        A gap is the number of days to the next open day, 1 for tomorrow; a closing is a gap with CLOSING closed days.
+        The days since one count from 0, the first open day after it. PromoDay counts the days of a promotion in a row.
+        """
+        is_open, promo = self.of("Open"), self.of("Promo")
+        before, after = _open_gap(is_open), _open_gap(is_open[:, ::-1])[:, ::-1]
+        day = np.arange(promo.shape[1], dtype=np.int16)
+        pause = np.maximum.accumulate(np.where(promo, np.int16(-1), day), axis=1)
+        return {
+            "OpenGapBefore": np.minimum(before, MOST_GAP),
+            "OpenGapAfter": np.minimum(after, MOST_GAP),
+            "DaysSinceClosing": _since_closing(is_open, before),
+            "DaysUntilClosing": _since_closing(is_open[:, ::-1], after[:, ::-1])[:, ::-1],
+            "PromoDay": np.where(promo, day - pause, np.int16(0)),
+            "DaysSincePromo": np.minimum(self.days_since("Promo"), MOST_DAYS),
+            "DaysUntilPromo": np.minimum(self.days_until("Promo"), MOST_DAYS),
+        }
 
 
 def _since(events: NDArray[np.bool_]) -> NDArray[np.int16]:
     day = np.arange(events.shape[1], dtype=np.int16)
     last = np.maximum.accumulate(np.where(events, day, np.int16(-1)), axis=1)
     return np.where(last < 0, np.int16(0), day - last)
+
+
+def _open_gap(is_open: NDArray[np.bool_]) -> NDArray[np.int16]:
+    """Return the days since the open day before each day; 1 where none is known."""
+    day = np.arange(is_open.shape[1], dtype=np.int16)
+    last = np.maximum.accumulate(np.where(is_open, day, np.int16(-1)), axis=1)
+    before = np.concatenate([np.full((len(last), 1), -1, dtype=np.int16), last[:, :-1]], axis=1)
+    return np.where(before < 0, np.int16(1), day - before)
+
+
+def _since_closing(is_open: NDArray[np.bool_], gap: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Return the days since a store opened again after a closing, at most MOST_DAYS, which also means never."""
+    day = np.arange(is_open.shape[1], dtype=np.int16)
+    opened = np.maximum.accumulate(np.where(is_open & (gap > CLOSING), day, np.int16(-MOST_DAYS)), axis=1)
+    return np.minimum(day - opened, np.int16(MOST_DAYS))
 
 
 def _sum_before(events: NDArray[np.bool_]) -> NDArray[np.int8]:
@@ -129,7 +178,8 @@ class Surroundings:
     def with_rows(self, rows: pd.DataFrame) -> Surroundings:
         """Return the tables with the events of further rows in the calendar."""
         stores, days = self.store_codes(rows), day_numbers(rows["Date"])
-        flags = np.stack([is_event(rows[event]) for event in EVENTS])
+        opened = pd.to_numeric(rows["Open"], errors="coerce").fillna(1) if "Open" in rows else pd.Series(1, rows.index)
+        flags = np.stack([*(is_event(rows[event]) for event in EVENTS), is_event(opened)])
         if self.calendar is None:
             return replace(self, calendar=Calendar.of_rows(len(self.stores), stores, days, flags))
         return replace(self, calendar=self.calendar.with_rows(stores, days, flags))
@@ -160,12 +210,16 @@ def is_event(column: pd.Series[Any]) -> NDArray[np.bool_]:
     return np.asarray(~np.isin(categories.astype(str), ["0", "", "nan"]))[codes] & (codes >= 0)
 
 
-def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
-    """Return the 22 categorical and 16 continuous columns of some rows, in their order.
+def features(
+    rows: pd.DataFrame, surroundings: Surroundings, *, lesson: bool = False, open_days: bool = False
+) -> pd.DataFrame:
+    """Return the 22 categorical and 16 continuous columns of some rows, in their order, then those of OPEN_DAYS.
 
     Args:
         rows: the columns of ROW_COLUMNS, Date as datetime64.
         surroundings: external tables whose calendar has these rows.
+        lesson: the columns as the lesson has them, with its errors (see `_as_in_the_lesson`).
+        open_days: add the columns of OPEN_DAYS.
     """
     calendar = surroundings.calendar
     assert calendar is not None
@@ -184,7 +238,45 @@ def features(rows: pd.DataFrame, surroundings: Surroundings) -> pd.DataFrame:
     built["BeforeStateHoliday"] = calendar.days_until("StateHoliday")[at].astype(np.float32)
     for event, dtype in (("StateHoliday", np.int8), ("Promo", np.float32), ("SchoolHoliday", np.float32)):
         built[event] = is_event(rows[event]).astype(dtype)
-    return pd.DataFrame({name: built[name] for name in (*CATEGORICAL, *CONTINUOUS)}, index=rows.index)
+    if lesson:
+        built |= _as_in_the_lesson(built, surroundings, stores, days)
+    names = [*CATEGORICAL, *CONTINUOUS]
+    if open_days:
+        built |= {name: column[at].astype(np.float32) for name, column in calendar.open_days().items()}
+        built["WeekOfMonth"] = ((built["Day"] - 1) // 7).astype(np.float32)
+        names += OPEN_DAYS
+    return pd.DataFrame({name: built[name] for name in names}, index=rows.index)
+
+
+def _as_in_the_lesson(
+    built: dict[str, Any], surroundings: Surroundings, stores: NDArray[np.int64], days: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Return the continuous columns that differ in the lesson.
+
+    The distances to state holidays are 0, since missing dates overflowed; the trend of a week is joined by the year and
+    the ISO week of its Sunday, with which the ISO week ends: mostly the trend of the week that follows; missing numbers
+    are 0.
+    """
+    found: dict[str, Any] = {name: built[name] for name in CONTINUOUS}
+    zeros = np.zeros(len(days), dtype=np.float32)
+    found |= {"AfterStateHoliday": zeros, "BeforeStateHoliday": zeros}
+    trend = surroundings.trend
+    states = pd.Index([*surroundings.stores["State"].unique(), "DE"])
+    of_row = states.get_indexer(pd.Index(surroundings.stores["State"]))[stores]
+    weeks, week_of_row = np.unique(_year_and_week(days), return_inverse=True)
+    week = pd.Index(weeks).get_indexer(pd.Index(_year_and_week(day_numbers(trend["Date"]))))
+    state = states.get_indexer(pd.Index(trend["State"]))
+    known = (state >= 0) & (week >= 0)
+    table = np.full((len(states), len(weeks)), np.nan, dtype=np.float32)
+    table[state[known], week[known]] = trend.loc[known, "trend"]
+    found |= {"trend": table[of_row, week_of_row], "trend_DE": table[-1, week_of_row]}
+    return {name: np.nan_to_num(np.asarray(column, dtype=np.float32)) for name, column in found.items()}
+
+
+def _year_and_week(days: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 100 · calendar year + ISO week, which at the turn of a year need not belong together."""
+    parts = _date_parts(days)
+    return np.asarray(parts["Year"].astype(np.int64) * 100 + parts["Week"])
 
 
 def _date_parts(days: NDArray[np.int64]) -> dict[str, NDArray[Any]]:

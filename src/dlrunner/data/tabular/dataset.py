@@ -28,9 +28,19 @@ from dlrunner.data.core.splitting import TRAIN, Parts, Split, SplitRows, Splitti
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
+from dlrunner.data.tables.reading import BadRow
 from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands, read_frame
+from dlrunner.data.tabular.history import HistorySettings
+from dlrunner.data.tabular.history_columns import (
+    add_history,
+    day_numbers,
+    history_columns,
+    history_settings,
+    is_history,
+    with_history,
+)
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
@@ -66,6 +76,15 @@ class TabularTable(SplitRows):
     """How each column was read and is used (see `data.tables.description`)."""
     of_test: NDArray[np.bool_] | None = None
     """Rows that it calls test, [rows]; if no others are for validation, these are."""
+    base: str | None = None
+    """A column that the model's outputs are added to, in units of the transformed target (see `history`)."""
+    fits_on_all: bool = False
+    """Statistics are those of all rows, as in a lesson, which the audit reports."""
+
+    @property
+    def fitted(self) -> NDArray[np.bool_]:
+        """Which rows statistics are computed from, [rows]."""
+        return np.ones(len(self.split), dtype=bool) if self.fits_on_all else self.train
 
 
 class TableSource(Data):
@@ -114,6 +133,7 @@ class TabularData(TableSource):
         decimal, thousands: the signs in numbers; by default those that fit all rows.
         separator, encoding: of a text file.
         skip_bad: leave out rows whose values cannot be read, and report their number.
+        history: features of earlier and later targets of the same group of rows (see `data.tabular.history`).
     """
 
     def __init__(
@@ -150,6 +170,7 @@ class TabularData(TableSource):
         separator: Text | None = None,
         encoding: Text | None = None,
         skip_bad: bool = False,
+        history: HistorySettings | None = None,
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
         example = "dlrun task=tabular data.path=my.csv data.target=y"
@@ -163,10 +184,12 @@ class TabularData(TableSource):
             split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold, test, test_from
         )
         self.splitting.check()
-        self.leave_out, self.sample = leave_out, sample
+        self.leave_out, self.sample, self.history_settings = leave_out, sample, history_settings(history)
         self._recipe: dict[str, Any] = {}
         if leave_out and not date:
             raise ConfigError("data.date: is missing: data.leave_out needs it")
+        if history and not date:
+            raise ConfigError("data.date: is missing: data.history needs it")
         targets = target if isinstance(target, list) else [target]
         for name in targets:
             if name in (categorical or []) or name in (continuous or []):
@@ -220,9 +243,17 @@ class TabularData(TableSource):
         ]
         if len(frame) < len(kept):
             notes.append(f"{len(frame):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
-        inputs = {*dates, *roles.categorical, *roles.continuous}
+        inputs, base, history = {*dates, *roles.categorical, *roles.continuous}, None, {}
+        if self.history_settings is not None and days is not None:
+            inputs |= {*self.history_settings.columns, str(self.splitting.date)}
+            added = with_history(self.history_settings, frame, day_numbers(days), target, values, split)
+            frame, split, base = added.frame, added.split, added.base
+            roles.continuous += added.names
+            notes += added.notes
+            roles.reasons |= dict.fromkeys(added.names, "history of the target")
+            history = {"history": added.history.state(), "date": str(self.splitting.date)}
         columns = tuple(each for each in table.schema.columns if each.name in inputs)
-        self._recipe = {"dates": prefixes, "schema": Schema(columns).state()}
+        self._recipe = {"dates": prefixes, "schema": Schema(columns).state(), **history}
         return TabularTable(
             frame=frame,
             roles=roles,
@@ -236,6 +267,7 @@ class TabularData(TableSource):
             marked_by=self.splitting.valid_column,
             columns=describe_columns(table.schema, self._uses(target, roles, dates)),
             of_test=of_test,
+            base=base,
         )
 
     def recipe(self) -> dict[str, Any]:
@@ -258,6 +290,8 @@ class TabularData(TableSource):
         """Return the columns that are inputs, targets, or say how rows are split."""
         targets = self.target if isinstance(self.target, list) else [self.target]
         chosen = {*targets, *(self.dates or []), self.splitting.date, self.splitting.valid_column}
+        if self.history_settings is not None:
+            chosen |= set(self.history_settings.columns) & set(table.schema.names)  # others are parts of dates
         if self.categorical is None and self.continuous is None:
             chosen |= set(table.schema.names)
         return {name for name in (*chosen, *(self.categorical or []), *(self.continuous or [])) if name}
@@ -323,10 +357,20 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
     """
     prefixes = recipe["dates"] if isinstance(recipe["dates"], dict) else part_prefixes(recipe["dates"], ())
     parts = {f"{prefix}{part}" for prefix in prefixes.values() for part in PARTS}
-    wanted = [*prefixes, *(name for name in names if name not in parts)]
+    names = [*(name for name in names if not is_history(name, recipe)), *history_columns(recipe)]
+    dates = list(dict.fromkeys([*prefixes, *([recipe["date"]] if "date" in recipe else [])]))
+    wanted = list(dict.fromkeys([*dates, *(name for name in names if name not in parts)]))
     schema = Schema.from_state(recipe["schema"]) if "schema" in recipe else None
-    read = read_frame(table, schema, wanted, place, dates=list(prefixes))
-    return replace(read, frame=pd.concat([read.frame, _parts(read.frame, prefixes)], axis=1))
+    read = read_frame(table, schema, wanted, place, dates=dates)
+    frame = pd.concat([read.frame, _parts(read.frame, prefixes)], axis=1)
+    if "date" not in recipe:
+        return replace(read, frame=frame)
+    days = pd.to_datetime(frame[recipe["date"]])
+    missing = days.isna().to_numpy()
+    bad = [BadRow(int(row), recipe["date"], f"{recipe['date']} is missing") for row in np.flatnonzero(missing)]
+    bad = [each for each in bad if each.row not in {other.row for other in read.bad}]
+    numbers = day_numbers(days.fillna(days.max()) if not missing.all() else days.fillna(pd.Timestamp(0)))
+    return replace(read, frame=add_history(frame, numbers, recipe), bad=[*read.bad, *bad])
 
 
 def _parts(frame: pd.DataFrame, prefixes: Mapping[str, str]) -> pd.DataFrame:

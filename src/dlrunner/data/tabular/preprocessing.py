@@ -29,6 +29,10 @@ PARTS = 32
 MANY_CATEGORIES = 20
 """Of more, a category with a single training row counts as unseen: nothing can be learned about it, and unseen ones are
 then represented by what such rows have in common."""
+HISTORY = "history_"
+"""Columns of residuals, whose medians are near 0 and say nothing about units."""
+MOST_DEVIATIONS = 6
+"""Of a feature of the history from its mean: one that hardly varies in training rows may jump after them."""
 ENOUGH = 20
 """New rows, for a median that says something."""
 
@@ -46,9 +50,13 @@ class TabularPreprocessor:
     """Continuous columns with missing values in the training rows: each has a column that marks them."""
     quantiles: dict[str, list[float]] = field(default_factory=dict)
     """Of the standardised numbers, by continuous column; empty in the state of an older version."""
+    base: str | None = None
+    """A column that the model's outputs are added to, in units of the transformed target."""
 
     @classmethod
-    def fit(cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str]) -> TabularPreprocessor:
+    def fit(
+        cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str], base: str | None = None
+    ) -> TabularPreprocessor:
         """Learn from the training rows alone."""
         levels = {name: _learnable(train[name]) for name in categorical}
         medians, means, deviations, flagged, quantiles = {}, {}, {}, [], {}
@@ -63,7 +71,7 @@ class TabularPreprocessor:
             means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
             ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
             quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / deviations[name]).tolist()
-        return cls(levels, medians, means, deviations, flagged, quantiles)
+        return cls(levels, medians, means, deviations, flagged, quantiles, base)
 
     @property
     def cardinalities(self) -> dict[str, int]:
@@ -75,6 +83,11 @@ class TabularPreprocessor:
         """The columns of numbers, in order, the marks of missing values last."""
         return [*self.means, *(f"{name}_na" for name in self.flagged)]
 
+    @property
+    def num_numbers(self) -> int:
+        """Columns of `numbers`."""
+        return len(self.continuous) + (self.base is not None)
+
     def codes(self, frame: pd.DataFrame) -> NDArray[np.int32]:
         """Return the categorical columns as codes, of shape [rows, columns]."""
         codes = np.empty((len(frame), len(self.levels)), dtype=np.int32)
@@ -83,13 +96,17 @@ class TabularPreprocessor:
         return codes
 
     def numbers(self, frame: pd.DataFrame) -> NDArray[np.float32]:
-        """Return the continuous columns, standardised, and the marks of missing values, [rows, columns]."""
-        numbers = np.empty((len(frame), len(self.continuous)), dtype=np.float32)
+        """Return the continuous columns, standardised, the marks of missing values, and the base, [rows, columns]."""
+        numbers = np.empty((len(frame), self.num_numbers), dtype=np.float32)
+        if self.base is not None:
+            numbers[:, -1] = frame[self.base]
         for place, name in enumerate(self.means):
             values = frame[name].to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(values)
             filled = np.where(missing, self.medians[name], values)
             numbers[:, place] = (filled - self.means[name]) / self.deviations[name]
+            if name.startswith(HISTORY):
+                np.clip(numbers[:, place], -MOST_DEVIATIONS, MOST_DEVIATIONS, out=numbers[:, place])
             if name in self.flagged:
                 numbers[:, len(self.means) + self.flagged.index(name)] = missing
         return numbers
@@ -122,7 +139,7 @@ class TabularPreprocessor:
             frame[name] = numbers
             known = numbers.dropna()
             ratio = abs(known.median() / self.medians[name]) if len(known) >= ENOUGH and self.medians[name] else 1.0
-            if not 1 / MOST_RATIO < ratio < MOST_RATIO and ratio:
+            if not 1 / MOST_RATIO < ratio < MOST_RATIO and ratio and not name.startswith(HISTORY):
                 notes.append(
                     f"{name}: the median is {known.median():g}, in training {self.medians[name]:g}: in another unit?"
                 )

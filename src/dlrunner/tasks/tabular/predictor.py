@@ -42,7 +42,7 @@ class TablePredictor(Predictor):
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
         cardinalities = torch.tensor(list(preparation.cardinalities.values()))
         codes = (torch.rand(count, len(cardinalities), generator=generator) * cardinalities).to(torch.int32)
-        numbers = torch.randn(count, len(preparation.continuous), generator=generator)
+        numbers = torch.randn(count, preparation.num_numbers, generator=generator)
         return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
     def predict(self, table: pd.DataFrame, *, id: str | None = None) -> pd.DataFrame:
@@ -94,11 +94,13 @@ def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
         cardinalities=preparation.cardinalities,
         num_continuous=len(preparation.continuous),
         num_outputs=target.num_outputs,
+        continuous=preparation.continuous,
         target_low=fitted.get("low"),
         target_high=fitted.get("high"),
         target_mean=fitted.get("middle", 0.0),
         quantiles=[preparation.quantiles.get(name, []) for name in preparation.continuous],
         target=target,
+        has_base=preparation.base is not None,
     )
 
 

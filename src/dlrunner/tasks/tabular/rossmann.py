@@ -18,6 +18,7 @@ from dlrunner.data.tables.raw import table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.data.tables.table import Table, read_frame
+from dlrunner.data.tabular.history_columns import add_history
 from dlrunner.errors import DataError
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor_inputs import check_table, table_name
@@ -63,7 +64,9 @@ class SalesPredictor(TablePredictor):
         # In place of a bad row another one is predicted, which changes no event of its store.
         table = table.iloc[np.where(is_bad, is_bad.argmin(), np.arange(len(table)))].reset_index(drop=True)
         table["Date"] = date_column(table["Date"], "Date", read.rows)
-        rows = features(table, known.with_rows(table))
+        chosen = {name: bool(self.state["recipe"].get(name)) for name in ("lesson", "open_days")}
+        rows = features(table, known.with_rows(table), **chosen)
+        rows = add_history(rows, day_numbers(table["Date"]), self.state["recipe"])
         answer = self._predict_rows(rows, ids, read.rows)
         sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
         notes = []

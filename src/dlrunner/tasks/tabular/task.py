@@ -106,6 +106,10 @@ class Tabular(Task):
         """The table, read once, with its target as it is learned."""
         table = self.data.read()
         learned = learned_target(table, self.loss_name, self.quantiles, self.tweedie_power)
+        if table.base and getattr(learned, "power", None):
+            raise ConfigError(
+                f"data.history.base: cannot be used with task.loss={self.loss_name}, whose outputs are logarithms"
+            )
         table = replace(table, target=learned)
         check_settings(table, self.loss_name, self.metric_names, self.class_weights, self.correction)
         return table
@@ -113,13 +117,14 @@ class Tabular(Task):
     @cached_property
     def target(self) -> Target:
         """The target, fitted on the training rows."""
-        return self.table.target.fit(self.table.values[self.table.train])
+        return self.table.target.fit(self.table.values[self.table.fitted])
 
     @cached_property
     def preparation(self) -> TabularPreprocessor:
         """The preprocessing, fitted on the training rows."""
         table = self.table
-        return TabularPreprocessor.fit(table.frame[table.train], table.roles.categorical, table.roles.continuous)
+        roles = table.roles
+        return TabularPreprocessor.fit(table.frame[table.fitted], roles.categorical, roles.continuous, table.base)
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""

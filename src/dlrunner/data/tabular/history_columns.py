@@ -1,0 +1,89 @@
+"""The features of a history as columns of a table, and of new rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID, Parts
+from dlrunner.data.core.targets import Target
+from dlrunner.data.tabular.history import BASE, History, HistorySettings, Ints
+from dlrunner.data.tabular.preprocessing import HISTORY
+from dlrunner.errors import ConfigError
+
+
+def day_numbers(dates: pd.Series[Any]) -> Ints:
+    """Return days since 1970-01-01."""
+    return np.asarray(dates.to_numpy("datetime64[D]").astype(np.int64))
+
+
+@dataclass(frozen=True)
+class WithHistory:
+    """A table with the features of its history."""
+
+    frame: pd.DataFrame
+    split: Parts
+    """Without the rows that are history only."""
+    history: History
+    names: list[str]
+    """Of the features."""
+    base: str | None
+    notes: list[str]
+
+
+def history_settings(settings: Any) -> HistorySettings | None:
+    """Return the settings of a configuration."""
+    return None if settings is None else HistorySettings.model_validate(settings)
+
+
+def with_history(
+    settings: HistorySettings,
+    frame: pd.DataFrame,
+    days: Ints,
+    target: Target,
+    values: NDArray[Any],
+    split: Parts,
+) -> WithHistory:
+    """Return a table with the features of its history, of which one block begins with the first validation day.
+
+    Raises:
+        ConfigError: the target is not a number, or the warmup leaves no training rows.
+    """
+    if target.kind != "regression":
+        raise ConfigError(f"data.history: is for a numeric target, not {target.kind}")
+    train = np.asarray(split == TRAIN)
+    transformed = target.fit(values[train]).encode(values).numpy()
+    history = History.fit(settings, frame, days, transformed, train, int(days[split == VALID].min()))
+    columns = history.columns(frame, days)
+    early = train & (days < days[train].min() + settings.warmup)
+    if early.sum() == train.sum():
+        raise ConfigError(f"data.history.warmup: {settings.warmup} days leave no training rows")
+    names = [str(name) for name in columns if name != BASE]
+    split = np.where(early, UNUSED, split).astype(np.int8)
+    notes = []
+    if not settings.past and days[split == VALID].min() > days[train].max():
+        notes.append("validation rows are newer than all training rows: data.history.past=true suits a forecast")
+    base = BASE if settings.base else None
+    return WithHistory(pd.concat([frame, columns], axis=1), split, history, names, base, notes)
+
+
+def is_history(name: str, recipe: Mapping[str, Any]) -> bool:
+    """Return whether a column of a run's inputs is a feature of the history."""
+    return "history" in recipe and name.startswith(HISTORY)
+
+
+def history_columns(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the columns of new rows that the features of a run depend on."""
+    return HistorySettings(**recipe["history"]["settings"]).columns if "history" in recipe else []
+
+
+def add_history(frame: pd.DataFrame, days: Ints, recipe: Mapping[str, Any]) -> pd.DataFrame:
+    """Return new rows with the features of a run's history, if it has one."""
+    if "history" not in recipe:
+        return frame
+    return pd.concat([frame, History.from_state(recipe["history"]).columns(frame, days)], axis=1)

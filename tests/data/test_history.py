@@ -1,0 +1,144 @@
+"""Features of the history: no row sees its block, forecasts see the past alone, planted effects are where they may be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dlrunner.data.core.regression import Regression
+from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
+from dlrunner.data.tabular.history import History, HistorySettings
+from dlrunner.data.tabular.history_columns import WithHistory, add_history, with_history
+from dlrunner.errors import ConfigError
+
+FIRST, NUM_DAYS, BLOCK = 16_000, 900, 30
+SETTINGS: dict[str, Any] = {"by": ["store"], "within": ["weekday"], "block": BLOCK, "base": True}
+VALID_FROM = FIRST + 600
+
+
+def sales(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return rows of six stores, their days and targets: store, weekday, a slow drift and noise."""
+    rng = np.random.default_rng(seed)
+    day, store = (each.ravel() for each in np.meshgrid(np.arange(NUM_DAYS), np.arange(6), indexing="ij"))
+    frame = pd.DataFrame({"store": store, "weekday": day % 7, "kind": store % 2})
+    drift = 0.3 * np.sin(day / 120 + store)
+    target = 5 + 0.5 * store + 0.1 * (day % 7) + drift + rng.normal(0, 0.05, len(day))
+    return frame, FIRST + day, target
+
+
+def prepared(target: np.ndarray[Any, Any], **changes: Any) -> WithHistory:
+    frame, days, _ = sales()
+    split = np.where((days >= VALID_FROM) & (days < VALID_FROM + BLOCK), VALID, TRAIN).astype(np.int8)
+    settings = HistorySettings(**{**SETTINGS, **changes})
+    return with_history(settings, frame, days, Regression(["y"]), target, split)
+
+
+def features(found: WithHistory) -> np.ndarray[Any, Any]:
+    return found.frame[found.names].to_numpy()
+
+
+@pytest.mark.parametrize("past", [False, True])
+@pytest.mark.parametrize("start", [VALID_FROM, VALID_FROM + BLOCK, VALID_FROM - 3 * BLOCK])
+def test_no_row_sees_its_block(past: bool, start: int) -> None:
+    _, days, target = sales()
+    block = (days >= start) & (days < start + BLOCK)
+    planted = np.where(block, target + 3, target)
+    planted[days == start + 4] -= 7  # an effect of a day that all stores share
+    before, after = (features(prepared(values, past=past)) for values in (target, planted))
+    np.testing.assert_array_equal(before[block], after[block])
+    assert start == VALID_FROM or not np.array_equal(before, after), "other blocks see it, if it is no validation row"
+
+
+def test_validation_targets_are_seen_by_no_row() -> None:
+    _, days, target = sales()
+    valid = (days >= VALID_FROM) & (days < VALID_FROM + BLOCK)
+    np.testing.assert_array_equal(features(prepared(target)), features(prepared(np.where(valid, 99.0, target))))
+
+
+@pytest.mark.parametrize("start", [VALID_FROM, VALID_FROM - 5 * BLOCK])
+def test_a_forecast_sees_the_past_alone(start: int) -> None:
+    _, days, target = sales()
+    future = np.where(days >= start, np.random.default_rng(1).normal(0, 9, len(days)), target)
+    known = days < start + BLOCK
+    before, after = (features(prepared(values, past=True)) for values in (target, future))
+    np.testing.assert_array_equal(before[known], after[known])
+    without, changed = (features(prepared(values)) for values in (target, future))
+    assert not np.array_equal(without[known], changed[known]), "without past the days after a block are used"
+
+
+def test_level_and_latest_residuals_follow_stores_weekdays_and_drift() -> None:
+    frame, _, target = sales()
+    found = prepared(target)
+    valid = found.split == VALID
+    level, base = found.frame["history_level"], found.frame["history_base"]
+    errors = [float(np.abs(target - values)[valid].mean()) for values in (target.mean(), level, base)]
+    assert errors[0] > 3 * errors[1]
+    assert errors[1] > 1.5 * errors[2]
+    assert found.base == "history_base"
+    assert "history_base" not in found.names
+    by_weekday = level[valid].groupby(frame["weekday"][valid]).mean()
+    assert by_weekday[6] - by_weekday[0] == pytest.approx(0.6, abs=0.05)
+
+
+def test_the_level_is_its_formula() -> None:
+    frame = pd.DataFrame({"store": [0, 0, 0, 1, 1], "weekday": [0, 1, 0, 0, 1]})
+    days = np.array([100, 101, 107, 100, 110])
+    split = np.array([TRAIN, TRAIN, TRAIN, TRAIN, VALID], dtype=np.int8)
+    settings = HistorySettings(by=["store"], within=["weekday"], block=5)
+    found = with_history(settings, frame, days, Regression(["y"]), np.array([2.0, 4.0, 3.0, 7.0, 0.0]), split)
+    # By hand: mean 4; store 1 has 4 + 3 / 2 = 5.5, store 0 has 4 - 3 / 4 = 3.25; the weekday 1 was seen once, at store 0.
+    of_peers = (4.0 - 3.25) / 2
+    assert found.frame["history_level"].iloc[4] == pytest.approx(5.5 + of_peers * 6 / 6)
+
+
+def test_the_same_days_of_other_years_are_found() -> None:
+    _, days, target = sales()
+    special = np.isin(days, [VALID_FROM + 5 - 364, VALID_FROM + 5 + 364])
+    found = prepared(np.where(special, target + 2, target)).frame
+    day = found[days == VALID_FROM + 5]
+    others = found[(days >= VALID_FROM) & (days < VALID_FROM + BLOCK) & (days != VALID_FROM + 5)]
+    for name in ("minus_364", "plus_364"):
+        if day[f"history_day_effect_{name}_known"].all():
+            assert day[f"history_day_effect_{name}"].min() > others[f"history_day_effect_{name}"].max()
+    assert day["history_day_effect_minus_364_known"].all()
+    assert not day["history_day_effect_minus_728_known"].any()
+    assert "history_day_effect_plus_364" not in prepared(target, past=True).frame
+
+
+@pytest.mark.parametrize("settings", [{}, {"past": True}, {"peers": "kind", "region": "kind"}])
+def test_what_a_run_stores_gives_the_same_features(settings: dict[str, Any]) -> None:
+    frame, days, target = sales()
+    found = prepared(target, **settings)
+    again = add_history(frame, days, {"history": found.history.state()})
+    pd.testing.assert_frame_equal(again, found.frame)
+
+
+def test_new_days_form_blocks_after_the_last_training_day_and_new_groups_have_the_mean() -> None:
+    _, _, target = sales()
+    found = prepared(target)
+    last = FIRST + NUM_DAYS - 1
+    assert found.history.block_starts(np.array([last + 1, last + BLOCK, last + BLOCK + 1])).tolist() == [
+        *(last + 1, last + 1, last + 1 + BLOCK)
+    ]
+    new = pd.DataFrame({"store": [3, 77], "weekday": [0, 0], "kind": [1, 1]})
+    rows = History.from_state(found.history.state()).columns(new, np.array([last + 1, last + 1]))
+    assert np.isfinite(rows.to_numpy()).all()
+    assert rows["history_level"].iloc[1] == pytest.approx(target.mean() - 0.3, abs=0.1), "of weekday 0"
+    assert rows["history_recent_20"].iloc[1] == 0
+
+
+def test_the_first_days_can_be_history_only() -> None:
+    _, days, target = sales()
+    found = prepared(target, past=True, warmup=100)
+    assert ((found.split == UNUSED) == (days < FIRST + 100)).all()
+    with pytest.raises(ConfigError, match="warmup"):
+        prepared(target, warmup=10_000)
+
+
+def test_unknown_columns_and_classes_are_refused() -> None:
+    _, _, target = sales()
+    with pytest.raises(ConfigError, match="store"):
+        prepared(target, by=["stor"])

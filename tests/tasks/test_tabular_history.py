@@ -1,0 +1,149 @@
+"""Runs with `data.history`: learned, predicted for new rows, without knowing what only the future knows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from dlrunner.errors import ConfigError
+from dlrunner.models.tabular import MLP, EmbeddingNet, Linear
+from dlrunner.models.tabular_layers import TabularDims
+from tests.conftest import QUICK, Dlrun
+
+NUM_STORES, NUM_DAYS, BLOCK = 20, 360, 30
+NOISE, DAY_EFFECT = 0.05, 0.3
+HISTORY = "data.history={by: [store], within: [weekday], block: 30, base: true%s}"
+SETTINGS = (
+    *("task=tabular", "data.path=sales.csv", "data.target=sold", "data.target_transform=log", "data.date=day"),
+    *("data.categorical=[store]", "data.continuous=[weekday]", "data.split=last_days", f"data.valid={BLOCK}"),
+    *(
+        "epochs=4",
+        "batch_size=64",
+        "optim.lr=5e-3",
+        "optim.weight_decay=0.1",
+        "model.hidden=[32]",
+        "model.dropouts=0.0",
+    ),
+    *("model.bins=0", "model.num_nets=1", "task.metrics=[rmspe]", "task.baseline=false"),
+)
+
+
+def sales() -> pd.DataFrame:
+    """Rows of stores whose days have effects of their own, which nothing but the sales of the day shows."""
+    rng = np.random.default_rng(0)
+    day, store = (each.ravel() for each in np.meshgrid(np.arange(NUM_DAYS), np.arange(NUM_STORES), indexing="ij"))
+    worth = 4 + 0.1 * (store % 7) + 0.05 * (day % 7) + rng.normal(0, DAY_EFFECT, NUM_DAYS)[day]
+    return pd.DataFrame(
+        {
+            "day": pd.to_datetime("2014-01-01") + pd.to_timedelta(day, "D"),
+            "store": [f"s{number:02d}" for number in store],
+            "weekday": day % 7,
+            "sold": np.exp(worth + rng.normal(0, NOISE, len(day))),
+        }
+    )
+
+
+@pytest.fixture
+def sales_csv(here: Path) -> pd.DataFrame:
+    table = sales()
+    table.to_csv("sales.csv", index=False)
+    return table
+
+
+def value() -> float:
+    return float(json.loads(Path("runs/latest/summary.json").read_text())["metric"]["value"])
+
+
+@pytest.mark.parametrize("more", ["", ", past: true"])
+def test_an_effect_that_only_the_predicted_days_know_is_not_found(
+    more: str, sales_csv: pd.DataFrame, dlrun: Dlrun
+) -> None:
+    status, out, err = dlrun(*SETTINGS, HISTORY % more, *QUICK)
+    assert status == 0, out + err
+    assert ("data.history.past=true" in out) == (not more)
+    # What is left when level and weekday are known is the effect of the day: a smaller error would come from a leak.
+    last = sales_csv.tail(NUM_STORES * BLOCK)
+    logs = np.log(last["sold"]) - np.log(last["sold"]).groupby([last["store"]]).transform("mean")
+    by_day = logs.groupby(last["day"]).mean()
+    assert value() > 0.7 * by_day.std()
+    assert by_day.std() > 4 * NOISE
+
+
+def test_predictions_for_the_validation_rows_are_those_of_the_run(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:
+    dlrun(*SETTINGS, HISTORY % "", *QUICK)
+    new = sales_csv.tail(NUM_STORES * BLOCK).drop(columns="sold").reset_index(drop=True)
+    new.to_csv("new.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    assert status == 0, err
+    expected, answer = pd.read_csv("runs/latest/predictions.csv"), pd.read_csv("answer.csv")
+    np.testing.assert_allclose(answer["sold"], expected["prediction"], rtol=1e-6)
+    new["day"] = new["day"].astype(str)
+    new.loc[3, "day"] = None
+    new.to_csv("new.csv", index=False)
+    dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    some = pd.read_csv("answer.csv")
+    assert some["problem"].dropna().tolist() == ["day is missing"]
+    others = [row for row in range(len(new)) if row != 3]
+    np.testing.assert_allclose(some["sold"][others], expected["prediction"][others], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("data.history={by: [shop]}",), "shop"),
+        (("data.history={by: [store], blok: 3}",), "blok"),
+        (("data.history={by: [store]}", "data.date=null", "data.split=random", "data.valid=0.2"), "data.date"),
+        (("data.history={by: [store], base: true}", "model.y_range=auto"), "y_range"),
+        (("data.history={by: [store], base: true}", "data.target_transform=auto", "task.loss=poisson"), "base"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(
+    words: tuple[str, ...], expected: str, sales_csv: pd.DataFrame, dlrun: Dlrun
+) -> None:
+    status, out, err = dlrun(*SETTINGS, *words, *QUICK)
+    assert status == 2, out + err
+    assert expected in err
+
+
+def test_stores_sales_are_predicted_from_their_history(here: Path, dlrun: Dlrun) -> None:
+    from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
+
+    history = "data.history={by: [Store], within: [DayOfWeek, Promo], peers: StoreType, region: State, base: true}"
+    settings = ("task=rossmann", "data.source=synthetic", "data.open_days=true", "data.exclude=[Year]", "epochs=2")
+    model = ("model.hidden=[32]", "model.dropouts=[0.0]", "model.y_range=null", "model.max_embedding_size=10")
+    status, out, err = dlrun(*settings, *model, history, "task.baseline=false", "batch_size=128", *QUICK)
+    assert status == 0, out + err
+    summary: dict[str, Any] = json.loads(Path("runs/latest/summary.json").read_text())
+    best = summary["data"]["best_achievable"]
+    assert best * 0.97 < value() < best * 1.5
+    folder, _ = write_synthetic_rossmann(Path("chain"))
+    train = pd.read_csv(folder / "train.csv")
+    recorded = pd.read_csv("runs/latest/predictions.csv")
+    rows = train[(train["Sales"] > 0) & (train["Date"] >= recorded["Date"].min())]
+    rows.to_csv("again.csv", index=False)
+    status, _, err = dlrun("predict", "runs/latest", "again.csv", "--out", "answer.csv")
+    assert status == 0, err
+    both = pd.read_csv("answer.csv").merge(recorded, on=["Store", "Date"])
+    assert len(both) == len(recorded)
+    np.testing.assert_allclose(both["Sales_x"], both["prediction"].round(2), rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", [EmbeddingNet, MLP, Linear])
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_outputs_are_added_to_their_base(kind: Any, num_outputs: int) -> None:
+    dims = TabularDims({"store": 5}, 2, num_outputs, target_low=0.0, target_high=9.0, has_base=True)
+    torch.manual_seed(0)
+    model = kind(dims).eval()
+    codes, numbers = torch.tensor([[1], [2], [3]], dtype=torch.int32), torch.randn(3, 3)
+    raised = numbers.clone()
+    raised[:, -1] += torch.tensor([1.0, 10.0, 100.0])
+    difference = (model(codes, raised) - model(codes, numbers)).detach().reshape(3, num_outputs)
+    torch.testing.assert_close(difference, torch.tensor([[1.0], [10.0], [100.0]]).expand(3, num_outputs))
+    with pytest.raises(ConfigError, match="y_range"):
+        kind(dims, y_range="auto")
