@@ -1,4 +1,7 @@
-"""What tests share: an own cache and working directory, a small ratings table, the real data where it is."""
+"""What tests share: an own cache and working directory, small tables, the real data where it is, a time budget.
+
+The process that hands the tests out to the workers of xdist reads this file too, and imports no torch for it.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +16,28 @@ import traceback
 from collections.abc import Callable
 from multiprocessing import forkserver, util
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 
-import dlrunner.execution.run
-import dlrunner.sweeps.pool  # noqa: F401  forked processes find both imported, and the digest of the code
-from dlrunner.cli import compose as composing  # noqa: F401
 from dlrunner.cli import main
+from tests.budget import Budget
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared" / "data"
 
 # Tests run side by side: one thread each, and results that do not depend on how many run.
 os.environ["OMP_NUM_THREADS"] = "1"
-torch.set_num_threads(1)
+gc.disable()  # until all is imported: nothing of it becomes garbage
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure the time of the suite, once."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        config.pluginmanager.register(Budget())
 
 
 def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
@@ -40,10 +47,20 @@ def shared_folder(factory: pytest.TempPathFactory, name: str) -> Path:
 
 
 def pytest_collection_finish() -> None:
-    """Leave what was imported and collected out of garbage collections: they took 5 % of all tests."""
+    """Prepare what all tests need.
+
+    Forked processes find torch and dlrunner imported. What was imported and collected is left out of garbage collections:
+    they took 5 % of all tests.
+    """
+    import torch
+
+    from dlrunner.cli import compose  # noqa: F401
+
+    torch.set_num_threads(1)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,6 +105,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 def ratings_table(num_users: int = 40, num_items: int = 60, num_rows: int = 1500, seed: int = 0) -> pd.DataFrame:
     """Return ratings with planted biases, so that there is something to learn."""
+    import numpy as np
+    import pandas as pd
+
     rng = np.random.default_rng(seed)
     pairs = rng.choice(num_users * num_items, num_rows, replace=False)
     users, items = np.divmod(pairs, num_items)
@@ -95,6 +115,28 @@ def ratings_table(num_users: int = 40, num_items: int = 60, num_rows: int = 1500
     raw = 3.5 + user_bias[users] + item_bias[items] + rng.normal(0, 0.3, num_rows)
     ratings = np.clip(np.round(2 * raw) / 2, 0.5, 5)
     return pd.DataFrame({"user": users + 1, "item": [f"i{item}" for item in items], "rating": ratings})
+
+
+def flats(num_rows: int = 900, seed: int = 0) -> pd.DataFrame:
+    """Return rows whose targets follow from their inputs, with a little noise."""
+    import numpy as np
+    import pandas as pd
+
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(
+        {
+            "nr": np.arange(num_rows) + 100,
+            "city": rng.choice(["Bonn", "Köln", "Ulm"], num_rows),
+            "rooms": rng.integers(1, 6, num_rows),
+            "area": rng.normal(80, 20, num_rows).round(1),
+        }
+    )
+    worth = 3 + 0.3 * (table["city"] == "Ulm") + 0.1 * table["rooms"] + 0.01 * table["area"]
+    table["price"] = np.exp(worth + rng.normal(0, 0.05, num_rows)).round(2)
+    table["dear"] = np.where(table["price"] > table["price"].median(), "yes", "no")
+    table["size"] = np.select([table["area"] < 70, table["area"] < 90], ["small", "middle"], "large")
+    table["big"], table["roomy"] = (table["area"] > 85).astype(int), (table["rooms"] > 3).astype(int)
+    return table
 
 
 @pytest.fixture

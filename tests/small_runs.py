@@ -8,8 +8,7 @@ import pandas as pd
 from filelock import FileLock
 
 from dlrunner.cli import main
-from tests.conftest import QUICK
-from tests.tasks.test_tabular_task import flats
+from tests.conftest import QUICK, flats
 
 TEXTS = ("data.source=synthetic", "data.min_freq=1", "data.sample=200", "data.sample_valid=60", "epochs=1")
 RECURRENT = ("model.embedding=16", "model.hidden=24", "model.layers=2")

@@ -432,7 +432,9 @@ def flags_of(*words: str) -> tuple[dict[str, str], set[str]]:
     return {each.flag: each.message for each in found}, set(claim.flags if claim else ())
 
 
+# A million rows of sales are read; the same findings in few rows are tested above.
 @pytest.mark.data
+@pytest.mark.slow
 @pytest.mark.usefixtures("real_data")
 def test_published_experiments_declare_their_findings() -> None:
     found, declared = flags_of("experiment=rossmann")

@@ -10,28 +10,28 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import REPOSITORY
 
 
-def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) -> None:
+@pytest.fixture
+def wheel(tmp_path: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel built from a copy of the sources."""
+    from hatchling.build import build_wheel
+
     source = tmp_path / "source"
-    kept = ("pyproject.toml", "README.md", "LICENSE", "conf", "src")
-    for name in kept:
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", "conf", "src"):
         path = REPOSITORY / name
-        (shutil.copytree if path.is_dir() else shutil.copy)(path, _made(source) / name)
-    shutil.rmtree(source / "src" / "dlrunner" / "__pycache__", ignore_errors=True)
-    build = [
-        sys.executable,
-        "-m",
-        "build",
-        "--wheel",
-        "--no-isolation",
-        "--outdir",
-        str(tmp_path / "dist"),
-        str(source),
-    ]
-    subprocess.run(build, check=True, capture_output=True)
-    (wheel,) = (tmp_path / "dist").glob("dlrunner-*.whl")
+        (shutil.copytree if path.is_dir() else shutil.copy)(path, source / name)
+    monkeypatch.chdir(source)
+    built = build_wheel(str(tmp_path))
+    monkeypatch.chdir(here)
+    return tmp_path / built
+
+
+def test_a_wheel_holds_the_package_with_its_configuration_and_templates(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "dlrunner/conf/task/collab.yaml" in names
@@ -39,6 +39,9 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     assert "dlrunner/py.typed" in names
     assert not [name for name in names if name.startswith(("tests/", "runs/"))]
 
+
+@pytest.mark.slow  # four programs; what the wheel holds is tested above
+def test_a_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path, here: Path) -> None:
     # An environment with nothing but the wheel; what it depends on is looked up in this one, without dlrunner.
     environment = tmp_path / "environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
@@ -56,8 +59,3 @@ def test_a_wheel_works_in_an_environment_of_its_own(tmp_path: Path, here: Path) 
     assert json.loads((here / "runs" / "latest" / "summary.json").read_text())["status"] == "done"
     where = [str(python), "-c", "import dlrunner; print(dlrunner.__file__)"]
     assert str(site) in subprocess.run(where, cwd=here, env=clean, capture_output=True, text=True, check=True).stdout
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    return folder

@@ -212,6 +212,7 @@ def test_a_published_recipe_with_a_tenth_of_its_rates_is_missed(real_data: Path,
 
 
 @pytest.mark.data
+@pytest.mark.slow  # a published recipe at full size; a user's claim is reproduced, and missed, above
 def test_the_published_dot_bias_value_is_reached_on_real_data(real_data: Path, dlrun: Dlrun) -> None:
     status, out, _ = dlrun("experiment=movielens-single", *QUICK)
     assert status == 0

@@ -117,7 +117,7 @@ def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratin
 
 
 def test_a_killed_search_resumes_with_the_same_trials(ratings_csv: Path, here: Path) -> None:
-    words = (*WORDS, RATE, "model.factors=range(5,25,5)", "epochs=2", "sweep.trials=12")
+    words = (*WORDS, RATE, "model.factors=range(5,25,5)", "batch_size=200", "sweep.trials=12")
     start(*words, "runs_dir=whole", cwd=here).communicate()
     for number, sent in ((2, signal.SIGKILL), (10, signal.SIGINT)):  # while it draws at random, and when it has learnt
         process = start(*words, cwd=here)

@@ -311,6 +311,7 @@ def test_the_inner_split_leaves_the_reported_images_out(here: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow  # opens an archive of 10,222 images; a few in the same layout are read above
 def test_the_dog_breeds_are_those_of_kaggle(real_data: Path) -> None:
     if not (real_data / "dog-breeds.zip").exists():
         pytest.skip("needs dog-breeds.zip in DLRUNNER_DATA")

@@ -328,6 +328,7 @@ def test_the_stand_in_keeps_its_floor(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
+@pytest.mark.slow  # a million rows; synthetic tables in the same format are read above
 def test_the_real_tables_have_the_published_cardinalities(real_data: Path) -> None:
     if not (real_data / "rossmann.tgz").exists():
         pytest.skip("needs rossmann.tgz in DLRUNNER_DATA")

@@ -21,7 +21,7 @@ from dlrunner.errors import DataError
 from dlrunner.metrics import MeanAbsoluteError, Metric
 from dlrunner.schedules import Phase, constant
 from dlrunner.tasks.tabular.task import Tabular
-from tests.tasks.test_tabular_task import flats
+from tests.conftest import flats
 
 OLD = {
     "names": ["price"],

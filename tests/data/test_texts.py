@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,9 @@ def test_spacy_splits_as_the_lesson_has_it() -> None:
     assert tokens_of("Don't", "spacy", False) == ["Do", "n't"]
 
 
-def test_one_process_and_several_give_the_same_tokens() -> None:
+def test_one_process_and_several_give_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two new processes would import spaCy, for 4 seconds.
+    monkeypatch.setattr("dlrunner.data.texts.tokens.get_context", lambda method: get_context("fork"))
     texts = [f"{text} {number % 7}" for number in range(300) for text in REVIEWS]
     alone, shared = tokenize(texts, "spacy", True, processes=1), tokenize(texts, "spacy", True, processes=2)
     assert alone.words == shared.words

@@ -11,8 +11,7 @@ import pytest
 import yaml
 
 from dlrunner.data.core.source import cache_dir
-from tests.conftest import QUICK, Dlrun
-from tests.tasks.test_tabular_task import flats
+from tests.conftest import QUICK, Dlrun, flats
 
 TABLE = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.categorical=[city]", *QUICK)
 INPUTS = ("data.continuous=[area]", "trainer.checkpoint_minutes=0")

@@ -35,8 +35,8 @@ from dlrunner import reporting as looks
 from dlrunner.cli import main
 from dlrunner.cli import sweep as sweeping  # noqa: F401  forked processes find it imported
 
-for package in (data, looks, models, tasks, trained):
-    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
+for package in (data, looks, models, tasks, trained):  # a first import of matplotlib writes into the home folder
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
         importlib.import_module(module.name)
 
 Fault = Literal["differences", "tracebacks", "outside", "left"]

@@ -68,14 +68,27 @@ WAYS: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_an_option_file_cannot_set_hydra(attempt: str, dlrun: Dlrun, here: Path, evil: Path) -> None:
+def ways_of(attempt: str) -> list[str]:
+    """Return a run and, in turn, a third of the other ways: each way is tried by several attempts."""
+    turn = list(ATTEMPTS).index(attempt) % 3
+    return [way for index, way in enumerate(WAYS) if index == 0 or index % 3 == turn]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "ways"),
+    [
+        *[pytest.param(attempt, ways_of(attempt), id=attempt) for attempt in ATTEMPTS],
+        # All pairs of an attempt and a way.
+        *[pytest.param(name, list(WAYS), id=f"{name} in all ways", marks=pytest.mark.slow) for name in ATTEMPTS],
+    ],
+)
+def test_an_option_file_cannot_set_hydra(attempt: str, ways: list[str], dlrun: Dlrun, here: Path, evil: Path) -> None:
     group, text = ATTEMPTS[attempt]
     file = here / "conf" / group / "mine.yaml"
     file.parent.mkdir(exist_ok=True)
     file.write_text(text)
-    for way, words in WAYS.items():
-        status, out, err = dlrun(*words, *WORDS, f"{group}=mine")
+    for way in ways:
+        status, out, err = dlrun(*WAYS[way], *WORDS, f"{group}=mine")
         assert status == 2, (way, out, err)
         assert "has a hydra section: " in err, (way, err)
         assert "Traceback" not in err
@@ -104,9 +117,11 @@ def test_a_file_in_place_of_one_of_hydras_own_is_refused(word: str, dlrun: Dlrun
     assert not evil.exists()
 
 
-def test_what_is_typed_goes_on_working(here: Path) -> None:
+# Submitit starts a program that imports torch; dlrunner's own launcher forks.
+@pytest.mark.parametrize("launcher", ["basic", pytest.param("submitit_local", marks=pytest.mark.slow)])
+def test_what_is_typed_goes_on_working(launcher: str, here: Path) -> None:
     (here / "conf" / "hydra" / "launcher" / "mine.yaml").unlink()
-    process = start("-m", *WORDS, "seed=0", "hydra/launcher=submitit_local", cwd=here)
+    process = start("-m", *WORDS, "seed=0", f"hydra/launcher={launcher}", cwd=here)
     told = process.communicate()
     assert process.returncode == 0, told
 

@@ -74,7 +74,7 @@ def check_interruption(launcher: tuple[str, ...], here: Path, **environment: str
     assert "resumes" in start(*words, "sweep.dry_run=true", cwd=here, **environment).communicate()[0]
 
 
-@pytest.mark.slow  # five programs that each import torch; jobs of submitit are started and interrupted below
+@pytest.mark.slow  # five programs that each import torch; jobs of Slurm, submitit's too, are started below
 def test_submitit_comes_to_the_same_results(expected: pd.DataFrame, here: Path) -> None:
     check(documented("hydra/launcher=submitit_local"), expected, here)
 
@@ -85,11 +85,12 @@ def test_hydras_basic_launcher_and_sweeper_are_dlrunners_own(dlrun: Dlrun, ratin
     assert list(results(sweep_folder(here))["status"]) == ["failed", "not started"]
 
 
+@pytest.mark.slow  # two programs that import torch; jobs of Slurm, submitit's too, are interrupted below
 def test_an_interruption_reaches_the_jobs_of_submitit(ratings_csv: Path, here: Path) -> None:
     check_interruption(("hydra/launcher=submitit_local", "sweep.jobs=2"), here)
 
 
-@pytest.mark.slow  # sleeps while two programs start; jobs that listen are interrupted above
+@pytest.mark.slow  # sleeps while two programs start; jobs that listen are interrupted below
 def test_an_interruption_reaches_jobs_that_do_not_listen_yet(ratings_csv: Path, here: Path) -> None:
     # What imports slowly is still imported when the first signal comes, and submitit swallows that.
     (here / "sitecustomize.py").write_text(

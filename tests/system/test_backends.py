@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from dlrunner.system.backends import restored_threads, set_threads
-
-SCRIPT = """
-import torch
-from dlrunner.system.backends import configure, matmul_precision, enable_cudnn_benchmark
-
-def told():
-    backends = torch.backends
-    print(torch.are_deterministic_algorithms_enabled(), backends.cudnn.deterministic, backends.cudnn.benchmark,
-          backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision, matmul_precision(gpu))
-
-gpu = torch.device("cuda:0")
-configure(gpu, deterministic=False, matmul="tf32")
-enable_cudnn_benchmark(gpu, fixed_shapes=True)
-told()
-enable_cudnn_benchmark(gpu, fixed_shapes=False)
-told()
-configure(gpu, deterministic=True, matmul="ieee")
-enable_cudnn_benchmark(gpu, fixed_shapes=True)
-told()
-"""
+from dlrunner.system.backends import (
+    configure,
+    enable_cudnn_benchmark,
+    matmul_precision,
+    restored_threads,
+    set_threads,
+)
+from tests.conftest import Forked
 
 
-def test_a_gpu_is_told_how_to_compute() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
+def compute(_: tuple[str, ...]) -> int:
+    """Configure a GPU in three ways, and print what torch was told."""
+
+    def told() -> None:
+        backends: Any = torch.backends
+        print(
+            *(torch.are_deterministic_algorithms_enabled(), backends.cudnn.deterministic, backends.cudnn.benchmark),
+            *(backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision, matmul_precision(gpu)),
+        )
+
+    gpu = torch.device("cuda:0")
+    configure(gpu, deterministic=False, matmul="tf32")
+    enable_cudnn_benchmark(gpu, fixed_shapes=True)
+    told()
+    enable_cudnn_benchmark(gpu, fixed_shapes=False)
+    told()
+    configure(gpu, deterministic=True, matmul="ieee")
+    enable_cudnn_benchmark(gpu, fixed_shapes=True)
+    told()
+    return 0
+
+
+def test_a_gpu_is_told_how_to_compute(here: Path) -> None:
+    process = Forked((), here, {}, compute)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert out.splitlines() == [
         "False False True tf32 tf32 tf32",
         "False False False tf32 tf32 tf32",
         "True True False ieee ieee ieee",

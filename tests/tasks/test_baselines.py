@@ -13,8 +13,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from dlrunner.execution.baselines import verdict
 from dlrunner.reporting.terminal.baselines import baseline_lines
-from tests.conftest import QUICK, Dlrun
-from tests.tasks.test_tabular_task import flats
+from tests.conftest import QUICK, Dlrun, flats
 
 RUN = ("task=tabular", "data.path=flats.csv", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=1")
 

@@ -60,7 +60,7 @@ def test_predictions_csv_holds_the_validation_rows_and_gives_the_metric(trained:
     "model",
     [
         "model=dot",
-        "model=net",
+        pytest.param("model=net", marks=pytest.mark.slow),  # more of it below
         "model=svdpp",
         "model=net model.genre_factors=4 model.time=true model.hidden=[16,8] model.dropouts=[0,0.1,0.1]",
     ],
@@ -122,6 +122,8 @@ def test_a_new_user_is_fitted_from_a_few_ratings_without_retraining(trained: Pat
     before = [p.clone() for model in recommends.ensemble.models for p in model.parameters()]
     errors: dict[str, list[float]] = {"folded": [], "known": [], "biases": []}
     for user, rows in table.groupby("user"):
+        if len(errors["known"]) > 500:  # enough to compare averages
+            break
         code = recommends.users.get(user, -1)
         mine = recommends.state["rated_users"] == code
         if int(mine.sum()) < 60 or len(rows) < 10:
@@ -137,7 +139,7 @@ def test_a_new_user_is_fitted_from_a_few_ratings_without_retraining(trained: Pat
             (recommends.ensemble.pairs(np.full(len(items), recommends.ensemble.unknown_user), items) - truth) ** 2
         )
     rmse = {name: float(np.sqrt(np.mean(values))) for name, values in errors.items()}
-    assert len(errors["known"]) > 1000
+    assert len(errors["known"]) > 500
     assert rmse["folded"] < 0.95 * rmse["biases"]
     assert rmse["folded"] < 1.03 * rmse["known"]
     assert all(
@@ -188,8 +190,8 @@ def test_invalid_requests_are_refused_with_a_message(
 
 
 def test_an_ensemble_averages_predictions_and_keeps_its_members(dlrun: Dlrun, here: Path) -> None:
-    words = ["task=collab", "data.source=synthetic", "epochs=2", "batch_size=256", "optim.lr=0.02", "ensemble=3"]
-    status, out, _ = dlrun(*words)
+    words = ["task=collab", "data.source=synthetic", "epochs=1", "batch_size=512", "optim.lr=0.02", "ensemble=3"]
+    status, out, _ = dlrun(*words, *QUICK)
     assert status == 0
     run = (here / "runs" / "latest").resolve()
     summary = json.loads((run / "summary.json").read_text())

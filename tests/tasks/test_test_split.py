@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from tests.conftest import QUICK, Dlrun, ratings_table
-from tests.tasks.test_tabular_task import flats
+from tests.conftest import QUICK, Dlrun, flats, ratings_table
 
 SMALL_TEXTS = ("model.embedding=8", "model.hidden=8", "model.layers=1", "epochs=1", "batch_size=16", "data.min_freq=1")
 TASKS = {

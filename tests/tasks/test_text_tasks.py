@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 import dlrunner
+from dlrunner.cli import main
 from dlrunner.cli.compose import compose
 from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.config.plan import plan
@@ -28,7 +31,8 @@ from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.schedules import Phase, constant
 from dlrunner.tasks.language.generation import Generator
 from dlrunner.tasks.language.task import LanguageModeling
-from tests.conftest import QUICK, Dlrun, start
+from tests.conftest import QUICK, Dlrun, shared_folder, start
+from tests.small_runs import SmallRuns
 
 SIZES = ("model.embedding=32", "model.hidden=64", "model.layers=1")
 SYNTHETIC = ("data.source=synthetic", "data.min_freq=1")
@@ -48,12 +52,17 @@ def known_words(run: str | Path) -> list[str]:
     return [word for word in json.loads((Path(run) / "vocabulary.json").read_text()) if word.isalpha()]
 
 
-def trained_language_model(dlrun: Dlrun, *words: str) -> str:
-    status, out, err = dlrun(*LM, *SHORT, *QUICK, *words)
-    assert status == 0, out + err
-    return str(Path("runs/latest").resolve())
+@pytest.fixture(scope="session")
+def language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a small language model; to be read only."""
+    folder = shared_folder(tmp_path_factory, "language-model")
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "latest").exists():
+            assert main([*LM, *SHORT, *QUICK, f"runs_dir={folder}"]) == 0
+    return str((folder / "latest").resolve())
 
 
+@pytest.mark.slow  # trains for eight epochs on all texts; a classifier comes near its best achievable score below
 def test_the_perplexity_of_synthetic_text_comes_near_the_best_achievable_and_never_below(dlrun: Dlrun) -> None:
     words = ("epochs=8", "model.output_dropout=0", "model.weight_dropout=0", "model.alpha=0", "model.beta=0")
     status, out, err = dlrun(*LM, *words, *QUICK)
@@ -67,10 +76,9 @@ def test_the_perplexity_of_synthetic_text_comes_near_the_best_achievable_and_nev
     assert f"{grams:.4f}" in out
 
 
-def test_validation_counts_every_word_once_for_any_number_of_columns(dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
+def test_validation_counts_every_word_once_for_any_number_of_columns(language_model: str) -> None:
     metrics = []
-    model_file = Path(run) / "last.pt"
+    model_file = Path(language_model) / "last.pt"
     for columns in (1, 7, 8):
         data = ImdbData(Path(), source="synthetic", min_freq=1, sample=200, sample_valid=100)
         task = LanguageModeling(data, 16, 0, torch.device("cpu"), bptt=20, valid_batch_size=columns, ngram=0)
@@ -93,7 +101,7 @@ def test_validation_counts_every_word_once_for_any_number_of_columns(dlrun: Dlru
             first = ordered
         else:
             assert np.corrcoef(first, ordered)[0, 1] > 0.98
-    assert metrics[2] == pytest.approx(summary()["metric"]["value"], rel=1e-5)
+    assert metrics[2] == pytest.approx(summary(language_model)["metric"]["value"], rel=1e-5)
     assert max(metrics) / min(metrics) < 1.02
 
 
@@ -104,7 +112,7 @@ def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(
     words = (
         *LM,
         *softmax,
-        "data.sample=600",
+        "data.sample=300",
         "data.sample_valid=100",
         "epochs=2",
         "trainer.checkpoint_minutes=0.0001",
@@ -137,8 +145,8 @@ def test_a_language_model_killed_within_an_epoch_resumes_bit_for_bit(
     assert len(digests) == 1
 
 
-def test_a_language_model_stores_its_vocabulary_and_encoder(dlrun: Dlrun) -> None:
-    run = Path(trained_language_model(dlrun))
+def test_a_language_model_stores_its_vocabulary_and_encoder(language_model: str) -> None:
+    run = Path(language_model)
     words = json.loads((run / "vocabulary.json").read_text())
     assert words[:2] == ["<unk>", "<pad>"]
     encoder = Encoder.read(run)
@@ -148,8 +156,8 @@ def test_a_language_model_stores_its_vocabulary_and_encoder(dlrun: Dlrun) -> Non
     assert torch.equal(encoder.weights["embedding.weight"], weights["encoder.embedding.weight"])
 
 
-def test_generation_is_reproducible_with_every_decoding_method(dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
+def test_generation_is_reproducible_with_every_decoding_method(language_model: str, dlrun: Dlrun) -> None:
+    run = language_model
     words = known_words(run)
     beginning = " ".join(words[:3])
     ways = [[], ["--top-k", "5"], ["--top-p", "0.9"], ["--temperature", "0.7"], ["--seed", "4"], ["--beams", "3"]]
@@ -175,12 +183,12 @@ def test_generation_is_reproducible_with_every_decoding_method(dlrun: Dlrun) -> 
     assert "read as <unk>: zzz" in out
 
 
-def test_a_run_with_an_adaptive_softmax_is_used_as_any_other(dlrun: Dlrun, here: Path) -> None:
-    run = trained_language_model(dlrun, *ADAPTIVE)
+def test_a_run_with_an_adaptive_softmax_is_used_as_any_other(runs: SmallRuns, dlrun: Dlrun) -> None:
+    run = runs["language by adaptive softmax"]
     words = known_words(run)
     beginning = " ".join(words[:3])
     for way in ([], ["--seed", "4"], ["--beams", "3"], ["--next", "4"]):
-        status, out, err = dlrun("generate", run, beginning, "--words", "8", *way)
+        status, out, err = dlrun("generate", str(run), beginning, "--words", "8", *way)
         assert status == 0, out + err
     predictor = dlrunner.load(run)
     following = predictor.next_words(beginning, len(known_words(run)))
@@ -205,10 +213,11 @@ def test_a_run_with_an_adaptive_softmax_is_used_as_any_other(dlrun: Dlrun, here:
         (["{word}", "--words", "0"], "words: must be greater than or equal to 1"),
     ],
 )
-def test_invalid_generation_options_are_refused(words: list[str], message: str, dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
-    word = known_words(run)[0]
-    status, out, err = dlrun("generate", run, *(each.format(word=word) for each in words))
+def test_invalid_generation_options_are_refused(
+    words: list[str], message: str, language_model: str, dlrun: Dlrun
+) -> None:
+    word = known_words(language_model)[0]
+    status, out, err = dlrun("generate", language_model, *(each.format(word=word) for each in words))
     assert status == 2
     assert message in err
     assert "Traceback" not in out + err
@@ -221,8 +230,8 @@ def test_generate_is_refused_by_other_tasks(dlrun: Dlrun, ratings_csv: Path) -> 
     assert "has no method generate; it has predict, recommend, similar" in err
 
 
-def test_predict_reports_the_perplexity_of_new_texts(dlrun: Dlrun, here: Path) -> None:
-    run = trained_language_model(dlrun)
+def test_predict_reports_the_perplexity_of_new_texts(language_model: str, dlrun: Dlrun, here: Path) -> None:
+    run = language_model
     words = known_words(run)
     (here / "new.txt").write_text(f"{words[0]} {words[1]}\n{words[2]} zzz\n")
     status, out, err = dlrun("predict", run, "new.txt", "--out", "answer.csv")
@@ -420,8 +429,8 @@ def test_the_settings_of_a_language_model_follow_from_the_words(dlrun: Dlrun, he
     assert summary()["auto"] == {"batch_size": 4, "task.valid_batch_size": 3}  # 246 words validate
 
 
-def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
+def test_gradual_unfreezing_with_rates_by_group(language_model: str, dlrun: Dlrun) -> None:
+    run = language_model
     phases = "phases=[{epochs: 1, freeze_to: -1}, {epochs: 1, lr: [1e-4, 1e-3, 1e-2]}]"
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=200", "epochs=null", phases, *QUICK)
     status, out, err = dlrun(*words)
@@ -433,8 +442,8 @@ def test_gradual_unfreezing_with_rates_by_group(dlrun: Dlrun) -> None:
     assert "2 values for 3 layer groups" in err
 
 
-def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
+def test_frozen_layers_keep_the_encoders_weights(language_model: str, dlrun: Dlrun) -> None:
+    run = language_model
     encoder = Encoder.read(Path(run))
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=null", "phases=[{epochs: 1, freeze_to: -1}]")
     assert dlrun(*words, "optim.weight_decay=0.1", *QUICK)[0] == 0
@@ -443,8 +452,9 @@ def test_frozen_layers_keep_the_encoders_weights(dlrun: Dlrun) -> None:
         assert torch.equal(weights[f"encoder.{name}"], weight)
 
 
-def test_an_encoder_that_does_not_fit_is_refused_before_training(dlrun: Dlrun) -> None:
-    run = trained_language_model(dlrun)
+def test_an_encoder_that_does_not_fit_is_refused_before_training(language_model: str, dlrun: Dlrun) -> None:
+    run = language_model
+    Path("runs").mkdir()
     for words, message in (
         ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; requested"),
         ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
@@ -457,8 +467,8 @@ def test_an_encoder_that_does_not_fit_is_refused_before_training(dlrun: Dlrun) -
         assert "Traceback" not in out + err
 
 
-def test_a_classifier_is_used_when_its_encoder_is_gone(dlrun: Dlrun, here: Path) -> None:
-    run = Path(trained_language_model(dlrun))
+def test_a_classifier_is_used_when_its_encoder_is_gone(language_model: str, dlrun: Dlrun, here: Path) -> None:
+    run = Path(shutil.copytree(language_model, here / "encoder"))
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
     assert dlrun(*words)[0] == 0
     classifier = Path("runs/latest").resolve()
@@ -469,8 +479,8 @@ def test_a_classifier_is_used_when_its_encoder_is_gone(dlrun: Dlrun, here: Path)
     assert "p(pos)" in out
 
 
-def test_another_encoder_at_the_same_path_is_recognised(dlrun: Dlrun) -> None:
-    run = Path(trained_language_model(dlrun))
+def test_another_encoder_at_the_same_path_is_recognised(language_model: str, dlrun: Dlrun, here: Path) -> None:
+    run = Path(shutil.copytree(language_model, here / "encoder"))
     words = (*CLASSIFY, f"model.encoder={run}", "data.sample=100", "epochs=1", *QUICK)
     assert dlrun(*words)[0] == 0
     _, out, _ = dlrun(*words)
@@ -483,8 +493,8 @@ def test_another_encoder_at_the_same_path_is_recognised(dlrun: Dlrun) -> None:
     assert "training again in a new folder" in out
 
 
-def test_an_encoder_that_only_the_model_loads_is_part_of_the_run(dlrun: Dlrun, here: Path) -> None:
-    run = Path(trained_language_model(dlrun))
+def test_an_encoder_that_only_the_model_loads_is_part_of_the_run(language_model: str, dlrun: Dlrun, here: Path) -> None:
+    run = Path(language_model)
     old, file = Encoder.read(run), here / "tuned.pt"
     file.write_bytes(old.content())
     words = (*CLASSIFY, f"data.encoder={run}", f"model.encoder={file}", "data.sample=100", "epochs=1", *QUICK)

@@ -60,10 +60,15 @@ class ForkedRelay(ForkedProcess):
         return self.returncode
 
 
+def fork_relays(patch: pytest.MonkeyPatch) -> None:
+    """Fork the processes of trackers."""
+    patch.setattr("dlrunner.tracking.supervisor.subprocess", _Subprocess)
+
+
 @pytest.fixture
 def forked_relay(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fork the processes of trackers."""
-    monkeypatch.setattr("dlrunner.tracking.supervisor.subprocess", _Subprocess)
+    fork_relays(monkeypatch)
 
 
 class _Subprocess:

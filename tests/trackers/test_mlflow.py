@@ -19,6 +19,7 @@ from dlrunner.tracker import TrackedRun
 from dlrunner.trackers.mlflow import MlflowTracker
 from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, ratings_table, start
+from tests.trackers.conftest import fork_relays
 
 pytestmark = [
     pytest.mark.skipif(
@@ -27,7 +28,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # MLflow's own
 ]
-WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "log=mlflow", "log.tracker_timeout=120")
+WORDS = ("task=collab", "data.path=my.csv", "epochs=3", "batch_size=200", "log=mlflow", "log.tracker_timeout=120")
 
 
 def ask(question: str, *values: Any, store: str = "runs/mlflow.db") -> list[Any]:
@@ -46,21 +47,28 @@ def metrics(run_id: str, name: str) -> list[tuple[int, float]]:
     return ask("SELECT step, value FROM metrics WHERE run_uuid = ? AND key = ? ORDER BY step", run_id, name)
 
 
-TRACKED = [*WORDS, "log.report=false", "epochs=3", "optim.lr=[0.01,0.02]"]
+TRACKED = [*WORDS, "log.report=false", "optim.lr=[0.01,0.02]"]
 
 
-@pytest.fixture
-def mlflow_store(forked_relay: None) -> None:
+@pytest.fixture(scope="module")
+def imported_store() -> None:
     """Import MLflow's store once, and not in each process of a tracker."""
     import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
 
 
+@pytest.fixture
+def mlflow_store(forked_relay: None, imported_store: None) -> None:
+    """Fork the processes of trackers, with MLflow's store imported."""
+
+
 @pytest.fixture(scope="module")
-def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tracked(imported_store: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which a run was tracked; to be read only."""
     folder = tmp_path_factory.mktemp("tracked")
     ratings_table().to_csv(folder / "my.csv", index=False)
-    process = start(*TRACKED, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        fork_relays(patch)
+        process = start(*TRACKED, cwd=folder)
     told = process.communicate()
     assert process.returncode == 0, told
     return folder
@@ -122,7 +130,7 @@ def test_a_store_that_was_removed_gets_the_whole_run_again(tracked: Path, here: 
 
 
 def test_jobs_side_by_side_write_one_store(ratings_csv: Path, dlrun: Dlrun) -> None:
-    status, out, err = dlrun("-m", *WORDS, *QUICK, "seed=0,1", "sweep.jobs=2", "epochs=10")
+    status, out, err = dlrun("-m", *WORDS, *QUICK, "seed=0,1", "sweep.jobs=2")
     assert status == 0, err
     assert "failed" not in out
     found = ask("SELECT name, run_uuid FROM runs WHERE status = 'FINISHED'")

@@ -16,7 +16,7 @@ from dlrunner.tracking.relay import numbers
 from tests.conftest import QUICK, Dlrun, start
 
 pytest.importorskip("tensorboard", reason="needs tensorboard: pip install 'dlrunner[tensorboard]'")
-WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "log=tensorboard", "log.tracker_timeout=60")
+WORDS = ("task=collab", "data.path=my.csv", "epochs=3", "batch_size=200", "log=tensorboard", "log.tracker_timeout=60")
 
 
 def read(run: Path) -> Any:
@@ -28,7 +28,7 @@ def read(run: Path) -> Any:
 
 
 def test_event_files_hold_what_metrics_jsonl_holds(ratings_csv: Path, dlrun: Dlrun) -> None:
-    assert dlrun(*WORDS, "epochs=3")[0] == 0
+    assert dlrun(*WORDS)[0] == 0
     run = Path("runs/latest")
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     found = read(run)

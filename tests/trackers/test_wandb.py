@@ -17,7 +17,7 @@ from tests.conftest import Dlrun
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("wandb") is None, reason="needs W&B: pip install 'dlrunner[wandb]'"
 )
-WORDS = ("task=collab", "data.path=my.csv", "log=wandb", "log.tracker_timeout=60", "epochs=3")
+WORDS = ("task=collab", "data.path=my.csv", "log=wandb", "log.tracker_timeout=60", "epochs=3", "batch_size=200")
 BLOCK = 32768
 FULL, LAST = 1, 4
 

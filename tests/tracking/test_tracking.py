@@ -16,9 +16,10 @@ from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.config.plan import plan
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.tracking.relay import MARGIN, numbers
+from dlrunner.training import Trainer
 from tests.conftest import QUICK, Dlrun, start
 
-WORDS = ("task=collab", "data.path=my.csv", "epochs=5", *QUICK)
+WORDS = ("task=collab", "data.path=my.csv", "epochs=5", "batch_size=200", *QUICK)
 
 
 def watched(name: str, *settings: str) -> list[str]:
@@ -101,11 +102,22 @@ def test_a_tracker_that_raises_changes_nothing(
     assert "Traceback" in Path("runs/latest/trackers/fake.log").read_text()
 
 
-def test_a_failed_tracker_is_reported_during_the_run(ratings_csv: Path, dlrun: Dlrun) -> None:
-    status, out, _ = dlrun(*watched("Raising", "at=start"), "epochs=200")
+def test_a_failed_tracker_is_reported_during_the_run(
+    ratings_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_epoch = Trainer.train_epoch
+
+    def slow_epoch(trainer: Trainer, task: Any, model: Any, optimizer: Any, state: Any, *others: Any) -> None:
+        if state.epoch:  # after the first epoch the tracker fails; it is noticed at the end of a later one
+            until(Path("told.jsonl").exists)
+            time.sleep(0.05)
+        train_epoch(trainer, task, model, optimizer, state, *others)
+
+    monkeypatch.setattr(Trainer, "train_epoch", slow_epoch)
+    status, out, _ = dlrun(*watched("Raising", "at=start"), "epochs=20")
     assert status == 0
     before, _, after = out.partition("fake failed: ConnectionError: no answer at start; the run continues; ")
-    assert "\n  200 " in after
+    assert "\n   20 " in after
     assert "\n    1 " in before
 
 

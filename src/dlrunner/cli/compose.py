@@ -50,7 +50,7 @@ Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
 _composed: dict[str, Compositions] = {}
 """Compositions of this process by their files (see `composition_inputs`)."""
 KEPT = 4
-"""States of the files of which compositions are kept."""
+"""States of the files of which compositions are kept: the latest used."""
 
 
 def compose(words: Sequence[str]) -> dict[str, Any]:
@@ -62,9 +62,10 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
     inputs = composition_inputs()
-    if inputs not in _composed and len(_composed) == KEPT:
+    _composed[inputs] = _composed.pop(inputs, {})  # the latest is the last
+    if len(_composed) > KEPT:
         del _composed[next(iter(_composed))]
-    (found,) = compose_jobs([words], _composed.setdefault(inputs, {}))
+    (found,) = compose_jobs([words], _composed[inputs])
     if isinstance(found, ConfigError):
         raise found
     return found
