@@ -64,7 +64,7 @@ TABLES = (
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements."""
     peers, own = {}, {}
-    seeds = range(1 if options.rows else SEEDS)
+    seeds = options.reported_seeds(SEEDS)
     for table in TABLES:
         peers[table.name] = [peer_results(table, seed, options) for seed in seeds]
         own[table.name] = [own_result(table, seed) for seed in seeds]

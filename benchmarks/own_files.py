@@ -29,7 +29,7 @@ BREEDS = 10
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements."""
-    seeds, found = range(1 if options.rows else SEEDS), dict[str, Any]()
+    seeds, found = options.reported_seeds(SEEDS), dict[str, Any]()
     for name, (prepare, words) in SETS.items():
         with tempfile.TemporaryDirectory() as folder:
             path = prepare(Path(folder))

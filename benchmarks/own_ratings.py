@@ -28,7 +28,7 @@ CONTESTS = {"ratings": ("task=collab", "rmse"), "choices": ("task=implicit", "nd
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements; `--rival` names an environment with scikit-surprise and implicit."""
-    seeds, found = range(1 if options.rows else SEEDS), dict[str, Any]()
+    seeds, found = options.reported_seeds(SEEDS), dict[str, Any]()
     for release in RELEASES:
         found[release] = {"peers": [], "dlrunner": []}
         for seed in seeds:
