@@ -10,8 +10,9 @@ import pytest
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
-from dlrunner.data.tabular.history import History, HistorySettings
+from dlrunner.data.tabular.history import History
 from dlrunner.data.tabular.history_columns import WithHistory, add_history, with_history
+from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.errors import ConfigError
 
 FIRST, NUM_DAYS, BLOCK = 16_000, 900, 30

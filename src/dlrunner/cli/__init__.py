@@ -48,8 +48,7 @@ common settings
   data.path=my.csv data.source=synthetic ensemble=6
   DLRUNNER_DATA, DLRUNNER_CACHE: folders of published and of preprocessed data
 
-options of a verb    dlrun predict --help
-options of a run     dlrun predict RUN --help
+options              dlrun predict --help; of a run: dlrun predict RUN --help
 print the settings   dlrun --cfg job task=collab optim=adamw
 tab completion       eval "$(dlrun --shell-completion install=bash)"
 exit status          0 success, 1 failed or a claim missed, 2 invalid command,

@@ -19,7 +19,10 @@ from inspect import Parameter
 from pathlib import Path
 from typing import Any
 
-LIGHT = ("collections.abc", "dlrunner.ranges", "pathlib", "pydantic", "typing")
+LIGHT = (
+    *("collections.abc", "pathlib", "pydantic", "typing"),
+    *("dlrunner.data.tabular.history_settings", "dlrunner.ranges"),
+)
 """Modules that annotations refer to and that are fast to import."""
 
 KEEPS_SIGNATURE = ("torch.inference_mode()", "torch.no_grad()")

@@ -43,6 +43,7 @@ def test_a_file_is_read_right_or_refused(name: str) -> None:
         assert found.bad_example == wanted.get("bad", ""), column.name
         assert found.ambiguous == wanted.get("ambiguous", False), column.name
         assert (found.doubt is not None and not found.ambiguous) == wanted.get("settled", False), column.name
+        assert (found.note is not None) == wanted.get("noted", False), column.name
 
 
 def test_ids_keep_their_characters() -> None:

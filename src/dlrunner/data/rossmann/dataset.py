@@ -39,8 +39,9 @@ from dlrunner.data.rossmann.features import (
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
-from dlrunner.data.tabular.history import History, HistorySettings
+from dlrunner.data.tabular.history import History
 from dlrunner.data.tabular.history_columns import history_settings, with_history
+from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text

@@ -32,7 +32,6 @@ from dlrunner.data.tables.reading import BadRow
 from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands, read_frame
-from dlrunner.data.tabular.history import HistorySettings
 from dlrunner.data.tabular.history_columns import (
     add_history,
     day_numbers,
@@ -41,6 +40,7 @@ from dlrunner.data.tabular.history_columns import (
     is_history,
     with_history,
 )
+from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity

@@ -21,17 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
+from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.preprocessing import HISTORY, TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.ranges import Count, Natural, Text
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -46,35 +45,6 @@ NEGLIGIBLE = 1e-6
 """Weights below this one are 0."""
 BASE = "history_base"
 """level + recent_20, which a model's output is added to."""
-
-
-class HistorySettings(BaseModel):
-    """`data.history`: the groups of rows whose target has a history."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-    by: Annotated[list[Text], Field(min_length=1)]
-    """Columns that identify a group."""
-    of: Literal["target"] = "target"
-    within: list[Text] = Field(default_factory=list)
-    """Columns that a group's level depends on."""
-    block: Count = 28
-    """Days: as many as are predicted at once."""
-    past: bool = False
-    """Use earlier rows only: a forecast."""
-    base: bool = False
-    """The model learns the difference from level + recent_20."""
-    warmup: Natural = 0
-    """First days of the table that are history only."""
-    peers: Text | None = None
-    """Column whose categories have levels of their own: groups of the same one are alike."""
-    region: Text | None = None
-    """Column whose categories have day effects of their own."""
-
-    @property
-    def columns(self) -> list[str]:
-        """All columns that features depend on."""
-        more = [name for name in (self.peers, self.region) if name is not None]
-        return list(dict.fromkeys([*self.by, *self.within, *more]))
 
 
 @dataclass(frozen=True)

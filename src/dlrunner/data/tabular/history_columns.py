@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID, Parts
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.history import BASE, History, HistorySettings, Ints
+from dlrunner.data.tabular.history import BASE, History, Ints
+from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.preprocessing import HISTORY
 from dlrunner.errors import ConfigError
 
