@@ -4,15 +4,14 @@
     make bench-check                        some of it, quickly: are the ratios still the stored ones?
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
-    python -m benchmarks own_ratings --rival VENV     quality on ratings; VENV has scikit-surprise and implicit
-    python -m benchmarks own_files                    quality on texts and pictures
+    python -m benchmarks own_data own_ratings own_files       quality of defaults on tables, ratings, texts, pictures
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks quick              measure what `make bench-check` compares with
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
-installs fastai, scikit-learn and LightGBM into .venv-fastai, Lightning into .venv-lightning. Writes
-benchmarks/results-NAME-DEVICE.md and .json, speed-DEVICE.md and .json, the README's table of speeds, and
-quick-DEVICE.json.
+installs fastai into .venv-fastai, Lightning into .venv-lightning, and for the quality of defaults scikit-learn,
+LightGBM, Surprise and implicit into .venv-peers. Writes benchmarks/results-NAME-DEVICE.md and .json,
+speed-DEVICE.md and .json, the README's table of speeds, and quick-DEVICE.json.
 Compare ratios: seconds belong to the machine and the hour.
 """
 
@@ -52,7 +51,9 @@ BENCHMARKS = {
     "own_ratings": own_ratings.measure,
     "own_files": own_files.measure,
 }
-UNASKED = [name for name in BENCHMARKS if name not in ("trees", "own_ratings", "own_files")]
+QUALITY = ("own_data", "own_ratings", "own_files")
+"""Quality of the defaults, against other peers than those in speed."""
+UNASKED = [name for name in BENCHMARKS if name not in ("trees", *QUALITY[1:])]
 """What is measured if nothing is named."""
 
 
@@ -77,10 +78,11 @@ def main() -> int:
     parser.add_argument(
         "--lightning", type=Path, default=HERE.parent / ".venv-lightning", help="the folder of Lightning's packages"
     )
+    parser.add_argument("--peers", type=Path, default=HERE.parent / ".venv-peers", help="environment of scikit-learn …")
     parser.add_argument("--runs", type=Path, help="runs of dlrunner for the table of trees")
     arguments = parser.parse_args()
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
-    paths = arguments.rival.absolute(), arguments.lightning.absolute()
+    paths = arguments.rival.absolute(), arguments.lightning.absolute(), arguments.peers.absolute()
     options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs)
     names = arguments.names or UNASKED
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
@@ -100,7 +102,10 @@ def main() -> int:
 
 
 def _measure(names: Sequence[str], options: Options) -> None:
-    options.install()
+    if {"own_data", "own_ratings"} & {*names}:
+        options.install_peers()
+    if not {*names} <= {*QUALITY}:
+        options.install()
     for name in names:
         table, record = BENCHMARKS[name](options)
         print(table)

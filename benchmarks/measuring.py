@@ -47,6 +47,8 @@ class Options:
     """The environment of fastai, scikit-learn and LightGBM."""
     lightning: Path
     """The folder of Lightning's packages."""
+    peers: Path
+    """The environment of scikit-learn, LightGBM, Surprise and implicit, of the same pandas as here."""
     repeats: int
     rows: int | None
     """Number of Rossmann's rows of a trial; None: the full benchmark."""
@@ -58,12 +60,24 @@ class Options:
         """The rivals' Python."""
         return str(self.rival / "bin" / "python")
 
+    @property
+    def peers_python(self) -> str:
+        """The Python of the peers in quality."""
+        return str(self.peers / "bin" / "python")
+
     def reported_seeds(self, count: int) -> range:
         """Return so many seeds of splits on which no setting was chosen; a trial has one."""
         return range(FIRST_SEED, FIRST_SEED + (1 if self.rows else count))
 
+    def install_peers(self) -> None:
+        """Create the environment of the peers in quality if it is missing."""
+        if not self.peers.exists():
+            subprocess.run([sys.executable, "-m", "venv", str(self.peers)], check=True)
+            packages = ["-r", str(HERE / "requirements-peers.txt")]
+            subprocess.run([self.peers_python, "-m", "pip", "install", "--quiet", *packages], check=True)
+
     def install(self) -> None:
-        """Create the missing ones of both."""
+        """Create the missing ones of fastai's environment and Lightning's folder."""
         if not self.rival.exists():
             subprocess.run([str(HERE / "setup-fastai.sh"), str(self.rival)], check=True)
         if not self.lightning.exists():

@@ -89,7 +89,7 @@ def peer_results(table: OwnTable, seed: int, options: Options) -> dict[str, Any]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npz"
         write_rows(table, seed, file)
-        return dict(run_json([options.rival_python, str(HERE / "fit_peers.py"), "--rows", str(file)]))
+        return dict(run_json([options.peers_python, str(HERE / "fit_peers.py"), "--rows", str(file)]))
 
 
 def write_rows(table: OwnTable, seed: int, file: Path) -> None:

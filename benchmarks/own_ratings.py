@@ -27,7 +27,7 @@ CONTESTS = {"ratings": ("task=collab", "rmse"), "choices": ("task=implicit", "nd
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the table and its measurements; `--rival` names an environment with scikit-surprise and implicit."""
+    """Return the table and its measurements; `--peers` names an environment."""
     seeds, found = options.reported_seeds(SEEDS), dict[str, Any]()
     for release in RELEASES:
         found[release] = {"peers": [], "dlrunner": []}
@@ -63,7 +63,7 @@ def peer_results(release: str, seed: int, options: Options) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.npz"
         np.savez(file, user=table.users, item=table.items, rating=table.ratings, valid=table.valid)
-        return dict(run_json([options.rival_python, str(HERE / "fit_raters.py"), "--rows", str(file)]))
+        return dict(run_json([options.peers_python, str(HERE / "fit_raters.py"), "--rows", str(file)]))
 
 
 def text(found: Mapping[str, Any]) -> str:

@@ -71,7 +71,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[checking
 
     def put(given: checking.Quick) -> Options:
         monkeypatch.setattr(checking, "_contests", lambda options, folder: [given])
-        return Options(tmp_path, tmp_path, repeats=3, rows=None, runs=None)
+        return Options(tmp_path, tmp_path, tmp_path, repeats=3, rows=None, runs=None)
 
     return put
 
