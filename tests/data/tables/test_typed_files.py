@@ -19,6 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from dlrunner.data.tables.table import read_table
+from dlrunner.errors import DataError
 
 
 def test_the_types_of_parquet_are_kept(tmp_path: Path) -> None:
@@ -118,3 +119,52 @@ def test_compressed_files_are_the_same_table(tmp_path: Path) -> None:
         frame = read_table(path).frame
         assert frame["id"].tolist() == ["007", "7"], path
         assert frame["price"].tolist() == [1234.5, 2.25], path
+
+
+def test_large_whole_numbers_keep_their_digits_in_every_format(tmp_path: Path) -> None:
+    ids = [9007199254740993, 9007199254740995, None]
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        database.execute("CREATE TABLE t (id INTEGER, n INTEGER PRIMARY KEY AUTOINCREMENT)")
+        database.executemany("INSERT INTO t (id) VALUES (?)", [(each,) for each in ids])
+        database.commit()
+    exact = [None if each is None else decimal.Decimal(each) for each in ids]
+    kinds = {"a": pa.decimal128(18, 0), "b": pa.decimal128(38, 0)}
+    for name, kind in kinds.items():
+        pyarrow.parquet.write_table(pa.table({"id": pa.array(exact, kind)}), tmp_path / f"{name}.parquet")
+    for name in ("t.db", "a.parquet", "b.parquet"):
+        for text in ([], ["id"]):
+            read = read_table(tmp_path / name, text=text)
+            assert read.schema["id"].type == "text", name
+            assert read.frame["id"].tolist()[:2] == ["9007199254740993", "9007199254740995"], name
+
+
+def test_times_with_a_zone_are_local_ones_as_in_a_text(tmp_path: Path) -> None:
+    times = pd.to_datetime(["2024-03-10T01:30-05:00", "2024-03-10T03:30-04:00"], utc=True).tz_convert(
+        "America/New_York"
+    )
+    frame = pd.DataFrame({"at": times, "n": [1, 2]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    expected = [datetime.datetime(2024, 3, 10, 1, 30), datetime.datetime(2024, 3, 10, 3, 30)]
+    for name in ("t.parquet", "t.csv"):
+        assert read_table(tmp_path / name).frame["at"].tolist() == expected, name
+
+
+def test_a_column_that_is_text_in_one_part_is_text_in_all(tmp_path: Path) -> None:
+    pd.DataFrame({"id": [2**60 + 1, 7], "n": [1, 2]}).to_parquet(tmp_path / "1.parquet")
+    pd.DataFrame({"id": ["007", "x"], "n": [3.5, 4]}).to_parquet(tmp_path / "2.parquet")
+    read = read_table(tmp_path)
+    assert read.frame["id"].tolist() == ["1152921504606846977", "7", "007", "x"]
+    assert read.frame["n"].tolist() == [1, 2, 3.5, 4]
+    pd.DataFrame({"id": ["y"], "n": ["z"]}).to_parquet(tmp_path / "3.parquet")
+    with pytest.raises(DataError, match="Field n has incompatible types"):
+        read_table(tmp_path)
+
+
+def test_a_sheet_without_rows_is_passed_over(tmp_path: Path) -> None:
+    with pd.ExcelWriter(tmp_path / "t.xlsx") as book:
+        pd.DataFrame({"read me": []}).to_excel(book, sheet_name="Notes", index=False)
+        pd.DataFrame({"a": [1, 2]}).to_excel(book, sheet_name="Data", index=False)
+    read = read_table(tmp_path / "t.xlsx")
+    assert read.frame["a"].tolist() == [1, 2]
+    assert any("the sheet Data is read" in note for note in read.notes)

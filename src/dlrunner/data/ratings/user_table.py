@@ -19,6 +19,7 @@ from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, load_schema, read_known_table
+from dlrunner.data.tables.totals import leave_out_total
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 
@@ -104,6 +105,8 @@ def read_user_table(
     if not has_ratings and given["rating"] is None:
         given = {role: name for role, name in given.items() if role != "rating"}
     with file.open() as raw:
+        if note := leave_out_total(raw):
+            raw.notes.append(note)
         columns = find_columns(raw.names, given, raw.place)
         if marks is not None and marks not in raw.names:
             known = did_you_mean(marks, raw.names)
@@ -159,7 +162,7 @@ def ratings_of(
     with table_from_frame(table[[name]], place) as raw:
         known = next((each for each in Schema.from_state(columns).columns if each.name == name), None)
         schema = Schema((known,)) if known else _with_numbers(raw, name, infer(raw, Hints()), Reading())
-        read = read_known_table(raw, schema, totals=False)
+        read = read_known_table(raw, schema)
     values = read.frame[name].to_numpy(np.float64, na_value=np.nan)
     problems = {int(row): "the rating is missing" for row in np.flatnonzero(np.isnan(values))}
     problems |= {each.row: each.reason for each in read.bad}

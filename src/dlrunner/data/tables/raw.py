@@ -56,6 +56,8 @@ class RawTable:
     """The user's file by the path that is read, for messages: of each part, or of a copy."""
     left_out: tuple[int, ...] = ()
     """Places from 0, in all files, of rows that cannot be read and are not in the table."""
+    may_end_in_total: bool = True
+    """Whether the last row is worth a look, which costs a pass over a file of text."""
 
     @cached_property
     def rows(self) -> RowLocations:
@@ -103,6 +105,13 @@ class RawTable:
     def num_rows(self) -> int:
         """Return the number of rows."""
         return int(self.aggregate("count(*)")[0])
+
+    def leave_out_last_row(self) -> None:
+        """Leave the last row out."""
+        num_kept = self.num_rows() - 1
+        self.rows = self.rows.only(np.arange(num_kept + 1) < num_kept)
+        self.connection.execute("ALTER VIEW raw RENAME TO all_rows")
+        self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows LIMIT {num_kept}")
 
     def first_where(self, condition: str, expression: str) -> tuple[int, Any]:
         """Return place in the table, from 0, and value of the first row where a condition holds, which there is."""
@@ -225,6 +234,12 @@ def _simple(column: str, kind: str) -> tuple[str, str]:
         return column, kind
     if kind in _INTEGERS:
         return f"CAST({column} AS BIGINT)", "BIGINT"
+    if (whole := re.fullmatch(r"DECIMAL\((\d+),0\)", kind)) is not None:  # ids of databases: a float has 15 digits
+        return (
+            (f"CAST({column} AS BIGINT)", "BIGINT")
+            if int(whole[1]) <= 18
+            else (f"CAST({column} AS VARCHAR)", "VARCHAR")
+        )
     if kind in ("FLOAT", "REAL") or kind.startswith("DECIMAL"):
         # 0.1 in 32 bits is read as 0.1, as it would be written.
         return f"CAST(CAST({column} AS VARCHAR) AS DOUBLE)" if kind != "REAL" else f"CAST({column} AS DOUBLE)", "DOUBLE"
@@ -251,7 +266,7 @@ def from_arrow(
     """Return a table of Arrow, whose columns are c0, c1, …"""
     connection = connect(stack)
     columns = [column.cast(pa.float64()) if pa.types.is_float16(column.type) else column for column in table.columns]
-    table = pa.table([_days(column) for column in columns], names=table.column_names)
+    table = pa.table([_local(_days(column)) for column in columns], names=table.column_names)
     connection.register("given", table)
     raw = from_relation(connection, "given", place, first_row)
     raw.names, raw.select = list(names), ""
@@ -266,6 +281,15 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
     per_second: float = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[column.type.unit]
     return pyarrow.compute.divide(column.cast(pa.int64()).cast(pa.float64()), 86400.0 * per_second)
+
+
+def _local(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return times with a zone as the local times that a text file would hold."""
+    if not pa.types.is_timestamp(column.type) or column.type.tz is None:
+        return column
+    import pyarrow.compute
+
+    return pyarrow.compute.local_timestamp(column)
 
 
 def _as_arrow(column: pd.Series[Any]) -> pa.Array:

@@ -20,14 +20,12 @@ from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
 from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.totals import leave_out_total
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
 Decimal = Literal[".", ","]
 Thousands = Literal[".", ",", " ", "'"]
-
-TOTALS = ("total", "totals", "grand total", "sum", "summe", "gesamt", "insgesamt", "somme", "totale", "totaal", "suma")
-"""First value of a last row that sums up the others."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +164,8 @@ def read_open_table(
     totals: bool = True,
 ) -> Table:
     """Read a table that is open; see `read_table`. `totals`: a last row that sums up the others is left out."""
+    if totals and (note := leave_out_total(raw)):
+        raw.notes.append(note)
     if reading.schema is not None:
         schema = load_schema(user_path(reading.schema))
         text = tuple(text)
@@ -177,24 +177,18 @@ def read_open_table(
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
-    return read_known_table(raw, schema, names, totals)
+    return read_known_table(raw, schema, names)
 
 
-def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None, totals: bool = True) -> Table:
+def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Table:
     """Read a table that is open as a schema says; see `read_open_table`."""
     wanted = [name for name in schema.names if names is None or name in names]
     values = read_values(raw, schema, wanted, collect=True)
-    frame, notes = values.frame, tuple(raw.notes)
+    notes = tuple(raw.notes)
     unused = [name for name in raw.names if name not in schema.names]
     if unused:
         notes = (*notes, f"not in the schema and not read: {', '.join(unused)[:200]}")
-    rows, bad = raw.rows, values.bad
-    if totals and len(frame) > 2 and _is_total(frame):
-        rows = rows.only(np.arange(len(frame)) < len(frame) - 1)
-        frame = frame.iloc[:-1].reset_index(drop=True)
-        bad = [each for each in bad if each.row < len(frame)]
-        notes = (*notes, f"the last row is left out: it sums up the others ({frame.columns[0]} is a total)")
-    return Table(frame, rows, schema, bad, notes)
+    return Table(values.frame, raw.rows, schema, values.bad, notes)
 
 
 def read_frame(
@@ -267,13 +261,3 @@ def dump_schema(schema: Schema) -> str:
     """Return a schema as YAML that can be edited and given back as data.schema."""
     lines: dict[str, Any] = {"columns": schema.state()}
     return str(yaml.safe_dump(lines, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110))
-
-
-def _is_total(frame: pd.DataFrame) -> bool:
-    """Return whether the last row sums up the others: its first value says so, and no other row's does."""
-    first = frame.iloc[:, 0]
-    if first.dtype != "str":
-        return False
-    last = first.iloc[-1]
-    is_total = isinstance(last, str) and last.strip().rstrip(":").lower() in TOTALS
-    return is_total and int((first == last).sum()) == 1

@@ -20,6 +20,7 @@ from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, fields_sentence, readable_errors
+from dlrunner.data.tables.totals import may_end_in_total
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         select=select,
         files=files,
         left_out=left_out,
+        may_end_in_total=may_end_in_total(parts[-1].path),
         parts=None if len(parts) < 2 else lambda: _numbered(parts, counts or _counted(connection, parts)),
     )
 

@@ -26,6 +26,7 @@ from dlrunner.data.tables.raw import (
     from_relation,
     readable_errors,
 )
+from dlrunner.data.tables.totals import may_end_in_total
 from dlrunner.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
             tables, left_out = _sound_parquet(files, skip_bad)
             read = list(tables)
             selected = [each.select(schema.names) for each in tables.values()]
-            table = pa.concat_tables(selected, promote_options="permissive")
+            table = pa.concat_tables(_of_one_type(selected), promote_options="permissive")
     except pa.ArrowException as error:
         raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
@@ -87,7 +88,28 @@ def _sound_parquet(files: Sequence[Path], skip_bad: bool) -> tuple[dict[Path, pa
         raise DataError(problems[0])
     if not tables:
         raise DataError(f"{problems[0]}; no other file is left")
+    if not problems:
+        return tables, []
     return tables, [f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}"]
+
+
+def _of_one_type(tables: Sequence[pa.Table]) -> list[pa.Table]:
+    """Return part files where a column that is text in one of them is text in all: whole numbers keep their digits."""
+    fields = [field for table in tables for field in table.schema]
+    texts = {field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
+    types = {name: {field.type for field in fields if field.name == name} for name in texts}
+    mixed = [name for name, found in types.items() if len(found) > 1 and all(_is_simple(each) for each in found)]
+    for name in mixed:
+        number = tables[0].column_names.index(name)
+        tables = [table.set_column(number, name, table.column(name).cast(pa.string())) for table in tables]
+    return list(tables)
+
+
+def _is_simple(kind: pa.DataType) -> bool:
+    """Tell whether values of a type are as strings what a text file would hold."""
+    types = pa.types
+    checks = (types.is_integer, types.is_string, types.is_large_string, types.is_null)
+    return any(check(kind) for check in checks)
 
 
 def check_parquet(file: Path) -> Path:
@@ -125,6 +147,7 @@ def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Pa
     named = {str(path): file for path, file in files.items()}
     raw = from_relation(connection, _read_json(list(files)), place, first_row=1, files=named)
     raw.notes, raw.left_out = notes, left_out
+    raw.may_end_in_total = may_end_in_total(list(files)[-1])
     if len(files) > 1:
         raw.parts = lambda: _numbered(connection, files, left_out)
     return raw
@@ -205,7 +228,7 @@ def _is_object(line: bytes) -> bool:
 
 
 def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
-    """Open the first sheet that is not empty."""
+    """Open the first sheet that has rows below a header."""
     try:
         import python_calamine
     except ImportError:
@@ -219,7 +242,7 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
     filled = [(name, rows) for name, rows in sheets if rows]
     if not filled:
         raise DataError(f"{path} is empty")
-    name, rows = filled[0]
+    name, rows = next((each for each in filled if len(each[1]) > 1), filled[0])
     skipped = num_titles([[as_text(value) for value in row] for row in rows[:20]])
     title = ", ".join(text for value in rows[0] if (text := as_text(value))) if skipped else ""
     rows = rows[skipped:]
@@ -242,6 +265,8 @@ def _cells(values: Sequence[Any]) -> pa.Array:
     known = [value for value in values if value is not None and value != ""]
     kinds: set[type] = {type(value) for value in known}
     cleaned = [None if value == "" else value for value in values]
+    if kinds == {int}:
+        return _whole(cleaned)
     if kinds <= {int, float} and kinds:
         whole = all(float(value).is_integer() and abs(value) < 2**53 for value in known)
         return pa.array([None if v is None else int(v) if whole else float(v) for v in cleaned])
@@ -255,13 +280,20 @@ def _cells(values: Sequence[Any]) -> pa.Array:
     return pa.array([None if value is None else as_text(value) for value in cleaned], type=pa.string())
 
 
+def _whole(values: Sequence[int | None]) -> pa.Array:
+    """Return whole numbers with all their digits."""
+    try:
+        return pa.array(values, type=pa.int64())
+    except (pa.ArrowException, OverflowError):
+        return pa.array([None if value is None else str(value) for value in values], type=pa.string())
+
+
 def open_sqlite(stack: contextlib.ExitStack, path: Path) -> RawTable:
     """Open the only table of a database."""
     try:
         with contextlib.closing(sqlite3.connect(f"file:{urllib.parse.quote(str(path))}?mode=ro", uri=True)) as database:
-            tables = [
-                row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            ]
+            listed = database.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            tables = [name for (name,) in listed if not name.startswith("sqlite_")]  # those are SQLite's own
             if len(tables) != 1:
                 raise ConfigError(
                     f"data.path: {path} has {len(tables)} tables ({', '.join(tables)[:200]}); export the one to be read"
