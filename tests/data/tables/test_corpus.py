@@ -84,6 +84,10 @@ def test_numbers_are_dates_where_the_user_says_so() -> None:
     assert table.frame["ms"].dt.year.tolist() == [2010, 2010, 2001]
     table = read_table(CORPUS / "sap_dats.csv", dates=["BUDAT"])
     assert table.frame["BUDAT"].astype(str).tolist() == ["2023-01-31", "2023-02-28", "2023-03-01"]
+    table = read_table(CORPUS / "dates_serial.csv", dates=["excel", "stamp"])
+    assert table.schema["excel"].described() == "date, days since 1900 (Excel)"
+    assert table.frame["excel"].astype(str).tolist() == ["2024-01-02 00:00:00", "2024-02-29 12:00:00"]
+    assert table.frame["stamp"].astype(str).tolist() == ["2024-01-05 10:22:33", "2024-02-05 23:59:59"]
     with pytest.raises(DataError, match="row 2: time is '12:30', which is not a date"):
         read_table(CORPUS / "dates_clock_only.csv", dates=["time"])
 
@@ -101,3 +105,8 @@ def test_settings_settle_what_is_ambiguous() -> None:
     table = read_table(CORPUS / "bank_ambiguous_dates.csv", Reading(date_format="%m/%d/%Y"))
     assert table.frame["Date"].dt.month.tolist() == [1, 3, 2]
     assert not table.schema.found["Date"].ambiguous
+
+
+def test_a_form_of_dates_that_is_not_known_can_be_said() -> None:
+    table = read_table(CORPUS / "dates_that_do_not_exist.csv", Reading(date_format="%d.%m.%Y %H.%M"))
+    assert table.frame["clock"].astype(str).tolist()[2] == "2024-01-17 10:22:00"

@@ -15,6 +15,9 @@ MISSING = (
     *("NA", "N/A", "n/a", "na", "#N/A", "#NA", "N.A.", "n.a.", "<NA>", "NaN", "nan", "-nan", "-NaN", "NaT"),
     *("NULL", "null", "Null", "(null)", "\\N", "None", "none", "-", "--", "?", "."),
     *("#DIV/0!", "#VALUE!", "#REF!", "#NAME?", "#NUM!", "#NULL!"),
+    *("#NV", "#WERT!", "#BEZUG!", "#ZAHL!", "#N/D", "#VALEUR!", "#NOM?", "#NOMBRE!", "#VALORE!", "#RIF!"),
+    *("..", ":", "\u2013", "\u2014", "\u2026", "-,--", "k.A.", "k. A.", "(blank)"),  # World Bank, Eurostat, offices
+    *("0000-00-00", "0000-00-00 00:00:00"),  # MySQL
 )
 """Strings that mean "no value" among numbers and dates; among texts only an empty string does."""
 
@@ -164,8 +167,31 @@ class DateFormat:
         )
 
 
+MONTHS = {
+    "Jan": "jan|jän|ene|gen",
+    "Feb": "feb|fev|fév",
+    "Mar": "mar|mär|mrz|mrt",
+    "Apr": "apr|avr|abr",
+    "May": "may|mai|mag|mei|maj",
+    "Jun": "jun|juin|giu",
+    "Jul": "jul|juil|lug",
+    "Aug": "aug|aoû|ago",
+    "Sep": "sep|set",
+    "Oct": "oct|okt|ott|out",
+    "Nov": "nov",
+    "Dec": "dec|déc|dez|dic",
+}
+"""How the months begin in the languages of western Europe."""
+_LETTERS = "[a-zà-ÿ]*"
+MONTH = rf"(?i:{'|'.join(MONTHS.values())}){_LETTERS}\.?"
+_WEEKDAY = (
+    "(?i:mon|tue|wed|thu|fri|sat|sun|mo|di|mi|do|fr|sa|so|lun|mar|mer|mié|jeu|jue|ven|vie|sam|sáb|dim|dom)"
+    rf"{_LETTERS}\.?,? "
+)
+_ORDINAL = "(st|nd|rd|th|er|º|\\.)?"
+
 ZONES = "UTC|GMT|WES?T|CES?T|EES?T|MES?Z|BST|MSK|[ECMP][SD]T|IST|JST"
-OFFSET = rf" *(Z|({ZONES})?[+-]\d{{1,2}}(:?\d{{2}})?|{ZONES})"
+OFFSET = rf" *(Z|({ZONES})?[+-]\d{{1,2}}(:?\d{{2}})?( \([A-Za-z ]+\))?|{ZONES})"
 """Of a time from UTC: left out, so that times are local ones, as written."""
 
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}"
@@ -188,16 +214,18 @@ _DAYS = (
     (r"\d{2}-\d{1,2}-\d{1,2}", "%y-%m-%d", "year"),
     (r"\d{1,2}[- ][A-Za-z]{3}[- ]\d{4}", "%d-%b-%Y", "day"),
     (r"\d{1,2}[- ][A-Za-z]{3}[- ]\d{2}", "%d-%b-%y", "day"),
-    (r"\d{1,2} [A-Za-z]{3,9} \d{4}", "%d %B %Y", "day"),
+    (rf"({_WEEKDAY})?\d{{1,2}}{_ORDINAL}[-/ ](de )?{MONTH}[-/ ](de )?\d{{4}}", "%d %B %Y", "day"),
     (r"[A-Za-z]{3} \d{1,2},? \d{4}", "%b %d %Y", "month"),
-    (r"[A-Za-z]{3,9} \d{1,2},? \d{4}", "%B %d %Y", "month"),
+    (rf"({_WEEKDAY})?{MONTH} \d{{1,2}}{_ORDINAL},? \d{{4}}", "%B %d %Y", "month"),
+    (r"\d{4}年\d{1,2}月\d{1,2}日", "%Y年%m月%d日", "year"),
 )
+_HALF = rf"[{BLANKS}]?(?i:a\.?m|p\.?m)\.?"
 _CLOCKS = (
-    (r" \d{1,2}:\d{2}", " %H:%M"),
-    (r" \d{1,2}:\d{2}:\d{2}", " %H:%M:%S"),
-    (r" \d{1,2}:\d{2}:\d{2}[.,]\d{1,9}", " %H:%M:%S.%f"),
-    (r" \d{1,2}:\d{2} ?(?i:am|pm)", " %I:%M%p"),
-    (r" \d{1,2}:\d{2}:\d{2} ?(?i:am|pm)", " %I:%M:%S%p"),
+    (r",? \d{1,2}:\d{2}", " %H:%M"),
+    (r",? \d{1,2}:\d{2}:\d{2}", " %H:%M:%S"),
+    (r",? \d{1,2}:\d{2}:\d{2}[.,]\d{1,9}", " %H:%M:%S.%f"),
+    (rf",? \d{{1,2}}:\d{{2}}{_HALF}", " %I:%M%p"),
+    (rf",? \d{{1,2}}:\d{{2}}:\d{{2}}{_HALF}", " %I:%M:%S%p"),
 )
 
 
@@ -206,15 +234,31 @@ def _parsed(strptime: str) -> str:
     text = "{}"
     if "-%b-" in strptime:
         text = rf"regexp_replace({text}, '^(\d+)[- ]([A-Za-z]+)[- ]', '\1-\2-')"
-    if strptime.startswith(("%b", "%B")):
+    if "%B" in strptime:
+        text, strptime = _in_english(text, strptime), strptime.replace("%d %B %Y", "%d %b %Y").replace("%B", "%b")
+    if strptime.startswith("%b"):
         text = f"replace({text}, ',', '')"
+    elif ":" in strptime:
+        text = f"replace({text}, ', ', ' ')"
     if "%p" in strptime:
-        text = f"regexp_replace({text}, {literal(f' ?([AaPp][Mm])({OFFSET})?$')}, '\\1')"
+        half = rf"[{BLANKS}]?([AaPp])\.?[Mm]\.?({OFFSET})?$"
+        text = f"regexp_replace({text}, {literal(half)}, '\\1M')"
     elif "%H" in strptime:
         text = f"regexp_replace({text}, {literal(OFFSET + '$')}, '')"
     if "%f" in strptime:
         text = f"replace({text}, ',', '.')"
     return f"TRY_CAST(try_strptime({text}, {literal(strptime)}) AS TIMESTAMP)"
+
+
+def _in_english(text: str, strptime: str) -> str:
+    """Return the SQL expression of a date whose month has an English name of three letters, without its weekday."""
+    for name, starts in MONTHS.items():
+        text = rf"regexp_replace({text}, '(?i)(^|[-/ .])({starts}){_LETTERS}\.?([-/ ])', '\1{name}\3', 'g')"
+    if strptime.startswith("%d"):
+        day = rf"^\D*(\d{{1,2}}){_ORDINAL}[-/ ](de )?([A-Z][a-z]{{2}})[-/ ](de )?"
+        return f"regexp_replace({text}, {literal(day)}, '\\1 \\4 ')"
+    month = rf"^({_WEEKDAY})?([A-Z][a-z]{{2}}) (\d{{1,2}}){_ORDINAL}"
+    return f"regexp_replace({text}, {literal(month)}, '\\2 \\3')"
 
 
 def _text_formats() -> Iterator[DateFormat]:
@@ -225,10 +269,18 @@ def _text_formats() -> Iterator[DateFormat]:
         for clock, suffix in _CLOCKS:
             pattern = rf"{days}{clock}({OFFSET})?"
             yield DateFormat(name + suffix, pattern, _parsed(name + suffix), order, days)  # type: ignore[arg-type]
+    for clock, suffix in _CLOCKS[:2]:
+        yield DateFormat(f"%Y%m%d{suffix}", rf"\d{{8}}{clock}", _parsed(f"%Y%m%d{suffix}"))
+    unix = rf"[A-Z][a-z]{{2}} [A-Z][a-z]{{2}} +\d{{1,2}} \d{{2}}:\d{{2}}:\d{{2}}({OFFSET})? \d{{4}}"
+    reordered = r"regexp_replace({}, '^\w+ (\w+) +(\d+) ([0-9:]+).* (\d+)$', '\4 \1 \2 \3')"
+    yield DateFormat(
+        "%a %b %d %H:%M:%S %z %Y", unix, f"TRY_CAST(try_strptime({reordered}, '%Y %b %d %H:%M:%S') AS TIMESTAMP)"
+    )
     yield DateFormat("%Y%m%dT%H%M%S", r"\d{8}T\d{6}Z?", _parsed("%Y%m%dT%H%M%S"))
     yield DateFormat("%Y-%m", r"\d{4}-\d{1,2}", "TRY_CAST({} || '-01' AS TIMESTAMP)")
     yield DateFormat("%m/%Y", r"\d{1,2}/\d{4}", "TRY_CAST(try_strptime('01/' || {}, '%d/%m/%Y') AS TIMESTAMP)")
     yield DateFormat("%b %Y", r"[A-Za-z]{3} \d{4}", "TRY_CAST(try_strptime('1 ' || {}, '%d %b %Y') AS TIMESTAMP)")
+    yield DateFormat("%B %Y", rf"{MONTH} \d{{4}}", _parsed("%d %B %Y").replace("{}", "('1 ' || {})"))
     yield DateFormat(
         "ISO week",
         r"\d{4}-?W\d{2}(-?\d)?",
@@ -237,7 +289,7 @@ def _text_formats() -> Iterator[DateFormat]:
     )
     yield DateFormat(
         "quarter",
-        r"\d{4}[- ]?Q[1-4]",
+        r"\d{4}[- /]?Q[1-4]",
         "make_timestamp(substr({}, 1, 4)::BIGINT, (right({}, 1)::BIGINT - 1) * 3 + 1, 1, 0, 0, 0)",
     )
     yield DateFormat(
@@ -257,6 +309,16 @@ NUMERIC_DATES = (
         "TRY_CAST(try_strptime(substr({}, 1, 8), '%Y%m%d') AS TIMESTAMP)",
     ),
     DateFormat("%Y", r"(1[5-9]|20|21)\d{2}", "make_timestamp({}::BIGINT, 1, 1, 0, 0, 0)"),
+    DateFormat(
+        "%Y%m%d%H%M%S",
+        r"(19|20|21)\d{2}[01]\d[0-3]\d[0-2]\d([0-5]\d){2}",
+        "TRY_CAST(try_strptime({}, '%Y%m%d%H%M%S') AS TIMESTAMP)",
+    ),
+    DateFormat(
+        "days since 1900 (Excel)",
+        r"[2-7]\d{4}([.,]\d*)?",
+        "make_timestamp(CAST(round((TRY_CAST(replace({}, ',', '.') AS DOUBLE) - 25569) * 86400) AS BIGINT) * 1000000)",
+    ),
     DateFormat(
         "seconds since 1970", r"-?\d{1,10}(\.\d*)?", "make_timestamp(TRY_CAST(TRY_CAST({} AS DOUBLE) * 1e6 AS BIGINT))"
     ),

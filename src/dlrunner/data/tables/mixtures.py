@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
-from dlrunner.data.tables.formats import BLANKS, CLOCK, MISSING
+from dlrunner.data.tables.formats import BLANKS, CLOCK, MISSING, MONTH
 
 LOOKED_AT = 2000
 """First rows."""
@@ -23,6 +23,8 @@ _DATE = re.compile(
     r"(?P<iso>\d{4}-\d{1,2}-\d{1,2})([T ].*)?|\d{1,4}(?P<sign>[/.-])\d{1,2}(?P=sign)\d{2,4}( .*)?"
     r"|\d{1,2}[- .]+(?P<month>[A-Za-z]{3,9})[- .,]+\d{2,4}|(?P<first>[A-Za-z]{3,9}) \d{1,2},? \d{4}"
 )
+_YEAR = re.compile(r"(?<!\d)(19|20)\d{2}(?!\d)")
+_DAY_AND_MONTH = re.compile(rf"(?<!\d)\d{{1,2}}(?!\d)\D{{1,4}}(?<!\d)\d{{1,2}}(?!\d)|(\d\W+|\b){MONTH}\b")
 
 
 def mixture(values: Iterable[str | None], where: Callable[[int], str]) -> str | None:
@@ -36,6 +38,8 @@ def mixture(values: Iterable[str | None], where: Callable[[int], str]) -> str | 
     "its numbers have several decimal signs, '1,5' (row 0) and '2.5' (row 1), and are read as text"
     >>> mixture(["12:30", "8:05"], "row {}".format)
     "its values are times of day, such as '12:30' (row 0), and others: they are text"
+    >>> mixture(["5/2024/31", "6/2024/1"], "row {}".format)[:51]
+    "its values look like dates, such as '5/2024/31' (ro"
     >>> mixture(["red", "12:30"], "row {}".format) is mixture(["a", "b"], "row {}".format) is None
     True
     """
@@ -53,6 +57,12 @@ def mixture(values: Iterable[str | None], where: Callable[[int], str]) -> str | 
         if (examples := _examples(known, key)) is not None:
             shown = " and ".join(f"{value!r} ({where(row)})" for row, value in examples[:2])
             return f"its {kind}, {shown}, and are read as text"
+    if sum(_is_like_a_date(value) for _, value in known) >= LEAST * len(known):
+        row, value = known[0]
+        return (
+            f"its values look like dates, such as {value!r} ({where(row)}), but not all have one known form: "
+            "they are read as text (data.date_format can say the form)"
+        )
     return None
 
 
@@ -85,6 +95,15 @@ def _examples(known: list[tuple[int, str]], key: Callable[[str], str | None]) ->
         if form:
             found.setdefault(form, (row, value))
     return list(found.values()) if len(found) > 1 and matching >= LEAST * len(known) else None
+
+
+def _is_like_a_date(value: str) -> bool:
+    """Tell whether a text has a year, and a day with a month."""
+    year = _YEAR.search(value)
+    if year is None:
+        return False
+    rest = f"{value[: year.start()]} {value[year.end() :]}"
+    return any(map(str.isdigit, rest)) and _DAY_AND_MONTH.search(rest) is not None
 
 
 def _decimal_sign(value: str) -> str | None:
