@@ -119,6 +119,9 @@ FORMATS: dict[str, Callable[[datetime], str]] = {
     "month first": lambda t: t.strftime("%m/%d/%Y %I:%M %p"),
     "dots": lambda t: t.strftime("%d.%m.%Y %H:%M"),
     "names of months": lambda t: t.strftime("%d-%b-%Y %H:%M"),
+    "mail": lambda t: t.strftime('"%a, %d %b %Y %H:%M:%S +0000"'),
+    "digits": lambda t: t.strftime("%Y%m%d%H%M%S"),
+    "Excel's days": lambda t: repr((t - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1)),
 }
 
 

@@ -32,6 +32,10 @@ USUAL_NAMES = {
 HIGHEST_RATING = 1e6
 UNITS = (("seconds", 1e11, 1.0), ("milliseconds", 1e14, 1e3), ("microseconds", 1e17, 1e6), ("nanoseconds", 1e20, 1e9))
 """Of times as numbers: all times of the years 1973 to 5138 lie below the bound, and above that of the unit before."""
+CALENDAR = (("%Y%m%d", 19000101, 21001231), ("%Y%m%d%H%M%S", 19000101000000, 21001231235959))
+"""Forms of times as numbers, with their first and last one."""
+EXCEL_DAYS = (20000, 80000)
+"""Of the years 1954 to 2119, counted from 1900."""
 
 
 @dataclass(frozen=True)
@@ -250,11 +254,10 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
         return seconds, f"{kind}{column.format}{_range(seconds)}"
     numbers = values.to_numpy(np.float64, na_value=np.nan)
     known = numbers[np.isfinite(numbers)]
-    days = _as_days(known)
-    if days is not None:
+    if (found := _as_calendar(known)) is not None:
         seconds = np.full(len(numbers), np.nan)
-        seconds[np.isfinite(numbers)] = days
-        return seconds, f"dates, %Y%m%d{_range(seconds)}"
+        seconds[np.isfinite(numbers)] = found[0]
+        return seconds, f"dates, {found[1]}{_range(seconds)}"
     largest = float(np.abs(known).max()) if len(known) else 0.0
     if largest >= UNITS[-1][1]:
         raise DataError(f"{place}: {column.name} holds {largest:g}, which is not a time")
@@ -271,15 +274,24 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
     return seconds, f"{unit} since 1970{_range(seconds)}"
 
 
-def _as_days(numbers: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Return numbers of the form 20240131 as seconds since 1970; None if some are not dates."""
-    if not len(numbers) or numbers.min() < 19000101 or numbers.max() > 21001231:
+def _as_calendar(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], str] | None:
+    """Return numbers such as 20240131, 20240131235959 or Excel's 45322.5 as seconds since 1970, and the form.
+
+    None if some are no dates.
+    """
+    if not len(numbers):
         return None
+    low, high = numbers.min(), numbers.max()
+    if low >= EXCEL_DAYS[0] and high < EXCEL_DAYS[1]:
+        return np.round((numbers - 25569) * 86400), "days since 1900 (Excel)"
+    form = next((form for form, first, last in CALENDAR if first <= low and high <= last), None)
     distinct, places = np.unique(numbers, return_inverse=True)
-    days = pd.to_datetime(pd.Series(distinct).astype("int64").astype("str"), format="%Y%m%d", errors="coerce")
-    if days.isna().any() or (distinct % 1).any():
+    if form is None or (distinct % 1).any():
         return None
-    return np.asarray(days.to_numpy("datetime64[s]").astype(np.float64))[places]
+    times = pd.to_datetime(pd.Series(distinct).astype("int64").astype("str"), format=form, errors="coerce")
+    if times.isna().any():
+        return None
+    return np.asarray(times.to_numpy("datetime64[s]").astype(np.float64))[places], form
 
 
 def _range(seconds: NDArray[np.float64]) -> str:

@@ -28,6 +28,17 @@ BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+KINDS = (
+    (b"PK\x03\x04", "a zip or Excel file"),
+    (b"\xd0\xcf\x11\xe0", "an Excel file"),
+    (b"PAR1", "a Parquet file"),
+    (b"SQLite format 3", "an SQLite database"),
+    (b"\x1f\x8b", "packed by gzip"),
+    (b"BZh", "packed by bzip2"),
+    (b"\x28\xb5\x2f\xfd", "packed by zstd"),
+    (b"%PDF", "a PDF"),
+)
+DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 
 
@@ -46,8 +57,27 @@ class Dialect:
 
 
 def encoding_of(head: bytes) -> str:
-    """Return the encoding that a byte order mark says, else UTF-8."""
-    return next((encoding for mark, encoding in BOMS if head.startswith(mark)), "utf-8")
+    """Return the encoding that the first four bytes show: by a byte order mark, or the zeros of UTF-16; else UTF-8.
+
+    >>> encoding_of("id".encode("utf-16-le")), encoding_of(b"id,v")
+    ('utf-16-le', 'utf-8')
+    """
+    if (marked := next((encoding for mark, encoding in BOMS if head.startswith(mark)), None)) is not None:
+        return marked
+    zeros = "".join("01"[byte == 0] for byte in head[:4])
+    return {"0101": "utf-16-le", "1010": "utf-16-be"}.get(zeros, "utf-8")
+
+
+def kind_of(head: bytes) -> str | None:
+    """Return what a file is by its first bytes, whatever its name says; None for a text.
+
+    >>> kind_of(b"PAR1..."), kind_of(b"id,v")
+    ('a Parquet file', None)
+    """
+    start = head.lstrip()[:14].lower()
+    if start.startswith((b"<html", b"<!doctype html")):
+        return "a web page (HTML)"
+    return next((kind for mark, kind in KINDS if head.startswith(mark)), None)
 
 
 def detect(head: str, path: Path, separator: str | None = None) -> Dialect:
@@ -88,6 +118,8 @@ def detect(head: str, path: Path, separator: str | None = None) -> Dialect:
         chosen = NO_SEPARATOR  # texts with commas, not in quotation marks
     fields = [field for record in [first, *others] for field in record[1:]]
     blanks = bool(fields) and all(field.startswith(" ") or not field for field in fields)
+    if blanks:  # the quotation marks of a name after a blank are still there
+        names = [name[1:-1].replace('""', '"') if re.fullmatch(r'".+"', name) else name for name in names]
     return Dialect(chosen, tuple(names), skipped, blanks, (*notes, *changed))
 
 
@@ -118,6 +150,9 @@ def holds_values(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:
     False
     """
     numbers = [i for i, name in enumerate(names) if NUMBER.fullmatch(name)]
+    dates = [i for i, name in enumerate(names) if DATE.fullmatch(name)]
+    if any(rows and all(len(row) > i and DATE.fullmatch(row[i].strip()) for row in rows) for i in dates):
+        return True
     if len(numbers) == len(names):
         return not _is_scale(names) or (
             names[0] != "0" and not re.fullmatch(r"(19|20)\d\d", names[0]) and len(names) < 8

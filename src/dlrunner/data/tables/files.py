@@ -57,7 +57,11 @@ def open_table(
             table = open_text(stack, [part], place, skip_bad)
         else:
             assert path is not None
-            table = _of_files(stack, files_of(path), user_path(path), separator, encoding, skip_bad)
+            files = files_of(path)
+            table = _of_files(stack, files, user_path(path), separator, encoding, skip_bad)
+            folders = [{name for name in file.parts[:-1] if "=" in name} for file in files]
+            if varying := set().union(*folders) - folders[0].intersection(*folders):
+                table.notes.append(f"the names of folders, such as {min(varying)}, are no column of the table")
         if not table.names:
             raise DataError(f"{table.place} has no columns")
         yield table

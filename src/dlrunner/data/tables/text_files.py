@@ -17,7 +17,7 @@ import numpy as np
 
 from dlrunner.data.core.row_locations import Part
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of
+from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of, kind_of
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, fields_sentence, readable_errors
 from dlrunner.data.tables.totals import may_end_in_total
@@ -62,6 +62,8 @@ def text_file(
     plain, file = plain_text(stack, path, encoding), file or path
     with plain.open("rb") as stream:
         head = stream.read(HEAD)
+    if (kind := kind_of(head)) is not None:
+        raise DataError(f"{file} is {kind}, not a table as text")
     text = head.decode("utf-8-sig", errors="replace")
     if len(head) == HEAD:
         lines = text[: text.rfind("\n") + 1]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part
-from dlrunner.data.tables.dialect import num_titles, unique_names
+from dlrunner.data.tables.dialect import kind_of, num_titles, unique_names
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import (
     LONGEST_LINE,
@@ -238,6 +238,12 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
             book = python_calamine.CalamineWorkbook.from_filelike(file)
             sheets = [(name, book.get_sheet_by_name(name).to_python(skip_empty_area=True)) for name in book.sheet_names]
     except python_calamine.CalamineError as error:
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if b"\0" not in head:
+            raise DataError(
+                f"{path} is {kind_of(head) or 'text'}, not an Excel file: text ends in .csv or .tsv"
+            ) from None
         raise DataError(f"{path} is damaged or cannot be read: {error}") from None
     filled = [(name, rows) for name, rows in sheets if rows]
     if not filled:
