@@ -89,7 +89,7 @@ def test_an_id_is_the_same_from_parquet_and_csv(here: Path) -> None:
         (["4,5", "3,0", "2,5", "1"], {}),
         (["4.5", "3.0", "2.5", "1"], {}),
         (["4,5 €", "3,0 €", "2,5 €", "1 €"], {}),
-        (["4.500", "3.000", "2.500", "1.000"], {}),
+        (["4.500", "3.000", "2.500", "1.000"], {"decimal": "."}),
         (["4,500", "3,000", "2,500", "1"], {"decimal": ","}),
     ],
 )
@@ -229,6 +229,14 @@ def test_times_in_several_formats_are_ignored_unless_they_are_needed(here: Path)
     assert len(read(split="time", skip_bad=True).ratings) == 10
     write([(*each, "12:30") for each in GOOD], "user,item,rating,date")
     assert read().times is None  # a time of day alone is no time
+
+
+def test_a_total_below_the_ratings_is_no_rating(here: Path) -> None:
+    rows = [(user, item, rating, f"2024-01-{n + 1:02d}") for n, (user, item, rating) in enumerate(GOOD)]
+    write([*rows, ("Total", "", sum(rating for _, _, rating in GOOD), "")], "user,item,rating,timestamp")
+    table = read(split="time")
+    assert len(table.valid) == len(GOOD)
+    assert any("the last row is left out: it sums up the others (user is Total)" in note for note in table.notes)
 
 
 def test_a_query_a_folder_of_parts_a_glob_and_standard_input_are_the_same_table(

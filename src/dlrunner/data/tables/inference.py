@@ -111,10 +111,12 @@ def _number(
     separated = counts.get("points", 0) or counts.get("commas", 0)
     doubt, sign = None, conventions.decimal
     if separated and len(signs) == 2:
-        # All of them with three digits after a single point: written with a fixed precision.
+        # All of them with three digits after a single point: written with a fixed precision, except where a semicolon
+        # separates, as in countries with decimal commas.
         with_point = counts["threes"]
         is_fixed = (
             counts["points"] == with_point
+            and table.separator != ";"
             and not counts["commas"]
             and with_point + found.num_missing == counts["total"]
         )

@@ -1,4 +1,4 @@
-"""A last row that sums up the others, as shops and offices export it: it is left out before types are found."""
+"""A last row that sums up the others, or is their average: it is left out before types are found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from pathlib import Path
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import RawTable
 
-TOTALS = ("total", "totals", "grand total", "sum", "summe", "gesamt", "insgesamt", "somme", "totale", "totaal", "suma")
+TOTALS = (
+    *(
+        "total",
+        "totals",
+        "grand total",
+        "sum",
+        "average",
+        "summe",
+        "gesamt",
+        "gesamtsumme",
+        "insgesamt",
+        "durchschnitt",
+    ),
+    *("somme", "total général", "moyenne", "totale", "totaal", "total general", "suma", "razem", "summa", "yhteensä"),
+    *("итого", "合計", "总计", "합계"),
+)
 """First value of such a row."""
 TAIL = 2**16
 """Bytes at the end of a file that are searched for one of these words."""
