@@ -148,6 +148,17 @@ def test_times_with_a_zone_are_local_ones_as_in_a_text(tmp_path: Path) -> None:
     expected = [datetime.datetime(2024, 3, 10, 1, 30), datetime.datetime(2024, 3, 10, 3, 30)]
     for name in ("t.parquet", "t.csv"):
         assert read_table(tmp_path / name).frame["at"].tolist() == expected, name
+        assert read_table(None, query=f"select * from '{tmp_path / name}'").frame["at"].tolist() == expected, name
+
+
+def test_the_fraction_of_a_day_counts_in_a_file_with_types(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"excel": [45292.5, 45294.0], "seconds": [1_704_103_200.25, 1_704_240_000.0]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    for name in ("t.parquet", "t.csv"):
+        read = read_table(tmp_path / name, dates=["excel", "seconds"]).frame
+        assert read["excel"].tolist() == [datetime.datetime(2024, 1, 1, 12), datetime.datetime(2024, 1, 3)], name
+        assert read["seconds"].tolist()[0] == datetime.datetime(2024, 1, 1, 10, 0, 0, 250_000), name
 
 
 def test_a_column_that_is_text_in_one_part_is_text_in_all(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TypeVar
 from dlrunner.data.tables.queries import open_query
 from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text, text_file
-from dlrunner.data.tables.typed_files import check_parquet, open_excel, open_json, open_parquet, open_sqlite
+from dlrunner.data.tables.typed_files import check_parquet, has_zones, open_excel, open_json, open_parquet, open_sqlite
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
@@ -120,8 +120,12 @@ def format_of(path: Path) -> str:
 
 
 def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, encoding: str | None) -> RawTable | None:
-    """Open a file that a query names; None for Parquet, of which DuckDB reads only what is needed, and for no table."""
-    if suffix_of(Path(name)) in (None, *PARQUET):
+    """Open a file that a query names.
+
+    None for no table, and for Parquet, of which DuckDB reads only what is needed; but it forgets zones of times.
+    """
+    kind = suffix_of(Path(name))
+    if kind is None or (kind in PARQUET and not any(map(has_zones, files_of(name, "data.query")))):
         return None
     return _of_files(stack, files_of(name, "data.query"), user_path(name), separator, encoding)
 

@@ -150,6 +150,7 @@ def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     )
     stack.callback(connection.close)
     connection.execute("SET preserve_insertion_order = true")
+    connection.execute("SET TimeZone = 'UTC'")  # else times with a zone depend on the machine
     connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and `python -c`, on standard output
     for macro in MACROS:
         connection.execute(f"CREATE TEMP MACRO {macro}")

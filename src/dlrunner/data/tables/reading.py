@@ -123,8 +123,10 @@ def expression(table: RawTable, column: Column) -> str:
     if column.type == "date":
         if kind == "TIMESTAMP":
             return source
-        text = f"CAST({source} AS VARCHAR)" if kind != "DOUBLE" else f"CAST(CAST({source} AS BIGINT) AS VARCHAR)"
-        return column.date_format.value(text)
+        text = f"CAST({source} AS VARCHAR)"
+        if kind == "DOUBLE":  # 20200131.0 was 20200131; of Excel's days and of seconds the fraction counts
+            text = f"CASE WHEN {source} % 1 = 0 THEN CAST(CAST({source} AS BIGINT) AS VARCHAR) ELSE {text} END"
+        return column.date_format.value(f"({text})")
     if column.type == "boolean":
         return source if kind == "BOOLEAN" else f"({source} = 1)"
     if kind == "TIMESTAMP":

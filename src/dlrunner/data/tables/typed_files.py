@@ -127,6 +127,17 @@ def check_parquet(file: Path) -> Path:
     return file
 
 
+def has_zones(file: Path) -> bool:
+    """Tell whether a Parquet file has times of a zone other than UTC."""
+    import pyarrow.parquet
+
+    try:
+        fields = pyarrow.parquet.read_schema(file)
+    except (pa.ArrowException, OSError):
+        return False  # the reason is given when it is read
+    return any(pa.types.is_timestamp(field.type) and field.type.tz not in (None, "UTC") for field in fields)
+
+
 def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Path, skip_bad: bool = False) -> RawTable:
     """Open a list of objects, or an object in each line; dates are strings as they are in other texts.
 
