@@ -231,12 +231,17 @@ _CLOCKS = (
 
 def _parsed(strptime: str) -> str:
     """Return the SQL expression that reads strings of this format."""
-    text = "{}"
+    found = _tried("{}", strptime)
+    if "%B" in strptime:  # in English at once, else by the beginnings of the months
+        short = strptime.replace("%d %B %Y", "%d %b %Y").replace("%B", "%b")
+        found = f"coalesce({found}, {_tried(_in_english('{}', strptime), short)})"
+    return f"TRY_CAST({found} AS TIMESTAMP)"
+
+
+def _tried(text: str, strptime: str) -> str:
     if "-%b-" in strptime:
         text = rf"regexp_replace({text}, '^(\d+)[- ]([A-Za-z]+)[- ]', '\1-\2-')"
-    if "%B" in strptime:
-        text, strptime = _in_english(text, strptime), strptime.replace("%d %B %Y", "%d %b %Y").replace("%B", "%b")
-    if strptime.startswith("%b"):
+    if strptime.startswith(("%b", "%B")):
         text = f"replace({text}, ',', '')"
     elif ":" in strptime:
         text = f"replace({text}, ', ', ' ')"
@@ -247,7 +252,7 @@ def _parsed(strptime: str) -> str:
         text = f"regexp_replace({text}, {literal(OFFSET + '$')}, '')"
     if "%f" in strptime:
         text = f"replace({text}, ',', '.')"
-    return f"TRY_CAST(try_strptime({text}, {literal(strptime)}) AS TIMESTAMP)"
+    return f"try_strptime({text}, {literal(strptime)})"
 
 
 def _in_english(text: str, strptime: str) -> str:

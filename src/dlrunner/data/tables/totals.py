@@ -26,15 +26,15 @@ TOTALS = (
 )
 """First value of such a row."""
 TAIL = 2**16
-"""Bytes at the end of a file that are searched for one of these words."""
+"""Bytes at the end of a file, of which the last line is searched for one of these words."""
 
 
 def may_end_in_total(path: Path) -> bool:
     """Tell whether a total may stand in the last row of a text file."""
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-        tail = file.read().decode(errors="replace").lower()
-    return any(word in tail for word in TOTALS)
+        tail = file.read().decode(errors="replace").lower().strip()
+    return any(word in tail.splitlines()[-1] for word in TOTALS) if tail else False
 
 
 def leave_out_total(raw: RawTable) -> str | None:
