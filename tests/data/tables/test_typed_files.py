@@ -138,6 +138,14 @@ def test_large_whole_numbers_keep_their_digits_in_every_format(tmp_path: Path) -
             assert read.frame["id"].tolist()[:2] == ["9007199254740993", "9007199254740995"], name
 
 
+def test_a_fraction_among_large_whole_numbers_takes_no_digit_from_them(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "t.db")) as database:
+        database.execute("CREATE TABLE t (id)")
+        database.executemany("INSERT INTO t VALUES (?)", [(9007199254740993,), (2.5,), (3.0,)])
+        database.commit()
+    assert read_table(tmp_path / "t.db", text=["id"]).frame["id"].tolist() == ["9007199254740993", "2.5", "3"]
+
+
 def test_times_with_a_zone_are_local_ones_as_in_a_text(tmp_path: Path) -> None:
     times = pd.to_datetime(["2024-03-10T01:30-05:00", "2024-03-10T03:30-04:00"], utc=True).tz_convert(
         "America/New_York"

@@ -284,7 +284,8 @@ def _cells(values: Sequence[Any]) -> pa.Array:
     cleaned = [None if value == "" else value for value in values]
     if kinds == {int}:
         return _whole(cleaned)
-    if kinds <= {int, float} and kinds:
+    is_exact = not any(type(value) is int and abs(value) >= 2**53 for value in known)
+    if kinds <= {int, float} and kinds and is_exact:
         whole = all(float(value).is_integer() and abs(value) < 2**53 for value in known)
         return pa.array([None if v is None else int(v) if whole else float(v) for v in cleaned])
     if kinds <= {datetime.date, datetime.datetime} and kinds:
