@@ -143,3 +143,13 @@ def test_unknown_columns_and_classes_are_refused() -> None:
     _, _, target = sales()
     with pytest.raises(ConfigError, match="store"):
         prepared(target, by=["stor"])
+
+
+@pytest.mark.parametrize("past", [False, True])
+def test_rows_before_all_others_are_found(past: bool) -> None:
+    _, _, target = sales()
+    found = prepared(target, past=past)
+    days = np.array([FIRST - 400, FIRST + 3, FIRST + BLOCK, FIRST + 5000])
+    assert found.history.is_empty(days).tolist() == [past, past, False, False]
+    assert any("have no history" in note for note in found.notes) == past
+    assert not any("have no history" in note for note in prepared(target, past=past, warmup=BLOCK).notes)

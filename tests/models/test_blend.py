@@ -59,6 +59,8 @@ def test_a_net_sees_no_column_that_it_excludes() -> None:
     assert (before[0] != after[0]).all()
     with pytest.raises(ConfigError, match="sales"):
         Blend(DIMS, nets=[SMALL, {"exclude": ["sales*"]}])
+    with pytest.raises(ConfigError, match="leaves no column"):
+        Blend(DIMS, nets=[SMALL, {"exclude": ["*"]}])
 
 
 @pytest.mark.parametrize(

@@ -188,6 +188,9 @@ def test_ratings_count_as_choices_from_a_threshold_on(dlrun: Dlrun, here: Path) 
     status, out, err = dlrun(*words, "data.rating=rating", "data.min_rating=4")
     assert status == 0, err
     assert "540 of 1,080 rows are left out" in " ".join(out.split())
+    status, out, err = dlrun(*words, "data.min_rating=4")
+    assert status == 2
+    assert "data.rating" in err
     status, out, err = dlrun(*words)  # a column of ratings is not read unless it is named
     assert status == 0, err
     assert "864 train, 216 valid" in out

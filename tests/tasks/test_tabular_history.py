@@ -93,11 +93,26 @@ def test_predictions_for_the_validation_rows_are_those_of_the_run(sales_csv: pd.
     np.testing.assert_allclose(some["sold"][others], expected["prediction"][others], rtol=1e-6)
 
 
+def test_rows_before_all_training_rows_have_no_forecast(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*SETTINGS, HISTORY % ", past: true", "epochs=1", *QUICK)
+    assert status == 0, err
+    assert f"{NUM_STORES * BLOCK} training and 0 validation row(s) have no history" in " ".join(out.split())
+    new = pd.DataFrame({"day": ["2013-05-01", "2014-12-27", "2020-01-01"], "store": "s00", "weekday": 2})
+    new.to_csv("new.csv", index=False)
+    status, _, _ = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
+    assert status == 1
+    answer = pd.read_csv("answer.csv")
+    assert answer["sold"].isna().tolist() == answer["problem"].notna().tolist() == [True, False, False]
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         (("data.history={by: [shop]}",), "shop"),
-        (("data.history={by: [store], blok: 3}",), "blok"),
+        (("data.history={by: [store], blok: 3}",), "did you mean block"),
+        (("data.history={by: [store, sold]}",), "sold is the target"),
+        (("data.history={by: [store], within: [sold]}",), "sold is the target"),
+        (("data.history=true",), "must be a section, not"),
         (("data.history={by: [store]}", "data.date=null", "data.split=random", "data.valid=0.2"), "data.date"),
         (("data.history={by: [store], base: true}", "model.y_range=auto"), "y_range"),
         (("data.history={by: [store], base: true}", "data.target_transform=auto", "task.loss=poisson"), "base"),

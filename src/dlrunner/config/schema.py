@@ -160,6 +160,8 @@ def validation_messages(setting: str, error: ValidationError, value: Any, model:
                 message = f"a list with {'at least' if detail['type'] == 'too_short' else 'at most'} {limit} entries"
             elif detail["type"] == "string_too_short":
                 message = "a non-empty text"
+            elif detail["type"] == "model_type":
+                message = "a section"
             lines.setdefault(name, []).append(
                 message.replace("dictionary", "section").replace("a integer", "an integer")
             )

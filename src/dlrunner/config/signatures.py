@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import typing
 from collections.abc import Iterator, Mapping
 from inspect import Parameter
 from typing import Any
@@ -70,7 +71,7 @@ def check_settings(
             try:
                 _adapter(hints[key]).validate_python(value, strict=True)
             except ValidationError as error:
-                problems.extend(validation_messages(f"{section}.{key}", error, value, None))
+                problems.extend(validation_messages(f"{section}.{key}", error, value, _section_model(hints[key])))
                 continue
         settings[str(key)] = value
     for name in known:
@@ -84,6 +85,12 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     """Return pydantic's strict validator; models have their own configuration."""
     is_model = isinstance(hint, type) and issubclass(hint, BaseModel)
     return TypeAdapter(hint, config=None if is_model else ConfigDict(strict=True, arbitrary_types_allowed=True))
+
+
+def _section_model(hint: Any) -> type[BaseModel] | None:
+    """Return the model of a section's settings, also of one that may be null."""
+    options = typing.get_args(hint) or (hint,)
+    return next((each for each in options if isinstance(each, type) and issubclass(each, BaseModel)), None)
 
 
 class EarlyCheck:

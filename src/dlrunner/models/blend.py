@@ -59,6 +59,8 @@ class Blend(Model):
                 [place for place, name in enumerate(names) if not any(fnmatchcase(name, each) for each in exclude)]
                 for names in (dims.cardinalities, dims.continuous)
             )
+            if not categories and not numbers:
+                raise ConfigError(f"model.nets[{index}].exclude: {', '.join(exclude)} leaves no column")
             own = _of_columns(dims, categories, numbers, has_base)
             if has_base:
                 numbers = [*numbers, dims.num_continuous]
@@ -82,7 +84,7 @@ class Blend(Model):
                 try:
                     TypeAdapter(hints[name], config=ConfigDict(strict=True)).validate_python(value)
                 except ValidationError as error:
-                    message = error.errors()[0]["msg"].removeprefix("Input should be ")
+                    message = error.errors()[0]["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
                     raise ValueError(f"{place}: must be {message}, not {value!r}") from None
             defaults = {name: parameter.default for name, parameter in signature.items() if name != "dims"}
             EmbeddingNet.check({**defaults, **net})

@@ -227,6 +227,8 @@ class RatingsData(Data):
         skip_bad = self.file is not None and self.file.reading.skip_bad
         if release is None:
             assert self.file is not None
+            if self.min_rating is not None and self.implicit and self.columns["rating"] is None:
+                raise ConfigError("data.rating: is missing: data.min_rating needs the name of the column of ratings")
             table = read_user_table(self.file, self.columns, needs_times, self._marks, has_ratings=not self.implicit)
             frame, rows = table.frame, table.rows
             notes += table.notes

@@ -39,6 +39,7 @@ from dlrunner.data.tabular.history_columns import (
     history_settings,
     is_history,
     with_history,
+    without_history,
 )
 from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.errors import ConfigError, DataError, did_you_mean
@@ -194,6 +195,8 @@ class TabularData(TableSource):
         for name in targets:
             if name in (categorical or []) or name in (continuous or []):
                 raise ConfigError(f"data.target: {name} cannot be an input too")
+            if self.history_settings is not None and name in self.history_settings.columns:
+                raise ConfigError(f"data.history: {name} is the target, which new rows do not have")
 
     def identity(self) -> DataIdentity:
         """The table as it is now."""
@@ -370,6 +373,8 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
     bad = [BadRow(int(row), recipe["date"], f"{recipe['date']} is missing") for row in np.flatnonzero(missing)]
     bad = [each for each in bad if each.row not in {other.row for other in read.bad}]
     numbers = day_numbers(days.fillna(days.max()) if not missing.all() else days.fillna(pd.Timestamp(0)))
+    early = np.flatnonzero(without_history(numbers, recipe) & ~missing)
+    bad += [BadRow(int(row), recipe["date"], "no training row is before it: it has no history") for row in early]
     return replace(read, frame=add_history(frame, numbers, recipe), bad=[*read.bad, *bad])
 
 

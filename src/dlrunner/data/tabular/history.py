@@ -162,6 +162,13 @@ class History:
                     found.setdefault(name, np.zeros(len(starts), dtype=np.float32))[part] = values
         return found
 
+    def is_empty(self, days: Ints) -> NDArray[np.bool_]:
+        """Return which days have no training row that their features may use."""
+        first, last = int(self.rows.days.min()), int(self.rows.days.max())
+        starts = self.block_starts(days)
+        empty = first >= starts
+        return empty if self.settings.past else empty & (last < starts + self.settings.block)
+
     def block_starts(self, days: Ints) -> Ints:
         """Return the first day of each day's block; blocks start anew on the day after the last training day."""
         last = int(self.rows.days.max())

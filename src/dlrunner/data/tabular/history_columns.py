@@ -69,6 +69,13 @@ def with_history(
     notes = []
     if not settings.past and days[split == VALID].min() > days[train].max():
         notes.append("validation rows are newer than all training rows: data.history.past=true suits a forecast")
+    empty = history.is_empty(days)
+    if empty[split == TRAIN].any() or empty[split == VALID].any():
+        counts = f"{empty[split == TRAIN].sum():,} training and {empty[split == VALID].sum():,} validation row(s)"
+        notes.append(
+            f"{counts} have no history, since no training row is before their block: data.history.warmup leaves such "
+            "training rows out, data.split=last_days such validation rows"
+        )
     base = BASE if settings.base else None
     return WithHistory(pd.concat([frame, columns], axis=1), split, history, names, base, notes)
 
@@ -81,6 +88,11 @@ def is_history(name: str, recipe: Mapping[str, Any]) -> bool:
 def history_columns(recipe: Mapping[str, Any]) -> list[str]:
     """Return the columns of new rows that the features of a run depend on."""
     return HistorySettings(**recipe["history"]["settings"]).columns if "history" in recipe else []
+
+
+def without_history(days: Ints, recipe: Mapping[str, Any]) -> NDArray[np.bool_]:
+    """Return which days of new rows lie before all that a run's history may use."""
+    return History.from_state(recipe["history"]).is_empty(days)
 
 
 def add_history(frame: pd.DataFrame, days: Ints, recipe: Mapping[str, Any]) -> pd.DataFrame:
