@@ -94,6 +94,7 @@ def test_a_sweep_that_is_killed_at_any_write_is_given_again(
     assert survives >= 4
 
 
+@pytest.mark.slow  # gives a search eight times; a search that was killed is given again in test_search.py
 def test_a_search_whose_files_are_damaged_is_given_again(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     assert dlrun(*SEARCH)[0] == 0
     folder = folder_of(here)

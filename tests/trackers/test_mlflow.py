@@ -129,6 +129,7 @@ def test_a_store_that_was_removed_gets_the_whole_run_again(tracked: Path, here: 
     assert len(metrics(run_id, "valid/rmse")) == 3
 
 
+@pytest.mark.slow  # two programs that import MLflow; a single one is tested above
 def test_jobs_side_by_side_write_one_store(ratings_csv: Path, dlrun: Dlrun) -> None:
     status, out, err = dlrun("-m", *WORDS, *QUICK, "seed=0,1", "sweep.jobs=2")
     assert status == 0, err
