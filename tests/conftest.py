@@ -34,11 +34,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 gc.disable()  # until all is imported: nothing of it becomes garbage
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return one worker more than there are cores: tests that wait for a tracker, a kill or a lock need none."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Measure the time of the suite, once."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
