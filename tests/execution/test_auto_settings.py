@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from dlrunner.data.core.source import cache_dir
 from tests.conftest import QUICK, Dlrun, flats
 
 TABLE = ("task=tabular", "data.path=flats.csv", "data.target=price", "data.categorical=[city]", *QUICK)
@@ -46,13 +45,14 @@ def test_epochs_and_batch_size_follow_from_the_rows_and_are_recorded(dlrun: Dlru
 def test_asking_twice_and_typing_the_decided_numbers_is_asking_once(
     dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("DLRUNNER_CACHE", str(here / "cache"))  # what it removes, other tests rely on
     assert dlrun(*TABLE, *INPUTS)[0] == 0
     (folder,) = folders(here)
     auto = json.loads((folder / "summary.json").read_text())["auto"]
     with monkeypatch.context() as patch:  # remembered: nothing is read
         patch.setattr("dlrunner.data.tabular.dataset.TabularData.read", None)
         assert "already finished" in dlrun(*TABLE, *INPUTS)[1]
-    shutil.rmtree(cache_dir() / "auto")
+    shutil.rmtree(here / "cache" / "auto")
     assert "already finished" in dlrun(*TABLE, *INPUTS)[1]
     typed = [f"{name}={value}" for name, value in auto.items()]
     assert "already finished" in dlrun(*TABLE, *INPUTS, *typed)[1]
