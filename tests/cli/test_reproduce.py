@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+import yaml
 
 from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, check_seeds, junit, markdown
 from dlrunner.claims.claims import Claim, judge_run, judge_seeds
@@ -34,6 +35,14 @@ def test_few_seeds_are_judged_by_the_std_of_the_table_and_five_by_their_own() ->
     assert judge_seeds(close, 0.87, False)[0] == "missed"
     assert judge_seeds(close, 0.87, False, std=0.004)[0] == "not distinguishable"
     assert judge_seeds([*close, 0.8720], 0.87, False, std=0.004)[0] == "missed"
+
+
+def test_the_table_of_results_compares_with_the_claims_as_they_are() -> None:
+    for result in json.loads((REPOSITORY / "docs" / "results.json").read_text()):
+        claim = yaml.safe_load((REPOSITORY / "conf" / "experiment" / f"{result['experiment']}.yaml").read_text())[
+            "claim"
+        ]
+        assert (result["metric"], result["published"]) == (claim["metric"], claim["value"]), result["experiment"]
 
 
 def test_a_single_run_is_checked_with_the_measured_std() -> None:
