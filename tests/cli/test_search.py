@@ -57,6 +57,7 @@ def test_ranges_are_written_in_hydras_grammar() -> None:
             distribution(parse([wrong])[0])
 
 
+@pytest.mark.slow  # ten trials; the best one of a short search is written below
 def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     assert [trial.value for trial in trials(sweep_folder(here))] == list(results["valid/rmse"])
 
 
+@pytest.mark.slow  # processes for nine trials; values that fail a trial are tested above and below
 def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "infinite.py").write_text(
         "from dlrunner.tasks.collab.task import Collab\nfrom dlrunner.metrics import RootMeanSquaredError\n"
@@ -116,6 +118,7 @@ def test_failed_trials_are_counted_and_do_not_end_the_search(dlrun: Dlrun, ratin
     assert "best " not in out
 
 
+@pytest.mark.slow  # four programs; a search killed during a suggestion is given again below
 def test_a_killed_search_resumes_with_the_same_trials(ratings_csv: Path, here: Path) -> None:
     words = (*WORDS, RATE, "model.factors=range(5,25,5)", "batch_size=200", "sweep.trials=12")
     start(*words, "runs_dir=whole", cwd=here).communicate()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from dlrunner.cli.compose import compose, compose_jobs
 from dlrunner.cli.sweep import with_seeds
@@ -219,6 +220,7 @@ def test_the_first_failure_ends_a_sweep_with_fail_fast(dlrun: Dlrun, ratings_csv
     assert list(results["status"]) == ["done", "failed", "not started", "not started"]
 
 
+@pytest.mark.slow  # two sweeps of programs
 def test_a_file_that_is_edited_meanwhile_changes_nothing(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "conf" / "optim").mkdir(parents=True)
     file = here / "conf" / "optim" / "mine.yaml"
@@ -257,6 +259,7 @@ SAME = [
 ]
 
 
+@pytest.mark.slow  # three sweeps of programs; one that is stopped is resumed above, kills at each write: test_sweep_files.py
 def test_a_sweep_killed_at_any_moment_ends_with_the_results_of_an_undisturbed_one(
     ratings_csv: Path, here: Path
 ) -> None:

@@ -503,6 +503,7 @@ def test_the_statistics_tell_a_wrong_wiring_that_loads_without_an_error(real_dat
     assert MOST_STATISTICS_GAP + 0.2 < wrong < unscaled
 
 
+@pytest.mark.slow  # three nets on 120 photographs; their statistics are tested above
 @pytest.mark.data
 def test_features_tell_ten_breeds_apart_and_worse_with_a_wrong_wiring(real_data: Path) -> None:
     images, classes = dogs(real_data, 160, slice(0, None, 12), 12)

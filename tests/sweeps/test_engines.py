@@ -256,6 +256,7 @@ def test_slurm_gets_the_missing_jobs_as_one_array_with_what_they_need(
         assert text.count(f"#SBATCH --{line}\n") == 1, line
 
 
+@pytest.mark.slow  # sleeps while three programs start
 def test_an_interruption_reaches_the_jobs_of_slurm(ratings_csv: Path, here: Path, slurm: Path) -> None:
     check_interruption(("hydra/launcher=submitit_slurm",), here, PATH=f"{slurm}:{os.environ['PATH']}")
     assert sorted((slurm / "cancelled").read_text().split()) == ["7_0", "7_1"]

@@ -203,6 +203,7 @@ def test_a_resumed_run_goes_on_where_its_tracker_stood(
     assert [call["status"] for call in told("finish")] == [stopped, "done"]
 
 
+@pytest.mark.slow  # waits for its patience; a hanging tracker is killed above
 def test_a_tracker_that_hangs_outlives_a_killed_run_by_its_patience_only(
     here: Path, ratings_csv: Path, dlrun: Dlrun
 ) -> None:

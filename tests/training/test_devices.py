@@ -212,6 +212,7 @@ def test_images_in_host_memory_give_the_same_batches() -> None:
     assert all(batch.inputs[0].device == META for batch in there)
 
 
+@pytest.mark.slow  # imports and runs torch's compiler; compiling is tested in test_loop.py
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch's own, while it traces
 def test_a_compiled_language_model_hands_its_hidden_state_on(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = functools.partial(torch.compile, backend="aot_eager")  # traced as for a GPU, without a C++ compiler

@@ -159,7 +159,7 @@ LONG = (
 )
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])  # rank 0 waits for the others
 def test_a_killed_process_ends_all_and_the_same_command_resumes_with_another_number(
     rank: int, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
