@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import rows_to_predict
+from dlrunner.data.tabular.new_rows import rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
@@ -75,7 +75,7 @@ class TablePredictor(Predictor):
             for name in dict.fromkeys(each.column for each in unseen)
         ]
         predicted = with_problems(self._predict_rows(rows.frame, ids, rows.rows), list(ids.columns), problems)
-        return with_notes(predicted, notes)
+        return with_notes(predicted, [*rows.notes, *notes])
 
     def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: RowLocations) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories."""
