@@ -182,9 +182,7 @@ def test_windows_follow_each_other_and_train_on_what_is_before(here: Path) -> No
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(
-    settings: dict[str, Any], error: type[Exception], said: str, here: Path
-) -> None:
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], error: type[Exception], said: str, here: Path) -> None:
     with pytest.raises(error, match=said):
         read(sales(), **settings)
 
