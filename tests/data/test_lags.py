@@ -62,7 +62,7 @@ def test_values_are_those_of_pandas(here: Path) -> None:
 def test_a_logarithmic_target_has_logarithmic_lags(here: Path) -> None:
     table = sales()
     found = read(table, target_transform="log1p").frame[NAMES].to_numpy()
-    np.testing.assert_allclose(found, np.log1p(by_pandas(table, [14, 30], [7, 28], HORIZON)).to_numpy(), rtol=1e-9)
+    np.testing.assert_allclose(found, np.log1p(by_pandas(table, [14, 30], [7, 28], HORIZON).to_numpy()), rtol=1e-9)
 
 
 def test_no_feature_uses_a_target_newer_than_the_origin(here: Path) -> None:
@@ -140,6 +140,7 @@ def test_rows_of_one_group_and_day_count_with_their_mean_and_a_note(here: Path) 
 def test_monthly_data_counts_in_months(here: Path) -> None:
     table = sales(60, "ME")
     found = read(table, horizon=3, lags=[12], rolling_means=None)
+    assert found.dates is not None
     assert set(found.dates[found.split == VALID].dt.strftime("%Y-%m")) == {"2027-10", "2027-11", "2027-12"}
     one = table[table["store"] == "a"].set_index("day")["sold"]
     rows = (table["store"] == "a").to_numpy()

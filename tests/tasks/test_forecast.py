@@ -78,7 +78,9 @@ def test_predictions_are_those_of_validation_and_continue_after_it(here: Path, d
     notes = " ".join((out + err).split())
     assert "4 row(s) are more than data.horizon=20 days after the last known sold" in notes
     assert "row(s) are of groups (store) without known targets" in notes
-    assert pd.read_csv("answer.csv")["sold"].notna().all()
+    answer = pd.read_csv("answer.csv")
+    assert answer.columns.tolist() == ["day", "store", "sold"]
+    assert answer["sold"].notna().all()
 
 
 def test_windows_are_a_sweep_with_mean_and_std(here: Path, dlrun: Dlrun) -> None:

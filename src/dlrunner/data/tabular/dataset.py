@@ -34,7 +34,7 @@ from dlrunner.data.tabular.history_columns import day_numbers, history_settings,
 from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.lag_columns import lag_columns
 from dlrunner.data.tabular.lags import LagSettings
-from dlrunner.data.tabular.new_rows import all_date_parts
+from dlrunner.data.tabular.new_rows import all_date_parts, row_names
 from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.data.tabular.trend import clip_parts, training_ranges
 from dlrunner.errors import ConfigError, DataError, did_you_mean
@@ -257,7 +257,7 @@ class TabularData(TableSource):
             split=split,
             dates=days,
             series=self.group,
-            ids=frame[[roles.id]] if roles.id else None,
+            ids=frame[names] if (names := [roles.id] if roles.id else row_names(recipe)) else None,
             rows=place,
             notes=[*notes, *_target_notes(target, values), *_fold_notes(splitting, days, split)],
             marked_by=splitting.valid_column,

@@ -65,6 +65,11 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
     return replace(read, frame=frame, bad=bad, notes=(*notes, *more))
 
 
+def row_names(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the columns that say which row a prediction is of: date and group of a forecast; none: its number."""
+    return [recipe["date"], *recipe["lags"]["settings"]["group"]] if "lags" in recipe else []
+
+
 def all_date_parts(frame: pd.DataFrame, prefixes: Mapping[str, str]) -> pd.DataFrame:
     """Return the parts of all dates of a table."""
     parts = [date_parts(frame[name], prefix) for name, prefix in prefixes.items()]
