@@ -159,7 +159,7 @@ def test_windows_follow_each_other_and_train_on_what_is_before(here: Path) -> No
         assert (valid.min(), valid.max()) == (first, first + pd.Timedelta(days=HORIZON - 1))
         assert train.max() == first - pd.Timedelta(days=1)
         assert (fold.dates[fold.split == UNUSED] > valid.max()).all()
-        assert any(f"window {number + 1} of 4: {first:%Y-%m-%d} to" in note for note in fold.notes)
+        assert any(f"window {number + 1} of 4 (data.fold={number}): {first:%Y-%m-%d} to" in note for note in fold.notes)
 
 
 @pytest.mark.parametrize(

@@ -377,15 +377,13 @@ def _target_notes(target: Target, values: NDArray[Any]) -> Sequence[str]:
 
 
 def _fold_notes(splitting: Splitting, days: pd.Series[Any] | None, split: Parts) -> Sequence[str]:
-    if splitting.split not in ("folds", "rolling"):
-        return []
-    notes = []
+    sweep = f"as mean ± std: dlrun -m … 'data.fold=range({splitting.folds})'"
     if splitting.split == "rolling" and days is not None:
         train, valid = (_covered(days[split == part]) for part in (TRAIN, VALID))
-        window = counted(int(splitting.horizon or 0), period_of(days))
-        notes.append(f"window {splitting.fold + 1} of {splitting.folds}: {valid} ({window}), trained on {train}")
-    sweep = f"dlrun -m … 'data.fold=range({splitting.folds})'"
-    return [*notes, f"fold {splitting.fold} of {splitting.folds}; all folds, as mean ± std: {sweep}"]
+        window = f"window {splitting.fold + 1} of {splitting.folds} (data.fold={splitting.fold})"
+        length = counted(int(splitting.horizon or 0), period_of(days))
+        return [f"{window}: {valid} ({length}), trained on {train}; all windows, {sweep}"]
+    return [f"fold {splitting.fold} of {splitting.folds}; all folds, {sweep}"] if splitting.split == "folds" else []
 
 
 def _covered(days: pd.Series[Any]) -> str:
