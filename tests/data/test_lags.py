@@ -103,6 +103,11 @@ def test_targets_of_new_rows_extend_the_known_ones(here: Path) -> None:
     expected = by_pandas(table, [14, 30], [7, 28], HORIZON)
     np.testing.assert_allclose(rows.frame[NAMES].to_numpy(), expected.to_numpy(), rtol=1e-9)
     assert "row(s) with sold continue its history (to 2023-04-30)" in rows.notes[-1]
+    recent = (table["day"] >= first - pd.Timedelta(days=5)).to_numpy()
+    corrected = table.assign(sold=np.where(recent & (table["day"] < first), 7.0, table["sold"]))
+    part = rows_to_predict(corrected[recent].astype(str), source.recipe(), ["store", *NAMES], Path("new.csv"))
+    expected = by_pandas(corrected, [14, 30], [7, 28], HORIZON)[recent]
+    np.testing.assert_allclose(part.frame[NAMES].to_numpy(), expected.to_numpy(), rtol=1e-9)
     some = table.astype(str).assign(sold=np.where(table["day"] < first, table["sold"].astype(str), "?"))
     rows = rows_to_predict(some, source.recipe(), ["store", *NAMES], Path("new.csv"))
     assert not rows.bad
