@@ -178,7 +178,8 @@ class TableBaselines:
 def naive_forecasts(table: TabularTable, split: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
     """Return the forecasts that need no model by name; none if training rows are not all older, or less than two weeks.
 
-    The target of the last training day of the same weekday, and that of a year before (364 days; 52 weeks, 12 months).
+    The target of the last training day of the same weekday (of the last week or month, where these are the periods),
+    and that of a year before (364 days, 52 weeks, 12 months).
     Rows of one day are distinguished by the columns that the user named, else by the categorical column that, with the
     day, names each training row; without one, the mean of the day is used. A row without such a training row has the
     mean of training.
@@ -191,25 +192,35 @@ def naive_forecasts(table: TabularTable, split: NDArray[np.bool_]) -> dict[str, 
         return {}
     period = period_of(table.dates)
     frame = pd.DataFrame({"day": table.dates.dt.normalize(), "value": table.values})
-    frame["weekday"], frame["period"] = table.dates.dt.day_of_week, period_numbers(table.dates, period)
-    candidates = [table.series] if table.series else [[name] for name in table.roles.categorical]
+    frame["weekday"] = table.dates.dt.day_of_week if period == "day" else 0
+    frame["period"] = period_numbers(table.dates, period)
     by: list[str] = []
-    for names in candidates:
-        keys = table.frame[names].astype(str).agg(" ".join, axis=1)
-        if table.series or not pd.DataFrame({"day": frame["day"], "by": keys})[table.train].duplicated().any():
-            frame["by"], by = keys, ["by"]
-            break
+    if columns := table.series or _distinguishing(table, frame["day"]):
+        frame["by"], by = table.frame[columns].astype(str).agg(" ".join, axis=1), ["by"]
     train, new = frame[table.train], frame[split]
     if train["day"].nunique() < 2 * WEEK:
         return {}
     mean = train["value"].mean()
     by_day = train.groupby(["weekday", *by, "day"], sort=True)["value"].mean().reset_index()
-    found = {"last same weekday": _looked_up(by_day.groupby(["weekday", *by])["value"].last(), new, mean)}
+    last, day = by_day.groupby(["weekday", *by])["value"].last(), "weekday" if period == "day" else period
+    found = {"last same weekday" if period == "day" else f"last {period}": _looked_up(last, new, mean)}
     if train["period"].min() <= new["period"].min() - YEAR[period]:
         by_period = train.groupby(["period", *by])["value"].mean()
         before = new.assign(period=new["period"] - YEAR[period])
-        found[f"same {'weekday' if period == 'day' else period} last year"] = _looked_up(by_period, before, mean)
+        found[f"same {day} last year"] = _looked_up(by_period, before, mean)
     return found
+
+
+def _distinguishing(table: TabularTable, days: pd.Series[Any]) -> list[str]:
+    """Return the categorical column that, with the day, names each training row; empty if the day does, or none."""
+    train = days[table.train]
+    if not train.duplicated().any():
+        return []
+    for name in table.roles.categorical:
+        known = pd.DataFrame({"day": train, "by": table.frame[name][table.train].astype(str)})
+        if name not in table.roles.parts and not known.duplicated().any():
+            return [name]
+    return []
 
 
 def _looked_up(known: pd.Series[Any], rows: pd.DataFrame, otherwise: float) -> NDArray[np.float64]:
