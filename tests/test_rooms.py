@@ -31,7 +31,7 @@ LAYERS = (
     ("data/core",),
     ("data/tables",),
     ("data/images", "data/ratings", "data/tabular", "data/texts"),
-    ("data/dogbreeds", "data/imdb", "data/rossmann", "data/segmentation"),
+    ("data/dogbreeds", "data/imdb", "data/rossmann", "data/sample_sales", "data/segmentation"),
     ("data/camvid",),
     ("models/vision",),
     ("models",),

@@ -57,7 +57,7 @@ ADDED: dict[str, dict[str, Any]] = {
         "folds": 5,
         "fold": 0,
     },
-    "TabularData": {"skip_bad": False},
+    "TabularData": {"skip_bad": False, "horizon": None, "lags": None, "rolling_means": None, "group": None},
 }
 """Settings of classes that earlier versions did not have, with the value that does what they did."""
 

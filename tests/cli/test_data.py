@@ -136,3 +136,24 @@ def test_a_query_is_described_and_its_schema_saved(here: Path, dlrun: Dlrun) -> 
     assert "data.query: 2 rows, 2 columns" in out
     columns = yaml.safe_load((here / "s.yaml").read_text())["columns"]
     assert columns == [{"name": "id", "type": "text"}, {"name": "twice", "type": "number"}]
+
+
+def test_the_sample_shop_is_generated_the_same_each_time(
+    here: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DLRUNNER_DATA", raising=False)
+    _, out, _ = dlrun("data")
+    assert "not found; dlrun data get sample-sales" in out
+    assert dlrun("data", "get", "sample-sales")[:2] == (0, "sample-sales: data/sample-sales\n")
+    sales, truth = (pd.read_csv(here / "data" / "sample-sales" / name) for name in ("sales.csv", "truth.csv"))
+    assert len(sales) == 8 * 1095
+    before = (here / "data" / "sample-sales" / "sales.csv").read_bytes()
+    (here / "data" / "sample-sales").rename(here / "first")
+    assert dlrun("data", "get", "sample-sales")[0] == 0
+    assert (here / "data" / "sample-sales" / "sales.csv").read_bytes() == before
+    error = np.log(truth["sales"] / truth["expected"])
+    assert 0.12 < error.std() < 0.14
+    (here / "data" / "sample-sales" / "next.csv").unlink()
+    status, _, err = dlrun("data", "get", "sample-sales")
+    assert status == 1
+    assert "exists and is not sample-sales" in err

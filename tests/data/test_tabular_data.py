@@ -14,8 +14,10 @@ from dlrunner.data.core.columns import date_column, date_parts, part_prefixes
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.table import read_table
-from dlrunner.data.tabular.dataset import TabularData, TabularTable, rows_to_predict
+from dlrunner.data.tabular.dataset import TabularData
+from dlrunner.data.tabular.new_rows import rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.errors import ConfigError, DataError
 
 NOWHERE = Path("nowhere")

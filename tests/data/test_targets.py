@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Binary, MultiClass, MultiLabel, Target
-from dlrunner.data.tabular.dataset import TabularData, TabularTable
+from dlrunner.data.tabular.dataset import TabularData
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.errors import DataError
 from dlrunner.metrics import MeanAbsoluteError, Metric
 from dlrunner.schedules import Phase, constant

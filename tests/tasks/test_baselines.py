@@ -149,3 +149,32 @@ def test_the_best_is_listed_first() -> None:
     assert max(map(len, lines)) <= 80
     assert lines[1].split()[-1] == "0.50"
     assert lines[-1].split() == ["mean", "3.0000"]  # a time that nobody measured is not shown
+
+
+def test_a_forecast_is_compared_with_the_same_weekday_of_last_year(dlrun: Dlrun, here: Path) -> None:
+    days = pd.date_range("2020-01-06", periods=450)
+    sold = np.random.default_rng(0).normal(10, 3, 364)
+    frames = [
+        pd.DataFrame({"day": days, "shop": shop, "aisle": aisle, "sold": np.resize(sold, 450) + shop + 5 * aisle})
+        for shop in (1, 2)
+        for aisle in (1, 2)
+    ]
+    pd.concat(frames).to_csv(here / "s.csv", index=False)
+    words = ("task=tabular", "data.path=s.csv", "data.target=sold", "epochs=1", "data.split=rolling", *QUICK)
+    status, _, err = dlrun(*words, "data.horizon=14", "data.lags=[14]", "data.group=[shop,aisle]", "data.folds=2")
+    assert status == 0, err
+    found = summary_of(here)["baselines"]
+    assert found["same weekday last year"]["valid/rmse"] == pytest.approx(0, abs=1e-4)
+    assert found["last same weekday"]["valid/rmse"] > 1
+
+
+def test_the_days_of_a_single_series_are_found_in_last_year(dlrun: Dlrun, here: Path) -> None:
+    days = pd.date_range("2020-01-05", periods=150, freq="7D")
+    sold = np.resize(np.random.default_rng(0).normal(10, 3, 52), 150)
+    pd.DataFrame({"day": days, "sold": sold, "promotion": np.arange(150) % 2}).to_csv(here / "s.csv", index=False)
+    words = ("task=tabular", "data.path=s.csv", "data.target=sold", "epochs=1", "data.split=rolling", *QUICK)
+    status, _, err = dlrun(*words, "data.horizon=4", "data.folds=2", "data.fold=1")
+    assert status == 0, err
+    found = summary_of(here)["baselines"]
+    assert found["same week last year"]["valid/rmse"] == pytest.approx(0, abs=1e-4)
+    assert found["last week"]["valid/mae"] == pytest.approx(abs(sold[-5] - sold[-4:]).mean(), abs=1e-4)

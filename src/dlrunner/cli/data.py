@@ -12,7 +12,7 @@ from dlrunner.reporting.terminal.columns import column_lines
 
 
 def data(arguments: argparse.Namespace) -> int:
-    """Describe a table, list the published data sets, or download one whose publisher permits it."""
+    """Describe a table, list the published data sets, download one whose publisher permits it, or generate one."""
     if arguments.action == "describe":
         return _describe(arguments)
     for option in ("save", "query", "date_format", "decimal", "thousands", "separator", "encoding"):
@@ -27,7 +27,13 @@ def data(arguments: argparse.Namespace) -> int:
         if arguments.name not in known:
             near = did_you_mean(arguments.name or "", known)
             raise ConfigError(f"there is no data set {arguments.name!r}; {near}")
-        location = files.download(known[arguments.name], data_dir)
+        release = known[arguments.name]
+        if release.generator:
+            from dlrunner.data.core.synthetic import generate
+
+            location = generate(release, data_dir)
+        else:
+            location = files.download(release, data_dir)
         print(f"{arguments.name}: {location.path}")
         return 0
     origin = "DLRUNNER_DATA" if "DLRUNNER_DATA" in os.environ else "the default; set by DLRUNNER_DATA"
@@ -38,7 +44,7 @@ def data(arguments: argparse.Namespace) -> int:
         if not found:
             where += (
                 f"; dlrun data get {release.name}"
-                if release.url
+                if release.url or release.generator
                 else f"; put {release.archives[0]}{release.suffix} there"
             )
         sha256 = found[1].sha256(release.layouts[0]) if found else release.sha256_of_layout or "-"
@@ -85,7 +91,7 @@ def _describe(arguments: argparse.Namespace) -> int:
 def data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `dlrun data`."""
     parser.add_argument(
-        "action", nargs="?", choices=["describe", "get"], help="describe a table, or download a release"
+        "action", nargs="?", choices=["describe", "get"], help="describe a table, or download or generate a release"
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="the table's file, or the release")
     parser.add_argument("--query", metavar="SQL", help="a SELECT over files, instead of a file")

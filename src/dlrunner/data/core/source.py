@@ -54,6 +54,8 @@ class Release:
     """Of the archive as it is published."""
     sha256_of_layout: str | None = None
     """Of the first layout file, to distinguish releases with the same file names."""
+    generator: str | None = None
+    """The function that writes the files of generated data into an empty folder, `module.function`."""
 
 
 def cache_dir() -> Path:

@@ -12,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import date_column, quoted
+from dlrunner.data.core.periods import counted, period_numbers, period_of
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data_audit import Digests
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
-Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "column"]
+Split = Literal["random", "stratified", "folds", "dates", "last_rows", "last_days", "rolling", "column"]
 Mask = NDArray[np.bool_]
 Parts = NDArray[np.int8]
 """The part of each row: TRAIN, VALID, TEST or UNUSED, [rows]."""
@@ -65,6 +66,8 @@ class Splitting:
     """As `valid`; None: no test rows, or those that the data itself calls so."""
     test_from: str | None = None
     """The first day of the test rows, with `dates`."""
+    horizon: int | None = None
+    """With `rolling`: periods (days; weeks or months where the data has a row for each) in a validation window."""
 
     @property
     def method(self) -> str:
@@ -77,13 +80,18 @@ class Splitting:
         Raises:
             ConfigError: they do not fit.
         """
-        wanted = {"dates": ("date",), "last_days": ("date",), "column": ("valid_column",)}.get(self.split, ())
-        for name in wanted:
+        wanted: dict[str, Sequence[str]] = {
+            "dates": ("date",),
+            "last_days": ("date",),
+            "rolling": ("horizon",),
+            "column": ("valid_column",),
+        }
+        for name in wanted.get(self.split, ()):
             if getattr(self, name) is None:
                 raise ConfigError(f"data.{name}: is missing: data.split={self.split} needs it")
         if self.split == "dates" and self.valid_from is None and self.valid_to is None:
             raise ConfigError("data.valid_from: is missing: data.split=dates needs data.valid_from or data.valid_to")
-        if self.split == "folds" and not 0 <= self.fold < self.folds:
+        if self.split in ("folds", "rolling") and not 0 <= self.fold < self.folds:
             raise ConfigError(f"data.fold: must lie between 0 and {self.folds - 1}, not {self.fold}")
         if self.method in ("random", "stratified") and not 0 < self.valid < 1:
             raise ConfigError(f"data.valid: must be a fraction between 0 and 1, not {self.valid:g}")
@@ -102,6 +110,7 @@ class Splitting:
                 "dates": "data.test_from=2015-06-01 says where the test rows start",
                 "column": f"the column {self.valid_column} marks them with the word test",
                 "inner": "it is for model selection, and leaves out the rows that are reported",
+                "rolling": "each of its windows is newer than its training rows, as a test would be",
             }.get(self.split)
             if other is None and self.split not in (*typing.get_args(Split), "auto", "time"):
                 other = f"{self.split} is a split of the publisher"
@@ -169,8 +178,28 @@ class Splitting:
             end = days.max() - pd.Timedelta(days=_count(test, total))
             first = end - pd.Timedelta(days=_count(self.valid, total))
             return _parts(num_rows, np.asarray((days > first) & (days <= end)), np.asarray(days > end))
+        if self.split == "rolling":
+            return self._rolling(dates, place)
         of_test = np.zeros(num_rows, dtype=bool) if self.test_from is None else between(dates, self.test_from, None)
         return _parts(num_rows, between(dates, self.valid_from, self.valid_to) & ~of_test, of_test)
+
+    def _rolling(self, dates: pd.Series[Any], place: RowLocations) -> Parts:
+        """Return the parts of a fold: one of the last windows, trained on all rows before it; later ones are unused.
+
+        Source: Tashman, Out-of-sample tests of forecasting accuracy: rolling origins, 2000.
+        """
+        horizon, period = int(self.horizon or 0), period_of(dates)
+        numbers = period_numbers(dates, period)
+        covered = int(numbers.max() - numbers.min()) + 1
+        if covered < (self.folds + 1) * horizon:
+            raise DataError(
+                f"{place}: data.folds={self.folds} windows of data.horizon={horizon} and as many periods before them "
+                f"are {counted((self.folds + 1) * horizon, period)}; the data covers {counted(covered, period)}"
+            )
+        first = int(numbers.max()) + 1 - (self.folds - self.fold) * horizon
+        parts = _parts(len(dates), (numbers >= first) & (numbers < first + horizon), np.zeros(len(dates), dtype=bool))
+        parts[numbers >= first + horizon] = UNUSED
+        return parts
 
     def of_test(self, frame: pd.DataFrame) -> Mask:
         """Return which rows the validation column calls test, [rows]; without others, they validate."""
@@ -194,6 +223,8 @@ class Splitting:
             return f"data.valid_from={self.valid_from} data.valid_to={self.valid_to}{test} (the data covers {period})"
         if self.split == "column":
             return f"data.valid_column={self.valid_column}"
+        if self.split == "rolling":
+            return f"data.split=rolling data.horizon={self.horizon} data.fold={self.fold}"
         test = "" if self.test is None else f" data.test={self.test:g}"
         return f"data.split={self.method} data.valid={self.valid:g}{test}"
 

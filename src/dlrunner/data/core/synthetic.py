@@ -1,16 +1,18 @@
-"""Generated data sets in the cache, written once, with their best achievable score."""
+"""Generated data sets: in the cache with their best achievable score, or in the data folder as if downloaded."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dlrunner.data.core.checked import read_sealed, warn_damaged
-from dlrunner.data.core.source import sha256_of, tidy, write_sealed
+from dlrunner.data.core.source import ArchiveOrFolder, Release, place_of, sha256_of, tidy, write_sealed
 from dlrunner.errors import DataError
+from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.temporary import temporary_folder
 
 TRUTH = "truth"
@@ -73,3 +75,25 @@ def _remove(place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
     else:
         place.unlink(missing_ok=True)
+
+
+def generate(release: Release, data_dir: Path) -> ArchiveOrFolder:
+    """Write the files of generated data into the data folder, unless they are there.
+
+    Raises:
+        DataError: a folder of this name has other files.
+    """
+    folder = data_dir / release.archives[0]
+    if not all((folder / name).exists() for name in release.layouts):
+        if folder.exists():
+            raise DataError(f"{folder} exists and is not {release.name}: move it elsewhere")
+        module, _, name = str(release.generator).rpartition(".")
+        write = getattr(importlib.import_module(module), name)
+        with readable_os_errors(folder):
+            data_dir.mkdir(parents=True, exist_ok=True)
+            with temporary_folder(folder) as temporary:
+                write(temporary)
+                temporary.rename(folder)
+    found = place_of(folder, release.layouts[0])
+    assert found is not None
+    return found

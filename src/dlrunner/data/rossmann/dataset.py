@@ -38,10 +38,11 @@ from dlrunner.data.rossmann.features import (
 )
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
-from dlrunner.data.tabular.dataset import DateRange, TableSource, TabularTable, sampled
+from dlrunner.data.tabular.dataset import DateRange, sampled
 from dlrunner.data.tabular.history import History
 from dlrunner.data.tabular.history_columns import history_settings, with_history
 from dlrunner.data.tabular.history_settings import HistorySettings
+from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Positive, Seed, Text
@@ -100,7 +101,7 @@ class RossmannData(TableSource):
         self.splitting = Splitting(
             *(split, valid, split_seed, "Date", valid_from, valid_to, None, folds, fold, test, test_from)
         )
-        if split in ("stratified", "column"):
+        if split in ("stratified", "rolling", "column"):
             raise ConfigError(
                 f"data.split: {split} is not available for Rossmann; use dates, last_days, random or folds"
             )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,91 +13,39 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from dlrunner.data.core.columns import (
-    PARTS,
     Roles,
     assign,
     date_column,
-    date_parts,
     high_cardinality_notes,
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
+from dlrunner.data.core.periods import counted, period_of
 from dlrunner.data.core.regression import Transform
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.splitting import TRAIN, Parts, Split, SplitRows, Splitting, between
+from dlrunner.data.core.splitting import TRAIN, VALID, Parts, Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
-from dlrunner.data.tables.reading import BadRow
 from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.source import TableFile
-from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands, read_frame
-from dlrunner.data.tabular.history_columns import (
-    add_history,
-    day_numbers,
-    history_columns,
-    history_settings,
-    is_history,
-    with_history,
-    without_history,
-)
+from dlrunner.data.tables.table import Decimal, Reading, Table, Thousands
+from dlrunner.data.tabular.history_columns import day_numbers, history_settings, with_history
 from dlrunner.data.tabular.history_settings import HistorySettings
+from dlrunner.data.tabular.lag_columns import lag_columns
+from dlrunner.data.tabular.lags import LagSettings
+from dlrunner.data.tabular.new_rows import all_date_parts, row_names
+from dlrunner.data.tabular.table import TableSource, TabularTable
+from dlrunner.data.tabular.trend import clip_parts, training_ranges
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
-from dlrunner.task import Data, DataIdentity
+from dlrunner.task import DataIdentity
 
 Names = list[Text]
+Counts = Annotated[list[Count], Field(min_length=1)]
 FEW_LEVELS = 10
 """Whole numbers of a target that could be classes."""
 DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
-
-
-@dataclass(frozen=True)
-class TabularTable(SplitRows):
-    """A table that is read and split: what a task prepares, trains on and draws."""
-
-    frame: pd.DataFrame
-    """The input columns as they were read, dates as their parts; the row names stand in `ids`."""
-    roles: Roles
-    target: Target
-    values: NDArray[Any]
-    """Targets: float64 of shape [rows], int64 class codes, or 0/1 of shape [rows, labels]."""
-    split: Parts
-    """TRAIN, VALID or TEST, [rows]."""
-    dates: pd.Series[Any] | None = None
-    """The day of each row, where the table has one."""
-    ids: pd.DataFrame | None = None
-    """What names the rows in predictions.csv."""
-    rows: RowLocations = field(default_factory=lambda: RowLocations(Path("the table")))
-    """Where they stand in the file."""
-    notes: list[str] = field(default_factory=list)
-    marked_by: str | None = None
-    """The column that says which rows validate."""
-    columns: list[dict[str, Any]] = field(default_factory=list)
-    """How each column was read and is used (see `data.tables.description`)."""
-    of_test: NDArray[np.bool_] | None = None
-    """Rows that it calls test, [rows]; if no others are for validation, these are."""
-    base: str | None = None
-    """A column that the model's outputs are added to, in units of the transformed target (see `history`)."""
-    fits_on_all: bool = False
-    """Statistics are those of all rows, as in a lesson, which the audit reports."""
-
-    @property
-    def fitted(self) -> NDArray[np.bool_]:
-        """Which rows statistics are computed from, [rows]."""
-        return np.ones(len(self.split), dtype=bool) if self.fits_on_all else self.train
-
-
-class TableSource(Data):
-    """The data of a tabular task."""
-
-    def read(self) -> TabularTable:
-        """Read the table and split it."""
-        raise TypeError(f"{type(self).__name__} must define read()")
-
-    def recipe(self) -> dict[str, Any]:
-        """Return what is needed to make inputs of new rows: tensors and plain values."""
-        return {}
 
 
 class TabularData(TableSource):
@@ -118,13 +66,15 @@ class TabularData(TableSource):
         target_transform: what a model learns of numbers: `standard` (mean 0, deviation 1; the default), `log`, `log1p`
             (of 1 + target: counts and sales with zeros), `none`.
         split: which rows are for validation: `random`, `stratified` (the same fraction of each class), `folds`,
-            `dates`, `last_rows`, `last_days`, `column`.
+            `dates`, `last_rows`, `last_days`, `column`, or `rolling` (one of the last windows of `horizon` periods,
+            trained on what is before it).
         valid: fraction of the rows; for `last_rows` and `last_days` also their number.
         split_seed: of numpy's RandomState that permutes the rows.
-        date: the column that `dates`, `last_days` and `leave_out` look at.
+        date: the column that `dates`, `last_days` and `leave_out` look at; for `rolling` and lags by default the only
+            column of dates.
         valid_from, valid_to: the days that validate, both included.
         valid_column: the column that marks the rows that validate.
-        folds, fold: number of folds and the one that validates.
+        folds, fold: number of folds and the one that validates; of `rolling`, 0 is the oldest window.
         test: rows that are evaluated once, after training: as `valid`.
         test_from: the first day of the test rows, with `dates`.
         leave_out: rows from one day to another are not used at all.
@@ -135,6 +85,10 @@ class TabularData(TableSource):
         separator, encoding: of a text file.
         skip_bad: leave out rows whose values cannot be read, and report their number.
         history: features of earlier and later targets of the same group of rows (see `data.tabular.history`).
+        horizon: days that are predicted at once; weeks or months, where the table has a row for each.
+        lags, rolling_means: inputs made of the target that many days ago, and of its mean over that many days, none of
+            them newer than the horizon (see `data.tabular.lags`).
+        group: columns that identify the rows of one series, such as a store.
     """
 
     def __init__(
@@ -172,6 +126,10 @@ class TabularData(TableSource):
         encoding: Text | None = None,
         skip_bad: bool = False,
         history: HistorySettings | None = None,
+        horizon: Count | None = None,
+        lags: Counts | None = None,
+        rolling_means: Counts | None = None,
+        group: Names | None = None,
     ) -> None:
         reading = Reading(schema, date_format, decimal, thousands, separator, encoding, skip_bad)
         example = "dlrun task=tabular data.path=my.csv data.target=y"
@@ -182,10 +140,12 @@ class TabularData(TableSource):
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform
         self.splitting = Splitting(
-            split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold, test, test_from
+            *(split, valid, split_seed, date, valid_from, valid_to, valid_column, folds, fold, test, test_from, horizon)
         )
         self.splitting.check()
         self.leave_out, self.sample, self.history_settings = leave_out, sample, history_settings(history)
+        self.lags, self.rolling_means, self.group = lags or [], rolling_means or [], group or []
+        self._check_lags()
         self._recipe: dict[str, Any] = {}
         if leave_out and not date:
             raise ConfigError("data.date: is missing: data.leave_out needs it")
@@ -197,6 +157,25 @@ class TabularData(TableSource):
                 raise ConfigError(f"data.target: {name} cannot be an input too")
             if self.history_settings is not None and name in self.history_settings.columns:
                 raise ConfigError(f"data.history: {name} is the target, which new rows do not have")
+
+    @property
+    def has_lags(self) -> bool:
+        """Whether lags or rolling means of the target are inputs."""
+        return bool(self.lags or self.rolling_means)
+
+    def _check_lags(self) -> None:
+        if self.has_lags and self.splitting.horizon is None:
+            raise ConfigError("data.horizon: is missing: how many days are predicted at once? (data.horizon=28)")
+        if self.has_lags and not isinstance(self.target, str):
+            raise ConfigError("data.lags: are of one numeric target")
+        if self.has_lags and self.sample is not None:
+            raise ConfigError("data.sample: cannot be used with data.lags, which need all rows")
+        if self.group and not self.has_lags:
+            raise ConfigError("data.group: is for data.lags and data.rolling_means")
+        if self.target in self.group:
+            raise ConfigError(f"data.group: {self.target} is the target, which new rows do not have")
+        if self.splitting.horizon is not None and not self.has_lags and self.splitting.split != "rolling":
+            raise ConfigError("data.horizon: is for data.split=rolling, data.lags and data.rolling_means")
 
     def identity(self) -> DataIdentity:
         """The table as it is now."""
@@ -213,7 +192,8 @@ class TabularData(TableSource):
         named = [*(self.dates or []), *([self.splitting.date] if self.splitting.date else [])]
         table = self.file.read(text=[self.id] if self.id else [], dates=named)
         targets = self.target if isinstance(self.target, list) else [self.target]
-        table = table.checked(self._used(table), self.file.reading.skip_bad).with_values(
+        splitting = self._with_date(table)
+        table = table.checked(self._used(table, splitting), self.file.reading.skip_bad).with_values(
             targets, self.file.reading.skip_bad
         )
         frame, place = table.frame, table.rows
@@ -221,14 +201,15 @@ class TabularData(TableSource):
         kept = self._kept(frame, place)
         frame, values, place = frame[kept].reset_index(drop=True), values[kept], place.only(kept)
         strata = values if target.has_one_class else None
-        split, of_test = self.splitting.assign(frame, strata, place), self.splitting.of_test(frame)
+        split, of_test = splitting.assign(frame, strata, place), splitting.of_test(frame)
         dates, prefixes = self._dates(frame)
-        parts = _parts(frame, prefixes)
-        days = date_column(frame[self.splitting.date], self.splitting.date, place) if self.splitting.date else None
+        ranges = training_ranges(frame, dates, np.asarray(split == TRAIN))
+        parts, clipped = clip_parts(all_date_parts(frame, prefixes), prefixes, ranges)
+        days = date_column(frame[splitting.date], splitting.date, place) if splitting.date else None
         if days is None and len(dates) == 1 and not frame[dates[0]].isna().any():
             days = date_column(frame[dates[0]], dates[0], place)
         frame = pd.concat([frame, parts], axis=1)
-        reserved = [*target.names, *dates, *(n for n in (self.splitting.date, self.splitting.valid_column) if n)]
+        reserved = [*target.names, *dates, *(n for n in (splitting.date, splitting.valid_column) if n)]
         roles = assign(
             frame,
             place,
@@ -240,23 +221,34 @@ class TabularData(TableSource):
         )
         notes = [
             *table.notes,
+            *clipped,
             *(["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"] if roles.inferred else []),
             *self._constants(roles),
             *high_cardinality_notes(frame, roles, int((split == TRAIN).sum())),
         ]
         if len(frame) < len(kept):
             notes.append(f"{len(frame):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
-        inputs, base, history = {*dates, *roles.categorical, *roles.continuous}, None, {}
+        inputs, base = {*dates, *roles.categorical, *roles.continuous}, None
+        recipe: dict[str, Any] = {"dates": prefixes, "ranges": ranges}
+        if self.has_lags and days is not None:
+            settings = self._lag_settings(target, days)
+            lagged = lag_columns(settings, frame, days, target, values, split)
+            frame = pd.concat([frame, lagged.columns], axis=1)
+            inputs |= {*settings.group, str(splitting.date), *target.names}
+            roles.continuous += settings.names
+            roles.reasons |= dict.fromkeys(settings.names, "lag of the target")
+            notes += lagged.notes
+            recipe |= {"lags": lagged.known.state(), "date": str(splitting.date)}
         if self.history_settings is not None and days is not None:
-            inputs |= {*self.history_settings.columns, str(self.splitting.date)}
+            inputs |= {*self.history_settings.columns, str(splitting.date)}
             added = with_history(self.history_settings, frame, day_numbers(days), target, values, split)
             frame, split, base = added.frame, added.split, added.base
             roles.continuous += added.names
             notes += added.notes
             roles.reasons |= dict.fromkeys(added.names, "history of the target")
-            history = {"history": added.history.state(), "date": str(self.splitting.date)}
+            recipe |= {"history": added.history.state(), "date": str(splitting.date)}
         columns = tuple(each for each in table.schema.columns if each.name in inputs)
-        self._recipe = {"dates": prefixes, "schema": Schema(columns).state(), **history}
+        self._recipe = {"schema": Schema(columns).state(), **recipe}
         return TabularTable(
             frame=frame,
             roles=roles,
@@ -264,11 +256,12 @@ class TabularData(TableSource):
             values=values,
             split=split,
             dates=days,
-            ids=frame[[roles.id]] if roles.id else None,
+            series=self.group,
+            ids=frame[names] if (names := [roles.id] if roles.id else row_names(recipe)) else None,
             rows=place,
-            notes=[*notes, *_target_notes(target, values, self.splitting)],
-            marked_by=self.splitting.valid_column,
-            columns=describe_columns(table.schema, self._uses(target, roles, dates)),
+            notes=[*notes, *_target_notes(target, values), *_fold_notes(splitting, days, split)],
+            marked_by=splitting.valid_column,
+            columns=describe_columns(table.schema, self._uses(target, roles, dates, splitting)),
             of_test=of_test,
             base=base,
         )
@@ -277,22 +270,45 @@ class TabularData(TableSource):
         """Which columns of new rows are dates, and how all of them are read."""
         return self._recipe
 
-    def _uses(self, target: Target, roles: Roles, dates: Sequence[str]) -> dict[str, str]:
+    def _with_date(self, table: Table) -> Splitting:
+        """Return how rows are split: a forecast without `data.date` takes the only column of dates.
+
+        Raises:
+            ConfigError: there is none, or another one.
+        """
+        splitting = self.splitting
+        if splitting.date is not None or not (self.has_lags or splitting.split == "rolling"):
+            return splitting
+        targets = self.target if isinstance(self.target, list) else [self.target]
+        found = [str(name) for name in table.frame if pd.api.types.is_datetime64_any_dtype(table.frame[name])]
+        names = [name for name in (self.dates or found) if name not in targets]
+        if len(names) != 1:
+            problem = f"is one of {', '.join(names)}" if names else f"is missing: {table.place} has no column of dates"
+            raise ConfigError(f"data.date: {problem}; which one says when a row was? (data.date=day)")
+        return replace(splitting, date=names[0])
+
+    def _lag_settings(self, target: Target, days: pd.Series[Any]) -> LagSettings:
+        scale = getattr(target, "transform", "none")
+        scale = scale if scale in ("log", "log1p") else "none"
+        horizon = int(self.splitting.horizon or 0)
+        return LagSettings(target.names[0], horizon, period_of(days), self.lags, self.rolling_means, self.group, scale)
+
+    def _uses(self, target: Target, roles: Roles, dates: Sequence[str], splitting: Splitting) -> dict[str, str]:
         """Return what each column of the file is used as."""
         uses = {name: use for name, use in roles.uses().items() if name not in roles.parts}
         uses |= dict.fromkeys(dates, "date: its parts are inputs")
-        if self.splitting.date:
-            uses[self.splitting.date] = uses.get(self.splitting.date, "split")
-        if self.splitting.valid_column:
-            uses[self.splitting.valid_column] = "split"
+        if splitting.date:
+            uses[splitting.date] = uses.get(splitting.date, "split")
+        if splitting.valid_column:
+            uses[splitting.valid_column] = "split"
         if roles.id:
             uses[roles.id] = "id of the rows"
         return uses | dict.fromkeys(target.names, f"target: {target.kind}")
 
-    def _used(self, table: Table) -> set[str]:
+    def _used(self, table: Table, splitting: Splitting) -> set[str]:
         """Return the columns that are inputs, targets, or say how rows are split."""
         targets = self.target if isinstance(self.target, list) else [self.target]
-        chosen = {*targets, *(self.dates or []), self.splitting.date, self.splitting.valid_column}
+        chosen = {*targets, *(self.dates or []), splitting.date, splitting.valid_column, *self.group}
         if self.history_settings is not None:
             chosen |= set(self.history_settings.columns) & set(table.schema.names)  # others are parts of dates
         if self.categorical is None and self.continuous is None:
@@ -349,42 +365,7 @@ def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) 
     return chosen
 
 
-def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Sequence[str], place: Path) -> Table:
-    """Return new rows as the training rows were read, with the parts of their dates.
-
-    Args:
-        table: strings as a file has them, or values.
-        recipe: of the training table.
-        names: the columns that the model was trained on; parts of dates among them.
-        place: for messages.
-    """
-    prefixes = recipe["dates"] if isinstance(recipe["dates"], dict) else part_prefixes(recipe["dates"], ())
-    parts = {f"{prefix}{part}" for prefix in prefixes.values() for part in PARTS}
-    names = [*(name for name in names if not is_history(name, recipe)), *history_columns(recipe)]
-    dates = list(dict.fromkeys([*prefixes, *([recipe["date"]] if "date" in recipe else [])]))
-    wanted = list(dict.fromkeys([*dates, *(name for name in names if name not in parts)]))
-    schema = Schema.from_state(recipe["schema"]) if "schema" in recipe else None
-    read = read_frame(table, schema, wanted, place, dates=dates)
-    frame = pd.concat([read.frame, _parts(read.frame, prefixes)], axis=1)
-    if "date" not in recipe:
-        return replace(read, frame=frame)
-    days = pd.to_datetime(frame[recipe["date"]])
-    missing = days.isna().to_numpy()
-    bad = [BadRow(int(row), recipe["date"], f"{recipe['date']} is missing") for row in np.flatnonzero(missing)]
-    bad = [each for each in bad if each.row not in {other.row for other in read.bad}]
-    numbers = day_numbers(days.fillna(days.max()) if not missing.all() else days.fillna(pd.Timestamp(0)))
-    early = np.flatnonzero(without_history(numbers, recipe) & ~missing)
-    bad += [BadRow(int(row), recipe["date"], "no training row is before it: it has no history") for row in early]
-    return replace(read, frame=add_history(frame, numbers, recipe), bad=[*read.bad, *bad])
-
-
-def _parts(frame: pd.DataFrame, prefixes: Mapping[str, str]) -> pd.DataFrame:
-    """Return the parts of all dates of a table."""
-    parts = [date_parts(frame[name], prefix) for name, prefix in prefixes.items()]
-    return pd.concat(parts, axis=1) if parts else pd.DataFrame(index=frame.index)
-
-
-def _target_notes(target: Target, values: NDArray[Any], splitting: Splitting) -> Sequence[str]:
+def _target_notes(target: Target, values: NDArray[Any]) -> Sequence[str]:
     notes = [f"target {target.description()}"]
     distinct = np.unique(values[: 10 * FEW_LEVELS]) if target.kind == "regression" else values[:0]
     if 0 < len(distinct) <= FEW_LEVELS and not (distinct % 1).any() and len(np.unique(values)) <= FEW_LEVELS:
@@ -392,9 +373,18 @@ def _target_notes(target: Target, values: NDArray[Any], splitting: Splitting) ->
             f"target {target.names[0]}: {len(np.unique(values))} whole numbers are learned as a quantity; "
             "data.kind=multiclass takes them as classes"
         )
-    if splitting.split == "folds":
-        notes.append(
-            f"fold {splitting.fold} of {splitting.folds}; all folds, as mean ± std: "
-            f"dlrun -m … 'data.fold=range({splitting.folds})'"
-        )
     return notes
+
+
+def _fold_notes(splitting: Splitting, days: pd.Series[Any] | None, split: Parts) -> Sequence[str]:
+    sweep = f"as mean ± std: dlrun -m … 'data.fold=range({splitting.folds})'"
+    if splitting.split == "rolling" and days is not None:
+        train, valid = (_covered(days[split == part]) for part in (TRAIN, VALID))
+        window = f"window {splitting.fold + 1} of {splitting.folds} (data.fold={splitting.fold})"
+        length = counted(int(splitting.horizon or 0), period_of(days))
+        return [f"{window}: {valid} ({length}), trained on {train}; all windows, {sweep}"]
+    return [f"fold {splitting.fold} of {splitting.folds}; all folds, {sweep}"] if splitting.split == "folds" else []
+
+
+def _covered(days: pd.Series[Any]) -> str:
+    return f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"

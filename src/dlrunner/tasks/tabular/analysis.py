@@ -15,8 +15,8 @@ from torch import Tensor
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import Metric

@@ -9,8 +9,8 @@ import pandas as pd
 
 from dlrunner.data.core.splitting import digests_by_part, num_test_rows
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.data_audit import Digests, SplitStatistics
 
 

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.periods import YEAR, period_numbers, period_of
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import TabularTable
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.task import Split
 
 MOST_ROWS = 100_000
@@ -174,31 +175,56 @@ class TableBaselines:
         return scores[:, 1] - scores[:, 0] if self.target.kind == "binary" else scores
 
 
-def last_same_weekday(table: TabularTable, split: NDArray[np.bool_]) -> NDArray[np.float64] | None:
-    """Return for each row of a split the target on the last training day of the same weekday; None: not applicable.
+def naive_forecasts(table: TabularTable, split: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
+    """Return the forecasts that need no model by name; none if training rows are not all older, or less than two weeks.
 
-    Rows of one day are distinguished by the categorical column that, with the day, names each training row; without
-    one, the mean of the day is used. A row whose weekday (and category) is not in training has the mean of training.
+    The target of the last training day of the same weekday (of the last week or month, where these are the periods),
+    and that of a year before (364 days, 52 weeks, 12 months).
+    Rows of one day are distinguished by the columns that the user named, else by the categorical column that, with the
+    day, names each training row; without one, the mean of the day is used. A row without such a training row has the
+    mean of training.
 
     Args:
         table: with dates, and numbers as targets.
         split: which rows to predict, [rows].
     """
     if table.dates is None or table.dates[table.train].max() >= table.dates[split].min():
-        return None
-    days = table.dates.dt
-    frame = pd.DataFrame({"day": days.normalize(), "value": table.values, "weekday": days.day_of_week})
-    keys = ["weekday"]
-    for name in table.roles.categorical:
-        named = pd.DataFrame({"day": frame["day"], "by": table.frame[name].astype(str)})[table.train]
-        if not named.duplicated().any():
-            frame["by"] = table.frame[name].astype(str)
-            keys = ["weekday", "by"]
-            break
-    train = frame[table.train]
+        return {}
+    period = period_of(table.dates)
+    frame = pd.DataFrame({"day": table.dates.dt.normalize(), "value": table.values})
+    frame["weekday"] = table.dates.dt.day_of_week if period == "day" else 0
+    frame["period"] = period_numbers(table.dates, period)
+    by: list[str] = []
+    if columns := table.series or _distinguishing(table, frame["day"]):
+        frame["by"], by = table.frame[columns].astype(str).agg(" ".join, axis=1), ["by"]
+    train, new = frame[table.train], frame[split]
     if train["day"].nunique() < 2 * WEEK:
-        return None
-    by_day = train.groupby([*keys, "day"], sort=True)["value"].mean().reset_index()
-    last = by_day.groupby(keys)["value"].last()
-    index = pd.MultiIndex.from_frame(frame.loc[split, keys]) if len(keys) > 1 else frame.loc[split, "weekday"]
-    return last.reindex(index).fillna(train["value"].mean()).to_numpy(np.float64)
+        return {}
+    mean = train["value"].mean()
+    by_day = train.groupby(["weekday", *by, "day"], sort=True)["value"].mean().reset_index()
+    last, day = by_day.groupby(["weekday", *by])["value"].last(), "weekday" if period == "day" else period
+    found = {"last same weekday" if period == "day" else f"last {period}": _looked_up(last, new, mean)}
+    if train["period"].min() <= new["period"].min() - YEAR[period]:
+        by_period = train.groupby(["period", *by])["value"].mean()
+        before = new.assign(period=new["period"] - YEAR[period])
+        found[f"same {day} last year"] = _looked_up(by_period, before, mean)
+    return found
+
+
+def _distinguishing(table: TabularTable, days: pd.Series[Any]) -> list[str]:
+    """Return the categorical column that, with the day, names each training row; empty if the day does, or none."""
+    train = days[table.train]
+    if not train.duplicated().any():
+        return []
+    for name in table.roles.categorical:
+        known = pd.DataFrame({"day": train, "by": table.frame[name][table.train].astype(str)})
+        if name not in table.roles.parts and not known.duplicated().any():
+            return [name]
+    return []
+
+
+def _looked_up(known: pd.Series[Any], rows: pd.DataFrame, otherwise: float) -> NDArray[np.float64]:
+    """Return the known values at the keys of rows, which are the names of the index."""
+    keys = list(known.index.names)
+    index = pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else pd.Index(rows[keys[0]])
+    return known.reindex(index).fillna(otherwise).to_numpy(np.float64)

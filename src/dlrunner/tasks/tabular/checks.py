@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import TabularTable
+from dlrunner.data.tabular.table import TabularTable
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.tasks.classification import ClassWeights, check_class_weights
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import rows_to_predict
+from dlrunner.data.tabular.new_rows import row_names, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
@@ -60,9 +60,11 @@ class TablePredictor(Predictor):
         """
         check_table(table)
         name = id or self.state["id"]
+        columns = [name] if name else row_names(self.state["recipe"])
         if id and id not in table.columns:
             raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
-        ids = table[[name]] if name in table.columns else pd.DataFrame({"row": np.arange(len(table))}, table.index)
+        is_named = columns and all(each in table.columns for each in columns)
+        ids = table[columns] if is_named else pd.DataFrame({"row": np.arange(len(table))}, table.index)
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
         names = list(dict.fromkeys([*preparation.levels, *preparation.means]))
         rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
@@ -75,7 +77,7 @@ class TablePredictor(Predictor):
             for name in dict.fromkeys(each.column for each in unseen)
         ]
         predicted = with_problems(self._predict_rows(rows.frame, ids, rows.rows), list(ids.columns), problems)
-        return with_notes(predicted, notes)
+        return with_notes(predicted, [*rows.notes, *notes])
 
     def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: RowLocations) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories."""

@@ -21,8 +21,8 @@ from dlrunner.data.core.regression import Loss, Regression
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import TEST, split_sizes
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.dataset import TableSource, TabularTable
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
+from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import Metric
@@ -216,10 +216,10 @@ class Tabular(Task):
         return table_statistics(self.table, self.preparation, self.target)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
-        """A constant, a linear model, boosted trees; with dates, the last training day of the same weekday."""
+        """A constant, a linear model, boosted trees; of a forecast, the last same weekday and that of last year."""
         if not self.baseline:
             return {}
-        from dlrunner.tasks.tabular.baselines import TableBaselines, last_same_weekday
+        from dlrunner.tasks.tabular.baselines import TableBaselines, naive_forecasts
 
         splits = {split: self.tensors(split) for split in self._tensors}
         inputs = {
@@ -230,11 +230,10 @@ class Tabular(Task):
         found = TableBaselines(inputs, targets, self.target, sizes, self._score, self._weights).all()
         if isinstance(self.target, Regression) and not self.target.quantiles:
             started = time.perf_counter()
-            weekday = last_same_weekday(self.table, self.table.valid)
-            if weekday is not None:
-                metrics = self._score(self.target.outputs_of(self.target.encode(weekday)), "valid")
-                found["last same weekday"] = {f"valid/{name}": value for name, value in metrics.items()}
-                found["last same weekday"]["seconds"] = round(time.perf_counter() - started, 2)
+            for name, forecast in naive_forecasts(self.table, self.table.valid).items():
+                metrics = self._score(self.target.outputs_of(self.target.encode(forecast)), "valid")
+                found[name] = {f"valid/{metric}": value for metric, value in metrics.items()}
+                found[name]["seconds"] = round(time.perf_counter() - started, 2)
         return found
 
     def _score(self, outputs: Tensor, split: Split) -> Mapping[str, float]:

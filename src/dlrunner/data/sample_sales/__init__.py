@@ -1,0 +1,1 @@
+"""A generated shop: daily sales of eight stores, for trying a forecast."""
