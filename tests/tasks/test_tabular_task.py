@@ -148,6 +148,21 @@ def test_prediction_data_that_does_not_fit_is_refused_or_noted(flats_csv: Path, 
     assert (status, "has no column 'number'" in err) == (2, True)
 
 
+def test_a_bad_row_of_a_part_to_predict_is_named_by_its_part_and_row(flats_csv: Path, dlrun: Dlrun, here: Path) -> None:
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *QUICK)
+    new = pd.read_csv("new.csv").astype({"area": object})
+    new.loc[150, "area"] = "large"
+    Path("parts").mkdir()
+    new.iloc[:100].to_json("parts/1.jsonl", orient="records", lines=True)
+    new.iloc[100:].to_json("parts/2.jsonl.gz", orient="records", lines=True)
+    status, out, _ = dlrun("predict", "runs/latest", "parts", "--out", "out.csv")
+    assert status == 1
+    assert "2.jsonl.gz, row 51: area is 'large'" in out
+    assert pd.read_csv("out.csv")["problem"].dropna().tolist() == [
+        "2.jsonl.gz, row 51: area is 'large', which is not a number"
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
