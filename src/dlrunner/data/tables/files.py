@@ -53,7 +53,7 @@ def open_table(
             table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding), ids)
         elif str(path) == STANDARD_INPUT:
             place = Path("standard input")
-            part = text_file(stack, from_standard_input(stack), separator, encoding, place)
+            part = text_file(stack, from_standard_input(stack), separator, encoding, skip_bad, place)
             table = open_text(stack, [part], place, skip_bad)
         else:
             assert path is not None
@@ -145,7 +145,9 @@ def _of_files(
     separator = separator or ("\t" if kind in (".tsv", ".tab") else None)
     with readable_errors(place):
         if kind in TEXT_SUFFIXES:
-            parts, notes = _readable(files, lambda file: text_file(stack, file, separator, encoding), skip_bad)
+            parts, notes = _readable(
+                files, lambda file: text_file(stack, file, separator, encoding, skip_bad), skip_bad
+            )
             table = open_text(stack, parts, place, skip_bad)
             table.notes += notes
             return table
@@ -161,7 +163,7 @@ def _of_files(
             return table
         if len(files) > 1:
             raise ConfigError(f"data.path: {place}: only text, Parquet and JSON may come in parts")
-        return open_excel(stack, files[0]) if kind in EXCEL else open_sqlite(stack, files[0])
+        return open_excel(stack, files[0], skip_bad) if kind in EXCEL else open_sqlite(stack, files[0])
 
 
 def _readable(

@@ -43,7 +43,12 @@ class TextFile:
 
 
 def text_file(
-    stack: contextlib.ExitStack, path: Path, separator: str | None, encoding: str | None, file: Path | None = None
+    stack: contextlib.ExitStack,
+    path: Path,
+    separator: str | None,
+    encoding: str | None,
+    skip_bad: bool,
+    file: Path | None = None,
 ) -> TextFile:
     """Look at a text file.
 
@@ -51,11 +56,12 @@ def text_file(
         stack: removes temporary copies.
         path: of the file, which may be compressed.
         separator, encoding: given by the user.
+        skip_bad: leave out a second header row.
         file: its name in messages.
 
     Raises:
         ConfigError: separator or encoding is none.
-        DataError: it is empty, damaged or not text.
+        DataError: it is empty, damaged or not text, or has a second header row.
     """
     if separator is not None:
         check_separator(separator)
@@ -69,7 +75,7 @@ def text_file(
         lines = text[: text.rfind("\n") + 1]
         text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
     _refuse_nul(plain, file)
-    return TextFile(file, plain, detect(text, file, separator))
+    return TextFile(file, plain, detect(text, file, separator, skip_bad))
 
 
 def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Path, skip_bad: bool = False) -> RawTable:

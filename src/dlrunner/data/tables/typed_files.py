@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part
-from dlrunner.data.tables.dialect import kind_of, num_titles, unique_names
+from dlrunner.data.tables.dialect import (
+    RECORDS,
+    is_second_header,
+    kind_of,
+    num_titles,
+    second_header_note,
+    unique_names,
+)
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.raw import (
     LONGEST_LINE,
@@ -238,8 +245,17 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
-    """Open the first sheet that has rows below a header."""
+def open_excel(stack: contextlib.ExitStack, path: Path, skip_bad: bool = False) -> RawTable:
+    """Open the first sheet that has rows below a header.
+
+    Args:
+        stack: closes what is opened.
+        path: the file.
+        skip_bad: leave out a second header row, with a note.
+
+    Raises:
+        DataError: it is damaged or empty, or has a second header row.
+    """
     try:
         import python_calamine
     except ImportError:
@@ -270,6 +286,10 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
         notes.append(f"the rows above the header are left out: {title[:80]}")
     if len(filled) > 1:
         notes.append(f"the sheet {name} is read; there are {len(filled)} sheets")
+    below = [[as_text(value) for value in row] for row in rows[1:RECORDS]]
+    if is_second_header(below):
+        notes.append(second_header_note(below[0], path, skip_bad))
+        rows, skipped = rows[1:], skipped + 1
     columns = [_cells([row[number] for row in rows[1:]]) for number in range(len(names))]
     given = pa.table(columns, names=[f"c{i}" for i in range(len(names))])
     raw = from_arrow(stack, given, names, path, first_row=2 + skipped)
