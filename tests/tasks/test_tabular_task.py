@@ -187,6 +187,16 @@ def test_invalid_settings_are_refused_with_a_message(
     assert "Traceback" not in err
 
 
+def test_a_net_of_columns_that_the_table_does_not_have_is_refused_without_a_folder(
+    flats_csv: Path, dlrun: Dlrun, here: Path
+) -> None:
+    words = ("task=tabular", *INPUTS, "data.target=price", "model=blend", "model.nets=[{},{exclude: [town]}]", *QUICK)
+    status, _, err = dlrun(*words)
+    assert (status, "no column is called town" in err) == (2, True), err
+    assert not list((here / "runs").glob("*/*/"))
+    assert not (here / "runs" / "latest").is_symlink(), "it would point nowhere"
+
+
 def test_without_a_table_an_example_command_is_shown(here: Path, dlrun: Dlrun) -> None:
     status, _, err = dlrun("task=tabular")
     assert (status, "dlrun task=tabular data.path=my.csv data.target=y" in err) == (2, True)
