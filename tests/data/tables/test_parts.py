@@ -140,16 +140,6 @@ def test_a_bad_value_of_one_part_is_named_by_its_part_and_row(tmp_path: Path) ->
         read_table(tmp_path, Reading(skip_bad=True)).checked(["x"], skip_bad=False)
 
 
-def test_folders_that_say_the_value_of_a_column_are_reported(tmp_path: Path) -> None:
-    for year in (2023, 2024):
-        (tmp_path / "k=v" / f"year={year}").mkdir(parents=True)
-        (tmp_path / "k=v" / f"year={year}" / "part.csv").write_text(f"id,v\n{year},5\n")
-    table = read_table(tmp_path)
-    assert table.frame["id"].tolist() == [2023, 2024]
-    assert "the names of folders, such as year=2023, are no column of the table" in table.notes
-    assert not any("k=v" in note for note in read_table(tmp_path / "k=v" / "year=2023").notes)
-
-
 PART_WRITERS: dict[str, Callable[[Path, list[dict[str, object]]], object]] = {
     "json": lambda path, rows: path.write_text(json.dumps(rows)),
     "jsonl": lambda path, rows: path.write_text("".join(f"{json.dumps(row)}\n" for row in rows)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.dialect import unique_names
+from dlrunner.data.tables.formats import quoted_name
 from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.lineage import carried
 from dlrunner.data.tables.raw import RawTable, connect, from_arrow
@@ -123,7 +124,7 @@ class _View:
         self.schema = infer(raw, Hints(text=[each for each in raw.names if each.lower() in kept]))
         self.source = f"({raw.select})"
         if not raw.select:
-            self.source = _quoted(f"content of {name}")
+            self.source = quoted_name(f"content of {name}")
             connection.register(self.source[1:-1], raw.connection.sql("SELECT * FROM raw").to_arrow_table())
         self.define(kept)
 
@@ -136,10 +137,10 @@ class _View:
                 column = Column(column.name, verbatim=True)
             is_unclear = column.type != "text" and (found.ambiguous or found.num_bad)
             read = self.raw.column(column.name) if is_unclear else _typed(self.raw, column)
-            selected.append(f"{read} AS {_quoted(column.name)}")
+            selected.append(f"{read} AS {quoted_name(column.name)}")
             self.texts += [column.name] if is_unclear or column.type == "text" else []
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {_quoted(self.name)} AS SELECT {', '.join(selected)} FROM {self.source}"
+            f"CREATE OR REPLACE TEMP VIEW {quoted_name(self.name)} AS SELECT {', '.join(selected)} FROM {self.source}"
         )
 
 
@@ -169,7 +170,3 @@ def _typed(raw: RawTable, column: Column) -> str:
     if column.type == "time":  # so that a query compares it with '12:30'
         return f"(TIME '00:00' + to_microseconds(CAST(round({read} * 6e7) AS BIGINT)))"
     return f"CAST({read} AS BIGINT)" if column.type == "integer" else read
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
