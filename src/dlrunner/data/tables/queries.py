@@ -52,6 +52,8 @@ def open_query(
         statements = connection.extract_statements(query)
     except duckdb.Error as error:
         raise ConfigError(f"data.query: {str(error).splitlines()[0]}") from None
+    if len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI:
+        raise ConfigError("data.query: PIVOT needs the values that become columns: PIVOT … ON column IN ('a', 'b')")
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ConfigError("data.query: must be one SELECT; it can change nothing")
     connection.execute("SET lock_configuration = true")
@@ -60,6 +62,10 @@ def open_query(
     try:
         serialized = connection.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()[0][0]
         tree = json.loads(serialized)
+        if _describes(tree):
+            raise ConfigError(
+                "data.query: SUMMARIZE, DESCRIBE and SHOW select no rows of a table; `dlrun data describe` describes it"
+            )
         tables, functions = _sources(tree)
         kept = carried(tree, [each for each in ids if isinstance(each, str)])
         for name in tables:
@@ -86,6 +92,14 @@ def open_query(
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
     raw.notes += [*notes, *changed]
     return raw
+
+
+def _describes(node: Any) -> bool:
+    """Return whether a serialized query describes a table or query in some place."""
+    if isinstance(node, dict) and node.get("type") == "SHOW_REF":
+        return True
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return any(_describes(each) for each in parts)
 
 
 def _sources(node: Any) -> tuple[list[str], list[str]]:
