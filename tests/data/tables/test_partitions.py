@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from dlrunner.data.tables.source import TableFile
-from dlrunner.data.tables.table import Reading, read_new_rows, read_table
+from dlrunner.data.tables.table import Reading, read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
 
 Writer = Callable[[Path, pd.DataFrame], object]
@@ -51,6 +51,9 @@ def test_keys_in_the_names_of_folders_are_columns(kind: str, tmp_path: Path) -> 
     assert "year=2020" in table.rows.at(7)
     new = read_new_rows(tmp_path / "k=v" / "sales")
     assert new["shop"].dropna().tolist() == ["01", "01", "a/b c", "a/b c"] * 2
+    year = tmp_path / "k=v" / "sales" / "year=2019"
+    with pytest.raises(DataError, match=r"is missing 1 column.*give the folder above year=2019"):
+        read_frame(read_new_rows(year), table.schema, table.schema.names, year)
 
 
 @pytest.mark.parametrize("kind", WRITERS)
