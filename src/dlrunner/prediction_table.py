@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -31,13 +31,19 @@ def with_distinct_names(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-def with_problems(frame: pd.DataFrame, ids: Sequence[str], problems: Sequence[tuple[int, str]]) -> pd.DataFrame:
+def with_problems(
+    frame: pd.DataFrame,
+    ids: Sequence[str],
+    problems: Sequence[tuple[int, str]],
+    where: Callable[[int], str] | None = None,
+) -> pd.DataFrame:
     """Return a table of predictions without those of the rows that cannot be read; a column says why.
 
     Args:
         frame: the predictions.
         ids: columns that say which row it is, and stay.
         problems: number and reason of the rows; their number is `attrs["num_bad"]`.
+        where: returns the file of a row and its number there, for tables in several files.
     """
     reasons: dict[int, list[str]] = {}
     for row, reason in problems:
@@ -46,11 +52,14 @@ def with_problems(frame: pd.DataFrame, ids: Sequence[str], problems: Sequence[tu
         return frame
     rows = list(reasons)
     problem = pd.Series(None, index=range(len(frame)), dtype="str")
-    problem.iloc[rows] = ["; ".join(each) for each in reasons.values()]
+    places = [f"{where(row)}: " if where else "" for row in rows]
+    problem.iloc[rows] = [place + "; ".join(each) for place, each in zip(places, reasons.values(), strict=True)]
     predictions = [name for name in frame.columns if name not in ids]
     mask = np.zeros(len(frame), dtype=bool)
     mask[rows] = True
     blanked = {name: frame[name].mask(mask) for name in predictions}
     new = frame.assign(**blanked, problem=problem.to_numpy())
     new.attrs |= frame.attrs | {"num_bad": len(rows)}
-    return with_notes(new, [f"{len(rows):,} of {len(frame):,} rows cannot be read and have no prediction; see problem"])
+    first = problem.iloc[min(rows)]
+    counts = f"{len(rows):,} of {len(frame):,} rows"
+    return with_notes(new, [f"{counts} cannot be read and have no prediction; see problem (the first: {first})"])

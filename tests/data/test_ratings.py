@@ -177,8 +177,8 @@ def test_a_bad_table_ends_with_a_plain_sentence(case: str, dlrun: Dlrun) -> None
 
 def test_a_column_named_wrongly_is_answered_with_those_that_exist(dlrun: Dlrun, ratings_csv: Path) -> None:
     status, _, err = dlrun("task=collab", "data.path=my.csv", "data.user=usr", *QUICK)
-    assert status == 1
-    assert "has no column 'usr' (data.user); its columns are: user, item, rating" in err
+    assert status == 2
+    assert "data.user: my.csv has no column 'usr'; its columns are: user, item, rating" in err
 
 
 def test_a_missing_file_and_a_folder_are_wrong_requests(dlrun: Dlrun, here: Path) -> None:

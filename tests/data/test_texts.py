@@ -112,6 +112,35 @@ def test_token_files_stay_as_they_are_with_their_own_unk_and_empty_lines(here: P
     assert table.split.tolist() == [TRAIN, TRAIN, TRAIN, VALID]
 
 
+def test_texts_of_several_tables_are_named_by_their_file_and_row(here: Path) -> None:
+    (here / "parts").mkdir()
+    (here / "parts" / "1.csv").write_text("text,label\none,a\ntwo,b\n")
+    (here / "parts" / "2.csv").write_text("text,label\nthree,a\nfour,b\n")
+    (here / "valid.csv").write_text("text,label\none,a\ntwo,b\n")
+    data = TextData(here, path="parts", valid_path="valid.csv", labels=True, target="label", text="text", min_freq=1)
+    assert list(data.read().names) == [
+        *(f"parts/{part}.csv, row {row}" for part in (1, 2) for row in (2, 3)),
+        *("valid.csv, row 2", "valid.csv, row 3"),
+    ]
+    alone = TextData(here, path="parts", labels=True, target="label", text="text", min_freq=1, valid=0.5)
+    assert list(alone.read().names) == [f"{part}.csv, row {row}" for part in (1, 2) for row in (2, 3)]
+
+
+def test_a_bad_label_of_the_validation_table_is_named_by_its_file_and_row(here: Path) -> None:
+    (here / "train.csv").write_text("text,good,bad\none,1,0\ntwo,0,1\nthree,1,1\n")
+    (here / "valid.csv").write_text("text,good,bad\none,1,0\ntwo,2,0\n")
+    data = TextData(here, path="train.csv", valid_path="valid.csv", labels=True, target=["good", "bad"], text="text")
+    with pytest.raises(DataError, match=r"valid\.csv, row 3: .*good"):
+        data.read()
+
+
+def test_lines_of_two_files_are_named_by_their_file_and_line(here: Path) -> None:
+    (here / "a.txt").write_text("one\ntwo\n")
+    (here / "b.txt").write_text("one\n")
+    table = TextData(here, path="a.txt", valid_path="b.txt", min_freq=1).read()
+    assert list(table.names) == ["a.txt, line 1", "a.txt, line 2", "b.txt, line 1"]
+
+
 def test_folders_named_train_valid_and_test_tell_the_split_and_the_classes(here: Path) -> None:
     for part in ("train", "valid", "test"):
         for label in ("good", "bad", "so-so"):

@@ -35,8 +35,10 @@ def test_a_metric_that_is_not_finite_fails_the_run(dlrun: Dlrun, ratings_csv: Pa
     status, _, err = dlrun(*WORDS, *words)
     assert status == 1
     assert "training diverged" in err
-    assert json.loads((latest(here) / "summary.json").read_text())["status"] == "failed"
-    assert not (latest(here) / "best.pt").exists()
+    (run,) = (here / "runs" / "collab").glob("*/summary.json")
+    assert json.loads(run.read_text())["status"] == "failed"
+    assert not run.with_name("best.pt").exists()
+    assert not (here / "runs" / "latest").exists(), "it is never a run that failed"
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def test_a_net_sees_no_column_that_it_excludes() -> None:
     assert (before[0] != after[0]).all()
     with pytest.raises(ConfigError, match="sales"):
         Blend(DIMS, nets=[SMALL, {"exclude": ["sales*"]}])
+    with pytest.raises(ConfigError, match=r"model\.nets\[1\]\.base: there is no base"):
+        Blend(replace(DIMS, has_base=False), nets=[SMALL, {"base": False}])
     with pytest.raises(ConfigError, match="leaves no column"):
         Blend(DIMS, nets=[SMALL, {"exclude": ["*"]}])
 

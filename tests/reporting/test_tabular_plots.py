@@ -282,6 +282,18 @@ def test_errors_by_level_are_the_lengths_of_the_bars(drawn: list[Figure], tmp_pa
     assert "rmspe by category (dashed: 0.18 over all rows)" in texts(drawn[0])
 
 
+def test_errors_of_categories_of_few_rows_are_left_out_and_counted(drawn: list[Figure], tmp_path: Path) -> None:
+    groups = [
+        ("city", ["Bonn", "Köln", "Ulm", "Rom"], np.array([0.1, 9.0, 0.2, 5.0]), np.array([50, 3, 10, 9])),
+        ("few", ["a", "b"], np.array([0.3, 0.4]), np.array([2, 3])),
+    ]
+    tabular.error_by(groups, tmp_path, metric="rmse", overall=0.2, fewest=10)
+    first, second = drawn[0].axes
+    assert (ticks(first), bars(first)) == (["Bonn", "Ulm"], [0.1, 0.2])
+    assert first.get_xlabel() == "rmse (2 of fewer than 10 rows left out)"
+    assert (ticks(second), second.get_xlabel()) == (["a", "b"], "rmse"), "nothing else is left"
+
+
 def test_of_many_levels_the_fifteen_worst_are_drawn_and_it_says_so(drawn: list[Figure], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     errors = rng.random(1115)
@@ -383,6 +395,14 @@ def test_importance_is_sorted_and_at_most_thirty_columns_are_drawn(drawn: list[F
     said = texts(drawn[0])
     assert "How much worse it predicts when one column is shuffled (the 30 that matter most of 100)" in said
     assert any(text.startswith("$rmse: how much worse") for text in said)
+
+
+def test_importance_names_the_base_that_outputs_are_added_to(drawn: list[Figure], tmp_path: Path) -> None:
+    plot = tabular.importance(
+        ["store", "history_base"], np.array([0.1, 2.0]), np.zeros(2), tmp_path, metric="m", base="history_base"
+    )
+    assert "outputs are added to history_base" in plot.caption
+    assert ticks(drawn[0].axes[0]) == ["history_base (base of outputs)", "store"]
 
 
 def test_importance_bears_any_input(saved: list[Figure], tmp_path: Path) -> None:

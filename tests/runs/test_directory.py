@@ -107,11 +107,23 @@ def test_the_same_command_twice_trains_once(dlrun: Dlrun, ratings_csv: Path, her
     assert dlrun("epochs=2", "optim=adamw", "seed=0", "data.path=my.csv", *QUICK)[1].count("already finished") == 1
 
 
-def test_a_run_that_its_data_refuses_leaves_latest_where_it_was(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+@pytest.mark.parametrize("words", [("data.user=customr",), ("data.valid_column=customr", "data.split=column")])
+def test_a_setting_that_the_table_refuses_leaves_no_folder(
+    words: tuple[str, ...], dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
     dlrun(*WORDS)
     before = (here / "runs" / "latest").resolve()
-    status, _, err = dlrun(*WORDS, "data.user=customr")
-    assert (status, "customr" in err) == (1, True), err
+    run = only_run(here)
+    status, _, err = dlrun(*WORDS, *words)
+    assert (status, "customr" in err) == (2, True), err
+    assert (here / "runs" / "latest").resolve() == before
+    assert only_run(here) == run
+
+
+def test_latest_never_is_a_run_that_failed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    dlrun(*WORDS)
+    before = (here / "runs" / "latest").resolve()
+    assert dlrun(*WORDS, "optim.lr=1e20", "schedule=constant")[0] == 1
     assert (here / "runs" / "latest").resolve() == before
 
 

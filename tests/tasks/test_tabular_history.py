@@ -93,6 +93,20 @@ def test_predictions_for_the_validation_rows_are_those_of_the_run(sales_csv: pd.
     np.testing.assert_allclose(some["sold"][others], expected["prediction"][others], rtol=1e-6)
 
 
+def test_the_base_of_the_outputs_is_the_most_important_column(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:
+    from dlrunner.inference.models import load_models
+    from dlrunner.runs.reader import FinishedRun
+    from dlrunner.tasks.tabular.analysis import TableAnalysis
+    from dlrunner.tasks.tabular.predictor import predict_rows
+
+    dlrun(*SETTINGS, HISTORY % "", "epochs=1", *QUICK)
+    checked, _, models = load_models(FinishedRun.read(Path("runs/latest")))
+    task: Any = checked.build_task(checked.build_data(), 0)
+    outputs = predict_rows(task.preparation, task.target, models, task.table.frame[task.table.valid])
+    names, increases, _ = TableAnalysis(task, models, outputs).importance()
+    assert names[int(np.argmax(increases))] == "history_base"
+
+
 def test_rows_before_all_training_rows_have_no_forecast(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:
     status, out, err = dlrun(*SETTINGS, HISTORY % ", past: true", "epochs=1", *QUICK)
     assert status == 0, err

@@ -148,6 +148,21 @@ def test_prediction_data_that_does_not_fit_is_refused_or_noted(flats_csv: Path, 
     assert (status, "has no column 'number'" in err) == (2, True)
 
 
+def test_a_bad_row_of_a_part_to_predict_is_named_by_its_part_and_row(flats_csv: Path, dlrun: Dlrun, here: Path) -> None:
+    dlrun("task=tabular", *INPUTS, *SMALL, "data.target=price", *QUICK)
+    new = pd.read_csv("new.csv").astype({"area": object})
+    new.loc[150, "area"] = "large"
+    Path("parts").mkdir()
+    new.iloc[:100].to_json("parts/1.jsonl", orient="records", lines=True)
+    new.iloc[100:].to_json("parts/2.jsonl.gz", orient="records", lines=True)
+    status, out, _ = dlrun("predict", "runs/latest", "parts", "--out", "out.csv")
+    assert status == 1
+    assert "2.jsonl.gz, row 51: area is 'large'" in out
+    assert pd.read_csv("out.csv")["problem"].dropna().tolist() == [
+        "2.jsonl.gz, row 51: area is 'large', which is not a number"
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -170,6 +185,16 @@ def test_invalid_settings_are_refused_with_a_message(
     assert status == 2, err
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_net_of_columns_that_the_table_does_not_have_is_refused_without_a_folder(
+    flats_csv: Path, dlrun: Dlrun, here: Path
+) -> None:
+    words = ("task=tabular", *INPUTS, "data.target=price", "model=blend", "model.nets=[{},{exclude: [town]}]", *QUICK)
+    status, _, err = dlrun(*words)
+    assert (status, "no column is called town" in err) == (2, True), err
+    assert not list((here / "runs").glob("*/*/"))
+    assert not (here / "runs" / "latest").is_symlink(), "it would point nowhere"
 
 
 def test_without_a_table_an_example_command_is_shown(here: Path, dlrun: Dlrun) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 from dlrunner.config.plan import Plan, plan
 from dlrunner.data_audit import AuditFinding
-from dlrunner.errors import DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
+from dlrunner.errors import ConfigError, DlrunnerError, Interrupted, OutOfMemoryError, PeerLostError, RunError
 from dlrunner.execution import auto_settings
 from dlrunner.execution.identity import digests, identity_of, synthetic_data_warning
 from dlrunner.execution.stages import (
@@ -117,11 +117,12 @@ def run(
                 notify(synthetic_data_warning(checked))
             elif identity.name != "none":
                 notify(f"data: {identity.name} {identity.release} ({identity.path})")
+            is_new = not (directory.path / "config.yaml").exists()
             if reason == "new":
                 _continue_shorter(checked, directory, notify)
             if decided:
                 notify(f"auto: {auto_settings.describe(decided)}")
-            context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify), decided)
+            context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify), decided, is_new)
             return _execute(context, data, overrides, display, changed)
         finally:
             directory.release()
@@ -201,6 +202,8 @@ def _execute(
             summary["status"] = "done"
         except (Interrupted, Exception) as failed:  # a user's task or model may raise anything
             summary["status"], summary["error"], error = _ending(failed, directory.path)
+            if summary["status"] == "failed":
+                directory.unpoint_latest()
             if error is not failed:
                 log.exception("the run failed")
             log.error("%s: %s", summary["status"], summary["error"])
@@ -216,7 +219,9 @@ def _execute(
             raise
         finally:
             tracking.close(timeout)
-    if isinstance(error, DlrunnerError):
+    if isinstance(error, ConfigError) and context.is_new and not (directory.path / "metrics.jsonl").exists():
+        directory.remove()
+    elif isinstance(error, DlrunnerError):
         error.folder = directory.path
     if error is not None:
         raise error

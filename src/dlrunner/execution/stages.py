@@ -71,6 +71,8 @@ class RunContext:
     notes: Notes
     decided: Mapping[str, Any] = field(default_factory=dict)
     """Settings that were `auto`, with their values."""
+    is_new: bool = False
+    """Nothing but this run has been written to the folder."""
 
 
 @dataclass(frozen=True)

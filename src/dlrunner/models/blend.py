@@ -51,6 +51,8 @@ class Blend(Model):
         self.nets = nn.ModuleList()
         for index, settings in enumerate(nets):
             exclude, has_base = settings.get("exclude", []), dims.has_base and settings.get("base", True)
+            if settings.get("base") is False and not dims.has_base:
+                raise ConfigError(f"model.nets[{index}].base: there is no base to leave out (data.history.base)")
             columns = [*dims.cardinalities, *dims.continuous]
             for pattern in exclude:
                 if not any(fnmatchcase(name, pattern) for name in columns):

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,6 +39,7 @@ class RunDirectory:
     path: Path
     identity: dict[str, str] = field(default_factory=dict)
     _lock: FolderLock | None = field(default=None, repr=False)
+    _latest_before: Path | None = field(default=None, repr=False)
 
     @classmethod
     def claim(
@@ -163,15 +165,35 @@ class RunDirectory:
         """Write the summary, the last file of a run."""
         self.write_text("summary.json", json.dumps(_finite(summary), indent=2) + "\n")
 
+    def remove(self) -> None:
+        """Remove the folder of a run whose settings were refused before it trained; the lock is held to the end."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def point_latest(self) -> None:
         """Make runs/latest point here."""
         latest = self.path.parent.parent / "latest"
-        remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
-        link = temporary_path(latest)
-        with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
-            link.symlink_to(self.path.relative_to(latest.parent))
-            link.replace(latest)
-        link.unlink(missing_ok=True)
+        self._latest_before = latest.resolve() if latest.exists() else None
+        _point(latest, self.path)
+
+    def unpoint_latest(self) -> None:
+        """Make runs/latest point again where it pointed before this run, which failed."""
+        latest = self.path.parent.parent / "latest"
+        if not latest.is_symlink() or latest.resolve() != self.path.resolve():
+            return
+        before = self._latest_before
+        if before is not None and before != self.path.resolve() and before.is_dir():
+            _point(latest, before)
+        else:
+            latest.unlink()
+
+
+def _point(latest: Path, run: Path) -> None:
+    remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
+    link = temporary_path(latest)
+    with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
+        link.symlink_to(os.path.relpath(run.resolve(), latest.parent.resolve()))
+        link.replace(latest)
+    link.unlink(missing_ok=True)
 
 
 OWN_FOLDERS = ("plots", "trackers", "members", "jobs")

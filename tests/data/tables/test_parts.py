@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from dlrunner.data.tables.table import Reading, read_table
+from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.table import Reading, read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
 
 
@@ -137,11 +140,22 @@ def test_a_bad_value_of_one_part_is_named_by_its_part_and_row(tmp_path: Path) ->
         read_table(tmp_path, Reading(skip_bad=True)).checked(["x"], skip_bad=False)
 
 
-def test_folders_that_say_the_value_of_a_column_are_reported(tmp_path: Path) -> None:
-    for year in (2023, 2024):
-        (tmp_path / "k=v" / f"year={year}").mkdir(parents=True)
-        (tmp_path / "k=v" / f"year={year}" / "part.csv").write_text(f"id,v\n{year},5\n")
-    table = read_table(tmp_path)
-    assert table.frame["id"].tolist() == [2023, 2024]
-    assert "the names of folders, such as year=2023, are no column of the table" in table.notes
-    assert not any("k=v" in note for note in read_table(tmp_path / "k=v" / "year=2023").notes)
+PART_WRITERS: dict[str, Callable[[Path, list[dict[str, object]]], object]] = {
+    "json": lambda path, rows: path.write_text(json.dumps(rows)),
+    "jsonl": lambda path, rows: path.write_text("".join(f"{json.dumps(row)}\n" for row in rows)),
+    "jsonl.gz": lambda path, rows: path.write_bytes(
+        gzip.compress("".join(f"{json.dumps(row)}\n" for row in rows).encode())
+    ),
+    "parquet": lambda path, rows: pd.DataFrame(rows).astype("str").to_parquet(path),
+}
+
+
+@pytest.mark.parametrize("kind", PART_WRITERS)
+def test_a_bad_value_of_a_part_with_types_is_named_by_its_part_and_row(kind: str, tmp_path: Path) -> None:
+    for number, values in enumerate([list(range(50)), [*range(40), "much", *range(400)], [1, 2]]):
+        PART_WRITERS[kind](tmp_path / f"{number}.{kind}", [{"id": f"n{n}", "x": x} for n, x in enumerate(values)])
+    with pytest.raises(DataError, match=rf"1\.{kind}, row 41: x is 'much', which is not"):
+        read_table(tmp_path).checked(["x"], skip_bad=False)
+    new = read_new_rows(tmp_path)
+    bad = read_frame(new, Schema((Column("x", "number"),)), ["x"], tmp_path)
+    assert bad.rows.short(bad.bad[0].row) == f"1.{kind}, row 41"

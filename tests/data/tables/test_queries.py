@@ -132,3 +132,36 @@ def test_a_nul_far_from_the_top_is_named(here: Path) -> None:
     (here / "late.csv").write_bytes(b"a,b\n" + b"1,2\n" * 600_000 + b"1,\0\n")
     with pytest.raises(DataError, match=r"late\.csv contains a NUL character \(byte 2,400,007\)"):
         read_table("late.csv")
+
+
+@pytest.mark.parametrize(
+    ("query", "column", "values"),
+    [
+        ("from 'long.csv' select id", "id", ["007", "007", "1.10", "1.10"]),
+        ("unpivot (select k, v, w from 'long.csv') on v, w into name n value id", "id", ["1.10", "2", "3.0", "4", "5", "6", "7", "8"]),
+        ("select * from (select k, v from 'long.csv') unpivot (id for n in (v))", "id", ["1.10", "3.0", "5", "7"]),
+        ("pivot 'long.csv' on k in ('a', 'b') using first(v) group by id order by id", "a", ["1.10", "5"]),
+        ("pivot 'long.csv' on k in ('a', 'b') using first(v) as f, sum(w) group by id order by id", "a_f", ["1.10", "5"]),
+    ],
+)  # fmt: skip
+def test_pivoted_and_short_queries_read_files_by_the_rules(
+    query: str, column: str, values: list[str], here: Path
+) -> None:
+    (here / "long.csv").write_text("id,k,v,w\n007,a,1.10,2\n007,b,3.0,4\n1.10,a,5,6\n1.10,b,7,8\n")
+    table = TableFile(None, query, Reading(), ids=[column]).read(text=[column])
+    assert table.frame[column].tolist() == values
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("pivot 'sales.csv' on id using sum(n)", "PIVOT needs the values that become columns"),
+        ("select * from (pivot 'sales.csv' on id using sum(n))", "PIVOT needs the values that become columns"),
+        ("summarize 'sales.csv'", "SUMMARIZE, DESCRIBE and SHOW select no rows"),
+        ("select * from (describe select * from 'sales.csv')", "SUMMARIZE, DESCRIBE and SHOW select no rows"),
+        ("show tables", "SUMMARIZE, DESCRIBE and SHOW select no rows"),
+    ],
+)
+def test_queries_that_are_no_table_of_rows_are_refused(query: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_table(None, query=query)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ class Part(NamedTuple):
     """Number of the first row in messages: that of its line, where each row is a line."""
     num_rows: int = 0
     """Of the file; not needed of the last one."""
+    noun: str = "row"
 
 
 @dataclass(frozen=True)
@@ -49,29 +51,82 @@ class RowLocations:
         found: RowLocations | None = frame.attrs.get("rows")
         return found or cls(Path(str(frame.attrs.get("file", "the table"))))
 
+    @classmethod
+    def within_files(cls, frame: pd.DataFrame) -> Callable[[int], str] | None:
+        """Return what tells file and number of a row of a DataFrame that was read from several files; else None."""
+        rows = cls.of_frame(frame)
+        return rows.short if len(rows.parts) > 1 else None
+
     def at(self, row: int) -> str:
         """Return file and number of a row, for messages."""
         part, number = self._find(row)
-        return f"{part.file}, row {number}"
+        return f"{self._parts[part].file}, {self._parts[part].noun} {number}"
 
     def short(self, row: int) -> str:
         """Return the number of a row, and its file where there are several."""
         part, number = self._find(row)
-        if len(self.parts) < 2:
-            return f"row {number}"
-        folder = os.path.commonpath([each.file.parent for each in self.parts])
-        return f"{os.path.relpath(part.file, folder)}, row {number}"
+        return f"{self._prefixes[part]}{number}"
+
+    def followed_by(self, other: RowLocations, num_rows: int, num_others: int) -> RowLocations:
+        """Return where the rows of two tables stand, one after the other.
+
+        Args:
+            other: of the second table.
+            num_rows, num_others: of the first and the second table.
+
+        >>> rows = RowLocations(Path("a.csv")).followed_by(RowLocations(Path("b.csv")), 2, 1)
+        >>> rows.at(1), rows.at(2)
+        ('a.csv, row 3', 'b.csv, row 2')
+        """
+        own = np.arange(num_rows) if self.positions is None else self.positions
+        *parts, last = self.parts or (Part(self.place),)
+        before = sum(part.num_rows for part in parts)
+        last = last._replace(num_rows=max(0, int(own.max(initial=-1)) + 1 - before))
+        others = np.arange(num_others) if other.positions is None else other.positions
+        return RowLocations(
+            self.place,
+            (*parts, last, *(other.parts or (Part(other.place),))),
+            np.concatenate([own, before + last.num_rows + others]),
+        )
 
     def only(self, kept: NDArray[Any]) -> RowLocations:
         """Return where some rows stand: those that a mask marks."""
         positions = np.arange(len(kept)) if self.positions is None else self.positions
         return replace(self, positions=positions[kept])
 
-    def _find(self, row: int) -> tuple[Part, int]:
+    def all_short(self, num_rows: int) -> list[str]:
+        """Return the number of each row, and its file where there are several: of so many rows.
+
+        >>> RowLocations(Path("sales"), (Part(Path("sales/1.csv"), 2, 1), Part(Path("sales/2.csv"), 3))).all_short(2)
+        ['1.csv, row 2', '2.csv, row 3']
+        """
+        positions = np.arange(num_rows) if self.positions is None else self.positions
+        numbers = np.searchsorted(self._starts[1:], positions, side="right")
+        rows = positions - self._starts[numbers]
+        parts, prefixes = self._parts, self._prefixes
+        firsts = [part.first_row for part in parts]
+        return [f"{prefixes[n]}{row + firsts[n]}" for n, row in zip(numbers.tolist(), rows.tolist(), strict=True)]
+
+    @property
+    def _parts(self) -> Sequence[Part]:
+        return self.parts or (Part(self.place),)
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """Position of the first row of each part."""
+        return np.cumsum([0, *(part.num_rows for part in self._parts[:-1])])
+
+    @cached_property
+    def _prefixes(self) -> list[str]:
+        """What stands before the number of a row, of each part."""
+        parts = self._parts
+        if len(parts) < 2:
+            return [f"{parts[0].noun} "]
+        folder = os.path.commonpath([part.file.parent for part in parts])
+        return [f"{os.path.relpath(part.file, folder)}, {part.noun} " for part in parts]
+
+    def _find(self, row: int) -> tuple[int, int]:
+        """Return the number of a row's part, and that of the row in messages."""
         position = row if self.positions is None else int(self.positions[row])
-        parts = self.parts or (Part(self.place),)
-        for part in parts[:-1]:
-            if position < part.num_rows:
-                return part, position + part.first_row
-            position -= part.num_rows
-        return parts[-1], position + parts[-1].first_row
+        part = int(np.searchsorted(self._starts[1:], position, side="right"))
+        return part, position - int(self._starts[part]) + self._parts[part].first_row

@@ -60,14 +60,15 @@ def find_columns(names: Sequence[str], given: Mapping[str, str | None], place: P
     """Return the name of the column of each role: as given, or a usual one; only timestamp may be missing.
 
     Raises:
-        DataError: there is none, or one column has two roles.
+        ConfigError: there is none of a given name.
+        DataError: there is none of a usual name, or one column has two roles.
     """
     found = {}
     listed = ", ".join(names)
     for role, wanted in given.items():
         if wanted is not None and wanted not in names:
-            raise DataError(
-                f"{place} has no column {wanted!r} (data.{role}); its columns are: {listed}; "
+            raise ConfigError(
+                f"data.{role}: {place} has no column {wanted!r}; its columns are: {listed}; "
                 f"{did_you_mean(wanted, names)}"
             )
         name = wanted or next((usual for usual in USUAL_NAMES[role] if usual in names), None)

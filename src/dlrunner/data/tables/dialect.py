@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlrunner.data.tables.formats import MISSING
 from dlrunner.errors import ConfigError, DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -39,6 +40,7 @@ KINDS = (
     (b"%PDF", "a PDF"),
 )
 DATE = re.compile(r"\d{1,4}([-/.])\d{1,2}\1\d{1,4}([T ].*)?")
+UNIT = re.compile(r"\(.*\)|\[.*\]|%")
 NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.,]\d+)([eE][+-]?\d+)?")
 
 
@@ -80,16 +82,17 @@ def kind_of(head: bytes) -> str | None:
     return next((kind for mark, kind in KINDS if head.startswith(mark)), None)
 
 
-def detect(head: str, path: Path, separator: str | None = None) -> Dialect:
+def detect(head: str, path: Path, separator: str | None = None, skip_bad: bool = False) -> Dialect:
     """Return the dialect of a file.
 
     Args:
         head: its first lines; the last one may be cut.
         path: for messages.
         separator: given by the user.
+        skip_bad: leave out a second header row; by default it is an error.
 
     Raises:
-        DataError: the file is empty, or its first row holds values and no names.
+        DataError: the file is empty, its first row holds values and no names, or it has a second header row.
     """
     lines = list(io.StringIO(head, newline=""))  # those of DuckDB: str.splitlines knows more ends of lines
     skipped = 0
@@ -106,8 +109,11 @@ def detect(head: str, path: Path, separator: str | None = None) -> Dialect:
     notes = []
     if titles[chosen]:
         notes.append(f"the lines above the header are left out: {', '.join(filter(None, parsed[chosen][0][1]))[:80]}")
-    skipped += records[0][0]
     first, *others = [fields for _, fields in records]
+    has_second = is_second_header(others)
+    if has_second:
+        notes.append(second_header_note(others[0], path, skip_bad))
+    skipped += records[int(has_second)][0]
     names, changed = unique_names([name.strip().removeprefix("\ufeff") for name in first])
     if holds_values(names, others):
         shown = ", ".join(names[:5])
@@ -139,6 +145,49 @@ def num_titles(records: Sequence[Sequence[str]], separator: str = ";") -> int:
         if number == 0 and not any(field.strip() for field in record):
             return 0  # a header without names
     return 0
+
+
+def is_second_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Return whether the first row below the header belongs to it: units, or names below merged cells.
+
+    It has no number or date, and other text where all rows below it have numbers or dates: in two columns, or a unit in
+    brackets in one.
+
+    >>> is_second_header([["", "kg", "cm"], ["a", "1.5", "2"], ["b", "2", "3"]])
+    True
+    >>> is_second_header([["a", "unknown", ""], ["b", "2", "c"]]), is_second_header([["a", "NA", "-"], ["b", "2", "5"]])
+    (False, False)
+    """
+    if len(rows) < 3 or not any(field.strip() for field in rows[0]):
+        return False
+    second, *others = [[field.strip() for field in row] for row in rows]
+    if any(_is_value(field) for field in second):
+        return False
+    words = []
+    for number, field in enumerate(second):
+        known = [row[number] for row in others if len(row) > number and row[number] not in ("", *MISSING)]
+        if field not in ("", *MISSING) and len(known) > 1 and all(map(_is_value, known)):
+            words.append(field)
+    return len(words) > 1 or any(UNIT.fullmatch(word) for word in words)
+
+
+def _is_value(field: str) -> bool:
+    return bool(NUMBER.fullmatch(field) or DATE.fullmatch(field))
+
+
+def second_header_note(row: Sequence[str], path: Path, skip_bad: bool) -> str:
+    """Return a note on a second header row that is left out.
+
+    Raises:
+        DataError: it is not to be left out.
+    """
+    shown = ", ".join(field.strip() for field in row)[:80]
+    if skip_bad:
+        return f"a second header row is left out (data.skip_bad): {shown}"
+    raise DataError(
+        f"{path}: the row below the header ({shown}) holds no values: units, or a second row of names? One "
+        "row of names is read: remove the other one (data.skip_bad=true leaves out the second)"
+    )
 
 
 def holds_values(names: Sequence[str], rows: Sequence[Sequence[str]]) -> bool:

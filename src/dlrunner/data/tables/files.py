@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dlrunner.data.tables.partitions import keys_of
 from dlrunner.data.tables.queries import open_query
 from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text, text_file
@@ -53,15 +54,12 @@ def open_table(
             table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding), ids)
         elif str(path) == STANDARD_INPUT:
             place = Path("standard input")
-            part = text_file(stack, from_standard_input(stack), separator, encoding, place)
+            part = text_file(stack, from_standard_input(stack), separator, encoding, skip_bad, place)
             table = open_text(stack, [part], place, skip_bad)
         else:
             assert path is not None
             files = files_of(path)
             table = _of_files(stack, files, user_path(path), separator, encoding, skip_bad)
-            folders = [{name for name in file.parts[:-1] if "=" in name} for file in files]
-            if varying := set().union(*folders) - folders[0].intersection(*folders):
-                table.notes.append(f"the names of folders, such as {min(varying)}, are no column of the table")
         if not table.names:
             raise DataError(f"{table.place} has no columns")
         yield table
@@ -122,12 +120,16 @@ def format_of(path: Path) -> str:
 def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, encoding: str | None) -> RawTable | None:
     """Open a file that a query names.
 
-    None for no table, and for Parquet, of which DuckDB reads only what is needed; but it forgets zones of times.
+    None for no table, and for Parquet, of which DuckDB reads only what is needed; but it forgets zones of times, and
+    makes numbers of all digits in the names of folders.
     """
     kind = suffix_of(Path(name))
-    if kind is None or (kind in PARQUET and not any(map(has_zones, files_of(name, "data.query")))):
+    if kind is None:
         return None
-    return _of_files(stack, files_of(name, "data.query"), user_path(name), separator, encoding)
+    files, place = files_of(name, "data.query"), user_path(name)
+    if kind in PARQUET and not (keys_of(files, place) or any(map(has_zones, files))):
+        return None
+    return _of_files(stack, files, place, separator, encoding)
 
 
 Opened = TypeVar("Opened")
@@ -142,26 +144,29 @@ def _of_files(
     skip_bad: bool = False,
 ) -> RawTable:
     kind = format_of(files[0])
+    keys = keys_of(files, place) if kind in (*TEXT_SUFFIXES, *PARQUET, *JSON) else []
     separator = separator or ("\t" if kind in (".tsv", ".tab") else None)
     with readable_errors(place):
         if kind in TEXT_SUFFIXES:
-            parts, notes = _readable(files, lambda file: text_file(stack, file, separator, encoding), skip_bad)
-            table = open_text(stack, parts, place, skip_bad)
+            parts, notes = _readable(
+                files, lambda file: text_file(stack, file, separator, encoding, skip_bad), skip_bad
+            )
+            table = open_text(stack, parts, place, skip_bad, keys)
             table.notes += notes
             return table
         if kind in PARQUET:
             checked, notes = _readable(files, check_parquet, skip_bad)
-            table = open_parquet(stack, checked, place, skip_bad)
+            table = open_parquet(stack, checked, place, skip_bad, keys)
             table.notes += notes
             return table
         if kind in JSON:
             pairs, notes = _readable(files, lambda file: (file, plain_text(stack, file, encoding)), skip_bad)
-            table = open_json(stack, {path: file for file, path in pairs}, place, skip_bad)
+            table = open_json(stack, {path: file for file, path in pairs}, place, skip_bad, keys)
             table.notes += notes
             return table
         if len(files) > 1:
             raise ConfigError(f"data.path: {place}: only text, Parquet and JSON may come in parts")
-        return open_excel(stack, files[0]) if kind in EXCEL else open_sqlite(stack, files[0])
+        return open_excel(stack, files[0], skip_bad) if kind in EXCEL else open_sqlite(stack, files[0])
 
 
 def _readable(

@@ -35,6 +35,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def quoted_name(name: str) -> str:
+    """Return the name of a column or table as SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 _PAST_HOUR = r":[0-5]\d(:[0-5]\d([.,]\d+)?)?"
 CLOCK = rf"([01]?\d|2[0-3]){_PAST_HOUR}|24:00(:00)?|(0?[1-9]|1[0-2]){_PAST_HOUR} ?(?i:am|pm)"
 """Times of day: 12:30, 8:05:09.5, 9:30 PM."""

@@ -39,6 +39,8 @@ class _Conventions:
     decimal: str | None
     orders: set[tuple[str, str]]
     """Of dates, with their separators."""
+    is_given: bool
+    """The decimal sign is a setting."""
 
 
 def infer(table: RawTable, hints: Hints) -> Schema:
@@ -55,7 +57,7 @@ def infer(table: RawTable, hints: Hints) -> Schema:
     if head.num_rows == 0:
         raise DataError(f"{table.place} has a header but no rows")
     counted = counted_candidates(table, head, hints)
-    conventions = _Conventions(hints.decimal or settled_signs(counted), settled_orders(counted))
+    conventions = _Conventions(hints.decimal or settled_signs(counted), settled_orders(counted), bool(hints.decimal))
     columns: list[Column] = []
     found = {}
     for number, name in enumerate(table.names):
@@ -109,7 +111,7 @@ def _number(
     counts = candidates.counts
     signs = {each.decimal for each in numbers}
     separated = counts.get("points", 0) or counts.get("commas", 0)
-    doubt, sign = None, conventions.decimal
+    doubt, note, sign = None, None, conventions.decimal
     if separated and len(signs) == 2:
         # All of them with three digits after a single point: written with a fixed precision, except where a semicolon
         # separates, as in countries with decimal commas.
@@ -132,11 +134,8 @@ def _number(
         else:
             numbers = [each for each in numbers if each.decimal == sign] or numbers
             word = "point" if sign == "." else "comma"
-            doubt = (
-                None
-                if is_fixed
-                else f"read with a decimal {word}, as the rest of the file (data.decimal says otherwise)"
-            )
+            if not (is_fixed or conventions.is_given):
+                note = f"read with a decimal {word}, as the rest of the file (data.decimal says otherwise)"
     # The plainest of those that read the same: without thousands where there are none.
     chosen = min(numbers, key=lambda each: (not each.is_plain, each.thousands is not None))
     column = Column(
@@ -147,7 +146,7 @@ def _number(
         before=chosen.before,
         after=chosen.after,
     )
-    found = replace(found, doubt=doubt, ambiguous=doubt is not None and "may be" in doubt)
+    found = replace(found, doubt=doubt, note=note, ambiguous=doubt is not None)
     i = candidates.numbers.index(chosen)
     if num_bad := counts[f"infinite {i}"] + counts[f"number {i}"]:
         return _with_bad(table, replace(column, type="number"), found, num_bad)
@@ -205,28 +204,35 @@ def _date(
             f"{table.rows.at(row)}: {name} is {value!r}, which is not a date of the form {chosen.name}, as the "
             f"others are; {bad:,} such row(s) in all (data.date_format=… says another form)"
         )
-    chosen, doubt = dates[0], None
+    chosen = dates[0]
     if len(dates) > 1 and hints.date_format is None:
-        chosen, doubt = _settled(table, candidates, dates, conventions)
+        chosen, found = _settled(table, candidates, dates, found, conventions)
     elif hints.date_format is not None:
         chosen = next((each for each in dates if each.name == hints.date_format), dates[0])
-    is_ambiguous = doubt is not None and "may be" in doubt
-    return Column(name, "date", format=chosen.name), replace(found, doubt=doubt, ambiguous=is_ambiguous)
+    return Column(name, "date", format=chosen.name), found
 
 
 def _settled(
-    table: RawTable, candidates: Candidates, dates: list[DateFormat], conventions: _Conventions
-) -> tuple[DateFormat, str | None]:
-    """Return the format that the rest of the file has, or by which the rows are in order; else what is in doubt."""
+    table: RawTable,
+    candidates: Candidates,
+    dates: list[DateFormat],
+    found: Statistics,
+    conventions: _Conventions,
+) -> tuple[DateFormat, Statistics]:
+    """Return the format that the rest of the file has, or by which the rows are in order; else with what is in doubt.
+
+    The first is a note: the file leaves no choice; the second a warning: rows may be in order by chance.
+    """
     if not dates[0].order:  # 20230131 is a day rather than a second
-        return dates[0], None
+        return dates[0], found
     read = table.fetch(candidates.text, *[each.value(candidates.text) for each in dates])
     times = [read.column(i + 1).to_pandas() for i in range(len(dates))]
     if all(times[0].equals(other) for other in times[1:]):
-        return dates[0], None
+        return dates[0], found
     of_file = [each for each in dates if (each.order, each.name[2]) in conventions.orders]
     if len(of_file) == 1:
-        return of_file[0], f"read as {of_file[0].name}, as the rest of the file (data.date_format says otherwise)"
+        note = f"read as {of_file[0].name}, as the rest of the file (data.date_format says otherwise)"
+        return of_file[0], replace(found, note=note)
     known = [values.dropna() for values in times]
     ordered = [
         each
@@ -235,12 +241,13 @@ def _settled(
     ]
     if len(ordered) == 1:
         chosen = ordered[0]
-        return chosen, f"read as {chosen.name}, by which its rows are in order (data.date_format says otherwise)"
+        doubt = f"read as {chosen.name}, by which its rows are in order (data.date_format says otherwise)"
+        return chosen, replace(found, doubt=doubt)
     differs = int(np.flatnonzero((times[0] != times[1]) & times[0].notna())[0])
     example = read.column(0)[differs].as_py()
     readings = " or ".join(f"{values.iloc[differs]:%d %b %Y}" for values in times[:2])
     settings = " or ".join(f"data.date_format={each.name!r}" for each in dates[:2])
-    return dates[0], f"{example} may be {readings}: set {settings}"
+    return dates[0], replace(found, doubt=f"{example} may be {readings}: set {settings}", ambiguous=True)
 
 
 def _nearly(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ def _sources_of_columns(node: Any) -> Iterator[tuple[str, set[str]]]:
             yield from _renamed(node["subquery"].get("node"), node.get("column_name_alias") or [])
         elif "query_node" in node:
             yield from _renamed(node["query_node"], node.get("aliases") or [])
+        elif node.get("type") == "PIVOT":
+            yield from _pivoted(node)
         elif node.get("type") == "COMPARE_EQUAL":  # both sides of a join have one type
             left, right = _sources(node["left"]), _sources(node["right"])
             yield from ((one, right) for one in left)
@@ -65,6 +68,32 @@ def _columns(node: Any) -> Iterator[tuple[str, set[str]]]:
         else:
             sources = _sources(each)
             yield each["alias"] or (each["column_names"][-1] if each["class"] == "COLUMN_REF" else ""), sources
+
+
+def _pivoted(node: Any) -> Iterator[tuple[str, set[str]]]:
+    """Yield the names of the columns that PIVOT or UNPIVOT makes, with the columns that they are made of."""
+    for each in node["pivots"]:  # UNPIVOT: the values of some columns, and their names, are two columns
+        sources = {name for entry in each["entries"] if entry["star_expr"] for name in _columns_in(entry["star_expr"])}
+        yield from ((name, sources) for name in node["unpivot_names"])
+    values = [
+        [entry["alias"] or str(entry["star_expr"]["literal"]["text"]) for entry in each["entries"] if _is_text(entry)]
+        for each in node["pivots"]
+    ]
+    for names, aggregate in itertools.product(itertools.product(*values), node["aggregates"]):
+        name = "_".join(names)  # PIVOT: a column for each value
+        yield (f"{name}_{aggregate['alias']}" if aggregate["alias"] else name), _sources(aggregate)
+
+
+def _is_text(entry: Any) -> bool:
+    return "text" in ((entry["star_expr"] or {}).get("literal") or {})
+
+
+def _columns_in(node: Any) -> Iterator[str]:
+    """Yield the names of all columns in an expression."""
+    if isinstance(node, dict) and node.get("class") == "COLUMN_REF":
+        yield str(node["column_names"][-1])
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _columns_in(each)
 
 
 def _parts(node: Any) -> Sequence[Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrunner.data.tables.candidates import Hints
 from dlrunner.data.tables.dialect import unique_names
+from dlrunner.data.tables.formats import quoted_name
 from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.lineage import carried
 from dlrunner.data.tables.raw import RawTable, connect, from_arrow
@@ -51,6 +52,8 @@ def open_query(
         statements = connection.extract_statements(query)
     except duckdb.Error as error:
         raise ConfigError(f"data.query: {str(error).splitlines()[0]}") from None
+    if len(statements) == 1 and statements[0].type == duckdb.StatementType.MULTI:
+        raise ConfigError("data.query: PIVOT needs the values that become columns: PIVOT … ON column IN ('a', 'b')")
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ConfigError("data.query: must be one SELECT; it can change nothing")
     connection.execute("SET lock_configuration = true")
@@ -59,6 +62,10 @@ def open_query(
     try:
         serialized = connection.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()[0][0]
         tree = json.loads(serialized)
+        if _describes(tree):
+            raise ConfigError(
+                "data.query: SUMMARIZE, DESCRIBE and SHOW select no rows of a table; `dlrun data describe` describes it"
+            )
         tables, functions = _sources(tree)
         kept = carried(tree, [each for each in ids if isinstance(each, str)])
         for name in tables:
@@ -85,6 +92,14 @@ def open_query(
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
     raw.notes += [*notes, *changed]
     return raw
+
+
+def _describes(node: Any) -> bool:
+    """Return whether a serialized query describes a table or query in some place."""
+    if isinstance(node, dict) and node.get("type") == "SHOW_REF":
+        return True
+    parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return any(_describes(each) for each in parts)
 
 
 def _sources(node: Any) -> tuple[list[str], list[str]]:
@@ -123,7 +138,7 @@ class _View:
         self.schema = infer(raw, Hints(text=[each for each in raw.names if each.lower() in kept]))
         self.source = f"({raw.select})"
         if not raw.select:
-            self.source = _quoted(f"content of {name}")
+            self.source = quoted_name(f"content of {name}")
             connection.register(self.source[1:-1], raw.connection.sql("SELECT * FROM raw").to_arrow_table())
         self.define(kept)
 
@@ -136,10 +151,10 @@ class _View:
                 column = Column(column.name, verbatim=True)
             is_unclear = column.type != "text" and (found.ambiguous or found.num_bad)
             read = self.raw.column(column.name) if is_unclear else _typed(self.raw, column)
-            selected.append(f"{read} AS {_quoted(column.name)}")
+            selected.append(f"{read} AS {quoted_name(column.name)}")
             self.texts += [column.name] if is_unclear or column.type == "text" else []
         self.connection.execute(
-            f"CREATE OR REPLACE TEMP VIEW {_quoted(self.name)} AS SELECT {', '.join(selected)} FROM {self.source}"
+            f"CREATE OR REPLACE TEMP VIEW {quoted_name(self.name)} AS SELECT {', '.join(selected)} FROM {self.source}"
         )
 
 
@@ -169,7 +184,3 @@ def _typed(raw: RawTable, column: Column) -> str:
     if column.type == "time":  # so that a query compares it with '12:30'
         return f"(TIME '00:00' + to_microseconds(CAST(round({read} * 6e7) AS BIGINT)))"
     return f"CAST({read} AS BIGINT)" if column.type == "integer" else read
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

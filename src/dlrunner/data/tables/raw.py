@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import DAMAGED
-from dlrunner.data.tables.formats import MACROS
+from dlrunner.data.tables.formats import MACROS, quoted_name
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def from_relation(
     types = [str(row[1]) for row in described]
     selected = []
     for number, (name, kind) in enumerate(zip(names, types, strict=True)):
-        column = '"' + name.replace('"', '""') + '"'
+        column = quoted_name(name)
         expression, types[number] = _simple(column, kind)
         selected.append(f"{expression} AS c{number}")
     select = f"SELECT {', '.join(selected)} FROM {source}"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dlrunner.data.core.source import cache_dir, sha256_of, write_whole
 from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table
+from dlrunner.data.tables.partitions import keys_of, values_of
 from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.table import Reading, Table, load_schema, read_open_table
 from dlrunner.errors import ConfigError, DataError
@@ -75,6 +76,8 @@ class TableFile:
             return DataIdentity(str(self.place), "own", "real", _combined([digest, *schema]), str(self.place))
         files = files_of(self.path, self.setting)
         digests = [self._digest_of(file, is_part=len(files) > 1) for file in files]
+        if keys := keys_of(files, user_path(self.path)):
+            digests += [str(values_of(file, keys)) for file in files]
         name = self.place.name
         return DataIdentity(name, "own", "real", _combined([*digests, *schema]), str(user_path(self.path)))
 

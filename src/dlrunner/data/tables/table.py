@@ -198,8 +198,10 @@ def read_frame(
     with table_from_frame(frame, place) as raw:
         missing = [name for name in names if name not in raw.names]
         if missing:
+            above = next((part for part in place.parts if part.partition("=")[0] in missing), None)
+            hint = f"; give the folder above {above}, whose name is a column there" if above else ""
             raise DataError(
-                f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}"
+                f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}{hint}"
             )
         schema = schema or infer(raw, Hints(dates=tuple(dates)))
         values = read_values(raw, schema, names, collect=True)

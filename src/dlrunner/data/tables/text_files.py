@@ -19,6 +19,7 @@ from dlrunner.data.core.row_locations import Part
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of, kind_of
 from dlrunner.data.tables.formats import literal
+from dlrunner.data.tables.partitions import check_names, expressions
 from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, fields_sentence, readable_errors
 from dlrunner.data.tables.totals import may_end_in_total
 from dlrunner.errors import DataError
@@ -43,7 +44,12 @@ class TextFile:
 
 
 def text_file(
-    stack: contextlib.ExitStack, path: Path, separator: str | None, encoding: str | None, file: Path | None = None
+    stack: contextlib.ExitStack,
+    path: Path,
+    separator: str | None,
+    encoding: str | None,
+    skip_bad: bool,
+    file: Path | None = None,
 ) -> TextFile:
     """Look at a text file.
 
@@ -51,11 +57,12 @@ def text_file(
         stack: removes temporary copies.
         path: of the file, which may be compressed.
         separator, encoding: given by the user.
+        skip_bad: leave out a second header row.
         file: its name in messages.
 
     Raises:
         ConfigError: separator or encoding is none.
-        DataError: it is empty, damaged or not text.
+        DataError: it is empty, damaged or not text, or has a second header row.
     """
     if separator is not None:
         check_separator(separator)
@@ -69,10 +76,16 @@ def text_file(
         lines = text[: text.rfind("\n") + 1]
         text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
     _refuse_nul(plain, file)
-    return TextFile(file, plain, detect(text, file, separator))
+    return TextFile(file, plain, detect(text, file, separator, skip_bad))
 
 
-def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Path, skip_bad: bool = False) -> RawTable:
+def open_text(
+    stack: contextlib.ExitStack,
+    parts: Sequence[TextFile],
+    place: Path,
+    skip_bad: bool = False,
+    keys: Sequence[str] = (),
+) -> RawTable:
     """Open text with separators.
 
     Args:
@@ -80,9 +93,10 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         parts: one file, or several with columns of the same names.
         place: for messages.
         skip_bad: leave out rows with more or fewer fields than the header, and parts that cannot be read, with a note.
+        keys: columns in the names of folders.
 
     Raises:
-        DataError: the columns of two files differ.
+        DataError: the columns of two files differ, or a key is one of them.
     """
     first, name = parts[0].dialect, parts[0].file.name
     notes = list(first.notes)
@@ -104,12 +118,13 @@ def open_text(stack: contextlib.ExitStack, parts: Sequence[TextFile], place: Pat
         first, notes = parts[0].dialect, [*notes, *of_parts]
     files = {str(part.path): part.file for part in parts}
     source, is_trimmed = _source(
-        [part.path for part in parts], [part.dialect for part in parts], ", ignore_errors=true" * (num_ragged > 0)
+        [part.path for part in parts], [part.dialect for part in parts], ", ignore_errors=true" * (num_ragged > 0), keys
     )
     with readable_errors(place, files):
         select = f"SELECT * FROM {source}{_without_last_blank_lines(connection, source, first)}"
         connection.execute(f"CREATE VIEW raw AS {select}")
-    names = list(first.names)
+    check_names(keys, first.names, place)
+    names = [*first.names, *keys]
     return RawTable(
         connection,
         place,
@@ -188,10 +203,11 @@ def _sound(
     return kept, sizes, tuple(places), notes
 
 
-def _source(paths: Sequence[Path], dialects: Sequence[Dialect], options: str) -> tuple[str, bool]:
+def _source(paths: Sequence[Path], dialects: Sequence[Dialect], options: str, keys: Sequence[str]) -> tuple[str, bool]:
     """Return the SQL that reads part files one after the other, and whether it trims blanks after separators.
 
-    Files in a row of one dialect are read together; the columns of others are brought into the order of the first.
+    Files in a row of one dialect are read together; the columns of others are brought into the order of the first. The
+    last columns are those in the names of folders.
     """
     groups = [
         (dialect, [path for path, _ in pairs])
@@ -200,14 +216,24 @@ def _source(paths: Sequence[Path], dialects: Sequence[Dialect], options: str) ->
         )
     ]
     if len(groups) == 1:
-        return _read_csv(groups[0][1], groups[0][0], options), False
+        return _with_keys(groups[0][1], groups[0][0], options, keys), False
     selects = []
     for dialect, some in groups:
         columns = [f"c{dialect.names.index(name)}" for name in groups[0][0].names]
         columns = [f"ltrim({each}, ' ')" if dialect.blank_after_separator else each for each in columns]
+        columns += [f"c{len(dialect.names) + i}" for i in range(len(keys))]
         selected = ", ".join(f"{each} AS c{i}" for i, each in enumerate(columns))
-        selects.append(f"SELECT {selected} FROM {_read_csv(some, dialect, options)}")
+        selects.append(f"SELECT {selected} FROM {_with_keys(some, dialect, options, keys)}")
     return f"({' UNION ALL '.join(selects)})", True
+
+
+def _with_keys(paths: Sequence[Path], dialect: Dialect, options: str, keys: Sequence[str]) -> str:
+    if not keys:
+        return _read_csv(paths, dialect, options)
+    start = len(dialect.names)
+    columns = ", ".join(f"{each} AS c{start + i}" for i, each in enumerate(expressions(keys, "path_of_file")))
+    source = _read_csv(paths, dialect, f"{options}, filename='path_of_file'")
+    return f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {source})"
 
 
 def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
@@ -216,7 +242,7 @@ def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
     return (
         f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(dialect.separator)}, "
         f"quote='\"', escape='\"', header=true, skip={dialect.skipped_lines}, nullstr='', strict_mode=true, "
-        f"max_line_size={LONGEST_LINE}{options})"
+        f"max_line_size={LONGEST_LINE}, hive_partitioning=false{options})"
     )
 
 
@@ -248,7 +274,7 @@ def plain_text(stack: contextlib.ExitStack, path: Path, encoding: str | None) ->
         found = encoding or encoding_of(head)
         if stream.is_plain and found in ("utf-8", "utf-8-sig"):
             return path
-        copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-"))) / "table.csv"
+        copy = copy_of(stack, path, "table.csv")
         with copy.open("wb") as file:
             if found in ("utf-8", "utf-8-sig"):
                 file.write(head)
@@ -257,6 +283,14 @@ def plain_text(stack: contextlib.ExitStack, path: Path, encoding: str | None) ->
             else:
                 _transcode(head, stream, found, path, file)
         return copy
+
+
+def copy_of(stack: contextlib.ExitStack, path: Path, name: str) -> Path:
+    """Return where a temporary copy of a file is to be written: below folders that name its columns, as the file."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-")))
+    folder = folder.joinpath(*(each for each in path.parts[:-1] if "=" in each))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / name
 
 
 def _transcode(head: bytes, stream: BinaryIO, encoding: str, path: Path, file: BinaryIO) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import datetime
 import json
 import sqlite3
-import tempfile
 import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,8 +14,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part
-from dlrunner.data.tables.dialect import kind_of, num_titles, unique_names
-from dlrunner.data.tables.formats import literal
+from dlrunner.data.tables.dialect import (
+    RECORDS,
+    is_second_header,
+    kind_of,
+    num_titles,
+    second_header_note,
+    unique_names,
+)
+from dlrunner.data.tables.formats import literal, quoted_name
+from dlrunner.data.tables.partitions import check_names, expressions, values_of
 from dlrunner.data.tables.raw import (
     LONGEST_LINE,
     RawTable,
@@ -26,6 +33,7 @@ from dlrunner.data.tables.raw import (
     from_relation,
     readable_errors,
 )
+from dlrunner.data.tables.text_files import copy_of
 from dlrunner.data.tables.totals import may_end_in_total
 from dlrunner.errors import ConfigError, DataError
 
@@ -33,7 +41,13 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
-def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path, skip_bad: bool = False) -> RawTable:
+def open_parquet(
+    stack: contextlib.ExitStack,
+    files: Sequence[Path],
+    place: Path,
+    skip_bad: bool = False,
+    keys: Sequence[str] = (),
+) -> RawTable:
     """Open Parquet files with the same columns; an index that pandas wrote is a column.
 
     Args:
@@ -41,9 +55,10 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
         files: one, or several.
         place: for messages.
         skip_bad: leave out files whose content is damaged, with a note.
+        keys: columns in the names of folders.
 
     Raises:
-        DataError: a file is damaged, or the columns of two differ.
+        DataError: a file is damaged, the columns of two differ, or a key is one of them.
     """
     import pyarrow.dataset
     import pyarrow.parquet
@@ -66,11 +81,16 @@ def open_parquet(stack: contextlib.ExitStack, files: Sequence[Path], place: Path
     except pa.ArrowException as error:
         raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
     names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
-    names, notes = unique_names(names)
+    check_names(keys, names, place)
+    names, notes = unique_names([*names, *keys])
+    rows = [pyarrow.parquet.read_metadata(each).num_rows for each in read]
+    for key, values in zip(keys, zip(*(values_of(each, keys) for each in read), strict=True), strict=True):
+        repeated = [pa.repeat(pa.scalar(value, pa.string()), count) for value, count in zip(values, rows, strict=True)]
+        table = table.append_column(key, pa.chunked_array(repeated))
     raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
     raw.notes += [*notes, *left_out]
     if len(read) > 1:
-        raw.parts = lambda: [Part(each, 1, pyarrow.parquet.read_metadata(each).num_rows) for each in read]
+        raw.parts = lambda: [Part(each, 1, count) for each, count in zip(read, rows, strict=True)]
     return raw
 
 
@@ -138,7 +158,13 @@ def has_zones(file: Path) -> bool:
     return any(pa.types.is_timestamp(field.type) and field.type.tz not in (None, "UTC") for field in fields)
 
 
-def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Path, skip_bad: bool = False) -> RawTable:
+def open_json(
+    stack: contextlib.ExitStack,
+    files: Mapping[Path, Path],
+    place: Path,
+    skip_bad: bool = False,
+    keys: Sequence[str] = (),
+) -> RawTable:
     """Open a list of objects, or an object in each line; dates are strings as they are in other texts.
 
     Args:
@@ -146,9 +172,10 @@ def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Pa
         files: the user's file by the path that is read.
         place: for messages.
         skip_bad: leave out lines that are not JSON, and files that cannot be read, with a note.
+        keys: columns in the names of folders.
 
     Raises:
-        DataError: a file is damaged.
+        DataError: a file is damaged, or a key is a column of the files too.
     """
     connection = connect(stack)
     notes: list[str] = []
@@ -156,7 +183,14 @@ def open_json(stack: contextlib.ExitStack, files: Mapping[Path, Path], place: Pa
     if skip_bad:
         files, left_out, notes = _sound_json(stack, connection, files)
     named = {str(path): file for path, file in files.items()}
-    raw = from_relation(connection, _read_json(list(files)), place, first_row=1, files=named)
+    source = _read_json(list(files))
+    if keys:
+        with readable_errors(place, named):
+            check_names(keys, connection.sql(f"SELECT * FROM {source}").columns, place)
+        found = zip(expressions(keys, "path_of_file"), keys, strict=True)
+        columns = ", ".join(f"{each} AS {quoted_name(key)}" for each, key in found)
+        source = f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {_read_json(list(files), 'path_of_file')})"
+    raw = from_relation(connection, source, place, first_row=1, files=named)
     raw.notes, raw.left_out = notes, left_out
     raw.may_end_in_total = may_end_in_total(list(files)[-1])
     if len(files) > 1:
@@ -181,12 +215,14 @@ def _num_rows(connection: DuckDBPyConnection, path: Path) -> int:
     return int(connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()[0][0])
 
 
-def _read_json(paths: Sequence[Path]) -> str:
+def _read_json(paths: Sequence[Path], file: str | None = None) -> str:
+    """Return the SQL that reads files of JSON; `file`: the name of a column with the path of each row's file."""
     listed = ", ".join(literal(str(path)) for path in paths)
     return (
         f"read_json([{listed}], sample_size=-1, maximum_depth=2, convert_strings_to_integers=false, "
         f"dateformat='%Y|%m|%d', timestampformat='%Y|%m|%d|%H', map_inference_threshold=-1, "
-        f"maximum_object_size={LONGEST_LINE})"
+        f"maximum_object_size={LONGEST_LINE}, hive_partitioning=false"
+        f"{f', filename={literal(file)}' if file else ''})"
     )
 
 
@@ -216,7 +252,7 @@ def _sound_json(
             if not good:
                 problems.append(str(error))
                 continue
-            copy = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dlrunner-"))) / "table.jsonl"
+            copy = copy_of(stack, file, "table.jsonl")
             copy.write_bytes(b"\n".join(good))
             kept[copy] = file
             where = f"{file}, row {bad[0] + 1} is not JSON"
@@ -238,8 +274,17 @@ def _is_object(line: bytes) -> bool:
         return False
 
 
-def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
-    """Open the first sheet that has rows below a header."""
+def open_excel(stack: contextlib.ExitStack, path: Path, skip_bad: bool = False) -> RawTable:
+    """Open the first sheet that has rows below a header.
+
+    Args:
+        stack: closes what is opened.
+        path: the file.
+        skip_bad: leave out a second header row, with a note.
+
+    Raises:
+        DataError: it is damaged or empty, or has a second header row.
+    """
     try:
         import python_calamine
     except ImportError:
@@ -270,6 +315,10 @@ def open_excel(stack: contextlib.ExitStack, path: Path) -> RawTable:
         notes.append(f"the rows above the header are left out: {title[:80]}")
     if len(filled) > 1:
         notes.append(f"the sheet {name} is read; there are {len(filled)} sheets")
+    below = [[as_text(value) for value in row] for row in rows[1:RECORDS]]
+    if is_second_header(below):
+        notes.append(second_header_note(below[0], path, skip_bad))
+        rows, skipped = rows[1:], skipped + 1
     columns = [_cells([row[number] for row in rows[1:]]) for number in range(len(names))]
     given = pa.table(columns, names=[f"c{i}" for i in range(len(names))])
     raw = from_arrow(stack, given, names, path, first_row=2 + skipped)
@@ -316,8 +365,7 @@ def open_sqlite(stack: contextlib.ExitStack, path: Path) -> RawTable:
                 raise ConfigError(
                     f"data.path: {path} has {len(tables)} tables ({', '.join(tables)[:200]}); export the one to be read"
                 )
-            quoted = '"' + tables[0].replace('"', '""') + '"'
-            cursor = database.execute(f"SELECT * FROM {quoted}")
+            cursor = database.execute(f"SELECT * FROM {quoted_name(tables[0])}")
             names, notes = unique_names([str(column[0]) for column in cursor.description])
             rows = cursor.fetchall()
     except sqlite3.Error as error:

@@ -15,7 +15,6 @@ from pydantic import Field
 
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
-from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
@@ -316,12 +315,18 @@ class TextData(TextSource):
 
 
 def concatenated(train: Documents, valid: Documents) -> Documents:
-    """Return the documents of two places, the second of which validates."""
+    """Return the documents of two places, the second of which validates; those of files with rows are named anew."""
+    place = train.place.followed_by(valid.place, len(train.names), len(valid.names))
+    located = place.all_short(len(train.names) + len(valid.names))
+    names = [
+        *(located[: len(train.names)] if train.labels is None else train.names),
+        *(located[len(train.names) :] if valid.labels is None else valid.names),
+    ]
     labels = [*train.labels, *valid.labels] if train.labels is not None and valid.labels is not None else None
     return Documents(
-        RowLocations(train.place.place),
+        place,
         f"{train.digest} {valid.digest}",
-        [*train.names, *valid.names],
+        names,
         pd.concat([train.table, valid.table], ignore_index=True),
         lambda: [*train.texts(), *valid.texts()],
         train.column,

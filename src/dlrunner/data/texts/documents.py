@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
-from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, cache_dir, sha256_of, write_whole
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import check_encoding, encoding_of
@@ -241,11 +241,10 @@ def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
         lines, digest = [lines[number - 1] for number in numbers], f"{digest} {len(bad)}"
     if empty := [number for number, line in zip(numbers, lines, strict=True) if not line.strip()]:
         notes.append(f"{len(empty):,} of {len(lines):,} lines are empty (line {empty[0]}): texts without words")
-    names = [f"line {number}" for number in numbers]
+    place = RowLocations(path, (Part(path, 1, noun="line"),), np.array(numbers) - 1)
+    names = place.all_short(len(lines))
     table = pd.DataFrame(index=range(len(lines)))
-    return Documents(
-        RowLocations(path), digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems)
-    )
+    return Documents(place, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))
 
 
 def _lines(content: bytes, path: Path, encoding: str | None) -> tuple[list[str], list[tuple[int, str]]]:
@@ -305,7 +304,7 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
         needed = {column: "text", **{name: f"target {name}" for name in targets}}
         table = without_missing(table, needed, reading.skip_bad)
     texts = table.frame[column].fillna("").tolist()
-    names = [f"row {row}" for row in table.positions + raw.first_row]
+    names = table.rows.all_short(len(texts))
     digest = " ".join(filter(None, [file.identity().sha256, column, "verbatim", reading.separator, reading.encoding]))
     if reading.skip_bad:
         digest += f" {hashlib.sha256(table.positions.tobytes()).hexdigest()}"

@@ -115,7 +115,12 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
 
 
 def error_by(
-    groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
+    groups: Sequence[tuple[str, Sequence[str], Floats, Integers]],
+    folder: Path,
+    *,
+    metric: str,
+    overall: float,
+    fewest: int = 0,
 ) -> Plot:
     """Draw error_by.png: the error by the categories of up to four columns, and the number of rows of each.
 
@@ -124,8 +129,14 @@ def error_by(
         folder: where the plot is written.
         metric: name of the error; larger is worse.
         overall: the error of all rows.
+        fewest: categories of fewer rows are left out, and counted, where two others are left.
     """
-    chosen = [(name, categories, _gaps(errors), counts) for name, categories, errors, counts in groups[:4]]
+    chosen, rare = [], []
+    for name, categories, errors, counts in groups[:4]:
+        kept = np.flatnonzero(counts >= fewest)
+        kept = kept if len(kept) > 1 else np.arange(len(counts))
+        chosen.append((name, [categories[i] for i in kept.tolist()], _gaps(errors)[kept], counts[kept]))
+        rare.append(len(counts) - len(kept))
     shown = [
         np.argsort(-np.nan_to_num(e, nan=-np.inf), kind="stable")[:15]
         if len(e) > MOST_CATEGORIES
@@ -166,7 +177,8 @@ def error_by(
                 which = f": {len(places)} worst of {len(errors):,}" if len(places) < len(errors) else ""
                 axes.set_title(f"{shorten(name, 20 if which else 30)}{which}", parse_math=False, x=0)
                 axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
-                axes.set_xlabel(shorten(metric, 30), parse_math=False, fontsize=9)
+                without = f" ({rare[index]} of fewer than {fewest} rows left out)" if rare[index] else ""
+                axes.set_xlabel(f"{shorten(metric, 30)}{without}", parse_math=False, fontsize=9)
         if not chosen:
             placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
@@ -240,6 +252,7 @@ def importance(
     *,
     metric: str,
     rows: tuple[int, int] | None = None,
+    base: str | None = None,
 ) -> Plot:
     """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
 
@@ -250,7 +263,11 @@ def importance(
         folder: where the plot is written.
         metric: its name.
         rows: in how many of how many validation rows it was shuffled.
+        base: the column to which the outputs are added.
     """
+    caption = "Permutation importance: how much the metric gets worse when a column is shuffled"
+    if base is not None:
+        caption += f"; outputs are added to {base}, which stays in place while another column is shuffled"
     worse, spread = _gaps(rises), np.nan_to_num(_gaps(deviations))
     order = np.argsort(-np.nan_to_num(worse, nan=-np.inf), kind="stable")[:30]
     with styled():
@@ -262,17 +279,18 @@ def importance(
             placeholder(axes, "no column to draw")
             return Plot(
                 save(figure, folder / "importance.png"),
-                "Permutation importance: how much the metric gets worse when a column is shuffled",
+                caption,
                 "An empty bar chart: there is no column to shuffle.",
             )
         notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
-        bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
+        labels = [f"{shorten(names[i], 40)}{' (base of outputs)' * (names[i] == base)}" for i in order]
+        bars(axes, worse[order], labels, notes, spread[order])
         part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
         whiskers = "whiskers: standard deviation over the shuffles"
         axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
         return Plot(
             save(figure, folder / "importance.png"),
-            "Permutation importance: how much the metric gets worse when a column is shuffled",
+            caption,
             f"Bar chart of how much worse {metric} gets: most by {', '.join(names[i] for i in order[:3])}.",
         )
 

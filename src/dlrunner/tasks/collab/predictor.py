@@ -250,7 +250,8 @@ class RatingPredictor(Predictor):
             for role, missing in (("user", no_user), ("item", no_item))
             for row in np.flatnonzero(missing)
         ]
-        return with_problems(answer, list(answer.columns[: table.shape[1]]), problems)
+        own = list(answer.columns[: table.shape[1]])
+        return with_problems(answer, own, problems, RowLocations.within_files(table))
 
     def recommend(
         self, user: Id | None = None, *, ratings: pd.DataFrame | None = None, top: Count = 20

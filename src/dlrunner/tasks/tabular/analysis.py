@@ -33,6 +33,8 @@ MAX_ROWS = 2000
 """Validation rows for permutation importance: 40 columns, three shuffles each, take some seconds."""
 REPEATS = 3
 MAX_CATEGORIES = 31
+FEWEST_ROWS = 10
+"""Of a category whose error is drawn: the error of fewer is mostly chance."""
 MOST_PANELS = 6
 """Columns whose partial dependence is drawn."""
 MOST_DEPENDENT_ROWS = 500
@@ -105,7 +107,7 @@ class TableAnalysis:
         if groups := self.groups:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
-            drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall))
+            drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall, fewest=FEWEST_ROWS))
         worst = self.worst()
         if worst is not None:
             with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
@@ -113,8 +115,10 @@ class TableAnalysis:
             drawn.append(tabular.largest_errors(worst.head(15), folder))
         names, increases, stds = self.importance()
         rows = (self._rows_to_shuffle(), len(self.targets))
-        drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows))
-        most = [names[i] for i in np.argsort(-increases, kind="stable")[:MOST_PANELS] if increases[i] > 0]
+        base = self.task.preparation.base
+        drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows, base=base))
+        order = [i for i in np.argsort(-increases, kind="stable") if names[i] != base and increases[i] > 0]
+        most = [names[i] for i in order[:MOST_PANELS]]
         if most and (self.task.target.classes or isinstance(self.task.target, Regression)):
             what, _, curves = self._curves()
             dependences, count = self.partial_dependence(most), min(len(self.targets), MOST_DEPENDENT_ROWS)
@@ -177,12 +181,17 @@ class TableAnalysis:
         return names, array.mean(axis=1), array.std(axis=1)
 
     def _inputs_of_columns(self) -> dict[str, list[tuple[int, list[int]]]]:
-        """Return where each column of the table is among the inputs: in codes (0) or numbers (1), and which."""
+        """Return where each column of the table is among the inputs: in codes (0) or numbers (1), and which.
+
+        The base of the outputs is one of them.
+        """
         preparation = self.task.preparation
         found = {name: [(0, [index])] for index, name in enumerate(preparation.levels)}
         for index, name in enumerate(preparation.means):
             flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
             found.setdefault(name, []).append((1, [index, *flags]))
+        if preparation.base is not None:
+            found[preparation.base] = [(1, [len(preparation.continuous)])]
         return found
 
     def _rows_to_shuffle(self) -> int:
@@ -299,6 +308,7 @@ class TableAnalysis:
             labels = [self.task.category_name(name, category) for category in levels]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
         if self.task.error_by is None:
+            groups = [group for group in groups if (group[3] >= FEWEST_ROWS).sum() > 1] or groups
             groups = sorted(groups, key=lambda group: -_weighted_std(group[2], group[3]))[:3]
         return groups
 

@@ -76,7 +76,8 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        predicted = with_problems(self._predict_rows(rows.frame, ids, rows.rows), list(ids.columns), problems)
+        predicted = self._predict_rows(rows.frame, ids, rows.rows)
+        predicted = with_problems(predicted, list(ids.columns), problems, RowLocations.within_files(table))
         return with_notes(predicted, [*rows.notes, *notes])
 
     def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: RowLocations) -> pd.DataFrame:

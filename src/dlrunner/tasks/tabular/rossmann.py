@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.columns import date_column
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, Surroundings, day_numbers, features
 from dlrunner.data.tables.inference import Hints, commonest_dates, infer
@@ -54,7 +55,7 @@ class SalesPredictor(TablePredictor):
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
         known = surroundings_from(self.state["recipe"])
-        read = _read(table, Path(name))
+        read, where = _read(table, Path(name)), RowLocations.within_files(table)
         table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
         used = sorted([*used, *_impossible(table, known, used)], key=lambda bad: bad.row)
         ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
@@ -82,7 +83,7 @@ class SalesPredictor(TablePredictor):
         for each in sales:
             answer[each] = answer[each].round(2)
         problems = [(bad.row, bad.reason) for bad in used]
-        return with_problems(with_notes(answer, notes), list(ids.columns), problems)
+        return with_problems(with_notes(answer, notes), list(ids.columns), problems, where)
 
 
 def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow]) -> Iterator[BadRow]:
