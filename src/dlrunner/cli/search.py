@@ -179,7 +179,7 @@ def _folder(
 ) -> tuple[Path, bool]:
     """Return the folder of a search and its metric's direction; with other code or data it is another search."""
     from dlrunner.execution.identity import digest_of_inputs, identity_of
-    from dlrunner.runs.labels import run_label
+    from dlrunner.runs.labels import LENGTH, run_label
 
     data = checked.build_data()
     identity = identity_of(data)
@@ -189,7 +189,8 @@ def _folder(
     key = [sorted(own), checked.signature, code_digest(config["plugins"]), digest_of_inputs(checked, identity)]
     text = json.dumps([*key, settings.sampler, settings.sampler_seed])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{config['choices'].get('task') or 'task'},{run_label(own, {})}-{digest}"
+    task_name = config["choices"].get("task") or "task"
+    name = f"{task_name},{run_label(own, {}, length=LENGTH - len(task_name) - 1)}-{digest}"
     return user_path(config["runs_dir"]).resolve() / "sweeps" / name, higher_is_better
 
 
@@ -198,7 +199,7 @@ class _Trials:
 
     def __init__(self, folder: SweepDirectory, found: Search, fixed: Sequence[str]) -> None:
         self.folder, self.search, self._fixed = folder, found, fixed
-        self._changes = Changes()
+        self._changes, self._swept = Changes(), list(found.space)
         self._running: dict[str, int] = {}
         self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
         self._done: dict[str, int] = {}
@@ -220,7 +221,7 @@ class _Trials:
             words = _words(self._fixed, values)
             try:
                 config = compose(words)
-                job = Job(number, words, config, plan(config).signature, self._changes.of(config))
+                job = Job(number, words, config, plan(config).signature, self._changes.of(config), self._swept)
             except ConfigError as error:  # a value inside of a valid range may be invalid
                 self.folder.add(Job(number, words, {}))
                 self._record(number, {"status": "failed", "error": str(error)})

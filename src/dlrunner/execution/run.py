@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,7 @@ def run(
     notify: Notify = print_wrapped,
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
+    swept: Collection[str] = (),
 ) -> Outcome:
     """Execute the run of a configuration; a finished run is not repeated.
 
@@ -82,6 +83,7 @@ def run(
         notify: shows a line to the user.
         display: shows training progress; None: as `log.progress` says.
         changed: the task's default for each setting that differs from it; marked in the report.
+        swept: of a job of a sweep, the settings that differ between the jobs; its folder is named after them.
 
     Raises:
         ConfigError: the configuration is invalid; nothing was read or written.
@@ -99,7 +101,7 @@ def run(
         directory, reason = RunDirectory.claim(
             user_path(checked.settings.runs_dir),
             checked.settings.choices.get("task") or "task",
-            run_label(overrides, checked.settings.choices),
+            run_label(overrides, checked.settings.choices, swept),
             digests(checked, identity),
             checked.settings.rerun,
         )
@@ -276,6 +278,9 @@ def _finish(
     except RunError:
         if error is None:
             raise
+    else:
+        if error is None:
+            directory.point_latest()
 
 
 def _write_report(folder: Path, summary: Mapping[str, Any], notify: Notify) -> None:

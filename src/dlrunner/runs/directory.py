@@ -211,9 +211,7 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
     siblings = folders_by_signature(parent).get(identity["signature"], [])
     if not siblings:
         return parent / f"{label}-{identity['signature']}", "new"
-    next_folder = siblings[0][1].with_name(
-        f"{SIGNATURE.sub('', siblings[0][1].name)}-{identity['signature']}-{siblings[-1][0] + 1}"
-    )
+    next_folder = parent / f"{label}-{identity['signature']}-{siblings[-1][0] + 1}"
     if rerun:
         last = siblings[-1][1]
         with contextlib.suppress(ConfigError):  # a damaged folder cannot be resumed
