@@ -48,7 +48,7 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
 
     task = jobs[0].config["choices"].get("task") or "task"
     own = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
-    name = run_label(own, {}, length=LENGTH - len(task) - 1) if own else "default"
+    name = run_label(own, {}, jobs[0].swept, LENGTH - len(task) - 1)
     digest = hashlib.sha256(json.dumps([sorted(own), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
     return sweeps / f"{task},{name}-{digest}", jobs
 

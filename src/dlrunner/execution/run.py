@@ -38,6 +38,7 @@ from dlrunner.runs.labels import run_label
 from dlrunner.runs.log import logged
 from dlrunner.runs.predecessor import copy_checkpoints, find_predecessor
 from dlrunner.runs.reader import FinishedRun
+from dlrunner.runs.tags import keep_tags
 from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
@@ -106,6 +107,7 @@ def run(
             checked.settings.rerun,
         )
         try:
+            keep_tags(directory.path, config)
             if reason == "finished":
                 directory.point_latest()
                 notify(f"already finished; rerun=true trains again in a new folder\n{directory.path}")

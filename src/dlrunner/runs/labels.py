@@ -28,8 +28,8 @@ LENGTH = 48
 VALUE_LENGTH = 24
 """Of a value: a longer one is cut, so that other settings have room."""
 
-LAST = ("data.path", "seed")
-"""Settings that come last: many runs of a task share them, and they are long, or least informative."""
+ORDER = ("data.target", "", "data", "data.path", "seed")
+"""Settings and sections in the order in which a name shows them; "" stands for all others. Most runs share data."""
 
 _RUN = re.compile(r"[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)$")
 """A value that names another run's folder; shortened to the start of its name and its signature."""
@@ -56,8 +56,7 @@ def label(words: Sequence[str], length: int = LENGTH) -> str:
     'model.encoder=imdb-lm-small-c6a0685d,data.path=x.csv'
     """
     shown = ""
-    last = {name: position for position, name in enumerate(LAST, start=1)}
-    for word in sorted(words, key=lambda word: (last.get(_name(word), 0), word.lstrip("+"))):
+    for word in sorted(words, key=lambda word: (_rank(_name(word)), word.lstrip("+"))):
         text = _shown(word)
         if not shown:
             shown = text[:length].rstrip("_,.-=")
@@ -91,6 +90,10 @@ def run_label(
 
 def _name(word: str) -> str:
     return word.lstrip("+~").partition("=")[0]
+
+
+def _rank(name: str) -> int:
+    return ORDER.index(next(key for key in (name, name.partition(".")[0], "") if key in ORDER))
 
 
 def _shown(word: str) -> str:

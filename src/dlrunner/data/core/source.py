@@ -56,6 +56,10 @@ class Release:
     """Of the first layout file, to distinguish releases with the same file names."""
 
 
+CACHE_KINDS = ("baselines", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
+"""Folders of the cache that are made again when needed; `auto` is kept: its values are part of signatures."""
+
+
 def cache_dir() -> Path:
     """Return the folder for prepared data: DLRUNNER_CACHE, else dlrunner in XDG_CACHE_HOME, by default ~/.cache."""
     given = os.environ.get("DLRUNNER_CACHE")

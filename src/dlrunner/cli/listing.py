@@ -1,0 +1,137 @@
+"""The verbs that list runs and their sizes: ls and du."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlrunner.cli.run_names import RUNS
+from dlrunner.cli.run_verbs import SORTABLE
+from dlrunner.comparison.references import jobs_in
+from dlrunner.data.core.source import cache_dir
+from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.reporting.terminal.runs import age_text, metric_text, print_columns, size_text
+from dlrunner.runs.listing import NOT_RUNS, ListedRun, files_of, newest_first, runs_in, size_of
+from dlrunner.runs.query import MISSING, select, value_of
+from dlrunner.runs.reader import shorter
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    """List runs: id, age, task, status, metric, size, settings."""
+    if arguments.top < 1:
+        raise ConfigError(f"--top: must be 1 or more, not {arguments.top}")
+    runs = select(runs_in(RUNS), arguments.conditions)
+    jobs = jobs_in(RUNS)
+    is_job = {run.path: run.path.resolve() in jobs for run in runs}
+    listed = _sorted([run for run in runs if arguments.jobs or not is_job[run.path]], arguments.sort)
+    if arguments.json:
+        print(json.dumps([_record(run, jobs.get(run.path.resolve())) for run in listed], indent=2))
+        return 0
+    shown = listed[: arguments.top]
+    rows = [_cells(run, is_job[run.path]) for run in shown]
+    if rows:
+        print_columns(("run", "age", "task", "status", "metric", "size", "settings"), rows, right=(1, 5))
+    for line in _footer(
+        len(listed) - len(shown), sum(is_job.values()), arguments, any(is_job[run.path] for run in shown)
+    ):
+        print(line)
+    if not runs:
+        conditions = f" that fit {' '.join(arguments.conditions)}" if arguments.conditions else ""
+        print(f"no runs in {RUNS}/{conditions}")
+    return 0
+
+
+def du(arguments: argparse.Namespace) -> int:
+    """Print sizes by task and kind of file, and those of the cache."""
+    kinds = ("checkpoints", "plots, reports", "predictions", "other")
+    rows: list[tuple[str, ...]] = []
+    total: dict[str, int] = defaultdict(int)
+    counts: dict[str, int] = defaultdict(int)
+    for run in runs_in(RUNS):
+        counts[run.task] += 1
+    names = sorted(counts) + [name for name in NOT_RUNS if (RUNS / name).is_dir()]
+    for name in names:
+        sizes: dict[str, int] = defaultdict(int)
+        for file, size in files_of(RUNS / name):
+            sizes[_kind(file)] += size
+        for kind, size in sizes.items():
+            total[kind] += size
+        count = str(counts.get(name) or sum(1 for path in (RUNS / name).glob("*") if path.is_dir()))
+        rows.append(
+            (f"{RUNS}/{name}", count, *(size_text(sizes[kind]) for kind in kinds), size_text(sum(sizes.values())))
+        )
+    rows.append(
+        ("all", str(sum(counts.values())), *(size_text(total[kind]) for kind in kinds), size_text(sum(total.values())))
+    )
+    print_columns(("folder", "runs", *kinds, "total"), rows, right=range(1, 7))
+    cache = {path.name: size_of(path) for path in sorted(cache_dir().glob("*")) if path.is_dir()}
+    print(f"\ncache  {size_text(sum(cache.values()))}  {cache_dir()}")
+    for name, size in sorted(cache.items(), key=lambda pair: -pair[1]):
+        print(f"  {name:<16}{size_text(size):>8}")
+    print("\nto free space: dlrun prune, dlrun prune --checkpoints, dlrun prune --cache")
+    return 0
+
+
+def _sorted(runs: list[ListedRun], column: str) -> list[ListedRun]:
+    """Sort runs by a column; the best metric, and the newest, largest or longest run come first.
+
+    Raises:
+        ConfigError: no run has it.
+    """
+    is_reversed, name = column.startswith("-"), column.lstrip("-")
+    runs = newest_first(runs)
+    if name != "time":
+        found = {run: value_of(run, name) for run in runs}
+        if runs and all(value is MISSING for value in found.values()):
+            raise ConfigError(f"--sort: no run has {name}; {did_you_mean(name, SORTABLE)}")
+        known = [run for run in runs if found[run] is not MISSING]
+        higher = any((run.summary.get("metric") or {}).get("higher_is_better") for run in known[:1])
+        descending = name in ("size", "seconds") or (name == "metric" and higher)
+        is_numeric = all(isinstance(found[run], int | float) for run in known)
+        key: Callable[[ListedRun], Any] = lambda run: found[run] if is_numeric else str(found[run])  # noqa: E731
+        runs = sorted(known, key=key, reverse=descending) + [run for run in runs if found[run] is MISSING]
+    return runs[::-1] if is_reversed else runs
+
+
+def _cells(run: ListedRun, is_job: bool) -> tuple[str, ...]:
+    tags = "".join(f"[{tag}] " for tag in run.tags.tags)
+    text = f"{'* ' if is_job else ''}{f'{run.tags.name}: ' if run.tags.name else ''}{tags}{run.label}"
+    return run.id, age_text(run.age), run.task, run.status, metric_text(run), size_text(run.size), text
+
+
+def _record(run: ListedRun, group: Path | None) -> Mapping[str, Any]:
+    name, value = run.metric
+    return {
+        "run": str(run.path),
+        "task": run.task,
+        "status": run.status,
+        "metric": name or None,
+        "value": value,
+        "time": run.time,
+        "seconds": run.summary.get("seconds"),
+        "bytes": run.size,
+        "name": run.tags.name or None,
+        "tags": list(run.tags.tags),
+        "note": run.tags.note or None,
+        "error": run.summary.get("error"),
+        "sweep": str(shorter(group)) if group else None,
+    }
+
+
+def _footer(num_more: int, num_jobs: int, arguments: argparse.Namespace, has_jobs: bool) -> list[str]:
+    lines = [f"… {num_more:,} more; --top {arguments.top + num_more} lists all"] if num_more > 0 else []
+    if num_jobs and not arguments.jobs:
+        lines.append(f"… and {num_jobs:,} jobs of sweeps; --jobs lists them too")
+    return [*lines, *(["* job of a sweep"] if has_jobs else [])]
+
+
+def _kind(file: Path) -> str:
+    if file.suffix in (".pt", ".safetensors", ".onnx"):
+        return "checkpoints"
+    if "plots" in file.parts or file.suffix in (".html", ".png"):
+        return "plots, reports"
+    return "predictions" if file.suffix == ".csv" else "other"
