@@ -48,7 +48,7 @@ EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 seeds=5 device=cuda precision=bf16 rerun=true
   optim.lr=1e-3 optim.weight_decay=0.1 trainer.clip=0.3 trainer.early_stopping=3
-  data.path=my.csv data.source=synthetic ensemble=6 name=mine tags=[a,b] note="…"
+  data.path=my.csv data.source=synthetic ensemble=6 name=x tags=[a,b] note="…"
   DLRUNNER_DATA, DLRUNNER_CACHE: folders of published and of preprocessed data
 
 RUN                  a folder, id or name, or conditions: task=tabular tag=mine

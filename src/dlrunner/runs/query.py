@@ -6,7 +6,7 @@ import fnmatch
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,7 +146,9 @@ def select(runs: Sequence[ListedRun], words: Sequence[str]) -> list[ListedRun]:
     for condition in conditions:
         before, left = left, [run for run in left if condition.holds(run)]
         if before and not left and all(value_of(run, condition.name) is MISSING for run in before):
-            raise ConfigError(f"no run has {condition.name}; {did_you_mean(condition.name, _names(before[0]))}")
+            raise ConfigError(
+                f"no run has {condition.name}; {did_you_mean(condition.name, {name for run in before for name in _names(run)})}"
+            )
     return left
 
 
@@ -182,15 +184,17 @@ def newest_finished(runs_dir: Path) -> Path | None:
 
 
 def _names(run: ListedRun) -> list[str]:
-    def leaves(section: Mapping[str, Any], prefix: str = "") -> list[str]:
-        return [
-            name
-            for key, value in section.items()
-            for name in (leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [f"{prefix}{key}"])
-        ]
+    """Return all names that a condition on a run can have."""
 
-    choices = run.config.get("choices") or {}
-    return [*ABOUT, *(run.summary.get("final") or {}), *choices, *leaves({**run.config, "choices": {}})]
+    def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in section.items():
+            if isinstance(value, Mapping):
+                yield from leaves(value, f"{prefix}{key}.")
+            elif key != "_target_":
+                yield f"{prefix}{key}"
+
+    settings = {name: value for name, value in run.config.items() if name != "choices"}
+    return [*ABOUT, *(run.summary.get("final") or {}), *(run.config.get("choices") or {}), *leaves(settings)]
 
 
 def _exists(word: str) -> bool:
