@@ -94,6 +94,22 @@ def test_a_run_of_two_sweeps_stays_when_one_is_removed(dlrun: Dlrun, swept: list
     assert "kept: runs/collab/seed=0-00000001 is used by runs/sweeps/collab,seed=0_1-00000005" in out
 
 
+def test_a_sweep_from_elsewhere_removes_nothing_outside_of_its_own_folder_of_runs(
+    dlrun: Dlrun, swept: list[Path], here: Path
+) -> None:
+    shutil.copytree(here / "runs", here / "copy")
+    assert dlrun("rm", "copy/sweeps/collab,seed=0_1-00000005", "--yes")[0] == 0
+    assert not (here / "copy" / "collab" / swept[0].name).exists()
+    assert all(path.exists() for path in swept)
+    results = Path("runs/sweeps/collab,seed=0_1-00000005/results.csv")
+    elsewhere = write_run(here / "elsewhere" / "a-00000009", 0.9)
+    (elsewhere / "run.json").write_text("{}")
+    for named in (elsewhere, Path("runs/..") / elsewhere.relative_to(here), Path("../elsewhere")):
+        results.write_text(f"job,status,folder,error\n0,done,{named},\n")
+        assert "elsewhere" not in dlrun("rm", str(results.parent))[1]
+    assert elsewhere.exists()
+
+
 def test_nothing_is_removed_without_an_answer(dlrun: Dlrun, swept: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
     for words in (("rm", str(swept[3])), ("prune",)):

@@ -432,7 +432,7 @@ def test_damaged_run_folders_are_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_name_is_readable_and_safe() -> None:
-    assert label(["model.init=[0, 0.05]", "++optim.lr=1e-3"]) == "model.init=0_0.05,optim.lr=1e-3"
+    assert label(["model.init=[0, 0.05]", "++optim.lr=1e-3"]) == "model.init=0+0.05,optim.lr=1e-3"
     assert label(["data.path=../../etc/x y.csv"]) == "data.path=x_y.csv"
     assert len(label([f"a{i}=1" for i in range(99)])) <= 48
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparison.collect import jobs_of, moved
+from dlrunner.comparison.collect import jobs_of
 from dlrunner.errors import ConfigError
 from dlrunner.runs.listing import ListedRun, runs_in
 
@@ -21,17 +21,18 @@ def groups_in(runs_dir: Path) -> list[Path]:
 
 
 def runs_of(group: Path) -> set[Path]:
-    """Return the run folders that a sweep or claims have recorded, and those of its jobs that still run."""
+    """Return the run folders that a sweep or claims have recorded, and those of its jobs that still run.
+
+    Only folders next to it count, whatever paths are recorded: a copy of all runs is independent of the original.
+    """
+    runs_dir = group.resolve().parent.parent
     try:
-        recorded = [folder for _, folder, _ in jobs_of(group).values()]
+        recorded = [runs_dir.joinpath(*Path(folder).parts[-2:]) for _, folder, _ in jobs_of(group).values() if folder]
     except (ConfigError, OSError):
         recorded = []
-    found = {path.resolve() for folder in recorded if folder and (path := moved(group, folder))}
-    if (group / "results.csv").exists():
-        return found
-    return found | {
-        path.resolve() for request in (group / "jobs").glob("*/request.json") for path in _requested(request)
-    }
+    if not (group / "results.csv").exists():
+        recorded += [path for request in (group / "jobs").glob("*/request.json") for path in _requested(request)]
+    return {path.resolve() for path in recorded if path.is_dir() and path.resolve().parent.parent == runs_dir}
 
 
 def jobs_in(runs_dir: Path) -> dict[Path, Path]:

@@ -106,6 +106,7 @@ def _shown(word: str) -> str:
         return f"{_clean(name)}={_clean(run[1])}-{run[2]}"
     if name.endswith("path") and "," not in value:
         value = value.rstrip("/").rpartition("/")[2]
+    value = re.sub(r"\s*,\s*", "+", value)
     return f"{_clean(name)}={_clean(value)[:VALUE_LENGTH].rstrip('_,.-=')}"
 
 

@@ -146,9 +146,8 @@ def select(runs: Sequence[ListedRun], words: Sequence[str]) -> list[ListedRun]:
     for condition in conditions:
         before, left = left, [run for run in left if condition.holds(run)]
         if before and not left and all(value_of(run, condition.name) is MISSING for run in before):
-            raise ConfigError(
-                f"no run has {condition.name}; {did_you_mean(condition.name, {name for run in before for name in _names(run)})}"
-            )
+            known = {name for run in before for name in _names(run)}
+            raise ConfigError(f"no run has {condition.name}; {did_you_mean(condition.name, known)}")
     return left
 
 
