@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,13 @@ def test_ls_lists_runs_and_marks_the_jobs_of_sweeps(dlrun: Dlrun, swept: list[Pa
     assert out.splitlines()[1].split()[0] == "00000004"
     assert out.splitlines()[4].split()[0] == "00000002", "a run without the metric is last"
     assert dlrun("ls", "--jobs", "--sort", "-metric", "--top", "1")[1].splitlines()[1].split()[0] == "00000002"
+    assert dlrun("ls", "task=collab", "status=done")[1].splitlines()[0].split() == [
+        "run",
+        "age",
+        "metric",
+        "size",
+        "settings",
+    ]
     assert "… 1 more; --top 2" in dlrun("ls", "--top", "1")[1]
 
 
@@ -60,6 +68,15 @@ def test_ls_prints_json_and_says_when_nothing_fits(dlrun: Dlrun, swept: list[Pat
     assert json.loads(dlrun("ls", "status=interrupted", "--json")[1]) == []
     assert dlrun("ls", "status=interrupted")[:2] == (0, "no runs in runs/ that fit status=interrupted\n")
     assert dlrun("ls", "--sort", "epohs")[0] == 2
+
+
+def test_ls_of_two_hundred_runs_takes_less_than_half_a_second(dlrun: Dlrun, here: Path) -> None:
+    first = fake("a-00000000", 0.9, {"data.target": "price"})
+    for number in range(1, 200):
+        shutil.copytree(first, first.with_name(f"a-{number:08x}"))
+    started = time.process_time()
+    assert "… 160 more" in dlrun("ls", "data.target=price")[1]
+    assert time.process_time() - started < 0.5
 
 
 def test_tags_are_given_and_taken(dlrun: Dlrun, swept: list[Path]) -> None:

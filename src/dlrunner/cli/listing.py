@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def ls(arguments: argparse.Namespace) -> int:
     shown = listed[: arguments.top]
     rows = [_cells(run, is_job[run.path]) for run in shown]
     if rows:
-        print_columns(("run", "age", "task", "status", "metric", "size", "settings"), rows, right=(1, 5))
+        _print_rows(rows, arguments.conditions)
     for line in _footer(
         len(listed) - len(shown), sum(is_job.values()), arguments, any(is_job[run.path] for run in shown)
     ):
@@ -67,7 +67,7 @@ def du(arguments: argparse.Namespace) -> int:
     rows.append(
         ("all", str(sum(counts.values())), *(size_text(total[kind]) for kind in kinds), size_text(sum(total.values())))
     )
-    print_columns(("folder", "runs", *kinds, "total"), rows, right=range(1, 7))
+    print_columns(("folder", "runs", *kinds, "total"), rows, right={"runs", *kinds, "total"})
     cache = {path.name: size_of(path) for path in sorted(cache_dir().glob("*")) if path.is_dir()}
     print(f"\ncache  {size_text(sum(cache.values()))}  {cache_dir()}")
     for name, size in sorted(cache.items(), key=lambda pair: -pair[1]):
@@ -97,10 +97,24 @@ def _sorted(runs: list[ListedRun], column: str) -> list[ListedRun]:
     return runs[::-1] if is_reversed else runs
 
 
-def _cells(run: ListedRun, is_job: bool) -> tuple[str, ...]:
+def _cells(run: ListedRun, is_job: bool) -> dict[str, str]:
     tags = "".join(f"[{tag}] " for tag in run.tags.tags)
-    text = f"{'* ' if is_job else ''}{f'{run.tags.name}: ' if run.tags.name else ''}{tags}{run.label}"
-    return run.id, age_text(run.age), run.task, run.status, metric_text(run), size_text(run.size), text
+    return {
+        "run": run.id,
+        "age": age_text(run.age),
+        "task": run.task,
+        "status": run.status,
+        "metric": metric_text(run),
+        "size": size_text(run.size),
+        "settings": f"{'* ' if is_job else ''}{f'{run.tags.name}: ' if run.tags.name else ''}{tags}{run.label}",
+    }
+
+
+def _print_rows(rows: Sequence[Mapping[str, str]], conditions: Sequence[str]) -> None:
+    """Print a table, without the task or the status that was asked for and that all of them have."""
+    asked = {word.partition("=")[0] for word in conditions} & {"task", "status"}
+    names = [name for name in rows[0] if name not in asked or len({row[name] for row in rows}) > 1]
+    print_columns(names, [[row[name] for name in names] for row in rows], right={"age", "size"})
 
 
 def _record(run: ListedRun, group: Path | None) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -173,7 +174,8 @@ def _confirmed(
         return True
     if not sys.stdin.isatty():
         raise ConfigError("nothing was removed: without a terminal to ask at, confirm with --yes")
-    if input("remove them? [y/N] ").strip().lower() in ("y", "yes"):
-        return True
+    with contextlib.suppress(EOFError):
+        if input("remove them? [y/N] ").strip().lower() in ("y", "yes"):
+            return True
     print("nothing was removed")
     return False

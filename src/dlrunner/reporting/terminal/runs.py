@@ -66,14 +66,15 @@ def run_line(run: ListedRun, count: int = 1) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
-def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Container[int]) -> None:
+def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Container[str]) -> None:
     """Print rows in columns; on a terminal the last column is cut at its width."""
     rows = [[visible_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
     for row in (header, *rows):
         cells = [
-            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(size) if name in right else cell.ljust(size)
+            for name, cell, size in zip(header, row, widths, strict=True)
         ]
         line = "  ".join(cells).rstrip()
         print(line if len(line) <= width else f"{line[: width - 1]}…")
