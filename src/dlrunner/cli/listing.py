@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrunner.cli.run_names import RUNS
-from dlrunner.cli.run_verbs import SORTABLE
+from dlrunner.cli.run_names import RUNS, SORTABLE
 from dlrunner.comparison.references import jobs_in
 from dlrunner.data.core.source import cache_dir
 from dlrunner.errors import ConfigError, did_you_mean

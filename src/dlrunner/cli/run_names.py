@@ -12,6 +12,9 @@ from dlrunner.files.paths import user_path
 
 RUNS = Path("runs")
 LATEST = "runs/latest"
+SORTABLE = ("time", "task", "status", "metric", "size", "seconds", "name")
+"""Columns of ls, besides settings and metrics."""
+
 METAVAR_HELP = "a run: its folder, id or name, or conditions: task=tabular data.target=price"
 
 

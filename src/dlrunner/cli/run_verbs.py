@@ -6,10 +6,7 @@ import argparse
 
 from dlrunner.cli.compare import with_signs
 from dlrunner.cli.parser import Verb
-from dlrunner.cli.run_names import METAVAR_HELP, name_run
-
-SORTABLE = ("time", "task", "status", "metric", "size", "seconds", "name")
-"""Columns of ls, besides settings and metrics."""
+from dlrunner.cli.run_names import METAVAR_HELP, SORTABLE, name_run
 
 
 def ls(arguments: argparse.Namespace) -> int:
