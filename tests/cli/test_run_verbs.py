@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import shutil
@@ -125,6 +126,26 @@ def test_a_sweep_from_elsewhere_removes_nothing_outside_of_its_own_folder_of_run
         results.write_text(f"job,status,folder,error\n0,done,{named},\n")
         assert "elsewhere" not in dlrun("rm", str(results.parent))[1]
     assert elsewhere.exists()
+
+
+def test_a_run_or_a_sweep_in_progress_is_not_removed(dlrun: Dlrun, swept: list[Path]) -> None:
+    sweep = Path("runs/sweeps/collab,seed=0_1-00000005")
+    for folder, named in ((swept[3], swept[3]), (sweep, sweep), (swept[0], sweep)):
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            status, _, err = dlrun("rm", str(named), "--yes")
+        assert (status, f"{folder} is in progress" in err) == (2, True), err
+    assert all(path.exists() for path in (*swept, sweep))
+
+
+def test_another_folder_of_runs_is_named_as_in_the_settings(dlrun: Dlrun, swept: list[Path], here: Path) -> None:
+    (here / "runs").rename(here / "mine")
+    assert "no runs in runs/" in dlrun("ls")[1]
+    assert "00000003" in dlrun("ls", "runs_dir=mine", "status=done")[1]
+    assert dlrun("show", "runs_dir=mine", "metric<.85")[1].startswith("mine/collab/init-00000004")
+    assert "mine/collab" in dlrun("du", "mine")[1]
+    assert dlrun("prune", "runs_dir=mine", "--yes")[0] == 0
+    assert not (here / "mine" / "collab" / swept[1].name).exists()
 
 
 def test_nothing_is_removed_without_an_answer(dlrun: Dlrun, swept: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

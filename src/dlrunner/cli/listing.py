@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrunner.cli.run_names import RUNS, SORTABLE
+from dlrunner.cli.run_names import SORTABLE, split_runs_dir
 from dlrunner.comparison.references import jobs_in
 from dlrunner.data.core.source import cache_dir
 from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal.runs import age_text, metric_text, print_columns, size_text
 from dlrunner.runs.listing import NOT_RUNS, ListedRun, files_of, newest_first, runs_in, size_of
 from dlrunner.runs.query import MISSING, select, value_of
 from dlrunner.runs.reader import shorter
+
+KINDS = ("checkpoints", "reports", "predictions", "other")
+"""Kinds of files whose sizes du counts."""
 
 
 def ls(arguments: argparse.Namespace) -> int:
     """List runs: id, age, task, status, metric, size, settings."""
     if arguments.top < 1:
         raise ConfigError(f"--top: must be 1 or more, not {arguments.top}")
-    runs = select(runs_in(RUNS), arguments.conditions)
-    jobs = jobs_in(RUNS)
+    runs_dir, conditions = split_runs_dir(arguments.conditions)
+    runs = select(runs_in(runs_dir), conditions)
+    jobs = jobs_in(runs_dir)
     is_job = {run.path: run.path.resolve() in jobs for run in runs}
     listed = _sorted([run for run in runs if arguments.jobs or not is_job[run.path]], arguments.sort)
     if arguments.json:
@@ -33,40 +38,32 @@ def ls(arguments: argparse.Namespace) -> int:
     shown = listed[: arguments.top]
     rows = [_cells(run, is_job[run.path]) for run in shown]
     if rows:
-        _print_rows(rows, arguments.conditions)
-    for line in _footer(
-        len(listed) - len(shown), sum(is_job.values()), arguments, any(is_job[run.path] for run in shown)
-    ):
-        print(line)
+        _print_rows(rows, conditions)
+    if num_more := len(listed) - len(shown):
+        print(f"… {num_more:,} more; --top {len(listed)} lists all")
+    if (num_jobs := sum(is_job.values())) and not arguments.jobs:
+        print(f"… and {num_jobs:,} jobs of sweeps; --jobs lists them too")
+    if any(is_job[run.path] for run in shown):
+        print("* job of a sweep")
     if not runs:
-        conditions = f" that fit {' '.join(arguments.conditions)}" if arguments.conditions else ""
-        print(f"no runs in {RUNS}/{conditions}")
+        print(" ".join([f"no runs in {runs_dir}/", *(["that fit", *conditions] if conditions else [])]))
     return 0
 
 
 def du(arguments: argparse.Namespace) -> int:
     """Print sizes by task and kind of file, and those of the cache."""
-    kinds = ("checkpoints", "plots, reports", "predictions", "other")
-    rows: list[tuple[str, ...]] = []
-    total: dict[str, int] = defaultdict(int)
-    counts: dict[str, int] = defaultdict(int)
-    for run in runs_in(RUNS):
-        counts[run.task] += 1
-    names = sorted(counts) + [name for name in NOT_RUNS if (RUNS / name).is_dir()]
-    for name in names:
-        sizes: dict[str, int] = defaultdict(int)
-        for file, size in files_of(RUNS / name):
+    runs_dir = user_path(arguments.runs)
+    counts = Counter(run.task for run in runs_in(runs_dir))
+    others = {name: sum(1 for path in (runs_dir / name).glob("*") if path.is_dir()) for name in NOT_RUNS}
+    rows, total = [], Counter[str]()
+    for name, count in [*sorted(counts.items()), *((name, count) for name, count in others.items() if count)]:
+        sizes = Counter[str]()
+        for file, size in files_of(runs_dir / name):
             sizes[_kind(file)] += size
-        for kind, size in sizes.items():
-            total[kind] += size
-        count = str(counts.get(name) or sum(1 for path in (RUNS / name).glob("*") if path.is_dir()))
-        rows.append(
-            (f"{RUNS}/{name}", count, *(size_text(sizes[kind]) for kind in kinds), size_text(sum(sizes.values())))
-        )
-    rows.append(
-        ("all", str(sum(counts.values())), *(size_text(total[kind]) for kind in kinds), size_text(sum(total.values())))
-    )
-    print_columns(("folder", "runs", *kinds, "total"), rows, right={"runs", *kinds, "total"})
+        total += sizes
+        rows.append([f"{runs_dir}/{name}", str(count), *_size_cells(sizes)])
+    rows.append(["all", str(counts.total()), *_size_cells(total)])
+    print_columns(("folder", "runs", *KINDS, "total"), rows, right={"runs", *KINDS, "total"})
     cache = {path.name: size_of(path) for path in sorted(cache_dir().glob("*")) if path.is_dir()}
     print(f"\ncache  {size_text(sum(cache.values()))}  {cache_dir()}")
     for name, size in sorted(cache.items(), key=lambda pair: -pair[1]):
@@ -135,16 +132,13 @@ def _record(run: ListedRun, group: Path | None) -> Mapping[str, Any]:
     }
 
 
-def _footer(num_more: int, num_jobs: int, arguments: argparse.Namespace, has_jobs: bool) -> list[str]:
-    lines = [f"… {num_more:,} more; --top {arguments.top + num_more} lists all"] if num_more > 0 else []
-    if num_jobs and not arguments.jobs:
-        lines.append(f"… and {num_jobs:,} jobs of sweeps; --jobs lists them too")
-    return [*lines, *(["* job of a sweep"] if has_jobs else [])]
+def _size_cells(sizes: Mapping[str, int]) -> list[str]:
+    return [size_text(size) for size in (*(sizes[kind] for kind in KINDS), sum(sizes.values()))]
 
 
 def _kind(file: Path) -> str:
     if file.suffix in (".pt", ".safetensors", ".onnx"):
         return "checkpoints"
     if "plots" in file.parts or file.suffix in (".html", ".png"):
-        return "plots, reports"
+        return "reports"
     return "predictions" if file.suffix == ".csv" else "other"

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dlrunner.cli.run_names import RUNS, matching_runs
+from dlrunner.cli.run_names import matching_runs, split_runs_dir
 from dlrunner.comparison.references import GROUPS, runs_of, users_of
 from dlrunner.data.core.source import CACHE_KINDS, cache_dir
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import readable_os_errors
+from dlrunner.files.locks import is_locked
 from dlrunner.reporting.terminal.runs import size_text
 from dlrunner.runs.listing import ListedRun, runs_in, size_of
 from dlrunner.runs.query import select
@@ -42,7 +43,7 @@ def rm(arguments: argparse.Namespace) -> int:
     removed, kept = _without_used([*own, *of_groups], groups, users)
     if blocked := [path for path in own if path in kept]:
         raise ConfigError("\n".join(_why_kept(path, kept[path]) for path in blocked[:MOST_SHOWN]))
-    _refuse_running(removed)
+    _refuse_running([*groups, *removed])
     for path in kept:
         print(f"kept: {_why_kept(path, kept[path])}")
     if not _confirmed([*groups, *removed], arguments.yes):
@@ -57,16 +58,17 @@ def prune(arguments: argparse.Namespace) -> int:
         raise ConfigError("prune: --cache goes alone")
     if arguments.cache:
         return _prune_cache(arguments.yes)
-    runs = select(runs_in(RUNS), arguments.conditions)
+    runs_dir, conditions = split_runs_dir(arguments.conditions)
+    runs = select(runs_in(runs_dir), conditions)
     if arguments.checkpoints:
         return _prune_checkpoints([run for run in runs if run.status == "done"], arguments.yes)
     statuses = ("failed", "interrupted", "killed") if arguments.unfinished else ("failed",)
     wanted = [run.path.resolve() for run in runs if run.status in statuses]
-    removed, kept = _without_used(wanted, [], users_of(RUNS))
+    removed, kept = _without_used(wanted, [], users_of(runs_dir))
     for path in kept:
         print(f"kept: {_why_kept(path, kept[path])}")
     if not removed:
-        print(f"nothing to remove: no {' or '.join(statuses)} runs in {RUNS}/")
+        print(f"nothing to remove: no {' or '.join(statuses)} runs in {runs_dir}/")
         return 0
     if not _confirmed(removed, arguments.yes):
         return 1
@@ -135,13 +137,13 @@ def _why_kept(path: Path, users: Sequence[Path]) -> str:
     return f"{shorter(path)} is used by {shorter(users[0])}{more}"
 
 
-def _refuse_running(runs: Sequence[Path]) -> None:
-    """Refuse to remove a run in progress.
+def _refuse_running(folders: Sequence[Path]) -> None:
+    """Refuse to remove a run or a sweep in progress.
 
     Raises:
         ConfigError: there is one.
     """
-    if running := [run for run in runs if ListedRun(run).status == "running"]:
+    if running := [folder for folder in folders if is_locked(folder / ".lock")]:
         raise ConfigError(f"{shorter(running[0])} is in progress; stop it first")
 
 

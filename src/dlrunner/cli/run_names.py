@@ -18,6 +18,12 @@ SORTABLE = ("time", "task", "status", "metric", "size", "seconds", "name")
 METAVAR_HELP = "a run: its folder, id or name, or conditions: task=tabular data.target=price"
 
 
+def split_runs_dir(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the folder of runs, which `runs_dir=DIR` names as in a run's settings, and the other words."""
+    named = [word.partition("=")[2] for word in words if word.startswith("runs_dir=")]
+    return user_path(named[-1]) if named else RUNS, [word for word in words if not word.startswith("runs_dir=")]
+
+
 def named_run(text: str, show_count: bool = True) -> Path:
     """Return the folder of a run.
 
@@ -46,7 +52,8 @@ def run_and_count(words: Sequence[str]) -> tuple[Path, int]:
     from dlrunner.runs import query
 
     if query.is_query(words[0]):
-        return query.find(words, RUNS)
+        runs_dir, conditions = split_runs_dir(words)
+        return query.find(conditions, runs_dir)
     if words[0].rstrip("/") == LATEST and (newest := query.newest_finished(RUNS)):
         return newest, 1
     if "/" not in words[0] and (found := query.find_named(words[0], RUNS)):
@@ -86,12 +93,13 @@ def matching_runs(words: Sequence[str]) -> list[Path]:
     from dlrunner.runs import query
     from dlrunner.runs.listing import newest_first, runs_in
 
+    runs_dir, words = split_runs_dir(words)
     conditions = [word for word in words if query.is_query(word)]
     found = [named_run(word).resolve() for word in words if word not in conditions]
     if conditions:
-        fitting = newest_first(query.select(runs_in(RUNS), conditions))
+        fitting = newest_first(query.select(runs_in(runs_dir), conditions))
         if not fitting:
-            raise ConfigError(f"no run in {RUNS} fits {' '.join(conditions)}")
+            raise ConfigError(f"no run in {runs_dir} fits {' '.join(conditions)}")
         found += [run.path.resolve() for run in fitting]
     return list(dict.fromkeys(found))
 
@@ -105,12 +113,13 @@ def with_matching_runs(words: Sequence[str]) -> list[str]:
     from dlrunner.runs import query
     from dlrunner.runs.listing import newest_first, runs_in
 
+    runs_dir, words = split_runs_dir(words)
     conditions = [word for word in words if query.is_query(word)]
     found = [str(named_run(word)) for word in words if word not in conditions]
     if conditions:
-        fitting = [run for run in query.select(runs_in(RUNS), conditions) if run.status == "done"]
+        fitting = [run for run in query.select(runs_in(runs_dir), conditions) if run.status == "done"]
         if not fitting:
-            raise ConfigError(f"no finished run in {RUNS} fits {' '.join(conditions)}")
+            raise ConfigError(f"no finished run in {runs_dir} fits {' '.join(conditions)}")
         found += [str(run.path) for run in newest_first(fitting)]
     return found
 

@@ -6,7 +6,7 @@ import argparse
 
 from dlrunner.cli.compare import with_signs
 from dlrunner.cli.parser import Verb
-from dlrunner.cli.run_names import METAVAR_HELP, SORTABLE, name_run
+from dlrunner.cli.run_names import METAVAR_HELP, RUNS, SORTABLE, name_run
 
 
 def ls(arguments: argparse.Namespace) -> int:
@@ -53,9 +53,7 @@ def prune(arguments: argparse.Namespace) -> int:
 
 def _ls_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    help_text = (
-        "task=collab status=failed 'metric<.9' 'age<2d' tag=x data.target=price; = != < <= > >=, patterns with *"
-    )
+    help_text = "task=collab status=failed 'metric<.9' data.target=price, with = != < <= > >= and *; runs_dir=DIR"
     add("conditions", nargs="*", metavar="CONDITION", help=help_text)
     add("--sort", default="time", metavar="COLUMN", help=f"{', '.join(SORTABLE)}, a setting or a metric; -: reversed")
     add("--top", type=int, default=40, metavar="N", help="number of runs to print")
@@ -93,8 +91,8 @@ def _recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help=METAVAR_HELP)
 
 
-def _no_options(parser: argparse.ArgumentParser) -> None:
-    """Add nothing."""
+def _du_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="?", default=str(RUNS), metavar="FOLDER", help="the folder of runs")
 
 
 def _add_yes(parser: argparse.ArgumentParser) -> None:
@@ -140,5 +138,5 @@ RUN_VERBS: dict[str, Verb] = {
         _prune_options,
         prune,
     ),
-    "du": Verb("", "print sizes of runs and cache", "dlrun du", _no_options, du),
+    "du": Verb("", "print sizes of runs and cache", "dlrun du", _du_options, du),
 }
