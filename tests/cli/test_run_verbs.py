@@ -233,6 +233,24 @@ def test_a_trained_run_is_found_used_and_written_as_a_recipe(dlrun: Dlrun, ratin
     assert "already finished" in out
 
 
+def test_a_recipe_says_what_a_file_cannot_express(dlrun: Dlrun, here: Path) -> None:
+    path = fake("removed-00000001", typed=())
+    (path / "overrides.yaml").write_text("['task=collab', '~optim.weight_decay']")
+    status, _, err = dlrun("recipe", str(path))
+    assert (status, "add '~optim.weight_decay' to the command" in err) == (0, True)
+
+
+@pytest.mark.parametrize("name", ["movielens-dot-bias", "rossmann-best", "imdb-sentiment", "dogbreeds-finetune"])
+def test_the_recipe_of_an_experiment_has_its_signature(name: str, here: Path) -> None:
+    from dlrunner.cli.compose import compose
+    from dlrunner.cli.recipe import experiment_of
+
+    config = compose([f"experiment={name}"])
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{experiment_of(config)}")
+    assert plan(compose(["experiment=mine"])).signature == plan(config).signature
+
+
 def test_names_and_tags_do_not_change_a_run(dlrun: Dlrun, ratings_csv: Path) -> None:
     dlrun(*WORDS, "tags=[a]")
     status, out, _ = dlrun(*WORDS, "tags=b", "name=later")

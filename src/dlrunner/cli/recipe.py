@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ def recipe(arguments: argparse.Namespace) -> int:
     """Print a run as an experiment file."""
     run = FinishedRun.read(named_run(arguments.run))
     print(f"# @package _global_\n# dlrun {shlex.join(run.overrides)}\n{experiment_of(run.config)}", end="")
+    if removed := [word for word in run.overrides if word.startswith("~")]:
+        print(f"warning: a file cannot remove settings; add {shlex.join(removed)} to the command", file=sys.stderr)
     return 0
 
 
