@@ -74,6 +74,12 @@ def test_conditions_select_runs(folder: Path, words: str, expected: str) -> None
     assert ids(select(runs_in(folder), words.split())) == [f"0000000{end}" for end in expected.split()]
 
 
+def test_a_date_of_a_configuration_is_compared_as_text(folder: Path) -> None:
+    config = folder / "tabular" / "size-00000003" / "config.yaml"
+    config.write_text(config.read_text().replace("fold: 0", "fold: 2015-01-31"))
+    assert ids(select(runs_in(folder), ["data.fold=*2015-01-31*"])) == ["00000003"]
+
+
 def test_what_no_run_has_is_refused_with_the_nearest_name(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run has data.tarket; did you mean data.target\?"):
         select(runs_in(folder), ["data.tarket=price"])

@@ -34,7 +34,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     from dlrunner.files.temporary import remove_abandoned
     from dlrunner.reporting.plots import training as plots
     from dlrunner.reporting.terminal.progress import number
-    from dlrunner.runs.labels import run_label
+    from dlrunner.runs.labels import LENGTH, run_label
 
     if config["optim"].get("lr") == "auto":  # the test starts without a rate
         config = with_values(config, {"optim.lr": 1.0})
@@ -46,7 +46,8 @@ def lr_find(arguments: argparse.Namespace) -> int:
     checked, _ = decide(checked, data, identity_of(data), print)
     found = find_rate(checked, checked.build_task(data, checked.settings.seed), print)
 
-    name = f"{checked.settings.choices.get('task')},{run_label(words, checked.settings.choices)}"
+    task = str(checked.settings.choices.get("task"))
+    name = f"{task},{run_label(words, checked.settings.choices, length=LENGTH - len(task) - 1)}"
     folder = user_path(checked.settings.runs_dir) / "lr-find" / f"{name}-{checked.signature}"
     with readable_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

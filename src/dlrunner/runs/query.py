@@ -79,7 +79,7 @@ class Condition:
         if isinstance(found, int | float) and not isinstance(found, bool):
             number = self._number()
             return number is not None and math.isclose(found, number, rel_tol=1e-9)
-        text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"))
+        text = found if isinstance(found, str) else json.dumps(found, separators=(",", ":"), default=str)
         wanted = self.value.strip("'\"")
         named = [text, *([Path(text).name] if self.name.endswith("path") and text else [])]
         return any(each == wanted or fnmatch.fnmatchcase(each, wanted) for each in named)

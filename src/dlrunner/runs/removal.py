@@ -51,8 +51,8 @@ def spare_checkpoints(path: Path) -> list[Path]:
 
     Without a record of the weights (older versions) none is spare.
     """
-    summary = finished_summary(path)
-    kept = ((summary or {}).get("weights") or {}).get("checkpoint")
+    weights = (finished_summary(path) or {}).get("weights")
+    kept = weights.get("checkpoint") if isinstance(weights, dict) else None
     if not isinstance(kept, str):
         return []
     folders = [path, *member_folders(path)]
