@@ -35,8 +35,9 @@ def test_a_metric_that_is_not_finite_fails_the_run(dlrun: Dlrun, ratings_csv: Pa
     status, _, err = dlrun(*WORDS, *words)
     assert status == 1
     assert "training diverged" in err
-    assert json.loads((latest(here) / "summary.json").read_text())["status"] == "failed"
-    assert not (latest(here) / "best.pt").exists()
+    (summary,) = here.glob("runs/collab/*/summary.json")
+    assert json.loads(summary.read_text())["status"] == "failed"
+    assert not summary.with_name("best.pt").exists()
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -280,9 +280,6 @@ def _finish(
     except RunError:
         if error is None:
             raise
-    else:
-        if error is None:
-            directory.point_latest()
 
 
 def _write_report(folder: Path, summary: Mapping[str, Any], notify: Notify) -> None:

@@ -160,8 +160,10 @@ class RunDirectory:
         self.write_text("metrics.jsonl", as_lines(rows))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary, the last file of a run."""
+        """Write the summary, the last file of a run; `latest` points to a run that is done."""
         self.write_text("summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+        if summary.get("status") == "done":
+            self.point_latest()
 
     def point_latest(self) -> None:
         """Make runs/latest point here."""
