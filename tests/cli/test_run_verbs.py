@@ -160,6 +160,7 @@ def test_nothing_is_removed_without_an_answer(dlrun: Dlrun, swept: list[Path], m
         dlrun("rm", str(swept[3]))
         assert swept[3].exists() == is_left
     for words, said in (
+        (("0000",), "0000: 3 runs have this name"),
         ((".",), "is not the folder of a run"),
         (("x",), "there is no run x"),
         (("task=x",), "fits task=x"),

@@ -24,18 +24,17 @@ def split_runs_dir(words: Sequence[str]) -> tuple[Path, list[str]]:
     return user_path(named[-1]) if named else RUNS, [word for word in words if not word.startswith("runs_dir=")]
 
 
-def named_run(text: str, show_count: bool = True) -> Path:
-    """Return the folder of a run.
+def named_run(text: str) -> Path:
+    """Return the folder of a run; a note says if several fit.
 
     Args:
         text: a path, an id, a name, or a condition; a path that does not exist is returned as it is.
-        show_count: print a note if several fit.
 
     Raises:
         ConfigError: no run fits.
     """
     folder, count = run_and_count([text])
-    if count > 1 and show_count:
+    if count > 1:
         print_count(folder, count)
     return folder
 
@@ -88,14 +87,20 @@ def matching_runs(words: Sequence[str]) -> list[Path]:
     """Return the folders that paths, ids and names mean, and all runs that conditions fit.
 
     Raises:
-        ConfigError: nothing fits.
+        ConfigError: nothing fits, or several runs have a name.
     """
     from dlrunner.runs import query
     from dlrunner.runs.listing import newest_first, runs_in
 
     runs_dir, words = split_runs_dir(words)
     conditions = [word for word in words if query.is_query(word)]
-    found = [named_run(word).resolve() for word in words if word not in conditions]
+    found = []
+    for word in words:
+        if word not in conditions:
+            folder, count = run_and_count([word])
+            if count > 1:
+                raise ConfigError(f"{word}: {count} runs have this name or begin of an id; name one, or use conditions")
+            found.append(folder.resolve())
     if conditions:
         fitting = newest_first(query.select(runs_in(runs_dir), conditions))
         if not fitting:
