@@ -206,6 +206,8 @@ def test_what_only_reads_or_answers_imports_nothing_slow(here: Path) -> None:
         write_run(here / "runs" / "collab" / name, value, history=[{"epoch": 1, "step": 2, "valid/rmse": value}])
     commands = [
         *([], ["--help"], ["--version"], ["info"], ["data"]),
+        *(["ls"], ["ls", "task=collab", "optim=adamw", "--json"], ["du"], ["show", "task=collab"], ["prune"]),
+        *(["tag", "runs/collab/a", "x"], ["recipe", "runs/collab/a"], ["rm", "runs/collab/c"]),
         *(["show", "runs/collab/a"], ["diff", "runs/collab/a", "runs/collab/b"]),
         *(["--cfg", "job", "task=collab"], ["--cfg", "job", "experiment=movielens-best", "optim.lr=1"]),
         *([name, "--help"] for name in VERBS),

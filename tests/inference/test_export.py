@@ -158,7 +158,7 @@ def test_the_command_line_uses_and_shows_an_exported_folder(
     new_flats().to_csv("new.csv", index=False)
     answers = [dlrun("predict", str(place), "new.csv") for place in (runs["numbers"], folder)]
     assert answers[0][0] == 0
-    assert answers[0] == answers[1]
+    assert answers[0][:2] == answers[1][:2]
     status, out, _ = dlrun("show", str(folder))
     assert status == 0
     assert "valid/rmse" in out

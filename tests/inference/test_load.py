@@ -314,7 +314,7 @@ def test_latest_is_resolved_when_a_run_is_loaded(
     assert dlrun(*words)[0] == 0
     predictor = dlrunner.load("runs/latest")
     before, shown = predictor.predictions, repr(predictor)
-    assert shown.startswith("<LoadedRun runs/collab/data.path=my.csv,epochs=1-")
+    assert shown.startswith("<LoadedRun runs/collab/epochs=1,data.path=my.csv-")
     assert dlrun(*words, "seed=1")[0] == 0
     pd.testing.assert_frame_equal(predictor.predictions, before)
     assert not dlrunner.load("runs/latest").predictions.equals(before)

@@ -251,7 +251,8 @@ def test_a_failed_run_has_a_report(here: Path, dlrun: Dlrun, ratings_csv: Path) 
     words = ("optim=sgd", "model=dot", "optim.lr=1e20", "batch_size=2000", "schedule=constant")
     status, _, _ = dlrun("task=collab", "data.path=my.csv", "epochs=3", *words)
     assert status == 1
-    assert "This run failed: " in Path("runs/latest/report.html").read_text()
+    (report,) = Path("runs/collab").glob("*/report.html")
+    assert "This run failed: " in report.read_text()
 
 
 def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: Path) -> None:

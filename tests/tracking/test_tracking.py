@@ -189,7 +189,7 @@ def test_a_resumed_run_goes_on_where_its_tracker_stood(
 ) -> None:
     words = [*watched("Recording"), "epochs=100"]
     process = start(*words, cwd=here)
-    until((here / "runs/latest/metrics.jsonl").exists)
+    until(lambda: list(here.glob("runs/*/*/metrics.jsonl")))
     process.send_signal(sent)
     process.communicate()
     until(lambda: (here / "told.jsonl").exists() and told("finish"))  # a killed run does not wait for it
@@ -209,7 +209,7 @@ def test_a_tracker_that_hangs_outlives_a_killed_run_by_its_patience_only(
 ) -> None:
     process = start(*watched("Sleeping"), "log.tracker_timeout=0.1", "epochs=100", cwd=here)
     until((here / "told.jsonl").exists)
-    until((here / "runs/latest/metrics.jsonl").exists)
+    until(lambda: list(here.glob("runs/*/*/metrics.jsonl")))
     process.send_signal(signal.SIGKILL)
     process.communicate()
     pid = told("start")[0]["pid"]

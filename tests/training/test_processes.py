@@ -94,7 +94,9 @@ def ended(process: subprocess.Popen[str], patience: float = 120) -> tuple[int, s
 
 
 def latest(here: Path, runs: str = "runs") -> Path:
-    return (here / runs / "latest").resolve()
+    """Return the run that was started last, finished or not."""
+    started = (here / runs).glob("*/*/config.yaml")
+    return max(started, key=lambda file: file.stat().st_mtime_ns).parent.resolve()
 
 
 def differences(alone: list[dict[str, Any]], shared: list[dict[str, Any]]) -> dict[str, float]:

@@ -31,6 +31,9 @@ PRINTED = (
     "similar",
     "data",
     "info",
+    "ls",
+    "du",
+    "recipe",
 )
 """Verbs whose result is their output: they fail if standard output cannot be written."""
 
@@ -45,9 +48,10 @@ EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 seeds=5 device=cuda precision=bf16 rerun=true
   optim.lr=1e-3 optim.weight_decay=0.1 trainer.clip=0.3 trainer.early_stopping=3
-  data.path=my.csv data.source=synthetic ensemble=6
+  data.path=my.csv data.source=synthetic ensemble=6 name=x tags=[a,b] note="…"
   DLRUNNER_DATA, DLRUNNER_CACHE: folders of published and of preprocessed data
 
+RUN                  a folder, id or name, or conditions: task=tabular tag=mine
 options              dlrun predict --help; of a run: dlrun predict RUN --help
 print the settings   dlrun --cfg job task=collab optim=adamw
 tab completion       eval "$(dlrun --shell-completion install=bash)"
@@ -192,13 +196,24 @@ def _run(words: list[str]) -> int:
     return outcome.exit_status
 
 
+def _without_repeated_stems(names: Sequence[str]) -> list[str]:
+    """Shorten names that begin like the one before: `movielens-best -dot -dot-bias`."""
+    shown, stem = [], ""
+    for name in names:
+        shown.append(name.removeprefix(stem) if stem and name.startswith(f"{stem}-") else name)
+        if shown[-1] == name:
+            is_stem = any(other.startswith(f"{name}-") for other in names)
+            stem = name if is_stem else name.rpartition("-")[0]
+    return shown
+
+
 def help_text() -> str:
     """Return the output of `dlrun --help`: verbs, tasks, options."""
     from dlrunner.cli.conf_paths import options_of
 
     def listed(group: str, width: int = 80 - 14) -> str:
         text, line = "", ""
-        for name in options_of(group):
+        for name in _without_repeated_stems(options_of(group)) if group == "experiment" else options_of(group):
             if len(line) + len(name) > width:
                 text, line = f"{text}{line.rstrip()}\n{'':14}", ""
             line += f"{name}  "

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlrunner.cli.run_names import named_run, with_matching_runs
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 
@@ -23,7 +24,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from dlrunner.files.spreadsheet import as_csv
     from dlrunner.reporting.terminal import comparison as terminal
 
-    rows, left_out = gather(arguments.runs)
+    rows, left_out = gather(with_matching_runs(arguments.runs))
     by = [name for name in (arguments.by or "").split(",") if name]
     comparison = compare_rows(rows, arguments.metric, by)
     frame = terminal.runs_frame(comparison) if arguments.by_run else terminal.groups_frame(comparison)
@@ -64,7 +65,7 @@ def diff(arguments: argparse.Namespace) -> int:
     from dlrunner.reporting.terminal.diff import print_difference
     from dlrunner.runs.reader import FinishedRun
 
-    print_difference(FinishedRun.read(user_path(arguments.a)), FinishedRun.read(user_path(arguments.b)))
+    print_difference(FinishedRun.read(named_run(arguments.a)), FinishedRun.read(named_run(arguments.b)))
     return 0
 
 
@@ -76,7 +77,12 @@ def add_diff_options(parser: argparse.ArgumentParser) -> None:
 
 def add_compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of compare."""
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="run folders, sweep folders, patterns: 'runs/collab/*'")
+    parser.add_argument(
+        "runs",
+        nargs="+",
+        metavar="RUN",
+        help="run folders, sweep folders, patterns: 'runs/collab/*'; conditions: task=collab optim=sgd",
+    )
     parser.add_argument("--by", metavar="NAME", help="group by this setting (or several: a,b), averaging over all else")
     parser.add_argument("--metric", metavar="NAME", help="compare by this metric: valid/mae, valid/loss, seconds …")
     parser.add_argument("--sort", metavar="COLUMN", help="sort the table; -COLUMN: descending")

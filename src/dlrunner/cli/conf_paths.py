@@ -37,10 +37,15 @@ def groups() -> set[str]:
 
 
 def shadowed_options() -> list[str]:
-    """Return the user's files that shadow a file of the package."""
+    """Return the user's files that shadow a file of the package; identical ones, as in a clone, change nothing."""
     own = user_conf()
-    files = own.glob("*/*.yaml") if own else ()
-    return sorted(str(f.relative_to(own)) for f in files if own and (package_conf() / f.relative_to(own)).exists())
+    found = []
+    for file in own.glob("*/*.yaml") if own else ():
+        name = file.relative_to(own or file)
+        packaged = package_conf() / name
+        if packaged.exists() and packaged.read_bytes() != file.read_bytes():
+            found.append(str(name))
+    return sorted(found)
 
 
 def options_of(group: str) -> list[str]:

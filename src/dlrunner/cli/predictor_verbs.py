@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.cli.parser import Parser, Verb
+from dlrunner.cli.run_names import METAVAR_HELP, run_and_count, with_named_run
 from dlrunner.errors import ConfigError, DlrunnerError
-from dlrunner.files.paths import user_path
 
 if TYPE_CHECKING:
     from dlrunner.runs.reader import FinishedRun
@@ -29,7 +30,8 @@ def verb_of_run(words: Sequence[str]) -> Verb | None:
     """Return the verb of a method of the predictor of the run that the second word names; None if it has none."""
     name, method = words[0], words[0].replace("-", "_")
     try:
-        if len(words) > 1 and method in _methods_of(words[1], _plugins_in(words))[2]:
+        named, _ = with_named_run(words[1:], verbose=False)
+        if named and method in _methods_of(named[0], _plugins_in(words))[2]:
             return predictor_verb(method, "RUN", f"use {method} of the run's predictor", f"dlrun {name} RUN")
     except DlrunnerError:
         pass  # the second word is not a run
@@ -57,20 +59,21 @@ def check_plugins(config: dict[str, Any], allowed: Sequence[str]) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder; `RUN --help` lists its options")
+    parser.add_argument("run", metavar="RUN", help=f"{METAVAR_HELP}; `RUN --help` lists its options")
     parser.add_argument("--checkpoint", metavar="FILE", help="other weights: last.pt, best.pt, cycle-2.pt …")
     add_plugins_option(parser)
 
 
 def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[str]:
     """Add the options of the method of the named run's predictor."""
+    words, count = with_named_run(words, verbose=False)
     early = Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
     _add_run_options(early)
     try:
         known, _ = early.parse_known_intermixed_args(words)
     except ConfigError:  # without a run the parser reports the error, or prints its help
         return words
-    finished, task, methods = _methods_of(known.run, known.plugins)
+    finished, task, methods, found = _methods_of(known.run, known.plugins)
     from dlrunner.cli.options import description_of, example_of, options_of, returns_text, usage_of
     from dlrunner.inference.arguments import no_method
 
@@ -88,7 +91,7 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
     if not returns_text(function):
         parser.add_argument("--out", metavar="CSV", help="also write the result to this file")
         parser.add_argument("--raw", action="store_true", help="do not escape texts that begin like a formula")
-    parser.set_defaults(_method=method, _finished=finished, _options=options)
+    parser.set_defaults(_method=method, _finished=finished, _options=options, _count=max(count, found))
     return words
 
 
@@ -99,8 +102,8 @@ def _plugins_in(words: Sequence[str]) -> Sequence[str]:
     return named
 
 
-def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Mapping[str, Callable[..., Any]]]:
-    """Return the run, the name of its task, and the methods of its predictor.
+def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Mapping[str, Callable[..., Any]], int]:
+    """Return the run, the name of its task, the methods of its predictor, and how many runs the word fits.
 
     The methods of a task of dlrunner are read from source, since importing the task takes seconds.
 
@@ -111,23 +114,27 @@ def _methods_of(run: str, plugins: Sequence[str]) -> tuple[FinishedRun, str, Map
     from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun
 
-    finished = FinishedRun.read(user_path(run))
+    folder, count = run_and_count([run])
+    finished = FinishedRun.read(folder)
     check_plugins(without_trackers(finished.config), plugins)
     target = str((finished.config.get("task") or {}).get("_target_"))
     if methods := predictor_methods(target):
-        return finished, target.rpartition(".")[2], methods
+        return finished, target.rpartition(".")[2], methods, count
     from dlrunner.inference.models import inference_plan, predictor_of
 
     plan = inference_plan(finished.config)
-    return finished, plan.task.factory.__name__, predictor_of(plan).methods()
+    return finished, plan.task.factory.__name__, predictor_of(plan).methods(), count
 
 
 def _call_method(arguments: argparse.Namespace) -> int:
     """Call the method of the run's predictor and print the result; the status is 1 if rows could not be read."""
     from dlrunner.cli.options import values_of
     from dlrunner.inference.load import loaded
+    from dlrunner.reporting.terminal.runs import run_line
+    from dlrunner.runs.listing import ListedRun
 
     out = file_to_write(arguments.out) if hasattr(arguments, "raw") and arguments.out else None
+    print(run_line(ListedRun(arguments._finished.path), arguments._count), file=sys.stderr)
     predictor = loaded(arguments._finished, arguments.checkpoint)
     values = values_of(arguments, arguments._options, arguments._finished.config.get("data"))
     notes = [note for value in values.values() for note in getattr(value, "attrs", {}).get("notes", ())]

@@ -7,8 +7,8 @@ import webbrowser
 from pathlib import Path
 
 from dlrunner.cli.conf_paths import file_to_write
+from dlrunner.cli.run_names import LATEST, METAVAR_HELP, named_run
 from dlrunner.errors import ConfigError
-from dlrunner.files.paths import user_path
 
 
 def add_report_options(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +17,8 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
         "folder",
         metavar="RUN|SWEEP|CLAIMS",
         nargs="?",
-        default="runs/latest",
-        help="a run folder, or a folder in runs/sweeps/ or runs/claims/",
+        default=LATEST,
+        help=f"{METAVAR_HELP}; or a folder in runs/sweeps/ or runs/claims/",
     )
     parser.add_argument("--out", metavar="FILE", help="the HTML file (default: report.html in the folder)")
     parser.add_argument("--open", choices=("yes", "no"), default="no", help="open it in a browser")
@@ -26,7 +26,7 @@ def add_report_options(parser: argparse.ArgumentParser) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """Write the report of a run, a sweep or claims."""
-    folder, out = user_path(arguments.folder), None
+    folder, out = named_run(arguments.folder), None
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; name a run, a sweep or claims")
     if arguments.out:

@@ -85,7 +85,7 @@ def _reproduce(claims: Mapping[str, Mapping[str, Any]], arguments: argparse.Name
     for number, (overrides, config) in enumerate(zip(words, compose_jobs(words), strict=True)):
         if isinstance(config, ConfigError):
             raise config
-        jobs.append(Job(number, overrides, config, plan(config).signature, changes.of(config)))
+        jobs.append(Job(number, overrides, config, plan(config).signature, changes.of(config), ["experiment", "seed"]))
     records = _run(jobs, arguments) if jobs else {}
 
     verdicts = []

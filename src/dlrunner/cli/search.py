@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from dlrunner.cli.compose import Changes, compose, compose_jobs, parse
 from dlrunner.cli.conf_paths import options_of
+from dlrunner.cli.recipe import experiment_of
 from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
 from dlrunner.config.signatures import EarlyCheck
@@ -34,9 +34,6 @@ from dlrunner.sweeps.search import Search
 
 if TYPE_CHECKING:
     from dlrunner.config.plan import Plan
-
-NOT_IN_EXPERIMENT = ("choices", "claim", "device", "log", "rerun", "runs_dir", "seeds", "sweep")
-"""Sections that an experiment file omits: how a run is run and logged."""
 
 MARK = "# Found by: "
 
@@ -65,7 +62,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
         )
     from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
 
-    path, higher_is_better = _folder(words, config, checked, settings)
+    path, higher_is_better = _folder(words, swept, config, checked, settings)
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
         return 0
@@ -175,11 +172,11 @@ def _words(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:
 
 
 def _folder(
-    words: Sequence[str], config: Mapping[str, Any], checked: Plan, settings: SweepSettings
+    words: Sequence[str], swept: Sequence[str], config: Mapping[str, Any], checked: Plan, settings: SweepSettings
 ) -> tuple[Path, bool]:
     """Return the folder of a search and its metric's direction; with other code or data it is another search."""
     from dlrunner.execution.identity import digest_of_inputs, identity_of
-    from dlrunner.runs.labels import run_label
+    from dlrunner.runs.labels import LENGTH, run_label
 
     data = checked.build_data()
     identity = identity_of(data)
@@ -189,7 +186,8 @@ def _folder(
     key = [sorted(own), checked.signature, code_digest(config["plugins"]), digest_of_inputs(checked, identity)]
     text = json.dumps([*key, settings.sampler, settings.sampler_seed])
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    name = f"{config['choices'].get('task') or 'task'},{run_label(own, {})}-{digest}"
+    task_name = config["choices"].get("task") or "task"
+    name = f"{task_name},{run_label(own, {}, swept, LENGTH - len(task_name) - 1)}-{digest}"
     return user_path(config["runs_dir"]).resolve() / "sweeps" / name, higher_is_better
 
 
@@ -198,7 +196,7 @@ class _Trials:
 
     def __init__(self, folder: SweepDirectory, found: Search, fixed: Sequence[str]) -> None:
         self.folder, self.search, self._fixed = folder, found, fixed
-        self._changes = Changes()
+        self._changes, self._swept = Changes(), list(found.space)
         self._running: dict[str, int] = {}
         self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
         self._done: dict[str, int] = {}
@@ -220,7 +218,7 @@ class _Trials:
             words = _words(self._fixed, values)
             try:
                 config = compose(words)
-                job = Job(number, words, config, plan(config).signature, self._changes.of(config))
+                job = Job(number, words, config, plan(config).signature, self._changes.of(config), self._swept)
             except ConfigError as error:  # a value inside of a valid range may be invalid
                 self.folder.add(Job(number, words, {}))
                 self._record(number, {"status": "failed", "error": str(error)})
@@ -286,26 +284,3 @@ def _write_best(folder: SweepDirectory, best: tuple[int, float], words: Sequence
         f"dlrun experiment={name}" if name else "the same command with sweep.best=NAME, then dlrun experiment=NAME"
     )
     print(f"next     {command}")
-
-
-def experiment_of(config: Mapping[str, Any]) -> str:
-    """Return a configuration as an experiment file: the chosen options, and the differences from them."""
-    chosen = {group: config["choices"].get(group) for group in ("task", "model", "optim", "schedule")}
-    chosen = {group: name for group, name in chosen.items() if name}
-    usual = compose([f"{group}={name}" for group, name in chosen.items()])
-    wanted = {key: value for key, value in config.items() if key not in NOT_IN_EXPERIMENT}
-    parts = {"defaults": [{f"override /{group}": name} for group, name in chosen.items()]}
-    return "".join(yaml.safe_dump(part, sort_keys=False) for part in (parts, _different(wanted, usual)) if part)
-
-
-def _different(wanted: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a section that differ from the defaults."""
-    found = {}
-    for key, value in wanted.items():
-        before = usual.get(key)
-        if isinstance(value, Mapping) and isinstance(before, Mapping):
-            if inside := _different(value, before):
-                found[key] = inside
-        elif key not in usual or value != before:
-            found[key] = value
-    return found

@@ -23,7 +23,7 @@ from dlrunner.sweeps.folder import Job, SweepDirectory
 
 Result = TypeVar("Result")
 
-NOT_THE_SWEEP = ("sweep", "log", "hydra/launcher", "hydra/sweeper", "hydra")
+NOT_THE_SWEEP = ("sweep", "log", "name", "tags", "note", "hydra/launcher", "hydra/sweeper", "hydra")
 """Settings that define how jobs are run and not what they compute."""
 
 
@@ -44,11 +44,11 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
             if all(known):
                 return file.parent, [job for job in known if job]
     jobs = _checked_jobs(choices, composed)
-    from dlrunner.runs.labels import run_label
+    from dlrunner.runs.labels import LENGTH, run_label
 
     task = jobs[0].config["choices"].get("task") or "task"
     own = [word for word in words if word.lstrip("+").partition("=")[0].partition(".")[0] not in NOT_THE_SWEEP]
-    name = run_label(own, {}) if own else "default"
+    name = run_label(own, {}, jobs[0].swept, LENGTH - len(task) - 1)
     digest = hashlib.sha256(json.dumps([sorted(own), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
     return sweeps / f"{task},{name}-{digest}", jobs
 
@@ -127,7 +127,14 @@ def _checked_jobs(choices: Sequence[Sequence[str]], composed: Compositions) -> l
         return config, checked.signature, changes.of(config)
 
     found = enumerate(zip(choices, _check_each(choices, configs, bound), strict=True))
-    return [Job(number, [word.lstrip("+") for word in words], *job) for number, (words, job) in found]
+    swept = _names_that_differ(choices)
+    return [Job(number, [word.lstrip("+") for word in words], *job, swept) for number, (words, job) in found]
+
+
+def _names_that_differ(choices: Sequence[Sequence[str]]) -> list[str]:
+    """Return the names of the settings that have several values."""
+    columns = [{word.lstrip("+") for word in column} for column in zip(*choices, strict=True)]
+    return [next(iter(column)).partition("=")[0] for column in columns if len(column) > 1]
 
 
 def _check_each(

@@ -13,6 +13,8 @@ from dlrunner.cli.data import data, data_options
 from dlrunner.cli.parser import Verb
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, predictor_verb
 from dlrunner.cli.report import add_report_options, report
+from dlrunner.cli.run_names import LATEST, METAVAR_HELP, name_run, named_run
+from dlrunner.cli.run_verbs import RUN_VERBS
 from dlrunner.errors import RunError
 from dlrunner.files.paths import user_path
 
@@ -32,7 +34,7 @@ def lr_find(arguments: argparse.Namespace) -> int:
     from dlrunner.files.temporary import remove_abandoned
     from dlrunner.reporting.plots import training as plots
     from dlrunner.reporting.terminal.progress import number
-    from dlrunner.runs.labels import run_label
+    from dlrunner.runs.labels import LENGTH, run_label
 
     if config["optim"].get("lr") == "auto":  # the test starts without a rate
         config = with_values(config, {"optim.lr": 1.0})
@@ -44,7 +46,8 @@ def lr_find(arguments: argparse.Namespace) -> int:
     checked, _ = decide(checked, data, identity_of(data), print)
     found = find_rate(checked, checked.build_task(data, checked.settings.seed), print)
 
-    name = f"{checked.settings.choices.get('task')},{run_label(words, checked.settings.choices)}"
+    task = str(checked.settings.choices.get("task"))
+    name = f"{task},{run_label(words, checked.settings.choices, length=LENGTH - len(task) - 1)}"
     folder = user_path(checked.settings.runs_dir) / "lr-find" / f"{name}-{checked.signature}"
     with readable_os_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,7 +76,7 @@ def export(arguments: argparse.Namespace) -> int:
     from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun, shorter
 
-    finished = FinishedRun.read(user_path(arguments.run))
+    finished = FinishedRun.read(named_run(arguments.run))
     check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.inference.export import export as write
     from dlrunner.inference.onnx import TOLERANCE
@@ -92,7 +95,7 @@ def show(arguments: argparse.Namespace) -> int:
     """Print the contents of a run folder."""
     from dlrunner.reporting.terminal import tables
 
-    tables.print_run(user_path(arguments.run))
+    tables.print_run(named_run(arguments.run))
     return 0
 
 
@@ -100,7 +103,7 @@ def replay(arguments: argparse.Namespace) -> int:
     """Repeat a run from its folder alone and compare the results."""
     from dlrunner.runs.reader import FinishedRun
 
-    finished = FinishedRun.read(user_path(arguments.run))
+    finished = FinishedRun.read(named_run(arguments.run))
     check_plugins(finished.config, arguments.plugins)
     from dlrunner.execution.replay import replay as repeat
 
@@ -140,18 +143,18 @@ def _lr_find_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _export_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help=METAVAR_HELP)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="output folder (default: RUN/export)")
     parser.add_argument("--onnx", action="store_true", help="also export an ONNX graph, verified against torch")
     add_plugins_option(parser)
 
 
 def _show_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", nargs="?", default="runs/latest", help="a run folder")
+    parser.add_argument("run", metavar="RUN", nargs="?", default=LATEST, help=METAVAR_HELP)
 
 
 def _replay_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help=METAVAR_HELP)
     parser.add_argument("--data-dir", metavar="DIR", help="the data folder (default: DLRUNNER_DATA)")
     add_plugins_option(parser)
 
@@ -202,8 +205,17 @@ VERBS: dict[str, Verb] = {
         "dlrun export runs/latest --onnx",
         _export_options,
         export,
+        name_run,
     ),
-    "show": Verb("RUN", "print a run: command, data, metrics, results", "dlrun show runs/latest", _show_options, show),
+    "show": Verb(
+        "RUN",
+        "print a run: command, data, metrics, results",
+        "dlrun show runs/latest",
+        _show_options,
+        show,
+        name_run,
+    ),
+    **RUN_VERBS,
     "compare": Verb(
         "RUN... | SWEEP",
         "compare runs: settings, mean ± std, verdict",
@@ -218,6 +230,7 @@ VERBS: dict[str, Verb] = {
         "dlrun report runs/latest --open yes",
         add_report_options,
         report,
+        name_run,
     ),
     "diff": Verb(
         "A B",
@@ -232,6 +245,7 @@ VERBS: dict[str, Verb] = {
         "dlrun replay runs/latest --data-dir data",
         _replay_options,
         replay,
+        name_run,
     ),
     "reproduce": Verb(
         "'movielens-*'",

@@ -126,6 +126,9 @@ class Settings(BaseModel):
     log: LogSettings
     sweep: SweepSettings = Field(default_factory=SweepSettings)
     seeds: Count | None = None
+    name: Name | None = None
+    tags: Name | list[Name] = Field(default_factory=list)
+    note: Text | None = None
     choices: dict[str, Name | None]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from dlrunner.runs.labels import run_label
 from dlrunner.runs.log import logged
 from dlrunner.runs.predecessor import copy_checkpoints, find_predecessor
 from dlrunner.runs.reader import FinishedRun
+from dlrunner.runs.tags import keep_tags
 from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
@@ -73,6 +74,7 @@ def run(
     notify: Notify = print_wrapped,
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
+    swept: Collection[str] = (),
 ) -> Outcome:
     """Execute the run of a configuration; a finished run is not repeated.
 
@@ -82,6 +84,7 @@ def run(
         notify: shows a line to the user.
         display: shows training progress; None: as `log.progress` says.
         changed: the task's default for each setting that differs from it; marked in the report.
+        swept: of a job of a sweep, the settings that differ between the jobs; its folder is named after them.
 
     Raises:
         ConfigError: the configuration is invalid; nothing was read or written.
@@ -99,11 +102,12 @@ def run(
         directory, reason = RunDirectory.claim(
             user_path(checked.settings.runs_dir),
             checked.settings.choices.get("task") or "task",
-            run_label(overrides, checked.settings.choices),
+            run_label(overrides, checked.settings.choices, swept),
             digests(checked, identity),
             checked.settings.rerun,
         )
         try:
+            keep_tags(directory.path, config)
             if reason == "finished":
                 directory.point_latest()
                 notify(f"already finished; rerun=true trains again in a new folder\n{directory.path}")
@@ -202,8 +206,6 @@ def _execute(
             summary["status"] = "done"
         except (Interrupted, Exception) as failed:  # a user's task or model may raise anything
             summary["status"], summary["error"], error = _ending(failed, directory.path)
-            if summary["status"] == "failed":
-                directory.unpoint_latest()
             if error is not failed:
                 log.exception("the run failed")
             log.error("%s: %s", summary["status"], summary["error"])

@@ -161,7 +161,6 @@ def train(context: RunContext, prepared: Prepared, display: Display) -> list[Mem
     set_up_process(plan)
     context.group.broadcast("train")  # rank 0 has read the data: the others find it in the cache
     context.group.compare(context.directory.identity)
-    context.directory.point_latest()  # not before the data is known to be valid
     members, count = [], plan.settings.ensemble
     for index in range(count):
         seed = member_seed(plan.settings.seed, count, index)

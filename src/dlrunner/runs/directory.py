@@ -39,7 +39,6 @@ class RunDirectory:
     path: Path
     identity: dict[str, str] = field(default_factory=dict)
     _lock: FolderLock | None = field(default=None, repr=False)
-    _latest_before: Path | None = field(default=None, repr=False)
 
     @classmethod
     def claim(
@@ -162,8 +161,10 @@ class RunDirectory:
         self.write_text("metrics.jsonl", as_lines(rows))
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Write the summary, the last file of a run."""
+        """Write the summary, the last file of a run; `latest` points to a run that is done."""
         self.write_text("summary.json", json.dumps(_finite(summary), indent=2) + "\n")
+        if summary.get("status") == "done":
+            self.point_latest()
 
     def remove(self) -> None:
         """Remove the folder of a run whose settings were refused before it trained; the lock is held to the end."""
@@ -172,28 +173,12 @@ class RunDirectory:
     def point_latest(self) -> None:
         """Make runs/latest point here."""
         latest = self.path.parent.parent / "latest"
-        self._latest_before = latest.resolve() if latest.exists() else None
-        _point(latest, self.path)
-
-    def unpoint_latest(self) -> None:
-        """Make runs/latest point again where it pointed before this run, which failed."""
-        latest = self.path.parent.parent / "latest"
-        if not latest.is_symlink() or latest.resolve() != self.path.resolve():
-            return
-        before = self._latest_before
-        if before is not None and before != self.path.resolve() and before.is_dir():
-            _point(latest, before)
-        else:
-            latest.unlink()
-
-
-def _point(latest: Path, run: Path) -> None:
-    remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
-    link = temporary_path(latest)
-    with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
-        link.symlink_to(os.path.relpath(run.resolve(), latest.parent.resolve()))
-        link.replace(latest)
-    link.unlink(missing_ok=True)
+        remove_abandoned(latest.parent, is_ours=lambda name: name_of(name) == latest.name)
+        link = temporary_path(latest)
+        with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
+            link.symlink_to(self.path.relative_to(latest.parent))
+            link.replace(latest)
+        link.unlink(missing_ok=True)
 
 
 OWN_FOLDERS = ("plots", "trackers", "members", "jobs")
@@ -233,9 +218,7 @@ def _choose(parent: Path, label: str, identity: Mapping[str, str], rerun: bool) 
     siblings = folders_by_signature(parent).get(identity["signature"], [])
     if not siblings:
         return parent / f"{label}-{identity['signature']}", "new"
-    next_folder = siblings[0][1].with_name(
-        f"{SIGNATURE.sub('', siblings[0][1].name)}-{identity['signature']}-{siblings[-1][0] + 1}"
-    )
+    next_folder = parent / f"{label}-{identity['signature']}-{siblings[-1][0] + 1}"
     if rerun:
         last = siblings[-1][1]
         with contextlib.suppress(ConfigError):  # a damaged folder cannot be resumed

@@ -39,7 +39,7 @@ class FinishedRun:
                 raise ConfigError(f"there is no run folder {requested}")
             if not (path / "config.yaml").exists():
                 raise ConfigError(f"{requested} is not a run folder: it has no config.yaml")
-            config = present_config(read_file(path / "config.yaml", read_yaml, check_config))
+            config = read_config(path)
             overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
             history = read_history(path)
             summary_file = path / "summary.json"
@@ -54,6 +54,16 @@ class FinishedRun:
     def status(self) -> str:
         """done, failed, interrupted, or killed (a folder without summary.json)."""
         return str(self.summary["status"]) if self.summary else "killed or still running"
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read config.yaml of a folder; old names are translated to current ones.
+
+    Raises:
+        ConfigError: it is damaged, or a link that points outside the folder.
+        OSError: it cannot be opened.
+    """
+    return present_config(read_file(own_file(path, "config.yaml"), read_yaml, check_config))
 
 
 def read_summary(file: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -47,6 +47,8 @@ class Job:
     """Of the run; empty if it is not known before the job starts."""
     changed: dict[str, str] | None = None
     """The task's default for each setting that differs from it; marked in the report."""
+    swept: list[str] = field(default_factory=list)
+    """Names of the settings that differ between the jobs; the run's folder is named after them."""
 
     @property
     def settings(self) -> dict[str, str]:

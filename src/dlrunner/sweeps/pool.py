@@ -361,7 +361,7 @@ def _run_when_free(job: Job, messenger: _Messenger, busy_timeout: float) -> runn
     started, notified = time.monotonic(), False
     while True:
         try:
-            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed)
+            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed, job.swept)
         except BusyError as busy:
             if time.monotonic() > started + busy_timeout:
                 raise

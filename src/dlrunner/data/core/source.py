@@ -58,6 +58,10 @@ class Release:
     """The function that writes the files of generated data into an empty folder, `module.function`."""
 
 
+CACHE_KINDS = ("baselines", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
+"""Folders of the cache that are made again when needed; `auto` is kept: its values are part of signatures."""
+
+
 def cache_dir() -> Path:
     """Return the folder for prepared data: DLRUNNER_CACHE, else dlrunner in XDG_CACHE_HOME, by default ~/.cache."""
     given = os.environ.get("DLRUNNER_CACHE")

@@ -23,6 +23,7 @@ from dlrunner.reporting.html.facts import audit_findings, data_facts, environmen
 from dlrunner.reporting.html.page import Card, Cell, Table, count, number_cell
 from dlrunner.reporting.terminal.progress import metric_value, number, shown_columns
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history
+from dlrunner.runs.tags import read_tags
 
 MOST_CHARTS = 8
 """Further metrics are in metrics.jsonl only."""
@@ -50,10 +51,11 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
         raise ConfigError(f"{path / 'summary.json'} is damaged: it is incomplete")
     kept = read_kept(path)
     history, member = _history(path, run.history)
+    tags = read_tags(path)
     return page.write(
         out or path / "report.html",
         render(
-            title=f"{(run.config.get('choices') or {}).get('task')}: {path.resolve().name}",
+            title=f"{(run.config.get('choices') or {}).get('task')}: {tags.name or path.resolve().name}",
             summary=summary,
             history=history,
             member=member,
@@ -61,7 +63,7 @@ def write(path: Path, out: Path | None = None, summary: Mapping[str, Any] | None
             overrides=run.overrides,
             plots=kept["plots"],
             tables=kept["tables"],
-            notes=kept["notes"],
+            notes=[*(f"{title}: {text}" for title, text in tags.lines), *kept["notes"]],
             annotated_texts=kept["annotated_texts"],
             changed=kept["changed"],
         ),

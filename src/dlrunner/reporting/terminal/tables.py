@@ -15,6 +15,7 @@ from rich.text import Text
 from dlrunner.claims.claims import describe_finding, describe_flags
 from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
+from dlrunner.runs.tags import read_tags
 from dlrunner.system import terminal
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def print_run(path: Path) -> None:
     out.print(Text(f"{shorter(run.path)}"), style="bold")
     out.print(Text(f"command  dlrun {' '.join(run.overrides)}"))
     out.print(Text(f"status   {run.status}"))
+    for title, text in read_tags(run.path).lines:
+        print_sentence(f"{title:<9}{text}", indent=9)
     summary = run.summary or {}
     if error := summary.get("error"):
         print_sentence(f"error    {error}", "red", indent=9)

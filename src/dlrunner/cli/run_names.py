@@ -1,0 +1,141 @@
+"""The run that the words of a command mean: a folder, `runs/latest`, a name, an id, or conditions."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlrunner.cli.parser import Parser
+from dlrunner.errors import ConfigError
+from dlrunner.files.paths import user_path
+
+RUNS = Path("runs")
+LATEST = "runs/latest"
+SORTABLE = ("time", "task", "status", "metric", "size", "seconds", "name")
+"""Columns of ls, besides settings and metrics."""
+
+METAVAR_HELP = "a run: its folder, id or name, or conditions: task=tabular data.target=price"
+
+
+def split_runs_dir(words: Sequence[str]) -> tuple[Path, list[str]]:
+    """Return the folder of runs, which `runs_dir=DIR` names as in a run's settings, and the other words."""
+    named = [word.partition("=")[2] for word in words if word.startswith("runs_dir=")]
+    return user_path(named[-1]) if named else RUNS, [word for word in words if not word.startswith("runs_dir=")]
+
+
+def named_run(text: str) -> Path:
+    """Return the folder of a run; a note says if several fit.
+
+    Args:
+        text: a path, an id, a name, or a condition; a path that does not exist is returned as it is.
+
+    Raises:
+        ConfigError: no run fits.
+    """
+    folder, count = run_and_count([text])
+    if count > 1:
+        print_count(folder, count)
+    return folder
+
+
+def run_and_count(words: Sequence[str]) -> tuple[Path, int]:
+    """Return the folder that a path, an id, a name or several conditions mean, and how many runs fit.
+
+    Raises:
+        ConfigError: no run fits the conditions.
+    """
+    path = user_path(words[0])
+    if len(words) == 1 and _exists(path):
+        return path, 1
+    from dlrunner.runs import query
+
+    if query.is_query(words[0]):
+        runs_dir, conditions = split_runs_dir(words)
+        return query.find(conditions, runs_dir)
+    if words[0].rstrip("/") == LATEST and (newest := query.newest_finished(RUNS)):
+        return newest, 1
+    if "/" not in words[0] and (found := query.find_named(words[0], RUNS)):
+        return found
+    return path, 1
+
+
+def with_named_run(words: Sequence[str], verbose: bool = True) -> tuple[list[str], int]:
+    """Replace the conditions that a command begins with by the run they mean; return how many runs fit.
+
+    Args:
+        words: of the command, without the verb.
+        verbose: print a note if several fit.
+    """
+    from dlrunner.runs.query import is_query
+
+    number = next((i for i, word in enumerate(words) if not is_query(word)), len(words))
+    if not number:
+        return list(words), 1
+    folder, count = run_and_count(words[:number])
+    if count > 1 and verbose:
+        print_count(folder, count)
+    return [str(folder), *words[number:]], count
+
+
+def name_run(parser: Parser, words: list[str]) -> list[str]:
+    """Replace the conditions that a command begins with by the run they mean (see `Verb.prepare`)."""
+    return with_named_run(words)[0]
+
+
+def matching_runs(words: Sequence[str]) -> list[Path]:
+    """Return the folders that paths, ids and names mean, and all runs that conditions fit.
+
+    Raises:
+        ConfigError: nothing fits, or several runs have a name.
+    """
+    from dlrunner.runs import query
+    from dlrunner.runs.listing import newest_first, runs_in
+
+    runs_dir, words = split_runs_dir(words)
+    conditions = [word for word in words if query.is_query(word)]
+    found = []
+    for word in words:
+        if word not in conditions:
+            folder, count = run_and_count([word])
+            if count > 1:
+                raise ConfigError(f"{word}: {count} runs have this name or begin of an id; name one, or use conditions")
+            found.append(folder.resolve())
+    if conditions:
+        fitting = newest_first(query.select(runs_in(runs_dir), conditions))
+        if not fitting:
+            raise ConfigError(f"no run in {runs_dir} fits {' '.join(conditions)}")
+        found += [run.path.resolve() for run in fitting]
+    return list(dict.fromkeys(found))
+
+
+def with_matching_runs(words: Sequence[str]) -> list[str]:
+    """Replace the conditions among the words by the finished runs that fit, and ids and names by their folders.
+
+    Raises:
+        ConfigError: no run fits the conditions.
+    """
+    from dlrunner.runs import query
+    from dlrunner.runs.listing import newest_first, runs_in
+
+    runs_dir, words = split_runs_dir(words)
+    conditions = [word for word in words if query.is_query(word)]
+    found = [str(named_run(word)) for word in words if word not in conditions]
+    if conditions:
+        fitting = [run for run in query.select(runs_in(runs_dir), conditions) if run.status == "done"]
+        if not fitting:
+            raise ConfigError(f"no finished run in {runs_dir} fits {' '.join(conditions)}")
+        found += [str(run.path) for run in newest_first(fitting)]
+    return found
+
+
+def print_count(folder: Path, count: int) -> None:
+    """Print which of several runs is used, to standard error."""
+    print(f"note: the newest of {count} runs that fit: {folder}", file=sys.stderr)
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long for a file name
+        return False
