@@ -27,6 +27,7 @@ from dlrunner.metrics import (
     exact_dtype,
 )
 from dlrunner.regression_metrics import TINY, Coverage, IntervalWidth, MeanDeviance, PinballLoss, deviance, pinball
+from dlrunner.row_blocks import in_blocks
 
 Transform = Literal["standard", "log", "log1p", "none"]
 TRANSFORMS: Mapping[Transform, str] = {
@@ -201,9 +202,9 @@ class Regression(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return numbers in the target's own unit, corrected; a column for each quantile."""
         if self.quantiles:
-            values = (self.decode_quantiles(plain(outputs)) * correction).numpy()
+            values = (in_blocks(self.decode_quantiles, plain(outputs)) * correction).numpy()
             return pd.DataFrame(values, columns=[f"{name}_q{level:g}" for level in self.quantiles])
-        return pd.DataFrame({name: (self.decode(plain(outputs)) * correction).numpy()})
+        return pd.DataFrame({name: (in_blocks(self.decode, plain(outputs)) * correction).numpy()})
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the numbers."""

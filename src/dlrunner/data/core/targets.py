@@ -18,6 +18,7 @@ from torch import Tensor
 from dlrunner.classification_metrics import AveragePrecision, LogLoss, RocAuc
 from dlrunner.errors import DataError
 from dlrunner.metrics import F1, Accuracy, Metric, exact_dtype
+from dlrunner.row_blocks import in_blocks
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 
@@ -69,7 +70,7 @@ class Target(ABC):
 
     def probabilities(self, outputs: Tensor) -> NDArray[np.float32]:
         """Return the probability of each class, or independently of each label, [rows, classes], on the CPU."""
-        values: NDArray[np.float32] = self.decode(plain(outputs)).numpy()
+        values: NDArray[np.float32] = in_blocks(self.decode, plain(outputs)).numpy()
         return values
 
     @abstractmethod
@@ -147,7 +148,7 @@ class Binary(Target):
 
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of the second."""
-        second = plain(outputs).sigmoid().numpy()
+        second = self.probabilities(outputs)[:, 1]
         labels = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
         return pd.DataFrame({name: labels, f"p({self.classes[1]})": second.round(4)})
 

@@ -23,8 +23,12 @@ from dlrunner.prediction_table import with_distinct_names, with_notes, with_prob
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
+from dlrunner.row_blocks import ROWS, in_blocks
 
 Id = int | float | str
+
+PAIRS = 4 * ROWS
+"""Of users and items whose ratings are computed at once."""
 
 
 class RatingEnsemble:
@@ -46,8 +50,11 @@ class RatingEnsemble:
         """Return the ratings of pairs of codes, of shape (pairs,); codes past the last known one mean unknown."""
         device = next(self.models[0].parameters()).device
         codes = torch.from_numpy(np.asarray(users)).to(device), torch.from_numpy(np.asarray(items)).to(device)
-        mean = torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
-        return np.asarray(mean.cpu().numpy(), dtype=np.float32)
+
+        def mean(*codes: Tensor) -> Tensor:
+            return torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
+
+        return np.asarray(in_blocks(mean, *codes, rows=PAIRS).cpu().numpy(), dtype=np.float32)
 
     def fold_in(self, items: NDArray[np.int64], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Fit a new user with all other parameters fixed, and return the predicted ratings of all items.

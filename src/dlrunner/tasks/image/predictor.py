@@ -185,21 +185,23 @@ def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
 
 @torch.inference_mode()
 def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
-    """Return the averaged outputs of the models on images, with the number of TTA views of the run."""
+    """Return the averaged outputs of the models on images, with the number of TTA views of the run.
+
+    Each image is augmented and classified by itself: its prediction does not depend on the others, and on a CPU a batch
+    is no faster.
+    """
     device = next(models[0].parameters()).device
-    given, none = torch.from_numpy(pixels), torch.zeros(1, device=device)
+    none, first = torch.zeros(1, device=device), [torch.zeros(1, dtype=torch.int64)]
     augmentation = Augmentation(**state["augmentation"])
-    found = []
-    for view in range(1 + state["tta"]):
-        applied = augmentation if view else None
-        # Each image is augmented by itself: its prediction does not depend on the others of the batch.
-        loaders = (
-            ImageLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], applied, (0, view))
-            for each in given
-        )
-        images = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
-        found += [forward_pass(model, images).outputs.float().cpu() for model in models]
-    return target.average(found) if len(found) > 1 else found[0]
+    outputs = []
+    for each in torch.from_numpy(pixels):
+        found = []
+        for view in range(1 + state["tta"]):
+            applied = augmentation if view else None
+            for batch in ImageLoader(each[None].clone(), none, first, state["size"], applied, (0, view)):
+                found += [forward_pass(model, *batch.inputs).outputs.float().cpu() for model in models]
+        outputs.append(target.average(found) if len(found) > 1 else found[0])
+    return torch.cat(outputs)
 
 
 def heat_map(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:

@@ -21,6 +21,7 @@ from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
+from dlrunner.row_blocks import in_blocks
 
 
 class TablePredictor(Predictor):
@@ -110,18 +111,15 @@ def predict_rows(
     target: Target,
     models: Sequence[Model],
     rows: pd.DataFrame,
-    batch_size: int = 8192,
 ) -> Tensor:
     """Return the outputs for rows, averaged over the models of an ensemble, of shape [rows] or [rows, outputs]."""
     device = next(models[0].parameters()).device
     codes = torch.from_numpy(preparation.codes(rows)).to(device)
     numbers = torch.from_numpy(preparation.numbers(rows)).to(device)
-    members = []
     for model in models:
         model.eval()
-        parts = [
-            forward_pass(model, *part).outputs
-            for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
-        ]
-        members.append(torch.cat(parts).float().cpu())
-    return target.average(members)
+
+    def averaged(*inputs: Tensor) -> Tensor:
+        return target.average([forward_pass(model, *inputs).outputs.float() for model in models])
+
+    return in_blocks(averaged, codes, numbers).cpu()
