@@ -203,8 +203,8 @@ class Regression(Target):
         """Return numbers in the target's own unit, corrected; a column for each quantile."""
         if self.quantiles:
             values = (in_blocks(self.decode_quantiles, plain(outputs)) * correction).numpy()
-            return pd.DataFrame(values, columns=[f"{name}_q{level:g}" for level in self.quantiles])
-        return pd.DataFrame({name: (in_blocks(self.decode, plain(outputs)) * correction).numpy()})
+            return pd.DataFrame(significant(values), columns=[f"{name}_q{level:g}" for level in self.quantiles])
+        return pd.DataFrame({name: significant((in_blocks(self.decode, plain(outputs)) * correction).numpy())})
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the numbers."""
@@ -215,3 +215,15 @@ class Regression(Target):
         if self.power:
             return f"{self.names[0]}: regression on numbers, logarithm of the mean"
         return f"{self.names[0]}: regression on numbers, {TRANSFORMS[self.transform]}"
+
+
+def significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round numbers to the seven significant digits that a model's outputs have.
+
+    >>> significant(np.array([269006.71234, -0.0012345678, 1234567890.0, 0.0])).tolist()
+    [269006.7, -0.001234568, 1234568000.0, 0.0]
+    """
+    is_number = np.isfinite(values) & (values != 0)
+    decimals = 6 - np.floor(np.log10(np.abs(np.where(is_number, values, 1.0))))
+    up, down = 10.0 ** decimals.clip(min=0), 10.0 ** (-decimals).clip(min=0)  # exact: powers are not negative
+    return np.where(is_number, np.round(values * up / down) / up * down, values)

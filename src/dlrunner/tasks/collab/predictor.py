@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.targets import shown
 from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
 from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
@@ -249,7 +250,7 @@ class RatingPredictor(Predictor):
             ["unknown user and item: mean rating", "unknown user: bias only", "unknown item: bias only"],
             default="",
         )
-        predicted = self.ensemble.pairs(user_codes, item_codes).round(4)
+        predicted = shown(self.ensemble.pairs(user_codes, item_codes))
         answer = pd.concat([table, pd.DataFrame({"prediction": predicted, "note": notes}, index=table.index)], axis=1)
         answer = with_distinct_names(answer)
         problems = [
@@ -352,7 +353,7 @@ class RatingPredictor(Predictor):
             {
                 "item": [self.state["item_ids"][code] for code in order],
                 "title": [self.state["titles"][code] for code in order],
-                "prediction": scores[order].round(4),
+                "prediction": shown(scores[order]),
                 "ratings": counts[order],
             }
         )

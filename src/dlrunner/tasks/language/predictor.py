@@ -76,7 +76,8 @@ class LanguagePredictor(Predictor):
                 losses.append(torch.cat(parts))
             mean = average_losses(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
-            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
+            perplexity = float(f"{mean.exp():.7g}")  # the digits of float32
+            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": perplexity})
         return with_notes(with_problems(pd.DataFrame(rows), ["text", "words", "unknown"], given.problems), given.notes)
 
     def generate(
@@ -145,7 +146,8 @@ class LanguagePredictor(Predictor):
         """
         prompt, note = self._prompt(text)
         probs, words = self.generator.next_words(prompt, number)
-        return with_notes(pd.DataFrame({"word": words, "probability": probs}), [note] if note else [])
+        table = pd.DataFrame({"word": words, "probability": [round(float(prob), 6) for prob in probs]})
+        return with_notes(table, [note] if note else [])
 
     def _tokens(self, text: str) -> list[str]:
         """Return the tokens of a text, with the tokenizer of the run."""

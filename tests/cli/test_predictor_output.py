@@ -1,0 +1,108 @@
+"""The answers of a run in files, and for the next program."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dlrunner import load
+from tests.conftest import Dlrun
+from tests.small_runs import SmallRuns, new_flats
+
+KINDS = {"numbers": "new.csv", "classes": "new.csv", "ratings": "pairs.csv", "choices": "pairs.csv", "texts": "new.txt"}
+READERS: Mapping[str, Callable[[str], pd.DataFrame]] = {
+    "csv": lambda file: pd.read_csv(file),
+    "tsv": lambda file: pd.read_csv(file, sep="\t"),
+    "json": lambda file: pd.DataFrame(json.loads(Path(file).read_text())),
+    "jsonl": lambda file: pd.DataFrame([json.loads(line) for line in Path(file).read_text().splitlines()]),
+    "parquet": lambda file: pd.read_parquet(file),
+    "xlsx": lambda file: pd.read_excel(file, engine="openpyxl"),
+}
+
+
+@pytest.fixture
+def inputs(here: Path) -> Path:
+    rows = new_flats().assign(nr=range(100, 140))
+    rows.to_csv("new.csv", index=False)
+    pd.DataFrame({"user": [1, 2, 9999, 3], "item": [5, 31, 31, None]}).to_csv("pairs.csv", index=False)
+    Path("new.txt").write_text("kivi fidodu\nzzz\n\nlivedu\n")
+    return here
+
+
+def same(found: pd.DataFrame, expected: pd.DataFrame) -> None:
+    """Compare tables by what a CSV file holds of them."""
+    one, other = (pd.read_csv(io.StringIO(each.to_csv(index=False))) for each in (found, expected))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_format_holds_the_same_digits(kind: str, runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    run, tables = str(runs[kind]), []
+    for suffix, reader in READERS.items():
+        status, _, _ = dlrun("predict", run, KINDS[kind], "--out", f"answer.{suffix}")
+        assert status == int(KINDS[kind] == "pairs.csv")
+        tables.append(reader(f"answer.{suffix}"))
+    for each in tables[1:]:
+        same(each, tables[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("option", ["--json", "--jsonl", "--out -"])
+def test_standard_output_holds_the_result_and_nothing_else(
+    kind: str, option: str, runs: SmallRuns, dlrun: Dlrun, inputs: Path
+) -> None:
+    run = str(runs[kind])
+    dlrun("predict", run, KINDS[kind], "--out", "answer.csv")
+    status, out, err = dlrun("predict", run, KINDS[kind], *option.split())
+    Path("out").write_text(out)
+    same(READERS[option.removeprefix("--").replace("out -", "csv")]("out"), pd.read_csv("answer.csv"))
+    assert status == int(KINDS[kind] == "pairs.csv")  # a row without a prediction
+    assert all(line.startswith("note: ") for line in err.splitlines())
+    assert ("cannot be read" in err) == bool(status)
+
+
+def test_rows_from_standard_input(runs: SmallRuns, dlrun: Dlrun, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, expected, _ = dlrun("predict", str(runs["numbers"]), "new.csv", "--json")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(Path("new.csv").read_bytes())))
+    status, out, _ = dlrun("predict", str(runs["numbers"]), "-", "--json")
+    assert (status, json.loads(out)) == (0, json.loads(expected))
+
+
+def test_the_terminal_shows_the_digits_of_the_file(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    _, out, _ = dlrun("predict", str(runs["numbers"]), "new.csv", "--out", "answer.json")
+    for row in json.loads(Path("answer.json").read_text())[:20]:
+        assert str(row["price"]) in out
+
+
+def test_formulas_are_quoted_in_a_workbook(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    new_flats().assign(nr="=1+2").to_csv("new.csv", index=False)
+    _, out, _ = dlrun("predict", str(runs["numbers"]), "new.csv", "--out", "answer.xlsx")
+    assert "escaped" in out
+    assert set(READERS["xlsx"]("answer.xlsx")["nr"]) == {"'=1+2"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--out", "answer.parqet"), "ends in none of .csv"),
+        (("--out", "-", "--json"), "leave out --out -"),
+        (("--jsonl", "--json"), "not allowed with"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused(
+    words: tuple[str, ...], said: str, runs: SmallRuns, dlrun: Dlrun, inputs: Path
+) -> None:
+    status, out, err = dlrun("predict", str(runs["numbers"]), "new.csv", *words)
+    assert (status, out) == (2, "")
+    assert said in err
+
+
+def test_python_returns_the_same_digits(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    dlrun("predict", str(runs["classes"]), "new.csv", "--out", "answer.csv")
+    same(load(runs["classes"]).predict(pd.read_csv("new.csv")), pd.read_csv("answer.csv"))
