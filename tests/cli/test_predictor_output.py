@@ -106,3 +106,44 @@ def test_an_output_that_cannot_be_is_refused(
 def test_python_returns_the_same_digits(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
     dlrun("predict", str(runs["classes"]), "new.csv", "--out", "answer.csv")
     same(load(runs["classes"]).predict(pd.read_csv("new.csv")), pd.read_csv("answer.csv"))
+
+
+def test_the_columns_of_the_input_stand_beside_the_prediction(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    run, given = str(runs["classes"]), list(pd.read_csv("new.csv").columns)
+    of_classes = ["size", "p(large)", "p(middle)", "p(small)"]
+    beside = {(): ["row", *given], ("--only",): [], ("--only", "city,row"): ["city", "row"], ("--only", "nr"): ["nr"]}
+    for words, expected in beside.items():
+        assert dlrun("predict", run, "new.csv", *words, "--out", "answer.csv")[0] == 0
+        assert pd.read_csv("answer.csv").columns.tolist() == expected + of_classes
+    rows = pd.read_csv("new.csv").assign(size="unknown", nr="")
+    rows.to_csv("labelled.csv", index=False)
+    assert dlrun("predict", run, "labelled.csv", "--out", "answer.csv")[0] == 0
+    answer = pd.read_csv("answer.csv")
+    assert answer["row"].tolist() == list(range(2, 42))
+    assert set(answer["size"]) == {"unknown"}
+    assert answer["prediction"].isin(["large", "middle", "small"]).all()
+
+
+def test_a_row_that_cannot_be_read_has_a_reason_in_every_output(runs: SmallRuns, dlrun: Dlrun, inputs: Path) -> None:
+    rows = new_flats().astype(str)
+    rows.loc[7, "area"] = "wide"
+    rows.to_csv("new.csv", index=False)
+    status, out, err = dlrun("predict", str(runs["numbers by mlp"]), "new.csv", "--only", "--json")
+    found = json.loads(out)
+    assert status == 1
+    assert [row for row, each in enumerate(found) if each["price"] is None] == [7]
+    assert "wide" in found[7]["problem"]
+    assert found[6]["problem"] is None
+    assert "1 of 40 rows cannot be read" in err
+
+
+def test_python_takes_rows_in_every_shape(runs: SmallRuns, inputs: Path) -> None:
+    predictor, table = load(runs["numbers"]), pd.read_csv("new.csv")
+    expected = predictor.predict(table)
+    rows = table.to_dict("records")
+    for given in (rows, table.to_dict("list"), "new.csv", Path("new.csv")):
+        pd.testing.assert_series_equal(predictor.predict(given)["price"], expected["price"])
+    assert predictor.predict(rows[9])["price"].item() == expected["price"][9]
+    ratings = load(runs["ratings"])
+    assert len(ratings.recommend(ratings=[{"item": 5, "rating": 4.0}], top=3)) == 3
+    assert len(ratings.predict({"user": 1, "item": 31}, only=[]).columns) == 2

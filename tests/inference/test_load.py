@@ -216,7 +216,13 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
         ("texts", "p.predict([])", "the list is empty; give texts"),
         ("texts", "p.predict(5)", "give texts, one or a list of them, not an int"),
         ("texts", "p.predict('it', top=3)", "predict: has no option top; known: column, texts, words"),
-        ("numbers", "p.predict('new.csv')", "give a table (pandas.read_csv reads one from a file), not a str"),
+        ("numbers", "p.predict('new.csv')", "there is no file new.csv"),
+        (
+            "numbers",
+            "p.predict({'city': ['Ulm', 'Bonn'], 'rooms': [1]})",
+            "table: All arrays must be of the same length",
+        ),
+        ("numbers", "p.predict(new_flats(), only=['rom'])", "only: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats(), id='rom')", "id: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats()[:0])", "the table has no rows"),
         (

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlrunner.data.core.input_columns import beside, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import shown
 from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
@@ -20,7 +21,7 @@ from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
-from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
@@ -218,6 +219,7 @@ class RatingPredictor(Predictor):
         ratings: pd.DataFrame | None = None,
         similar: Id | None = None,
         top: Count = 20,
+        only: list[str] | None = None,
     ) -> pd.DataFrame:
         """Predict the ratings of user-item pairs; a note marks unknown ids, a row without an id has a problem.
 
@@ -229,6 +231,7 @@ class RatingPredictor(Predictor):
             ratings: recommend items to a new user with these ratings instead (columns: item, rating).
             similar: list the items most similar to this one instead (see `similar`).
             top: number of items.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: none or several of these are given, or a user or item is unknown.
@@ -251,14 +254,14 @@ class RatingPredictor(Predictor):
             default="",
         )
         predicted = shown(self.ensemble.pairs(user_codes, item_codes))
-        answer = pd.concat([table, pd.DataFrame({"prediction": predicted, "note": notes}, index=table.index)], axis=1)
-        answer = with_distinct_names(answer)
+        inputs = input_columns(table, only, self._column(table, "user"))  # user and item identify a row
+        answer = beside(inputs, pd.DataFrame({"prediction": predicted, "note": notes}))
         problems = [
             (int(row), f"the {role} is missing")
             for role, missing in (("user", no_user), ("item", no_item))
             for row in np.flatnonzero(missing)
         ]
-        return with_problems(answer, list(answer.columns[: table.shape[1]]), problems)
+        return with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems)
 
     def recommend(
         self, user: Id | None = None, *, ratings: pd.DataFrame | None = None, top: Count = 20
