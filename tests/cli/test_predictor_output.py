@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dlrunner import load
+from dlrunner.errors import ConfigError
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns, new_flats
 
@@ -145,5 +146,31 @@ def test_python_takes_rows_in_every_shape(runs: SmallRuns, inputs: Path) -> None
         pd.testing.assert_series_equal(predictor.predict(given)["price"], expected["price"])
     assert predictor.predict(rows[9])["price"].item() == expected["price"][9]
     ratings = load(runs["ratings"])
-    assert len(ratings.recommend(ratings=[{"item": 5, "rating": 4.0}], top=3)) == 3
+    known = ratings.recommend(1, top=1)["item"].item()
+    assert len(ratings.recommend(ratings=[{"item": known, "rating": 4.0}], top=3)) == 3
     assert len(ratings.predict({"user": 1, "item": 31}, only=[]).columns) == 2
+
+
+@pytest.mark.parametrize("kind", ["texts", "language"])
+def test_the_columns_of_a_table_of_texts_stand_beside_the_prediction(
+    kind: str, runs: SmallRuns, dlrun: Dlrun, inputs: Path
+) -> None:
+    Path("reviews.csv").write_text('id,review,score\n007,"kivi fidodu",1\n008,zzz,2\n')
+    run, words = str(runs[kind]), ("reviews.csv", "--column", "review")
+    _, out, _ = dlrun("predict", run, *words, "--json")
+    first, second = json.loads(out)
+    assert {name: first[name] for name in ("row", "id", "review", "score")} == {
+        "row": 2,
+        "id": "007",
+        "review": "kivi fidodu",
+        "score": 1,
+    }
+    _, out, _ = dlrun("predict", run, *words, "--only", "id", "--jsonl")
+    left_out = ("row", "review", "score")
+    assert json.loads(out.splitlines()[1]) == {name: value for name, value in second.items() if name not in left_out}
+    table = pd.read_csv("reviews.csv", dtype={"id": str})
+    expected = load(runs[kind]).predict(table, column="review", only=["row"])
+    assert [first["row"], second["row"]] == expected["row"].tolist()
+    assert expected.iloc[:, -1].tolist() == [first[expected.columns[-1]], second[expected.columns[-1]]]
+    with pytest.raises(ConfigError, match="has no column 'revew'; did you mean review"):
+        load(runs[kind]).predict(table, column="revew")

@@ -6,7 +6,7 @@ import argparse
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.errors import ConfigError
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = "-"
 NUM_ROWS, NUM_COLUMNS = 1000, 40
 """Rows and columns of a table that are printed at most."""
+MOST_CHARACTERS = 60
+"""Of a text in a printed table."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,15 @@ class Output:
         from dlrunner.reporting.terminal import tables
 
         num_rows = 20 if self.file else NUM_ROWS
-        tables.print_frame(table.iloc[:num_rows, :NUM_COLUMNS], table.attrs.get("note"), digits=True)
+        shown = table.iloc[:num_rows, :NUM_COLUMNS].map(_shortened)
+        shown.attrs = {}
+        tables.print_frame(shown, table.attrs.get("note"), digits=True)
         if not self.file and (len(table) > num_rows or table.shape[1] > NUM_COLUMNS):
             more = {"rows": len(table) - num_rows, "columns": table.shape[1] - NUM_COLUMNS}
             left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)
             print(f"… {left_out}; --out FILE writes all")
+
+
+def _shortened(value: Any) -> Any:
+    is_long = isinstance(value, str) and len(value) > MOST_CHARACTERS
+    return f"{value[: MOST_CHARACTERS - 1]}…" if is_long else value

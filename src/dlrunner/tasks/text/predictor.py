@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.input_columns import beside
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import cut_notes
 from dlrunner.data.texts.loaders import PAD
@@ -20,7 +21,7 @@ from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import EncoderSizes
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
-from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.row_blocks import ROWS, in_blocks
 from dlrunner.tasks.text.inputs import read_texts
@@ -57,7 +58,12 @@ class TextPredictor(Predictor):
         return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
 
     def predict(
-        self, texts: str | Path | Sequence[str], *, column: str | None = None, words: bool = False
+        self,
+        texts: str | Path | Sequence[str],
+        *,
+        column: str | None = None,
+        only: list[str] | None = None,
+        words: bool = False,
     ) -> pd.DataFrame:
         """Predict the class of each text with probabilities; labels are independent.
 
@@ -65,8 +71,9 @@ class TextPredictor(Predictor):
             predictor.predict(Path("reviews.csv"), column="review")
 
         Args:
-            texts: a text, a file or folder of texts, or - for standard input; in Python also a list of texts.
-            column: column of the texts, if the file is a table.
+            texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
+            column: column of the texts, if it is a table.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
             words: list the most important words of up to 20 texts.
 
         Raises:
@@ -91,9 +98,10 @@ class TextPredictor(Predictor):
                 outputs[given.empty] = constant
             like = "such texts in training" if constant is None else "the class frequencies of the training texts"
             notes.append(f"{len(given.empty):,} text(s) are empty: their predictions are those of {like}")
-        named = pd.DataFrame({"text": names})
-        answer = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
-        answer = with_problems(answer, ["text"], problems)
+        is_given = given.table is not None and target.names[0] in given.table.columns
+        inputs = given.columns(only)
+        answer = beside(inputs, target.answers(outputs, "prediction" if is_given else target.names[0]))
+        answer = with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems)
         if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
             notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:
