@@ -174,3 +174,17 @@ def test_the_columns_of_a_table_of_texts_stand_beside_the_prediction(
     assert expected.iloc[:, -1].tolist() == [first[expected.columns[-1]], second[expected.columns[-1]]]
     with pytest.raises(ConfigError, match="has no column 'revew'; did you mean review"):
         load(runs[kind]).predict(table, column="revew")
+
+
+def test_a_wide_table_is_printed_with_the_columns_that_fit_and_the_prediction(
+    runs: SmallRuns, dlrun: Dlrun, inputs: Path
+) -> None:
+    rows = pd.read_csv("new.csv").assign(**{f"measurement_{number}": number for number in range(60)})
+    rows.to_csv("wide.csv", index=False)
+    _, out, _ = dlrun("predict", str(runs["classes"]), "wide.csv")
+    header = next(line for line in out.splitlines() if "p(large)" in line)
+    assert header.split()[0] == "row"
+    assert "measurement_59" not in header
+    assert "more columns; --out FILE writes all" in out
+    dlrun("predict", str(runs["classes"]), "wide.csv", "--out", "all.csv")
+    assert "measurement_59" in pd.read_csv("all.csv")

@@ -97,17 +97,38 @@ class Output:
         print(as_json(table) if self.json == "json" else as_json_lines(table))
 
     def _print_table(self, table: pd.DataFrame) -> None:
-        """Print the first rows and columns."""
+        """Print the first rows, with the columns of the input that fit, and all predictions."""
         from dlrunner.reporting.terminal import tables
 
         num_rows = 20 if self.file else NUM_ROWS
-        shown = table.iloc[:num_rows, :NUM_COLUMNS].map(_shortened)
-        shown.attrs = {}
+        shown = table.iloc[:num_rows].map(_shortened)
+        shown = shown.iloc[:, _fitting(shown, table.attrs.get("num_inputs", 0), tables.console().width)]
+        num_left_out = table.shape[1] - shown.shape[1]
         tables.print_frame(shown, table.attrs.get("note"), digits=True)
-        if not self.file and (len(table) > num_rows or table.shape[1] > NUM_COLUMNS):
-            more = {"rows": len(table) - num_rows, "columns": table.shape[1] - NUM_COLUMNS}
+        if not self.file and (len(table) > num_rows or num_left_out):
+            more = {"rows": len(table) - num_rows, "columns": num_left_out}
             left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)
             print(f"… {left_out}; --out FILE writes all")
+
+
+def _fitting(table: pd.DataFrame, num_inputs: int, width: int) -> list[int]:
+    """Return the columns that are printed: the first of the input that fit into a line, at least one, and predictions.
+
+    Args:
+        table: the printed rows.
+        num_inputs: its first columns, which are those of the input.
+        width: of a line.
+    """
+    texts = [[name, *table.iloc[:20, index]] for index, name in enumerate(table.columns)]
+    widths = [2 + max(len(str(text)) for text in column) for column in texts]
+    predictions = range(num_inputs, min(table.shape[1], num_inputs + NUM_COLUMNS))
+    room, inputs = width - sum(widths[index] for index in predictions), []
+    for index in range(num_inputs):
+        room -= widths[index]
+        if index and room < 0:
+            break
+        inputs.append(index)
+    return [*inputs, *predictions]
 
 
 def _shortened(value: Any) -> Any:

@@ -46,5 +46,10 @@ def input_columns(table: pd.DataFrame, only: Sequence[str] | None, id: str | Non
 
 
 def beside(inputs: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Return columns of the input and predictions as one table, whose names differ; it keeps the input's index."""
-    return with_distinct_names(pd.concat([inputs, predicted.set_axis(inputs.index)], axis=1))
+    """Return columns of the input and predictions as one table, whose names differ; it keeps the input's index.
+
+    The number of columns of the input is `attrs["num_inputs"]`.
+    """
+    found = with_distinct_names(pd.concat([inputs, predicted.set_axis(inputs.index)], axis=1))
+    found.attrs = {"num_inputs": inputs.shape[1]}
+    return found
