@@ -17,7 +17,7 @@ PACKAGE = Path(dlrunner.__file__).parent
 
 LAYERS = (
     ("errors", "_version", "ranges", "renamed", "audit_flags"),
-    ("files", "metrics", "model", "plot", "schedules", "tracker", "data_audit"),
+    ("files", "metrics", "model", "plot", "row_blocks", "schedules", "tracker", "data_audit"),
     (
         "classification_metrics",
         "encoder_file",

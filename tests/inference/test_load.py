@@ -151,7 +151,7 @@ def test_texts_are_classified_as_on_the_command_line(runs: SmallRuns, dlrun: Dlr
     texts = ["one two three", "It was great, he said. " * 40, "zzz"]
     pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
     answer = dlrunner.load(runs["texts"]).predict(texts, words=True)
-    same(answer, from_command_line(dlrun, str(runs["texts"]), "new.csv"), leaving="text")
+    same(answer, from_command_line(dlrun, str(runs["texts"]), "new.csv", "--only", "text"), leaving="text")
     assert answer["text"].tolist()[0] == "one two three"
     assert len(answer["text"][1]) < 60
     assert "only out-of-vocabulary words" in answer.attrs["note"]
@@ -162,7 +162,7 @@ def test_a_language_model_scores_and_generates_as_on_the_command_line(runs: Smal
     run, predictor = runs["language"], dlrunner.load(runs["language"])
     texts = [known_words(run, 12), known_words(run, 3)]
     pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
-    same(predictor.predict(texts), from_command_line(dlrun, str(run), "new.csv"), leaving="text")
+    same(predictor.predict(texts), from_command_line(dlrun, str(run), "new.csv", "--only", "text"), leaving="text")
     for options, words in (
         ({}, []),
         ({"top_p": 0.9, "seed": 3}, ["--top-p", "0.9", "--seed", "3"]),
@@ -215,8 +215,14 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
         ("texts", "p.predict(['a', 3])", "give texts; number 2 of the list is an int"),
         ("texts", "p.predict([])", "the list is empty; give texts"),
         ("texts", "p.predict(5)", "give texts, one or a list of them, not an int"),
-        ("texts", "p.predict('it', top=3)", "predict: has no option top; known: column, texts, words"),
-        ("numbers", "p.predict('new.csv')", "give a table (pandas.read_csv reads one from a file), not a str"),
+        ("texts", "p.predict('it', top=3)", "predict: has no option top; known: column, only, texts, words"),
+        ("numbers", "p.predict('new.csv')", "there is no file new.csv"),
+        (
+            "numbers",
+            "p.predict({'city': ['Ulm', 'Bonn'], 'rooms': [1]})",
+            "table: All arrays must be of the same length",
+        ),
+        ("numbers", "p.predict(new_flats(), only=['rom'])", "only: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats(), id='rom')", "id: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats()[:0])", "the table has no rows"),
         (

@@ -112,7 +112,7 @@ def test_the_example_of_every_method_is_a_command_that_its_parser_takes(predicto
 def test_the_example_shows_the_kind_of_input() -> None:
     assert example_of("predict", SegmentationPredictor.predict) == "dlrun predict RUN photos --masks masks"
     assert example_of("predict", TextPredictor.predict) == 'dlrun predict RUN "it was great"'
-    assert example_of("predict", TablePredictor.predict) == "dlrun predict RUN new.csv --id nr"
+    assert example_of("predict", TablePredictor.predict) == "dlrun predict RUN new.csv --only nr"
     assert example_of("predict", RatingPredictor.predict) == "dlrun predict RUN table.csv"
     assert example_of("explain", ImagePredictor.explain) == "dlrun explain RUN a.jpg --out heat.png"
 

@@ -160,7 +160,7 @@ def test_stores_sales_are_predicted_from_their_history(here: Path, dlrun: Dlrun)
     assert status == 0, err
     both = pd.read_csv("answer.csv").merge(recorded, on=["Store", "Date"])
     assert len(both) == len(recorded)
-    np.testing.assert_allclose(both["Sales_x"], both["prediction"].round(2), rtol=1e-4)
+    np.testing.assert_allclose(both["prediction_x"], both["prediction_y"].round(2), rtol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [EmbeddingNet, MLP, Linear])

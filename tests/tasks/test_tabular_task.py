@@ -117,7 +117,8 @@ def test_predict_returns_the_ids_of_the_table(flats_csv: Path, dlrun: Dlrun) -> 
     status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "out.csv")
     assert status == 0, err
     answer = pd.read_csv("out.csv")
-    assert list(answer.columns) == ["nr", "dear", "p(yes)"]
+    new = pd.read_csv("new.csv")
+    assert list(answer.columns) == [*new.columns, "dear" if "dear" not in new else "prediction", "p(yes)"]
     assert answer["nr"].tolist() == flats(200, seed=1)["nr"].tolist()
     assert set(answer["dear"]) == {"yes", "no"}
     assert ((answer["p(yes)"] > 0.5) == (answer["dear"] == "yes")).all()
@@ -129,7 +130,7 @@ def test_predictions_for_the_validation_rows_are_those_of_the_run(flats_csv: Pat
     dlrun("predict", "runs/latest", "flats.csv", "--out", "out.csv")
     both = pd.read_csv("runs/latest/predictions.csv").merge(pd.read_csv("out.csv"), on="nr")
     assert len(both) == 180
-    np.testing.assert_allclose(both["prediction"], both["price_y"], rtol=1e-5)
+    np.testing.assert_allclose(both["prediction_x"], both["prediction_y"], rtol=1e-5)
 
 
 def test_prediction_data_that_does_not_fit_is_refused_or_noted(flats_csv: Path, dlrun: Dlrun) -> None:
@@ -374,7 +375,9 @@ def test_the_submission_is_kaggles(here: Path, dlrun: Dlrun, runs: SmallRuns) ->
 
     folder, _ = write_synthetic_rossmann(Path("chain"))
     test = pd.read_csv(folder / "test.csv")
-    status, out, err = dlrun("predict", str(runs["sales"]), str(folder / "test.csv"), "--out", "submission.csv")
+    status, out, err = dlrun(
+        "predict", str(runs["sales"]), str(folder / "test.csv"), "--only", "Id", "--out", "submission.csv"
+    )
     assert status == 0, err
     answer = pd.read_csv("submission.csv")
     assert list(answer.columns) == ["Id", "Sales"]

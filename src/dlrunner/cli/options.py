@@ -52,7 +52,8 @@ class Option:
         settings |= {"metavar": self.metavar, "help": text}
         if self.word.startswith("-"):
             is_list = any(typing.get_origin(kind) is list for kind in kinds)
-            parser.add_argument(self.word, nargs="+" if is_list else None, **settings)
+            count = "+" if default is inspect.Parameter.empty else "*"
+            parser.add_argument(self.word, nargs=count if is_list else None, **settings)
         else:
             settings.pop("dest")
             parser.add_argument(self.parameter.name, nargs="?", **settings)

@@ -6,19 +6,15 @@ import argparse
 import functools
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.cli.parser import Parser, Verb
+from dlrunner.cli.predictor_output import Output
 from dlrunner.cli.run_names import METAVAR_HELP, run_and_count, with_named_run
 from dlrunner.errors import ConfigError, DlrunnerError
 
 if TYPE_CHECKING:
     from dlrunner.runs.reader import FinishedRun
-
-NUM_ROWS, NUM_COLUMNS = 1000, 40
-"""Rows and columns of a table that are printed at most."""
 
 
 def predictor_verb(method: str, usage: str, summary: str, example: str) -> Verb:
@@ -89,7 +85,11 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
     for option in options:
         option.add_to(parser)
     if not returns_text(function):
-        parser.add_argument("--out", metavar="CSV", help="also write the result to this file")
+        out = "also write the result (.csv, .tsv, .json, .jsonl, .parquet, .xlsx); -: as CSV to standard output"
+        parser.add_argument("--out", metavar="FILE", help=out)
+        shapes = parser.add_mutually_exclusive_group()
+        shapes.add_argument("--json", action="store_true", help="print the result as a JSON array, and nothing else")
+        shapes.add_argument("--jsonl", action="store_true", help="print the result as JSON Lines, and nothing else")
         parser.add_argument("--raw", action="store_true", help="do not escape texts that begin like a formula")
     parser.set_defaults(_method=method, _finished=finished, _options=options, _count=max(count, found))
     return words
@@ -133,7 +133,7 @@ def _call_method(arguments: argparse.Namespace) -> int:
     from dlrunner.reporting.terminal.runs import run_line
     from dlrunner.runs.listing import ListedRun
 
-    out = file_to_write(arguments.out) if hasattr(arguments, "raw") and arguments.out else None
+    output = Output.of(arguments) if hasattr(arguments, "raw") else None
     print(run_line(ListedRun(arguments._finished.path), arguments._count), file=sys.stderr)
     predictor = loaded(arguments._finished, arguments.checkpoint)
     values = values_of(arguments, arguments._options, arguments._finished.config.get("data"))
@@ -144,35 +144,6 @@ def _call_method(arguments: argparse.Namespace) -> int:
         return 0
     from dlrunner.prediction_table import with_notes
 
-    _print_table(with_notes(result, notes), out, arguments.raw)
+    assert output is not None
+    output.put(with_notes(result, notes))
     return int("num_bad" in result.attrs)
-
-
-def _print_table(result: Any, out: Path | None, is_raw: bool) -> None:
-    """Print the first rows and columns of a table, and write all of it to a file."""
-    from dlrunner.reporting.terminal import tables
-
-    num_quoted = 0
-    if out:
-        from dlrunner.files.atomic import readable_os_errors, write_atomic
-        from dlrunner.files.spreadsheet import as_csv
-
-        content, num_quoted = as_csv(result, is_raw or result.attrs.get("raw", False))
-        with readable_os_errors(out):
-            if out.is_file() or not out.exists():
-                write_atomic(out.resolve(), content)
-            else:  # a pipe
-                out.write_bytes(content)
-    num_rows = 20 if out else NUM_ROWS
-    tables.print_frame(result.iloc[:num_rows, :NUM_COLUMNS], result.attrs.get("note"))
-    if out:
-        print(f"{len(result):,} rows: {out}")
-    elif len(result) > num_rows or result.shape[1] > NUM_COLUMNS:
-        more = {"rows": len(result) - num_rows, "columns": result.shape[1] - NUM_COLUMNS}
-        left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)
-        print(f"… {left_out}; --out FILE writes all")
-    if num_quoted:
-        print(
-            f"note: {num_quoted:,} texts that begin like a formula (with =, +, -, @, tab) are escaped with a ',\n"
-            "so that spreadsheets do not run them; --raw disables this"
-        )

@@ -38,33 +38,36 @@ def unquoted(text: Any) -> Any:
     return text[1:] if is_quoted else text
 
 
-def as_csv(table: pd.DataFrame, is_raw: bool = False) -> tuple[bytes, int]:
+def as_csv(table: pd.DataFrame, is_raw: bool = False, separator: str = ",") -> tuple[bytes, int]:
     """Return a table as a CSV file, and the number of quoted cells and names.
 
     Args:
         table: it is not modified.
         is_raw: quote nothing.
+        separator: between the cells of a row.
     """
+    table, count = (table, 0) if is_raw else with_quotes(table)
+    return table.to_csv(index=False, sep=separator).encode(errors="backslashreplace"), count
+
+
+def with_quotes(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return a table whose texts no spreadsheet takes for formulas, and the number of quoted cells and names."""
     count = 0
-    if not is_raw:
-        table = table.copy(deep=False)
-        columns = []
-        for index in range(table.shape[1]):
-            column = table.iloc[:, index]
-            if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)):
-                before = column.tolist()
-                cells = [quoted(cell) for cell in before]
-                changed = sum(new is not old for new, old in zip(cells, before, strict=True))
-                if changed:
-                    count += changed
-                    column = pd.Series(cells, column.index, dtype=object)
-            columns.append(column)
-        known = table.columns.tolist()
-        names = [quoted(name) for name in known]
-        count += sum(new is not old for new, old in zip(names, known, strict=True))
-        if count:
-            table = pd.concat(columns, axis=1).set_axis(names, axis=1)
-    return table.to_csv(index=False).encode(errors="backslashreplace"), count
+    columns = []
+    for index in range(table.shape[1]):
+        column = table.iloc[:, index]
+        if not (pd.api.types.is_numeric_dtype(column) or pd.api.types.is_datetime64_any_dtype(column)):
+            before = column.tolist()
+            cells = [quoted(cell) for cell in before]
+            changed = sum(new is not old for new, old in zip(cells, before, strict=True))
+            if changed:
+                count += changed
+                column = pd.Series(cells, column.index, dtype=object)
+        columns.append(column)
+    known = table.columns.tolist()
+    names = [quoted(name) for name in known]
+    count += sum(new is not old for new, old in zip(names, known, strict=True))
+    return (pd.concat(columns, axis=1).set_axis(names, axis=1) if count else table), count
 
 
 def without_quotes(table: pd.DataFrame) -> pd.DataFrame:

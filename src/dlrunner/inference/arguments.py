@@ -46,10 +46,17 @@ def no_method(task: str, methods: Iterable[str], name: str) -> str:
     return f"{task} has no method {name}; it has {', '.join(methods) or 'none'}"
 
 
-def checked(method: Callable[..., Any]) -> Callable[..., Any]:
+def checked(
+    method: Callable[..., Any], as_table: Callable[[str, Any], Any] = lambda _, given: given
+) -> Callable[..., Any]:
     """Wrap a method so that arguments that do not fit its signature raise ConfigError.
 
-    NumPy scalars are converted to Python numbers, and strings to paths where a path is expected.
+    NumPy scalars are converted to Python numbers, strings to paths where a path is expected, and what stands for a
+    table by `as_table`.
+
+    Args:
+        method: of a predictor.
+        as_table: returns the argument of a name as a DataFrame, where one is expected.
     """
 
     @functools.wraps(method)
@@ -63,7 +70,10 @@ def checked(method: Callable[..., Any]) -> Callable[..., Any]:
         except TypeError as error:
             raise ConfigError(f"{name}: {error}") from None
         for parameter, value in bound.arguments.items():
-            bound.arguments[parameter] = _validated(parameter.strip("_"), value, hints.get(parameter, Any))
+            hint = hints.get(parameter, Any)
+            if any(getattr(kind, "__name__", "") == "DataFrame" for kind in members(hint)):
+                value = as_table(parameter.strip("_"), value)
+            bound.arguments[parameter] = _validated(parameter.strip("_"), value, hint)
         return method(*bound.args, **bound.kwargs)
 
     return call

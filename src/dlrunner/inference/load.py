@@ -15,6 +15,7 @@ from dlrunner.errors import ConfigError, DlrunnerError, RunError
 from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
 from dlrunner.inference.arguments import checked, no_method
+from dlrunner.inference.input_tables import as_table
 from dlrunner.inference.models import load_models, predictor_of
 from dlrunner.inference.plugins import unnamed_plugins, without_trackers
 from dlrunner.model import Model
@@ -34,11 +35,13 @@ class LoadedRun:
     | task | methods | input of `predict` | output |
     |---|---|---|---|
     | ratings (movielens, collab) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
-    | tables (rossmann, tabular) | `predict` | a table with the training table's columns | id, prediction, probabilities |
+    | tables (rossmann, tabular) | `predict` | a table with the training table's columns | the table with prediction or probabilities |
     | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
     | images (dogbreeds, image) | `predict`, `explain` | files or PIL images, one or several, or a folder | classes, probabilities |
     | segmentation | `predict` | files or PIL images, one or several, or a folder | masks (files), fractions of the classes |
     | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as for texts | text, words, unknown, perplexity |
+
+    A table is a DataFrame, a row as a dict, several as a list of dicts, or the path of a file.
 
     Arguments are checked against the annotations of the method (`ConfigError`). Notes on a table
     of predictions are in its `attrs["note"]`.
@@ -105,7 +108,7 @@ class LoadedRun:
         if name not in methods:
             task = str(self.config["task"].get("_target_")).rpartition(".")[2]
             raise NoMethodError(no_method(task, methods, name))
-        method = checked(getattr(self._predictor, name))
+        method = checked(getattr(self._predictor, name), functools.partial(as_table, self.config.get("data")))
 
         @functools.wraps(method)
         def call(*args: Any, **options: Any) -> Any:

@@ -27,6 +27,7 @@ from dlrunner.metrics import (
     exact_dtype,
 )
 from dlrunner.regression_metrics import TINY, Coverage, IntervalWidth, MeanDeviance, PinballLoss, deviance, pinball
+from dlrunner.row_blocks import in_blocks
 
 Transform = Literal["standard", "log", "log1p", "none"]
 TRANSFORMS: Mapping[Transform, str] = {
@@ -201,9 +202,9 @@ class Regression(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return numbers in the target's own unit, corrected; a column for each quantile."""
         if self.quantiles:
-            values = (self.decode_quantiles(plain(outputs)) * correction).numpy()
-            return pd.DataFrame(values, columns=[f"{name}_q{level:g}" for level in self.quantiles])
-        return pd.DataFrame({name: (self.decode(plain(outputs)) * correction).numpy()})
+            values = (in_blocks(self.decode_quantiles, plain(outputs)) * correction).numpy()
+            return pd.DataFrame(significant(values), columns=[f"{name}_q{level:g}" for level in self.quantiles])
+        return pd.DataFrame({name: significant((in_blocks(self.decode, plain(outputs)) * correction).numpy())})
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the numbers."""
@@ -214,3 +215,15 @@ class Regression(Target):
         if self.power:
             return f"{self.names[0]}: regression on numbers, logarithm of the mean"
         return f"{self.names[0]}: regression on numbers, {TRANSFORMS[self.transform]}"
+
+
+def significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round numbers to the seven significant digits that a model's outputs have.
+
+    >>> significant(np.array([269006.71234, -0.0012345678, 1234567890.0, 0.0])).tolist()
+    [269006.7, -0.001234568, 1234568000.0, 0.0]
+    """
+    is_number = np.isfinite(values) & (values != 0)
+    decimals = 6 - np.floor(np.log10(np.abs(np.where(is_number, values, 1.0))))
+    up, down = 10.0 ** decimals.clip(min=0), 10.0 ** (-decimals).clip(min=0)  # exact: powers are not negative
+    return np.where(is_number, np.round(values * up / down) / up * down, values)

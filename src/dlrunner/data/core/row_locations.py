@@ -89,6 +89,19 @@ class RowLocations:
             np.concatenate([own, before + last.num_rows + others]),
         )
 
+    def numbers(self, count: int) -> list[int] | list[str]:
+        """Return the numbers of the first rows, with their files where there are several.
+
+        >>> RowLocations(Path("a.csv")).numbers(2)
+        [2, 3]
+        """
+        if len(self.parts) > 1:
+            return [self.short(row) for row in range(count)]
+        first_row = self.parts[0].first_row if self.parts else Part(self.place).first_row
+        positions = np.arange(count) if self.positions is None else self.positions[:count]
+        found: list[int] = (positions + first_row).tolist()
+        return found
+
     def only(self, kept: NDArray[Any]) -> RowLocations:
         """Return where some rows stand: those that a mask marks."""
         positions = np.arange(len(kept)) if self.positions is None else self.positions

@@ -18,6 +18,7 @@ from torch import Tensor
 from dlrunner.classification_metrics import AveragePrecision, LogLoss, RocAuc
 from dlrunner.errors import DataError
 from dlrunner.metrics import F1, Accuracy, Metric, exact_dtype
+from dlrunner.row_blocks import in_blocks
 
 Kind = Literal["regression", "binary", "multiclass", "multilabel"]
 
@@ -69,7 +70,7 @@ class Target(ABC):
 
     def probabilities(self, outputs: Tensor) -> NDArray[np.float32]:
         """Return the probability of each class, or independently of each label, [rows, classes], on the CPU."""
-        values: NDArray[np.float32] = self.decode(plain(outputs)).numpy()
+        values: NDArray[np.float32] = in_blocks(self.decode, plain(outputs)).numpy()
         return values
 
     @abstractmethod
@@ -147,9 +148,9 @@ class Binary(Target):
 
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the class and the probability of the second."""
-        second = plain(outputs).sigmoid().numpy()
+        second = self.probabilities(outputs)[:, 1]
         labels = np.array(self.classes, dtype=object)[(second > 0.5).astype(int)]
-        return pd.DataFrame({name: labels, f"p({self.classes[1]})": second.round(4)})
+        return pd.DataFrame({name: labels, f"p({self.classes[1]})": shown(second)})
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the classes."""
@@ -207,7 +208,7 @@ class MultiClass(Target):
         probabilities = self.probabilities(outputs)
         labels = np.array(self.classes, dtype=object)[probabilities.argmax(1)]
         columns = [f"p({label})" for label in self.classes]
-        return pd.concat([pd.DataFrame({name: labels}), pd.DataFrame(probabilities.round(4), columns=columns)], axis=1)
+        return pd.concat([pd.DataFrame({name: labels}), pd.DataFrame(shown(probabilities), columns=columns)], axis=1)
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return the classes."""
@@ -259,7 +260,7 @@ class MultiLabel(Target):
     def answers(self, outputs: Tensor, name: str, correction: float = 1.0) -> pd.DataFrame:
         """Return the probability of each label."""
         columns = [f"p({label})" for label in self.classes]
-        return pd.DataFrame(self.probabilities(outputs).round(4), columns=columns)
+        return pd.DataFrame(shown(self.probabilities(outputs)), columns=columns)
 
     def truth(self, values: NDArray[Any]) -> pd.DataFrame:
         """Return 0 or 1 for each label."""
@@ -268,6 +269,11 @@ class MultiLabel(Target):
     def description(self) -> str:
         """Name some labels."""
         return f"{', '.join(self.names[:3])}: {len(self.classes)} labels ({_few(self.classes)})"
+
+
+def shown(probabilities: NDArray[Any]) -> NDArray[np.float64]:
+    """Return probabilities with the four decimals that every table of them has."""
+    return probabilities.astype(np.float64).round(4)
 
 
 def plain(outputs: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,6 +26,10 @@ MOST_RANKED = 20
 """Number of jobs of a large sweep that are printed; results.csv has all."""
 
 
+MOST_DECIMALS = 10
+"""Of a number that is printed with all its digits."""
+
+
 def console() -> Console:
     """Return a console that breaks no lines in files and pipes."""
     interactive = terminal.console(soft_wrap=True)
@@ -41,15 +46,41 @@ def print_sentence(text: str, style: str = "", indent: int = 0) -> None:
     out.print(Text(text), style=style)
 
 
-def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
-    """Print a table of results."""
+def print_frame(frame: pd.DataFrame, title: str | None = None, digits: bool = False) -> None:
+    """Print a table of results.
+
+    Args:
+        frame: the table.
+        title: a line above it.
+        digits: numbers have all their digits, as in a file.
+    """
     from pandas.api.types import is_numeric_dtype
 
     numeric = {str(name) for name in frame.columns if is_numeric_dtype(frame[name])}
+    columns = [[None if _is_missing(value) else _plain(value) for value in frame[name]] for name in frame.columns]
+    texts = [_with_digits(column) if digits else list(map(number, column)) for column in columns]
     rows = [
-        ["" if _is_missing(value) else number(_plain(value)) for value in row] for row in frame.itertuples(index=False)
+        ["" if value is None else text for value, text in zip(values, shown, strict=True)]
+        for values, shown in zip(zip(*columns, strict=True), zip(*texts, strict=True), strict=True)
     ]
     print_table([str(name) for name in frame.columns], rows, numeric, title)
+
+
+def _with_digits(column: Sequence[Any]) -> list[str]:
+    """Return numbers with as many decimals as one of them needs; of other values, and beyond MOST_DECIMALS, `number`.
+
+    >>> _with_digits([0.25, 1234567.5, "a"]), _with_digits([1 / 3])
+    (['0.25', '1234567.50', 'a'], ['0.3333'])
+    """
+    import numpy as np
+
+    floats = [value for value in column if isinstance(value, float) and math.isfinite(value)]
+    needed = max((len(np.format_float_positional(each, trim="-").partition(".")[2]) for each in floats), default=0)
+    if needed > MOST_DECIMALS:
+        return list(map(number, column))
+    return [
+        f"{each:.{needed}f}" if isinstance(each, float) and math.isfinite(each) else number(each) for each in column
+    ]
 
 
 def print_table(

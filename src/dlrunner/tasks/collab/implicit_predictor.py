@@ -9,13 +9,15 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dlrunner.errors import DataError
 from dlrunner.model import Example, Model
 from dlrunner.models.ranking import ChoiceDims, Ranking
 from dlrunner.prediction_table import with_notes
 from dlrunner.predictor_inputs import check_table, table_name
-from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
+from dlrunner.row_blocks import in_blocks
+from dlrunner.tasks.collab.predictor import PAIRS, RatingEnsemble, RatingPredictor
 
 
 class RankingEnsemble(RatingEnsemble):
@@ -36,10 +38,12 @@ class RankingEnsemble(RatingEnsemble):
     def pairs(self, users: NDArray[np.int64], items: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the scores of pairs of codes, of shape (pairs,); codes past the last known one mean unknown."""
         codes = torch.from_numpy(np.asarray(users)), torch.from_numpy(np.asarray(items))
-        scores = [
-            (each.users[codes[0]] * each.items[codes[1]]).sum(dim=1) + each.bias[codes[1]] for each in self.tables
-        ]
-        return np.asarray(torch.stack(scores).mean(dim=0).numpy(), dtype=np.float32)
+
+        def mean(users: Tensor, items: Tensor) -> Tensor:
+            scores = [(each.users[users] * each.items[items]).sum(dim=1) + each.bias[items] for each in self.tables]
+            return torch.stack(scores).mean(dim=0)
+
+        return np.asarray(in_blocks(mean, *codes, rows=PAIRS).numpy(), dtype=np.float32)
 
     @torch.no_grad()
     def fold_in(self, items: NDArray[np.int64], ratings: NDArray[np.float32]) -> NDArray[np.float32]:

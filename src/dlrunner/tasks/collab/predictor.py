@@ -13,18 +13,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlrunner.data.core.input_columns import beside, input_columns
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.targets import shown
 from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
 from dlrunner.data.tables.raw import as_text
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
-from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
+from dlrunner.row_blocks import ROWS, in_blocks
 
 Id = int | float | str
+
+PAIRS = 4 * ROWS
+"""Of users and items whose ratings are computed at once."""
 
 
 class RatingEnsemble:
@@ -46,8 +52,11 @@ class RatingEnsemble:
         """Return the ratings of pairs of codes, of shape (pairs,); codes past the last known one mean unknown."""
         device = next(self.models[0].parameters()).device
         codes = torch.from_numpy(np.asarray(users)).to(device), torch.from_numpy(np.asarray(items)).to(device)
-        mean = torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
-        return np.asarray(mean.cpu().numpy(), dtype=np.float32)
+
+        def mean(*codes: Tensor) -> Tensor:
+            return torch.stack([forward_pass(model, *codes).outputs.float() for model in self.models]).mean(dim=0)
+
+        return np.asarray(in_blocks(mean, *codes, rows=PAIRS).cpu().numpy(), dtype=np.float32)
 
     def fold_in(self, items: NDArray[np.int64], ratings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Fit a new user with all other parameters fixed, and return the predicted ratings of all items.
@@ -210,6 +219,7 @@ class RatingPredictor(Predictor):
         ratings: pd.DataFrame | None = None,
         similar: Id | None = None,
         top: Count = 20,
+        only: list[str] | None = None,
     ) -> pd.DataFrame:
         """Predict the ratings of user-item pairs; a note marks unknown ids, a row without an id has a problem.
 
@@ -221,6 +231,7 @@ class RatingPredictor(Predictor):
             ratings: recommend items to a new user with these ratings instead (columns: item, rating).
             similar: list the items most similar to this one instead (see `similar`).
             top: number of items.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: none or several of these are given, or a user or item is unknown.
@@ -242,15 +253,15 @@ class RatingPredictor(Predictor):
             ["unknown user and item: mean rating", "unknown user: bias only", "unknown item: bias only"],
             default="",
         )
-        predicted = self.ensemble.pairs(user_codes, item_codes).round(4)
-        answer = pd.concat([table, pd.DataFrame({"prediction": predicted, "note": notes}, index=table.index)], axis=1)
-        answer = with_distinct_names(answer)
+        predicted = shown(self.ensemble.pairs(user_codes, item_codes))
+        inputs = input_columns(table, only, self._column(table, "user"))  # user and item identify a row
+        answer = beside(inputs, pd.DataFrame({"prediction": predicted, "note": notes}))
         problems = [
             (int(row), f"the {role} is missing")
             for role, missing in (("user", no_user), ("item", no_item))
             for row in np.flatnonzero(missing)
         ]
-        own = list(answer.columns[: table.shape[1]])
+        own = list(answer.columns[: inputs.shape[1]])
         return with_problems(answer, own, problems, RowLocations.within_files(table))
 
     def recommend(
@@ -346,7 +357,7 @@ class RatingPredictor(Predictor):
             {
                 "item": [self.state["item_ids"][code] for code in order],
                 "title": [self.state["titles"][code] for code in order],
-                "prediction": scores[order].round(4),
+                "prediction": shown(scores[order]),
                 "ratings": counts[order],
             }
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.core.targets import Target
+from dlrunner.data.core.targets import Target, shown
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
 from dlrunner.data.images.listing import FoundImages
@@ -148,7 +148,7 @@ class ImagePredictor(Predictor):
         probs = self.target.probabilities(outputs)[0]
         best = np.argsort(-probs, kind="stable")[:top]
         classes = [str(self.target.classes[code]) for code in best]
-        return pd.DataFrame({self.target.names[0]: classes, "probability": probs[best].round(4)})
+        return pd.DataFrame({self.target.names[0]: classes, "probability": shown(probs[best])})
 
     def _submission(self, names: Sequence[str], outputs: Tensor) -> pd.DataFrame:
         """Return ids and the probability of every class; `raw`: written as they are."""
@@ -172,34 +172,36 @@ def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
     names = np.array([str(each) for each in target.classes], dtype=object)
     if not target.has_one_class:
         labels = [", ".join(names[row > 0.5]) or "none" for row in probs]
-        columns = {f"p({name})": probs[:, code].round(4) for code, name in enumerate(names)}
+        columns = {f"p({name})": shown(probs[:, code]) for code, name in enumerate(names)}
         return pd.DataFrame({"labels": labels, **columns})
     order = np.argsort(-probs, axis=1, kind="stable")[:, : min(number, len(names))]
     columns = {}
     for rank in range(order.shape[1]):
         word = "prediction" if rank == 0 else f"prediction_{rank + 1}"
         columns[word] = names[order[:, rank]]
-        columns[f"p_{rank + 1}"] = np.take_along_axis(probs, order[:, rank : rank + 1], 1)[:, 0].round(4)
+        columns[f"p_{rank + 1}"] = shown(np.take_along_axis(probs, order[:, rank : rank + 1], 1)[:, 0])
     return pd.DataFrame(columns)
 
 
 @torch.inference_mode()
 def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
-    """Return the averaged outputs of the models on images, with the number of TTA views of the run."""
+    """Return the averaged outputs of the models on images, with the number of TTA views of the run.
+
+    Each image is augmented and classified by itself: its prediction does not depend on the others, and on a CPU a batch
+    is no faster.
+    """
     device = next(models[0].parameters()).device
-    given, none = torch.from_numpy(pixels), torch.zeros(1, device=device)
+    none, first = torch.zeros(1, device=device), [torch.zeros(1, dtype=torch.int64)]
     augmentation = Augmentation(**state["augmentation"])
-    found = []
-    for view in range(1 + state["tta"]):
-        applied = augmentation if view else None
-        # Each image is augmented by itself: its prediction does not depend on the others of the batch.
-        loaders = (
-            ImageLoader(each[None], none, [torch.zeros(1, dtype=torch.int64)], state["size"], applied, (0, view))
-            for each in given
-        )
-        images = torch.cat([batch.inputs[0] for loader in loaders for batch in loader])
-        found += [forward_pass(model, images).outputs.float().cpu() for model in models]
-    return target.average(found) if len(found) > 1 else found[0]
+    outputs = []
+    for each in torch.from_numpy(pixels):
+        found = []
+        for view in range(1 + state["tta"]):
+            applied = augmentation if view else None
+            for batch in ImageLoader(each[None].clone(), none, first, state["size"], applied, (0, view)):
+                found += [forward_pass(model, *batch.inputs).outputs.float().cpu() for model in models]
+        outputs.append(target.average(found) if len(found) > 1 else found[0])
+    return torch.cat(outputs)
 
 
 def heat_map(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:

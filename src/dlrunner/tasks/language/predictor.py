@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from pydantic import Field
 
+from dlrunner.data.core.input_columns import beside
 from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import UNKNOWN, Vocabulary
 from dlrunner.errors import ConfigError
@@ -49,14 +50,17 @@ class LanguagePredictor(Predictor):
         return {"words": Example(words, ("steps", "rows"))}
 
     @torch.inference_mode()
-    def predict(self, texts: str | Path | Sequence[str], *, column: str | None = None) -> pd.DataFrame:
+    def predict(
+        self, texts: str | Path | Sequence[str], *, column: str | None = None, only: list[str] | None = None
+    ) -> pd.DataFrame:
         """Return the perplexity of each text, its number of words and of out-of-vocabulary words.
 
             predictor.predict(["the film was great", "great was film the"])
 
         Args:
-            texts: a text, a file or folder of texts, or - for standard input; in Python also a list of texts.
-            column: column of the texts, if the file is a table.
+            texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
+            column: column of the texts, if it is a table.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: there is no text, or the argument has another type.
@@ -64,7 +68,7 @@ class LanguagePredictor(Predictor):
         """
         given = read_texts(texts, column, self.state.get("column"))
         vocabulary, rows = self.generator.vocabulary, []
-        for name, text in zip(given.names, given.texts, strict=True):
+        for text in given.texts:
             words = self._tokens(text)
             codes = torch.tensor([vocabulary.end or 0, *vocabulary.encode(words)])[:, None]
             losses = []
@@ -76,8 +80,11 @@ class LanguagePredictor(Predictor):
                 losses.append(torch.cat(parts))
             mean = average_losses(losses).mean() if words else torch.tensor(torch.nan)
             unknown = int((codes == 0).sum())
-            rows.append({"text": name, "words": len(words), "unknown": unknown, "perplexity": float(mean.exp())})
-        return with_notes(with_problems(pd.DataFrame(rows), ["text", "words", "unknown"], given.problems), given.notes)
+            perplexity = float(f"{mean.exp():.7g}")  # the digits of float32
+            rows.append({"words": len(words), "unknown": unknown, "perplexity": perplexity})
+        inputs = given.columns(only)
+        answer = beside(inputs, pd.DataFrame(rows))
+        return with_notes(with_problems(answer, list(answer.columns[:-1]), given.problems), given.notes)
 
     def generate(
         self,
@@ -145,7 +152,8 @@ class LanguagePredictor(Predictor):
         """
         prompt, note = self._prompt(text)
         probs, words = self.generator.next_words(prompt, number)
-        return with_notes(pd.DataFrame({"word": words, "probability": probs}), [note] if note else [])
+        table = pd.DataFrame({"word": words, "probability": [round(float(prob), 6) for prob in probs]})
+        return with_notes(table, [note] if note else [])
 
     def _tokens(self, text: str) -> list[str]:
         """Return the tokens of a text, with the tokenizer of the run."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from dlrunner.data.core.input_columns import beside, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.new_rows import row_names, rows_to_predict
@@ -21,6 +21,7 @@ from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
 from dlrunner.predictor_inputs import check_table, table_name
+from dlrunner.row_blocks import in_blocks
 
 
 class TablePredictor(Predictor):
@@ -45,26 +46,25 @@ class TablePredictor(Predictor):
         numbers = torch.randn(count, preparation.num_numbers, generator=generator)
         return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
-    def predict(self, table: pd.DataFrame, *, id: str | None = None) -> pd.DataFrame:
-        """Predict each row of a table: its id or row number, and the prediction; one that cannot be read has a reason.
+    def predict(self, table: pd.DataFrame, *, id: str | None = None, only: list[str] | None = None) -> pd.DataFrame:
+        """Predict each row of a table: its columns and the prediction; one that cannot be read has a reason.
 
-            predictor.predict(pandas.read_csv("new.csv"), id="nr")
+            predictor.predict(pandas.read_csv("new.csv"), only=["nr"])
 
         Args:
             table: new rows with the columns of the training table except the target.
-            id: column of row ids in the output; by default that of the run.
+            id: column of row ids, which then stands alone beside the predictions.
+            only: columns of the input beside the predictions, instead of all; none: predictions alone.
 
         Raises:
-            ConfigError: the id column does not exist, or the argument is not a table.
+            ConfigError: a column does not exist, or the argument is not a table.
             DataError: a column that the run was trained on is missing.
         """
         check_table(table)
-        name = id or self.state["id"]
-        columns = [name] if name else row_names(self.state["recipe"])
+        name = id or self.state["id"] or next(iter(row_names(self.state["recipe"])), None)
         if id and id not in table.columns:
             raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
-        is_named = columns and all(each in table.columns for each in columns)
-        ids = table[columns] if is_named else pd.DataFrame({"row": np.arange(len(table))}, table.index)
+        inputs = input_columns(table, [id] if id and only is None else only, name)
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
         names = list(dict.fromkeys([*preparation.levels, *preparation.means]))
         rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
@@ -76,18 +76,22 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        predicted = self._predict_rows(rows.frame, ids, rows.rows)
-        predicted = with_problems(predicted, list(ids.columns), problems, RowLocations.within_files(table))
-        return with_notes(predicted, [*rows.notes, *notes])
+        predicted = self._predict_rows(rows.frame, rows.rows, table.columns)
+        answer = with_notes(beside(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
+        own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
+        return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
 
-    def _predict_rows(self, rows: pd.DataFrame, ids: pd.DataFrame, place: RowLocations) -> pd.DataFrame:
-        """Predict rows with all training columns; notes list unseen categories."""
+    def _predict_rows(self, rows: pd.DataFrame, place: RowLocations, given: Collection[str]) -> pd.DataFrame:
+        """Predict rows with all training columns; notes list unseen categories.
+
+        A single prediction has the name of the target, unless a given column has it.
+        """
         state = self.state
         preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
         notes = preparation.check(rows, place)
         outputs = predict_rows(preparation, target, self.models, rows)
-        predicted = target.answers(outputs, target.names[0] if len(target.names) == 1 else "", state["correction"])
-        return with_notes(pd.concat([ids, predicted.set_axis(ids.index)], axis=1), notes)
+        name = "prediction" if target.names[0] in given else target.names[0]
+        return with_notes(target.answers(outputs, name if len(target.names) == 1 else "", state["correction"]), notes)
 
 
 def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
@@ -113,18 +117,15 @@ def predict_rows(
     target: Target,
     models: Sequence[Model],
     rows: pd.DataFrame,
-    batch_size: int = 8192,
 ) -> Tensor:
     """Return the outputs for rows, averaged over the models of an ensemble, of shape [rows] or [rows, outputs]."""
     device = next(models[0].parameters()).device
     codes = torch.from_numpy(preparation.codes(rows)).to(device)
     numbers = torch.from_numpy(preparation.numbers(rows)).to(device)
-    members = []
     for model in models:
         model.eval()
-        parts = [
-            forward_pass(model, *part).outputs
-            for part in zip(torch.split(codes, batch_size), torch.split(numbers, batch_size), strict=True)
-        ]
-        members.append(torch.cat(parts).float().cpu())
-    return target.average(members)
+
+    def averaged(*inputs: Tensor) -> Tensor:
+        return target.average([forward_pass(model, *inputs).outputs.float() for model in models])
+
+    return in_blocks(averaged, codes, numbers).cpu()

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.columns import date_column
+from dlrunner.data.core.input_columns import beside, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, Surroundings, day_numbers, features
@@ -37,14 +38,15 @@ FARTHEST = 3653
 class SalesPredictor(TablePredictor):
     """Predicts daily sales; the run stores the stores, weather, trends, holidays and promotions it needs."""
 
-    def predict(self, table: pd.DataFrame, *, id: str | None = None) -> pd.DataFrame:
-        """Predict Id and Sales of each row, in Kaggle's submission format.
+    def predict(self, table: pd.DataFrame, *, id: str | None = None, only: list[str] | None = None) -> pd.DataFrame:
+        """Predict the Sales of each row beside its columns; with only Id in Kaggle's submission format.
 
-            predictor.predict(pandas.read_csv("test.csv"))
+            predictor.predict(pandas.read_csv("test.csv"), only=["Id"])
 
         Args:
-            table: rows in the format of test.csv: Id, Store, Date, Promo, Open …; without Id, store and date are ids.
-            id: column of row ids in the output.
+            table: rows in the format of test.csv: Id, Store, Date, Promo, Open …
+            id: column of row ids, which then stands alone beside the predictions.
+            only: columns of the input beside the predictions, instead of all; none: predictions alone.
 
         Raises:
             DataError: a column is missing, or no row can be read.
@@ -54,11 +56,12 @@ class SalesPredictor(TablePredictor):
         missing = [column for column in (*ROW_COLUMNS, *([id] if id else [])) if column not in table.columns]
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
+        given, only = table.columns, [id] if id and only is None else only
+        inputs = input_columns(table, only, "Id")
         known = surroundings_from(self.state["recipe"])
         read, where = _read(table, Path(name)), RowLocations.within_files(table)
         table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
         used = sorted([*used, *_impossible(table, known, used)], key=lambda bad: bad.row)
-        ids = table[[id]] if id else table[["Id"]] if "Id" in table.columns else table[["Store", "Date"]]
         is_bad = bad_mask(used, len(table))
         if is_bad.all():
             raise DataError(f"{read.rows.at(used[0].row)}: {used[0].reason}; no other row is left")
@@ -68,9 +71,9 @@ class SalesPredictor(TablePredictor):
         chosen = {name: bool(self.state["recipe"].get(name)) for name in ("lesson", "open_days")}
         rows = features(table, known.with_rows(table), **chosen)
         rows = add_history(rows, day_numbers(table["Date"]), self.state["recipe"])
-        answer = self._predict_rows(rows, ids, read.rows)
-        sales = [str(name) for name in answer if name not in ids]  # one column, or one for each quantile
-        notes = []
+        answer = self._predict_rows(rows, read.rows, given)
+        sales = list(map(str, answer))  # one column, or one for each quantile
+        notes = list(filter(None, [answer.attrs.get("note")]))
         if "Open" in table.columns:
             opened = pd.to_numeric(table["Open"], errors="coerce")
             if opened.isna().any():
@@ -83,7 +86,8 @@ class SalesPredictor(TablePredictor):
         for each in sales:
             answer[each] = answer[each].round(2)
         problems = [(bad.row, bad.reason) for bad in used]
-        return with_problems(with_notes(answer, notes), list(ids.columns), problems, where)
+        answer = with_notes(beside(inputs, answer), notes)
+        return with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems, where)
 
 
 def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow]) -> Iterator[BadRow]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
+
+from dlrunner.data.core.input_columns import input_columns
+from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.predictor_inputs import listed
+from dlrunner.predictor_inputs import check_table, listed, table_name
 
 
 @dataclass(frozen=True)
@@ -25,13 +30,22 @@ class InputTexts:
     """Number and reason of the texts that cannot be read, are missing or empty."""
     empty: list[int] = field(default_factory=list)
     """Numbers of the texts that are missing or empty."""
+    table: pd.DataFrame | None = None
+    """The columns of the table that they stand in."""
+
+    def columns(self, only: Sequence[str] | None) -> pd.DataFrame:
+        """Return what stands beside predictions: columns of the table, or the names of the texts in `text`."""
+        if self.table is not None:
+            return input_columns(self.table, only, None)
+        return input_columns(pd.DataFrame({"text": self.names}), only, "text")
 
 
-def read_texts(given: str | Path | Sequence[str], column: str | None, default: str | None) -> InputTexts:
+def read_texts(given: Any, column: str | None, default: str | None) -> InputTexts:
     """Return the rows, lines or files of a path, or the given strings themselves.
 
     Args:
-        given: a text or several, the path of a file or folder, or `-` for standard input.
+        given: a text or several, the path of a file or folder, `-` for standard input, a DataFrame, a row of a table as
+            a dict, or several.
         column: requested column of a table.
         default: column that the run was trained on; used if the table has it.
 
@@ -42,7 +56,15 @@ def read_texts(given: str | Path | Sequence[str], column: str | None, default: s
         given = Path(given)
     if isinstance(given, Path):
         found = find_documents(user_path(given), Wanted(column, default, keep_bad=True))
-        return _with_empty(list(found.names), list(found.texts()), list(found.notes), dict(found.problems))
+        texts, table = list(found.texts()), None
+        if found.column is not None:
+            table = pd.concat([pd.Series(texts, name=found.column, dtype=object), found.table], axis=1)
+            table.attrs |= {"file": str(found.place), "rows": found.place}
+        return _with_empty(list(found.names), texts, list(found.notes), dict(found.problems), table)
+    if isinstance(given, Mapping) or (isinstance(given, list) and given and isinstance(given[0], Mapping)):
+        given = pd.DataFrame([given] if isinstance(given, Mapping) else given)
+    if isinstance(given, pd.DataFrame):
+        return _of_table(given, column or default)
     texts = listed(given, "texts", (str,))
     if isinstance(given, str):
         if not given.strip():
@@ -52,11 +74,34 @@ def read_texts(given: str | Path | Sequence[str], column: str | None, default: s
     return _with_empty([_shorten(text) for text in texts], texts, [], {})
 
 
-def _with_empty(names: list[str], texts: list[str], notes: list[str], problems: dict[int, str]) -> InputTexts:
+def _of_table(table: pd.DataFrame, column: str | None) -> InputTexts:
+    """Return the texts of a DataFrame: those of a column, by default of the only one or the one named `text`.
+
+    Raises:
+        ConfigError: there is no such column, or a value is not a text.
+    """
+    check_table(table)
+    names = list(map(str, table.columns))
+    column = column or (names[0] if len(names) == 1 else "text")
+    if column not in names:
+        raise ConfigError(f"column: {table_name(table)} has no column {column!r}; {did_you_mean(column, names)}")
+    missing = table[column].isna().to_numpy()
+    texts = ["" if gone else text for text, gone in zip(table[column], missing, strict=True)]
+    for text in texts:
+        if not isinstance(text, str):
+            raise ConfigError(f"column: {table_name(table)} has {text!r} in {column}, which is not a text")
+    rows = RowLocations.of_frame(table)
+    problems = {row: f"{rows.short(row)}: {MISSING}" for row, gone in enumerate(missing) if gone}
+    return _with_empty([f"row {number}" for number in rows.numbers(len(table))], texts, [], problems, table)
+
+
+def _with_empty(
+    names: list[str], texts: list[str], notes: list[str], problems: dict[int, str], table: pd.DataFrame | None = None
+) -> InputTexts:
     empty = {row: "the text is empty" for row, text in enumerate(texts) if not text.strip()}
     missing = [row for row, reason in problems.items() if reason.endswith(MISSING)]
     blank = sorted({*(empty.keys() - problems.keys()), *missing})
-    return InputTexts(names, texts, notes, sorted((empty | problems).items()), blank)
+    return InputTexts(names, texts, notes, sorted((empty | problems).items()), blank, table)
 
 
 def _is_glob(text: str) -> bool:

@@ -12,20 +12,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.input_columns import beside
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import cut_notes
-from dlrunner.data.texts.loaders import PAD, padded
+from dlrunner.data.texts.loaders import PAD
 from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import EncoderSizes
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
-from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor
+from dlrunner.row_blocks import ROWS, in_blocks
 from dlrunner.tasks.text.inputs import read_texts
 
 MAX_VARIANTS = 60
 """Forward passes per text for word importance; words of longer texts are masked in groups."""
+MULTIPLE = 8
+"""A batch has a multiple of so many texts: the rows of a matrix product are then computed alike, however many."""
 
 
 class TextPredictor(Predictor):
@@ -54,7 +58,12 @@ class TextPredictor(Predictor):
         return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
 
     def predict(
-        self, texts: str | Path | Sequence[str], *, column: str | None = None, words: bool = False
+        self,
+        texts: str | Path | Sequence[str],
+        *,
+        column: str | None = None,
+        only: list[str] | None = None,
+        words: bool = False,
     ) -> pd.DataFrame:
         """Predict the class of each text with probabilities; labels are independent.
 
@@ -62,8 +71,9 @@ class TextPredictor(Predictor):
             predictor.predict(Path("reviews.csv"), column="review")
 
         Args:
-            texts: a text, a file or folder of texts, or - for standard input; in Python also a list of texts.
-            column: column of the texts, if the file is a table.
+            texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
+            column: column of the texts, if it is a table.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
             words: list the most important words of up to 20 texts.
 
         Raises:
@@ -78,7 +88,7 @@ class TextPredictor(Predictor):
             notes += cut_notes(sum(len(each) > most for each in tokens), most)
             tokens = [each[:most] for each in tokens]
         codes = [np.array(self.vocabulary.encode(each), dtype=np.int32) for each in tokens]
-        outputs = target.average([classify(model, codes) for model in self.models])
+        outputs = classify_averaged(self.models, target, codes)
         problems = given.problems
         if given.empty and "without_words" in self.state:  # of a run of an older version they are a problem
             problems = [(row, reason) for row, reason in problems if row not in given.empty]
@@ -88,9 +98,10 @@ class TextPredictor(Predictor):
                 outputs[given.empty] = constant
             like = "such texts in training" if constant is None else "the class frequencies of the training texts"
             notes.append(f"{len(given.empty):,} text(s) are empty: their predictions are those of {like}")
-        named = pd.DataFrame({"text": names})
-        answer = with_distinct_names(pd.concat([named, target.answers(outputs, target.names[0])], axis=1))
-        answer = with_problems(answer, ["text"], problems)
+        is_given = given.table is not None and target.names[0] in given.table.columns
+        inputs = given.columns(only)
+        answer = beside(inputs, target.answers(outputs, "prediction" if is_given else target.names[0]))
+        answer = with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems)
         if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
             notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
         if words and target.has_one_class:
@@ -103,23 +114,45 @@ class TextPredictor(Predictor):
         return with_notes(answer, notes)
 
 
+def classify_averaged(models: Sequence[Model], target: Target, texts: Sequence[NDArray[np.int32]]) -> Tensor:
+    """Return the averaged outputs of the models for texts, in the given order, [texts] or [texts, classes]."""
+    outputs = [classify(model, texts) for model in models]
+    return in_blocks(lambda *members: target.average(members), *outputs)
+
+
 @torch.inference_mode()
-def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = 64) -> Tensor:
-    """Return a model's outputs for texts, in the given order, [texts] or [texts, classes]."""
+def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = ROWS) -> Tensor:
+    """Return a model's outputs for texts, in the given order, [texts] or [texts, classes].
+
+    A text is padded to a length that follows from its own alone, and a batch is filled up to a multiple of MULTIPLE
+    texts: the outputs of a text do not depend on the others.
+    """
     device = next(model.parameters()).device
     model.eval()
-    lengths = np.array([len(text) for text in texts])
-    order = np.argsort(-lengths, kind="stable")
-    found: list[tuple[NDArray[np.int64], Tensor]] = []
-    for rows in np.array_split(order, range(batch_size, len(order), batch_size)):
-        joined, counts = np.concatenate([texts[row] for row in rows]), lengths[rows]
-        codes, starts, sizes = (
-            torch.from_numpy(each).to(device) for each in (joined, counts.cumsum() - counts, counts)
-        )
-        batch = padded(codes, starts, sizes, max(1, int(counts.max())), torch.zeros(len(rows)))
-        found.append((rows, forward_pass(model, *batch.inputs).outputs.float().cpu()))
-    outputs = torch.cat([output for _, output in found])
-    return outputs[torch.from_numpy(np.argsort(np.concatenate([rows for rows, _ in found])))]
+    lengths = np.array([max(1, len(text)) for text in texts])
+    steps = np.array([padded_length(length) for length in lengths.tolist()])
+    order = np.argsort(-steps, kind="stable")
+    ends = np.flatnonzero(np.diff(steps[order])) + 1
+    found: list[Tensor] = []
+    for alike in np.split(order, ends):
+        for rows in np.array_split(alike, range(batch_size, len(alike), batch_size)):
+            shape = -(-len(rows) // MULTIPLE) * MULTIPLE, int(steps[rows[0]])
+            words, counts = torch.full(shape, PAD, dtype=torch.int32), torch.full(shape[:1], shape[1])
+            for place, row in enumerate(rows):
+                words[place, : len(texts[row])] = torch.from_numpy(texts[row])
+                counts[place] = int(lengths[row])
+            found.append(forward_pass(model, words.to(device), counts.to(device)).outputs.float().cpu()[: len(rows)])
+    return torch.cat(found)[torch.from_numpy(np.argsort(order))]
+
+
+def padded_length(length: int) -> int:
+    """Return the length that a text is padded to.
+
+    >>> [padded_length(each) for each in (1, 8, 9, 100, 129, 2000)]
+    [8, 8, 16, 112, 160, 2016]
+    """
+    step = 8 if length <= 64 else 16 if length <= 128 else 32
+    return -(-length // step) * step
 
 
 def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int32], label: int) -> NDArray[np.float64]:
@@ -130,7 +163,7 @@ def word_weights(models: Sequence[Model], target: Target, codes: NDArray[np.int3
     size = max(1, -(-len(codes) // MAX_VARIANTS))
     groups = [slice(start, start + size) for start in range(0, len(codes), size)]
     variants = [codes, *(_mask(codes, group) for group in groups)]
-    outputs = target.average([classify(model, variants) for model in models])
+    outputs = classify_averaged(models, target, variants)
     probs = target.probabilities(outputs)[:, label]
     weights = np.zeros(len(codes))
     for group, prob in zip(groups, probs[1:], strict=True):
