@@ -81,9 +81,9 @@ def test_one_bad_row_does_not_refuse_the_others(here: Path, dlrun: Dlrun) -> Non
     status, out, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
     assert status == 1, err
     rows = (here / "answer.csv").read_text().splitlines()
-    assert rows[0] == "row,y,problem"
-    assert rows[2] == "1,,\"x is 'many', which is not a number\""
-    assert all(row.split(",")[1] and row.endswith(",") for row in (rows[1], rows[3]))
+    assert rows[0] == "row,code,x,y,problem"
+    assert rows[2] == "3,02,many,,\"x is 'many', which is not a number\""
+    assert all(row.split(",")[3] and row.endswith(",") for row in (rows[1], rows[3]))
 
 
 def test_new_rows_with_infinite_numbers_have_no_prediction(here: Path, dlrun: Dlrun) -> None:
@@ -94,7 +94,9 @@ def test_new_rows_with_infinite_numbers_have_no_prediction(here: Path, dlrun: Dl
     status, _, err = dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")
     assert status == 1, err
     rows = (here / "answer.csv").read_text().splitlines()
-    assert rows[2:] == [f"{row},,\"x is '{x}', which is not a finite number\"" for row, x in ((1, "inf"), (2, "1e400"))]
+    assert rows[2:] == [
+        f"{row},{x},,\"x is '{x}', which is not a finite number\"" for row, x in (("3,02", "inf"), ("4,03", "1e400"))
+    ]
     frame = dlrunner.load("runs/latest").predict(pd.DataFrame({"code": ["01", "02"], "x": [1.5, np.inf]}))
     assert frame["y"].isna().tolist() == [False, True]
 
@@ -122,10 +124,10 @@ def test_new_rows_are_read_with_the_separator_and_encoding_of_training_where_the
     (here / "same.txt").write_text("x~code\n1.5~Größe1\n", encoding="cp1252")
     (here / "other.csv").write_text("x,code\n1.5,Größe1\n", encoding="utf-8")
     for name in ("same.txt", "other.csv"):
-        status, out, err = dlrun("predict", "runs/latest", name, "--out", f"{name}.out")
+        status, out, err = dlrun("predict", "runs/latest", name, "--only", "--out", f"{name}.out.csv")
         assert status == 0, err
         assert "not seen in training" not in out
-    assert (here / "same.txt.out").read_text() == (here / "other.csv.out").read_text()
+    assert (here / "same.txt.out.csv").read_text() == (here / "other.csv.out.csv").read_text()
 
 
 def test_a_query_is_described_and_its_schema_saved(here: Path, dlrun: Dlrun) -> None:
