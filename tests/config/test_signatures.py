@@ -13,8 +13,9 @@ import pytest
 from dlrunner.cli.compose import compose
 from dlrunner.cli.conf_paths import options_of, package_conf
 from dlrunner.config.plan import plan
-from dlrunner.config.signatures import MADE, PROVIDED, EarlyCheck
+from dlrunner.config.signatures import MADE, EarlyCheck
 from dlrunner.config.source_signatures import signature_in_source
+from dlrunner.config.suggestions import PROVIDED
 from dlrunner.errors import ConfigError
 from dlrunner.files.plain_data import read_yaml
 

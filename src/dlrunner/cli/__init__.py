@@ -44,6 +44,14 @@ RUNS = {
 }
 """Commands without a verb."""
 
+LEVELS = {
+    "--quiet": "log.level=warning",
+    "-q": "log.level=warning",
+    "--verbose": "log.level=debug",
+    "-v": "log.level=debug",
+}
+"""Options of runs and sweeps that stand for a setting."""
+
 EPILOG = """\
 common settings
   epochs=5 batch_size=128 seed=1 seeds=5 device=cuda precision=bf16 rerun=true
@@ -53,10 +61,10 @@ common settings
 
 RUN                  a folder, id or name, or conditions: task=tabular tag=mine
 options              dlrun predict --help; of a run: dlrun predict RUN --help
+output of a run      -q, --quiet: its folder alone; -v, --verbose: the log
 print the settings   dlrun --cfg job task=collab optim=adamw
 tab completion       eval "$(dlrun --shell-completion install=bash)"
-exit status          0 success, 1 failed or a claim missed, 2 invalid command,
-                     130 or 143 interrupted
+exit status          0 done, 1 failed, 2 invalid command, 130 or 143 interrupted
 """
 
 
@@ -112,7 +120,7 @@ def _run_reporting_errors(words: list[str]) -> int:
         print("\ninterrupted", file=sys.stderr)
         return 130
     except Exception as error:  # a bug, or a user's module: no traceback by default
-        if "DLRUNNER_TRACEBACK" in os.environ:
+        if "DLRUNNER_TRACEBACK" in os.environ or "log.level=debug" in _with_log_level(words):
             raise
         if isinstance(error, OSError) and error.filename and error.strerror:
             return _fail(RunError(f"{os.fsdecode(error.filename)}: {error.strerror}"), 1)
@@ -150,7 +158,7 @@ def _dispatch(words: list[str]) -> int:
         return verb.run(words[0], words[1:])
     from dlrunner.cli.conf_paths import with_paths
 
-    words = with_paths(words)
+    words = with_paths(_with_log_level(words))
     hydra_flags = {"--cfg", "-c", "--info", "-i", "--resolve", "-r", "--package", "-p"}
     if words[0] in ("--shell-completion", "-sc") or hydra_flags & set(words):
         from dlrunner.cli import hydra_cli
@@ -168,6 +176,21 @@ def _dispatch(words: list[str]) -> int:
             return verb.run(words[0], words[1:])
         raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], VERBS)}")
     return _run(words)
+
+
+def _with_log_level(words: list[str]) -> list[str]:
+    """Replace --quiet, --verbose and --log-level by the setting `log.level`."""
+    found, rest = [], iter(words)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name == "--log-level":
+            level = value if equals else next(rest, None)
+            if level is None:
+                raise ConfigError("--log-level: needs a level: warning, info or debug")
+            found.append(f"log.level={level}")
+        else:
+            found.append(LEVELS.get(word, word))
+    return found
 
 
 def _run(words: list[str]) -> int:
@@ -192,7 +215,10 @@ def _run(words: list[str]) -> int:
     from dlrunner.reporting.terminal import tables
 
     outcome = runner.run(config, words, changed=composing.Changes().of(config))
-    tables.print_outcome(outcome.path, outcome.is_new)
+    if config["log"]["level"] == "warning":
+        print(outcome.path)
+    else:
+        tables.print_outcome(outcome.path, outcome.is_new)
     return outcome.exit_status
 
 

@@ -9,6 +9,7 @@ from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal.columns import column_lines
+from dlrunner.system.terminal import wrapped
 
 
 def data(arguments: argparse.Namespace) -> int:
@@ -57,7 +58,7 @@ def data(arguments: argparse.Namespace) -> int:
         }
         width = max(map(len, facts))
         for name, value in facts.items():
-            print(f"{name:<{width}}  {value}")
+            print(wrapped(f"{name:<{width}}  {value}", width + 2))
     return 0
 
 

@@ -25,6 +25,7 @@ from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.progress import number as shown
+from dlrunner.reporting.terminal.quiet import at_level
 from dlrunner.reporting.terminal.sweep import LineScreen, make_screen
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import shorter
@@ -69,7 +70,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     first = Job(0, fixed, config, checked.signature)
     engine = make_engine(launcher, path, settings) if launcher else None
     try:
-        with SweepDirectory(path) as folder:
+        with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:
             found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
             trials = _Trials(folder, found, fixed)
             if engine:

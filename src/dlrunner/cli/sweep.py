@@ -16,6 +16,7 @@ from dlrunner.cli.sweep_files import frozen, write_down, write_report
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import ConfigError, Interrupted
 from dlrunner.reporting.terminal import tables
+from dlrunner.reporting.terminal.quiet import at_level
 from dlrunner.reporting.terminal.sweep import duration, make_screen
 from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
@@ -52,7 +53,7 @@ def sweep(words: Sequence[str]) -> int:
     left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
     try:
-        with SweepDirectory(path) as folder:
+        with at_level(jobs[0].config["log"]["level"], path), SweepDirectory(path) as folder:
             write_down(folder, words, jobs)
             local_slots = resource_slots(settings.jobs, jobs, settings.gpu_share)
             slots = engine.slots(settings.jobs, left) if engine else local_slots

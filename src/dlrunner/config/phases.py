@@ -13,7 +13,8 @@ import torch
 
 from dlrunner.config.binding import Bound, bind_settings, locate
 from dlrunner.config.schema import PhaseSettings, Settings
-from dlrunner.config.signatures import PROVIDED, schedule_node
+from dlrunner.config.signatures import schedule_node
+from dlrunner.config.suggestions import PROVIDED
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.schedules import Phase, ScheduleCurves
 

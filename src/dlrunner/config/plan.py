@@ -6,6 +6,7 @@ similar name.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -24,7 +25,7 @@ from dlrunner.config.devices import resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, check_phase_settings, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, validation_messages
-from dlrunner.config.signatures import PROVIDED
+from dlrunner.config.suggestions import PROVIDED, suggest_setting
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
@@ -237,7 +238,7 @@ def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings
     try:
         return Settings.model_validate(dict(config))
     except ValidationError as error:
-        problems.extend(validation_messages("", error, config, Settings))
+        problems.extend(validation_messages("", error, config, Settings, functools.partial(suggest_setting, config)))
         return None
 
 

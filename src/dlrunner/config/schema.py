@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -65,11 +65,17 @@ class LogSettings(BaseModel):
     """Logging and reporting of a run; nothing here can change a result."""
 
     model_config = STRICT
+    level: Literal["warning", "info", "debug"] = "info"
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
     plots: bool = True
     report: bool = True
     trackers: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     tracker_timeout: NonNegative = 10.0
+
+    @property
+    def shown_progress(self) -> Literal["auto", "bars", "plain", "none"]:
+        """How progress is shown at this level."""
+        return "none" if self.level == "warning" else self.progress
 
 
 class NeedsSettings(BaseModel):
@@ -132,8 +138,22 @@ class Settings(BaseModel):
     choices: dict[str, Name | None]
 
 
-def validation_messages(setting: str, error: ValidationError, value: Any, model: type[BaseModel] | None) -> list[str]:
-    """Turn pydantic's errors into readable lines, one per setting."""
+def validation_messages(
+    setting: str,
+    error: ValidationError,
+    value: Any,
+    model: type[BaseModel] | None,
+    suggest: Callable[[str, Iterable[str]], str] = did_you_mean,
+) -> list[str]:
+    """Turn pydantic's errors into readable lines, one per setting.
+
+    Args:
+        setting: path of the value in the configuration.
+        error: of the validation.
+        value: what was validated.
+        model: of the value, if it is a section.
+        suggest: finds a known name for an unknown one.
+    """
     lines: dict[str, list[str]] = {}
     invalid: dict[str, Any] = {}
     details = error.errors()
@@ -151,7 +171,7 @@ def validation_messages(setting: str, error: ValidationError, value: Any, model:
             name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else str(part)
             node = node[part] if inside else None
         if detail["type"] == "extra_forbidden":
-            unknown = f"is unknown; {did_you_mean(str(detail['loc'][-1]), fields)}"
+            unknown = f"is unknown; {suggest(str(detail['loc'][-1]), fields)}"
             lines.setdefault(name, []).append(unknown)
         elif detail["type"] == "missing":
             lines.setdefault(name, []).append("is missing")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import glob
+import os
 import typing
 from collections.abc import Iterator, Mapping
 from inspect import Parameter
@@ -12,19 +14,10 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, validation_messages
 from dlrunner.config.source_signatures import signature_in_source
+from dlrunner.config.suggestions import PROVIDED, suggest_setting
 from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.files.paths import user_path
 from dlrunner.renamed import renamed
-
-PROVIDED: Mapping[str, frozenset[str]] = {
-    "data": frozenset({"data_dir"}),
-    "task": frozenset({"data", "batch_size", "seed", "device"}),
-    "model": frozenset({"dims", "data_dir"}),
-    "optim": frozenset({"params"}),
-    "trainer": frozenset({"phases", "device", "precision", "seed"}),
-    "log.trackers": frozenset(),
-    "schedule": frozenset({"epochs"}),
-}
-"""Arguments that a run passes to the class of each section; they are not settings."""
 
 MADE: Mapping[str, str] = {
     "data": "Data",
@@ -112,10 +105,12 @@ class EarlyCheck:
         try:
             settings = Settings.model_validate(dict(config))
         except ValidationError as error:
-            raise ConfigError("\n".join(validation_messages("", error, config, Settings))) from None
+            suggest = functools.partial(suggest_setting, config)
+            raise ConfigError("\n".join(validation_messages("", error, config, Settings, suggest))) from None
         if settings.plugins:
             return
         problems = [problem for path, kind, node in _sections(settings) for problem in self._check(path, kind, node)]
+        problems += _missing_path(settings.data or {})
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
 
@@ -130,6 +125,17 @@ class EarlyCheck:
                 parameters = {name: p for name, p in signature.parameters.items() if name not in PROVIDED[kind]}
                 check_settings(path, target, parameters, hints, node, found)
         return self._known[key]
+
+
+def _missing_path(data: Mapping[str, Any]) -> list[str]:
+    """Return an error if dlrunner's own data is to be read from a path where nothing is."""
+    path = data.get("path")
+    if not isinstance(path, str) or path == "-" or glob.has_magic(path) or data.get("source") == "synthetic":
+        return []
+    given = user_path(path)
+    if not str(data.get("_target_")).startswith("dlrunner.") or os.path.exists(given):  # noqa: PTH110  long names too
+        return []
+    return [f"data.path: there is no {'file' if given.suffix else 'file or folder'} {given}"]
 
 
 def _sections(settings: Settings) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

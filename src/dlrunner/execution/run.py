@@ -43,7 +43,7 @@ from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
 from dlrunner.system.process_group import is_peer_failure, is_reporting_rank, joined
 from dlrunner.system.signals import StopSignals
-from dlrunner.system.terminal import print_wrapped
+from dlrunner.system.terminal import print_warning, print_wrapped
 from dlrunner.task import Data, DataIdentity
 from dlrunner.tracking.relay import is_incomplete
 from dlrunner.tracking.supervisor import Tracking, require_packages
@@ -71,7 +71,7 @@ class Outcome:
 def run(
     config: Mapping[str, Any],
     overrides: Sequence[str],
-    notify: Notify = print_wrapped,
+    notify: Notify | None = None,
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
     swept: Collection[str] = (),
@@ -81,7 +81,7 @@ def run(
     Args:
         config: the composed configuration, plain dicts and lists.
         overrides: the command line's overrides.
-        notify: shows a line to the user.
+        notify: shows a line to the user; None: prints what `log.level` lets through.
         display: shows training progress; None: as `log.progress` says.
         changed: the task's default for each setting that differs from it; marked in the report.
         swept: of a job of a sweep, the settings that differ between the jobs; its folder is named after them.
@@ -92,6 +92,7 @@ def run(
         Interrupted: a stop signal arrived; the same command resumes the run.
     """
     checked = plan(config)
+    notify = notify or (print_warning if checked.settings.log.level == "warning" else print_wrapped)
     require_packages(checked)
     checked.check_model_files()
     with StopSignals() as signals, joined(checked.device) as group, restored_threads():
@@ -187,22 +188,26 @@ def _execute(
     summary: dict[str, Any] = {"status": "failed"}
     published, tracking = Published(), Tracking(directory.path, context.notify)
     findings: Sequence[AuditFinding] = ()
-    with logged(directory.path, overrides):
+    with logged(directory.path, overrides, debug=context.plan.settings.log.level == "debug"):
         try:
             directory.write_text("config.yaml", yaml.safe_dump(context.plan.config, sort_keys=False))
             directory.write_text("overrides.yaml", yaml.safe_dump(list(overrides)))
             tracking.start(context.plan, overrides)
-            display = tracking.watch(display or make_display(context.plan.settings.log.progress))
+            display = tracking.watch(display or make_display(context.plan.settings.log.shown_progress))
             prepared = prepare(context, data)
+            log.debug("prepared until %.2f s", time.perf_counter() - started)
             findings = prepared.findings
             summary |= prepared.summary  # recorded even if the run fails later
             try:
                 members = train(context, prepared, display)
             finally:
                 display.close()
+            log.debug("trained until %.2f s", time.perf_counter() - started)
             results = evaluate(context, prepared, members)
+            log.debug("evaluated until %.2f s", time.perf_counter() - started)
             summary |= results.summary
             published = publish(context, prepared, members, results)
+            log.debug("published until %.2f s", time.perf_counter() - started)
             summary["status"] = "done"
         except (Interrupted, Exception) as failed:  # a user's task or model may raise anything
             summary["status"], summary["error"], error = _ending(failed, directory.path)

@@ -14,21 +14,30 @@ from dlrunner.system.terminal import visible, visible_line
 
 
 @contextlib.contextmanager
-def logged(folder: Path, overrides: Sequence[str]) -> Iterator[None]:
-    """Log dlrunner's messages into run.log, starting with the command line."""
+def logged(folder: Path, overrides: Sequence[str], *, debug: bool = False) -> Iterator[None]:
+    """Log dlrunner's messages into run.log, starting with the command line.
+
+    Args:
+        folder: of the run.
+        overrides: the command line's.
+        debug: log details and timings too, and all of it on standard error as well.
+    """
     log = logging.getLogger("dlrunner")
     with readable_os_errors(folder):
         handler = _RunLog(folder / "run.log", encoding="utf-8", errors="backslashreplace")
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    handlers: list[logging.Handler] = [handler, *([logging.StreamHandler()] if debug else [])]
+    for each in handlers:
+        each.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(each)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
     log.info("dlrun %s", " ".join(overrides))
     try:
         yield
     finally:
-        log.removeHandler(handler)
-        handler.close()
+        for each in handlers:
+            log.removeHandler(each)
+            each.close()
 
 
 class _OneLine(logging.Formatter):

@@ -108,13 +108,33 @@ def open_missing_streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
+def terminal_width() -> int | None:
+    """Return the width of the terminal that standard output is, None where it is a file or a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def wrapped(text: str, indent: int = 2) -> str:
+    """Return a text wrapped at words to the terminal's width, paths uncut; unchanged for a file or a pipe.
+
+    Args:
+        text: one or several lines.
+        indent: of the further lines of each.
+    """
+    if (width := terminal_width()) is None:
+        return text
+    wrap = functools.partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(wrap(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
+
+
 def print_wrapped(text: str) -> None:
-    """Print a text; a terminal shows it wrapped at words, paths uncut, and a file has it in one line."""
-    if sys.stdout.isatty():
-        wrap = functools.partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
-        width = shutil.get_terminal_size().columns
-        text = "\n".join(wrap(line, width, subsequent_indent="  ") for line in text.splitlines())
-    print(text)
+    """Print a text; a terminal shows it wrapped at words, and a file has it in one line."""
+    print(wrapped(text))
+
+
+def print_warning(text: str) -> None:
+    """Print a text on standard error if it is a warning, else nothing."""
+    if text.startswith("warning:"):
+        print(text, file=sys.stderr)
 
 
 def console(**settings: Any) -> Console:

@@ -8,11 +8,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
-from dlrunner.system.terminal import console
+from dlrunner.system.terminal import console, terminal_width
 
 WIDTHS = {"epoch": 5, "lr": 9, "seconds": 9}
+
+LEFT = "left for all epochs"
+"""Behind the remaining time of the bar of all epochs."""
 
 
 def number(value: Any) -> str:
@@ -47,28 +51,40 @@ def metric_value(summary: Mapping[str, Any], name: Any, value: Any) -> str:
     return f"{text} {known['unit']}" if known.get("unit") else text
 
 
-def shown_columns(row: Mapping[str, Any]) -> list[str]:
+def shown_columns(row: Mapping[str, Any], width: int | None = None) -> list[str]:
     """Return the columns to print of an epoch's row, in order.
 
     Without class weights the log loss is the loss: one of them is enough, unless the log loss is monitored.
 
-    >>> shown_columns({"valid/loss": 0.5, "valid/accuracy": 0.8, "valid/log_loss": 0.5})[2:4]
-    ['valid/loss', 'valid/accuracy']
+    >>> row = {"valid/loss": 0.5, "valid/accuracy": 0.8, "valid/log_loss": 0.5, "valid/f1": 0.8}
+    >>> shown_columns(row)[2:5]
+    ['valid/loss', 'valid/accuracy', 'valid/f1']
+    >>> shown_columns(row, width=50)
+    ['epoch', 'valid/loss', 'valid/accuracy', 'seconds']
+
+    Args:
+        row: of metrics.jsonl.
+        width: of the terminal; metrics that are not monitored, the learning rate and the training loss are left out
+            where a line would be longer.
     """
     metrics = [key for key in row if key.startswith("valid/") and key != "valid/loss"]
     if "valid/log_loss" in metrics[1:] and math.isclose(row["valid/log_loss"], row["valid/loss"], rel_tol=1e-4):
         metrics.remove("valid/log_loss")
-    return ["epoch", "train/loss", "valid/loss", *metrics, "lr", "seconds"]
+    columns = ["epoch", "train/loss", "valid/loss", *metrics, "lr", "seconds"]
+    for dispensable in (*reversed(metrics[1:]), "lr", "train/loss", "seconds", "valid/loss"):
+        if width is not None and sum(map(_width, columns)) > width:
+            columns.remove(dispensable)
+    return columns
 
 
-def row_line(row: Mapping[str, Any]) -> str:
-    """Format one epoch as a line of the table."""
-    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row))
+def row_line(row: Mapping[str, Any], width: int | None = None) -> str:
+    """Format one epoch as a line of the table, of at most this width."""
+    return "".join(f"{_cell(key, row.get(key)):>{_width(key)}}" for key in shown_columns(row, width))
 
 
-def header_line(row: Mapping[str, Any]) -> str:
+def header_line(row: Mapping[str, Any], width: int | None = None) -> str:
     """Format the header of the table."""
-    return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row))
+    return "".join(f"{key:>{_width(key)}}" for key in shown_columns(row, width))
 
 
 def _width(key: str) -> int:
@@ -89,6 +105,7 @@ class PlainDisplay:
 
     def __init__(self) -> None:
         self._has_header = False
+        self._width = terminal_width()
 
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         """Print nothing."""
@@ -99,9 +116,9 @@ class PlainDisplay:
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row."""
         if not self._has_header:
-            print(header_line(row), flush=True)
+            print(header_line(row, self._width), flush=True)
             self._has_header = True
-        print(row_line(row), flush=True)
+        print(row_line(row, self._width), flush=True)
 
     def close(self) -> None:
         """Nothing to close."""
@@ -122,11 +139,11 @@ class BarDisplay:
     def __init__(self) -> None:
         self._console = console()
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[count]}", markup=False),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[text]}", markup=False),
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True)),
+            BarColumn(bar_width=12),
+            TextColumn("{task.fields[count]}", markup=False, table_column=Column(no_wrap=True)),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[text]}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
             console=self._console,
             transient=True,
         )
@@ -139,7 +156,7 @@ class BarDisplay:
     def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
         """Show the bars of this epoch."""
         if self._epochs is None or self._steps is None:
-            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", text="")
+            self._epochs = self._progress.add_task("epochs", total=num_epochs, completed=epoch, count="", text=LEFT)
             self._steps = self._progress.add_task("", total=num_steps, count="", text="")
             self._progress.start()
         self._num_steps, self._num_epochs, self._epoch = num_steps, num_epochs, epoch
@@ -148,7 +165,7 @@ class BarDisplay:
 
     def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
         """Move the bars."""
-        self._show(step, text=f"loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
+        self._show(step, text=f"left  loss {number(loss)}  lr {lr:.1e}  {examples_per_second:,.0f}/s")
 
     def _show(self, step: int, text: str = "") -> None:
         if self._epochs is None or self._steps is None:
@@ -160,9 +177,9 @@ class BarDisplay:
     def end_epoch(self, row: Mapping[str, Any]) -> None:
         """Print the row above the bars."""
         if not self._has_header:
-            self._progress.console.print(Text(header_line(row), "bold"), soft_wrap=True)
+            self._progress.console.print(Text(header_line(row, self._console.width), "bold"), soft_wrap=True)
             self._has_header = True
-        self._progress.console.print(row_line(row), soft_wrap=True)
+        self._progress.console.print(row_line(row, self._console.width), soft_wrap=True)
         if self._epochs is not None:
             self._progress.update(self._epochs, completed=row["epoch"], count=f"{row['epoch']}/{self._num_epochs}")
 

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.system.terminal import console
+from dlrunner.system.terminal import console, wrapped
 
 MOST_ROWS = 16
 """Number of running jobs that are shown."""
@@ -129,7 +129,7 @@ class LiveScreen(LineScreen):
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line above the rows."""
-        self._console.print(Text(text, style), soft_wrap=True)
+        self._console.print(Text(wrapped(text), style), soft_wrap=True)
 
     def view(self) -> Group:
         """Return the bar of all jobs and the rows of the running ones."""

@@ -166,9 +166,10 @@ def print_run(path: Path) -> None:
         history = read_history(members[0])
         out.print("epochs of the first member:")
     if history:
-        out.print(Text("\n" + header_line(history[0])), style="bold")
+        width = terminal.terminal_width()
+        out.print(Text("\n" + header_line(history[0], width)), style="bold")
         for row in history:
-            out.print(Text(row_line(row)))
+            out.print(Text(row_line(row, width)))
     if run.status == "done":
         print_outcome(run.path)
 
