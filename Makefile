@@ -2,24 +2,32 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+RUNS := $(VENV)/.installed-to-run
 STAMP := $(VENV)/.installed
 
 CLAIMS ?= *
 SEEDS ?= 5
 
-.PHONY: help run test test-slow check format claims reproduce results bench bench-check gpu-check hostile clean
+.PHONY: help run test test-slow check format claims reproduce results docs bench bench-check gpu-check hostile clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(STAMP): pyproject.toml constraints.txt
+$(RUNS): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "dlrunner needs Python 3.11 or newer"; exit 1; }
+	@echo "installing into $(VENV): one or two minutes; 1.8 GB on disk with the CPU build of torch, 6.4 GB with CUDA"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(PIP) -e .
 	@touch $@
 
-run: $(STAMP)  ## install, train on MovieLens, print where the results are
+$(STAMP): $(RUNS)
+	@echo "installing what tests, checks and documentation need into $(VENV): one minute, 0.6 GB"
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+run: $(RUNS)  ## install, train on MovieLens, print where the results are
 	$(BIN)/dlrun task=collab optim=adamw
 	@echo
 	@echo "In this folder: source $(BIN)/activate, then  dlrun --help"
@@ -39,16 +47,19 @@ format: $(STAMP)  ## format with ruff
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-claims: $(STAMP)  ## reproduce the quick published results on the data that is available
+claims: $(RUNS)  ## reproduce the quick published results on the data that is available
 	$(BIN)/dlrun reproduce --quick --seeds 3 --out runs/claims/quick
 
-reproduce: $(STAMP)  ## reproduce published results: make reproduce CLAIMS='movielens-*' SEEDS=5
+reproduce: $(RUNS)  ## reproduce published results: make reproduce CLAIMS='movielens-*' SEEDS=5
 	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --out runs/claims/reproduced
 
-results: $(STAMP)  ## the same, and update docs/results.json and the table in README.md
-	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --results docs/results.json --readme README.md
+results: $(RUNS)  ## the same, and update docs/results.json and docs/results.md
+	$(BIN)/dlrun reproduce '$(CLAIMS)' --seeds $(SEEDS) --results docs/results.json --markdown docs/results.md
 
-bench: $(STAMP)  ## measure speed against fastai, Lightning and plain loops; update benchmarks/ and README.md
+docs: $(STAMP)  ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
+
+bench: $(STAMP)  ## measure speed against fastai, Lightning and plain loops; update benchmarks/ and docs/speed.md
 	$(BIN)/python -m benchmarks
 
 bench-check: $(STAMP)  ## check for a performance regression against the stored ratios; 6 minutes
@@ -63,4 +74,4 @@ hostile: $(STAMP)  ## fault injection: kills, full disks, damaged folders, wrong
 	$(BIN)/python -m tests.hostile --seed $(SEED)
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build
+	rm -rf $(VENV) site .mypy_cache .ruff_cache .pytest_cache dist build

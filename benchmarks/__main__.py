@@ -11,7 +11,7 @@
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
 installs fastai into .venv-fastai, Lightning into .venv-lightning, and for the quality of defaults scikit-learn,
 LightGBM, Surprise and implicit into .venv-peers. Writes benchmarks/results-NAME-DEVICE.md and .json,
-speed-DEVICE.md and .json, the README's table of speeds, and quick-DEVICE.json.
+speed-DEVICE.md and .json, the table of docs/speed.md, and quick-DEVICE.json.
 Compare ratios: seconds belong to the machine and the hour.
 """
 

@@ -13,7 +13,7 @@ from typing import Any
 from benchmarks.measuring import HERE, Run, with_range
 
 BEGIN, END = "<!-- speed: written by `make bench` -->", "<!-- end of speed -->"
-"""Markers of the tables in a README."""
+"""Markers of the tables in docs/speed.md."""
 DEVICES = ("cpu", "cuda")
 RIVALS = {"fastai": "fastai", "Lightning": "Lightning", "plain": "a plain loop"}
 """Prefixes of the contestants' names, and their names in the table."""
@@ -165,7 +165,7 @@ def _machine_texts(machines: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
 
 
 def quoted(folder: Path) -> str:
-    """Return the text for a README: the tables of all measured devices."""
+    """Return the text between the markers: the tables of all measured devices."""
     parts = ["Written by `make bench`; `python -m benchmarks summary` writes it again from the stored results.\n"]
     for device in DEVICES:
         file = folder / f"speed-{device}.json"
@@ -174,8 +174,8 @@ def quoted(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def write(folder: Path = HERE, readme: Path = HERE.parent / "README.md") -> list[Path]:
-    """Write the tables of all devices from the stored results, and in the README between its markers."""
+def write(folder: Path = HERE, page: Path = HERE.parent / "docs" / "speed.md") -> list[Path]:
+    """Write the tables of all devices from the stored results, and on the page between its markers."""
     written = []
     for device in DEVICES:
         speed = gather(folder, device)
@@ -183,10 +183,10 @@ def write(folder: Path = HERE, readme: Path = HERE.parent / "README.md") -> list
             written += [folder / f"speed-{device}.md", folder / f"speed-{device}.json"]
             written[-2].write_text(f"# Speed ({device})\n\n{table(speed)}")
             written[-1].write_text(json.dumps(speed, indent=1) + "\n")
-    text = readme.read_text()
+    text = page.read_text()
     if BEGIN in text and END in text:
         block = f"{BEGIN}\n{quoted(folder)}{END}"
         text = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: block, text, flags=re.DOTALL)
-        readme.write_text(text)
-        written.append(readme)
+        page.write_text(text)
+        written.append(page)
     return written

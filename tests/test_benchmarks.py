@@ -147,19 +147,19 @@ def test_of_words_a_second_more_is_better() -> None:
     assert quantity.ratios(*told) == [3.0]
 
 
-def test_the_readme_gets_the_table_between_its_markers_and_keeps_the_rest(tmp_path: Path) -> None:
+def test_the_page_gets_the_table_between_its_markers_and_keeps_the_rest(tmp_path: Path) -> None:
     store(tmp_path)
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n")
-    summary.write(tmp_path, readme)
-    text = readme.read_text()
+    page = tmp_path / "speed.md"
+    page.write_text(f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n")
+    summary.write(tmp_path, page)
+    text = page.read_text()
     assert text == f"before\n{summary.BEGIN}\n{summary.quoted(tmp_path)}{summary.END}\nafter\n"
     assert "old" not in text
     assert "Collaborative" in text
 
 
 def test_what_stands_in_the_repository_is_what_the_stored_results_say() -> None:
-    text = (REPOSITORY / "README.md").read_text()
+    text = (REPOSITORY / "docs" / "speed.md").read_text()
     assert summary.BEGIN in text
     assert text.partition(f"{summary.BEGIN}\n")[2].partition(summary.END)[0] == summary.quoted(
         REPOSITORY / "benchmarks"

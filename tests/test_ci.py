@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,13 @@ def test_workflows_call_targets_of_the_makefile_and_nothing_else(file: Path) -> 
         assert command.split()[1] in targets
 
 
-def test_checks_run_on_two_versions_of_python_that_the_package_accepts() -> None:
+def test_checks_run_on_the_oldest_and_the_newest_python_that_the_package_lists() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "checks.yml").read_text())
     versions = workflow["jobs"]["checks"]["strategy"]["matrix"]["python"]
-    assert len(set(versions)) >= 2
-    assert all(tuple(map(int, version.split("."))) >= (3, 11) for version in versions)
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    listed = [line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r"Python :: 3\.\d+$", line)]
+    assert versions == [listed[0], listed[-1]]
+    assert project["requires-python"] == f">={listed[0]}"
     assert True in workflow  # YAML reads the key `on` as a truth value
     assert "push" in workflow[True]
 
@@ -54,3 +57,18 @@ def test_the_nightly_matrix_covers_every_claim_once_and_uploads_what_was_written
     shown = subprocess.run(["make", "-n", "reproduce"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert f"--out {Path(uploaded).parent}" in shown.stdout
     assert "dlrun reproduce '*' --seeds 5" in shown.stdout
+
+
+def test_installing_keeps_a_torch_that_is_there() -> None:
+    """Versions are pinned in constraints.txt, for the project's own environment; the package asks for a minimum."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    (torch,) = [line for line in project["dependencies"] if line.startswith("torch")]
+    assert re.fullmatch(r"torch>=[\d.]+", torch)
+
+
+def test_running_installs_no_tools_for_development() -> None:
+    shown = subprocess.run(["make", "-n", "-B", "run"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "-e ." in shown.stdout
+    assert "[dev]" not in shown.stdout
+    shown = subprocess.run(["make", "-n", "-B", "test"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert "[dev]" in shown.stdout

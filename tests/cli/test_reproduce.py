@@ -124,7 +124,7 @@ def test_invalid_requests_are_refused_before_anything_runs(dlrun: Dlrun, here: P
     for words, told in (
         (["--seeds", "0"], "--seeds: must be 1 or more"),
         (["--jobs", "none"], "--jobs: must be a number or auto"),
-        (["--readme", "README.md"], "name it with --results"),
+        (["--markdown", "page.md"], "name it with --results"),
         (["--set", "seed=3"], "cannot be changed"),
         (["--set", "claim.value=3"], "cannot be changed"),
         (["movielens-dot", "imdb-ml"], "no experiment with a claim matches imdb-ml; did you mean imdb-lm?"),
@@ -141,14 +141,14 @@ def test_results_are_stored_by_experiment_and_written_into_a_readme(
 ) -> None:
     (here / "conf" / "experiment").mkdir(parents=True)
     (here / "conf" / "experiment" / "own.yaml").write_text(OWN)
-    (here / "README.md").write_text("# Mine\n")
-    words = ("reproduce", "own", "movielens-dot", "--seeds", "2", "--results", "results.json", "--readme", "README.md")
+    (here / "page.md").write_text("# Mine\n")
+    words = ("reproduce", "own", "movielens-dot", "--seeds", "2", "--results", "results.json", "--markdown", "page.md")
     status, _, err = dlrun(*words)
     assert status == 2
     assert "are missing" in err
-    (here / "README.md").write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nthe end\n")
+    (here / "page.md").write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nthe end\n")
     dlrun(*words)
-    text = (here / "README.md").read_text()
+    text = (here / "page.md").read_text()
     assert text.startswith("# Mine\n")
     assert text.endswith("\n\nthe end\n")
     assert "old" not in text

@@ -1,4 +1,4 @@
-"""Claims checked with several seeds, and their tables: Markdown, JSON, JUnit XML, and the table of a README."""
+"""Claims checked with several seeds, and their tables: Markdown, JSON, JUnit XML, and the table of a Markdown page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dlrunner.files.temporary import remove_abandoned
 from dlrunner.renamed import present_verdict
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
-"""Lines around the table of results in a README."""
+"""Lines around the table of results on a Markdown page."""
 
 
 @dataclass(frozen=True)
@@ -224,18 +224,18 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
     return merged
 
 
-def write_into(readme: Path, verdicts: Sequence[Verdict]) -> None:
-    """Write the table between the markers of a README.
+def write_into(page: Path, verdicts: Sequence[Verdict]) -> None:
+    """Write the table between the markers of a Markdown page.
 
     Raises:
         ConfigError: the markers are missing.
     """
-    text = readme.read_text() if readme.exists() else ""
+    text = page.read_text() if page.exists() else ""
     if BEGIN not in text or END not in text:
-        raise ConfigError(f"{readme}: the lines {BEGIN!r} and {END!r} around the table are missing")
+        raise ConfigError(f"{page}: the lines {BEGIN!r} and {END!r} around the table are missing")
     table = f"{BEGIN}\n{markdown(verdicts)}{END}"
     written = re.sub(re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: table, text, flags=re.DOTALL)
-    write_atomic(readme, written.encode())
+    write_atomic(page, written.encode())
 
 
 def _device(summary: Mapping[str, Any]) -> str:

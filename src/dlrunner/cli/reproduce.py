@@ -54,8 +54,8 @@ def reproduce(arguments: argparse.Namespace) -> int:
     if arguments.results:
         with readable_os_errors(user_path(arguments.results)):
             merged = merge(user_path(arguments.results), verdicts)
-            if arguments.readme:
-                write_into(user_path(arguments.readme), merged)
+            if arguments.markdown:
+                write_into(user_path(arguments.markdown), merged)
     return 1 if any(v.verdict == "missed" for v in verdicts) else 0
 
 
@@ -64,8 +64,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise ConfigError(f"--seeds: must be 1 or more, not {arguments.seeds}")
     if arguments.jobs != "auto" and not (arguments.jobs.isdigit() and int(arguments.jobs)):
         raise ConfigError(f"--jobs: must be a number or auto, not {arguments.jobs!r}")
-    if arguments.readme and not arguments.results:
-        raise ConfigError("--readme: needs the file of results; name it with --results")
+    if arguments.markdown and not arguments.results:
+        raise ConfigError("--markdown: needs the file of results; name it with --results")
     for word in arguments.set:
         if word.lstrip("+~").partition(".")[0].partition("=")[0] in ("claim", "seed", "seeds", "experiment"):
             raise ConfigError(f"--set {word}: the claim and the seeds cannot be changed")

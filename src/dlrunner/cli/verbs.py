@@ -167,7 +167,7 @@ def _reproduce_options(parser: argparse.ArgumentParser) -> None:
     add("--jobs", default="1", metavar="N", help="runs in parallel, or auto")
     add("--out", metavar="FOLDER", help="folder of claims.md, claims.json, claims.xml (default: runs/claims/…)")
     add("--results", metavar="FILE", help="update the verdicts in this file")
-    add("--readme", metavar="FILE", help="update the table in this README from --results")
+    add("--markdown", metavar="FILE", help="update the table on this Markdown page from --results")
     add("--set", nargs="*", default=[], metavar="NAME=VALUE", help="settings for all runs")
 
 
