@@ -151,7 +151,10 @@ def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     stack.callback(connection.close)
     connection.execute("SET preserve_insertion_order = true")
     connection.execute("SET TimeZone = 'UTC'")  # else times with a zone depend on the machine
-    connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and `python -c`, on standard output
+    # Drawn in notebooks and `python -c`, on standard output; in a notebook without ipywidgets it is off, and setting it
+    # is an error.
+    if connection.execute("SELECT current_setting('enable_progress_bar')").fetchone() == (True,):
+        connection.execute("SET enable_progress_bar = false")
     for macro in MACROS:
         connection.execute(f"CREATE TEMP MACRO {macro}")
     return connection
