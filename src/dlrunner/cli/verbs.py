@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import os
 import shutil
 from pathlib import Path
 
 from dlrunner.cli.compare import add_compare_options, add_diff_options, compare, diff, with_signs
-from dlrunner.cli.conf_paths import with_paths
+from dlrunner.cli.conf_paths import options_of, with_paths
 from dlrunner.cli.data import data, data_options
 from dlrunner.cli.parser import Verb
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, predictor_verb
 from dlrunner.cli.report import add_report_options, report
 from dlrunner.cli.run_names import LATEST, METAVAR_HELP, name_run, named_run
 from dlrunner.cli.run_verbs import RUN_VERBS
-from dlrunner.errors import RunError
+from dlrunner.errors import ConfigError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
 
 
@@ -112,6 +113,10 @@ def replay(arguments: argparse.Namespace) -> int:
 
 def reproduce(arguments: argparse.Namespace) -> int:
     """Run published recipes and check their claims."""
+    names = options_of("experiment")
+    for pattern in arguments.patterns:
+        if not fnmatch.filter(names, pattern):  # before torch is imported
+            raise ConfigError(f"no experiment with a claim matches {pattern}; {did_you_mean(pattern, names)}")
     from dlrunner.cli.reproduce import reproduce as run_claims
 
     return run_claims(arguments)

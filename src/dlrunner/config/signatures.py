@@ -110,7 +110,7 @@ class EarlyCheck:
         if settings.plugins:
             return
         problems = [problem for path, kind, node in _sections(settings) for problem in self._check(path, kind, node)]
-        problems += _missing_path(settings.data or {})
+        problems += _missing_path(settings.data or {}, settings.choices.get("task"))
         if problems:
             raise ConfigError("\n".join(dict.fromkeys(problems)))
 
@@ -127,13 +127,21 @@ class EarlyCheck:
         return self._known[key]
 
 
-def _missing_path(data: Mapping[str, Any]) -> list[str]:
-    """Return an error if dlrunner's own data is to be read from a path where nothing is."""
-    path = data.get("path")
-    if not isinstance(path, str) or path == "-" or glob.has_magic(path) or data.get("source") == "synthetic":
+def _missing_path(data: Mapping[str, Any], task: str | None) -> list[str]:
+    """Return an error if dlrunner's own data has no path, though it has no other source, or one where nothing is."""
+    path, target = data.get("path"), str(data.get("_target_"))
+    signature = signature_in_source(target) if target.startswith("dlrunner.") else None
+    if signature is None or data.get("source") == "synthetic":
+        return []
+    if path is None and data.get("query") is None:
+        has_others = "query" not in signature.parameters or "source" in signature.parameters
+        example = "my.csv data.target=y" if "target_transform" in signature.parameters else "FILE"
+        problem = f"data.path: is missing: which file or folder? dlrun task={task} data.path={example}"
+        return [] if has_others else [problem]
+    if not isinstance(path, str) or path == "-" or glob.has_magic(path):
         return []
     given = user_path(path)
-    if not str(data.get("_target_")).startswith("dlrunner.") or os.path.exists(given):  # noqa: PTH110  long names too
+    if os.path.exists(given):  # noqa: PTH110  false for a name that is too long, too
         return []
     return [f"data.path: there is no {'file' if given.suffix else 'file or folder'} {given}"]
 
