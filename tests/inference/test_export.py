@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -292,7 +293,7 @@ def test_the_card_has_data_terms_metric_and_audit_flags(runs: SmallRuns, export:
         f"- parameters: {sum(each.numel() for each in model.parameters()):,}",
         "- factors: 50",
         f"- signature: {summary['signature']}",
-        f"torch {escaped(torch.__version__)}",
+        f"torch {escaped(version('torch'))}",
         'predictor = dlrunner.load("path/to/this/folder")\npredictor.recommend(user=1, top=5)',
         "dlrun task=collab data.source=synthetic epochs=1 batch_size=512",
         "Best achievable on this synthetic data:",

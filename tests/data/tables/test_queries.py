@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def test_ids_dates_and_numbers_of_a_query_are_those_of_the_reader() -> None:
 
 
 def test_a_query_joins_files_of_any_format(here: Path) -> None:
-    with sqlite3.connect(here / "names.db") as database:
+    with contextlib.closing(sqlite3.connect(here / "names.db")) as database, database:
         database.execute("create table names (id text, name text)")
         database.execute("insert into names values ('007', 'Bond'), ('7', 'Seven')")
     (here / "parts").mkdir()
