@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("src", "conf", "docs", "benchmarks", "README.md", "CONTRIBUTING.md", "Makefile")
+PLACES = ("src", "conf", "docs", "benchmarks", "scripts", "README.md", "CONTRIBUTING.md", "Makefile")
 ENDINGS = (".py", ".yaml", ".md", ".j2", ".js", ".css")
 EXCEPTIONS = ("src/dlrunner/renamed.py",)
 """Translates old names, and so has to name them."""

@@ -85,14 +85,19 @@ def _add_method_options(method: str, parser: Parser, words: list[str]) -> list[s
     for option in options:
         option.add_to(parser)
     if not returns_text(function):
-        out = "also write the result (.csv, .tsv, .json, .jsonl, .parquet, .xlsx); -: as CSV to standard output"
-        parser.add_argument("--out", metavar="FILE", help=out)
-        shapes = parser.add_mutually_exclusive_group()
-        shapes.add_argument("--json", action="store_true", help="print the result as a JSON array, and nothing else")
-        shapes.add_argument("--jsonl", action="store_true", help="print the result as JSON Lines, and nothing else")
-        parser.add_argument("--raw", action="store_true", help="do not escape texts that begin like a formula")
+        add_result_options(parser)
     parser.set_defaults(_method=method, _finished=finished, _options=options, _count=max(count, found))
     return words
+
+
+def add_result_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where a table of results goes, and in which format."""
+    out = "also write the result (.csv, .tsv, .json, .jsonl, .parquet, .xlsx); -: as CSV to standard output"
+    parser.add_argument("--out", metavar="FILE", help=out)
+    shapes = parser.add_mutually_exclusive_group()
+    shapes.add_argument("--json", action="store_true", help="print the result as a JSON array, and nothing else")
+    shapes.add_argument("--jsonl", action="store_true", help="print the result as JSON Lines, and nothing else")
+    parser.add_argument("--raw", action="store_true", help="do not escape texts that begin like a formula")
 
 
 def _plugins_in(words: Sequence[str]) -> Sequence[str]:
