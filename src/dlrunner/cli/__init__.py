@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
-from dlrunner.system.terminal import Stream, open_missing_streams
+from dlrunner.system.terminal import Stream, open_missing_streams, wrapped
 
 PRINTED = (
     "-h",
@@ -137,7 +137,7 @@ def _fail(error: Exception, status: int) -> int:
             return status
         prefix += f", rank {rank()}" if rank() else ""
     for line in str(error).splitlines():
-        print(f"{prefix}: {line}", file=sys.stderr)
+        print(wrapped(f"{prefix}: {line}", stream=sys.stderr), file=sys.stderr)
     return status
 
 

@@ -108,19 +108,20 @@ def open_missing_streams() -> None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
 
 
-def terminal_width() -> int | None:
-    """Return the width of the terminal that standard output is, None where it is a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+def terminal_width(stream: Any = None) -> int | None:
+    """Return the width of the terminal that a stream is, by default standard output; None for a file or a pipe."""
+    return shutil.get_terminal_size().columns if (stream or sys.stdout).isatty() else None
 
 
-def wrapped(text: str, indent: int = 2) -> str:
+def wrapped(text: str, indent: int = 2, stream: Any = None) -> str:
     """Return a text wrapped at words to the terminal's width, paths uncut; unchanged for a file or a pipe.
 
     Args:
         text: one or several lines.
         indent: of the further lines of each.
+        stream: that it is written to; None: standard output.
     """
-    if (width := terminal_width()) is None:
+    if (width := terminal_width(stream)) is None:
         return text
     wrap = functools.partial(textwrap.fill, break_long_words=False, break_on_hyphens=False)
     return "\n".join(wrap(line, width, subsequent_indent=" " * indent) for line in text.splitlines())
@@ -134,7 +135,7 @@ def print_wrapped(text: str) -> None:
 def print_warning(text: str) -> None:
     """Print a text on standard error if it is a warning, else nothing."""
     if text.startswith("warning:"):
-        print(text, file=sys.stderr)
+        print(wrapped(text, stream=sys.stderr), file=sys.stderr)
 
 
 def console(**settings: Any) -> Console:
