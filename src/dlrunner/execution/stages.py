@@ -15,7 +15,7 @@ import torch
 from dlrunner.claims.claims import Claim, judge_run
 from dlrunner.config.plan import Plan
 from dlrunner.data.tables.description import MOST_COLUMNS
-from dlrunner.data_audit import AuditFinding, audit
+from dlrunner.data_audit import AuditFinding, SplitStatistics, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
@@ -119,7 +119,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         log.info(line)
     for note in task.notes():
         context.notes.add(note)
-    findings = audit_split(plan, task)
+    statistics = task.split_statistics()
+    findings = audit_split(plan, task, statistics)
     for finding in findings:  # shown to the user at the end of the run
         log.warning(finding)
     claim = plan.settings.claim
@@ -129,6 +130,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     if not task.keeps_outputs and task.num_tta_views() > 1:
         raise ConfigError("task: test-time augmentation averages outputs, which this task does not keep")
     identity = {name: value for name, value in asdict(context.identity).items() if value not in (None, "")}
+    if statistics and statistics.validation:
+        identity["validation"] = statistics.validation
     return Prepared(
         task,
         data,
@@ -145,12 +148,12 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     )
 
 
-def audit_split(plan: Plan, task: Task) -> list[AuditFinding]:
+def audit_split(plan: Plan, task: Task, statistics: SplitStatistics | None) -> list[AuditFinding]:
     """Return the reasons why the metric of this run is too optimistic."""
     claim = plan.settings.claim
     reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
     num_candidate_epochs = sum(phase.epochs for phase in plan.phases) if plan.keeps_best else 1
-    return audit(task.split_statistics(), reported, num_candidate_epochs, has_test=task.has_test() and not claim)
+    return audit(statistics, reported, num_candidate_epochs, has_test=task.has_test() and not claim)
 
 
 def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
