@@ -143,10 +143,7 @@ def run_missing(
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         finally:
             screen.close()
-    for job, same in duplicates:
-        if record := records.get(same.number) or folder.record(same.number):
-            records[job.number] = record
-    results = folder.write_results(swept, records)
+    results = folder.write_results(swept, records, [job.number for job, _ in duplicates])
     tables.print_ranking(results, folder.path)
     if missing:
         write_report(folder, missing[0].config)

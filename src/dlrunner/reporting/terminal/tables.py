@@ -148,9 +148,19 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     shown = [c for c in shown if not c.startswith(("train/", "valid/loss"))]
     if not done.empty:
         name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
-        ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
+        sets = _validation_sets(done, folder)
+        order = (
+            sets.to_frame("set").assign(value=done[name]).sort_values(["set", "value"], ascending=[True, not higher])
+        )
+        ranked = done.loc[order.index, [*shown, "seconds"]]
+        within = ""
+        if sets.nunique() > 1:
+            ranked.insert(0, "validation set", sets + 1)
+            within = " within each set of validation rows: others are not comparable"
         best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
-        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{best}")
+        if within and best:
+            best = f", the first {MOST_RANKED} of {len(ranked)}"
+        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{within}{best}")
         _print_means(done, shown, name)
     failed = results[results["status"] != "done"]
     for row in failed.head(MOST_RANKED).to_dict("records"):
@@ -160,6 +170,24 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     if len(failed) > MOST_RANKED:
         console().print(Text(f"… {len(failed) - MOST_RANKED} more are not done"), style="red")
     console().print(Text(f"{len(done)} of {len(results)} jobs done\nresults  {shorter(folder)}/results.csv"))
+
+
+def _validation_sets(done: pd.DataFrame, folder: Path) -> pd.Series[int]:
+    """Return the validation set of each job; the runs are read only where a setting of the data differs."""
+    from pandas import Series
+
+    from dlrunner.comparison.collect import moved, read_row
+    from dlrunner.comparison.validation import validation_sets
+    from dlrunner.errors import ConfigError
+
+    names = [name for name in done if name == "data" or str(name).startswith("data.")]
+    if any(done[name].nunique(dropna=False) > 1 for name in names):
+        try:
+            rows = [read_row(moved(folder, path) or Path(path)) for path in done["folder"]]
+            return Series(validation_sets(rows, averaged=()), done.index)
+        except ConfigError:  # a run was deleted meanwhile
+            pass
+    return Series(0, done.index)
 
 
 def print_interrupted() -> None:
