@@ -17,18 +17,18 @@ from tests.fake_runs import write_run, write_seeds, write_sweep
 
 def test_a_real_sweep_is_a_table_with_types(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     words = ("-m", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
-    assert dlrun(*words, "model=net", "optim.lr=0.01,1e12", "model.hidden=[10],[8,4]")[0] == 1  # 1e12 diverges
+    assert dlrun(*words, "optim.lr=0.01,1e12", "optim.betas=[0.9,0.99],[0.9,0.9]")[0] == 1  # 1e12 diverges
     (sweep,) = (here / "runs" / "sweeps").glob("*")
     table = dlrunner.load_sweep(sweep)
     assert table["job"].tolist() == [0, 1, 2, 3]
     assert table["optim.lr"].tolist() == [0.01, 0.01, 1e12, 1e12]
     assert table["optim.lr"].dtype == np.float64
-    assert table["model.hidden"].tolist() == [[10], [8, 4]] * 2
+    assert table["optim.betas"].tolist() == [[0.9, 0.99], [0.9, 0.9]] * 2
     assert table["status"].tolist() == ["done", "done", "failed", "failed"]
     assert table["valid/rmse"].notna().tolist() == [True, True, False, False]
     assert table["error"].isna().tolist() == [True, True, False, False]
     assert table["validation_set"].tolist()[:2] == [1, 1]
-    assert table.attrs == {"metric": "valid/rmse", "higher_is_better": False, "settings": ["optim.lr", "model.hidden"]}
+    assert table.attrs == {"metric": "valid/rmse", "higher_is_better": False, "settings": ["optim.lr", "optim.betas"]}
     written = pd.read_csv(sweep / "results.csv")
     np.testing.assert_array_equal(table["valid/rmse"], written["valid/rmse"])
     np.testing.assert_array_equal(table["seconds"][:2], written["seconds"][:2])

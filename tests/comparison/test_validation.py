@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 
-from dlrunner.comparison.collect import gather
+from dlrunner.comparison.collect import gather, read_row
 from dlrunner.comparison.groups import Comparison, compare
 from dlrunner.data_audit import rows_digest
-from tests.conftest import QUICK, Dlrun
+from tests.conftest import QUICK, Dlrun, ratings_table
 from tests.fake_runs import write_run
 
 
@@ -123,20 +124,42 @@ def test_a_digest_is_of_rows_and_targets_in_any_order() -> None:
     assert len({digest, *others}) == 5
 
 
-def test_a_real_run_records_its_validation_rows(dlrun: Dlrun, here: Path) -> None:
+TABLE = ("task=tabular", "data.path=my.csv", "data.target=price", "task.baseline=false")
+TEXT = (
+    "task=text",
+    "data.path=texts.csv",
+    "data.text=text",
+    "data.target=label",
+    "data.tokenizer=whitespace",
+    "task.baseline=false",
+)
+SMALL = ("model.embedding=4", "model.hidden=4", "model.layers=1", "batch_size=4")
+LANGUAGE = ("task=lm", "data.path=texts.csv", "data.text=text", "data.tokenizer=whitespace", "data.valid=0.3")
+
+
+@pytest.mark.parametrize(
+    ("words", "same", "other"),
+    [
+        ((*TABLE, "data.continuous=[b]"), "data.categorical=[a]", "data.split_seed=7"),
+        (("task=collab", "data.path=ratings.csv"), "model=net", "data.valid=0.3"),
+        ((*TEXT, *SMALL), "data.lower=false", "data.split_seed=7"),
+        ((*LANGUAGE, *SMALL, "data.min_freq=1"), "model.hidden=5", "data.min_freq=3"),
+    ],
+    ids=["table", "ratings", "texts", "language"],
+)
+def test_a_run_records_its_validation_rows_and_targets_whatever_the_inputs(
+    words: tuple[str, ...], same: str, other: str, dlrun: Dlrun, here: Path
+) -> None:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"a": rng.choice(list("xyz"), 60), "b": rng.normal(size=60), "price": rng.normal(size=60)})
     frame.to_csv("my.csv", index=False)
-    words = ("task=tabular", "data.path=my.csv", "data.target=price", "epochs=1", "task.baseline=false", *QUICK)
-    for more in ("data.continuous=[b]", "data.continuous=[b] data.categorical=[a]", "data.split_seed=7"):
-        assert dlrun(*words, *more.split())[0] == 0
-    rows, _ = gather(["runs/tabular/*"])
-    by_split = {
-        row.settings["data.split_seed"]: {
-            each.validation for each in rows if each.settings["data.split_seed"] == row.settings["data.split_seed"]
-        }
-        for row in rows
-    }
-    assert [len(each) for each in by_split.values()] == [1, 1]
-    assert by_split[42] != by_split[7]
-    assert sorted(sets(compare(rows))) == [0, 0, 1]
+    ratings_table().to_csv("ratings.csv", index=False)
+    texts = [" ".join(rng.choice(["Good", "bad", "film", "plot", f"word{i % 20}"], 6)) for i in range(60)]
+    pd.DataFrame({"text": texts, "label": rng.choice(["yes", "no"], 60)}).to_csv("texts.csv", index=False)
+    found = []
+    for more in ((), (same,), (other,)):
+        status, out, err = dlrun(*words, *more, "epochs=1", *QUICK)
+        assert status == 0, out + err
+        found.append(read_row(Path("runs/latest")).validation)
+    assert found[0] == found[1] != found[2]
+    assert len(found[0]) == 16

@@ -133,7 +133,7 @@ def test_pairs_are_a_compact_table_and_in_json_with_all_digits(here: Path, capsy
     looks.print_comparison(found, looks.groups_frame(found), [], top=10)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "differences of pairs (p by Holm's method over 3 tests)" in lines
-    assert "better worse difference 95 % interval g p test" in lines
+    assert "A B A - B 95 % interval g p test" in lines
     row = next(line for line in lines if line.startswith("optim=adam optim=sgd"))
     assert row.startswith("optim=adam optim=sgd -0.103 -0.141 to -0.0654")
     pair = next(each for each in json.loads(looks.as_json(found, []))["pairs"] if each["worse"] == "optim=sgd")
@@ -143,12 +143,23 @@ def test_pairs_are_a_compact_table_and_in_json_with_all_digits(here: Path, capsy
     assert pair["p"] == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue)
 
 
+def test_a_pair_is_named_by_the_settings_that_distinguish_its_groups() -> None:
+    rows = [
+        make_row(value + seed / 100, {"model": model, "optim.lr": lr, "epochs": epochs, "seed": seed})
+        for model, lr, epochs, value in (("net", 0.1, 3, 0.9), ("dot", 0.2, 3, 0.8), ("dot", 0.2, 4, 0.5))
+        for seed in range(3)
+    ]
+    found = compare(rows)
+    assert found.settings == ("model", "optim.lr", "epochs")
+    assert pairs_frame(found, 0)["A"].tolist()[0] == "model=dot epochs=4"  # the rate follows from the model
+
+
 def test_of_many_pairs_those_with_the_best_group_are_shown(here: Path) -> None:
     rows = [make_row(lr + seed / 100, {"optim.lr": float(lr), "seed": seed}) for lr in range(9) for seed in range(3)]
     found = compare(rows)
     assert len(pairs_frame(found, 0)) == 36
     frame = pairs_frame(found, 0, most=15)
-    assert frame["better"].tolist() == ["optim.lr=0.0"] * 8
+    assert frame["A"].tolist() == ["optim.lr=0.0"] * 8
 
 
 def test_groups_of_different_validation_rows_have_a_column_and_sentences_of_their_own(here: Path) -> None:
@@ -158,8 +169,8 @@ def test_groups_of_different_validation_rows_have_a_column_and_sentences_of_thei
     found = compare(gather(["runs/*"])[0])
     assert looks.groups_frame(found)["validation set"].tolist() == ["1", "1", "2", "2"]
     first, second, note = looks.sentences(found, [])
-    assert first.startswith("optim=adamw data.valid=0.1 is better than optim=sgd data.valid=0.1 in validation set 1 ")
-    assert second.startswith("optim=adamw data.valid=0.2 is better than optim=sgd data.valid=0.2 in validation set 2 ")
+    assert first.startswith("optim=adamw is better than optim=sgd in validation set 1 ")
+    assert second.startswith("optim=adamw is better than optim=sgd in validation set 2 ")
     assert "2 different sets of rows" in note
     assert [group["validation_set"] for group in json.loads(looks.as_json(found, []))["groups"]] == [1, 1, 2, 2]
 

@@ -23,7 +23,7 @@ from dlrunner.reporting.terminal.pairwise import (
     pairwise_sentences,
 )
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence
+from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence, seconds_text
 
 UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
 """Names of repetitions by the settings that differ between them; others are called pairs."""
@@ -94,7 +94,7 @@ def formatted(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
                 pairs = zip(frame["low"], frame["high"], strict=True)
                 table["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
         elif column == "seconds":
-            table[column] = [f"{value:.{2 if value < 10 else 1}f}" for value in frame[column]]
+            table[column] = [seconds_text(value) for value in frame[column]]
         elif column == "run":
             table[column] = [path.rpartition("/")[2] for path in frame[column]]
         elif column not in ("std", "low", "high"):

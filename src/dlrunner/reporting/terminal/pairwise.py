@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 
+from dlrunner.comparison.collect import frozen
 from dlrunner.comparison.groups import Comparison
 from dlrunner.comparison.pairwise import Pair
 from dlrunner.reporting.terminal.progress import number
@@ -27,7 +29,7 @@ def pairs_title(comparison: Comparison, validation_set: int) -> str:
 
 
 def pairs_frame(comparison: Comparison, validation_set: int, most: int | None = None) -> pd.DataFrame:
-    """Return a row per pair of groups: the difference, its 95 % interval, Hedges' g, the corrected p-value.
+    """Return a row per pair of groups, A with the better mean: difference, 95 % interval, Hedges' g, corrected p-value.
 
     Args:
         comparison: with pairs.
@@ -43,9 +45,9 @@ def pairs_frame(comparison: Comparison, validation_set: int, most: int | None = 
         found, half = pair.found, pair.found.half_width
         rows.append(
             {
-                "better": comparison.groups[pair.better].label,
-                "worse": comparison.groups[pair.worse].label,
-                "difference": difference_text(found.mean),
+                "A": _label(comparison, pair.better),
+                "B": _label(comparison, pair.worse),
+                "A - B": difference_text(found.mean),
                 "95 % interval": f"{difference_text(found.mean - half)} to {difference_text(found.mean + half)}",
                 "g": f"{found.effect:.2f}" if math.isfinite(found.effect) else "",
                 "p": p_text(pair.p),
@@ -81,7 +83,7 @@ def pairwise_sentences(comparison: Comparison) -> Iterator[str]:
         own = [pair for pair in pairs if best in (pair.better, pair.worse)]
         better = [pair for pair in own if pair.better == best and pair.is_significant]
         open_ones = [pair for pair in own if pair not in better]
-        name = comparison.groups[best].label
+        name = _label(comparison, best)
         where = f" in validation set {validation_set + 1}" if comparison.num_validation_sets > 1 else ""
         method = f"Holm's correction for {len(pairs)} tests, 5 %"
         if better:
@@ -109,12 +111,25 @@ def p_text(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def _label(comparison: Comparison, index: int) -> str:
+    """Return the settings of a group that distinguish it within its validation set, without those implied by others."""
+    group = comparison.groups[index]
+    others = [each.settings for each in comparison.groups if each.validation_set == group.validation_set]
+    names, keys = [], [()] * len(others)
+    for name in group.settings:
+        longer: list[Any] = [(*key, frozen(each[name])) for key, each in zip(keys, others, strict=True)]
+        if len(set(longer)) > len(set(keys)):
+            names.append(name)
+            keys = longer
+    return replace(group, settings={name: group.settings[name] for name in names}).label
+
+
 def _best(comparison: Comparison, validation_set: int) -> int:
     """Return the index of the first group of a validation set that was tested: groups are sorted, the best first."""
     return min(min(pair.better, pair.worse) for pair in comparison.pairs[validation_set])
 
 
 def _named(comparison: Comparison, pairs: list[Pair], best: int) -> str:
-    labels = [comparison.groups[pair.worse if pair.better == best else pair.better].label for pair in pairs]
+    labels = [_label(comparison, pair.worse if pair.better == best else pair.better) for pair in pairs]
     more = f" and {len(labels) - MOST_NAMED} more" if len(labels) > MOST_NAMED else ""
     return f"{', '.join(labels[:MOST_NAMED])}{more}"

@@ -45,10 +45,12 @@ def print_frame(frame: pd.DataFrame, title: str | None = None) -> None:
     from pandas.api.types import is_numeric_dtype
 
     numeric = {str(name) for name in frame.columns if is_numeric_dtype(frame[name])}
+    names = [str(name) for name in frame.columns]
     rows = [
-        ["" if _is_missing(value) else number(_plain(value)) for value in row] for row in frame.itertuples(index=False)
+        [_cell(name, _plain(value)) for name, value in zip(names, row, strict=True)]
+        for row in frame.itertuples(index=False)
     ]
-    print_table([str(name) for name in frame.columns], rows, numeric, title)
+    print_table(names, rows, numeric, title)
 
 
 def print_table(
@@ -227,6 +229,21 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         console().print(Text(f"{name:<{width}}  {value}"))
+
+
+def seconds_text(seconds: float) -> str:
+    """Format a duration: of short ones hundredths of a second.
+
+    >>> seconds_text(0.26), seconds_text(208.318)
+    ('0.26', '208.3')
+    """
+    return f"{seconds:.{2 if seconds < 10 else 1}f}"
+
+
+def _cell(name: str, value: Any) -> str:
+    if _is_missing(value):
+        return ""
+    return seconds_text(value) if name == "seconds" and isinstance(value, float) else number(value)
 
 
 def _is_missing(value: Any) -> bool:
