@@ -189,7 +189,9 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
 
 
 def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
-    status, out, _ = dlrun(*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
+    words = (*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
+    assert "[1] optim.lr=0.01: the same run as [0], run once" in dlrun(*words, "sweep.dry_run=true")[1]
+    status, out, _ = dlrun(*words)
     assert status == 0
     assert "[1] optim.lr=0.01: the same run as [0], run once" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")

@@ -48,6 +48,7 @@ def sweep(words: Sequence[str]) -> int:
     statuses = status_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, statuses)
+        _print_duplicates(duplicate_jobs(jobs), swept)
         return 0
     left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
