@@ -4,6 +4,8 @@ In Python a finished run is used in two lines:
 
     import dlrunner
     predictor = dlrunner.load("runs/latest")
+
+and a sweep is a table: `dlrunner.load_sweep("runs/sweeps/…")`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from dlrunner._version import __version__
 
 if TYPE_CHECKING:
+    from dlrunner.comparison.sweep_frame import load_sweep
     from dlrunner.inference.load import LoadedRun, load
     from dlrunner.predictor import Predictor
 
 
-__all__ = ["LoadedRun", "Predictor", "__version__", "load"]
+__all__ = ["LoadedRun", "Predictor", "__version__", "load", "load_sweep"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +31,10 @@ def __getattr__(name: str) -> Any:
         from dlrunner.inference import load as loading
 
         return getattr(loading, name)
+    if name == "load_sweep":
+        from dlrunner.comparison.sweep_frame import load_sweep
+
+        return load_sweep
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

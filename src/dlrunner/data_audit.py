@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ class SplitStatistics:
     """Units of the metrics where these are not rows (words), by name: how many each row of `valid` has, [rows]."""
     time_split: str = ""
     """The value of `data.split` that splits by time; empty: there is none."""
+    validation: str = ""
+    """Digest of which rows validate and of their targets, whatever the inputs (see `rows_digest`); empty: unknown."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,20 @@ class AuditFinding:
 
     def __str__(self) -> str:
         return f"{self.flag}: {self.message}; {self.advice}"
+
+
+def rows_digest(rows: pd.DataFrame, *context: str) -> str:
+    """Return a digest of rows in any order: two runs with the same one validate on the same rows and targets.
+
+    Args:
+        rows: what identifies each row, and its target.
+        context: what else defines the targets, such as the names of the classes.
+
+    >>> rows_digest(pd.DataFrame({"row": [1, 2]})) == rows_digest(pd.DataFrame({"row": [2, 1]}))
+    True
+    """
+    digests = np.sort(pd.util.hash_pandas_object(rows, index=False).to_numpy())
+    return hashlib.sha256(digests.tobytes() + "\0".join([*map(str, rows.columns), *context]).encode()).hexdigest()[:16]
 
 
 def audit(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+PLOT_FORMATS = ("png", "svg", "pdf")
+
 TRAINING_CURVES = "losses.png"
 """The plot that every run has; the report draws the same curves interactively if it can."""
 

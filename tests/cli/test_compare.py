@@ -29,7 +29,7 @@ def test_a_comparison_prints_table_verdict_and_skipped_runs(dlrun: Dlrun, two_gr
     assert (status, err) == (0, "")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[1:] == [
-        "6 runs in 2 groups, by valid/rmse",
+        "6 runs in 2 groups, by valid/rmse, averaged over seed",
         "optim n valid/rmse 95 % interval valid/mae valid/loss seconds",
         "adamw 3 0.8100 ± 0.0100 0.7852 to 0.8348 0.7000 0.6000 1.00",
         "sgd 3 0.9133 ± 0.0153 0.8754 to 0.9513 0.6000 0.6000 1.00",
@@ -45,7 +45,7 @@ def test_runs_are_listed_sorted_and_compared_by_another_metric(dlrun: Dlrun, two
     assert "lower valid/mae is assumed to be better" in out
 
 
-@pytest.mark.parametrize("name", ["csv", "json", "md"])
+@pytest.mark.parametrize("name", ["csv", "json", "md", "latex"])
 def test_a_table_on_standard_output_is_the_only_output_there(name: str, dlrun: Dlrun, two_groups: Path) -> None:
     status, out, err = dlrun("compare", "runs/collab/*", f"--{name}", "-", "--curves", "c.png")
     assert status == 0
@@ -55,16 +55,20 @@ def test_a_table_on_standard_output_is_the_only_output_there(name: str, dlrun: D
         assert "is better than" in err
     elif name == "json":
         assert json.loads(out)["verdict"]["better"] == "optim=adamw"
+    elif name == "latex":
+        assert out.startswith("\\begin{table}")
+        assert "is better than" in err
     else:
         assert out.startswith("| optim | n |")
         assert "optim=adamw is better" in out
 
 
 def test_tables_and_plots_are_written(dlrun: Dlrun, two_groups: Path, here: Path) -> None:
-    words = [word for name in ("csv", "json", "md") for word in (f"--{name}", f"t.{name}")]
-    status, out, _ = dlrun("compare", "runs/collab/*", *words, "--curves", "c.png", "--importance", "i.png")
+    words = [word for name in ("csv", "json", "md", "latex") for word in (f"--{name}", f"t.{name}")]
+    words += ["--curves", "c.svg", "--intervals", "n.pdf", "--importance", "i.png"]
+    status, out, _ = dlrun("compare", "runs/collab/*", *words)
     assert status == 0
-    for name in ("t.csv", "t.json", "t.md", "c.png", "i.png"):
+    for name in ("t.csv", "t.json", "t.md", "t.latex", "c.svg", "n.pdf", "i.png"):
         assert (here / name).stat().st_size > 100
         assert name in out
     assert "warning: 6 runs are few for a random forest" in out
@@ -82,7 +86,7 @@ def test_tables_and_plots_are_written(dlrun: Dlrun, two_groups: Path, here: Path
         (["runs/collab/*", "--by", "optmi"], "did you mean optim?"),
         (["runs/collab/*", "--sort", "secnds"], "--sort: there is no 'secnds' among these runs; did you mean seconds?"),
         (["runs/collab/*", "--metric", "valid/rms"], "did you mean valid/rmse?"),
-        (["runs/collab/*", "--curves", "c.pdf"], "--curves: c.pdf must end in .png"),
+        (["runs/collab/*", "--curves", "c.jpg"], "--curves: c.jpg must end in .png, .svg or .pdf"),
         (["runs/collab/*", "--csv", "no/c.csv"], "--csv: there is no folder no"),
         (["runs/collab/*", "--json", "runs"], "--json: runs is a folder; name a file"),
         (["runs/collab/*", "--csv", "-", "--md", "-"], "only one table can go to standard output"),
@@ -97,6 +101,14 @@ def test_an_invalid_request_ends_with_status_2_and_a_message(
     assert status == 2
     assert said in err
     assert len(err.splitlines()) <= 2
+
+
+def test_no_importance_across_different_validation_rows(dlrun: Dlrun, here: Path) -> None:
+    for valid in (0.1, 0.2):
+        write_seeds(here / "runs" / "collab", [0.8, 0.9, 0.7], {"data.valid": valid})
+    status, _, err = dlrun("compare", "runs/collab/*", "--importance", "i.png")
+    assert status == 2
+    assert "--importance: these runs validated on different rows" in err
 
 
 def test_a_sweep_of_500_jobs_is_a_short_table(dlrun: Dlrun, here: Path) -> None:

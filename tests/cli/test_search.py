@@ -78,7 +78,7 @@ def test_the_best_configuration_is_an_experiment_that_is_already_finished(
     best = results.sort_values("valid/rmse").iloc[0]
     status, out, err = dlrun(*documented("experiment=found")[1:], *QUICK)
     assert status == 0, err
-    assert f"in a new folder\n{Path(best['folder']).relative_to(here)}" in out
+    assert f"in a new folder\n{best['folder']}" in out
 
     # Training again gives the same results.
     assert dlrun("experiment=found", *QUICK, "runs_dir=fresh")[0] == 0

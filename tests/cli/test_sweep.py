@@ -190,13 +190,18 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
 
 
 def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
-    status, out, _ = dlrun(*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
+    words = (*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
+    assert "[1] optim.lr=0.01: the same run as [0], run once" in dlrun(*words, "sweep.dry_run=true")[1]
+    status, out, _ = dlrun(*words)
     assert status == 0
     assert "[1] optim.lr=0.01: the same run as [0], run once" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
-    assert list(results["status"]) == ["done"] * 3
-    assert results["folder"].nunique() == 2
-    assert results["valid/rmse"][0] == results["valid/rmse"][1] != results["valid/rmse"][2]
+    assert results["job"].tolist() == [0, 2]
+    assert results["valid/rmse"].nunique() == 2
+    assert "2 of 2 jobs done" in out
+    assert all(folder.startswith("runs/collab/") for folder in results["folder"])  # as it is typed here
+    assert all(Path(folder, "summary.json").exists() for folder in results["folder"])
+    assert all(seconds == round(seconds, 2) for seconds in results["seconds"])
 
 
 def test_an_empty_range_and_sweep_settings_in_a_single_run_are_refused(dlrun: Dlrun, here: Path) -> None:
@@ -295,3 +300,12 @@ def _holds_a_run(process: Path, here: Path) -> bool:
         return str((process / "fd" / "1").readlink()).startswith(str(here / "runs" / "sweeps"))
     except OSError:
         return False
+
+
+def test_jobs_on_different_validation_rows_are_ranked_apart(dlrun: Dlrun, ratings_csv: Path) -> None:
+    status, out, _ = dlrun(*WORDS, "data.valid=0.2,0.5", "seed=0,1")
+    assert status == 0
+    lines = out[out.index("ranking by valid/rmse") :].splitlines()
+    assert lines[0] == "ranking by valid/rmse within each set of validation rows: others are not comparable"
+    rows = [line.split() for line in lines[2:6]]
+    assert [(row[0], row[1]) for row in rows] == [("1", "0.2"), ("1", "0.2"), ("2", "0.5"), ("2", "0.5")]

@@ -271,10 +271,10 @@ def test_different_data_code_and_device_are_noted_in_one_line(here: Path) -> Non
     write_run(here / "runs" / "a", 0.8, {"optim": "adamw"})
     data = {"name": "my.csv", "release": "own", "sha256": "b" * 64}
     write_run(here / "runs" / "b", 0.9, {"optim": "sgd"}, data=data, code="d" * 64, device="cuda:0")
-    (note,) = compared("runs/*").notes
-    assert note == (
-        "these runs have different data (my.csv own aaaaaaaa: 1, my.csv own bbbbbbbb: 1), "
-        "code (cccccccc: 1, dddddddd: 1), device (cpu: 1, cuda:0: 1)"
+    assert compared("runs/*").notes == (
+        "these runs validated on 2 different sets of rows, each ranked by itself: they differ in "
+        "data (my.csv own aaaaaaaa: 1, my.csv own bbbbbbbb: 1)",
+        "these runs have different code (cccccccc: 1, dddddddd: 1), device (cpu: 1, cuda:0: 1)",
     )
 
 

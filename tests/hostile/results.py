@@ -31,7 +31,7 @@ def results(runs: Path) -> dict[str, Any]:
             found[name] = weights(file)
         elif file.name == "results.csv":
             table = pd.read_csv(file).drop(columns=["seconds"])
-            table["folder"] = [str(folder).partition("/runs/")[2] for folder in table["folder"]]
+            table["folder"] = [str(folder).rpartition("runs/")[2] for folder in table["folder"]]
             found[name] = table.to_csv(index=False)
         elif file.name == "predictions.csv":
             found[name] = file.read_text()

@@ -50,7 +50,7 @@ def test_importing_the_package_imports_neither_torch_nor_pandas() -> None:
     script = "import sys, dlrunner; dir(dlrunner); print(sorted({'torch', 'pandas', 'hydra'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-    assert {"load", "LoadedRun", "Predictor", "__version__"} <= set(dir(dlrunner))
+    assert {"load", "load_sweep", "LoadedRun", "Predictor", "__version__"} <= set(dir(dlrunner))
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         dlrunner.lod  # noqa: B018
 

@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import scipy
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from dlrunner.comparison.collect import LeftOut, gather
 from dlrunner.comparison.groups import Comparison, compare
 from dlrunner.comparison.importance import importance
 from dlrunner.errors import ConfigError
+from dlrunner.reporting.latex import latex_table
 from dlrunner.reporting.plots import comparison as comparison_plots
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.terminal import comparison as looks
-from tests.comparison.test_importance import CHOICES, make_row, random_search
+from dlrunner.reporting.terminal.pairwise import pairs_frame
+from tests.comparison.test_importance import make_row, random_search
 from tests.fake_runs import write_run, write_seeds
 from tests.reporting.test_plots import assert_is_png
 
@@ -108,10 +112,67 @@ def test_welchs_interval_is_named(here: Path) -> None:
     assert "Welch's, over 2 and 3 runs: fewer than two pairs of equal seed" in said
 
 
-def test_three_groups_have_no_verdict(here: Path) -> None:
-    for optim in CHOICES:
-        write_seeds(here / "runs", [0.8, 0.9], {"optim": optim})
-    assert looks.verdict_sentence(compare(gather(["runs/*"])[0])) is None
+def three_optimizers(here: Path) -> Comparison:
+    """Two are alike; the third is worse in every seed."""
+    for optim, values in (("sgd", [0.90, 0.91, 0.93]), ("adam", [0.80, 0.82, 0.81]), ("adamw", [0.81, 0.80, 0.82])):
+        write_seeds(here / "runs", values, {"optim": optim})
+    return compare(gather(["runs/*"])[0])
+
+
+def test_of_three_groups_it_is_said_which_ones_the_best_is_better_than(here: Path) -> None:
+    found = three_optimizers(here)
+    assert looks.verdict_sentence(found) is None
+    assert list(looks.sentences(found, [])) == [
+        "optim=adam is better than optim=sgd (Holm's correction for 3 tests, 5 %)",
+        "no significant difference between optim=adam and optim=adamw (Holm's correction for 3 tests, 5 %)",
+    ]
+
+
+def test_pairs_are_a_compact_table_and_in_json_with_all_digits(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = three_optimizers(here)
+    looks.print_comparison(found, looks.groups_frame(found), [], top=10)
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "differences of pairs (p by Holm's method over 3 tests)" in lines
+    assert "A B A - B 95 % interval g p test" in lines
+    row = next(line for line in lines if line.startswith("optim=adam optim=sgd"))
+    assert row.startswith("optim=adam optim=sgd -0.103 -0.141 to -0.0654")
+    pair = next(each for each in json.loads(looks.as_json(found, []))["pairs"] if each["worse"] == "optim=sgd")
+    first, second = [0.80, 0.82, 0.81], [0.90, 0.91, 0.93]
+    if pair["better"] == "optim=adamw":
+        first = [0.81, 0.80, 0.82]
+    assert pair["p"] == pytest.approx(scipy.stats.ttest_rel(first, second).pvalue)
+
+
+def test_a_pair_is_named_by_the_settings_that_distinguish_its_groups() -> None:
+    rows = [
+        make_row(value + seed / 100, {"model": model, "optim.lr": lr, "epochs": epochs, "seed": seed})
+        for model, lr, epochs, value in (("net", 0.1, 3, 0.9), ("dot", 0.2, 3, 0.8), ("dot", 0.2, 4, 0.5))
+        for seed in range(3)
+    ]
+    found = compare(rows)
+    assert found.settings == ("model", "optim.lr", "epochs")
+    assert pairs_frame(found, 0)["A"].tolist()[0] == "model=dot epochs=4"  # the rate follows from the model
+
+
+def test_of_many_pairs_those_with_the_best_group_are_shown(here: Path) -> None:
+    rows = [make_row(lr + seed / 100, {"optim.lr": float(lr), "seed": seed}) for lr in range(9) for seed in range(3)]
+    found = compare(rows)
+    assert len(pairs_frame(found, 0)) == 36
+    frame = pairs_frame(found, 0, most=15)
+    assert frame["A"].tolist() == ["optim.lr=0.0"] * 8
+
+
+def test_groups_of_different_validation_rows_have_a_column_and_sentences_of_their_own(here: Path) -> None:
+    for valid in (0.1, 0.2):
+        for optim, value in (("adamw", 0.8), ("sgd", 0.9)):
+            write_seeds(here / "runs", [value, value + 0.01], {"optim": optim, "data.valid": valid})
+    found = compare(gather(["runs/*"])[0])
+    assert looks.groups_frame(found)["validation set"].tolist() == ["1", "1", "2", "2"]
+    first, second, note = looks.sentences(found, [])
+    assert first.startswith("optim=adamw is better than optim=sgd in validation set 1 ")
+    assert second.startswith("optim=adamw is better than optim=sgd in validation set 2 ")
+    assert "2 different sets of rows" in note
+    assert [group["validation_set"] for group in json.loads(looks.as_json(found, []))["groups"]] == [1, 1, 2, 2]
 
 
 # Tables
@@ -153,7 +214,7 @@ def test_a_table_of_500_groups_prints_its_first_rows_and_the_number_of_others(
 
 
 def test_markdown_survives_bars_in_names_and_has_the_verdict() -> None:
-    rows = [make_row(value, {"data.path": path}) for path, value in (("a|b.csv", 0.8), ("c.csv", 0.9))]
+    rows = [make_row(value, {"model.encoder": path}) for path, value in (("a|b.csv", 0.8), ("c.csv", 0.9))]
     lines = looks.markdown(compare(rows), looks.groups_frame(compare(rows)), []).splitlines()
     assert lines[2].startswith("| a\\|b.csv | 1 | 0.8000 |")
     assert lines[-1].startswith("no test with one seed")
@@ -216,6 +277,61 @@ def test_runs_without_a_history_are_counted_and_no_history_at_all_is_refused(her
     assert comparison_plots.curves(found, here / "c.png") == 1
     with pytest.raises(ConfigError, match="seconds is not recorded by epoch in any of these runs"):
         comparison_plots.curves(compare(gather(["runs/*"])[0], metric="seconds"), here / "d.png")
+
+
+def test_intervals_are_drawn_over_the_runs_with_the_best_of_each_set_marked(here: Path, drawn: list[Figure]) -> None:
+    for valid in (0.1, 0.2):
+        for optim, value in (("adamw", 0.8), ("sgd", 0.9)):
+            write_seeds(here / "runs", [value, value + 0.01], {"optim": optim, "data.valid": valid})
+    found = compare(gather(["runs/*"])[0])
+    assert comparison_plots.intervals(found, here / "i.png") == 0
+    assert_is_png(here / "i.png")
+    (axes,) = drawn[0].axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [group.label for group in found.groups]
+    bars = [bar for bar in axes.containers if isinstance(bar, ErrorbarContainer)]
+    colours = [bar.lines[0].get_color() for bar in bars]
+    assert colours == [plots.GREEN, plots.BLUE, plots.GREEN, plots.BLUE]
+    ends = [sorted(bar.lines[2][0].get_segments()[0][:, 0]) for bar in bars]
+    assert ends == [pytest.approx([group.estimate.low, group.estimate.high]) for group in found.groups]
+
+
+def test_of_many_groups_the_first_intervals_are_drawn_and_the_others_counted(here: Path) -> None:
+    rows = [make_row(float(i), {"optim.lr": float(i)}) for i in range(40)]
+    assert comparison_plots.intervals(compare(rows), here / "i.svg") == 10
+
+
+@pytest.mark.parametrize(("name", "start"), [("c.svg", b"<?xml"), ("c.pdf", b"%PDF")])
+def test_a_plot_has_the_format_of_its_suffix_and_is_reproducible(name: str, start: bytes, here: Path) -> None:
+    found = two_optimizers(here, [0.80, 0.82], [0.9])
+    contents = []
+    for _ in range(2):
+        comparison_plots.curves(found, here / name)
+        contents.append((here / name).read_bytes())
+    assert contents[0].startswith(start)
+    assert contents[0] == contents[1]
+
+
+def test_a_latex_table_is_escaped_and_has_the_best_mean_of_each_set_in_bold(here: Path) -> None:
+    for valid in (0.1, 0.2):
+        for path, value in (("a_b%.csv", 2e-5), ("c&d", 0.9)):
+            settings = {"model.encoder": path, "data.valid": valid}
+            for seed in (0, 1):
+                name = f"{valid}{seed}{path[0]}"
+                write_run(here / "runs" / name, value * (1 + seed / 10), {**settings, "seed": seed})
+    lines = latex_table(compare(gather(["runs/*"])[0])).splitlines()
+    assert lines[:6] == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{8 runs, averaged over seed. Groups between two lines validated on the same rows.}",
+        r"\begin{tabular}{llrrr}",
+        r"\toprule",
+        r"data.valid & model.encoder & $n$ & valid/rmse, mean $\pm$ std & 95\,\% interval \\",
+    ]
+    assert lines[7].startswith(r"0.1 & a\_b\%.csv & 2 & $\mathbf{2.1 \times 10^{-5}} \pm 1.4 \times 10^{-6}$ & $[8.3 ")
+    assert lines[8] == r"0.1 & c\&d & 2 & $0.9450 \pm 0.0636$ & $[0.3732,\ 1.5168]$ \\"
+    assert lines[9] == r"\midrule"
+    assert lines[-3:] == [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    assert sum("mathbf" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("name", ["$\\frac{1$", "_hidden", "七人の侍", "a" * 300])

@@ -195,6 +195,15 @@ def test_training_curves_handle_missing_and_infinite_values(tmp_path: Path) -> N
     assert_is_png(plots.training_curves(history, tmp_path))
 
 
+def test_plots_of_a_run_are_written_in_another_format_too(tmp_path: Path) -> None:
+    with plots.also_as("svg"):
+        assert_is_png(plots.training_curves(rows(3), tmp_path))
+    assert (tmp_path / "losses.svg").read_text().startswith("<?xml")
+    (tmp_path / "losses.svg").unlink()
+    plots.training_curves(rows(3), tmp_path)
+    assert [file.name for file in tmp_path.glob("losses.*")] == ["losses.png"]
+
+
 def test_a_learning_rate_that_changes_gets_its_own_panel(tmp_path: Path) -> None:
     constant = height(plots.training_curves(rows(4, lr=[0.1, 0.1]), tmp_path))
     changing = rows(4)

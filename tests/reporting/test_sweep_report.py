@@ -97,6 +97,14 @@ def test_a_report_of_five_hundred_jobs_is_small_fast_and_complete(tmp_path: Path
     assert_harmless(html)
 
 
+def test_jobs_on_different_validation_rows_are_not_ranked(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / "runs" / "collab" / f"{v}", 0.8, {"data.valid": v}) for v in (0.1, 0.2)]
+    html = sweep.write(write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs)).read_text()
+    assert "groups of different validation sets are not comparable" in html
+    assert "2 different sets of rows" in html
+    assert "highlighted: the best mean" not in html
+
+
 def test_a_sweep_with_one_finished_run_has_a_table(tmp_path: Path) -> None:
     run = write_run(tmp_path / "runs" / "collab" / "a-00000000", 0.9)
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", [run], failed=["out of memory"])

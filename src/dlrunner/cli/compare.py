@@ -11,9 +11,11 @@ from typing import Any
 from dlrunner.cli.run_names import named_run, with_matching_runs
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
+from dlrunner.plot import PLOT_FORMATS
 
-TABLES = ("csv", "json", "md")
-PLOTS = ("curves", "importance")
+TABLES = ("csv", "json", "md", "latex")
+PLOT_ENDINGS = tuple(f".{plot_format}" for plot_format in PLOT_FORMATS)
+PLOTS = ("curves", "intervals", "importance")
 
 
 def compare(arguments: argparse.Namespace) -> int:
@@ -22,6 +24,7 @@ def compare(arguments: argparse.Namespace) -> int:
     from dlrunner.comparison.collect import gather
     from dlrunner.comparison.groups import compare as compare_rows
     from dlrunner.files.spreadsheet import as_csv
+    from dlrunner.reporting.latex import latex_table
     from dlrunner.reporting.terminal import comparison as terminal
 
     rows, left_out = gather(with_matching_runs(arguments.runs))
@@ -34,11 +37,12 @@ def compare(arguments: argparse.Namespace) -> int:
         "csv": lambda: as_csv(frame)[0].decode(),
         "json": lambda: terminal.as_json(comparison, left_out),
         "md": lambda: terminal.markdown(comparison, frame, left_out),
+        "latex": lambda: latex_table(comparison),
     }
     tables = {name: path for name in TABLES if (path := getattr(arguments, name))}
     # With a table on standard output everything else goes to standard error, so that the table can be piped.
     messages = sys.stderr if "-" in tables.values() else sys.stdout
-    if tables.get("csv") == "-":  # the other formats include the sentences
+    if "-" in (tables.get("csv"), tables.get("latex")):  # the other formats include the sentences
         for line in terminal.sentences(comparison, left_out):
             print(line, file=messages)
     elif messages is sys.stdout:
@@ -50,6 +54,8 @@ def compare(arguments: argparse.Namespace) -> int:
             _write(user_path(path), writers[name]())
             print(f"{name:<12}{path}", file=messages)
     if arguments.importance:
+        if comparison.num_validation_sets > 1:
+            raise ConfigError("--importance: these runs validated on different rows; name runs of one set")
         _print_importance(comparison.rows, arguments.importance, messages)
     if arguments.curves:
         from dlrunner.reporting.plots import comparison as plots
@@ -57,6 +63,12 @@ def compare(arguments: argparse.Namespace) -> int:
         num_missing = plots.curves(comparison, user_path(arguments.curves))
         without = f"  ({num_missing} without a history)" if num_missing else ""
         print(f"{'curves':<12}{arguments.curves}{without}", file=messages)
+    if arguments.intervals:
+        from dlrunner.reporting.plots import comparison as plots
+
+        num_missing = plots.intervals(comparison, user_path(arguments.intervals))
+        without = f"  ({num_missing} more groups are not drawn)" if num_missing else ""
+        print(f"{'intervals':<12}{arguments.intervals}{without}", file=messages)
     return 0
 
 
@@ -89,9 +101,10 @@ def add_compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", dest="by_run", action="store_true", help="one row per run, not per group")
     parser.add_argument("--top", type=int, default=40, metavar="N", help="number of rows to print")
     for name in TABLES:
-        label = {"md": "Markdown"}.get(name, name.upper())
+        label = {"md": "Markdown", "latex": "LaTeX (booktabs)"}.get(name, name.upper())
         parser.add_argument(f"--{name}", metavar="FILE", help=f"write the table as {label}; -: standard output")
-    parser.add_argument("--curves", metavar="FILE.png", help="plot the validation metric by epoch")
+    parser.add_argument("--curves", metavar="FILE.png", help="plot the validation metric by epoch (PNG, SVG or PDF)")
+    parser.add_argument("--intervals", metavar="FILE.png", help="plot the mean of each group with its 95 %% interval")
     parser.add_argument("--importance", metavar="FILE.png", help="print and plot the importance of each setting")
 
 
@@ -110,7 +123,7 @@ def _check_files(arguments: Mapping[str, Any]) -> None:
     """Check the output files before anything is read.
 
     Raises:
-        ConfigError: a folder is missing, a plot is not a PNG file, or two tables go to standard output.
+        ConfigError: a folder is missing, a plot's format is unknown, or two tables go to standard output.
     """
     if arguments["top"] < 1:
         raise ConfigError(f"--top: must be 1 or more, not {arguments['top']}")
@@ -118,8 +131,8 @@ def _check_files(arguments: Mapping[str, Any]) -> None:
         raise ConfigError("only one table can go to standard output; name a file for the others")
     for name in (*TABLES, *PLOTS):
         path = arguments[name]
-        if name in PLOTS and path and not path.endswith(".png"):
-            raise ConfigError(f"--{name}: {path} must end in .png")
+        if name in PLOTS and path and not path.endswith(PLOT_ENDINGS):
+            raise ConfigError(f"--{name}: {path} must end in {', '.join(PLOT_ENDINGS[:-1])} or {PLOT_ENDINGS[-1]}")
         if path and not user_path(path).parent.is_dir():
             raise ConfigError(f"--{name}: there is no folder {user_path(path).parent}")
         if path and user_path(path).is_dir():

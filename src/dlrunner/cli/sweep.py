@@ -49,6 +49,7 @@ def sweep(words: Sequence[str]) -> int:
     statuses = status_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, statuses)
+        _print_duplicates(duplicate_jobs(jobs), swept)
         return 0
     left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
@@ -144,10 +145,7 @@ def run_missing(
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         finally:
             screen.close()
-    for job, same in duplicates:
-        if record := records.get(same.number) or folder.record(same.number):
-            records[job.number] = record
-    results = folder.write_results(swept, records)
+    results = folder.write_results(swept, records, [job.number for job, _ in duplicates])
     tables.print_ranking(results, folder.path)
     if missing:
         write_report(folder, missing[0].config)

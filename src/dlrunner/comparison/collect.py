@@ -51,6 +51,10 @@ class Row:
     history: Sequence[Mapping[str, Any]]
     directions: Mapping[str, bool] = field(default_factory=dict)
     """Whether higher is better, for each metric with a known direction."""
+    data: str = ""
+    """Digest of the data."""
+    validation: str = ""
+    """Digest of the validation rows and their targets; empty in older runs."""
 
     @property
     def value(self) -> float:
@@ -113,13 +117,25 @@ def read_row(path: Path) -> Row:
         settings = flatten(run.config)
         conditions = _conditions(run.summary)
         directions = _directions(run.summary) | {name: higher}
+        data = run.summary.get("data") or {}
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{path} is damaged: summary.json is incomplete") from None
     if not math.isfinite(numbers.get(name, math.nan)):
         raise ConfigError(f"its {name} is not a number")
     typed = frozenset(word.lstrip("+~").partition("=")[0] for word in run.overrides)
     return Row(
-        path, str(settings.get("task")), settings, typed, name, higher, numbers, conditions, run.history, directions
+        path,
+        str(settings.get("task")),
+        settings,
+        typed,
+        name,
+        higher,
+        numbers,
+        conditions,
+        run.history,
+        directions,
+        data=str(data.get("sha256") or data.get("digest") or data.get("name") or ""),
+        validation=str(data.get("validation") or ""),
     )
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlrunner.comparison.collect import Row, frozen, shown
+from dlrunner.comparison.pairwise import MOST_GROUPS, Pair, pairwise
 from dlrunner.comparison.statistics import Estimate, Verdict, compare_groups, estimate
+from dlrunner.comparison.validation import difference, validation_sets
 from dlrunner.errors import ConfigError, did_you_mean
 
 REPEATS = ("seed", "data.fold")
@@ -29,6 +31,8 @@ class Group:
     higher_is_better: bool
     values: Mapping[Hashable, float]
     """The metric by repetition; duplicates are averaged into one value."""
+    validation_set: int = 0
+    """Groups of different validation sets are not comparable."""
 
     @property
     def estimate(self) -> Estimate:
@@ -60,12 +64,19 @@ class Comparison:
     averaged: tuple[str, ...] = ()
     """Names of the settings that are averaged over: they identify a repetition."""
     verdict: Verdict | None = None
-    """Of the first group against the second, if there are exactly two comparable ones."""
+    """Of the first group against the second, if there are exactly two, and they are comparable."""
+    pairs: Mapping[int, Sequence[Pair]] = field(default_factory=dict)
+    """Tests of all pairs of the groups of a validation set, by its number, where there are several; by their index."""
 
     @property
     def is_ranked(self) -> bool:
-        """Whether all runs have the same task and metric, so that they can be ranked."""
-        return self.metric is not None and len({row.task for row in self.rows}) == 1
+        """Whether all runs have the same task, metric and validation rows, so that they can be ranked."""
+        return self.metric is not None and len({row.task for row in self.rows}) == self.num_validation_sets == 1
+
+    @property
+    def num_validation_sets(self) -> int:
+        """The number of sets of validation rows; the groups of each are ranked by themselves."""
+        return len({group.validation_set for group in self.groups})
 
 
 def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = ()) -> Comparison:
@@ -92,17 +103,29 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
     chosen = [_varied_name(name, rows, varied) for name in by] or others
     averaged = [name for name in (*others, *REPEATS) if name in varied and name not in chosen]
     metrics, tasks = (list(dict.fromkeys(values)) for values in zip(*((r.metric, r.task) for r in rows), strict=True))
-    # Values of different tasks or metrics are never averaged.
+    # Values of different tasks, metrics or validation rows are never averaged.
     kept = dict.fromkeys([*(["task"] if len(tasks) > 1 else []), *chosen])
-    buckets: dict[Hashable, list[Row]] = {}
-    for row in rows:
-        buckets.setdefault((row.metric, *(frozen(row.settings.get(name)) for name in kept)), []).append(row)
-    groups = [_group(bucket, list(kept), averaged) for bucket in buckets.values()]
-    groups.sort(key=lambda group: (metrics.index(group.metric), tasks.index(group.rows[0].task), _rank(group)))
     is_comparable = len(metrics) == len(tasks) == 1
+    sets = validation_sets(rows, averaged)
+    buckets: dict[Hashable, list[Row]] = {}
+    numbers: dict[Hashable, int] = {}
+    for row, number in zip(rows, sets, strict=True):
+        key = (row.metric, number, *(frozen(row.settings.get(name)) for name in kept))
+        buckets.setdefault(key, []).append(row)
+        numbers[key] = number
+    groups = [_group(bucket, list(kept), averaged, numbers[key]) for key, bucket in buckets.items()]
+    groups.sort(
+        key=lambda each: (metrics.index(each.metric), tasks.index(each.rows[0].task), each.validation_set, _rank(each))
+    )
     verdict = None
-    if is_comparable and len(groups) == 2:
+    if is_comparable and len(groups) == 2 and len(set(sets)) == 1:
         verdict = compare_groups(groups[0].values, groups[1].values, groups[0].higher_is_better)
+    pairs = _pairs(groups) if is_comparable and verdict is None else {}
+    if is_comparable and len(set(sets)) > 1:
+        notes.append(
+            f"these runs validated on {len(set(sets))} different sets of rows, each ranked by itself: they differ in "
+            f"{difference(rows, sets, averaged)}"
+        )
     return Comparison(
         tuple(rows),
         tuple(kept),
@@ -111,6 +134,7 @@ def compare(rows: Sequence[Row], metric: str | None = None, by: Sequence[str] = 
         (*notes, *_notes(rows, groups, metrics, tasks, averaged if by else [])),
         tuple(averaged),
         verdict,
+        pairs,
     )
 
 
@@ -189,13 +213,23 @@ def _varied_name(word: str, rows: Sequence[Row], varied: Mapping[str, Any]) -> s
     return name
 
 
-def _group(rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str]) -> Group:
+def _pairs(groups: Sequence[Group]) -> dict[int, list[Pair]]:
+    """Test the pairs of groups of each validation set that has several."""
+    found = {}
+    for number in dict.fromkeys(group.validation_set for group in groups):
+        indices = [index for index, group in enumerate(groups) if group.validation_set == number]
+        tests = pairwise([groups[index].values for index in indices], groups[0].higher_is_better)
+        found[number] = [replace(each, better=indices[each.better], worse=indices[each.worse]) for each in tests]
+    return {number: tests for number, tests in found.items() if tests}
+
+
+def _group(rows: Sequence[Row], names: Sequence[str], repeated: Sequence[str], validation_set: int) -> Group:
     values: dict[Hashable, list[float]] = {}
     for row in rows:
         values.setdefault(_repetition(row, repeated), []).append(row.value)
     settings = {name: rows[0].settings.get(name) for name in names}
     means = {key: sum(each) / len(each) for key, each in values.items()}
-    return Group(settings, tuple(rows), rows[0].metric, rows[0].higher_is_better, means)
+    return Group(settings, tuple(rows), rows[0].metric, rows[0].higher_is_better, means, validation_set)
 
 
 def _repetition(row: Row, names: Sequence[str]) -> Hashable:
@@ -218,9 +252,13 @@ def _notes(
     if same := sum(len(group.rows) - len(group.values) for group in groups):
         plural = f"{same} runs repeat" if same > 1 else "one run repeats"
         yield f"{plural} the settings and the seed of another: averaged with it and counted once"
+    if len(groups) > MOST_GROUPS and any(group.estimate.n > 1 for group in groups):
+        yield f"pairs of more than {MOST_GROUPS} groups are not tested; name fewer runs, or average with --by"
     if averaged and len({frozenset(group.values) for group in groups}) > 1:
         yield f"the groups were not run with the same {', '.join(averaged)}: their means are not comparable"
     conditions = {"data": "data", "code": "code", "device": "device", "precision": "precision"}
+    if len({group.validation_set for group in groups}) > 1:
+        del conditions["data"]  # named with the validation sets, if it differs between them
     differing = []
     for name, words in conditions.items():
         counts = Counter(row.conditions[name] for row in rows)

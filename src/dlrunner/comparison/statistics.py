@@ -9,7 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit  # Student's quantiles; scipy.stats would take a second to import
+from scipy.special import (  # Student's distribution and quantiles; scipy.stats would take a second to import
+    stdtr,
+    stdtrit,
+)
 
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -76,42 +79,97 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(n, mean, sd, mean - half, mean + half)
 
 
-def compare_groups(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
-    """Compare two groups by a paired t-interval if at least two repetitions are in both groups.
+@dataclass(frozen=True)
+class Difference:
+    """The difference of the means of two groups, first minus second, with its 95 % interval and its t-test."""
 
-    Pairing removes the effect of the seed. Without pairs Welch's interval is used; with one repetition in a group there
-    is no interval.
+    mean: float
+    half_width: float
+    """Of the interval; NaN without a test."""
+    sd: float
+    """Of the differences within pairs, or √(sd₁² + sd₂²) of two groups."""
+    p: float
+    """Two-sided; NaN without a test."""
+    effect: float
+    """Hedges' g: the difference in standard deviations of a run; NaN if unknown."""
+    n: int
+    method: Method
+    num_unpaired: int = 0
+
+
+def difference(first: Mapping[Any, float], second: Mapping[Any, float]) -> Difference:
+    """Compare two groups by a paired t-test if at least two repetitions are in both, else by Welch's (1947).
+
+    Pairing removes the effect of the seed. With one repetition in a group there is no test.
+
+    Args:
+        first: the metric by repetition (seed, fold, other settings), one number each.
+        second: the same of the other group.
+    """
+    common = [key for key in first if key in second]
+    if len(common) >= 2:
+        a, b = (estimate([group[key] for key in common]) for group in (first, second))
+        leads = estimate([first[key] - second[key] for key in common])
+        half, p = _t_test(leads.mean, leads.sd / math.sqrt(leads.n), leads.n - 1)
+        unpaired = len(first) + len(second) - 2 * len(common)
+        return Difference(leads.mean, half, leads.sd, p, hedges_g(a, b, leads.mean), leads.n, "pairs", unpaired)
+    a, b = estimate(list(first.values())), estimate(list(second.values()))
+    mean, n = a.mean - b.mean, min(a.n, b.n)
+    if n < 2:
+        return Difference(mean, math.nan, math.nan, math.nan, math.nan, n, "none")
+    parts = a.sd**2 / a.n, b.sd**2 / b.n
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (a.n - 1) + parts[1] ** 2 / (b.n - 1)) if any(parts) else 1.0
+    half, p = _t_test(mean, math.sqrt(sum(parts)), freedom)
+    return Difference(mean, half, math.hypot(a.sd, b.sd), p, hedges_g(a, b, mean), n, "welch")
+
+
+def compare_groups(first: Mapping[Any, float], second: Mapping[Any, float], higher_is_better: bool) -> Verdict:
+    """Return which of two groups is better, by `difference`, and the number of seeds required.
 
     Args:
         first: the metric by repetition (seed, fold, other settings), one number each.
         second: the same of the other group.
         higher_is_better: the metric's direction.
     """
-    common = [key for key in first if key in second]
-    method: Method
-    needed: int | None
-    if len(common) >= 2:
-        leads = estimate([first[key] - second[key] for key in common])
-        mean, half, n, method = leads.mean, leads.high - leads.mean, leads.n, "pairs"
-        needed = seeds_required(mean, leads.sd, per_group=False)
-    else:
-        a, b = estimate(list(first.values())), estimate(list(second.values()))
-        mean, half, n, method, needed = a.mean - b.mean, math.nan, min(a.n, b.n), "none", None
-        if n >= 2:
-            half, method = _welch(a, b), "welch"
-            needed = seeds_required(mean, math.hypot(a.sd, b.sd), per_group=True)
-    better = 0 if (mean > 0) == higher_is_better else 1
-    unpaired = len(first) + len(second) - 2 * len(common) if method == "pairs" else 0
-    return Verdict(better, abs(mean), abs(mean) - half, abs(mean) + half, n, method, needed, unpaired)
+    found = difference(first, second)
+    needed = None
+    if found.method != "none":
+        needed = seeds_required(found.mean, found.sd, per_group=found.method == "welch")
+    better, lead, half = 0 if (found.mean > 0) == higher_is_better else 1, abs(found.mean), found.half_width
+    return Verdict(better, lead, lead - half, lead + half, found.n, found.method, needed, found.num_unpaired)
 
 
-def _welch(a: Estimate, b: Estimate) -> float:
-    """Return half the width of Welch's 95 % interval of a difference of means (Welch, 1947)."""
-    parts = a.sd**2 / a.n, b.sd**2 / b.n
-    if not any(parts):
-        return 0.0
-    freedom = sum(parts) ** 2 / (parts[0] ** 2 / (a.n - 1) + parts[1] ** 2 / (b.n - 1))
-    return _t(CONFIDENCE, freedom) * math.sqrt(sum(parts))
+def hedges_g(a: Estimate, b: Estimate, mean: float) -> float:
+    """Return a difference of means in units of the average standard deviation, corrected for few repetitions.
+
+    g = mean / √((sd₁² + sd₂²) / 2) · (1 - 3 / (4 (n₁ + n₂) - 9)), the same for pairs.
+    Source: Lakens (2013), doi:10.3389/fpsyg.2013.00863.
+
+    >>> round(hedges_g(estimate([1.0, 2.0, 3.0]), estimate([2.0, 3.0, 4.0]), -1.0), 3)
+    -0.8
+    """
+    sd = math.sqrt((a.sd**2 + b.sd**2) / 2)
+    return mean / sd * (1 - 3 / (4 * (a.n + b.n) - 9)) if sd else math.nan
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number: the chance of any false positive stays below 5 % (Holm, 1979).
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda index: p_values[index])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
+
+
+def _t_test(mean: float, error: float, freedom: float) -> tuple[float, float]:
+    """Return half the width of the 95 % interval of a mean with this standard error, and its two-sided p-value."""
+    if not error:
+        return 0.0, 0.0 if mean else 1.0
+    return _t(CONFIDENCE, freedom) * error, 2 * float(stdtr(freedom, -abs(mean) / error))
 
 
 def seeds_required(difference: float, sd: float, per_group: bool) -> int | None:

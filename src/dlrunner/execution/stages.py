@@ -15,7 +15,7 @@ import torch
 from dlrunner.claims.claims import Claim, judge_run
 from dlrunner.config.plan import Plan
 from dlrunner.data.tables.description import MOST_COLUMNS
-from dlrunner.data_audit import AuditFinding, audit
+from dlrunner.data_audit import AuditFinding, SplitStatistics, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
@@ -121,7 +121,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         log.info(line)
     for note in task.notes():
         context.notes.add(note)
-    findings = audit_split(plan, task)
+    statistics = task.split_statistics()
+    findings = audit_split(plan, task, statistics)
     for finding in findings:  # shown to the user at the end of the run
         log.warning(finding)
     claim = plan.settings.claim
@@ -131,6 +132,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     if not task.keeps_outputs and task.num_tta_views() > 1:
         raise ConfigError("task: test-time augmentation averages outputs, which this task does not keep")
     identity = {name: value for name, value in asdict(context.identity).items() if value not in (None, "")}
+    if statistics and statistics.validation:
+        identity["validation"] = statistics.validation
     return Prepared(
         task,
         data,
@@ -147,12 +150,12 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     )
 
 
-def audit_split(plan: Plan, task: Task) -> list[AuditFinding]:
+def audit_split(plan: Plan, task: Task, statistics: SplitStatistics | None) -> list[AuditFinding]:
     """Return the reasons why the metric of this run is too optimistic."""
     claim = plan.settings.claim
     reported = claim.metric if claim else f"valid/{next(iter(task.metrics()))}"
     num_candidate_epochs = sum(phase.epochs for phase in plan.phases) if plan.keeps_best else 1
-    return audit(task.split_statistics(), reported, num_candidate_epochs, has_test=task.has_test() and not claim)
+    return audit(statistics, reported, num_candidate_epochs, has_test=task.has_test() and not claim)
 
 
 def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
@@ -264,7 +267,7 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
             directory.write_bytes(each.file, as_csv(each.frame)[0])
         for name, content in task.artifacts(models, phase=members[-1].phase).items():
             directory.write_bytes(name, content)
-        plots = _draw(directory.path, task, members, outputs) if wanted.plots else []
+        plots = _draw(directory.path, task, members, outputs, wanted.plot_format) if wanted.plots else []
         texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
     return Published(plots, tables, texts)
 
@@ -310,10 +313,11 @@ def _combined(plan: Plan, task: Task, members: Sequence[Member], split: Split) -
     return Evaluation(tally.result(split).metrics, average, targets)
 
 
-def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Plot]:
+def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor, plot_format: str) -> Sequence[Plot]:
     from dlrunner.reporting.plots import training  # importing matplotlib takes a second
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
     models, last = [member.model for member in members], members[-1]
-    return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]
+    with training.also_as(plot_format):
+        return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]

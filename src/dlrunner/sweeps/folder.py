@@ -10,7 +10,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +26,7 @@ from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.renamed import present_config
 from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_links
 from dlrunner.runs.fingerprint import code_digest
-from dlrunner.runs.reader import finished_summary
+from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.tracking.relay import is_incomplete
 
 if TYPE_CHECKING:
@@ -158,17 +158,22 @@ class SweepDirectory:
         with atomic_file(file, sync=sync) as opened:
             opened.write(text.encode(errors="backslashreplace"))
 
-    def write_results(self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]]) -> pd.DataFrame:
+    def write_results(
+        self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]], duplicates: Collection[int] = ()
+    ) -> pd.DataFrame:
         """Collect the outcomes of all jobs in results.csv: one row per job, with the swept settings and all metrics.
 
         Args:
             swept: names of the settings that differ; empty: all overrides.
             records: of jobs that have no record in this folder.
+            duplicates: numbers of jobs that are the same run as another one: they have no row.
         """
         import pandas as pd
 
         rows = []
         for number in self.numbers():
+            if number in duplicates:
+                continue
             job = self.job(number) or Job(number, [], {})
             record = records.get(number) or self.record(number) or {"status": "not started"}
             metric = record.get("metric") or {}
@@ -183,7 +188,7 @@ class SweepDirectory:
                     "metric": metric.get("name"),
                     "higher_is_better": metric.get("higher_is_better"),
                     "seconds": record.get("seconds"),
-                    "folder": record.get("folder"),
+                    "folder": record.get("folder") and str(shorter(Path(record["folder"]))),
                     "error": record.get("error"),
                 }
             )

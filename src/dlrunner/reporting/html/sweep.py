@@ -204,16 +204,20 @@ def _settings(run: Row, comparison: Comparison) -> str:
 def _groups(comparison: Comparison) -> dict[str, Any]:
     """Return a row per group, best first: its settings, and mean and standard deviation over seeds."""
     metric = [comparison.metric or "value"]
+    in_sets = comparison.num_validation_sets > 1
     names = [*comparison.settings, "n", *metric, "std", "95 % low", "95 % high", "seconds"]
+    names = ["validation set", *names] if in_sets else names
     rows = []
     for group in comparison.groups[:MOST_GROUPS]:
         found = group.estimate
-        cells = [_setting_cell(value) for value in group.settings.values()]
+        cells = [_setting_cell(group.validation_set + 1)] if in_sets else []
+        cells += [_setting_cell(value) for value in group.settings.values()]
         values = [found.n, found.mean, found.sd, found.low, found.high]
         seconds = group.mean("seconds")
         rows.append([*cells, *map(number_cell, values), number_cell(seconds, f"{seconds:.1f}")])
     remark = "mean, standard deviation and 95 % interval of the mean over the repetitions"
     remark += "; highlighted: the best mean" if comparison.is_ranked else ""
+    remark += "; groups of different validation sets are not comparable" if in_sets else ""
     if len(comparison.groups) > MOST_GROUPS:
         remark += f"; the first {MOST_GROUPS} of {len(comparison.groups)} groups"
     best = [0] if comparison.is_ranked else []

@@ -1,4 +1,4 @@
-"""Plots of a comparison: curves by epoch, and the importance of settings."""
+"""Plots of a comparison: curves by epoch, intervals of the groups, and the importance of settings."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, SKY, INK, "#8a6d3b")
 """Of the best groups, in their order; further groups are grey."""
 LIGHT_GREY = "#c4c4c4"
 MOST_BARS = 12
+MOST_INTERVALS = 30
 MOST_LETTERS = 46
 MOST_POINTS = 40
 """With more runs of one value they are drawn fainter."""
@@ -38,7 +39,7 @@ def curves(comparison: Comparison, path: Path) -> int:
 
     Args:
         comparison: runs with one metric that is recorded by epoch.
-        path: of the PNG.
+        path: of the plot; its suffix is the format.
 
     Returns the number of runs without a history, which are not drawn.
 
@@ -62,7 +63,8 @@ def curves(comparison: Comparison, path: Path) -> int:
             _draw_group(axes, group, lines, colour)
         handles, labels = axes.get_legend_handles_labels()
         num_grey = len(drawn) - len(COLOURS)
-        best = f": the best {len(COLOURS)} of {len(drawn)} groups" if num_grey > 0 else ""
+        which = "best" if comparison.num_validation_sets == 1 else "first"
+        best = f": the {which} {len(COLOURS)} of {len(drawn)} groups" if num_grey > 0 else ""
         axes.set_title(f"{name} by epoch{best}", parse_math=False)
         if num_grey > 0:
             (grey,) = axes.plot([], [], color=LIGHT_GREY, linewidth=1.5)
@@ -76,12 +78,54 @@ def curves(comparison: Comparison, path: Path) -> int:
     return len(comparison.rows) - sum(len(lines) for _, lines in drawn)
 
 
+def intervals(comparison: Comparison, path: Path) -> int:
+    """Draw the mean of each group with its 95 % interval, best first, over the results of its runs.
+
+    Groups of different validation sets are separated by a line.
+
+    Args:
+        comparison: runs with one metric.
+        path: of the plot; its suffix is the format.
+
+    Returns the number of groups that are not drawn: beyond the first 30.
+
+    Raises:
+        ConfigError: the runs have different metrics.
+    """
+    name = comparison.metric
+    if name is None:
+        raise ConfigError("--intervals: these runs have different metrics; --metric NAME compares all by one")
+    drawn = comparison.groups[:MOST_INTERVALS]
+    with plots.styled():
+        figure = Figure(figsize=(9, 1.4 + 0.32 * max(4, len(drawn))), layout="constrained")
+        axes = figure.add_subplot()
+        for place, group in enumerate(drawn):
+            found, values = group.estimate, list(group.values.values())
+            is_first = place == 0 or group.validation_set != drawn[place - 1].validation_set
+            colour = GREEN if is_first else BLUE
+            axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+            error = found.high - found.mean if math.isfinite(found.high) else 0.0
+            axes.errorbar(found.mean, place, xerr=error, color=colour, marker="D", markersize=6, capsize=4)
+            if is_first and place:
+                axes.axhline(place - 0.5, color=GREY, linewidth=0.8)
+        axes.set_yticks(range(len(drawn)), [_short_label(group) for group in drawn], parse_math=False)
+        axes.set_ylim(max(len(drawn), 4) - 0.4, -0.6)
+        axes.grid(axis="y", visible=False)
+        direction = "higher" if drawn[0].higher_is_better else "lower"
+        axes.set_xlabel(f"{name} ({direction} is better)", parse_math=False)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        over = f", over {' and '.join(comparison.averaged)}" if comparison.averaged else ""
+        axes.set_title(plots.shorten(f"Mean and 95 % interval{over}", 80), parse_math=False)
+        plots.save(figure, path)
+    return len(comparison.groups) - len(drawn)
+
+
 def importance(found: Importance, path: Path) -> None:
     """Draw the importance of the settings, and the runs by the values of the most important one with its best region.
 
     Args:
         found: the importance, and the values of the most important setting.
-        path: of the PNG.
+        path: of the plot; its suffix is the format.
     """
     with plots.styled():
         figure = Figure(figsize=(9.6, 4.4), layout="constrained")

@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
-from dlrunner.plot import TRAINING_CURVES, Plot
+from dlrunner.plot import PLOT_FORMATS, TRAINING_CURVES, Plot
 from dlrunner.reporting.plots.number_format import short_number
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
@@ -66,6 +67,8 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 4.5,
     "legend.frameon": False,
     "legend.fontsize": 9,
+    "svg.hashsalt": "dlrunner",  # random ids otherwise
+    "pdf.fonttype": 42,  # text stays text
 }
 
 OTHER_SCRIPTS = (
@@ -90,6 +93,8 @@ OTHER_SCRIPTS = (
 
 MOST_MARKERS = 30
 """Beyond this number of epochs lines have no markers."""
+
+_second_format: ContextVar[str] = ContextVar("second_format", default="png")
 
 
 @contextmanager
@@ -193,12 +198,32 @@ def lr_range(
         return save(figure, path)
 
 
+@contextmanager
+def also_as(plot_format: str) -> Iterator[None]:
+    """Write each PNG, which reports embed, in this format too, next to it."""
+    token = _second_format.set(plot_format)
+    try:
+        yield
+    finally:
+        _second_format.reset(token)
+
+
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and return its path; the canvas itself draws once where `savefig` draws twice."""
-    drawn = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
-    with readable_os_errors(path):
-        write_atomic(path, drawn.getvalue())
+    """Write a figure in the format of the path's suffix, and a PNG also as `also_as` says; return the path."""
+    suffixes = [path.suffix]
+    if path.suffix == ".png" and _second_format.get() != "png":
+        suffixes.append(f".{_second_format.get()}")
+    for suffix in suffixes:
+        file, drawn = path.with_suffix(suffix), io.BytesIO()
+        if suffix == ".png":  # the canvas itself draws once where `savefig` draws twice
+            FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+        else:
+            plot_format = suffix.removeprefix(".")
+            assert plot_format in PLOT_FORMATS
+            date = {"svg": "Date", "pdf": "CreationDate"}[plot_format]  # without it the same plot is the same file
+            figure.savefig(drawn, format=plot_format, metadata={date: None})
+        with readable_os_errors(file):
+            write_atomic(file, drawn.getvalue())
     return path
 
 

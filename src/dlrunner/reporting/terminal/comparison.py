@@ -11,11 +11,19 @@ import pandas as pd
 from rich.text import Text
 
 from dlrunner.comparison.collect import LeftOut, shown
-from dlrunner.comparison.groups import REPEATS, Comparison, full_name
+from dlrunner.comparison.groups import REPEATS, Comparison, Group, full_name
 from dlrunner.comparison.importance import Importance
 from dlrunner.comparison.statistics import MOST_SEEDS, Verdict
+from dlrunner.reporting.terminal.pairwise import (
+    MOST_PAIRS,
+    difference_text,
+    pairs_frame,
+    pairs_records,
+    pairs_title,
+    pairwise_sentences,
+)
 from dlrunner.reporting.terminal.progress import number
-from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence
+from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence, seconds_text
 
 UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
 """Names of repetitions by the settings that differ between them; others are called pairs."""
@@ -34,7 +42,16 @@ def groups_frame(comparison: Comparison) -> pd.DataFrame:
         settings = {name: shown(value) for name, value in group.settings.items()}
         metric = {} if comparison.metric else {"metric": group.metric}
         result = {heading: found.mean, "std": found.sd, "low": found.low, "high": found.high}
-        rows.append({**settings, "n": found.n, **metric, **result, **{name: group.mean(name) for name in others}})
+        rows.append(
+            {
+                **_set_number(comparison, group),
+                **settings,
+                "n": found.n,
+                **metric,
+                **result,
+                **{name: group.mean(name) for name in others},
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -49,7 +66,8 @@ def runs_frame(comparison: Comparison) -> pd.DataFrame:
             settings = {name: shown(row.settings.get(name)) for name in names}
             metric = {} if comparison.metric else {"metric": row.metric}
             numbers = {name: row.numbers.get(name, math.nan) for name in [*others, "seconds"]}
-            rows.append({**settings, **metric, _heading(comparison): row.value, **numbers, "run": str(row.path)})
+            found = {**_set_number(comparison, group), **settings, **metric}
+            rows.append({**found, _heading(comparison): row.value, **numbers, "run": str(row.path)})
     return pd.DataFrame(rows)
 
 
@@ -76,7 +94,7 @@ def formatted(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
                 pairs = zip(frame["low"], frame["high"], strict=True)
                 table["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
         elif column == "seconds":
-            table[column] = [f"{value:.{2 if value < 10 else 1}f}" for value in frame[column]]
+            table[column] = [seconds_text(value) for value in frame[column]]
         elif column == "run":
             table[column] = [path.rpartition("/")[2] for path in frame[column]]
         elif column not in ("std", "low", "high"):
@@ -87,11 +105,16 @@ def formatted(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
 def print_comparison(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut], top: int) -> None:
     """Print the first `top` rows of the table, the verdict and the notes."""
     count = f"{len(comparison.rows)} runs" + (f" in {len(comparison.groups)} groups" if "n" in frame else "")
-    title = f"{count}, by {comparison.metric}" if comparison.metric else count
+    by = f", by {comparison.metric}" if comparison.metric else ""
+    over = f", averaged over {' and '.join(comparison.averaged)}" if comparison.averaged and "n" in frame else ""
+    title = f"{count}{by}{over}"
     table = formatted(frame, comparison)
     print_frame(table.head(top), title=f"\n{title}")
     if len(table) > top:
         console().print(Text(f"… {len(table) - top} more; --top {len(table)} shows all, --csv FILE writes all"))
+    for validation_set in comparison.pairs:
+        title = f"\n{pairs_title(comparison, validation_set)}"
+        print_frame(pairs_frame(comparison, validation_set, MOST_PAIRS), title=title)
     for line in sentences(comparison, left_out):
         print_sentence(line, "bold" if line == verdict_sentence(comparison) else "")
 
@@ -100,6 +123,7 @@ def sentences(comparison: Comparison, left_out: Sequence[LeftOut]) -> Iterator[s
     """Yield the lines below the table: the verdict, notes, skipped runs."""
     if verdict := verdict_sentence(comparison):
         yield verdict
+    yield from pairwise_sentences(comparison)
     for note in comparison.notes:
         yield f"note: {note}"
     for each in left_out[:MOST_LEFT_OUT]:
@@ -115,7 +139,9 @@ def verdict_sentence(comparison: Comparison) -> str | None:
         return None
     better, worse = comparison.groups[verdict.better], comparison.groups[1 - verdict.better]
     unit = UNITS.get(comparison.averaged, "pairs")
-    measure = f"{better.metric} {'higher' if better.higher_is_better else 'lower'} by {_difference(verdict.difference)}"
+    measure = (
+        f"{better.metric} {'higher' if better.higher_is_better else 'lower'} by {difference_text(verdict.difference)}"
+    )
     method = _method(verdict, comparison)
     if verdict.method == "none":
         one = "one seed" if unit == "pairs" else f"one {unit[:-1]}"
@@ -124,7 +150,7 @@ def verdict_sentence(comparison: Comparison) -> str | None:
         return f"no test with {one}: {better.label} has {measure} than {worse.label}; run both with more seeds"
     if verdict.difference == verdict.high == 0:
         return f"no difference between {better.label} and {worse.label}: {better.metric} is equal in {method}"
-    interval = f"95 % interval {_difference(verdict.low)} to {_difference(verdict.high)}, {method}"
+    interval = f"95 % interval {difference_text(verdict.low)} to {difference_text(verdict.high)}, {method}"
     if verdict.is_significant:
         return f"{better.label} is better than {worse.label}: {measure} ({interval})"
     needed = verdict.seeds_required
@@ -160,10 +186,15 @@ def importance_sentences(found: Importance) -> Iterator[str]:
 
 def markdown(comparison: Comparison, frame: pd.DataFrame, left_out: Sequence[LeftOut]) -> str:
     """Return the table as Markdown, with the sentences below it."""
-    shown_table = formatted(frame, comparison)
-    lines = [list(map(str, shown_table.columns)), ["---"] * len(shown_table.columns), *shown_table.to_numpy().tolist()]
-    table = "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
-    return "\n\n".join([table, *sentences(comparison, left_out)]) + "\n"
+    tables = [_markdown_table(formatted(frame, comparison))]
+    for validation_set in comparison.pairs:
+        tables += [pairs_title(comparison, validation_set), _markdown_table(pairs_frame(comparison, validation_set))]
+    return "\n\n".join([*tables, *sentences(comparison, left_out)]) + "\n"
+
+
+def _markdown_table(frame: pd.DataFrame) -> str:
+    lines = [list(map(str, frame.columns)), ["---"] * len(frame.columns), *frame.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
 def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
@@ -174,6 +205,7 @@ def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
         groups.append(
             {
                 "settings": dict(group.settings),
+                "validation_set": group.validation_set + 1,
                 "metric": group.metric,
                 "higher_is_better": group.higher_is_better,
                 "n": found.n,
@@ -196,6 +228,7 @@ def as_json(comparison: Comparison, left_out: Sequence[LeftOut]) -> str:
         "settings": comparison.settings,
         "groups": groups,
         "verdict": _verdict_record(comparison),
+        "pairs": [record for number in comparison.pairs for record in pairs_records(comparison, number)],
         "notes": comparison.notes,
         "skipped": [{"name": each.name, "reason": each.reason} for each in left_out],
     }
@@ -220,6 +253,11 @@ def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
     }
 
 
+def _set_number(comparison: Comparison, group: Group) -> dict[str, str]:
+    """Return the column that tells which groups are not comparable, if there are such."""
+    return {"validation set": str(group.validation_set + 1)} if comparison.num_validation_sets > 1 else {}
+
+
 def _heading(comparison: Comparison) -> str:
     """Return the column of the compared metric."""
     return comparison.metric or "value"
@@ -241,15 +279,6 @@ def _with_std(mean: float, sd: float) -> str:
     if sd != sd:
         return number(float(mean))
     return f"{number(float(mean))} ± {f'{sd:.4f}' if 1e-4 <= sd < 1e-3 <= abs(mean) else number(float(sd))}"
-
-
-def _difference(value: float) -> str:
-    """Format three significant digits: differences are often small.
-
-    >>> _difference(0.000741), _difference(208350.78)
-    ('0.000741', '208350.8')
-    """
-    return f"{value:.3g}" if abs(value) < 1e3 else number(value)
 
 
 def _as_key(value: Any) -> tuple[bool, float, str]:

@@ -57,13 +57,17 @@ def print_frame(frame: pd.DataFrame, title: str | None = None, digits: bool = Fa
     from pandas.api.types import is_numeric_dtype
 
     numeric = {str(name) for name in frame.columns if is_numeric_dtype(frame[name])}
-    columns = [[None if _is_missing(value) else _plain(value) for value in frame[name]] for name in frame.columns]
-    texts = [_with_digits(column) if digits else list(map(number, column)) for column in columns]
+    names = [str(name) for name in frame.columns]
+    columns = [[_plain(value) for value in frame.iloc[:, place]] for place in range(len(names))]
+    texts = [
+        _with_digits(column) if digits else [_cell(name, value) for value in column]
+        for name, column in zip(names, columns, strict=True)
+    ]
     rows = [
-        ["" if value is None else text for value, text in zip(values, shown, strict=True)]
+        ["" if _is_missing(value) else text for value, text in zip(values, shown, strict=True)]
         for values, shown in zip(zip(*columns, strict=True), zip(*texts, strict=True), strict=True)
     ]
-    print_table([str(name) for name in frame.columns], rows, numeric, title)
+    print_table(names, rows, numeric, title)
 
 
 def _with_digits(column: Sequence[Any]) -> list[str]:
@@ -183,9 +187,19 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     shown = [c for c in shown if not c.startswith(("train/", "valid/loss"))]
     if not done.empty:
         name, higher = done["metric"].iloc[0], bool(done["higher_is_better"].iloc[0])
-        ranked = done.sort_values(name, ascending=not higher)[[*shown, "seconds"]]
+        sets = _validation_sets(done, folder)
+        order = (
+            sets.to_frame("set").assign(value=done[name]).sort_values(["set", "value"], ascending=[True, not higher])
+        )
+        ranked = done.loc[order.index, [*shown, "seconds"]]
+        within = ""
+        if sets.nunique() > 1:
+            ranked.insert(0, "validation set", sets + 1)
+            within = " within each set of validation rows: others are not comparable"
         best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
-        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{best}")
+        if within and best:
+            best = f", the first {MOST_RANKED} of {len(ranked)}"
+        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{within}{best}")
         _print_means(done, shown, name)
     failed = results[results["status"] != "done"]
     for row in failed.head(MOST_RANKED).to_dict("records"):
@@ -195,6 +209,24 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
     if len(failed) > MOST_RANKED:
         console().print(Text(f"… {len(failed) - MOST_RANKED} more are not done"), style="red")
     console().print(Text(f"{len(done)} of {len(results)} jobs done\nresults  {shorter(folder)}/results.csv"))
+
+
+def _validation_sets(done: pd.DataFrame, folder: Path) -> pd.Series[int]:
+    """Return the validation set of each job; the runs are read only where a setting of the data differs."""
+    from pandas import Series
+
+    from dlrunner.comparison.collect import moved, read_row
+    from dlrunner.comparison.validation import validation_sets
+    from dlrunner.errors import ConfigError
+
+    names = [name for name in done if name == "data" or str(name).startswith("data.")]
+    if any(done[name].nunique(dropna=False) > 1 for name in names):
+        try:
+            rows = [read_row(moved(folder, path) or Path(path)) for path in done["folder"]]
+            return Series(validation_sets(rows, averaged=()), done.index)
+        except ConfigError:  # a run was deleted meanwhile
+            pass
+    return Series(0, done.index)
 
 
 def print_interrupted() -> None:
@@ -234,6 +266,19 @@ def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
     width = max(len(name) for name, _ in pairs)
     for name, value in pairs:
         console().print(Text(f"{name:<{width}}  {value}"))
+
+
+def seconds_text(seconds: float) -> str:
+    """Format a duration: of short ones hundredths of a second.
+
+    >>> seconds_text(0.26), seconds_text(208.318)
+    ('0.26', '208.3')
+    """
+    return f"{seconds:.{2 if seconds < 10 else 1}f}"
+
+
+def _cell(name: str, value: Any) -> str:
+    return seconds_text(value) if name == "seconds" and isinstance(value, float) else number(value)
 
 
 def _is_missing(value: Any) -> bool:

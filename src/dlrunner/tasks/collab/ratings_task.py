@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import TEST, digests_by_part, num_test_rows, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
-from dlrunner.data_audit import SplitStatistics
+from dlrunner.data_audit import SplitStatistics, rows_digest
 from dlrunner.task import Task
 
 
@@ -66,6 +67,8 @@ class RatingsTask(Task):
         if table.times is not None:
             days = table.times.astype(np.int64).astype("datetime64[s]")
             times = {"train": days[table.train], "valid": days[table.valid]}
+        valid = table.valid
+        users, items = pd.Index(table.user_ids)[table.users[valid]], pd.Index(table.item_ids)[table.items[valid]]
         return SplitStatistics(
             "ratings",
             digests_by_part(pairs, table.split),
@@ -73,4 +76,5 @@ class RatingsTask(Task):
             dict(fitted),
             num_test_rows(table.of_test, table.valid),
             time_split="time",
+            validation=rows_digest(pd.DataFrame({"user": users, "item": items, "rating": table.ratings[valid]})),
         )

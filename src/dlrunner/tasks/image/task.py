@@ -31,7 +31,7 @@ from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
 from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device
-from dlrunner.data_audit import SplitStatistics
+from dlrunner.data_audit import SplitStatistics, rows_digest
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier, ImageDims
@@ -329,7 +329,14 @@ class ImageClassification(Classification):
         """Digests of the pixels; nothing is fitted before training."""
         table = self.table
         num_of_test = num_test_rows(table.of_test, table.split == VALID)
-        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
+        rows = table.rows(VALID)
+        values = pd.DataFrame(table.values[rows], index=[table.names[row] for row in rows]).add_prefix("target ")
+        return SplitStatistics(
+            "images",
+            digests_by_part(table.digests(), table.split),
+            num_test_rows=num_of_test,
+            validation=rows_digest(values.reset_index(names="image"), *map(str, table.target.classes)),
+        )
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation images with true and predicted classes."""

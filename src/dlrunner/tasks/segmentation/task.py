@@ -22,7 +22,7 @@ from dlrunner.data.images.loaders import pixels_on_device
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
 from dlrunner.data.segmentation.masks import IGNORED, colours
-from dlrunner.data_audit import SplitStatistics
+from dlrunner.data_audit import SplitStatistics, rows_digest
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import MeanIoU, Metric, PixelAccuracy
 from dlrunner.model import AveragedOutputs, Model
@@ -154,7 +154,14 @@ class Segmentation(Task):
         """The images by their pixels; nothing is fitted on them before training."""
         table = self.table
         num_of_test = num_test_rows(table.of_test, table.split == VALID)
-        return SplitStatistics("images", digests_by_part(table.digests(), table.split), num_test_rows=num_of_test)
+        rows = table.rows(VALID)
+        pixels = pd.DataFrame(table.counts[rows], index=[table.names[row] for row in rows]).add_prefix("pixels of ")
+        return SplitStatistics(
+            "images",
+            digests_by_part(table.digests(), table.split),
+            num_test_rows=num_of_test,
+            validation=rows_digest(pixels.reset_index(names="image"), *table.classes.names),
+        )
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The majority class of the training pixels for every pixel."""

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import digests_by_part, num_test_rows
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.tabular.table import TabularTable
-from dlrunner.data_audit import Digests, SplitStatistics
+from dlrunner.data_audit import Digests, SplitStatistics, rows_digest
 
 
 def table_statistics(table: TabularTable, preparation: TabularPreprocessor, target: Target) -> SplitStatistics:
@@ -37,7 +38,18 @@ def table_statistics(table: TabularTable, preparation: TabularPreprocessor, targ
         _fitted_on_columns(preparation, columns) | _fitted_on_target(target, targets),
         num_test_rows(table.of_test, table.valid),
         time_split="last_days",
+        validation=rows_digest(
+            target_columns.assign(row=_positions(table))[table.valid],
+            *table.target.names,
+            *map(str, table.target.classes),
+        ),
     )
+
+
+def _positions(table: TabularTable) -> NDArray[np.int64]:
+    """Return the position of each row in its file, [rows]: it is the same with other rows dropped."""
+    known = table.rows.positions
+    return np.arange(len(table.frame)) if known is None or len(known) != len(table.frame) else known
 
 
 def _repeats(column: pd.Series[Any]) -> bool:
