@@ -15,8 +15,9 @@ from jinja2 import UndefinedError
 
 from dlrunner.errors import ConfigError
 from dlrunner.plot import Plot
-from dlrunner.reporting.html import charts, page, run
-from dlrunner.reporting.html.charts import Curve, Scale
+from dlrunner.reporting.html import answer, charts, page, run
+from dlrunner.reporting.html.charts import Curve
+from dlrunner.reporting.html.scale import Scale
 from dlrunner.reporting.plots import training as plots
 from tests.conftest import Dlrun
 from tests.fake_runs import write_run
@@ -144,6 +145,70 @@ def test_only_a_report_of_synthetic_data_has_a_warning() -> None:
     assert "synthetic" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
 
 
+COMPARED: dict[str, Any] = {
+    "purpose": "Predict price",
+    "data": {"name": "flats.csv"},
+    "metric": {"name": "valid/rmse", "value": 50191.3, "epoch": 5, "higher_is_better": False},
+    "metrics": {"valid/rmse": {"unit": "EUR", "format": ""}},
+    "baselines": {"mean": {"valid/rmse": 100382.6}, "trees": {"valid/rmse": 47776.9}},
+}
+
+
+def test_the_head_has_the_question_the_result_next_to_the_baselines_and_a_verdict() -> None:
+    html = render(title="tabular: a-00000000", summary=COMPARED)
+    assert "<h1>Predict price of flats.csv</h1>" in html
+    assert '<p class="soft">tabular: a-00000000</p>' in html
+    assert '<div class="big">50,191 EUR</div>' in html
+    assert "Behind the baseline trees: valid/rmse 50,191 EUR against 47,777 EUR, 5.1 % higher." in html
+    bars = re.findall(r'<th scope="row">([^<]*)</th><td class="n">[^<]*</td><td><svg[^>]*><rect width="([^"]*)"', html)
+    assert bars == [("trees", "47.6"), ("this run", "50.0"), ("mean", "100.0")], "the best first"
+    assert "<h1>a run</h1>" in render(summary={**COMPARED, "purpose": None}), "of an older version"
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "higher_is_better", "said"),
+    [
+        (
+            2.1,
+            {"a": 2.33, "b": 7.0},
+            False,
+            "Better than every baseline; the best is a: m 2.100 against 2.330, 9.9 % l",
+        ),
+        (0.9, {"a": 0.8}, True, "Better than the baseline a: m 0.9000 against 0.8000, 12.5 % higher."),
+        (0.7, {"a": 0.8, "b": None}, True, "Behind the baseline a: "),
+        (0.8, {"a": 0.8}, True, "No better than the baseline a: "),
+        (-2.0, {"a": -1.0}, False, "Better than the baseline a: m -2.000 against -1.000."),
+        (None, {"a": 0.8}, True, ""),
+        (0.8, {}, True, ""),
+    ],
+)
+def test_the_verdict_compares_with_the_best_baseline(
+    value: float | None, others: dict[str, float | None], higher_is_better: bool, said: str
+) -> None:
+    metric = {"name": "m", "value": value, "higher_is_better": higher_is_better}
+    sentence = answer.verdict({"metric": metric, "baselines": {name: {"m": other} for name, other in others.items()}})
+    assert sentence.startswith(said)
+    assert bool(sentence) == bool(said)
+
+
+def test_what_is_of_little_interest_is_folded() -> None:
+    columns = [{"name": "a", "type": "number", "use": "continuous"}]
+    html = render(history=rows(13), config={"seed": 1}, summary={"data": {"columns": columns}}, changed={})
+    folded = re.findall(r"<details><summary>([^<]*)</summary>", html)
+    assert folded == ["13 rows", "1 columns, as they were read", "all settings"]
+    assert "<details>" not in render(history=rows(12))
+
+
+def test_short_curves_show_their_points_and_the_best_epoch_is_marked() -> None:
+    html = render(history=rows(5), summary={"metric": {"name": "valid/rmse"}, "best": {"epoch": 4}})
+    assert html.count('class="line points') == 4, "two losses, a metric, the rate"
+    assert html.count(">best: epoch 4</text>") == 1
+    assert "from 1.1000 to 0.2200; best epoch: 4" in html
+    assert "line points" not in render(history=rows(31))
+    assert "<input" not in html, "five points need no slider"
+    assert "<input" in render(history=rows(10))
+
+
 def test_a_report_has_metrics_claim_and_overrides() -> None:
     html = render(
         summary={
@@ -229,6 +294,7 @@ def test_a_run_and_the_verb_write_the_same_page_within_two_seconds(ratings_csv: 
     assert file.read_bytes() == written
     html = written.decode()
     assert_harmless(html)
+    assert "<h1>Predict the ratings of my.csv</h1>" in html
     assert "lr: 0.001  # default: 0.01</mark>" in html
     assert "path: my.csv  # default: null</mark>" in html
     assert "<figcaption>Predictions on the validation rows</figcaption>" in html

@@ -134,6 +134,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         data,
         findings,
         {
+            "purpose": task.purpose(),
             "data": {**identity, "rows": sizes} | ({"columns": columns[:MOST_COLUMNS]} if columns else {}),
             "device": str(plan.device),
             "precision": plan.settings.precision,

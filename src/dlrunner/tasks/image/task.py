@@ -314,6 +314,10 @@ class ImageClassification(Classification):
                 found, _ = features.run()
         return by_image(found, self._used, len(self.table.names))
 
+    def purpose(self) -> str:
+        """Classify the images."""
+        return "Classify the images"
+
     def sizes(self) -> Mapping[str, int]:
         """Images per split, and classes."""
         return {**split_sizes(self.table.split), "classes": len(self.target.classes)}

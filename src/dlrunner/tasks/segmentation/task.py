@@ -135,6 +135,10 @@ class Segmentation(Task):
         counted = (targets != IGNORED).sum(dim=(1, 2)).clamp(min=1)
         return (losses.sum(dim=(1, 2)) / counted).mean()
 
+    def purpose(self) -> str:
+        """Segment the images."""
+        return "Segment the images"
+
     def metrics(self) -> Mapping[str, Metric]:
         """Mean IoU and pixel accuracy."""
         return {

@@ -173,6 +173,10 @@ class Tabular(Task):
         train = table.values[table.train]
         return None if self.class_weights is None else weights_of(self.class_weights, table.target, train)
 
+    def purpose(self) -> str:
+        """Predict the target."""
+        return f"Predict {', '.join(self.target.names[:3])}{' …' * (len(self.target.names) > 3)}"
+
     def metrics(self) -> Mapping[str, Metric]:
         """The default metrics of the target, or those in `task.metrics`; regression in original units."""
         return self.target.metrics(self.metric_names, self.correction)
