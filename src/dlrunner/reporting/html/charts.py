@@ -106,9 +106,9 @@ def curves(
     box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
     about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
     about += f"; {reference[0]}: {grouped(reference[1])}" if reference is not None else ""
-    if best is not None and (height := _within(lines[0].values.get(best), scale, y)) and best in at:
+    if best is not None and (best_y := _within(lines[0].values.get(best), scale, y)) and best in at:
         about += f"; best epoch: {best:g}"
-        marks.append(_best_mark(best, at[best], height))
+        marks.append(_best_mark(best, at[best], best_y))
     drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>{''.join(marks)}")
     values = [[_value_text(line, e) if e in line.values else "-" for line in lines] for e in epochs]
     heads = [shorter(line.name, MOST_NAME) for line in lines]
