@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-TRAINING_CURVES = "losses.png"
+TRAINING_CURVES = "losses.svg"
 """The plot that every run has; the report draws the same curves interactively if it can."""
 
 

@@ -23,6 +23,8 @@ from tests.conftest import Dlrun
 from tests.fake_runs import write_run
 from tests.reporting.pages import EVIL, SCRIPT, assert_harmless
 
+PNG = b"\x89PNG\r\n\x1a\n"
+
 
 def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
     return [
@@ -37,7 +39,7 @@ def render(**given: Any) -> str:
 
 
 def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
-    picture = plots.training_curves(rows(1), tmp_path).path.rename(tmp_path / '"><script>.png')
+    picture = plots.training_curves(rows(1), tmp_path).path.rename(tmp_path / '"><script>.svg')
     html = render(
         title=EVIL,
         summary={
@@ -90,14 +92,32 @@ def test_charts_replace_the_plot_of_the_same_curves_and_every_plot_has_an_altern
     alt = "Line plots over 2 epochs; at the end train/loss 0.5000, valid/loss 0.6000, valid/rmse 0.5500"
     assert f'<img alt="{alt}' in html
     assert "<figcaption>Loss and metrics by epoch</figcaption>" in html
-    html = render(plots=[Plot(losses.path.rename(tmp_path / "a.png"), "A caption alone")])
-    assert '<img alt="A caption alone" src="data:image/png;base64,iVBOR' in html
+    html = render(plots=[Plot(losses.path.rename(tmp_path / "a.svg"), "A caption alone")])
+    assert '<img alt="A caption alone" src="data:image/svg+xml;base64,' in html
+    (tmp_path / "b.png").write_bytes(PNG)
+    assert '<img alt="b" src="data:image/png;base64,iVBOR' in render(plots=[Plot(tmp_path / "b.png", "b")])
     assert '<figcaption aria-hidden="true">A caption alone' in html, "a screen reader says it once"
     html = render(plots=[losses, Plot(tmp_path / "absent.png", "")], history=rows(3))
     assert "<img" not in html
     assert "absent.png (file not found)" in html
     assert 'role="img" aria-label="valid/rmse by epoch: valid/rmse from 1.1000 to 0.3667"' in html
     assert "epoch 3: train/loss 0.3333; valid/loss 0.4000" in html
+
+
+def test_a_plot_is_an_image_by_its_suffix_and_its_content(tmp_path: Path) -> None:
+    for name, content in (("a.svg", PNG), ("b.png", b"<svg/>"), ("c.html", b"<svg/>"), ("d.svg", b"<html/>")):
+        (tmp_path / name).write_bytes(content)
+        html = render(plots=[Plot(tmp_path / name, "a")])
+        assert f"{name} (not an image)" in html
+        assert "<img" not in html
+
+
+def test_the_same_plot_is_the_same_file_and_its_texts_are_text(tmp_path: Path) -> None:
+    first = plots.training_curves(rows(3), tmp_path).path.read_bytes()
+    assert plots.training_curves(rows(3), tmp_path).path.read_bytes() == first
+    assert b">valid/rmse: 0.3667</text>" in first
+    assert len(first) < 60_000
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_report_is_small_enough_to_mail(tmp_path: Path) -> None:
@@ -323,7 +343,7 @@ def test_a_failed_run_has_a_report(here: Path, dlrun: Dlrun, ratings_csv: Path) 
 def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9, {"optim.lr": 0.1})
     (folder / "plots").mkdir()
-    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "item_map.png")
+    (folder / "plots" / "item_map.png").write_bytes(PNG)
     html = run.write(folder).read_text()
     assert html.count("<img") == 1
     assert '<img alt="Item map"' in html
@@ -333,7 +353,7 @@ def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: 
 def test_texts_of_a_plot_come_from_report_json_or_from_its_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     (folder / "plots").mkdir()
-    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "mask.png")
+    (folder / "plots" / "mask.png").write_bytes(PNG)
     kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
     for shown, caption, alt in (
         (
@@ -352,7 +372,7 @@ def test_texts_of_a_plot_come_from_report_json_or_from_its_name(tmp_path: Path) 
 
 def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
-    secret = plots.training_curves(rows(2), tmp_path).path.rename(tmp_path / "secret.png")
+    secret = plots.training_curves(rows(2), tmp_path).path.rename(tmp_path / "secret.svg")
     kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
     for name in (f"../../{secret.name}", {"file": f"../../{secret.name}", "caption": "a"}):
         (folder / "report.json").write_text(json.dumps({**kept, "plots": [name]}))

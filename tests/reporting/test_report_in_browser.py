@@ -200,9 +200,9 @@ def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
 def test_a_printed_run_has_at_most_four_pages(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "plots").mkdir()
     drawn = plots.training_curves(rows(30), tmp_path / "plots")
-    shown = [Plot(drawn.path.rename(tmp_path / "plots" / "0.png"), "0")]
+    shown = [Plot(drawn.path.rename(tmp_path / "plots" / "0.svg"), "0")]
     for number in range(1, 7):
-        copy = tmp_path / "plots" / f"{number}.png"
+        copy = tmp_path / "plots" / f"{number}.svg"
         copy.write_bytes(shown[0].path.read_bytes())
         shown.append(Plot(copy, str(number)))
     file = tmp_path / "run.html"
@@ -232,6 +232,24 @@ def test_a_long_title_does_not_widen_the_page_on_a_phone(browser: Browser, tmp_p
     file.write_text(render(title="tabular: " + "data.path=_a_long_folder_" * 8, summary=COMPARED))
     browser.open(file, 390)
     assert browser.ask("document.documentElement.scrollWidth") <= 390
+
+
+def test_vector_plots_follow_the_scheme_and_run_no_script(browser: Browser, tmp_path: Path) -> None:
+    drawn = plots.training_curves(rows(3), tmp_path)
+    text = drawn.path.read_text()
+    drawn.path.write_text(
+        text.replace("</svg>", "<script>document.title='evil'; fetch('http://127.0.0.1:9')</script></svg>")
+    )
+    file = tmp_path / "run.html"
+    file.write_text(render(plots=[drawn]))
+    style = "getComputedStyle(document.querySelector('figure img'))"
+    for scheme, shown in (("light", "none"), ("dark", "invert(1) hue-rotate(180deg)")):
+        browser.open(file, scheme=scheme)
+        assert browser.ask(f"{style}.filter") == shown
+        assert browser.ask(f"{style}.backgroundColor") == "rgba(0, 0, 0, 0)"
+        assert browser.ask("document.querySelector('figure img').naturalWidth") > 500, "it is drawn"
+        assert browser.ask("document.title") == "a run"
+        assert_quiet(browser)
 
 
 def test_wide_and_long_content_is_not_cut_in_print(browser: Browser, tmp_path: Path) -> None:

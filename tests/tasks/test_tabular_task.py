@@ -204,12 +204,12 @@ def test_an_ensemble_averages_probabilities(here: Path) -> None:
 
 
 def test_plots_tables_and_report_are_written(flats_csv: Path, dlrun: Dlrun) -> None:
-    for target, first in (("price", "predictions.png"), ("dear", "confusion.png"), ("[big,roomy]", "labels.png")):
+    for target, first in (("price", "predictions.svg"), ("dear", "confusion.svg"), ("[big,roomy]", "labels.svg")):
         words = ("task=tabular", *INPUTS, *SMALL, f"data.target={target}", "data.id=nr", "task.error_by=[city,rooms]")
         status, out, err = dlrun(*words)
         assert status == 0, out + err
         drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-        assert {first, "losses.png", "error_by.png", "importance.png"} <= drawn
+        assert {first, "losses.svg", "error_by.svg", "importance.svg"} <= drawn
         assert "worse when a column is shuffled" in Path("runs/latest/report.html").read_text()
         if target == "price":
             worst = pd.read_csv("runs/latest/largest_errors.csv")

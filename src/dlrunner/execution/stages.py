@@ -264,7 +264,7 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
             directory.write_bytes(each.file, as_csv(each.frame)[0])
         for name, content in task.artifacts(models, phase=members[-1].phase).items():
             directory.write_bytes(name, content)
-        plots = _draw(directory.path, task, members, outputs) if wanted.plots else []
+        plots = _draw(directory.path, task, members, outputs, bool(wanted.trackers)) if wanted.plots else []
         texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
     return Published(plots, tables, texts)
 
@@ -310,10 +310,13 @@ def _combined(plan: Plan, task: Task, members: Sequence[Member], split: Split) -
     return Evaluation(tally.result(split).metrics, average, targets)
 
 
-def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor) -> Sequence[Plot]:
+def _draw(
+    run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor, has_trackers: bool
+) -> Sequence[Plot]:
     from dlrunner.reporting.plots import training  # importing matplotlib takes a second
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
     models, last = [member.model for member in members], members[-1]
+    training.also_png.set(has_trackers)
     return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]

@@ -143,7 +143,7 @@ def render(
         history: one row per epoch.
         config: the composed configuration.
         overrides: what was typed.
-        plots: PNG files to embed.
+        plots: PNG and SVG files to embed.
         notes: further notes.
         tables: of results, with their captions.
         annotated_texts: texts with highlighted words, by heading: title, words, and their weights from -1 to 1.
@@ -157,7 +157,7 @@ def render(
         members = len((summary.get("members") or {}).get("seeds") or [])
         of_member = f"One of {members or 'several'} members; the results above are of the members' average."
     if drawings:  # the same curves, but interactive
-        plots = [plot for plot in plots if plot.path.name != TRAINING_CURVES]
+        plots = [plot for plot in plots if plot.path.stem != Path(TRAINING_CURVES).stem]
     values = {
         "title": answer.question(summary, title),
         "subtitle": title,

@@ -72,7 +72,7 @@ def with_masks(
 
 
 def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequence[float], folder: Path) -> Plot:
-    """Draw iou_by_class.png: intersection / union of each class, the best first.
+    """Draw iou_by_class.svg: intersection / union of each class, the best first.
 
     Args:
         ious: of each class; NaN where it neither occurs nor is predicted.
@@ -96,7 +96,7 @@ def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequenc
         heading(figure, mean)
         best, worst = names[order[0]], names[[code for code in order if not np.isnan(values[code])][-1]]
         alt = f"Bars of intersection over union for {len(names)} classes; best: {best}, worst: {worst}. {mean}."
-        path = save(figure, folder / "iou_by_class.png")
+        path = save(figure, folder / "iou_by_class.svg")
         return Plot(path, "Intersection over union by class (validation)", alt)
 
 

@@ -53,7 +53,7 @@ MOST_NAMED, FEWER_NAMED = 60, 40
 
 
 def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
-    """Draw predictions.png: validation rows by prediction and truth, and their errors next to it.
+    """Draw predictions.svg: validation rows by prediction and truth, and their errors next to it.
 
     Args:
         truth: [rows], in the target's own unit.
@@ -83,7 +83,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
             placeholder(axes, "no row to draw")
             beside.set_axis_off()
             return Plot(
-                save(figure, folder / "predictions.png"),
+                save(figure, folder / "predictions.svg"),
                 "Predictions on the validation rows",
                 f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
             )
@@ -108,7 +108,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
         _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
         return Plot(
-            save(figure, folder / "predictions.png"),
+            save(figure, folder / "predictions.svg"),
             "Predictions on the validation rows",
             f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
         )
@@ -117,7 +117,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
 def error_by(
     groups: Sequence[tuple[str, Sequence[str], Floats, Integers]], folder: Path, *, metric: str, overall: float
 ) -> Plot:
-    """Draw error_by.png: the error by the categories of up to four columns, and the number of rows of each.
+    """Draw error_by.svg: the error by the categories of up to four columns, and the number of rows of each.
 
     Args:
         groups: for each column its name, its categories, and their errors and numbers of rows, [categories] each.
@@ -170,14 +170,14 @@ def error_by(
         if not chosen:
             placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
-            save(figure, folder / "error_by.png"),
+            save(figure, folder / "error_by.svg"),
             "The metric by the categories of some columns",
             f"Bar charts of {metric} by the categories of {_listed(groups)}; over all rows it is {overall:.4g}.",
         )
 
 
 def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
-    """Draw largest_errors.png: the rows that are predicted worst, as a table.
+    """Draw largest_errors.svg: the rows that are predicted worst, as a table.
 
     Args:
         table: up to 15 rows, in the order to show; the last columns are `truth`, `prediction` and `error`. Of more
@@ -226,7 +226,7 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
         if not len(table) or not kept:
             figure.text(0.25, down - 1.3, "no row to draw", color=GREY, transform=inches)
         return Plot(
-            save(figure, folder / "largest_errors.png"),
+            save(figure, folder / "largest_errors.svg"),
             "The validation rows with the largest errors (more of them in largest_errors.csv)",
             f"Table of the {len(table)} validation rows with the largest errors.",
         )
@@ -241,7 +241,7 @@ def importance(
     metric: str,
     rows: tuple[int, int] | None = None,
 ) -> Plot:
-    """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
+    """Draw importance.svg: permutation importance (Breiman, 2001), at most the 30 most important columns.
 
     Args:
         names: of the columns.
@@ -261,7 +261,7 @@ def importance(
         if not len(order):
             placeholder(axes, "no column to draw")
             return Plot(
-                save(figure, folder / "importance.png"),
+                save(figure, folder / "importance.svg"),
                 "Permutation importance: how much the metric gets worse when a column is shuffled",
                 "An empty bar chart: there is no column to shuffle.",
             )
@@ -271,14 +271,14 @@ def importance(
         whiskers = "whiskers: standard deviation over the shuffles"
         axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
         return Plot(
-            save(figure, folder / "importance.png"),
+            save(figure, folder / "importance.svg"),
             "Permutation importance: how much the metric gets worse when a column is shuffled",
             f"Bar chart of how much worse {metric} gets: most by {', '.join(names[i] for i in order[:3])}.",
         )
 
 
 def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Plot:
-    """Draw embeddings.png: the categories of up to four columns on the first two principal components of their vectors.
+    """Draw embeddings.svg: the categories of up to four columns on the first two principal components of their vectors.
 
     Args:
         tables: for each column its name, its categories and their vectors [categories, size]; for vectors of one
@@ -311,7 +311,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
         for axes, points, words in named:
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))
         return Plot(
-            save(figure, folder / "embeddings.png"),
+            save(figure, folder / "embeddings.svg"),
             "Embeddings of the categories on two principal components",
             f"Scatter plots of the categories of {_listed(tables)}: two principal components of their embeddings.",
         )

@@ -8,6 +8,7 @@ import unicodedata
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -88,6 +90,9 @@ OTHER_SCRIPTS = (
 )
 """Fonts for scripts that are missing from DejaVu Sans; those that are installed are used."""
 
+also_png: ContextVar[bool] = ContextVar("also_png", default=False)
+"""Whether `save` writes each SVG as PNG too: trackers show only pixels."""
+
 MOST_MARKERS = 30
 """Beyond this number of epochs lines have no markers."""
 
@@ -105,11 +110,11 @@ def styled() -> Iterator[None]:
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
-    """Draw losses.png: the losses, the validation metrics, and the learning rate where it changes.
+    """Draw losses.svg: the losses, the validation metrics, and the learning rate where it changes.
 
     Args:
         history: one row per epoch; the first key `valid/<name>` other than `valid/loss` is the monitored metric.
-        folder: of the PNG.
+        folder: of the plot.
     """
     epochs = np.array([row["epoch"] for row in history], dtype=np.float64)
     keys = dict.fromkeys(key for row in history for key in row if key.startswith("valid/"))
@@ -194,12 +199,36 @@ def lr_range(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and return its path; the canvas itself draws once where `savefig` draws twice."""
+    """Write a figure as SVG or PNG, by the suffix, and return its path."""
+    if path.suffix == ".svg":
+        if also_png.get():
+            _write(path.with_suffix(".png"), _as_png(figure))
+        return _write(path, _as_svg(figure))
+    return _write(path, _as_png(figure))
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with readable_os_errors(path):
+        write_atomic(path, content)
+    return path
+
+
+def _as_png(figure: Figure) -> bytes:
+    """Return a PNG; the canvas itself draws once where `savefig` draws twice."""
     drawn = io.BytesIO()
     FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
-    with readable_os_errors(path):
-        write_atomic(path, drawn.getvalue())
-    return path
+    return drawn.getvalue()
+
+
+def _as_svg(figure: Figure) -> bytes:
+    """Return a transparent SVG, the same each time, whose texts are text; what is rasterized in it is an image."""
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    drawn = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dlrunner"}):
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return drawn.getvalue().encode("utf-8", "replace")  # half a surrogate pair in a title
 
 
 def shorten(title: str, width: int) -> str:
