@@ -25,6 +25,7 @@ from dlrunner.reporting.plots.number_format import (
     TICK_STEPS,
     amount_tick,
     format_amount,
+    format_change,
     format_column,
     set_amount_ticks,
     short_number,
@@ -265,7 +266,7 @@ def importance(
                 "Permutation importance: how much the metric gets worse when a column is shuffled",
                 "An empty bar chart: there is no column to shuffle.",
             )
-        notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
+        notes = [format_change(worse[i]) if np.isfinite(worse[i]) else "no value" for i in order]
         bars(axes, worse[order], [shorten(names[i], 40) for i in order], notes, spread[order])
         part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
         whiskers = "whiskers: standard deviation over the shuffles"
