@@ -12,13 +12,15 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import collab
+from dlrunner.reporting.plots import collab, images, segmentation
 from dlrunner.reporting.plots import training as plots
 
 TITLES = [
@@ -220,6 +222,21 @@ def test_range_tests_are_drawn_with_and_without_a_suggestion(tmp_path: Path) -> 
     losses = [2.0] * 40 + [math.inf] * 10
     assert_is_png(plots.lr_range(rates, losses, losses, 3e-4, tmp_path / "range.png"))
     assert_is_png(plots.lr_range([], [], [], None, tmp_path / "empty.png"))
+
+
+def test_images_have_their_file_names_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures: list[Figure] = []
+    for module in (images, segmentation):
+        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure) or path)
+    pixels, codes = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    long = f"a/{'very/' * 9}long_$name$.png"
+    images.sheet([pixels] * 2, [np.zeros((8, 8), np.float32)] * 2, [("x.png", "a", "b", 0.9)] * 2, tmp_path / "a.png")
+    segmentation.with_masks(
+        "T", [("99% correct", long, pixels, codes, codes)], ["sky"], pixels[0, :1], tmp_path / "b.png"
+    )
+    written = [[text.get_text() for text in figure.findobj(Text)] for figure in figures]
+    assert written[0].count("x.png") == 2
+    assert next(text for text in written[1] if text.endswith("long_$name$.png")).startswith("…")
 
 
 def test_titles_are_cut_to_columns_and_lose_their_year_first() -> None:

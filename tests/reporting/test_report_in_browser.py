@@ -243,7 +243,7 @@ def test_vector_plots_follow_the_scheme_and_run_no_script(browser: Browser, tmp_
     file = tmp_path / "run.html"
     file.write_text(render(plots=[drawn]))
     style = "getComputedStyle(document.querySelector('figure img'))"
-    for scheme, shown in (("light", "none"), ("dark", "invert(1) hue-rotate(180deg)")):
+    for scheme, shown in (("light", "none"), ("dark", "invert(0.9) hue-rotate(180deg)")):
         browser.open(file, scheme=scheme)
         assert browser.ask(f"{style}.filter") == shown
         assert browser.ask(f"{style}.backgroundColor") == "rgba(0, 0, 0, 0)"

@@ -32,7 +32,7 @@ BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F0
 """Okabe and Ito's colours (2008), which colour-blind readers can distinguish."""
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e3e3e3"
 
-BLUES = LinearSegmentedColormap.from_list("blues", ["#dcebf5", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
+BLUES = LinearSegmentedColormap.from_list("blues", ["#cfe2ef", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
 """From pale to dark: legible in black and white, and the palest is visible on white."""
 PALE_BLUES = LinearSegmentedColormap.from_list("pale blues", ["#f3f8fc", "#c3dcec", "#6aabd2"])
 """Dark text is legible on all of it."""

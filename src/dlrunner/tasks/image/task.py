@@ -361,7 +361,8 @@ class ImageClassification(Classification):
                 heat_map(models, pixels, size, int(predicted[index]))
                 for pixels, index in zip(pixels_of, wrong, strict=True)
             ]
-            titles = [(names[truth[i]], names[predicted[i]], float(confidence[i])) for i in wrong]
+            files = [str(self.table.names[row]) for row in rows]
+            titles = [(files[i], names[truth[i]], names[predicted[i]], float(confidence[i])) for i in wrong]
             drawn.append(sheet(pixels_of, maps, titles, folder / "confident_mistakes.png"))
         return drawn
 

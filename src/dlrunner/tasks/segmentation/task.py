@@ -187,7 +187,7 @@ class Segmentation(Task):
             rows = chosen["row"].to_numpy(copy=True)
             predicted = self._predicted(models, rows, phase)
             shown = [
-                (_label(fraction), self.table.pixels[row, ..., :3], mask, codes)
+                (_label(fraction), str(self.table.names[row]), self.table.pixels[row, ..., :3], mask, codes)
                 for row, fraction, (mask, codes) in zip(rows, chosen["pixel_accuracy"], predicted, strict=True)
             ]
             drawn.append(plots.with_masks(title, shown, names, colours(len(names)), folder / f"{name}.png"))
