@@ -226,8 +226,13 @@ def test_range_tests_are_drawn_with_and_without_a_suggestion(tmp_path: Path) -> 
 
 def test_images_have_their_file_names_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
     for module in (images, segmentation):
-        monkeypatch.setattr(module, "save", lambda figure, path: figures.append(figure) or path)
+        monkeypatch.setattr(module, "save", save)
     pixels, codes = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
     long = f"a/{'very/' * 9}long_$name$.png"
     images.sheet([pixels] * 2, [np.zeros((8, 8), np.float32)] * 2, [("x.png", "a", "b", 0.9)] * 2, tmp_path / "a.png")
