@@ -198,6 +198,7 @@ def test_the_head_has_the_question_the_result_next_to_the_baselines_and_a_verdic
         (0.7, {"a": 0.8, "b": None}, True, "Behind the baseline a: "),
         (0.8, {"a": 0.8}, True, "No better than the baseline a: "),
         (-2.0, {"a": -1.0}, False, "Better than the baseline a: m -2.000 against -1.000."),
+        (0.72, {"a": 0.18}, True, "Better than the baseline a: m 0.7200 against 0.1800."),
         (None, {"a": 0.8}, True, ""),
         (0.8, {}, True, ""),
     ],

@@ -104,7 +104,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if best is None or not is_number(value):
         return ""
     method, other = best
-    change = value / other - 1 if other > 0 else None
+    change = value / other - 1 if other > 0 and value < 2 * other else None
     if value == other or (change is not None and abs(change) < EQUAL):
         standing = "No better than"
     elif (value > other) == bool(higher_is_better):
