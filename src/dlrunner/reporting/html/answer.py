@@ -94,7 +94,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     """Return in a sentence how the run compares with the best baseline; empty without baselines.
 
     >>> metric = {"name": "valid/rmse", "value": 50191.3, "higher_is_better": False}
-    >>> verdict({"metric": metric, "baselines": {"mean": {"valid/rmse": 114485.6}, "trees": {"valid/rmse": 47776.5}}})
+    >>> verdict({"metric": metric, "baselines": {"mean": {"valid/rmse": 114485.6}, "trees": {"valid/rmse": 47776.9}}})
     'Behind the baseline trees: valid/rmse 50,191 against 47,777, 5.1 % higher.'
     """
     metric = summary.get("metric") or {}
