@@ -139,7 +139,7 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
     (run,) = (path for path in (here / "runs" / "parabola").iterdir() if path.is_dir())
     summary = json.loads((run / "summary.json").read_text())
     assert summary["metric"]["value"] < 0.1
-    assert (run / "plots" / "losses.png").exists()
+    assert (run / "plots" / "losses.svg").exists()
     again = start("task=parabola", cwd=here)
     assert "already finished" in again.communicate()[0]
     # Its settings are checked like the package's own.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 PLOT_FORMATS = ("png", "svg", "pdf")
 
-TRAINING_CURVES = "losses.png"
+TRAINING_CURVES = "losses.svg"
 """The plot that every run has; the report draws the same curves interactively if it can."""
 
 

@@ -206,6 +206,10 @@ class Task(ABC):
         """Return the number of rows per split, for the summary."""
         return {}
 
+    def purpose(self) -> str:
+        """Return what the model does, for the heading of the report: "Predict price"."""
+        return ""
+
     def notes(self) -> Sequence[str]:
         """Return notes on reading the data (rows dropped, columns inferred)."""
         return []

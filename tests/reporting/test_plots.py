@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
+from matplotlib.text import Text
 from numpy.typing import NDArray
 
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import collab
+from dlrunner.reporting.plots import collab, images, segmentation
 from dlrunner.reporting.plots import training as plots
 
 TITLES = [
@@ -34,12 +38,15 @@ TITLES = [
 @pytest.fixture(autouse=True)
 def coarse_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plots.STYLE, "figure.dpi", 50)  # to be fast
+    monkeypatch.setattr(plots, "_more_formats", ContextVar("more_formats", default=("png",)))  # pixels can be checked
 
 
 def assert_is_png(drawn: Path | Plot) -> NDArray[Any]:
     path = drawn.path if isinstance(drawn, Plot) else drawn
-    assert path.read_bytes().startswith(b"\x89PNG\r\n")
-    pixels = np.asarray(imread(path))
+    if path.suffix == ".svg":
+        assert ElementTree.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n")
+    pixels = np.asarray(imread(path.with_suffix(".png")))
     assert 100 < pixels.shape[0] < 700
     assert 250 < pixels.shape[1] < 800
     colours = (pixels[::3, ::3, :3] * 255).astype(np.int64) @ np.array([65536, 256, 1])
@@ -185,7 +192,7 @@ def test_predictions_are_drawn_for_stars_and_for_real_numbers(
 @pytest.mark.parametrize("num_epochs", [0, 1, 300])
 def test_training_curves_are_drawn_for_any_number_of_epochs(num_epochs: int, tmp_path: Path) -> None:
     path = plots.training_curves(rows(num_epochs), tmp_path).path
-    assert path.name == "losses.png"
+    assert path.name == "losses.svg"
     assert_is_png(path)
 
 
@@ -196,12 +203,13 @@ def test_training_curves_handle_missing_and_infinite_values(tmp_path: Path) -> N
 
 
 def test_plots_of_a_run_are_written_in_another_format_too(tmp_path: Path) -> None:
-    with plots.also_as("svg"):
-        assert_is_png(plots.training_curves(rows(3), tmp_path))
-    assert (tmp_path / "losses.svg").read_text().startswith("<?xml")
-    (tmp_path / "losses.svg").unlink()
-    plots.training_curves(rows(3), tmp_path)
-    assert [file.name for file in tmp_path.glob("losses.*")] == ["losses.png"]
+    with plots.also_as({"pdf"}):
+        assert plots.training_curves(rows(3), tmp_path).name == "losses.svg"
+    assert (tmp_path / "losses.pdf").read_bytes().startswith(b"%PDF")
+    (tmp_path / "losses.pdf").unlink()
+    with plots.also_as({"svg"}):
+        plots.training_curves(rows(3), tmp_path)
+    assert [file.name for file in tmp_path.glob("losses.*")] == ["losses.svg"]
 
 
 def test_a_learning_rate_that_changes_gets_its_own_panel(tmp_path: Path) -> None:
@@ -224,6 +232,26 @@ def test_range_tests_are_drawn_with_and_without_a_suggestion(tmp_path: Path) -> 
     losses = [2.0] * 40 + [math.inf] * 10
     assert_is_png(plots.lr_range(rates, losses, losses, 3e-4, tmp_path / "range.png"))
     assert_is_png(plots.lr_range([], [], [], None, tmp_path / "empty.png"))
+
+
+def test_images_have_their_file_names_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    for module in (images, segmentation):
+        monkeypatch.setattr(module, "save", save)
+    pixels, codes = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+    long = f"a/{'very/' * 9}long_$name$.png"
+    images.sheet([pixels] * 2, [np.zeros((8, 8), np.float32)] * 2, [("x.png", "a", "b", 0.9)] * 2, tmp_path / "a.png")
+    segmentation.with_masks(
+        "T", [("99% correct", long, pixels, codes, codes)], ["sky"], pixels[0, :1], tmp_path / "b.png"
+    )
+    written = [[text.get_text() for text in figure.findobj(Text)] for figure in figures]
+    assert written[0].count("x.png") == 2
+    assert next(text for text in written[1] if text.endswith("long_$name$.png")).startswith("…")
 
 
 def test_titles_are_cut_to_columns_and_lose_their_year_first() -> None:

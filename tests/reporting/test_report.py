@@ -15,12 +15,15 @@ from jinja2 import UndefinedError
 
 from dlrunner.errors import ConfigError
 from dlrunner.plot import Plot
-from dlrunner.reporting.html import charts, page, run
-from dlrunner.reporting.html.charts import Curve, Scale
+from dlrunner.reporting.html import answer, charts, page, run
+from dlrunner.reporting.html.charts import Curve
+from dlrunner.reporting.html.scale import Scale
 from dlrunner.reporting.plots import training as plots
 from tests.conftest import Dlrun
 from tests.fake_runs import write_run
 from tests.reporting.pages import EVIL, SCRIPT, assert_harmless
+
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def rows(num_epochs: int, **others: Any) -> list[dict[str, Any]]:
@@ -36,7 +39,7 @@ def render(**given: Any) -> str:
 
 
 def test_nothing_from_outside_is_markup_in_a_report(tmp_path: Path) -> None:
-    picture = plots.training_curves(rows(1), tmp_path).path.rename(tmp_path / '"><script>.png')
+    picture = plots.training_curves(rows(1), tmp_path).path.rename(tmp_path / '"><script>.svg')
     html = render(
         title=EVIL,
         summary={
@@ -89,14 +92,32 @@ def test_charts_replace_the_plot_of_the_same_curves_and_every_plot_has_an_altern
     alt = "Line plots over 2 epochs; at the end train/loss 0.5000, valid/loss 0.6000, valid/rmse 0.5500"
     assert f'<img alt="{alt}' in html
     assert "<figcaption>Loss and metrics by epoch</figcaption>" in html
-    html = render(plots=[Plot(losses.path.rename(tmp_path / "a.png"), "A caption alone")])
-    assert '<img alt="A caption alone" src="data:image/png;base64,iVBOR' in html
+    html = render(plots=[Plot(losses.path.rename(tmp_path / "a.svg"), "A caption alone")])
+    assert '<img alt="A caption alone" src="data:image/svg+xml;base64,' in html
+    (tmp_path / "b.png").write_bytes(PNG)
+    assert '<img alt="b" src="data:image/png;base64,iVBOR' in render(plots=[Plot(tmp_path / "b.png", "b")])
     assert '<figcaption aria-hidden="true">A caption alone' in html, "a screen reader says it once"
     html = render(plots=[losses, Plot(tmp_path / "absent.png", "")], history=rows(3))
     assert "<img" not in html
     assert "absent.png (file not found)" in html
     assert 'role="img" aria-label="valid/rmse by epoch: valid/rmse from 1.1000 to 0.3667"' in html
     assert "epoch 3: train/loss 0.3333; valid/loss 0.4000" in html
+
+
+def test_a_plot_is_an_image_by_its_suffix_and_its_content(tmp_path: Path) -> None:
+    for name, content in (("a.svg", PNG), ("b.png", b"<svg/>"), ("c.html", b"<svg/>"), ("d.svg", b"<html/>")):
+        (tmp_path / name).write_bytes(content)
+        html = render(plots=[Plot(tmp_path / name, "a")])
+        assert f"{name} (not an image)" in html
+        assert "<img" not in html
+
+
+def test_the_same_plot_is_the_same_file_and_its_texts_are_text(tmp_path: Path) -> None:
+    first = plots.training_curves(rows(3), tmp_path).path.read_bytes()
+    assert plots.training_curves(rows(3), tmp_path).path.read_bytes() == first
+    assert b">valid/rmse: 0.3667</text>" in first
+    assert len(first) < 60_000
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_report_is_small_enough_to_mail(tmp_path: Path) -> None:
@@ -142,6 +163,71 @@ def test_an_ensemble_names_the_member_of_its_curves_and_marks_no_epoch(tmp_path:
 def test_only_a_report_of_synthetic_data_has_a_warning() -> None:
     assert "synthetic" in render(summary={"data": {"name": "MovieLens", "source": "synthetic"}})
     assert "synthetic" not in render(summary={"data": {"name": "MovieLens", "source": "real"}})
+
+
+COMPARED: dict[str, Any] = {
+    "purpose": "Predict price",
+    "data": {"name": "flats.csv"},
+    "metric": {"name": "valid/rmse", "value": 50191.3, "epoch": 5, "higher_is_better": False},
+    "metrics": {"valid/rmse": {"unit": "EUR", "format": ""}},
+    "baselines": {"mean": {"valid/rmse": 100382.6}, "trees": {"valid/rmse": 47776.9}},
+}
+
+
+def test_the_head_has_the_question_the_result_next_to_the_baselines_and_a_verdict() -> None:
+    html = render(title="tabular: a-00000000", summary=COMPARED)
+    assert "<h1>Predict price of flats.csv</h1>" in html
+    assert '<p class="soft">tabular: a-00000000</p>' in html
+    assert '<div class="big">50,191 EUR</div>' in html
+    assert "Behind the baseline trees: valid/rmse 50,191 EUR against 47,777 EUR, 5.1 % higher." in html
+    bars = re.findall(r'<th scope="row">([^<]*)</th><td class="n">[^<]*</td><td><svg[^>]*><rect width="([^"]*)"', html)
+    assert bars == [("trees", "47.6"), ("this run", "50.0"), ("mean", "100.0")], "the best first"
+    assert "<h1>a run</h1>" in render(summary={**COMPARED, "purpose": None}), "of an older version"
+
+
+@pytest.mark.parametrize(
+    ("value", "others", "higher_is_better", "said"),
+    [
+        (
+            2.1,
+            {"a": 2.33, "b": 7.0},
+            False,
+            "Better than every baseline; the best is a: m 2.100 against 2.330, 9.9 % l",
+        ),
+        (0.9, {"a": 0.8}, True, "Better than the baseline a: m 0.9000 against 0.8000, 12.5 % higher."),
+        (0.7, {"a": 0.8, "b": None}, True, "Behind the baseline a: "),
+        (0.8, {"a": 0.8}, True, "No better than the baseline a: "),
+        (-2.0, {"a": -1.0}, False, "Better than the baseline a: m -2.000 against -1.000."),
+        (0.72, {"a": 0.18}, True, "Better than the baseline a: m 0.7200 against 0.1800."),
+        (None, {"a": 0.8}, True, ""),
+        (0.8, {}, True, ""),
+    ],
+)
+def test_the_verdict_compares_with_the_best_baseline(
+    value: float | None, others: dict[str, float | None], higher_is_better: bool, said: str
+) -> None:
+    metric = {"name": "m", "value": value, "higher_is_better": higher_is_better}
+    sentence = answer.verdict({"metric": metric, "baselines": {name: {"m": other} for name, other in others.items()}})
+    assert sentence.startswith(said)
+    assert bool(sentence) == bool(said)
+
+
+def test_what_is_of_little_interest_is_folded() -> None:
+    columns = [{"name": "a", "type": "number", "use": "continuous"}]
+    html = render(history=rows(13), config={"seed": 1}, summary={"data": {"columns": columns}}, changed={})
+    folded = re.findall(r"<details><summary>([^<]*)</summary>", html)
+    assert folded == ["13 rows", "1 columns, as they were read", "all settings"]
+    assert "<details>" not in render(history=rows(12))
+
+
+def test_short_curves_show_their_points_and_the_best_epoch_is_marked() -> None:
+    html = render(history=rows(5), summary={"metric": {"name": "valid/rmse"}, "best": {"epoch": 4}})
+    assert html.count('class="line points') == 4, "two losses, a metric, the rate"
+    assert html.count(">best: epoch 4</text>") == 1
+    assert "from 1.1000 to 0.2200; best epoch: 4" in html
+    assert "line points" not in render(history=rows(31))
+    assert "<input" not in html, "five points need no slider"
+    assert "<input" in render(history=rows(10))
 
 
 def test_a_report_has_metrics_claim_and_overrides() -> None:
@@ -229,6 +315,7 @@ def test_a_run_and_the_verb_write_the_same_page_within_two_seconds(ratings_csv: 
     assert file.read_bytes() == written
     html = written.decode()
     assert_harmless(html)
+    assert "<h1>Predict the ratings of my.csv</h1>" in html
     assert "lr: 0.001  # default: 0.01</mark>" in html
     assert "path: my.csv  # default: null</mark>" in html
     assert "<figcaption>Predictions on the validation rows</figcaption>" in html
@@ -258,7 +345,7 @@ def test_a_failed_run_has_a_report(here: Path, dlrun: Dlrun, ratings_csv: Path) 
 def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9, {"optim.lr": 0.1})
     (folder / "plots").mkdir()
-    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "item_map.png")
+    (folder / "plots" / "item_map.png").write_bytes(PNG)
     html = run.write(folder).read_text()
     assert html.count("<img") == 1
     assert '<img alt="Item map"' in html
@@ -268,7 +355,7 @@ def test_a_folder_of_an_older_version_has_a_report_with_all_its_plots(tmp_path: 
 def test_texts_of_a_plot_come_from_report_json_or_from_its_name(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
     (folder / "plots").mkdir()
-    plots.training_curves(rows(2), folder / "plots").path.rename(folder / "plots" / "mask.png")
+    (folder / "plots" / "mask.png").write_bytes(PNG)
     kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
     for shown, caption, alt in (
         (
@@ -287,7 +374,7 @@ def test_texts_of_a_plot_come_from_report_json_or_from_its_name(tmp_path: Path) 
 
 def test_a_damaged_or_hostile_report_json_reads_nothing_beyond_the_folder(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "a-00000000", 0.9)
-    secret = plots.training_curves(rows(2), tmp_path).path.rename(tmp_path / "secret.png")
+    secret = plots.training_curves(rows(2), tmp_path).path.rename(tmp_path / "secret.svg")
     kept: dict[str, Any] = {"notes": [], "annotated_texts": {}, "changed": None}
     for name in (f"../../{secret.name}", {"file": f"../../{secret.name}", "caption": "a"}):
         (folder / "report.json").write_text(json.dumps({**kept, "plots": [name]}))

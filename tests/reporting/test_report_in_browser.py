@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from dlrunner.plot import Plot
 from dlrunner.reporting.html import claims, run, sweep
+from dlrunner.reporting.plots import training as plots
 from tests.fake_runs import write_run, write_sweep
 from tests.reporting import browser as browsers
 from tests.reporting.browser import Browser
 from tests.reporting.pages import EVIL
-from tests.reporting.test_report import render, rows
+from tests.reporting.test_report import COMPARED, render, rows
 from tests.reporting.test_sweep_report import planted, verdicts, write_claims
 
 pytestmark = pytest.mark.skipif(browsers.find() is None, reason="needs Chromium: apt-get install chromium")
@@ -192,6 +195,61 @@ def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
     browser("Emulation.setEmulatedMedia", media="print")
     assert browser.ask("getComputedStyle(document.querySelector('nav')).display") == "none"
     browser("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_printed_run_has_at_most_four_pages(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "plots").mkdir()
+    drawn = plots.training_curves(rows(30), tmp_path / "plots")
+    shown = [Plot(drawn.path.rename(tmp_path / "plots" / "0.svg"), "0")]
+    for number in range(1, 7):
+        copy = tmp_path / "plots" / f"{number}.svg"
+        copy.write_bytes(shown[0].path.read_bytes())
+        shown.append(Plot(copy, str(number)))
+    file = tmp_path / "run.html"
+    columns = [{"name": f"column{number}", "type": "number", "use": "continuous"} for number in range(40)]
+    file.write_text(
+        render(
+            summary={**COMPARED, "data": {"name": "flats.csv", "columns": columns}},
+            history=rows(30, **{"valid/mae": 0.5, "valid/r2": 0.5}),
+            config={f"setting{number}": number for number in range(200)},
+            changed={"setting3": "2"},
+            plots=shown,
+        )
+    )
+    browser.open(file)
+    printed = base64.b64decode(browser("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 4
+    browser("Emulation.setEmulatedMedia", media="print")
+    visible = "[...document.querySelectorAll('h2')].filter((e) => e.checkVisibility()).map((e) => e.textContent)"
+    headings = browser.ask(visible)
+    assert {"Curves", "Plots", "Configuration"} <= set(headings)
+    assert not {"Epochs", "Columns"} & set(headings), "a heading of folded content alone is not printed"
+    browser("Emulation.setEmulatedMedia", media="")
+
+
+def test_a_long_title_does_not_widen_the_page_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    file = tmp_path / "run.html"
+    file.write_text(render(title="tabular: " + "data.path=_a_long_folder_" * 8, summary=COMPARED))
+    browser.open(file, 390)
+    assert browser.ask("document.documentElement.scrollWidth") <= 390
+
+
+def test_vector_plots_follow_the_scheme_and_run_no_script(browser: Browser, tmp_path: Path) -> None:
+    drawn = plots.training_curves(rows(3), tmp_path)
+    text = drawn.path.read_text()
+    drawn.path.write_text(
+        text.replace("</svg>", "<script>document.title='evil'; fetch('http://127.0.0.1:9')</script></svg>")
+    )
+    file = tmp_path / "run.html"
+    file.write_text(render(plots=[drawn]))
+    style = "getComputedStyle(document.querySelector('figure img'))"
+    for scheme, shown in (("light", "none"), ("dark", "invert(0.9) hue-rotate(180deg)")):
+        browser.open(file, scheme=scheme)
+        assert browser.ask(f"{style}.filter") == shown
+        assert browser.ask(f"{style}.backgroundColor") == "rgba(0, 0, 0, 0)"
+        assert browser.ask("document.querySelector('figure img').naturalWidth") > 500, "it is drawn"
+        assert browser.ask("document.title") == "a run"
+        assert_quiet(browser)
 
 
 def test_wide_and_long_content_is_not_cut_in_print(browser: Browser, tmp_path: Path) -> None:

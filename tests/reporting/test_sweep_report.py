@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from dlrunner.claims.claim_report import Verdict
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import claims, page, sweep
-from dlrunner.reporting.html.charts import axis_of
+from dlrunner.reporting.html.charts import axis_of, parallel, strip
 from tests.conftest import QUICK, Dlrun
 from tests.fake_runs import write_run, write_seeds, write_sweep
 from tests.reporting.pages import EVIL, assert_harmless
@@ -224,6 +225,23 @@ def test_axes_position_numbers_by_value_and_words_evenly() -> None:
     assert axis_of("optim", ["sgd", "adam", None]).positions == [0.5, 1.0, 0.0]
     assert axis_of("batch_size", [None, 128, 8, 16]).positions == pytest.approx([0, 1, 1 / 3, 2 / 3])
     assert axis_of("same", [3, 3]).positions == [0.5, 0.5]
+
+
+def test_parallel_coordinates_need_two_settings() -> None:
+    axes = [axis_of("optim.lr", [0.1, 0.01]), axis_of("valid/rmse", [0.9, 0.8])]
+    words = ([0.0, 1.0], ["job 0", "job 1"], "")
+    assert parallel("Settings", axes, *words) == ""
+    assert "<svg" in parallel("Settings", [axis_of("batch_size", [8, 16]), *axes], *words)
+
+
+def test_the_seeds_of_a_claim_are_dots_over_an_axis() -> None:
+    drawn = strip("valid/rmse", [0.88, 0.9], 0.9, "published 0.9")
+    assert re.findall(r">([0-9.]+)</text>", drawn) == ["0.880", "0.885", "0.890", "0.895", "0.900"]
+    assert ">valid/rmse</text>" in drawn
+    assert ">published</text>" in drawn
+    places = [float(x) for x in re.findall(r'<circle [^>]*cx="([^"]*)"', drawn)]
+    assert places[0] < places[1]
+    assert f'class="published" d="M{places[1]} ' in drawn, "the published value is where the equal one is"
 
 
 def verdicts(folders: list[str]) -> list[Verdict]:

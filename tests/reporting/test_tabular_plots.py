@@ -6,6 +6,7 @@ import datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -50,7 +51,7 @@ def saved(drawn: list[Figure], monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
     def save(figure: Figure, path: Path) -> Path:
         plots.save(figure, keep(figure, path))
-        assert path.read_bytes().startswith(b"\x89PNG\r\n")
+        assert ElementTree.fromstring(path.read_text()).tag == "{http://www.w3.org/2000/svg}svg"
         return path
 
     for module in (tabular, classes, class_curves, regression):
@@ -85,7 +86,7 @@ def many(number: int) -> list[str]:
 def test_predictions_tell_rows_errors_and_the_median(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([100.0, 200.0, 400.0, 800.0, 1e6])
     predicted = np.array([110.0, 220.0, 360.0, 880.0, NAN])
-    assert tabular.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).path.name == "predictions.png"
+    assert tabular.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).path.name == "predictions.svg"
     said = "\n".join(texts(drawn[0]))
     assert "$Sales$: validation rows and their predictions" in said
     assert "4 rows\n1 more without a finite value\nRMSE 46.1\nRMSPE 0.1\n" in said + "\n"
@@ -140,7 +141,7 @@ def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figu
     truth = np.array([0, 0, 0, 1, 2, 2, -1, 1])
     probabilities = np.eye(3)[[0, 0, 1, 1, 0, 2, 0, 0]]
     probabilities[-1, 0] = NAN  # neither this row nor the one without a class counts
-    assert classes.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).path.name == "confusion.png"
+    assert classes.classes(truth, probabilities, ["a", "b", "$c"], tmp_path).path.name == "confusion.svg"
     (axes,) = drawn[0].axes
     cells = {each.get_position(): each.get_text().split("\n")[0] for each in axes.texts}
     assert [[cells[column, row] for column in range(3)] for row in range(3)] == [list("210"), list("010"), list("101")]
@@ -239,7 +240,7 @@ def test_plots_of_numbers_bear_any_numbers(tmp_path: Path) -> None:
 def test_labels_are_sorted_by_frequency_with_precision_and_recall(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([[0, 1, 1], [0, 1, 1], [1, 1, 0], [0, 1, 0]])
     probabilities = np.array([[0.9, 0.9, 0.1], [0.1, 0.9, 0.2], [0.5, 0.4, 0.3], [0.9, NAN, 0.4]])
-    assert classes.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).path.name == "labels.png"
+    assert classes.labels(truth, probabilities, ["rare", "usual", "never said"], tmp_path).path.name == "labels.svg"
     (axes,) = drawn[0].axes
     assert ticks(axes) == ["usual  (3)", "never said  (2)", "rare  (1)"]
     precision, recall = (np.asarray(line.get_xdata(), dtype=float) for line in axes.lines[:2])
@@ -268,7 +269,7 @@ def test_errors_by_level_are_the_lengths_of_the_bars(drawn: list[Figure], tmp_pa
         ("DayOfWeek", ["1", "2", "3"], np.array([0.3, 0.1, NAN]), np.array([1234, 5, 0])),
         ("$Promo", ["no", "yes"], np.array([0.2, 0.15]), np.array([10, 20])),
     ]
-    assert tabular.error_by(groups, tmp_path, metric="rmspe", overall=0.18).path.name == "error_by.png"
+    assert tabular.error_by(groups, tmp_path, metric="rmspe", overall=0.18).path.name == "error_by.svg"
     first, second = drawn[0].axes
     assert bars(first) == [0.3, 0.1, 0]
     assert bars(second) == [0.2, 0.15]
@@ -333,7 +334,7 @@ def test_the_largest_errors_are_written_as_numbers_are(drawn: list[Figure], tmp_
             "error": [-10000.0, 30.0],
         }
     )
-    assert tabular.largest_errors(table, tmp_path).path.name == "largest_errors.png"
+    assert tabular.largest_errors(table, tmp_path).path.name == "largest_errors.svg"
     written = {each.get_text(): each for each in drawn[0].texts}
     assert {"12345", "2015-06-20", "–", "21.5", "12,345", "−10,000", "30", "$Temperature"} <= set(written)
     assert any(text.startswith("x yzz") and text.endswith("…") for text in written)
@@ -383,7 +384,7 @@ def test_importance_is_sorted_and_at_most_thirty_columns_are_drawn(drawn: list[F
     rises, deviations = rng.normal(size=100), rng.random(100)
     rises[:2] = NAN, INF
     names = [f"column {i}" for i in range(100)]
-    assert tabular.importance(names, rises, deviations, tmp_path, metric="$rmse").path.name == "importance.png"
+    assert tabular.importance(names, rises, deviations, tmp_path, metric="$rmse").path.name == "importance.svg"
     (axes,) = drawn[0].axes
     best = 2 + np.argsort(-rises[2:])[:30]
     np.testing.assert_allclose(bars(axes), rises[best])
@@ -422,7 +423,7 @@ def test_embeddings_lie_on_their_principal_components(drawn: list[Figure], tmp_p
         ("State", [f"state {i}" for i in range(12)], vectors),
         ("Flag", ["no", "yes"], vectors[:2, :1]),
     ]
-    assert tabular.embeddings(tables, tmp_path).path.name == "embeddings.png"
+    assert tabular.embeddings(tables, tmp_path).path.name == "embeddings.svg"
     month, state, flag = drawn[0].axes
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     left, singular, _ = np.linalg.svd(centred)
@@ -488,11 +489,11 @@ def test_ordinary_plots_are_saved_under_their_names(tmp_path: Path) -> None:
     classes.classes(rng.integers(0, 2, 90), p / p.sum(axis=1, keepdims=True), ["no", "yes"], tmp_path)
     tabular.error_by([("Promo", ["0", "1"], p[0], np.ones(2, int))] * 3, tmp_path, metric="rmse", overall=0.4)
     tabular.embeddings([("Store", [str(i) for i in range(90)], p)], tmp_path)
-    assert sorted(path.name for path in tmp_path.glob("*.png")) == [
-        "confusion.png",
-        "embeddings.png",
-        "error_by.png",
-        "predictions.png",
+    assert sorted(path.name for path in tmp_path.glob("*.svg")) == [
+        "confusion.svg",
+        "embeddings.svg",
+        "error_by.svg",
+        "predictions.svg",
     ]
 
 

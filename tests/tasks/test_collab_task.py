@@ -69,7 +69,7 @@ def test_every_model_trains_predicts_and_draws(model: str, dlrun: Dlrun, here: P
     status, _, err = dlrun("task=collab", "data.source=synthetic", "epochs=1", "batch_size=512", *model.split())
     assert (status, err) == (0, "")
     drawn = {path.name for path in (here / "runs" / "latest" / "plots").iterdir()}
-    assert drawn >= {"losses.png", "predictions.png", "cross_table.png", "item_components.png", "item_map.png"}
+    assert drawn >= {"losses.svg", "predictions.svg", "cross_table.svg", "item_components.svg", "item_map.svg"}
     status, out, err = dlrun("predict", "runs/latest", "--user", "1", "--top", "3")
     assert (status, err[:4], err.count("\n")) == (0, "run ", 1)
     assert len(out.strip().splitlines()) == 4

@@ -125,7 +125,7 @@ def test_quantiles_are_predicted_with_their_coverage(dlrun: Dlrun) -> None:
     assert 0.6 < covered < 0.95
     assert list(found["baselines"]) == ["quantiles", "gradient boosting"]
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-    assert {"intervals.png", "residuals.png", "partial_dependence.png"} <= drawn
+    assert {"intervals.svg", "residuals.svg", "partial_dependence.svg"} <= drawn
     assert dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")[0] == 0
     assert list(pd.read_csv("answer.csv"))[-3:] == ["balance_q0.1", "balance_q0.5", "balance_q0.9"]
 

@@ -91,8 +91,8 @@ def test_a_run_writes_predictions_and_plots_and_can_be_used(dlrun: Dlrun, here: 
     right = (found["breed"] == found["prediction"]).mean()
     assert right == pytest.approx(summary()["final"]["valid/accuracy"])
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-    of_classes = {"calibration.png", "classes.png", "confusion.png", "curves.png"}
-    assert drawn == {*of_classes, "confident_mistakes.png", "losses.png"}
+    of_classes = {"calibration.svg", "classes.svg", "confusion.svg", "curves.svg"}
+    assert drawn == {*of_classes, "confident_mistakes.png", "losses.svg"}
 
     with zipfile.ZipFile(DogBreedsData(here, source="synthetic")._found[1].path) as archive:
         archive.extractall(here / "pets")
@@ -472,7 +472,7 @@ def test_labels_are_learned_and_predicted(dlrun: Dlrun, here: Path) -> None:
     assert status == 0, out + err
     assert summary()["metric"]["name"] == "valid/f1"
     assert summary()["metric"]["value"] > 0.8
-    assert Path("runs/latest/plots/labels.png").exists()
+    assert Path("runs/latest/plots/labels.svg").exists()
     status, out, err = dlrun("predict", "runs/latest", "pics/0.png")
     assert status == 0, err
     assert "p(red)" in out

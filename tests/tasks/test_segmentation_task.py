@@ -73,7 +73,7 @@ def test_a_run_leaves_metrics_plots_and_masks(dlrun: Dlrun, here: Path) -> None:
     assert found["final"]["valid/pixel_accuracy"] > 0
     assert found["baselines"]["background everywhere"]["valid/pixel_accuracy"] > 0.6
     drawn = {path.name for path in Path("runs/latest/plots").iterdir()}
-    assert drawn == {"iou_by_class.png", "losses.png", "segmentation.png", "worst_images.png"}
+    assert drawn == {"iou_by_class.svg", "losses.svg", "segmentation.png", "worst_images.png"}
     report = Path("runs/latest/report.html").read_text()
     for caption in (
         "Images, masks and predictions (validation)",

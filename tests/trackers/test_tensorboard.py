@@ -40,6 +40,7 @@ def test_event_files_hold_what_metrics_jsonl_holds(ratings_csv: Path, dlrun: Dlr
     assert [event.tensor_proto.string_val[0].decode() for event in found.Tensors("folder")] == [str(run.resolve())]
     assert b"adamw" in found.SummaryMetadata("_hparams_/session_start_info").plugin_data.content
     pictures = sorted((run / "plots").glob("*.png"))
+    assert {picture.stem for picture in pictures} >= {chart.stem for chart in (run / "plots").glob("*.svg")} > set()
     assert sorted(found.Tags()["images"]) == [f"plots/{picture.stem}" for picture in pictures]
     for picture in pictures:
         (event,) = found.Images(f"plots/{picture.stem}")

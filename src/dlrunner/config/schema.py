@@ -68,7 +68,7 @@ class LogSettings(BaseModel):
     level: Literal["warning", "info", "debug"] = "info"
     progress: Literal["auto", "bars", "plain", "none"] = "auto"
     plots: bool = True
-    plot_format: Literal["png", "svg", "pdf"] = "png"
+    plot_format: Literal["png", "svg", "pdf"] = "svg"
     report: bool = True
     trackers: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     tracker_timeout: NonNegative = 10.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -139,6 +139,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         data,
         findings,
         {
+            "purpose": task.purpose(),
             "data": {**identity, "rows": sizes} | ({"columns": columns[:MOST_COLUMNS]} if columns else {}),
             "device": str(plan.device),
             "precision": plan.settings.precision,
@@ -267,7 +268,8 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
             directory.write_bytes(each.file, as_csv(each.frame)[0])
         for name, content in task.artifacts(models, phase=members[-1].phase).items():
             directory.write_bytes(name, content)
-        plots = _draw(directory.path, task, members, outputs, wanted.plot_format) if wanted.plots else []
+        formats = {wanted.plot_format, *(["png"] if wanted.trackers else [])}  # trackers show only pixels
+        plots = _draw(directory.path, task, members, outputs, formats) if wanted.plots else []
         texts = dict(task.annotated_texts(models, outputs)) if wanted.report else {}
     return Published(plots, tables, texts)
 
@@ -313,11 +315,13 @@ def _combined(plan: Plan, task: Task, members: Sequence[Member], split: Split) -
     return Evaluation(tally.result(split).metrics, average, targets)
 
 
-def _draw(run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor, plot_format: str) -> Sequence[Plot]:
+def _draw(
+    run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor, formats: Collection[str]
+) -> Sequence[Plot]:
     from dlrunner.reporting.plots import training  # importing matplotlib takes a second
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
     models, last = [member.model for member in members], members[-1]
-    with training.also_as(plot_format):
+    with training.also_as(formats):
         return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]

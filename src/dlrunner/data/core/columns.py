@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -123,6 +124,16 @@ def date_parts(dates: pd.Series[Any], prefix: str) -> pd.DataFrame:
     return pd.DataFrame(
         {f"{prefix}{part}": value for part, value in zip(PARTS, values, strict=True)}, index=dates.index
     )
+
+
+def part_label(part: str, value: Any) -> str:
+    """Return a value of a date part for people: weekdays and months by name.
+
+    >>> part_label("Dayofweek", 0), part_label("Month", 12.0), part_label("Day", 12)
+    ('Mon', 'Dec', '12')
+    """
+    names = {"Dayofweek": list(calendar.day_abbr), "Month": list(calendar.month_abbr)}.get(part)
+    return names[int(value)] if names and not pd.isna(value) else str(value)
 
 
 def is_quantity(part: str) -> bool:

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from dlrunner.reporting.terminal.progress import number
+from dlrunner.reporting.html.page import grouped
+from dlrunner.reporting.html.scale import Scale
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 40
@@ -26,6 +27,10 @@ MOST_POINTS = 240
 """Maximum points of a curve; longer ones are thinned out."""
 WIDE_HEIGHT, WIDE_TOP, WIDE_BOTTOM = 320, 40, 22
 """Of parallel coordinates."""
+MOST_MARKED = 30
+"""Curves of at most this number of points show each."""
+FEW_POINTS = 10
+"""Charts of fewer points have no slider: the pointer and the table of epochs reach all of them."""
 MOST_LETTERS = 18
 """Maximum length of a label of an axis."""
 MOST_NAME = 120
@@ -52,7 +57,11 @@ class Axis:
 
 
 def curves(
-    title: str, lines: Sequence[Curve], reference: tuple[str, float] | None = None, is_focused: bool = False
+    title: str,
+    lines: Sequence[Curve],
+    reference: tuple[str, float] | None = None,
+    is_focused: bool = False,
+    best: float | None = None,
 ) -> str:
     """Draw curves by epoch; empty if no curve has two points.
 
@@ -61,6 +70,7 @@ def curves(
         lines: the curves, each in its own colour.
         reference: name and value of a horizontal line, such as a published value.
         is_focused: the first quarter of the epochs may be outside of the plot, so that the ends are distinguishable.
+        best: the best epoch, which is marked on the first curve.
     """
     lines = [line for line in lines if line.values]
     epochs = _thinned(sorted({epoch for line in lines for epoch in line.values}))
@@ -74,7 +84,7 @@ def curves(
     def y(value: float) -> float:
         return _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.position(value))
 
-    drawn = []
+    drawn, marks = [], []
     for index, line in enumerate(lines):
         if line.band:
             upper = [f"{at[e]} {y(line.band[e][1])}" for e in epochs if e in line.band]
@@ -83,6 +93,9 @@ def curves(
     for index, line in reversed(list(enumerate(lines))):  # the first one is on top
         points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
         drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
+        if len(points) <= MOST_MARKED:  # lines of no length with round ends; those at the edge are not clipped
+            within = [f"M{at[e]} {at_y}h0" for e in epochs if (at_y := _within(line.values.get(e), scale, y))]
+            marks.append(f'<path class="line points s{index % NUM_COLOURS}" d="{"".join(within)}"/>')
     frame = _frame(scale, epochs)
     is_reference_drawn = reference is not None and scale.low <= reference[1] <= scale.high
     if reference is not None and is_reference_drawn:
@@ -92,15 +105,18 @@ def curves(
     # The nested drawing clips the curves.
     box = f'x="{LEFT}" y="{TOP}" width="{width}" height="{height}" viewBox="{LEFT} {TOP} {size}"'
     about = f"{title} by epoch: " + "; ".join(_course(line) for line in lines)
-    about += f"; {reference[0]}: {number(reference[1])}" if reference is not None else ""
-    drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>")
+    about += f"; {reference[0]}: {grouped(reference[1])}" if reference is not None else ""
+    if best is not None and (best_y := _within(lines[0].values.get(best), scale, y)) and best in at:
+        about += f"; best epoch: {best:g}"
+        marks.append(_best_mark(best, at[best], best_y))
+    drawing = _svg(WIDTH, HEIGHT, about, f"{frame}<svg {box}>{''.join(drawn)}</svg>{''.join(marks)}")
     values = [[_value_text(line, e) if e in line.values else "-" for line in lines] for e in epochs]
     heads = [shorter(line.name, MOST_NAME) for line in lines]
     named = [[f"{head} {text}" for head, text in zip(heads, row, strict=True) if text != "-"] for row in values]
     entries = [(f"line s{index % NUM_COLOURS}", line.name, values[-1][index]) for index, line in enumerate(lines)]
     if reference is not None:
         beyond = "" if is_reference_drawn else ", outside of the plot"
-        entries.append(("reference", reference[0], f"{number(reference[1])}{beyond}"))
+        entries.append(("reference", reference[0], f"{grouped(reference[1])}{beyond}"))
     chart = {
         "x": xs,
         "y": [[_within(line.values.get(e), scale, y) for e in epochs] for line in lines],
@@ -111,6 +127,14 @@ def curves(
     }
     legend = _legend(entries if len(entries) > 1 else [])
     return _figure(title, chart, f"{legend}{drawing}", len(epochs) - 1, "epoch")
+
+
+def _best_mark(epoch: float, x: float, y: float) -> str:
+    """Draw a ring around the best epoch, with its number."""
+    anchor = "e" if x > WIDTH - 110 else "m" if x > LEFT + 60 else ""
+    text_y = y + 22 if y < TOP + 40 else y - 12
+    ring = f'<circle class="best" cx="{x}" cy="{y}" r="6"/>'
+    return f'{ring}<text class="halo {anchor}" x="{x}" y="{_round(text_y)}">best: epoch {epoch:g}</text>'
 
 
 def _scale(lines: Sequence[Curve], start: float, reference: tuple[str, float] | None) -> Scale:
@@ -146,7 +170,9 @@ def _frame(scale: Scale, epochs: Sequence[float]) -> str:
 
 
 def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], texts: Sequence[str], remark: str) -> str:
-    """Draw a line per job through one axis per setting and the metric; empty with fewer than two of each.
+    """Draw a line per job through one axis per setting and the metric.
+
+    Empty with fewer than two jobs or settings: the table of groups shows one setting better.
 
     Args:
         title: of the chart.
@@ -155,7 +181,7 @@ def parallel(title: str, axes: Sequence[Axis], ranks: Sequence[float], texts: Se
         texts: a description of each job.
         remark: shown below the title.
     """
-    if len(axes) < 2 or len(texts) < 2:
+    if len(axes) < 3 or len(texts) < 2:
         return ""
     gap = max(120, min(300, 1000 // len(axes)))
     width = gap * (len(axes) - 1) + 200
@@ -219,75 +245,31 @@ def _apart(ticks: Sequence[tuple[float, str]]) -> list[tuple[float, str]]:
     return kept
 
 
-def strip(values: Sequence[float], reference: float, about: str) -> str:
-    """Draw values as dots on a line, and a published value as a vertical line."""
-    low, high = min([*values, reference]), max([*values, reference])
-    span = high - low or 1.0
+def strip(metric: str, values: Sequence[float], reference: float, about: str) -> str:
+    """Draw the values of seeds as dots over an axis, and a published value as a vertical line.
+
+    Args:
+        metric: name of the axis.
+        values: one per seed.
+        reference: the published value.
+        about: description for screen readers.
+    """
+    scale = Scale.of(min([*values, reference]), max([*values, reference]), is_linear=True)
 
     def x(value: float) -> float:
-        return _round(12 + 216 * (value - low) / span)
+        return _round(20 + (WIDTH - 40) * scale.position(value))
 
-    dots = "".join(f'<circle class="dot s0" cx="{x(value)}" cy="14" r="5"/>' for value in values)
-    stroke = f'<path class="axis" d="M{x(reference)} 3V25"/>'
-    return f'<svg class="strip" viewBox="0 0 240 28" width="240" height="28" role="img" aria-label="{escape(about)}">\
-<path class="grid" d="M6 14H234"/>{stroke}{dots}</svg>'
-
-
-@dataclass(frozen=True)
-class Scale:
-    """Mapping of values to positions between 0 and 1."""
-
-    low: float
-    high: float
-    is_log: bool
-
-    @classmethod
-    def of(cls, low: float, high: float, is_exact: bool = False) -> Scale:
-        """Choose a scale for a range: logarithmic where it spans more than a factor of 20 above zero.
-
-        Args:
-            low, high: the range; a single value gets a margin.
-            is_exact: no margin.
-        """
-        is_log = low > 0 and high / low > 20
-        if high <= low:
-            room = abs(low) * 0.1 or 1.0
-            return cls(low - room, high + room, False)
-        if is_exact:
-            return cls(low, high, is_log)
-        if is_log:
-            return cls(low / 1.1, high * 1.1, True)
-        margin = 0.05 * (high - low)
-        return cls(low - margin, high + margin, False)
-
-    def position(self, value: float) -> float:
-        """Return the position of a value, 0 at the low end and 1 at the high end."""
-        if self.is_log:
-            value = max(value, self.low * 1e-9)  # zero and less are far below the plot
-            return (math.log(value) - math.log(self.low)) / (math.log(self.high) - math.log(self.low))
-        return (value - self.low) / (self.high - self.low)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Return round values within the range and their labels.
-
-        >>> [text for _, text in Scale.of(0.79, 0.94).ticks()]
-        ['0.80', '0.85', '0.90']
-        >>> [text for _, text in Scale.of(1e-5, 1e-2).ticks()]
-        ['1e-05', '0.0001', '0.001', '0.01']
-        """
-        if self.is_log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            few = len(decades) <= 3
-            values = [m * 10.0**d for d in decades for m in ((1, 2, 5) if few else (1,))]
-            values = [v for v in values if self.low <= v * (1 + 1e-9) and v <= self.high * (1 + 1e-9)]
-            return [(v, f"{v:.3g}") for v in values[:: max(1, math.ceil(len(values) / 7))]]
-        rough = (self.high - self.low) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = power * next(m for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
-        digits = max(0, -math.floor(math.log10(step)))
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        texts = [(index * step, f"{index * step:.{digits}f}") for index in range(first, last + 1)]
-        return [(v, f"{v:.3g}") for v, _ in texts] if digits > 5 or step >= 1e6 else texts
+    parts = [f'<path class="axis" d="M20 44H{WIDTH - 20}"/>']
+    for value, text in scale.ticks():
+        parts.append(f'<path class="axis" d="M{x(value)} 44v5"/><text class="m" x="{x(value)}" y="62">{text}</text>')
+    parts.append(f'<text class="m" x="{WIDTH // 2}" y="78">{escape(shorter(metric, 40))}</text>')
+    anchor = "m" if 60 < x(reference) < WIDTH - 60 else "" if x(reference) <= 60 else "e"
+    parts.append(f'<path class="published" d="M{x(reference)} 18V44"/>')
+    parts.append(f'<text class="name {anchor}" x="{x(reference)}" y="12">published</text>')
+    parts += [f'<circle class="dot s0" cx="{x(value)}" cy="33" r="5"/>' for value in values]
+    box = f'viewBox="0 0 {WIDTH} 82" width="{WIDTH}" height="82"'
+    drawing = f'<svg class="strip" {box} role="img" aria-label="{escape(about)}">{"".join(parts)}</svg>'
+    return f'<div class="chart">{drawing}</div>'
 
 
 def shorter(text: str, most: int = MOST_LETTERS) -> str:
@@ -297,19 +279,19 @@ def shorter(text: str, most: int = MOST_LETTERS) -> str:
 
 def _value_text(line: Curve, epoch: float) -> str:
     low, high = line.band.get(epoch, (0.0, 0.0))
-    value = number(line.values[epoch])
-    return f"{value} ({number(low)} to {number(high)})" if high > low else value
+    value = grouped(line.values[epoch])
+    return f"{value} ({grouped(low)} to {grouped(high)})" if high > low else value
 
 
 def _course(line: Curve) -> str:
     """Describe a curve as text."""
     first, last = min(line.values), max(line.values)
     if first == last:
-        return f"{line.name} {number(line.values[first])} after epoch {first:g}"
-    ends = f"from {number(line.values[first])} to {number(line.values[last])}"
+        return f"{line.name} {grouped(line.values[first])} after epoch {first:g}"
+    ends = f"from {grouped(line.values[first])} to {grouped(line.values[last])}"
     lowest, highest = (choose(line.values, key=line.values.__getitem__) for choose in (min, max))
     extremes = [
-        f"{word} {number(line.values[epoch])} after epoch {epoch:g}"
+        f"{word} {grouped(line.values[epoch])} after epoch {epoch:g}"
         for word, epoch in (("lowest", lowest), ("highest", highest))
         if epoch not in (first, last)
     ]
@@ -323,10 +305,13 @@ def _figure(title: str, chart: Mapping[str, Any], content: str, index: int, slid
     is_in_legend = bool(chart.get("values"))
     epoch = f" <span>{escape(texts[index].partition(':')[0])}</span>" if is_in_legend else ""
     heard = ' class="heard"' if is_in_legend else ""
-    return (
-        f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{epoch}</figcaption>{content}'
+    moved = (
         f'<input type="range" min="0" max="{len(texts) - 1}" step="1" value="{index}" '
         f'aria-label="{escape(f"{title}: {slider}")}" hidden>'
+    )
+    return (
+        f'<figure class="chart" data-chart="{data}"><figcaption>{escape(title)}{epoch}</figcaption>{content}'
+        f"{moved if 'paths' in chart or len(texts) >= FEW_POINTS else ''}"
         f'<output aria-live="off"{heard}>{escape(texts[index])}</output></figure>'
     )
 

@@ -134,7 +134,8 @@ def _claim(verdict: Verdict, folder: Path, out: Path) -> dict[str, Any]:
     drawing = ""
     if verdict.values:
         seeds = ", ".join(number(value) for value in verdict.values)
-        drawing = strip(verdict.values, verdict.published, f"published {verdict.published:.5g}; seeds: {seeds}")
+        about = f"published {verdict.published:.5g}; seeds: {seeds}"
+        drawing = strip(verdict.metric, verdict.values, verdict.published, about)
     texts = [
         f"seed {seed}: {verdict.metric} {number(v)}" for seed, v in zip(verdict.seeds, verdict.values, strict=True)
     ]

@@ -11,8 +11,8 @@ from dlrunner.errors import ConfigError
 from dlrunner.plot import Plot
 from dlrunner.runs.reader import own_file
 
-PNG = b"\x89PNG\r\n\x1a\n"
-"""Signature of PNG files."""
+KINDS = {".png": ("image/png", (b"\x89PNG\r\n\x1a\n",)), ".svg": ("image/svg+xml", (b"<?xml", b"<svg"))}
+"""MIME type and signatures by suffix. A browser runs no script of an SVG that is shown as an image."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,16 @@ class EmbeddedPlot:
     content: str
     """The file in base64; empty if there is a problem."""
     problem: str
+
+    @property
+    def mime(self) -> str:
+        """MIME type."""
+        return KINDS[Path(self.name).suffix][0]
+
+    @property
+    def is_vector(self) -> bool:
+        """Whether it is drawn on the page's own background."""
+        return self.name.endswith(".svg")
 
     @property
     def stem(self) -> str:
@@ -51,8 +61,9 @@ def _problem(plot: Path, room: int) -> str:
             return "file not found"
         if 4 * plot.stat().st_size / 3 > room:
             return "too large to embed"
+        _, signatures = KINDS.get(plot.suffix, ("", ()))
         with plot.open("rb") as file:
-            return "" if file.read(len(PNG)) == PNG else "not an image"
+            return "" if file.read(8).startswith(signatures) else "not an image"
     except ConfigError:
         return "a link to a file outside of the folder"
     except OSError as error:

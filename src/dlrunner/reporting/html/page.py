@@ -135,10 +135,33 @@ def number_cell(value: Any, text: str | None = None) -> Cell:
     (Cell(text='0.8746', order=0.87462, href='', kind=''), Cell(text='-', order=None, href='', kind=''))
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        return Cell(number(value) if text is None else text)
+        return Cell(grouped(value) if text is None else text)
     if not math.isfinite(value):
         return Cell("-")
-    return Cell(number(value) if text is None else text, order=value)
+    return Cell(grouped(value) if text is None else text, order=value)
+
+
+def grouped(value: Any) -> str:
+    """Format a number as the terminal does, and the digits of large ones in groups.
+
+    >>> grouped(50191.34), grouped(0.87462), grouped(None)
+    ('50,191.3', '0.8746', '-')
+    """
+    is_large = isinstance(value, float) and 1e4 <= abs(value) < 1e9
+    return f"{value:,.1f}" if is_large else number(value)
+
+
+def readable(value: float) -> str:
+    """Format a finite number with about four digits.
+
+    >>> [readable(value) for value in (50191.3, 231.44, 16.1804, 2.10563, 0.84041, -0.00022, 0.0)]
+    ['50,191', '231.4', '16.18', '2.106', '0.8404', '-2.2e-04', '0.0000']
+    """
+    size = abs(value)
+    if size >= 1e9:
+        return f"{value:.4g}"
+    decimals = next((d for least, d in ((1000, 0), (100, 1), (10, 2), (1, 3)) if size >= least), 4)
+    return f"{value:,.{decimals}f}" if size >= 1e-3 or value == 0 else f"{value:.1e}"
 
 
 def count(value: Any) -> str:

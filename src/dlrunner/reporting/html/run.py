@@ -11,17 +11,16 @@ from typing import Any
 
 import yaml
 
-from dlrunner.claims.claims import describe_flags
 from dlrunner.comparison.collect import flatten, shown
 from dlrunner.errors import ConfigError
 from dlrunner.plot import TRAINING_CURVES, Plot
 from dlrunner.renamed import present_report
-from dlrunner.reporting.html import page
+from dlrunner.reporting.html import answer, page
 from dlrunner.reporting.html.charts import Curve, curves
 from dlrunner.reporting.html.embedded_plots import embed
-from dlrunner.reporting.html.facts import audit_findings, data_facts, environment_facts, is_number, is_sound, kind_of
-from dlrunner.reporting.html.page import Card, Cell, Table, count, number_cell
-from dlrunner.reporting.terminal.progress import metric_value, number, shown_columns
+from dlrunner.reporting.html.facts import audit_findings, data_facts, environment_facts, is_number, is_sound
+from dlrunner.reporting.html.page import Cell, Table, count, number_cell
+from dlrunner.reporting.terminal.progress import shown_columns
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history
 from dlrunner.runs.tags import read_tags
 
@@ -146,26 +145,29 @@ def render(
         history: one row per epoch.
         config: the composed configuration.
         overrides: what was typed.
-        plots: PNG files to embed.
+        plots: PNG and SVG files to embed.
         notes: further notes.
         tables: of results, with their captions.
         annotated_texts: texts with highlighted words, by heading: title, words, and their weights from -1 to 1.
         changed: the task's defaults of the settings that differ in this run; None if unknown.
         member: the member of an ensemble that the history is of.
     """
-    drawings, more_metrics = _curves(history, summary)
+    drawings, more_metrics = _curves(history, summary, member is not None)
     of_member, whose = "", ""
     if member is not None:
         whose = f" of member {member}"
         members = len((summary.get("members") or {}).get("seeds") or [])
         of_member = f"One of {members or 'several'} members; the results above are of the members' average."
     if drawings:  # the same curves, but interactive
-        plots = [plot for plot in plots if plot.path.name != TRAINING_CURVES]
+        plots = [plot for plot in plots if plot.path.stem != Path(TRAINING_CURVES).stem]
     values = {
-        "title": title,
-        "banners": _warnings(summary),
-        "result": _result(summary),
-        "claim": _claim(summary.get("claim") or {}),
+        "title": answer.question(summary, title),
+        "subtitle": title,
+        "banners": answer.banners(summary),
+        "result": answer.result(summary),
+        "bars": answer.bars(summary),
+        "verdict": answer.verdict(summary),
+        "claim": answer.claim(summary.get("claim") or {}),
         "findings": audit_findings([summary]),
         "command": shlex.join(["dlrun", *overrides]),
         "notes": notes,
@@ -194,54 +196,7 @@ def _history(path: Path, rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any
     return read_history(members[-1]), int(members[-1].name)
 
 
-def _warnings(summary: Mapping[str, Any]) -> list[str]:
-    """Return warnings for the top of the page: a failed run, synthetic data."""
-    texts = []
-    if summary.get("status") not in (None, "done"):
-        how = {"failed": "failed", "interrupted": "was interrupted"}.get(summary["status"], f"is {summary['status']}")
-        texts.append(f"This run {how}: {summary.get('error') or 'no message'}")
-    if (summary.get("data") or {}).get("source") == "synthetic":
-        texts.append("Synthetic data: the results below do not apply to real data.")
-    return texts
-
-
-def _result(summary: Mapping[str, Any]) -> Card | None:
-    metric, best, members = (summary.get(name) or {} for name in ("metric", "best", "members"))
-    if not metric:
-        return None
-    name = str(metric.get("name") or "")
-    directions: dict[Any, str] = {True: "higher is better", False: "lower is better"}
-    direction = directions.get(metric.get("higher_is_better"), "")
-    lines = [", ".join(part for part in (f"after epoch {metric.get('epoch', '-')}", direction) if part)]
-    if best.get(name) is not None and best.get("epoch") != metric.get("epoch"):
-        lines.append(f"best: {metric_value(summary, name, best[name])} after epoch {best.get('epoch', '-')}")
-    if members:
-        mean, std = number(members.get("mean")), number(members.get("std"))
-        lines.append(f"average of {len(members.get('seeds') or [])} members with {mean} ± {std} each")
-    best_achievable = (summary.get("data") or {}).get("best_achievable")
-    lines += (
-        [f"best achievable on this data: {metric_value(summary, name, best_achievable)}"]
-        if best_achievable is not None
-        else []
-    )
-    return Card(name, metric_value(summary, name, metric.get("value")), lines)
-
-
-def _claim(claim: Mapping[str, Any]) -> dict[str, Any] | None:
-    if not claim:
-        return None
-    verdict = str(claim.get("verdict") or "")
-    warnings = f"; warnings: {flags}" if (flags := describe_flags(claim)) else ""
-    return {
-        "metric": claim.get("metric") or "",
-        "verdict": verdict,
-        "kind": kind_of(verdict),
-        "facts": [("published", number(claim.get("published"))), ("this run", number(claim.get("value")))],
-        "source": f"{claim.get('source') or ''}{warnings}",
-    }
-
-
-def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> tuple[list[str], str]:
+def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any], is_member: bool) -> tuple[list[str], str]:
     """Draw the loss, each metric, and a varying learning rate; return the charts and a note on omitted metrics."""
     rows = [row for row in history if is_number(row.get("epoch"))]
     names = [name for name in dict.fromkeys(n for row in rows for n in row) if name.startswith(("train/", "valid/"))]
@@ -254,7 +209,16 @@ def _curves(history: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) ->
         references[str(claim.get("metric"))] = ("published", float(published))
     charts = [curves("Loss", [Curve(name, _values(rows, name)) for name in losses], references.get("valid/loss"))]
     others = [name for name in names if name not in losses]
-    charts += [curves(name, [Curve(name, _values(rows, name))], references.get(name)) for name in others[:MOST_CHARTS]]
+    best = None if is_member else (summary.get("best") or {}).get("epoch")
+    charts += [
+        curves(
+            name,
+            [Curve(name, _values(rows, name))],
+            references.get(name),
+            best=best if name == metric.get("name") and is_number(best) else None,
+        )
+        for name in others[:MOST_CHARTS]
+    ]
     rates = _rates(rows)
     if any(len(set(rate.values.values())) > 1 for rate in rates):
         charts.append(curves("Learning rate", rates))

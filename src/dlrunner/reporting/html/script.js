@@ -13,8 +13,8 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
   const mark = chart.paths ? highlighter(drawing) : cursor(drawing, chart);
 
   function show(index) {
-    slider.value = index;
-    slider.setAttribute("aria-valuetext", chart.texts[index]);
+    if (slider) slider.value = index;
+    slider?.setAttribute("aria-valuetext", chart.texts[index]);
     if (output.textContent !== chart.texts[index]) output.textContent = chart.texts[index];
     chart.values?.[index]?.forEach((value, series) => (values[series].textContent = value));
     if (caption) [caption.textContent] = chart.texts[index].split(":");
@@ -26,9 +26,11 @@ for (const figure of document.querySelectorAll("figure[data-chart]")) {
     show(chart.paths ? nearestPath(chart, at) : nearest(chart.x, at.x));
   }
 
-  slider.hidden = false;
-  slider.addEventListener("input", () => show(Number(slider.value)));
-  slider.addEventListener("focus", () => show(Number(slider.value)));
+  if (slider) {
+    slider.hidden = false;
+    slider.addEventListener("input", () => show(Number(slider.value)));
+    slider.addEventListener("focus", () => show(Number(slider.value)));
+  }
   drawing.addEventListener("pointermove", point);
   drawing.addEventListener("pointerdown", point);
 }

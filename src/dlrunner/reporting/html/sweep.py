@@ -16,6 +16,7 @@ from dlrunner.comparison.collect import LeftOut, Row, frozen, gather, jobs_of, m
 from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
+from dlrunner.reporting.html.answer import question
 from dlrunner.reporting.html.charts import NUM_COLOURS, Axis, Curve, axis_of, curves, parallel
 from dlrunner.reporting.html.facts import audit_findings, conditions, is_number, is_sound
 from dlrunner.reporting.html.page import Card, Cell, Table, duration, number_cell
@@ -33,6 +34,8 @@ MOST_OF_ERROR = 400
 """Maximum length of an error; record.json in the job's folder has all of it."""
 MOST_METRICS = 8
 """Maximum number of metrics in the table of jobs."""
+MOST_OF_TITLE = 80
+"""Maximum length of the list of varied settings in the title."""
 BOOKKEEPING = ("job", "status", "metric", "higher_is_better", "seconds", "folder", "error")
 """Columns of results.csv that are neither settings nor metrics."""
 
@@ -128,7 +131,8 @@ def render(
     notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
     return page.render(
         "sweep.html.j2",
-        title=f"Sweep: {folder.resolve().name}",
+        title=_title(folder, comparison, summaries),
+        subtitle=f"Sweep: {folder.resolve().name}",
         banners=_warnings(jobs, summaries),
         cards=_cards(ranked, paired),
         verdict=verdict,
@@ -142,6 +146,16 @@ def render(
         configuration=_configuration(comparison.rows) if comparison else None,
         **conditions(summaries),
     )
+
+
+def _title(folder: Path, comparison: Comparison | None, summaries: Sequence[Mapping[str, Any]]) -> str:
+    """Return what was asked and which settings were varied; the folder if that is unknown."""
+    questions = {question(summary, "") for summary in summaries}
+    asked = questions.pop() if len(questions) == 1 else ""
+    varied = ", ".join(comparison.settings) if comparison else ""
+    if not asked or len(varied) > MOST_OF_TITLE:
+        return asked or f"Sweep: {folder.resolve().name}"
+    return f"{asked}: by {varied}" if varied else asked
 
 
 def _command(folder: Path) -> str:

@@ -24,7 +24,7 @@ MOST_POINTS = 2000
 
 
 def curves(truth: NDArray[np.bool_], probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
-    """Draw curves.png: the ROC curve and the precision-recall curve of each class against all others.
+    """Draw curves.svg: the ROC curve and the precision-recall curve of each class against all others.
 
     Args:
         truth: which rows have the class or label, [rows, classes].
@@ -61,7 +61,7 @@ def curves(truth: NDArray[np.bool_], probabilities: Floats, names: Sequence[str]
                 placeholder(each, "no class with rows both in it and outside it")
         listed = ", ".join(f"{names[i]} {areas[i]:.4f}" for i in drawn) or "none"
         return Plot(
-            save(figure, folder / "curves.png"),
+            save(figure, folder / "curves.svg"),
             "ROC and precision-recall curves (validation)",
             f"Line plots: true by false positives, and precision by recall; ROC AUC: {listed}.",
         )

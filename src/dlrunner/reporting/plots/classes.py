@@ -25,7 +25,7 @@ Z = 1.96
 
 
 def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
-    """Draw confusion.png: the confusion matrix or the most confused pairs; for two classes also the reliability.
+    """Draw confusion.svg: the confusion matrix or the most confused pairs; for two classes also the reliability.
 
     Args:
         truth: codes [rows]; rows with an invalid code are left out.
@@ -56,14 +56,14 @@ def classes(truth: Integers, probabilities: Floats, names: Sequence[str], folder
                 _reliability(above, below, y, p[:, 1], shorten(names[1], 24))
         heading(figure, accuracy)
         return Plot(
-            save(figure, folder / "confusion.png"),
+            save(figure, folder / "confusion.svg"),
             "Classes and their predictions (validation)",
             f"Confusion matrix or most confused pairs of {number} classes; {accuracy}.",
         )
 
 
 def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Plot:
-    """Draw calibration.png: accuracy by the probability of the predicted class, in ten bins.
+    """Draw calibration.svg: accuracy by the probability of the predicted class, in ten bins.
 
     Args:
         truth: codes [rows].
@@ -86,14 +86,14 @@ def calibration(truth: Integers, probabilities: Floats, folder: Path) -> Plot:
         axes.set_ylabel("accuracy")
         heading(figure, f"Expected calibration error {error:.1%}")
         return Plot(
-            save(figure, folder / "calibration.png"),
+            save(figure, folder / "calibration.svg"),
             "Calibration: accuracy by predicted probability, and rows (validation)",
             "Reliability diagram: accuracy by the probability of the predicted class, in ten bins, and their rows.",
         )
 
 
 def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
-    """Draw labels.png: precision and recall of the most frequent labels, at a probability of 0.5.
+    """Draw labels.svg: precision and recall of the most frequent labels, at a probability of 0.5.
 
     Args:
         truth: 0 or 1 [rows, labels].
@@ -109,14 +109,14 @@ def labels(truth: Integers, probabilities: Floats, names: Sequence[str], folder:
         figure = _precision_and_recall(is_true[:, frequent], is_predicted[:, frequent], [names[i] for i in frequent])
         heading(figure, f"Precision and recall at a probability of 0.5{which}")
         return Plot(
-            save(figure, folder / "labels.png"),
+            save(figure, folder / "labels.svg"),
             "Precision and recall of each label (validation)",
             "Dot plot of precision and recall by label, the most frequent labels first.",
         )
 
 
 def by_class(truth: Integers, probabilities: Floats, names: Sequence[str], folder: Path) -> Plot:
-    """Draw classes.png: precision and recall of each class; of many classes those with the lowest F1.
+    """Draw classes.svg: precision and recall of each class; of many classes those with the lowest F1.
 
     Args:
         truth: codes [rows]; rows with an invalid code are left out.
@@ -136,7 +136,7 @@ def by_class(truth: Integers, probabilities: Floats, names: Sequence[str], folde
         figure = _precision_and_recall(is_true[:, chosen], is_predicted[:, chosen], [names[i] for i in chosen])
         heading(figure, f"Precision and recall by class{which}")
         return Plot(
-            save(figure, folder / "classes.png"),
+            save(figure, folder / "classes.svg"),
             "Precision and recall of each class (validation; all in classes.csv)",
             f"Dot plot of precision and recall of {len(chosen)} classes{which}.",
         )

@@ -39,7 +39,7 @@ MOST_ITEMS = 2000
 
 
 def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], folder: Path) -> Plot:
-    """Draw predictions.png: validation ratings against their predictions, and both distributions."""
+    """Draw predictions.svg: validation ratings against their predictions, and both distributions."""
     known = np.isfinite(ratings) & np.isfinite(outputs)
     y, x = ratings[known].astype(np.float64), outputs[known].astype(np.float64)
     with styled():
@@ -100,14 +100,14 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
             bar.text(-0.06, 0.5, "ratings per cell", transform=bar.transAxes, ha="right", va="center", fontsize=8)
             bar.tick_params(labelsize=8, which="both", length=2)
         return Plot(
-            save(figure, folder / "predictions.png"),
+            save(figure, folder / "predictions.svg"),
             "Predictions on the validation rows",
             f"Density plot of {len(x):,} validation ratings by prediction, with both distributions; RMSE {rmse}.",
         )
 
 
 def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int = 15) -> Plot:
-    """Draw cross_table.png: the users with most ratings by the items with most, rated and predicted.
+    """Draw cross_table.svg: the users with most ratings by the items with most, rated and predicted.
 
     Args:
         table: all ratings, training and validation.
@@ -157,7 +157,7 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int
             (0, 1), (0, 6), xycoords="axes fraction", textcoords="offset points", fontsize=9, color=GREY,
         )  # fmt: skip
         return Plot(
-            save(figure, folder / "cross_table.png"),
+            save(figure, folder / "cross_table.svg"),
             "The users with most ratings and the most rated items: ratings and predictions",
             f"Table of {len(users)} users by {len(items)} items: the rating, if there is one, and the prediction.",
         )
@@ -166,7 +166,7 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int
 def item_biases(
     biases: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
 ) -> Plot:
-    """Draw item_biases.png: the items that are rated better, and worse, than their factors and users explain.
+    """Draw item_biases.svg: the items that are rated better, and worse, than their factors and users explain.
 
     Args:
         biases: one per item.
@@ -201,7 +201,7 @@ def item_biases(
         axes.set_xlabel(f"bias (number of training ratings next to it; items with at least {threshold:,})")
         axes.set_title("Items rated better and worse than the rest of the model explains", x=0)
         return Plot(
-            save(figure, folder / "item_biases.png"),
+            save(figure, folder / "item_biases.svg"),
             "Items with the highest and the lowest bias",
             "Two bar charts of item biases: the highest, and the lowest.",
         )
@@ -210,7 +210,7 @@ def item_biases(
 def item_components(
     factors: NDArray[np.floating[Any]], titles: Sequence[str], counts: NDArray[np.integer[Any]], folder: Path
 ) -> Plot:
-    """Draw item_components.png: the items at both ends of the first three principal components of the factors.
+    """Draw item_components.svg: the items at both ends of the first three principal components of the factors.
 
     Args:
         factors: [items, factors].
@@ -248,7 +248,7 @@ def item_components(
             title = f"Component {component + 1}: {fraction:.0%} of the variance"
             axes.set_title(title, fontweight="normal", fontsize=10)
         return Plot(
-            save(figure, folder / "item_components.png"),
+            save(figure, folder / "item_components.svg"),
             "Items at both ends of the principal components of the item factors",
             "For each of the first principal components, the items with the largest and with the smallest scores.",
         )
@@ -261,7 +261,7 @@ def item_map(
     folder: Path,
     number: int = 50,
 ) -> Plot:
-    """Draw item_map.png: the most rated items on the first two principal components of the factors.
+    """Draw item_map.svg: the most rated items on the first two principal components of the factors.
 
     Args:
         factors: [items, factors]; of one factor, the training ratings stand in for the second component.
@@ -286,7 +286,7 @@ def item_map(
         axes.set_ylabel(second)
         place_labels(figure, axes, np.stack([x, y], axis=1), [shorten(titles[item], 30) for item in items], sizes)
         return Plot(
-            save(figure, folder / "item_map.png"),
+            save(figure, folder / "item_map.svg"),
             "The most rated items on the first two principal components",
             "Scatter plot of items on the first two principal components of their factors, labelled with titles.",
         )

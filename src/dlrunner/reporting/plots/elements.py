@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from dlrunner.reporting.plots.number_format import TICK_STEPS, amount_tick
-from dlrunner.reporting.plots.training import BLUE, GREY, INK
+from dlrunner.reporting.plots.training import BLUE, GREY, INK, shorten
 
 LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
 """Of what is said in passing."""
@@ -27,6 +27,13 @@ def placeholder(axes: Axes, text: str) -> None:
     """Write, in place of a plot, why there is nothing to draw."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def below(axes: Axes, name: str, width: int) -> None:
+    """Write the file name under an image; the end of a long one, where names differ."""
+    shown = name if len(name) <= width else f"…{name[1 - width :]}"
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top", "parse_math": False}
+    axes.text(0.5, -0.02, shorten(shown, width), fontsize=6.5, color=GREY, **place)
 
 
 def bars(

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import bars, heading
+from dlrunner.reporting.plots.elements import bars, below, heading
 from dlrunner.reporting.plots.training import BLUE, GREY, save, shorten, styled
 
 Pixels = NDArray[np.uint8]
@@ -19,29 +19,32 @@ Heat = NDArray[np.float32]
 
 
 def sheet(
-    images: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, float]], path: Path
+    images: Sequence[Pixels], heats: Sequence[Heat], titles: Sequence[tuple[str, str, str, float]], path: Path
 ) -> Plot:
     """Draw images next to the maps that explain their predictions.
 
     Args:
         images: [size, size, 3] each.
         heats: [size, size] each, from 0 to 1.
-        titles: the true class, the predicted class and its probability.
+        titles: the file name, the true class, the predicted class and its probability.
         path: of the PNG.
     """
     columns = min(4, len(images))
     rows = -(-len(images) // columns)
     with styled():
-        figure = Figure(figsize=(3.1 * columns, 1.85 * rows + 0.7), layout="constrained")
+        figure = Figure(figsize=(3.1 * columns, 1.97 * rows + 0.7), layout="constrained")
         heading(figure, "The most confident mistakes, explained by Grad-CAM")
         grid = figure.subplots(rows, 2 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for index, (image, heat, (truth, predicted, probability)) in enumerate(zip(images, heats, titles, strict=True)):
+        for index, (image, heat, (name, truth, predicted, probability)) in enumerate(
+            zip(images, heats, titles, strict=True)
+        ):
             row, column = divmod(index, columns)
             left, right = grid[row, 2 * column], grid[row, 2 * column + 1]
             left.imshow(image)
             _draw_heat(right, image, heat)
+            below(left, name, 24)
             left.set_title(shorten(truth, 18), fontsize=8, fontweight="normal", parse_math=False)
             title = f"{shorten(predicted, 15)} {probability:.0%}"
             right.set_title(title, fontsize=8, fontweight="normal", color=BLUE, parse_math=False)

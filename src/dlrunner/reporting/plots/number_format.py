@@ -34,6 +34,15 @@ def format_amount(value: float, digits: int = 4) -> str:
     return f"{rounded:,.10g}".replace("-", "−") if is_plain else short_number(rounded)
 
 
+def format_change(value: float) -> str:
+    """Write a change with its sign and two digits.
+
+    >>> format_change(52711.3), format_change(-0.0123)
+    ('+53,000', '−0.012')
+    """
+    return f"{'+' if value >= 0 else ''}{format_amount(value, 2)}"
+
+
 def amount_tick(value: float, _: int | None = None) -> str:
     """Write an amount at a tick, with all its digits up to six."""
     return format_amount(value, 6)

@@ -51,7 +51,7 @@ class Dependence:
 
 
 def residuals(truth: Floats, predicted: Floats, folder: Path, *, name: str) -> Plot:
-    """Draw residuals.png: truth minus prediction by prediction, and its quantiles against those of a normal one.
+    """Draw residuals.svg: truth minus prediction by prediction, and its quantiles against those of a normal one.
 
     Args:
         truth: [rows], in the target's own unit.
@@ -81,14 +81,14 @@ def residuals(truth: Floats, predicted: Floats, folder: Path, *, name: str) -> P
             for axes in (left, right):
                 placeholder(axes, "no row to draw")
         return Plot(
-            save(figure, folder / "residuals.png"),
+            save(figure, folder / "residuals.svg"),
             "Residuals by prediction, and against a normal distribution (validation)",
             f"Density plot of the residuals of {len(x):,} rows by prediction, and their normal quantile-quantile plot.",
         )
 
 
 def intervals(truth: Floats, quantiles: Floats, levels: Sequence[float], folder: Path, *, name: str) -> Plot:
-    """Draw intervals.png: the fraction of truths below each quantile, and the intervals of some rows.
+    """Draw intervals.svg: the fraction of truths below each quantile, and the intervals of some rows.
 
     Args:
         truth: [rows], in the target's own unit.
@@ -117,7 +117,7 @@ def intervals(truth: Floats, quantiles: Floats, levels: Sequence[float], folder:
             axis.set_major_formatter(PercentFormatter(1))
         _intervals_of_rows(right, y, q, levels)
         return Plot(
-            save(figure, folder / "intervals.png"),
+            save(figure, folder / "intervals.svg"),
             "Predicted quantiles: how many rows are below each, and the intervals of some rows (validation)",
             f"Dot plot of the fraction of rows below each of {len(levels)} quantiles{covered}; intervals of some rows.",
         )
@@ -126,7 +126,7 @@ def intervals(truth: Floats, quantiles: Floats, levels: Sequence[float], folder:
 def partial_dependence(
     found: Sequence[Dependence], folder: Path, *, what: str, curves: Sequence[str] = (), rows: int = 0
 ) -> Plot:
-    """Draw partial_dependence.png: the mean prediction where one column has the same value in all rows.
+    """Draw partial_dependence.svg: the mean prediction where one column has the same value in all rows.
 
     Source: Friedman, Greedy function approximation, 2001, https://doi.org/10.1214/aos/1013203451.
 
@@ -157,7 +157,7 @@ def partial_dependence(
             for text in legend.get_texts():
                 text.set_parse_math(False)
         return Plot(
-            save(figure, folder / "partial_dependence.png"),
+            save(figure, folder / "partial_dependence.svg"),
             f"Partial dependence on the most important columns (mean over {rows:,} validation rows; ticks: deciles)",
             f"Line plots of the mean prediction by {', '.join(each.column for each in found) or 'no column'}.",
         )

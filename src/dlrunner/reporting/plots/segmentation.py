@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import bars, heading
+from dlrunner.reporting.plots.elements import bars, below, heading
 from dlrunner.reporting.plots.training import save, shorten, styled
 
 Pixels = NDArray[np.uint8]
@@ -23,7 +23,7 @@ MOST_NAMED = 24
 
 def with_masks(
     title: str,
-    shown: Sequence[tuple[str, Pixels, Codes, Codes]],
+    shown: Sequence[tuple[str, str, Pixels, Codes, Codes]],
     names: Sequence[str],
     colours: Pixels,
     path: Path,
@@ -32,24 +32,25 @@ def with_masks(
 
     Args:
         title: of the plot, and its caption.
-        shown: a title, the image, [height, width, 3], the mask and the prediction, [height, width], of each.
+        shown: a title, the file name, the image, [height, width, 3], mask and prediction, [height, width], of each.
         names: of the classes.
         colours: of the classes, [classes, 3].
         path: of the PNG.
     """
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
-    height, width = shown[0][1].shape[:2]
+    height, width = shown[0][2].shape[:2]
     drawn = np.concatenate([colours, np.full((256 - len(colours), 3), 255, np.uint8)])
     with styled():
         side = 1.75
-        figure = Figure(figsize=(3 * side * columns, (side * height / width + 0.3) * rows + 1.1), layout="constrained")
+        figure = Figure(figsize=(3 * side * columns, (side * height / width + 0.42) * rows + 1.1), layout="constrained")
         heading(figure, title)
         grid = figure.subplots(rows, 3 * columns, squeeze=False)
         for axes in grid.flat:
             axes.set_axis_off()
-        for index, (label, image, mask, prediction) in enumerate(shown):
+        for index, (label, name, image, mask, prediction) in enumerate(shown):
             row, column = divmod(index, columns)
+            below(grid[row, 3 * column], name, 30)
             predicted = np.where(mask < len(names), prediction, 255)
             for axes, pixels, what in zip(
                 grid[row, 3 * column : 3 * column + 3],
@@ -72,7 +73,7 @@ def with_masks(
 
 
 def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequence[float], folder: Path) -> Plot:
-    """Draw iou_by_class.png: intersection / union of each class, the best first.
+    """Draw iou_by_class.svg: intersection / union of each class, the best first.
 
     Args:
         ious: of each class; NaN where it neither occurs nor is predicted.
@@ -96,7 +97,7 @@ def iou_by_class(ious: Sequence[float], names: Sequence[str], fractions: Sequenc
         heading(figure, mean)
         best, worst = names[order[0]], names[[code for code in order if not np.isnan(values[code])][-1]]
         alt = f"Bars of intersection over union for {len(names)} classes; best: {best}, worst: {worst}. {mean}."
-        path = save(figure, folder / "iou_by_class.png")
+        path = save(figure, folder / "iou_by_class.svg")
         return Plot(path, "Intersection over union by class (validation)", alt)
 
 

@@ -25,6 +25,7 @@ from dlrunner.reporting.plots.number_format import (
     TICK_STEPS,
     amount_tick,
     format_amount,
+    format_change,
     format_column,
     set_amount_ticks,
     short_number,
@@ -53,7 +54,7 @@ MOST_NAMED, FEWER_NAMED = 60, 40
 
 
 def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
-    """Draw predictions.png: validation rows by prediction and truth, and their errors next to it.
+    """Draw predictions.svg: validation rows by prediction and truth, and their errors next to it.
 
     Args:
         truth: [rows], in the target's own unit.
@@ -83,7 +84,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
             placeholder(axes, "no row to draw")
             beside.set_axis_off()
             return Plot(
-                save(figure, folder / "predictions.png"),
+                save(figure, folder / "predictions.svg"),
                 "Predictions on the validation rows",
                 f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
             )
@@ -108,7 +109,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
         _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
         return Plot(
-            save(figure, folder / "predictions.png"),
+            save(figure, folder / "predictions.svg"),
             "Predictions on the validation rows",
             f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
         )
@@ -122,7 +123,7 @@ def error_by(
     overall: float,
     fewest: int = 0,
 ) -> Plot:
-    """Draw error_by.png: the error by the categories of up to four columns, and the number of rows of each.
+    """Draw error_by.svg: the error by the categories of up to four columns, and the number of rows of each.
 
     Args:
         groups: for each column its name, its categories, and their errors and numbers of rows, [categories] each.
@@ -182,14 +183,14 @@ def error_by(
         if not chosen:
             placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
-            save(figure, folder / "error_by.png"),
+            save(figure, folder / "error_by.svg"),
             "The metric by the categories of some columns",
             f"Bar charts of {metric} by the categories of {_listed(groups)}; over all rows it is {overall:.4g}.",
         )
 
 
 def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
-    """Draw largest_errors.png: the rows that are predicted worst, as a table.
+    """Draw largest_errors.svg: the rows that are predicted worst, as a table.
 
     Args:
         table: up to 15 rows, in the order to show; the last columns are `truth`, `prediction` and `error`. Of more
@@ -238,7 +239,7 @@ def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
         if not len(table) or not kept:
             figure.text(0.25, down - 1.3, "no row to draw", color=GREY, transform=inches)
         return Plot(
-            save(figure, folder / "largest_errors.png"),
+            save(figure, folder / "largest_errors.svg"),
             "The validation rows with the largest errors (more of them in largest_errors.csv)",
             f"Table of the {len(table)} validation rows with the largest errors.",
         )
@@ -254,7 +255,7 @@ def importance(
     rows: tuple[int, int] | None = None,
     base: str | None = None,
 ) -> Plot:
-    """Draw importance.png: permutation importance (Breiman, 2001), at most the 30 most important columns.
+    """Draw importance.svg: permutation importance (Breiman, 2001), at most the 30 most important columns.
 
     Args:
         names: of the columns.
@@ -278,25 +279,25 @@ def importance(
         if not len(order):
             placeholder(axes, "no column to draw")
             return Plot(
-                save(figure, folder / "importance.png"),
+                save(figure, folder / "importance.svg"),
                 caption,
                 "An empty bar chart: there is no column to shuffle.",
             )
-        notes = [f"{worse[i]:+.2g}".replace("-", "−") if np.isfinite(worse[i]) else "no value" for i in order]
+        notes = [format_change(worse[i]) if np.isfinite(worse[i]) else "no value" for i in order]
         labels = [f"{shorten(names[i], 40)}{' (base of outputs)' * (names[i] == base)}" for i in order]
         bars(axes, worse[order], labels, notes, spread[order])
         part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
         whiskers = "whiskers: standard deviation over the shuffles"
         axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
         return Plot(
-            save(figure, folder / "importance.png"),
+            save(figure, folder / "importance.svg"),
             caption,
             f"Bar chart of how much worse {metric} gets: most by {', '.join(names[i] for i in order[:3])}.",
         )
 
 
 def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path) -> Plot:
-    """Draw embeddings.png: the categories of up to four columns on the first two principal components of their vectors.
+    """Draw embeddings.svg: the categories of up to four columns on the first two principal components of their vectors.
 
     Args:
         tables: for each column its name, its categories and their vectors [categories, size]; for vectors of one
@@ -329,7 +330,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
         for axes, points, words in named:
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))
         return Plot(
-            save(figure, folder / "embeddings.png"),
+            save(figure, folder / "embeddings.svg"),
             "Embeddings of the categories on two principal components",
             f"Scatter plots of the categories of {_listed(tables)}: two principal components of their embeddings.",
         )

@@ -23,7 +23,7 @@ POSITIONS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)
 
 
 def loss_by_frequency(counts: Integers, losses: Floats, folder: Path) -> Plot:
-    """Draw loss_by_frequency.png: the perplexity of words by how often they occur in training.
+    """Draw loss_by_frequency.svg: the perplexity of words by how often they occur in training.
 
     Args:
         counts: occurrences of each target word in the training texts, [words].
@@ -53,14 +53,14 @@ def loss_by_frequency(counts: Integers, losses: Floats, folder: Path) -> Plot:
         for axes in (left, right):
             _slanted(axes)
         return Plot(
-            save(figure, folder / "loss_by_frequency.png"),
+            save(figure, folder / "loss_by_frequency.svg"),
             "Loss of a word by its frequency in the training texts (validation)",
             "Bar charts by occurrences of a word in training: perplexity, and fraction of the words and of the loss.",
         )
 
 
 def loss_by_place(positions: Integers, losses: Floats, folder: Path) -> Plot:
-    """Draw loss_by_position.png: the perplexity by the position of a word in its text.
+    """Draw loss_by_position.svg: the perplexity by the position of a word in its text.
 
     Args:
         positions: of each target word in its text, from 0, [words].
@@ -78,7 +78,7 @@ def loss_by_place(positions: Integers, losses: Floats, folder: Path) -> Plot:
         axes.set(xscale="log", xlabel="position of the word in its text", ylabel="perplexity", ylim=(0, None))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         return Plot(
-            save(figure, folder / "loss_by_position.png"),
+            save(figure, folder / "loss_by_position.svg"),
             "Loss of a word by its position in the text (validation)",
             "Line plot of perplexity by the position of the word in its text.",
         )

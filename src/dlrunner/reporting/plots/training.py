@@ -6,7 +6,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
@@ -24,14 +25,14 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from numpy.typing import NDArray
 
 from dlrunner.files.atomic import readable_os_errors, write_atomic
-from dlrunner.plot import PLOT_FORMATS, TRAINING_CURVES, Plot
+from dlrunner.plot import TRAINING_CURVES, Plot
 from dlrunner.reporting.plots.number_format import short_number
 
 BLUE, RED, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 """Okabe and Ito's colours (2008), which colour-blind readers can distinguish."""
 INK, GREY, PALE = "#222222", "#6b6b6b", "#e3e3e3"
 
-BLUES = LinearSegmentedColormap.from_list("blues", ["#dcebf5", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
+BLUES = LinearSegmentedColormap.from_list("blues", ["#cfe2ef", "#8fc1de", "#3a8bbd", "#0a5688", "#08294a"])
 """From pale to dark: legible in black and white, and the palest is visible on white."""
 PALE_BLUES = LinearSegmentedColormap.from_list("pale blues", ["#f3f8fc", "#c3dcec", "#6aabd2"])
 """Dark text is legible on all of it."""
@@ -91,10 +92,10 @@ OTHER_SCRIPTS = (
 )
 """Fonts for scripts that are missing from DejaVu Sans; those that are installed are used."""
 
+_more_formats: ContextVar[Collection[str]] = ContextVar("more_formats", default=())
+
 MOST_MARKERS = 30
 """Beyond this number of epochs lines have no markers."""
-
-_second_format: ContextVar[str] = ContextVar("second_format", default="png")
 
 
 @contextmanager
@@ -110,11 +111,11 @@ def styled() -> Iterator[None]:
 
 
 def training_curves(history: Sequence[Mapping[str, Any]], folder: Path) -> Plot:
-    """Draw losses.png: the losses, the validation metrics, and the learning rate where it changes.
+    """Draw losses.svg: the losses, the validation metrics, and the learning rate where it changes.
 
     Args:
         history: one row per epoch; the first key `valid/<name>` other than `valid/loss` is the monitored metric.
-        folder: of the PNG.
+        folder: of the plot.
     """
     epochs = np.array([row["epoch"] for row in history], dtype=np.float64)
     keys = dict.fromkeys(key for row in history for key in row if key.startswith("valid/"))
@@ -199,32 +200,53 @@ def lr_range(
 
 
 @contextmanager
-def also_as(plot_format: str) -> Iterator[None]:
-    """Write each PNG, which reports embed, in this format too, next to it."""
-    token = _second_format.set(plot_format)
+def also_as(formats: Collection[str]) -> Iterator[None]:
+    """Write each chart, which is an SVG, in these formats too, next to it: for papers; trackers show only pixels."""
+    token = _more_formats.set(formats)
     try:
         yield
     finally:
-        _second_format.reset(token)
+        _more_formats.reset(token)
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format of the path's suffix, and a PNG also as `also_as` says; return the path."""
+    """Write a figure in the format of the path's suffix, a chart (SVG) also as `also_as` says; return the path."""
     suffixes = [path.suffix]
-    if path.suffix == ".png" and _second_format.get() != "png":
-        suffixes.append(f".{_second_format.get()}")
+    if path.suffix == ".svg":
+        suffixes += [f".{each}" for each in sorted(_more_formats.get()) if each != "svg"]
     for suffix in suffixes:
-        file, drawn = path.with_suffix(suffix), io.BytesIO()
-        if suffix == ".png":  # the canvas itself draws once where `savefig` draws twice
-            FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
-        else:
-            plot_format = suffix.removeprefix(".")
-            assert plot_format in PLOT_FORMATS
-            date = {"svg": "Date", "pdf": "CreationDate"}[plot_format]  # without it the same plot is the same file
-            figure.savefig(drawn, format=plot_format, metadata={date: None})
+        file, content = path.with_suffix(suffix), _WRITERS[suffix](figure)
         with readable_os_errors(file):
-            write_atomic(file, drawn.getvalue())
+            write_atomic(file, content)
     return path
+
+
+def _as_png(figure: Figure) -> bytes:
+    """Return a PNG; the canvas itself draws once where `savefig` draws twice."""
+    drawn = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(drawn)  # type: ignore[no-untyped-call]
+    return drawn.getvalue()
+
+
+def _as_svg(figure: Figure) -> bytes:
+    """Return a transparent SVG, the same each time, whose texts are text; what is rasterized in it is an image."""
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    drawn = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dlrunner"}):
+        FigureCanvasSVG(figure).print_svg(drawn, metadata={"Date": None})  # type: ignore[no-untyped-call]
+    return drawn.getvalue().encode("utf-8", "replace")  # half a surrogate pair in a title
+
+
+def _as_pdf(figure: Figure) -> bytes:
+    """Return a PDF, the same each time."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="pdf", metadata={"CreationDate": None})
+    return drawn.getvalue()
+
+
+_WRITERS = {".png": _as_png, ".svg": _as_svg, ".pdf": _as_pdf}
 
 
 def shorten(title: str, width: int) -> str:

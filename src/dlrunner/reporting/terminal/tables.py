@@ -120,7 +120,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         print_sentence("warning: synthetic data: the results do not apply to real data", "yellow", indent=9)
     shown = shorter(path)
     out.print(Text(f"run      {shown}"))
-    plots = sorted(file.name for file in (path / "plots").glob("*.png"))
+    plots = sorted(file.name for file in (path / "plots").glob("*.[ps][nv]g"))
     if plots:
         out.print(Text(f"plots    {shown}/plots/"))
         print_sentence(f"         {', '.join(plots)}", indent=9)

@@ -133,6 +133,10 @@ class Implicit(RatingsTask):
         chosen = targets == CHOSEN
         return (torch.where(chosen, surprise, 0.0).sum(dim=1) / chosen.sum(dim=1)).mean()
 
+    def purpose(self) -> str:
+        """Rank the items."""
+        return "Rank the items"
+
     def metrics(self) -> Mapping[str, Metric]:
         """NDCG (monitored), recall, mean average precision and coverage of the first items."""
         k = self.top

@@ -109,6 +109,10 @@ class Collab(RatingsTask):
         """Mean squared error."""
         return F.mse_loss(outputs.float(), targets)
 
+    def purpose(self) -> str:
+        """Predict the ratings."""
+        return "Predict the ratings"
+
     def metrics(self) -> Mapping[str, Metric]:
         """RMSE (monitored) and MAE."""
         return {"rmse": RootMeanSquaredError(), "mae": MeanAbsoluteError()}

@@ -314,6 +314,10 @@ class ImageClassification(Classification):
                 found, _ = features.run()
         return by_image(found, self._used, len(self.table.names))
 
+    def purpose(self) -> str:
+        """Classify the images."""
+        return "Classify the images"
+
     def sizes(self) -> Mapping[str, int]:
         """Images per split, and classes."""
         return {**split_sizes(self.table.split), "classes": len(self.target.classes)}
@@ -364,7 +368,8 @@ class ImageClassification(Classification):
                 heat_map(models, pixels, size, int(predicted[index]))
                 for pixels, index in zip(pixels_of, wrong, strict=True)
             ]
-            titles = [(names[truth[i]], names[predicted[i]], float(confidence[i])) for i in wrong]
+            files = [str(self.table.names[row]) for row in rows]
+            titles = [(files[i], names[truth[i]], names[predicted[i]], float(confidence[i])) for i in wrong]
             drawn.append(sheet(pixels_of, maps, titles, folder / "confident_mistakes.png"))
         return drawn
 

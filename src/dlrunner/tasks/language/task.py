@@ -163,6 +163,10 @@ class LanguageModeling(Task):
         """The mean of the outputs: the loss of each word, or already the mean loss (see `LanguageModel`)."""
         return outputs.float().mean()
 
+    def purpose(self) -> str:
+        """Continue the texts."""
+        return "Continue the texts"
+
     def metrics(self) -> Mapping[str, Metric]:
         """The perplexity."""
         return {"perplexity": Perplexity()}

@@ -135,6 +135,10 @@ class Segmentation(Task):
         counted = (targets != IGNORED).sum(dim=(1, 2)).clamp(min=1)
         return (losses.sum(dim=(1, 2)) / counted).mean()
 
+    def purpose(self) -> str:
+        """Segment the images."""
+        return "Segment the images"
+
     def metrics(self) -> Mapping[str, Metric]:
         """Mean IoU and pixel accuracy."""
         return {
@@ -190,7 +194,7 @@ class Segmentation(Task):
             rows = chosen["row"].to_numpy(copy=True)
             predicted = self._predicted(models, rows, phase)
             shown = [
-                (_label(fraction), self.table.pixels[row, ..., :3], mask, codes)
+                (_label(fraction), str(self.table.names[row]), self.table.pixels[row, ..., :3], mask, codes)
                 for row, fraction, (mask, codes) in zip(rows, chosen["pixel_accuracy"], predicted, strict=True)
             ]
             drawn.append(plots.with_masks(title, shown, names, colours(len(names)), folder / f"{name}.png"))

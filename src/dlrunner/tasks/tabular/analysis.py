@@ -35,6 +35,10 @@ REPEATS = 3
 MAX_CATEGORIES = 31
 FEWEST_ROWS = 10
 """Of a category whose error is drawn: the error of fewer is mostly chance."""
+LEAST_IMPORTANCE = 0.01
+"""A column matters from this fraction of the importance of the first one on."""
+MOST_OWN = 5
+"""Columns that are shown with the largest errors."""
 MOST_PANELS = 6
 """Columns whose partial dependence is drawn."""
 MOST_DEPENDENT_ROWS = 500
@@ -108,12 +112,13 @@ class TableAnalysis:
             overall = self._error(self.outputs, self.targets)
             name = f"1 - {self.metric}" if self.higher_is_better else self.metric
             drawn.append(tabular.error_by(groups, folder, metric=name, overall=overall, fewest=FEWEST_ROWS))
-        worst = self.worst()
+        names, increases, stds = self.importance()
+        matter = important(names, increases, stds)
+        worst = self.worst(matter[:MOST_OWN])
         if worst is not None:
             with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
                 file.write(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
-        names, increases, stds = self.importance()
         rows = (self._rows_to_shuffle(), len(self.targets))
         base = self.task.preparation.base
         drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows, base=base))
@@ -123,17 +128,23 @@ class TableAnalysis:
             what, _, curves = self._curves()
             dependences, count = self.partial_dependence(most), min(len(self.targets), MOST_DEPENDENT_ROWS)
             drawn.append(regression.partial_dependence(dependences, folder, what=what, curves=curves, rows=count))
-        if tables := self.embeddings():
+        if tables := self.embeddings(matter):
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
 
-    def worst(self, number: int = 50) -> pd.DataFrame | None:
-        """Return the validation rows with the largest errors; relative errors if all targets are positive."""
+    def worst(self, own: Sequence[str] = (), number: int = 50) -> pd.DataFrame | None:
+        """Return the validation rows with the largest errors; relative errors if all targets are positive.
+
+        Args:
+            own: columns to show besides the id.
+            number: of rows.
+        """
         task, target = self.task, self.task.target
         if not (target.has_one_class or isinstance(target, Regression)):
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
-        context += [name for name, *_ in self.groups if name not in context]
+        chosen = [*(self.task.error_by or ()), *own] or [name for name, *_ in self.groups]
+        context += [name for name in dict.fromkeys(chosen) if name in self.frame and name not in context]
         columns = self._context(context)
         if isinstance(target, Regression):
             predicted = task.decode(self.outputs).numpy()
@@ -199,15 +210,19 @@ class TableAnalysis:
         columns = max(1, sum(each.shape[1] for each in self.inputs))
         return min(len(self.targets), MAX_ROWS, max(100, MAX_SHUFFLED_VALUES // (REPEATS * columns**2)))
 
-    def embeddings(self) -> list[tuple[str, list[str], NDArray[np.float64]]]:
-        """Return names, categories and vectors of the columns to plot, without missing and unseen values."""
+    def embeddings(self, matter: Sequence[str]) -> list[tuple[str, list[str], NDArray[np.float64]]]:
+        """Return names, categories and vectors of the columns to plot, without missing and unseen values.
+
+        Args:
+            matter: the important columns, from which those to plot are chosen unless the task names them.
+        """
         model = self.models[0]
         if not isinstance(model, EmbeddingNet):
             return []
         levels = self.task.preparation.levels
         selected = self.task.embeddings
         if selected is None:
-            selected = sorted((n for n in levels if 4 <= len(levels[n]) <= 60), key=lambda n: -len(levels[n]))[:4]
+            selected = [n for n in matter if n in levels and 4 <= len(levels[n]) <= 60][:4]
         return [
             (
                 name,
@@ -338,6 +353,17 @@ class TableAnalysis:
     @torch.inference_mode()
     def _predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
         return forward_pass(self.models[0].eval(), codes, numbers).outputs.float().cpu()
+
+
+def important(names: Sequence[str], increases: NDArray[np.float64], stds: NDArray[np.float64]) -> list[str]:
+    """Return the columns whose shuffling makes predictions clearly worse, the most important first.
+
+    >>> important(["a", "b", "c", "d"], np.array([0.1, 2.0, 0.01, -1.0]), np.array([0.01, 0.3, 0.02, 0.1]))
+    ['b', 'a']
+    """
+    least = LEAST_IMPORTANCE * np.max(increases, initial=0.0)
+    order = np.argsort(-increases, kind="stable")
+    return [names[i] for i in order if increases[i] > max(least, 2 * stds[i])]
 
 
 def _probabilities(outputs: Tensor) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
+from dlrunner.data.core.columns import PARTS, part_label
 from dlrunner.data.core.regression import Loss, Regression
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import TEST, split_sizes
@@ -58,7 +59,7 @@ class Tabular(Task):
         class_weights: `balanced`, or weights by class, of the rows in the training loss.
         correction: factor for regression predictions, in original units.
         error_by: columns by whose categories the error is plotted; by default those where it differs most.
-        embeddings: columns whose embeddings are plotted; by default those with 4 to 60 categories.
+        embeddings: columns whose embeddings are plotted; by default the important ones with 4 to 60 categories.
         baseline: fit a constant, a linear model and boosted trees for comparison.
         valid_batch_size: validation rows per batch; affects only the speed.
     """
@@ -173,6 +174,10 @@ class Tabular(Task):
         train = table.values[table.train]
         return None if self.class_weights is None else weights_of(self.class_weights, table.target, train)
 
+    def purpose(self) -> str:
+        """Predict the target."""
+        return f"Predict {', '.join(self.target.names[:3])}{' …' * (len(self.target.names) > 3)}"
+
     def metrics(self) -> Mapping[str, Metric]:
         """The default metrics of the target, or those in `task.metrics`; regression in original units."""
         return self.target.metrics(self.metric_names, self.correction)
@@ -268,7 +273,9 @@ class Tabular(Task):
 
     def category_name(self, column: str, category: Any) -> str:
         """Return the label of a category in plots."""
-        return str(category)
+        prefixes = self.data.recipe()["dates"].values()
+        parts = (column.removeprefix(each) for each in prefixes if column.startswith(each))
+        return part_label(next((part for part in parts if part in PARTS), ""), category)
 
     def state(self, phase: Phase) -> dict[str, Any]:
         """Preprocessing and target as fitted on the training rows."""

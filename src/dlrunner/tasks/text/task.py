@@ -141,6 +141,10 @@ class TextClassification(Classification):
         part = super().shard(batch, index, count)
         return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
 
+    def purpose(self) -> str:
+        """Classify the texts."""
+        return "Classify the texts"
+
     def sizes(self) -> Mapping[str, int]:
         """Texts per split, vocabulary and classes."""
         sizes = split_sizes(self.table.split)
