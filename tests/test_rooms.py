@@ -45,6 +45,7 @@ LAYERS = (
     ("tasks/language", "tasks/segmentation"),
     ("tracking", "trackers"),
     ("execution", "inference"),
+    ("serving",),
     ("sweeps",),
     ("sweeps/engines",),
     ("__init__",),

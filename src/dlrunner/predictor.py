@@ -5,15 +5,34 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from dlrunner.model import Example, Model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Answer(str):
     """A text result with a note about it."""
 
     note: str = ""
+
+
+@dataclass(frozen=True)
+class RowField:
+    """A field of the rows that `dlrun serve` predicts."""
+
+    name: str
+    type: Literal["number", "text", "boolean", "id", "image"]
+    """An id is a text or a whole number; an image is its file, base64-encoded."""
+    may_be_missing: bool = False
+    """Its value may be null."""
+    is_optional: bool = False
+    """Rows need not have it."""
+    description: str = ""
+    example: Any = None
 
 
 class Predictor(ABC):
@@ -64,6 +83,23 @@ class Predictor(ABC):
         An exported ONNX graph is compared with the model on them; without examples there is no ONNX export.
         """
         return {}
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the fields of a row of a request; without any the run cannot be served."""
+        return ()
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predict the rows of a request, one row each; the reason why one cannot be read is in the column `problem`.
+
+        Args:
+            rows: columns are those of `row_fields`; texts and images are strings.
+        """
+        predicted: pd.DataFrame = self.methods()["predict"](self, rows)
+        return predicted
+
+    def predict_requests(self, requests: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+        """Predict several requests with exactly the results, and the notes, that each would have alone."""
+        return [self.predict_request(rows) for rows in requests]
 
     @classmethod
     def methods(cls) -> Mapping[str, Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -161,6 +162,19 @@ def test_a_mask_replaces_no_image_and_stays_in_its_folder(here: Path) -> None:
     assert list(table["mask"]) == ["masks/image 1.png", "masks/a.png"]
     with Image.open("masks/image 1.png") as mask:
         assert mask.size == (50, 40)
+
+
+def test_a_request_is_answered_with_the_masks_of_its_images(here: Path) -> None:
+    model = UNet(SegmentationDims(2), Path("data"), backbone="squeezenet1_1", channels=32).eval()
+    predictor = SegmentationPredictor({"classes": MaskClasses(["a", "b"], [0, 1]).state(), "size": [32, 32]}, [model])
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save("a.png")
+    expected = predictor.predict("a.png", masks=Path("masks"))
+    encoded = [base64.b64encode(content).decode() for content in (Path("a.png").read_bytes(), b"no image")]
+    answer = predictor.predict_request(pd.DataFrame({"image": [*encoded, "§"]}))
+    assert base64.b64decode(answer["mask"][0]) == Path("masks/a.png").read_bytes()
+    assert answer["a"].tolist()[0] == expected["a"].tolist()[0]
+    assert answer["problem"].notna().tolist() == [False, True, True]
 
 
 def test_an_exported_run_predicts_the_same_and_has_a_graph(dlrun: Dlrun, here: Path) -> None:

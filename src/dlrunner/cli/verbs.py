@@ -16,6 +16,7 @@ from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, pred
 from dlrunner.cli.report import add_report_options, report
 from dlrunner.cli.run_names import LATEST, METAVAR_HELP, name_run, named_run
 from dlrunner.cli.run_verbs import RUN_VERBS
+from dlrunner.cli.serve import add_serve_options, serve
 from dlrunner.errors import ConfigError, RunError, did_you_mean
 from dlrunner.files.paths import user_path
 
@@ -210,6 +211,14 @@ VERBS: dict[str, Verb] = {
         "dlrun export runs/latest --onnx",
         _export_options,
         export,
+        name_run,
+    ),
+    "serve": Verb(
+        "RUN [--port N]",
+        "answer predictions over HTTP",
+        "dlrun serve runs/latest --port 8000",
+        add_serve_options,
+        serve,
         name_run,
     ),
     "show": Verb(

@@ -18,6 +18,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import exchange, name_of, remove_abandoned, temporary_folder
 from dlrunner.inference import onnx as graphs
 from dlrunner.inference import portable
+from dlrunner.inference.container import container_files
 from dlrunner.inference.models import is_exported, load_models, predictor_of
 from dlrunner.inference.plugins import without_trackers
 from dlrunner.predictor import Predictor
@@ -28,7 +29,7 @@ from dlrunner.tracker import without_tracker_settings
 
 OF_EXPORT = {
     *("README.md", "config.yaml", "overrides.yaml", "summary.json", "metrics.jsonl", "members"),
-    *(portable.STATE, portable.TENSORS),
+    *(portable.STATE, portable.TENSORS, "Dockerfile", "requirements.txt"),
 }
 """Files of an export in addition to the weights."""
 
@@ -84,6 +85,9 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
         record = _write_record(finished, config, overrides, made)
         files = portable.write(made, state, models, about)
         graphs_of, difference, no_graph = _graphs(made, predictor) if onnx else ([], None, "")
+        container = container_files(finished.summary.get("versions"), config.get("plugins") or [])
+        for name, text in container.items():
+            write_atomic(made / name, text.encode())
         card = Card(
             summary=finished.summary,
             config=config,
@@ -94,12 +98,12 @@ def export(finished: FinishedRun, folder: Path | None = None, onnx: bool = False
             parameters=[sum(each.numel() for each in model.parameters()) for model in models],
             example=predictor.example,
             limits=predictor.limits,
-            files=[*files, *graphs_of, *record],
+            files=[*files, *graphs_of, *record, *container],
             difference=difference,
             no_graph=no_graph,
         )
         write_atomic(made / "README.md", card.markdown().encode(errors="backslashreplace"))
-    return Exported(folder, ["README.md", *files, *graphs_of, *record], difference, no_graph)
+    return Exported(folder, ["README.md", *files, *graphs_of, *record, *container], difference, no_graph)
 
 
 @contextlib.contextmanager

@@ -67,6 +67,11 @@ class LoadedRun:
         return self.models[0]
 
     @property
+    def predictor(self) -> Predictor:
+        """The predictor of the task, whose methods are those of the run."""
+        return self._predictor
+
+    @property
     def metrics(self) -> dict[str, float]:
         """The final metrics by name, such as `valid/rmse`; for an ensemble those of the average."""
         return dict(self.summary.get("final") or {})

@@ -24,6 +24,8 @@ FILES = {
     "overrides.yaml": "the overrides of the command line",
     "summary.json": "the results",
     "metrics.jsonl": "one line per epoch",
+    "Dockerfile": "a container that serves the model over HTTP (`dlrun serve`)",
+    "requirements.txt": "its packages, at the versions that the run used",
 }
 
 

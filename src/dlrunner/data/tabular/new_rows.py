@@ -35,15 +35,9 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
         names: the columns that the model was trained on; parts of dates among them.
         place: for messages.
     """
-    prefixes = recipe["dates"] if isinstance(recipe["dates"], dict) else part_prefixes(recipe["dates"], ())
-    parts = {f"{prefix}{part}" for prefix in prefixes.values() for part in PARTS}
-    lags = LagSettings(**recipe["lags"]["settings"]) if "lags" in recipe else None
-    made, needed = (set(lags.names), lags.group) if lags else (set(), [])
-    names = [name for name in names if not is_history(name, recipe) and name not in made]
-    names += [*history_columns(recipe), *needed]
-    dates = list(dict.fromkeys([*prefixes, *([recipe["date"]] if "date" in recipe else [])]))
-    wanted = list(dict.fromkeys([*dates, *(name for name in names if name not in parts)]))
-    target = lags.target if lags and lags.target in table.columns else None
+    prefixes = date_prefixes(recipe)
+    dates, wanted = needed_columns(recipe, names)
+    target = name if (name := lag_target(recipe)) and name in table.columns else None
     schema = Schema.from_state(recipe["schema"]) if "schema" in recipe else None
     read = read_frame(table, schema, [*wanted, *([target] if target else [])], place, dates=dates)
     built, notes = clip_parts(all_date_parts(read.frame, prefixes), prefixes, recipe.get("ranges", {}))
@@ -63,6 +57,38 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
         frame = add_history(frame, numbers, recipe)
     frame, more = add_lags(frame, days, read.frame[target].mask(missing) if target else None, recipe)
     return replace(read, frame=frame, bad=bad, notes=(*notes, *more))
+
+
+def date_prefixes(recipe: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the prefixes of the parts of each date."""
+    dates: Any = recipe["dates"]
+    return dates if isinstance(dates, dict) else part_prefixes(dates, ())
+
+
+def part_names(recipe: Mapping[str, Any]) -> set[str]:
+    """Return the columns of the parts of all dates."""
+    return {f"{prefix}{part}" for prefix in date_prefixes(recipe).values() for part in PARTS}
+
+
+def needed_columns(recipe: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the dates, and all columns, that new rows must have.
+
+    Args:
+        recipe: of the training table.
+        names: the columns that the model was trained on; parts of dates among them.
+    """
+    lags = LagSettings(**recipe["lags"]["settings"]) if "lags" in recipe else None
+    made, needed = (set(lags.names), lags.group) if lags else (set(), [])
+    parts = part_names(recipe)
+    names = [name for name in names if not is_history(name, recipe) and name not in made]
+    names += [*history_columns(recipe), *needed]
+    dates = list(dict.fromkeys([*date_prefixes(recipe), *([recipe["date"]] if "date" in recipe else [])]))
+    return dates, list(dict.fromkeys([*dates, *(name for name in names if name not in parts)]))
+
+
+def lag_target(recipe: Mapping[str, Any]) -> str | None:
+    """Return the column whose values in new rows, where they are known, are lags of later rows; None without lags."""
+    return LagSettings(**recipe["lags"]["settings"]).target if "lags" in recipe else None
 
 
 def row_names(recipe: Mapping[str, Any]) -> list[str]:

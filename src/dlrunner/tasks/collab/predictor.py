@@ -22,7 +22,7 @@ from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.model import Example, Model, as_outputs, forward_pass
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.prediction_table import with_notes, with_problems
-from dlrunner.predictor import Predictor
+from dlrunner.predictor import Predictor, RowField
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.ranges import Count
 from dlrunner.row_blocks import ROWS, in_blocks
@@ -210,6 +210,12 @@ class RatingPredictor(Predictor):
         rows = torch.randint(len(self.state["ratings"]), (count,), generator=torch.Generator().manual_seed(count))
         named = {"users": self.state["rated_users"], "items": self.state["rated_items"]}
         return {name: Example(codes[rows].long(), ("rows",)) for name, codes in named.items()}
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the columns of users and items, as they are named in the training table."""
+        columns = self.state.get("columns", {})
+        ids = {"user": self.state["user_ids"], "item": self.state["item_ids"]}
+        return [RowField(columns.get(role) or role, "id", example=found[0]) for role, found in ids.items()]
 
     def predict(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.images.listing import FoundImages, find_image_files
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
@@ -68,3 +70,17 @@ def in_batches(given: Given | Sequence[Given]) -> Iterator[list[tuple[str, Given
     images = named(given)
     for start in range(0, len(images), BATCH_SIZE):
         yield images[start : start + BATCH_SIZE]
+
+
+def of_request(encoded: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
+    """Yield numbers, from 1, and contents of base64-encoded images, in batches."""
+    for start in range(0, len(encoded), BATCH_SIZE):
+        some = encoded[start : start + BATCH_SIZE]
+        yield [(f"image {number}", _decoded(each)) for number, each in enumerate(some, start=start + 1)]
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        return Unreadable.because(ValueError("not base64"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,11 +23,11 @@ from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.image import ImageDims
 from dlrunner.prediction_table import with_notes, with_problems
-from dlrunner.predictor import Predictor
+from dlrunner.predictor import Predictor, RowField
 from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
-from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder
+from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, of_request
 
 
 class ImagePredictor(Predictor):
@@ -68,28 +68,13 @@ class ImagePredictor(Predictor):
             ConfigError: a file does not exist, or an argument is not an image.
             DataError: a file is not an image, or no file of the folder can be read.
         """
-        names: list[str] = []
-        problems: list[tuple[int, str]] = []
-        read: list[int] = []
-        found: list[Tensor] = []
         folder = folder_of(images)
         listed = images_in(folder) if folder else FoundImages([])
-        for chunk in in_folder(folder, listed.names) if folder else in_batches(images):
-            pixels = []
-            for name, image in chunk:
-                try:
-                    pixels.append(self._pixels(image))
-                    read.append(len(names))
-                except DataError as error:
-                    if not folder:
-                        raise DataError(f"{visible(name)} {error}") from None
-                    problems.append((len(names), str(error)))
-                names.append(visible(name))  # a table holds no name that is not UTF-8
-            if pixels:
-                found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
-        if folder and not read:
+        chunks: Iterable[Sequence[tuple[str, Given | bytes]]]
+        chunks = in_folder(folder, listed.names) if folder else in_batches(images)
+        names, problems, outputs = self._outputs(chunks, keeps_bad=folder is not None)
+        if folder and len(problems) == len(names):
             raise DataError(f"{folder / names[0]} {problems[0][1]}")
-        outputs = _in_rows(torch.cat(found), read, len(names))
         if submission:
             answer = self._submission(names, outputs)
         elif isinstance(images, Given) and not folder and self.target.has_one_class:
@@ -137,6 +122,48 @@ class ImagePredictor(Predictor):
         lines = "\n".join(f"{probability:7.1%}  {name}" for name, probability in best)
         return f"{lines}\nheat map for {names[answer]}: {file}"
 
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the image."""
+        return [RowField("image", "image", description="a JPEG, PNG or other file of Pillow's formats")]
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the most likely classes of each image and their probabilities, as of the files of a folder."""
+        names, problems, outputs = self._outputs(of_request(rows["image"].tolist()), keeps_bad=True)
+        answer = pd.concat([pd.DataFrame({"image": names}), top_classes(self.target, outputs, 5)], axis=1)
+        return with_problems(answer, ["image"], problems)
+
+    def _outputs(
+        self, chunks: Iterable[Sequence[tuple[str, Given | bytes]]], keeps_bad: bool
+    ) -> tuple[list[str], list[tuple[int, str]], Tensor]:
+        """Return the names of images, those that cannot be read with the reason, and the outputs, 0 for these.
+
+        Raises:
+            DataError: one cannot be read, unless these are kept.
+        """
+        names: list[str] = []
+        problems: list[tuple[int, str]] = []
+        read: list[int] = []
+        found: list[Tensor] = []
+        for chunk in chunks:
+            pixels = []
+            for name, image in chunk:
+                try:
+                    pixels.append(self._pixels(image))
+                    read.append(len(names))
+                except DataError as error:
+                    if not keeps_bad:
+                        raise DataError(f"{visible(name)} {error}") from None
+                    problems.append((len(names), str(error)))
+                names.append(visible(name))  # a table holds no name that is not UTF-8
+            if pixels:
+                found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
+        known = torch.cat(found) if found else torch.zeros(0, *self._output_shape())
+        return names, problems, _in_rows(known, read, len(names))
+
+    def _output_shape(self) -> tuple[int, ...]:
+        """Return the shape of the output of one image."""
+        return () if self.target.num_outputs == 1 else (self.target.num_outputs,)
+
     def _pixels(self, given: Given | bytes) -> Pixels:
         size, fit = self.state["decoded"], self.state["fit"]
         if isinstance(given, Image.Image):
@@ -162,7 +189,7 @@ class ImagePredictor(Predictor):
 def _in_rows(outputs: Tensor, rows: Sequence[int], count: int) -> Tensor:
     """Return outputs in their rows of a table; those of the others are 0."""
     found = outputs.new_zeros((count, *outputs.shape[1:]))
-    found[torch.tensor(rows)] = outputs
+    found[torch.tensor(rows, dtype=torch.int64)] = outputs
     return found
 
 

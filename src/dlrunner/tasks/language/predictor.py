@@ -17,7 +17,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.model import Example, Model
 from dlrunner.models.language import LanguageDims, LanguageModel, average_losses
 from dlrunner.prediction_table import with_notes, with_problems
-from dlrunner.predictor import Answer, Predictor
+from dlrunner.predictor import Answer, Predictor, RowField
 from dlrunner.ranges import Count, Positive
 from dlrunner.tasks.language.generation import PIECE, Generator
 from dlrunner.tasks.text.inputs import read_texts
@@ -48,6 +48,14 @@ class LanguagePredictor(Predictor):
         generator = torch.Generator().manual_seed(count)
         words = torch.randint(len(self.state["words"]), (20 + count, count), generator=generator)
         return {"words": Example(words, ("steps", "rows"))}
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the text."""
+        return [RowField("text", "text", example="a text")]
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predict the texts of a request; none is the name of a file."""
+        return self.predict(rows["text"].tolist())
 
     @torch.inference_mode()
     def predict(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,9 +25,9 @@ from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.unet import SegmentationDims
 from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
-from dlrunner.predictor import Predictor
+from dlrunner.predictor import Predictor, RowField
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, named
+from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, named, of_request
 
 
 class SegmentationPredictor(Predictor):
@@ -89,6 +91,27 @@ class SegmentationPredictor(Predictor):
             raise DataError(f"{folder}: none of the {len(rows):,} images can be read: {rows[0][0]} {problems[0][1]}")
         notes = [f"masks written to {visible(str(written))}: {len(rows) - len(problems):,}", *listed.notes]
         return with_notes(with_problems(self._table(rows), ["image"], problems), notes)
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the image."""
+        return [RowField("image", "image", description="a JPEG, PNG or other file of Pillow's formats")]
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the mask of each image, a base64-encoded PNG, and the fraction of the pixels of each class."""
+        problems: list[tuple[int, str]] = []
+        answers: list[tuple[str, str, NDArray[np.float64]]] = []
+        for chunk in of_request(rows["image"].tolist()):
+            for name, content in chunk:
+                try:
+                    codes = segment(self.state, self.models, _whole(content))
+                except DataError as error:
+                    problems.append((len(answers), str(error)))
+                    answers.append((name, "", np.zeros(len(self.classes.names))))
+                    continue
+                mask = io.BytesIO()
+                self.classes.image(codes).save(mask, "PNG")
+                answers.append((name, base64.b64encode(mask.getvalue()).decode(), self._fractions(codes)))
+        return with_problems(self._table(answers), ["image"], problems)
 
     def _fractions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the fraction of an image's pixels that each class has, [classes]."""

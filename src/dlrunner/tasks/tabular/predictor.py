@@ -13,13 +13,14 @@ from torch import Tensor
 from dlrunner.data.core.input_columns import beside, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.new_rows import row_names, rows_to_predict
+from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tabular.new_rows import lag_target, needed_columns, part_names, row_names, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.prediction_table import with_notes, with_problems
-from dlrunner.predictor import Predictor
+from dlrunner.predictor import Predictor, RowField
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.row_blocks import in_blocks
 
@@ -66,8 +67,7 @@ class TablePredictor(Predictor):
             raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
         inputs = input_columns(table, [id] if id and only is None else only, name)
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
-        names = list(dict.fromkeys([*preparation.levels, *preparation.means]))
-        rows = rows_to_predict(table, self.state["recipe"], names, Path(table_name(table)))
+        rows = rows_to_predict(table, self.state["recipe"], self._trained_columns(), Path(table_name(table)))
         # A category that is no number, where all others are, is one that was not seen.
         problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.levels]
         unseen = [each for each in rows.bad if each.column in preparation.levels]
@@ -76,10 +76,80 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        predicted = self._predict_rows(rows.frame, rows.rows, table.columns)
-        answer = with_notes(beside(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
+        answer = self._beside(inputs, rows.frame, rows.rows, table.columns)
         own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the columns that the model needs, with their types in the training table, and that of ids."""
+        recipe, preparation = self.state["recipe"], TabularPreprocessor.from_state(self.state["preparation"])
+        if "schema" not in recipe:  # of a run of an older version
+            return ()
+        schema = Schema.from_state(recipe["schema"])
+        fields = []
+        for name in needed_columns(recipe, self._trained_columns())[1]:
+            column = schema[name]
+            kind: Any = {"integer": "number", "number": "number", "boolean": "boolean"}.get(column.type, "text")
+            levels = preparation.levels.get(name) or [None]
+            example = levels[0] if name in preparation.levels else preparation.medians.get(name)
+            if kind == "text" and example is not None:
+                example = str(example)
+            described = column.described() if kind == "text" and column.type != "text" else ""
+            fields.append(RowField(name, kind, name != recipe.get("date"), description=described, example=example))
+        if target := lag_target(recipe):
+            known = "where it is known: later rows of the request use it"
+            fields.append(RowField(target, "number", True, is_optional=True, description=known))
+        taken = {each.name for each in fields}
+        if (name := self.state["id"]) and name not in taken:
+            fields.append(RowField(name, "id", True, is_optional=True, description="of the row, in the answer"))
+        return fields
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predict the rows of a request; its ids stand beside the predictions."""
+        return self.predict(rows, only=self._ids(rows))
+
+    def predict_requests(self, requests: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
+        """Read the rows of all requests at once, which takes as long as reading one of them.
+
+        Requests are read one by one where rows depend on others of their table (forecasts), and where any is reported.
+        """
+        recipe = self.state["recipe"]
+        if len(requests) == 1 or "date" in recipe or type(self).predict is not TablePredictor.predict:
+            return super().predict_requests(requests)
+        names = self._trained_columns()
+        needed = needed_columns(recipe, names)[1]
+        together = pd.concat([rows[needed] for rows in requests], ignore_index=True)
+        read = rows_to_predict(together, recipe, names, Path(table_name(together)))
+        if read.bad or read.notes:
+            return super().predict_requests(requests)
+        whole = {each.name for each in read.schema.columns if each.type == "integer"} | part_names(recipe)
+        answers, start = [], 0
+        for rows in requests:
+            part = read.frame.iloc[start : start + len(rows)].reset_index(drop=True)
+            start += len(rows)
+            # A column of whole numbers holds floats where another request has a missing value.
+            floats = [name for name in whole if name in part and part[name].dtype == "float64"]
+            part = part.astype({name: "int64" for name in floats if part[name].notna().all()})
+            inputs = input_columns(rows, self._ids(rows), None)
+            answers.append(self._beside(inputs, part, RowLocations.of_frame(rows), rows.columns))
+        return answers
+
+    def _trained_columns(self) -> list[str]:
+        """Return the columns that the model was trained on, parts of dates among them."""
+        preparation = TabularPreprocessor.from_state(self.state["preparation"])
+        return list(dict.fromkeys([*preparation.levels, *preparation.means]))
+
+    def _ids(self, rows: pd.DataFrame) -> list[str]:
+        """Return the columns of a request that say which row a prediction is of."""
+        names = [name] if (name := self.state["id"]) else row_names(self.state["recipe"])
+        return [name for name in names if name in rows]
+
+    def _beside(
+        self, inputs: pd.DataFrame, rows: pd.DataFrame, place: RowLocations, given: Collection[str]
+    ) -> pd.DataFrame:
+        """Return predictions beside columns of the input, with their notes."""
+        predicted = self._predict_rows(rows, place, given)
+        return with_notes(beside(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
 
     def _predict_rows(self, rows: pd.DataFrame, place: RowLocations, given: Collection[str]) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories.

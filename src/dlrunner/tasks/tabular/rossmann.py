@@ -23,6 +23,7 @@ from dlrunner.data.tables.table import Table, read_frame
 from dlrunner.data.tabular.history_columns import add_history
 from dlrunner.errors import DataError
 from dlrunner.prediction_table import with_notes, with_problems
+from dlrunner.predictor import RowField
 from dlrunner.predictor_inputs import check_table, table_name
 from dlrunner.tasks.tabular.predictor import TablePredictor
 from dlrunner.tasks.tabular.task import Tabular
@@ -88,6 +89,20 @@ class SalesPredictor(TablePredictor):
         problems = [(bad.row, bad.reason) for bad in used]
         answer = with_notes(beside(inputs, answer), notes)
         return with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems, where)
+
+    def _ids(self, rows: pd.DataFrame) -> list[str]:
+        return ["Id"] if "Id" in rows else []
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the columns of test.csv."""
+        examples = {"Store": 1, "DayOfWeek": 5, "Promo": 1, "SchoolHoliday": 0}
+        texts = {"Date": "2015-09-04", "StateHoliday": "0"}
+        return [
+            *(RowField(name, "text", example=texts[name]) for name in ROW_COLUMNS if name in texts),
+            *(RowField(name, "number", example=examples[name]) for name in ROW_COLUMNS if name in examples),
+            RowField("Open", "number", True, is_optional=True, example=1),
+            RowField("Id", "number", is_optional=True, description="of the row, in the answer", example=1),
+        ]
 
 
 def _impossible(table: pd.DataFrame, known: Surroundings, bad: Sequence[BadRow]) -> Iterator[BadRow]:

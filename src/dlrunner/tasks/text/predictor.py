@@ -22,7 +22,7 @@ from dlrunner.encoder_file import EncoderSizes
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
 from dlrunner.prediction_table import with_notes, with_problems
-from dlrunner.predictor import Predictor
+from dlrunner.predictor import Predictor, RowField
 from dlrunner.row_blocks import ROWS, in_blocks
 from dlrunner.tasks.text.inputs import read_texts
 
@@ -56,6 +56,14 @@ class TextPredictor(Predictor):
         words = torch.randint(len(self.state["words"]), (count, int(lengths.max())), generator=generator)
         words = words.masked_fill(torch.arange(words.shape[1]) >= lengths[:, None], PAD)
         return {"words": Example(words, ("rows", "steps")), "lengths": Example(lengths, ("rows",))}
+
+    def row_fields(self) -> Sequence[RowField]:
+        """Return the text."""
+        return [RowField("text", "text", example="a text")]
+
+    def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Predict the texts of a request; none is the name of a file."""
+        return self.predict(rows["text"].tolist())
 
     def predict(
         self,
