@@ -204,7 +204,7 @@ def test_training_curves_handle_missing_and_infinite_values(tmp_path: Path) -> N
 
 def test_plots_of_a_run_are_written_in_another_format_too(tmp_path: Path) -> None:
     with plots.also_as({"pdf"}):
-        assert plots.training_curves(rows(3), tmp_path).name == "losses.svg"
+        assert plots.training_curves(rows(3), tmp_path).path.name == "losses.svg"
     assert (tmp_path / "losses.pdf").read_bytes().startswith(b"%PDF")
     (tmp_path / "losses.pdf").unlink()
     with plots.also_as({"svg"}):
