@@ -133,7 +133,7 @@ def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path
     assert status == 0, (out, err)
     for rank in range(3):
         gaps = json.loads((here / f"gaps{rank}.json").read_text())
-        assert len(gaps) == 4
+        assert len(gaps) == 5
         for name, found in gaps.items():
             limit = 1e-12 if "images" in name else 1e-6  # texts are pooled in single precision
             assert all(gap < limit for gap in found), (name, found)
