@@ -36,7 +36,8 @@ TRAIN, VALID, BATCH, VALID_BATCH = 192, 192, 32, 64
 TEXTS_OF_A_TRY = 64
 SPEEDS = ("training", "prediction")
 WORK = [
-    *("task=text", "optim=adam", "optim.lr=3e-3", "optim.betas=[0.8,0.99]", "schedule=constant", "epochs=3"),
+    *("task=text", "model=text_classifier"),
+    *("optim=adam", "optim.lr=3e-3", "optim.betas=[0.8,0.99]", "schedule=constant", "epochs=3"),
     *("data.text=text", "data.target=label", "data.tokenizer=whitespace", "data.lower=false", "data.min_freq=1"),
     *("data.max_vocab=null", "data.split=column", "data.valid_column=valid", f"batch_size={BATCH}"),
     *("model.head=[50]", "task.baseline=false", f"task.valid_batch_size={VALID_BATCH}"),

@@ -269,5 +269,5 @@ def test_old_claims_are_reported(said: Said) -> None:
 def test_the_encoder_of_an_old_language_model_is_taken(here: Path, said: Said) -> None:
     encoder = f"model.encoder='{run_of('lm/')}'"
     words = ("task=text", "data.path=reviews.csv", "data.text=review", "data.target=sentiment", "task.baseline=false")
-    said([*words, encoder, "epochs=1", *QUICK, f"runs_dir={here}"])
+    said([*words, "model=text_classifier", encoder, "epochs=1", *QUICK, f"runs_dir={here}"])
     assert summary_of(f"{here}/latest")["status"] == "done"

@@ -223,6 +223,7 @@ def test_every_option_of_every_group_composes_and_binds() -> None:
                 "ranking": "implicit",
                 "awd_lstm": "lm",
                 "text_classifier": "text",
+                "ngrams": "text",
                 "image_classifier": "image",
                 "unet": "segmentation",
             }

@@ -30,7 +30,14 @@ TRAINED = {
     "language": (
         *("task=lm", "data.path=texts.txt", *RECURRENT, "task.bptt=10", "task.valid_batch_size=4", "task.ngram=2"),
     ),
-    "texts": ("task=text", "data.path=texts.csv", "data.target=label", *RECURRENT, "task.baseline=false"),
+    "texts": (
+        "task=text",
+        "model=text_classifier",
+        "data.path=texts.csv",
+        "data.target=label",
+        *RECURRENT,
+        "task.baseline=false",
+    ),
     "pictures": (*PICTURES, "model.dropout=0", "batch_size=8", "trainer.num_threads=1"),
 }
 """Words that train for 0.3 to 1.5 seconds, for every task; they need `epochs`."""

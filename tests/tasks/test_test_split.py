@@ -25,7 +25,14 @@ TASKS = {
         "data.split=random",
         "data.valid=0.2",
     ),
-    "texts": ("task=text", "data.path=texts.csv", "data.target=kind", "task.baseline=false", *SMALL_TEXTS),
+    "texts": (
+        "task=text",
+        "model=text_classifier",
+        "data.path=texts.csv",
+        "data.target=kind",
+        "task.baseline=false",
+        *SMALL_TEXTS,
+    ),
     "language": (
         "task=lm",
         "data.path=texts.csv",

@@ -294,7 +294,7 @@ def test_the_test_set_is_evaluated_once_and_a_baseline_is_reported(dlrun: Dlrun)
     constant, baseline = found["baselines"].values()
     assert constant["test/accuracy"] == pytest.approx(0.5, abs=0.1)
     assert 0.55 < baseline["test/accuracy"] < found["data"]["best_achievable"] + 0.03
-    assert "no encoder: the weights start at random" in out
+    assert "no encoder: model=text_classifier model.encoder=RUN" in out
     report = Path("runs/latest/report.html").read_text()
     assert "logistic regression" in report
     assert "The most confident mistakes" in report
@@ -320,7 +320,7 @@ def reviews(num_rows: int = 120) -> pd.DataFrame:
     return table
 
 
-OWN = ("task=text", "data.path=r.csv", "data.text=review", "batch_size=8", "epochs=6", "optim.lr=1e-2", "data.valid=0.25",
+OWN = ("task=text", "model=text_classifier", "data.path=r.csv", "data.text=review", "batch_size=8", "epochs=6", "optim.lr=1e-2", "data.valid=0.25",
        "model.input_dropout=0.0", "model.weight_dropout=0.0", "model.hidden_dropout=0.0", *SIZES)  # fmt: skip
 
 
@@ -391,7 +391,8 @@ def test_a_model_that_was_trained_on_empty_texts_answers_them(dlrun: Dlrun, here
 
 def test_the_settings_of_few_texts_follow_from_their_number(dlrun: Dlrun, here: Path) -> None:
     reviews().to_csv("r.csv", index=False)
-    words = ("task=text", "data.path=r.csv", "data.text=review", "data.target=opinion", "task.baseline=false", *QUICK)
+    own = ("data.path=r.csv", "data.text=review", "data.target=opinion", "task.baseline=false")
+    words = ("task=text", "model=text_classifier", *own, *QUICK)
     status, out, err = dlrun(*words, "epochs=1")
     assert status == 0, out + err
     found = summary()["auto"]

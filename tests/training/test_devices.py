@@ -60,6 +60,7 @@ TASKS: Mapping[str, Sequence[str]] = {
         "model.bptt=20",
         "batch_size=16",
     ),
+    "ngrams": ("task=imdb-sentiment", "model=ngrams", *SMALL_TEXTS, "data.sample_test=20", "batch_size=16"),
     "dogbreeds": (
         *("task=dogbreeds", "data.source=synthetic", "data.size=32", "data.sample=48", "data.sample_valid=16"),
         *("model.backbone=squeezenet1_1", "batch_size=16"),

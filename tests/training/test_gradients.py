@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlrunner.model import Model
 from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.models.ngram_classifier import NgramClassifier
 from dlrunner.models.text import TextClassifier, TextDims
 from dlrunner.schedules import Phase, constant
 from dlrunner.system.process_group import ProcessGroup, joined
@@ -92,6 +93,7 @@ def cases() -> dict[str, tuple[Callable[[], Model], Batch, type[Task], Callable[
             *(lambda: TextClassifier(TextDims(50, 3, ""), bptt=5, max_len=10, **SMALL), texts()),
             *(TextClassification, entropy),
         ),
+        "n-grams": (lambda: NgramClassifier(TextDims(50, 3, "")), texts(), TextClassification, entropy),
         "a stream's end": (lambda: LanguageModel(LanguageDims(50), **SMALL), columns(), LanguageModeling, mean),
     }
 
@@ -131,7 +133,7 @@ def test_gradients_and_statistics_of_three_processes_are_those_of_one(here: Path
     assert status == 0, (out, err)
     for rank in range(3):
         gaps = json.loads((here / f"gaps{rank}.json").read_text())
-        assert len(gaps) == 4
+        assert len(gaps) == 5
         for name, found in gaps.items():
             limit = 1e-12 if "images" in name else 1e-6  # texts are pooled in single precision
             assert all(gap < limit for gap in found), (name, found)

@@ -50,7 +50,15 @@ TASKS = {
     ),
     "uneven texts": (  # the last process has texts of which not a word has a gradient: it must not leave the others
         *("task=text", "data.path=uneven.csv", "data.text=text", "data.target=kind", "data.tokenizer=whitespace"),
-        *("data.min_freq=1", "epochs=1", "batch_size=8", "task.baseline=false", "model.max_len=20", "model.bptt=5"),
+        *(
+            "model=text_classifier",
+            "data.min_freq=1",
+            "epochs=1",
+            "batch_size=8",
+            "task.baseline=false",
+            "model.max_len=20",
+            "model.bptt=5",
+        ),
         *("model.embedding=12", "model.hidden=16", "model.layers=2", *DRY),
     ),
     "dogbreeds": (  # a small rate: a deep net whose weights start at random makes much of the last bits

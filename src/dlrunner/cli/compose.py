@@ -25,7 +25,7 @@ from yaml import YAMLError
 
 from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
-from dlrunner.cli.yaml_files import keep_own_optimizer_settings, read_checked_files
+from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.renamed import renamed
 from dlrunner.sweeps.engines import LAUNCHERS
@@ -238,6 +238,7 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
                 "config", [*search_path_override(), *forced(without_engines(words))], return_hydra_config=True
             )
             keep_own_optimizer_settings(config, words)
+            keep_known_automatic_settings(config, words)
             return config
     except RefusedError:
         raise

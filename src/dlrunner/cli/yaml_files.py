@@ -97,6 +97,24 @@ def keep_own_optimizer_settings(config: DictConfig, words: Sequence[str]) -> Non
                 config.optim.pop(name, None)
 
 
+def keep_known_automatic_settings(config: DictConfig, words: Sequence[str]) -> None:
+    """Remove settings of the model that the task leaves `auto` for models which have them, if the chosen one has not.
+
+    Args:
+        config: composed; modified in place.
+        words: what was typed, which is kept.
+    """
+    chosen = dict(config.hydra.runtime.choices)
+    known = {name for file in _files("model", chosen.get("model")) for name in file}
+    typed = {override.key_or_group for override in OverridesParser.create().parse_overrides(list(words))}
+    for file in _files("task", chosen.get("task")):
+        settings = file.get("model")
+        for name, value in settings.items() if isinstance(settings, Mapping) else ():
+            if value == "auto" and name not in known and not _is_typed(f"model.{name}", typed):
+                with flag_override(config, "struct", False):
+                    config.model.pop(name, None)
+
+
 def _plain(file: Path) -> Any:
     return read_yaml(file.read_text(encoding="utf-8"))
 

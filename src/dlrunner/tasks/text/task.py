@@ -154,7 +154,7 @@ class TextClassification(Classification):
         """Notes on reading the texts, and on imbalanced classes."""
         notes = list(self.table.notes)
         if self.table.encoder is None:
-            notes.append("no encoder: the weights start at random (model.encoder=RUN loads those of a language model)")
+            notes.append("no encoder: model=text_classifier model.encoder=RUN starts from a language model's weights")
         if self.target.has_one_class:
             values = self.table.values
             assert values is not None

@@ -1,0 +1,51 @@
+"""Text classification by the default, linear model from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dlrunner.runs.checkpoints import load_weights_file, weights_digest
+from tests.conftest import QUICK, Dlrun
+
+ROWS = [("it was a great film", "good"), ("it was an awful film", "bad"), ("some story", "other")] * 30
+WORDS = ("task=text", "data.path=r.csv", "data.text=review", "data.target=opinion")
+
+
+@pytest.fixture
+def reviews(here: Path) -> None:
+    pd.DataFrame(ROWS, columns=["review", "opinion"]).to_csv("r.csv", index=False)
+
+
+@pytest.mark.usefixtures("reviews")
+def test_texts_are_classified_by_a_linear_model_and_predictions_are_explained(dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*WORDS, "log.report=false")
+    assert status == 0, out + err
+    found = json.loads(Path("runs/latest/summary.json").read_text())
+    assert found["auto"] == {"batch_size": 16, "epochs": 20}
+    assert found["final"]["valid/accuracy"] == 1
+    status, out, err = dlrun("predict", "runs/latest", "it was great", "--words")
+    assert status == 0, out + err
+    assert "good" in out
+    assert "great +" in out
+
+
+@pytest.mark.usefixtures("reviews")
+def test_a_resumed_run_equals_an_unbroken_one(dlrun: Dlrun) -> None:
+    words = (*WORDS, "schedule=constant", "task.baseline=false", *QUICK)
+    assert dlrun(*words, "epochs=3", "runs_dir=unbroken")[0] == 0
+    assert dlrun(*words, "epochs=2", "runs_dir=resumed")[0] == 0
+    status, out, err = dlrun(*words, "epochs=3", "runs_dir=resumed")
+    assert status == 0, out + err
+    digests = {weights_digest(load_weights_file(Path(f"{f}/latest/last.pt"))["model"]) for f in ("unbroken", "resumed")}
+    assert len(digests) == 1
+
+
+@pytest.mark.usefixtures("reviews")
+def test_an_encoder_needs_the_model_that_has_one(dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*WORDS, "model.encoder=runs/latest")
+    assert status == 2, out
+    assert "model.encoder is a setting of model=text_classifier: add that" in err
