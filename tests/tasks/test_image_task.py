@@ -221,11 +221,12 @@ def test_other_tasks_have_no_settings_that_change_by_phase(dlrun: Dlrun) -> None
     assert "has no settings that change from phase to phase" in err
 
 
-@pytest.mark.parametrize("words", [SHORT, ("task=segmentation", "data.path=nowhere")])
+@pytest.mark.parametrize("words", [SHORT, ("task=segmentation", "data.path=empty")])
 def test_weights_of_another_architecture_are_refused_with_its_name_before_data_is_read(
     words: tuple[str, ...], dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.save(make_backbone("resnet34").state_dict(), here / "w.pth")
+    (here / "empty").mkdir()
     monkeypatch.setattr(DogBreedsData, "identity", None)
     for verb in ((), ("lr-find",)):
         status, _, err = dlrun(*verb, *words, *QUICK, "model.backbone=squeezenet1_1", "model.weights=w.pth")
