@@ -50,7 +50,7 @@ class AuditFinding:
     """What to do about it."""
 
     def __str__(self) -> str:
-        return f"{self.flag}: {self.message}; {self.advice}"
+        return f"{self.message}; {self.advice} [{self.flag}]"
 
 
 def rows_digest(rows: pd.DataFrame, *context: str) -> str:

@@ -115,7 +115,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         )
     print_claim(summary.get("claim"))
     for finding in () if is_new else summary.get("audit") or ():
-        print_sentence(f"warning: {finding['flag']}: {describe_finding(finding)}", "yellow", indent=9)
+        print_sentence(f"warning: {describe_finding(finding)} [{finding['flag']}]", "yellow", indent=9)
     if (summary.get("data") or {}).get("source") == "synthetic":
         print_sentence("warning: synthetic data: the results do not apply to real data", "yellow", indent=9)
     shown = shorter(path)
