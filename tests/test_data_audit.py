@@ -400,10 +400,9 @@ def test_a_run_warns_once_at_the_end_and_its_claim_lists_undeclared_findings(dlr
     log = Path("runs/latest/run.log").read_text()
     shown = dlrun("show", "runs/latest")[1]
     for flag, message in found.items():
-        assert out.count(f"{flag}: {message}") == 1
-        assert f"warning: {flag}: {message}" in out
-        assert log.index(f"WARNING {flag}: {message}") < log.index("last row")
-        assert f"{flag}: {message}" in shown
+        assert out.count(f"[{flag}]") == out.count(f"warning: {message}; ") == 1
+        assert log.index(f"WARNING {message}; ") < log.index("last row")
+        assert f"warning: {message}; " in shown
         assert f"<b>{flag}</b>: {message}" in html
     assert out.index("warning: ") > out.index("valid/rmse"), "after training"
     assert "validates-on-test, validation-rows-in-training (not declared by the claim)" in out
