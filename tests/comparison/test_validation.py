@@ -127,6 +127,7 @@ def test_a_digest_is_of_rows_and_targets_in_any_order() -> None:
 TABLE = ("task=tabular", "data.path=my.csv", "data.target=price", "task.baseline=false")
 TEXT = (
     "task=text",
+    "model=text_classifier",
     "data.path=texts.csv",
     "data.text=text",
     "data.target=label",

@@ -38,6 +38,7 @@ OTHER_ROOMS = {
         "renamed",
         "reporting",
         "runs",
+        "serving",
         "sweeps",
         "tracker",
         "trackers",

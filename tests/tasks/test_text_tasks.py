@@ -163,7 +163,7 @@ def test_generation_is_reproducible_with_every_decoding_method(language_model: s
     ways = [[], ["--top-k", "5"], ["--top-p", "0.9"], ["--temperature", "0.7"], ["--seed", "4"], ["--beams", "3"]]
     for way in ways:
         answers = [dlrun("generate", run, beginning, "--words", "8", *way) for _ in range(2)]
-        assert answers[0] == answers[1]
+        assert answers[0][:2] == answers[1][:2]
         status, out, err = answers[0]
         assert status == 0, err
         assert 1 <= len(out.split()) <= 8
@@ -341,7 +341,7 @@ def test_your_own_texts_are_classified_and_new_ones_too(
     found = summary()
     assert found["metric"]["name"] == metric
     assert found["metric"]["value"] > 0.95
-    assert list(Path("runs/latest/plots").glob("*.png"))
+    assert list(Path("runs/latest/plots").glob("*.svg"))
     status, out, err = dlrun("predict", "runs/latest", "it was great film said he", "--words", "--out", "a.csv")
     assert status == 0, out + err
     answer = pd.read_csv("a.csv").iloc[0]

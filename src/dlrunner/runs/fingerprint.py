@@ -30,6 +30,7 @@ INCLUDED = (
     "model",
     "models",
     "regression_metrics",
+    "row_blocks",
     "schedules",
     "system",
     "task",

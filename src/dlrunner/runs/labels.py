@@ -52,8 +52,8 @@ def label(words: Sequence[str], length: int = LENGTH) -> str:
 
     >>> label(["seed=1", "optim.lr=1e-3"]), label([])
     ('optim.lr=1e-3,seed=1', 'default')
-    >>> label(["model.encoder='runs/imdb-lm/imdb-lm-small,seed=2-c6a0685d'", "data.path='../my data/x.csv'"])
-    'model.encoder=imdb-lm-small-c6a0685d,data.path=x.csv'
+    >>> label(["model.encoder='runs/imdb-lm/imdb-lm-small,seed=2-c6a0685d'"]), label(["data.path='../my data/x.csv'"])
+    ('model.encoder=imdb-lm-small-c6a0685d', 'data.path=x.csv')
     """
     shown = ""
     for word in sorted(words, key=lambda word: (_rank(_name(word)), word.lstrip("+"))):

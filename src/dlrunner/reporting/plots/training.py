@@ -211,10 +211,8 @@ def also_as(formats: Collection[str]) -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix, a chart (SVG) also as `also_as` says; return the path."""
-    suffixes = [path.suffix]
-    if path.suffix == ".svg":
-        suffixes += [f".{each}" for each in sorted(_more_formats.get()) if each != "svg"]
-    for suffix in suffixes:
+    more = [f".{each}" for each in sorted(_more_formats.get()) if each != "svg"] if path.suffix == ".svg" else []
+    for suffix in (*more, path.suffix):  # an SVG's background is removed: it is the last one
         file, content = path.with_suffix(suffix), _WRITERS[suffix](figure)
         with readable_os_errors(file):
             write_atomic(file, content)
