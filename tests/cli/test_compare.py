@@ -111,6 +111,7 @@ def test_no_importance_across_different_validation_rows(dlrun: Dlrun, here: Path
     assert "--importance: these runs validated on different rows" in err
 
 
+@pytest.mark.slow  # five hundred jobs
 def test_a_sweep_of_500_jobs_is_a_short_table(dlrun: Dlrun, here: Path) -> None:
     runs = [write_run(here / "runs" / "collab" / str(i), 0.8 + i / 1e4, {"optim.lr": float(i)}) for i in range(500)]
     write_sweep(here / "runs" / "sweeps" / "big", runs, failed=["out of memory"] * 20)

@@ -24,6 +24,7 @@ def test_a_quiet_run_prints_its_folder_alone_and_warnings_on_standard_error(dlru
     assert out.strip() in folder, "the level changes no result"
 
 
+@pytest.mark.slow  # a sweep of programs; a quiet run is tested above
 def test_a_quiet_sweep_prints_its_folder_alone_and_failures_on_standard_error(dlrun: Dlrun, here: Path) -> None:
     status, out, err = dlrun("-m", *RUN, "seed=0,1", "--log-level", "warning")
     assert status == 0

@@ -416,6 +416,7 @@ def test_a_damaged_results_table_is_reported(here: Path) -> None:
         gather([str(sweep)])
 
 
+@pytest.mark.slow  # five hundred runs
 def test_reading_500_runs_takes_well_under_three_seconds(here: Path) -> None:
     runs = [write_run(here / "runs" / "collab" / str(i), 0.8 + i / 1e4, {"optim.lr": float(i)}) for i in range(500)]
     sweep = write_sweep(here / "runs" / "sweeps" / "big", runs)

@@ -95,6 +95,7 @@ def without_rights_of_root() -> None:
             assert ctypes.CDLL(None).prctl(24, right, 0, 0, 0) == 0  # PR_CAPBSET_DROP
 
 
+@pytest.mark.slow  # a program as another user
 @pytest.mark.skipif(sys.platform != "linux", reason="takes root's rights by a call of Linux")
 def test_a_table_without_permission_is_one_sentence(data: Path) -> None:
     paths = [data / f"t.{kind}" for kind in ("csv", "csv.gz", "jsonl", "parquet", "xlsx", "db")]

@@ -104,6 +104,7 @@ def test_a_schedule_in_cycles_needs_a_number_of_epochs(dlrun: Dlrun) -> None:
     assert "set the number of epochs" in err
 
 
+@pytest.mark.slow  # two sweeps of programs
 def test_a_repeated_sweep_knows_what_was_decided(dlrun: Dlrun, here: Path) -> None:
     words = ("-m", *TABLE, *INPUTS, "seed=0,1")
     assert dlrun(*words)[0] == 0

@@ -48,6 +48,7 @@ def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, he
     assert "try a smaller optim.lr" in err
 
 
+@pytest.mark.slow  # two programs; a full standard output is tested in test_hostile_output.py
 def test_an_output_that_is_closed_early_does_not_fail_the_run(ratings_csv: Path, here: Path) -> None:
     command = f"{sys.executable} -m dlrunner {' '.join(WORDS)} | head -1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)

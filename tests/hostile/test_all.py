@@ -13,10 +13,14 @@ from tests.hostile.harness import KINDS, kind_of, run_kind
 
 SECONDS = (1.0, pytest.param(10.0, marks=pytest.mark.slow))
 """After which no further attempt of a kind is begun; the slow tests make ten times as many."""
+SLOW = {"disks", "surroundings"}
+"""Kinds whose attempts start programs, or fill disks."""
 
 
 @pytest.mark.parametrize("seconds", SECONDS)
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in KINDS]
+)
 def test_what_is_broken_on_purpose_is_neither_lost_nor_executed(
     name: str, seconds: float, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -107,6 +107,7 @@ def values(rng: np.random.Generator) -> list[Any]:
     return [every[place] for place in rng.permutation(len(every))]
 
 
+@pytest.mark.slow  # hundreds of damaged files; the commonest damages are tested below
 @pytest.mark.parametrize("file", ["summary.json", "config.yaml"])
 def test_any_value_in_any_section_is_read_or_told(dlrun: Dlrun, run: Path, file: str) -> None:
     whole = yaml.safe_load((run / file).read_text())  # JSON is YAML

@@ -42,6 +42,7 @@ def damages(content: bytes, seed: int) -> Iterator[bytes]:
     yield chance.randbytes(len(content))
 
 
+@pytest.mark.slow  # gives a sweep eight times; one that is killed at any write is given again above
 def test_a_sweep_whose_files_are_damaged_is_given_again(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     assert dlrun(*SWEEP)[0] == 0
     folder = folder_of(here)

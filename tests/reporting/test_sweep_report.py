@@ -81,6 +81,7 @@ def test_a_sweep_with_hostile_texts_is_harmless(tmp_path: Path) -> None:
     assert_harmless(sweep.write(folder).read_text())
 
 
+@pytest.mark.slow  # five hundred jobs
 def test_a_report_of_five_hundred_jobs_is_small_fast_and_complete(tmp_path: Path) -> None:
     runs = []
     for number in range(500):

@@ -408,6 +408,7 @@ def test_wrong_requests_of_the_command_are_refused(runs: SmallRuns, dlrun: Dlrun
     assert (status, "in use" in err) == (2, True), err
 
 
+@pytest.mark.slow  # starts a program; a run is served above
 def test_an_export_is_served_as_its_run_is(runs: SmallRuns, dlrun: Dlrun, here: Path) -> None:
     status, printed, err = dlrun("export", str(runs["classes"]), "--out", "model")
     assert status == 0, printed + err

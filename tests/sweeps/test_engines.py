@@ -240,6 +240,7 @@ def slurm(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow  # four programs that import torch
 def test_slurm_gets_the_missing_jobs_as_one_array_with_what_they_need(
     dlrun: Dlrun, ratings_csv: Path, here: Path, slurm: Path
 ) -> None:

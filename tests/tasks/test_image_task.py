@@ -398,6 +398,7 @@ def test_early_stopping_keeps_the_image_size_of_the_best_phase(dlrun: Dlrun) -> 
     assert right == pytest.approx(summary()["final"]["valid/accuracy"])
 
 
+@pytest.mark.slow  # trains whole backbones
 def test_a_frozen_backbone_keeps_its_batch_norm_and_all_else(dlrun: Dlrun, here: Path) -> None:
     torch.save(make_backbone("resnet18").state_dict(), here / "w.pth")
     words = (*SHORT, *QUICK, "model.backbone=resnet18", "model.weights=w.pth", "freeze_to=-1")

@@ -22,6 +22,7 @@ from tests.conftest import QUICK, Dlrun, ratings_table, start
 from tests.trackers.conftest import fork_relays
 
 pytestmark = [
+    pytest.mark.slow,  # imports MLflow; what trackers are told is tested in test_tracking.py
     pytest.mark.skipif(
         any(find_spec(module) is None for module in MlflowTracker.modules),
         reason="needs MLflow: pip install 'dlrunner[mlflow]'",

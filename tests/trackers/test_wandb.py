@@ -51,6 +51,7 @@ def _no_mode(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
 
 
+@pytest.mark.slow  # imports W&B; what trackers are told is tested in test_tracking.py
 def test_the_offline_file_holds_what_the_folder_holds(ratings_csv: Path, dlrun: Dlrun) -> None:
     status, out, _ = dlrun(*WORDS)
     assert status == 0
@@ -79,6 +80,7 @@ def test_the_offline_file_holds_what_the_folder_holds(ratings_csv: Path, dlrun: 
     assert found["exit"][0].exit_code == 0
 
 
+@pytest.mark.slow  # imports W&B; what trackers are told is tested in test_tracking.py
 def test_a_run_that_goes_on_keeps_its_id_and_sends_no_epoch_twice(ratings_csv: Path, dlrun: Dlrun) -> None:
     run = Path("runs/latest")
     for _ in range(2):

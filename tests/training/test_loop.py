@@ -470,6 +470,7 @@ def test_mixed_precision_still_finds_the_line(precision: str) -> None:
     assert model.slope.weight.dtype is torch.float32
 
 
+@pytest.mark.slow  # imports torch's compiler
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, while it imports its compiler
 def test_compiling_changes_nothing_but_the_speed() -> None:
     plain, _ = fit(phase(1))

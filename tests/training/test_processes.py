@@ -124,7 +124,7 @@ def uneven_texts(path: Path) -> None:
 
 
 # Slow: processes that train for seconds. Batch norm of all processes is tested in test_gradients.py too.
-SLOW = {"dogbreeds", "imdb-sentiment", "rossmann", "segmentation"}
+SLOW = {"dogbreeds", "imdb-lm", "imdb-sentiment", "rossmann", "segmentation", "uneven texts"}
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,7 @@ class Failing(Collab):
 COLLAB = ("task=collab", "data.path=my.csv", "plugins=[odd]")
 
 
+@pytest.mark.slow  # trains by three processes; gradients of three are tested in test_gradients.py
 def test_clipping_accumulation_and_early_stopping_are_those_of_one_process_and_rank_0_decides(
     dlrun: Dlrun, ratings_csv: Path, here: Path
 ) -> None:

@@ -26,6 +26,8 @@ WRITERS: dict[str, Callable[[pd.DataFrame, Path], None]] = {
     "t.jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True, date_format="iso"),
     "t.xlsx": lambda frame, path: frame.to_excel(path, index=False),
 }
+SLOW = {"t.tsv", "t.csv.gz"}
+"""Formats that are read as CSV is."""
 LETTERS = st.text(alphabet="abzäß€日 ,;\"'|-#=", min_size=1, max_size=8).map(lambda text: f"x{text}y")
 
 
@@ -55,7 +57,9 @@ def tables(draw: st.DrawFn) -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in WRITERS]
+)
 @settings(max_examples=6, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(frame=tables())
 def test_a_table_comes_back_with_its_values_ids_and_split(name: str, frame: pd.DataFrame) -> None:
