@@ -51,6 +51,10 @@ class Interrupted(BaseException):
         return 128 + self.signum
 
 
+MOST_LISTED = 26
+"""Known words that an error lists at most."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Suggest the most similar of the known words, or list them if none is similar.
 
@@ -58,9 +62,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     'did you mean adamw?'
     >>> did_you_mean("zzz", ["sgd", "adam"])
     'known: adam, sgd'
+    >>> did_you_mean("zzz", map(str, range(100, 150)))[-30:]
+    ', 123, 124, 125, … and 24 more'
     """
     options = sorted(set(known))
     near = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
     if near:
         return f"did you mean {near[0]}?"
-    return f"known: {', '.join(options)}" if options else "it takes no settings"
+    left_out = f", … and {len(options) - MOST_LISTED:,} more" if len(options) > MOST_LISTED + 1 else ""
+    listed = ", ".join(options[: MOST_LISTED if left_out else None])
+    return f"known: {listed}{left_out}" if options else "it takes no settings"
