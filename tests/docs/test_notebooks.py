@@ -28,7 +28,7 @@ def test_there_are_three_notebooks() -> None:
 def test_outputs_are_those_of_one_execution_small_and_without_paths_of_a_machine(file: Path) -> None:
     text = file.read_text("utf-8")
     assert len(text) < 150_000
-    for place in ("/home/", "/root/", "/tmp/", "/Users/", "/work/"):
+    for place in ("/home/", "/root/", "/tmp/", "/Users/"):
         assert place not in text
     cells = [cell for cell in read(file).cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
