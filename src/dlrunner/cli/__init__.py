@@ -26,6 +26,7 @@ PRINTED = (
     "predict",
     "generate",
     "next-words",
+    "perplexity",
     "explain",
     "recommend",
     "similar",

@@ -12,6 +12,7 @@ from dlrunner.cli.compare import add_compare_options, add_diff_options, compare,
 from dlrunner.cli.conf_paths import options_of, with_paths
 from dlrunner.cli.data import data, data_options
 from dlrunner.cli.parser import Verb
+from dlrunner.cli.perplexity import add_perplexity_options, perplexity
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins, predictor_verb
 from dlrunner.cli.report import add_report_options, report
 from dlrunner.cli.run_names import LATEST, METAVAR_HELP, name_run, named_run
@@ -29,8 +30,9 @@ def lr_find(arguments: argparse.Namespace) -> int:
     words = with_paths(arguments.settings)
     config = compose(words)
     EarlyCheck()(config)
+    from dlrunner.config.auto_values import with_values
     from dlrunner.config.plan import plan
-    from dlrunner.execution.auto_settings import decide, find_rate, with_values
+    from dlrunner.execution.auto_settings import decide, find_rate
     from dlrunner.execution.identity import identity_of, synthetic_data_warning
     from dlrunner.files.atomic import readable_os_errors, write_atomic
     from dlrunner.files.temporary import remove_abandoned
@@ -197,6 +199,14 @@ VERBS: dict[str, Verb] = {
     ),
     "next-words": predictor_verb(
         "next_words", 'RUN "text"', "list the most likely next words", 'dlrun next-words RUN "the film"'
+    ),
+    "perplexity": Verb(
+        "RUN [--cache N]",
+        "perplexity with a cache and with n-grams",
+        "dlrun perplexity runs/latest --cache 2000 --ngram 4",
+        add_perplexity_options,
+        perplexity,
+        name_run,
     ),
     "explain": predictor_verb(
         "explain", "RUN IMAGE", "draw the image regions behind a prediction", "dlrun explain RUN dog.jpg"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from dlrunner.config.auto_values import with_values
 from dlrunner.config.plan import Plan, plan
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.source import cache_dir, write_sealed
@@ -83,24 +83,6 @@ def _remember(identity: Mapping[str, str], values: Mapping[str, Any]) -> None:
 
 def _key(identity: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32] + ".json"
-
-
-def with_values(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with other values, by dotted name.
-
-    >>> with_values({"epochs": "auto", "optim": {"lr": "auto"}}, {"optim.lr": 0.1})
-    {'epochs': 'auto', 'optim': {'lr': 0.1}}
-    """
-    changed = copy.deepcopy(dict(config))
-    for name, value in values.items():
-        *sections, last = name.split(".")
-        node = changed
-        for section in sections:
-            node = node[section]
-        if last not in node:
-            raise ConfigError(f"{name}: is missing")
-        node[last] = value
-    return changed
 
 
 def describe(values: Mapping[str, Any]) -> str:

@@ -121,11 +121,20 @@ class LanguageModel(Model):
             if of_all is not None and penalty is not None:  # weighed by known words, as the loss; a mean over all
                 known_share = max(1, len(known)) / (of_all >= 0).sum()
                 penalty = penalty * (following.numel() / of_all.numel()) / known_share
+        return Outputs(self.loss_of(states, targets), detached(state), penalty)
+
+    def loss_of(self, states: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss of each next word, [words], or in training their mean.
+
+        Args:
+            states: outputs of the encoder, [words, embedding].
+            targets: the next words, [words], int64.
+        """
         if self.clusters is not None:
             loss = self.clusters.mean_loss if self.training else self.clusters.token_losses
         else:
             loss = mean_loss if self.training else token_losses
-        return Outputs(loss(states, self.encoder.embedding.weight, self.bias, targets), detached(state), penalty)
+        return loss(states, self.encoder.embedding.weight, self.bias, targets)
 
     def next_words(self, words: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Return the log-probabilities of the next word, [batch, words], and the state.

@@ -268,8 +268,9 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
 
 def _decided_signature(job: Job, digests: dict[str, str]) -> str:
     """Return the signature of a job's run; settings that are `auto` as decided before, if they were."""
+    from dlrunner.config.auto_values import with_values
     from dlrunner.config.plan import plan
-    from dlrunner.execution.auto_settings import remembered, with_values
+    from dlrunner.execution.auto_settings import remembered
 
     checked = plan(job.config)
     if not checked.undecided:

@@ -111,6 +111,17 @@ def num_steps(stream: Tensor, num_columns: int) -> int:
     return -(-(len(stream) - 1) // num_columns)
 
 
+def places_in_stream(length: int, num_columns: int) -> NDArray[np.int64]:
+    """Return which word but the first each output for a stream in columns belongs to, in the order of the batches.
+
+    >>> places_in_stream(8, 3)
+    array([0, 3, 6, 1, 4, 2, 5])
+    """
+    steps = -(-(length - 1) // num_columns)
+    places = np.arange(steps * num_columns).reshape(num_columns, steps).T.reshape(-1)
+    return places[places < length - 1]
+
+
 def similar_lengths(lengths: NDArray[np.int64], batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
     """Return batches of training texts of similar length, in an order that is a function of (seed, epoch).
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,7 +17,7 @@ from torch import Tensor
 from dlrunner.data.core.batching import epoch_order
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID
 from dlrunner.data.texts.dataset import TextSource, TextTable
-from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, stream_of
+from dlrunner.data.texts.loaders import StreamLoader, num_steps, piece_lengths, places_in_stream, stream_of
 from dlrunner.data.texts.tokens import END
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.encoder_file import FILE, Encoder
@@ -30,8 +31,12 @@ from dlrunner.schedules import Phase
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
 from dlrunner.tasks.language.defaults import recommended_for
 from dlrunner.tasks.language.generation import Generator
+from dlrunner.tasks.language.interpolation import interpolations
 from dlrunner.tasks.language.predictor import LanguagePredictor, language_models
 from dlrunner.tasks.text.audit import text_statistics
+
+TUNING_WORDS = 250_000
+"""Of the training texts, at most, that the weights of an interpolation are chosen on."""
 
 
 class LanguageModeling(Task):
@@ -206,6 +211,53 @@ class LanguageModeling(Task):
         name = f"{order}-grams, interpolated Kneser-Ney"
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
+    def interpolated(self, models: Sequence[Model], window: int, order: int) -> tuple[pd.DataFrame, str]:
+        """Return perplexities with a neural cache and n-grams beside that of the models, and what they were tuned on.
+
+        Weights are chosen on the validation texts, where there are test texts, which are then reported. Otherwise they
+        are chosen on the last training texts, which the n-grams are not counted in; the models know them, so that the
+        cache and the n-grams get too little weight rather than too much.
+
+        Args:
+            models: in evaluation mode, on the device of the task.
+            window: words that the cache remembers; 0: no cache.
+            order: of the n-grams; 0: none.
+        """
+        split: Split = "test" if self.has_test() else "valid"
+        counted, reported = self._streams["train"], self._streams[split]
+        if self.has_test():
+            tuning = self._streams["valid"]
+        else:
+            counted, tuning = self._parted(min(TUNING_WORDS, len(counted) // 10))
+        found, theta = interpolations(
+            language_models(models),
+            counted=counted,
+            tuning=tuning,
+            reported=reported,
+            num_columns=min(self.valid_batch_size, len(reported) - 1),
+            bptt=self.bptt,
+            window=window,
+            order=order,
+        )
+        rows = [
+            {
+                "metric": "_".join([f"{split}/perplexity", *each.components[1:]]),
+                "value": each.perplexity,
+                **{f"weight_{name}": weight for name, weight in zip(each.components, each.weights, strict=True)},
+            }
+            for each in found
+        ]
+        texts = "validation" if self.has_test() else "last training"
+        note = f"weights{'' if theta is None else f' and theta = {theta:g}'} chosen on the {texts} texts"
+        return pd.DataFrame(rows), f"{note}, {len(tuning):,} words"
+
+    def _parted(self, num_words: int) -> tuple[Tensor, Tensor]:
+        """Return the stream of the first training texts and that of the last ones, about so many words."""
+        stream, end = self._streams["train"], self.table.vocabulary.end or 0
+        ends = (stream[: len(stream) - num_words] == end).nonzero()
+        place = int(ends[-1]) + 1 if len(ends) else len(stream) - num_words
+        return stream[:place], stream[place:]
+
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """The loss by word frequency, and by position in the text."""
         from dlrunner.reporting.plots import text as text_plots
@@ -251,11 +303,9 @@ class LanguageModeling(Task):
     def _losses_in_order(self, outputs: Tensor) -> NDArray[np.float64]:
         """Return the loss of each validation word except the first, in stream order."""
         stream = self._stream("valid")
-        columns = min(self.valid_batch_size, len(stream) - 1)
-        steps = num_steps(stream, columns)
-        position = np.arange(steps * columns).reshape(columns, steps).T.reshape(-1)  # of each output in the stream
         losses = np.empty(len(stream) - 1)
-        losses[position[position < len(losses)]] = outputs.double().cpu().numpy()
+        places = places_in_stream(len(stream), min(self.valid_batch_size, len(stream) - 1))
+        losses[places] = outputs.double().cpu().numpy()
         return losses
 
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
