@@ -17,9 +17,6 @@ SETTINGS = {
 OPTIONS = {"model=picture_net": "model=image_classifier"}
 """Of groups."""
 
-OF_OPTIONS = {"model.encoder": "model=text_classifier"}
-"""Settings of an option that was the default of a task."""
-
 VALUES = {"stand-in": "synthetic"}
 """Of `data.source`."""
 
@@ -74,15 +71,11 @@ FLAGS = {"pictures-overlap-imagenet": "images-overlap-imagenet"}
 def renamed(path: str, known: Iterable[str] | None = None) -> str | None:
     """Return a message with the present name of a setting or option, such as `model=picture_net`; None if not renamed.
 
-    Of a setting that a task's default had once, the message names the option that has it.
-
     Args:
         path: of the setting in the configuration.
         known: present settings, if they depend on the class.
     """
     new = SETTINGS.get(path) or OPTIONS.get(path)
-    if known is not None and path in OF_OPTIONS:
-        return f"{path} is a setting of {OF_OPTIONS[path]}: add that"
     return f"{path} is now {new}" if new and (known is None or _last(new) in known) else None
 
 

@@ -273,7 +273,7 @@ def test_latest_is_never_a_failed_run(dlrun: Dlrun, ratings_csv: Path) -> None:
 
 
 def test_a_clone_in_the_working_directory_disturbs_nothing(dlrun: Dlrun, here: Path) -> None:
-    from dlrunner.cli.conf_paths import package_conf
+    from dlrunner.config.conf_files import package_conf
 
     expected = dlrun("--cfg", "job", "task=collab", "optim=adam")
     shutil.copytree(package_conf(), here / "conf")

@@ -202,7 +202,7 @@ def test_precedence_is_command_line_then_experiment_then_task_then_defaults() ->
 
 
 def test_every_configuration_file_says_first_how_it_is_used(request: pytest.FixtureRequest) -> None:
-    from dlrunner.cli.conf_paths import package_conf
+    from dlrunner.config.conf_files import package_conf
 
     files = sorted(package_conf().rglob("*.yaml"))
     assert len(files) > 20

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dlrunner.cli.compose import compose
-from dlrunner.cli.conf_paths import options_of, package_conf
+from dlrunner.cli.conf_paths import options_of
+from dlrunner.config.conf_files import package_conf
 from dlrunner.config.plan import plan
 from dlrunner.config.signatures import MADE, EarlyCheck
 from dlrunner.config.source_signatures import signature_in_source

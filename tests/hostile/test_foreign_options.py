@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.cli.conf_paths import package_conf
+from dlrunner.config.conf_files import package_conf
 from tests.conftest import QUICK, Dlrun, ratings_table, start
 
 EVIL = "{_target_: evil.Call}"

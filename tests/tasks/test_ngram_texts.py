@@ -49,3 +49,19 @@ def test_an_encoder_needs_the_model_that_has_one(dlrun: Dlrun) -> None:
     status, out, err = dlrun(*WORDS, "model.encoder=runs/latest")
     assert status == 2, out
     assert "model.encoder is a setting of model=text_classifier: add that" in err
+
+
+@pytest.mark.usefixtures("reviews")
+def test_a_setting_of_another_model_of_the_task_is_named_with_it(dlrun: Dlrun) -> None:
+    status, _, err = dlrun(*WORDS, "model.hidden=3")
+    assert status == 2
+    assert "model.hidden is a setting of model=text_classifier: add that" in err
+    status, _, err = dlrun(*WORDS, "model.factors=3")  # of the models of ratings
+    assert status == 2
+    assert "unknown setting" in err
+
+
+@pytest.mark.usefixtures("reviews")
+def test_one_text_in_a_batch_is_enough_for_a_model_without_batch_norm(dlrun: Dlrun) -> None:
+    status, _, err = dlrun(*WORDS, "batch_size=1", "epochs=1", *QUICK)
+    assert status == 0, err

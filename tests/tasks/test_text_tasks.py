@@ -581,7 +581,7 @@ def test_one_text_in_a_batch_is_refused_before_training(dlrun: Dlrun, here: Path
     words = [word for word in OWN if not word.startswith("batch_size")]
     status, _, err = dlrun(*words, "data.target=opinion", "batch_size=1", *QUICK)
     assert status == 2
-    assert "two training texts per batch" in err
+    assert "two training rows in a batch" in err
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

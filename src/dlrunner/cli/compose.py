@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, package_conf, quoted, shadowed_options, user_conf
+from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, quoted, shadowed_options, user_conf
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
 from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
+from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.renamed import renamed
 from dlrunner.sweeps.engines import LAUNCHERS

@@ -7,16 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import dlrunner
+from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
-
-
-def package_conf() -> Path:
-    """Return the folder of the package's configuration: inside the wheel, or next to `src` in a checkout."""
-    package = Path(dlrunner.__file__).resolve().parent
-    packaged = package / "conf"
-    return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
 def user_conf() -> Path | None:

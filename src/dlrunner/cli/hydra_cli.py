@@ -10,10 +10,10 @@ import hydra
 from omegaconf import OmegaConf
 
 from dlrunner.cli.compose import compose_for_hydra, search_path_override, without_engines, without_hydra
-from dlrunner.cli.conf_paths import package_conf
 from dlrunner.cli.hydra_guard import guard_hydra, refusals
 from dlrunner.cli.verbs import VERBS
 from dlrunner.cli.yaml_files import read_checked_files
+from dlrunner.config.conf_files import package_conf
 
 
 def handle_flags(words: list[str]) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from dlrunner.config.conf_files import setting_of_other_model
 from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, validation_messages
 from dlrunner.config.source_signatures import signature_in_source
 from dlrunner.config.suggestions import PROVIDED, suggest_setting
@@ -58,7 +59,8 @@ def check_settings(
             continue
         if key not in known and not takes_any:
             unknown = f"unknown setting of {target}; {did_you_mean(str(key), known)}"
-            problems.append(renamed(f"{section}.{key}", known) or f"{section}.{key}: {unknown}")
+            elsewhere = setting_of_other_model(target, str(key)) if section == "model" else None
+            problems.append(renamed(f"{section}.{key}", known) or elsewhere or f"{section}.{key}: {unknown}")
             continue
         if key in hints:
             try:

@@ -66,6 +66,22 @@ def signature_in_source(target: str) -> SourceSignature | None:
 
 
 @functools.cache
+def annotation_in_source(target: str, parameter: str) -> str | None:
+    """Return the annotation of a parameter of a class's constructor as it is written; None if it has none.
+
+    >>> annotation_in_source("dlrunner.models.text.TextClassifier", "dims")
+    'TextDims'
+    """
+    found = _definition(*_split(target)) if target.startswith("dlrunner.") else None
+    found = _constructor(*found) if found else None
+    if found is None or not isinstance(found[1], ast.FunctionDef):
+        return None
+    arguments = found[1].args
+    annotations = {each.arg: each.annotation for each in (*arguments.args, *arguments.kwonlyargs)}
+    return ast.unparse(annotation) if (annotation := annotations.get(parameter)) else None
+
+
+@functools.cache
 def predictor_methods(task: str) -> Mapping[str, Callable[..., Any]] | None:
     """Return stubs of the public methods of a task's predictor; None if the source is not sufficient.
 

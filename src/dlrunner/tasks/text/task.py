@@ -80,8 +80,6 @@ class TextClassification(Classification):
         table = self.data.read()
         if table.target is None:
             raise ConfigError("data.labels: must be true: text classification needs classes")
-        if min(self.batch_size, len(table.rows(TRAIN))) < 2:
-            raise ConfigError("batch_size: the classifier's batch norm needs at least two training texts per batch")
         self.check_target(table.target, "texts")
         return table
 
