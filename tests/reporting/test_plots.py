@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.splitting import TRAIN, VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots import collab, images, segmentation
+from dlrunner.reporting.plots import collab, images, segmentation, training_time
 from dlrunner.reporting.plots import training as plots
 
 TITLES = [
@@ -200,6 +200,21 @@ def test_training_curves_handle_missing_and_infinite_values(tmp_path: Path) -> N
     history = rows(3, **{"train/loss": math.nan, "valid/loss": None, "valid/rmse": math.inf, "valid/$\\x{$": 1e-9})
     del history[1]["lr"]
     assert_is_png(plots.training_curves(history, tmp_path))
+
+
+def test_a_long_run_has_its_metric_by_hours(tmp_path: Path) -> None:
+    history = [{"epoch": epoch, "valid/rmse": 2 / epoch, "seconds": 3600.0} for epoch in (1, 2, 3)]
+    plot = training_time.metric_by_time(history, "valid/rmse", tmp_path)
+    assert plot is not None
+    assert_is_png(plot.path)
+    assert plot.alt == "Line plot of valid/rmse: 2 after 1.0, 1 after 2.0, 0.6667 after 3.0 hours."
+    history[1]["valid/rmse"] = math.inf
+    plot = training_time.metric_by_time(history, "valid/rmse", tmp_path)
+    assert plot is not None
+    assert plot.alt == "Line plot of valid/rmse: 2 after 1.0, 0.6667 after 3.0 hours."
+    short = [{**row, "seconds": 1.0} for row in history]
+    assert training_time.metric_by_time(short, "valid/rmse", tmp_path) is None
+    assert training_time.metric_by_time([], "valid/rmse", tmp_path) is None
 
 
 def test_plots_of_a_run_are_written_in_another_format_too(tmp_path: Path) -> None:

@@ -318,10 +318,12 @@ def _combined(plan: Plan, task: Task, members: Sequence[Member], split: Split) -
 def _draw(
     run: Path, task: Task, members: Sequence[Member], outputs: torch.Tensor, formats: Collection[str]
 ) -> Sequence[Plot]:
-    from dlrunner.reporting.plots import training  # importing matplotlib takes a second
+    from dlrunner.reporting.plots import training, training_time  # importing matplotlib takes a second
 
     folder = run / "plots"
     folder.mkdir(exist_ok=True)
     models, last = [member.model for member in members], members[-1]
     with training.also_as(formats):
-        return [training.training_curves(last.history, folder), *task.plots(models, outputs, folder, phase=last.phase)]
+        by_time = training_time.metric_by_time(last.history, f"valid/{next(iter(task.metrics()))}", folder)
+        plots = [training.training_curves(last.history, folder), *([by_time] if by_time else [])]
+        return [*plots, *task.plots(models, outputs, folder, phase=last.phase)]
