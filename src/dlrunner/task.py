@@ -257,7 +257,10 @@ class Task(ABC):
         return ""
 
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
-        """Return additional files of the run folder by name (a vocabulary, an encoder)."""
+        """Return additional files of the run folder by name (a vocabulary, an encoder).
+
+        Called in the precision of the run.
+        """
         return {}
 
     def state(self, phase: Phase) -> dict[str, Any]:

@@ -156,6 +156,16 @@ def test_a_language_model_stores_its_vocabulary_and_encoder(language_model: str)
     assert torch.equal(encoder.weights["embedding.weight"], weights["encoder.embedding.weight"])
 
 
+def test_an_encoder_has_the_precision_that_it_was_trained_in(language_model: str, dlrun: Dlrun) -> None:
+    status, out, err = dlrun(*LM, *SHORT, *QUICK, "precision=bf16")
+    assert status == 0, out + err
+    for run, dtype in ((language_model, torch.float32), ("runs/latest", torch.bfloat16)):
+        assert {weight.dtype for weight in Encoder.read(Path(run)).weights.values()} == {dtype}
+    words = ("task=imdb-sentiment", *SYNTHETIC, "model.encoder=runs/latest", "epochs=1", "precision=bf16")
+    status, out, err = dlrun(*words, "data.sample=40", "data.sample_test=20", "freeze_to=-1", *QUICK)
+    assert status == 0, out + err
+
+
 def test_generation_is_reproducible_with_every_decoding_method(language_model: str, dlrun: Dlrun) -> None:
     run = language_model
     words = known_words(run)

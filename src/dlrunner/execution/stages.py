@@ -266,7 +266,9 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
         tables = task.tables(outputs)
         for each in tables:
             directory.write_bytes(each.file, as_csv(each.frame)[0])
-        for name, content in task.artifacts(models, phase=members[-1].phase).items():
+        with context.plan.build_trainer(context.plan.settings.seed).autocast():
+            files = task.artifacts(models, phase=members[-1].phase)
+        for name, content in files.items():
             directory.write_bytes(name, content)
         formats = {wanted.plot_format, *(["png"] if wanted.trackers else [])}  # trackers show only pixels
         plots = _draw(directory.path, task, members, outputs, formats) if wanted.plots else []

@@ -28,6 +28,7 @@ from dlrunner.models.language import LanguageDims, average_losses
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural
 from dlrunner.schedules import Phase
+from dlrunner.system.precision import autocast_dtype
 from dlrunner.task import AnnotatedText, Batch, Loader, Split, Task
 from dlrunner.tasks.language.defaults import recommended_for
 from dlrunner.tasks.language.generation import Generator
@@ -309,9 +310,10 @@ class LanguageModeling(Task):
         return losses
 
     def artifacts(self, models: Sequence[Model], phase: Phase) -> Mapping[str, bytes]:
-        """The vocabulary, and the first model's encoder for text classifiers."""
+        """The vocabulary, and the first model's encoder for text classifiers, in bfloat16 if that computed with it."""
         table, model = self.table, language_models(models)[0]
-        weights = model.encoder.state_dict()
+        narrow = autocast_dtype(self.device) == torch.bfloat16
+        weights = {name: each.bfloat16() if narrow else each for name, each in model.encoder.state_dict().items()}
         encoder = Encoder(weights, model.encoder.sizes, table.vocabulary.words, table.tokenizer, table.lower)
         return {"vocabulary.json": table.vocabulary.to_json().encode(), FILE: encoder.content()}
 
