@@ -23,7 +23,7 @@ from dlrunner.models.ngram import KneserNey
 
 Floats = NDArray[np.float64]
 
-THETAS = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
+THETAS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 """Of which the best on the tuning words is taken."""
 STEPS = 200
 """Of expectation maximisation, which converges to the best weights: the likelihood is concave in them."""
