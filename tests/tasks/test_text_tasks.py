@@ -258,6 +258,21 @@ def test_predict_reports_the_perplexity_of_new_texts(language_model: str, dlrun:
     assert gaps["problem"].fillna("").tolist() == ["", "the text is empty", ""]
 
 
+def test_predict_has_the_perplexity_with_a_cache_beside_that_without(language_model: str, dlrun: Dlrun) -> None:
+    words = known_words(language_model)[40:60]
+    repeated, once = " ".join([words[0], words[1]] * 10), " ".join(words)
+    loaded = dlrunner.load(language_model)
+    plain = loaded.predict([repeated, once, ""])
+    cached = loaded.predict([repeated, once, ""], cache=50)
+    assert cached["perplexity"].tolist()[:2] == plain["perplexity"].tolist()[:2]
+    assert cached["perplexity_cache"][0] < plain["perplexity"][0]
+    assert cached["perplexity_cache"][1] > plain["perplexity"][1]
+    assert cached.iloc[2][["perplexity", "perplexity_cache"]].isna().all()
+    unweighted = loaded.predict([once], cache=50, cache_weight=0.0)["perplexity_cache"][0]
+    assert unweighted == pytest.approx(plain["perplexity"][1], rel=1e-5)
+    assert dlrun("predict", language_model, repeated, "--cache", "50", "--cache-weight", "1")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from dlrunner.data.core.input_columns import beside
 from dlrunner.data.texts.tokens import tokens_of
@@ -20,6 +23,7 @@ from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Answer, Predictor, RowField
 from dlrunner.ranges import Count, Positive
 from dlrunner.tasks.language.generation import PIECE, Generator
+from dlrunner.tasks.language.interpolation import stream_probabilities
 from dlrunner.tasks.text.inputs import read_texts
 
 NumWords = Annotated[int, Field(ge=1, le=10_000)]
@@ -59,7 +63,14 @@ class LanguagePredictor(Predictor):
 
     @torch.inference_mode()
     def predict(
-        self, texts: str | Path | Sequence[str], *, column: str | None = None, only: list[str] | None = None
+        self,
+        texts: str | Path | Sequence[str],
+        *,
+        column: str | None = None,
+        only: list[str] | None = None,
+        cache: Count | None = None,
+        cache_theta: Positive = 1.6,
+        cache_weight: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> pd.DataFrame:
         """Return the perplexity of each text, its number of words and of out-of-vocabulary words.
 
@@ -69,6 +80,9 @@ class LanguagePredictor(Predictor):
             texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
             column: column of the texts, if it is a table.
             only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            cache: also the perplexity with a neural cache of this many words, which begins with each text.
+            cache_theta: of the cache (see `NeuralCache`).
+            cache_weight: of the cache's probabilities.
 
         Raises:
             ConfigError: there is no text, or the argument has another type.
@@ -87,12 +101,15 @@ class LanguagePredictor(Predictor):
                     parts.append(outputs)
                 losses.append(torch.cat(parts))
             mean = average_losses(losses).mean() if words else torch.tensor(torch.nan)
-            unknown = int((codes == 0).sum())
-            perplexity = float(f"{mean.exp():.7g}")  # the digits of float32
-            rows.append({"words": len(words), "unknown": unknown, "perplexity": perplexity})
+            row = {"words": len(words), "unknown": int((codes == 0).sum()), "perplexity": _rounded(mean.exp())}
+            if cache:
+                row["perplexity_cache"] = self._perplexity(codes[:, 0].int(), cache, cache_theta, cache_weight)
+            rows.append(row)
         inputs = given.columns(only)
         answer = beside(inputs, pd.DataFrame(rows))
-        return with_notes(with_problems(answer, list(answer.columns[:-1]), given.problems), given.notes)
+        return with_notes(
+            with_problems(answer, list(answer.columns[: -2 if cache else -1]), given.problems), given.notes
+        )
 
     def generate(
         self,
@@ -163,6 +180,13 @@ class LanguagePredictor(Predictor):
         table = pd.DataFrame({"word": words, "probability": [round(float(prob), 6) for prob in probs]})
         return with_notes(table, [note] if note else [])
 
+    def _perplexity(self, codes: Tensor, cache: int, theta: float, weight: float) -> float:
+        """Return the perplexity of all words but the first with a neural cache; NaN of a text without words."""
+        if len(codes) < 2:
+            return math.nan
+        net, cached = stream_probabilities(self.generator.models, codes, 1, PIECE, cache, [theta])
+        return _rounded(float(np.exp(-np.log((1 - weight) * net + weight * cached[0]).mean())))
+
     def _tokens(self, text: str) -> list[str]:
         """Return the tokens of a text, with the tokenizer of the run."""
         return list(tokens_of(text, self.state["tokenizer"], self.state["lower"]))
@@ -172,6 +196,11 @@ class LanguagePredictor(Predictor):
         words = self._tokens(text)
         unknown = self.generator.unknown(words)
         return words, f"out-of-vocabulary words, read as {UNKNOWN}: {', '.join(unknown)}" if unknown else ""
+
+
+def _rounded(perplexity: Tensor | float) -> float:
+    """Return the digits of float32."""
+    return float(f"{perplexity:.7g}")
 
 
 def language_models(models: Sequence[Model]) -> list[LanguageModel]:
