@@ -349,7 +349,7 @@ def test_a_duplicate_image_is_found(here: Path) -> None:
                 Image.fromarray(pixels).save(here / "pets" / part / kind / f"{number}.png")
 
     def task() -> ImageClassification:
-        return ImageClassification(ImageData(Path(), path="pets", size=32), 4, 0, CPU)
+        return ImageClassification(ImageData(Path(), path="pets", size=32), 4, 0, CPU, [])
 
     assert findings_of(task()) == []
     copied = here / "pets" / "valid" / "dog" / "0.png"

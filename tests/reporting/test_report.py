@@ -212,6 +212,18 @@ def test_the_verdict_compares_with_the_best_baseline(
     assert bool(sentence) == bool(said)
 
 
+def test_the_head_of_a_run_with_tta_has_each_metric_with_and_without_it() -> None:
+    metric = {"name": "valid/accuracy", "value": 0.8674, "epoch": 3, "higher_is_better": True}
+    final = {"valid/accuracy": 0.8674, "valid/log_loss": 0.485}
+    single = {"valid/accuracy": 0.8625, "valid/log_loss": 0.51}
+    summary = {"metric": metric, "final": final, "tta": {"num_views": 5, "single_view_metrics": single}}
+    page = render(summary=summary, history=rows(3))
+    assert "with TTA (5 views)" in page
+    assert "valid/log_loss 0.4850 (single view: 0.5100)" in page
+    old = {**summary, "tta": {"num_views": 5, "single_view": 0.8625}}
+    assert "single view" not in render(summary=old, history=rows(3))
+
+
 def test_what_is_of_little_interest_is_folded() -> None:
     columns = [{"name": "a", "type": "number", "use": "continuous"}]
     html = render(history=rows(13), config={"seed": 1}, summary={"data": {"columns": columns}}, changed={})

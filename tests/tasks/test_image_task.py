@@ -31,6 +31,7 @@ from dlrunner.schedules import Phase, constant
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.task import ImageClassification
+from dlrunner.training import Trainer
 from tests.conftest import QUICK, Dlrun, start
 
 SYNTHETIC = ("task=dogbreeds", "data.source=synthetic", "data.size=32")
@@ -44,6 +45,7 @@ SHORT = (
 )
 ONCE = "freeze_to: -1, task: {precompute: true, augment: false}"
 PHASE = Phase(1, constant(1), (1.0,))
+CPU = torch.device("cpu")
 FROZEN = ("freeze_to=-1", "task.augment=false", "task.precompute=true")
 
 
@@ -259,7 +261,7 @@ def red_image(here: Path) -> Path:
 
 
 def test_each_phase_can_set_its_own_image_size(here: Path) -> None:
-    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 16, 0, torch.device("cpu"))
+    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 16, 0, CPU, [PHASE])
     larger = replace(PHASE, task={"size": 40})
     assert next(iter(task.batches("train", 0, PHASE))).inputs[0].shape == (16, 3, 32, 32)
     assert next(iter(task.batches("train", 0, larger))).inputs[0].shape == (16, 3, 40, 40)
@@ -267,6 +269,9 @@ def test_each_phase_can_set_its_own_image_size(here: Path) -> None:
     assert next(iter(task.tta_batches("valid", 1, larger))).inputs[0].shape[2:] == (40, 40)
     assert (task.state(PHASE)["size"], task.state(larger)["size"]) == (32, 40)
     assert next(iter(task.batches("train", 0, PHASE))).inputs[0].shape[2:] == (32, 32)
+    assert not [note for note in task.notes() if "upsampled" in note]
+    task.phases = [larger, PHASE]
+    assert "images of 32 pixels (data.size) are upsampled to 40" in task.notes()
 
 
 @pytest.mark.usefixtures("own_cache")
@@ -283,7 +288,7 @@ def test_a_head_is_trained_on_cached_features_and_then_with_the_backbone_on_augm
 
 
 def test_training_images_differ_from_epoch_to_epoch_and_validation_images_never(here: Path) -> None:
-    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 640, 0, torch.device("cpu"), tta=1)
+    task = ImageClassification(DogBreedsData(here, source="synthetic", size=32), 640, 0, CPU, [PHASE], tta=1)
 
     def all_of(split: Any, epoch: int) -> torch.Tensor:
         return torch.cat([batch.inputs[0] for batch in task.batches(split, epoch, PHASE)])
@@ -301,7 +306,7 @@ def test_training_images_differ_from_epoch_to_epoch_and_validation_images_never(
 
 def test_the_last_batch_is_never_a_single_image(here: Path) -> None:
     data = DogBreedsData(here, source="synthetic", size=32, sample=65)
-    task = ImageClassification(data, 32, 0, torch.device("cpu"))
+    task = ImageClassification(data, 32, 0, CPU, [PHASE])
     assert [len(batch.targets) for batch in task.batches("train", 0, PHASE)] == [32, 33]
 
 
@@ -320,8 +325,13 @@ def test_tta_views_are_averaged_and_reported(dlrun: Dlrun) -> None:
     assert status == 0, out + err
     found = summary()
     assert found["tta"]["num_views"] == 4
-    assert found["tta"]["single_view"] == history()[-1]["valid/accuracy"]
-    assert "with TTA (4 views): valid/accuracy" in out
+    single, shown = history()[-1], found["final"]
+    assert found["tta"]["single_view"] == single["valid/accuracy"]
+    views = found["tta"]["single_view_metrics"]
+    assert {"valid/accuracy", "valid/log_loss"} <= views.keys()
+    assert views == {name: single[name] for name in views}
+    line = ", ".join(f"{name} {shown[name]:.4f} (single view: {single[name]:.4f})" for name in views)
+    assert f"with TTA (4 views): {line}" in out
     assert found["final"]["valid/loss"] != history()[-1]["valid/loss"]
     predictions = pd.read_csv("runs/latest/predictions.csv")
     assert (predictions["breed"] == predictions["prediction"]).mean() == pytest.approx(found["final"]["valid/accuracy"])
@@ -449,6 +459,33 @@ def test_a_killed_run_resumes_bit_for_bit(here: Path, dlrun: Dlrun) -> None:
     one, other = (load_weights_file(Path(folder, "latest", "last.pt"))["model"] for folder in ("unbroken", "stopped"))
     for name, value in one.items():
         torch.testing.assert_close(other[name], value, rtol=0, atol=0)
+
+
+def test_training_on_growing_images_resumes_bit_for_bit_at_every_change_of_size(
+    dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two steps per size; the stops come with the last step of a size, and with the first of the next one."""
+    phases = "phases=[{epochs: 1}, {epochs: 1, task: {size: 48}}, {epochs: 1, task: {size: 64}}]"
+    words = (*SHORT, *QUICK, "epochs=null", phases, "data.sample=16", "batch_size=8", "task.tta=1")
+    status, out, err = dlrun(*words, "runs_dir=unbroken")
+    assert status == 0, err
+    assert "images of 32 pixels (data.size) are upsampled to 64" in out + err
+    sides, step = list[int](), Trainer.train_step
+
+    def stopping(*given: Any, **others: Any) -> Any:
+        found = step(*given, **others)
+        sides.append(given[4].inputs[0].shape[2])
+        if len(sides) in (2, 3, 4):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return found
+
+    monkeypatch.setattr(Trainer, "train_step", stopping)
+    assert [dlrun(*words)[0] for _ in range(4)] == [143, 143, 143, 0]
+    assert sides == [32, 32, 48, 48, 64, 64]
+    states = [load_weights_file(Path(folder, "latest", "last.pt"))["model"] for folder in ("unbroken", "runs")]
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=0)
+    one, other = summary("unbroken/latest"), summary()
+    assert (other["final"], other["tta"]) == (one["final"], one["tta"])
 
 
 def test_labels_are_learned_and_predicted(dlrun: Dlrun, here: Path) -> None:

@@ -138,7 +138,9 @@ class Plan:
 
     def build_task(self, data: Data | None, seed: int) -> Task:
         """Return the task with its data."""
-        built: Task = self.task(data=data, batch_size=self.batch_size, seed=seed, device=self.device)
+        built: Task = self.task(
+            data=data, batch_size=self.batch_size, seed=seed, device=self.device, phases=self.phases
+        )
         return built
 
     def build_model(self, dims: Any) -> Model:

@@ -12,7 +12,7 @@ from dlrunner.errors import did_you_mean
 
 PROVIDED: Mapping[str, frozenset[str]] = {
     "data": frozenset({"data_dir"}),
-    "task": frozenset({"data", "batch_size", "seed", "device"}),
+    "task": frozenset({"data", "batch_size", "seed", "device", "phases"}),
     "model": frozenset({"dims", "data_dir"}),
     "optim": frozenset({"params"}),
     "trainer": frozenset({"phases", "device", "precision", "seed"}),

@@ -192,9 +192,11 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         final = dict(splits["valid"].metrics)
         best = {**final, "epoch": last["epoch"]}
     if task.num_tta_views() > 1:
-        num_views = task.num_tta_views()
-        summary["tta"] = {"num_views": num_views, "single_view": last[key]}
-        notify(f"with TTA ({num_views} views): {key} {final[key]:.4f} (single view: {last[key]:.4f})")
+        num_views, names = task.num_tta_views(), [f"valid/{each}" for each in task.metrics()]
+        single = {each: last[each] for each in names}
+        summary["tta"] = {"num_views": num_views, "single_view": last[key], "single_view_metrics": single}
+        shown = ", ".join(f"{each} {final[each]:.4f} (single view: {single[each]:.4f})" for each in names)
+        notify(f"with TTA ({num_views} views): {shown}")
     if len(members) > 1:
         values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
         mean, std = float(values.mean()), float(values.std())

@@ -63,10 +63,29 @@ def result(summary: Mapping[str, Any]) -> Card | None:
     if members:
         mean, std = number(members.get("mean")), number(members.get("std"))
         lines.append(f"average of {len(members.get('seeds') or [])} members with {mean} ± {std} each")
+    lines += _tta(summary)
     best_achievable = (summary.get("data") or {}).get("best_achievable")
     if best_achievable is not None:
         lines.append(f"best achievable on this data: {value_text(summary, name, best_achievable)}")
     return Card(name, value_text(summary, name, metric.get("value")), lines)
+
+
+def _tta(summary: Mapping[str, Any]) -> list[str]:
+    """Return what test-time augmentation changes: each metric, and that of a single view.
+
+    >>> single = {"valid/accuracy": 0.8625, "valid/log_loss": 0.51}
+    >>> final = {"valid/accuracy": 0.8674, "valid/log_loss": 0.485}
+    >>> _tta({"tta": {"num_views": 5, "single_view_metrics": single}, "final": final})[1]
+    'valid/accuracy 0.8674 (single view: 0.8625), valid/log_loss 0.4850 (single view: 0.5100)'
+    """
+    tta, final = summary.get("tta") or {}, summary.get("final") or {}
+    single = tta.get("single_view_metrics")  # not in runs of older versions
+    texts = [
+        f"{name} {value_text(summary, name, final[name])} (single view: {value_text(summary, name, value)})"
+        for name, value in (single.items() if isinstance(single, Mapping) else ())
+        if is_number(value) and is_number(final.get(name))
+    ]
+    return [f"with TTA ({tta.get('num_views')} views):", ", ".join(texts)] if texts else []
 
 
 def bars(summary: Mapping[str, Any]) -> list[Bar]:

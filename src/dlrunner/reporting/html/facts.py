@@ -15,7 +15,7 @@ Facts = list[tuple[str, Any]]
 
 def is_sound(summary: Mapping[str, Any]) -> bool:
     """Return whether the parts of a summary have the expected types."""
-    parts = [summary.get(name) or {} for name in ("metric", "claim", "best", "members", "data", "baselines")]
+    parts = [summary.get(name) or {} for name in ("metric", "claim", "best", "members", "tta", "data", "baselines")]
     parts += list(parts[-1].values()) if isinstance(parts[-1], Mapping) else []
     flags = summary.get("audit") or []
     return (

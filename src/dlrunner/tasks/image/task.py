@@ -61,6 +61,7 @@ class ImageClassification(Classification):
         batch_size: training images per batch.
         seed: of the shuffling and the augmentation.
         device: where batches are augmented.
+        phases: of the training, for a note on images that one of them enlarges.
         metrics: the first one is monitored; by default those of the target's kind.
         class_weights: `balanced`, or weights by class, of the images in the training loss.
         size: image side in pixels in training and evaluation; by default data.size.
@@ -87,6 +88,7 @@ class ImageClassification(Classification):
         batch_size: int,
         seed: int,
         device: torch.device,
+        phases: Sequence[Phase],
         *,
         metrics: list[str] | None = None,
         class_weights: ClassWeights | None = None,
@@ -102,7 +104,7 @@ class ImageClassification(Classification):
         baseline: bool = True,
         valid_batch_size: Count | None = None,
     ) -> None:
-        self.data, self.batch_size, self.seed, self.device = data, batch_size, seed, device
+        self.data, self.batch_size, self.seed, self.device, self.phases = data, batch_size, seed, device, phases
         self.metric_names, self.class_weights, self.tta = metrics, class_weights, tta
         self.settings: Mapping[str, Any] = {"size": size, "augment": augment, "precompute": precompute}
         self.augmentation = Augmentation(flip, rotate, zoom, brightness, contrast)
@@ -323,10 +325,10 @@ class ImageClassification(Classification):
         return {**split_sizes(self.table.split), "classes": len(self.target.classes)}
 
     def notes(self) -> Sequence[str]:
-        """Notes on reading the images."""
-        size = self.settings["size"]
-        if size and size > self.table.size:
-            return [*self.table.notes, f"images of {self.table.size} pixels are upsampled to {size}"]
+        """Notes on reading the images, and on sizes above that of the decoded ones."""
+        size = max(self.settings_in(phase)["size"] for phase in self.phases)
+        if size > self.table.size:
+            return [*self.table.notes, f"images of {self.table.size} pixels (data.size) are upsampled to {size}"]
         return self.table.notes
 
     def split_statistics(self) -> SplitStatistics:
