@@ -256,6 +256,9 @@ def test_a_row_without_a_column_is_refused_and_null_is_a_missing_value(flats_cli
     row = {"city": "Ulm", "rooms": 3, "area": 80.5}
     status, answer = flats_client.predict({"city": "Ulm", "rooms": 3})
     assert (status, answer["detail"]) == (422, "row 0: the column area is missing; null is a missing value")
+    status, answer = flats_client.predict({"city": "Ulm"}, {})
+    assert (status, answer["detail"].count("null is a missing value")) == (422, 1)
+    assert answer["rows"][0]["problem"] == "the column rooms is missing; the column area is missing"
     status, answer = flats_client.predict(row, {**row, "area": None})
     assert status == 200
     assert [list(each) for each in answer["predictions"]] == [["price"], ["price"]]
