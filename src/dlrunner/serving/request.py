@@ -105,6 +105,8 @@ def bad_rows(reasons: Mapping[int, str], hint: str = "") -> dict[str, Any]:
 def _about_body(error: Mapping[str, Any], max_rows: int) -> str:
     """Return what is wrong with a body as a whole."""
     match error["type"], error["loc"]:
+        case _, ("query", name):
+            return f"{name} is {_shown(error['input'])}, which is not true or false"
         case "json_invalid", _:
             return f"the body is not JSON: {error.get('ctx', {}).get('error', '')}; {SHAPE}"
         case "missing", ("body",):
