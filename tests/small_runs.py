@@ -36,6 +36,7 @@ KINDS: dict[str, tuple[str, ...]] = {
     "pictures": (*PICTURES, *PICTURE_NET, "task.tta=1"),
     "texts": SORTING,
     "texts by gru": (*SORTING, "model.cell=gru"),
+    "texts by qrnn": (*SORTING, "model.cell=qrnn"),
     "language": LANGUAGE,
     "language by adaptive softmax": (*LANGUAGE, "model.softmax=adaptive", "model.cutoffs=[20,50]"),
     "language by qrnn": (*LANGUAGE, "model.cell=qrnn"),

@@ -76,7 +76,8 @@ def encoder_file(path: Path) -> Path:
     if path.is_dir() and not place.is_file():
         raise ConfigError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")
     if not place.is_file():
-        raise ConfigError(f"model.encoder: there is no file {path}")
+        kind = "file" if path.suffix else "run folder"
+        raise ConfigError(f"model.encoder: there is no {kind} {path}")
     return place
 
 

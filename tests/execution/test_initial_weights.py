@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
+import dlrunner
+from dlrunner.errors import ConfigError
 from dlrunner.runs.reader import read_history
 from tests.conftest import QUICK, Dlrun
 from tests.training.test_loop import numbers
@@ -102,6 +104,14 @@ def test_a_run_starts_from_the_weights_of_another(dlrun: Dlrun, ratings_csv: Pat
     assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
     assert dlrun(*words)[0] == 0
     assert "already finished" in dlrun(*words)[1]
+    assert dlrun("tag", str(first), "--name", "start")[0] == 0
+    for named in ("start", first.name, first.name[-8:], str(first.relative_to(here))):
+        words = (*CONSTANT, f"init={named}", "epochs=1", "seed=1")
+        status, out, err = dlrun(*words)
+        assert (status, "already finished" in out) == (0, True), out + err
+    assert dlrunner.load("start").path == first
+    with pytest.raises(ConfigError, match="there is no run folder stat"):
+        dlrunner.load("stat")
 
 
 def test_the_weights_are_those_that_the_run_was_evaluated_with(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

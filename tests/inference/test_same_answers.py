@@ -62,7 +62,7 @@ def test_a_pair(runs: SmallRuns, kind: str) -> None:
     check(NUM_ROWS, lambda rows: predictor.ensemble.pairs(users[list(rows)], items[list(rows)]))
 
 
-@pytest.mark.parametrize("kind", ["texts", "texts by gru"])
+@pytest.mark.parametrize("kind", ["texts", "texts by gru", "texts by qrnn"])
 def test_a_text_of_any_length(runs: SmallRuns, kind: str) -> None:
     model, generator = load(runs[kind]).model, np.random.default_rng(0)
     texts = [generator.integers(1, 90, length, dtype=np.int32) for length in generator.integers(0, 150, 100)]
@@ -77,7 +77,8 @@ def test_an_image(runs: SmallRuns) -> None:
     check(len(pixels), lambda rows: predict_outputs(predictor.state, predictor.target, predictor.models, pixels[rows]))
 
 
-def test_a_text_of_a_language_model(runs: SmallRuns) -> None:
-    predictor = load(runs["language"])
+@pytest.mark.parametrize("kind", ["language", "language by qrnn"])
+def test_a_text_of_a_language_model(runs: SmallRuns, kind: str) -> None:
+    predictor = load(runs[kind])
     texts = [" ".join(predictor._predictor.state["words"][3 : 5 + number]) for number in range(20)]
     check(len(texts), lambda rows: predictor.predict([texts[row] for row in rows])["perplexity"])

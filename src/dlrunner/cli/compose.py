@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, quoted, shadowed_options, user_conf
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
+from dlrunner.cli.run_names import with_run_folders
 from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError, did_you_mean
@@ -164,7 +165,7 @@ def _to_plain(config: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(TOO_DEEP) from None
     if "choices" in plain:
         raise ConfigError("choices: is not a setting; set the options themselves, such as optim=adam")
-    return {**plain, "choices": {group: choices.get(group) for group in CHOICES}}
+    return with_run_folders({**plain, "choices": {group: choices.get(group) for group in CHOICES}})
 
 
 def parse(words: Sequence[str]) -> list[Override]:

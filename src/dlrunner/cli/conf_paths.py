@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlrunner.cli.run_names import SETTINGS, run_folder, split_runs_dir
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
@@ -54,7 +55,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
     """Quote the names of existing files and folders, and queries, so that Hydra reads them as text.
 
     Names of run folders contain characters of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`),
-    and `runs/latest` is resolved now, before a new run changes it.
+    and `runs/latest` is resolved now, before a new run changes it; an id or name of a run becomes its folder.
     """
     found = []
     for word in words:
@@ -64,6 +65,9 @@ def with_paths(words: Sequence[str]) -> list[str]:
             known = bool(equals and value) and path.exists()
         except (OSError, ConfigError):  # too long for a file name, or not a path
             known = False
+        if not known and key.lstrip("+") in SETTINGS and value:
+            folder = run_folder(value, split_runs_dir(words)[0])
+            known, value = folder is not None, str(folder or value)
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dlrunner.cli.parser import Parser
 from dlrunner.errors import ConfigError
@@ -14,6 +15,9 @@ RUNS = Path("runs")
 LATEST = "runs/latest"
 SORTABLE = ("time", "task", "status", "metric", "size", "seconds", "name")
 """Columns of ls, besides settings and metrics."""
+
+SETTINGS = ("init", "model.encoder", "data.encoder")
+"""Settings whose value may be a run."""
 
 METAVAR_HELP = "a run: its folder, id or name, or conditions: task=tabular data.target=price"
 
@@ -53,11 +57,7 @@ def run_and_count(words: Sequence[str]) -> tuple[Path, int]:
     if query.is_query(words[0]):
         runs_dir, conditions = split_runs_dir(words)
         return query.find(conditions, runs_dir)
-    if words[0].rstrip("/") == LATEST and (newest := query.newest_finished(RUNS)):
-        return newest, 1
-    if "/" not in words[0] and (found := query.find_named(words[0], RUNS)):
-        return found
-    return path, 1
+    return query.resolve(words[0], RUNS)
 
 
 def with_named_run(words: Sequence[str], verbose: bool = True) -> tuple[list[str], int]:
@@ -127,6 +127,39 @@ def with_matching_runs(words: Sequence[str]) -> list[str]:
             raise ConfigError(f"no finished run in {runs_dir} fits {' '.join(conditions)}")
         found += [str(run.path) for run in newest_first(fitting)]
     return found
+
+
+def with_run_folders(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration whose settings that name a run, by path, id or name, hold its folder.
+
+    However a run is named, the settings are the same, and so is the signature of the run that uses it.
+
+    Raises:
+        ConfigError: several runs have a name.
+    """
+    for setting in SETTINGS:
+        section, _, name = setting.rpartition(".")
+        settings = config.get(section) if section else config
+        if not isinstance(settings, dict) or not isinstance(settings.get(name), str):
+            continue
+        from dlrunner.runs import query
+        from dlrunner.runs.reader import shorter
+
+        runs_dir = config.get("runs_dir")
+        folder, count = query.resolve(settings[name], user_path(runs_dir) if isinstance(runs_dir, str) else RUNS)
+        if count > 1:
+            raise ConfigError(f"{setting}: {count} runs have the name or begin of an id {settings[name]}; name one")
+        if (folder / "config.yaml").exists():
+            settings[name] = str(shorter(folder))
+    return config
+
+
+def run_folder(text: str, runs_dir: Path) -> Path | None:
+    """Return the folder of the only run with an id or a name."""
+    from dlrunner.runs import query
+
+    folder, count = query.resolve(text, runs_dir)
+    return folder if count == 1 and (folder / "config.yaml").exists() else None
 
 
 def print_count(folder: Path, count: int) -> None:

@@ -6,14 +6,14 @@ import argparse
 from importlib.util import find_spec
 
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins
+from dlrunner.cli.run_names import METAVAR_HELP, named_run
 from dlrunner.errors import ConfigError
-from dlrunner.files.paths import user_path
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the verb."""
     add = parser.add_argument
-    add("run", metavar="RUN", help="a run folder, or an export of one")
+    add("run", metavar="RUN", help=f"{METAVAR_HELP}; or an export of one")
     add("--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines, without a password")
     add("--port", type=int, default=8000, metavar="N", help="0: a free one")
     add("--checkpoint", metavar="FILE", help="other weights: last.pt, best.pt, cycle-2.pt …")
@@ -39,7 +39,7 @@ def serve(arguments: argparse.Namespace) -> int:
     from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun
 
-    finished = FinishedRun.read(user_path(arguments.run))
+    finished = FinishedRun.read(named_run(arguments.run))
     check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.inference.load import loaded
     from dlrunner.serving.limits import Limits

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 
 from dlrunner.errors import ConfigError, DlrunnerError, RunError
-from dlrunner.files.paths import user_path
 from dlrunner.files.spreadsheet import without_quotes
 from dlrunner.inference.arguments import checked, no_method
 from dlrunner.inference.input_tables import as_table
@@ -20,6 +19,7 @@ from dlrunner.inference.models import load_models, predictor_of
 from dlrunner.inference.plugins import unnamed_plugins, without_trackers
 from dlrunner.model import Model
 from dlrunner.predictor import Predictor
+from dlrunner.runs.query import resolve
 from dlrunner.runs.reader import FinishedRun, member_folders, own_file, read_history, shorter
 
 
@@ -37,8 +37,8 @@ class LoadedRun:
     | ratings (movielens, collab) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
     | tables (rossmann, tabular) | `predict` | a table with the training table's columns | the table with prediction or probabilities |
     | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
-    | images (dogbreeds, image) | `predict`, `explain` | files or PIL images, one or several, or a folder | classes, probabilities |
-    | segmentation | `predict` | files or PIL images, one or several, or a folder | masks (files), fractions of the classes |
+    | images (dogbreeds, image) | `predict`, `explain` | files or PIL images, a folder, a table of paths | classes, probabilities |
+    | segmentation | `predict` | as for images | masks (files), fractions of the classes |
     | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as for texts | text, words, unknown, perplexity |
 
     A table is a DataFrame, a row as a dict, several as a list of dicts, or the path of a file.
@@ -158,7 +158,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str | None
     `plugins`. `runs/latest` is resolved once: later runs change nothing. The global random state is not changed.
 
     Args:
-        run: a run folder, or one written by `dlrun export`.
+        run: a run folder, one written by `dlrun export`, or the id or name of a run in `runs/`; of several the newest.
         plugins: modules of your own that the run may import.
         checkpoint: last.pt, best.pt, cycle-2.pt …; None: the weights that the run was evaluated with.
 
@@ -166,7 +166,7 @@ def load(run: str | Path, *, plugins: Sequence[str] = (), checkpoint: str | None
         ConfigError: the run does not exist, is unfinished or damaged, or imports modules not named in `plugins`.
         RunError: a checkpoint is damaged.
     """
-    finished = FinishedRun.read(user_path(run))
+    finished = FinishedRun.read(resolve(run)[0])
     config = without_trackers(finished.config)
     if unnamed_plugins(config, plugins):
         names = list(config["plugins"])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.files.paths import user_path
 from dlrunner.runs.listing import ListedRun, newest_first, runs_in
 
 WORD = re.compile(r"((?:train|valid|test)/[\w.@-]+|[a-z_]\w*(?:\.\w+)*)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
@@ -176,6 +177,20 @@ def find_named(text: str, runs_dir: Path) -> tuple[Path, int] | None:
     return (newest_first(found)[0].path, len(found)) if found else None
 
 
+def resolve(text: str | Path, runs_dir: Path = Path("runs")) -> tuple[Path, int]:
+    """Return the folder of a run that a path, an id or a name means, and how many runs fit.
+
+    A path that exists is preferred; what is no run is returned as a path.
+    """
+    path = user_path(text)
+    if isinstance(text, Path) or _exists(path):
+        return path, 1
+    if path == runs_dir / "latest" and (newest := newest_finished(runs_dir)):
+        return newest, 1
+    found = None if "/" in text else find_named(text, runs_dir)
+    return found or (path, 1)
+
+
 def newest_finished(runs_dir: Path) -> Path | None:
     """Return the newest finished run."""
     done = newest_first([run for run in runs_in(runs_dir) if run.status == "done"])
@@ -196,7 +211,7 @@ def _names(run: ListedRun) -> list[str]:
     return [*ABOUT, *(run.summary.get("final") or {}), *(run.config.get("choices") or {}), *leaves(settings)]
 
 
-def _exists(word: str) -> bool:
+def _exists(word: str | Path) -> bool:
     try:
         return Path(word).exists()
     except (OSError, ValueError):

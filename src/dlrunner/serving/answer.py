@@ -34,6 +34,17 @@ class Refusal(BaseModel):
     rows: list[RowProblem] | None = None
 
 
+def with_inputs(rows: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of a request beside its predictions, those that the predictions repeat once.
+
+    >>> rows = pd.DataFrame({"nr": [7], "area": [80]})
+    >>> list(with_inputs(rows, pd.DataFrame({"nr": [7], "price": [1.5]})))
+    ['area', 'nr', 'price']
+    """
+    own = [name for name in rows if name not in predicted]
+    return pd.concat([rows[own].set_axis(predicted.index), predicted], axis=1)
+
+
 def values_of(table: pd.DataFrame) -> list[dict[str, Value]]:
     """Return the rows of a table; missing values, and numbers that JSON does not have, are null.
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from dlrunner._version import __version__
 from dlrunner.errors import DlrunnerError
-from dlrunner.serving.answer import Predictions, Refusal, values_of
+from dlrunner.serving.answer import Predictions, Refusal, values_of, with_inputs
 from dlrunner.serving.batching import Batcher, FullQueueError
 from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
@@ -52,15 +52,16 @@ def application(service: Service, limits: Limits) -> ASGIApp:
 
     app = FastAPI(title=f"dlrunner: {service.run.path.name}", version=__version__, lifespan=lifespan, openapi_url=None)
 
-    async def predict(body: BaseModel) -> JSONResponse:
-        """Predict rows."""
+    async def predict(body: BaseModel, inputs: bool = False) -> JSONResponse:
+        """Predict rows; `inputs=true`: with the columns of the request, as `dlrun predict` has them."""
         rows = table_of(body, service.fields)
         try:
             predicted = await batcher.answer(rows)
             if "num_bad" in predicted.attrs:
                 problems = predicted["problem"].dropna()
                 return JSONResponse(bad_rows(dict(zip(map(int, problems.index), problems, strict=True))), 422)
-            return JSONResponse({"predictions": values_of(predicted), "note": predicted.attrs.get("note")})
+            answer = with_inputs(rows, predicted) if inputs else predicted
+            return JSONResponse({"predictions": values_of(answer), "note": predicted.attrs.get("note")})
         except FullQueueError:
             busy = f"{limits.waiting:,} requests are waiting; try again later"
             return JSONResponse({"detail": busy}, 503, {"Retry-After": "1"})
@@ -90,7 +91,7 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     async def root() -> RedirectResponse:
         return RedirectResponse("docs")
 
-    predict.__annotations__ = {"body": model}
+    predict.__annotations__ = {"body": model, "inputs": bool}
     reasons: dict[int | str, dict[str, Any]] = {
         413: {"model": Refusal, "description": f"the body is larger than {limits.megabytes:g} MB"},
         422: {"model": Refusal, "description": "rows that cannot be read, with reasons"},

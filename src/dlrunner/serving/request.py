@@ -20,6 +20,7 @@ TYPES: dict[str, Any] = {
 }
 """JSON types of the fields; nothing is converted."""
 NOUNS = {"number": "a number", "text": "a text", "boolean": "true or false", "id": "a text or a whole number"}
+NULL = "; null is a missing value"
 LARGEST_WHOLE = 1e15
 """Whole numbers below are exact in a float."""
 SHAPE = 'send {"rows": [{…}, …]} as application/json'
@@ -74,7 +75,7 @@ def refusal(errors: Iterable[Mapping[str, Any]], fields: Sequence[RowField], max
         fields: of a row.
         max_rows: of a request.
     """
-    by_name = {field.name: field for field in fields}
+    by_name, errors = {field.name: field for field in fields}, list(errors)
     reasons: dict[int, dict[str, str]] = {}
     for error in errors:
         match error["loc"]:
@@ -83,20 +84,29 @@ def refusal(errors: Iterable[Mapping[str, Any]], fields: Sequence[RowField], max
                 reasons.setdefault(row, {}).setdefault(name, _reason(error, by_name.get(name), name, by_name))
             case _:
                 return {"detail": _about_body(error, max_rows)}
-    return bad_rows({row: "; ".join(each.values()) for row, each in reasons.items()})
+    absent = {str(error["loc"][-1]) for error in errors if error["type"] == "missing"}
+    hint = NULL if any(by_name[name].may_be_missing for name in absent & by_name.keys()) else ""
+    return bad_rows({row: "; ".join(each.values()) for row, each in reasons.items()}, hint)
 
 
-def bad_rows(reasons: Mapping[int, str]) -> dict[str, Any]:
-    """Return the answer to a request with rows that cannot be read; rows are numbered from 0."""
+def bad_rows(reasons: Mapping[int, str], hint: str = "") -> dict[str, Any]:
+    """Return the answer to a request with rows that cannot be read; rows are numbered from 0.
+
+    Args:
+        reasons: by row.
+        hint: ends the sentence.
+    """
     first = min(reasons)
     rest = f", and {len(reasons) - 1:,} more" if len(reasons) > 1 else ""
     listed = [{"row": row, "problem": reasons[row]} for row in sorted(reasons)[:MOST_REASONS]]
-    return {"detail": f"row {first}: {reasons[first]}{rest}", "rows": listed}
+    return {"detail": f"row {first}: {reasons[first]}{rest}{hint}", "rows": listed}
 
 
 def _about_body(error: Mapping[str, Any], max_rows: int) -> str:
     """Return what is wrong with a body as a whole."""
     match error["type"], error["loc"]:
+        case _, ("query", name):
+            return f"{name} is {_shown(error['input'])}, which is not true or false"
         case "json_invalid", _:
             return f"the body is not JSON: {error.get('ctx', {}).get('error', '')}; {SHAPE}"
         case "missing", ("body",):
@@ -121,7 +131,7 @@ def _reason(error: Mapping[str, Any], field: RowField | None, name: str, known: 
     if field is None:
         return f"it is {_shown(error['input'])}, not an object with a value for each column"
     if error["type"] == "missing":
-        return f"the column {name} is missing" + ("; null is a missing value" if field.may_be_missing else "")
+        return f"the column {name} is missing"
     if error["input"] is None:
         return f"{name} is missing"
     if error["type"] == "finite_number":

@@ -60,6 +60,8 @@ class ImageTable:
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
     """Images of the test set, whatever their split is, [images]."""
+    column: str | None = None
+    """Of a table with the paths of the images."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return the images of a split."""
@@ -224,7 +226,8 @@ class ImageData(ImageSource):
         strata = values if target.has_one_class else None
         split, of_test = split_by_parts(files.parts, self.splitting, files.table, strata, files.rows)
         split = sampled(split, self.samples, self.splitting.split_seed, "images")
-        return replace(self.preprocessing.read(files, split, target, values, []), of_test=of_test)
+        found = self.preprocessing.read(files, split, target, values, [])
+        return replace(found, of_test=of_test, column=files.column)
 
 
 def image_classes(

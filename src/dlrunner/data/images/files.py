@@ -43,6 +43,8 @@ class ImageFiles:
     parts: Sequence[str | None] | None = None
     """train, valid, test or None, where the folders tell what validates."""
     notes: tuple[str, ...] = ()
+    column: str | None = None
+    """Of the table, with the paths."""
 
 
 def find_images(
@@ -242,7 +244,7 @@ def _match(place: ArchiveOrFolder, listed: _Listed, folders: Sequence[str], read
     notes += _unused(images, names, folders[0])
     lines = frame.fillna("").astype(str).agg("\t".join, axis=1).tolist()
     rows = table.rows.only(np.isin(np.arange(len(found)), kept))
-    return ImageFiles(place, digest_of(place, names, lines), names, frame, rows, notes=tuple(notes))
+    return ImageFiles(place, digest_of(place, names, lines), names, frame, rows, notes=tuple(notes), column=file)
 
 
 def _unused(images: FoundImages, names: Sequence[str], within: str) -> list[str]:

@@ -46,6 +46,8 @@ class SegmentationTable:
     of_test: NDArray[np.bool_]
     """Images of the test set, whatever their split is, [images]."""
     notes: list[str] = field(default_factory=list)
+    column: str | None = None
+    """Of a table with the paths of the images."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return the images of a split."""
@@ -211,7 +213,14 @@ class SegmentationData(Data):
                 raise DataError(f"{path}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
         class_notes += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
         return SegmentationTable(
-            pixels, split, list(files.images), classes, counts, of_test, [*files.notes, *notes, *class_notes]
+            pixels,
+            split,
+            list(files.images),
+            classes,
+            counts,
+            of_test,
+            [*files.notes, *notes, *class_notes],
+            files.column,
         )
 
     def _without_bad(

@@ -50,6 +50,8 @@ class MaskedImages:
     classes: list[str] | None = None
     """Names of the classes, if there is a file with them."""
     notes: tuple[str, ...] = ()
+    column: str | None = None
+    """Of the table, with the images."""
 
 
 def find_masked_images(
@@ -175,7 +177,7 @@ def _listed(table: Table, place: ArchiveOrFolder, image: str, mask: str, reading
     lines = [f"{line} {classes}" for line in table.frame.fillna("").astype(str).agg("\t".join, axis=1)]
     digest = digest_of(place, [*images, *masks], [*lines, *lines])
     others = table.frame.drop(columns=[image, mask])
-    return MaskedImages(place, digest, images, masks, others, table.rows, None, classes, tuple(notes))
+    return MaskedImages(place, digest, images, masks, others, table.rows, None, classes, tuple(notes), image)
 
 
 def _existing(folder: Path, given: str) -> str | None:

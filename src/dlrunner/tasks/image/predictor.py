@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dlrunner.data.core.input_columns import beside
 from dlrunner.data.core.targets import Target, shown
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
-from dlrunner.data.images.listing import FoundImages
 from dlrunner.data.images.loaders import ImageLoader, normalised
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
@@ -27,7 +27,7 @@ from dlrunner.predictor import Predictor, RowField
 from dlrunner.ranges import Count
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
-from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, of_request
+from dlrunner.tasks.image.inputs import Given, Named, folder_of, named, of_request, read_images
 
 
 class ImagePredictor(Predictor):
@@ -50,17 +50,29 @@ class ImagePredictor(Predictor):
         noise = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
         return {"images": Example(normalised(noise, self.state["size"]).contiguous(), ("rows", None, None, None))}
 
-    def predict(self, images: Given | Sequence[Given], *, top: Count = 5, submission: bool = False) -> pd.DataFrame:
+    def predict(
+        self,
+        images: Given | Sequence[Given],
+        *,
+        column: str | None = None,
+        only: list[str] | None = None,
+        top: Count = 5,
+        submission: bool = False,
+    ) -> pd.DataFrame:
         """Return the most likely classes and their probabilities: one row per image, or per class of a single one.
 
             predictor.predict("a.jpg")
             predictor.predict(["a.jpg", PIL.Image.open("b.png")], top=3)
+            predictor.predict("new.csv", column="file", only=["nr"])
 
-        For labels there is one column each. Unreadable files of a folder have no prediction, but a reason in the
-        column `problem`.
+        For labels there is one column each. Unreadable files of a folder, a list or a table have no prediction, but a
+        reason in the column `problem`.
 
         Args:
-            images: an image file, or a folder or archive of images; in Python also a list of files or PIL images.
+            images: an image, a folder or archive of images, a table or a list (.txt) of paths, or - for one of these on
+                standard input; in Python also several images, in files or opened, or a DataFrame.
+            column: column of the paths, if it is a table.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
             top: number of most likely classes.
             submission: Kaggle's format: id and the probability of every class.
 
@@ -68,20 +80,19 @@ class ImagePredictor(Predictor):
             ConfigError: a file does not exist, or an argument is not an image.
             DataError: a file is not an image, or no file of the folder can be read.
         """
-        folder = folder_of(images)
-        listed = images_in(folder) if folder else FoundImages([])
-        chunks: Iterable[Sequence[tuple[str, Given | bytes]]]
-        chunks = in_folder(folder, listed.names) if folder else in_batches(images)
-        names, problems, outputs = self._outputs(chunks, keeps_bad=folder is not None)
-        if folder and len(problems) == len(names):
-            raise DataError(f"{folder / names[0]} {problems[0][1]}")
+        given = read_images(images, column, self.state.get("column"))
+        problems, outputs = self._outputs(given.batches(), given.keeps_bad)
+        if given.folder and len(problems) == len(given.names):
+            raise DataError(f"{given.folder / given.names[0]} {problems[0][1]}")
         if submission:
-            answer = self._submission(names, outputs)
-        elif isinstance(images, Given) and not folder and self.target.has_one_class:
-            answer = self._classes(outputs, top)
+            answer, own = self._submission(given.names, outputs), ["id"]
+        elif given.is_single and only is None and self.target.has_one_class:
+            answer, own = self._classes(outputs, top), []
         else:
-            answer = pd.concat([pd.DataFrame({"image": names}), top_classes(self.target, outputs, top)], axis=1)
-        answer = with_notes(with_problems(answer, ["image", "id"], problems), listed.notes)
+            inputs = given.columns(only)
+            answer = beside(inputs, top_classes(self.target, outputs, top))
+            own = list(answer.columns[: inputs.shape[1]])
+        answer = with_notes(with_problems(answer, own, problems), given.notes)
         return answer.drop(columns="problem") if submission and problems else answer  # Kaggle's format
 
     def explain(self, image: Given, *, class_: str | None = None, out: Path | None = None) -> str:
@@ -103,7 +114,7 @@ class ImagePredictor(Predictor):
         names = [str(each) for each in self.target.classes]
         if folder_of(image):
             raise ConfigError(f"{image} is a folder or archive; give a single image")
-        ((name, given),) = next(in_batches(image))
+        ((name, given),) = named(image)
         if class_ is not None and class_ not in names:
             raise ConfigError(f"class: there is no class {class_}; {did_you_mean(class_, names)}")
         try:
@@ -128,37 +139,36 @@ class ImagePredictor(Predictor):
 
     def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the most likely classes of each image and their probabilities, as of the files of a folder."""
-        names, problems, outputs = self._outputs(of_request(rows["image"].tolist()), keeps_bad=True)
-        answer = pd.concat([pd.DataFrame({"image": names}), top_classes(self.target, outputs, 5)], axis=1)
-        return with_problems(answer, ["image"], problems)
+        encoded = rows["image"].tolist()
+        problems, outputs = self._outputs(of_request(encoded), keeps_bad=True)
+        names = pd.DataFrame({"image": [f"image {number}" for number in range(1, len(encoded) + 1)]})
+        return with_problems(beside(names, top_classes(self.target, outputs, 5)), ["image"], problems)
 
-    def _outputs(
-        self, chunks: Iterable[Sequence[tuple[str, Given | bytes]]], keeps_bad: bool
-    ) -> tuple[list[str], list[tuple[int, str]], Tensor]:
-        """Return the names of images, those that cannot be read with the reason, and the outputs, 0 for these.
+    def _outputs(self, batches: Iterable[Sequence[Named]], keeps_bad: bool) -> tuple[list[tuple[int, str]], Tensor]:
+        """Return the rows of images that cannot be read with the reason, and the outputs, 0 for these.
 
         Raises:
             DataError: one cannot be read, unless these are kept.
         """
-        names: list[str] = []
         problems: list[tuple[int, str]] = []
         read: list[int] = []
         found: list[Tensor] = []
-        for chunk in chunks:
+        count = 0
+        for batch in batches:
             pixels = []
-            for name, image in chunk:
+            for row, (name, image) in enumerate(batch, start=count):
                 try:
                     pixels.append(self._pixels(image))
-                    read.append(len(names))
+                    read.append(row)
                 except DataError as error:
                     if not keeps_bad:
                         raise DataError(f"{visible(name)} {error}") from None
-                    problems.append((len(names), str(error)))
-                names.append(visible(name))  # a table holds no name that is not UTF-8
+                    problems.append((row, str(error)))
+            count += len(batch)
             if pixels:
                 found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
         known = torch.cat(found) if found else torch.zeros(0, *self._output_shape())
-        return names, problems, _in_rows(known, read, len(names))
+        return problems, _in_rows(known, read, count)
 
     def _output_shape(self) -> tuple[int, ...]:
         """Return the shape of the output of one image."""
@@ -179,7 +189,7 @@ class ImagePredictor(Predictor):
 
     def _submission(self, names: Sequence[str], outputs: Tensor) -> pd.DataFrame:
         """Return ids and the probability of every class; `raw`: written as they are."""
-        ids = pd.DataFrame({"id": [PurePosixPath(name).stem for name in names]})
+        ids = pd.DataFrame({"id": [visible(PurePosixPath(name).stem) for name in names]})
         columns = [str(each) for each in self.target.classes]
         answer = pd.concat([ids, pd.DataFrame(self.target.probabilities(outputs), columns=columns)], axis=1)
         answer.attrs["raw"] = True

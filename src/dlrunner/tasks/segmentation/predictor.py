@@ -16,18 +16,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from dlrunner.data.core.input_columns import beside
 from dlrunner.data.images.decoding import decode_whole, whole_of
-from dlrunner.data.images.listing import FoundImages
 from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.masks import MaskClasses, resized
+from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.errors import DataError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.unet import SegmentationDims
-from dlrunner.prediction_table import with_distinct_names, with_notes, with_problems
+from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor, RowField
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.image.inputs import Given, folder_of, images_in, in_batches, in_folder, named, of_request
+from dlrunner.tasks.image.inputs import Given, InputImages, of_request, read_images
 
 
 class SegmentationPredictor(Predictor):
@@ -51,46 +52,59 @@ class SegmentationPredictor(Predictor):
         height, width = self.state["size"]
         return {"images": Example(normalised(clouds, (height, width)).contiguous(), ("rows", None, None, None))}
 
-    def predict(self, images: Given | Sequence[Given], *, masks: Path | None = None) -> pd.DataFrame:
+    def predict(
+        self,
+        images: Given | Sequence[Given],
+        *,
+        column: str | None = None,
+        only: list[str] | None = None,
+        masks: Path | None = None,
+    ) -> pd.DataFrame:
         """Write a mask for each image, and return the file and the fraction of the pixels of each class.
 
             predictor.predict("photos", masks="masks")
             predictor.predict(["a.jpg", PIL.Image.open("b.png")])
+            predictor.predict("new.csv", column="file", only=["nr"])
 
-        A mask is a palette PNG of the image's own size, with the values of the training masks. Images of a folder that
-        cannot be read have no mask, but a reason in the column `problem`.
+        A mask is a palette PNG of the image's own size, with the values of the training masks. Images of a folder, a
+        list or a table that cannot be read have no mask, but a reason in the column `problem`.
 
         Args:
-            images: an image, or a folder or archive of images; in Python several images too, in files or opened.
+            images: an image, a folder or archive of images, a table or a list (.txt) of paths, or - for one of these on
+                standard input; in Python also several images, in files or opened, or a DataFrame.
+            column: column of the paths, if it is a table.
+            only: columns of the table beside the predictions, instead of all; none: predictions alone.
             masks: the folder for the masks; by default NAME-masks in the working directory, of several images masks.
 
         Raises:
             ConfigError: there is no such file, or it is something else.
             DataError: one of them is not an image, none of the folder can be read, or the masks cannot be written.
         """
+        given = read_images(images, column, self.state.get("column"))
         problems: list[tuple[int, str]] = []
-        rows: list[tuple[str, str, NDArray[np.float64]]] = []
-        folder = folder_of(images)
-        listed = images_in(folder) if folder else FoundImages([])
+        rows: list[tuple[str, NDArray[np.float64]]] = []
         written = user_path(masks) if masks is not None else _default_folder(images)
-        targets = _targets(written, images, folder, listed.names)
-        for some in in_folder(folder, listed.names) if folder else in_batches(images):
-            for name, given in some:
+        targets = _targets(written, given)
+        for batch in given.batches():
+            for name, content in batch:
                 try:
-                    image = _whole(given)
+                    image = _whole(content)
                 except DataError as error:
-                    if not folder:
+                    if not given.keeps_bad:
                         raise DataError(f"{visible(name)} {error}") from None
                     problems.append((len(rows), str(error)))
-                    rows.append((visible(name), "", np.zeros(len(self.classes.names))))
+                    rows.append(("", np.zeros(len(self.classes.names))))
                     continue
                 codes = segment(self.state, self.models, image)
                 self._write(codes, targets[name])
-                rows.append((visible(name), visible(str(targets[name])), self._fractions(codes)))
-        if len(problems) == len(rows):
-            raise DataError(f"{folder}: none of the {len(rows):,} images can be read: {rows[0][0]} {problems[0][1]}")
-        notes = [f"masks written to {visible(str(written))}: {len(rows) - len(problems):,}", *listed.notes]
-        return with_notes(with_problems(self._table(rows), ["image"], problems), notes)
+                rows.append((visible(str(targets[name])), self._fractions(codes)))
+        if given.folder and len(problems) == len(rows):
+            first = f"{visible(given.names[0])} {problems[0][1]}"
+            raise DataError(f"{given.folder}: none of the {len(rows):,} images can be read: {first}")
+        notes = [f"masks written to {visible(str(written))}: {len(rows) - len(problems):,}", *given.notes]
+        inputs = given.columns(only)
+        answer = beside(inputs, self._table(rows))
+        return with_notes(with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems), notes)
 
     def row_fields(self) -> Sequence[RowField]:
         """Return the image."""
@@ -99,19 +113,21 @@ class SegmentationPredictor(Predictor):
     def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the mask of each image, a base64-encoded PNG, and the fraction of the pixels of each class."""
         problems: list[tuple[int, str]] = []
-        answers: list[tuple[str, str, NDArray[np.float64]]] = []
+        answers: list[tuple[str, NDArray[np.float64]]] = []
+        names: list[str] = []
         for chunk in of_request(rows["image"].tolist()):
             for name, content in chunk:
+                names.append(name)
                 try:
                     codes = segment(self.state, self.models, _whole(content))
                 except DataError as error:
                     problems.append((len(answers), str(error)))
-                    answers.append((name, "", np.zeros(len(self.classes.names))))
+                    answers.append(("", np.zeros(len(self.classes.names))))
                     continue
                 mask = io.BytesIO()
                 self.classes.image(codes).save(mask, "PNG")
-                answers.append((name, base64.b64encode(mask.getvalue()).decode(), self._fractions(codes)))
-        return with_problems(self._table(answers), ["image"], problems)
+                answers.append((base64.b64encode(mask.getvalue()).decode(), self._fractions(codes)))
+        return with_problems(beside(pd.DataFrame({"image": names}), self._table(answers)), ["image"], problems)
 
     def _fractions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the fraction of an image's pixels that each class has, [classes]."""
@@ -124,40 +140,35 @@ class SegmentationPredictor(Predictor):
         except OSError as error:
             raise DataError(f"masks: {file} cannot be written ({error.strerror})") from None
 
-    def _table(self, rows: Sequence[tuple[str, str, NDArray[np.float64]]]) -> pd.DataFrame:
-        fractions = np.round([fractions for _, _, fractions in rows], 4)
-        files = pd.DataFrame([(name, mask) for name, mask, _ in rows], columns=["image", "mask"])
-        return with_distinct_names(pd.concat([files, pd.DataFrame(fractions, columns=self.classes.names)], axis=1))
+    def _table(self, rows: Sequence[tuple[str, NDArray[np.float64]]]) -> pd.DataFrame:
+        fractions = pd.DataFrame(np.round([fractions for _, fractions in rows], 4), columns=self.classes.names)
+        return pd.concat([pd.Series([mask for mask, _ in rows], name="mask"), fractions], axis=1)
 
 
-def _default_folder(images: Given | Sequence[Given]) -> Path:
-    if isinstance(images, str | Path):
+def _default_folder(images: Any) -> Path:
+    if isinstance(images, str | Path) and str(images) != STANDARD_INPUT:
         return Path(f"{user_path(images).resolve().stem}-masks")
     return Path("masks")
 
 
-def _targets(
-    written: Path, images: Given | Sequence[Given], folder: Path | None, names_in_folder: Sequence[str]
-) -> dict[str, Path]:
+def _targets(written: Path, given: InputImages) -> dict[str, Path]:
     """Return the files of the masks by the names of the images, all different and below the folder for the masks.
 
     Raises:
         DataError: two masks would have one name, a name leads out of the folder, or a mask would replace an image.
     """
     sources: list[tuple[str, Path | None, PurePosixPath]] = []
-    if folder:
-        for name in names_in_folder:
-            sources.append((name, folder / name if folder.is_dir() else None, PurePosixPath(name)))
-    else:
-        for name, given in named(images):
-            file = None if isinstance(given, Image.Image) else user_path(given)
-            sources.append((name, file, PurePosixPath(file.name if file else f"{name}.png")))
+    for name, source in zip(given.names, given.sources, strict=True):
+        path = PurePosixPath(name)
+        if not given.folder:
+            path = PurePosixPath(source.name if source else f"{name}.png")
+        sources.append((name, source, path))
     found: dict[str, Path] = {}
     names: dict[Path, str] = {}
     files = {file.resolve() for _, file, _ in sources if file}
     for name, _, path in sources:
         if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{folder}: the path of {visible(name)} leads out of the folder for the masks")
+            raise DataError(f"{given.folder}: the path of {visible(name)} leads out of the folder for the masks")
         target = written / path.with_suffix(".png")
         if names.setdefault(target, name) != name:
             one, other = visible(names[target]), visible(name)

@@ -226,8 +226,9 @@ class Segmentation(Task):
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """The classes, and the size that images are scaled to."""
-        return {"classes": self.table.classes.state(), "size": list(self.size_in(phase))}
+        """The classes, the size that images are scaled to, and the column of a table with their paths."""
+        size, column = list(self.size_in(phase)), self.table.column
+        return {"classes": self.table.classes.state(), "size": size, "column": column}
 
 
 def _label(accuracy: float) -> str:
