@@ -12,8 +12,8 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dlrunner.config.plan import Plan
+from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.execution.advice import NOTICEABLE
 from dlrunner.reporting.terminal.baselines import best_baseline
 from dlrunner.task import Task
