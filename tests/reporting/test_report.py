@@ -212,6 +212,13 @@ def test_the_verdict_compares_with_the_best_baseline(
     assert bool(sentence) == bool(said)
 
 
+def test_the_verdict_names_the_times_if_the_run_took_much_longer() -> None:
+    metric = {"name": "m", "value": 0.9, "higher_is_better": True}
+    summary = {"metric": metric, "training_seconds": 30.0, "baselines": {"a": {"m": 0.8, "seconds": 9.0}}}
+    assert answer.verdict(summary).endswith("higher; the baseline took 9 s, this run 30 s.")
+    assert answer.verdict({**summary, "training_seconds": 17.0}).endswith("higher.")
+
+
 def test_what_is_of_little_interest_is_folded() -> None:
     columns = [{"name": "a", "type": "number", "use": "continuous"}]
     html = render(history=rows(13), config={"seed": 1}, summary={"data": {"columns": columns}}, changed={})
