@@ -14,7 +14,7 @@ import pytest
 
 import dlrunner
 from dlrunner.config.plan import plan
-from dlrunner.data.core.source import CACHE_KINDS
+from dlrunner.data.core.cache import CACHE_KINDS
 from dlrunner.runs.reader import FinishedRun
 from tests.conftest import QUICK, Dlrun
 from tests.fake_runs import write_run, write_sweep

@@ -191,7 +191,9 @@ def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv:
 
 def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     words = (*documented("optim.lr=0.01,1e-2")[1:], *QUICK)
-    assert "[1] optim.lr=0.01: the same run as [0], run once" in dlrun(*words, "sweep.dry_run=true")[1]
+    planned = dlrun(*words, "sweep.dry_run=true")[1]
+    assert "[1] optim.lr=0.01: the same run as [0], run once" in planned
+    assert "0 of 2 jobs are finished" in planned
     status, out, _ = dlrun(*words)
     assert status == 0
     assert "[1] optim.lr=0.01: the same run as [0], run once" in out
@@ -199,6 +201,7 @@ def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path
     assert results["job"].tolist() == [0, 2]
     assert results["valid/rmse"].nunique() == 2
     assert "2 of 2 jobs done" in out
+    assert "2 of 2 jobs are finished" in dlrun(*words, "sweep.dry_run=true")[1]
     assert all(folder.startswith("runs/collab/") for folder in results["folder"])  # as it is typed here
     assert all(Path(folder, "summary.json").exists() for folder in results["folder"])
     assert all(seconds == round(seconds, 2) for seconds in results["seconds"])

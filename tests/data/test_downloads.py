@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from dlrunner.data.core.source import Release, cache_dir, download
+from dlrunner.data.core.cache import cache_dir
+from dlrunner.data.core.source import Release, download
 from dlrunner.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dlrunner.data.core.source import cache_dir
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID
 from dlrunner.data.imdb.dataset import ImdbData
 from dlrunner.data.imdb.synthetic import write_synthetic_imdb

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dlrunner.data.core.source import ArchiveOrFolder, sha256_of, tidy
+from dlrunner.data.core.cache import sha256_of, tidy
+from dlrunner.data.core.source import ArchiveOrFolder
 from dlrunner.data.images.decoding import Pixels
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
 from dlrunner.data.rossmann.dataset import RossmannData

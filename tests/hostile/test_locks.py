@@ -152,7 +152,7 @@ def test_temporary_files_of_the_killed_are_removed_when_the_folder_is_claimed(he
 
 
 def test_what_a_killed_process_left_in_the_cache_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlrunner.data.core.source import tidy, write_sealed
+    from dlrunner.data.core.cache import tidy, write_sealed
 
     names = (".a.npz.0123456789abcdef", "tmpabcdefgh", ".stand-in.4711")
     (here / "tokens").mkdir()

@@ -224,6 +224,13 @@ def test_the_head_of_a_run_with_tta_has_each_metric_with_and_without_it() -> Non
     assert "single view" not in render(summary=old, history=rows(3))
 
 
+def test_the_verdict_names_the_times_if_the_run_took_much_longer() -> None:
+    metric = {"name": "m", "value": 0.9, "higher_is_better": True}
+    summary = {"metric": metric, "training_seconds": 30.0, "baselines": {"a": {"m": 0.8, "seconds": 9.0}}}
+    assert answer.verdict(summary).endswith("higher; the baseline took 9 s, this run 30 s.")
+    assert answer.verdict({**summary, "training_seconds": 17.0}).endswith("higher.")
+
+
 def test_what_is_of_little_interest_is_folded() -> None:
     columns = [{"name": "a", "type": "number", "use": "continuous"}]
     html = render(history=rows(13), config={"seed": 1}, summary={"data": {"columns": columns}}, changed={})

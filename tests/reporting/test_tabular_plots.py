@@ -86,7 +86,7 @@ def many(number: int) -> list[str]:
 def test_predictions_tell_rows_errors_and_the_median(drawn: list[Figure], tmp_path: Path) -> None:
     truth = np.array([100.0, 200.0, 400.0, 800.0, 1e6])
     predicted = np.array([110.0, 220.0, 360.0, 880.0, NAN])
-    assert tabular.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).path.name == "predictions.svg"
+    assert regression.predictions(truth, predicted, tmp_path, name="$Sales$", log=True).path.name == "predictions.svg"
     said = "\n".join(texts(drawn[0]))
     assert "$Sales$: validation rows and their predictions" in said
     assert "4 rows\n1 more without a finite value\nRMSE 46.1\nRMSPE 0.1\n" in said + "\n"
@@ -104,7 +104,7 @@ def test_predictions_on_ordinary_axes_show_errors_in_the_unit_of_the_target(
 ) -> None:
     rng = np.random.default_rng(0)
     truth = rng.normal(size=3000)
-    tabular.predictions(truth, truth - 0.25, tmp_path, name="y")
+    regression.predictions(truth, truth - 0.25, tmp_path, name="y")
     said = texts(drawn[0])
     assert "Error, median −0.25" in said
     assert "3,000 rows\nRMSE 0.25" in said  # no RMSPE where truths are not positive
@@ -114,7 +114,7 @@ def test_predictions_on_ordinary_axes_show_errors_in_the_unit_of_the_target(
 
 
 def test_relative_errors_are_clipped_to_one_hundred_percent(drawn: list[Figure], tmp_path: Path) -> None:
-    tabular.predictions(np.full(9, 1.0), np.full(9, 50.0), tmp_path, name="y", log=True)
+    regression.predictions(np.full(9, 1.0), np.full(9, 50.0), tmp_path, name="y", log=True)
     beside = drawn[0].axes[1]
     filled = [each for each in beside.patches if isinstance(each, Rectangle) and each.get_height()]
     assert [each.get_height() for each in filled] == [9]
@@ -134,7 +134,7 @@ def test_predictions_bear_any_numbers(log: bool, tmp_path: Path) -> None:
         ([7] * 50, [7] * 50),
     ):
         pair = np.array(truth, np.float32), np.array(predicted, np.float32)
-        tabular.predictions(*pair, tmp_path, name=NAMES[len(truth) % 8], log=log)
+        regression.predictions(*pair, tmp_path, name=NAMES[len(truth) % 8], log=log)
 
 
 def test_a_confusion_matrix_counts_rows_by_truth_and_prediction(drawn: list[Figure], tmp_path: Path) -> None:
@@ -485,7 +485,7 @@ def test_ordinary_plots_are_saved_under_their_names(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     y = np.exp(rng.normal(size=500))
     p = rng.random((90, 2))
-    tabular.predictions(y, y * 1.1, tmp_path, name="y", log=True)
+    regression.predictions(y, y * 1.1, tmp_path, name="y", log=True)
     classes.classes(rng.integers(0, 2, 90), p / p.sum(axis=1, keepdims=True), ["no", "yes"], tmp_path)
     tabular.error_by([("Promo", ["0", "1"], p[0], np.ones(2, int))] * 3, tmp_path, metric="rmse", overall=0.4)
     tabular.embeddings([("Store", [str(i) for i in range(90)], p)], tmp_path)

@@ -21,7 +21,7 @@ import pytest
 import torch
 import yaml
 
-from dlrunner.data.core.source import write_whole
+from dlrunner.data.core.cache import write_whole
 from dlrunner.data.core.synthetic import generated
 from dlrunner.errors import Interrupted, RunError
 from dlrunner.files.atomic import atomic_file, write_atomic

@@ -52,6 +52,8 @@ def test_the_report_has_them_with_their_times_last(dlrun: Dlrun, here: Path) -> 
     table = page[page.index("This run and the baselines") :]
     headings = [part.partition("<")[0] for part in table[: table.index("</thead>")].split("<th")[1:]]
     assert "seconds" in headings[-1]
+    assert page.count("Behind the baseline") == 1
+    assert "is behind the baseline" not in page, "the head has said it"
     for seconds in (summary["training_seconds"], summary["baselines"]["gradient boosting"]["seconds"]):
         assert f">{seconds:.2f}<" in table
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from dlrunner.cli.run_names import SORTABLE, split_runs_dir
 from dlrunner.comparison.references import jobs_in
-from dlrunner.data.core.source import cache_dir
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal.runs import age_text, metric_text, print_columns, size_text

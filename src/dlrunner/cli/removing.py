@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dlrunner.cli.run_names import matching_runs, split_runs_dir
 from dlrunner.comparison.references import GROUPS, runs_of, users_of
-from dlrunner.data.core.source import CACHE_KINDS, cache_dir
+from dlrunner.data.core.cache import CACHE_KINDS, cache_dir
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.locks import is_locked

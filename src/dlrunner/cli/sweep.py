@@ -49,7 +49,6 @@ def sweep(words: Sequence[str]) -> int:
     statuses = status_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, statuses)
-        _print_duplicates(duplicate_jobs(jobs), swept)
         return 0
     left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
@@ -162,17 +161,23 @@ def _print_duplicates(duplicates: Sequence[tuple[Job, Job]], swept: Sequence[str
 
 
 def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses: Mapping[int, JobStatus]) -> None:
-    """Print the plan of a sweep: jobs, their status and folders, and the estimated time."""
+    """Print the plan of a sweep: jobs, their status and folders, and the estimated time; a run is counted once."""
+    duplicates = duplicate_jobs(jobs)
+    repeated = {job.number for job, _ in duplicates}
+    statuses = {number: status for number, status in statuses.items() if number not in repeated}
     rows = []
     for job in jobs:
+        if job.number in repeated:
+            continue
         status = statuses[job.number]
         folder = str(shorter(status.folder)) if status.folder else "-"
         rows.append([str(job.number), *(job.settings.get(key, "") for key in swept), status.state, folder])
     print(f"sweep of {len(jobs)} jobs\nfolder   {shorter(path)}")
     tables.print_table(["job", *swept, "status", "run"], rows, {"job"})
+    _print_duplicates(duplicates, swept)
     seconds = [status.summary["seconds"] for status in statuses.values() if status.summary]
     left = sum(not status.state.startswith("done") for status in statuses.values())
-    text = f"{len(jobs) - left} of {len(jobs)} jobs are finished"
+    text = f"{len(statuses) - left} of {len(statuses)} jobs are finished"
     if left and seconds:
         text += f"; the other {left} take about {duration(left * sum(seconds) / len(seconds))} sequentially"
     elif left:

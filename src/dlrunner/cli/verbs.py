@@ -128,7 +128,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
 def info(arguments: argparse.Namespace) -> int:
     """Print versions, devices and folders, without importing the packages."""
     from dlrunner.cli.conf_paths import conf_dirs
-    from dlrunner.data.core.source import cache_dir
+    from dlrunner.data.core.cache import cache_dir
     from dlrunner.reporting.terminal import tables
     from dlrunner.system import machine
 

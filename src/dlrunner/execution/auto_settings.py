@@ -9,8 +9,8 @@ from typing import Any
 
 from dlrunner.config.auto_values import with_values
 from dlrunner.config.plan import Plan, plan
+from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
 from dlrunner.execution.member import set_up_process

@@ -12,18 +12,13 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from dlrunner.config.plan import Plan
+from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.execution.advice import NOTICEABLE
-from dlrunner.reporting.terminal.baselines import best_baseline
+from dlrunner.reporting.terminal.baselines import best_baseline, is_dear
 from dlrunner.task import Task
 
 log = logging.getLogger("dlrunner")
-
-MOST_TIMES = 2.0
-"""A run that takes more times a baseline's time has to be noticeably better."""
-SHORT = 10.0
-"""A run of fewer seconds is not compared by its time."""
 
 Baselines = Mapping[str, Mapping[str, float]]
 """Metrics by name (`valid/rmse`) of each baseline, and `seconds`."""
@@ -77,11 +72,11 @@ def verdict(value: float, seconds: float, baselines: Baselines, metric: str, *, 
         return ""
     name, other = best
     gain, taken = other - value if higher_is_better else value - other, baselines[name].get("seconds")
-    is_dear = taken is not None and seconds >= max(SHORT, MOST_TIMES * taken)
+    has_price = is_dear(seconds, taken)
     if gain > NOTICEABLE * abs(value):
-        times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if is_dear else ""
+        times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if has_price else ""
         return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f}){times}"
-    if not is_dear or -gain > NOTICEABLE * abs(other):
+    if not has_price or -gain > NOTICEABLE * abs(other):
         return ""
     return (
         f"the baseline {name} is the better buy: {metric} {other:.4f} in {taken:.0f} s, "

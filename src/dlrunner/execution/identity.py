@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlrunner.config.plan import Plan
-from dlrunner.data.core.source import sha256_of
+from dlrunner.data.core.cache import sha256_of
 from dlrunner.execution.initial_weights import initial_file
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.task import Data, DataIdentity

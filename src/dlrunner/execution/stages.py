@@ -236,8 +236,9 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         for line in baseline_lines(final[key], seconds, baselines, key, higher_is_better=better):
             notify(line)
         behind = verdict(final[key], seconds, baselines, key, higher_is_better=better)
-        if behind:
-            context.notes.add(behind)
+        if behind:  # not among the notes of the report, whose head compares with the baselines
+            notify(f"note: {behind}")
+            log.info(behind)
     outputs = splits["valid"].outputs
     return Results(torch.empty(0) if outputs is None else outputs, summary)
 

@@ -9,8 +9,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dlrunner.data.core.cache import sha256_of, tidy, write_sealed
 from dlrunner.data.core.checked import read_sealed, warn_damaged
-from dlrunner.data.core.source import ArchiveOrFolder, Release, place_of, sha256_of, tidy, write_sealed
+from dlrunner.data.core.source import ArchiveOrFolder, Release, place_of
 from dlrunner.errors import DataError
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.temporary import temporary_folder

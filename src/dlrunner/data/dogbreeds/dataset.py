@@ -9,8 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, find, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.data.dogbreeds.releases import HOME, RELEASES
 from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_images

@@ -20,10 +20,10 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.cache import cache_dir, tidy, write_sealed
 from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
-from dlrunner.data.core.source import cache_dir, tidy, write_sealed
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target

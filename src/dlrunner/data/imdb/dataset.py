@@ -13,8 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, download, find, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.imdb.releases import LAYOUT, RELEASES

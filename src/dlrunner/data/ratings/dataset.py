@@ -14,9 +14,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.row_locations import Part, RowLocations
-from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, download
+from dlrunner.data.core.source import ArchiveOrFolder, Release, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
 from dlrunner.data.ratings.cleaning import checked_rows, latest_rows

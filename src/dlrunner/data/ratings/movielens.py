@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Release, place_of, sha256_of
+from dlrunner.data.core.cache import sha256_of
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Release, place_of
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.errors import DataError
 

@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
+from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.columns import Roles, date_column
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.source import ArchiveOrFolder, Release, cache_dir, find, place_of, write_sealed
+from dlrunner.data.core.source import ArchiveOrFolder, Release, find, place_of
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,

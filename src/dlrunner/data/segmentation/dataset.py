@@ -13,8 +13,8 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.source import cache_dir
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.images.dataset import MOST_NAMED, EncodedFiles, cached_arrays
 from dlrunner.data.segmentation.files import MaskedImages, find_masked_images

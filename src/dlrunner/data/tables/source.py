@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 
-from dlrunner.data.core.source import cache_dir, sha256_of, write_whole
+from dlrunner.data.core.cache import cache_dir, sha256_of, write_whole
 from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table
 from dlrunner.data.tables.partitions import keys_of, values_of
 from dlrunner.data.tables.raw import RawTable, readable_errors

@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from dlrunner.data.core.cache import sha256_of
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
-from dlrunner.data.core.source import sha256_of
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Splitting, sampled, split_by_parts
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target

@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dlrunner.data.core.cache import cache_dir, sha256_of, write_whole
 from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
 from dlrunner.data.core.row_locations import Part, RowLocations
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, cache_dir, sha256_of, write_whole
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.core.unpacking import open_compressed
 from dlrunner.data.tables.dialect import check_encoding, encoding_of
 from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of

@@ -22,8 +22,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
 from dlrunner.errors import ConfigError
 from dlrunner.system.parallel import in_order, num_cores
 

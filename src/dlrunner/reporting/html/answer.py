@@ -9,7 +9,7 @@ from typing import Any
 from dlrunner.claims.claims import describe_flags
 from dlrunner.reporting.html.facts import is_number, kind_of
 from dlrunner.reporting.html.page import Card, readable
-from dlrunner.reporting.terminal.baselines import best_baseline
+from dlrunner.reporting.terminal.baselines import best_baseline, is_dear
 from dlrunner.reporting.terminal.progress import metric_value, number
 
 EQUAL = 0.0005
@@ -134,9 +134,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if standing == "No better than":
         which = "the baseline"
     rate = "" if change is None else f", {abs(change):.1%} {'higher' if change > 0 else 'lower'}".replace("%", " %")
+    seconds, taken = summary.get("training_seconds"), others[method].get("seconds")
+    times = ""
+    if is_number(seconds) and is_number(taken) and is_dear(seconds, taken):
+        times = f"; the baseline took {taken:.0f} s, this run {seconds:.0f} s"
     return (
         f"{standing} {which} {method}: {name} {value_text(summary, name, value)} "
-        f"against {value_text(summary, name, other)}{rate}."
+        f"against {value_text(summary, name, other)}{rate}{times}."
     )
 
 

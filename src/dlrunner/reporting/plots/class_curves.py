@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from dlrunner.classification_metrics import average_precision, counts_by_threshold, roc_auc
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import heading, placeholder
-from dlrunner.reporting.plots.tabular import Floats
+from dlrunner.reporting.plots.elements import Floats, heading, placeholder
 from dlrunner.reporting.plots.training import INK, save, shorten, styled
 
 MOST_CURVES = 6

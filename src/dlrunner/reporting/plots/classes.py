@@ -12,8 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import LIGHT, bars, heading, placeholder
-from dlrunner.reporting.plots.tabular import Floats, Integers
+from dlrunner.reporting.plots.elements import LIGHT, Floats, Integers, bars, heading, placeholder
 from dlrunner.reporting.plots.training import BLUE, INK, ORANGE, PALE_BLUES, save, shorten, styled
 
 MOST_CELLS = 20

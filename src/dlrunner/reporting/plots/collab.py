@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
+from dlrunner.reporting.plots.elements import density
 from dlrunner.reporting.plots.labels import place_labels
 from dlrunner.reporting.plots.number_format import short_number
 from dlrunner.reporting.plots.training import (
     BLUE,
-    BLUES,
     GREY,
     INK,
     PALE_BLUES,
@@ -57,16 +57,7 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         drawn = None
         if len(x):
             columns, rows, (bottom, top) = _hexagons(distinct, step, low, high)
-            drawn = axes.hexbin(
-                x,
-                y,
-                gridsize=(columns, rows),
-                extent=(low, high, bottom, top),
-                mincnt=1,
-                cmap=BLUES,
-                norm=LogNorm(),
-                linewidths=0.2,
-            )
+            drawn = density(axes, x, y, size=(columns, rows), extent=(low, high, bottom, top))
         if 0 < len(distinct) <= 21:
             right.barh(distinct, [np.sum(y == rating) for rating in distinct], height=0.8 * step, color=BLUE)
         else:

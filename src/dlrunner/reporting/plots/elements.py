@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection, PolyCollection
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from dlrunner.reporting.plots.number_format import TICK_STEPS, amount_tick
-from dlrunner.reporting.plots.training import BLUE, GREY, INK, shorten
+from dlrunner.reporting.plots.training import BLUE, BLUES, GREY, INK, shorten
+
+Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
 
 LIGHT: dict[str, Any] = {"fontsize": 8, "color": GREY}
 """Of what is said in passing."""
+MOST_VECTORS = 500
+"""More cells or points are one image inside the SVG: each is some 100 bytes of it."""
 
 
 def heading(figure: Figure, text: str) -> None:
@@ -27,6 +34,42 @@ def placeholder(axes: Axes, text: str) -> None:
     """Write, in place of a plot, why there is nothing to draw."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, transform=axes.transAxes)
+
+
+def density(
+    axes: Axes,
+    x: Floats,
+    y: Floats,
+    *,
+    size: int | tuple[int, int],
+    extent: tuple[float, float, float, float],
+    scale: Literal["linear", "log"] = "linear",
+) -> PolyCollection:
+    """Draw how many rows are in each hexagonal cell.
+
+    Args:
+        axes: where it is drawn.
+        x: [rows].
+        y: [rows].
+        size: number of cells along the axes.
+        extent: limits of x and y; of logarithmic axes their exponents.
+        scale: of both axes.
+    """
+    cells = axes.hexbin(
+        x, y, gridsize=size, extent=extent, mincnt=1, xscale=scale, yscale=scale, cmap=BLUES, linewidths=0.2
+    )
+    counts = np.asarray(cells.get_array())
+    cells.set_norm(LogNorm(1, max(10.0, counts.max(initial=0))))
+    if len(counts) > MOST_VECTORS:
+        cells.set(rasterized=True, antialiased=False, linewidth=0)  # few colours: a fifth of the bytes
+    return cells
+
+
+def points(axes: Axes, x: Floats, y: Floats, *, size: float, alpha: float) -> PathCollection:
+    """Draw points without outlines."""
+    drawn = axes.scatter(x, y, s=size, color=BLUE, alpha=alpha, linewidths=0)
+    drawn.set_rasterized(len(x) > MOST_VECTORS)
+    return drawn
 
 
 def below(axes: Axes, name: str, width: int) -> None:

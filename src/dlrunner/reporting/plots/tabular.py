@@ -11,108 +11,35 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import LIGHT, bars, heading, placeholder
+from dlrunner.reporting.plots.elements import LIGHT, Floats, Integers, bars, heading, placeholder
+from dlrunner.reporting.plots.elements import points as draw_points
 from dlrunner.reporting.plots.labels import place_labels
 from dlrunner.reporting.plots.number_format import (
-    TICK_STEPS,
-    amount_tick,
     format_amount,
     format_change,
     format_column,
-    set_amount_ticks,
-    short_number,
 )
 from dlrunner.reporting.plots.training import (
-    BLUE,
-    BLUES,
     GREY,
     INK,
     PALE,
-    RED,
-    conditional_means,
     principal_components,
     save,
     shorten,
     styled,
 )
 
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
-
 MOST_CATEGORIES = 31
 """With more categories than this only the worst are shown; the days of a month are all shown."""
 MOST_NAMED, FEWER_NAMED = 60, 40
 """With more categories than the first, an embedding's points are not joined, and only the second number are named."""
-
-
-def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, log: bool = False) -> Plot:
-    """Draw predictions.svg: validation rows by prediction and truth, and their errors next to it.
-
-    Args:
-        truth: [rows], in the target's own unit.
-        predicted: [rows], likewise.
-        folder: where the plot is written.
-        name: of the target.
-        log: logarithmic axes and relative errors; rows whose truth or prediction is not positive are not drawn.
-    """
-    y, x = (np.asarray(each, dtype=np.float64).reshape(-1) for each in (truth, predicted))
-    known = np.isfinite(x) & np.isfinite(y)
-    notes = [f"{known.sum():,} {'row' if known.sum() == 1 else 'rows'}"]
-    if not known.all():
-        notes.append(f"{np.sum(~known):,} more without a finite value")
-    x, y = x[known], y[known]
-    if len(x):
-        notes.append(f"RMSE {format_amount(float(np.sqrt(np.mean((x - y) ** 2))))}")
-        if (y > 0).all():
-            notes.append(f"RMSPE {format_amount(float(np.sqrt(np.mean((x / y - 1) ** 2))))}")
-    if log and (drawable := (x > 0) & (y > 0)).sum() < len(x):
-        notes.append(f"{np.sum(~drawable):,} not positive, not drawn")
-        x, y = x[drawable], y[drawable]
-    with styled():
-        figure = Figure(figsize=(10.4, 5.6), layout="constrained")
-        heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
-        axes, beside = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
-        if not len(x):
-            placeholder(axes, "no row to draw")
-            beside.set_axis_off()
-            return Plot(
-                save(figure, folder / "predictions.svg"),
-                "Predictions on the validation rows",
-                f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
-            )
-        low, high = _limits(np.concatenate([x, y]), log)
-        scale = "log" if log else "linear"
-        ends = np.log10([low, high]) if log else np.array([low, high])
-        drawn = axes.hexbin(
-            x, y, gridsize=int(np.clip(np.sqrt(len(x)), 14, 45)), extent=(*ends, *ends), mincnt=1,
-            xscale=scale, yscale=scale, cmap=BLUES, linewidths=0.2,
-        )  # fmt: skip
-        drawn.set_norm(LogNorm(1, max([10.0, *np.asarray(drawn.get_array())])))
-        bar = figure.colorbar(drawn, ax=axes, label="rows in a cell", format=FuncFormatter(short_number), aspect=40)
-        bar.ax.tick_params(labelsize=8)
-        bar.minorticks_off()
-        axes.plot([low, high], [low, high], color=INK, linewidth=1, linestyle="--", label="truth = prediction")
-        axes.plot(*conditional_means(x, y), "o-", color=RED, linewidth=1.5, label="mean truth at that prediction")
-        axes.set(xlim=(low, high), ylim=(low, high), xlabel="prediction", ylabel="truth", box_aspect=1)
-        for axis in (axes.xaxis, axes.yaxis):
-            set_amount_ticks(axis, low, high, log)
-        frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
-        axes.text(0.025, 0.975, "\n".join(notes), va="top", transform=axes.transAxes, linespacing=1.4, bbox=frame)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
-        _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
-        return Plot(
-            save(figure, folder / "predictions.svg"),
-            "Predictions on the validation rows",
-            f"Scatter plot of {len(truth):,} validation rows, prediction by truth, and a histogram of the errors.",
-        )
 
 
 def error_by(
@@ -352,7 +279,7 @@ def _plane(axes: Axes, categories: Sequence[str], vectors: Floats) -> NDArray[np
         order = np.argsort([float(level) for level in categories], kind="stable")
         axes.plot(*points[order].T, color=GREY, alpha=0.35, linewidth=0.9, zorder=1)
     size, alpha = (30, 0.75) if len(points) <= MOST_NAMED else (15, 0.4)
-    axes.scatter(points[:, 0], points[:, 1], s=size, color=BLUE, alpha=alpha, linewidths=0)
+    draw_points(axes, *points.T, size=size, alpha=alpha)
     axes.margins(0.14, 0.08)
     axes.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)")
     if len(shares) > 1:
@@ -376,36 +303,6 @@ def _spread(points: NDArray[np.float64], number: int) -> NDArray[np.int64]:
         new = np.sum((points - points[picked[-1]]) ** 2, axis=1)
         distances = new if len(picked) == 1 else np.minimum(distances, new)
     return np.array(picked)
-
-
-def _errors(axes: Axes, errors: NDArray[np.float64], is_relative: bool, largest: float) -> None:
-    """Draw the distribution of errors, with their median; what lies beyond the axis is in the outermost bars."""
-    reach = 1.5 * float(np.quantile(np.abs(errors), 0.99))
-    reach = min(reach, 1.0) if is_relative else reach
-    reach = max(reach, 1e-3 if is_relative else 1e-6 * largest) or 1.0
-    bins = int(np.clip(np.sqrt(len(errors)), 5, 20)) * 2 + 1  # odd: one in the middle
-    axes.hist(np.clip(errors, -reach, reach), bins=bins, range=(-reach, reach), color=BLUE)
-    median = float(np.median(errors))
-    axes.axvline(0, color=GREY, linewidth=0.8)
-    axes.axvline(float(np.clip(median, -reach, reach)), color=RED, linestyle="--", linewidth=1.3)
-    written = f"{median:+.2%}".replace("-", "−") if is_relative else f"{'+' * (median > 0)}{format_amount(median, 3)}"
-    axes.set_title(f"{'Relative error' if is_relative else 'Error'}, median {written}", fontweight="normal")
-    more = "\n(the outermost bars: and beyond)" if np.abs(errors).max() > reach else ""
-    axes.set_xlabel(("prediction / truth − 1" if is_relative else "prediction − truth") + more)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=TICK_STEPS))
-    axes.xaxis.set_major_formatter(PercentFormatter(1) if is_relative else FuncFormatter(amount_tick))
-    axes.yaxis.set_major_formatter(FuncFormatter(amount_tick))
-    axes.yaxis.set_major_locator(MaxNLocator(5, integer=True, steps=(1, 2, 5, 10)))
-    axes.set_ylabel("rows")
-
-
-def _limits(values: NDArray[np.float64], is_log: bool) -> tuple[float, float]:
-    """Return the limits of both axes: all but the most extreme values, with a margin."""
-    low, high = (float(v) for v in np.quantile(np.log(values) if is_log else values, [0.0005, 0.9995]))
-    margin = 0.04 * (high - low)
-    if margin <= 1e-9 * max(abs(low), abs(high), 1e-30):
-        margin = 0.5 if is_log else 0.5 * abs(low) or 1.0
-    return (float(np.exp(low - margin)), float(np.exp(high + margin))) if is_log else (low - margin, high + margin)
 
 
 def _gaps(values: Floats) -> NDArray[np.float64]:

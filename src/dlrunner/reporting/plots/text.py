@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
-from numpy.typing import NDArray
 
 from dlrunner.plot import Plot
-from dlrunner.reporting.plots.elements import heading
+from dlrunner.reporting.plots.elements import Floats, Integers, heading
 from dlrunner.reporting.plots.training import BLUE, GREY, ORANGE, save, styled
-
-Floats = NDArray[np.floating[Any]]
-Integers = NDArray[np.integer[Any]]
 
 BANDS = (0, 1, 10, 100, 1_000, 10_000, 100_000, 1_000_000)
 POSITIONS = (1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377)

@@ -92,6 +92,9 @@ OTHER_SCRIPTS = (
 )
 """Fonts for scripts that are missing from DejaVu Sans; those that are installed are used."""
 
+IMAGE_DPI = 150
+"""Of images inside vector files: what is rasterized is sharp on paper too."""
+
 _more_formats: ContextVar[Collection[str]] = ContextVar("more_formats", default=())
 
 MOST_MARKERS = 30
@@ -228,6 +231,7 @@ def _as_png(figure: Figure) -> bytes:
 
 def _as_svg(figure: Figure) -> bytes:
     """Return a transparent SVG, the same each time, whose texts are text; what is rasterized in it is an image."""
+    figure.dpi = IMAGE_DPI
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
@@ -240,7 +244,7 @@ def _as_svg(figure: Figure) -> bytes:
 def _as_pdf(figure: Figure) -> bytes:
     """Return a PDF, the same each time."""
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="pdf", metadata={"CreationDate": None})
+    figure.savefig(drawn, format="pdf", dpi=IMAGE_DPI, metadata={"CreationDate": None})
     return drawn.getvalue()
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+MOST_TIMES = 2.0
+"""A run that takes more times a baseline's time has to be noticeably better."""
+SHORT = 10.0
+"""A run of fewer seconds is not compared by its time."""
+
 
 def best_baseline(
     baselines: Mapping[str, Mapping[str, float]], metric: str, *, higher_is_better: bool
@@ -14,6 +19,11 @@ def best_baseline(
         return None
     best = (max if higher_is_better else min)(values, key=values.__getitem__)
     return best, values[best]
+
+
+def is_dear(seconds: float, of_baseline: float | None) -> bool:
+    """Return whether a run took so much more time than a baseline that it has to be noticeably better."""
+    return of_baseline is not None and seconds >= max(SHORT, MOST_TIMES * of_baseline)
 
 
 def baseline_lines(

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlrunner.data.core.cache import write_sealed
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import write_sealed
 from dlrunner.task import Loader
 
 PART = 16

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
-from dlrunner.data.core.source import cache_dir
+from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.splitting import (
     PART_CODES,
     TEST,

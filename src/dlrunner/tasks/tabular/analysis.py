@@ -240,7 +240,7 @@ class TableAnalysis:
         predicted, name = self.task.decode(self.outputs).numpy(), target.names[0]
         log = target.transform == "log"
         drawn = [
-            tabular.predictions(self.values, predicted, folder, name=name, log=log),
+            regression.predictions(self.values, predicted, folder, name=name, log=log),
             regression.residuals(self.values, predicted, folder, name=name),
         ]
         if target.quantiles:
