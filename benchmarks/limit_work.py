@@ -11,6 +11,7 @@ Prints one JSON object: examples, seconds of the own loop, and seconds of the ce
 from __future__ import annotations
 
 import argparse
+import inspect
 import io
 import json
 import os
@@ -74,8 +75,11 @@ def training(words: Sequence[str], *, evaluates: bool) -> Callable[[], int]:
         trainer.train_epoch(task, model, optimizer, state, hooks)
         return sum(state.sizes)
 
+    without_inference_mode = inspect.unwrap(type(trainer).evaluate)
+
     def evaluate() -> int:
-        trainer.evaluate(task, model, "valid", phase)
+        with torch.no_grad():  # see `Recorder`
+            without_inference_mode(trainer, task, model, "valid", phase)
         return task.sizes()["valid"]
 
     return evaluate if evaluates else train
@@ -94,7 +98,7 @@ def features(weights: Path, precision: str, number: int) -> Callable[[], int]:
     loader = ImageLoader(pixels, torch.zeros(number, dtype=torch.int64), batches, SIZE)
 
     def work() -> int:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             for batch in loader:
                 run(*batch.inputs).float()
         return number

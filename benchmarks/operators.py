@@ -22,8 +22,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "convolution", "convolution_backward", "mkldnn_rnn_layer")
-"""Beginnings of the names of operators that multiply matrices."""
+RECURRENT = ("mkldnn_rnn_layer", "mkldnn_rnn_layer_backward")
+MATRIX = ("mm", "addmm")
+PRODUCTS = (*MATRIX, "bmm", "baddbmm", "convolution", "convolution_backward", *RECURRENT)
+"""Names of operators that multiply matrices."""
 PARTS = ("products", "optimizer", "embeddings", "other operators", "launches")
 WRITES = ("zero_", "fill_", "copy_", "bernoulli_", "uniform_", "normal_", "random_")
 """In-place operators that do not read what they overwrite."""
@@ -85,7 +87,7 @@ class Operator:
     def part(self) -> str:
         """Which part of the ceiling it belongs to."""
         name = self.name.lstrip("_")
-        if name.startswith(PRODUCTS):
+        if name in PRODUCTS:
             return "products"
         if name.startswith(("fused_", "foreach_")):
             return "optimizer"
@@ -108,10 +110,42 @@ class Operator:
         changed = any(each.alias_info is not None for each in self.function._schema.returns)
         return _bytes_of(list(arguments.values())) + written + (0 if changed else results)
 
+    def products(self) -> list[tuple[int, list[Callable[[], Any]]]]:
+        """Return the products that it consists of: how many, and functions of which each computes one.
+
+        Of a recurrent layer these are the inputs of all steps at once, and for each step the state: what the gates do
+        to the results costs nothing.
+        """
+        if self.name in MATRIX:
+            left, right = self.arguments[-2:] if self.name == "mm" else self.arguments[1:3]
+            return [(1, [self.caller(), *_ways(left.shape[0], right.shape[0], right.shape[1], left.dtype)[1:]])]
+        if self.name not in RECURRENT:
+            return [(1, [self.caller()])]
+        (steps, batch, width), dtype = self.arguments[0].shape, self.arguments[0].dtype
+        gates, hidden = self.arguments[2].shape
+        shapes = [(1, steps * batch, width, gates), (steps, batch, hidden, gates)]
+        if self.name.endswith("backward"):
+            of_weights = [(1, gates, steps * batch, width), (1, gates, steps * batch, hidden)]
+            shapes = [(1, steps * batch, gates, width), (steps, batch, gates, hidden), *of_weights]
+        return [(count, _ways(rows, inner, columns, dtype)) for count, rows, inner, columns in shapes]
+
     def caller(self) -> Callable[[], Any]:
         """Return a function that calls it with new tensors of the same layouts."""
         arguments, keywords = (_map_layouts(each, Layout.make) for each in (self.arguments, dict(self.keywords)))
         return lambda: self.function(*arguments, **keywords)
+
+
+def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> list[Callable[[], Any]]:
+    """Return functions that compute a product: torch's, and, if there is one, oneDNN's.
+
+    In float32 torch always calls MKL, which on a processor of AMD is half as fast.
+    """
+    left, right = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    ways: list[Callable[[], Any]] = [partial(torch.mm, left, right)]
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        weights = right.t().contiguous()
+        ways.append(partial(torch.ops.mkldnn._linear_pointwise, left, weights, None, "none", [], ""))
+    return ways
 
 
 def _map_layouts(value: Any, function: Callable[[Layout], Any]) -> Any:
@@ -136,7 +170,10 @@ def _without_number(value: Any) -> Any:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the operators that are dispatched while it is entered, those of the backward pass included."""
+    """Counts the operators that are dispatched while it is entered, those of the backward pass included.
+
+    Not in inference mode, which dispatches some operators as a whole, before autocast.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -217,7 +254,8 @@ def ceiling(counts: Mapping[Operator, int], machine: Machine) -> dict[str, float
         if operator.is_view:
             continue
         if operator.part == "products":
-            found["products"] += count * machine.seconds(operator.caller())
+            for number, ways in operator.products():
+                found["products"] += count * number * min(map(machine.seconds, ways))
         else:
             moved = machine.seconds_to_move(operator.num_bytes)
             found["launches"] += count * machine.launch

@@ -30,11 +30,39 @@ def test_products_of_both_passes_are_recorded_with_their_shapes() -> None:
         torch.autograd.backward(layer(inputs).sum())
 
     found = recorded(step)
-    shapes = [each.shape for op in (*found["addmm"], *found["mm"]) for each in op.arguments if isinstance(each, Layout)]
-    assert (8, 30) in shapes
-    assert (20, 8) in shapes, "the gradient of the weights"
+    given = [each.shape for op in (*found["addmm"], *found["mm"]) for each in op.arguments if isinstance(each, Layout)]
+    assert (8, 30) in given
+    assert (20, 8) in given, "the gradient of the weights"
     assert {op.part for op in (*found["addmm"], *found["mm"])} == {"products"}
-    found["mm"][0].caller()()  # it can be called again, with tensors of the same layouts
+    assert shapes(found["mm"][0]) == [(1, (20, 30))], "it can be called again, with tensors of the same layouts"
+
+
+def shapes(operator: Operator) -> list[tuple[int, tuple[int, ...]]]:
+    """Return how many products of each shape an operator consists of; all ways to compute one agree on it."""
+    found = []
+    for count, ways in operator.products():
+        (shape,) = {tuple(way().shape) for way in ways}
+        found.append((count, shape))
+    return found
+
+
+@pytest.mark.parametrize("infers", [True, False])
+def test_a_recurrent_layer_is_the_product_of_its_inputs_and_one_of_the_states_for_each_step(infers: bool) -> None:
+    layer, inputs = nn.LSTM(6, 5), torch.ones(7, 3, 6)
+
+    def step() -> None:
+        if infers:
+            with torch.no_grad():
+                layer(inputs)
+        else:
+            torch.autograd.backward(layer(inputs)[0].sum())
+
+    found = recorded(step)
+    if "mkldnn_rnn_layer" not in found:
+        pytest.skip("this torch has no oneDNN: an LSTM is made of products")
+    assert shapes(found["mkldnn_rnn_layer"][0]) == [(1, (21, 20)), (7, (3, 20))]
+    for backward in found.get("mkldnn_rnn_layer_backward", []):
+        assert shapes(backward) == [(1, (21, 6)), (7, (3, 5)), (1, (20, 6)), (1, (20, 5))]
 
 
 @pytest.mark.parametrize(("name", "moved"), [("AdamW", 7), ("SGD", 3)])
