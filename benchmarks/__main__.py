@@ -6,12 +6,13 @@
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks own_data own_ratings own_files       quality of defaults on tables, ratings, texts, pictures
     python -m benchmarks summary            write the table of speeds again, from the stored results
+    python -m benchmarks limits             how far each speed is from what this machine can do
     python -m benchmarks quick              measure what `make bench-check` compares with
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
 installs fastai into .venv-fastai, Lightning into .venv-lightning, and for the quality of defaults scikit-learn,
 LightGBM, Surprise and implicit into .venv-peers. Writes benchmarks/results-NAME-DEVICE.md and .json,
-speed-DEVICE.md and .json, the table of docs/speed.md, and quick-DEVICE.json.
+speed-DEVICE.md and .json, the table of docs/speed.md, quick-DEVICE.json, and limits.md and .json.
 Compare ratios: seconds belong to the machine and the hour.
 """
 
@@ -27,6 +28,7 @@ from benchmarks import (
     checking,
     collab,
     images,
+    limits,
     own_data,
     own_files,
     own_ratings,
@@ -70,7 +72,7 @@ def main() -> int:
         "names",
         nargs="*",
         metavar="NAME",
-        help=f"{', '.join(BENCHMARKS)}, or summary, quick or check; default: {', '.join(UNASKED)} and quick",
+        help=f"{', '.join(BENCHMARKS)}, or limits, summary, quick or check; default: {', '.join(UNASKED)} and quick",
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
@@ -127,7 +129,12 @@ def _summarise(options: Options) -> int:
     return 0
 
 
-OTHERS: Mapping[str, Callable[[Options], int]] = {"summary": _summarise, "quick": _store, "check": checking.check}
+OTHERS: Mapping[str, Callable[[Options], int]] = {
+    "limits": limits.measure,
+    "summary": _summarise,
+    "quick": _store,
+    "check": checking.check,
+}
 """Other commands."""
 
 if __name__ == "__main__":

@@ -74,8 +74,8 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folders = {"decode": Path(name) / "small", "large": Path(name) / "large"}
-        _write_images(folders["decode"], images, 1)
-        _write_images(folders["large"], large, 6)
+        write_images(folders["decode"], images, 1)
+        write_images(folders["large"], large, 6)
         for work, ways in WAYS.items():
             if work.endswith("bf16") and slowness >= 1:
                 continue
@@ -124,7 +124,7 @@ def _trained(work: str, counts: tuple[int, int], options: Options, folder: Path)
     }
 
 
-def _write_images(folder: Path, number: int, scale: int) -> None:
+def write_images(folder: Path, number: int, scale: int) -> None:
     """Write images of dogs into folders of two classes, enlarged by a factor."""
     with zipfile.ZipFile(data_dir() / "dog-breeds.zip") as archive:
         names = [name for name in sorted(archive.namelist()) if name.endswith(".jpg")][:number]

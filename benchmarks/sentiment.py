@@ -51,7 +51,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        words = _write_texts(folder, *counts)
+        words = write_texts(folder, *counts)
         everyone = {"GOMP_SPINCOUNT": "10000", "DLRUNNER_CACHE": str(folder)}
         for precision in PRECISIONS if slowness < 1 else ["fp32"]:
             print(PRECISIONS[precision], file=sys.stderr)
@@ -65,7 +65,7 @@ def measure(options: Options) -> tuple[str, dict[str, Any]]:
     return _text(rows, counts, words, slowness, options), {"rows": rows, "slowness_of_bfloat16": slowness}
 
 
-def _write_texts(folder: Path, train: int, valid: int) -> float:
+def write_texts(folder: Path, train: int, valid: int) -> float:
     """Write reviews as long as IMDB's, in which all words occur; return their mean length."""
     random = np.random.default_rng(0)
     lengths = np.clip(random.lognormal(5.4, 0.6, train + valid), 20, 1500).astype(int)
@@ -90,7 +90,8 @@ def _write_texts(folder: Path, train: int, valid: int) -> float:
     return float(lengths.mean())
 
 
-def _words(folder: Path, precision: str, seed: int) -> list[str]:
+def run_words(folder: Path, precision: str, seed: int) -> list[str]:
+    """Return dlrun's overrides."""
     return [*WORK, f"data.path={folder / 'texts.csv'}", f"precision={precision}", f"seed={seed}"]
 
 
@@ -104,7 +105,7 @@ def _with_speeds(run: Run, counts: tuple[int, int]) -> Run:
 def _dlrunner(folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]) -> Contestant:
     def run(seed: int) -> Run:
         runs = folder / f"runs-{precision}-{seed}"
-        return _with_speeds(dlrunner(_words(folder, precision, seed), runs, environment), counts)
+        return _with_speeds(dlrunner(run_words(folder, precision, seed), runs, environment), counts)
 
     return run
 
@@ -112,7 +113,7 @@ def _dlrunner(folder: Path, precision: str, environment: Mapping[str, str], coun
 def _lightning(
     options: Options, folder: Path, precision: str, environment: Mapping[str, str], counts: tuple[int, int]
 ) -> Contestant:
-    return lambda seed: _with_speeds(lightning(_words(folder, precision, seed), options, environment), counts)
+    return lambda seed: _with_speeds(lightning(run_words(folder, precision, seed), options, environment), counts)
 
 
 def _fastai(options: Options, folder: Path, precision: str, environment: Mapping[str, str]) -> Contestant:

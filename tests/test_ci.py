@@ -72,3 +72,11 @@ def test_running_installs_no_tools_for_development() -> None:
     assert "[dev]" not in shown.stdout
     shown = subprocess.run(["make", "-n", "-B", "test"], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert "[dev]" in shown.stdout
+
+
+def test_speed_is_compared_nightly_on_a_runner_that_was_chosen_for_it() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "nightly.yml").read_text())
+    job = workflow["jobs"]["speed"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == ["make bench-check"]
+    assert "SPEED_RUNNER" in job["if"]
+    assert "SPEED_RUNNER" in job["runs-on"]

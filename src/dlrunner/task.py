@@ -126,6 +126,9 @@ class Task(ABC):
     """Settings that a phase may change (`phases=[{epochs: 1, task: {...}}]`); its values are checked as the run's."""
     auto_settings: ClassVar[Sequence[str]] = ()
     """Settings that may be `auto`: `recommended` has a value for each (`epochs`, `batch_size`, `model.dropout`)."""
+    good_in_bf16: ClassVar[bool] = False
+    """Whether results in bfloat16 were shown to be as good as in float32, by reproduced claims or in runs of several
+    seeds: `precision=auto` is bfloat16 only then. The comment next to it says which."""
     fixed_shapes: ClassVar[bool] = False
     """All batches of a phase have inputs of one size: cuDNN may benchmark its algorithms."""
 

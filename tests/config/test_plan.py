@@ -10,6 +10,7 @@ import torch
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
 from dlrunner.errors import ConfigError
+from dlrunner.tasks.tabular.rossmann import Rossmann
 from tests.conftest import Dlrun
 
 WRONG = {
@@ -37,7 +38,7 @@ WRONG = {
     "epochs=true": ["epochs: must be", "not True"],
     "seed=-1": ["seed: must be greater than or equal to 0"],
     "batch_size=big": ["batch_size: must be", "not 'big'"],
-    "precision=fp8": ["precision: must be 'fp32', 'bf16' or 'fp16'"],
+    "precision=fp8": ["precision: must be 'fp32', 'bf16', 'fp16' or 'auto'"],
     "device=gpu": ["device: 'gpu' is unknown"],
     "device=cuda": ["device: torch finds no CUDA device"],
     "model.factors=0": ["model.factors: must be greater than or equal to 1"],
@@ -190,6 +191,34 @@ def test_a_gpu_is_named_by_its_number_and_bfloat16_that_it_only_emulates_is_refu
     assert plan(compose(["task=collab", "precision=fp16"])).device == torch.device("cuda:0")
     with pytest.raises(ConfigError, match="Tesla T4 would only emulate bf16"):
         plan(compose(["task=collab", "precision=bf16"]))
+
+
+def test_an_automatic_precision_needs_the_hardware_and_a_task_that_is_as_good_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["task=rossmann", "precision=auto"]
+    monkeypatch.setattr(Rossmann, "good_in_bf16", True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    assert plan(compose(words)).settings.precision == "fp32"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    found = plan(compose(words))
+    assert (found.settings.precision, found.config["precision"]) == ("bf16", "bf16")
+    assert "in hardware" in found.precision_reason
+    assert plan(compose(["task=collab", "precision=auto"])).settings.precision == "fp32"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert plan(compose(words)).settings.precision == "fp32", "the GPU only emulates it"
+
+
+def test_an_automatic_precision_is_the_same_run_as_the_precision_it_becomes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Rossmann, "good_in_bf16", True)
+    for hardware, becomes in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr("dlrunner.config.devices.has_bfloat16", lambda device, found=hardware: found)
+        typed = plan(compose(["task=rossmann", f"precision={becomes}"]))
+        assert plan(compose(["task=rossmann", "precision=auto"])).signature == typed.signature
+        assert typed.precision_reason == ""
 
 
 def test_precedence_is_command_line_then_experiment_then_task_then_defaults() -> None:

@@ -126,3 +126,24 @@ def test_a_task_that_promises_a_value_and_has_none_says_so(dlrun: Dlrun, monkeyp
     status, _, err = dlrun(*TABLE, *INPUTS, "data.valid=0.31")
     assert status == 2
     assert "epochs: dlrunner.tasks.tabular.task.Tabular.recommended() has no value for it" in " ".join(err.split())
+
+
+def test_an_automatic_precision_is_recorded_shown_with_its_reason_and_kept_for_a_replay(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.config.devices.has_bfloat16", lambda device: True)
+    words = (*TABLE, *INPUTS, "epochs=1", "batch_size=16")
+    with monkeypatch.context() as patch:
+        patch.setattr("dlrunner.tasks.tabular.task.Tabular.good_in_bf16", True)
+        status, out, err = dlrun(*words, "precision=auto")
+        assert status == 0, err
+        assert "auto: precision=bf16" in out
+        assert "bf16: this cpu has bfloat16 in hardware" in " ".join(out.split())
+        (folder,) = folders(here)
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["precision"] == summary["auto"]["precision"] == "bf16"
+        assert yaml.safe_load((folder / "config.yaml").read_text())["precision"] == "bf16"
+        assert "already finished" in dlrun(*words, "precision=bf16")[1]
+    out = dlrun(*words, "precision=auto")[1]
+    assert "auto: precision=fp32" in out
+    assert len(folders(here)) == 2, "nothing that was trained in bfloat16 is shown as float32"

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from dlrunner.config.binding import Bound, bind, constructor, import_plugin
-from dlrunner.config.devices import resolve_device
+from dlrunner.config.devices import automatic_precision, resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, check_phase_settings, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, validation_messages
@@ -58,6 +58,8 @@ class Plan:
     trackers: Mapping[str, Bound]
     undecided: tuple[str, ...] = ()
     """Names of the settings that are `auto`; they have to be decided before training."""
+    precision_reason: str = ""
+    """Why `precision=auto` became what `config` and `settings` say; empty where a precision was typed."""
 
     @property
     def signature(self) -> str:
@@ -233,7 +235,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
     if problems or not (task and model and optim and trainer and device):
         raise ConfigError("\n".join(problems))
     bound = {name: tracker for name, tracker in trackers.items() if tracker}
-    return Plan(dict(config), settings, data, task, model, optim, trainer, phases, device, bound, undecided)
+    composed, reason = dict(config), ""
+    if settings.precision == "auto":
+        precision, reason = automatic_precision(device, getattr(task.factory, "good_in_bf16"))  # noqa: B009
+        composed["precision"], settings = precision, settings.model_copy(update={"precision": precision})
+    return Plan(composed, settings, data, task, model, optim, trainer, phases, device, bound, undecided, reason)
 
 
 def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings | None:

@@ -114,7 +114,7 @@ class Settings(BaseModel):
     epochs: Count | Literal["auto"] | None
     batch_size: Count | Literal["auto"]
     device: str
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["fp32", "bf16", "fp16", "auto"]
     ensemble: Count
     init: Text | None = None
     data_dir: Text

@@ -24,22 +24,24 @@ LR = "optim.lr"
 def decide(
     checked: Plan, data: Data | None, identity: DataIdentity, notify: Callable[[str], None]
 ) -> tuple[Plan, dict[str, Any]]:
-    """Return the plan with numbers for all settings that are `auto`, and these numbers by name.
+    """Return the plan with values for all settings that are `auto`, and these values by name.
 
-    The task recommends numbers for its data; a learning rate is found by the range test. Both are a function of the
-    request, the data and the code, so that the result is kept in the cache: asking twice reads nothing.
+    The precision follows from the task and the device, and is in the plan already. The task recommends numbers for its
+    data; a learning rate is found by the range test. Both are a function of the request, the data and the code, so that
+    the result is kept in the cache: asking twice reads nothing.
 
     Raises:
         ConfigError: the values do not fit the other settings.
         DataError: the data cannot be read.
         RunError: the range test finds no rate.
     """
+    precision = {"precision": checked.settings.precision} if checked.precision_reason else {}
     if not checked.undecided:
-        return checked, {}
+        return checked, precision
     asked = digests(checked, identity)
     known = remembered(checked, asked)
     if known is not None:
-        return plan(with_values(checked.config, known)), known
+        return plan(with_values(checked.config, known)), {**precision, **known}
     task = checked.build_task(data, checked.settings.seed)
     recommended = task.recommended(checked.undecided)
     unknown = [name for name in checked.undecided if name != LR and name not in recommended]
@@ -54,7 +56,7 @@ def decide(
         values[LR] = float(f"{rate:.2g}")
         decided = plan(with_values(decided.config, values))
     _remember(asked, values)
-    return decided, values
+    return decided, {**precision, **values}
 
 
 def find_rate(checked: Plan, task: Task, notify: Callable[[str], None]) -> RangeTest:

@@ -98,6 +98,7 @@ def run(
     with StopSignals() as signals, joined(checked.device) as group, restored_threads():
         data = checked.build_data()
         identity = identity_of(data)
+        why = f" ({checked.settings.precision}: {checked.precision_reason})" if checked.precision_reason else ""
         checked, decided = auto_settings.decide(checked, data, identity, notify)
         group.broadcast(checked.config)
         directory, reason = RunDirectory.claim(
@@ -126,7 +127,7 @@ def run(
             if reason == "new":
                 _continue_shorter(checked, directory, notify)
             if decided:
-                notify(f"auto: {auto_settings.describe(decided)}")
+                notify(f"auto: {auto_settings.describe(decided)}{why}")
             context = RunContext(checked, directory, identity, group, signals, notify, Notes(notify), decided, is_new)
             return _execute(context, data, overrides, display, changed)
         finally:

@@ -281,7 +281,7 @@ def _decided_signature(job: Job, digests: dict[str, str]) -> str:
         return job.signature
     code = code_digest(job.config["plugins"])
     known = remembered(checked, {"signature": job.signature, "code": code, "data": data})
-    return plan(with_values(job.config, known)).signature if known else job.signature
+    return plan(with_values(checked.config, known)).signature if known else job.signature
 
 
 def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:

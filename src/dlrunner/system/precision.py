@@ -1,4 +1,4 @@
-"""Autocast of a device: its dtype, and how to disable it in a block."""
+"""Autocast of a device: its dtype, how to disable it in a block, and whether bfloat16 is computed in hardware."""
 
 from __future__ import annotations
 
@@ -19,3 +19,13 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     """Disable autocast in a block."""
     kind = device.type
     return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else contextlib.nullcontext()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Return whether a device multiplies matrices of bfloat16 in hardware, rather than emulating it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type != "cpu":
+        return False
+    known = torch.cpu.get_capabilities()
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16"))

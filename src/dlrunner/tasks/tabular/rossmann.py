@@ -147,6 +147,8 @@ class Rossmann(Tabular):
     """The tabular task with predictions in Kaggle's format: Id and Sales, 0 for closed days."""
 
     predictor = SalesPredictor
+    # experiment=rossmann-sample, 5 seeds: .1218 ± .0024, float32 .1220 ± .0035; published .17248.
+    good_in_bf16 = True
 
     def category_name(self, column: str, category: Any) -> str:
         """Return names of weekdays and months."""
