@@ -58,7 +58,7 @@ class Release:
     """The function that writes the files of generated data into an empty folder, `module.function`."""
 
 
-CACHE_KINDS = ("baselines", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
+CACHE_KINDS = ("baselines", "code", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
 """Folders of the cache that are made again when needed; `auto` is kept: its values are part of signatures."""
 
 
