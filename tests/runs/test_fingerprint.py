@@ -163,12 +163,34 @@ def test_a_docstring_may_come_and_go() -> None:
     assert without_docstrings(b"def half(") == b"def half("
 
 
-def test_the_digest_takes_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_digest_takes_a_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(fingerprint, "without_docstrings", without_docstrings)
     seconds = []
-    for _ in range(3):
+    for number in range(3):
+        monkeypatch.setenv("DLRUNNER_CACHE", str(tmp_path / str(number)))
         fingerprint._digest.cache_clear()
         start = time.process_time()
         code_digest()
         seconds.append(time.process_time() - start)
     assert min(seconds) < 0.4  # 0.08 s where it was written
+
+
+def test_the_source_is_parsed_once_by_all_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parsed: list[bytes] = []
+
+    def parse(source: bytes) -> bytes:
+        parsed.append(source)
+        return without_docstrings(source)
+
+    monkeypatch.setattr(fingerprint, "without_docstrings", parse)
+    monkeypatch.setenv("DLRUNNER_CACHE", str(tmp_path / "cache"))
+    first = code_digest()
+    assert parsed
+    parsed.clear()
+    fingerprint._digest.cache_clear()
+    assert code_digest() == first
+    assert not parsed
+    monkeypatch.setenv("DLRUNNER_CACHE", str(tmp_path / "file" / "cache"))  # cannot be written
+    (tmp_path / "file").touch()
+    fingerprint._digest.cache_clear()
+    assert code_digest() == first

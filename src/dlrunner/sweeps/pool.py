@@ -7,6 +7,7 @@ The engine starts the processes: on this machine (`WorkerPool`), or on others (`
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import multiprocessing
 import os
@@ -316,6 +317,7 @@ def run_jobs(
 
 def _perform_here(job: Job, path: str, slot: ResourceSlot, messages: connection.Connection) -> None:
     """Run a job of a sweep on this machine, and stop it if the sweep is killed."""
+    gc.freeze()  # what is shared with the other jobs: collections need not visit it
     threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
     perform(job, path, slot, messages.send)
 

@@ -15,7 +15,7 @@ from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
 from dlrunner.files.temporary import UNNAMED, name_of, remove_abandoned
 
-CACHE_KINDS = ("baselines", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
+CACHE_KINDS = ("baselines", "code", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
 """Folders of the cache that are made again when needed; `auto` is kept: its values are part of signatures."""
 
 
