@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.data.core.checked import read_sealed
-from dlrunner.data.core.source import cache_dir, write_sealed
+from dlrunner.data.core.cache import cache_dir, write_sealed
 
 PACKAGE = Path(__file__).parents[1]
 
