@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.cache import cache_dir, write_sealed
+from dlrunner.data.core.checked import read_sealed
 
 PACKAGE = Path(__file__).parents[1]
 
