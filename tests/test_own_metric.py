@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -61,3 +62,8 @@ def test_an_own_metric_is_ranked_the_right_way_in_sweep_compare_and_report(
     page = (here / "run.html").read_text()
     assert shown in page
     assert "higher is better" in page
+
+    status, out, err = dlrun(*words, "data.test=0.2", "ensemble=2")
+    assert status == 0, err
+    assert re.search(r"test set .*test/closeness [\d.]+% of 1", out), out
+    assert re.search(r"ensemble of 2: valid/closeness [\d.]+% of 1 \(members: [\d.]+% of 1 ± [\d.]+% of 1\)", out), out

@@ -74,6 +74,9 @@ class DataIdentity:
 class Data(ABC):
     """A data source. Constructors store and check; reading is lazy."""
 
+    input_settings: ClassVar[frozenset[str]] = frozenset()
+    """Settings that change only the inputs: runs that differ in them validate on the same rows and targets."""
+
     @abstractmethod
     def identity(self) -> DataIdentity:
         """Find the data (downloading it if permitted) and return its identity, without parsing it.

@@ -62,6 +62,20 @@ def test_ls_lists_runs_and_marks_the_jobs_of_sweeps(dlrun: Dlrun, swept: list[Pa
     assert "… 1 more; --top 2" in dlrun("ls", "--top", "1")[1]
 
 
+def test_on_a_narrow_terminal_ls_shows_what_distinguishes_runs(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, words in enumerate(("seed=1", "seed=2", "optim.lr=0.01,seed=1")):
+        fake(f"data.target=Miles_per_Gallon,batch_size=512,epochs=10,{words}-0000000{number}")
+    monkeypatch.setattr("dlrunner.cli.listing.line_width", lambda: 80)
+    header, *lines = dlrun("ls")[1].splitlines()
+    assert header.split() == ["run", "age", "metric", "settings"]
+    assert sorted(line.split()[-1] for line in lines) == ["lr=0.01,seed=1", "seed=1", "seed=2"]
+    assert dlrun("ls", "--sort", "size")[1].splitlines()[0].split() == ["run", "age", "metric", "size", "settings"]
+    fake("default-00000009", None, status="failed")
+    assert "failed" in dlrun("ls")[1], "a status that is not the same in all runs stays"
+
+
 def test_ls_prints_json_and_says_when_nothing_fits(dlrun: Dlrun, swept: list[Path]) -> None:
     found = json.loads(dlrun("ls", "status=failed", "--jobs", "--json")[1])
     assert [(each["run"], each["error"]) for each in found] == [("runs/collab/seed=1-00000002", "diverged")]

@@ -256,6 +256,19 @@ def test_errors_are_reported_before_the_first_trial(dlrun: Dlrun, ratings_csv: P
     assert not (here / "runs").exists()
 
 
+def test_a_search_over_validation_rows_is_refused(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    for word in ("data.split_seed=range(3)", "data.valid=interval(0.1,0.3)", "data.split=random,folds"):
+        status, out, err = dlrun(*WORDS, RATE, word)
+        assert (status, out) == (2, "")
+        assert f"{word.partition('=')[0]}: a search ranks its trials" in err
+        assert "optim.lr" not in err
+    assert not (here / "runs").exists()
+    (here / "t.csv").write_text("a,b,y\n" + "".join(f"{i},{i % 7},{i % 3}\n" for i in range(40)))
+    table = ("-m", "hydra/sweeper=optuna", "task=tabular", "data.path=t.csv", "data.target=y", "sweep.dry_run=true")
+    status, _, err = dlrun(*table, "data.continuous=choice([a],[a,b])", "data.categorical=[]")
+    assert status == 0, err
+
+
 def test_an_invalid_value_inside_of_a_range_fails_only_its_trial(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

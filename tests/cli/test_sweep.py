@@ -202,6 +202,7 @@ def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path
     assert results["valid/rmse"].nunique() == 2
     assert "2 of 2 jobs done" in out
     assert "2 of 2 jobs are finished" in dlrun(*words, "sweep.dry_run=true")[1]
+    assert "finished: 2 of 2\n" in dlrun(*words)[1]
     assert all(folder.startswith("runs/collab/") for folder in results["folder"])  # as it is typed here
     assert all(Path(folder, "summary.json").exists() for folder in results["folder"])
     assert all(seconds == round(seconds, 2) for seconds in results["seconds"])

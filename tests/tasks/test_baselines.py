@@ -153,6 +153,15 @@ def test_the_best_is_listed_first() -> None:
     assert lines[-1].split() == ["mean", "3.0000"]  # a time that nobody measured is not shown
 
 
+def test_a_unit_stands_in_the_table_and_in_the_verdict() -> None:
+    baselines, shown = {"mean": {"valid/mae": 2.0}}, lambda value: f"{value:.1f} km"
+    lines = baseline_lines(3.0, 4.0, baselines, "valid/mae", shown, higher_is_better=False)
+    assert [line.split() for line in lines[1:]] == [["mean", "2.0", "km"], ["this", "run", "3.0", "km", "4.00"]]
+    assert "(valid/mae 3.0 km) is behind the baseline mean (2.0 km)" in verdict(
+        3.0, 4.0, baselines, "valid/mae", shown, higher_is_better=False
+    )
+
+
 def test_a_forecast_is_compared_with_the_same_weekday_of_last_year(dlrun: Dlrun, here: Path) -> None:
     days = pd.date_range("2020-01-06", periods=450)
     sold = np.random.default_rng(0).normal(10, 3, 364)

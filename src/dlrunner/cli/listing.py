@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,14 @@ from dlrunner.comparison.references import jobs_in
 from dlrunner.data.core.cache import cache_dir
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.reporting.terminal.runs import age_text, metric_text, print_columns, size_text
+from dlrunner.reporting.terminal.runs import (
+    age_text,
+    fitted,
+    line_width,
+    metric_text,
+    print_columns,
+    size_text,
+)
 from dlrunner.runs.listing import NOT_RUNS, ListedRun, files_of, newest_first, runs_in, size_of
 from dlrunner.runs.query import MISSING, select, value_of
 from dlrunner.runs.reader import shorter
@@ -36,9 +43,8 @@ def ls(arguments: argparse.Namespace) -> int:
         print(json.dumps([_record(run, jobs.get(run.path.resolve())) for run in listed], indent=2))
         return 0
     shown = listed[: arguments.top]
-    rows = [_cells(run, is_job[run.path]) for run in shown]
-    if rows:
-        _print_rows(rows, conditions)
+    if shown:
+        _print_rows(shown, is_job, {word.partition("=")[0] for word in conditions}, arguments.sort.lstrip("-"))
     if num_more := len(listed) - len(shown):
         print(f"… {num_more:,} more; --top {len(listed)} lists all")
     if (num_jobs := sum(is_job.values())) and not arguments.jobs:
@@ -106,11 +112,39 @@ def _cells(run: ListedRun, is_job: bool) -> dict[str, str]:
     }
 
 
-def _print_rows(rows: Sequence[Mapping[str, str]], conditions: Sequence[str]) -> None:
-    """Print a table, without the task or the status that was asked for and that all of them have."""
-    asked = {word.partition("=")[0] for word in conditions} & {"task", "status"}
-    names = [name for name in rows[0] if name not in asked or len({row[name] for row in rows}) > 1]
+def _print_rows(runs: Sequence[ListedRun], is_job: Mapping[Path, bool], asked: set[str], sort: str) -> None:
+    """Print a table, without the task or the status that was asked for and that all of them have.
+
+    On a terminal that is too narrow, the settings that distinguish a run come before its size, before a status or a
+    task that all runs share, and before the settings that are the same in all runs of the task.
+    """
+    rows = [_cells(run, is_job[run.path]) for run in runs]
+    same = {name for name in ("task", "status") if len({row[name] for row in rows}) == 1}
+    names = [name for name in rows[0] if name not in same & asked]
+    width = line_width()
+    dispensable = ["size", *(["status"] if rows[0]["status"] == "done" else []), "task"]
+    for name in dispensable:
+        longest = sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names) - 2
+        if longest > width and name in names and name != sort and (name == "size" or name in same):
+            names.remove(name)
+    shared = _shared_settings(runs)
+    room = width - sum(max(len(name), *(len(row[name]) for row in rows)) + 2 for name in names[:-1])
+    for run, row in zip(runs, rows, strict=True):
+        before = row["settings"].removesuffix(run.label)
+        row["settings"] = before + fitted(run.label.split(","), shared[run.task], room - len(before))
     print_columns(names, [[row[name] for name in names] for row in rows], right={"age", "size"})
+
+
+def _shared_settings(runs: Sequence[ListedRun]) -> Mapping[str, Collection[str]]:
+    """Return by task the settings in the labels that distinguish none of its runs."""
+    labels: dict[str, list[set[str]]] = {}
+    for run in runs:
+        labels.setdefault(run.task, []).append(set(run.label.split(",")))
+    alone = {
+        task: {each for each in all_of[0] if each.startswith(("data.source=", "data.path="))}
+        for task, all_of in labels.items()
+    }
+    return {task: set.intersection(*all_of) if len(all_of) > 1 else alone[task] for task, all_of in labels.items()}
 
 
 def _record(run: ListedRun, group: Path | None) -> Mapping[str, Any]:

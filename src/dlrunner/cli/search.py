@@ -149,9 +149,27 @@ def _check(fixed: Sequence[str], space: Mapping[str, BaseDistribution]) -> tuple
     from dlrunner.tracking.supervisor import require_packages
 
     _check_all(composed, lambda config: require_packages(plan(config)))
-    config = composed[0]
-    assert not isinstance(config, ConfigError)
-    return config, plan(config)
+    config, *others = [config for config in composed if not isinstance(config, ConfigError)]
+    checked = plan(config)
+    fixed_data = _fixed_data(config, checked)
+    keys = [key for key in ends for _ in ends[key][1:]]
+    moved = dict.fromkeys(
+        key for key, other in zip(keys, others, strict=True) if _fixed_data(other, plan(other)) != fixed_data
+    )
+    if moved:
+        raise ConfigError(
+            f"{', '.join(moved)}: a search ranks its trials, which must have the same validation rows and targets; "
+            "compare such settings in a sweep, without hydra/sweeper=optuna"
+        )
+    return config, checked
+
+
+def _fixed_data(config: Mapping[str, Any], checked: Plan) -> dict[str, Any]:
+    """Return the settings that decide the validation rows and targets: those of data, except settings of the inputs."""
+    inputs: frozenset[str] = (
+        getattr(checked.data.factory, "input_settings", frozenset()) if checked.data else frozenset()
+    )
+    return {name: value for name, value in (config["data"] or {}).items() if name not in inputs}
 
 
 def _check_all(composed: Sequence[dict[str, Any] | ConfigError], check: Callable[[dict[str, Any]], None]) -> None:

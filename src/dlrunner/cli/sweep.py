@@ -123,12 +123,13 @@ def run_missing(
         if status.folder and status.summary
     }
     duplicates = duplicate_jobs(jobs)
-    settled = {*records, *(job.number for job, _ in duplicates)}
-    missing = [job for job in jobs if job.number not in settled]
+    repeated = {job.number for job, _ in duplicates}
+    records = {number: record for number, record in records.items() if number not in repeated}
+    missing = [job for job in jobs if job.number not in {*records, *repeated}]
     together = f", {engine.name}" if engine else f", {len(slots)} in parallel" if len(slots) > 1 else ""
     print(f"sweep of {len(jobs)} jobs{together}\nfolder   {shorter(folder.path)}", flush=True)
     if records:
-        print(f"finished: {len(records)} of {len(jobs)}", flush=True)
+        print(f"finished: {len(records)} of {len(jobs) - len(repeated)}", flush=True)
     _print_duplicates(duplicates, swept)
     status = 0
     if missing:
@@ -136,7 +137,7 @@ def run_missing(
             start_fork_server(missing)
         progress = missing[0].config["log"]["progress"]
         screen = make_screen(
-            progress, len(jobs) - len(duplicates), len(records), len(slots), lambda job: job.label(swept)
+            progress, len(jobs) - len(repeated), len(records), len(slots), lambda job: job.label(swept)
         )
         try:
             records |= run_jobs(missing, folder, slots, screen, fail_fast, engine)
@@ -144,7 +145,7 @@ def run_missing(
             status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
         finally:
             screen.close()
-    results = folder.write_results(swept, records, [job.number for job, _ in duplicates])
+    results = folder.write_results(swept, records, sorted(repeated))
     tables.print_ranking(results, folder.path)
     if missing:
         write_report(folder, missing[0].config)

@@ -16,6 +16,7 @@ from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.execution.advice import NOTICEABLE
 from dlrunner.reporting.terminal.baselines import best_baseline, is_dear
+from dlrunner.reporting.terminal.progress import number
 from dlrunner.task import Task
 
 log = logging.getLogger("dlrunner")
@@ -59,7 +60,15 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
     return found
 
 
-def verdict(value: float, seconds: float, baselines: Baselines, metric: str, *, higher_is_better: bool) -> str:
+def verdict(
+    value: float,
+    seconds: float,
+    baselines: Baselines,
+    metric: str,
+    shown: Callable[[float], str] = number,
+    *,
+    higher_is_better: bool,
+) -> str:
     """Return a sentence if a baseline is noticeably better than the run, or as good in less time; else an empty text.
 
     >>> verdict(5.96, 3.0, {"ridge": {"valid/rmse": 3.0}}, "valid/rmse", higher_is_better=False)
@@ -75,10 +84,10 @@ def verdict(value: float, seconds: float, baselines: Baselines, metric: str, *, 
     has_price = is_dear(seconds, taken)
     if gain > NOTICEABLE * abs(value):
         times = f", the better buy: {taken:.0f} s instead of {seconds:.0f} s" if has_price else ""
-        return f"this run ({metric} {value:.4f}) is behind the baseline {name} ({other:.4f}){times}"
+        return f"this run ({metric} {shown(value)}) is behind the baseline {name} ({shown(other)}){times}"
     if not has_price or -gain > NOTICEABLE * abs(other):
         return ""
     return (
-        f"the baseline {name} is the better buy: {metric} {other:.4f} in {taken:.0f} s, "
-        f"this run {value:.4f} in {seconds:.0f} s"
+        f"the baseline {name} is the better buy: {metric} {shown(other)} in {taken:.0f} s, "
+        f"this run {shown(value)} in {seconds:.0f} s"
     )

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dlrunner.metrics import describe
 from dlrunner.plot import Plot
 from dlrunner.reporting.terminal.baselines import baseline_lines
 from dlrunner.reporting.terminal.columns import column_lines
+from dlrunner.reporting.terminal.progress import metric_value
 from dlrunner.runs.directory import RunDirectory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
@@ -186,6 +188,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     splits = {split: _combined(context.plan, task, members, split) for split in members[0].evaluations}
     name, metric = next(iter(task.metrics().items()))
     key, summary = f"valid/{name}", dict[str, Any]()
+    shown = partial(metric_value, prepared.summary)
     last, best = members[-1].last, members[-1].best or members[-1].last
     final = {k: v for k, v in last.items() if k.startswith(("train/", "valid/"))}
     if len(members) > 1 or task.num_tta_views() > 1:
@@ -195,17 +198,18 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
         num_views, names = task.num_tta_views(), [f"valid/{each}" for each in task.metrics()]
         single = {each: last[each] for each in names}
         summary["tta"] = {"num_views": num_views, "single_view": last[key], "single_view_metrics": single}
-        shown = ", ".join(f"{each} {final[each]:.4f} (single view: {single[each]:.4f})" for each in names)
-        notify(f"with TTA ({num_views} views): {shown}")
+        texts = [f"{each} {shown(each, final[each])} (single view: {shown(each, single[each])})" for each in names]
+        notify(f"with TTA ({num_views} views): {', '.join(texts)}")
     if len(members) > 1:
         values = torch.tensor([member.last[key] for member in members], dtype=torch.float64)
         mean, std = float(values.mean()), float(values.std())
         seeds = [member.seed for member in members]
         summary["members"] = {"seeds": seeds, key: values.tolist(), "mean": mean, "std": std}
-        notify(f"ensemble of {len(members)}: {key} {final[key]:.4f} (members: {mean:.4f} ± {std:.4f})")
+        of_members = f"{shown(key, mean)} ± {shown(key, std)}"
+        notify(f"ensemble of {len(members)}: {key} {shown(key, final[key])} (members: {of_members})")
     if "test" in splits:
         final |= splits["test"].metrics
-        test_metrics = ", ".join(f"{k} {v:.4f}" for k, v in final.items() if k.startswith("test/"))
+        test_metrics = ", ".join(f"{k} {shown(k, v)}" for k, v in final.items() if k.startswith("test/"))
         notify(f"test set (evaluated once): {test_metrics}")
     summary["metric"] = {
         "name": key,
@@ -233,9 +237,9 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     if baselines:
         summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
         better, seconds = metric.higher_is_better, summary["training_seconds"]
-        for line in baseline_lines(final[key], seconds, baselines, key, higher_is_better=better):
+        for line in baseline_lines(final[key], seconds, baselines, key, partial(shown, key), higher_is_better=better):
             notify(line)
-        behind = verdict(final[key], seconds, baselines, key, higher_is_better=better)
+        behind = verdict(final[key], seconds, baselines, key, partial(shown, key), higher_is_better=better)
         if behind:  # not among the notes of the report, whose head compares with the baselines
             notify(f"note: {behind}")
             log.info(behind)

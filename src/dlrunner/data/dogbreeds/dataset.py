@@ -46,6 +46,8 @@ class DogBreedsData(ImageSource):
         size, fit, skip_bad: see `ImageData`.
     """
 
+    input_settings = frozenset({"size", "fit"})
+
     def __init__(
         self,
         data_dir: Path,

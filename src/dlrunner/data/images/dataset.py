@@ -159,6 +159,8 @@ class ImageData(ImageSource):
             ending the run.
     """
 
+    input_settings = frozenset({"size", "fit"})
+
     def __init__(
         self,
         data_dir: Path,

@@ -91,6 +91,8 @@ class TabularData(TableSource):
         group: columns that identify the rows of one series, such as a store.
     """
 
+    input_settings = frozenset({"categorical", "continuous", "target_transform"})
+
     def __init__(
         self,
         data_dir: Path,

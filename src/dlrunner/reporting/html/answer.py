@@ -10,7 +10,7 @@ from dlrunner.claims.claims import describe_flags
 from dlrunner.reporting.html.facts import is_number, kind_of
 from dlrunner.reporting.html.page import Card, readable
 from dlrunner.reporting.terminal.baselines import best_baseline, is_dear
-from dlrunner.reporting.terminal.progress import metric_value, number
+from dlrunner.reporting.terminal.progress import metric_value
 
 EQUAL = 0.0005
 """Results that differ by less than this fraction are called equal."""
@@ -61,7 +61,7 @@ def result(summary: Mapping[str, Any]) -> Card | None:
     if best.get(name) is not None and best.get("epoch") != metric.get("epoch"):
         lines.append(f"best: {value_text(summary, name, best[name])} after epoch {best.get('epoch', '-')}")
     if members:
-        mean, std = number(members.get("mean")), number(members.get("std"))
+        mean, std = (value_text(summary, name, members.get(each)) for each in ("mean", "std"))
         lines.append(f"average of {len(members.get('seeds') or [])} members with {mean} ± {std} each")
     lines += _tta(summary)
     best_achievable = (summary.get("data") or {}).get("best_achievable")
@@ -144,8 +144,9 @@ def verdict(summary: Mapping[str, Any]) -> str:
     )
 
 
-def claim(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the verdict on a claim, with its source and warnings."""
+def claim(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the verdict on the claim of a run, with its source and warnings."""
+    found = summary.get("claim") or {}
     if not found:
         return None
     said = str(found.get("verdict") or "")
@@ -154,7 +155,10 @@ def claim(found: Mapping[str, Any]) -> dict[str, Any] | None:
         "metric": found.get("metric") or "",
         "verdict": said,
         "kind": kind_of(said),
-        "facts": [("published", number(found.get("published"))), ("this run", number(found.get("value")))],
+        "facts": [
+            (title, metric_value(summary, found.get("metric"), found.get(key)))
+            for title, key in (("published", "published"), ("this run", "value"))
+        ],
         "source": f"{found.get('source') or ''}{warnings}",
     }
 

@@ -167,7 +167,7 @@ def render(
         "result": answer.result(summary),
         "bars": answer.bars(summary),
         "verdict": answer.verdict(summary),
-        "claim": answer.claim(summary.get("claim") or {}),
+        "claim": answer.claim(summary),
         "findings": audit_findings([summary]),
         "command": shlex.join(["dlrun", *overrides]),
         "notes": notes,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from dlrunner.reporting.terminal.progress import number
 
 MOST_TIMES = 2.0
 """A run that takes more times a baseline's time has to be noticeably better."""
@@ -27,7 +29,13 @@ def is_dear(seconds: float, of_baseline: float | None) -> bool:
 
 
 def baseline_lines(
-    value: float, seconds: float, baselines: Mapping[str, Mapping[str, float]], metric: str, *, higher_is_better: bool
+    value: float,
+    seconds: float,
+    baselines: Mapping[str, Mapping[str, float]],
+    metric: str,
+    shown: Callable[[float], str] = number,
+    *,
+    higher_is_better: bool,
 ) -> Sequence[str]:
     """Return a table of this run and its baselines, the best first.
 
@@ -36,16 +44,24 @@ def baseline_lines(
     compared with   valid/rmse  seconds
     this run            2.2500     3.00
     mean                7.5000
+
+    Args:
+        value: of the run, in the metric.
+        seconds: that its training took.
+        baselines: their metrics.
+        metric: its name.
+        shown: formats a value of the metric.
+        higher_is_better: its direction.
     """
     rows: dict[str, tuple[float, float | None]] = {"this run": (value, seconds)}
     rows |= {name: (found[metric], found.get("seconds")) for name, found in baselines.items() if metric in found}
     if len(rows) == 1:
         return []
-    width, column = max(14, *map(len, rows)), max(10, len(metric))
+    texts = {name: shown(score) for name, (score, _) in rows.items()}
+    width, column = max(14, *map(len, rows)), max(10, len(metric), *map(len, texts.values()))
     ordered = sorted(rows, key=lambda name: -rows[name][0] if higher_is_better else rows[name][0])
     lines = [f"{'compared with':<{width}}  {metric:>{column}}  seconds"]
     for name in ordered:
-        score, taken = rows[name]
-        shown = "" if taken is None else f"{taken:7.2f}"
-        lines.append(f"{name:<{width}}  {score:>{column}.4f}  {shown}".rstrip())
+        taken = rows[name][1]
+        lines.append(f"{name:<{width}}  {texts[name]:>{column}}  {'' if taken is None else f'{taken:7.2f}'}".rstrip())
     return lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 
 from dlrunner.reporting.terminal.progress import metric_value
 from dlrunner.runs.listing import ListedRun
@@ -13,6 +13,9 @@ from dlrunner.system.terminal import visible_line
 
 WIDTH = 80
 """Characters of the line that names a run."""
+
+LEAST_PART = 10
+"""Characters of a setting that is cut."""
 
 
 def size_text(size: float) -> str:
@@ -66,11 +69,44 @@ def run_line(run: ListedRun, count: int = 1) -> str:
     return line if len(line) <= WIDTH else f"{line[: WIDTH - 1]}…"
 
 
+def line_width() -> int:
+    """Return the width of the terminal; without one, lines have no limit."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+
+
+def fitted(settings: Sequence[str], shared: Collection[str], width: int) -> str:
+    """Return settings in at most this width: those that distinguish a run stay, and the longest are cut.
+
+    >>> settings = ["data.target=Miles_per_Gallon", "epochs=10", "data.path=mpg.csv", "seed=1"]
+    >>> [fitted(settings, ["data.path=mpg.csv"], width) for width in (80, 40, 28)]  # doctest: +NORMALIZE_WHITESPACE
+    ['data.target=Miles_per_Gallon,epochs=10,data.path=mpg.csv,seed=1',
+     'target=Miles_per_Gallon,epochs=10,seed=1', 'target=Mil…,epochs=10,seed=1']
+
+    Args:
+        settings: as they are typed.
+        shared: those that go first.
+        width: of the text.
+    """
+    if len(text := ",".join(settings)) <= width:
+        return text
+    own = [each for each in settings if each not in shared] or list(settings)
+    # without the section: optim.lr=0.1 becomes lr=0.1
+    parts = [
+        f"{name.rpartition('.')[2]}={value}" if is_set else name
+        for name, is_set, value in (each.partition("=") for each in own)
+    ]
+    while len(",".join(parts)) > width and max(map(len, parts)) > LEAST_PART:
+        longest = max(range(len(parts)), key=lambda i: len(parts[i]))
+        parts[longest] = f"{parts[longest].removesuffix('…')[:-1]}…"
+    text = ",".join(parts)
+    return text if len(text) <= width else f"{text[: max(0, width - 1)]}…"
+
+
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]], right: Container[str]) -> None:
     """Print rows in columns; on a terminal the last column is cut at its width."""
     rows = [[visible_line(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    width = line_width()
     for row in (header, *rows):
         cells = [
             cell.rjust(size) if name in right else cell.ljust(size)

@@ -113,7 +113,7 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
             Text(f"\n{name} {value} after epoch {metric['epoch']}{known}"),
             style="bold",
         )
-    print_claim(summary.get("claim"))
+    print_claim(summary)
     for finding in () if is_new else summary.get("audit") or ():
         print_sentence(f"warning: {describe_finding(finding)} [{finding['flag']}]", "yellow", indent=9)
     if (summary.get("data") or {}).get("source") == "synthetic":
@@ -131,12 +131,13 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         out.print(Text(f"         dlrun predict {shown} --help"))
 
 
-def print_claim(claim: Mapping[str, Any] | None) -> None:
-    """Print the verdict on a claim."""
-    if claim:
+def print_claim(summary: Mapping[str, Any]) -> None:
+    """Print the verdict on the claim of a run, if it has one."""
+    if claim := summary.get("claim"):
         word = claim["verdict"]
         style = "green" if word.startswith("reached") else "red" if word.startswith("missed") else "yellow"
-        text = f"claim    {claim['metric']} {number(claim['published'])} ({claim['source']}): {word}"
+        published = metric_value(summary, claim["metric"], claim["published"])
+        text = f"claim    {claim['metric']} {published} ({claim['source']}): {word}"
         print_sentence(text, style, indent=9)
         if flags := describe_flags(claim):
             print_sentence(f"warnings {flags}", indent=9)
@@ -159,7 +160,8 @@ def print_run(path: Path) -> None:
         rows = ", ".join(f"{count:,} {name}" for name, count in data.get("rows", {}).items())
         print_sentence(f"data     {data.get('name')} {data.get('release')} ({data.get('source')}): {rows}", indent=9)
     if members := summary.get("members"):
-        mean = f"{number(members['mean'])} ± {number(members['std'])}"
+        name = (summary.get("metric") or {}).get("name")
+        mean = " ± ".join(metric_value(summary, name, members[each]) for each in ("mean", "std"))
         out.print(Text(f"members  {len(members['seeds'])} seeds, {mean} each"))
     if summary.get("seconds") is not None:
         memory = (summary.get("peak_memory_mb") or {}).get("host")

@@ -23,15 +23,14 @@ from dlrunner.data.core.splitting import (
     TRAIN,
     UNUSED,
     VALID,
-    digests_by_part,
-    num_test_rows,
     split_sizes,
 )
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
 from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device
-from dlrunner.data_audit import SplitStatistics, rows_digest
+from dlrunner.data.images.split_statistics import split_statistics
+from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier, ImageDims
@@ -335,16 +334,7 @@ class ImageClassification(Classification):
 
     def split_statistics(self) -> SplitStatistics:
         """Digests of the pixels; nothing is fitted before training."""
-        table = self.table
-        num_of_test = num_test_rows(table.of_test, table.split == VALID)
-        rows = table.rows(VALID)
-        values = pd.DataFrame(table.values[rows], index=[table.names[row] for row in rows]).add_prefix("target ")
-        return SplitStatistics(
-            "images",
-            digests_by_part(table.digests(), table.split),
-            num_test_rows=num_of_test,
-            validation=rows_digest(values.reset_index(names="image"), *map(str, table.target.classes)),
-        )
+        return split_statistics(self.table, self.table.values, "target ", *map(str, self.table.target.classes))
 
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """Names of the validation images with true and predicted classes."""

@@ -16,13 +16,14 @@ from pydantic import Field
 from torch import Tensor
 
 from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
-from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, digests_by_part, num_test_rows, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, split_sizes
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.loaders import pixels_on_device
+from dlrunner.data.images.split_statistics import split_statistics
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
 from dlrunner.data.segmentation.masks import IGNORED, colours
-from dlrunner.data_audit import SplitStatistics, rows_digest
+from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.metrics import MeanIoU, Metric, PixelAccuracy
 from dlrunner.model import AveragedOutputs, Model
@@ -156,16 +157,7 @@ class Segmentation(Task):
 
     def split_statistics(self) -> SplitStatistics:
         """The images by their pixels; nothing is fitted on them before training."""
-        table = self.table
-        num_of_test = num_test_rows(table.of_test, table.split == VALID)
-        rows = table.rows(VALID)
-        pixels = pd.DataFrame(table.counts[rows], index=[table.names[row] for row in rows]).add_prefix("pixels of ")
-        return SplitStatistics(
-            "images",
-            digests_by_part(table.digests(), table.split),
-            num_test_rows=num_of_test,
-            validation=rows_digest(pixels.reset_index(names="image"), *table.classes.names),
-        )
+        return split_statistics(self.table, self.table.counts, "pixels of ", *self.table.classes.names)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
         """The majority class of the training pixels for every pixel."""
