@@ -5,6 +5,7 @@
     python -m benchmarks tabular            one of collab, tabular, text, sentiment, images (speed), trees (quality)
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks own_data own_ratings own_files       quality of defaults on tables, ratings, texts, pictures
+    python -m benchmarks growth             time and memory as generated data grows; --only ratings,jobs --sizes 100k,1M
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks limits             how far each speed is from what this machine can do
     python -m benchmarks quick              measure what `make bench-check` compares with
@@ -27,6 +28,7 @@ from pathlib import Path
 from benchmarks import (
     checking,
     collab,
+    growth,
     images,
     limits,
     own_data,
@@ -52,10 +54,11 @@ BENCHMARKS = {
     "own_data": own_data.measure,
     "own_ratings": own_ratings.measure,
     "own_files": own_files.measure,
+    "growth": growth.measure,
 }
 QUALITY = ("own_data", "own_ratings", "own_files")
 """Quality of the defaults, against other peers than those in speed."""
-UNASKED = [name for name in BENCHMARKS if name not in ("trees", *QUALITY[1:])]
+UNASKED = [name for name in BENCHMARKS if name not in ("trees", "growth", *QUALITY[1:])]
 """What is measured if nothing is named."""
 
 
@@ -76,6 +79,10 @@ def main() -> int:
     )
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=[], help=f"of growth: {','.join(growth.SUBJECTS)}"
+    )
+    parser.add_argument("--sizes", type=growth.sizes_of, default=[], help="of growth, with --only: 10,100k,25M")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
     parser.add_argument(
         "--lightning", type=Path, default=HERE.parent / ".venv-lightning", help="the folder of Lightning's packages"
@@ -85,7 +92,11 @@ def main() -> int:
     arguments = parser.parse_args()
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     paths = arguments.rival.absolute(), arguments.lightning.absolute(), arguments.peers.absolute()
-    options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs)
+    options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs, arguments.only, arguments.sizes)
+    if unknown := [name for name in arguments.only if name not in growth.SUBJECTS]:
+        parser.error(f"--only: {unknown[0]} is none of {', '.join(growth.SUBJECTS)}")
+    if arguments.sizes and len(arguments.only) != 1:
+        parser.error("--sizes: --only names what they are sizes of")
     names = arguments.names or UNASKED
     if unknown := [name for name in names if name not in (*BENCHMARKS, *OTHERS)]:
         parser.error(f"there is no benchmark {unknown[0]}; there are {', '.join((*BENCHMARKS, *OTHERS))}")
@@ -106,7 +117,7 @@ def main() -> int:
 def _measure(names: Sequence[str], options: Options) -> None:
     if {"own_data", "own_ratings"} & {*names}:
         options.install_peers()
-    if not {*names} <= {*QUALITY}:
+    if not {*names} <= {*QUALITY, "growth"}:
         options.install()
     for name in names:
         table, record = BENCHMARKS[name](options)

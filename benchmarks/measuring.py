@@ -54,6 +54,10 @@ class Options:
     """Number of Rossmann's rows of a trial; None: the full benchmark."""
     runs: Path | None
     """Folder of finished runs of dlrunner."""
+    only: Sequence[str] = ()
+    """Subjects of growth; empty: all."""
+    sizes: Sequence[int] = ()
+    """Of the one subject; empty: its own."""
 
     @property
     def rival_python(self) -> str:

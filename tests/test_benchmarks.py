@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import checking, gpu_check, summary
+from benchmarks import checking, gpu_check, growth, growth_data, summary
 from benchmarks.checking import compare, interval
 from benchmarks.measuring import Options, largest_difference, sameness
 from dlrunner.errors import DataError
@@ -242,3 +242,35 @@ def test_the_check_itself_runs_on_a_cpu(capsys: pytest.CaptureFixture[str], monk
     told = capsys.readouterr().out
     assert "FAILED" not in told
     assert "rossmann        stopped and resumed" in told
+
+
+def test_growth_that_is_faster_than_linear_is_marked() -> None:
+    def took(seconds: float) -> dict[str, Any]:
+        steps = ("results", "compare", "report")
+        return {
+            **{step: {"seconds": seconds, "cpu_seconds": 1.0, "peak_memory_mb": 300} for step in steps},
+            "runs_mb": 1,
+        }
+
+    linear, squared = growth.text({"jobs": {"10": took(1.0), "100": took(10.0), "1000": took(1000.0)}}).split(
+        "\n| 100 "
+    )
+    assert "**" not in linear
+    assert squared.count("**2.00**") == 3
+    assert squared.count("1.00, 1.00, 1.00; 0.00") == 1
+
+
+def test_a_size_that_fails_has_a_row_and_does_not_stop_the_others() -> None:
+    table = growth.text({"jobs": {"10": {"error": "out of memory"}}})
+    assert "| 10 | failed: out of memory |" in table
+
+
+def test_generated_data_is_the_same_from_the_same_seed(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        growth_data.write_ratings(tmp_path / f"{name}.csv", 1_000)
+        growth_data.write_table(tmp_path / f"{name}.table.csv", 100)
+        growth_data.write_texts(tmp_path / f"{name}.txt", 1_000)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    assert (tmp_path / "a.table.csv").read_bytes() == (tmp_path / "b.table.csv").read_bytes()
+    assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
+    assert len((tmp_path / "a.table.csv").read_text().splitlines()[0].split(",")) == 40
