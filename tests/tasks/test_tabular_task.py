@@ -19,6 +19,7 @@ from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.tasks.tabular.analysis import TableAnalysis
+from dlrunner.tasks.tabular.partial_dependence import PartialDependence
 from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun, flats
 from tests.small_runs import SmallRuns
@@ -273,7 +274,7 @@ def test_partial_dependence_follows_the_effect_of_each_column(flats_csv: Path, d
     task: Any = checked.build_task(checked.build_data(), 0)
     frame = task.table.frame[task.table.valid]
     analysis = TableAnalysis(task, models, predict_rows(task.preparation, task.target, models, frame))
-    city, area = analysis.partial_dependence(["city", "area"])
+    city, area = PartialDependence(analysis).curves(["city", "area"])
     assert city.values == ["Bonn", "Köln", "Ulm"]
     assert city.means[2, 0] > 1.2 * city.means[0, 0]  # exp(.3) times as much
     assert (np.diff(area.means[:, 0]) > 0).all()

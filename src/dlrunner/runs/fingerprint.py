@@ -57,6 +57,7 @@ EXCLUDED = (
     "tasks/language/predictor.py",
     "tasks/segmentation/predictor.py",
     "tasks/tabular/analysis.py",
+    "tasks/tabular/partial_dependence.py",
     "tasks/text/inputs.py",
     "tasks/text/predictor.py",
     "training/lr_finder.py",

@@ -26,6 +26,7 @@ from dlrunner.plot import Plot
 from dlrunner.reporting.plots import regression, tabular
 from dlrunner.task import Split
 from dlrunner.tasks.classification import class_plots
+from dlrunner.tasks.tabular.partial_dependence import PartialDependence
 
 MAX_SHUFFLED_VALUES = 2_400_000_000
 """Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
@@ -41,10 +42,6 @@ MOST_OWN = 5
 """Columns that are shown with the largest errors."""
 MOST_PANELS = 6
 """Columns whose partial dependence is drawn."""
-MOST_DEPENDENT_ROWS = 500
-"""Validation rows of the means in it."""
-MOST_VALUES, MOST_BARS, MOST_CURVES = 21, 10, 4
-"""Numbers, categories and classes in it."""
 
 
 class TableTask(Protocol):
@@ -125,9 +122,7 @@ class TableAnalysis:
         order = [i for i in np.argsort(-increases, kind="stable") if names[i] != base and increases[i] > 0]
         most = [names[i] for i in order[:MOST_PANELS]]
         if most and (self.task.target.classes or isinstance(self.task.target, Regression)):
-            what, _, curves = self._curves()
-            dependences, count = self.partial_dependence(most), min(len(self.targets), MOST_DEPENDENT_ROWS)
-            drawn.append(regression.partial_dependence(dependences, folder, what=what, curves=curves, rows=count))
+            drawn.append(PartialDependence(self).draw(most, folder))
         if tables := self.embeddings(matter):
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
@@ -175,9 +170,9 @@ class TableAnalysis:
         rows = torch.from_numpy(np.sort(random.choice(count, self._rows_to_shuffle(), replace=False)))
         codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
         targets = self.targets[rows]
-        base = self._error(self._predict(codes, numbers), targets)
+        base = self._error(self.predict(codes, numbers), targets)
         names, increases = [], []
-        for name, columns_of in self._inputs_of_columns().items():
+        for name, columns_of in self.inputs_of_columns().items():
             differences = []
             for _ in range(REPEATS):
                 order = torch.from_numpy(random.permutation(len(rows))).to(codes.device)
@@ -185,13 +180,13 @@ class TableAnalysis:
                 for which, columns in columns_of:
                     shuffled[which] = shuffled[which].clone()
                     shuffled[which][:, columns] = shuffled[which][order][:, columns]
-                differences.append(self._error(self._predict(*shuffled), targets) - base)
+                differences.append(self._error(self.predict(*shuffled), targets) - base)
             names.append(name)
             increases.append(differences)
         array = np.array(increases, dtype=np.float64)
         return names, array.mean(axis=1), array.std(axis=1)
 
-    def _inputs_of_columns(self) -> dict[str, list[tuple[int, list[int]]]]:
+    def inputs_of_columns(self) -> dict[str, list[tuple[int, list[int]]]]:
         """Return where each column of the table is among the inputs: in codes (0) or numbers (1), and which.
 
         The base of the outputs is one of them.
@@ -248,64 +243,6 @@ class TableAnalysis:
             drawn.append(regression.intervals(self.values, quantiles, target.quantiles, folder, name=name))
         return drawn
 
-    def partial_dependence(self, names: Sequence[str]) -> list[regression.Dependence]:
-        """Return the mean prediction of some rows where a column has one value in all of them, by column.
-
-        Numbers take values between their quantiles .02 and .98, categories those that are most frequent.
-        """
-        table, inputs = self.task.table, self._inputs_of_columns()
-        random = np.random.default_rng(0)
-        rows = np.sort(random.choice(len(self.targets), min(len(self.targets), MOST_DEPENDENT_ROWS), replace=False))
-        codes, numbers = (each[torch.from_numpy(rows).to(each.device)] for each in self.inputs)
-        found = []
-        for name in names:
-            column = self.frame[name]
-            is_number = name in table.roles.continuous
-            values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
-            if len(values) < 2:
-                continue
-            same = self.frame.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
-            same[name] = pd.Series(values).astype(column.dtype)
-            of_values = [
-                torch.from_numpy(each)
-                for each in (self.task.preparation.codes(same), self.task.preparation.numbers(same))
-            ]
-            means = []
-            for value in range(len(values)):
-                changed = [codes.clone(), numbers.clone()]
-                for which, places in inputs[name]:
-                    changed[which][:, places] = of_values[which][value, places].to(changed[which])
-                means.append(self._mean_prediction(self._predict(*changed)))
-            found.append(
-                regression.Dependence(
-                    name,
-                    [float(each) for each in values]
-                    if is_number
-                    else [self.task.category_name(name, v) for v in values],
-                    np.stack(means),
-                    deciles,
-                )
-            )
-        return found
-
-    def _curves(self) -> tuple[str, list[int], list[str]]:
-        """Return what partial dependence shows, which outputs, and their names if there are several."""
-        target = self.task.target
-        if isinstance(target, Regression):
-            return target.names[0], [0], []
-        if target.kind == "binary":
-            return f"p({target.classes[1]})", [1], []
-        values = np.asarray(self.values)
-        counts = np.bincount(values.astype(int)) if values.ndim == 1 else values.sum(axis=0)
-        chosen = sorted(np.argsort(-counts, kind="stable")[:MOST_CURVES].tolist())
-        return "probability", chosen, [str(target.classes[i]) for i in chosen]
-
-    def _mean_prediction(self, outputs: Tensor) -> NDArray[np.float64]:
-        """Return the mean of the decoded outputs, one for each curve."""
-        decoded = self.task.decode(outputs)
-        means = decoded.reshape(len(decoded), -1).double().mean(dim=0).numpy()
-        return np.asarray(means[self._curves()[1]])
-
     @cached_property
     def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
         """The error by category of some columns, with the row counts."""
@@ -351,7 +288,8 @@ class TableAnalysis:
         return 1 - metric.compute() if self.higher_is_better else metric.compute()
 
     @torch.inference_mode()
-    def _predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
+    def predict(self, codes: Tensor, numbers: Tensor) -> Tensor:
+        """Return the outputs of the first model for inputs, on the CPU."""
         return forward_pass(self.models[0].eval(), codes, numbers).outputs.float().cpu()
 
 
@@ -376,25 +314,6 @@ def _probabilities(outputs: Tensor) -> NDArray[np.float64]:
 
 def _array(tensor: Tensor) -> NDArray[Any]:
     return np.asarray(tensor.detach().float().cpu().numpy(), dtype=np.float64)
-
-
-def _numbers_of(column: pd.Series[Any]) -> tuple[list[float], list[float]]:
-    """Return some numbers of a column between its quantiles .02 and .98, and its deciles."""
-    numbers = column.to_numpy(np.float64, na_value=np.nan)
-    known = numbers[np.isfinite(numbers)]
-    if not len(known):
-        return [], []
-    values = np.unique(np.quantile(known, np.linspace(0.02, 0.98, MOST_VALUES), method="nearest"))
-    return values.tolist(), np.quantile(known, np.linspace(0.1, 0.9, 9)).tolist()
-
-
-def _most_frequent(column: pd.Series[Any]) -> list[Any]:
-    """Return the most frequent categories of a column, in order."""
-    values = column.value_counts().index[:MOST_BARS].tolist()
-    try:
-        return sorted(values)
-    except TypeError:  # numbers and text
-        return sorted(values, key=str)
 
 
 def _weighted_std(errors: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
