@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 
 from dlrunner.claims.claims import describe_finding
 from dlrunner.reporting.html.page import count, duration
+from dlrunner.reporting.terminal.progress import number
 
 Facts = list[tuple[str, Any]]
 """Names and values; those without a value are omitted."""
@@ -42,13 +43,18 @@ def audit_findings(summaries: Iterable[Mapping[str, Any]]) -> list[tuple[str, st
 
 
 def data_facts(data: Mapping[str, Any]) -> Facts:
-    """Return the data of a run, and its terms of use."""
+    """Return the data of a run, and its terms of use.
+
+    >>> dict(data_facts({"best_achievable": 0.8297772274}))["best achievable"]
+    '0.8298'
+    """
+    best = data.get("best_achievable")
     rows = data.get("rows")
     sizes = ", ".join(f"{count(v)} {k}" for k, v in rows.items()) if isinstance(rows, Mapping) else count(rows)
     names = ("name", "release", "source")
     rest = (
         ("rows", sizes),
-        ("best achievable", data.get("best_achievable")),
+        ("best achievable", None if best is None else number(best)),
         ("sha256", data.get("sha256")),
         ("terms", data.get("terms")),
     )
