@@ -32,8 +32,10 @@ def test_files_have_the_predictions_of_the_same_images_as_rows(pictures: Client)
     assert status == 200
     status, answer = pictures.upload(("red.png", red), ("green.png", green))
     assert status == 200, answer
-    names = [{"file": "red.png"}, {"file": "green.png"}]
-    assert answer["predictions"] == [{**name, **row} for name, row in zip(names, rows["predictions"], strict=True)]
+    names = ["red.png", "green.png"]
+    assert answer["predictions"] == [
+        {**row, "image": name} for name, row in zip(names, rows["predictions"], strict=True)
+    ]
     assert pictures.upload(("red.png", red))[1]["predictions"] == answer["predictions"][:1]
 
 
@@ -41,7 +43,7 @@ def test_what_is_not_an_image_is_named(pictures: Client) -> None:
     status, answer = pictures.upload(("red.png", png("red")), ("notes.txt", b"no image"))
     assert status == 422
     assert [each["row"] for each in answer["rows"]] == [1]
-    assert "not an image" in answer["detail"]
+    assert answer["detail"].startswith("row 1: notes.txt is not an image")
 
 
 def test_a_request_without_a_file_says_how_to_send_one(pictures: Client) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
@@ -18,7 +18,7 @@ from dlrunner._version import __version__
 from dlrunner.errors import DlrunnerError
 from dlrunner.serving.answer import Predictions, Refusal, values_of, with_inputs
 from dlrunner.serving.batching import Batcher, FullQueueError
-from dlrunner.serving.files import about_files, table_of_files, takes_files
+from dlrunner.serving.files import about_files, named, table_of_files, takes_files
 from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
 from dlrunner.serving.request import SHAPE, bad_rows, refusal, request_model, table_of
@@ -59,23 +59,26 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     async def predict(body: BaseModel, inputs: bool = False) -> JSONResponse:
         """Predict rows; `inputs=true`: with the columns of the request, as `dlrun predict` has them."""
         rows = table_of(body, service.fields)
-        return await answer_to(rows, rows if inputs else None)
+        return await answer_to(rows, with_columns=inputs)
 
     async def predict_files(image: Annotated[list[UploadFile], File()]) -> JSONResponse:
-        """Predict uploaded images; each prediction has the name of its file."""
+        """Predict uploaded images; `image` of each prediction is the name of its file."""
         if len(image) > limits.rows:
             return JSONResponse({"detail": f"a request has at most {limits.rows:,} files; send several requests"}, 422)
-        names = pd.DataFrame({"file": [each.filename or "" for each in image]})
-        return await answer_to(await table_of_files(image, service.fields), names)
+        return await answer_to(await table_of_files(image, service.fields), [each.filename or "" for each in image])
 
-    async def answer_to(rows: pd.DataFrame, beside: pd.DataFrame | None) -> JSONResponse:
-        """Answer with the predictions of rows, and columns beside them."""
+    async def answer_to(
+        rows: pd.DataFrame, files: Sequence[str] | None = None, *, with_columns: bool = False
+    ) -> JSONResponse:
+        """Answer with the predictions of rows, with their columns, or the names of their files."""
         try:
             predicted = await batcher.answer(rows)
             if "num_bad" in predicted.attrs:
                 problems = predicted["problem"].dropna()
-                return JSONResponse(bad_rows(dict(zip(map(int, problems.index), problems, strict=True))), 422)
-            answer = predicted if beside is None else with_inputs(beside, predicted)
+                reasons = dict(zip(map(int, problems.index), problems, strict=True))
+                return JSONResponse(bad_rows(reasons if files is None else named(reasons, files)), 422)
+            answer = with_inputs(rows, predicted) if with_columns else predicted
+            answer = answer if files is None else answer.assign(image=list(files))
             return JSONResponse({"predictions": values_of(answer), "note": predicted.attrs.get("note")})
         except FullQueueError:
             busy = f"{limits.waiting:,} requests are waiting; try again later"

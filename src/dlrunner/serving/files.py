@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from fastapi import UploadFile
@@ -33,3 +33,12 @@ def about_files(reason: str = "") -> str:
     """  # noqa: E501
     why = f" ({reason[:1].lower()}{reason[1:].rstrip('.')})" if reason else ""
     return f"the files could not be read{why}; {SHAPE}" if reason else f"there is no file; {SHAPE}"
+
+
+def named(reasons: Mapping[int, str], files: Sequence[str]) -> dict[int, str]:
+    """Return the reasons why files cannot be read, with their names.
+
+    >>> named({1: "is empty"}, ["a.png", "b.png"])
+    {1: 'b.png is empty'}
+    """
+    return {row: f"{files[row]} {reason}" for row, reason in reasons.items()}
