@@ -18,6 +18,7 @@ import dlrunner
 from dlrunner.inference.load import LoadedRun
 
 pytest.importorskip("fastapi", reason="needs fastapi: pip install 'dlrunner[serve]'")
+pytest.importorskip("python_multipart", reason="needs python-multipart: pip install 'dlrunner[serve]'")
 uvicorn = pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'dlrunner[serve]'")
 
 from dlrunner.serving.limits import Limits  # noqa: E402
@@ -49,6 +50,15 @@ class Client:
 
     def predict(self, *rows: Any) -> Answer:
         return self.send("POST", "/predict", json.dumps({"rows": rows}).encode())
+
+    def upload(self, *files: tuple[str, bytes], field: str = "image") -> Answer:
+        """Send files as a browser's form does."""
+        parts = [
+            f'--limit\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'.encode() + content
+            for name, content in files
+        ]
+        body = b"\r\n".join([*parts, b"--limit--\r\n"])
+        return self.send("POST", "/predict-files", body, **{"Content-Type": "multipart/form-data; boundary=limit"})
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ def serve(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"serve: --wait-ms is {arguments.wait_ms:g}; give a number from 0 to 1000")
     if not 0 <= arguments.port <= 65535:
         raise ConfigError(f"serve: --port is {arguments.port}; give a number from 0 to 65535")
-    if missing := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+    if missing := [name for name in ("fastapi", "python_multipart", "uvicorn") if find_spec(name) is None]:
         raise ConfigError(f"serve needs {' and '.join(missing)}: pip install 'dlrunner[serve]'")
     from dlrunner.inference.plugins import without_trackers
     from dlrunner.runs.reader import FinishedRun

@@ -10,7 +10,7 @@ from typing import Any
 
 from dlrunner._version import __version__
 
-SERVERS = ("fastapi", "uvicorn")
+SERVERS = ("fastapi", "python-multipart", "uvicorn")
 WHEEL = "dlrunner-{version}-py3-none-any.whl"
 DOCKERFILE = """\
 # Put the wheel of dlrunner {version} into this folder (in its repository: python -m build --wheel --outdir FOLDER):

@@ -1,13 +1,14 @@
-"""The HTTP interface of a served run: /predict, /health, a page for people and its description as OpenAPI."""
+"""The HTTP interface of a served run: predictions of rows and of files, /health, a page for people, OpenAPI."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
+from typing import Annotated, Any
 
-from fastapi import FastAPI, Request
+import pandas as pd
+from fastapi import FastAPI, File, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel
@@ -17,10 +18,13 @@ from dlrunner._version import __version__
 from dlrunner.errors import DlrunnerError
 from dlrunner.serving.answer import Predictions, Refusal, values_of, with_inputs
 from dlrunner.serving.batching import Batcher, FullQueueError
+from dlrunner.serving.files import about_files, named, table_of_files, takes_files
 from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
 from dlrunner.serving.request import SHAPE, bad_rows, refusal, request_model, table_of
 from dlrunner.serving.service import Service, report
+
+FILES = "/predict-files"
 
 
 class Health(BaseModel):
@@ -55,12 +59,26 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     async def predict(body: BaseModel, inputs: bool = False) -> JSONResponse:
         """Predict rows; `inputs=true`: with the columns of the request, as `dlrun predict` has them."""
         rows = table_of(body, service.fields)
+        return await answer_to(rows, with_columns=inputs)
+
+    async def predict_files(image: Annotated[list[UploadFile], File()]) -> JSONResponse:
+        """Predict uploaded images; `image` of each prediction is the name of its file."""
+        if len(image) > limits.rows:
+            return JSONResponse({"detail": f"a request has at most {limits.rows:,} files; send several requests"}, 422)
+        return await answer_to(await table_of_files(image, service.fields), [each.filename or "" for each in image])
+
+    async def answer_to(
+        rows: pd.DataFrame, files: Sequence[str] | None = None, *, with_columns: bool = False
+    ) -> JSONResponse:
+        """Answer with the predictions of rows, with their columns, or the names of their files."""
         try:
             predicted = await batcher.answer(rows)
             if "num_bad" in predicted.attrs:
                 problems = predicted["problem"].dropna()
-                return JSONResponse(bad_rows(dict(zip(map(int, problems.index), problems, strict=True))), 422)
-            answer = with_inputs(rows, predicted) if inputs else predicted
+                reasons = dict(zip(map(int, problems.index), problems, strict=True))
+                return JSONResponse(bad_rows(reasons if files is None else named(reasons, files)), 422)
+            answer = with_inputs(rows, predicted) if with_columns else predicted
+            answer = answer if files is None else answer.assign(image=list(files))
             return JSONResponse({"predictions": values_of(answer), "note": predicted.attrs.get("note")})
         except FullQueueError:
             busy = f"{limits.waiting:,} requests are waiting; try again later"
@@ -70,12 +88,16 @@ def application(service: Service, limits: Limits) -> ASGIApp:
         except Exception as error:  # a bug, or a user's module
             return JSONResponse({"detail": report(error)}, 500)
 
-    async def refused(_: Request, error: Exception) -> JSONResponse:
+    async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
+        if request.url.path == FILES:
+            return JSONResponse({"detail": about_files()}, 422)
         return JSONResponse(refusal(error.errors(), service.fields, limits.rows), 422)
 
-    async def unreadable(_: Request, error: Exception) -> JSONResponse:
-        """Report a body that is not text, or nested too deeply."""
+    async def unreadable(request: Request, error: Exception) -> JSONResponse:
+        """Report a body that is not text, or nested too deeply, or files that end early."""
+        if request.url.path == FILES:
+            return JSONResponse({"detail": about_files(str(getattr(error, "detail", "")))}, 422)
         return JSONResponse({"detail": f"the body could not be read; {SHAPE}"}, 422)
 
     async def health() -> dict[str, Any]:
@@ -99,6 +121,8 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     }
     answers = {200: {"model": Predictions}, **reasons}
     app.add_api_route("/predict", predict, methods=["POST"], response_model=None, responses=answers)
+    if takes_files(service.fields):
+        app.add_api_route(FILES, predict_files, methods=["POST"], response_model=None, responses=answers)
     app.add_api_route("/health", health, response_model=Health)
     app.add_api_route("/openapi.json", openapi, include_in_schema=False, response_model=None)
     app.add_api_route("/docs", docs, include_in_schema=False, response_model=None)

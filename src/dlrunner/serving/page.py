@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from dlrunner.predictor import RowField
+from dlrunner.serving.files import takes_files
 from dlrunner.serving.service import Service
 
 STYLE = """
@@ -16,12 +17,22 @@ th { border-bottom: 1px solid; } textarea, pre { font: 14px/1.4 ui-monospace, mo
 textarea { height: 10rem; box-sizing: border-box; } pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 SCRIPT = """
-document.querySelector("button").onclick = async () => {
-  const shown = document.querySelector("pre"), body = document.querySelector("textarea").value;
+const ask = async (path, request) => {
+  const shown = document.querySelector("pre");
   try {
-    const answer = await fetch("predict", {method: "POST", headers: {"Content-Type": "application/json"}, body});
+    const answer = await fetch(path, {method: "POST", ...request});
     shown.textContent = answer.status + " " + JSON.stringify(await answer.json(), null, 2);
   } catch (error) { shown.textContent = String(error); }
+};
+document.querySelector("button").onclick = () => {
+  const body = document.querySelector("textarea").value;
+  ask("predict", {headers: {"Content-Type": "application/json"}, body});
+};
+const files = document.querySelector("input");
+if (files) files.onchange = () => {
+  const body = new FormData();
+  for (const file of files.files) body.append("image", file);
+  ask("predict-files", {body});
 };
 """
 
@@ -34,6 +45,7 @@ def page(service: Service) -> str:
     synthetic = "trained on synthetic data" if known["synthetic_data"] else ""
     about = ", ".join(filter(None, [known["task"], metric, age, synthetic]))
     rows = "".join(_row(field) for field in service.fields)
+    files = "<p><input type=file accept='image/*' multiple></p>" if takes_files(service.fields) else ""
     example = json.dumps({"rows": [example_row(service)]}, indent=1, ensure_ascii=False)
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(known['run'])}</title><style>{STYLE}</style>"
@@ -41,7 +53,7 @@ def page(service: Service) -> str:
         "<p><code>POST /predict</code> predicts rows, <code>GET /health</code> describes the run; "
         "<a href=openapi.json>openapi.json</a> describes both.</p>"
         f"<table><tr><th>column<th>type<th>may be null<th>must be there<th></tr>{rows}</table>"
-        f"<h2>Try it</h2><textarea spellcheck=false>{_text(example)}</textarea><p><button>Predict</button></p>"
+        f"<h2>Try it</h2>{files}<textarea spellcheck=false>{_text(example)}</textarea><p><button>Predict</button></p>"
         f"<pre></pre><script>{SCRIPT}</script></html>"
     )
 
