@@ -484,13 +484,24 @@ def test_an_encoder_that_does_not_fit_is_refused_before_training(language_model:
     for words, message in (
         ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; requested"),
         ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
-        (("model.encoder=nowhere",), "there is no file nowhere"),
+        (("model.encoder=nowhere",), "there is no run folder nowhere"),
         (("model.encoder=runs",), "runs has no encoder.pt"),
     ):
         status, out, err = dlrun(*CLASSIFY, *words, "data.sample=100", "epochs=1", *QUICK)
         assert status in (1, 2), message
         assert message in err
         assert "Traceback" not in out + err
+
+
+def test_an_encoder_is_named_by_the_id_of_its_run_too(language_model: str, dlrun: Dlrun, here: Path) -> None:
+    run = Path(shutil.copytree(language_model, here / "runs" / "imdb-lm" / Path(language_model).name))
+    rest = (*CLASSIFY, "data.sample=100", "epochs=1", *QUICK)
+    assert dlrun(f"model.encoder={run.relative_to(here)}", *rest)[0] == 0
+    finished = Path("runs/latest").resolve()
+    status, out, err = dlrun(f"model.encoder={run.name[-8:]}", *rest)
+    assert status == 0, out + err
+    assert "finished" in out + err
+    assert Path("runs/latest").resolve() == finished
 
 
 def test_a_classifier_is_used_when_its_encoder_is_gone(language_model: str, dlrun: Dlrun, here: Path) -> None:
