@@ -62,11 +62,11 @@ class Client:
 
 
 @contextlib.contextmanager
-def served(run: Path | LoadedRun, limits: Limits | None = None) -> Iterator[Client]:
+def served(run: Path | LoadedRun, **limits: Any) -> Iterator[Client]:
     """Serve a run in a thread of this process."""
     service = Service.of(run if isinstance(run, LoadedRun) else dlrunner.load(run))
     with listening("127.0.0.1", 0) as listener:
-        server = uvicorn.Server(server_config(service, limits or Limits()))
+        server = uvicorn.Server(server_config(service, Limits(**limits)))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         port = listener.getsockname()[1]
         thread.start()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from PIL import Image
 
-from tests.serving.client import Client, Limits, served
+from tests.serving.client import Client, served
 from tests.small_runs import SmallRuns
 
 
@@ -21,7 +21,7 @@ def png(colour: str, height: int = 40) -> bytes:
 
 @pytest.fixture
 def pictures(runs: SmallRuns) -> Iterator[Client]:
-    with served(runs["pictures"], Limits(megabytes=1, rows=3)) as client:
+    with served(runs["pictures"], megabytes=1, rows=3) as client:
         yield client
 
 

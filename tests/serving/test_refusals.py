@@ -14,7 +14,6 @@ from tests.small_runs import SmallRuns, new_flats
 pytest.importorskip("fastapi", reason="needs fastapi: pip install 'dlrunner[serve]'")
 pytest.importorskip("uvicorn", reason="needs uvicorn: pip install 'dlrunner[serve]'")
 
-from dlrunner.serving.limits import Limits
 from tests.serving.client import Client, as_rows, served
 
 
@@ -82,7 +81,7 @@ def test_a_missing_user_is_a_reason_and_an_unknown_one_a_note(runs: SmallRuns) -
 
 def test_bodies_rows_and_waiting_requests_are_limited(runs: SmallRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     row = as_rows(new_flats())[0]
-    with served(runs["numbers"], Limits(megabytes=0.01, rows=3)) as client:
+    with served(runs["numbers"], megabytes=0.01, rows=3) as client:
         for size in (11_000, 30_000, 200_000):
             status, answer = client.send("POST", "/predict", b" " * size)
             assert (status, "larger than 0.01 MB" in answer["detail"]) == (413, True)
@@ -99,7 +98,7 @@ def test_bodies_rows_and_waiting_requests_are_limited(runs: SmallRuns, monkeypat
         return together(given)
 
     monkeypatch.setattr(run.predictor, "predict_requests", slow)
-    with served(run, Limits(waiting=1)) as client, ThreadPoolExecutor(1) as thread:
+    with served(run, waiting=1) as client, ThreadPoolExecutor(1) as thread:
         first = thread.submit(client.predict, row)
         assert going_on.wait(30)
         assert client.predict(row)[0] == 503
