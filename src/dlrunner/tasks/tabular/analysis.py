@@ -14,9 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.regression import Regression
-from dlrunner.data.core.targets import Target
-from dlrunner.data.tabular.preprocessing import TabularPreprocessor
-from dlrunner.data.tabular.table import TabularTable
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import Metric
@@ -26,7 +23,7 @@ from dlrunner.plot import Plot
 from dlrunner.reporting.plots import regression, tabular
 from dlrunner.task import Split
 from dlrunner.tasks.classification import class_plots
-from dlrunner.tasks.tabular.partial_dependence import PartialDependence
+from dlrunner.tasks.tabular.partial_dependence import DependenceTask, PartialDependence
 
 MAX_SHUFFLED_VALUES = 2_400_000_000
 """Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
@@ -44,27 +41,12 @@ MOST_PANELS = 6
 """Columns whose partial dependence is drawn."""
 
 
-class TableTask(Protocol):
+class TableTask(DependenceTask, Protocol):
     """The part of a tabular task that the analysis uses."""
 
     correction: float
     error_by: list[str] | None
     embeddings: list[str] | None
-
-    @property
-    def table(self) -> TabularTable:
-        """The table with its splits."""
-        ...
-
-    @property
-    def target(self) -> Target:
-        """The fitted target."""
-        ...
-
-    @property
-    def preparation(self) -> TabularPreprocessor:
-        """The fitted preprocessing."""
-        ...
 
     def tensors(self, split: Split) -> tuple[list[Tensor], Tensor]:
         """Return inputs and targets of a split, on the device."""
@@ -72,10 +54,6 @@ class TableTask(Protocol):
 
     def metrics(self) -> Mapping[str, Metric]:
         """Return fresh metrics; the first is the monitored one."""
-        ...
-
-    def decode(self, outputs: Tensor) -> Tensor:
-        """Return outputs in original units."""
         ...
 
     def category_name(self, column: str, category: Any) -> str:
