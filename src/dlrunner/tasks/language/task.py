@@ -244,7 +244,7 @@ class LanguageModeling(Task):
             {
                 "metric": "_".join([f"{split}/perplexity", *each.components[1:]]),
                 "value": each.perplexity,
-                **{f"weight_{name}": weight for name, weight in zip(each.components, each.weights, strict=True)},
+                **{f"weight_{name}": round(w, 4) for name, w in zip(each.components, each.weights, strict=True)},
             }
             for each in found
         ]
