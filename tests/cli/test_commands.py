@@ -24,7 +24,7 @@ def test_help_is_one_screen_that_shows_verbs_tasks_and_settings(dlrun: Dlrun) ->
         "dot_bias",
         "adamw",
         "one_cycle",
-        "movielens-best",
+        "movielens-{best",
         "optim.lr=",
         "DLRUNNER_DATA",
     ):

@@ -238,15 +238,27 @@ def _run(words: list[str]) -> int:
     return outcome.exit_status
 
 
-def _without_repeated_stems(names: Sequence[str]) -> list[str]:
-    """Shorten names that begin like the one before: `movielens-best -dot -dot-bias`."""
-    shown, stem = [], ""
+def _with_common_stems(names: Sequence[str]) -> list[str]:
+    """Join names that begin alike, as a shell's braces do.
+
+    >>> _with_common_stems(["camvid", "imdb-lm", "imdb-lm-small", "movielens-best", "movielens-dot"])
+    ['camvid', 'imdb-lm{,-small}', 'movielens-{best,dot}']
+    """
+    groups: dict[str, list[str]] = {}
+    stem = ""
     for name in names:
-        shown.append(name.removeprefix(stem) if stem and name.startswith(f"{stem}-") else name)
-        if shown[-1] == name:
+        if not stem or not name.startswith(f"{stem}-"):
             is_stem = any(other.startswith(f"{name}-") for other in names)
             stem = name if is_stem else name.rpartition("-")[0]
-    return shown
+        groups.setdefault(stem or name, []).append(name)
+    return [_braces(stem, each) for stem, each in groups.items()]
+
+
+def _braces(stem: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    start = stem if stem in names else f"{stem}-"
+    return f"{start}{{{','.join(name.removeprefix(start) for name in names)}}}"
 
 
 def help_text() -> str:
@@ -255,7 +267,7 @@ def help_text() -> str:
 
     def listed(group: str, width: int = 80 - 14) -> str:
         text, line = "", ""
-        for name in _without_repeated_stems(options_of(group)) if group == "experiment" else options_of(group):
+        for name in _with_common_stems(options_of(group)) if group == "experiment" else options_of(group):
             if len(line) + len(name) > width:
                 text, line = f"{text}{line.rstrip()}\n{'':14}", ""
             line += f"{name}  "

@@ -279,8 +279,8 @@ VERBS: dict[str, Verb] = {
         reproduce,
     ),
     "data": Verb(
-        "[describe FILE]",
-        "how a table is read; published data sets",
+        "[describe FILE|get NAME]",
+        "how a table is read; sample and published data",
         "dlrun data describe sales.csv",
         data_options,
         data,
