@@ -99,7 +99,9 @@ def matching_runs(words: Sequence[str]) -> list[Path]:
         if word not in conditions:
             folder, count = run_and_count([word])
             if count > 1:
-                raise ConfigError(f"{word}: {count} runs have this name or begin of an id; name one, or use conditions")
+                raise ConfigError(
+                    f"{word}: {count} runs have this name, or an id that begins so; name one, or use conditions"
+                )
             found.append(folder.resolve())
     if conditions:
         fitting = newest_first(query.select(runs_in(runs_dir), conditions))
@@ -148,7 +150,9 @@ def with_run_folders(config: dict[str, Any]) -> dict[str, Any]:
         runs_dir = config.get("runs_dir")
         folder, count = query.resolve(settings[name], user_path(runs_dir) if isinstance(runs_dir, str) else RUNS)
         if count > 1:
-            raise ConfigError(f"{setting}: {count} runs have the name or begin of an id {settings[name]}; name one")
+            raise ConfigError(
+                f"{setting}: {count} runs have the name {settings[name]}, or an id that begins so; name one"
+            )
         if (folder / "config.yaml").exists():
             settings[name] = str(shorter(folder))
     return config
