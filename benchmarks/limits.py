@@ -49,7 +49,7 @@ REASONS: Mapping[str, str] = {
         "kernels on 64 rows: the time goes into Python and autograd."
     ),
     "Tables, float32": (
-        "torch multiplies float32 by MKL, which on a core of AMD EPYC reaches 88 to 98 GFLOP/s, oneDNN 150 to 228 at "
+        "torch multiplies float32 by MKL, which on a core of AMD EPYC reaches 71 to 98 GFLOP/s, oneDNN 109 to 228 at "
         "the same shapes. torch calls oneDNN only in bfloat16; calling it ourselves, forward and backward, would "
         "change the last digits of every published result in float32."
     ),
