@@ -75,6 +75,17 @@ def test_variables_may_name_no_home_that_does_not_exist(
     assert "~nosuch has no home folder" in refused(dlrun, *WORDS)
 
 
+def test_empty_variables_are_as_if_they_were_not_set(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setenv("DLRUNNER_CACHE", "")
+    monkeypatch.setenv("DLRUNNER_DATA", "")
+    status, _, err = dlrun(*WORDS, "epochs=1")
+    assert status == 0, err
+    assert (tmp_path / "caches" / "dlrunner").is_dir()
+
+
 BOMB = "lr: 1.0\na0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 10)
 )

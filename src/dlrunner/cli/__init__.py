@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
+from dlrunner.files.paths import forget_empty_variables
 from dlrunner.system.terminal import Stream, open_missing_streams, wrapped
 
 PRINTED = (
@@ -86,6 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # all: 10 ms).
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    forget_empty_variables()
     thresholds = gc.get_threshold()
     gc.set_threshold(*IMPORTING)
     open_missing_streams()

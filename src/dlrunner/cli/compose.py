@@ -29,6 +29,7 @@ from dlrunner.cli.run_names import with_run_folders
 from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError, did_you_mean
+from dlrunner.files.paths import forget_empty_variables
 from dlrunner.renamed import renamed
 from dlrunner.sweeps.engines import LAUNCHERS
 
@@ -63,6 +64,7 @@ def compose(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
+    forget_empty_variables()
     inputs = composition_inputs()
     _composed[inputs] = _composed.pop(inputs, {})  # the latest is the last
     if len(_composed) > KEPT:

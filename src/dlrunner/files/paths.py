@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from dlrunner.errors import ConfigError
@@ -26,3 +27,10 @@ def user_path(text: str | Path) -> Path:
             f"{path}: {user} has no home folder on this machine; use an absolute path, or ./{user} for a folder of "
             "that name"
         ) from None
+
+
+def forget_empty_variables() -> None:
+    """Unset DLRUNNER_DATA and DLRUNNER_CACHE where they are empty: then the defaults hold, as if they were not set."""
+    for name in ("DLRUNNER_DATA", "DLRUNNER_CACHE"):
+        if os.environ.get(name) == "":
+            del os.environ[name]
