@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import os
+import pickle
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib.metadata import version
 from typing import Any
 
@@ -47,8 +47,8 @@ OWN_SETTINGS = {
 TOO_DEEP = "the configuration has too many nested lists or sections"
 
 
-Compositions = dict[tuple[str, ...], tuple[DictConfig, dict[str, Any]]]
-"""Composed configurations and the names of their options, by overrides that choose options."""
+Compositions = dict[tuple[str, ...], bytes]
+"""Pickled: composed configuration and the names of its options, by the overrides that choose options."""
 
 _composed: dict[str, Compositions] = {}
 """Compositions of this process by their files (see `composition_inputs`)."""
@@ -88,18 +88,21 @@ def compose_jobs(
         composed: earlier compositions, to which new ones are added.
     """
     composed = {} if composed is None else composed
+    known, checked = groups(), set[str]()  # the jobs of a sweep share most overrides
     for words in jobs:
         try:
             overrides = parse(words)
-            for override in overrides:
-                _check_override(override)
-            values = [override for override in overrides if not _is_choice(override)]
-            choices = tuple(str(override.input_line) for override in overrides if _is_choice(override))
+            for word, override in zip(words, overrides, strict=True):
+                if word not in checked:
+                    _check_override(override)
+                    checked.add(word)
+            choices = tuple(str(override.input_line) for override in overrides if _is_choice(override, known))
             if choices not in composed:
-                composed[choices] = without_hydra(compose_for_hydra(choices))
-            config, chosen = composed[choices]
-            config = copy.deepcopy(config)
-            for override in values:
+                composed[choices] = pickle.dumps(without_hydra(compose_for_hydra(choices)))
+            config, chosen = pickle.loads(composed[choices])  # a tenth of the time of a deep copy
+            for override in overrides:
+                if _is_choice(override, known):
+                    continue
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
             yield _to_plain(config, chosen)
         except ConfigError as error:
@@ -206,14 +209,14 @@ def _parse_word(word: str) -> Override:
 
 def forced(words: Sequence[str]) -> list[str]:
     """Write settings as `++name=value`, so that unknown names reach the plan, which suggests the nearest one."""
-    overrides = parse(words)
-    return [str(o.input_line) if _is_choice(o) else f"++{str(o.input_line).lstrip('+')}" for o in overrides]
+    overrides, known = parse(words), groups()
+    return [str(o.input_line) if _is_choice(o, known) else f"++{str(o.input_line).lstrip('+')}" for o in overrides]
 
 
-def _is_choice(override: Override) -> bool:
-    """Return whether an override chooses an option or deletes something, and does not set a value."""
+def _is_choice(override: Override, known: Set[str]) -> bool:
+    """Return whether an override chooses an option of a known group or deletes something, and does not set a value."""
     key = override.key_or_group
-    return override.is_delete() or key in groups() or key.startswith(("hydra.", "hydra/")) or key == "hydra"
+    return override.is_delete() or key in known or key.startswith(("hydra.", "hydra/")) or key == "hydra"
 
 
 def search_path_override() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import sys
@@ -29,14 +30,14 @@ class Bound:
 
     def __call__(self, **provided: Any) -> Any:
         """Build the object; provided arguments that its signature does not have are ignored."""
-        wanted = inspect.signature(self.factory).parameters
+        wanted = parameters_of(self.factory)
         return self.factory(**{k: v for k, v in provided.items() if k in wanted}, **self.settings)
 
     def complete(self) -> dict[str, Any]:
         """Return the settings with the signature's defaults filled in; they identify the object."""
         defaults = {
             name: parameter.default
-            for name, parameter in inspect.signature(self.factory).parameters.items()
+            for name, parameter in parameters_of(self.factory).items()
             if parameter.default is not inspect.Parameter.empty
         }
         return {"_target_": self.target, **defaults, **self.settings}
@@ -75,7 +76,7 @@ def bind_settings(
     problems: list[str],
 ) -> Bound:
     """Bind settings to the signature of a class or function; errors are added to `problems`."""
-    parameters = inspect.signature(factory).parameters
+    parameters = parameters_of(factory)
     try:
         hints = _hints(factory)
     except NameError as error:
@@ -85,6 +86,13 @@ def bind_settings(
     return Bound(target, factory, check_settings(section, target, settable, hints, node, problems))
 
 
+@functools.lru_cache(maxsize=256)  # the jobs of a sweep bind the same classes
+def parameters_of(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return the parameters of a class or function."""
+    return inspect.signature(factory).parameters
+
+
+@functools.lru_cache(maxsize=256)
 def _hints(factory: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of the settings; for torch's optimizers, which have no ranges, our own."""
     if isinstance(factory, type) and issubclass(factory, torch.optim.Optimizer):

@@ -10,6 +10,7 @@ from pathlib import Path
 from dlrunner.config.source_signatures import annotation_in_source, signature_in_source
 
 
+@functools.cache
 def package_conf() -> Path:
     """Return the folder of the package's configuration: inside the wheel, or next to `src` in a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
 import types
@@ -68,6 +69,7 @@ def bind_schedule(section: str, node: str | Mapping[str, Any], plugins: Sequence
     return bind_settings(section, target, factory, node, PROVIDED["schedule"], problems)
 
 
+@functools.lru_cache(maxsize=256)
 def _returns(function: Callable[..., Any]) -> Any:
     """Return a function's annotated return type; None if its annotations cannot be evaluated."""
     try:

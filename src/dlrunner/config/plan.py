@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import inspect
 import json
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from dlrunner.config.binding import Bound, bind, constructor, import_plugin
+from dlrunner.config.binding import Bound, bind, constructor, import_plugin, parameters_of
 from dlrunner.config.devices import automatic_precision, resolve_device
 from dlrunner.config.optimizers import make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, check_phase_settings, resolve_phases
@@ -208,7 +207,7 @@ def plan(config: Mapping[str, Any]) -> Plan:
             problems.append(str(error))
     if optim and "lr" not in settings.optim:
         problems.append("optim.lr: is missing")
-    if task and data is None and "data" in inspect.signature(task.factory).parameters:
+    if task and data is None and "data" in parameters_of(task.factory):
         problems.append(f"data: is missing: {task.target} needs data")
     if task and model and not problems:
         _check_fit(task, model, settings.choices, problems)
@@ -276,7 +275,7 @@ def _check_methods(task: Bound, problems: list[str]) -> None:
     }
     for call, names in calls.items():
         method = call.partition("(")[0]
-        parameters = inspect.signature(getattr(task.factory, method)).parameters
+        parameters = parameters_of(getattr(task.factory, method))
         missing = [name for name in names if name not in parameters]
         if missing and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             problems.append(f"task: {task.target}.{method} takes no {' and no '.join(missing)}: it must be {call}")
