@@ -6,6 +6,7 @@
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks own_data own_ratings own_files       quality of defaults on tables, ratings, texts, pictures
     python -m benchmarks growth             time and memory as generated data grows; --only ratings,jobs --sizes 100k,1M
+    python -m benchmarks cores              two processes against two threads; engines of sweeps
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks limits             how far each speed is from what this machine can do
     python -m benchmarks quick              measure what `make bench-check` compares with
@@ -28,6 +29,7 @@ from pathlib import Path
 from benchmarks import (
     checking,
     collab,
+    cores,
     growth,
     images,
     limits,
@@ -55,10 +57,11 @@ BENCHMARKS = {
     "own_ratings": own_ratings.measure,
     "own_files": own_files.measure,
     "growth": growth.measure,
+    "cores": cores.measure,
 }
 QUALITY = ("own_data", "own_ratings", "own_files")
 """Quality of the defaults, against other peers than those in speed."""
-UNASKED = [name for name in BENCHMARKS if name not in ("trees", "growth", *QUALITY[1:])]
+UNASKED = [name for name in BENCHMARKS if name not in ("trees", "growth", "cores", *QUALITY[1:])]
 """What is measured if nothing is named."""
 
 
@@ -117,7 +120,7 @@ def main() -> int:
 def _measure(names: Sequence[str], options: Options) -> None:
     if {"own_data", "own_ratings"} & {*names}:
         options.install_peers()
-    if not {*names} <= {*QUALITY, "growth"}:
+    if not {*names} <= {*QUALITY, "growth", "cores"}:
         options.install()
     for name in names:
         table, record = BENCHMARKS[name](options)

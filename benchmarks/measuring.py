@@ -126,9 +126,11 @@ def run_json(words: Sequence[str], environment: Mapping[str, str] | None = None)
     return found
 
 
-def dlrunner(words: Sequence[str], runs: Path, environment: Mapping[str, str] | None = None) -> Run:
+def dlrunner(
+    words: Sequence[str], runs: Path, environment: Mapping[str, str] | None = None, program: Sequence[str] = DLRUN
+) -> Run:
     """Run `dlrun` without plots and report; the folder is `runs`/latest."""
-    command = [*DLRUN, *words, f"runs_dir={runs}", "log.plots=false", "log.report=false", "log.progress=none"]
+    command = [*program, *words, f"runs_dir={runs}", "log.plots=false", "log.report=false", "log.progress=none"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
     history = [json.loads(line) for line in (runs / "latest" / "metrics.jsonl").read_text().splitlines()]
     return {

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import checking, gpu_check, growth, growth_data, summary
+from benchmarks import checking, cores, gpu_check, growth, growth_data, summary
 from benchmarks.checking import compare, interval
 from benchmarks.measuring import Options, largest_difference, sameness
 from dlrunner.errors import DataError
@@ -263,6 +263,17 @@ def test_growth_that_is_faster_than_linear_is_marked() -> None:
 def test_a_size_that_fails_has_a_row_and_does_not_stop_the_others() -> None:
     table = growth.text({"jobs": {"10": {"error": "out of memory"}}})
     assert "| 10 | failed: out of memory |" in table
+
+
+def test_two_processes_are_compared_with_two_threads_and_engines_with_own_processes() -> None:
+    def epochs(seconds: float) -> list[dict[str, Any]]:
+        return [{"seconds_per_epoch": [9.0, seconds, seconds]}]
+
+    rows = {"Tables": {cores.ONE: epochs(4.0), cores.THREADS: epochs(2.0), cores.BOTH: epochs(2.5)}}
+    table = cores.text(rows, {"": [12.0], "submitit_local": [12.0 + 2 * cores.NUM_JOBS]}, 1)
+    assert "| 2.00 | 0.80 |" in table
+    assert "24.0 (24.0 to 24.0) | 2.0 s |" in table
+    assert "| Ray, on this machine | not installed | - |" in table
 
 
 def test_generated_data_is_the_same_from_the_same_seed(tmp_path: Path) -> None:
