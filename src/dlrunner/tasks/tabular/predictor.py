@@ -36,7 +36,7 @@ class TablePredictor(Predictor):
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> TabularDims:
         """Cardinalities, number of continuous columns and of outputs."""
-        return dims_of(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
+        return TabularDims.of(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Rows of random categories, missing ones included, and standardised numbers."""
@@ -162,23 +162,6 @@ class TablePredictor(Predictor):
         outputs = predict_rows(preparation, target, self.models, rows)
         name = "prediction" if target.names[0] in given else target.names[0]
         return with_notes(target.answers(outputs, name if len(target.names) == 1 else "", state["correction"]), notes)
-
-
-def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
-    """Return the sizes that a tabular model needs."""
-    fitted = target.statistics()
-    return TabularDims(
-        cardinalities=preparation.cardinalities,
-        num_continuous=len(preparation.continuous),
-        num_outputs=target.num_outputs,
-        continuous=preparation.continuous,
-        target_low=fitted.get("low"),
-        target_high=fitted.get("high"),
-        target_mean=fitted.get("middle", 0.0),
-        quantiles=[preparation.quantiles.get(name, []) for name in preparation.continuous],
-        target=target,
-        has_base=preparation.base is not None,
-    )
 
 
 @torch.inference_mode()
