@@ -183,4 +183,4 @@ def _print(verdicts: Sequence[Verdict]) -> None:
         if v.why:
             tables.print_sentence(f"{v.experiment}: {v.verdict}: {v.why}")
         elif v.verdict in ("missed", "not distinguishable") and v.p is not None:
-            tables.print_sentence(f"{v.experiment}: {v.told} (p = {v.p:.3f})")
+            tables.print_sentence(f"{v.experiment}: {v.verdict_text} (p = {v.p:.3f})")

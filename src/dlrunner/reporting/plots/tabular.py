@@ -1,4 +1,4 @@
-"""Pictures of a run on a table: what it predicts, where it errs, which columns matter, what embeddings learned."""
+"""Plots of a run on a table: what it predicts, where it errs, which columns matter, what embeddings learned."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if not len(finite) or not vectors.shape[1]:
                 axes.set_title(shorten(name, 40), parse_math=False)
-                placeholder(axes, "no level to draw")
+                placeholder(axes, "no category to draw")
                 continue
             categories = [categories[i] for i in finite.tolist()]
             points = _plane(axes, categories, np.asarray(vectors)[finite])

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside, input_columns
+from dlrunner.data.core.input_columns import append_predictions, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tables.schema import Schema
@@ -54,8 +54,8 @@ class TablePredictor(Predictor):
 
         Args:
             table: new rows with the columns of the training table except the target.
-            id: column of row ids, which then stands alone beside the predictions.
-            only: columns of the input beside the predictions, instead of all; none: predictions alone.
+            id: column of row ids, the only one next to the predictions then.
+            only: columns of the input next to the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: a column does not exist, or the argument is not a table.
@@ -105,7 +105,7 @@ class TablePredictor(Predictor):
         return fields
 
     def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Predict the rows of a request; its ids stand beside the predictions."""
+        """Predict the rows of a request, with its ids."""
         return self.predict(rows, only=self._ids(rows))
 
     def predict_requests(self, requests: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -147,9 +147,9 @@ class TablePredictor(Predictor):
     def _beside(
         self, inputs: pd.DataFrame, rows: pd.DataFrame, place: RowLocations, given: Collection[str]
     ) -> pd.DataFrame:
-        """Return predictions beside columns of the input, with their notes."""
+        """Return predictions next to columns of the input, with their notes."""
         predicted = self._predict_rows(rows, place, given)
-        return with_notes(beside(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
+        return with_notes(append_predictions(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
 
     def _predict_rows(self, rows: pd.DataFrame, place: RowLocations, given: Collection[str]) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories.

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.columns import date_column
-from dlrunner.data.core.input_columns import beside, input_columns
+from dlrunner.data.core.input_columns import append_predictions, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.rossmann.dataset import surroundings_from
 from dlrunner.data.rossmann.features import ROW_COLUMNS, Surroundings, day_numbers, features
@@ -37,14 +37,14 @@ class SalesPredictor(TablePredictor):
     """Predicts daily sales; the run stores the stores, weather, trends, holidays and promotions it needs."""
 
     def predict(self, table: pd.DataFrame, *, id: str | None = None, only: list[str] | None = None) -> pd.DataFrame:
-        """Predict the Sales of each row beside its columns; with only Id in Kaggle's submission format.
+        """Predict the Sales of each row, next to its columns; with only Id in Kaggle's submission format.
 
             predictor.predict(pandas.read_csv("test.csv"), only=["Id"])
 
         Args:
             table: rows in the format of test.csv: Id, Store, Date, Promo, Open …
-            id: column of row ids, which then stands alone beside the predictions.
-            only: columns of the input beside the predictions, instead of all; none: predictions alone.
+            id: column of row ids, the only one next to the predictions then.
+            only: columns of the input next to the predictions, instead of all; none: predictions alone.
 
         Raises:
             DataError: a column is missing, or no row can be read.
@@ -84,7 +84,7 @@ class SalesPredictor(TablePredictor):
         for each in sales:
             answer[each] = answer[each].round(2)
         problems = [(bad.row, bad.reason) for bad in used]
-        answer = with_notes(beside(inputs, answer), notes)
+        answer = with_notes(append_predictions(inputs, answer), notes)
         return with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems, where)
 
     def _ids(self, rows: pd.DataFrame) -> list[str]:
