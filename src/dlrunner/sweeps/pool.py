@@ -14,8 +14,9 @@ import pkgutil
 import signal
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
@@ -201,65 +202,95 @@ def run_jobs(
     Raises:
         Interrupted: a stop signal arrived; all jobs have saved their state.
     """
-    engine = engine or WorkerPool()
-    waiting, again, free = iter(jobs), deque[Job](), deque(slots)
-    running: list[RunningJob] = []
-    records: dict[int, dict[str, Any]] = {}
-    more = True
-
-    def start(job: Job) -> None:
-        for other in running:
-            other.alone = False
-        screen.begin(job)
-        running.append(engine.start(job, folder, free.popleft(), alone=not running))
-
-    def stop() -> None:
-        nonlocal more
-        more = False
-        again.clear()
-        for each in running:
-            each.stop()
-
-    stopping = False
+    schedule = _Schedule(iter(jobs), folder, deque(slots), screen, engine or WorkerPool())
     with StopSignals() as signals, signals.deferred():
         try:
-            while running or again or more:
-                if signals.pending is not None and not stopping:
-                    stopping = True
-                    stop()
-                if more and free:
-                    next_ones = list(itertools.islice(waiting, len(free)))
-                    more = len(next_ones) == len(free)
-                    if next_ones:
-                        with engine.batch():
-                            for job in next_ones:
-                                start(job)
-                if again and not running:
-                    start(again.popleft())
-                if running:
-                    engine.wait(running)
-                for each in list(running):
-                    has_ended = each.has_ended()  # before receiving: the last messages must not be missed
-                    for message in each.receive():
-                        screen.show(each.job, message)
-                    if not has_ended:
-                        continue
-                    running.remove(each)
-                    free.append(each.slot)
-                    record = records[each.job.number] = each.outcome()
-                    if record.get("out_of_memory") and not (each.alone or stopping):
-                        again.append(each.job)
-                        screen.show(each.job, ("message", f"{record['error']}; retrying it alone"))
-                        continue
-                    screen.end(each.job, record)
-                    on_end(each.job, record)
-                    if fail_fast and record["status"] == "failed" and not stopping:
-                        stopping = True
-                        stop()
+            while not schedule.is_finished:
+                if signals.pending is not None:
+                    schedule.stop()
+                schedule.start_next()
+                for job, record in schedule.ended():
+                    screen.end(job, record)
+                    on_end(job, record)
+                    if fail_fast and record["status"] == "failed":
+                        schedule.stop()
                 screen.tick()
         except BaseException:  # such as a second signal, which is not deferred
-            for each in running:
-                each.stop(signal.SIGKILL)
+            schedule.kill()
             raise
     signals.raise_pending()
-    return records
+    return schedule.records
+
+
+@dataclass
+class _Schedule:
+    """Which jobs run, and which are next: those that wait, then those that ran out of memory, one by one."""
+
+    waiting: Iterator[Job]
+    folder: SweepDirectory
+    free: deque[ResourceSlot]
+    screen: Screen
+    engine: Engine
+    running: list[RunningJob] = field(default_factory=list)
+    again: deque[Job] = field(default_factory=deque)
+    """Jobs that ran out of memory next to others, and are repeated alone."""
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    has_more: bool = True
+    """There may be waiting jobs."""
+    is_stopping: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no job runs or waits."""
+        return not (self.running or self.again or self.has_more)
+
+    def start_next(self) -> None:
+        """Start a job in each free slot; those to be repeated start when no other one runs."""
+        if self.has_more and self.free:
+            jobs = list(itertools.islice(self.waiting, len(self.free)))
+            self.has_more = len(jobs) == len(self.free)
+            if jobs:
+                with self.engine.batch():
+                    for job in jobs:
+                        self._start(job)
+        if self.again and not self.running:
+            self._start(self.again.popleft())
+
+    def _start(self, job: Job) -> None:
+        for other in self.running:
+            other.alone = False
+        self.screen.begin(job)
+        self.running.append(self.engine.start(job, self.folder, self.free.popleft(), alone=not self.running))
+
+    def ended(self) -> Iterator[tuple[Job, dict[str, Any]]]:
+        """Wait a moment, show new messages, and yield the jobs that have ended with their records."""
+        if self.running:
+            self.engine.wait(self.running)
+        for each in list(self.running):
+            has_ended = each.has_ended()  # before receiving: the last messages must not be missed
+            for message in each.receive():
+                self.screen.show(each.job, message)
+            if not has_ended:
+                continue
+            self.running.remove(each)
+            self.free.append(each.slot)
+            record = self.records[each.job.number] = each.outcome()
+            if record.get("out_of_memory") and not (each.alone or self.is_stopping):
+                self.again.append(each.job)
+                self.screen.show(each.job, ("message", f"{record['error']}; retrying it alone"))
+            else:
+                yield each.job, record
+
+    def stop(self) -> None:
+        """Let all running jobs save and exit, once, and start no other."""
+        if self.is_stopping:
+            return
+        self.is_stopping, self.has_more = True, False
+        self.again.clear()
+        for each in self.running:
+            each.stop()
+
+    def kill(self) -> None:
+        """Kill all running jobs."""
+        for each in self.running:
+            each.stop(signal.SIGKILL)
