@@ -15,7 +15,8 @@ from benchmarks.measuring import HERE, Options, Run, conditions, data_dir, run_j
 from benchmarks.rossmann_rows import score, write_rows
 from dlrunner.data.rossmann.dataset import RossmannData
 from dlrunner.errors import ConfigError
-from dlrunner.metrics import Metric, RmspeByBatch, RootMeanSquaredPercentageError
+from dlrunner.metrics import Metric, RootMeanSquaredPercentageError
+from dlrunner.regression_metrics import RmspeByBatch
 from dlrunner.runs.reader import FinishedRun
 
 TREES, TREES_OF_A_TRY = 1500, 20

@@ -18,10 +18,10 @@ from dlrunner.metrics import (
     MeanAbsoluteError,
     MeanSquaredError,
     Metric,
-    RmspeByBatch,
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
 )
+from dlrunner.regression_metrics import RmspeByBatch
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])

@@ -186,34 +186,6 @@ class Perplexity(Mean):
         return math.exp(mean) if mean < 700 else math.inf
 
 
-class RmspeByBatch:
-    """RMSPE as the lesson's library printed it: averaged over batches of 256 rows, weighted by their size.
-
-    The mean of roots is smaller than the root of the mean; only for comparison with the published value.
-    """
-
-    higher_is_better = False
-    batch_size = 256
-
-    def __init__(self) -> None:
-        self._squares: list[Tensor] = []
-
-    def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Keep the squared relative errors."""
-        self._squares.append(((outputs - targets) / targets).square())
-
-    def compute(self) -> float:
-        """Split the values into batches, in order, and average their RMSPE."""
-        if not self._squares:
-            return float("nan")
-        squares = torch.cat(self._squares).cpu()  # one synchronisation instead of one per batch
-        squares = squares[squares.isfinite()]
-        if not len(squares):
-            return float("nan")
-        roots = [float(batch.mean().sqrt()) * len(batch) for batch in torch.split(squares, self.batch_size)]
-        return sum(roots) / len(squares)
-
-
 class R2:
     """1 - Σ(outputs - targets)² / Σ(targets - mean)²: the fraction of explained variance.
 

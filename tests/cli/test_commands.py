@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dlrunner.cli import main
 from tests.conftest import QUICK, Dlrun
 
 
@@ -226,3 +227,25 @@ def test_paths_of_runs_are_quoted_and_latest_is_resolved(here: Path) -> None:
     assert with_paths(["data.path=it's.csv"]) == ["data.path='it\\'s.csv'"]
     untouched = ["task=collab", "optim.lr=1,2", "model.hidden=[1,2]", "data.path=none.csv", "-m", "runs_dir=runs", "a="]
     assert with_paths(untouched) == untouched
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--version"], 1),
+        (["ls"], 1),
+        (["predict", "runs/latest"], 1),
+        (["translate", "runs/latest"], 1),  # a method of a predictor of the user's own
+        (["lr-find", "task=collab"], 0),
+        (["task=collab"], 0),
+        (["-m", "task=collab"], 0),
+    ],
+)
+def test_a_command_whose_result_is_its_output_fails_if_that_is_lost(
+    words: list[str], status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.cli._dispatch", lambda _: print("a result") or 0)
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert main(words) == status

@@ -22,8 +22,8 @@ from dlrunner.cli.compose import compose, parse
 from dlrunner.cli.search import distribution
 from dlrunner.config.plan import Plan, plan
 from dlrunner.errors import ConfigError
-from dlrunner.sweeps.pool import ResourceSlot
 from dlrunner.sweeps.search import Search
+from dlrunner.sweeps.slots import ResourceSlot
 from tests.cli.test_sweep import sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, start
 from tests.scaling import documented
@@ -179,15 +179,15 @@ def test_a_search_shares_gpus_and_needs_a_number_of_jobs_with_an_engine(
 ) -> None:
     seen: list[ResourceSlot] = []
 
-    def run_jobs(jobs: Any, folder: Any, places: Sequence[ResourceSlot], *others: Any) -> None:
-        seen.extend(places)
+    def run_jobs(jobs: Any, folder: Any, slots: Sequence[ResourceSlot], *others: Any) -> None:
+        seen.extend(slots)
 
     monkeypatch.setattr("dlrunner.sweeps.pool.run_jobs", run_jobs)
     cuda = SimpleNamespace(is_available=lambda: True, device_count=lambda: 2)
-    monkeypatch.setattr("dlrunner.sweeps.pool.torch", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr("dlrunner.sweeps.slots.torch", SimpleNamespace(cuda=cuda))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     dlrun(*WORDS, RATE, "sweep.jobs=auto", "sweep.gpu_share=0.5")
-    assert [lease.gpu for lease in seen] == ["3", "5", "3", "5"]
+    assert [slot.gpu for slot in seen] == ["3", "5", "3", "5"]
     status, _, err = dlrun(*WORDS, RATE, "sweep.jobs=auto", "hydra/launcher=submitit_local")
     assert status == 2
     assert "sweep.jobs: must be a number for a search with hydra/launcher=submitit_local" in err

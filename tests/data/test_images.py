@@ -219,13 +219,13 @@ def test_all_bad_images_are_named_before_anything_is_trained(here: Path) -> None
     files["cat/3.png"] = b"no image"
     files["dog/7.png"] = content(plain((9, 9, 9), (200, 200)), "JPEG")[:-500]
     folder = write(here / "pets", files)
-    with pytest.raises(DataError, match=r"2 of 20 images in .*pets cannot be read: cat/3.png is not an image") as error:
+    with pytest.raises(DataError, match=r"2 of 20 images in .*pets cannot be used: cat/3.png is not an image") as error:
         read(folder)
     assert "dog/7.png is damaged" in str(error.value)
     assert "data.skip_bad=true" in str(error.value)
     table = read(folder, skip_bad=True)
     assert np.flatnonzero(table.split == UNUSED).tolist() == [3, 17]
-    assert any("they are skipped" in note for note in table.notes)
+    assert any("they are left out" in note for note in table.notes)
 
 
 def test_a_class_with_one_image_is_told(here: Path) -> None:

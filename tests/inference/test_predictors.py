@@ -31,7 +31,7 @@ from dlrunner.tasks.image.predictor import ImagePredictor
 from dlrunner.tasks.language.predictor import LanguagePredictor
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
 from dlrunner.tasks.tabular.predictor import TablePredictor
-from dlrunner.tasks.tabular.rossmann import SalesPredictor
+from dlrunner.tasks.tabular.rossmann_predictor import SalesPredictor
 from dlrunner.tasks.text.predictor import TextPredictor
 
 

@@ -477,7 +477,7 @@ def test_embeddings_bear_any_input(saved: list[Figure], tmp_path: Path) -> None:
     assert len(saved[1].axes) == 4
     assert len(dots(saved[1].axes[3])) == 6
     tabular.embeddings([("a", ["x", "y"], np.zeros((2, 0))), ("b", ["x"], np.full((1, 3), NAN))], tmp_path)
-    assert texts(saved[2]).count("no level to draw") == 2
+    assert texts(saved[2]).count("no category to draw") == 2
 
 
 @pytest.mark.usefixtures("saved")

@@ -17,7 +17,7 @@ import pytest
 
 from dlrunner.sweeps.engines.base import RemoteJob
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import ResourceSlot
+from dlrunner.sweeps.slots import ResourceSlot
 from tests.cli.test_sweep import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
 from tests.scaling import documented

@@ -12,7 +12,8 @@ import pytest
 
 from dlrunner.errors import BusyError
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import BUSY_TIMEOUT, ResourceSlot, _Messenger, _run_when_free, resource_slots
+from dlrunner.sweeps.job_process import BUSY_TIMEOUT, _Messenger, _run_when_free
+from dlrunner.sweeps.slots import ResourceSlot, resource_slots
 from tests.conftest import QUICK, Dlrun
 
 
@@ -25,12 +26,12 @@ def jobs(number: int, device: str = "auto", num_threads: int | None = None) -> l
 def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
-    monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 16)
+    monkeypatch.setattr("dlrunner.sweeps.slots.num_cores", lambda: 16)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
 
 def test_cores_are_divided_among_the_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlrunner.sweeps.pool.num_cores", lambda: 8)
+    monkeypatch.setattr("dlrunner.sweeps.slots.num_cores", lambda: 8)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert resource_slots(1, jobs(9)) == [ResourceSlot(None)]
     assert resource_slots(3, jobs(9)) == [ResourceSlot(2)] * 3
@@ -107,7 +108,7 @@ def test_a_job_that_runs_out_of_memory_by_itself_fails(dlrun: Dlrun, ratings_csv
 def test_a_job_sees_the_gpu_of_its_slot_and_no_other(
     dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dlrunner.sweeps.pool.resource_slots", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
+    monkeypatch.setattr("dlrunner.sweeps.slots.resource_slots", lambda *_: [ResourceSlot(1, "5"), ResourceSlot(1, "7")])
     text = PLUGIN.replace("raise MemoryError", "pass").replace("PATIENCE = 5", "PATIENCE = 0")
     assert dlrun(*sweep_words(here, "hungry_slot", text), "device=cpu")[0] == 0
     seen = {Path(f"threads{seed}").read_text().splitlines()[0] for seed in (0, 1)}
@@ -130,8 +131,8 @@ def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monke
         return "finished"
 
     clock = Clock()
-    monkeypatch.setattr("dlrunner.sweeps.pool.time", clock)
-    monkeypatch.setattr("dlrunner.sweeps.pool.runner.run", begin)
+    monkeypatch.setattr("dlrunner.sweeps.job_process.time", clock)
+    monkeypatch.setattr("dlrunner.sweeps.job_process.runner.run", begin)
     said: list[Any] = []
     (job,) = jobs(1)
     assert _run_when_free(job, _Messenger(said.append), math.inf) == "finished"  # type: ignore[comparison-overlap]

@@ -63,7 +63,7 @@ class Verdict:
         return f"{self.mean:.4f}" if self.std is None else f"{self.mean:.4f} ± {self.std:.4f}"
 
     @property
-    def told(self) -> str:
+    def verdict_text(self) -> str:
         """The verdict, with the number of seeds that would be needed where it is open."""
         return describe(self.verdict, len(self.seeds), self.needed)
 
@@ -166,7 +166,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
     for v in (v for v in verdicts if v.values or v.verdict == "missed"):
         cells = (
             *(f"`{v.experiment}`", f"{v.metric}", f"{v.published:.5g}", v.ours, str(len(v.seeds) or "-")),
-            *(f"**{v.told}**" if v.verdict == "missed" else v.told, ", ".join(v.flags) or "-"),
+            *(f"**{v.verdict_text}**" if v.verdict == "missed" else v.verdict_text, ", ".join(v.flags) or "-"),
             *(v.data or "-", v.device or "-", v.time),
         )
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -188,7 +188,7 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
     for v in verdicts:
         time = f"{sum(v.seconds):.2f}"
         case = ElementTree.SubElement(suite, "testcase", classname="claims", name=v.experiment, time=time)
-        text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.told}"
+        text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.verdict_text}"
         if v.verdict == "missed":
             ElementTree.SubElement(case, "failure", message=v.why or text).text = text
         elif v.verdict == "cannot be run here":

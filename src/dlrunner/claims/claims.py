@@ -116,7 +116,7 @@ def judge_seeds(
     """Compare seeds with a published value by a one-sided test at 5 %.
 
     From five seeds on it is the t-test, and for fewer too if no standard deviation is known; with a known one it is the
-    z-test, so that a single run, three seeds and the five of a published table are judged by the same spread. A
+    z-test, so that a single run, three seeds and the five of a published table are judged by the same std. A
     mean that is worse by less than the test can detect is neither reached nor missed.
 
     Args:

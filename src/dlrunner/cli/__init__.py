@@ -14,32 +14,6 @@ from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
 from dlrunner.files.paths import forget_empty_variables
 from dlrunner.system.terminal import Stream, open_missing_streams, wrapped
 
-PRINTED = (
-    "-h",
-    "--help",
-    "help",
-    "-V",
-    "--version",
-    "--cfg",
-    "-c",
-    "show",
-    "compare",
-    "diff",
-    "predict",
-    "generate",
-    "next-words",
-    "perplexity",
-    "explain",
-    "recommend",
-    "similar",
-    "data",
-    "info",
-    "ls",
-    "du",
-    "recipe",
-)
-"""Verbs whose result is their output: they fail if standard output cannot be written."""
-
 RUNS = {
     "task=collab optim=adamw": "one run; finished: shown, interrupted: resumed",
     "-m task=collab optim=sgd,adamw": "a sweep: all combinations, and a ranking",
@@ -103,13 +77,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _status(words: list[str], out: Stream) -> int:
-    """Run the command line; a broken standard output fails only the verbs whose result is their output."""
+    """Run the command line; a broken standard output fails only the commands whose result is their output."""
     status = _run_reporting_errors(words)
     out.flush()
     if out.lost is None or isinstance(out.lost, BrokenPipeError):
         return status
     print(f"dlrun: warning: standard output could not be written: {out.lost.strerror}", file=sys.stderr)
-    return status or int(bool(words) and words[0] in PRINTED)
+    return status or int(_prints_result(words))
+
+
+def _prints_result(words: Sequence[str]) -> bool:
+    """Return whether the result of a command is its output: of help and most verbs, not of a run or a sweep.
+
+    A word that is neither a verb, an option nor a setting is a method of the predictor of a user's run.
+    """
+    from dlrunner.cli.verbs import VERBS
+
+    first = words[0] if words else ""
+    if verb := VERBS.get(first):
+        return verb.prints_result
+    if first.startswith("-"):
+        return first in ("-h", "--help", "-V", "--version", "--cfg", "-c")
+    return bool(first) and "=" not in first and not first.startswith("~")
 
 
 def _refuse_lost_directory() -> None:

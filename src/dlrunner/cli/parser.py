@@ -70,8 +70,10 @@ class Verb:
     do: Callable[[argparse.Namespace], int]
     prepare: Callable[[Parser, list[str]], list[str]] = lambda parser, words: words
     """Adds the options that depend on the words, and returns the words."""
+    prints_result: bool = False
+    """Its result is its output: it fails if standard output cannot be written."""
 
-    def parser(self, name: str, with_help: bool = True) -> Parser:
+    def parser(self, name: str) -> Parser:
         """Return the parser of the options that do not depend on a run."""
         parser = Parser(
             prog=f"dlrun {name}",
@@ -82,8 +84,7 @@ class Verb:
             add_help=False,
         )
         self.add_options(parser)
-        if with_help:
-            parser.add_argument("-h", "--help", action="help", help="show this help")
+        parser.add_argument("-h", "--help", action="help", help="show this help")
         return parser
 
     def run(self, name: str, words: list[str]) -> int:

@@ -48,7 +48,7 @@ class Output:
             return cls(Path(STANDARD_OUTPUT), arguments.raw)
         file = file_to_write(arguments.out) if arguments.out else None
         if file:
-            encoder_of(file, "--out")
+            encoder_of(file)
         return cls(file, arguments.raw, json)
 
     def put(self, table: pd.DataFrame) -> None:
@@ -80,7 +80,7 @@ class Output:
 
         file = self.file
         assert file is not None
-        content, num_quoted = encoder_of(file, "--out")(table, is_raw)
+        content, num_quoted = encoder_of(file)(table, is_raw)
         if str(file) == STANDARD_OUTPUT:
             sys.stdout.write(content.decode())
             return num_quoted

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def predictor_verb(method: str, usage: str, summary: str, example: str) -> Verb:
     """Return the verb of a method that some predictors have."""
-    return Verb(usage, summary, example, _add_run_options, _call_method, functools.partial(_add_method_options, method))
+    prepare = functools.partial(_add_method_options, method)
+    return Verb(usage, summary, example, _add_run_options, _call_method, prepare, prints_result=True)
 
 
 def verb_of_run(words: Sequence[str]) -> Verb | None:

@@ -27,7 +27,8 @@ from dlrunner.reporting.terminal.sweep import make_screen
 from dlrunner.runs.labels import is_in_label, label
 from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.sweeps.folder import Job, SweepDirectory, record_of, status_of
-from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
+from dlrunner.sweeps.pool import run_jobs, start_fork_server
+from dlrunner.sweeps.slots import resource_slots
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
@@ -182,4 +183,4 @@ def _print(verdicts: Sequence[Verdict]) -> None:
         if v.why:
             tables.print_sentence(f"{v.experiment}: {v.verdict}: {v.why}")
         elif v.verdict in ("missed", "not distinguishable") and v.p is not None:
-            tables.print_sentence(f"{v.experiment}: {v.told} (p = {v.p:.3f})")
+            tables.print_sentence(f"{v.experiment}: {v.verdict_text} (p = {v.p:.3f})")

@@ -107,6 +107,7 @@ RUN_VERBS: dict[str, Verb] = {
         _ls_options,
         ls,
         lambda parser, words: with_signs(words),
+        prints_result=True,
     ),
     "tag": Verb(
         "RUN TAG...",
@@ -123,6 +124,7 @@ RUN_VERBS: dict[str, Verb] = {
         _recipe_options,
         recipe,
         name_run,
+        prints_result=True,
     ),
     "rm": Verb(
         "RUN... | SWEEP",
@@ -138,5 +140,5 @@ RUN_VERBS: dict[str, Verb] = {
         _prune_options,
         prune,
     ),
-    "du": Verb("", "print sizes of runs and cache", "dlrun du", _du_options, du),
+    "du": Verb("", "print sizes of runs and cache", "dlrun du", _du_options, du, prints_result=True),
 }

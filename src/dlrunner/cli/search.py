@@ -61,7 +61,8 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials "
             "that are proposed at once cannot use each other's results"
         )
-    from dlrunner.sweeps.pool import resource_slots, run_jobs, start_fork_server
+    from dlrunner.sweeps.pool import run_jobs, start_fork_server
+    from dlrunner.sweeps.slots import resource_slots
 
     path, higher_is_better = _folder(words, swept, config, checked, settings)
     if settings.dry_run:

@@ -24,7 +24,7 @@ from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_job
 
 if TYPE_CHECKING:
     from dlrunner.sweeps.engines.base import RemoteEngine
-    from dlrunner.sweeps.pool import ResourceSlot
+    from dlrunner.sweeps.slots import ResourceSlot
 
 
 def sweep(words: Sequence[str]) -> int:
@@ -43,7 +43,7 @@ def sweep(words: Sequence[str]) -> int:
 
         return search(words, swept, launcher)
     path, jobs = frozen(words)
-    from dlrunner.sweeps.pool import resource_slots
+    from dlrunner.sweeps.slots import resource_slots
 
     settings = SweepSettings(**jobs[0].config["sweep"])
     statuses = status_of(jobs)

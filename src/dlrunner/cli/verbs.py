@@ -207,6 +207,7 @@ VERBS: dict[str, Verb] = {
         add_perplexity_options,
         perplexity,
         name_run,
+        prints_result=True,
     ),
     "explain": predictor_verb(
         "explain", "RUN IMAGE", "draw the image regions behind a prediction", "dlrun explain RUN dog.jpg"
@@ -238,6 +239,7 @@ VERBS: dict[str, Verb] = {
         _show_options,
         show,
         name_run,
+        prints_result=True,
     ),
     **RUN_VERBS,
     "compare": Verb(
@@ -247,6 +249,7 @@ VERBS: dict[str, Verb] = {
         add_compare_options,
         compare,
         lambda parser, words: with_signs(words),
+        prints_result=True,
     ),
     "report": Verb(
         "RUN | SWEEP | CLAIMS",
@@ -262,6 +265,7 @@ VERBS: dict[str, Verb] = {
         "dlrun diff runs/collab/first runs/latest",
         add_diff_options,
         diff,
+        prints_result=True,
     ),
     "replay": Verb(
         "RUN",
@@ -284,7 +288,8 @@ VERBS: dict[str, Verb] = {
         "dlrun data describe sales.csv",
         data_options,
         data,
+        prints_result=True,
     ),
-    "info": Verb("", "print versions, devices, folders", "dlrun info", _no_options, info),
+    "info": Verb("", "print versions, devices, folders", "dlrun info", _no_options, info, prints_result=True),
 }
 """In the order in which `dlrun --help` lists them."""

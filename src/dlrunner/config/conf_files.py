@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from dlrunner.config.source_signatures import annotation_in_source, signature_in_source
+from dlrunner.config.source_signatures import dims_in_source, signature_in_source
 
 
 @functools.cache
@@ -36,11 +36,11 @@ def setting_of_other_model(target: str, name: str) -> str | None:
         target: the class of the model without it.
         name: of the setting.
     """
-    dims = annotation_in_source(target, "dims")
+    dims = dims_in_source(target)
     others = [
         f"model={option}"
         for option, other in _models().items()
-        if dims is not None and annotation_in_source(other, "dims") == dims
+        if dims is not None and dims_in_source(other) == dims
         if (signature := signature_in_source(other)) and name in signature.parameters
     ]
     if not others:

@@ -66,10 +66,10 @@ def signature_in_source(target: str) -> SourceSignature | None:
 
 
 @functools.cache
-def annotation_in_source(target: str, parameter: str) -> str | None:
-    """Return the annotation of a parameter of a class's constructor as it is written; None if it has none.
+def dims_in_source(target: str) -> str | None:
+    """Return the annotation of `dims` of a model's constructor as it is written; None if it has none.
 
-    >>> annotation_in_source("dlrunner.models.text.TextClassifier", "dims")
+    >>> dims_in_source("dlrunner.models.text.TextClassifier")
     'TextDims'
     """
     found = _definition(*_split(target)) if target.startswith("dlrunner.") else None
@@ -78,7 +78,7 @@ def annotation_in_source(target: str, parameter: str) -> str | None:
         return None
     arguments = found[1].args
     annotations = {each.arg: each.annotation for each in (*arguments.args, *arguments.kwonlyargs)}
-    return ast.unparse(annotation) if (annotation := annotations.get(parameter)) else None
+    return ast.unparse(annotation) if (annotation := annotations.get("dims")) else None
 
 
 @functools.cache

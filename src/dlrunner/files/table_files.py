@@ -16,7 +16,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.files.spreadsheet import as_csv, with_quotes
 
 
-def encoder_of(path: Path, option: str) -> Callable[[pd.DataFrame, bool], tuple[bytes, int]]:
+def encoder_of(path: Path) -> Callable[[pd.DataFrame, bool], tuple[bytes, int]]:
     """Return the function that encodes a table in the format of a file: CSV where its name has no suffix.
 
     It takes the table and whether texts that begin like a formula stay as they are, and returns the content and the
@@ -28,9 +28,9 @@ def encoder_of(path: Path, option: str) -> Callable[[pd.DataFrame, bool], tuple[
     suffix = path.suffix.lower()
     if suffix not in ENCODERS:
         known = ", ".join(filter(None, ENCODERS))
-        raise ConfigError(f"{option}: {path} ends in none of {known}")
+        raise ConfigError(f"--out: {path} ends in none of {known}")
     if suffix == ".xlsx" and importlib.util.find_spec("openpyxl") is None:
-        raise ConfigError(f"{option}: {path} needs openpyxl: pip install 'dlrunner[excel]'")
+        raise ConfigError(f"--out: {path} needs openpyxl: pip install 'dlrunner[excel]'")
     return ENCODERS[suffix]
 
 

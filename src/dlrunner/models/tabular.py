@@ -1,4 +1,4 @@
-"""Models of tables: embeddings of the categories beside the numbers, then layers; and two simple baselines.
+"""Models of tables: embeddings of the categories and the numbers, then layers; and two simple baselines.
 
 Source: fast.ai deep learning part 1, lesson 4 (2018); Guo and Berkhahn, Entity embeddings of categorical variables,
 2016, https://arxiv.org/abs/1604.06737.

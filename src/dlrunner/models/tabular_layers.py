@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlrunner.data.core.targets import Target
+from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError
 from dlrunner.models.dropout import Dropout
 from dlrunner.system.precision import without_autocast
@@ -44,6 +45,23 @@ class TabularDims:
     """Whether a further, last column of the numbers is added to the outputs."""
     target: Target | None = None
     """Knows how the outputs of several nets are averaged."""
+
+    @classmethod
+    def of(cls, preparation: TabularPreprocessor, target: Target) -> TabularDims:
+        """Return the sizes for a preprocessor and a target that are fitted to the training rows."""
+        fitted = target.statistics()
+        return cls(
+            cardinalities=preparation.cardinalities,
+            num_continuous=len(preparation.continuous),
+            num_outputs=target.num_outputs,
+            continuous=preparation.continuous,
+            target_low=fitted.get("low"),
+            target_high=fitted.get("high"),
+            target_mean=fitted.get("middle", 0.0),
+            quantiles=[preparation.quantiles.get(name, []) for name in preparation.continuous],
+            target=target,
+            has_base=preparation.base is not None,
+        )
 
 
 class Embeddings(nn.Module):

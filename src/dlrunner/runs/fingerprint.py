@@ -28,6 +28,7 @@ INCLUDED = (
     "data",
     "encoder_file",
     "execution/follow",
+    "execution/initial_weights",
     "execution/member",
     "execution/run",
     "execution/stages",
@@ -45,24 +46,22 @@ INCLUDED = (
 """Modules, or folders of modules, that can change what a run trains or measures."""
 
 EXCLUDED = (
+    "config/conf_files.py",
     "config/schema.py",  # the settings it accepts are in the signature
+    "config/source_signatures.py",
+    "config/suggestions.py",
     "system/machine.py",
     "system/signals.py",
     "system/terminal.py",
-    "tasks/collab/predictor.py",
+    "tasks/*/*predictor.py",
+    "tasks/*/inputs.py",
     "tasks/image/grad_cam.py",
-    "tasks/image/inputs.py",
-    "tasks/image/predictor.py",
     "tasks/language/generation.py",
-    "tasks/language/predictor.py",
-    "tasks/segmentation/predictor.py",
     "tasks/tabular/analysis.py",
     "tasks/tabular/partial_dependence.py",
-    "tasks/text/inputs.py",
-    "tasks/text/predictor.py",
     "training/lr_finder.py",
 )
-"""Modules in these folders that only validate, display or predict."""
+"""Patterns of the modules in these folders that only validate, display or predict."""
 
 
 def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: Path = PACKAGE) -> str:
@@ -101,7 +100,7 @@ def _digest(package: Path, name: str) -> bytes:
     module = package / f"{name}.py"
     files = [module] if module.is_file() else sorted((package / name).rglob("*.py"))
     contents = {file.relative_to(package): file.read_bytes() for file in files}
-    contents = {file: content for file, content in contents.items() if file.as_posix() not in EXCLUDED}
+    contents = {file: content for file, content in contents.items() if not any(map(file.match, EXCLUDED))}
     key = hashlib.sha256(f"{sys.version}\0".encode() + Path(__file__).read_bytes())
     for file, content in contents.items():
         _add(key, file, content)

@@ -35,7 +35,7 @@ class Refusal(BaseModel):
 
 
 def with_inputs(rows: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns of a request beside its predictions, those that the predictions repeat once.
+    """Return the columns of a request next to its predictions, those that the predictions repeat once.
 
     >>> rows = pd.DataFrame({"nr": [7], "area": [80]})
     >>> list(with_inputs(rows, pd.DataFrame({"nr": [7], "price": [1.5]})))

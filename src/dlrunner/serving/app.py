@@ -41,6 +41,41 @@ class Health(BaseModel):
     waiting: int
 
 
+async def respond(
+    batcher: Batcher,
+    limits: Limits,
+    rows: pd.DataFrame,
+    files: Sequence[str] | None = None,
+    *,
+    with_columns: bool = False,
+) -> JSONResponse:
+    """Answer a request with predictions, or with the reason why there are none.
+
+    Args:
+        batcher: predicts the requests that wait at once.
+        limits: of requests.
+        rows: of the request.
+        files: their names are in the answer.
+        with_columns: the columns of the request are in the answer.
+    """
+    try:
+        predicted = await batcher.answer(rows)
+        if "num_bad" in predicted.attrs:
+            problems = predicted["problem"].dropna()
+            reasons = dict(zip(map(int, problems.index), problems, strict=True))
+            return JSONResponse(bad_rows(reasons if files is None else named(reasons, files)), 422)
+        answer = with_inputs(rows, predicted) if with_columns else predicted
+        answer = answer if files is None else answer.assign(image=list(files))
+        return JSONResponse({"predictions": values_of(answer), "note": predicted.attrs.get("note")})
+    except FullQueueError:
+        busy = f"{limits.waiting:,} requests are waiting; try again later"
+        return JSONResponse({"detail": busy}, 503, {"Retry-After": "1"})
+    except DlrunnerError as error:
+        return JSONResponse({"detail": str(error)}, 422)
+    except Exception as error:  # a bug, or a user's module
+        return JSONResponse({"detail": report(error)}, 500)
+
+
 def application(service: Service, limits: Limits) -> ASGIApp:
     """Return the application that serves a run."""
     batcher = Batcher(service.predict, limits.rows, limits.waiting, limits.wait_ms / 1000)
@@ -59,46 +94,14 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     async def predict(body: BaseModel, inputs: bool = False) -> JSONResponse:
         """Predict rows; `inputs=true`: with the columns of the request, as `dlrun predict` has them."""
         rows = table_of(body, service.fields)
-        return await answer_to(rows, with_columns=inputs)
+        return await respond(batcher, limits, rows, with_columns=inputs)
 
     async def predict_files(image: Annotated[list[UploadFile], File()]) -> JSONResponse:
         """Predict uploaded images; `image` of each prediction is the name of its file."""
         if len(image) > limits.rows:
             return JSONResponse({"detail": f"a request has at most {limits.rows:,} files; send several requests"}, 422)
-        return await answer_to(await table_of_files(image, service.fields), [each.filename or "" for each in image])
-
-    async def answer_to(
-        rows: pd.DataFrame, files: Sequence[str] | None = None, *, with_columns: bool = False
-    ) -> JSONResponse:
-        """Answer with the predictions of rows, with their columns, or the names of their files."""
-        try:
-            predicted = await batcher.answer(rows)
-            if "num_bad" in predicted.attrs:
-                problems = predicted["problem"].dropna()
-                reasons = dict(zip(map(int, problems.index), problems, strict=True))
-                return JSONResponse(bad_rows(reasons if files is None else named(reasons, files)), 422)
-            answer = with_inputs(rows, predicted) if with_columns else predicted
-            answer = answer if files is None else answer.assign(image=list(files))
-            return JSONResponse({"predictions": values_of(answer), "note": predicted.attrs.get("note")})
-        except FullQueueError:
-            busy = f"{limits.waiting:,} requests are waiting; try again later"
-            return JSONResponse({"detail": busy}, 503, {"Retry-After": "1"})
-        except DlrunnerError as error:
-            return JSONResponse({"detail": str(error)}, 422)
-        except Exception as error:  # a bug, or a user's module
-            return JSONResponse({"detail": report(error)}, 500)
-
-    async def refused(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, RequestValidationError)
-        if request.url.path == FILES:
-            return JSONResponse({"detail": about_files()}, 422)
-        return JSONResponse(refusal(error.errors(), service.fields, limits.rows), 422)
-
-    async def unreadable(request: Request, error: Exception) -> JSONResponse:
-        """Report a body that is not text, or nested too deeply, or files that end early."""
-        if request.url.path == FILES:
-            return JSONResponse({"detail": about_files(str(getattr(error, "detail", "")))}, 422)
-        return JSONResponse({"detail": f"the body could not be read; {SHAPE}"}, 422)
+        rows = await table_of_files(image, service.fields)
+        return await respond(batcher, limits, rows, [each.filename or "" for each in image])
 
     async def health() -> dict[str, Any]:
         """Describe the run that is served."""
@@ -127,6 +130,24 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     app.add_api_route("/openapi.json", openapi, include_in_schema=False, response_model=None)
     app.add_api_route("/docs", docs, include_in_schema=False, response_model=None)
     app.add_api_route("/", root, include_in_schema=False, response_model=None)
+    _add_error_handlers(app, service, limits)
+    return BodyLimit(app, limits.megabytes)
+
+
+def _add_error_handlers(app: FastAPI, service: Service, limits: Limits) -> None:
+    """Let requests that cannot be read be answered with what was expected."""
+
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        if request.url.path == FILES:
+            return JSONResponse({"detail": about_files()}, 422)
+        return JSONResponse(refusal(error.errors(), service.fields, limits.rows), 422)
+
+    async def unreadable(request: Request, error: Exception) -> JSONResponse:
+        """Report a body that is not text, or nested too deeply, or files that end early."""
+        if request.url.path == FILES:
+            return JSONResponse({"detail": about_files(str(getattr(error, "detail", "")))}, 422)
+        return JSONResponse({"detail": f"the body could not be read; {SHAPE}"}, 422)
+
     app.add_exception_handler(RequestValidationError, refused)
     app.add_exception_handler(400, unreadable)
-    return BodyLimit(app, limits.megabytes)

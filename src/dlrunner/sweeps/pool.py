@@ -7,48 +7,26 @@ The engine starts the processes: on this machine (`WorkerPool`), or on others (`
 from __future__ import annotations
 
 import contextlib
-import gc
 import itertools
 import multiprocessing
 import os
 import pkgutil
 import signal
-import sys
 import tempfile
-import threading
-import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, forkserver
 from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any, Literal, Protocol
-
-import torch
+from typing import Any, Protocol
 
 from dlrunner import reporting
-from dlrunner.errors import BusyError, DataError, DlrunnerError, Interrupted, OutOfMemoryError, RunError
-from dlrunner.execution import run as runner
-from dlrunner.reporting.terminal.progress import row_line
-from dlrunner.runs.fingerprint import code_digest
-from dlrunner.sweeps.folder import Job, SweepDirectory, record_of
-from dlrunner.system.parallel import num_cores
+from dlrunner.errors import RunError
+from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.job_process import perform_here
+from dlrunner.sweeps.slots import ResourceSlot
 from dlrunner.system.signals import StopSignals
-
-code_digest()  # cached here, before the jobs are forked: later edits of the files do not change what they run
-
-BUSY_TIMEOUT = 30.0
-"""Seconds that a local job waits for its run folder, while a job of a killed sweep is still saving there."""
-
-
-@dataclass(frozen=True)
-class ResourceSlot:
-    """Resources of a running job: a number of CPU threads (None: torch's default), and one GPU or none."""
-
-    threads: int | None = None
-    gpu: str | None = None
 
 
 class Screen(Protocol):
@@ -112,33 +90,6 @@ class Engine(Protocol):
         ...
 
 
-def resource_slots(
-    requested: int | Literal["auto"] | None, jobs: Sequence[Job], gpu_share: float = 1.0
-) -> list[ResourceSlot]:
-    """Divide this machine among jobs.
-
-    Args:
-        requested: the number of parallel jobs (None: one); auto: as many as fit on the GPUs, or as there are cores.
-        jobs: the jobs to run; those that may use a GPU get one.
-        gpu_share: the fraction of a GPU that a job needs.
-    """
-    requested = requested or 1
-    wants_gpu = any(job.config["device"] in ("auto", "cuda") for job in jobs) and torch.cuda.is_available()
-    if wants_gpu:
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
-        # Round-robin over the GPUs, so that two jobs share one only if every GPU has a job.
-        gpus = [gpu for _ in range(max(1, int(1 / gpu_share + 1e-9))) for gpu in visible.split(",")]
-        count = min(len(gpus), len(gpus) if requested == "auto" else requested)
-        threads = max(1, num_cores() // count) if count > 1 else None
-        return [ResourceSlot(threads, gpu) for gpu in gpus[:count]]
-    if requested != "auto":
-        count = requested
-    else:
-        threads_each = max((job.config["trainer"].get("num_threads") or 1 for job in jobs), default=1)
-        count = max(1, min(num_cores() // threads_each, len(jobs)))
-    return [ResourceSlot(max(1, num_cores() // count) if count > 1 else None)] * count
-
-
 def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     """Start the process that jobs are forked from: it has imported all modules, and keeps no state of any job.
 
@@ -147,7 +98,7 @@ def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     Args:
         jobs: the jobs to run; the classes of the first one are imported too.
     """
-    modules = ["dlrunner.sweeps.pool"]
+    modules = ["dlrunner.sweeps.job_process"]
     for job in jobs[:1]:
         parts = [job.config[part]["_target_"] for part in ("task", "data", "model") if job.config[part]]
         modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
@@ -174,7 +125,7 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         self.messages, sender = context.Pipe(duplex=False)
         (folder.job_folder(job.number) / "record.json").unlink(missing_ok=True)
-        self.process: BaseProcess = context.Process(target=_perform_here, args=(job, str(folder.path), slot, sender))
+        self.process: BaseProcess = context.Process(target=perform_here, args=(job, str(folder.path), slot, sender))
         self.process.start()
         sender.close()
 
@@ -251,161 +202,95 @@ def run_jobs(
     Raises:
         Interrupted: a stop signal arrived; all jobs have saved their state.
     """
-    engine = engine or WorkerPool()
-    waiting, again, free = iter(jobs), deque[Job](), deque(slots)
-    running: list[RunningJob] = []
-    records: dict[int, dict[str, Any]] = {}
-    more = True
-
-    def start(job: Job) -> None:
-        for other in running:
-            other.alone = False
-        screen.begin(job)
-        running.append(engine.start(job, folder, free.popleft(), alone=not running))
-
-    def stop() -> None:
-        nonlocal more
-        more = False
-        again.clear()
-        for each in running:
-            each.stop()
-
-    stopping = False
+    schedule = _Schedule(iter(jobs), folder, deque(slots), screen, engine or WorkerPool())
     with StopSignals() as signals, signals.deferred():
         try:
-            while running or again or more:
-                if signals.pending is not None and not stopping:
-                    stopping = True
-                    stop()
-                if more and free:
-                    next_ones = list(itertools.islice(waiting, len(free)))
-                    more = len(next_ones) == len(free)
-                    if next_ones:
-                        with engine.batch():
-                            for job in next_ones:
-                                start(job)
-                if again and not running:
-                    start(again.popleft())
-                if running:
-                    engine.wait(running)
-                for each in list(running):
-                    has_ended = each.has_ended()  # before receiving: the last messages must not be missed
-                    for message in each.receive():
-                        screen.show(each.job, message)
-                    if not has_ended:
-                        continue
-                    running.remove(each)
-                    free.append(each.slot)
-                    record = records[each.job.number] = each.outcome()
-                    if record.get("out_of_memory") and not (each.alone or stopping):
-                        again.append(each.job)
-                        screen.show(each.job, ("message", f"{record['error']}; retrying it alone"))
-                        continue
-                    screen.end(each.job, record)
-                    on_end(each.job, record)
-                    if fail_fast and record["status"] == "failed" and not stopping:
-                        stopping = True
-                        stop()
+            while not schedule.is_finished:
+                if signals.pending is not None:
+                    schedule.stop()
+                schedule.start_next()
+                for job, record in schedule.ended():
+                    screen.end(job, record)
+                    on_end(job, record)
+                    if fail_fast and record["status"] == "failed":
+                        schedule.stop()
                 screen.tick()
         except BaseException:  # such as a second signal, which is not deferred
-            for each in running:
-                each.stop(signal.SIGKILL)
+            schedule.kill()
             raise
     signals.raise_pending()
-    return records
+    return schedule.records
 
 
-def _perform_here(job: Job, path: str, slot: ResourceSlot, messages: connection.Connection) -> None:
-    """Run a job of a sweep on this machine, and stop it if the sweep is killed."""
-    gc.freeze()  # what is shared with the other jobs: collections need not visit it
-    threading.Thread(target=_stop_with_the_sweep, daemon=True).start()
-    perform(job, path, slot, messages.send)
+@dataclass
+class _Schedule:
+    """Which jobs run, and which are next: those that wait, then those that ran out of memory, one by one."""
 
+    waiting: Iterator[Job]
+    folder: SweepDirectory
+    free: deque[ResourceSlot]
+    screen: Screen
+    engine: Engine
+    running: list[RunningJob] = field(default_factory=list)
+    again: deque[Job] = field(default_factory=deque)
+    """Jobs that ran out of memory next to others, and are repeated alone."""
+    records: dict[int, dict[str, Any]] = field(default_factory=dict)
+    has_more: bool = True
+    """There may be waiting jobs."""
+    is_stopping: bool = False
 
-def perform(
-    job: Job, path: str, slot: ResourceSlot, send: Callable[[tuple[Any, ...]], None], busy_timeout: float = BUSY_TIMEOUT
-) -> None:
-    """Run a job and write its record; called in the job's own process.
+    @property
+    def is_finished(self) -> bool:
+        """Whether no job runs or waits."""
+        return not (self.running or self.again or self.has_more)
 
-    Args:
-        job: the job to run.
-        path: the sweep's folder.
-        slot: the job's resources.
-        send: sends messages (see `Screen.show`) to the sweep; raises OSError if the sweep is gone.
-        busy_timeout: seconds to wait for another process that executes the same run, before the job fails.
-    """
-    folder = SweepDirectory(Path(path))
-    # Its own output would garble the display of all jobs.
-    output = os.open(folder.job_folder(job.number) / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    if slot.gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = slot.gpu
-    if slot.threads:
-        torch.set_num_threads(slot.threads)
-    messenger = _Messenger(send)
-    record: dict[str, Any]
-    try:
-        outcome = _run_when_free(job, messenger, busy_timeout)
-        record = record_of(outcome.path, outcome.summary)
-    except Interrupted as stopped:
-        record = {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"}
-    except DlrunnerError as error:
-        run_folder = str(error.folder.resolve()) if error.folder else None
-        record = {"status": "failed", "error": str(error), "folder": run_folder}
-        record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "is_data_error": isinstance(error, DataError)}
-    folder.write_record(job.number, record)
-    sys.stdout.flush()
+    def start_next(self) -> None:
+        """Start a job in each free slot; those to be repeated start when no other one runs."""
+        if self.has_more and self.free:
+            jobs = list(itertools.islice(self.waiting, len(self.free)))
+            self.has_more = len(jobs) == len(self.free)
+            if jobs:
+                with self.engine.batch():
+                    for job in jobs:
+                        self._start(job)
+        if self.again and not self.running:
+            self._start(self.again.popleft())
 
+    def _start(self, job: Job) -> None:
+        for other in self.running:
+            other.alone = False
+        self.screen.begin(job)
+        self.running.append(self.engine.start(job, self.folder, self.free.popleft(), alone=not self.running))
 
-def _run_when_free(job: Job, messenger: _Messenger, busy_timeout: float) -> runner.Outcome:
-    """Run the job, after any other process that executes the same run; the result of that one is then used."""
-    started, notified = time.monotonic(), False
-    while True:
-        try:
-            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed, job.swept)
-        except BusyError as busy:
-            if time.monotonic() > started + busy_timeout:
-                raise
-            if not notified:
-                messenger.notify(f"waiting: {busy}")
-            notified = True
-            time.sleep(0.2)
+    def ended(self) -> Iterator[tuple[Job, dict[str, Any]]]:
+        """Wait a moment, show new messages, and yield the jobs that have ended with their records."""
+        if self.running:
+            self.engine.wait(self.running)
+        for each in list(self.running):
+            has_ended = each.has_ended()  # before receiving: the last messages must not be missed
+            for message in each.receive():
+                self.screen.show(each.job, message)
+            if not has_ended:
+                continue
+            self.running.remove(each)
+            self.free.append(each.slot)
+            record = self.records[each.job.number] = each.outcome()
+            if record.get("out_of_memory") and not (each.alone or self.is_stopping):
+                self.again.append(each.job)
+                self.screen.show(each.job, ("message", f"{record['error']}; retrying it alone"))
+            else:
+                yield each.job, record
 
+    def stop(self) -> None:
+        """Let all running jobs save and exit, once, and start no other."""
+        if self.is_stopping:
+            return
+        self.is_stopping, self.has_more = True, False
+        self.again.clear()
+        for each in self.running:
+            each.stop()
 
-def _stop_with_the_sweep() -> None:
-    """Wait for the end of the sweep's process, then let this job save and exit."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Messenger:
-    """Sends the progress of this job to the sweep, if that still runs."""
-
-    interval = 1.0
-
-    def __init__(self, send: Callable[[tuple[Any, ...]], None]) -> None:
-        self._deliver = send
-
-    def _send(self, *message: Any) -> None:
-        with contextlib.suppress(OSError):
-            self._deliver(message)
-
-    def notify(self, text: str) -> None:
-        print(text, flush=True)
-        self._send("message", text)
-
-    def start_epoch(self, epoch: int, num_epochs: int, num_steps: int, step: int) -> None:
-        self._send("epoch", epoch, num_epochs, num_steps)
-
-    def advance(self, step: int, loss: float, lr: float, examples_per_second: float) -> None:
-        self._send("step", step, loss)
-
-    def end_epoch(self, row: Mapping[str, Any]) -> None:
-        print(row_line(row), flush=True)
-        self._send("row", dict(row))
-
-    def close(self) -> None:
-        pass
+    def kill(self) -> None:
+        """Kill all running jobs."""
+        for each in self.running:
+            each.stop(signal.SIGKILL)

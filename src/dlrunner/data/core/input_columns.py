@@ -1,4 +1,4 @@
-"""The columns of a table that stand beside the predictions of its rows."""
+"""The columns of a table that are shown next to the predictions of its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW = "row"
 
 
 def input_columns(table: pd.DataFrame, only: Sequence[str] | None, id: str | None) -> pd.DataFrame:
-    """Return the columns of a table that stand beside the predictions.
+    """Return the columns of a table that are shown next to the predictions.
 
     >>> table = pd.DataFrame({"city": ["Ulm"], "area": [80]})
     >>> [list(input_columns(table, only, None)) for only in (None, ["area"], ["row", "city"], [])]
@@ -45,7 +45,7 @@ def input_columns(table: pd.DataFrame, only: Sequence[str] | None, id: str | Non
     return with_distinct_names(found.set_axis(names, axis=1))
 
 
-def beside(inputs: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
+def append_predictions(inputs: pd.DataFrame, predicted: pd.DataFrame) -> pd.DataFrame:
     """Return columns of the input and predictions as one table, whose names differ; it keeps the input's index.
 
     The number of columns of the input is `attrs["num_inputs"]`.

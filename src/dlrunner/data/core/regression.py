@@ -21,12 +21,20 @@ from dlrunner.metrics import (
     InOriginalUnits,
     MeanAbsoluteError,
     Metric,
-    RmspeByBatch,
     RootMeanSquaredError,
     RootMeanSquaredPercentageError,
     exact_dtype,
 )
-from dlrunner.regression_metrics import TINY, Coverage, IntervalWidth, MeanDeviance, PinballLoss, deviance, pinball
+from dlrunner.regression_metrics import (
+    TINY,
+    Coverage,
+    IntervalWidth,
+    MeanDeviance,
+    PinballLoss,
+    RmspeByBatch,
+    deviance,
+    pinball,
+)
 from dlrunner.row_blocks import in_blocks
 
 Transform = Literal["standard", "log", "log1p", "none"]

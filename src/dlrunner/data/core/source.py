@@ -20,7 +20,7 @@ from dlrunner.data.core.cache import cache_dir, remembered, sha256_of, write_sea
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.folders import Listing, list_files
 from dlrunner.data.core.unpacking import refuse_bomb
-from dlrunner.errors import DataError
+from dlrunner.errors import ConfigError, DataError
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
@@ -105,22 +105,6 @@ class ArchiveOrFolder:
         if missing:
             raise DataError(f"{self.path} has no {', '.join(self.prefix + name for name in missing)}")
         return found
-
-    def read_where(self, wanted: Callable[[str], bool]) -> dict[str, bytes]:
-        """Return the content of all files whose paths below this folder are `wanted`, sorted by name.
-
-        Raises:
-            DataError: the archive is truncated, or a file cannot be read.
-        """
-        with _readable_errors(self.path):
-            if self.is_archive:
-                found = read_archive(
-                    self.path, lambda name: name.startswith(self.prefix) and wanted(name.removeprefix(self.prefix))
-                )
-                found = {name.removeprefix(self.prefix): content for name, content in found.items()}
-            else:
-                found = {name: (self.path / name).read_bytes() for name in self.names() if wanted(name)}
-            return dict(sorted(found.items()))
 
     def contents(self, names: Sequence[str]) -> Iterator[bytes]:
         """Yield the content of files one after the other, or `Unreadable`; only a tar archive is held in memory.
@@ -302,6 +286,26 @@ def place_of(path: Path, layout: str, may_be_damaged: bool = False) -> ArchiveOr
         raise DataError(f"{path} is damaged {listing.damages[0]}; download it again")
     inside = [name for name in listing.names if name == layout or name.endswith(f"/{layout}")]
     return ArchiveOrFolder(path, min(inside, key=len)[: -len(layout)]) if inside else None
+
+
+def given_place(path: Path, layout: str, hint: str) -> ArchiveOrFolder:
+    """Return the location of the file `layout` at the path that the user gives.
+
+    Args:
+        path: `data.path`, an archive or a folder.
+        layout: see `place_of`.
+        hint: what to do if there is no such file, for the message.
+
+    Raises:
+        ConfigError: there is nothing at the path.
+        DataError: it has no such file, or is damaged.
+    """
+    if not path.exists():
+        raise ConfigError(f"data.path: there is no file or folder {path}")
+    place = place_of(path, layout)
+    if place is None:
+        raise DataError(f"data.path: {path} has no {layout}; {hint}")
+    return place
 
 
 def _head(path: Path, count: int) -> bytes:

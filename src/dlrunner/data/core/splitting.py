@@ -307,7 +307,7 @@ def num_test_rows(of_test: Mask | None, valid: Mask) -> int:
 
 
 def random_rows(num_rows: int, fraction: float, seed: int) -> Mask:
-    """Mark the first `int(share·n)` rows of a random permutation, as fast.ai's `get_cv_idxs` does."""
+    """Mark the first `int(fraction·n)` rows of a random permutation, as fast.ai's `get_cv_idxs` does."""
     chosen = np.zeros(num_rows, dtype=bool)
     chosen[np.random.RandomState(seed).permutation(num_rows)[: int(fraction * num_rows)]] = True
     return chosen

@@ -11,14 +11,14 @@ from pydantic import Field
 
 from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.source import ArchiveOrFolder, Release, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, find, given_place, place_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Splitting, sampled, split_again, split_by_parts
 from dlrunner.data.dogbreeds.releases import HOME, RELEASES
 from dlrunner.data.dogbreeds.synthetic import SIZE, write_synthetic_images
 from dlrunner.data.images.dataset import ImagePreprocessing, ImageSource, ImageTable, image_classes
 from dlrunner.data.images.decoding import Fit
 from dlrunner.data.images.files import LABELS, ImageFiles, find_images
-from dlrunner.errors import ConfigError, DataError
+from dlrunner.errors import DataError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Fraction, Seed, Text
 from dlrunner.task import DataIdentity
@@ -74,12 +74,7 @@ class DogBreedsData(ImageSource):
         """The release, its location, and the best achievable accuracy (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
-            if not self.path.exists():
-                raise ConfigError(f"data.path: there is no file or folder {self.path}")
-            location = place_of(self.path, LABELS)
-            if location is None:
-                raise DataError(f"data.path: {self.path} has no {LABELS}; use task=image for other images")
-            return release, location, None
+            return release, given_place(self.path, LABELS, "use task=image for other images"), None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
-import zlib
 from abc import abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,8 +16,8 @@ import PIL
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlrunner.data.core.cache import cache_dir, tidy, write_sealed
-from dlrunner.data.core.checked import read_sealed, warn_damaged
+from dlrunner.data.core.cache import cache_dir, write_sealed
+from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
@@ -29,17 +25,16 @@ from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
 from dlrunner.data.images.files import ImageFiles, find_images
+from dlrunner.data.images.pixel_cache import EncodedFiles, cached_arrays, without_bad
 from dlrunner.data.tables.table import Reading
-from dlrunner.errors import ConfigError, DataError
-from dlrunner.files.atomic import atomic_file
+from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
-from dlrunner.system.parallel import in_order, num_cores
+from dlrunner.system.parallel import num_cores
 from dlrunner.task import Data, DataIdentity
 
 VERSION = 2
 """Of the format of the cache."""
-MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -112,21 +107,8 @@ class ImagePreprocessing:
             DataError: images cannot be read (unless `skip_bad`), or no training or validation images are left.
         """
         pixels, key, image_notes, bad = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
-        split = split.copy()
-        if bad:
-            examples = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
-            more = f"; and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
-            message = (
-                f"{len(bad):,} of {len(files.names):,} images in {files.place.path} cannot be read: {examples}{more}"
-            )
-            if not self.skip_bad:
-                raise DataError(f"{message} (data.skip_bad=true skips them)")
-            split[np.isin(np.array(files.names, dtype=object), list(bad))] = UNUSED
-            image_notes = [f"{message}; they are skipped", *image_notes]
-        for part, what in ((TRAIN, "training"), (VALID, "validation")):
-            if not (split == part).any():
-                raise DataError(f"{files.place.path}: no {what} images are left of {len(split):,}")
-        notes = [*files.notes, *notes, *image_notes, *_class_notes(target, values, split)]
+        split, bad_notes = without_bad(split, files.names, bad, str(files.place.path), self.skip_bad)
+        notes = [*files.notes, *notes, *bad_notes, *image_notes, *_class_notes(target, values, split)]
         return ImageTable(pixels, split, files.names, target, values, key, self.fit, notes)
 
 
@@ -259,11 +241,7 @@ def cached_pixels(
     Args:
         files: the images.
         size, fit: see `decode`.
-        used: rows whose pixels are verified by their checksums; the others are not read.
-
-    Returns:
-        The pixels, [images, size, size, 3], mapped from a file; their key; notes; and the images that cannot be read,
-        with the reason (their pixels are black).
+        used: see `cached_arrays`, also for the values returned.
     """
     encoded = EncodedFiles(
         files.names,
@@ -272,120 +250,6 @@ def cached_pixels(
         (size, size, 3),
     )
     return cached_arrays(encoded, f"{VERSION} {PIL.__version__} {files.digest} {size} {fit}", used)
-
-
-@dataclass(frozen=True)
-class EncodedFiles:
-    """Files and the function that decodes them."""
-
-    names: Sequence[str]
-    contents: Callable[[], Iterator[Any]]
-    """Yields the argument of `decode` for each file."""
-    decode: Callable[[Any], tuple[Pixels, list[str]]]
-    """Returns an array and remarks; raises DataError if the file cannot be decoded."""
-    shape: tuple[int, ...]
-    """Of each array."""
-
-
-def cached_arrays(
-    files: EncodedFiles, recipe: str, used: NDArray[np.int64]
-) -> tuple[Pixels, str, list[str], dict[str, str]]:
-    """Return decoded files from the cache; if they are missing, decode all of them on all cores.
-
-    Args:
-        files: the files.
-        recipe: text with everything that the arrays depend on.
-        used: see `cached_pixels`, also for the values returned.
-    """
-    key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
-    path = cache_dir() / "pixels" / f"{key}.npy"
-    record = path.with_suffix(".record")
-    if (content := read_sealed(record)) is not None and "notes" in (known := json.loads(content)):
-        pixels = _mapped(path, (len(files.names), *files.shape))
-        if pixels is not None and _is_sound(pixels, known["checksums"], used):
-            return pixels, key, known["notes"], known["bad"]
-        if path.exists():
-            warn_damaged(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tidy(path.parent)
-        pixels, image_notes, bad = _decoded(files, path, record)
-    except OSError as error:
-        raise _cache_error(path.parent, error) from None
-    return pixels, key, image_notes, bad
-
-
-def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """Return the pixels of a file, read on use; None if it has another content."""
-    with contextlib.suppress(OSError, ValueError, EOFError):
-        pixels: Pixels = np.load(path, mmap_mode="c")
-        if pixels.shape == shape and pixels.dtype == np.uint8 and pixels.flags.c_contiguous:
-            return pixels
-    return None
-
-
-def _is_sound(pixels: Pixels, checksums: Sequence[int], rows: NDArray[np.int64]) -> bool:
-    """Return whether images match their checksums: 0.35 s for a gigabyte in memory, on two cores."""
-    parts = np.array_split(rows, 4 * num_cores())
-    with ThreadPoolExecutor(num_cores()) as pool:
-        return all(pool.map(lambda part: all(_checksum(pixels[row]) == checksums[row] for row in part), parts))
-
-
-def _checksum(image: Pixels) -> int:
-    return zlib.crc32(image.data)
-
-
-def _cache_error(folder: Path, error: OSError) -> DataError:
-    return DataError(
-        f"the images cannot be written to the cache, {folder} ({error.strerror}); set DLRUNNER_CACHE to another folder"
-    )
-
-
-def _digest(pixels: Pixels) -> bytes:
-    return hashlib.blake2b(pixels.data, digest_size=8).digest()
-
-
-def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, list[str], dict[str, str]]:
-    """Decode all images into a file of the cache, and record their checksums and notes."""
-    with atomic_file(path, sync=False) as file:
-        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
-        image_notes = [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())]
-        path.with_suffix(".digests").unlink(missing_ok=True)  # they may belong to damaged pixels
-        write_sealed(record, json.dumps({"notes": image_notes, "bad": bad, "checksums": checksums}).encode())
-    return pixels, image_notes, bad
-
-
-def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
-    """Write the pixels of all images to a file; return them, counts of remarks, unreadable images, and checksums."""
-
-    def work(content: Any) -> tuple[Pixels | None, list[str] | str, int]:
-        try:
-            image, message = files.decode(content)
-            return image, message, _checksum(image)
-        except DataError as error:
-            return None, str(error), black
-
-    black = _checksum(np.zeros(files.shape, np.uint8))
-    shape = (len(files.names), *files.shape)
-    pixels: Pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
-    if hasattr(os, "posix_fallocate"):  # a full disk is reported now, instead of killing the process at some page
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-    remarks: Counter[str] = Counter()
-    bad: dict[str, str] = {}
-    checksums = []
-    # Pillow releases the GIL while it decodes, so threads run in parallel.
-    with ThreadPoolExecutor(num_cores()) as pool:
-        found = in_order(pool, work, files.contents(), 8 * num_cores())
-        for row, (image, message, checksum) in enumerate(found):
-            checksums.append(checksum)
-            if image is None:
-                bad[files.names[row]] = str(message)
-            else:
-                pixels[row] = image
-                remarks.update(message)
-    pixels.flush()  # type: ignore[attr-defined]
-    return np.load(path, mmap_mode="c"), remarks, bad, checksums
 
 
 def _class_notes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) -> list[str]:
@@ -402,3 +266,7 @@ def _class_notes(target: Target, values: NDArray[Any], split: NDArray[np.int8]) 
         names = ", ".join(str(target.classes[code]) for code in unseen[:3])
         notes.append(f"{len(unseen)} class(es) occur in validation only ({names}): try data.split=stratified")
     return notes
+
+
+def _digest(pixels: Pixels) -> bytes:
+    return hashlib.blake2b(pixels.data, digest_size=8).digest()

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.source import ArchiveOrFolder, Release, download, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, download, find, given_place, place_of
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.imdb.releases import LAYOUT, RELEASES
@@ -82,12 +82,7 @@ class ImdbData(TextSource):
         """The release, its location, and its best achievable scores (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
-            if not self.path.exists():
-                raise ConfigError(f"data.path: there is no file or folder {self.path}")
-            location = place_of(self.path, LAYOUT)
-            if location is None:
-                raise DataError(f"data.path: {self.path} has no {LAYOUT}; use task=lm or task=text for other texts")
-            return release, location, None
+            return release, given_place(self.path, LAYOUT, "use task=lm or task=text for other texts"), None
         if self.source != "synthetic":
             if found := find(self.data_dir, RELEASES):
                 return *found, None

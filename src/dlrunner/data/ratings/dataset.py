@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_mo
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
-from dlrunner.data.ratings.user_table import USUAL_NAMES, read_user_table
+from dlrunner.data.ratings.user_table import USUAL_NAMES, UserTable, read_user_table
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Decimal, Reading, Thousands
 from dlrunner.errors import ConfigError, DataError
@@ -221,59 +221,23 @@ class RatingsData(Data):
         Raises:
             DataError: the table is empty, damaged, or has an invalid rating; the message names row and value.
         """
-        release, place, _ = self._found
-        films, table, notes = None, None, list(self._notes)
-        valid: NDArray[np.bool_] | None = None
-        needs_times = self.columns["timestamp"] is not None or self.splitting.split == "time"
-        skip_bad = self.file is not None and self.file.reading.skip_bad
-        if release is None:
-            assert self.file is not None
-            if self.min_rating is not None and self.implicit and self.columns["rating"] is None:
-                raise ConfigError("data.rating: is missing: data.min_rating needs the name of the column of ratings")
-            table = read_user_table(self.file, self.columns, needs_times, self._marks, has_ratings=not self.implicit)
-            frame, rows = table.frame, table.rows
-            notes += table.notes
-        else:
-            frame, films, valid = read_movielens(place, release, self.splitting.split)
-            rows = RowLocations(place.path, [Part(place.path, 2 if release.layouts[0].endswith(".csv") else 1)])
-        frame, kept, skipped = checked_rows(
-            frame,
-            rows,
-            skip_bad=skip_bad,
-            needs_times=needs_times or skip_bad,
-            may_be_equal=self.implicit,
-        )
-        if valid is None and self.splitting.split.startswith("u"):
-            raise ConfigError(
-                f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
-            )
-        if self._marks is not None and table is None:
-            raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
-        rows, valid = rows.only(kept), None if valid is None else valid[kept]
-        if self.min_rating is not None:
-            enough = (frame["rating"] >= self.min_rating).to_numpy()
-            if not enough.any():
-                raise DataError(f"{place.path}: no rating is at least {self.min_rating:g} (data.min_rating)")
-            notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
-            frame, rows = frame[enough].reset_index(drop=True), rows.only(enough)
-            valid = None if valid is None else valid[enough]
+        given, notes = self._usable(self._given())
+        frame, films, table = given.frame, given.films, given.table
         frame["user"], user_ids = pd.factorize(frame["user"])
         frame["item"], item_ids = pd.factorize(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
-        if not latest.all():
-            frame, rows = frame[latest].reset_index(drop=True), rows.only(latest)
-            valid = None if valid is None else valid[latest]
-        if valid is None:
-            frame, split, of_test = self._split(frame, rows)
+        given = given if latest.all() else given.only(latest)
+        if given.valid is None:
+            frame, split, of_test = self._split(given.frame, given.rows)
         else:
-            of_test = valid
-            split = np.where(valid, VALID, TRAIN).astype(np.int8)
+            frame, of_test = given.frame, given.valid
+            split = np.where(given.valid, VALID, TRAIN).astype(np.int8)
         users, known_users = pd.factorize(frame["user"])
         items, known_items = pd.factorize(frame["item"])
         user_ids, item_ids = user_ids[known_users], item_ids[known_items]
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
-            raise DataError(f"{place.path}: all {len(frame)} ratings have the same {what}; two or more are needed")
+            raise DataError(f"{given.rows}: all {len(frame)} ratings have the same {what}; two or more are needed")
         titles, genres, item_genres = describe_items(item_ids, films)
         of_films = [] if item_genres is None else [film_attributes(titles, item_genres)]
         names = table.columns if table else {}
@@ -293,12 +257,56 @@ class RatingsData(Data):
             item_genres=item_genres,
             user_attributes=joined([user_side.values] if user_side else []),
             item_attributes=joined([*of_films, *([item_side.values] if item_side else [])]),
-            notes=[*notes, *skipped, *repeated, *side_notes],
+            notes=[*notes, *repeated, *side_notes],
             of_test=of_test,
             columns=dict(table.columns) if table else {},
             schema=table.schema.state() if table else [],
             described=table.described if table else [],
         )
+
+    @property
+    def _needs_times(self) -> bool:
+        return self.columns["timestamp"] is not None or self.splitting.split == "time"
+
+    def _given(self) -> _Given:
+        """Return all ratings, as they are in the file."""
+        release, place, _ = self._found
+        notes = list(self._notes)
+        if release is None:
+            assert self.file is not None
+            if self.min_rating is not None and self.implicit and self.columns["rating"] is None:
+                raise ConfigError("data.rating: is missing: data.min_rating needs the name of the column of ratings")
+            has_ratings = not self.implicit
+            table = read_user_table(self.file, self.columns, self._needs_times, self._marks, has_ratings=has_ratings)
+            given = _Given(table.frame, table.rows, [*notes, *table.notes], table=table)
+        else:
+            frame, films, valid = read_movielens(place, release, self.splitting.split)
+            rows = RowLocations(place.path, [Part(place.path, 2 if release.layouts[0].endswith(".csv") else 1)])
+            given = _Given(frame, rows, notes, valid, films)
+        if given.valid is None and self.splitting.split.startswith("u"):
+            raise ConfigError(
+                f"data.split: {self.splitting.split} is one of MovieLens 100K's own splits; this is {place.path}"
+            )
+        if self._marks is not None and given.table is None:
+            raise ConfigError(f"data.split: column needs a table of your own; this is {place.path}")
+        return given
+
+    def _usable(self, given: _Given) -> tuple[_Given, list[str]]:
+        """Return the ratings as numbers, without those that are left out, and notes."""
+        skip_bad = self.file is not None and self.file.reading.skip_bad
+        needs_times = self._needs_times or skip_bad
+        frame, kept, skipped = checked_rows(
+            given.frame, given.rows, skip_bad=skip_bad, needs_times=needs_times, may_be_equal=self.implicit
+        )
+        valid = None if given.valid is None else given.valid[kept]
+        found = replace(given, frame=frame, rows=given.rows.only(kept), valid=valid)
+        if self.min_rating is None:
+            return found, [*given.notes, *skipped]
+        enough = (frame["rating"] >= self.min_rating).to_numpy()
+        if not enough.any():
+            raise DataError(f"{given.rows}: no rating is at least {self.min_rating:g} (data.min_rating)")
+        below = f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating"
+        return found.only(enough), [*given.notes, below, *skipped]
 
     def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
         file = self.items if role == "item" else self.users
@@ -340,6 +348,26 @@ class RatingsData(Data):
                     "fractions"
                 )
         return frame, split, None
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Ratings while they are read: user, item, rating and, if there are times, timestamp."""
+
+    frame: pd.DataFrame
+    rows: RowLocations
+    """Where they stand."""
+    notes: Sequence[str]
+    valid: Mask | None = None
+    """Which rows the release's own split validates on."""
+    films: pd.DataFrame | None = None
+    """Titles and genres, of MovieLens."""
+    table: UserTable | None = None
+
+    def only(self, kept: Mask) -> _Given:
+        """Return some of the rows."""
+        valid = None if self.valid is None else self.valid[kept]
+        return replace(self, frame=self.frame[kept].reset_index(drop=True), rows=self.rows.only(kept), valid=valid)
 
 
 def _plain(value: Any) -> int | str:

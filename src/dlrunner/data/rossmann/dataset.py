@@ -20,7 +20,7 @@ from dlrunner.data.core.columns import Roles, date_column
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.source import ArchiveOrFolder, Release, find, place_of
+from dlrunner.data.core.source import ArchiveOrFolder, Release, find, given_place
 from dlrunner.data.core.splitting import Split, Splitting, between
 from dlrunner.data.rossmann.features import (
     CATEGORICAL,
@@ -123,13 +123,7 @@ class RossmannData(TableSource):
         """The release, its location, and its best achievable score (synthetic data only)."""
         release = RELEASES[0]
         if self.path is not None:
-            if not self.path.exists():
-                raise ConfigError(f"data.path: there is no file {self.path}")
-            location = place_of(self.path, "train.csv")
-            if location is None:
-                raise DataError(
-                    f"data.path: {self.path} has no train.csv; Rossmann's eight tables are {', '.join(FILES)}"
-                )
+            location = given_place(self.path, "train.csv", f"Rossmann's eight tables are {', '.join(FILES)}")
             known = location.sha256("train.csv") == release.sha256_of_layout
             return release if known else replace(release, name="own", sha256_of_layout=None), location, None
         if self.source != "synthetic":

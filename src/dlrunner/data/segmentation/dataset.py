@@ -16,7 +16,7 @@ from pydantic import Field
 from dlrunner.data.core.cache import cache_dir
 from dlrunner.data.core.once import read_once
 from dlrunner.data.core.splitting import TEST, TRAIN, UNUSED, VALID, Splitting, sampled, split_by_parts
-from dlrunner.data.images.dataset import MOST_NAMED, EncodedFiles, cached_arrays
+from dlrunner.data.images.pixel_cache import EncodedFiles, cached_arrays, without_bad
 from dlrunner.data.segmentation.files import MaskedImages, find_masked_images
 from dlrunner.data.segmentation.masks import MaskClasses, decode_pair, read_classes
 from dlrunner.data.segmentation.synthetic import ARCHIVE, SIZE, WRONG, write_synthetic_images
@@ -192,10 +192,7 @@ class SegmentationData(Data):
         )
         recipe = f"masks {VERSION} {PIL.__version__} {files.digest} {self.size}"
         pixels, _, notes, bad = cached_arrays(encoded, recipe, np.flatnonzero(split != UNUSED))
-        split = self._without_bad(split, files, bad, notes)
-        for part, what in ((TRAIN, "training"), (VALID, "validation")):
-            if not (split == part).any():
-                raise DataError(f"{path}: no {what} images are left of {len(split):,}")
+        split, bad_notes = without_bad(split, files.images, bad, path, self.skip_bad)
         used = split != UNUSED
         found = np.zeros((len(split), 256), np.int64)
         for row in np.flatnonzero(used):
@@ -219,28 +216,9 @@ class SegmentationData(Data):
             classes,
             counts,
             of_test,
-            [*files.notes, *notes, *class_notes],
+            [*files.notes, *bad_notes, *notes, *class_notes],
             files.column,
         )
-
-    def _without_bad(
-        self, split: NDArray[np.int8], files: MaskedImages, bad: dict[str, str], notes: list[str]
-    ) -> NDArray[np.int8]:
-        """Return the split without images that cannot be read, if `skip_bad` is set.
-
-        Raises:
-            DataError: there are some, and `skip_bad` is false.
-        """
-        if not bad:
-            return split
-        named = "; ".join(f"{name} {reason}" for name, reason in list(bad.items())[:MOST_NAMED])
-        more = f"; and {len(bad) - MOST_NAMED:,} more" if len(bad) > MOST_NAMED else ""
-        problem = f"{len(bad):,} of {len(split):,} images in {files.place.path} cannot be used: {named}{more}"
-        if not self.skip_bad:
-            raise DataError(f"{problem} (data.skip_bad=true leaves them out)")
-        notes.insert(0, f"{problem}; they are left out")
-        left: NDArray[np.int8] = np.where(np.isin(np.array(files.images, dtype=object), list(bad)), UNUSED, split)
-        return left.astype(np.int8)
 
 
 def _unseen(classes: MaskClasses, counts: NDArray[np.int64], split: NDArray[np.int8]) -> list[str]:

@@ -102,7 +102,7 @@ class Candidates:
             yield f"number {i}", f"count(*) - count_if(m{n}) - count(n{n}_{i})"
             yield f"fractions {i}", f"count_if(n{n}_{i} - floor(n{n}_{i}) <> 0)"  # so of inf
             yield f"infinite {i}", f"count_if(isinf(n{n}_{i}))"
-            # 5.00, as a price is written; 5.0 is what is left of whole numbers beside missing ones.
+            # 5.00, as a price is written; 5.0 is what is left of whole numbers next to missing ones.
             yield f"prices {i}", f"count_if(contains(t{n}, '{each.decimal}00') AND n{n}_{i} = floor(n{n}_{i}))"
         if self.numbers:
             zero = f"starts_with(t{n}, '0') AND (starts_with(t{n}, '00') OR n{n}_0 >= 1)"

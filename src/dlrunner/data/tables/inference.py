@@ -29,7 +29,7 @@ from dlrunner.errors import DataError
 __all__ = ["Hints", "commonest_dates", "infer"]
 
 FEW = 20
-"""Codes: so few different numbers beside other strings are categories, not numbers with errors."""
+"""Codes: so few different numbers next to other strings are categories, not numbers with errors."""
 
 
 @dataclass(frozen=True)

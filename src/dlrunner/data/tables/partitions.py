@@ -57,9 +57,9 @@ def check_names(keys: Sequence[str], names: Sequence[str], place: Path) -> None:
             )
 
 
-def expressions(keys: Sequence[str], file: str) -> list[str]:
-    """Return the SQL expressions of the columns in the path of a file, which is an expression too."""
-    found = [f"url_decode(regexp_extract({file}, {literal(f'.*/{re.escape(key)}=([^/]*)/')}, 1))" for key in keys]
+def expressions(keys: Sequence[str]) -> list[str]:
+    """Return the SQL expressions of the columns in the path of a file, `path_of_file`."""
+    found = [f"url_decode(regexp_extract(path_of_file, {literal(f'.*/{re.escape(key)}=([^/]*)/')}, 1))" for key in keys]
     return [f"nullif({each}, {literal(MISSING)})" for each in found]
 
 

@@ -40,17 +40,16 @@ class Values:
     bad: list[BadRow]
 
 
-def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = None, collect: bool = False) -> Values:
-    """Return the values of the columns of a schema.
+def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Values:
+    """Return the values of the columns of a schema; bad ones are missing, and listed.
 
     Args:
         table: the open table.
         schema: how its columns are read.
         names: the columns that are wanted; all by default.
-        collect: bad values are missing, and listed; by default the first one is an error.
 
     Raises:
-        DataError: a column does not exist, or a value has another type or format.
+        DataError: a column does not exist.
     """
     wanted = [schema[name] for name in names] if names is not None else list(schema.columns)
     for column in wanted:
@@ -68,11 +67,8 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
     bad: list[BadRow] = []
     for column, count in zip(strings, counts, strict=True):
         if count:
-            found = table.where(_bad(table, column), table.column(column.name), limit=int(count) if collect else 1)
+            found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
-            if not collect:
-                row, reason = reasons[0]
-                raise DataError(f"{table.rows.at(row)}: {reason}; {int(count):,} such row(s) in all")
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
     columns = {}
     for some in _groups(wanted):

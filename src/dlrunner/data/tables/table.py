@@ -183,7 +183,7 @@ def read_open_table(
 def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Table:
     """Read a table that is open as a schema says; see `read_open_table`."""
     wanted = [name for name in schema.names if names is None or name in names]
-    values = read_values(raw, schema, wanted, collect=True)
+    values = read_values(raw, schema, wanted)
     notes = tuple(raw.notes)
     unused = [name for name in raw.names if name not in schema.names]
     if unused:
@@ -204,7 +204,7 @@ def read_frame(
                 f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}{hint}"
             )
         schema = schema or infer(raw, Hints(dates=tuple(dates)))
-        values = read_values(raw, schema, names, collect=True)
+        values = read_values(raw, schema, names)
         return Table(values.frame, raw.rows, schema, values.bad)
 
 

@@ -231,7 +231,7 @@ def _with_keys(paths: Sequence[Path], dialect: Dialect, options: str, keys: Sequ
     if not keys:
         return _read_csv(paths, dialect, options)
     start = len(dialect.names)
-    columns = ", ".join(f"{each} AS c{start + i}" for i, each in enumerate(expressions(keys, "path_of_file")))
+    columns = ", ".join(f"{each} AS c{start + i}" for i, each in enumerate(expressions(keys)))
     source = _read_csv(paths, dialect, f"{options}, filename='path_of_file'")
     return f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {source})"
 

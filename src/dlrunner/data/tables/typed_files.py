@@ -187,7 +187,7 @@ def open_json(
     if keys:
         with readable_errors(place, named):
             check_names(keys, connection.sql(f"SELECT * FROM {source}").columns, place)
-        found = zip(expressions(keys, "path_of_file"), keys, strict=True)
+        found = zip(expressions(keys), keys, strict=True)
         columns = ", ".join(f"{each} AS {quoted_name(key)}" for each, key in found)
         source = f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {_read_json(list(files), 'path_of_file')})"
     raw = from_relation(connection, source, place, first_row=1, files=named)

@@ -43,7 +43,7 @@ from dlrunner.task import DataIdentity
 
 Names = list[Text]
 Counts = Annotated[list[Count], Field(min_length=1)]
-FEW_LEVELS = 10
+FEW_VALUES = 10
 """Whole numbers of a target that could be classes."""
 DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
 
@@ -369,8 +369,8 @@ def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) 
 
 def _target_notes(target: Target, values: NDArray[Any]) -> Sequence[str]:
     notes = [f"target {target.description()}"]
-    distinct = np.unique(values[: 10 * FEW_LEVELS]) if target.kind == "regression" else values[:0]
-    if 0 < len(distinct) <= FEW_LEVELS and not (distinct % 1).any() and len(np.unique(values)) <= FEW_LEVELS:
+    distinct = np.unique(values[: 10 * FEW_VALUES]) if target.kind == "regression" else values[:0]
+    if 0 < len(distinct) <= FEW_VALUES and not (distinct % 1).any() and len(np.unique(values)) <= FEW_VALUES:
         notes.append(
             f"target {target.names[0]}: {len(np.unique(values))} whole numbers are learned as a quantity; "
             "data.kind=multiclass takes them as classes"

@@ -11,7 +11,7 @@ For a group g (a store), a cell c within it (a weekday with promotion) and a day
         recent_20, recent_60   w = exp(-d / 20), exp(-d / 60)               k = 2
         year_1, year_2         w = exp(-(d - 364)² / 98), 728 for year_2    k = 8
         weekday                w = exp(-d / 200) on the same weekday        k = 4
-        before, after          w = 1 in the 28 days beside the block        k = 1; before_rows, after_rows: how many
+        before, after          w = 1 in the 28 days around the block        k = 1; before_rows, after_rows: how many
     spread    standard deviation of r in the group
     day_effect_364 …           E of the day 364 and 728 days before and after, and whether there is one
     day_effect_before          mean of E in the 28 days before the block

@@ -125,13 +125,13 @@ def verdict(summary: Mapping[str, Any]) -> str:
     method, other = best
     change = value / other - 1 if other > 0 and value < 2 * other else None
     if value == other or (change is not None and abs(change) < EQUAL):
-        standing = "No better than"
+        comparison = "No better than"
     elif (value > other) == bool(higher_is_better):
-        standing = "Better than"
+        comparison = "Better than"
     else:
-        standing = "Behind"
-    which = "the baseline" if standing == "Behind" or len(others) == 1 else "every baseline; the best is"
-    if standing == "No better than":
+        comparison = "Behind"
+    which = "the baseline" if comparison == "Behind" or len(others) == 1 else "every baseline; the best is"
+    if comparison == "No better than":
         which = "the baseline"
     rate = "" if change is None else f", {abs(change):.1%} {'higher' if change > 0 else 'lower'}".replace("%", " %")
     seconds, taken = summary.get("training_seconds"), others[method].get("seconds")
@@ -139,7 +139,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     if is_number(seconds) and is_number(taken) and is_dear(seconds, taken):
         times = f"; the baseline took {taken:.0f} s, this run {seconds:.0f} s"
     return (
-        f"{standing} {which} {method}: {name} {value_text(summary, name, value)} "
+        f"{comparison} {which} {method}: {name} {value_text(summary, name, value)} "
         f"against {value_text(summary, name, other)}{rate}{times}."
     )
 

@@ -149,7 +149,7 @@ def _claim(verdict: Verdict, folder: Path, out: Path) -> dict[str, Any]:
         "experiment": verdict.experiment,
         "anchor": _anchor(verdict),
         "facts": [
-            ("verdict", f"{verdict.told}{f': {verdict.why}' if verdict.why else ''}"),
+            ("verdict", f"{verdict.verdict_text}{f': {verdict.why}' if verdict.why else ''}"),
             ("published", f"{verdict.metric} {verdict.published:.5g}"),
             ("ours", verdict.ours if verdict.values else ""),
             ("p", p),

@@ -34,6 +34,8 @@ from dlrunner.reporting.plots.training import (
 
 Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
+MOST_IN_TABLE, MOST_IN_MAP = 15, 50
+"""Users and items of the cross table, items of the map."""
 MOST_ITEMS = 2000
 """Number of most rated items for the components: the factors of rarely rated items are noise."""
 
@@ -97,17 +99,16 @@ def predictions(ratings: NDArray[np.float32], outputs: NDArray[np.float32], fold
         )
 
 
-def cross_table(table: RatingsTable, predict: Predict, folder: Path, number: int = 15) -> Plot:
+def cross_table(table: RatingsTable, predict: Predict, folder: Path) -> Plot:
     """Draw cross_table.svg: the users with most ratings by the items with most, rated and predicted.
 
     Args:
         table: all ratings, training and validation.
         predict: the model's ratings of pairs of codes (users, items).
         folder: of the PNG.
-        number: of users and of items.
     """
-    users = _most(np.bincount(table.users, minlength=len(table.user_ids)), number)
-    items = _most(np.bincount(table.items, minlength=len(table.item_ids)), number)
+    users = _most(np.bincount(table.users, minlength=len(table.user_ids)), MOST_IN_TABLE)
+    items = _most(np.bincount(table.items, minlength=len(table.item_ids)), MOST_IN_TABLE)
     rated, is_valid = _block(table, users, items)
     predicted = predict(np.repeat(users, len(items)), np.tile(items, len(users))).reshape(rated.shape)
     with styled():
@@ -250,7 +251,6 @@ def item_map(
     titles: Sequence[str],
     counts: NDArray[np.integer[Any]],
     folder: Path,
-    number: int = 50,
 ) -> Plot:
     """Draw item_map.svg: the most rated items on the first two principal components of the factors.
 
@@ -259,10 +259,9 @@ def item_map(
         titles: of the items.
         counts: training ratings of each item.
         folder: of the PNG.
-        number: of items shown.
     """
     items, scores, fractions = _components(factors, titles, counts, 2)
-    items, scores = items[:number], scores[:number]
+    items, scores = items[:MOST_IN_MAP], scores[:MOST_IN_MAP]
     ratings = counts[items].astype(np.float64)
     x, y = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else ratings
     with styled():
@@ -283,15 +282,15 @@ def item_map(
         )
 
 
-def bias_threshold(counts: NDArray[np.integer[Any]], wanted: int = 24, usual: int = 20) -> int:
+def bias_threshold(counts: NDArray[np.integer[Any]]) -> int:
     """Return how many ratings an item needs to be shown: 20, or the most that leaves 24 items, but at least 1.
 
     >>> bias_threshold(np.full(30, 50)), bias_threshold(np.arange(30)), bias_threshold(np.array([3, 0]))
     (20, 6, 1)
     """
     ordered = np.sort(counts)[::-1]
-    reached = int(ordered[wanted - 1]) if len(ordered) >= wanted else 0
-    return max(1, min(usual, reached))
+    reached = int(ordered[23]) if len(ordered) >= 24 else 0
+    return max(1, min(20, reached))
 
 
 def _components(

@@ -26,7 +26,7 @@ MOST_VECTORS = 500
 
 
 def heading(figure: Figure, text: str) -> None:
-    """Write what the whole picture is about."""
+    """Write the title of a figure."""
     figure.suptitle(text, x=0.01, ha="left", fontsize=11, fontweight="bold", parse_math=False)
 
 

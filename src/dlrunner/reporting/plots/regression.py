@@ -79,10 +79,10 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
     with styled():
         figure = Figure(figsize=(10.4, 5.6), layout="constrained")
         heading(figure, f"{shorten(name, 40)}: validation rows and their predictions")
-        axes, beside = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
+        axes, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (1.85, 1)})
         if not len(x):
             placeholder(axes, "no row to draw")
-            beside.set_axis_off()
+            right.set_axis_off()
             return Plot(
                 save(figure, folder / "predictions.svg"),
                 "Predictions on the validation rows",
@@ -103,7 +103,7 @@ def predictions(truth: Floats, predicted: Floats, folder: Path, *, name: str, lo
         frame = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 2}
         axes.text(0.025, 0.975, "\n".join(notes), va="top", transform=axes.transAxes, linespacing=1.4, bbox=frame)
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=2, borderaxespad=0.2)
-        _errors(beside, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
+        _errors(right, x / y - 1 if log else x - y, log, float(np.abs(y).max()))
         return Plot(
             save(figure, folder / "predictions.svg"),
             "Predictions on the validation rows",

@@ -1,4 +1,4 @@
-"""Pictures of a run on a table: what it predicts, where it errs, which columns matter, what embeddings learned."""
+"""Plots of a run on a table: what it predicts, where it errs, which columns matter, what embeddings learned."""
 
 from __future__ import annotations
 
@@ -92,21 +92,13 @@ def error_by(
             inner = grid[0, column].subgridspec(max(len(ratios), 1), 1, height_ratios=ratios or None)
             for row, index in enumerate(stack):
                 axes = figure.add_subplot(inner[row])
-                name, categories, errors, counts = chosen[index]
-                places = shown[index]
-                bars(axes, errors[places], [shorten(categories[i], 20) for i in places])
-                for bar, i in enumerate(places):
-                    note = f"{counts[i]:,}" if np.isfinite(errors[i]) else f"no value, {counts[i]:,}"
-                    axes.text(1, bar, note, transform=axes.get_yaxis_transform(), ha="right", va="center", **LIGHT)
+                _errors_by_category(axes, *chosen[index], shown[index])
                 if np.isfinite(overall):
                     axes.axvline(overall, color=INK, linewidth=1, linestyle="--")
                 if ends[1] > ends[0]:
                     axes.set_xlim(ends)
-                which = f": {len(places)} worst of {len(errors):,}" if len(places) < len(errors) else ""
-                axes.set_title(f"{shorten(name, 20 if which else 30)}{which}", parse_math=False, x=0)
-                axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
-                without = f" ({rare[index]} of fewer than {fewest} rows left out)" if rare[index] else ""
-                axes.set_xlabel(f"{shorten(metric, 30)}{without}", parse_math=False, fontsize=9)
+                left_out = f" ({rare[index]} of fewer than {fewest} rows left out)" if rare[index] else ""
+                axes.set_xlabel(f"{shorten(metric, 30)}{left_out}", parse_math=False, fontsize=9)
         if not chosen:
             placeholder(figure.add_subplot(), "no column to draw")
         return Plot(
@@ -114,6 +106,26 @@ def error_by(
             "The metric by the categories of some columns",
             f"Bar charts of {metric} by the categories of {_listed(groups)}; over all rows it is {overall:.4g}.",
         )
+
+
+def _errors_by_category(
+    axes: Axes, name: str, categories: Sequence[str], errors: NDArray[np.float64], counts: Integers, places: Integers
+) -> None:
+    """Draw a bar for each of some categories of a column, with its number of rows.
+
+    Args:
+        axes: to draw on.
+        name: of the column.
+        categories, errors, counts: all of them, with their errors and numbers of rows, [categories].
+        places: of the categories to draw.
+    """
+    bars(axes, errors[places], [shorten(categories[i], 20) for i in places])
+    for bar, i in enumerate(places):
+        note = f"{counts[i]:,}" if np.isfinite(errors[i]) else f"no value, {counts[i]:,}"
+        axes.text(1, bar, note, transform=axes.get_yaxis_transform(), ha="right", va="center", **LIGHT)
+    which = f": {len(places)} worst of {len(errors):,}" if len(places) < len(errors) else ""
+    axes.set_title(f"{shorten(name, 20 if which else 30)}{which}", parse_math=False, x=0)
+    axes.set_title("rows", loc="right", fontweight="normal", **LIGHT)
 
 
 def largest_errors(table: pd.DataFrame, folder: Path) -> Plot:
@@ -242,7 +254,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             finite = np.flatnonzero(np.isfinite(vectors).all(axis=1))
             if not len(finite) or not vectors.shape[1]:
                 axes.set_title(shorten(name, 40), parse_math=False)
-                placeholder(axes, "no level to draw")
+                placeholder(axes, "no category to draw")
                 continue
             categories = [categories[i] for i in finite.tolist()]
             points = _plane(axes, categories, np.asarray(vectors)[finite])

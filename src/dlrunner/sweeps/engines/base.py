@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from dlrunner.config.schema import NeedsSettings
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import ResourceSlot, perform
+from dlrunner.sweeps.job_process import perform
+from dlrunner.sweeps.slots import ResourceSlot
 from dlrunner.system.signals import StopSignals
 
 FORWARDED_VARIABLES = ("DLRUNNER_CACHE", "DLRUNNER_DATA", "DLRUNNER_OFFLINE")

@@ -12,7 +12,7 @@ from dlrunner.config.schema import NeedsSettings
 from dlrunner.errors import ConfigError
 from dlrunner.sweeps.engines.base import RemoteCall, RemoteEngine, RemoteJob, without_none
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import ResourceSlot
+from dlrunner.sweeps.slots import ResourceSlot
 
 
 class RayJob(RemoteJob):

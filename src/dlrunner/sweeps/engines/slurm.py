@@ -18,7 +18,7 @@ from dlrunner.config.schema import NeedsSettings
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.sweeps.engines.base import RemoteCall, RemoteEngine, RemoteJob, without_none
 from dlrunner.sweeps.folder import Job, SweepDirectory
-from dlrunner.sweeps.pool import ResourceSlot
+from dlrunner.sweeps.slots import ResourceSlot
 from dlrunner.system.parallel import num_cores
 
 DEFAULT_MINUTES = 24 * 60

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dlrunner.data.core.input_columns import beside, input_columns
+from dlrunner.data.core.input_columns import append_predictions, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import shown
 from dlrunner.data.ratings.user_table import USUAL_NAMES, ratings_of
@@ -237,7 +237,7 @@ class RatingPredictor(Predictor):
             ratings: recommend items to a new user with these ratings instead (columns: item, rating).
             similar: list the items most similar to this one instead (see `similar`).
             top: number of items.
-            only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            only: columns of the table next to the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: none or several of these are given, or a user or item is unknown.
@@ -261,7 +261,7 @@ class RatingPredictor(Predictor):
         )
         predicted = shown(self.ensemble.pairs(user_codes, item_codes))
         inputs = input_columns(table, only, self._column(table, "user"))  # user and item identify a row
-        answer = beside(inputs, pd.DataFrame({"prediction": predicted, "note": notes}))
+        answer = append_predictions(inputs, pd.DataFrame({"prediction": predicted, "note": notes}))
         problems = [
             (int(row), f"the {role} is missing")
             for role, missing in (("user", no_user), ("item", no_item))

@@ -55,7 +55,7 @@ class InputImages:
     notes: Sequence[str] = ()
 
     def columns(self, only: Sequence[str] | None) -> pd.DataFrame:
-        """Return what stands beside predictions: columns of the table, or the names of the images in `image`."""
+        """Return what is shown next to the predictions: columns of the table, or the names of the images in `image`."""
         if self.table is not None:
             return input_columns(self.table, only, None)
         return input_columns(pd.DataFrame({IMAGE: list(map(visible, self.names))}), only, IMAGE)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside
+from dlrunner.data.core.input_columns import append_predictions
 from dlrunner.data.core.targets import Target, shown
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
@@ -72,7 +72,7 @@ class ImagePredictor(Predictor):
             images: an image, a folder or archive of images, a table or a list (.txt) of paths, or - for one of these on
                 standard input; in Python also several images, in files or opened, or a DataFrame.
             column: column of the paths, if it is a table.
-            only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            only: columns of the table next to the predictions, instead of all; none: predictions alone.
             top: number of most likely classes.
             submission: Kaggle's format: id and the probability of every class.
 
@@ -90,7 +90,7 @@ class ImagePredictor(Predictor):
             answer, own = self._classes(outputs, top), []
         else:
             inputs = given.columns(only)
-            answer = beside(inputs, top_classes(self.target, outputs, top))
+            answer = append_predictions(inputs, top_classes(self.target, outputs, top))
             own = list(answer.columns[: inputs.shape[1]])
         answer = with_notes(with_problems(answer, own, problems), given.notes)
         return answer.drop(columns="problem") if submission and problems else answer  # Kaggle's format
@@ -142,7 +142,7 @@ class ImagePredictor(Predictor):
         encoded = rows["image"].tolist()
         problems, outputs = self._outputs(of_request(encoded), keeps_bad=True)
         names = pd.DataFrame({"image": [f"image {number}" for number in range(1, len(encoded) + 1)]})
-        return with_problems(beside(names, top_classes(self.target, outputs, 5)), ["image"], problems)
+        return with_problems(append_predictions(names, top_classes(self.target, outputs, 5)), ["image"], problems)
 
     def _outputs(self, batches: Iterable[Sequence[Named]], keeps_bad: bool) -> tuple[list[tuple[int, str]], Tensor]:
         """Return the rows of images that cannot be read with the reason, and the outputs, 0 for these.

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside
+from dlrunner.data.core.input_columns import append_predictions
 from dlrunner.data.texts.tokens import tokens_of
 from dlrunner.data.texts.vocabulary import UNKNOWN, Vocabulary
 from dlrunner.errors import ConfigError
@@ -79,7 +79,7 @@ class LanguagePredictor(Predictor):
         Args:
             texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
             column: column of the texts, if it is a table.
-            only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            only: columns of the table next to the predictions, instead of all; none: predictions alone.
             cache: also the perplexity with a neural cache of this many words, which begins with each text.
             cache_theta: of the cache (see `NeuralCache`).
             cache_weight: of the cache's probabilities.
@@ -106,7 +106,7 @@ class LanguagePredictor(Predictor):
                 row["perplexity_cache"] = self._perplexity(codes[:, 0].int(), cache, cache_theta, cache_weight)
             rows.append(row)
         inputs = given.columns(only)
-        answer = beside(inputs, pd.DataFrame(rows))
+        answer = append_predictions(inputs, pd.DataFrame(rows))
         return with_notes(
             with_problems(answer, list(answer.columns[: -2 if cache else -1]), given.problems), given.notes
         )

@@ -213,7 +213,7 @@ class LanguageModeling(Task):
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
     def interpolated(self, models: Sequence[Model], window: int, order: int) -> tuple[pd.DataFrame, str]:
-        """Return perplexities with a neural cache and n-grams beside that of the models, and what they were tuned on.
+        """Return perplexities with a neural cache and n-grams next to that of the models, and what they were tuned on.
 
         Weights are chosen on the validation texts, where there are test texts, which are then reported. Otherwise they
         are chosen on the last training texts, which the n-grams are not counted in; the models know them, so that the

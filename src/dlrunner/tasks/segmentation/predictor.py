@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside
+from dlrunner.data.core.input_columns import append_predictions
 from dlrunner.data.images.decoding import decode_whole, whole_of
 from dlrunner.data.images.loaders import normalised
 from dlrunner.data.segmentation.masks import MaskClasses, resized
@@ -73,7 +73,7 @@ class SegmentationPredictor(Predictor):
             images: an image, a folder or archive of images, a table or a list (.txt) of paths, or - for one of these on
                 standard input; in Python also several images, in files or opened, or a DataFrame.
             column: column of the paths, if it is a table.
-            only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            only: columns of the table next to the predictions, instead of all; none: predictions alone.
             masks: the folder for the masks; by default NAME-masks in the working directory, of several images masks.
 
         Raises:
@@ -103,7 +103,7 @@ class SegmentationPredictor(Predictor):
             raise DataError(f"{given.folder}: none of the {len(rows):,} images can be read: {first}")
         notes = [f"masks written to {visible(str(written))}: {len(rows) - len(problems):,}", *given.notes]
         inputs = given.columns(only)
-        answer = beside(inputs, self._table(rows))
+        answer = append_predictions(inputs, self._table(rows))
         return with_notes(with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems), notes)
 
     def row_fields(self) -> Sequence[RowField]:
@@ -127,7 +127,9 @@ class SegmentationPredictor(Predictor):
                 mask = io.BytesIO()
                 self.classes.image(codes).save(mask, "PNG")
                 answers.append((base64.b64encode(mask.getvalue()).decode(), self._fractions(codes)))
-        return with_problems(beside(pd.DataFrame({"image": names}), self._table(answers)), ["image"], problems)
+        return with_problems(
+            append_predictions(pd.DataFrame({"image": names}), self._table(answers)), ["image"], problems
+        )
 
     def _fractions(self, codes: NDArray[np.uint8]) -> NDArray[np.float64]:
         """Return the fraction of an image's pixels that each class has, [classes]."""

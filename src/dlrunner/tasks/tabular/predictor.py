@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside, input_columns
+from dlrunner.data.core.input_columns import append_predictions, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tables.schema import Schema
@@ -36,7 +36,7 @@ class TablePredictor(Predictor):
     @classmethod
     def dims(cls, state: Mapping[str, Any]) -> TabularDims:
         """Cardinalities, number of continuous columns and of outputs."""
-        return dims_of(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
+        return TabularDims.of(TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"]))
 
     def examples(self, count: int) -> Mapping[str, Example]:
         """Rows of random categories, missing ones included, and standardised numbers."""
@@ -54,8 +54,8 @@ class TablePredictor(Predictor):
 
         Args:
             table: new rows with the columns of the training table except the target.
-            id: column of row ids, which then stands alone beside the predictions.
-            only: columns of the input beside the predictions, instead of all; none: predictions alone.
+            id: column of row ids, the only one next to the predictions then.
+            only: columns of the input next to the predictions, instead of all; none: predictions alone.
 
         Raises:
             ConfigError: a column does not exist, or the argument is not a table.
@@ -105,7 +105,7 @@ class TablePredictor(Predictor):
         return fields
 
     def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Predict the rows of a request; its ids stand beside the predictions."""
+        """Predict the rows of a request, with its ids."""
         return self.predict(rows, only=self._ids(rows))
 
     def predict_requests(self, requests: Sequence[pd.DataFrame]) -> list[pd.DataFrame]:
@@ -147,9 +147,9 @@ class TablePredictor(Predictor):
     def _beside(
         self, inputs: pd.DataFrame, rows: pd.DataFrame, place: RowLocations, given: Collection[str]
     ) -> pd.DataFrame:
-        """Return predictions beside columns of the input, with their notes."""
+        """Return predictions next to columns of the input, with their notes."""
         predicted = self._predict_rows(rows, place, given)
-        return with_notes(beside(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
+        return with_notes(append_predictions(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
 
     def _predict_rows(self, rows: pd.DataFrame, place: RowLocations, given: Collection[str]) -> pd.DataFrame:
         """Predict rows with all training columns; notes list unseen categories.
@@ -162,23 +162,6 @@ class TablePredictor(Predictor):
         outputs = predict_rows(preparation, target, self.models, rows)
         name = "prediction" if target.names[0] in given else target.names[0]
         return with_notes(target.answers(outputs, name if len(target.names) == 1 else "", state["correction"]), notes)
-
-
-def dims_of(preparation: TabularPreprocessor, target: Target) -> TabularDims:
-    """Return the sizes that a tabular model needs."""
-    fitted = target.statistics()
-    return TabularDims(
-        cardinalities=preparation.cardinalities,
-        num_continuous=len(preparation.continuous),
-        num_outputs=target.num_outputs,
-        continuous=preparation.continuous,
-        target_low=fitted.get("low"),
-        target_high=fitted.get("high"),
-        target_mean=fitted.get("middle", 0.0),
-        quantiles=[preparation.quantiles.get(name, []) for name in preparation.continuous],
-        target=target,
-        has_base=preparation.base is not None,
-    )
 
 
 @torch.inference_mode()

@@ -39,7 +39,7 @@ from dlrunner.tasks.classification import ClassWeights, class_table, weighted_lo
 from dlrunner.tasks.tabular.audit import table_statistics
 from dlrunner.tasks.tabular.checks import DEFAULT_POWER, check_settings, learned_target
 from dlrunner.tasks.tabular.defaults import recommended_for
-from dlrunner.tasks.tabular.predictor import TablePredictor, dims_of
+from dlrunner.tasks.tabular.predictor import TablePredictor
 
 
 class Tabular(Task):
@@ -134,7 +134,7 @@ class Tabular(Task):
     @property
     def dims(self) -> TabularDims:
         """Cardinalities, number of continuous columns and of outputs."""
-        return dims_of(self.preparation, self.target)
+        return TabularDims.of(self.preparation, self.target)
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:

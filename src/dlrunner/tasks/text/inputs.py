@@ -34,7 +34,7 @@ class InputTexts:
     """The columns of the table that they stand in."""
 
     def columns(self, only: Sequence[str] | None) -> pd.DataFrame:
-        """Return what stands beside predictions: columns of the table, or the names of the texts in `text`."""
+        """Return what is shown next to the predictions: columns of the table, or the names of the texts in `text`."""
         if self.table is not None:
             return input_columns(self.table, only, None)
         return input_columns(pd.DataFrame({"text": self.names}), only, "text")

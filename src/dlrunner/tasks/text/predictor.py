@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.input_columns import beside
+from dlrunner.data.core.input_columns import append_predictions
 from dlrunner.data.core.targets import Target
 from dlrunner.data.texts.dataset import cut_notes
 from dlrunner.data.texts.loaders import PAD
@@ -81,7 +81,7 @@ class TextPredictor(Predictor):
         Args:
             texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
             column: column of the texts, if it is a table.
-            only: columns of the table beside the predictions, instead of all; none: predictions alone.
+            only: columns of the table next to the predictions, instead of all; none: predictions alone.
             words: list the most important words of up to 20 texts.
 
         Raises:
@@ -108,7 +108,7 @@ class TextPredictor(Predictor):
             notes.append(f"{len(given.empty):,} text(s) are empty: their predictions are those of {like}")
         is_given = given.table is not None and target.names[0] in given.table.columns
         inputs = given.columns(only)
-        answer = beside(inputs, target.answers(outputs, "prediction" if is_given else target.names[0]))
+        answer = append_predictions(inputs, target.answers(outputs, "prediction" if is_given else target.names[0]))
         answer = with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems)
         if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
             notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
