@@ -19,7 +19,7 @@ MAX_CATEGORIES = 20
 """Integers with more distinct values than this are continuous (fastai's `max_card`)."""
 
 ENDS = ("Is_month_start", "Is_month_end", "Is_quarter_start", "Is_quarter_end", "Is_year_start", "Is_year_end")
-PARTS = ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear", *ENDS, "Elapsed")
+PARTS = ("Year", "Month", "Week", "Day", "Dayofweek", "Dayofyear", *ENDS, "Hour", "Elapsed")
 """Of a date."""
 
 
@@ -109,7 +109,8 @@ def date_parts(dates: pd.Series[Any], prefix: str) -> pd.DataFrame:
     """Return the parts of dates as columns: fast.ai's `add_datepart`; a missing date has missing parts.
 
     Year, Month, Week (ISO), Day, Dayofweek (Monday is 0), Dayofyear; whether it starts or ends a month, a quarter,
-    a year; and Elapsed, days since 1970 (fractions of a day where there is a time), which is continuous.
+    a year; Hour, 0 where there is no time; and Elapsed, days since 1970 (fractions of a day where there is a time),
+    which is continuous.
     """
     values: list[Any] = [
         dates.dt.year,
@@ -119,6 +120,7 @@ def date_parts(dates: pd.Series[Any], prefix: str) -> pd.DataFrame:
         dates.dt.day_of_week,
         dates.dt.day_of_year,
         *(getattr(dates.dt, end.lower()) for end in ENDS),
+        dates.dt.hour,
         np.where(dates.isna(), np.nan, dates.to_numpy("datetime64[us]").astype(np.int64) / 86_400e6),
     ]
     return pd.DataFrame(
