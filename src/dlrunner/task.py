@@ -171,6 +171,18 @@ class Task(ABC):
         """
         return {}
 
+    def alternatives(self, values: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+        """Return other values for recommended ones, by name; they are tried in this order as long as each is better.
+
+        Args:
+            values: the recommended values of the settings that are `auto`.
+        """
+        return {}
+
+    def on_training_rows(self) -> Task:
+        """Return this task on its training rows alone, some of which validate; `alternatives` are compared on it."""
+        raise NotImplementedError
+
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
         """Compute what depends on the untrained model, such as features of its frozen part; return notes.
 

@@ -102,11 +102,40 @@ def test_dates_become_their_parts() -> None:
     assert third["sale_Elapsed"] - second["sale_Elapsed"] == 56
 
 
+def test_the_hour_of_time_stamps_is_an_input_and_that_of_days_is_not(here: Path) -> None:
+    table = houses()
+    table["seen"] = pd.date_range("2020-01-01 05:30", periods=len(table), freq="6h").strftime("%Y-%m-%dT%H:%M")
+    roles = read(table).roles
+    assert "seen_Hour" in roles.categorical
+    assert "seen_Hour" in roles.continuous
+    assert "sold_Hour" in roles.left_out
+    stamps = pd.Series(pd.to_datetime(["2020-01-01 23:59", "NaT"]))
+    assert date_parts(stamps, "")["Hour"].tolist()[0] == 23
+    assert date_parts(stamps, "")["Hour"].isna().tolist() == [False, True]
+
+
+def test_a_part_of_a_date_is_a_category_only_where_each_has_enough_training_rows(here: Path) -> None:
+    small, many = read(houses(300)).roles, houses(300).sample(9_000, replace=True, random_state=0)
+    large = read(many, "many.csv").roles
+    assert {"sold_Dayofyear", "sold_Week"}.isdisjoint(small.categorical)
+    assert {"sold_Dayofyear", "sold_Week"} <= set(small.continuous)
+    assert {"sold_Dayofyear", "sold_Week"} <= set(large.categorical)
+    assert "sold_Dayofweek" in small.categorical
+
+
+def test_a_column_of_an_older_run_with_the_name_of_a_part_is_read_from_new_rows() -> None:
+    columns = [{"name": "Date", "type": "date", "format": "ISO 8601"}, {"name": "Hour", "type": "number"}]
+    recipe = {"dates": {"Date": ""}, "schema": columns}
+    rows = pd.DataFrame({"Date": ["2020-05-17 08:00"], "Hour": ["13"]})
+    frame = rows_to_predict(rows, recipe, ["Hour", "Month"], Path("new.csv")).frame
+    assert frame[["Hour", "Month"]].to_numpy().tolist() == [[13, 5]]
+
+
 def test_dates_can_be_named_and_may_be_written_in_other_ways(here: Path) -> None:
     table = houses()
     table["sold"] = pd.to_datetime(table["sold"]).dt.strftime("%d %b %Y")
     found = read(table, categorical=["city"], continuous=["area"], dates=["sold"])
-    assert {"sold_Month", "sold_Week"} <= set(found.roles.categorical)
+    assert {"sold_Month", "sold_Dayofweek"} <= set(found.roles.categorical)
     assert "sold_Elapsed" in found.roles.continuous
     numbers = date_column(pd.Series([20150701, 20150702]), "d", RowLocations(Path("x.csv")))
     assert numbers.dt.day.tolist() == [1, 2]

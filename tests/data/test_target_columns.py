@@ -73,6 +73,7 @@ def test_a_target_that_does_not_fit_the_request_is_refused(settings: dict[str, A
         (column(7.5, 7.5), {}, "7.5 in every row"),
         (column("a", "a"), {}, "a in every row"),
         (column(*map(str, range(1001))), {"kind": "multiclass"}, "1,001 classes in 1,001 rows; is it a quantity"),
+        (column(*map("m{}".format, range(30))), {}, "another class in each of 30 rows; is it an id"),
         (column("a", "a"), {"separator": ";"}, r"gives 1 label\(s\)"),
         (column(0, 2).assign(old=1), {"target": ["y", "old"]}, "row 3: the label y is 2, not 0 or 1"),
     ],

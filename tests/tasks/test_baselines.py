@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,21 @@ def test_a_baseline_that_fails_does_not_lose_the_run(dlrun: Dlrun, here: Path, m
     assert status == 0, err
     assert "the baselines could not be computed: no such solver" in out
     assert "baselines" not in summary_of(here)
+
+
+def test_warnings_of_a_library_are_in_the_log_and_not_on_the_terminal(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def baselines(*args: object) -> dict[str, dict[str, float]]:
+        warnings.warn("lbfgs failed to converge", stacklevel=1)
+        return {"mean": {"valid/rmse": 9.0}}
+
+    monkeypatch.setattr("dlrunner.tasks.tabular.baselines.TableBaselines.all", baselines)
+    status, out, err = dlrun(*RUN, "data.target=price", "data.valid=0.35", *QUICK)
+    assert status == 0, err
+    assert "compared with" in out
+    assert "lbfgs" not in out + err
+    assert "lbfgs failed to converge" in (here / "runs" / "latest" / "run.log").read_text()
 
 
 def test_they_can_be_left_out(dlrun: Dlrun, here: Path) -> None:

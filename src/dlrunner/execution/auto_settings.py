@@ -14,6 +14,7 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
 from dlrunner.execution.member import set_up_process
+from dlrunner.execution.selection import selected
 from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Data, DataIdentity, Task
 from dlrunner.training.lr_finder import RangeTest, range_test
@@ -27,8 +28,8 @@ def decide(
     """Return the plan with values for all settings that are `auto`, and these values by name.
 
     The precision follows from the task and the device, and is in the plan already. The task recommends numbers for its
-    data; a learning rate is found by the range test. Both are a function of the request, the data and the code, so that
-    the result is kept in the cache: asking twice reads nothing.
+    data, and may have alternatives that are tried on its training rows; a learning rate is found by the range test. All
+    follow from the request, the data and the code, so that they are kept in the cache: asking twice reads nothing.
 
     Raises:
         ConfigError: the values do not fit the other settings.
@@ -49,6 +50,9 @@ def decide(
         raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
+    if better := selected(decided, task, values, notify):
+        values |= better
+        decided = plan(with_values(checked.config, values))
     if LR in checked.undecided:
         rate = find_rate(decided, decided.build_task(data, decided.settings.seed), notify).suggestion
         if rate is None:

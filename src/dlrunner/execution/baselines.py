@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+import warnings
 from collections.abc import Callable, Mapping
 
 import torch
@@ -44,8 +45,12 @@ def baselines_of(task: Task, checked: Plan, identity: Mapping[str, str], add_not
         return known
     started = time.perf_counter()
     try:
-        with threadpool_limits(torch.get_num_threads()):  # as in training: more threads than cores wait for each other
+        # Threads as in training: more of them than cores wait for each other.
+        with threadpool_limits(torch.get_num_threads()), warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
             found = {name: dict(metrics) for name, metrics in task.baselines().items()}
+        for warning in caught:  # a library's, about its own settings: for the log, not for the terminal
+            log.info("baselines: %s", warning.message)
     except Exception as failed:  # of a library or a plugin; the model is trained, and its results count
         log.exception("the baselines could not be computed")
         add_note(f"the baselines could not be computed: {failed}")

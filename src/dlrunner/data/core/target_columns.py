@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from dlrunner.data.core.columns import category_values, quoted
+from dlrunner.data.core.columns import MAX_CATEGORIES, category_values, quoted
 from dlrunner.data.core.regression import Regression, Transform
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Binary, Kind, MultiClass, MultiLabel, Target
@@ -105,6 +105,11 @@ def _classes(column: pd.Series[Any], name: str, kind: Kind, place: RowLocations)
         raise DataError(
             f"{place}: the target {name} has {len(categories):,} classes in {len(column):,} rows; "
             "is it a quantity (data.kind=regression), or an id?"
+        )
+    if len(categories) == len(column) > MAX_CATEGORIES:
+        raise DataError(
+            f"{place}: the target {name} has another class in each of {len(column):,} rows; is it an id? "
+            "data.target names the column of classes"
         )
     codes = pd.Index(categories).get_indexer(values)
     return (Binary if kind == "binary" else MultiClass)([name], categories), np.asarray(codes, dtype=np.int64)

@@ -220,6 +220,7 @@ class TabularData(TableSource):
             parts=list(parts.columns),
             reserved=reserved,
             id=self._id(frame),
+            num_train=int((split == TRAIN).sum()),
         )
         notes = [
             *table.notes,

@@ -40,7 +40,8 @@ def rows_to_predict(table: pd.DataFrame, recipe: Mapping[str, Any], names: Seque
     target = name if (name := lag_target(recipe)) and name in table.columns else None
     schema = Schema.from_state(recipe["schema"]) if "schema" in recipe else None
     read = read_frame(table, schema, [*wanted, *([target] if target else [])], place, dates=dates)
-    built, notes = clip_parts(all_date_parts(read.frame, prefixes), prefixes, recipe.get("ranges", {}))
+    parts = all_date_parts(read.frame, prefixes).drop(columns=wanted, errors="ignore")
+    built, notes = clip_parts(parts, prefixes, recipe.get("ranges", {}))
     frame, bad = pd.concat([read.frame[wanted], built], axis=1), [each for each in read.bad if each.column != target]
     if "date" not in recipe:
         return replace(read, frame=frame, bad=bad, notes=tuple(notes))
@@ -66,8 +67,12 @@ def date_prefixes(recipe: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def part_names(recipe: Mapping[str, Any]) -> set[str]:
-    """Return the columns of the parts of all dates."""
-    return {f"{prefix}{part}" for prefix in date_prefixes(recipe).values() for part in PARTS}
+    """Return the columns of the parts of all dates.
+
+    A column of the training table is none of them: a run that is older than a part may have one of its name.
+    """
+    columns = {each["name"] for each in recipe["schema"]} if "schema" in recipe else set()
+    return {f"{prefix}{part}" for prefix in date_prefixes(recipe).values() for part in PARTS} - columns
 
 
 def needed_columns(recipe: Mapping[str, Any], names: Sequence[str]) -> tuple[list[str], list[str]]:

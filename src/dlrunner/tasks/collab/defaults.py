@@ -1,16 +1,18 @@
 """Settings that suit a ratings table by its number of training rows.
 
 Chosen on samples of 500 to 64,000 ratings of MovieLens' release of 2016, three to four splits each, never on the rows
-that are reported.
+that are reported. How much factors explain differs between tables: less decay is tried on the training rows.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 FEW, SOME, MANY = 5_000, 50_000, 1_000_000
+FEWEST_TRIED, MOST_TRIED = 2_000, 200_000
+"""Training rows with which less decay is tried: fewer decide by chance, more take minutes."""
 
 
 def recommended_for(num_rows: int, names: Collection[str]) -> dict[str, Any]:
@@ -46,6 +48,23 @@ def _of_svdpp(num_rows: int) -> dict[str, Any]:
         "model.most_rated": 200 if num_rows <= 2 * MANY else 50,
         "optim.weight_decay": [round(factors, 2), 0.3 if num_rows <= FEW else 0.1],
     }
+
+
+def less_decay(decay: Sequence[float], num_rows: int) -> list[list[float]]:
+    """Return smaller decays of the factors, the largest first.
+
+    >>> less_decay([7.9, 0.1], 8_000)
+    [[2.63, 0.1], [0.88, 0.1], [0.29, 0.1]]
+    >>> less_decay([20.0, 0.3], 500)
+    []
+
+    Args:
+        decay: of factors and biases.
+        num_rows: training rows.
+    """
+    factors, biases = decay
+    is_tried = FEWEST_TRIED <= num_rows <= MOST_TRIED
+    return [[round(factors / 3**times, 2), biases] for times in (1, 2, 3)] if is_tried else []
 
 
 def recommended_for_choices(num_rows: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.splitting import PART_CODES
+from dlrunner.data.core.splitting import PART_CODES, Splitting, split_again
 from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
@@ -25,7 +26,7 @@ from dlrunner.plot import Plot
 from dlrunner.ranges import Count
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
-from dlrunner.tasks.collab.defaults import recommended_for
+from dlrunner.tasks.collab.defaults import less_decay, recommended_for
 from dlrunner.tasks.collab.predictor import RatingEnsemble, RatingPredictor
 from dlrunner.tasks.collab.ratings_task import RatingsTask
 
@@ -60,6 +61,20 @@ class Collab(RatingsTask):
         """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
         found = recommended_for(int(self.table.train.sum()), names)
         return {**found, "model.start_at_mean": self.data.file is not None}
+
+    def alternatives(self, values: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
+        """Less decay of the factors, of a user's own table: how much they explain depends on the ratings."""
+        decay = values.get("optim.weight_decay")
+        num_train = int(self.table.train.sum())
+        if self.data.file is None or not isinstance(decay, list):
+            return {}
+        return {"optim.weight_decay": less_decay(decay, num_train)}
+
+    def on_training_rows(self) -> Collab:
+        """The ratings without validation and test rows: a fifth of them validates."""
+        inner = type(self)(self.data, self.batch_size, self.seed, self.device, valid_batch_size=self.valid_batch_size)
+        inner.table = replace(self.table, split=split_again(self.table.split, Splitting(split_seed=0)))
+        return inner
 
     @cached_property
     def dims(self) -> RatingDims:
