@@ -44,7 +44,7 @@ def test_ratings_that_factors_explain_get_less_decay_and_beat_similar_items(dlru
     planted(0.7).to_csv(here / "planted.csv", index=False)
     status, out, err = dlrun(*WORDS)
     assert status == 0, err
-    assert "auto: optim.weight_decay by valid/rmse on a part of the training rows: [12.5, 0.3]" in " ".join(out.split())
+    assert "auto: optim.weight_decay by valid/rmse on a part of the training rows: [12.5,0.3]" in " ".join(out.split())
     summary = summary_of(here)
     assert summary["auto"]["optim.weight_decay"][0] < 5
     assert summary["metric"]["value"] < summary["baselines"]["similar items (kNN)"]["valid/rmse"]

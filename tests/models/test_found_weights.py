@@ -151,6 +151,16 @@ def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     assert auto["model.backbone"] == "squeezenet1_1"
 
 
+def test_few_images_are_trained_on_in_small_batches_and_more_epochs(dlrun: Dlrun, here: Path, images: Path) -> None:
+    words = ("task=image", "data.path=images", "data.size=32", "model.backbone=squeezenet1_1", *QUICK)
+    status, _, err = dlrun(*words)
+    assert status == 0, err
+    run = here / "runs" / "latest"
+    auto = json.loads((run / "summary.json").read_text())["auto"]
+    assert (auto["batch_size"], auto["epochs"]) == (8, 20)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 20
+
+
 @pytest.mark.parametrize(("recipe", "epochs", "precomputed"), [("images-quick", 10, True), ("images-best", 22, False)])
 def test_a_recipe_is_one_word(
     recipe: str, epochs: int, precomputed: bool, dlrun: Dlrun, here: Path, images: Path

@@ -14,7 +14,7 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
 from dlrunner.execution.member import set_up_process
-from dlrunner.execution.selection import selected
+from dlrunner.execution.selection import selected, typed
 from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Data, DataIdentity, Task
 from dlrunner.training.lr_finder import RangeTest, range_test
@@ -94,8 +94,7 @@ def _key(identity: Mapping[str, str]) -> str:
 def describe(values: Mapping[str, Any]) -> str:
     """Return the decided values as they would be typed.
 
-    >>> describe({"epochs": 20, "optim.lr": 0.005})
-    'epochs=20 optim.lr=0.005'
+    >>> describe({"epochs": 20, "optim.lr": 0.005, "optim.weight_decay": [2.5, 0.1]})
+    'epochs=20 optim.lr=0.005 optim.weight_decay=[2.5,0.1]'
     """
-    shown = {name: f"{value:g}" if isinstance(value, float) else value for name, value in values.items()}
-    return " ".join(f"{name}={value}" for name, value in shown.items())
+    return " ".join(f"{name}={typed(value)}" for name, value in values.items())

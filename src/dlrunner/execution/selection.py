@@ -64,7 +64,7 @@ def selected(checked: Plan, task: Task, values: Mapping[str, Any], notify: Calla
             result = _result(checked, task, {**better, name: value})
             if result is None:
                 break
-            tried.append(f"{value} {number(result)}")
+            tried.append(f"{typed(value)} {number(result)}")
             if last is not None:
                 gain = (result - last) * (1 if monitor.higher_is_better else -1)
                 if gain <= IMPROVEMENT * abs(last):
@@ -88,3 +88,18 @@ def _result(checked: Plan, task: Task, values: Mapping[str, Any]) -> float | Non
     except RunError:
         return None
     return float(member.last[Monitor.of(task).name])
+
+
+def typed(value: Any) -> str:
+    """Return a value as it would be typed, without a blank at which a line would be wrapped.
+
+    >>> typed([2.5, 0.1]), typed(1e-3), typed(None), typed(True)
+    ('[2.5,0.1]', '0.001', 'null', 'true')
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(typed, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -135,7 +135,7 @@ def _number(
             numbers = [each for each in numbers if each.decimal == sign] or numbers
             word = "point" if sign == "." else "comma"
             if not (is_fixed or conventions.is_given):
-                note = f"read with a decimal {word}, as the rest of the file (data.decimal says otherwise)"
+                note = f"read with a decimal {word}, as the rest of the file (if not so, set data.decimal)"
     # The plainest of those that read the same: without thousands where there are none.
     chosen = min(numbers, key=lambda each: (not each.is_plain, each.thousands is not None))
     column = Column(
@@ -231,7 +231,7 @@ def _settled(
         return dates[0], found
     of_file = [each for each in dates if (each.order, each.name[2]) in conventions.orders]
     if len(of_file) == 1:
-        note = f"read as {of_file[0].name}, as the rest of the file (data.date_format says otherwise)"
+        note = f"read as {of_file[0].name}, as the rest of the file (if not so, set data.date_format)"
         return of_file[0], replace(found, note=note)
     known = [values.dropna() for values in times]
     ordered = [
@@ -241,7 +241,7 @@ def _settled(
     ]
     if len(ordered) == 1:
         chosen = ordered[0]
-        doubt = f"read as {chosen.name}, by which its rows are in order (data.date_format says otherwise)"
+        doubt = f"read as {chosen.name}, by which its rows are in order (if not so, set data.date_format)"
         return chosen, replace(found, doubt=doubt)
     differs = int(np.flatnonzero((times[0] != times[1]) & times[0].notna())[0])
     example = read.column(0)[differs].as_py()

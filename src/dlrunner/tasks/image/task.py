@@ -42,6 +42,7 @@ from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype, without_autocast
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
+from dlrunner.tasks.image.defaults import recommended_for
 from dlrunner.tasks.image.features import FeaturePass, Features, by_image
 from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
 
@@ -144,13 +145,16 @@ class ImageClassification(Classification):
         """Choose weights that are on this machine, and features of the frozen backbone instead of training it.
 
         On a CPU one pass of a pre-trained net takes less time than an epoch of training, and is better on few images.
+        Where images are seen more than once, batch size and epochs follow from their number.
         """
         found = find_weights(self.data.data_dir) if {"model.backbone", "model.weights"} <= {*names} else None
         is_frozen = found is not None and "freeze_to" in names
         once = is_frozen and "task.augment" in names and not self.tta
+        sizes = {"batch_size": 64, "epochs": 20}
+        if not once and not {"batch_size", "epochs"}.isdisjoint(names):
+            sizes = recommended_for(len(self.data.read().rows(TRAIN)))
         return {
-            "batch_size": 64,
-            "epochs": 20 if once else 5,
+            **sizes,
             "freeze_to": -1 if is_frozen else 0,
             "model.backbone": found.backbone if found else "resnet18",
             "model.variant": found.variant if found else "torchvision",
