@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -28,6 +28,19 @@ def check_table(table: Any) -> None:
     if not table.columns.is_unique:
         name = table.columns[table.columns.duplicated()][0]
         raise ConfigError(f"{table_name(table)} has two columns named {name!r}; rename one of them")
+
+
+def table_of_dicts(given: Any) -> Any:
+    """Return the table of a row as a dict, or of several in a list; anything else as it is.
+
+    Raises:
+        ConfigError: the list has something else too.
+    """
+    if isinstance(given, Mapping):
+        return pd.DataFrame([given])
+    if isinstance(given, list) and any(isinstance(each, Mapping) for each in given):
+        return pd.DataFrame(listed(given, "dicts", (Mapping,)))
+    return given
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:

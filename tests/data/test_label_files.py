@@ -282,6 +282,25 @@ def test_texts_come_from_standard_input(here: Path, monkeypatch: pytest.MonkeyPa
     documents._standard_input.cache_clear()
 
 
+@pytest.mark.parametrize("content", [b"", b"\n", b"a\0b\n"])
+def test_messages_on_texts_of_standard_input_name_it(
+    content: bytes, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    documents._standard_input.cache_clear()
+    reason = "standard input, line 1 contains a NUL" if b"\0" in content else "standard input is empty"
+    with pytest.raises(DataError, match=f"^{reason}"):
+        TextData(here, path="-").read()
+    documents._standard_input.cache_clear()
+
+
+def test_lines_that_are_all_damaged_are_not_called_empty(here: Path) -> None:
+    Path("lines.txt").write_bytes(b"a\0b\n")
+    assert read_texts(Path("lines.txt"), None, None).problems == [(0, "contains a NUL character")]
+    with pytest.raises(DataError, match="line 1 contains a NUL character; no other line is left"):
+        TextData(here, path="lines.txt", skip_bad=True).read()
+
+
 def test_a_missing_text_is_refused_with_its_row_or_left_out_and_no_row_shifts(here: Path) -> None:
     Path("t.csv").write_text('text,kind\none,a\n"",b\nthree,a\nfour,\nfive,b\nsix,b\n')
     settings = {"labels": True, "target": "kind"}

@@ -258,6 +258,12 @@ def test_a_query_a_folder_of_parts_a_glob_and_standard_input_are_the_same_table(
         assert table.valid.tolist() == whole.valid.tolist()
 
 
+def test_messages_on_a_table_of_standard_input_name_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"user,item,rating\n")))
+    with pytest.raises(DataError, match=r"^standard input "):
+        RatingsData(NOWHERE, path="-").read()
+
+
 def test_a_schema_says_how_columns_are_read_and_ids_stay_text(here: Path) -> None:
     rows = [(f"{n % 4:03d}", f"i{n // 4}", f"{n % 5},5", f"0{n % 9 + 1}/02/2020") for n in range(20)]
     write(rows, "user;item;rating;timestamp")

@@ -11,7 +11,7 @@ import pytest
 
 from dlrunner.errors import ConfigError
 from dlrunner.runs.listing import ListedRun, newest_first, runs_in
-from dlrunner.runs.query import Condition, find, find_named, is_query, select
+from dlrunner.runs.query import Condition, find, find_named, is_query, resolve, select
 from dlrunner.runs.tags import Tags, read_tags, write_tags
 from tests.fake_runs import write_run
 
@@ -104,6 +104,17 @@ def test_a_run_is_found_by_its_id_the_begin_of_it_and_its_name(folder: Path) -> 
     assert find_named("0000", folder)[1] == 5  # type: ignore[index]
     assert find_named("00000005-2", folder) is not None
     assert find_named("second", folder) is None
+
+
+def test_a_folder_that_is_no_run_does_not_hide_the_run_of_its_name(folder: Path, here: Path) -> None:
+    run = folder / "tabular" / "epochs=1-00000001"
+    write_tags(run, Tags("img"))
+    (here / "img").mkdir()
+    (here / "other").mkdir()
+    assert resolve("img", folder) == (run, 1)
+    assert resolve("other", folder) == (Path("other"), 1)
+    (here / "img" / "config.yaml").touch()
+    assert resolve("img", folder) == (Path("img"), 1)
 
 
 def test_a_path_with_an_equals_sign_is_no_condition(folder: Path, here: Path) -> None:

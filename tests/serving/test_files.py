@@ -57,6 +57,16 @@ def test_a_request_without_a_file_says_how_to_send_one(pictures: Client) -> None
         assert "curl -F image=@" in answer["detail"]
 
 
+def test_a_file_under_another_name_is_refused_and_not_left_out(pictures: Client) -> None:
+    part = '--limit\r\nContent-Disposition: form-data; name="{}"; filename="a.png"\r\n\r\n'
+    body = b"".join(part.format(name).encode() + png("red") + b"\r\n" for name in ("image", "img")) + b"--limit--\r\n"
+    status, answer = pictures.send(
+        "POST", "/predict-files", body, **{"Content-Type": "multipart/form-data; boundary=limit"}
+    )
+    assert status == 422
+    assert answer["detail"].startswith("there is no field 'img'; send one or more files named image")
+
+
 def test_a_damaged_form_is_refused(pictures: Client) -> None:
     status, answer = pictures.send("POST", "/predict-files", b"--", **{"Content-Type": "multipart/form-data"})
     assert status == 422

@@ -18,6 +18,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.models.unet import SegmentationDims, UNet
 from dlrunner.tasks.image.inputs import read_images
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
+from dlrunner.tasks.text.inputs import read_texts
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns
 
@@ -138,3 +139,28 @@ def test_the_column_of_the_training_table_is_the_default(dlrun: Dlrun, here: Pat
     answer = dlrunner.load("runs/latest").predict("train.csv")
     assert "problem" not in answer
     assert answer["photo"].tolist()[3] == "photos/3.png"
+
+
+def test_messages_on_standard_input_name_it(runs: SmallRuns, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("", "a\0b\n", "file\n"):
+        give(monkeypatch, text)
+        status, _, err = dlrun("predict", str(runs["pictures"]), "-")
+        assert status == 1
+        assert "standard input" in err
+        assert "table.csv" not in err
+
+
+def test_a_list_of_dicts_and_something_else_is_refused() -> None:
+    for given in ([{"image": "photos/a.png"}, "photos/b.png"], ["photos/b.png", {"image": "photos/a.png"}]):
+        with pytest.raises(ConfigError, match="of the list is a str"):
+            read_images(given, None, None)
+        with pytest.raises(ConfigError, match="of the list is a str"):
+            read_texts(given, None, None)
+
+
+def test_columns_with_numbers_as_names_and_numbers_as_names_of_images(here: Path) -> None:
+    Path("photos/a.png").rename("7.png")
+    found = read_images(pd.DataFrame({1: [7, 8], 2: [0, 0]}), None, None)
+    assert found.names == ["7", "8"]
+    assert found.sources[0] == Path("7.png")
+    assert read_texts(pd.DataFrame({1: ["a film"]}), None, None).texts == ["a film"]

@@ -49,12 +49,10 @@ def run_and_count(words: Sequence[str]) -> tuple[Path, int]:
     Raises:
         ConfigError: no run fits the conditions.
     """
-    path = user_path(words[0])
-    if len(words) == 1 and _exists(path):
-        return path, 1
     from dlrunner.runs import query
 
-    if query.is_query(words[0]):
+    is_path = len(words) == 1 and _exists(user_path(words[0]))
+    if not is_path and query.is_query(words[0]):
         runs_dir, conditions = split_runs_dir(words)
         return query.find(conditions, runs_dir)
     return query.resolve(words[0], RUNS)

@@ -13,7 +13,7 @@ from typing import Any
 
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.runs.listing import ListedRun, newest_first, runs_in
+from dlrunner.runs.listing import RUN_FILES, ListedRun, newest_first, runs_in
 
 WORD = re.compile(r"((?:train|valid|test)/[\w.@-]+|[a-z_]\w*(?:\.\w+)*)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
 """A condition: a name, a comparison, a value."""
@@ -180,15 +180,21 @@ def find_named(text: str, runs_dir: Path) -> tuple[Path, int] | None:
 def resolve(text: str | Path, runs_dir: Path = Path("runs")) -> tuple[Path, int]:
     """Return the folder of a run that a path, an id or a name means, and how many runs fit.
 
-    A path that exists is preferred; what is no run is returned as a path.
+    A path that exists is preferred, unless it is a folder that is no run (`img/` with images) and a run has its name.
+    What is no run is returned as a path.
     """
     path = user_path(text)
-    if isinstance(text, Path) or _exists(path):
+    if isinstance(text, Path) or (_exists(path) and not _may_be_named(path)):
         return path, 1
     if path == runs_dir / "latest" and (newest := newest_finished(runs_dir)):
         return newest, 1
     found = None if "/" in text else find_named(text, runs_dir)
     return found or (path, 1)
+
+
+def _may_be_named(path: Path) -> bool:
+    """Return whether a path is a folder that is no run, so that a run may be meant that has its name."""
+    return path.is_dir() and not any(_exists(path / name) for name in RUN_FILES)
 
 
 def newest_finished(runs_dir: Path) -> Path | None:

@@ -18,7 +18,7 @@ from dlrunner._version import __version__
 from dlrunner.errors import DlrunnerError
 from dlrunner.serving.answer import Predictions, Refusal, values_of, with_inputs
 from dlrunner.serving.batching import Batcher, FullQueueError
-from dlrunner.serving.files import about_files, named, table_of_files, takes_files
+from dlrunner.serving.files import about_files, named, table_of_files, takes_files, unknown_field
 from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
 from dlrunner.serving.request import SHAPE, bad_rows, refusal, request_model, table_of
@@ -96,8 +96,10 @@ def application(service: Service, limits: Limits) -> ASGIApp:
         rows = table_of(body, service.fields)
         return await respond(batcher, limits, rows, with_columns=inputs)
 
-    async def predict_files(image: Annotated[list[UploadFile], File()]) -> JSONResponse:
+    async def predict_files(request: Request, image: Annotated[list[UploadFile], File()]) -> JSONResponse:
         """Predict uploaded images; `image` of each prediction is the name of its file."""
+        if others := sorted(set(await request.form()) - {"image"}):
+            return JSONResponse({"detail": unknown_field(others[0])}, 422)
         if len(image) > limits.rows:
             return JSONResponse({"detail": f"a request has at most {limits.rows:,} files; send several requests"}, 422)
         rows = await table_of_files(image, service.fields)

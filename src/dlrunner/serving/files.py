@@ -35,6 +35,11 @@ def about_files(reason: str = "") -> str:
     return f"the files could not be read{why}; {SHAPE}" if reason else f"there is no file; {SHAPE}"
 
 
+def unknown_field(name: str) -> str:
+    """Return what is wrong with a request that has something else beside its files, which would go unanswered."""
+    return f"there is no field {name[:60]!r}; {SHAPE}"
+
+
 def named(reasons: Mapping[int, str], files: Sequence[str]) -> dict[int, str]:
     """Return the reasons why files cannot be read, with their names.
 

@@ -34,6 +34,7 @@ def open_table(
     encoding: str | None = None,
     skip_bad: bool = False,
     ids: Collection[str | int] = (),
+    copy: Path | None = None,
 ) -> Iterator[RawTable]:
     """Open a table.
 
@@ -44,6 +45,7 @@ def open_table(
         encoding: of a text file; by its byte order mark by default, else UTF-8.
         skip_bad: leave out part files that cannot be read, with a note; by default the first one is an error.
         ids: names of columns of a query's result that keep every character, or their places from 0.
+        copy: of standard input, where it has been read already.
 
     Raises:
         ConfigError: there is no such file, its format is unknown, or the query is not one of reading.
@@ -54,7 +56,7 @@ def open_table(
             table = open_query(stack, query, lambda name: _in_query(stack, name, separator, encoding), ids)
         elif str(path) == STANDARD_INPUT:
             place = Path("standard input")
-            part = text_file(stack, from_standard_input(stack), separator, encoding, skip_bad, place)
+            part = text_file(stack, copy or from_standard_input(stack), separator, encoding, skip_bad, place)
             table = open_text(stack, [part], place, skip_bad)
         else:
             assert path is not None

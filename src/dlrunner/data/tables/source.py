@@ -83,14 +83,15 @@ class TableFile:
 
     def open(self) -> AbstractContextManager[RawTable]:
         """Open it; see `open_table`."""
-        reading = self.reading
+        reading, is_copied = self.reading, self._given == STANDARD_INPUT
         return open_table(
-            self.path,
+            self._given,
             query=self.query,
             separator=reading.separator,
             encoding=reading.encoding,
             skip_bad=reading.skip_bad,
             ids=self.ids,
+            copy=Path(str(self.path)) if is_copied else None,
         )
 
     def read(self, text: Iterable[str] = (), dates: Iterable[str] = ()) -> Table:

@@ -228,8 +228,15 @@ def read_new_rows(path: str | Path, separator: str | None = None, encoding: str 
     return frame
 
 
-def _strings(path: str | Path, separator: str | None, encoding: str | None) -> pd.DataFrame:
-    with open_table(path, separator=separator, encoding=encoding) as raw:
+def new_rows_of_copy(copy: Path) -> pd.DataFrame:
+    """Return new rows of standard input, which has been copied to a file (see `read_new_rows`)."""
+    frame = _strings("-", None, None, copy)
+    frame.attrs["file"] = "standard input"
+    return frame
+
+
+def _strings(path: str | Path, separator: str | None, encoding: str | None, copy: Path | None = None) -> pd.DataFrame:
+    with open_table(path, separator=separator, encoding=encoding, copy=copy) as raw:
         columns = raw.fetch(*[raw.column(name) for name in raw.names])
         if len(columns) == 0:
             raise DataError(f"{raw.place} has a header but no rows")

@@ -96,8 +96,11 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
     if str(path) == STANDARD_INPUT:
         is_table = wanted.column is not None or bool(wanted.target)
         copy = _standard_input(".csv" if is_table else ".txt")
-        found = _documents_of_table(copy, wanted) if is_table else _documents_of_lines(copy, wanted)
-        return replace(found, place=replace(found.place, place=Path("standard input")))
+        given = Path("standard input")
+        if not is_table:
+            return _documents_of_lines(copy, wanted, given)
+        found = _documents_of_table(copy, wanted)
+        return replace(found, place=replace(found.place, place=given))
     if not path.exists():
         if not glob.has_magic(str(path)):
             raise ConfigError(f"data.path: there is no file or folder {path}")
@@ -219,30 +222,34 @@ def _check_settings(path: Path, reading: Reading) -> None:
             raise ConfigError(f"data.{name}: {path} is not a table")
 
 
-def _documents_of_lines(path: Path, wanted: Wanted) -> Documents:
-    _check_settings(path, wanted.reading)
+def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) -> Documents:
+    """Return the documents of a file with a text a line; `file` is its name in messages."""
+    file = file or path
+    _check_settings(file, wanted.reading)
     try:
         with open_compressed(path) as stream:
             content = stream.read()
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
-        raise DataError(f"{path} is damaged or cannot be read ({error})") from None
-    lines, problems = _lines(content, path, wanted.reading.encoding)
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path} is empty")
+        raise DataError(f"{file} is damaged or cannot be read ({error})") from None
+    lines, problems = _lines(content, file, wanted.reading.encoding)
+    if not problems and not any(line.strip() for line in lines):
+        raise DataError(f"{file} is empty")
     numbers, notes = list(range(1, len(lines) + 1)), []
     digest = " ".join(filter(None, [sha256_of(path), wanted.reading.encoding]))
     if problems and not wanted.keep_bad:
         row, reason = problems[0]
-        where = f"{path}, line {row + 1} {reason}"
+        where = f"{file}, line {row + 1} {reason}"
         if not wanted.reading.skip_bad:
             raise DataError(f"{where}; {len(problems):,} such line(s) in all (data.skip_bad=true leaves them out)")
         notes.append(f"{len(problems):,} of {len(lines):,} lines are left out (data.skip_bad): {where}")
         bad, problems = {row for row, _ in problems}, []
         numbers = [number for number in numbers if number - 1 not in bad]
         lines, digest = [lines[number - 1] for number in numbers], f"{digest} {len(bad)}"
+        if not any(line.strip() for line in lines):
+            raise DataError(f"{where}; no other line is left")
     if empty := [number for number, line in zip(numbers, lines, strict=True) if not line.strip()]:
         notes.append(f"{len(empty):,} of {len(lines):,} lines are empty (line {empty[0]}): texts without words")
-    place = RowLocations(path, (Part(path, 1, noun="line"),), np.array(numbers) - 1)
+    place = RowLocations(file, (Part(path, 1, noun="line"),), np.array(numbers) - 1)
     names = place.all_short(len(lines))
     table = pd.DataFrame(index=range(len(lines)))
     return Documents(place, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))

@@ -6,8 +6,9 @@ import base64
 import binascii
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ import pandas as pd
 from PIL import Image
 
 from dlrunner.data.core.input_columns import input_columns
-from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.images.files import is_table, table_folder
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
 from dlrunner.data.tables.files import STANDARD_INPUT, suffix_of
-from dlrunner.data.tables.table import read_new_rows
+from dlrunner.data.tables.table import new_rows_of_copy, read_new_rows
 from dlrunner.data.tables.text_files import from_standard_input
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.predictor_inputs import check_table, listed, table_name
+from dlrunner.predictor_inputs import check_table, listed, table_name, table_of_dicts
 from dlrunner.system.terminal import visible
 
 BATCH_SIZE = 64
@@ -77,11 +77,10 @@ def read_images(given: Any, column: str | None, default: str | None) -> InputIma
     if isinstance(given, str | Path):
         if str(given) == STANDARD_INPUT:
             with contextlib.ExitStack() as stack:
-                return _of_list(from_standard_input(stack), Path("standard input"), Path(), column, default)
+                return _of_list(from_standard_input(stack), None, Path(), column, default)
         if is_table(path := user_path(given)) and suffix_of(path):
             return _of_list(path, path, table_folder(path).path, column, default)
-    if isinstance(given, Mapping) or (isinstance(given, list) and given and isinstance(given[0], Mapping)):
-        given = pd.DataFrame([given] if isinstance(given, Mapping) else given)
+    given = table_of_dicts(given)
     if isinstance(given, pd.DataFrame):
         return _of_table(given, Path(), column, default)
     if column is not None:
@@ -95,19 +94,17 @@ def read_images(given: Any, column: str | None, default: str | None) -> InputIma
     return replace(_of_images(images), keeps_bad=False, is_single=is_single)
 
 
-def _of_list(file: Path, place: Path, folder: Path, column: str | None, default: str | None) -> InputImages:
+def _of_list(file: Path, path: Path | None, folder: Path, column: str | None, default: str | None) -> InputImages:
     """Return the images of a table, or of a text file whose lines are paths.
 
     Args:
-        file: the file, or a glob of tables.
-        place: its name in messages.
+        file: the file, a glob of tables, or a copy of standard input.
+        path: the same, None for standard input.
         folder: that relative paths start from.
     """
-    if column is None and (paths := _lines(file, folder)):
-        return _of_images([(path, _file_of(path, folder) or _no_file(path)) for path in paths])
-    table = read_new_rows(file)
-    rows: RowLocations = table.attrs["rows"]
-    table.attrs |= {"file": str(place), "rows": replace(rows, place=place)}
+    if column is None and (lines := _lines(file, folder)):
+        return _of_images([(line, _file_of(line, folder) or _no_file(line)) for line in lines])
+    table = new_rows_of_copy(file) if path is None else read_new_rows(path)
     return _of_table(table, folder, column, default)
 
 
@@ -129,16 +126,17 @@ def _of_table(table: pd.DataFrame, folder: Path, column: str | None, default: st
     Raises:
         ConfigError: there is no such column, or none of its files exists.
     """
+    table = table.rename(columns=str)
     check_table(table)
-    columns = list(map(str, table.columns))
+    columns = list(table.columns)
     column = column or next((name for name in (default, IMAGE) if name in columns), columns[0])
     if column not in columns:
         raise ConfigError(f"column: {table_name(table)} has no column {column!r}; {did_you_mean(column, columns)}")
     images: list[Named] = []
     for row, value in enumerate(table[column], start=1):
-        path = value if isinstance(value, str | Path) else ""
-        image = value if isinstance(value, Image.Image) else _file_of(str(path), folder) or _no_file(path)
-        images.append((f"image {row}" if isinstance(value, Image.Image) else str(path), image))
+        path = str(value) if isinstance(value, str | Path | Integral) else ""
+        image = value if isinstance(value, Image.Image) else _file_of(path, folder) or _no_file(path)
+        images.append((f"image {row}" if isinstance(value, Image.Image) else path, image))
     if all(isinstance(image, Unreadable) for _, image in images):
         raise ConfigError(
             f"column: none of the {len(images):,} files in the column {column} of {table_name(table)} exists "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import user_path
-from dlrunner.predictor_inputs import check_table, listed, table_name
+from dlrunner.predictor_inputs import check_table, listed, table_name, table_of_dicts
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def read_texts(given: Any, column: str | None, default: str | None) -> InputText
             table = pd.concat([pd.Series(texts, name=found.column, dtype=object), found.table], axis=1)
             table.attrs |= {"file": str(found.place), "rows": found.place}
         return _with_empty(list(found.names), texts, list(found.notes), dict(found.problems), table)
-    if isinstance(given, Mapping) or (isinstance(given, list) and given and isinstance(given[0], Mapping)):
-        given = pd.DataFrame([given] if isinstance(given, Mapping) else given)
+    given = table_of_dicts(given)
     if isinstance(given, pd.DataFrame):
         return _of_table(given, column or default)
     texts = listed(given, "texts", (str,))
@@ -80,8 +79,9 @@ def _of_table(table: pd.DataFrame, column: str | None) -> InputTexts:
     Raises:
         ConfigError: there is no such column, or a value is not a text.
     """
+    table = table.rename(columns=str)
     check_table(table)
-    names = list(map(str, table.columns))
+    names = list(table.columns)
     column = column or (names[0] if len(names) == 1 else "text")
     if column not in names:
         raise ConfigError(f"column: {table_name(table)} has no column {column!r}; {did_you_mean(column, names)}")
