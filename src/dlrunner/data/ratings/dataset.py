@@ -20,7 +20,7 @@ from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
-from dlrunner.data.ratings.cleaning import checked_rows, latest_rows
+from dlrunner.data.ratings.cleaning import checked_rows, latest_rows, rows_of
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
@@ -45,8 +45,8 @@ DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-0
 class RatingsTable(SplitRows):
     """Ratings with contiguous codes for users and items, and the rows that validate."""
 
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
     ratings: NDArray[np.float32]
     times: NDArray[np.float64] | None
     split: Parts
@@ -255,21 +255,21 @@ class RatingsData(Data):
             if not enough.any():
                 raise DataError(f"{place.path}: no rating is at least {self.min_rating:g} (data.min_rating)")
             notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
-            frame, rows = frame[enough].reset_index(drop=True), rows.only(enough)
+            frame, rows = rows_of(frame, enough), rows.only(enough)
             valid = None if valid is None else valid[enough]
-        frame["user"], user_ids = pd.factorize(frame["user"])
-        frame["item"], item_ids = pd.factorize(frame["item"])
+        frame["user"], user_ids = _coded(frame["user"])
+        frame["item"], item_ids = _coded(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
         if not latest.all():
-            frame, rows = frame[latest].reset_index(drop=True), rows.only(latest)
+            frame, rows = rows_of(frame, latest), rows.only(latest)
             valid = None if valid is None else valid[latest]
         if valid is None:
             frame, split, of_test = self._split(frame, rows)
         else:
             of_test = valid
             split = np.where(valid, VALID, TRAIN).astype(np.int8)
-        users, known_users = pd.factorize(frame["user"])
-        items, known_items = pd.factorize(frame["item"])
+        users, known_users = _coded(frame.pop("user"))
+        items, known_items = _coded(frame.pop("item"))
         user_ids, item_ids = user_ids[known_users], item_ids[known_items]
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
@@ -281,9 +281,9 @@ class RatingsData(Data):
         user_side = self._side("user", names, user_ids)
         side_notes = [note for side in (item_side, user_side) if side for note in side.notes]
         return RatingsTable(
-            users=users.astype(np.int64),
-            items=items.astype(np.int64),
-            ratings=frame["rating"].to_numpy(np.float32),
+            users=users,
+            items=items,
+            ratings=frame.pop("rating").to_numpy(np.float32),
             times=frame["timestamp"].to_numpy(np.float64) if "timestamp" in frame else None,
             split=split,
             user_ids=[_plain(each) for each in user_ids],
@@ -329,7 +329,7 @@ class RatingsData(Data):
         else:
             split = random_parts(len(frame), splitting.valid, test, splitting.split_seed)
             if splitting.split == "inner":
-                frame = frame[split == TRAIN].reset_index(drop=True)
+                frame = rows_of(frame, split == TRAIN)
                 split = random_parts(len(frame), splitting.valid, 0.0, splitting.split_seed + 1)
         wanted = {VALID: "validation", TRAIN: "training", **({TEST: "test"} if splitting.test else {})}
         for part, what in wanted.items():
@@ -340,6 +340,14 @@ class RatingsData(Data):
                     "fractions"
                 )
         return frame, split, None
+
+
+def _coded(values: pd.Series[Any]) -> tuple[NDArray[np.int32], pd.Index[Any]]:
+    """Return the code of each value, by first appearance, and the values; codes of categories stay as they are."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return np.asarray(values.cat.codes, dtype=np.int32), values.cat.categories
+    codes, known = pd.factorize(values)
+    return codes.astype(np.int32), pd.Index(known)
 
 
 def _plain(value: Any) -> int | str:
