@@ -100,11 +100,12 @@ def _duplicates(statistics: SplitStatistics) -> Iterator[AuditFinding]:
     for part, other, message, flag in pairs:
         if part not in statistics.digests:
             continue
-        digests = statistics.digests[part]
-        # isin uses a hash table: five times as fast as np.isin, which sorts
-        duplicated = pd.Series(digests).isin(statistics.digests[other]).to_numpy()
-        if not duplicated.any():
+        digests, others = statistics.digests[part], statistics.digests[other]
+        # isin makes a hash table of its argument, here the smaller part: five times as fast as np.isin, which sorts
+        common = others[pd.Series(others).isin(digests).to_numpy()]
+        if not len(common):
             continue
+        duplicated = pd.Series(digests).isin(common).to_numpy()
         fraction = ""
         if part == "valid":
             counts = statistics.counts.items()

@@ -17,6 +17,7 @@ import pyarrow.csv
 import pytest
 
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
+from dlrunner.data.tables.files import open_table
 from dlrunner.errors import ConfigError, DataError
 
 NOWHERE = Path("nowhere")
@@ -319,3 +320,29 @@ def test_five_million_ratings_are_read_within_two_minutes_and_6_gib(here: Path) 
     order = np.argsort(times)
     latest = dict(zip((users * 30_000 + items)[order].tolist(), ratings[order].tolist(), strict=True))
     assert found.split() == [str(len(latest)), "200000", "30000", str(sum(latest.values()))]
+
+
+def test_a_table_that_is_read_in_pieces_is_the_same(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write([*GOOD, ("u1", "i1", 2), ("ü", "007", 4), ("u0", "7", 1)])
+    whole = read()
+    monkeypatch.setattr("dlrunner.data.tables.raw.PIECE", 3)
+    monkeypatch.setenv("DLRUNNER_CACHE", "other")
+    in_pieces = read()
+    assert (in_pieces.user_ids, in_pieces.item_ids) == (whole.user_ids, whole.item_ids)
+    for name in ("users", "items", "ratings", "split"):
+        np.testing.assert_array_equal(getattr(in_pieces, name), getattr(whole, name), strict=True)
+    assert in_pieces.user_ids == ["u0", "u1", "u2", "u3", "ü"]
+    assert in_pieces.notes == whole.notes
+
+
+def test_a_table_of_ratings_takes_21_bytes_per_row(here: Path) -> None:
+    write([(*row, 10**9 + number) for number, row in enumerate(GOOD)], "user,item,rating,timestamp")
+    table = read()
+    arrays = (table.users, table.items, table.ratings, table.times, table.split)
+    assert sum(each.nbytes for each in arrays if each is not None) == 21 * len(GOOD)
+
+
+def test_a_damaged_row_is_named_where_a_table_is_read_in_pieces(here: Path) -> None:
+    Path("r.csv").write_text("a,b\n" + "1,2\n" * 10_000 + "1,2,3\n")
+    with open_table("r.csv") as raw, pytest.raises(DataError, match=r"r\.csv, row 10002 has more fields"):
+        list(raw.pieces(raw.column("a")))

@@ -59,8 +59,8 @@ def make_table(num_users: int, num_items: int, share: float = 0.7) -> RatingsTab
     users, items = np.nonzero(rng.random((num_users, num_items)) < share)
     ratings = (rng.integers(1, 11, len(users)) / 2).astype(np.float32)
     return RatingsTable(
-        users=users,
-        items=items,
+        users=users.astype(np.int32),
+        items=items.astype(np.int32),
         ratings=ratings,
         times=None,
         split=(rng.random(len(users)) < 0.2).astype(np.int8),

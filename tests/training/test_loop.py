@@ -539,6 +539,19 @@ def test_a_loader_with_a_start_yields_the_rest_and_reads_nothing_before(batch_si
             assert all(torch.equal(a.targets, b.targets) for a, b in zip(rest, batches[start:], strict=True))
 
 
+def test_rows_that_are_gathered_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes, y, order = torch.arange(50, dtype=torch.int32), torch.arange(50.0), epoch_order(50, 0, 0)
+    whole = list(TensorLoader([codes], y, 7, order))
+    monkeypatch.setattr("dlrunner.data.core.batching.GATHERED", 15)
+    for start in range(len(whole) + 1):
+        pieces = list(TensorLoader([codes], y, 7, order, start))
+        assert len(pieces) == len(whole) - start
+        for piece, batch in zip(pieces, whole[start:], strict=True):
+            assert piece.inputs[0].dtype == torch.int64
+            assert torch.equal(piece.inputs[0], batch.inputs[0])
+            assert torch.equal(piece.targets, batch.targets)
+
+
 def test_a_single_row_is_never_a_batch() -> None:
     for rows in range(2, 60):
         sizes = [len(b.targets) for b in TensorLoader([torch.zeros(rows)], torch.zeros(rows), 7)]

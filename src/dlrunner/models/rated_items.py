@@ -27,13 +27,13 @@ class RatedItems(nn.Embedding):
     def __init__(self, users: Tensor, items: Tensor, num_users: int, num_items: int, factors: int, most: int) -> None:
         super().__init__(num_items, factors)
         nn.init.zeros_(self.weight)
-        mixed = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
-        order = mixed[torch.argsort(users[mixed], stable=True)]
+        order = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
+        order = order[torch.argsort(users[order], stable=True)]
         count = torch.bincount(users, minlength=num_users)
-        number = torch.arange(len(users)) - (count.cumsum(0) - count).repeat_interleave(count)
+        number = torch.arange(len(users)).sub_((count.cumsum(0) - count).repeat_interleave(count))
         kept = count.clamp(max=most)
         self.most = int(kept.max())
-        lists = {"flat": items[order][number < most], "begin": kept.cumsum(0) - kept, "count": kept}
+        lists = {"flat": items[order[number < most]].long(), "begin": kept.cumsum(0) - kept, "count": kept}
         for name, values in lists.items():
             self.register_buffer(name, values, persistent=False)  # made of the training rows again
 

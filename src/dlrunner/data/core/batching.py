@@ -13,6 +13,9 @@ from dlrunner.data.core.splitting import PART_CODES
 from dlrunner.system.transfer import to_device
 from dlrunner.task import Batch, Split
 
+GATHERED = 2**20
+"""Rows that are gathered at once."""
+
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the training rows in an epoch, the same on every device."""
@@ -74,11 +77,12 @@ def shuffled_batches(rows: NDArray[np.int64], batch_size: int, seed: int, epoch:
 class TensorLoader:
     """Batches of rows of some tensors.
 
-    The rows are gathered once per epoch and batches are views of them: at 64 rows a batch, gathering per batch
-    would take a third of the time of a step.
+    Many batches are gathered at once and are views of the result: at 64 rows a batch, gathering per batch would take a
+    third of the time of a step. Not all rows are: that would be a second copy of the data.
 
     Args:
-        inputs: tensors with the same number of rows.
+        inputs: tensors with the same number of rows; codes in 32 bits, which take half the memory, become batches of
+            64 bits, which all functions of torch take.
         targets: of each row.
         batch_size: rows in a batch; the last one may have fewer, or one more (see `batch_sizes`).
         order: indices of the rows; None: in their own order.
@@ -100,11 +104,23 @@ class TensorLoader:
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[Batch]:
-        tensors, done, sizes = [*self.inputs, self.targets], sum(self.sizes[: self.start]), self.sizes[self.start :]
+        per_gathering = max(1, GATHERED // max(self.sizes, default=1))
+        first = sum(self.sizes[: self.start])
+        for start in range(self.start, len(self.sizes), per_gathering):
+            sizes = self.sizes[start : start + per_gathering]
+            rows = slice(first, first + sum(sizes))
+            first = rows.stop
+            tensors = [_wide(each) for each in self._gathered(rows)]
+            for *inputs, targets in zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True):
+                yield Batch(tuple(inputs), targets)
+
+    def _gathered(self, rows: slice) -> list[Tensor]:
+        tensors = [*self.inputs, self.targets]
         if self.order is None:
-            tensors = [tensor[done:] for tensor in tensors]
-        else:
-            order = to_device(self.order[done:], self.targets.device)
-            tensors = [tensor[order] for tensor in tensors]
-        for *inputs, targets in zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True):
-            yield Batch(tuple(inputs), targets)
+            return [tensor[rows] for tensor in tensors]
+        order = to_device(self.order[rows], self.targets.device)
+        return [tensor[order] for tensor in tensors]
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values.long() if values.dtype == torch.int32 else values

@@ -104,6 +104,8 @@ class RowLocations:
 
     def only(self, kept: NDArray[Any]) -> RowLocations:
         """Return where some rows stand: those that a mask marks."""
+        if kept.all():
+            return self
         positions = np.arange(len(kept)) if self.positions is None else self.positions
         return replace(self, positions=positions[kept])
 

@@ -22,7 +22,7 @@ def checked_rows(
     """Return the ratings as numbers, without those that cannot be used, which rows are left, and notes.
 
     Args:
-        frame: the ratings.
+        frame: the ratings; it is used up.
         place: where they stand, for messages.
         skip_bad: leave bad rows out; by default the first one is an error.
         needs_times: a row needs a time.
@@ -51,7 +51,8 @@ def checked_rows(
         if bad.all():
             raise DataError(f"{example}; no other row is left")
         notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
-    kept = frame.assign(rating=ratings)[~bad].reset_index(drop=True)
+    frame["rating"] = ratings
+    kept = rows_of(frame, ~bad)
     low, high = kept["rating"].min(), kept["rating"].max()
     if low == high and not may_be_equal:
         raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
@@ -65,13 +66,29 @@ def latest_rows(frame: pd.DataFrame, *, are_choices: bool = False) -> tuple[NDAr
         frame: the rows.
         are_choices: they are no ratings.
     """
-    order = np.arange(len(frame))
+    pairs = frame["user"].to_numpy(np.int64) * (int(frame["item"].max()) + 1)
+    pairs += frame["item"].to_numpy()
+    in_order = np.sort(pairs)
+    repeated = pd.Series(pairs).isin(np.unique(in_order[1:][in_order[1:] == in_order[:-1]])).to_numpy()
+    order = np.flatnonzero(repeated)
     if "timestamp" in frame:
-        order = np.argsort(frame["timestamp"].to_numpy(), kind="stable")
-    pairs = (frame["user"] * (frame["item"].max() + 1) + frame["item"]).to_numpy()
-    kept = np.zeros(len(frame), dtype=bool)
+        order = order[np.argsort(frame["timestamp"].to_numpy()[order], kind="stable")]
+    kept = np.ones(len(frame), dtype=bool)
     kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
     which = "latest" if "timestamp" in frame else "last"
     count = "each pair counts once" if are_choices else f"the {which} rating counts"
     note = f"{(~kept).sum():,} row(s) repeat a user and an item: {count}"
     return kept, [] if kept.all() else [note]
+
+
+def rows_of(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
+    """Return the rows that a mask marks; columns leave the given frame one by one: two copies need too much memory.
+
+    >>> frame = pd.DataFrame({"user": [3, 4], "rating": [1.0, 2.0]})
+    >>> rows_of(frame, np.array([False, True])), frame.shape
+    (   user  rating
+    0     4     2.0, (2, 0))
+    """
+    if kept.all():
+        return frame
+    return pd.DataFrame({name: frame.pop(str(name))[kept].reset_index(drop=True) for name in list(frame)}, copy=False)

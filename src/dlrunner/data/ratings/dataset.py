@@ -20,7 +20,7 @@ from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
-from dlrunner.data.ratings.cleaning import checked_rows, latest_rows
+from dlrunner.data.ratings.cleaning import checked_rows, latest_rows, rows_of
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
@@ -45,8 +45,8 @@ DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-0
 class RatingsTable(SplitRows):
     """Ratings with contiguous codes for users and items, and the rows that validate."""
 
-    users: NDArray[np.int64]
-    items: NDArray[np.int64]
+    users: NDArray[np.int32]
+    items: NDArray[np.int32]
     ratings: NDArray[np.float32]
     times: NDArray[np.float64] | None
     split: Parts
@@ -223,8 +223,8 @@ class RatingsData(Data):
         """
         given, notes = self._usable(self._given())
         frame, films, table = given.frame, given.films, given.table
-        frame["user"], user_ids = pd.factorize(frame["user"])
-        frame["item"], item_ids = pd.factorize(frame["item"])
+        frame["user"], user_ids = _coded(frame["user"])
+        frame["item"], item_ids = _coded(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
         given = given if latest.all() else given.only(latest)
         if given.valid is None:
@@ -232,8 +232,8 @@ class RatingsData(Data):
         else:
             frame, of_test = given.frame, given.valid
             split = np.where(given.valid, VALID, TRAIN).astype(np.int8)
-        users, known_users = pd.factorize(frame["user"])
-        items, known_items = pd.factorize(frame["item"])
+        users, known_users = _coded(frame.pop("user"))
+        items, known_items = _coded(frame.pop("item"))
         user_ids, item_ids = user_ids[known_users], item_ids[known_items]
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
@@ -245,9 +245,9 @@ class RatingsData(Data):
         user_side = self._side("user", names, user_ids)
         side_notes = [note for side in (item_side, user_side) if side for note in side.notes]
         return RatingsTable(
-            users=users.astype(np.int64),
-            items=items.astype(np.int64),
-            ratings=frame["rating"].to_numpy(np.float32),
+            users=users,
+            items=items,
+            ratings=frame.pop("rating").to_numpy(np.float32),
             times=frame["timestamp"].to_numpy(np.float64) if "timestamp" in frame else None,
             split=split,
             user_ids=[_plain(each) for each in user_ids],
@@ -337,7 +337,7 @@ class RatingsData(Data):
         else:
             split = random_parts(len(frame), splitting.valid, test, splitting.split_seed)
             if splitting.split == "inner":
-                frame = frame[split == TRAIN].reset_index(drop=True)
+                frame = rows_of(frame, split == TRAIN)
                 split = random_parts(len(frame), splitting.valid, 0.0, splitting.split_seed + 1)
         wanted = {VALID: "validation", TRAIN: "training", **({TEST: "test"} if splitting.test else {})}
         for part, what in wanted.items():
@@ -365,9 +365,17 @@ class _Given:
     table: UserTable | None = None
 
     def only(self, kept: Mask) -> _Given:
-        """Return some of the rows."""
+        """Return some of the rows; the frame of all is used up."""
         valid = None if self.valid is None else self.valid[kept]
-        return replace(self, frame=self.frame[kept].reset_index(drop=True), rows=self.rows.only(kept), valid=valid)
+        return replace(self, frame=rows_of(self.frame, kept), rows=self.rows.only(kept), valid=valid)
+
+
+def _coded(values: pd.Series[Any]) -> tuple[NDArray[np.int32], pd.Index[Any]]:
+    """Return the code of each value, by first appearance, and the values; codes of categories stay as they are."""
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        return np.asarray(values.cat.codes, dtype=np.int32), values.cat.categories
+    codes, known = pd.factorize(values)
+    return codes.astype(np.int32), pd.Index(known)
 
 
 def _plain(value: Any) -> int | str:

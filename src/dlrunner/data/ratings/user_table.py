@@ -43,8 +43,8 @@ class UserTable:
     """A user's table of ratings, as it was read."""
 
     frame: pd.DataFrame
-    """user and item (text, as in the file), rating (1 where there is no such column), timestamp (seconds since 1970) if
-    there are times, and split."""
+    """user and item (categories: text, as in the file), rating (1 where there is no such column), timestamp (seconds
+    since 1970) if there are times, and split."""
     rows: RowLocations
     """Where they stand."""
     columns: Mapping[str, str]
@@ -132,9 +132,10 @@ def read_user_table(
             notes.append(f"the column {columns.pop('timestamp')} is ignored: some of its values are not times ({bad})")
         if "rating" in columns:
             schema = _with_numbers(raw, columns["rating"], schema, reading)
-        table = read_known_table(raw, schema, [*columns.values(), *([marks] if marks else [])])
+        ids = (columns["user"], columns["item"])
+        table = read_known_table(raw, schema, [*columns.values(), *([marks] if marks else [])], coded=ids)
     table = table.checked(set(columns.values()), reading.skip_bad)
-    frame = pd.DataFrame({role: table.frame[name] for role, name in columns.items()})
+    frame = pd.DataFrame({role: table.frame[name] for role, name in columns.items()}, copy=False)
     frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan) if "rating" in columns else 1.0
     if marks is not None:
         frame["split"] = table.frame[marks]
@@ -254,24 +255,26 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
         kind = "" if str(column.format).endswith("since 1970") else "dates, "
         return seconds, f"{kind}{column.format}{_range(seconds)}"
     numbers = values.to_numpy(np.float64, na_value=np.nan)
-    known = numbers[np.isfinite(numbers)]
+    is_known = np.isfinite(numbers)
+    known = numbers if is_known.all() else numbers[is_known]
     if (found := _as_calendar(known)) is not None:
         seconds = np.full(len(numbers), np.nan)
-        seconds[np.isfinite(numbers)] = found[0]
+        seconds[is_known] = found[0]
         return seconds, f"dates, {found[1]}{_range(seconds)}"
-    largest = float(np.abs(known).max()) if len(known) else 0.0
+    largest = float(max(-known.min(), known.max())) if len(known) else 0.0
     if largest >= UNITS[-1][1]:
         raise DataError(f"{place}: {column.name} holds {largest:g}, which is not a time")
     number = next(i for i, (_, bound, _) in enumerate(UNITS) if largest < bound)
     unit, _, per_second = UNITS[number]
     low, high = (UNITS[number - 1][1] / 1e3, UNITS[number - 1][1]) if number else (0.0, 0.0)
-    mixed = np.isfinite(numbers) & (np.abs(numbers) > low) & (np.abs(numbers) < high)
+    mixed = is_known & (np.abs(numbers) > low) & (np.abs(numbers) < high) if number else is_known & False
     if mixed.any():
         raise DataError(
             f"{place}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
             f"{numbers[mixed][0]:.0f}, and others in {unit}, such as {largest:.0f}; write all in one unit"
         )
-    seconds = np.where(np.isfinite(numbers), numbers / per_second, np.nan)
+    seconds = numbers / per_second
+    seconds[~is_known] = np.nan
     return seconds, f"{unit} since 1970{_range(seconds)}"
 
 
@@ -286,8 +289,10 @@ def _as_calendar(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], str
     if low >= EXCEL_DAYS[0] and high < EXCEL_DAYS[1]:
         return np.round((numbers - 25569) * 86400), "days since 1900 (Excel)"
     form = next((form for form, first, last in CALENDAR if first <= low and high <= last), None)
+    if form is None:
+        return None
     distinct, places = np.unique(numbers, return_inverse=True)
-    if form is None or (distinct % 1).any():
+    if (distinct % 1).any():
         return None
     times = pd.to_datetime(pd.Series(distinct).astype("int64").astype("str"), format=form, errors="coerce")
     if times.isna().any():

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 LONGEST_LINE = 2**28
 """Bytes."""
+PIECE = 500_000
+"""Rows that are in memory at a time where a table is read in pieces."""
 PER_QUERY = 100
 """Columns that are computed together: DuckDB's time to plan a query grows with their square (2,000: 28 s)."""
 
@@ -93,6 +95,24 @@ class RawTable:
         listed = ", ".join(f"{each} AS v{i}" for i, each in enumerate(expressions))
         with readable_errors(self.place, self.files):
             return self.connection.sql(f"SELECT {listed} FROM raw {limit}").to_arrow_table()
+
+    def pieces(self, *expressions: str) -> Iterator[pa.RecordBatch]:
+        """Yield what `fetch` returns in pieces of so many rows that all of them need not be in memory.
+
+        Raises:
+            DataError: as `fetch`.
+        """
+        listed = ", ".join(f"{each} AS v{i}" for i, each in enumerate(expressions))
+        with readable_errors(self.place, self.files):
+            reader = self.connection.sql(f"SELECT {listed} FROM raw").to_arrow_reader(PIECE)
+        while True:
+            try:
+                piece = reader.read_next_batch()
+            except StopIteration:
+                return
+            except OSError as error:  # that is how Arrow passes on an error of DuckDB
+                raise DataError(_sentence(self.place, str(error), self.files)) from None
+            yield piece
 
     def aggregate(self, *expressions: str, of: Sequence[str] = ()) -> list[Any]:
         """Return the values of aggregates over all rows; `of`: named expressions that they are made of."""

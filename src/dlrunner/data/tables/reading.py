@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,13 +40,17 @@ class Values:
     bad: list[BadRow]
 
 
-def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Values:
+def read_values(
+    table: RawTable, schema: Schema, names: Sequence[str] | None = None, coded: Collection[str] = ()
+) -> Values:
     """Return the values of the columns of a schema; bad ones are missing, and listed.
 
     Args:
         table: the open table.
         schema: how its columns are read.
         names: the columns that are wanted; all by default.
+        coded: columns of text that become categories, in the order of their first appearance. They are read in pieces,
+            since the texts of all rows need several times the memory of their codes.
 
     Raises:
         DataError: a column does not exist.
@@ -70,8 +74,9 @@ def read_values(table: RawTable, schema: Schema, names: Sequence[str] | None = N
             found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
-    columns = {}
-    for some in _groups(wanted):
+    with_codes = [each for each in wanted if each.name in coded]
+    columns: dict[str, Any] = dict(_categories(table, with_codes)) if with_codes else {}
+    for some in _groups([each for each in wanted if each.name not in coded]):
         read = table.fetch(*[expression(table, column) for column in some])
         for column in reversed(some):  # each is freed as soon as it is converted, and not copied into a block
             columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
@@ -130,6 +135,29 @@ def expression(table: RawTable, column: Column) -> str:
     if kind == "DOUBLE":
         return f"finite({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
+
+
+def _categories(table: RawTable, columns: Sequence[Column]) -> dict[str, pd.Categorical]:
+    """Return the texts of columns of a table that is read in pieces as categories; see `read_values`."""
+    known = [dict[str, int]() for _ in columns]
+    codes: list[list[NDArray[np.int32]]] = [[] for _ in columns]
+    for piece in table.pieces(*[expression(table, column) for column in columns]):
+        for values, found, those_known in zip(piece.columns, codes, known, strict=True):
+            found.append(_codes(values, those_known))
+    return {
+        column.name: pd.Categorical.from_codes(
+            np.concatenate(found) if found else np.empty(0, np.int32), pd.Index(list(those_known), dtype="str")
+        )
+        for column, found, those_known in zip(columns, codes, known, strict=True)
+    }
+
+
+def _codes(values: pa.Array, known: dict[str, int]) -> NDArray[np.int32]:
+    """Return the code of each value, -1 where it is missing; new values are added to the known ones."""
+    encoded = values.dictionary_encode()
+    codes = [known.setdefault(each, len(known)) for each in encoded.dictionary.to_pylist()]
+    places = encoded.indices.fill_null(-1).to_numpy()
+    return np.asarray(np.array([*codes, -1], dtype=np.int32)[places])
 
 
 def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:

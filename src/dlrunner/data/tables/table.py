@@ -180,10 +180,12 @@ def read_open_table(
     return read_known_table(raw, schema, names)
 
 
-def read_known_table(raw: RawTable, schema: Schema, names: Sequence[str] | None = None) -> Table:
-    """Read a table that is open as a schema says; see `read_open_table`."""
+def read_known_table(
+    raw: RawTable, schema: Schema, names: Sequence[str] | None = None, coded: Collection[str] = ()
+) -> Table:
+    """Read a table that is open as a schema says; see `read_open_table`, and for `coded` `read_values`."""
     wanted = [name for name in schema.names if names is None or name in names]
-    values = read_values(raw, schema, wanted)
+    values = read_values(raw, schema, wanted, coded)
     notes = tuple(raw.notes)
     unused = [name for name in raw.names if name not in schema.names]
     if unused:

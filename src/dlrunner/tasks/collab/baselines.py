@@ -55,7 +55,7 @@ def _biased(table: RatingsTable) -> Ratings:
     return np.asarray(mean + item[table.items] + user[table.users])
 
 
-def _shrunken(codes: NDArray[np.int64], values: Ratings, count: int, shrinkage: float) -> Ratings:
+def _shrunken(codes: NDArray[np.int32], values: Ratings, count: int, shrinkage: float) -> Ratings:
     sums = np.bincount(codes, weights=values, minlength=count)
     return np.asarray(sums / (np.bincount(codes, minlength=count) + shrinkage))
 

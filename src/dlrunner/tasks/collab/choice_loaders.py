@@ -52,8 +52,8 @@ class UserLoader:
 
     def __init__(
         self,
-        users: NDArray[np.int64],
-        items: NDArray[np.int64],
+        users: NDArray[np.int32],
+        items: NDArray[np.int32],
         targets: NDArray[np.int8],
         num_items: int,
         batch_size: int,

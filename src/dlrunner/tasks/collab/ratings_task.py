@@ -44,13 +44,14 @@ class RatingsTask(Task):
     def notes(self) -> Sequence[str]:
         """Notes on reading, and validation ids without a training rating."""
         table = self.table
-        notes = list(table.notes)
+        notes, train, valid = list(table.notes), table.train, table.valid
         for what, codes in (("items", table.items), ("users", table.users)):
-            unseen = np.setdiff1d(codes[table.valid], codes[table.train])
-            if len(unseen):
-                rows = int(np.isin(codes[table.valid], unseen).sum())
+            of_valid, of_train = (np.bincount(codes[rows], minlength=codes.max() + 1) for rows in (valid, train))
+            unseen = (of_valid > 0) & (of_train == 0)
+            if unseen.any():
+                rows_of_them = of_valid[unseen].sum()
                 notes.append(
-                    f"{len(unseen):,} {what} have no training rating; {rows:,} validation rows have an "
+                    f"{unseen.sum():,} {what} have no training rating; {rows_of_them:,} validation rows have an "
                     f"unseen {what[:-1]}: predicted from biases and attributes"
                 )
         return notes
@@ -61,20 +62,25 @@ class RatingsTask(Task):
 
     def statistics(self, fitted: Mapping[str, tuple[float, float]]) -> SplitStatistics:
         """Return user-item pairs and times of the splits, and fitted statistics of the training rows."""
-        table = self.table
-        pairs = (table.users * len(table.item_ids) + table.items).astype(np.uint64)
+        table, valid = self.table, self.table.valid
+        users, items = (
+            pd.Categorical.from_codes(codes[valid], categories=pd.Index(ids))  # type: ignore[type-var]
+            for codes, ids in ((table.users, table.user_ids), (table.items, table.item_ids))
+        )
+        validation = rows_digest(pd.DataFrame({"user": users, "item": items, "rating": table.ratings[valid]}))
         times: dict[str, NDArray[np.datetime64]] = {}
         if table.times is not None:
-            days = table.times.astype(np.int64).astype("datetime64[s]")
-            times = {"train": days[table.train], "valid": days[table.valid]}
-        valid = table.valid
-        users, items = pd.Index(table.user_ids)[table.users[valid]], pd.Index(table.item_ids)[table.items[valid]]
+            parts = {"train": table.train, "valid": valid}
+            times = {name: table.times[rows].astype(np.int64).view("datetime64[s]") for name, rows in parts.items()}
+        pairs = table.users.astype(np.uint64)
+        pairs *= np.uint64(len(table.item_ids))
+        pairs += table.items.view(np.uint32)
         return SplitStatistics(
             "ratings",
             digests_by_part(pairs, table.split),
             times,
             dict(fitted),
-            num_test_rows(table.of_test, table.valid),
+            num_test_rows(table.of_test, valid),
             time_split="time",
-            validation=rows_digest(pd.DataFrame({"user": users, "item": items, "rating": table.ratings[valid]})),
+            validation=validation,
         )
