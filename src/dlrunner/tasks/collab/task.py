@@ -172,7 +172,8 @@ class Collab(RatingsTask):
                 "title": np.asarray(table.titles, dtype=object)[items],
                 "rating": table.ratings[table.valid],
                 "prediction": outputs.float().cpu().numpy().round(4),
-            }
+            },
+            copy=False,
         )
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
