@@ -22,7 +22,6 @@ from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
 from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
-from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import describe
 from dlrunner.plot import Plot
 from dlrunner.reporting.terminal.baselines import baseline_lines
@@ -269,10 +268,10 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
     with readable_os_errors(directory.path):
         table = task.predictions(outputs)
         if table is not None:
-            directory.write_bytes("predictions.csv", as_csv(table)[0])
+            directory.write_csv("predictions.csv", table)
         tables = task.tables(outputs)
         for each in tables:
-            directory.write_bytes(each.file, as_csv(each.frame)[0])
+            directory.write_csv(each.file, each.frame)
         with context.plan.build_trainer(context.plan.settings.seed).autocast():
             files = task.artifacts(models, phase=members[-1].phase)
         for name, content in files.items():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+CELLS = 100_000
+"""Of a chunk that pandas writes at once."""
 _FORMULA = re.compile("'*[=+\\-@\t\r]")
 """The start of a cell that a spreadsheet takes for a formula, quoted or not."""
 
@@ -38,16 +41,32 @@ def unquoted(text: Any) -> Any:
     return text[1:] if is_quoted else text
 
 
-def as_csv(table: pd.DataFrame, is_raw: bool = False, separator: str = ",") -> tuple[bytes, int]:
+def as_csv(
+    table: pd.DataFrame, is_raw: bool = False, separator: str = ",", has_header: bool = True
+) -> tuple[bytes, int]:
     """Return a table as a CSV file, and the number of quoted cells and names.
 
     Args:
         table: it is not modified.
         is_raw: quote nothing.
         separator: between the cells of a row.
+        has_header: the first line holds the names of the columns.
     """
     table, count = (table, 0) if is_raw else with_quotes(table)
-    return table.to_csv(index=False, sep=separator).encode(errors="backslashreplace"), count
+    return table.to_csv(index=False, sep=separator, header=has_header).encode(errors="backslashreplace"), count
+
+
+def csv_pieces(table: pd.DataFrame) -> Iterator[bytes]:
+    """Yield what `as_csv` returns in pieces: the text of a large table needs several times the memory of its values.
+
+    >>> table = pd.DataFrame({"id": ["=1", "b"]})
+    >>> b"".join(csv_pieces(table)) == as_csv(table)[0]
+    True
+    """
+    num_columns = max(1, table.shape[1])
+    num_rows = max(1, CELLS // num_columns) * num_columns  # whole chunks of pandas, which formats dates by chunk
+    for start in range(0, max(1, len(table)), num_rows):
+        yield as_csv(table.iloc[start : start + num_rows], has_header=start == 0)[0]
 
 
 def with_quotes(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:

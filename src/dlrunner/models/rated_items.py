@@ -30,7 +30,8 @@ class RatedItems(nn.Embedding):
         order = torch.randperm(len(users), generator=torch.Generator().manual_seed(0))
         order = order[torch.argsort(users[order], stable=True)]
         count = torch.bincount(users, minlength=num_users)
-        number = torch.arange(len(users)).sub_((count.cumsum(0) - count).repeat_interleave(count))
+        number = torch.arange(len(users), dtype=torch.int32)  # of each row among those of its user
+        number -= (count.cumsum(0) - count).int().repeat_interleave(count)
         kept = count.clamp(max=most)
         self.most = int(kept.max())
         lists = {"flat": items[order[number < most]].long(), "begin": kept.cumsum(0) - kept, "count": kept}

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlrunner.errors import BusyError, ConfigError, RunError
 from dlrunner.files.atomic import atomic_file, readable_os_errors, temporary_path, write_atomic
@@ -23,6 +23,9 @@ from dlrunner.files.locks import FolderLock
 from dlrunner.files.plain_data import read_json
 from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.runs.reader import finished_summary, member_folders
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d+))?$")
 
@@ -122,6 +125,13 @@ class RunDirectory:
         """
         with self._writing():
             write_atomic(self.path / name, content)
+
+    def write_csv(self, name: str, table: pd.DataFrame) -> None:
+        """Write a table atomically, in pieces; see `write_bytes` and `as_csv`."""
+        from dlrunner.files.spreadsheet import csv_pieces  # importing pandas takes half a second
+
+        with self._writing(), atomic_file(self.path / name) as file:
+            file.writelines(csv_pieces(table))
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Write a checkpoint with the identity of this run, atomically.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from dlrunner.data.core.splitting import Mask
 from dlrunner.data.ratings.dataset import RatingsTable
 
 ITEM_SHRINKAGE, USER_SHRINKAGE = 10.0, 15.0
@@ -27,10 +28,11 @@ Ratings = NDArray[np.float64]
 
 
 def rating_baselines(table: RatingsTable) -> dict[str, tuple[Ratings, float]]:
-    """Return for each baseline its predictions of all rows, fitted on the training rows, and the seconds it takes."""
+    """Return for each baseline its predictions of the rows that are not trained on, and the seconds it takes."""
+    others = ~table.train
     found = {
-        "mean": _timed(lambda: np.full(len(table.ratings), table.ratings[table.train].mean(dtype=np.float64))),
-        "biases of users and items": _timed(lambda: _biased(table)),
+        "mean": _timed(lambda: np.full(others.sum(), table.ratings[table.train].mean(dtype=np.float64))),
+        "biases of users and items": _timed(lambda: _biased(table, others)),
     }
     counts = np.bincount(table.users[table.train], minlength=len(table.user_ids)).astype(np.float64)
     cells, products = len(counts) * len(table.item_ids), float((counts**2).sum()) * len(counts)
@@ -45,14 +47,16 @@ def _timed(predict: Callable[[], Ratings]) -> tuple[Ratings, float]:
     return predicted, round(time.perf_counter() - started, 2)
 
 
-def _biased(table: RatingsTable) -> Ratings:
-    """Predict mean + item bias + user bias, each the shrunken mean of what is left."""
+def _biased(table: RatingsTable, rows: Mask) -> Ratings:
+    """Predict mean + item bias + user bias of some rows, each the shrunken mean of what is left."""
     train = table.train
-    users, items, ratings = table.users[train], table.items[train], table.ratings[train].astype(np.float64)
-    mean = ratings.mean()
-    item = _shrunken(items, ratings - mean, len(table.item_ids), ITEM_SHRINKAGE)
-    user = _shrunken(users, ratings - mean - item[items], len(table.user_ids), USER_SHRINKAGE)
-    return np.asarray(mean + item[table.items] + user[table.users])
+    users, items, rest = table.users[train], table.items[train], table.ratings[train].astype(np.float64)
+    mean = rest.mean()
+    rest -= mean
+    item = _shrunken(items, rest, len(table.item_ids), ITEM_SHRINKAGE)
+    rest -= item[items]
+    user = _shrunken(users, rest, len(table.user_ids), USER_SHRINKAGE)
+    return np.asarray(mean + item[table.items[rows]] + user[table.users[rows]])
 
 
 def _shrunken(codes: NDArray[np.int32], values: Ratings, count: int, shrinkage: float) -> Ratings:
@@ -62,7 +66,8 @@ def _shrunken(codes: NDArray[np.int32], values: Ratings, count: int, shrinkage: 
 
 def _neighbours(table: RatingsTable) -> Ratings:
     """Add to the biases the user's deviations from them on the most similar items, weighted by similarity."""
-    predicted, train = _biased(table), table.train
+    train = table.train
+    predicted = _biased(table, np.ones_like(train))
     users, items = table.users[train], table.items[train]
     rest = np.zeros((len(table.user_ids), len(table.item_ids)), dtype=np.float32)
     rated = np.zeros_like(rest)
@@ -85,4 +90,4 @@ def _neighbours(table: RatingsTable) -> Ratings:
             weights[weights < least] = 0
         total = weights.sum(axis=1)
         answer[rows] += np.divide(weights @ rest[user, known], total, out=np.zeros_like(total), where=total > 0)
-    return answer
+    return answer[~train]

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dlrunner.data.core.splitting import TEST, digests_by_part, num_test_rows, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, Mask, num_test_rows, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
-from dlrunner.data_audit import SplitStatistics, rows_digest
+from dlrunner.data_audit import Digests, SplitStatistics, rows_digest
 from dlrunner.task import Task
 
 
@@ -72,15 +72,20 @@ class RatingsTask(Task):
         if table.times is not None:
             parts = {"train": table.train, "valid": valid}
             times = {name: table.times[rows].astype(np.int64).view("datetime64[s]") for name, rows in parts.items()}
-        pairs = table.users.astype(np.uint64)
-        pairs *= np.uint64(len(table.item_ids))
-        pairs += table.items.view(np.uint32)
+        names = ["train", "valid", *(["test"] if self.has_test() else [])]
         return SplitStatistics(
             "ratings",
-            digests_by_part(pairs, table.split),
+            {name: self._pairs(np.asarray(table.split == PART_CODES[name])) for name in names},
             times,
             dict(fitted),
             num_test_rows(table.of_test, valid),
             time_split="time",
             validation=validation,
         )
+
+    def _pairs(self, rows: Mask) -> Digests:
+        """Return a number for each pair of user and item."""
+        pairs = self.table.users[rows].astype(np.uint64)
+        pairs *= np.uint64(len(self.table.item_ids))
+        pairs += self.table.items[rows].astype(np.uint64)
+        return pairs

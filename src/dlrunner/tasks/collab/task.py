@@ -80,7 +80,8 @@ class Collab(RatingsTask):
     def dims(self) -> RatingDims:
         """Sizes, the range of the training ratings, their pairs, and what else is known of users and items."""
         table = self.table
-        ratings = table.ratings[table.train]
+        (users, items, *_), targets = self._parts["train"]
+        ratings = targets.numpy()
         return RatingDims(
             num_users=len(table.user_ids),
             num_items=len(table.item_ids),
@@ -89,21 +90,31 @@ class Collab(RatingsTask):
             item_genres=_tensor(table.item_genres),
             has_time=table.times is not None,
             mean_rating=float(ratings.mean(dtype=np.float64)),
-            rated_users=torch.tensor(table.users[table.train]),
-            rated_items=torch.tensor(table.items[table.train]),
+            rated_users=users,
+            rated_items=items,
             user_attributes=_tensor(table.user_attributes),
             item_attributes=_tensor(table.item_attributes),
         )
 
     @cached_property
-    def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
-        """Inputs (users, items and, if known, times) and targets of each split, on the device."""
+    def _parts(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
+        """Inputs (users, items and, if known, times) and targets of each split."""
         table = self.table
-        columns = [torch.tensor(table.users), torch.tensor(table.items)]
+        columns = [torch.from_numpy(table.users), torch.from_numpy(table.items)]
         if table.times is not None:
             mean, std = self._time_scale
-            columns.append(torch.from_numpy(((table.times - mean) / std).astype(np.float32)))
-        return by_split(columns, torch.tensor(table.ratings), table.split, self.device)
+            scaled = table.times - mean
+            scaled /= std
+            columns.append(torch.from_numpy(scaled.astype(np.float32)))
+        return by_split(columns, torch.from_numpy(table.ratings), table.split, torch.device("cpu"))
+
+    @cached_property
+    def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
+        """The same on the device; on the CPU there is no second copy."""
+        return {
+            name: ([each.to(self.device) for each in inputs], targets.to(self.device))
+            for name, (inputs, targets) in self._parts.items()
+        }
 
     @property
     def _time_scale(self) -> tuple[float, float]:
@@ -152,15 +163,16 @@ class Collab(RatingsTask):
 
         table, dims = self.table, self.dims
         found: dict[str, dict[str, float]] = {}
+        parts = table.split[~table.train]
         for name, (predicted, seconds) in rating_baselines(table).items():
             within = torch.from_numpy(predicted.clip(dims.min_rating, dims.max_rating)).float()
             found[name] = {"seconds": seconds}
-            for split in self._tensors:
+            for split, (_, targets) in self._parts.items():
                 if split == "train":
                     continue
-                rows = torch.from_numpy(table.split == PART_CODES[split])
+                rows = torch.from_numpy(parts == PART_CODES[split])
                 for key, metric in self.metrics().items():
-                    metric.update(within[rows], torch.from_numpy(table.ratings)[rows])
+                    metric.update(within[rows], targets)
                     found[name][f"{split}/{key}"] = metric.compute()
         return found
 
@@ -175,7 +187,8 @@ class Collab(RatingsTask):
                 "title": np.asarray(table.titles, dtype=object)[items],
                 "rating": table.ratings[table.valid],
                 "prediction": outputs.float().cpu().numpy().round(4),
-            }
+            },
+            copy=False,
         )
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
@@ -198,7 +211,6 @@ class Collab(RatingsTask):
     def state(self, phase: Phase) -> dict[str, Any]:
         """Ids, titles, training ratings and how they were read: recommendations need no data set."""
         table, dims = self.table, self.dims
-        train = table.train
         return {
             "user_ids": table.user_ids,
             "item_ids": table.item_ids,
@@ -214,7 +226,7 @@ class Collab(RatingsTask):
             "time_scale": self._time_scale if table.times is not None else None,
             "rated_users": dims.rated_users,
             "rated_items": dims.rated_items,
-            "ratings": torch.tensor(table.ratings[train]),
+            "ratings": self._parts["train"][1],
         }
 
 
