@@ -36,7 +36,7 @@ def about_files(reason: str = "") -> str:
 
 
 def unknown_field(name: str) -> str:
-    """Return what is wrong with a request that has something else beside its files, which would go unanswered."""
+    """Return what is wrong with a request that has something else than its files, which would go unanswered."""
     return f"there is no field {name[:60]!r}; {SHAPE}"
 
 
