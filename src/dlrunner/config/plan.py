@@ -282,6 +282,11 @@ def _check_methods(task: Bound, problems: list[str]) -> None:
     tta = {name for name in ("num_tta_views", "tta_batches") if getattr(task.factory, name) is not getattr(Task, name)}
     if tta == {"num_tta_views"}:
         problems.append(f"task: {task.target} has num_tta_views but no tta_batches(split, view, phase)")
+    tried = {
+        name for name in ("alternatives", "on_training_rows") if getattr(task.factory, name) is not getattr(Task, name)
+    }
+    if tried == {"alternatives"}:
+        problems.append(f"task: {task.target} has alternatives but no on_training_rows() to compare them on")
 
 
 def _check_hooks(model: Bound, problems: list[str]) -> None:
