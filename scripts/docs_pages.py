@@ -34,6 +34,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         text = page.read_text("utf-8")
         files.append(File.generated(config, f"benchmarks/{page.name}", content=text))
         listed.append(f"- [{title(text)}](benchmarks/{page.name})")
+    for plot in sorted((ROOT / "benchmarks").glob("*.svg")):
+        files.append(File.generated(config, f"benchmarks/{plot.name}", content=plot.read_bytes()))
     files.append(File.generated(config, "benchmarks.md", content="\n".join([*listed, ""])))
     listed = ["# Notebooks", ""]
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
