@@ -71,7 +71,7 @@ class SmallRuns:
 
 
 def new_flats() -> pd.DataFrame:
-    """Return rows that no run has seen, among them levels and a missing number that no training row had."""
+    """Return rows that no run has seen, among them categories and a missing number that no training row had."""
     rows = flats(40, seed=1).drop(columns=["price", "dear", "size", "big", "roomy"])
     rows.loc[3, "city"], rows.loc[5, "area"] = "Rom", None
     return rows

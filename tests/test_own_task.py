@@ -163,6 +163,12 @@ def test_an_own_task_runs_resumes_and_is_strict(here: Path) -> None:
     old = start("task=parabola", cwd=here)
     assert "parabola.Parabola has num_tta_views but no tta_batches(split, view, phase)" in old.communicate()[1]
     assert old.returncode == 2
+    # Alternatives without rows to compare them on would fail after the data is read.
+    others = "class Parabola(Task):\n    def alternatives(self, values):\n        return {}\n"
+    (here / "parabola.py").write_text(MODULE.replace("class Parabola(Task):\n", others))
+    old = start("task=parabola", cwd=here)
+    assert "parabola.Parabola has alternatives but no on_training_rows() to compare them on" in old.communicate()[1]
+    assert old.returncode == 2
     # Hooks of older versions would be ignored without a word.
     for hook in ("penalty", "carried", "reset_state"):
         (here / "parabola.py").write_text(

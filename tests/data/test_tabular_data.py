@@ -334,7 +334,7 @@ def test_a_validation_range_must_leave_rows_on_both_sides(settings: dict[str, An
 def test_only_training_rows_are_fitted() -> None:
     frame = pd.DataFrame({"c": ["a", "b", "a", "z"], "x": [1.0, np.nan, 3.0, 1000.0]})
     preparation = TabularPreprocessor.fit(frame.iloc[:3], ["c"], ["x"])
-    assert preparation.levels == {"c": ["a", "b"]}
+    assert preparation.categories == {"c": ["a", "b"]}
     assert preparation.cardinalities == {"c": 3}
     assert preparation.codes(frame)[:, 0].tolist() == [1, 2, 1, 0], "an unseen level has code 0"
     assert preparation.continuous == ["x", "x_na"]
@@ -354,7 +354,7 @@ def test_only_training_rows_are_fitted() -> None:
         (["a", None, "b"], [None, "b"], [0, 2]),
     ],
 )
-def test_levels_are_found_again_however_a_file_was_read(train: list[Any], new: list[Any], codes: list[int]) -> None:
+def test_categories_are_found_again_however_a_file_was_read(train: list[Any], new: list[Any], codes: list[int]) -> None:
     preparation = TabularPreprocessor.fit(pd.DataFrame({"c": train}), ["c"], [])
     assert preparation.codes(pd.DataFrame({"c": new}))[:, 0].tolist() == codes
 
@@ -364,7 +364,7 @@ def test_categoricals_and_plain_columns_have_the_same_codes() -> None:
     typed = plain.astype({"c": pd.CategoricalDtype(["c", "b", "a", "unused"])})
     for train in (plain, typed):
         preparation = TabularPreprocessor.fit(train.iloc[:3], ["c"], [])
-        assert preparation.levels == {"c": ["a", "b"]}
+        assert preparation.categories == {"c": ["a", "b"]}
         assert preparation.codes(plain)[:, 0].tolist() == preparation.codes(typed)[:, 0].tolist() == [2, 1, 0, 0]
 
 

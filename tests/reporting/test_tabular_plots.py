@@ -295,7 +295,7 @@ def test_errors_of_categories_of_few_rows_are_left_out_and_counted(drawn: list[F
     assert (ticks(second), second.get_xlabel()) == (["a", "b"], "rmse"), "nothing else is left"
 
 
-def test_of_many_levels_the_fifteen_worst_are_drawn_and_it_says_so(drawn: list[Figure], tmp_path: Path) -> None:
+def test_of_many_categories_the_fifteen_worst_are_drawn_and_it_says_so(drawn: list[Figure], tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     errors = rng.random(1115)
     errors[7] = INF
@@ -452,7 +452,7 @@ def test_every_label_lies_inside_the_axes_and_none_covers_another(drawn: list[Fi
         assert not any(box.shrunk(0.9, 0.9).overlaps(other) for other in boxes[:place])
 
 
-def test_of_many_levels_all_points_are_drawn_and_some_named(drawn: list[Figure], tmp_path: Path) -> None:
+def test_of_many_categories_all_points_are_drawn_and_some_named(drawn: list[Figure], tmp_path: Path) -> None:
     vectors = np.random.default_rng(0).normal(size=(600, 3))
     tabular.embeddings([("Store", [str(i) for i in range(600)], vectors)], tmp_path)
     (axes,) = drawn[0].axes

@@ -51,25 +51,25 @@ BASE = "history_base"
 class Combinations:
     """The combinations of categories in the training rows, numbered; the last number is that of all others."""
 
-    levels: dict[str, list[Any]]
+    categories: dict[str, list[Any]]
     known: list[int]
 
     @classmethod
     def fit(cls, frame: pd.DataFrame, columns: list[str]) -> Combinations:
         """Learn from the training rows."""
-        levels = TabularPreprocessor.fit(frame, columns, []).levels
-        return cls(levels, np.unique(_mixed(frame, levels)).tolist())
+        categories = TabularPreprocessor.fit(frame, columns, []).categories
+        return cls(categories, np.unique(_mixed(frame, categories)).tolist())
 
     def codes(self, frame: pd.DataFrame) -> Ints:
         """Return the number of each row's combination, [rows]."""
-        codes = pd.Index(self.known).get_indexer(pd.Index(_mixed(frame, self.levels)))
+        codes = pd.Index(self.known).get_indexer(pd.Index(_mixed(frame, self.categories)))
         return np.where(codes < 0, len(self.known), codes).astype(np.int64)
 
 
-def _mixed(frame: pd.DataFrame, levels: Mapping[str, list[Any]]) -> Ints:
-    codes = TabularPreprocessor(dict(levels), {}, {}, {}, []).codes(frame)
+def _mixed(frame: pd.DataFrame, categories: Mapping[str, list[Any]]) -> Ints:
+    codes = TabularPreprocessor(dict(categories), {}, {}, {}, []).codes(frame)
     mixed = np.zeros(len(frame), dtype=np.int64)
-    for place, known in enumerate(levels.values()):
+    for place, known in enumerate(categories.values()):
         mixed = mixed * (len(known) + 1) + codes[:, place]
     return mixed
 
@@ -187,8 +187,8 @@ class History:
         }
         return {
             "settings": self.settings.model_dump(),
-            "by": [self.groups.levels, self.groups.known],
-            "within": [self.cells.levels, self.cells.known],
+            "by": [self.groups.categories, self.groups.known],
+            "within": [self.cells.categories, self.cells.known],
             "anchor": self.anchor,
             **{name: torch.from_numpy(array) for name, array in arrays.items()},
         }

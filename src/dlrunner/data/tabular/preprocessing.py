@@ -41,7 +41,7 @@ ENOUGH = 20
 class TabularPreprocessor:
     """Categories, medians, means and standard deviations of the training rows."""
 
-    levels: dict[str, list[Any]]
+    categories: dict[str, list[Any]]
     """By categorical column, in order: the category at index i has code i + 1; 0 is missing or unseen."""
     medians: dict[str, float]
     means: dict[str, float]
@@ -58,7 +58,7 @@ class TabularPreprocessor:
         cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str], base: str | None = None
     ) -> TabularPreprocessor:
         """Learn from the training rows alone."""
-        levels = {name: _learnable(train[name]) for name in categorical}
+        categories = {name: _learnable(train[name]) for name in categorical}
         medians, means, deviations, flagged, quantiles = {}, {}, {}, [], {}
         ranks = np.linspace(0, 1, NUM_QUANTILES)
         for name in continuous:
@@ -71,12 +71,12 @@ class TabularPreprocessor:
             means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
             ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
             quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / deviations[name]).tolist()
-        return cls(levels, medians, means, deviations, flagged, quantiles, base)
+        return cls(categories, medians, means, deviations, flagged, quantiles, base)
 
     @property
     def cardinalities(self) -> dict[str, int]:
         """Codes of each categorical column: its categories, and one for missing or unseen values."""
-        return {name: len(levels) + 1 for name, levels in self.levels.items()}
+        return {name: len(categories) + 1 for name, categories in self.categories.items()}
 
     @property
     def continuous(self) -> list[str]:
@@ -90,9 +90,9 @@ class TabularPreprocessor:
 
     def codes(self, frame: pd.DataFrame) -> NDArray[np.int32]:
         """Return the categorical columns as codes, of shape [rows, columns]."""
-        codes = np.empty((len(frame), len(self.levels)), dtype=np.int32)
-        for place, (name, levels) in enumerate(self.levels.items()):
-            codes[:, place] = _codes(frame[name], levels)
+        codes = np.empty((len(frame), len(self.categories)), dtype=np.int32)
+        for place, (name, categories) in enumerate(self.categories.items()):
+            codes[:, place] = _codes(frame[name], categories)
         return codes
 
     def numbers(self, frame: pd.DataFrame) -> NDArray[np.float32]:
@@ -117,15 +117,15 @@ class TabularPreprocessor:
         Raises:
             DataError: a column is missing, or a continuous one is not numeric.
         """
-        missing = [name for name in (*self.levels, *self.means) if name not in frame.columns]
+        missing = [name for name in (*self.categories, *self.means) if name not in frame.columns]
         if missing:
             raise DataError(
                 f"{place} is missing {len(missing)} column(s) that the run was trained on: {', '.join(missing)}"
             )
         notes = []
-        for name, levels in self.levels.items():
+        for name, categories in self.categories.items():
             column = frame[name]
-            unseen = column.notna().to_numpy() & (_codes(column, levels) == 0)
+            unseen = column.notna().to_numpy() & (_codes(column, categories) == 0)
             if unseen.any():
                 examples = ", ".join(dict.fromkeys(str(v) for v in column[unseen].iloc[:1000]))
                 shown = examples if len(examples) < 60 else examples[:60] + " …"
@@ -154,7 +154,9 @@ class TabularPreprocessor:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
-        return cls(**state)
+        return cls(
+            **{("categories" if key == "levels" else key): value for key, value in state.items()}
+        )  # its old name
 
 
 def _quantiles(numbers: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -172,36 +174,36 @@ def _quantiles(numbers: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDAr
 
 def _learnable(column: pd.Series[Any]) -> list[Any]:
     """Return the categories of a column; of many, those with several rows, so that the others train the unseen one."""
-    levels = _categories(column)
-    if len(levels) <= MANY_CATEGORIES:
-        return levels
-    counts = np.bincount(_codes(column, levels), minlength=len(levels) + 1)[1:]
-    return [level for level, count in zip(levels, counts, strict=True) if count > 1]
+    categories = _categories(column)
+    if len(categories) <= MANY_CATEGORIES:
+        return categories
+    counts = np.bincount(_codes(column, categories), minlength=len(categories) + 1)[1:]
+    return [category for category, count in zip(categories, counts, strict=True) if count > 1]
 
 
 def _categories(column: pd.Series[Any]) -> list[Any]:
     """Return the categories that occur, in order, as plain numbers or text."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         present = np.bincount(column.cat.codes + 1, minlength=len(column.cat.categories) + 1)[1:] > 0
-        levels = column.cat.categories[present].tolist()
+        categories = column.cat.categories[present].tolist()
     else:
-        levels = pd.unique(category_values(column).dropna()).tolist()
+        categories = pd.unique(category_values(column).dropna()).tolist()
     try:
-        return sorted(levels)
+        return sorted(categories)
     except TypeError:  # numbers and text
-        return sorted(map(str, levels))
+        return sorted(map(str, categories))
 
 
-def _codes(column: pd.Series[Any], levels: Sequence[Any]) -> NDArray[np.int32]:
+def _codes(column: pd.Series[Any], categories: Sequence[Any]) -> NDArray[np.int32]:
     """Return 1 + the index of each value among the categories, 0 if it is not among them."""
     if isinstance(column.dtype, pd.CategoricalDtype):
-        of_level = pd.Index(levels).get_indexer(column.cat.categories).astype(np.int32) + 1
-        return np.asarray(np.append(of_level, np.int32(0))[column.cat.codes])
-    index = pd.Index(levels)
+        code_of = pd.Index(categories).get_indexer(column.cat.categories).astype(np.int32) + 1
+        return np.asarray(np.append(code_of, np.int32(0))[column.cat.codes])
+    index = pd.Index(categories)
     values = category_values(column)
-    if not levels:
+    if not categories:
         return np.zeros(len(column), dtype=np.int32)
-    if isinstance(levels[0], str):
+    if isinstance(categories[0], str):
         values = values.where(values.isna(), values.astype(str))
     elif not pd.api.types.is_numeric_dtype(values):
         values = pd.to_numeric(values, errors="coerce")

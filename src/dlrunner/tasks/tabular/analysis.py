@@ -170,7 +170,7 @@ class TableAnalysis:
         The base of the outputs is one of them.
         """
         preparation = self.task.preparation
-        found = {name: [(0, [index])] for index, name in enumerate(preparation.levels)}
+        found = {name: [(0, [index])] for index, name in enumerate(preparation.categories)}
         for index, name in enumerate(preparation.means):
             flags = [len(preparation.means) + preparation.flagged.index(name)] if name in preparation.flagged else []
             found.setdefault(name, []).append((1, [index, *flags]))
@@ -192,18 +192,18 @@ class TableAnalysis:
         model = self.models[0]
         if not isinstance(model, EmbeddingNet):
             return []
-        levels = self.task.preparation.levels
+        categories = self.task.preparation.categories
         selected = self.task.embeddings
         if selected is None:
-            selected = [n for n in matter if n in levels and 4 <= len(levels[n]) <= 60][:4]
+            selected = [n for n in matter if n in categories and 4 <= len(categories[n]) <= 60][:4]
         return [
             (
                 name,
-                [self.task.category_name(name, category) for category in levels[name]],
+                [self.task.category_name(name, category) for category in categories[name]],
                 _array(model.embeddings.of(name))[1:],
             )
             for name in selected
-            if name in levels and len(levels[name]) > 1
+            if name in categories and len(categories[name]) > 1
         ]
 
     def _predictions_plots(self, folder: Path) -> list[Plot]:
@@ -232,10 +232,10 @@ class TableAnalysis:
         for name in names:
             if name not in self.frame.columns:
                 continue
-            codes, levels = pd.factorize(self.frame[name], sort=True)
-            rows = [np.flatnonzero(codes == code) for code in range(len(levels))]
+            codes, categories = pd.factorize(self.frame[name], sort=True)
+            rows = [np.flatnonzero(codes == code) for code in range(len(categories))]
             errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
-            labels = [self.task.category_name(name, category) for category in levels]
+            labels = [self.task.category_name(name, category) for category in categories]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
         if self.task.error_by is None:
             groups = [group for group in groups if (group[3] >= FEWEST_ROWS).sum() > 1] or groups

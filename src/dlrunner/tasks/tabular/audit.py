@@ -60,7 +60,7 @@ def _repeats(column: pd.Series[Any]) -> bool:
 
 
 def _fitted_on_columns(used: TabularPreprocessor, refitted: TabularPreprocessor) -> dict[str, tuple[Any, Any]]:
-    kinds = {"levels": "categories of", "medians": "median of", "means": "mean of", "deviations": "std of"}
+    kinds = {"categories": "categories of", "medians": "median of", "means": "mean of", "deviations": "std of"}
     found: dict[str, tuple[Any, Any]] = {
         f"{label} {name}": (value, getattr(refitted, kind).get(name, []))
         for kind, label in kinds.items()

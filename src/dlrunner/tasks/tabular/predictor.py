@@ -69,8 +69,8 @@ class TablePredictor(Predictor):
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
         rows = rows_to_predict(table, self.state["recipe"], self._trained_columns(), Path(table_name(table)))
         # A category that is no number, where all others are, is one that was not seen.
-        problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.levels]
-        unseen = [each for each in rows.bad if each.column in preparation.levels]
+        problems = [(each.row, each.reason) for each in rows.bad if each.column not in preparation.categories]
+        unseen = [each for each in rows.bad if each.column in preparation.categories]
         notes = [
             f"{name}: {sum(each.column == name for each in unseen):,} row(s) with categories not seen in training "
             f"({next(each.reason for each in unseen if each.column == name)})"
@@ -90,8 +90,8 @@ class TablePredictor(Predictor):
         for name in needed_columns(recipe, self._trained_columns())[1]:
             column = schema[name]
             kind: Any = {"integer": "number", "number": "number", "boolean": "boolean"}.get(column.type, "text")
-            levels = preparation.levels.get(name) or [None]
-            example = levels[0] if name in preparation.levels else preparation.medians.get(name)
+            categories = preparation.categories.get(name) or [None]
+            example = categories[0] if name in preparation.categories else preparation.medians.get(name)
             if kind == "text" and example is not None:
                 example = str(example)
             described = column.described() if kind == "text" and column.type != "text" else ""
@@ -137,7 +137,7 @@ class TablePredictor(Predictor):
     def _trained_columns(self) -> list[str]:
         """Return the columns that the model was trained on, parts of dates among them."""
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
-        return list(dict.fromkeys([*preparation.levels, *preparation.means]))
+        return list(dict.fromkeys([*preparation.categories, *preparation.means]))
 
     def _ids(self, rows: pd.DataFrame) -> list[str]:
         """Return the columns of a request that say which row a prediction is of."""
