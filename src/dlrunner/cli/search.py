@@ -17,10 +17,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from dlrunner.cli.compose import Changes, compose, compose_jobs, parse
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.recipe import experiment_of
+from dlrunner.cli.shown_jobs import run_shown
 from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
 from dlrunner.config.signatures import EarlyCheck
-from dlrunner.errors import ConfigError, Interrupted
+from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.reporting.terminal import tables
@@ -35,6 +36,7 @@ from dlrunner.sweeps.search import Search
 
 if TYPE_CHECKING:
     from dlrunner.config.plan import Plan
+    from dlrunner.sweeps.engines.base import RemoteEngine
 
 MARK = "# Found by: "
 
@@ -45,13 +47,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     Raises:
         ConfigError: a range or a setting is invalid; no trial was started.
     """
-    overrides = [override for override in parse(words) if not override.key_or_group.startswith("hydra")]
-    space = {o.key_or_group: distribution(o) for o in overrides if o.is_sweep_override()}
-    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
-    if not space:
-        raise ConfigError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
-    if taken := [word for word in fixed if word.startswith("~")]:
-        raise ConfigError(f"{taken[0]}: a search cannot delete a setting: an experiment file cannot express it")
+    space, fixed = _space(words)
     config, checked = _check(fixed, space)
     settings = SweepSettings(**config["sweep"])
     if settings.best is not None:
@@ -61,54 +57,70 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             f"sweep.jobs: must be a number for a search with hydra/launcher={launcher}: trials "
             "that are proposed at once cannot use each other's results"
         )
-    from dlrunner.sweeps.pool import run_jobs, start_fork_server
-    from dlrunner.sweeps.slots import resource_slots
-
     path, higher_is_better = _folder(words, swept, config, checked, settings)
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
         return 0
-    first = Job(0, fixed, config, checked.signature)
     engine = make_engine(launcher, path, settings) if launcher else None
     try:
         with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:
             found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
-            trials = _Trials(folder, found, fixed)
-            if engine:
-                num_jobs = settings.jobs if isinstance(settings.jobs, int) else 1
-                slots = engine.slots(num_jobs, num_jobs)
-            else:
-                slots = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
-                start_fork_server([first])
-            progress = config["log"]["progress"]
             write_words(folder, words)
-            done = len(trials.search) - len(trials.search.unfinished())
-            total = max(settings.trials, len(trials.search))
-            print(f"search of {total} trials\nfolder   {shorter(path)}", flush=True)
-            if done:
-                print(f"finished: {done} of {total}", flush=True)
-            screen = make_screen(progress, total, done, len(slots), lambda job: job.label(swept))
-            status = 0
             try:
-                jobs = trials.jobs(settings.trials, screen, swept)
-                run_jobs(jobs, folder, slots, screen, settings.fail_fast, engine, trials.record)
-            except (Interrupted, KeyboardInterrupt) as stopped:
-                status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
+                first = Job(0, fixed, config, checked.signature)
+                status = _run_trials(_Trials(folder, found, fixed), first, swept, settings, engine)
+                best = found.best()
             finally:
-                screen.close()
-                best = trials.search.best()
-                trials.search.close()
+                found.close()
             tables.print_ranking(folder.write_results(swept, {}), path)
             write_report(folder, config)
             if best is not None:
                 _write_best(folder, best, words, settings.best)
-            if status:
-                tables.print_interrupted()
-                return status
-            return 0 if best is not None else 1
     finally:
         if engine:
             engine.close()
+    if status:
+        tables.print_interrupted()
+    return status or (0 if best is not None else 1)
+
+
+def _space(words: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:
+    """Return the distributions of the settings that are searched, and the words that set the others."""
+    overrides = [override for override in parse(words) if not override.key_or_group.startswith("hydra")]
+    space = {o.key_or_group: distribution(o) for o in overrides if o.is_sweep_override()}
+    fixed = [str(o.input_line) for o in overrides if not o.is_sweep_override()]
+    if not space:
+        raise ConfigError("a search needs a range, such as 'optim.lr=tag(log,interval(1e-4,1e-1))'")
+    if deleted := [word for word in fixed if word.startswith("~")]:
+        raise ConfigError(f"{deleted[0]}: a search cannot delete a setting: an experiment file cannot express it")
+    return space, fixed
+
+
+def _run_trials(
+    trials: _Trials, first: Job, swept: Sequence[str], settings: SweepSettings, engine: RemoteEngine | None
+) -> int:
+    """Run the missing trials, and return 0, or the exit status of an interruption.
+
+    Args:
+        first: a trial with any values, for the resources that each one needs.
+    """
+    from dlrunner.sweeps.pool import start_fork_server
+    from dlrunner.sweeps.slots import resource_slots
+
+    if engine:
+        num_jobs = settings.jobs if isinstance(settings.jobs, int) else 1
+        slots = engine.slots(num_jobs, num_jobs)
+    else:
+        slots = resource_slots(settings.jobs, [first] * settings.trials, settings.gpu_share)
+        start_fork_server([first])
+    total = max(settings.trials, len(trials.search))
+    done = len(trials.search) - len(trials.search.unfinished())
+    print(f"search of {total} trials\nfolder   {shorter(trials.folder.path)}", flush=True)
+    if done:
+        print(f"finished: {done} of {total}", flush=True)
+    screen = make_screen(first.config["log"]["progress"], total, done, len(slots), lambda job: job.label(swept))
+    jobs = trials.jobs(settings.trials, screen, swept)
+    return run_shown(jobs, trials.folder, slots, screen, settings.fail_fast, engine, trials.record)
 
 
 def distribution(override: Override) -> BaseDistribution:

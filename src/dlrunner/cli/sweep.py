@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrunner.cli.compose import ENGINES, check_hydra_setting, parse
+from dlrunner.cli.shown_jobs import run_shown
 from dlrunner.cli.sweep_files import frozen, write_down, write_report
 from dlrunner.config.schema import SweepSettings
-from dlrunner.errors import ConfigError, Interrupted
+from dlrunner.errors import ConfigError
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.quiet import at_level
 from dlrunner.reporting.terminal.sweep import duration, make_screen
@@ -115,7 +116,7 @@ def run_missing(
     engine: RemoteEngine | None = None,
 ) -> int:
     """Run the missing jobs, write results.csv, print the ranking, and return the exit status."""
-    from dlrunner.sweeps.pool import run_jobs, start_fork_server
+    from dlrunner.sweeps.pool import start_fork_server
 
     records: dict[int, dict[str, Any]] = {
         number: record_of(status.folder, status.summary)
@@ -135,16 +136,14 @@ def run_missing(
     if missing:
         if engine is None:
             start_fork_server(missing)
-        progress = missing[0].config["log"]["progress"]
         screen = make_screen(
-            progress, len(jobs) - len(repeated), len(records), len(slots), lambda job: job.label(swept)
+            missing[0].config["log"]["progress"],
+            len(jobs) - len(repeated),
+            len(records),
+            len(slots),
+            lambda job: job.label(swept),
         )
-        try:
-            records |= run_jobs(missing, folder, slots, screen, fail_fast, engine)
-        except (Interrupted, KeyboardInterrupt) as stopped:
-            status = stopped.exit_status if isinstance(stopped, Interrupted) else 130
-        finally:
-            screen.close()
+        status = run_shown(missing, folder, slots, screen, fail_fast, engine)
     results = folder.write_results(swept, records, sorted(repeated))
     tables.print_ranking(results, folder.path)
     if missing:

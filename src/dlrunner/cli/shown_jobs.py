@@ -1,0 +1,35 @@
+"""Jobs that run while a screen shows their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dlrunner.errors import Interrupted
+from dlrunner.reporting.terminal.sweep import LineScreen
+from dlrunner.sweeps.folder import Job, SweepDirectory
+
+if TYPE_CHECKING:
+    from dlrunner.sweeps.engines.base import RemoteEngine
+    from dlrunner.sweeps.slots import ResourceSlot
+
+
+def run_shown(
+    jobs: Iterable[Job],
+    folder: SweepDirectory,
+    slots: Sequence[ResourceSlot],
+    screen: LineScreen,
+    fail_fast: bool,
+    engine: RemoteEngine | None,
+    on_end: Callable[[Job, Mapping[str, Any]], None] = lambda job, record: None,
+) -> int:
+    """Run jobs as `run_jobs` does, record each in the folder, and return 0, or the exit status of an interruption."""
+    from dlrunner.sweeps.pool import run_jobs
+
+    try:
+        run_jobs(jobs, folder, slots, screen, fail_fast, engine, on_end)
+    except (Interrupted, KeyboardInterrupt) as stopped:
+        return stopped.exit_status if isinstance(stopped, Interrupted) else 130
+    finally:
+        screen.close()
+    return 0
