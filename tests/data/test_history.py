@@ -11,8 +11,9 @@ import pytest
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
 from dlrunner.data.tabular.history import History
-from dlrunner.data.tabular.history_columns import WithHistory, add_history, with_history
+from dlrunner.data.tabular.history_columns import add_history, with_history
 from dlrunner.data.tabular.history_settings import HistorySettings
+from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.errors import ConfigError
 
 FIRST, NUM_DAYS, BLOCK = 16_000, 900, 30
@@ -30,14 +31,14 @@ def sales(seed: int = 0) -> tuple[pd.DataFrame, np.ndarray[Any, Any], np.ndarray
     return frame, FIRST + day, target
 
 
-def prepared(target: np.ndarray[Any, Any], **changes: Any) -> WithHistory:
+def prepared(target: np.ndarray[Any, Any], **changes: Any) -> TargetFeatures:
     frame, days, _ = sales()
     split = np.where((days >= VALID_FROM) & (days < VALID_FROM + BLOCK), VALID, TRAIN).astype(np.int8)
     settings = HistorySettings(**{**SETTINGS, **changes})
     return with_history(settings, frame, days, Regression(["y"]), target, split)
 
 
-def features(found: WithHistory) -> np.ndarray[Any, Any]:
+def features(found: TargetFeatures) -> np.ndarray[Any, Any]:
     return found.frame[found.names].to_numpy()
 
 
@@ -113,7 +114,7 @@ def test_the_same_days_of_other_years_are_found() -> None:
 def test_what_a_run_stores_gives_the_same_features(settings: dict[str, Any]) -> None:
     frame, days, target = sales()
     found = prepared(target, **settings)
-    again = add_history(frame, days, {"history": found.history.state()})
+    again = add_history(frame, days, found.recipe)
     pd.testing.assert_frame_equal(again, found.frame)
 
 
@@ -121,11 +122,11 @@ def test_new_days_form_blocks_after_the_last_training_day_and_new_groups_have_th
     _, _, target = sales()
     found = prepared(target)
     last = FIRST + NUM_DAYS - 1
-    assert found.history.block_starts(np.array([last + 1, last + BLOCK, last + BLOCK + 1])).tolist() == [
-        *(last + 1, last + 1, last + 1 + BLOCK)
-    ]
+    assert History.from_state(found.recipe["history"]).block_starts(
+        np.array([last + 1, last + BLOCK, last + BLOCK + 1])
+    ).tolist() == [*(last + 1, last + 1, last + 1 + BLOCK)]
     new = pd.DataFrame({"store": [3, 77], "weekday": [0, 0], "kind": [1, 1]})
-    rows = History.from_state(found.history.state()).columns(new, np.array([last + 1, last + 1]))
+    rows = History.from_state(found.recipe["history"]).columns(new, np.array([last + 1, last + 1]))
     assert np.isfinite(rows.to_numpy()).all()
     assert rows["history_level"].iloc[1] == pytest.approx(target.mean() - 0.3, abs=0.1), "of weekday 0"
     assert rows["history_recent_20"].iloc[1] == 0
@@ -150,6 +151,6 @@ def test_rows_before_all_others_are_found(past: bool) -> None:
     _, _, target = sales()
     found = prepared(target, past=past)
     days = np.array([FIRST - 400, FIRST + 3, FIRST + BLOCK, FIRST + 5000])
-    assert found.history.is_empty(days).tolist() == [past, past, False, False]
+    assert History.from_state(found.recipe["history"]).is_empty(days).tolist() == [past, past, False, False]
     assert any("have no history" in note for note in found.notes) == past
     assert not any("have no history" in note for note in prepared(target, past=past, warmup=BLOCK).notes)

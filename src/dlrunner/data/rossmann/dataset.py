@@ -40,7 +40,6 @@ from dlrunner.data.rossmann.features import (
 from dlrunner.data.rossmann.releases import FILES, RELEASES, TABLES
 from dlrunner.data.rossmann.synthetic import write_synthetic_rossmann
 from dlrunner.data.tabular.dataset import DateRange, sampled
-from dlrunner.data.tabular.history import History
 from dlrunner.data.tabular.history_columns import history_settings, with_history
 from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.table import TableSource, TabularTable
@@ -115,7 +114,7 @@ class RossmannData(TableSource):
             if name not in self.columns:
                 raise ConfigError(f"data.exclude: there is no column {name}; {did_you_mean(name, self.columns)}")
         self.columns = [name for name in self.columns if name not in exclude]
-        self._history: History | None = None
+        self._history: dict[str, Any] = {}
         self._notes: list[str] = []
 
     @cached_property
@@ -192,7 +191,7 @@ class RossmannData(TableSource):
         base = None
         if self.history_settings:
             added = with_history(self.history_settings, frame, day_numbers(frame["Date"]), target, values, split)
-            frame, split, self._history = added.frame, added.split, added.history
+            frame, split, self._history = added.frame, added.split, added.recipe
             continuous, base = [*continuous, *added.names], added.base
             notes += added.notes
         return TabularTable(
@@ -211,9 +210,8 @@ class RossmannData(TableSource):
 
     def recipe(self) -> dict[str, Any]:
         """Return stores, weather, trends, calendar and history, from which the features of new rows are computed."""
-        history = {"history": self._history.state()} if self._history else {}
         chosen = {"lesson": self.lesson, "open_days": self.open_days}
-        return {**surroundings_state(self.surroundings), **chosen, **history}
+        return {**surroundings_state(self.surroundings), **chosen, **self._history}
 
     @cached_property
     def surroundings(self) -> Surroundings:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,6 +36,7 @@ from dlrunner.data.tabular.lag_columns import lag_columns
 from dlrunner.data.tabular.lags import LagSettings
 from dlrunner.data.tabular.new_rows import all_date_parts, row_names
 from dlrunner.data.tabular.table import TableSource, TabularTable
+from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.data.tabular.trend import clip_parts, training_ranges
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
@@ -233,25 +234,15 @@ class TabularData(TableSource):
             notes.append(f"{len(frame):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
         inputs, base = {*dates, *roles.categorical, *roles.continuous}, None
         recipe: dict[str, Any] = {"dates": prefixes, "ranges": ranges}
-        if self.has_lags and days is not None:
-            settings = self._lag_settings(target, days)
-            lagged = lag_columns(settings, frame, days, target, values, split)
-            frame = pd.concat([frame, lagged.columns], axis=1)
-            inputs |= {*settings.group, str(splitting.date), *target.names}
-            roles.continuous += settings.names
-            roles.reasons |= dict.fromkeys(settings.names, "lag of the target")
-            notes += lagged.notes
-            recipe |= {"lags": lagged.known.state(), "date": str(splitting.date)}
-        if self.history_settings is not None and days is not None:
-            inputs |= {*self.history_settings.columns, str(splitting.date)}
-            added = with_history(self.history_settings, frame, day_numbers(days), target, values, split)
-            frame, split, base = added.frame, added.split, added.base
-            roles.continuous += added.names
-            notes += added.notes
-            roles.reasons |= dict.fromkeys(added.names, "history of the target")
-            recipe |= {"history": added.history.state(), "date": str(splitting.date)}
-        columns = tuple(each for each in table.schema.columns if each.name in inputs)
-        self._recipe = {"schema": Schema(columns).state(), **recipe}
+        for made in self._target_features(frame, days, target, values, split):
+            frame, split, base = made.frame, made.split, made.base
+            roles.continuous += made.names
+            roles.reasons |= dict.fromkeys(made.names, made.what)
+            notes += made.notes
+            inputs |= {*made.columns, str(splitting.date)}
+            recipe |= {**made.recipe, "date": str(splitting.date)}
+        used = tuple(each for each in table.schema.columns if each.name in inputs)
+        self._recipe = {"schema": Schema(used).state(), **recipe}
         return TabularTable(
             frame=frame,
             roles=roles,
@@ -289,6 +280,23 @@ class TabularData(TableSource):
             problem = f"is one of {', '.join(names)}" if names else f"is missing: {table.place} has no column of dates"
             raise ConfigError(f"data.date: {problem}; which one says when a row was? (data.date=day)")
         return replace(splitting, date=names[0])
+
+    def _target_features(
+        self,
+        frame: pd.DataFrame,
+        days: pd.Series[Any] | None,
+        target: Target,
+        values: NDArray[Any],
+        split: Parts,
+    ) -> Iterator[TargetFeatures]:
+        """Yield the table with lags of its target, then with its history too, as far as they were requested."""
+        if self.has_lags and days is not None:
+            settings = self._lag_settings(target, days)
+            made = lag_columns(settings, frame, days, target, values, split)
+            frame, split = made.frame, made.split
+            yield made
+        if self.history_settings is not None and days is not None:
+            yield with_history(self.history_settings, frame, day_numbers(days), target, values, split)
 
     def _lag_settings(self, target: Target, days: pd.Series[Any]) -> LagSettings:
         scale = getattr(target, "transform", "none")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,26 +14,13 @@ from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.history import BASE, History, Ints
 from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.preprocessing import HISTORY
+from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.errors import ConfigError
 
 
 def day_numbers(dates: pd.Series[Any]) -> Ints:
     """Return days since 1970-01-01."""
     return np.asarray(dates.to_numpy("datetime64[D]").astype(np.int64))
-
-
-@dataclass(frozen=True)
-class WithHistory:
-    """A table with the features of its history."""
-
-    frame: pd.DataFrame
-    split: Parts
-    """Without the rows that are history only."""
-    history: History
-    names: list[str]
-    """Of the features."""
-    base: str | None
-    notes: list[str]
 
 
 def history_settings(settings: Any) -> HistorySettings | None:
@@ -49,7 +35,7 @@ def with_history(
     target: Target,
     values: NDArray[Any],
     split: Parts,
-) -> WithHistory:
+) -> TargetFeatures:
     """Return a table with the features of its history, of which one block begins with the first validation day.
 
     Raises:
@@ -77,7 +63,9 @@ def with_history(
             "training rows out, data.split=last_days such validation rows"
         )
     base = BASE if settings.base else None
-    return WithHistory(pd.concat([frame, columns], axis=1), split, history, names, base, notes)
+    extended = pd.concat([frame, columns], axis=1)
+    recipe = {"history": history.state()}
+    return TargetFeatures(extended, split, names, "history of the target", settings.columns, recipe, notes, base)
 
 
 def is_history(name: str, recipe: Mapping[str, Any]) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,8 @@ from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Parts
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.lags import KnownTargets, LagSettings
+from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.errors import ConfigError, DataError, did_you_mean
-
-
-@dataclass(frozen=True)
-class WithLags:
-    """The features of a table's rows, and what those of new rows are computed from."""
-
-    columns: pd.DataFrame
-    known: KnownTargets
-    notes: list[str]
 
 
 def lag_columns(
@@ -34,8 +25,8 @@ def lag_columns(
     target: Target,
     values: NDArray[Any],
     split: Parts,
-) -> WithLags:
-    """Return the lags and rolling means of a table that is split in time.
+) -> TargetFeatures:
+    """Return a table that is split in time with the lags and rolling means of its target.
 
     Args:
         settings: which ones.
@@ -59,9 +50,9 @@ def lag_columns(
     periods = period_numbers(dates, settings.period)
     _check_windows(settings, periods, split)
     known = KnownTargets.of_rows(settings, frame, periods, values.astype(np.float64))
-    columns = known.columns(frame, periods)
+    lags = known.columns(frame, periods)
     for name in settings.names:
-        if columns[name][split == TRAIN].isna().all():
+        if lags[name][split == TRAIN].isna().all():
             first, last = periods[split == TRAIN].min(), periods[split == TRAIN].max()
             covered = counted(int(last - first) + 1, settings.period)
             raise DataError(f"data.lags: no training row has {name}: the training rows cover {covered}")
@@ -71,7 +62,9 @@ def lag_columns(
             f"{len(frame):,} rows have {len(known.values):,} different {settings.period}s of their group: lags are of "
             "the mean target (data.group names the columns of a group)"
         )
-    return WithLags(columns, known, notes)
+    extended = pd.concat([frame, lags], axis=1)
+    columns = [*settings.group, *target.names]
+    return TargetFeatures(extended, split, settings.names, "lag of the target", columns, {"lags": known.state()}, notes)
 
 
 def _check_windows(settings: LagSettings, periods: NDArray[np.int64], split: Parts) -> None:
