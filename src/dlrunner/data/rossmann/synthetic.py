@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,12 +39,40 @@ def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) 
 
 
 def _generate(path: Path, num_stores: int, seed: int) -> None:
+    """Write the tables of the competition and of the lesson."""
     rng = np.random.default_rng(seed)
     days = pd.date_range("2013-01-01", "2015-07-31")
     later = pd.date_range("2015-08-01", "2015-09-17")
     codes = list(STATES.values())
+    stores = _stores(rng, num_stores)
+    state_of = rng.choice(codes, num_stores)
+    train = _sales(rng, stores, _rows(days, num_stores))
+    order = ["Store", "DayOfWeek", "Date", "Sales", "Customers", "Open", "Promo", "StateHoliday", "SchoolHoliday"]
+    train = train.sort_values(["Date", "Store"], ascending=[False, True])[order]
+
+    test = _rows(later, num_stores).sort_values(["Date", "Store"], ascending=[False, True])
+    test.insert(0, "Id", np.arange(1, len(test) + 1))
+    test = test[["Id", "Store", "DayOfWeek", "Date", "Open", "Promo", "StateHoliday", "SchoolHoliday"]]
+    test["Open"] = test["Open"].astype("Int64").where(test["Id"] % 97 != 0)
+
+    every = pd.date_range(days[0], later[-1])
+    tables = {
+        "train.csv": train,
+        "test.csv": test,
+        "store.csv": stores,
+        "store_states.csv": pd.DataFrame({"Store": stores["Store"], "State": state_of}),
+        "state_names.csv": pd.DataFrame({"StateName": list(STATES), "State": codes}),
+        "weather.csv": pd.concat([_weather(rng, name, every) for name in STATES]),
+        "googletrend.csv": _trends(rng, codes),
+        "sample_submission.csv": pd.DataFrame({"Id": test["Id"], "Sales": 0}),
+    }
+    for name, table in tables.items():
+        table.to_csv(path / name, index=False, date_format="%Y-%m-%d")
+
+
+def _stores(rng: np.random.Generator, num_stores: int) -> pd.DataFrame:
     numbers = np.arange(1, num_stores + 1)
-    stores = pd.DataFrame(
+    return pd.DataFrame(
         {
             "Store": numbers,
             "StoreType": rng.choice(["a", "b", "c", "d"], num_stores),
@@ -59,29 +88,34 @@ def _generate(path: Path, num_stores: int, seed: int) -> None:
             "PromoInterval": np.where(numbers % 2 == 0, "", "Jan,Apr,Jul,Oct"),
         }
     )
-    state_of = rng.choice(codes, num_stores)
-    store_effect = rng.normal(8.5, 0.35, num_stores) + np.array([0, 0.3, -0.1, 0.1])[stores["StoreType"].map(ord) - 97]
+
+
+def _rows(dates: pd.DatetimeIndex, num_stores: int) -> pd.DataFrame:
+    """Return the days of all stores, without sales."""
+    frame = pd.DataFrame(
+        {"Date": np.repeat(dates, num_stores), "Store": np.tile(np.arange(1, num_stores + 1), len(dates))}
+    )
+    day = frame["Date"]
+    frame["DayOfWeek"] = day.dt.day_of_week + 1
+    frame["Promo"] = ((day.dt.isocalendar().week % 2 == 0) & (frame["DayOfWeek"] < 6)).astype(int)
+    christmas = day.dt.strftime("%m-%d").isin(["12-25", "12-26"])
+    public = day.dt.strftime("%m-%d").isin(["01-01", "05-01", "10-03"])
+    frame["StateHoliday"] = np.select([christmas, public], ["c", "a"], "0")
+    frame["SchoolHoliday"] = day.dt.month.isin([7, 8]).astype(int)
+    frame["Open"] = ((frame["DayOfWeek"] != 7) & (frame["StateHoliday"] == "0")).astype(int)
+    return frame
+
+
+def _sales(rng: np.random.Generator, stores: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+    """Return training rows with sales: lognormal around effects of store, weekday, month, promotion and holidays."""
+    kind = np.array([0, 0.3, -0.1, 0.1])[stores["StoreType"].map(ord) - 97]
+    store_effect = rng.normal(8.5, 0.35, len(stores)) + kind
     weekday = np.array([0.15, 0.02, -0.03, 0.0, 0.05, -0.1, 0.0])
     month = 0.15 * np.sin(np.arange(12) / 12 * 2 * np.pi)
-
-    def rows(dates: pd.DatetimeIndex) -> pd.DataFrame:
-        frame = pd.DataFrame({"Date": np.repeat(dates, num_stores), "Store": np.tile(numbers, len(dates))})
-        day = frame["Date"]
-        frame["DayOfWeek"] = day.dt.day_of_week + 1
-        frame["Promo"] = ((day.dt.isocalendar().week % 2 == 0) & (frame["DayOfWeek"] < 6)).astype(int)
-        christmas = day.dt.strftime("%m-%d").isin(["12-25", "12-26"])
-        public = day.dt.strftime("%m-%d").isin(["01-01", "05-01", "10-03"])
-        frame["StateHoliday"] = np.select([christmas, public], ["c", "a"], "0")
-        frame["SchoolHoliday"] = day.dt.month.isin([7, 8]).astype(int)
-        frame["Open"] = ((frame["DayOfWeek"] != 7) & (frame["StateHoliday"] == "0")).astype(int)
-        return frame
-
-    train = rows(days)
     half_year = (train["Store"] % 7 == 0) & train["Date"].between("2014-07-01", "2014-12-31")
     train = train[~half_year].reset_index(drop=True)  # some stores are closed for months and have no rows
-    store = train["Store"].to_numpy() - 1
     mean = (
-        store_effect[store]
+        store_effect[train["Store"].to_numpy() - 1]
         + weekday[train["DayOfWeek"] - 1]
         + month[train["Date"].dt.month - 1]
         + 0.3 * train["Promo"]
@@ -90,34 +124,17 @@ def _generate(path: Path, num_stores: int, seed: int) -> None:
     sales = np.exp(mean + rng.normal(0, NOISE, len(train)))
     train["Sales"] = np.where(train["Open"] == 1, np.maximum(1, np.round(sales)), 0).astype(int)
     train["Customers"] = train["Sales"] // 9
-    order = ["Store", "DayOfWeek", "Date", "Sales", "Customers", "Open", "Promo", "StateHoliday", "SchoolHoliday"]
-    train = train.sort_values(["Date", "Store"], ascending=[False, True])[order]
+    return train
 
-    test = rows(later).sort_values(["Date", "Store"], ascending=[False, True])
-    test.insert(0, "Id", np.arange(1, len(test) + 1))
-    test = test[["Id", "Store", "DayOfWeek", "Date", "Open", "Promo", "StateHoliday", "SchoolHoliday"]]
-    test["Open"] = test["Open"].astype("Int64").where(test["Id"] % 97 != 0)
 
-    every = pd.date_range(days[0], later[-1])
-    weather = pd.concat([_weather(rng, name, every) for name in STATES])
+def _trends(rng: np.random.Generator, codes: Sequence[str]) -> pd.DataFrame:
+    """Return weekly search interest in Germany and its states."""
     sundays = pd.date_range("2012-12-02", "2015-09-27", freq="7D")
     weeks = [f"{day:%Y-%m-%d} - {day + pd.Timedelta(days=6):%Y-%m-%d}" for day in sundays]
     files = ["Rossmann_DE", *(f"Rossmann_DE_{code[-2:]}" for code in codes)]
-    trend = pd.concat(
+    return pd.concat(
         [pd.DataFrame({"file": f, "week": weeks, "trend": rng.integers(40, 101, len(weeks))}) for f in files]
     )
-    tables = {
-        "train.csv": train,
-        "test.csv": test,
-        "store.csv": stores,
-        "store_states.csv": pd.DataFrame({"Store": numbers, "State": state_of}),
-        "state_names.csv": pd.DataFrame({"StateName": list(STATES), "State": codes}),
-        "googletrend.csv": trend,
-        "weather.csv": weather,
-        "sample_submission.csv": pd.DataFrame({"Id": test["Id"], "Sales": 0}),
-    }
-    for name, table in tables.items():
-        table.to_csv(path / name, index=False, date_format="%Y-%m-%d")
 
 
 def _weather(rng: np.random.Generator, state: str, days: pd.DatetimeIndex) -> pd.DataFrame:
