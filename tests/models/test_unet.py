@@ -90,3 +90,16 @@ def test_batch_norm_of_the_encoder_keeps_its_statistics_if_asked() -> None:
         before = model.encoder.state_dict()["bn1.running_mean"].clone()
         model(torch.randn(2, 3, 32, 32))
         assert torch.equal(before, model.encoder.state_dict()["bn1.running_mean"]) is same
+
+
+def test_an_image_and_its_mirror_image_get_mirrored_scores_if_flips_are_averaged() -> None:
+    plain, averaged = small(), small(average_flips=True)
+    images = torch.randn(2, 3, 40, 48)
+    with torch.no_grad():
+        scores, mirrored = averaged.eval()(images), averaged(images.flip(-1)).flip(-1)
+        torch.testing.assert_close(scores, mirrored)
+        views = [plain.eval()(images), plain(images.flip(-1)).flip(-1)]
+        assert not torch.allclose(views[0], views[1], atol=1e-3)
+        torch.testing.assert_close(scores, torch.stack(views).log_softmax(dim=2).mean(dim=0))
+        # Training takes images as they come: the loader flips some of them.
+        torch.testing.assert_close(averaged.train()(images), plain.train()(images))

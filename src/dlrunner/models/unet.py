@@ -46,6 +46,8 @@ class UNet(Model):
         variant: of mobilenet_v2, see `ImageClassifier`.
         channels: of the decoder's deepest block; each block above has half as many, but no fewer than 32.
         freeze_norm: the encoder's batch norm keeps its running statistics while its weights are trained.
+        average_flips: evaluation and prediction average the log-probabilities of an image and its mirror image, and
+            take twice as long.
         channels_last: memory format, faster on most devices.
     """
 
@@ -61,11 +63,12 @@ class UNet(Model):
         variant: Variant = "torchvision",
         channels: Count = 256,
         freeze_norm: bool = False,
+        average_flips: bool = False,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
         self.weights, self.data_dir = None if weights == "none" else weights, data_dir
-        self.freeze_norm = freeze_norm
+        self.freeze_norm, self.average_flips = freeze_norm, average_flips
         self.format = torch.channels_last if channels_last else torch.contiguous_format
         self.encoder = make_backbone(backbone, variant)
         with torch.no_grad():
@@ -127,6 +130,12 @@ class UNet(Model):
             images: normalised, [batch, 3, height, width]; height and width may be any numbers from 32.
         """
         images = images.contiguous(memory_format=self.format)
+        if self.training or not self.average_flips:
+            return self._scores(images)
+        mirrored = self._scores(images.flip(-1)).flip(-1)
+        return (self._scores(images).log_softmax(dim=1) + mirrored.log_softmax(dim=1)) / 2
+
+    def _scores(self, images: Tensor) -> Tensor:
         *skips, deepest = self.encoder.pyramid(images)
         maps = self.bridge(deepest)
         for block, skip in zip(self.blocks, reversed(skips), strict=True):
