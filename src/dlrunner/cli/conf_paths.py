@@ -7,10 +7,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlrunner.cli.quoting import quoted
 from dlrunner.cli.run_names import SETTINGS, run_folder, split_runs_dir
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
+
+TEXTS = ("data.query", "note")
+"""Settings that are SQL, or a sentence, and not of Hydra's grammar."""
 
 
 def user_conf() -> Path | None:
@@ -72,7 +76,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
             value = os.path.relpath(path.resolve())
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
-        if key.lstrip("+") == "data.query" and value[:1] not in ("'", '"'):  # SQL, not Hydra's grammar
+        if key.lstrip("+") in TEXTS and value and value[:1] not in ("'", '"'):
             value = quoted(value.replace("${", r"\${"))
         found.append(f"{key}{equals}{value}")
     return found
@@ -89,12 +93,3 @@ def file_to_write(name: str) -> Path:
         problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise ConfigError(f"--out: {problem}")
     return path
-
-
-def quoted(text: str) -> str:
-    """Quote a text for Hydra's grammar, where backslashes count only before a quotation mark.
-
-    >>> print(quoted("it's"), quoted("a\\\\b"), quoted("a\\\\"))
-    'it\\'s' 'a\\b' 'a\\\\'
-    """
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text) + "'"
