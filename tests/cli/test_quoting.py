@@ -52,6 +52,15 @@ def test_what_is_not_clear_is_refused_with_what_to_type(word: str) -> None:
     assert REFUSED[word] in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["init", "data.path"])
+def test_a_path_with_commas_that_is_not_there_is_one_path(name: str, here: Path) -> None:
+    path = "runs/tabular/data.target=y,epochs=2-86f08224"
+    config = compose(["task=tabular", *with_paths([f"{name}={path}"])])
+    assert (config["init"] if name == "init" else config["data"]["path"]) == path
+    assert with_paths(["-m", "init=runs/a,runs/b"]) == ["-m", "init=runs/a,runs/b"]
+    assert with_paths(["data.path=${oc.env:HOME}/my.csv"]) == ["data.path=${oc.env:HOME}/my.csv"]
+
+
 def test_columns_of_any_letters_train_and_are_replayed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = range(40)
     columns = {"größe (m²)": rows, "naïve": rows, "a=b": rows, "läge": ["ü", "ö"] * 20, "preis": [2 * x for x in rows]}

@@ -61,7 +61,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
     Names of run folders contain characters of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`),
     and `runs/latest` is resolved now, before a new run changes it; an id or name of a run becomes its folder.
     """
-    found = []
+    found, is_sweep = [], "-m" in words or "--multirun" in words
     for word in words:
         key, equals, value = word.partition("=")
         try:
@@ -74,6 +74,10 @@ def with_paths(words: Sequence[str]) -> list[str]:
             known, value = folder is not None, str(folder or value)
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
+        if not (known or is_sweep) and key.lstrip("+") in (*SETTINGS, "data.path") and "/" in value:
+            known = (
+                value[0] not in "'\"[{" and "${" not in value
+            )  # the message is about what is not there, not about `,`
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
         if key.lstrip("+") in TEXTS and value and value[:1] not in ("'", '"'):
