@@ -76,7 +76,7 @@ def encoder_file(path: Path) -> Path:
     if path.is_dir() and not place.is_file():
         raise ConfigError(f"model.encoder: {path} has no {FILE}: is it a finished run of a language model?")
     if not place.is_file():
-        kind = "file" if path.suffix else "run folder"
+        kind = "file" if path.suffix == Path(FILE).suffix else "run folder"  # whose name may have a point, as in lr=0.1
         raise ConfigError(f"model.encoder: there is no {kind} {path}")
     return place
 

@@ -102,6 +102,11 @@ def test_tags_are_given_and_taken(dlrun: Dlrun, swept: list[Path]) -> None:
         assert line in out
     assert "mine: [b] [c] alone" in dlrun("ls", "tag=c")[1]
     assert dlrun("tag", "mine", "--name", "", "--note", "")[1].splitlines()[1:] == ["tags     b, c"]
+    assert dlrun("tag", "00000003", "--name", "lr=0.1")[0] == 0
+    for words in (("show",), ("tag",), ("rm",), ("compare", "00000001")):  # a name that looks like a condition
+        _, out, err = dlrun(*words, "lr=0.1")
+        assert ("2 runs" if words[0] == "compare" else "alone-00000003") in out + err, words
+    assert dlrun("tag", "00000003", "--name", "mine")[0] == 0
     for words, said in ((("--remove", "x"), "has no tag x"), (("--name", "a/b"), "without slashes")):
         status, _, err = dlrun("tag", "00000003", *words)
         assert (status, said in err) == (2, True), err

@@ -330,6 +330,7 @@ def test_unfinished_runs_are_skipped_and_listed(here: Path) -> None:
         ("summary.json", "", "summary.json is damaged: Expecting value"),
         ("config.yaml", "a: [", "config.yaml is damaged: line 2"),
         ("config.yaml", "- 1", "config.yaml is damaged: it does not hold names"),
+        ("config.yaml", "task: {}\nmodel: {}\n", "config.yaml is damaged: it ends early"),
         ("metrics.jsonl", '{"epoch": 1}\n{"epo', "metrics.jsonl is damaged: line 2: Unterminated string"),
         ("metrics.jsonl", "\x00\x00", "metrics.jsonl is damaged: line 1"),
     ],

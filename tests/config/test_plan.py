@@ -67,6 +67,7 @@ WRONG = {
     ],
     "optim=sgd optim.momentum=0": ["optim.momentum: the schedule sets the momentum and would override 0"],
     "log.progress=fancy": ["log.progress: must be"],
+    "name=2024": ["name: must be a string (in quotation marks it is one), not 2024"],
     "epochs=[1": ["cannot be read as name=value"],
     "--epochs 3": ["--epochs: there is no such option; a setting is epochs=VALUE"],
     "epochs = 3": ["'epochs' is not name=value"],

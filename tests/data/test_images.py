@@ -19,7 +19,7 @@ from dlrunner.data.dogbreeds.dataset import DogBreedsData
 from dlrunner.data.dogbreeds.synthetic import write_synthetic_images
 from dlrunner.data.images.augmentation import Augmentation, scaled
 from dlrunner.data.images.dataset import ImageData, ImageTable
-from dlrunner.data.images.decoding import decode
+from dlrunner.data.images.decoding import decode, pixels_of, whole_of
 from dlrunner.data.images.loaders import normalised
 from dlrunner.errors import ConfigError, DataError
 
@@ -131,8 +131,16 @@ def test_what_claims_too_many_pixels_is_refused_before_it_is_decoded() -> None:
 
 @pytest.mark.parametrize("wrong", [b"no image", b"", content(plain((5, 5, 5), (300, 300)), "JPEG")[:-600]])
 def test_what_is_no_whole_image_is_refused(wrong: bytes) -> None:
-    with pytest.raises(DataError, match=r"is not an image|is damaged"):
+    with pytest.raises(DataError, match=r"is not an image|is an empty file|is damaged"):
         decode(wrong, 16)
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 5), (5, 0)])
+def test_an_opened_image_without_pixels_is_refused(size: tuple[int, int]) -> None:
+    image = Image.new("RGB", size)
+    for read in (lambda: pixels_of(image, 32), lambda: whole_of(image)):
+        with pytest.raises(DataError, match="no pixels"):
+            read()
 
 
 def test_a_draft_of_a_large_jpeg_is_as_good_as_the_whole() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.runs import directory
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -39,6 +41,19 @@ def test_a_metric_that_is_not_finite_fails_the_run(dlrun: Dlrun, ratings_csv: Pa
     assert json.loads(run.read_text())["status"] == "failed"
     assert not run.with_name("best.pt").exists()
     assert not (here / "runs" / "latest").exists(), "it is never a run that failed"
+
+
+def test_a_full_disk_is_one_sentence(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(directory, "write_atomic", full)
+    status, out, err = dlrun("task=collab", "data.path=my.csv", "epochs=1")
+    assert status == 1
+    assert err.count("the disk is full") == 1
+    assert "could not be written" not in out
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

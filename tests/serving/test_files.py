@@ -80,12 +80,36 @@ def test_the_limits_are_those_of_rows(pictures: Client) -> None:
     assert pictures.upload(("large.png", bytes(2**20 + 1)))[0] == 413
 
 
+def test_more_files_than_a_form_usually_has_are_predicted(runs: SmallRuns) -> None:
+    small = png("red", 16)
+    with served(runs["pictures"], rows=1_001) as client:
+        status, answer = client.upload(*[(f"{number}.png", small) for number in range(1_001)])
+        assert (status, len(answer["predictions"])) == (200, 1_001), answer
+        status, answer = client.upload(*[("red.png", small)] * 1_002)
+        assert (status, answer["detail"]) == (422, "a request has at most 1,001 files; send several requests")
+
+
+def test_a_picture_without_pixels_is_refused(pictures: Client) -> None:
+    status, answer = pictures.upload(("red.png", png("red")), ("nothing.png", b""), ("", b""))
+    assert status == 422
+    assert [each["problem"] for each in answer["rows"]] == ["nothing.png is an empty file", "file 3 is an empty file"]
+    assert pictures.predict({"image": ""})[1]["detail"] == "row 0: is an empty file"
+    assert pictures.upload(("", b""), field="photo")[0] == 422
+
+
+def test_a_field_that_is_no_file_is_refused(pictures: Client) -> None:
+    body = b'--limit\r\nContent-Disposition: form-data; name="image"\r\n\r\na.png\r\n--limit--\r\n'
+    status, answer = pictures.send(
+        "POST", "/predict-files", body, **{"Content-Type": "multipart/form-data; boundary=limit"}
+    )
+    assert status == 422
+    assert answer["detail"].startswith("a field named image is not a file")
+
+
 def test_the_description_has_the_files_of_runs_on_images_only(pictures: Client, runs: SmallRuns) -> None:
     described = pictures.get("/openapi.json")[1]
     content = described["paths"]["/predict-files"]["post"]["requestBody"]["content"]["multipart/form-data"]
-    name = content["schema"]["$ref"].rpartition("/")[2]
-    image = described["components"]["schemas"][name]["properties"]["image"]
-    assert image["type"] == "array"
+    assert content["schema"]["properties"]["image"]["type"] == "array"
     with served(runs["numbers"]) as client:
         assert "/predict-files" not in client.get("/openapi.json")[1]["paths"]
         assert client.upload(("red.png", png("red")))[0] == 404

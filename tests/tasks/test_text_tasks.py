@@ -485,6 +485,7 @@ def test_an_encoder_that_does_not_fit_is_refused_before_training(language_model:
         ((f"model.encoder={run}", "model.hidden=65"), "it has embedding 32, hidden 64, layers 1, cell lstm; requested"),
         ((f"model.encoder={run}", "data.encoder=null"), "another vocabulary"),
         (("model.encoder=nowhere",), "there is no run folder nowhere"),
+        (("model.encoder=runs/lm/lr=0.1-114a6f88",), "there is no run folder runs/lm/lr=0.1-114a6f88"),
         (("model.encoder=runs",), "runs has no encoder.pt"),
     ):
         status, out, err = dlrun(*CLASSIFY, *words, "data.sample=100", "epochs=1", *QUICK)

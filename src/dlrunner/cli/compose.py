@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -23,8 +24,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, quoted, shadowed_options, user_conf
+from dlrunner.cli.conf_paths import conf_dirs, groups, options_of, shadowed_options, user_conf
 from dlrunner.cli.hydra_guard import RefusedError, guard_hydra
+from dlrunner.cli.quoting import quoted, with_quotes
 from dlrunner.cli.run_names import with_run_folders
 from dlrunner.cli.yaml_files import keep_known_automatic_settings, keep_own_optimizer_settings, read_checked_files
 from dlrunner.config.conf_files import package_conf
@@ -94,7 +96,7 @@ def compose_jobs(
             overrides = parse(words)
             for word, override in zip(words, overrides, strict=True):
                 if word not in checked:
-                    _check_override(override)
+                    _check_override(override, word)
                     checked.add(word)
             choices = tuple(str(override.input_line) for override in overrides if _is_choice(override, known))
             if choices not in composed:
@@ -189,22 +191,49 @@ def _parse_word(word: str) -> Override:
     except UnicodeEncodeError:
         raise ConfigError(f"{word}: not UTF-8; rename the file, or link to it") from None
     try:
-        (override,) = OverridesParser.create().parse_overrides([word])
+        return _by_grammar(word)
     except RecursionError:
         raise ConfigError(f"{word[:40]}… has too many nested lists or sections") from None
     except ValueError as error:  # a number of more digits than Python reads
         raise ConfigError(f"{word[:40]}… cannot be read: {str(error).partition(';')[0]}") from None
-    except OverrideParseException as error:
+    except OverrideParseException:
         if word.startswith("-"):
             raise ConfigError(f"{word}: there is no such option; a setting is {word.lstrip('-')}=VALUE") from None
         if "=" not in word or word.startswith("="):
             raise ConfigError(f"{word!r} is not name=value; no spaces around the =") from None
-        reason = " ".join(line for line in str(error).splitlines() if "hydra.cc" not in line)
-        raise ConfigError(
-            f"{word!r} cannot be read as name=value: {reason}; values with blanks, brackets or letters beyond "
-            f"ASCII go in quotes: 'name=\"value\"'"
-        ) from None
+        name, _, value = word.partition("=")
+        with contextlib.suppress(OverrideParseException):
+            if quotes := with_quotes(value, lambda text: _is_readable(f"x={text}")):
+                return _by_grammar(f"{name}={quotes}")
+        raise ConfigError(f"{word!r} cannot be read as name=value; {_advice(name, value)}") from None
+
+
+def _by_grammar(word: str) -> Override:
+    (override,) = OverridesParser.create().parse_overrides([word])
     return override
+
+
+def _is_readable(word: str) -> bool:
+    try:
+        return not _by_grammar(word).is_sweep_override()
+    except OverrideParseException:
+        return False
+
+
+def _advice(name: str, value: str) -> str:
+    """Return what to type for a setting that cannot be read."""
+    if not re.fullmatch(r"[~+]*[\w./@:-]+", name, re.ASCII) or value.strip().startswith("{"):
+        file = "others go in a file, conf/experiment/mine.yaml, and experiment=mine uses it"
+        return f"names of settings, and keys as in {{key: 1}}, have letters, digits and _ of ASCII alone; {file}"
+    if value.strip().startswith("["):
+        return (
+            "a list is [a,b]; a text in it with commas, brackets or quotation marks goes in quotation marks, and the "
+            f"word in the shell's: '{name}=[\"a,b\",c]'"
+        )
+    return (
+        "a text with commas, brackets or quotation marks goes in quotation marks, and the word in the shell's: "
+        f"'{name}=\"a, b\"'"
+    )
 
 
 def forced(words: Sequence[str]) -> list[str]:
@@ -231,8 +260,8 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: an override cannot be read, or names an option that does not exist.
     """
-    for override in parse(words):
-        _check_override(override)
+    for word, override in zip(words, parse(words), strict=True):
+        _check_override(override, word)
     if shadowed := shadowed_options():
         raise ConfigError(
             f"conf/{shadowed[0]} has the name of one of dlrunner's own options, which would be used; give yours another"
@@ -258,11 +287,16 @@ def compose_for_hydra(words: Sequence[str]) -> DictConfig:
         raise ConfigError(TOO_DEEP) from None
 
 
-def _check_override(override: Override) -> None:
+def _check_override(override: Override, word: str) -> None:
     """Refuse several values, an option that does not exist, and Hydra's own settings."""
     check_hydra_setting(override)
     if override.is_sweep_override():
-        raise ConfigError(f"{override.input_line!r} names several values: add -m for a sweep")
+        name, _, text = word.partition("=")
+        text = text if '"' in text else f'"{text}"'
+        raise ConfigError(
+            f"{word!r} names several values: add -m for a sweep; one text with a comma goes in quotation marks: "
+            f"'{name}={text}'"
+        )
     # An experiment is optional: Hydra would ignore a misspelt one.
     group, name = override.key_or_group, override.value()
     if group == "log.trackers" and isinstance(name, list):
@@ -273,7 +307,7 @@ def _check_override(override: Override) -> None:
         return
     if group == "log" and isinstance(name, list):  # other groups take one option
         for each in name:
-            _check_override(_parse_word(f"log={each}"))
+            _check_override(_parse_word(f"log={each}"), f"log={each}")
         return
     if not (isinstance(name, str) and name in options_of(group)) and not (group == "experiment" and name is None):
         if isinstance(name, str):

@@ -7,10 +7,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlrunner.cli.quoting import quoted
 from dlrunner.cli.run_names import SETTINGS, run_folder, split_runs_dir
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
+
+TEXTS = ("data.query", "note")
+"""Settings that are SQL, or a sentence, and not of Hydra's grammar."""
 
 
 def user_conf() -> Path | None:
@@ -57,7 +61,7 @@ def with_paths(words: Sequence[str]) -> list[str]:
     Names of run folders contain characters of Hydra's grammar (`model.encoder=runs/imdb-lm/epochs=1,seed=2-0a1b2c3d`),
     and `runs/latest` is resolved now, before a new run changes it; an id or name of a run becomes its folder.
     """
-    found = []
+    found, is_sweep = [], "-m" in words or "--multirun" in words
     for word in words:
         key, equals, value = word.partition("=")
         try:
@@ -70,9 +74,13 @@ def with_paths(words: Sequence[str]) -> list[str]:
             known, value = folder is not None, str(folder or value)
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
+        if not (known or is_sweep) and key.lstrip("+") in (*SETTINGS, "data.path") and "/" in value:
+            known = (
+                value[0] not in "'\"[{" and "${" not in value
+            )  # the message is about what is not there, not about `,`
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
-        if key.lstrip("+") == "data.query" and value[:1] not in ("'", '"'):  # SQL, not Hydra's grammar
+        if key.lstrip("+") in TEXTS and value and value[:1] not in ("'", '"'):
             value = quoted(value.replace("${", r"\${"))
         found.append(f"{key}{equals}{value}")
     return found
@@ -89,12 +97,3 @@ def file_to_write(name: str) -> Path:
         problem = f"{path} is a folder; name a file" if path.is_dir() else f"there is no folder {path.parent}"
         raise ConfigError(f"--out: {problem}")
     return path
-
-
-def quoted(text: str) -> str:
-    """Quote a text for Hydra's grammar, where backslashes count only before a quotation mark.
-
-    >>> print(quoted("it's"), quoted("a\\\\b"), quoted("a\\\\"))
-    'it\\'s' 'a\\b' 'a\\\\'
-    """
-    return "'" + re.sub(r"(\\*)('|$)", lambda found: 2 * found[1] + (r"\'" if found[2] else ""), text) + "'"

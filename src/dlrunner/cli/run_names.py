@@ -52,10 +52,17 @@ def run_and_count(words: Sequence[str]) -> tuple[Path, int]:
     from dlrunner.runs import query
 
     is_path = len(words) == 1 and _exists(user_path(words[0]))
-    if not is_path and query.is_query(words[0]):
+    if not is_path and _is_condition(words[0], RUNS):
         runs_dir, conditions = split_runs_dir(words)
         return query.find(conditions, runs_dir)
     return query.resolve(words[0], RUNS)
+
+
+def _is_condition(word: str, runs_dir: Path) -> bool:
+    """Return whether a word is a condition and not the name of a run, which may have `=` too."""
+    from dlrunner.runs import query
+
+    return query.is_query(word) and query.find_named(word, runs_dir) is None
 
 
 def with_named_run(words: Sequence[str], verbose: bool = True) -> tuple[list[str], int]:
@@ -91,7 +98,7 @@ def matching_runs(words: Sequence[str]) -> list[Path]:
     from dlrunner.runs.listing import newest_first, runs_in
 
     runs_dir, words = split_runs_dir(words)
-    conditions = [word for word in words if query.is_query(word)]
+    conditions = [word for word in words if _is_condition(word, runs_dir)]
     found = []
     for word in words:
         if word not in conditions:
@@ -119,7 +126,7 @@ def with_matching_runs(words: Sequence[str]) -> list[str]:
     from dlrunner.runs.listing import newest_first, runs_in
 
     runs_dir, words = split_runs_dir(words)
-    conditions = [word for word in words if query.is_query(word)]
+    conditions = [word for word in words if _is_condition(word, runs_dir)]
     found = [str(named_run(word)) for word in words if word not in conditions]
     if conditions:
         fitting = [run for run in query.select(runs_in(runs_dir), conditions) if run.status == "done"]

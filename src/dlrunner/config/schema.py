@@ -179,6 +179,8 @@ def validation_messages(
         else:
             invalid[name] = node
             message = detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")
+            if detail["type"] == "string_type" and isinstance(node, bool | int | float):
+                message += " (in quotation marks it is one)"
             if detail["type"] in ("too_short", "too_long"):
                 limit = detail["ctx"].get("min_length", detail["ctx"].get("max_length"))
                 message = f"a list with {'at least' if detail['type'] == 'too_short' else 'at most'} {limit} entries"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, RunError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.runs.checkpoints import load_weights_file
-from dlrunner.runs.reader import FinishedRun, own_file, shorter
+from dlrunner.runs.reader import REPAIR, FinishedRun, own_file, shorter
 from dlrunner.training.loop import keeps_best
 
 MOST_NAMED = 4
@@ -43,8 +43,12 @@ def load_initial(model: Model, init: str) -> Sequence[str]:
 
     Raises:
         ConfigError: no weights agree.
+        RunError: the file is damaged.
     """
-    found = load_weights_file(initial_file(init)).get("model") or {}
+    try:
+        found = load_weights_file(initial_file(init)).get("model") or {}
+    except RunError as error:
+        raise RunError(f"init: {error}; {REPAIR}") from None
     own = model.state_dict()
     fitting = {name: value for name, value in found.items() if name in own and own[name].shape == value.shape}
     if not any(name in fitting for name, _ in model.named_parameters()):

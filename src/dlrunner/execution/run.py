@@ -284,7 +284,7 @@ def _finish(
     try:
         write_report_data(directory, published, context.notes.texts, changed)
         if context.plan.settings.log.report and not isinstance(error, Interrupted):
-            _write_report(directory.path, summary, context.notify)
+            _write_report(directory.path, summary, context.notify if error is None else log.debug)
         directory.finish(summary)
     except RunError:
         if error is None:

@@ -15,7 +15,7 @@ from dlrunner.inference.portable import STATE, read_state, read_weights, weights
 from dlrunner.model import Model
 from dlrunner.predictor import Predictor
 from dlrunner.runs.checkpoints import load_weights_file
-from dlrunner.runs.reader import FinishedRun, own_file, shorter
+from dlrunner.runs.reader import REPAIR, FinishedRun, own_file, shorter
 
 
 def load_models(finished: FinishedRun, checkpoint: str | None = None) -> tuple[Plan, dict[str, Any], list[Model]]:
@@ -43,12 +43,12 @@ def load_models(finished: FinishedRun, checkpoint: str | None = None) -> tuple[P
         state, count = read_state(path)
         files = [path / weights_file(index, count) for index in range(count)]
     else:
-        state = load_weights_file(path / "task.pt").get("task") or {}
+        state = _load(path / "task.pt").get("task") or {}
         files = _checkpoints(path, checked, checkpoint)
     models = []
     for file in files:
         model = _build_model(checked, predictor, state, path)
-        weights = None if exported else load_weights_file(file)
+        weights = None if exported else _load(file)
         try:
             if weights is None:
                 read_weights(model, file)
@@ -60,6 +60,13 @@ def load_models(finished: FinishedRun, checkpoint: str | None = None) -> tuple[P
             raise ConfigError(f"{shorter(file)} does not hold the weights of this run's model") from None
         models.append(model.eval())
     return checked, state, models
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        return load_weights_file(file)
+    except RunError as error:
+        raise RunError(f"{error}; {REPAIR}") from None
 
 
 def inference_plan(config: Mapping[str, Any]) -> Plan:

@@ -13,6 +13,9 @@ from dlrunner.files.plain_data import read_json, read_yaml
 from dlrunner.renamed import present_config, present_summary
 from dlrunner.runs.records import check_config, check_overrides, check_row, check_summary
 
+REPAIR = "restore it, or train the run again: its command with rerun=true"
+"""What to do about a damaged file of a run."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -147,7 +150,7 @@ def read_file(file: Path, read: Callable[[str], Any], check: Callable[[Any], Non
         check(content)
     except ValueError as error:
         reason = "it is not UTF-8" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
-        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: {reason}") from None
+        raise ConfigError(f"{shorter(file.parent) / file.name} is damaged: {reason}; {REPAIR}") from None
     return content
 
 

@@ -37,6 +37,7 @@ def check_config(config: Any) -> None:
         ValueError: the message says which entry is wrong.
     """
     _check(isinstance(config, Mapping), "it does not hold names with values")
+    _check("choices" in config, "it ends early: its last section, choices, is missing")
     for name in SECTIONS:
         _check(isinstance(config.get(name), Mapping | None), f"{name} is not a section (names with values)")
     plugins = config.get("plugins", [])

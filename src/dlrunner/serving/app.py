@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from fastapi import FastAPI, File, Request, UploadFile
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 from pydantic import BaseModel
@@ -18,13 +18,11 @@ from dlrunner._version import __version__
 from dlrunner.errors import DlrunnerError
 from dlrunner.serving.answer import Predictions, Refusal, values_of, with_inputs
 from dlrunner.serving.batching import Batcher, FullQueueError
-from dlrunner.serving.files import about_files, named, table_of_files, takes_files, unknown_field
+from dlrunner.serving.files import BODY, UploadError, named, table_of_files, takes_files, uploaded
 from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
 from dlrunner.serving.request import SHAPE, bad_rows, refusal, request_model, table_of
 from dlrunner.serving.service import Service, report
-
-FILES = "/predict-files"
 
 
 class Health(BaseModel):
@@ -96,14 +94,13 @@ def application(service: Service, limits: Limits) -> ASGIApp:
         rows = table_of(body, service.fields)
         return await respond(batcher, limits, rows, with_columns=inputs)
 
-    async def predict_files(request: Request, image: Annotated[list[UploadFile], File()]) -> JSONResponse:
+    async def predict_files(request: Request) -> JSONResponse:
         """Predict uploaded images; `image` of each prediction is the name of its file."""
-        if others := sorted(set(await request.form()) - {"image"}):
-            return JSONResponse({"detail": unknown_field(others[0])}, 422)
-        if len(image) > limits.rows:
-            return JSONResponse({"detail": f"a request has at most {limits.rows:,} files; send several requests"}, 422)
-        rows = await table_of_files(image, service.fields)
-        return await respond(batcher, limits, rows, [each.filename or "" for each in image])
+        try:
+            names, contents = await uploaded(request, limits.rows)
+        except UploadError as error:
+            return JSONResponse({"detail": str(error)}, 422)
+        return await respond(batcher, limits, table_of_files(contents, service.fields), names)
 
     async def health() -> dict[str, Any]:
         """Describe the run that is served."""
@@ -127,7 +124,14 @@ def application(service: Service, limits: Limits) -> ASGIApp:
     answers = {200: {"model": Predictions}, **reasons}
     app.add_api_route("/predict", predict, methods=["POST"], response_model=None, responses=answers)
     if takes_files(service.fields):
-        app.add_api_route(FILES, predict_files, methods=["POST"], response_model=None, responses=answers)
+        app.add_api_route(
+            "/predict-files",
+            predict_files,
+            methods=["POST"],
+            response_model=None,
+            responses=answers,
+            openapi_extra={"requestBody": BODY},
+        )
     app.add_api_route("/health", health, response_model=Health)
     app.add_api_route("/openapi.json", openapi, include_in_schema=False, response_model=None)
     app.add_api_route("/docs", docs, include_in_schema=False, response_model=None)
@@ -141,14 +145,10 @@ def _add_error_handlers(app: FastAPI, service: Service, limits: Limits) -> None:
 
     async def refused(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        if request.url.path == FILES:
-            return JSONResponse({"detail": about_files()}, 422)
         return JSONResponse(refusal(error.errors(), service.fields, limits.rows), 422)
 
     async def unreadable(request: Request, error: Exception) -> JSONResponse:
-        """Report a body that is not text, or nested too deeply, or files that end early."""
-        if request.url.path == FILES:
-            return JSONResponse({"detail": about_files(str(getattr(error, "detail", "")))}, 422)
+        """Report a body that is not text, or nested too deeply."""
         return JSONResponse({"detail": f"the body could not be read; {SHAPE}"}, 422)
 
     app.add_exception_handler(RequestValidationError, refused)

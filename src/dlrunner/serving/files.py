@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
-from fastapi import UploadFile
+from fastapi import Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from dlrunner.predictor import RowField
 
 SHAPE = "send one or more files named image as multipart/form-data: curl -F image=@a.jpg -F image=@b.jpg"
+
+FILE = {"type": "string", "contentMediaType": "application/octet-stream"}
+FORM = {"type": "object", "required": ["image"], "properties": {"image": {"type": "array", "items": FILE}}}
+BODY: dict[str, Any] = {"required": True, "content": {"multipart/form-data": {"schema": FORM}}}
+"""The body of a request of files, in OpenAPI."""
+
+
+class UploadError(Exception):
+    """A request has not the files that it should have; the message says what to send."""
 
 
 def takes_files(fields: Sequence[RowField]) -> bool:
@@ -18,26 +30,43 @@ def takes_files(fields: Sequence[RowField]) -> bool:
     return [field.type for field in fields if not field.is_optional] == ["image"]
 
 
-async def table_of_files(files: Sequence[UploadFile], fields: Sequence[RowField]) -> pd.DataFrame:
+async def uploaded(request: Request, most: int) -> tuple[list[str], list[bytes]]:
+    """Return the names and contents of the files of a form; a file without a name has its number.
+
+    FastAPI's own reading of files ends at 1,000.
+
+    Args:
+        request: its body is read.
+        most: files of a request.
+
+    Raises:
+        UploadError: it is not a form of files named image, or has too many.
+    """
+    try:
+        async with request.form(max_files=most) as form:
+            given = form.getlist("image")
+            files = [each for each in given if isinstance(each, UploadFile)]
+            others = sorted(set(form) - {"image"})
+            if not given:
+                raise UploadError(f"there is no file; {SHAPE}")
+            if others:  # it would go unanswered
+                raise UploadError(f"there is no field {others[0][:60]!r}; {SHAPE}")
+            if len(files) < len(given):
+                raise UploadError(f"a field named image is not a file; {SHAPE}")
+            names = [each.filename or f"file {number}" for number, each in enumerate(files, start=1)]
+            return names, [await each.read() for each in files]
+    except HTTPException as error:
+        if error.detail.startswith("Too many files"):
+            raise UploadError(f"a request has at most {most:,} files; send several requests") from None
+        reason = f"{error.detail[:1].lower()}{error.detail[1:].rstrip('.')}"
+        raise UploadError(f"the files could not be read ({reason}); {SHAPE}") from None
+
+
+def table_of_files(contents: Sequence[bytes], fields: Sequence[RowField]) -> pd.DataFrame:
     """Return the rows of uploaded files, each base64-encoded as in a request of rows."""
     name = next(field.name for field in fields if field.type == "image")
-    contents = [base64.b64encode(await each.read()).decode() for each in files]
-    return pd.DataFrame({name: pd.Series(contents, dtype="str")})
-
-
-def about_files(reason: str = "") -> str:
-    """Return what is wrong with a request of files.
-
-    >>> about_files("Missing boundary in multipart.")
-    'the files could not be read (missing boundary in multipart); send one or more files named image as multipart/form-data: curl -F image=@a.jpg -F image=@b.jpg'
-    """  # noqa: E501
-    why = f" ({reason[:1].lower()}{reason[1:].rstrip('.')})" if reason else ""
-    return f"the files could not be read{why}; {SHAPE}" if reason else f"there is no file; {SHAPE}"
-
-
-def unknown_field(name: str) -> str:
-    """Return what is wrong with a request that has something else than its files, which would go unanswered."""
-    return f"there is no field {name[:60]!r}; {SHAPE}"
+    encoded = [base64.b64encode(each).decode() for each in contents]
+    return pd.DataFrame({name: pd.Series(encoded, dtype="str")})
 
 
 def named(reasons: Mapping[int, str], files: Sequence[str]) -> dict[int, str]:

@@ -38,7 +38,7 @@ def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[s
             scales the longer side and pads with black.
 
     Raises:
-        DataError: it is not an image, truncated, or too large.
+        DataError: it is not an image, truncated, too large, or without pixels.
     """
     with opened(content) as image:
         return _decoded(image, size, fit)
@@ -60,10 +60,12 @@ def opened(content: bytes) -> Iterator[Image.Image]:
     """Open an image; all errors in the block become a DataError.
 
     Raises:
-        DataError: it is not an image, or truncated.
+        DataError: it is not an image, empty, or truncated.
     """
     if isinstance(content, Unreadable):
         raise DataError(content.reason)
+    if not content:
+        raise DataError("is an empty file")
     try:
         with Image.open(io.BytesIO(content)) as image:
             yield image
@@ -79,7 +81,7 @@ def pixels_of(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
     """Return the pixels, [size, size, 3], of an open image (see `decode`), which is not changed.
 
     Raises:
-        DataError: it is truncated or too large.
+        DataError: it is truncated, too large, or without pixels.
     """
     try:
         return _decoded(image.copy(), size, fit)[0]
@@ -91,7 +93,7 @@ def whole_of(image: Image.Image) -> Image.Image:
     """Return an open image converted as by `decode_whole`; it is not changed.
 
     Raises:
-        DataError: it is truncated or too large.
+        DataError: it is truncated, too large, or without pixels.
     """
     try:
         return _upright(image.copy(), _remarks(image))
@@ -117,9 +119,11 @@ def _remarks(image: Image.Image) -> list[str]:
     """Return remarks on an image before it is decoded.
 
     Raises:
-        DataError: it is too large.
+        DataError: it is too large, or has no pixels.
     """
     width, height = image.size
+    if not width * height:
+        raise DataError(f"has no pixels (its size is {width} × {height})")
     if width * height > MOST_PIXELS:
         raise DataError(f"has {width:,} × {height:,} pixels; the limit is {MOST_PIXELS:,}")
     remarks = [f"smaller than {SMALL} pixels"] if min(width, height) < SMALL else []
