@@ -25,6 +25,14 @@ RATED = replace(
 )
 
 
+def many_rated() -> RatedItems:
+    """Return items of five users: of one a sample of 30, of two others fewer, of two none."""
+    users = torch.tensor([0] * 46 + [2, 3] * 27)
+    rated = RatedItems(users, torch.arange(100) ** 2 % 13, 5, 13, factors=50, most=30)
+    torch.nn.init.normal_(rated.weight, generator=torch.Generator().manual_seed(0))
+    return rated
+
+
 def svdpp(**settings: Any) -> SVDpp:
     """Return a model of which no weight is 0."""
     torch.manual_seed(0)
@@ -162,6 +170,36 @@ def test_an_item_that_is_to_be_predicted_does_not_describe_its_user() -> None:
     found = rated.of_each(torch.tensor([0, 0, 1]), without=torch.tensor([5, 6, 4]))
     expected = [rated.weight[[1, 2]].sum(0) / 2**0.5, rated.weight[[1, 5, 2]].sum(0) / 3**0.5, torch.zeros(3)]
     torch.testing.assert_close(found, torch.stack(expected))
+
+
+@pytest.mark.parametrize("without", [None, torch.tensor([3, 8, 3, 0, 11, 5])])
+def test_sums_of_rated_items_are_those_of_lists_that_are_padded(without: torch.Tensor | None) -> None:
+    rated, users = many_rated(), torch.tensor([2, 0, 2, 4, 1, 3])
+    gradient = torch.randn(len(users), 50, generator=torch.Generator().manual_seed(1))
+    found = rated.of_each(users, without)
+    found.backward(gradient)  # type: ignore[no-untyped-call]
+    of_table, rated.weight.grad = rated.weight.grad, None
+    items = torch.zeros(len(users), rated.most, dtype=torch.long)
+    counts = torch.zeros(items.shape, dtype=torch.bool)
+    for row, user in enumerate(users.tolist()):
+        begin, count = int(rated.begin[user]), int(rated.count[user])
+        items[row, :count] = rated.flat[begin : begin + count]
+        counts[row, :count] = True if without is None else items[row, :count] != without[row]
+    weights = counts * counts.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
+    expected = torch.nn.functional.embedding_bag(items, rated.weight, mode="sum", per_sample_weights=weights)
+    expected.backward(gradient)  # type: ignore[no-untyped-call]
+    assert torch.equal(found, expected)
+    torch.testing.assert_close(of_table, rated.weight.grad)
+
+
+def test_a_step_reads_as_many_items_as_were_rated_and_adds_no_gradient_entry_by_entry() -> None:
+    rated, users = many_rated(), torch.arange(5)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        rated.of_each(users).sum().backward()  # type: ignore[no-untyped-call]
+    events = {event.name: event.input_shapes for event in profile.events()}
+    assert "aten::_embedding_bag_dense_backward" not in events
+    assert events["aten::_embedding_bag"][1] == [int(rated.count.sum())]
+    assert int(rated.count.sum()) < rated.most * len(users)
 
 
 @pytest.mark.parametrize("word", ["implicit", "attributes"])
