@@ -44,11 +44,24 @@ class Scenario:
 RATINGS = (*TRAINED["ratings"], "epochs=2", *WITHOUT_PAGES)
 SWEEP = ("-m", *RATINGS, "epochs=1", "optim.lr=0.01,0.02")
 SEARCH = ("-m", "hydra/sweeper=optuna", *RATINGS, "epochs=1", "optim.lr=interval(0.01,0.02)", "sweep.trials=2")
+TABLE = tuple(word for word in TRAINED["table"] if not word.startswith("model."))
+FROZEN_FIRST = (
+    "epochs=null",
+    "phases=[{epochs: 1, freeze_to: -1, task: {precompute: true, augment: false}}, {epochs: 1, freeze_to: 1}]",
+)
 FEATURES = ("freeze_to=-1", "task.precompute=true", "task.augment=false")
 TASKS = {
     name: Scenario(name, (*words, "epochs=3", "trainer.checkpoint_minutes=0.001", *WITHOUT_PAGES))
     for name, words in TRAINED.items()
 }
+PHASES = (
+    "epochs=null",
+    "phases=[{epochs: 1, freeze_to: 1}, {epochs: 2, lr: [0.01, 0.02], schedule: cosine, new_optimizer: true}]",
+)
+EARLY = ("epochs=null", "phases=[{epochs: 3, lr: 0.2}, {epochs: 2, lr: 0.01}]", "trainer.early_stopping=1")
+NETS = ("model=blend", "model.nets=[{hidden: [8]}, {hidden: [4], exclude: [city], dropouts: [0.1]}]")
+CHOSEN = ("task=collab", "data.path=many.csv", "trainer.num_threads=1", "epochs=1", "model.factors=4")
+SHORT = ("trainer.checkpoint_minutes=0.001", *WITHOUT_PAGES)
 OTHERS = {
     "first export": Scenario("ratings", ("export", RUN), (RATINGS,)),
     "export again": Scenario("ratings", ("export", RUN), (RATINGS, ("export", RUN)), whole="export"),
@@ -56,6 +69,12 @@ OTHERS = {
     "sweep given again": Scenario("ratings", SWEEP, (SWEEP,)),
 }
 SLOW = {
+    "phases": Scenario("ratings", (*TRAINED["ratings"], *PHASES, *SHORT)),
+    "phases after early stopping": Scenario("ratings", (*TRAINED["ratings"], *EARLY, *SHORT)),
+    "phases of images": Scenario("pictures", (*TRAINED["pictures"], *FROZEN_FIRST, *SHORT)),
+    "blend": Scenario("table", (*TABLE, *NETS, "epochs=2", "ensemble=2", *SHORT)),
+    "views": Scenario("pictures", (*TRAINED["pictures"], "epochs=1", "task.tta=2", "ensemble=2", *SHORT)),
+    "choice of settings": Scenario("many ratings", (*CHOSEN, *SHORT)),
     "cycles": Scenario("ratings", (*RATINGS, "epochs=3", "schedule=cosine", "schedule.cycle_len=1")),
     "ensemble": Scenario("ratings", (*RATINGS, "ensemble=2")),
     "features": Scenario("pictures", (*TRAINED["pictures"], "epochs=2", *FEATURES, *WITHOUT_PAGES)),

@@ -13,6 +13,12 @@ import torch
 from dlrunner.comparison.diff import NOT_COMPARED
 from tests.hostile.harness import TEMPORARY
 
+RESULTS = (
+    *("status", "metric", "final", "best", "members", "tta", "weights", "auto", "baselines", "claim", "audit", "data"),
+    *("seed", "error", "signature"),
+)
+"""Entries of a summary that may not depend on how often a run was broken."""
+
 
 def results(runs: Path) -> dict[str, Any]:
     """Return the epochs, weights, predictions, tables of sweeps and status of all runs in a folder.
@@ -33,10 +39,11 @@ def results(runs: Path) -> dict[str, Any]:
             table = pd.read_csv(file).drop(columns=["seconds"])
             table["folder"] = [str(folder).rpartition("runs/")[2] for folder in table["folder"]]
             found[name] = table.to_csv(index=False)
-        elif file.name == "predictions.csv":
+        elif file.suffix == ".csv":
             found[name] = file.read_text()
         elif file.name == "summary.json":
-            found[name] = json.loads(file.read_text())["status"]
+            summary = json.loads(file.read_text())
+            found[name] = {key: _untimed(summary.get(key)) for key in RESULTS}
     for name in ("export", "report.html"):
         if (runs / "latest" / name).exists():
             found[name] = content(runs / "latest" / name)
@@ -87,3 +94,16 @@ def weights(path: Path) -> str:
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _untimed(entry: Any) -> str:
+    """Return an entry of a summary without times."""
+    if isinstance(entry, dict):
+        entry = {
+            name: {key: value for key, value in each.items() if key not in NOT_COMPARED}
+            if isinstance(each, dict)
+            else each
+            for name, each in entry.items()
+            if name not in NOT_COMPARED
+        }
+    return json.dumps(entry, sort_keys=True)

@@ -39,6 +39,10 @@ TRAINED = {
         "task.baseline=false",
     ),
     "pictures": (*PICTURES, "model.dropout=0", "batch_size=8", "trainer.num_threads=1"),
+    "masks": (
+        *("task=segmentation", "data.path=masks", "data.size=32", "model.backbone=squeezenet1_1"),
+        *("batch_size=4", "trainer.num_threads=1"),
+    ),
 }
 """Words that train for 0.3 to 1.5 seconds, for every task; they need `epochs`."""
 
@@ -49,6 +53,8 @@ FILES = {
     "language": ("texts.txt",),
     "texts": ("texts.csv",),
     "pictures": ("pictures",),
+    "masks": ("masks",),
+    "many ratings": ("many.csv",),
 }
 """The data that each kind reads."""
 
@@ -69,6 +75,23 @@ def write_samples(folder: Path) -> None:
         for number in range(12):
             pixels = rng.integers(0, 255, (24, 24, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "pictures" / name / f"{number}.png")
+    for name in ("images", "masks"):
+        (folder / "masks" / name).mkdir(parents=True)
+    for number in range(12):
+        pixels = rng.integers(0, 100, (32, 32, 3), dtype=np.uint8)
+        mask = np.zeros((32, 32), np.uint8)
+        mask[number : number + 16, 8:24] = 1
+        Image.fromarray(pixels + 100 * mask[..., None]).save(folder / "masks" / "images" / f"{number}.png")
+        Image.fromarray(mask).save(folder / "masks" / "masks" / f"{number}.png")
+    many_ratings(rng).to_csv(folder / "many.csv", index=False)
     made, _ = write_synthetic_rossmann(folder / "made", num_stores=4)
     made.rename(folder / "sales")
     (folder / "made").rmdir()
+
+
+def many_ratings(rng: np.random.Generator) -> pd.DataFrame:
+    """Return ratings whose number lets a run choose between weight decays, and whose factors explain much."""
+    users, items = rng.normal(size=(60, 2)), rng.normal(size=(50, 2))
+    user, item = np.divmod(rng.choice(3_000, 2_600, replace=False), 50)
+    rating = np.clip(np.round(3 + (users[user] * items[item]).sum(1)), 1, 5).astype(int)
+    return pd.DataFrame({"user": user, "item": item, "rating": rating})

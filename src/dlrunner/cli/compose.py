@@ -291,11 +291,11 @@ def _check_override(override: Override, word: str) -> None:
     """Refuse several values, an option that does not exist, and Hydra's own settings."""
     check_hydra_setting(override)
     if override.is_sweep_override():
-        name, _, text = word.partition("=")
+        setting, _, text = word.partition("=")
         text = text if '"' in text else f'"{text}"'
         raise ConfigError(
             f"{word!r} names several values: add -m for a sweep; one text with a comma goes in quotation marks: "
-            f"'{name}={text}'"
+            f"'{setting}={text}'"
         )
     # An experiment is optional: Hydra would ignore a misspelt one.
     group, name = override.key_or_group, override.value()

@@ -10,7 +10,7 @@ from dlrunner.cli.run_names import named_run
 from dlrunner.config.schema import Name, validation_messages
 from dlrunner.errors import ConfigError
 from dlrunner.runs.reader import shorter
-from dlrunner.runs.tags import read_tags, write_tags
+from dlrunner.runs.tags import Tags, change_tags
 
 
 def tag(arguments: argparse.Namespace) -> int:
@@ -22,12 +22,13 @@ def tag(arguments: argparse.Namespace) -> int:
         for name in names:
             _check_name(title, name)
     folder = folder.resolve()
-    known = read_tags(folder)
-    if missing := [each for each in arguments.remove if each not in known.tags]:
-        raise ConfigError(f"{shorter(folder)} has no tag {missing[0]}; it has {', '.join(known.tags) or 'none'}")
-    tags = known.without(arguments.remove).updated(arguments.name, arguments.note, arguments.tags)
-    if tags != known:
-        write_tags(folder, tags)
+
+    def change(known: Tags) -> Tags:
+        if missing := [each for each in arguments.remove if each not in known.tags]:
+            raise ConfigError(f"{shorter(folder)} has no tag {missing[0]}; it has {', '.join(known.tags) or 'none'}")
+        return known.without(arguments.remove).updated(arguments.name, arguments.note, arguments.tags)
+
+    tags = change_tags(folder, change)
     print(shorter(folder))
     for title, text in tags.lines or [("tags", "none")]:
         print(f"{title:<9}{text}")

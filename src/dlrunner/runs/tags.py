@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +77,35 @@ def write_tags(folder: Path, tags: Tags) -> None:
         write_atomic(file, (json.dumps(asdict(tags), indent=2) + "\n").encode(errors="backslashreplace"))
 
 
+def change_tags(folder: Path, change: Callable[[Tags], Tags]) -> Tags:
+    """Replace the tags of a run by what a function makes of them, one process after the other; return the new ones.
+
+    Raises:
+        ConfigError: the file is a link that points outside the folder.
+        RunError: the folder cannot be written.
+    """
+    with _alone(folder):
+        known = read_tags(folder)
+        tags = change(known)
+        if tags != known:
+            write_tags(folder, tags)
+    return tags
+
+
 def keep_tags(folder: Path, config: Mapping[str, Any]) -> None:
     """Add the name, tags and note of a configuration to those of a run's folder."""
     given = config.get("tags") or []
-    known = read_tags(folder)
-    tags = known.updated(config.get("name"), config.get("note"), [given] if isinstance(given, str) else given)
-    if tags != known:
-        write_tags(folder, tags)
+    added = [given] if isinstance(given, str) else given
+    change_tags(folder, lambda known: known.updated(config.get("name"), config.get("note"), added))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait for other processes that change the tags of a run; the folder itself is locked, so that no file is left."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

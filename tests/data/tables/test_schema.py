@@ -10,7 +10,7 @@ import pytest
 
 from dlrunner.data.core.columns import date_parts
 from dlrunner.data.tables.schema import Column, Schema
-from dlrunner.data.tables.table import Reading, load_schema, read_frame
+from dlrunner.data.tables.table import Reading, load_schema, read_frame, read_table
 from dlrunner.errors import ConfigError
 
 
@@ -55,3 +55,22 @@ def test_dates_of_any_year_have_parts() -> None:
     assert parts["Year"].tolist()[:2] == [1, 9999]
     assert parts["Elapsed"].iloc[1] - parts["Elapsed"].iloc[0] == 3_651_922
     assert parts["Elapsed"].isna().tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["5.97e24", "6.42E+23", "0.33e24"], "number"),
+        (["5970000000000000000000000", "642000000000000000000000"], "text"),
+        (["0123", "0456"], "text"),
+        (["1e3", "2e3"], "integer"),
+    ],
+)
+def test_an_exponent_makes_a_number_where_so_many_digits_are_an_id(
+    values: list[str], kind: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.csv").write_text("mass,n\n" + "".join(f"{value},1\n" for value in values * 5))
+    table = read_table(tmp_path / "t.csv")
+    assert table.schema["mass"].type == kind
+    if kind == "number":
+        assert table.frame["mass"].iloc[0] == 5.97e24

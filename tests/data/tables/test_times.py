@@ -66,3 +66,23 @@ def test_new_rows_are_read_as_the_training_rows(tmp_path: Path) -> None:
     read = read_frame(new, Schema.from_state(schema.state()), ["t"], Path("new"))
     np.testing.assert_array_equal(read.frame["t"], [15, np.nan, 1380])
     assert [(each.row, each.reason) for each in read.bad] == [(1, "t is 'late', which is not a time of day")]
+
+
+@pytest.mark.parametrize(
+    ("times", "offsets"),
+    [
+        (["2020-01-01T10:00:00Z", "2020-01-02T10:00:00+02:00"], "+02:00, Z"),
+        (["2020-01-01 10:00:00.5", "2020-01-02 10:00:00.5 UTC"], "UTC, none"),
+        (["2020-01-01T10:00:00+01:00", "2020-07-02T10:00:00+02:00"], None),  # summer time
+        (["2020-01-01 10:00 EST", "2020-07-02 10:00 EDT"], None),
+        (["2020-01-01", "2020-01-02 10:00:00Z"], None),
+        (["2020-01-01", "2020-01-02"], None),
+    ],
+)
+def test_different_offsets_from_utc_are_told(times: list[str], offsets: str | None, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("t,n\n" + "".join(f"{time},1\n" for time in times * 5))
+    table = read_table(tmp_path / "t.csv")
+    assert table.schema["t"].type == "date"
+    assert table.frame["t"].dt.hour.isin([0, 10]).all(), "as written"
+    note = table.schema.found["t"].note
+    assert note is None if offsets is None else f"different offsets from UTC ({offsets})" in str(note)

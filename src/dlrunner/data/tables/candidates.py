@@ -105,9 +105,12 @@ class Candidates:
             # 5.00, as a price is written; 5.0 is what is left of whole numbers next to missing ones.
             yield f"prices {i}", f"count_if(contains(t{n}, '{each.decimal}00') AND n{n}_{i} = floor(n{n}_{i}))"
         if self.numbers:
+            # 5.97e24 and 0.6e25 are measurements: nobody writes an id with an exponent.
+            digits, large = f"NOT contains(lower(t{n}), 'e')", f"abs(n{n}_0) >= 1e{LONGEST_NUMBER}"
             zero = f"starts_with(t{n}, '0') AND (starts_with(t{n}, '00') OR n{n}_0 >= 1)"
-            yield "zeros", f"count_if({zero})"
-            yield "long", f"count_if(abs(n{n}_0) >= 1e{LONGEST_NUMBER})"
+            yield "zeros", f"count_if({zero} AND {digits})"
+            yield "large", f"count_if({large})"
+            yield "long", f"count_if({large} AND {digits})"
         if self.has_two_signs:
             yield "points", f"count_if(contains(t{n}, '.'))"
             yield "commas", f"count_if(contains(t{n}, ','))"

@@ -199,6 +199,19 @@ ZONES = "UTC|GMT|WES?T|CES?T|EES?T|MES?Z|BST|MSK|[ECMP][SD]T|IST|JST"
 OFFSET = rf" *(Z|({ZONES})?[+-]\d{{1,2}}(:?\d{{2}})?( \([A-Za-z ]+\))?|{ZONES})"
 """Of a time from UTC: left out, so that times are local ones, as written."""
 
+
+def offset_minutes(offset: str) -> int | None:
+    """Return the minutes of an offset from UTC, None of the name of a zone.
+
+    >>> [offset_minutes(each) for each in ("Z", "+02:00", "-0530", "GMT+1", "EST")]
+    [0, 120, -330, 60, None]
+    """
+    if offset in ("Z", "UTC", "GMT"):
+        return 0
+    match = re.search(r"([+-])(\d{1,2})(?::?(\d{2}))?", offset)
+    return int(f"{match[1]}{60 * int(match[2]) + int(match[3] or 0)}") if match else None
+
+
 _ISO = r"\d{4}-\d{1,2}-\d{1,2}"
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}([.,]\d{1,9})?)?"
 _DAYS = (

@@ -20,7 +20,16 @@ from dlrunner.data.tables.candidates import (
     settled_orders,
     settled_signs,
 )
-from dlrunner.data.tables.formats import NUMERIC_DATES, TEXT_DATES, DateFormat, NumberFormat, literal, missing
+from dlrunner.data.tables.formats import (
+    NUMERIC_DATES,
+    OFFSET,
+    TEXT_DATES,
+    DateFormat,
+    NumberFormat,
+    literal,
+    missing,
+    offset_minutes,
+)
 from dlrunner.data.tables.mixtures import LOOKED_AT, are_times, mixture
 from dlrunner.data.tables.raw import RawTable
 from dlrunner.data.tables.schema import Column, Schema, Statistics
@@ -30,6 +39,9 @@ __all__ = ["Hints", "commonest_dates", "infer"]
 
 FEW = 20
 """Codes: so few different numbers next to other strings are categories, not numbers with errors."""
+
+PAST_HOUR = r":\d\d[\d.,]*"
+"""The minutes of a time, and what follows up to its offset from UTC."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +152,7 @@ def _number(
     chosen = min(numbers, key=lambda each: (not each.is_plain, each.thousands is not None))
     column = Column(
         candidates.name,
-        "integer" if candidates.is_whole(chosen) else "number",
+        "integer" if candidates.is_whole(chosen) and not counts["large"] else "number",
         decimal=chosen.decimal,
         thousands=chosen.thousands,
         before=chosen.before,
@@ -209,7 +221,20 @@ def _date(
         chosen, found = _settled(table, candidates, dates, found, conventions)
     elif hints.date_format is not None:
         chosen = next((each for each in dates if each.name == hints.date_format), dates[0])
-    return Column(name, "date", format=chosen.name), found
+    return Column(name, "date", format=chosen.name), _with_offsets(table, candidates.text, found)
+
+
+def _with_offsets(table: RawTable, text: str, found: Statistics) -> Statistics:
+    """Add a note if times have offsets from UTC that differ by more than summer time, or only some have one."""
+    times = f"WHERE regexp_matches({text}, {literal(PAST_HOUR)})"
+    offsets = table.fetch(f"DISTINCT regexp_extract({text}, {literal(PAST_HOUR + OFFSET + '$')}, 1)", limit=times)
+    named = sorted(each or "none" for each in offsets.column(0).to_pylist())
+    minutes = [offset_minutes(each) for each in named]
+    known = [each for each in minutes if each is not None]
+    if len(named) < 2 or (len(known) == len(named) and max(known) - min(known) <= 60) or not known:
+        return found
+    note = f"times with different offsets from UTC ({', '.join(named[:4])}) are read as written, without the offset"
+    return replace(found, note=f"{found.note}; {note}" if found.note else note)
 
 
 def _settled(
