@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.tasks.collab.task import Collab
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -39,6 +40,26 @@ def test_a_metric_that_is_not_finite_fails_the_run(dlrun: Dlrun, ratings_csv: Pa
     assert json.loads(run.read_text())["status"] == "failed"
     assert not run.with_name("best.pt").exists()
     assert not (here / "runs" / "latest").exists(), "it is never a run that failed"
+
+
+def test_data_is_prepared_with_the_threads_of_training(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def sizes(task: Collab) -> dict[str, int]:
+        found.append(torch.get_num_threads())
+        return {}
+
+    monkeypatch.setattr(Collab, "sizes", sizes)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert dlrun(*WORDS, "trainer.num_threads=1")[0] == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(found) == {1}
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
