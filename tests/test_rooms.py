@@ -251,14 +251,16 @@ def test_comparing_imports_no_torch(here: Path) -> None:
     assert not {"torch", "matplotlib", "spacy"} & {name for slow in found.values() for name in slow}
 
 
-def test_a_run_does_not_import_the_compiler(ratings_csv: Path) -> None:
+def test_a_run_imports_without_garbage_collections_and_without_the_compiler(ratings_csv: Path) -> None:
     script = (
-        "import sys; from dlrunner.cli import main; "
-        "main(['task=collab', 'data.path=my.csv', 'epochs=1', 'log.plots=false']); "
+        "import gc, sys; from dlrunner import cli; collections = []; "
+        "gc.callbacks.append(lambda *_: collections.append(1)); cli._import_frozen(); gc.callbacks.clear(); "
+        "print(len(collections), gc.isenabled(), file=sys.stderr); "
+        "cli.main(['task=collab', 'data.path=my.csv', 'epochs=1', 'log.plots=false']); "
         "print('torch._dynamo' in sys.modules, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "False"
+    assert done.stderr.split() == ["0", "True", "False"]
 
 
 def test_no_room_is_named_after_nothing() -> None:

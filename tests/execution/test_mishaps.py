@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from dlrunner.runs import directory
+from dlrunner.tasks.collab.task import Collab
 from tests.conftest import QUICK, Dlrun, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -54,6 +55,26 @@ def test_a_full_disk_is_one_sentence(
     assert status == 1
     assert err.count("the disk is full") == 1
     assert "could not be written" not in out
+
+
+def test_data_is_prepared_with_the_threads_of_training(
+    dlrun: Dlrun, ratings_csv: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+
+    def sizes(task: Collab) -> dict[str, int]:
+        found.append(torch.get_num_threads())
+        return {}
+
+    monkeypatch.setattr(Collab, "sizes", sizes)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert dlrun(*WORDS, "trainer.num_threads=1")[0] == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert set(found) == {1}
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -28,6 +28,7 @@ from dlrunner.reporting.terminal.baselines import baseline_lines
 from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.reporting.terminal.progress import metric_value
 from dlrunner.runs.directory import RunDirectory
+from dlrunner.system.backends import set_threads
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import AnnotatedText, DataIdentity, ResultTable, Split, Task
@@ -112,6 +113,8 @@ def prepare(context: RunContext, data: Any) -> Prepared:
         DataError: the data does not match the configuration.
     """
     plan = context.plan
+    # A second thread that has to wait for a core took 0.2 s of CPU time to split 100,000 ratings; one takes 0.005.
+    set_threads(plan.build_trainer(plan.settings.seed).num_threads)
     task = plan.build_task(data, plan.settings.seed)
     sizes = dict(task.sizes())
     if sizes:
