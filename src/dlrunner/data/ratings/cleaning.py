@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.ratings.user_table import HIGHEST_RATING
 from dlrunner.errors import DataError
+from dlrunner.row_blocks import blocks_of
 
 
 def checked_rows(
@@ -66,19 +67,45 @@ def latest_rows(frame: pd.DataFrame, *, are_choices: bool = False) -> tuple[NDAr
         frame: the rows.
         are_choices: they are no ratings.
     """
-    pairs = frame["user"].to_numpy(np.int64) * (int(frame["item"].max()) + 1)
-    pairs += frame["item"].to_numpy()
-    in_order = np.sort(pairs)
-    repeated = pd.Series(pairs).isin(np.unique(in_order[1:][in_order[1:] == in_order[:-1]])).to_numpy()
-    order = np.flatnonzero(repeated)
+    users, items = frame["user"].to_numpy(), frame["item"].to_numpy()
+    order = _repeated(users, items)
     if "timestamp" in frame:
         order = order[np.argsort(frame["timestamp"].to_numpy()[order], kind="stable")]
     kept = np.ones(len(frame), dtype=bool)
-    kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
+    kept[order] = ~pd.DataFrame({"user": users[order], "item": items[order]}).duplicated(keep="last").to_numpy()
     which = "latest" if "timestamp" in frame else "last"
     count = "each pair counts once" if are_choices else f"the {which} rating counts"
     note = f"{(~kept).sum():,} row(s) repeat a user and an item: {count}"
     return kept, [] if kept.all() else [note]
+
+
+def _repeated(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the rows whose user and item occur in several rows."""
+    num_items = int(items.max()) + 1
+    pairs = users.astype(np.int64)
+    pairs *= num_items
+    pairs += items
+    pairs.sort()  # in place: a second copy of all rows needs too much memory
+    repeated = pd.Index(np.unique(pairs[1:][pairs[1:] == pairs[:-1]]))
+    found = [
+        np.flatnonzero(repeated.get_indexer(users[block].astype(np.int64) * num_items + items[block]) >= 0)
+        for block in blocks_of(len(users))
+    ]
+    return np.concatenate([rows + block.start for rows, block in zip(found, blocks_of(len(users)), strict=True)])
+
+
+def in_32_bits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ratings in 32 bits, and times if they are whole seconds of the years 1901 to 2038.
+
+    >>> in_32_bits(pd.DataFrame({"rating": [4.5], "timestamp": [8e8]})).dtypes.astype(str).tolist()
+    ['float32', 'int32']
+    """
+    frame["rating"] = frame["rating"].to_numpy(np.float32)
+    if "timestamp" in frame:
+        times = frame["timestamp"].to_numpy(np.float64)
+        is_near = times.min() >= -(2**31) and times.max() < 2**31
+        frame["timestamp"] = seconds if is_near and (times == (seconds := times.astype(np.int32))).all() else times
+    return frame
 
 
 def rows_of(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter
 from numpy.typing import NDArray
 
+from dlrunner.data.core.splitting import VALID
 from dlrunner.data.ratings.dataset import RatingsTable
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots.elements import density
@@ -31,6 +32,7 @@ from dlrunner.reporting.plots.training import (
     shorten,
     styled,
 )
+from dlrunner.row_blocks import blocks_of, occurrences
 
 Predict = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
 
@@ -107,8 +109,8 @@ def cross_table(table: RatingsTable, predict: Predict, folder: Path) -> Plot:
         predict: the model's ratings of pairs of codes (users, items).
         folder: of the PNG.
     """
-    users = _most(np.bincount(table.users, minlength=len(table.user_ids)), MOST_IN_TABLE)
-    items = _most(np.bincount(table.items, minlength=len(table.item_ids)), MOST_IN_TABLE)
+    users = _most(occurrences(table.users, len(table.user_ids)), MOST_IN_TABLE)
+    items = _most(occurrences(table.items, len(table.item_ids)), MOST_IN_TABLE)
     rated, is_valid = _block(table, users, items)
     predicted = predict(np.repeat(users, len(items)), np.tile(items, len(users))).reshape(rated.shape)
     with styled():
@@ -314,12 +316,13 @@ def _block(
     row_of[users] = np.arange(len(users))
     column_of = np.full(len(table.item_ids), -1)
     column_of[items] = np.arange(len(items))
-    rows, columns = row_of[table.users], column_of[table.items]
-    inside = (rows >= 0) & (columns >= 0)
     rated = np.full((len(users), len(items)), np.nan)
-    rated[rows[inside], columns[inside]] = table.ratings[inside]
     is_valid = np.zeros(rated.shape, dtype=bool)
-    is_valid[rows[inside], columns[inside]] = table.valid[inside]
+    for block in blocks_of(len(table.users)):
+        rows, columns = row_of[table.users[block]], column_of[table.items[block]]
+        inside = (rows >= 0) & (columns >= 0)
+        rated[rows[inside], columns[inside]] = table.ratings[block][inside]
+        is_valid[rows[inside], columns[inside]] = table.split[block][inside] == VALID
     return rated, is_valid
 
 
