@@ -13,15 +13,15 @@ from torch import Tensor
 ROWS = 64
 """Of a block: a multiple of the rows and elements that vector instructions process at once."""
 
-MANY_ROWS = 2**20
+MANY_ROWS = 2**18
 """Of a block whose temporary copies need little memory."""
 
 
 def blocks_of(num_rows: int) -> Iterator[slice]:
     """Yield all rows in blocks.
 
-    >>> list(blocks_of(2**20 + 5))
-    [slice(0, 1048576, None), slice(1048576, 1048581, None)]
+    >>> list(blocks_of(2**18 + 5))
+    [slice(0, 262144, None), slice(262144, 262149, None)]
     """
     for start in range(0, num_rows, MANY_ROWS):
         yield slice(start, min(start + MANY_ROWS, num_rows))

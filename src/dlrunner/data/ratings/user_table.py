@@ -273,8 +273,9 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
             f"{place}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
             f"{numbers[mixed][0]:.0f}, and others in {unit}, such as {largest:.0f}; write all in one unit"
         )
-    seconds = numbers / per_second
-    seconds[~is_known] = np.nan
+    seconds = numbers if per_second == 1 else numbers / per_second
+    if not is_known.all():
+        seconds = np.where(is_known, seconds, np.nan)
     return seconds, f"{unit} since 1970{_range(seconds)}"
 
 
