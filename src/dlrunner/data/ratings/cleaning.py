@@ -34,8 +34,11 @@ def checked_rows(
     """
     if frame.empty:
         raise DataError(f"{place} holds no ratings")
-    given, ratings = frame["rating"], pd.to_numeric(frame["rating"], errors="coerce").to_numpy(np.float64)
-    invalid = ~np.isfinite(ratings) | (np.abs(ratings) > HIGHEST_RATING)
+    given = frame["rating"]
+    if given.dtype != np.float64:
+        frame["rating"] = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
+    ratings = frame["rating"].to_numpy()
+    invalid = np.concatenate([~(np.abs(ratings[block]) <= HIGHEST_RATING) for block in blocks_of(len(ratings))])
     reasons = {role: frame[role].isna().to_numpy() for role in ("user", "item")}
     reasons["rating"] = invalid & given.isna().to_numpy()
     if needs_times and "timestamp" in frame:
@@ -52,9 +55,9 @@ def checked_rows(
         if bad.all():
             raise DataError(f"{example}; no other row is left")
         notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
-    frame["rating"] = ratings
     kept = rows_of(frame, ~bad)
-    low, high = kept["rating"].min(), kept["rating"].max()
+    ratings = kept["rating"].to_numpy()
+    low, high = ratings.min(), ratings.max()
     if low == high and not may_be_equal:
         raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
     return kept, ~bad, notes
@@ -118,4 +121,4 @@ def rows_of(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
     """
     if kept.all():
         return frame
-    return pd.DataFrame({name: frame.pop(str(name))[kept].reset_index(drop=True) for name in list(frame)}, copy=False)
+    return pd.DataFrame({name: frame.pop(str(name)).array[kept] for name in list(frame)}, copy=False)

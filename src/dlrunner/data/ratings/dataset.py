@@ -83,7 +83,7 @@ class RatingsTable(SplitRows):
 
     def part(self, part: int) -> slice:
         """Return the rows of a part."""
-        first, last = np.searchsorted(self.split, [part, part + 1])
+        first, last = np.searchsorted(self.split, np.array([part, part + 1], self.split.dtype))  # else all are copied
         return slice(int(first), int(last))
 
     def with_split(self, split: Parts) -> RatingsTable:

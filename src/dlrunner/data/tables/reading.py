@@ -140,22 +140,26 @@ def expression(table: RawTable, column: Column) -> str:
 def _read_in_pieces(table: RawTable, columns: Sequence[Column], coded: Collection[str]) -> dict[str, Any]:
     """Return texts as categories, numbers and dates of a table that is read in pieces; see `read_values`."""
     known = {column.name: dict[str, int]() for column in columns if column.name in coded}
-    found: dict[str, list[NDArray[Any]]] = {column.name: [] for column in columns}
+    found = dict[str, NDArray[Any]]()
     for piece in table.pieces(*[expression(table, column) for column in columns]):
         for values, column in zip(piece.columns, columns, strict=True):
-            if column.name in coded:
-                found[column.name].append(_codes(values, known[column.name]))
-            else:  # a copy, since a view would keep the texts of the piece
-                found[column.name].append(np.array(_as_pandas(pa.chunked_array([values]), column)))
-    read: dict[str, Any] = {}
+            is_coded = column.name in coded
+            new = _codes(values, known[column.name]) if is_coded else _as_pandas(pa.chunked_array([values]), column)
+            found[column.name] = _extended(found.get(column.name, new[:0].copy()), new)
     for column in columns:
-        parts = found.pop(column.name)  # which are freed before the next ones are joined
-        if column.name not in coded:
-            read[column.name] = np.concatenate(parts) if parts else np.empty(0, NUMPY[column.type])
-            continue
-        codes = np.concatenate(parts) if parts else np.empty(0, np.int32)
-        read[column.name] = pd.Categorical.from_codes(codes, pd.Index(list(known[column.name]), dtype="str"))
-    return read
+        found.setdefault(column.name, np.empty(0, np.int32 if column.name in coded else NUMPY[column.type]))
+    categories = {name: pd.Index(list(texts), dtype="str") for name, texts in known.items()}
+    return {**found, **{name: pd.Categorical.from_codes(found[name], each) for name, each in categories.items()}}
+
+
+def _extended(values: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+    """Return an array with new values at its end; it grows where it is: pieces and all of them are twice the memory."""
+    if new.dtype != values.dtype:
+        values = values.astype(np.result_type(values, new))
+    count = len(values)
+    values.resize(count + len(new), refcheck=False)
+    values[count:] = new
+    return values
 
 
 def _codes(values: pa.Array, known: dict[str, int]) -> NDArray[np.int32]:

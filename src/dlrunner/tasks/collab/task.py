@@ -188,9 +188,9 @@ class Collab(RatingsTask):
         users, items = table.users[rows], table.items[rows]
         return pd.DataFrame(
             {
-                "user": np.asarray(table.user_ids, dtype=object)[users],
-                "item": np.asarray(table.item_ids, dtype=object)[items],
-                "title": np.asarray(table.titles, dtype=object)[items],
+                "user": _values_of(users, table.user_ids),
+                "item": _values_of(items, table.item_ids),
+                "title": _values_of(items, table.titles),
                 "rating": table.ratings[rows],
                 "prediction": outputs.float().cpu().numpy().round(4),
             },
@@ -233,6 +233,11 @@ class Collab(RatingsTask):
             "rated_items": dims.rated_items,
             "ratings": self._parts["train"][1],
         }
+
+
+def _values_of(codes: NDArray[np.int32], values: Sequence[int | str]) -> pd.Series[Any]:
+    """Return the value of each code, as objects: pandas' own strings would be a copy of each."""
+    return pd.Series(np.asarray(values, dtype=object)[codes], dtype=object)
 
 
 def _scale(table: RatingsTable) -> tuple[float, float]:
