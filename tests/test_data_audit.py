@@ -246,8 +246,10 @@ def test_a_duplicate_pair_of_user_and_item_is_found(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_random_split_of_ratings_and_a_publishers_test_set_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    valid = np.arange(1500) % 5 == 1
-    future, on_test = findings_of(ratings_task(monkeypatch, split=valid.astype(np.int8), of_test=valid))
+    days, valid = np.arange(1500), np.arange(1500) >= 1200
+    times = 86400 * np.concatenate([days[days % 5 != 1], days[days % 5 == 1]])
+    changes = {"split": valid.astype(np.int8), "times": times, "of_test": valid}
+    future, on_test = findings_of(ratings_task(monkeypatch, **changes))
     assert future.startswith("future-rows-in-training: 1,199 of 1,200 training ratings")
     assert "3 newer than the last (1970-01-02 to 1974-02-05)" in future
     assert on_test.startswith("validates-on-test: 300 of 300 validation ratings")

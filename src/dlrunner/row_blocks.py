@@ -1,15 +1,42 @@
-"""Functions of rows whose result for a row does not depend on the other rows, to the last bit."""
+"""Rows in blocks: so that results of a row depend on no other row, or that no copy of all rows is in memory."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 ROWS = 64
 """Of a block: a multiple of the rows and elements that vector instructions process at once."""
+
+MANY_ROWS = 2**18
+"""Of a block whose temporary copies need little memory."""
+
+
+def blocks_of(num_rows: int) -> Iterator[slice]:
+    """Yield all rows in blocks.
+
+    >>> list(blocks_of(2**18 + 5))
+    [slice(0, 262144, None), slice(262144, 262149, None)]
+    """
+    for start in range(0, num_rows, MANY_ROWS):
+        yield slice(start, min(start + MANY_ROWS, num_rows))
+
+
+def occurrences(codes: NDArray[np.int32], num_codes: int) -> NDArray[np.int64]:
+    """Return how often each code occurs; `numpy.bincount` would copy all of them in 64 bits.
+
+    >>> occurrences(np.array([2, 0, 2], np.int32), 4).tolist()
+    [1, 0, 2, 0]
+    """
+    counts = np.zeros(num_codes, dtype=np.int64)
+    for block in blocks_of(len(codes)):
+        counts += np.bincount(codes[block], minlength=num_codes)
+    return counts
 
 
 def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, rows: int = ROWS) -> Tensor:

@@ -13,7 +13,7 @@ from dlrunner.data.core.splitting import TEST, TRAIN, VALID, random_rows
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data.ratings.synthetic import write_synthetic_movielens
 from dlrunner.errors import ConfigError, DataError
-from tests.conftest import QUICK, Dlrun, ratings_table
+from tests.conftest import QUICK, Dlrun, in_file_order, ratings_table
 
 NOWHERE = Path("nowhere")
 
@@ -34,9 +34,9 @@ def test_a_table_is_read_whatever_its_format(name: str, here: Path) -> None:
     assert (len(found.user_ids), len(found.item_ids)) == (40, 60)
     rebuilt = pd.DataFrame(
         {
-            "user": np.array(found.user_ids)[found.users],
-            "item": np.array(found.item_ids)[found.items],
-            "rating": found.ratings.astype(float),
+            "user": np.array(found.user_ids)[in_file_order(found.users)],
+            "item": np.array(found.item_ids)[in_file_order(found.items)],
+            "rating": in_file_order(found.ratings).astype(float),
         }
     )
     pd.testing.assert_frame_equal(rebuilt, table.astype({"user": str}), check_dtype=False)
@@ -72,8 +72,9 @@ def test_each_rating_validates_in_one_fold(here: Path) -> None:
     ratings_table().to_csv("r.csv", index=False)
     folds = [read("r.csv", split="folds", folds=4, fold=fold, test=0.1) for fold in range(4)]
     assert all(len(table.ratings) == 1500 for table in folds)
-    validates = np.sum([table.valid for table in folds], axis=0)
-    tested = np.all([table.split == TEST for table in folds], axis=0)
+    parts = [pd.Series(table.split, [table.users, table.items]).sort_index() for table in folds]
+    validates = np.sum([part == VALID for part in parts], axis=0)
+    tested = np.all([part == TEST for part in parts], axis=0)
     assert tested.sum() == 150
     assert (validates == ~tested).all()
 
@@ -84,7 +85,7 @@ def test_a_column_says_which_ratings_validate_and_which_are_tested(dlrun: Dlrun,
     table.to_csv("r.csv", index=False)
     found = read("r.csv", split="column", valid_column="part")
     assert [int((found.split == part).sum()) for part in (TRAIN, VALID, TEST)] == [900, 300, 300]
-    np.testing.assert_array_equal(found.valid, table["part"] == "valid")
+    np.testing.assert_array_equal(found.ratings[found.part(VALID)], table["rating"][table["part"] == "valid"])
     words = ("task=collab", "data.path=r.csv", "data.split=column", "data.valid_column=part", "epochs=1", *QUICK)
     status, out, err = dlrun(*words)
     assert status == 0, err
@@ -208,7 +209,7 @@ def test_pairs_rated_twice_keep_the_last_rating_and_it_is_told(here: Path, dlrun
     found = RatingsData(NOWHERE, path="r.csv").read()
     assert len(found.ratings) == 1500
     assert any("3 row(s) repeat a user and an item: the last rating counts" in note for note in found.notes)
-    assert list(found.ratings[-3:]) == [0.5] * 3
+    assert list(in_file_order(found.ratings)[-3:]) == [0.5] * 3
     assert "3 row(s) repeat a user and an item" in dlrun("task=collab", "data.path=r.csv", "epochs=1", *QUICK)[1]
 
 

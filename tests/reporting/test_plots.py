@@ -63,7 +63,7 @@ def make_table(num_users: int, num_items: int, share: float = 0.7) -> RatingsTab
         items=items.astype(np.int32),
         ratings=ratings,
         times=None,
-        split=(rng.random(len(users)) < 0.2).astype(np.int8),
+        split=np.sort(rng.random(len(users)) < 0.2).astype(np.int8),
         user_ids=[f"$user_{i}$" for i in range(num_users)],
         item_ids=list(range(num_items)),
         titles=[TITLES[i % len(TITLES)] for i in range(num_items)],
@@ -138,11 +138,11 @@ def test_cross_table_shows_as_many_users_and_items_as_there_are(tmp_path: Path) 
 
 def test_cross_table_shows_the_most_rated_and_marks_validation_ratings() -> None:
     table = RatingsTable(
-        users=np.array([0, 0, 1, 1, 1, 2]),
-        items=np.array([0, 1, 1, 2, 0, 1]),
-        ratings=np.array([1, 2, 3, 4, 5, 0.5], np.float32),
+        users=np.array([0, 1, 1, 1, 0, 2]),
+        items=np.array([0, 1, 2, 0, 1, 1]),
+        ratings=np.array([1, 3, 4, 5, 2, 0.5], np.float32),
         times=None,
-        split=np.array([TRAIN, VALID, TRAIN, TRAIN, TRAIN, VALID], np.int8),
+        split=np.array([TRAIN, TRAIN, TRAIN, TRAIN, VALID, VALID], np.int8),
         user_ids=[10, 11, 12],
         item_ids=[20, 21, 22],
         titles=["a", "b", "c"],

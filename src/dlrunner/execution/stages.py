@@ -269,9 +269,9 @@ def publish(context: RunContext, prepared: Prepared, members: Sequence[Member], 
     if task.predictor is not None:
         directory.save("task.pt", {"task": task.state(phase=members[-1].phase)})
     with readable_os_errors(directory.path):
-        table = task.predictions(outputs)
-        if table is not None:
+        if (table := task.predictions(outputs)) is not None:
             directory.write_csv("predictions.csv", table)
+        del table  # it may be larger than what the plots need
         tables = task.tables(outputs)
         for each in tables:
             directory.write_csv(each.file, each.frame)

@@ -19,7 +19,8 @@ GATHERED = 2**20
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
     """Return the order of the training rows in an epoch, the same on every device."""
-    return torch.randperm(num_rows, generator=generator_of(seed, epoch))
+    dtype = torch.int32 if num_rows < 2**31 else torch.int64  # the order is the same
+    return torch.randperm(num_rows, generator=generator_of(seed, epoch), dtype=dtype)
 
 
 def generator_of(*key: int) -> torch.Generator:
@@ -118,7 +119,7 @@ class TensorLoader:
         tensors = [*self.inputs, self.targets]
         if self.order is None:
             return [tensor[rows] for tensor in tensors]
-        order = to_device(self.order[rows], self.targets.device)
+        order = to_device(self.order[rows], self.targets.device).long()
         return [tensor[order] for tensor in tensors]
 
 

@@ -106,8 +106,7 @@ class RowLocations:
         """Return where some rows stand: those that a mask marks."""
         if kept.all():
             return self
-        positions = np.arange(len(kept)) if self.positions is None else self.positions
-        return replace(self, positions=positions[kept])
+        return replace(self, positions=np.flatnonzero(kept) if self.positions is None else self.positions[kept])
 
     def all_short(self, num_rows: int) -> list[str]:
         """Return the number of each row, and its file where there are several: of so many rows.

@@ -315,7 +315,8 @@ def random_rows(num_rows: int, fraction: float, seed: int) -> Mask:
 
 def random_parts(num_rows: int, valid: float, test: float, seed: int) -> Parts:
     """Return the part of each row: the first `int(valid·n)` rows of a random permutation validate, then test rows."""
-    order = np.random.RandomState(seed).permutation(num_rows)
+    order = np.arange(num_rows, dtype=np.int32 if num_rows < 2**31 else np.int64)
+    np.random.RandomState(seed).shuffle(order)  # as permutation(num_rows), in half the memory
     num_valid, num_test = int(valid * num_rows), int(test * num_rows)
     return _parts(num_rows, order[:num_valid], order[num_valid : num_valid + num_test])
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.ratings.user_table import HIGHEST_RATING
 from dlrunner.errors import DataError
+from dlrunner.row_blocks import blocks_of
 
 
 def checked_rows(
@@ -33,8 +34,11 @@ def checked_rows(
     """
     if frame.empty:
         raise DataError(f"{place} holds no ratings")
-    given, ratings = frame["rating"], pd.to_numeric(frame["rating"], errors="coerce").to_numpy(np.float64)
-    invalid = ~np.isfinite(ratings) | (np.abs(ratings) > HIGHEST_RATING)
+    given = frame["rating"]
+    if given.dtype != np.float64:
+        frame["rating"] = pd.to_numeric(given, errors="coerce").to_numpy(np.float64)
+    ratings = frame["rating"].to_numpy()
+    invalid = np.concatenate([~(np.abs(ratings[block]) <= HIGHEST_RATING) for block in blocks_of(len(ratings))])
     reasons = {role: frame[role].isna().to_numpy() for role in ("user", "item")}
     reasons["rating"] = invalid & given.isna().to_numpy()
     if needs_times and "timestamp" in frame:
@@ -51,9 +55,9 @@ def checked_rows(
         if bad.all():
             raise DataError(f"{example}; no other row is left")
         notes.append(f"{bad.sum():,} of {len(bad):,} rows are left out (data.skip_bad): {example}")
-    frame["rating"] = ratings
     kept = rows_of(frame, ~bad)
-    low, high = kept["rating"].min(), kept["rating"].max()
+    ratings = kept["rating"].to_numpy()
+    low, high = ratings.min(), ratings.max()
     if low == high and not may_be_equal:
         raise DataError(f"{place}: all {len(kept):,} ratings are {low:g}; there is nothing to learn")
     return kept, ~bad, notes
@@ -66,19 +70,45 @@ def latest_rows(frame: pd.DataFrame, *, are_choices: bool = False) -> tuple[NDAr
         frame: the rows.
         are_choices: they are no ratings.
     """
-    pairs = frame["user"].to_numpy(np.int64) * (int(frame["item"].max()) + 1)
-    pairs += frame["item"].to_numpy()
-    in_order = np.sort(pairs)
-    repeated = pd.Series(pairs).isin(np.unique(in_order[1:][in_order[1:] == in_order[:-1]])).to_numpy()
-    order = np.flatnonzero(repeated)
+    users, items = frame["user"].to_numpy(), frame["item"].to_numpy()
+    order = _repeated(users, items)
     if "timestamp" in frame:
         order = order[np.argsort(frame["timestamp"].to_numpy()[order], kind="stable")]
     kept = np.ones(len(frame), dtype=bool)
-    kept[order] = ~pd.Series(pairs[order]).duplicated(keep="last").to_numpy()
+    kept[order] = ~pd.DataFrame({"user": users[order], "item": items[order]}).duplicated(keep="last").to_numpy()
     which = "latest" if "timestamp" in frame else "last"
     count = "each pair counts once" if are_choices else f"the {which} rating counts"
     note = f"{(~kept).sum():,} row(s) repeat a user and an item: {count}"
     return kept, [] if kept.all() else [note]
+
+
+def _repeated(users: NDArray[np.int32], items: NDArray[np.int32]) -> NDArray[np.int64]:
+    """Return the rows whose user and item occur in several rows."""
+    num_items = int(items.max()) + 1
+    pairs = users.astype(np.int64)
+    pairs *= num_items
+    pairs += items
+    pairs.sort()  # in place: a second copy of all rows needs too much memory
+    repeated = pd.Index(np.unique(pairs[1:][pairs[1:] == pairs[:-1]]))
+    found = [
+        np.flatnonzero(repeated.get_indexer(users[block].astype(np.int64) * num_items + items[block]) >= 0)
+        for block in blocks_of(len(users))
+    ]
+    return np.concatenate([rows + block.start for rows, block in zip(found, blocks_of(len(users)), strict=True)])
+
+
+def in_32_bits(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return ratings in 32 bits, and times if they are whole seconds of the years 1901 to 2038.
+
+    >>> in_32_bits(pd.DataFrame({"rating": [4.5], "timestamp": [8e8]})).dtypes.astype(str).tolist()
+    ['float32', 'int32']
+    """
+    frame["rating"] = frame["rating"].to_numpy(np.float32)
+    if "timestamp" in frame:
+        times = frame["timestamp"].to_numpy(np.float64)
+        is_near = times.min() >= -(2**31) and times.max() < 2**31
+        frame["timestamp"] = seconds if is_near and (times == (seconds := times.astype(np.int32))).all() else times
+    return frame
 
 
 def rows_of(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
@@ -91,4 +121,4 @@ def rows_of(frame: pd.DataFrame, kept: NDArray[np.bool_]) -> pd.DataFrame:
     """
     if kept.all():
         return frame
-    return pd.DataFrame({name: frame.pop(str(name))[kept].reset_index(drop=True) for name in list(frame)}, copy=False)
+    return pd.DataFrame({name: frame.pop(str(name)).array[kept] for name in list(frame)}, copy=False)

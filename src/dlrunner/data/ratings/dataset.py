@@ -20,7 +20,8 @@ from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ArchiveOrFolder, Release, download
 from dlrunner.data.core.splitting import TEST, TRAIN, VALID, Mask, Parts, SplitRows, Splitting, random_parts
 from dlrunner.data.ratings.attributes import film_attributes, joined
-from dlrunner.data.ratings.cleaning import checked_rows, latest_rows, rows_of
+from dlrunner.data.ratings.cleaning import checked_rows, in_32_bits, latest_rows, rows_of
+from dlrunner.data.ratings.codes import coded, plain, renumbered
 from dlrunner.data.ratings.movielens import UNPUBLISHED, describe_items, find_movielens, read_movielens, recognised
 from dlrunner.data.ratings.releases import RELEASES
 from dlrunner.data.ratings.side_table import SideTable, read_side_table, side_table_file
@@ -43,14 +44,18 @@ DEFAULT = next(each for each in RELEASES if each.name == "ml-latest-small-2018-0
 
 @dataclass(frozen=True)
 class RatingsTable(SplitRows):
-    """Ratings with contiguous codes for users and items, and the rows that validate."""
+    """Ratings with contiguous codes for users and items: first the training rows, then those of the other parts.
+
+    The rows of a part are so a slice, which needs no copy, however many they are.
+    """
 
     users: NDArray[np.int32]
     items: NDArray[np.int32]
     ratings: NDArray[np.float32]
-    times: NDArray[np.float64] | None
+    times: NDArray[np.int32] | NDArray[np.float64] | None
+    """Seconds since 1970."""
     split: Parts
-    """TRAIN, VALID or TEST, [rows]."""
+    """TRAIN, VALID, TEST or UNUSED, ascending, [rows]."""
     user_ids: list[int | str]
     """The user of each code."""
     item_ids: list[int | str]
@@ -71,6 +76,28 @@ class RatingsTable(SplitRows):
     """How these columns are read (`Schema.state`)."""
     described: list[dict[str, Any]] = field(default_factory=list)
     """All columns of a user's table: how they were read and are used."""
+
+    def __post_init__(self) -> None:
+        """Check the order of the rows."""
+        assert (self.split[1:] >= self.split[:-1]).all(), "rows are in the order of their parts"
+
+    def part(self, part: int) -> slice:
+        """Return the rows of a part."""
+        first, last = np.searchsorted(self.split, np.array([part, part + 1], self.split.dtype))  # else all are copied
+        return slice(int(first), int(last))
+
+    def with_split(self, split: Parts) -> RatingsTable:
+        """Return the rows with other parts, in their order."""
+        order = np.argsort(split, kind="stable")
+        return replace(
+            self,
+            users=self.users[order],
+            items=self.items[order],
+            ratings=self.ratings[order],
+            times=None if self.times is None else self.times[order],
+            of_test=None if self.of_test is None else self.of_test[order],
+            split=split[order],
+        )
 
 
 class RatingsData(Data):
@@ -223,8 +250,8 @@ class RatingsData(Data):
         """
         given, notes = self._usable(self._given())
         frame, films, table = given.frame, given.films, given.table
-        frame["user"], user_ids = _coded(frame["user"])
-        frame["item"], item_ids = _coded(frame["item"])
+        frame["user"], user_ids = coded(frame["user"])
+        frame["item"], item_ids = coded(frame["item"])
         latest, repeated = latest_rows(frame, are_choices=self.implicit)
         given = given if latest.all() else given.only(latest)
         if given.valid is None:
@@ -232,33 +259,38 @@ class RatingsData(Data):
         else:
             frame, of_test = given.frame, given.valid
             split = np.where(given.valid, VALID, TRAIN).astype(np.int8)
-        users, known_users = _coded(frame.pop("user"))
-        items, known_items = _coded(frame.pop("item"))
-        user_ids, item_ids = user_ids[known_users], item_ids[known_items]
+        place = given.rows.place
+        del given  # where each row stands is not needed any more, and takes 8 bytes
+        users, used_users = renumbered(frame.pop("user").to_numpy())
+        items, used_items = renumbered(frame.pop("item").to_numpy())
+        user_ids, item_ids = user_ids[used_users], item_ids[used_items]
         if len(user_ids) < 2 or len(item_ids) < 2:
             what = "user" if len(user_ids) < 2 else "item"
-            raise DataError(f"{given.rows}: all {len(frame)} ratings have the same {what}; two or more are needed")
+            raise DataError(f"{place}: all {len(users)} ratings have the same {what}; two or more are needed")
         titles, genres, item_genres = describe_items(item_ids, films)
         of_films = [] if item_genres is None else [film_attributes(titles, item_genres)]
         names = table.columns if table else {}
         item_side = self._side("item", names, item_ids)
         user_side = self._side("user", names, user_ids)
         side_notes = [note for side in (item_side, user_side) if side for note in side.notes]
+        order = np.argsort(split, kind="stable")
+        users = users[order]
+        items = items[order]
         return RatingsTable(
             users=users,
             items=items,
-            ratings=frame.pop("rating").to_numpy(np.float32),
-            times=frame["timestamp"].to_numpy(np.float64) if "timestamp" in frame else None,
-            split=split,
-            user_ids=[_plain(each) for each in user_ids],
-            item_ids=[_plain(each) for each in item_ids],
+            ratings=frame.pop("rating").to_numpy()[order],
+            times=frame.pop("timestamp").to_numpy()[order] if "timestamp" in frame else None,
+            split=split[order],
+            user_ids=[plain(each) for each in user_ids],
+            item_ids=[plain(each) for each in item_ids],
             titles=item_side.titles if item_side and item_side.titles else titles,
             genres=genres,
             item_genres=item_genres,
             user_attributes=joined([user_side.values] if user_side else []),
             item_attributes=joined([*of_films, *([item_side.values] if item_side else [])]),
             notes=[*notes, *repeated, *side_notes],
-            of_test=of_test,
+            of_test=None if of_test is None else of_test[order],
             columns=dict(table.columns) if table else {},
             schema=table.schema.state() if table else [],
             described=table.described if table else [],
@@ -299,18 +331,18 @@ class RatingsData(Data):
             given.frame, given.rows, skip_bad=skip_bad, needs_times=needs_times, may_be_equal=self.implicit
         )
         valid = None if given.valid is None else given.valid[kept]
-        found = replace(given, frame=frame, rows=given.rows.only(kept), valid=valid)
-        if self.min_rating is None:
-            return found, [*given.notes, *skipped]
-        enough = (frame["rating"] >= self.min_rating).to_numpy()
-        if not enough.any():
-            raise DataError(f"{given.rows}: no rating is at least {self.min_rating:g} (data.min_rating)")
-        below = f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating"
-        return found.only(enough), [*given.notes, below, *skipped]
+        found, notes = replace(given, frame=frame, rows=given.rows.only(kept), valid=valid), list(given.notes)
+        if self.min_rating is not None:
+            enough = (frame["rating"] >= self.min_rating).to_numpy()
+            if not enough.any():
+                raise DataError(f"{given.rows}: no rating is at least {self.min_rating:g} (data.min_rating)")
+            notes.append(f"{(~enough).sum():,} of {len(enough):,} rows are left out: they lie below data.min_rating")
+            found = found.only(enough)
+        return replace(found, frame=in_32_bits(found.frame)), [*notes, *skipped]
 
     def _side(self, role: Literal["user", "item"], names: Mapping[str, str], ids: pd.Index[Any]) -> SideTable | None:
         file = self.items if role == "item" else self.users
-        return None if file is None else read_side_table(file, role, names.get(role), [_plain(each) for each in ids])
+        return None if file is None else read_side_table(file, role, names.get(role), [plain(each) for each in ids])
 
     @property
     def _marks(self) -> str | None:
@@ -368,16 +400,3 @@ class _Given:
         """Return some of the rows; the frame of all is used up."""
         valid = None if self.valid is None else self.valid[kept]
         return replace(self, frame=rows_of(self.frame, kept), rows=self.rows.only(kept), valid=valid)
-
-
-def _coded(values: pd.Series[Any]) -> tuple[NDArray[np.int32], pd.Index[Any]]:
-    """Return the code of each value, by first appearance, and the values; codes of categories stay as they are."""
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        return np.asarray(values.cat.codes, dtype=np.int32), values.cat.categories
-    codes, known = pd.factorize(values)
-    return codes.astype(np.int32), pd.Index(known)
-
-
-def _plain(value: Any) -> int | str:
-    """Ids are stored as whole numbers or text."""
-    return int(value) if isinstance(value, int | np.integer) else str(value)

@@ -136,7 +136,10 @@ def read_user_table(
         table = read_known_table(raw, schema, [*columns.values(), *([marks] if marks else [])], coded=ids)
     table = table.checked(set(columns.values()), reading.skip_bad)
     frame = pd.DataFrame({role: table.frame[name] for role, name in columns.items()}, copy=False)
-    frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan) if "rating" in columns else 1.0
+    if "rating" not in columns:
+        frame["rating"] = 1.0
+    elif frame["rating"].dtype != np.float64:
+        frame["rating"] = frame["rating"].to_numpy(np.float64, na_value=np.nan)
     if marks is not None:
         frame["split"] = table.frame[marks]
     if "timestamp" in frame:
@@ -273,8 +276,9 @@ def _seconds(values: pd.Series[Any], column: Column, place: Path) -> tuple[NDArr
             f"{place}: {column.name} holds {int(mixed.sum()):,} times in {UNITS[number - 1][0]}, such as "
             f"{numbers[mixed][0]:.0f}, and others in {unit}, such as {largest:.0f}; write all in one unit"
         )
-    seconds = numbers / per_second
-    seconds[~is_known] = np.nan
+    seconds = numbers if per_second == 1 else numbers / per_second
+    if not is_known.all():
+        seconds = np.where(is_known, seconds, np.nan)
     return seconds, f"{unit} since 1970{_range(seconds)}"
 
 
@@ -301,8 +305,7 @@ def _as_calendar(numbers: NDArray[np.float64]) -> tuple[NDArray[np.float64], str
 
 
 def _range(seconds: NDArray[np.float64]) -> str:
-    known = seconds[np.isfinite(seconds)]
-    if not len(known):
+    if np.isnan(seconds).all():
         return ""
-    first, last = (np.datetime64(int(each), "s") for each in (known.min(), known.max()))
+    first, last = (np.datetime64(int(each), "s") for each in (np.nanmin(seconds), np.nanmax(seconds)))
     return f": {str(first)[:10]} to {str(last)[:10]}"

@@ -49,8 +49,8 @@ def read_values(
         table: the open table.
         schema: how its columns are read.
         names: the columns that are wanted; all by default.
-        coded: columns of text that become categories, in the order of their first appearance. They are read in pieces,
-            since the texts of all rows need several times the memory of their codes.
+        coded: columns of text that become categories, in the order of their first appearance. They, and numbers and
+            dates, are read in pieces, since the texts of all rows need several times the memory of their codes.
 
     Raises:
         DataError: a column does not exist.
@@ -74,9 +74,9 @@ def read_values(
             found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
-    with_codes = [each for each in wanted if each.name in coded]
-    columns: dict[str, Any] = dict(_categories(table, with_codes)) if with_codes else {}
-    for some in _groups([each for each in wanted if each.name not in coded]):
+    in_pieces = [each for each in wanted if each.name in coded or each.type in NUMPY] if coded else []
+    columns = _read_in_pieces(table, in_pieces, coded) if in_pieces else {}
+    for some in _groups([each for each in wanted if each.name not in columns]):
         read = table.fetch(*[expression(table, column) for column in some])
         for column in reversed(some):  # each is freed as soon as it is converted, and not copied into a block
             columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
@@ -137,19 +137,29 @@ def expression(table: RawTable, column: Column) -> str:
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
 
 
-def _categories(table: RawTable, columns: Sequence[Column]) -> dict[str, pd.Categorical]:
-    """Return the texts of columns of a table that is read in pieces as categories; see `read_values`."""
-    known = [dict[str, int]() for _ in columns]
-    codes: list[list[NDArray[np.int32]]] = [[] for _ in columns]
+def _read_in_pieces(table: RawTable, columns: Sequence[Column], coded: Collection[str]) -> dict[str, Any]:
+    """Return texts as categories, numbers and dates of a table that is read in pieces; see `read_values`."""
+    known = {column.name: dict[str, int]() for column in columns if column.name in coded}
+    found = dict[str, NDArray[Any]]()
     for piece in table.pieces(*[expression(table, column) for column in columns]):
-        for values, found, those_known in zip(piece.columns, codes, known, strict=True):
-            found.append(_codes(values, those_known))
-    return {
-        column.name: pd.Categorical.from_codes(
-            np.concatenate(found) if found else np.empty(0, np.int32), pd.Index(list(those_known), dtype="str")
-        )
-        for column, found, those_known in zip(columns, codes, known, strict=True)
-    }
+        for values, column in zip(piece.columns, columns, strict=True):
+            is_coded = column.name in coded
+            new = _codes(values, known[column.name]) if is_coded else _as_pandas(pa.chunked_array([values]), column)
+            found[column.name] = _extended(found.get(column.name, new[:0].copy()), new)
+    for column in columns:
+        found.setdefault(column.name, np.empty(0, np.int32 if column.name in coded else NUMPY[column.type]))
+    categories = {name: pd.Index(list(texts), dtype="str") for name, texts in known.items()}
+    return {**found, **{name: pd.Categorical.from_codes(found[name], each) for name, each in categories.items()}}
+
+
+def _extended(values: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
+    """Return an array with new values at its end; it grows where it is: pieces and all of them are twice the memory."""
+    if new.dtype != values.dtype:
+        values = values.astype(np.result_type(values, new))
+    count = len(values)
+    values.resize(count + len(new), refcheck=False)
+    values[count:] = new
+    return values
 
 
 def _codes(values: pa.Array, known: dict[str, int]) -> NDArray[np.int32]:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from dlrunner.data.core.splitting import Mask
+from dlrunner.data.core.splitting import TRAIN
 from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.row_blocks import blocks_of, occurrences
 
 ITEM_SHRINKAGE, USER_SHRINKAGE = 10.0, 15.0
 """Ratings that a bias of 0 counts as."""
@@ -29,12 +30,13 @@ Ratings = NDArray[np.float64]
 
 def rating_baselines(table: RatingsTable) -> dict[str, tuple[Ratings, float]]:
     """Return for each baseline its predictions of the rows that are not trained on, and the seconds it takes."""
-    others = ~table.train
+    train = table.part(TRAIN)
+    others = slice(train.stop, len(table.users))
     found = {
-        "mean": _timed(lambda: np.full(others.sum(), table.ratings[table.train].mean(dtype=np.float64))),
+        "mean": _timed(lambda: np.full(others.stop - others.start, table.ratings[train].mean(dtype=np.float64))),
         "biases of users and items": _timed(lambda: _biased(table, others)),
     }
-    counts = np.bincount(table.users[table.train], minlength=len(table.user_ids)).astype(np.float64)
+    counts = occurrences(table.users[train], len(table.user_ids)).astype(np.float64)
     cells, products = len(counts) * len(table.item_ids), float((counts**2).sum()) * len(counts)
     if cells <= MOST_CELLS and products <= MOST_PRODUCTS:
         found["similar items (kNN)"] = _timed(lambda: _neighbours(table))
@@ -47,32 +49,35 @@ def _timed(predict: Callable[[], Ratings]) -> tuple[Ratings, float]:
     return predicted, round(time.perf_counter() - started, 2)
 
 
-def _biased(table: RatingsTable, rows: Mask) -> Ratings:
+def _biased(table: RatingsTable, rows: slice) -> Ratings:
     """Predict mean + item bias + user bias of some rows, each the shrunken mean of what is left."""
-    train = table.train
+    train = table.part(TRAIN)
     users, items, rest = table.users[train], table.items[train], table.ratings[train].astype(np.float64)
     mean = rest.mean()
     rest -= mean
     item = _shrunken(items, rest, len(table.item_ids), ITEM_SHRINKAGE)
-    rest -= item[items]
+    for block in blocks_of(len(rest)):
+        rest[block] -= item[items[block]]
     user = _shrunken(users, rest, len(table.user_ids), USER_SHRINKAGE)
     return np.asarray(mean + item[table.items[rows]] + user[table.users[rows]])
 
 
 def _shrunken(codes: NDArray[np.int32], values: Ratings, count: int, shrinkage: float) -> Ratings:
-    sums = np.bincount(codes, weights=values, minlength=count)
-    return np.asarray(sums / (np.bincount(codes, minlength=count) + shrinkage))
+    sums = np.zeros(count)
+    for block in blocks_of(len(codes)):
+        np.add.at(sums, codes[block], values[block])
+    return np.asarray(sums / (occurrences(codes, count) + shrinkage))
 
 
 def _neighbours(table: RatingsTable) -> Ratings:
     """Add to the biases the user's deviations from them on the most similar items, weighted by similarity."""
-    train = table.train
-    predicted = _biased(table, np.ones_like(train))
+    train = table.part(TRAIN)
+    predicted = _biased(table, slice(None))
     users, items = table.users[train], table.items[train]
     rest = np.zeros((len(table.user_ids), len(table.item_ids)), dtype=np.float32)
     rated = np.zeros_like(rest)
     rest[users, items], rated[users, items] = table.ratings[train] - predicted[train], 1.0
-    answer, others = predicted.copy(), np.flatnonzero(~train)
+    answer, others = predicted.copy(), np.arange(train.stop, len(table.users))
     order = others[np.argsort(table.users[others], kind="stable")]
     starts = np.searchsorted(table.users[order], np.arange(len(rest) + 1))
     for user in range(len(rest)):
@@ -90,4 +95,4 @@ def _neighbours(table: RatingsTable) -> Ratings:
             weights[weights < least] = 0
         total = weights.sum(axis=1)
         answer[rows] += np.divide(weights @ rest[user, known], total, out=np.zeros_like(total), where=total > 0)
-    return answer[~train]
+    return answer[train.stop :]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, epoch_order
-from dlrunner.data.core.splitting import PART_CODES
+from dlrunner.data.core.splitting import PART_CODES, TRAIN
 from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.files.spreadsheet import as_csv
@@ -25,6 +25,7 @@ from dlrunner.model import AveragedOutputs, Model
 from dlrunner.models.ranking import ChoiceDims, Ranking
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
+from dlrunner.row_blocks import occurrences
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.collab.choice_loaders import SampledLoader, UserLoader
@@ -81,7 +82,7 @@ class Implicit(RatingsTask):
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows."""
-        return recommended_for_choices(int(self.table.train.sum()))
+        return recommended_for_choices(self.table.part(TRAIN).stop)
 
     @cached_property
     def dims(self) -> ChoiceDims:
@@ -90,7 +91,7 @@ class Implicit(RatingsTask):
         attributes = (
             None if each is None else torch.tensor(each) for each in (table.user_attributes, table.item_attributes)
         )
-        users, items = torch.tensor(table.users[table.train]), torch.tensor(table.items[table.train])
+        users, items = (torch.from_numpy(codes[table.part(TRAIN)]) for codes in (table.users, table.items))
         return ChoiceDims(len(table.user_ids), len(table.item_ids), users, items, *attributes)
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
@@ -207,7 +208,7 @@ class Implicit(RatingsTask):
         if not isinstance(model, Ranking):
             return []
         factors = model.tables().items[:-1].float().cpu().numpy()
-        counts = np.bincount(table.items[table.train], minlength=len(table.item_ids))
+        counts = occurrences(table.items[table.part(TRAIN)], len(table.item_ids))
         return [
             collab_plots.item_components(factors, table.titles, counts, folder),
             collab_plots.item_map(factors, table.titles, counts, folder),

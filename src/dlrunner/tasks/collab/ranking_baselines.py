@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from dlrunner.data.core.splitting import TRAIN
 from dlrunner.data.ratings.dataset import RatingsTable
+from dlrunner.row_blocks import occurrences
 
 NEIGHBOURS = 100
 SHRINKAGE = 20.0
@@ -27,7 +28,7 @@ Scores = Callable[[Tensor], Tensor]
 
 def popularity(table: RatingsTable) -> Scores:
     """Score an item by its training rows."""
-    counts = torch.from_numpy(np.bincount(table.items[table.train], minlength=len(table.item_ids))).float()
+    counts = torch.from_numpy(occurrences(table.items[table.part(TRAIN)], len(table.item_ids))).float()
     return lambda users: counts.expand(len(users), -1)
 
 
@@ -40,7 +41,8 @@ def similar_items(table: RatingsTable) -> Scores | None:
     if num_items > MOST_ITEMS or num_users * num_items > MOST_CELLS:
         return None
     chosen = torch.zeros(num_users, num_items)
-    chosen[table.users[table.train], table.items[table.train]] = 1
+    train = table.part(TRAIN)
+    chosen[table.users[train], table.items[train]] = 1
     common = chosen.T @ chosen
     lengths = common.diagonal().clamp(min=1).sqrt()
     cosines = common / lengths / lengths.unsqueeze(1) * common / (common + SHRINKAGE)

@@ -11,9 +11,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from dlrunner.data.core.splitting import PART_CODES, TEST, Mask, num_test_rows, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, split_sizes
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import Digests, SplitStatistics, rows_digest
+from dlrunner.row_blocks import occurrences
 from dlrunner.task import Task
 
 
@@ -30,7 +31,7 @@ class RatingsTask(Task):
 
     def has_test(self) -> bool:
         """Return whether there are test rows."""
-        return bool((self.table.split == TEST).any())
+        return TEST in self.table.split[-1:]
 
     def sizes(self) -> Mapping[str, int]:
         """Rows, users and items."""
@@ -44,9 +45,9 @@ class RatingsTask(Task):
     def notes(self) -> Sequence[str]:
         """Notes on reading, and validation ids without a training rating."""
         table = self.table
-        notes, train, valid = list(table.notes), table.train, table.valid
-        for what, codes in (("items", table.items), ("users", table.users)):
-            of_valid, of_train = (np.bincount(codes[rows], minlength=codes.max() + 1) for rows in (valid, train))
+        notes = list(table.notes)
+        for what, codes, ids in (("items", table.items, table.item_ids), ("users", table.users, table.user_ids)):
+            of_valid, of_train = (occurrences(codes[table.part(part)], len(ids)) for part in (VALID, TRAIN))
             unseen = (of_valid > 0) & (of_train == 0)
             if unseen.any():
                 rows_of_them = of_valid[unseen].sum()
@@ -62,7 +63,7 @@ class RatingsTask(Task):
 
     def statistics(self, fitted: Mapping[str, tuple[float, float]]) -> SplitStatistics:
         """Return user-item pairs and times of the splits, and fitted statistics of the training rows."""
-        table, valid = self.table, self.table.valid
+        table, valid = self.table, self.table.part(VALID)
         users, items = (
             pd.Categorical.from_codes(codes[valid], categories=pd.Index(ids))  # type: ignore[type-var]
             for codes, ids in ((table.users, table.user_ids), (table.items, table.item_ids))
@@ -70,22 +71,22 @@ class RatingsTask(Task):
         validation = rows_digest(pd.DataFrame({"user": users, "item": items, "rating": table.ratings[valid]}))
         times: dict[str, NDArray[np.datetime64]] = {}
         if table.times is not None:
-            parts = {"train": table.train, "valid": valid}
+            parts = {"train": table.part(TRAIN), "valid": valid}
             times = {name: table.times[rows].astype(np.int64).view("datetime64[s]") for name, rows in parts.items()}
         names = ["train", "valid", *(["test"] if self.has_test() else [])]
         return SplitStatistics(
             "ratings",
-            {name: self._pairs(np.asarray(table.split == PART_CODES[name])) for name in names},
+            {name: self._pairs(table.part(PART_CODES[name])) for name in names},
             times,
             dict(fitted),
-            num_test_rows(table.of_test, valid),
+            0 if table.of_test is None else int(table.of_test[valid].sum()),
             time_split="time",
             validation=validation,
         )
 
-    def _pairs(self, rows: Mask) -> Digests:
+    def _pairs(self, rows: slice) -> Digests:
         """Return a number for each pair of user and item."""
         pairs = self.table.users[rows].astype(np.uint64)
         pairs *= np.uint64(len(self.table.item_ids))
-        pairs += self.table.items[rows].astype(np.uint64)
+        np.add(pairs, self.table.items[rows], out=pairs, casting="unsafe")
         return pairs

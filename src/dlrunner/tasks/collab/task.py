@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,16 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
-from dlrunner.data.core.splitting import PART_CODES, Splitting, split_again
-from dlrunner.data.ratings.dataset import RatingsData
+from dlrunner.data.core.batching import TensorLoader, epoch_order
+from dlrunner.data.core.splitting import PART_CODES, TRAIN, VALID, Splitting, split_again
+from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
 from dlrunner.model import Model
 from dlrunner.models.collab import RatingDims, RatingModel
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
+from dlrunner.row_blocks import blocks_of, occurrences
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.collab.defaults import less_decay, recommended_for
@@ -59,21 +59,20 @@ class Collab(RatingsTask):
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
-        found = recommended_for(int(self.table.train.sum()), names)
+        found = recommended_for(self._num_train, names)
         return {**found, "model.start_at_mean": self.data.file is not None}
 
     def alternatives(self, values: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
         """Less decay of the factors, of a user's own table: how much they explain depends on the ratings."""
         decay = values.get("optim.weight_decay")
-        num_train = int(self.table.train.sum())
         if self.data.file is None or not isinstance(decay, list):
             return {}
-        return {"optim.weight_decay": less_decay(decay, num_train)}
+        return {"optim.weight_decay": less_decay(decay, self._num_train)}
 
     def on_training_rows(self) -> Collab:
         """The ratings without validation and test rows: a fifth of them validates."""
         inner = type(self)(self.data, self.batch_size, self.seed, self.device, valid_batch_size=self.valid_batch_size)
-        inner.table = replace(self.table, split=split_again(self.table.split, Splitting(split_seed=0)))
+        inner.table = self.table.with_split(split_again(self.table.split, Splitting(split_seed=0)))
         return inner
 
     @cached_property
@@ -98,15 +97,21 @@ class Collab(RatingsTask):
 
     @cached_property
     def _parts(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
-        """Inputs (users, items and, if known, times) and targets of each split."""
-        table = self.table
-        columns = [torch.from_numpy(table.users), torch.from_numpy(table.items)]
+        """Inputs (users, items and, if known, times) and targets of each split that has rows: views of the table."""
+        table, parts = self.table, dict[Split, tuple[list[Tensor], Tensor]]()
+        columns: list[NDArray[Any]] = [table.users, table.items]
         if table.times is not None:
             mean, std = self._time_scale
-            scaled = table.times - mean
-            scaled /= std
-            columns.append(torch.from_numpy(scaled.astype(np.float32)))
-        return by_split(columns, torch.from_numpy(table.ratings), table.split, torch.device("cpu"))
+            columns.append(np.empty(len(table.times), dtype=np.float32))
+            for block in blocks_of(len(table.times)):
+                columns[-1][block] = (table.times[block] - mean) / std
+        names: Sequence[Split] = ("train", "valid", "test")
+        for name in names:
+            rows = table.part(PART_CODES[name])
+            if rows.start < rows.stop:
+                *inputs, targets = (torch.from_numpy(each[rows]) for each in (*columns, table.ratings))
+                parts[name] = inputs, targets
+        return parts
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
@@ -116,13 +121,14 @@ class Collab(RatingsTask):
             for name, (inputs, targets) in self._parts.items()
         }
 
-    @property
+    @cached_property
     def _time_scale(self) -> tuple[float, float]:
         """Mean and standard deviation of the training rows' times."""
-        table = self.table
-        assert table.times is not None
-        times = table.times[table.train]
-        return float(times.mean()), float(times.std()) or 1.0
+        return _scale(self.table)
+
+    @property
+    def _num_train(self) -> int:
+        return int(self.table.part(TRAIN).stop)
 
     def batches(self, split: Split, epoch: int, phase: Phase, start: int = 0) -> Loader:
         """Rows of the table on the device."""
@@ -145,16 +151,15 @@ class Collab(RatingsTask):
 
     def split_statistics(self) -> SplitStatistics:
         """User-item pairs, times, and the fitted range and time scale of the training ratings."""
-        table, train = self.table, self.table.train
-        ratings = table.ratings[train]
+        table = self.table
+        ratings = table.ratings[table.part(TRAIN)]
         fitted = {
             "lowest rating": (self.dims.min_rating, float(ratings.min())),
             "highest rating": (self.dims.max_rating, float(ratings.max())),
         }
         if table.times is not None:
             mean, std = self._time_scale
-            fitted["mean time"] = (mean, float(table.times[train].mean()))
-            fitted["std of time"] = (std, float(table.times[train].std()) or 1.0)
+            fitted["mean time"], fitted["std of time"] = zip((mean, std), _scale(table), strict=True)
         return self.statistics(fitted)
 
     def baselines(self) -> Mapping[str, Mapping[str, float]]:
@@ -163,7 +168,7 @@ class Collab(RatingsTask):
 
         table, dims = self.table, self.dims
         found: dict[str, dict[str, float]] = {}
-        parts = table.split[~table.train]
+        parts = table.split[self._num_train :]
         for name, (predicted, seconds) in rating_baselines(table).items():
             within = torch.from_numpy(predicted.clip(dims.min_rating, dims.max_rating)).float()
             found[name] = {"seconds": seconds}
@@ -179,13 +184,14 @@ class Collab(RatingsTask):
     def predictions(self, outputs: Tensor) -> pd.DataFrame:
         """The validation rows with their predictions."""
         table = self.table
-        users, items = table.users[table.valid], table.items[table.valid]
+        rows = table.part(VALID)
+        users, items = table.users[rows], table.items[rows]
         return pd.DataFrame(
             {
-                "user": np.asarray(table.user_ids, dtype=object)[users],
-                "item": np.asarray(table.item_ids, dtype=object)[items],
-                "title": np.asarray(table.titles, dtype=object)[items],
-                "rating": table.ratings[table.valid],
+                "user": _values_of(users, table.user_ids),
+                "item": _values_of(items, table.item_ids),
+                "title": _values_of(items, table.titles),
+                "rating": table.ratings[rows],
                 "prediction": outputs.float().cpu().numpy().round(4),
             },
             copy=False,
@@ -196,10 +202,9 @@ class Collab(RatingsTask):
         from dlrunner.reporting.plots import collab as collab_plots
 
         table = self.table
-        train = table.train
-        drawn = [collab_plots.predictions(table.ratings[table.valid], outputs.float().cpu().numpy(), folder)]
+        drawn = [collab_plots.predictions(table.ratings[table.part(VALID)], outputs.float().cpu().numpy(), folder)]
         drawn.append(collab_plots.cross_table(table, RatingEnsemble(self.state(phase), models).pairs, folder))
-        rated = np.bincount(table.items[train], minlength=len(table.item_ids))
+        rated = occurrences(table.items[table.part(TRAIN)], len(table.item_ids))
         answering = _rating_model(models[0]).extended()  # the last row is of an unknown item
         tables = [each.weight.detach()[:-1].float().cpu().numpy() for each in answering.item_tables()]
         if len(tables) > 1:
@@ -228,6 +233,18 @@ class Collab(RatingsTask):
             "rated_items": dims.rated_items,
             "ratings": self._parts["train"][1],
         }
+
+
+def _values_of(codes: NDArray[np.int32], values: Sequence[int | str]) -> pd.Series[Any]:
+    """Return the value of each code, as objects: pandas' own strings would be a copy of each."""
+    return pd.Series(np.asarray(values, dtype=object)[codes], dtype=object)
+
+
+def _scale(table: RatingsTable) -> tuple[float, float]:
+    """Return mean and standard deviation of the training rows' times."""
+    assert table.times is not None
+    times = table.times[table.part(TRAIN)].astype(np.float64)
+    return float(times.mean()), float(times.std()) or 1.0
 
 
 def _tensor(values: NDArray[np.float32] | None) -> Tensor | None:
