@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ class FinishedRun:
                 own_file(path, name)
             summary = read_summary(summary_file) if summary_file.exists() else None
         except OSError as error:
-            raise ConfigError(f"{requested} cannot be read: {error.strerror or error}") from None
+            name = f"{Path(os.fsdecode(error.filename)).name}: " if error.filename else ""
+            raise ConfigError(f"{requested} cannot be read: {name}{error.strerror or error}; {REPAIR}") from None
         return cls(path, config, overrides, history, summary)
 
     @property
