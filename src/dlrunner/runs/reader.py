@@ -14,7 +14,7 @@ from dlrunner.files.plain_data import read_json, read_yaml
 from dlrunner.renamed import present_config, present_summary
 from dlrunner.runs.records import check_config, check_overrides, check_row, check_summary
 
-REPAIR = "restore it, or train the run again: its command with rerun=true"
+REPAIR = "restore it, or train the run again"
 """What to do about a damaged file of a run."""
 
 
