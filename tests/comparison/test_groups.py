@@ -318,7 +318,7 @@ def test_unfinished_runs_are_skipped_and_listed(here: Path) -> None:
     ("file", "content", "said"),
     [
         ("config.yaml", None, "it has no config.yaml"),
-        ("overrides.yaml", None, "No such file"),
+        ("overrides.yaml", None, "overrides.yaml: No such file"),
         ("summary.json", "{", "summary.json is damaged: Expecting property name"),
         ("summary.json", '{"status": "done"}', "damaged: summary.json is incomplete"),
         (

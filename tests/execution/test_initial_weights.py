@@ -93,7 +93,7 @@ def test_a_damaged_folder_or_checkpoint_is_not_continued(dlrun: Dlrun, ratings_c
     assert [row["epoch"] for row in read_history(newest(here))] == [1, 2]
     (newest(here) / "last.pt").write_bytes(b"nothing")
     status, _, err = dlrun(*CONSTANT, "epochs=1", f"init={newest(here)}")
-    assert (status, "rerun=true" in " ".join(err.split())) == (1, True), err
+    assert (status, "train the run again" in " ".join(err.split())) == (1, True), err
 
 
 def test_a_run_starts_from_the_weights_of_another(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,25 @@ def test_a_last_digit_is_rounding_and_more_is_not(dlrun: Dlrun, ratings_csv: Pat
         file.write_text("".join(json.dumps(row) + "\n" for row in changed))
         found, out, _ = dlrun("replay", "runs/latest")
         assert (found, word in out) == (status, True)
+
+
+def test_the_members_and_the_final_metrics_of_an_ensemble_are_compared_too(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    dlrun(*WORDS, "epochs=1", "ensemble=2")
+    run = latest(here)
+    summary = json.loads((run / "summary.json").read_text())
+    summary["final"]["valid/rmse"] *= 1.01
+    whole = (run / "summary.json").read_text()
+    (run / "summary.json").write_text(json.dumps(summary))
+    status, out, _ = dlrun("replay", "runs/latest")
+    assert (status, "different (in the end: valid/rmse" in out) == (1, True), out
+    (run / "summary.json").write_text(whole)
+    shutil.rmtree(run / "members" / "1")
+    status, out, _ = dlrun("replay", "runs/latest")
+    assert (status, "different (members/1: 0 epochs, now 1" in out) == (1, True), out
+    status, _, err = dlrun("export", "runs/latest")
+    assert (status, "has no last.pt; restore it" in " ".join(err.split())) == (2, True), err
 
 
 def test_a_gpu_may_add_up_in_another_order_and_how_much_that_may_be_is_told(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def test_a_folder_that_is_not_a_finished_run_is_refused(runs: SmallRuns, here: P
         dlrunner.load(runs["ratings"], checkpoint="cycle-9.pt")
     shutil.copytree(runs["ratings"], here / "run")
     (here / "run" / "last.pt").write_bytes((here / "run" / "last.pt").read_bytes()[:1000])
-    with pytest.raises(RunError, match=r"last.pt is damaged or not a checkpoint.*rerun=true"):
+    with pytest.raises(RunError, match=r"last.pt is damaged or not a checkpoint.*train the run again"):
         dlrunner.load("run")
     (here / "run" / "summary.json").unlink()
     with pytest.raises(ConfigError, match="run is killed or still running; only a finished run can be used; its "):

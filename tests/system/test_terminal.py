@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +40,17 @@ def test_errors_are_wrapped_where_standard_error_is_a_terminal(
     shown = capsys.readouterr().err.splitlines()
     assert len(shown) > 1
     assert max(map(len, shown)) <= 30
+
+
+def test_processes_inherit_the_streams_that_were_closed(tmp_path: Path) -> None:
+    program = (
+        "import os, pathlib, subprocess, sys\n"
+        "from dlrunner.system.terminal import open_missing_streams\n"
+        "open_missing_streams()\n"
+        "pathlib.Path('opened').touch()\n"
+        "child = 'import os; [os.fstat(number) for number in range(3)]'\n"
+        "sys.exit(subprocess.run([sys.executable, '-c', child], close_fds=False).returncode)\n"
+    )
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, program]
+    assert subprocess.run(closed, cwd=tmp_path, check=False).returncode == 0
+    assert (tmp_path / "opened").exists()

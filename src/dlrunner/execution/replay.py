@@ -51,7 +51,9 @@ def replay(original: FinishedRun, data_dir: str | None = None) -> int:
         repeated = FinishedRun.read(outcome.path)
         for line in changes(original.summary, repeated.summary or {}):
             print(f"changed: {line}")
-        verdict, reason = compare(original.path, repeated.path, tolerance(original.summary, repeated.summary or {}))
+        expected = tolerance(original.summary, repeated.summary or {})
+        finals = [(run.summary or {}).get("final") or {} for run in (original, repeated)]
+        verdict, reason = compare(original.path, repeated.path, expected, finals)
     print(f"replay: {verdict}{f' ({reason})' if reason else ''}")
     return 1 if verdict == "different" else 0
 
@@ -86,19 +88,38 @@ def tolerance(*summaries: Mapping[str, Any]) -> Tolerance:
     return ROUNDING_ONLY
 
 
-def compare(original: Path, repeated: Path, expected: Tolerance = ROUNDING_ONLY) -> tuple[str, str]:
-    """Compare two run folders: "identical", "same within rounding" or "different", and where they diverge."""
-    folders = [Path(), *(folder.relative_to(original) for folder in member_folders(original))]
+def compare(
+    original: Path,
+    repeated: Path,
+    expected: Tolerance = ROUNDING_ONLY,
+    finals: Sequence[Mapping[str, Any]] = (),
+) -> tuple[str, str]:
+    """Compare two run folders: "identical", "same within rounding" or "different", and where they diverge.
+
+    Args:
+        original: its folder.
+        repeated: likewise.
+        expected: how far they may differ.
+        finals: the final metrics of both, which an ensemble has of its average, and a run of its test rows.
+    """
+    members = {folder.relative_to(run) for run in (original, repeated) for folder in member_folders(run)}
+    folders = [Path(), *sorted(members)]
     largest = 0.0
     for folder in folders:
         before, after = read_history(original / folder), read_history(repeated / folder)
         if len(before) != len(after):
-            return "different", f"{len(before)} epochs, now {len(after)}"
+            where = f"{folder}: " if folder != Path() else ""
+            return "different", f"{where}{len(before)} epochs, now {len(after)}"
         for left, right in zip(before, after, strict=True):
             difference = row_difference(left, right)
             if difference > expected.relative:
                 return "different", f"first at epoch {left['epoch']}: {_differing_metrics(left, right)}"
             largest = max(largest, difference)
+    if finals:
+        difference = row_difference(*finals)
+        if difference > expected.relative:
+            return "different", f"in the end: {_differing_metrics(*finals)}"
+        largest = max(largest, difference)
     if largest > 0:
         verdict, reason = "same within rounding", f"largest relative difference {largest:.1e}"
         return verdict, f"{reason}; {expected.reason}" if expected.reason else reason
@@ -129,5 +150,5 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str
 
 
 def _differing_metrics(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
-    keys = [k for k in left if k.startswith(("train/", "valid/")) and left[k] != right.get(k)]
+    keys = [k for k in left if k.startswith(("train/", "valid/", "test/")) and left[k] != right.get(k)]
     return ", ".join(f"{key} {left[key]:.6g}, now {right.get(key, math.nan):.6g}" for key in keys[:3])

@@ -120,5 +120,6 @@ def _checkpoints(path: Path, checked: Plan, checkpoint: str | None) -> list[Path
     for file in files:
         if not file.exists():
             kept = ", ".join(sorted(each.name for each in file.parent.glob("*.pt") if each.name != "task.pt"))
-            raise ConfigError(f"{shorter(file.parent)} has no {file.name}; it has {kept}")
+            advice = f"it has {kept}" if kept else REPAIR
+            raise ConfigError(f"{shorter(file.parent)} has no {file.name}; {advice}")
     return files

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from dlrunner.files.plain_data import read_json, read_yaml
 from dlrunner.renamed import present_config, present_summary
 from dlrunner.runs.records import check_config, check_overrides, check_row, check_summary
 
-REPAIR = "restore it, or train the run again: its command with rerun=true"
+REPAIR = "restore it, or train the run again"
 """What to do about a damaged file of a run."""
 
 
@@ -50,7 +51,8 @@ class FinishedRun:
                 own_file(path, name)
             summary = read_summary(summary_file) if summary_file.exists() else None
         except OSError as error:
-            raise ConfigError(f"{requested} cannot be read: {error.strerror or error}") from None
+            name = f"{Path(os.fsdecode(error.filename)).name}: " if error.filename else ""
+            raise ConfigError(f"{requested} cannot be read: {name}{error.strerror or error}; {REPAIR}") from None
         return cls(path, config, overrides, history, summary)
 
     @property

@@ -98,9 +98,12 @@ class _Raw:
 
 
 def open_missing_streams() -> None:
-    """Open standard streams that are closed, since the next opened file would get their file descriptors."""
+    """Open standard streams that are closed, since the next opened file would get their file descriptors.
+
+    Processes that are started inherit them, as usual: else a pipe of theirs would get the descriptors.
+    """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
+        os.set_inheritable(descriptor, True)
     os.close(descriptor)
     if sys.stdout is None:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  for the rest of this process
