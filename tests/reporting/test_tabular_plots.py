@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -460,6 +461,31 @@ def test_of_many_categories_all_points_are_drawn_and_some_named(drawn: list[Figu
     assert len(axes.texts) == len({each.get_text() for each in axes.texts}) == 40
     assert axes.get_title(loc="left") == "Store: 40 of 600 named"
     assert all(len(np.asarray(each.get_xdata())) == 2 for each in axes.lines)  # identifiers are not joined
+
+
+def test_embeddings_are_laid_out_without_being_drawn_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws, draw = list[Figure](), Figure.draw
+
+    def count(figure: Figure, renderer: Any) -> None:
+        draws.append(figure)
+        draw(figure, renderer)
+
+    monkeypatch.setattr(Figure, "draw", count)
+    tabular.embeddings([("State", [f"state {i}" for i in range(5)], np.eye(5, 3))], tmp_path)
+    assert len(draws) == 1
+
+
+def test_no_place_is_looked_for_where_an_axis_has_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    labels, boxes = set[str](), Axis._get_tick_boxes_siblings  # type: ignore[attr-defined]
+
+    def count(axis: Axis, renderer: Any) -> Any:
+        labels.add(axis.get_label_text())
+        return boxes(axis, renderer)
+
+    monkeypatch.setattr(Axis, "_get_tick_boxes_siblings", count)
+    tabular.importance(["a", "b"], np.ones(2), np.zeros(2), tmp_path, metric="rmse")
+    assert len(labels) == 1
+    assert "" not in labels
 
 
 def test_embeddings_bear_any_input(saved: list[Figure], tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from jinja2 import Environment
 
 from dlrunner.errors import BusyError
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.job_process import BUSY_TIMEOUT, _Messenger, _run_when_free
+from dlrunner.sweeps.pool import modules_of
 from dlrunner.sweeps.slots import ResourceSlot, resource_slots
 from tests.conftest import QUICK, Dlrun
+from tests.fake_runs import write_run
 
 
 def jobs(number: int, device: str = "auto", num_threads: int | None = None) -> list[Job]:
@@ -84,6 +88,28 @@ def sweep_words(here: Path, module: str, text: str) -> tuple[str, ...]:
     (here / f"{module}.py").write_text(text)
     words = ("-m", "task=collab", "data.path=my.csv", "epochs=1", "seed=0,1", "trainer.num_threads=null", *QUICK)
     return (*words, f"plugins=[{module}]", f"task._target_={module}.Hungry")
+
+
+def config_of(path: str | None, **log: bool) -> dict[str, Any]:
+    data = {"_target_": "dlrunner.data.x.X", "path": path}
+    return {"task": {"_target_": "dlrunner.tasks.x.X"}, "data": data, "model": None, "log": log}
+
+
+def test_jobs_find_imported_what_their_data_and_their_report_need() -> None:
+    own = modules_of([Job(0, [], config_of("my.csv", report=True, plots=False))])
+    assert {"dlrunner.tasks.x", "duckdb", "dlrunner.reporting.html.compiled"} <= set(own)
+    published = modules_of([Job(0, [], config_of(None, report=False, plots=False))])
+    assert not {"duckdb", "dlrunner.reporting.html.compiled"} & set(published)
+
+
+def test_jobs_compile_no_template_of_their_report(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dlrunner.reporting.html import compiled, page, run
+
+    page.environment.cache_clear()
+    importlib.reload(compiled)  # as in the process that jobs are forked from
+    write_run(here / "runs" / "collab" / "a", 0.9)
+    monkeypatch.setattr(Environment, "compile", None)
+    run.write(here / "runs" / "collab" / "a")
 
 
 def test_a_job_that_ran_out_of_memory_beside_others_is_repeated_alone(

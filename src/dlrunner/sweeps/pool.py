@@ -90,22 +90,31 @@ class Engine(Protocol):
         ...
 
 
+def modules_of(jobs: Sequence[Job]) -> list[str]:
+    """Return what the jobs import, or would import each by itself, by the settings of the first one."""
+    modules = ["dlrunner.sweeps.job_process"]
+    for job in jobs[:1]:
+        parts = [job.config[part]["_target_"] for part in ("task", "data", "model") if job.config[part]]
+        modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
+        if job.config["data"] and job.config["data"].get("path"):
+            modules.append("duckdb")
+        if job.config["log"]["report"]:
+            modules.append("dlrunner.reporting.html.compiled")
+        if job.config["log"]["plots"]:
+            modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
+    return modules
+
+
 def start_fork_server(jobs: Sequence[Job] = ()) -> None:
     """Start the process that jobs are forked from: it has imported all modules, and keeps no state of any job.
 
     Without it every job would take three seconds to import torch, and one more to import matplotlib.
 
     Args:
-        jobs: the jobs to run; the classes of the first one are imported too.
+        jobs: the jobs to run; what the first one needs is imported too.
     """
-    modules = ["dlrunner.sweeps.job_process"]
-    for job in jobs[:1]:
-        parts = [job.config[part]["_target_"] for part in ("task", "data", "model") if job.config[part]]
-        modules += [name.rpartition(".")[0] for name in parts if name.startswith("dlrunner.")]
-        if job.config["log"]["plots"]:
-            modules += [module.name for module in pkgutil.walk_packages(reporting.__path__, "dlrunner.reporting.")]
     multiprocessing.set_start_method("forkserver", force=True)  # a library may have set another
-    multiprocessing.get_context("forkserver").set_forkserver_preload(modules)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(modules_of(jobs))
     previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: only the sweep and its jobs handle Ctrl-C
     try:
         forkserver.ensure_running()

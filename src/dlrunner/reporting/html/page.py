@@ -91,13 +91,14 @@ def render(template: str, **values: Any) -> bytes:
         template: a file in `templates`.
         **values: plain values, which it escapes.
     """
-    page = _environment().get_template(template)
+    page = environment().get_template(template)
     html = page.render(values, style=_asset("style.css"), script=_asset("script.js"))
     return html.encode("utf-8", "backslashreplace")  # e.g. half a surrogate pair in a title
 
 
 @functools.cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Return the environment of all pages, which keeps compiled templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined  # takes 50 ms
 
     return Environment(

@@ -246,7 +246,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
     tables = tables[:4]
     down, across = (2, 2) if len(tables) == 4 else (1, max(len(tables), 1))
     with styled():
-        figure = Figure(figsize=((7.5, 11.5, 15.5)[across - 1], 5.4 * down + 0.5), layout="constrained")
+        figure = Figure(figsize=((7.5, 11.5, 15.5)[across - 1], 5.4 * down + 0.5))
         heading(figure, "Embeddings: categories that are close are treated alike")
         named = []
         for place, (name, categories, vectors) in enumerate(tables):
@@ -264,8 +264,7 @@ def embeddings(tables: Sequence[tuple[str, Sequence[str], Floats]], folder: Path
             named.append((axes, points[picked], [shorten(categories[i], 22) for i in picked.tolist()]))
         if not tables:
             placeholder(figure.add_subplot(), "no embedding to draw")
-        figure.draw_without_rendering()  # lays out, once; label positions depend on the points
-        figure.set_layout_engine("none")
+        ConstrainedLayoutEngine().execute(figure)  # once, and draws nothing; label positions depend on the points
         for axes, points, words in named:
             place_labels(figure, axes, points, words, np.full(len(points), 30.0))
         return Plot(

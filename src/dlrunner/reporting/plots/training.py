@@ -214,6 +214,9 @@ def also_as(formats: Collection[str]) -> Iterator[None]:
 
 def save(figure: Figure, path: Path) -> Path:
     """Write a figure in the format of the path's suffix, a chart (SVG) also as `also_as` says; return the path."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if not axis.get_label_text():  # else a place is found for it, from all tick labels, in each pass of the layout
+            axis.set_label_coords(0, 0)
     more = [f".{each}" for each in sorted(_more_formats.get()) if each != "svg"] if path.suffix == ".svg" else []
     for suffix in (*more, path.suffix):  # an SVG's background is removed: it is the last one
         file, content = path.with_suffix(suffix), _WRITERS[suffix](figure)

@@ -74,25 +74,29 @@ def _neighbours(table: RatingsTable) -> Ratings:
     train = table.part(TRAIN)
     predicted = _biased(table, slice(None))
     users, items = table.users[train], table.items[train]
-    rest = np.zeros((len(table.user_ids), len(table.item_ids)), dtype=np.float32)
+    rest = np.zeros((len(table.item_ids), len(table.user_ids)), dtype=np.float32)  # rows of items are read at once
     rated = np.zeros_like(rest)
-    rest[users, items], rated[users, items] = table.ratings[train] - predicted[train], 1.0
+    rest[items, users], rated[items, users] = table.ratings[train] - predicted[train], 1.0
+    squares = rest**2
     answer, others = predicted.copy(), np.arange(train.stop, len(table.users))
     order = others[np.argsort(table.users[others], kind="stable")]
-    starts = np.searchsorted(table.users[order], np.arange(len(rest) + 1))
-    for user in range(len(rest)):
-        rows, known = order[starts[user] : starts[user + 1]], np.flatnonzero(rated[user])
+    starts = np.searchsorted(table.users[order], np.arange(len(table.user_ids) + 1))
+    for user in range(len(table.user_ids)):
+        rows, known = order[starts[user] : starts[user + 1]], np.flatnonzero(rated[:, user])
         if not len(rows) or not len(known):
             continue
         wanted = table.items[rows]
-        ours, theirs, our_marks, their_marks = rest[:, wanted], rest[:, known], rated[:, wanted], rated[:, known]
-        common = our_marks.T @ their_marks
-        norms = np.sqrt((ours**2).T @ their_marks * (our_marks.T @ theirs**2))  # over the users that rated both
-        weights = (ours.T @ theirs) / np.maximum(norms, 1e-12) * common / (common + SIMILARITY_SHRINKAGE)
+        our_marks, their_marks = rated[wanted], rated[known].T
+        common = our_marks @ their_marks
+        norms = np.sqrt(
+            squares[wanted] @ their_marks * (our_marks @ squares[known].T)
+        )  # over the users that rated both
+        similarities = rest[wanted] @ rest[known].T / np.maximum(norms, 1e-12)
+        weights = similarities * common / (common + SIMILARITY_SHRINKAGE)
         weights[weights <= 0] = 0
         if weights.shape[1] > NEIGHBOURS:
             least = np.partition(weights, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS, None]
             weights[weights < least] = 0
         total = weights.sum(axis=1)
-        answer[rows] += np.divide(weights @ rest[user, known], total, out=np.zeros_like(total), where=total > 0)
+        answer[rows] += np.divide(weights @ rest[known, user], total, out=np.zeros_like(total), where=total > 0)
     return answer[train.stop :]
