@@ -23,7 +23,7 @@ def write_rows(data: RossmannData, file: Path) -> NDArray[np.float64]:
     cardinalities = list(preparation.cardinalities.values())
     np.savez(
         file,
-        names=np.array(list(preparation.levels)),
+        names=np.array(list(preparation.categories)),
         cardinalities=np.array(cardinalities),
         embedding_sizes=np.array([embedding_size(rows) for rows in cardinalities]),
         codes=preparation.codes(table.frame),
