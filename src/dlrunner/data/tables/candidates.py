@@ -105,7 +105,7 @@ class Candidates:
             # 5.00, as a price is written; 5.0 is what is left of whole numbers next to missing ones.
             yield f"prices {i}", f"count_if(contains(t{n}, '{each.decimal}00') AND n{n}_{i} = floor(n{n}_{i}))"
         if self.numbers:
-            # 5.97e24 and 0.6e25 are measurements: nobody writes an id with an exponent.
+            # 5.97e24 and 0.6e25 are measurements: ids are not written with an exponent.
             digits, large = f"NOT contains(lower(t{n}), 'e')", f"abs(n{n}_0) >= 1e{LONGEST_NUMBER}"
             zero = f"starts_with(t{n}, '0') AND (starts_with(t{n}, '00') OR n{n}_0 >= 1)"
             yield "zeros", f"count_if({zero} AND {digits})"
