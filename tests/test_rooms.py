@@ -48,8 +48,8 @@ LAYERS = (
     ("serving",),
     ("sweeps",),
     ("sweeps/engines",),
-    ("__init__",),
     ("cli",),
+    ("__init__",),
     ("__main__",),
 )
 """All rooms and single modules, from the lowest layer up: each imports from lower layers and from itself only."""

@@ -150,7 +150,7 @@ def _dispatch(words: list[str]) -> int:
         print(help_text())
         return 0
     if words[0] in ("-V", "--version"):
-        from dlrunner import __version__
+        from dlrunner._version import __version__
 
         print(f"dlrunner {__version__}")
         return 0
@@ -171,7 +171,7 @@ def _dispatch(words: list[str]) -> int:
     if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
         from dlrunner.cli import sweep as sweeping
 
-        return sweeping.sweep([word for word in words if word not in ("-m", "--multirun")])
+        return sweeping.run_sweep([word for word in words if word not in ("-m", "--multirun")])[1]
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
         from dlrunner.cli.predictor_verbs import verb_of_run
         from dlrunner.errors import did_you_mean
@@ -198,29 +198,24 @@ def _with_log_level(words: list[str]) -> list[str]:
 
 
 def _run(words: list[str]) -> int:
-    from dlrunner.cli import compose as composing
-    from dlrunner.config.signatures import EarlyCheck
+    from dlrunner.cli.python import config_of_run
 
-    config = composing.compose(words)
+    config = config_of_run(words)
     if config["seeds"] is not None:  # an experiment may set them too
         from dlrunner.cli import sweep as sweeping
 
-        return sweeping.sweep([*words, f"seeds={config['seeds']}"])
-    if alone := [word for word in words if word.lstrip("+").startswith("sweep.")]:
-        raise ConfigError(f"{alone[0]}: this is one run, not a sweep; add -m, or seeds=5")
-    if alone := [word for word in words if word.lstrip("+").startswith(("hydra/launcher=", "hydra/sweeper="))]:
-        raise ConfigError(f"{alone[0]} is for a sweep; add -m")
-    EarlyCheck()(config)
+        return sweeping.run_sweep([*words, f"seeds={config['seeds']}"])[1]
     if int(os.environ.get("RANK", "0")) and "WORLD_SIZE" in os.environ:
         from dlrunner.execution.follow import follow
 
         return follow(config)
     if "torch" not in sys.modules:
         _import_frozen()
+    from dlrunner.cli.compose import Changes
     from dlrunner.execution import run as runner
     from dlrunner.reporting.terminal import tables
 
-    outcome = runner.run(config, words, changed=composing.Changes().of(config))
+    outcome = runner.run(config, words, changed=Changes().of(config))
     if config["log"]["level"] == "warning":
         print(outcome.path)
     else:

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 MARK = "# Found by: "
 
 
-def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> int:
-    """Run the missing trials, write results.csv and best.yaml, and return 0 if a trial has succeeded.
+def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> tuple[Path, int]:
+    """Run the missing trials, write results.csv and best.yaml, and return the folder, and 0 if a trial has succeeded.
 
     Raises:
         ConfigError: a range or a setting is invalid; no trial was started.
@@ -60,7 +60,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     path, higher_is_better = _folder(words, swept, config, checked, settings)
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
-        return 0
+        return path, 0
     engine = make_engine(launcher, path, settings) if launcher else None
     try:
         with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:
@@ -81,7 +81,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             engine.close()
     if status:
         tables.print_interrupted()
-    return status or (0 if best is not None else 1)
+    return path, status or (0 if best is not None else 1)
 
 
 def _space(words: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from dlrunner.sweeps.slots import ResourceSlot
 
 
-def sweep(words: Sequence[str]) -> int:
-    """Run every job of a sweep, write results.csv, print the ranking.
+def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
+    """Run every job of a sweep, write results.csv, print the ranking, and return the folder and the exit status.
 
     Raises:
         ConfigError: a job's configuration is invalid; no job was started.
@@ -50,7 +50,7 @@ def sweep(words: Sequence[str]) -> int:
     statuses = status_of(jobs)
     if settings.dry_run:
         _print_plan(path, jobs, swept, statuses)
-        return 0
+        return path, 0
     left = sum(status.state != "done" for status in statuses.values())
     engine = make_engine(launcher, path, settings) if launcher and left else None
     try:
@@ -58,7 +58,7 @@ def sweep(words: Sequence[str]) -> int:
             write_down(folder, words, jobs)
             local_slots = resource_slots(settings.jobs, jobs, settings.gpu_share)
             slots = engine.slots(settings.jobs, left) if engine else local_slots
-            return run_missing(folder, jobs, statuses, swept, slots, settings.fail_fast, engine)
+            return path, run_missing(folder, jobs, statuses, swept, slots, settings.fail_fast, engine)
     finally:
         if engine:
             engine.close()

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import pkgutil
 import signal
+import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -135,7 +136,8 @@ class Worker:
         self.messages, sender = context.Pipe(duplex=False)
         (folder.job_folder(job.number) / "record.json").unlink(missing_ok=True)
         self.process: BaseProcess = context.Process(target=perform_here, args=(job, str(folder.path), slot, sender))
-        self.process.start()
+        with _without_main():
+            self.process.start()
         sender.close()
 
     def has_ended(self) -> bool:
@@ -170,6 +172,23 @@ class Worker:
             record = {"status": status, "error": error, "out_of_memory": code == -signal.SIGKILL}
             self.folder.write_record(self.job.number, record)
         return record
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a new process from importing the user's script, which a job does not need and which would start the sweep.
+
+    `multiprocessing` imports it by the name or file that `__main__` has.
+    """
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file
 
 
 class WorkerPool:
