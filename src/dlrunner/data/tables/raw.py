@@ -21,14 +21,13 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import DAMAGED
+from dlrunner.data.tables.dialect import LONGEST_LINE
 from dlrunner.data.tables.formats import MACROS, quoted_name
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-LONGEST_LINE = 2**28
-"""Bytes."""
 PIECE = 1_000_000
 """Values that are in memory at a time where a table is read in pieces of rows."""
 PER_QUERY = 100
