@@ -140,7 +140,12 @@ def test_names_of_categories_are_made_for_the_shown_rows_alone(
     analysis = TableAnalysis(large_task, [], outputs)
     assert analysis.groups
     named: list[Any] = []
-    monkeypatch.setattr(large_task, "category_name", lambda column, category: named.append(category) or str(category))
+
+    def category_name(column: str, category: Any) -> str:
+        named.append(category)
+        return str(category)
+
+    monkeypatch.setattr(large_task, "category_name", category_name)
     worst = analysis.worst()
     assert worst is not None
     assert len(worst) == 50
@@ -208,6 +213,7 @@ def test_repeated_texts_are_categories_where_strings_are_not_needed(tmp_path: Pa
     assert isinstance(table.frame["c"].dtype, pd.CategoricalDtype)
     assert {name: str(table.frame[name].dtype) for name in ("s", "id")} == {"s": "str", "id": "str"}
     pd.testing.assert_series_equal(table.frame["c"].astype("str"), frame["c"])
+    assert table.frame["c"].cat.categories.tolist() == ["a", "b"], "in their own order: the column sorts as texts do"
 
 
 def _read_with_strings(path: Path, strings: list[str]) -> Table:

@@ -188,7 +188,12 @@ def read_open_table(
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
-    return read_known_table(raw, schema, names, () if strings is None else _repeating(raw, schema, strings))
+    coded = [] if strings is None else _repeating(raw, schema, strings)
+    table = read_known_table(raw, schema, names, coded)
+    for name in table.frame.columns.intersection(coded):  # in the order of the texts that they stand for
+        column = table.frame[name]
+        table.frame[name] = column.cat.reorder_categories(sorted(column.cat.categories))
+    return table
 
 
 def _repeating(raw: RawTable, schema: Schema, others: Collection[str]) -> list[str]:
