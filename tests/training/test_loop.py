@@ -542,7 +542,7 @@ def test_a_loader_with_a_start_yields_the_rest_and_reads_nothing_before(batch_si
 def test_rows_that_are_gathered_in_pieces_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     codes, y, order = torch.arange(50, dtype=torch.int32), torch.arange(50.0), epoch_order(50, 0, 0)
     whole = list(TensorLoader([codes], y, 7, order))
-    monkeypatch.setattr("dlrunner.data.core.batching.GATHERED", 15)
+    monkeypatch.setattr("dlrunner.data.core.batching.GATHERED", 30)
     for start in range(len(whole) + 1):
         pieces = list(TensorLoader([codes], y, 7, order, start))
         assert len(pieces) == len(whole) - start

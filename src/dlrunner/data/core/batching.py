@@ -13,8 +13,8 @@ from dlrunner.data.core.splitting import PART_CODES
 from dlrunner.system.transfer import to_device
 from dlrunner.task import Batch, Split
 
-GATHERED = 2**20
-"""Rows that are gathered at once."""
+GATHERED = 2**23
+"""Values that are gathered at once."""
 
 
 def epoch_order(num_rows: int, seed: int, epoch: int) -> Tensor:
@@ -105,7 +105,8 @@ class TensorLoader:
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[Batch]:
-        per_gathering = max(1, GATHERED // max(self.sizes, default=1))
+        values = sum(each[0].numel() for each in (*self.inputs, self.targets) if len(each))
+        per_gathering = max(1, GATHERED // max(1, values * max(self.sizes, default=1)))
         first = sum(self.sizes[: self.start])
         for start in range(self.start, len(self.sizes), per_gathering):
             sizes = self.sizes[start : start + per_gathering]

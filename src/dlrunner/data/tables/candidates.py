@@ -299,7 +299,7 @@ def _count(table: RawTable, candidates: Sequence[Candidates], condition: str = "
             *(expression for _, _, expression in named),
             of=[f"({condition}) AS matching", *(inner for each in some for inner in each.inner())],
         )
-        num_rows = int(matching)
+        num_rows, table.counted = int(matching), int(total)
         for each in some:
             each.counts["total"] = int(total)
         for (each, name, _), count in zip(named, counts, strict=True):

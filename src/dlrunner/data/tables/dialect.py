@@ -18,6 +18,8 @@ from dlrunner.errors import ConfigError, DataError
 SEPARATORS = (",", ";", "\t", "|")
 HEAD = 2**20
 """Bytes that are looked at to find the separator."""
+LONGEST_LINE = 2**28
+"""Bytes."""
 RECORDS = 200
 COMMENTS = ("#", "%", "//")
 NO_SEPARATOR = "\x1f"
@@ -56,6 +58,8 @@ class Dialect:
     blank_after_separator: bool = False
     """Each separator is followed by a blank, which belongs to it."""
     notes: tuple[str, ...] = ()
+    longest_line: int = LONGEST_LINE
+    """Bytes. DuckDB reads 16 times as many at once."""
 
 
 def encoding_of(head: bytes) -> str:

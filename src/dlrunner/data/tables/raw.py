@@ -21,16 +21,15 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import DAMAGED
+from dlrunner.data.tables.dialect import LONGEST_LINE
 from dlrunner.data.tables.formats import MACROS, quoted_name
 from dlrunner.errors import DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
-LONGEST_LINE = 2**28
-"""Bytes."""
-PIECE = 500_000
-"""Rows that are in memory at a time where a table is read in pieces."""
+PIECE = 1_000_000
+"""Values that are in memory at a time where a table is read in pieces of rows."""
 PER_QUERY = 100
 """Columns that are computed together: DuckDB's time to plan a query grows with their square (2,000: 28 s)."""
 
@@ -60,6 +59,8 @@ class RawTable:
     """Places from 0, in all files, of rows that cannot be read and are not in the table."""
     may_end_in_total: bool = True
     """Whether the last row is worth a look, which costs a pass over a file of text."""
+    counted: int | None = None
+    """Number of rows, once they have been counted."""
 
     @cached_property
     def rows(self) -> RowLocations:
@@ -104,7 +105,8 @@ class RawTable:
         """
         listed = ", ".join(f"{each} AS v{i}" for i, each in enumerate(expressions))
         with readable_errors(self.place, self.files):
-            reader = self.connection.sql(f"SELECT {listed} FROM raw").to_arrow_reader(PIECE)
+            rows = max(1, PIECE // len(expressions))
+            reader = self.connection.sql(f"SELECT {listed} FROM raw").to_arrow_reader(rows)
         while True:
             try:
                 piece = reader.read_next_batch()
@@ -124,7 +126,9 @@ class RawTable:
 
     def num_rows(self) -> int:
         """Return the number of rows."""
-        return int(self.aggregate("count(*)")[0])
+        if self.counted is None:
+            self.counted = int(self.aggregate("count(*)")[0])
+        return self.counted
 
     def leave_out_last_row(self) -> None:
         """Leave the last row out."""
@@ -132,6 +136,7 @@ class RawTable:
         self.rows = self.rows.only(np.arange(num_kept + 1) < num_kept)
         self.connection.execute("ALTER VIEW raw RENAME TO all_rows")
         self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows LIMIT {num_kept}")
+        self.counted = num_kept
 
     def first_where(self, condition: str, expression: str) -> tuple[int, Any]:
         """Return place in the table, from 0, and value of the first row where a condition holds, which there is."""
@@ -139,7 +144,7 @@ class RawTable:
 
     def where(self, condition: str, expression: str, limit: int) -> list[tuple[int, Any]]:
         """Return place in the table, from 0, and value of the first rows where a condition holds."""
-        table = self.fetch(condition, f"CAST({expression} AS VARCHAR)")
+        table = self.fetch(condition, f"CASE WHEN {condition} THEN CAST({expression} AS VARCHAR) END")
         holds = table.column(0).to_pandas().fillna(False).to_numpy(bool)
         rows = np.flatnonzero(holds)[:limit]
         return [(int(row), table.column(1)[int(row)].as_py()) for row in rows]

@@ -10,14 +10,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from numpy.typing import NDArray
 
+from dlrunner.data.tables.pieces import columns_in_pieces
 from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema
 from dlrunner.errors import DataError, did_you_mean
-
-NUMPY = {"integer": "float64", "number": "float64", "date": "datetime64[us]", "time": "float64"}
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ def read_values(
         table: the open table.
         schema: how its columns are read.
         names: the columns that are wanted; all by default.
-        coded: columns of text that become categories, in the order of their first appearance. They, and numbers and
-            dates, are read in pieces, since the texts of all rows need several times the memory of their codes.
+        coded: columns of text that become categories, in the order of their first appearance.
 
     Raises:
         DataError: a column does not exist.
@@ -74,15 +71,11 @@ def read_values(
             found = table.where(_bad(table, column), table.column(column.name), limit=int(count))
             reasons = [(row, f"{column.name} is {value!r}, which is not {_a(column, value)}") for row, value in found]
             bad += [BadRow(row, column.name, reason) for row, reason in reasons]
-    in_pieces = [each for each in wanted if each.name in coded or each.type in NUMPY] if coded else []
-    columns = _read_in_pieces(table, in_pieces, coded) if in_pieces else {}
-    for some in _groups([each for each in wanted if each.name not in columns]):
-        read = table.fetch(*[expression(table, column) for column in some])
-        for column in reversed(some):  # each is freed as soon as it is converted, and not copied into a block
-            columns[column.name] = _as_pandas(read.column(len(read.column_names) - 1), column)
-            read = read.remove_column(len(read.column_names) - 1)
-    index = pd.RangeIndex(len(next(iter(columns.values()))) if columns else table.num_rows())
-    return Values(pd.DataFrame({column.name: columns[column.name] for column in wanted}, index=index, copy=False), bad)
+    columns: dict[str, Any] = {}
+    for some in _groups(wanted):
+        columns |= columns_in_pieces(table, some, [expression(table, column) for column in some], coded)
+    index = pd.RangeIndex(table.num_rows())
+    return Values(pd.DataFrame(columns, index=index, copy=False), bad)  # copied, they would be moved into one block
 
 
 def _groups(columns: Sequence[Column]) -> Iterator[Sequence[Column]]:
@@ -135,50 +128,6 @@ def expression(table: RawTable, column: Column) -> str:
     if kind == "DOUBLE":
         return f"finite({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
-
-
-def _read_in_pieces(table: RawTable, columns: Sequence[Column], coded: Collection[str]) -> dict[str, Any]:
-    """Return texts as categories, numbers and dates of a table that is read in pieces; see `read_values`."""
-    known = {column.name: dict[str, int]() for column in columns if column.name in coded}
-    found = dict[str, NDArray[Any]]()
-    for piece in table.pieces(*[expression(table, column) for column in columns]):
-        for values, column in zip(piece.columns, columns, strict=True):
-            is_coded = column.name in coded
-            new = _codes(values, known[column.name]) if is_coded else _as_pandas(pa.chunked_array([values]), column)
-            found[column.name] = _extended(found.get(column.name, new[:0].copy()), new)
-    for column in columns:
-        found.setdefault(column.name, np.empty(0, np.int32 if column.name in coded else NUMPY[column.type]))
-    categories = {name: pd.Index(list(texts), dtype="str") for name, texts in known.items()}
-    return {**found, **{name: pd.Categorical.from_codes(found[name], each) for name, each in categories.items()}}
-
-
-def _extended(values: NDArray[Any], new: NDArray[Any]) -> NDArray[Any]:
-    """Return an array with new values at its end; it grows where it is: pieces and all of them are twice the memory."""
-    if new.dtype != values.dtype:
-        values = values.astype(np.result_type(values, new))
-    count = len(values)
-    values.resize(count + len(new), refcheck=False)
-    values[count:] = new
-    return values
-
-
-def _codes(values: pa.Array, known: dict[str, int]) -> NDArray[np.int32]:
-    """Return the code of each value, -1 where it is missing; new values are added to the known ones."""
-    encoded = values.dictionary_encode()
-    codes = [known.setdefault(each, len(known)) for each in encoded.dictionary.to_pylist()]
-    places = encoded.indices.fill_null(-1).to_numpy()
-    return np.asarray(np.array([*codes, -1], dtype=np.int32)[places])
-
-
-def _as_pandas(values: pa.ChunkedArray, column: Column) -> Any:
-    if column.type == "text":
-        return pd.Series(values.to_pandas(), dtype="str")
-    if column.type == "boolean":
-        return values.to_pandas()
-    found = values.to_numpy()
-    if column.type == "integer" and not values.null_count and (found % 1 == 0).all() and (np.abs(found) < 2**63).all():
-        return found.astype(np.int64)
-    return np.asarray(found, dtype=NUMPY[column.type])
 
 
 def bad_mask(bad: Sequence[BadRow], num_rows: int) -> NDArray[np.bool_]:

@@ -94,10 +94,12 @@ class TableFile:
             copy=Path(str(self.path)) if is_copied else None,
         )
 
-    def read(self, text: Iterable[str] = (), dates: Iterable[str] = ()) -> Table:
-        """Read it; see `read_table`."""
+    def read(
+        self, text: Iterable[str] = (), dates: Iterable[str] = (), strings: Collection[str] | None = None
+    ) -> Table:
+        """Read it; see `read_open_table`."""
         with self.open() as raw:
-            return read_open_table(raw, self.reading, text=text, dates=dates)
+            return read_open_table(raw, self.reading, text=text, dates=dates, strings=strings)
 
     def _digest_of(self, file: Path, is_part: bool) -> str:
         try:

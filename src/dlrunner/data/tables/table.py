@@ -24,6 +24,8 @@ from dlrunner.data.tables.totals import leave_out_total
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
+REPEATED = 10
+"""Rows for each value of a column of text that is kept as categories: each of these takes a hundred bytes."""
 Decimal = Literal[".", ","]
 Thousands = Literal[".", ",", " ", "'"]
 
@@ -162,8 +164,17 @@ def read_open_table(
     dates: Iterable[str] = (),
     names: Sequence[str] | None = None,
     totals: bool = True,
+    strings: Collection[str] | None = None,
 ) -> Table:
-    """Read a table that is open; see `read_table`. `totals`: a last row that sums up the others is left out."""
+    """Read a table that is open.
+
+    Args:
+        raw: the table.
+        reading, text, dates, names: see `read_table`.
+        totals: a last row that sums up the others is left out.
+        strings: columns that are strings if they are text; others become categories where their values repeat, which
+            takes a fraction of the memory. By default all are strings.
+    """
     if totals and (note := leave_out_total(raw)):
         raw.notes.append(note)
     if reading.schema is not None:
@@ -177,7 +188,23 @@ def read_open_table(
     else:
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
-    return read_known_table(raw, schema, names)
+    coded = [] if strings is None else _repeating(raw, schema, strings)
+    table = read_known_table(raw, schema, names, coded)
+    for name in table.frame.columns.intersection(coded):  # in the order of the texts that they stand for
+        column = table.frame[name]
+        table.frame[name] = column.cat.reorder_categories(sorted(column.cat.categories))
+    return table
+
+
+def _repeating(raw: RawTable, schema: Schema, others: Collection[str]) -> list[str]:
+    """Return the columns of text, without some others, whose values repeat often."""
+    names = [each.name for each in schema.columns if each.type == "text" and each.name not in others]
+    names = [name for name in names if name in raw.names]
+    uncounted = [name for name in names if name not in schema.found]
+    counts = raw.aggregate(*[f"approx_count_distinct({raw.column(name)})" for name in uncounted])
+    distinct = {name: found.num_distinct for name, found in schema.found.items()}
+    distinct |= {name: int(count) for name, count in zip(uncounted, counts, strict=True)}
+    return [name for name in names if distinct[name] * REPEATED <= raw.num_rows()]
 
 
 def read_known_table(

@@ -17,10 +17,19 @@ import numpy as np
 
 from dlrunner.data.core.row_locations import Part
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import HEAD, Dialect, check_encoding, check_separator, detect, encoding_of, kind_of
+from dlrunner.data.tables.dialect import (
+    HEAD,
+    LONGEST_LINE,
+    Dialect,
+    check_encoding,
+    check_separator,
+    detect,
+    encoding_of,
+    kind_of,
+)
 from dlrunner.data.tables.formats import literal
 from dlrunner.data.tables.partitions import check_names, expressions
-from dlrunner.data.tables.raw import LONGEST_LINE, RawTable, connect, fields_sentence, readable_errors
+from dlrunner.data.tables.raw import RawTable, connect, fields_sentence, readable_errors
 from dlrunner.data.tables.totals import may_end_in_total
 from dlrunner.errors import DataError
 
@@ -28,6 +37,8 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
 
 
+USUAL_LINE = 2**21
+"""Bytes that lines of few texts do not exceed."""
 RAGGED = ("TOO MANY COLUMNS", "MISSING COLUMNS")
 """DuckDB's names of what is wrong with a row alone; after an open quotation mark all rows are in doubt."""
 
@@ -109,6 +120,8 @@ def open_text(
         if dialect.separator != first.separator:
             notes.append(f"{file.name} has the separator {dialect.separator!r}, {name} {first.separator!r}")
     connection = connect(stack)
+    parts = _with_longest_line(connection, parts)
+    first = parts[0].dialect
     num_ragged = 0
     counts: Sequence[int] | None = None
     left_out: tuple[int, ...] = ()
@@ -140,6 +153,23 @@ def open_text(
         may_end_in_total=may_end_in_total(parts[-1].path),
         parts=None if len(parts) < 2 else lambda: _numbered(parts, counts or _counted(connection, parts)),
     )
+
+
+def _with_longest_line(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> Sequence[TextFile]:
+    """Return large files with the length of line that suffices to read them, since DuckDB reads 16 such lines at once.
+
+    For the longest line that is allowed this is the whole file.
+    """
+    import duckdb
+
+    if max(part.path.stat().st_size for part in parts) < LONGEST_LINE:
+        return parts
+    usual = [replace(part, dialect=replace(part.dialect, longest_line=USUAL_LINE)) for part in parts]
+    try:
+        _counted(connection, usual)
+    except duckdb.Error:  # a longer line, or one that is no row: that is said when it is read
+        return parts
+    return usual
 
 
 def _counted(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> list[int]:
@@ -242,7 +272,7 @@ def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
     return (
         f"read_csv([{listed}], columns={{{columns}}}, auto_detect=false, delim={literal(dialect.separator)}, "
         f"quote='\"', escape='\"', header=true, skip={dialect.skipped_lines}, nullstr='', strict_mode=true, "
-        f"max_line_size={LONGEST_LINE}, hive_partitioning=false{options})"
+        f"max_line_size={dialect.longest_line}, hive_partitioning=false{options})"
     )
 
 

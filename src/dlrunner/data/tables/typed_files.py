@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part
 from dlrunner.data.tables.dialect import (
+    LONGEST_LINE,
     RECORDS,
     is_second_header,
     kind_of,
@@ -25,7 +26,6 @@ from dlrunner.data.tables.dialect import (
 from dlrunner.data.tables.formats import literal, quoted_name
 from dlrunner.data.tables.partitions import check_names, expressions, values_of
 from dlrunner.data.tables.raw import (
-    LONGEST_LINE,
     RawTable,
     as_text,
     connect,

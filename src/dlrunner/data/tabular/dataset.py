@@ -193,8 +193,8 @@ class TabularData(TableSource):
             ConfigError: a setting names what is not there.
         """
         named = [*(self.dates or []), *([self.splitting.date] if self.splitting.date else [])]
-        table = self.file.read(text=[self.id] if self.id else [], dates=named)
         targets = self.target if isinstance(self.target, list) else [self.target]
+        table = self.file.read([self.id] if self.id else [], named, self._not_categories(named))
         splitting = self._with_date(table)
         table = table.checked(self._used(table, splitting), self.file.reading.skip_bad).with_values(
             targets, self.file.reading.skip_bad
@@ -202,7 +202,8 @@ class TabularData(TableSource):
         frame, place = table.frame, table.rows
         target, values = read_target(frame, self.target, self.kind, self.target_separator, self.target_transform, place)
         kept = self._kept(frame, place)
-        frame, values, place = frame[kept].reset_index(drop=True), values[kept], place.only(kept)
+        if not kept.all():
+            frame, values, place = frame[kept].reset_index(drop=True), values[kept], place.only(kept)
         strata = values if target.has_one_class else None
         split, of_test = splitting.assign(frame, strata, place), splitting.of_test(frame)
         dates, prefixes = self._dates(frame)
@@ -315,6 +316,13 @@ class TabularData(TableSource):
         if roles.id:
             uses[roles.id] = "id of the rows"
         return uses | dict.fromkeys(target.names, f"target: {target.kind}")
+
+    def _not_categories(self, dates: Sequence[str]) -> set[str]:
+        """Return the columns that are more than categories of single rows: targets, ids, dates, series, numbers."""
+        targets = self.target if isinstance(self.target, list) else [self.target]
+        of_history = self.history_settings.columns if self.history_settings is not None else []
+        named = [self.id, self.splitting.valid_column]
+        return {*targets, *dates, *self.group, *of_history, *(self.continuous or []), *(each for each in named if each)}
 
     def _used(self, table: Table, splitting: Splitting) -> set[str]:
         """Return the columns that are inputs, targets, or say how rows are split."""

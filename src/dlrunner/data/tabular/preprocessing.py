@@ -36,6 +36,9 @@ MOST_DEVIATIONS = 6
 ENOUGH = 20
 """New rows, for a median that says something."""
 
+Rows = NDArray[np.bool_]
+"""Which rows of a table: taken from one column at a time, since a copy of all columns may not fit in memory."""
+
 
 @dataclass(frozen=True)
 class TabularPreprocessor:
@@ -55,14 +58,20 @@ class TabularPreprocessor:
 
     @classmethod
     def fit(
-        cls, train: pd.DataFrame, categorical: Sequence[str], continuous: Sequence[str], base: str | None = None
+        cls,
+        frame: pd.DataFrame,
+        categorical: Sequence[str],
+        continuous: Sequence[str],
+        base: str | None = None,
+        *,
+        rows: Rows | None = None,
     ) -> TabularPreprocessor:
-        """Learn from the training rows alone."""
-        categories = {name: _learnable(train[name]) for name in categorical}
+        """Learn from the training rows alone: those that `rows` marks, or all."""
+        categories = {name: _learnable(_column(frame, name, rows)) for name in categorical}
         medians, means, deviations, flagged, quantiles = {}, {}, {}, [], {}
         ranks = np.linspace(0, 1, NUM_QUANTILES)
         for name in continuous:
-            numbers = train[name].to_numpy(np.float64, na_value=np.nan)
+            numbers = _column(frame, name, rows).to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(numbers)
             medians[name] = float(np.median(numbers[~missing])) if not missing.all() else 0.0
             if missing.any():
@@ -88,20 +97,25 @@ class TabularPreprocessor:
         """Columns of `numbers`."""
         return len(self.continuous) + (self.base is not None)
 
-    def codes(self, frame: pd.DataFrame) -> NDArray[np.int32]:
-        """Return the categorical columns as codes, of shape [rows, columns]."""
-        codes = np.empty((len(frame), len(self.categories)), dtype=np.int32)
+    def codes(self, frame: pd.DataFrame, rows: Rows | None = None) -> NDArray[np.int32]:
+        """Return the categorical columns of all rows, or of the marked ones, as codes, of shape [rows, columns]."""
+        codes = np.empty((_count(frame, rows), len(self.categories)), dtype=np.int32)
         for place, (name, categories) in enumerate(self.categories.items()):
-            codes[:, place] = _codes(frame[name], categories)
+            codes[:, place] = _codes(_column(frame, name, rows), categories)
         return codes
 
-    def numbers(self, frame: pd.DataFrame) -> NDArray[np.float32]:
-        """Return the continuous columns, standardised, the marks of missing values, and the base, [rows, columns]."""
-        numbers = np.empty((len(frame), self.num_numbers), dtype=np.float32)
+    def numbers(self, frame: pd.DataFrame, rows: Rows | None = None) -> NDArray[np.float32]:
+        """Return the continuous columns, standardised, the marks of missing values, and the base, [rows, columns].
+
+        Args:
+            frame: the table.
+            rows: which rows; all by default.
+        """
+        numbers = np.empty((_count(frame, rows), self.num_numbers), dtype=np.float32)
         if self.base is not None:
-            numbers[:, -1] = frame[self.base]
+            numbers[:, -1] = _column(frame, self.base, rows)
         for place, name in enumerate(self.means):
-            values = frame[name].to_numpy(np.float64, na_value=np.nan)
+            values = _column(frame, name, rows).to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(values)
             filled = np.where(missing, self.medians[name], values)
             numbers[:, place] = (filled - self.means[name]) / self.deviations[name]
@@ -154,9 +168,16 @@ class TabularPreprocessor:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
-        return cls(
-            **{("categories" if key == "levels" else key): value for key, value in state.items()}
-        )  # its old name
+        return cls(**{("categories" if key == "levels" else key): value for key, value in state.items()})  # an old name
+
+
+def _column(frame: pd.DataFrame, name: str, rows: Rows | None) -> pd.Series[Any]:
+    column: pd.Series[Any] = frame[name]
+    return column if rows is None else column[rows]
+
+
+def _count(frame: pd.DataFrame, rows: Rows | None) -> int:
+    return len(frame) if rows is None else int(rows.sum())
 
 
 def _quantiles(numbers: NDArray[np.float64], ranks: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -74,9 +74,7 @@ class TableAnalysis:
         self.task, self.models, self.outputs = task, models, outputs.detach().float().cpu()
         self.inputs, targets = task.tensors("valid")
         self.targets = targets.cpu()
-        table = task.table
-        self.frame = table.frame[table.valid].reset_index(drop=True)
-        self.values = table.values[table.valid]
+        self.values = task.table.values[task.table.valid]
         self.metric, metric = next(iter(task.metrics().items()))
         self.higher_is_better = metric.higher_is_better
 
@@ -117,8 +115,7 @@ class TableAnalysis:
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
         chosen = [*(self.task.error_by or ()), *own] or [name for name, *_ in self.groups]
-        context += [name for name in dict.fromkeys(chosen) if name in self.frame and name not in context]
-        columns = self._context(context)
+        context += [name for name in dict.fromkeys(chosen) if name in task.table.frame and name not in context]
         if isinstance(target, Regression):
             predicted = task.decode(self.outputs).numpy()
             relative = bool((self.values > 0).all())
@@ -133,7 +130,8 @@ class TableAnalysis:
             shown = {"truth": labels[self.values.astype(int)], "prediction": labels[predicted], "error": errors}
         order = np.argsort(-np.abs(errors), kind="stable")[:number]
         order = order[np.abs(errors[order]) > 0]
-        table: pd.DataFrame = pd.concat([columns, pd.DataFrame(shown)], axis=1).iloc[order].reset_index(drop=True)
+        errors_of = pd.DataFrame({name: values[order] for name, values in shown.items()})
+        table: pd.DataFrame = pd.concat([self._context(context, order), errors_of], axis=1)
         if isinstance(target, Regression) and relative:
             table = table.rename(columns={"error": "relative error"})
         return table
@@ -225,29 +223,41 @@ class TableAnalysis:
     def groups(self) -> list[tuple[str, list[str], NDArray[np.float64], NDArray[np.int64]]]:
         """The error by category of some columns, with the row counts."""
         table = self.task.table
-        names = self.task.error_by
-        if names is None:
-            names = [n for n in table.roles.categorical if 2 <= self.frame[n].nunique() <= MAX_CATEGORIES]
+        named = self.task.error_by
         groups = []
-        for name in names:
-            if name not in self.frame.columns:
+        for name in table.roles.categorical if named is None else named:
+            if name not in table.frame.columns:
                 continue
-            codes, categories = pd.factorize(self.frame[name], sort=True)
+            column = self.column(name)
+            if named is None and not 2 <= column.nunique() <= MAX_CATEGORIES:
+                continue
+            codes, categories = pd.factorize(column, sort=True)
             rows = [np.flatnonzero(codes == code) for code in range(len(categories))]
             errors = np.array([self._error(self.outputs[each], self.targets[each]) for each in rows])
             labels = [self.task.category_name(name, category) for category in categories]
             groups.append((name, labels, errors, np.array([len(each) for each in rows])))
-        if self.task.error_by is None:
+        if named is None:
             groups = [group for group in groups if (group[3] >= FEWEST_ROWS).sum() > 1] or groups
             groups = sorted(groups, key=lambda group: -_weighted_std(group[2], group[3]))[:3]
         return groups
 
-    def _context(self, names: Sequence[str]) -> pd.DataFrame:
+    def column(self, name: str) -> pd.Series[Any]:
+        """Return a column of the validation rows; one at a time, since a copy of all may not fit in memory."""
         table = self.task.table
-        ids = table.ids[table.valid].reset_index(drop=True) if table.ids is not None else pd.DataFrame()
-        columns = {name: ids[name] if name in ids else self.frame[name] for name in names}
+        column: pd.Series[Any] = table.frame[name][table.valid].reset_index(drop=True)
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            return column.astype(column.dtype.categories.dtype)
+        return column
+
+    def _context(self, names: Sequence[str], rows: NDArray[np.int64]) -> pd.DataFrame:
+        """Return columns of some of the validation rows."""
+        table = self.task.table
+        ids = pd.DataFrame() if table.ids is None else table.ids
+        rows = np.flatnonzero(table.valid)[rows]
+        columns = {
+            name: (ids if name in ids else table.frame)[name].iloc[rows].reset_index(drop=True) for name in names
+        }
         if not columns:
-            rows = np.flatnonzero(table.valid)
             columns = {"row": pd.Series(rows if table.rows.positions is None else table.rows.positions[rows])}
         found = pd.DataFrame(columns)
         for name in found:

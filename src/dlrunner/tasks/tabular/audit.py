@@ -28,7 +28,7 @@ def table_statistics(table: TabularTable, preparation: TabularPreprocessor, targ
     rows = pd.concat([frame[kept], target_columns], axis=1)
     digests: Digests = np.asarray(pd.util.hash_pandas_object(rows, index=False), dtype=np.uint64)
     train = table.train
-    columns = TabularPreprocessor.fit(table.frame[train], table.roles.categorical, table.roles.continuous)
+    columns = TabularPreprocessor.fit(frame, table.roles.categorical, table.roles.continuous, rows=train)
     targets = table.target.fit(table.values[train])
     times = {} if table.dates is None else {"train": table.dates[train], "valid": table.dates[table.valid]}
     return SplitStatistics(

@@ -108,7 +108,7 @@ class TableBaselines:
         codes, _ = self.inputs["train"]
         encoder = OneHotEncoder(handle_unknown="ignore").fit(codes[rows]) if codes.shape[1] else None
 
-        def matrix(split: Split, chosen: NDArray[np.int64] | slice = slice(None)) -> Any:
+        def matrix(split: Split, chosen: NDArray[np.int64] | slice) -> Any:
             codes, numbers = self.inputs[split]
             parts = [csr_matrix(numbers[chosen].clip(-10, 10))]  # an outlier of new rows is not extrapolated
             return hstack([*parts, encoder.transform(codes[chosen])] if encoder else parts).tocsr()
@@ -117,7 +117,7 @@ class TableBaselines:
         if power := self._regression.power:
             kind = TweedieRegressor(power=power, link="log", alpha=LITTLE_DECAY, max_iter=300)
         model = kind.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
-        return lambda split: self._outputs(model, matrix(split))
+        return lambda split: self._in_pieces(split, lambda some: self._outputs(model, matrix(split, some)))
 
     def _boosting(self) -> Callable[[Split], Tensor]:
         from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
@@ -140,14 +140,19 @@ class TableBaselines:
         rows = self._sample()
         small = [size <= MOST_CATEGORIES for size in self.cardinalities]
 
-        def matrix(split: Split, chosen: NDArray[np.int64] | slice = slice(None)) -> NDArray[np.float32]:
+        def matrix(split: Split, chosen: NDArray[np.int64] | slice) -> NDArray[np.float32]:
             codes, numbers = self.inputs[split]
             return np.concatenate([codes[chosen].astype(np.float32), numbers[chosen]], axis=1)
 
         is_category = np.array([*small, *[False] * self.inputs["train"][1].shape[1]])
         model = kind(categorical_features=is_category, random_state=0, **settings)
         model.fit(matrix("train", rows), self._train_targets(rows), sample_weight=self._row_weights(rows))
-        return lambda split: self._outputs(model, matrix(split))
+        return lambda split: self._in_pieces(split, lambda some: self._outputs(model, matrix(split, some)))
+
+    def _in_pieces(self, split: Split, outputs: Callable[[slice], Tensor]) -> Tensor:
+        """Return outputs that are computed for some rows at a time: the inputs of a model are copies, in 64 bits."""
+        starts = range(0, len(self.targets[split]), MOST_ROWS)
+        return torch.cat([outputs(slice(start, start + MOST_ROWS)) for start in starts])
 
     def _sample(self) -> NDArray[np.int64]:
         count = len(self.targets["train"])

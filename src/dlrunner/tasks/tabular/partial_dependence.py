@@ -60,12 +60,15 @@ class TrainedModel(Protocol):
 
     inputs: list[Tensor]
     targets: Tensor
-    frame: pd.DataFrame
     values: NDArray[Any]
 
     @property
     def task(self) -> DependenceTask:
         """The task of the model."""
+        ...
+
+    def column(self, name: str) -> pd.Series[Any]:
+        """Return a column of the validation rows."""
         ...
 
     def inputs_of_columns(self) -> Mapping[str, Sequence[tuple[int, list[int]]]]:
@@ -106,14 +109,15 @@ class PartialDependence:
             )
         )
         codes, numbers = (each[torch.from_numpy(rows).to(each.device)] for each in self.analysis.inputs)
+        first = int(np.flatnonzero(table.valid)[0])
         found = []
         for name in names:
-            column = self.analysis.frame[name]
+            column = self.analysis.column(name)
             is_number = name in table.roles.continuous
             values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
             if len(values) < 2:
                 continue
-            same = self.analysis.frame.iloc[np.zeros(len(values), dtype=int)].reset_index(drop=True)
+            same = table.frame.iloc[np.full(len(values), first)].reset_index(drop=True)
             same[name] = pd.Series(values).astype(column.dtype)
             of_values = [
                 torch.from_numpy(each)

@@ -20,7 +20,7 @@ from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.columns import PARTS, part_label
 from dlrunner.data.core.regression import Loss, Regression
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.splitting import TEST, split_sizes
+from dlrunner.data.core.splitting import PART_CODES, TEST, split_sizes
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.data.tabular.table import TableSource, TabularTable
@@ -125,7 +125,7 @@ class Tabular(Task):
         """The preprocessing, fitted on the training rows."""
         table = self.table
         roles = table.roles
-        return TabularPreprocessor.fit(table.frame[table.fitted], roles.categorical, roles.continuous, table.base)
+        return TabularPreprocessor.fit(table.frame, roles.categorical, roles.continuous, table.base, rows=table.fitted)
 
     def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
@@ -138,10 +138,18 @@ class Tabular(Task):
 
     @cached_property
     def _tensors(self) -> dict[Split, tuple[list[Tensor], Tensor]]:
-        """Categorical codes, continuous values and targets of each split, on the device."""
-        table = self.table
-        inputs = [self.preparation.codes(table.frame), self.preparation.numbers(table.frame)]
-        return by_split(list(map(torch.from_numpy, inputs)), self.target.encode(table.values), table.split, self.device)
+        """Categorical codes, continuous values and targets of each split, on the device.
+
+        Each split is made of the columns of the table: tensors of all rows would be a copy of those of the splits.
+        """
+        table, made, device = self.table, self.preparation, self.device
+        targets = by_split([], self.target.encode(table.values), table.split, device)
+        splits: dict[Split, tuple[list[Tensor], Tensor]] = {}
+        for name, (_, of_split) in targets.items():
+            rows = table.split == PART_CODES[name]
+            inputs = made.codes(table.frame, rows), made.numbers(table.frame, rows)
+            splits[name] = ([torch.from_numpy(each).to(device) for each in inputs], of_split)
+        return splits
 
     def tensors(self, split: Split) -> tuple[list[Tensor], Tensor]:
         """Return inputs and targets of a split, on the device."""
