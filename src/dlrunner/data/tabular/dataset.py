@@ -20,10 +20,10 @@ from dlrunner.data.core.columns import (
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
-from dlrunner.data.core.periods import counted, period_of
+from dlrunner.data.core.periods import period_of
 from dlrunner.data.core.regression import Transform
 from dlrunner.data.core.row_locations import RowLocations
-from dlrunner.data.core.splitting import TRAIN, VALID, Parts, Split, Splitting, between
+from dlrunner.data.core.splitting import TRAIN, Parts, Split, Splitting, between
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.tables.description import describe_columns
@@ -35,6 +35,7 @@ from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.lag_columns import lag_columns
 from dlrunner.data.tabular.lags import LagSettings
 from dlrunner.data.tabular.new_rows import all_date_parts, row_names
+from dlrunner.data.tabular.notes import fold_notes, target_notes
 from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.data.tabular.trend import clip_parts, training_ranges
@@ -44,8 +45,6 @@ from dlrunner.task import DataIdentity
 
 Names = list[Text]
 Counts = Annotated[list[Count], Field(min_length=1)]
-FEW_VALUES = 10
-"""Whole numbers of a target that could be classes."""
 DateRange = Annotated[list[Text], Field(min_length=2, max_length=2)]
 
 
@@ -254,7 +253,7 @@ class TabularData(TableSource):
             series=self.group,
             ids=frame[names] if (names := [roles.id] if roles.id else row_names(recipe)) else None,
             rows=place,
-            notes=[*notes, *_target_notes(target, values), *_fold_notes(splitting, days, split)],
+            notes=[*notes, *target_notes(target, values), *fold_notes(splitting, days, split)],
             marked_by=splitting.valid_column,
             columns=describe_columns(table.schema, self._uses(target, roles, dates, splitting)),
             of_test=of_test,
@@ -382,28 +381,3 @@ def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) 
     chosen = np.zeros(len(kept), dtype=bool)
     chosen[candidates[np.random.RandomState(seed).permutation(len(candidates))[:sample]]] = True
     return chosen
-
-
-def _target_notes(target: Target, values: NDArray[Any]) -> Sequence[str]:
-    notes = [f"target {target.description()}"]
-    distinct = np.unique(values[: 10 * FEW_VALUES]) if target.kind == "regression" else values[:0]
-    if 0 < len(distinct) <= FEW_VALUES and not (distinct % 1).any() and len(np.unique(values)) <= FEW_VALUES:
-        notes.append(
-            f"target {target.names[0]}: {len(np.unique(values))} whole numbers are learned as a quantity; "
-            "data.kind=multiclass takes them as classes"
-        )
-    return notes
-
-
-def _fold_notes(splitting: Splitting, days: pd.Series[Any] | None, split: Parts) -> Sequence[str]:
-    sweep = f"as mean ± std: dlrun -m … 'data.fold=range({splitting.folds})'"
-    if splitting.split == "rolling" and days is not None:
-        train, valid = (_covered(days[split == part]) for part in (TRAIN, VALID))
-        window = f"window {splitting.fold + 1} of {splitting.folds} (data.fold={splitting.fold})"
-        length = counted(int(splitting.horizon or 0), period_of(days))
-        return [f"{window}: {valid} ({length}), trained on {train}; all windows, {sweep}"]
-    return [f"fold {splitting.fold} of {splitting.folds}; all folds, {sweep}"] if splitting.split == "folds" else []
-
-
-def _covered(days: pd.Series[Any]) -> str:
-    return f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
