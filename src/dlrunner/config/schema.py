@@ -145,6 +145,8 @@ def validation_messages(
     value: Any,
     model: type[BaseModel] | None,
     suggest: Callable[[str, Iterable[str]], str] = did_you_mean,
+    *,
+    is_yaml: bool = True,
 ) -> list[str]:
     """Turn pydantic's errors into readable lines, one per setting.
 
@@ -154,6 +156,7 @@ def validation_messages(
         value: what was validated.
         model: of the value, if it is a section.
         suggest: finds a known name for an unknown one.
+        is_yaml: the value was typed, where quotation marks make a text of a number.
     """
     lines: dict[str, list[str]] = {}
     invalid: dict[str, Any] = {}
@@ -179,7 +182,7 @@ def validation_messages(
         else:
             invalid[name] = node
             message = detail["msg"].replace("Input should be ", "").replace("a valid ", "a ")
-            if detail["type"] == "string_type" and isinstance(node, bool | int | float):
+            if is_yaml and detail["type"] == "string_type" and isinstance(node, bool | int | float):
                 message += " (in quotation marks it is one)"
             if detail["type"] in ("too_short", "too_long"):
                 limit = detail["ctx"].get("min_length", detail["ctx"].get("max_length"))

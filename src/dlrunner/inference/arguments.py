@@ -96,7 +96,7 @@ def _validated(name: str, value: Any, hint: Any) -> Any:
         TypeAdapter(hint).validate_python(value, strict=True)
     except ValidationError as error:
         shown = value if isinstance(value, (*PLAIN, list)) else _Described(value)
-        raise ConfigError("\n".join(validation_messages(name, error, shown, None))) from None
+        raise ConfigError("\n".join(validation_messages(name, error, shown, None, is_yaml=False))) from None
     return value
 
 
