@@ -418,12 +418,12 @@ def test_a_damaged_results_table_is_reported(here: Path) -> None:
 
 
 @pytest.mark.slow  # five hundred runs
-def test_reading_500_runs_takes_well_under_three_seconds(here: Path) -> None:
+def test_reading_500_runs_takes_less_than_two_seconds_of_cpu_time(here: Path) -> None:
     runs = [write_run(here / "runs" / "collab" / str(i), 0.8 + i / 1e4, {"optim.lr": float(i)}) for i in range(500)]
     sweep = write_sweep(here / "runs" / "sweeps" / "big", runs)
-    started = time.perf_counter()
+    started = time.process_time()
     found = compared(sweep)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
     assert len(found.groups) == 500
 
 

