@@ -35,12 +35,12 @@ from benchmarks.measuring import (
 from dlrunner.errors import DataError
 
 WORK = ["task=movielens", "data.source=real", "data.release=ml-latest-small-2016-10", "optim=adamw"]
-EPOCHS, EPOCHS_OF_A_TRY = 5, 2
+EPOCHS, EPOCHS_OF_A_QUICK_CHECK = 5, 2
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements."""
-    epochs = EPOCHS if options.rows is None else EPOCHS_OF_A_TRY
+    epochs = EPOCHS if options.rows is None else EPOCHS_OF_A_QUICK_CHECK
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         rows = in_turn(contestants(options, folder, epochs), options.repeats)

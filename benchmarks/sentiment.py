@@ -33,7 +33,7 @@ from benchmarks.text import NUM_WORDS, PRECISIONS
 from dlrunner.data.texts.loaders import similar_lengths
 
 TRAIN, VALID, BATCH, VALID_BATCH = 192, 192, 32, 64
-TEXTS_OF_A_TRY = 64
+TEXTS_OF_A_QUICK_CHECK = 64
 SPEEDS = ("training", "prediction")
 WORK = [
     *("task=text", "model=text_classifier"),
@@ -46,7 +46,7 @@ WORK = [
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements."""
-    counts = (TRAIN, VALID) if options.rows is None else (TEXTS_OF_A_TRY, TEXTS_OF_A_TRY)
+    counts = (TRAIN, VALID) if options.rows is None else (TEXTS_OF_A_QUICK_CHECK, TEXTS_OF_A_QUICK_CHECK)
     slowness = slowness_of_bfloat16()
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:

@@ -31,7 +31,7 @@ from benchmarks.tabular import slowness_of_bfloat16
 
 NUM_WORDS = 35_000
 COLUMNS, BPTT = 64, 70
-STEPS, STEPS_OF_A_TRY = 4, 1
+STEPS, STEPS_OF_A_QUICK_CHECK = 4, 1
 EPOCHS = 3
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 WORK = [
@@ -43,7 +43,7 @@ WORK = [
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
     """Return the table and its measurements."""
-    steps = STEPS if options.rows is None else STEPS_OF_A_TRY
+    steps = STEPS if options.rows is None else STEPS_OF_A_QUICK_CHECK
     slowness = slowness_of_bfloat16()
     rows: dict[str, dict[str, list[Run]]] = {}
     with tempfile.TemporaryDirectory() as name:

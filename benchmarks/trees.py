@@ -19,7 +19,7 @@ from dlrunner.metrics import Metric, RootMeanSquaredPercentageError
 from dlrunner.regression_metrics import RmspeByBatch
 from dlrunner.runs.reader import FinishedRun
 
-TREES, TREES_OF_A_TRY = 1500, 20
+TREES, TREES_OF_A_QUICK_CHECK = 1500, 20
 EXPERIMENTS = {"rossmann": ("rossmann", "rossmann-best"), "rossmann-honest": ("rossmann-honest",)}
 """Experiments with the same training and validation rows, by the one that the trees use."""
 METRICS: dict[str, Callable[[], Metric]] = {
@@ -44,7 +44,7 @@ def _grow(experiment: str, folder: Path, options: Options) -> dict[str, Any]:
     settings = {name: str(value) if name.startswith("valid_") else value for name, value in settings.items()}
     sales = write_rows(RossmannData(data_dir(), **settings, sample=options.rows), folder / "rows.npz")
     words = [options.rival_python, str(HERE / "fit_trees.py"), "--rows", str(folder / "rows.npz")]
-    words += ["--predictions", str(folder), "--trees", str(TREES if options.rows is None else TREES_OF_A_TRY)]
+    words += ["--predictions", str(folder), "--trees", str(TREES if options.rows is None else TREES_OF_A_QUICK_CHECK)]
     result = run_json(words, {"GOMP_SPINCOUNT": "10000"})
     for name, contestant in result["contestants"].items():
         predicted = np.load(folder / f"{name}.npy")

@@ -74,17 +74,19 @@ def files() -> list[Path]:
 
 
 def occurrences(word: str, text: str) -> list[str]:
-    """Return the lines of a text with a word, whole and in any case; its parts may be on two lines."""
-    parts = r"\s+(?:#\s*)?".join(re.escape(part) for part in word.split())
-    end = r"(?!\w)" if word[-1].isalnum() else ""
+    """Return the lines of a text with a word, whole, in any case, also in a name; its parts may be on two lines."""
+    parts = r"(?:_|\s+(?:#\s*)?)".join(re.escape(part) for part in word.split())
+    end = r"(?![^\W_])" if word[-1].isalnum() else ""
     lines = text.splitlines()
-    found = re.finditer(rf"(?<![\w-]){parts}{end}", text, re.IGNORECASE)
+    found = re.finditer(rf"(?<![^\W_])(?<!-){parts}{end}", text, re.IGNORECASE)
     return [f"{(number := text.count(chr(10), 0, each.start())) + 1}: {lines[number].strip()}" for each in found]
 
 
 def test_a_word_is_found_whole_and_across_lines() -> None:
     assert occurrences("beside it", "x\nnext, Beside\n# it") == ["2: next, Beside"]
     assert occurrences("earn", "learn to earnings") == []
+    assert occurrences("beside", "self._beside(x)") == ["1: self._beside(x)"]
+    assert occurrences("told apart", "def told_apart():") == ["1: def told_apart():"]
     assert occurrences("mind:", "mind: FLAG") == ["1: mind: FLAG"]
 
 

@@ -181,7 +181,7 @@ class Task(ABC):
 
     def on_training_rows(self) -> Task:
         """Return this task on its training rows alone, some of which validate; `alternatives` are compared on it."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} has alternatives and must define on_training_rows()")
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
         """Compute what depends on the untrained model, such as features of its frozen part; return notes.

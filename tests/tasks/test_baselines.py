@@ -32,7 +32,7 @@ def summary_of(here: Path) -> dict[str, Any]:
     return found
 
 
-def test_a_regression_stands_beside_a_mean_a_line_and_trees(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
+def test_a_regression_is_compared_with_a_mean_a_line_and_trees(dlrun: Dlrun, here: Path, table: pd.DataFrame) -> None:
     status, out, err = dlrun(*RUN, "data.target=price", "data.test=0.1", *QUICK)
     assert status == 0, err
     baselines = summary_of(here)["baselines"]
@@ -126,7 +126,7 @@ def test_they_can_be_left_out(dlrun: Dlrun, here: Path) -> None:
     assert "baselines" not in summary_of(here)
 
 
-def test_a_forecast_stands_beside_the_last_same_weekday(dlrun: Dlrun, here: Path) -> None:
+def test_a_forecast_is_compared_with_the_last_same_weekday(dlrun: Dlrun, here: Path) -> None:
     days = pd.date_range("2020-01-06", periods=70)
     frames = [pd.DataFrame({"day": days, "shop": shop, "sold": days.day_of_week + 10 * shop}) for shop in (1, 2)]
     pd.concat(frames).assign(shop=lambda f: "s" + f["shop"].astype(str)).to_csv(here / "s.csv", index=False)

@@ -46,7 +46,7 @@ def give(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
 
 
-def test_a_table_of_images_keeps_its_columns_beside_the_predictions(runs: SmallRuns, photos: pd.DataFrame) -> None:
+def test_a_table_of_images_keeps_its_columns_next_to_the_predictions(runs: SmallRuns, photos: pd.DataFrame) -> None:
     predictor = dlrunner.load(runs["pictures"])
     expected = predictor.predict("photos", top=1).set_index("image")
     for given in ("new.csv", photos, photos.to_dict(orient="records")):

@@ -258,7 +258,7 @@ def test_predict_reports_the_perplexity_of_new_texts(language_model: str, dlrun:
     assert gaps["problem"].fillna("").tolist() == ["", "the text is empty", ""]
 
 
-def test_predict_has_the_perplexity_with_a_cache_beside_that_without(language_model: str, dlrun: Dlrun) -> None:
+def test_predict_has_the_perplexity_with_a_cache_and_without(language_model: str, dlrun: Dlrun) -> None:
     words = known_words(language_model)[40:60]
     repeated, once = " ".join([words[0], words[1]] * 10), " ".join(words)
     loaded = dlrunner.load(language_model)

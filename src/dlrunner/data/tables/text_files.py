@@ -156,7 +156,7 @@ def open_text(
 
 
 def _with_longest_line(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> Sequence[TextFile]:
-    """Return large files with the length of line that suffices to read them, since DuckDB reads 16 such lines at once.
+    """Return large files with the length of line that is needed to read them, since DuckDB reads 16 such lines at once.
 
     For the longest line that is allowed this is the whole file.
     """

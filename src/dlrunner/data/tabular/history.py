@@ -274,12 +274,12 @@ class _Block:
         for name, (kernel, shrinkage) in _kernels(gap).items():
             found[name] = ((sums @ kernel) / (counts @ kernel + shrinkage))[rows.groups, place]
         end = self.start + self.known.settings.block
-        found |= self._beside("before", self.start - AROUND, self.start, rows)
+        found |= self._around("before", self.start - AROUND, self.start, rows)
         before = self._days(self.start - AROUND, self.start)
         effect = self.effect[:, before].sum(axis=1) / max(1, before.stop - before.start)
         found["day_effect_before"] = effect[self.known.regions[rows.groups]]
         if not self.known.settings.past:
-            found |= self._beside("after", end, end + AROUND, rows)
+            found |= self._around("after", end, end + AROUND, rows)
         squares = (self.sums**2 / np.maximum(self.counts, 1)).sum(axis=1)
         total = self.counts.sum(axis=1)
         usual = squares.sum() / max(1.0, total.sum())
@@ -294,7 +294,7 @@ class _Block:
             found[f"{name}_known"] = known
         return found
 
-    def _beside(self, name: str, first: int, end: int, rows: HistoryRows) -> dict[str, NDArray[Any]]:
+    def _around(self, name: str, first: int, end: int, rows: HistoryRows) -> dict[str, NDArray[Any]]:
         """Return the mean residual of some days, and their number of rows."""
         days = self._days(first, end)
         count = self.counts[:, days].sum(axis=1)

@@ -208,7 +208,7 @@ def importance(
     caption = "Permutation importance: how much the metric gets worse when a column is shuffled"
     if base is not None:
         caption += f"; outputs are added to {base}, which stays in place while another column is shuffled"
-    worse, spread = _gaps(rises), np.nan_to_num(_gaps(deviations))
+    worse, std = _gaps(rises), np.nan_to_num(_gaps(deviations))
     order = np.argsort(-np.nan_to_num(worse, nan=-np.inf), kind="stable")[:30]
     with styled():
         figure = Figure(figsize=(9, 1.7 + 0.26 * max(len(order), 3)), layout="constrained")
@@ -224,7 +224,7 @@ def importance(
             )
         notes = [format_change(worse[i]) if np.isfinite(worse[i]) else "no value" for i in order]
         labels = [f"{shorten(names[i], 40)}{' (base of outputs)' * (names[i] == base)}" for i in order]
-        bars(axes, worse[order], labels, notes, spread[order])
+        bars(axes, worse[order], labels, notes, std[order])
         part = f" in {rows[0]:,} of {rows[1]:,} rows" if rows and rows[0] < rows[1] else ""
         whiskers = "whiskers: standard deviation over the shuffles"
         axes.set_xlabel(f"{shorten(metric, 20)}: how much worse{part} ({whiskers})", parse_math=False)
@@ -285,9 +285,9 @@ def _plane(axes: Axes, categories: Sequence[str], vectors: Floats) -> NDArray[np
     in_order = np.arange(1.0, len(categories) + 1)
     points = np.stack([scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else in_order], axis=1)
     if 2 < len(categories) <= MOST_NAMED and all(
-        re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", str(level)) for level in categories
+        re.fullmatch(r"[+-]?\d{1,15}(\.0*)?", str(each)) for each in categories
     ):
-        order = np.argsort([float(level) for level in categories], kind="stable")
+        order = np.argsort([float(each) for each in categories], kind="stable")
         axes.plot(*points[order].T, color=GREY, alpha=0.35, linewidth=0.9, zorder=1)
     size, alpha = (30, 0.75) if len(points) <= MOST_NAMED else (15, 0.4)
     draw_points(axes, *points.T, size=size, alpha=alpha)

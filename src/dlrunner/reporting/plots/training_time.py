@@ -13,7 +13,7 @@ from dlrunner.plot import Plot
 from dlrunner.reporting.plots import training
 
 MIN_SECONDS = 600
-"""Shorter runs have no such plot: their curves by epoch suffice."""
+"""Shorter runs have no such plot: their curves by epoch are enough."""
 MOST_LISTED = 20
 """Points in the alternative text."""
 

@@ -254,7 +254,7 @@ def _verdict_record(comparison: Comparison) -> dict[str, Any] | None:
 
 
 def _set_number(comparison: Comparison, group: Group) -> dict[str, str]:
-    """Return the column that tells which groups are not comparable, if there are such."""
+    """Return the column that says which groups are not comparable, if there are such."""
     return {"validation set": str(group.validation_set + 1)} if comparison.num_validation_sets > 1 else {}
 
 

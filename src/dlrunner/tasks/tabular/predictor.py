@@ -76,7 +76,7 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        answer = self._beside(inputs, rows.frame, rows.rows, table.columns)
+        answer = self._with_columns(inputs, rows.frame, rows.rows, table.columns)
         own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
 
@@ -131,7 +131,7 @@ class TablePredictor(Predictor):
             floats = [name for name in whole if name in part and part[name].dtype == "float64"]
             part = part.astype({name: "int64" for name in floats if part[name].notna().all()})
             inputs = input_columns(rows, self._ids(rows), None)
-            answers.append(self._beside(inputs, part, RowLocations.of_frame(rows), rows.columns))
+            answers.append(self._with_columns(inputs, part, RowLocations.of_frame(rows), rows.columns))
         return answers
 
     def _trained_columns(self) -> list[str]:
@@ -144,7 +144,7 @@ class TablePredictor(Predictor):
         names = [name] if (name := self.state["id"]) else row_names(self.state["recipe"])
         return [name for name in names if name in rows]
 
-    def _beside(
+    def _with_columns(
         self, inputs: pd.DataFrame, rows: pd.DataFrame, place: RowLocations, given: Collection[str]
     ) -> pd.DataFrame:
         """Return predictions next to columns of the input, with their notes."""

@@ -135,7 +135,7 @@ class TextClassification(Classification):
         return TextLoader(self._codes, self.table.ends, self._targets, batches, start)
 
     def shard(self, batch: Batch, index: int, count: int) -> Batch:
-        """Some of the texts; the model is told the lengths of all."""
+        """Some of the texts; the model gets the lengths of all."""
         part = super().shard(batch, index, count)
         return part if part is batch else replace(part, inputs=(*part.inputs, batch.inputs[1]))
 
