@@ -75,9 +75,8 @@ def with_paths(words: Sequence[str]) -> list[str]:
         if known and path.is_symlink() and (path / "config.yaml").exists():
             value = os.path.relpath(path.resolve())
         if not (known or is_sweep) and key.lstrip("+") in (*SETTINGS, "data.path") and "/" in value:
-            known = (
-                value[0] not in "'\"[{" and "${" not in value
-            )  # the message is about what is not there, not about `,`
+            # A path that is not there: the message is about that, not about a comma in it.
+            known = value[0] not in "'\"[{" and "${" not in value
         if (known and re.search(r"[^\w./-]", value)) or (value.startswith("~") and "," not in value):
             value = quoted(value.replace("${", r"\${") if known else value)  # no reference to another setting
         if key.lstrip("+") in TEXTS and value and value[:1] not in ("'", '"'):
