@@ -153,6 +153,22 @@ def test_svdpp_answers_the_same_whether_users_are_made_distinct_or_not() -> None
     assert not model.implicit.of_users(torch.tensor([3])).any()  # rated nothing
 
 
+def test_sums_of_all_users_at_once_are_those_of_some_to_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    users = torch.tensor([3, 0, 2, 2, 0, 3, 0])
+    found = []
+    for users_per_row in (2, 0):  # five users: all at once, or those of the batch
+        monkeypatch.setattr("dlrunner.models.rated_items.USERS_PER_ROW", users_per_row)
+        rated = many_rated()
+        for _ in range(2):  # the lists of all are kept
+            sums = rated.of_users(users)
+            sums.backward(torch.linspace(-1, 2, sums.numel()).view_as(sums))
+        assert (rated._of_all is None) == (users_per_row == 0)
+        assert rated.weight.grad is not None
+        found.append((sums, rated.weight.grad))
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1], found[1][1])
+
+
 def test_of_a_user_with_many_items_the_same_sample_counts_each_time() -> None:
     users, items = torch.arange(200) % 2, torch.arange(200)
     one, two = (RatedItems(users, items, 2, 200, factors=3, most=30) for _ in range(2))

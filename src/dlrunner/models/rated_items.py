@@ -13,6 +13,8 @@ from dlrunner.row_blocks import MANY_ROWS
 
 USERS_AT_ONCE = 8192
 """Whose items are added up, where those of all users are asked for."""
+USERS_PER_ROW = 2
+"""Of all users for each row of a batch: with fewer the items of all are added up."""
 
 
 class RatedItems(nn.Embedding):
@@ -33,6 +35,7 @@ class RatedItems(nn.Embedding):
         super().__init__(num_items, factors)
         nn.init.zeros_(self.weight)
         count = torch.bincount(users, minlength=num_users).clamp(max=most)
+        self._of_all: _Lists | None = None
         self.most, begin = int(count.max()), count.cumsum(0) - count
         lists = {"flat": _sampled(users, items, begin, count), "begin": begin, "count": count}
         for name, values in lists.items():
@@ -42,6 +45,8 @@ class RatedItems(nn.Embedding):
         """Return the sums of some users, (users, factors)."""
         if users.device.type != "cpu":  # a GPU would have to be waited for
             return self.of_each(users)
+        if len(self.count) <= USERS_PER_ROW * len(users):  # nothing to look up, and nothing to sort
+            return self._of_all_at_once()[users]
         distinct, position = torch.unique(users, return_inverse=True)
         return self.of_each(distinct)[position]
 
@@ -69,6 +74,13 @@ class RatedItems(nn.Embedding):
         total: Tensor = F.embedding_bag(items, self.weight, mode="sum", per_sample_weights=weights)
         return total
 
+    def _of_all_at_once(self) -> Tensor:
+        """Return the sums of all users by lists that stay the same from batch to batch."""
+        if self._of_all is None:
+            rows = torch.repeat_interleave(self.count)
+            self._of_all = _Lists(self.flat, rows, self.begin, self.count.clamp(min=1).rsqrt()[rows])
+        return _weighted_sums(self.weight, self._of_all)
+
     def _of_each_without_padding(self, users: Tensor, without: Tensor | None) -> Tensor:
         """The same from lists of different lengths; a GPU would have to be waited for to know how long they are."""
         count = self.count[users]
@@ -80,9 +92,7 @@ class RatedItems(nn.Embedding):
         else:
             counts = items != without[rows]
             weights = counts * torch.bincount(rows[counts], minlength=len(users)).clamp(min=1).rsqrt()[rows]
-        weights = weights.type_as(self.weight)
-        total: Tensor = _WeightedSums.apply(self.weight, items, rows.int(), begin.int(), weights)  # type: ignore[no-untyped-call]
-        return total
+        return _weighted_sums(self.weight, _Lists(items, rows, begin, weights))
 
     def of_new(self, items: Tensor) -> Tensor:
         """Return the sum of a user who is not among those of the training rows, (factors)."""
@@ -91,41 +101,60 @@ class RatedItems(nn.Embedding):
         return total
 
 
+class _Lists:
+    """Rows of a table to add up, list by list.
+
+    Args:
+        indices: rows of the table, one list after the other.
+        sums: the number of the list of each index.
+        begin: the first index of each list.
+        weights: of the indices.
+    """
+
+    def __init__(self, indices: Tensor, sums: Tensor, begin: Tensor, weights: Tensor) -> None:
+        self.indices, self.sums, self.begin, self.weights = indices, sums.int(), begin.int(), weights.float()
+        self._transposed: _Lists | None = None
+
+    def transposed(self, num_rows: int) -> _Lists:
+        """Return for each row of the table the sums that it is in, in their order."""
+        if self._transposed is None:
+            order = torch.argsort(self.indices, stable=True)
+            count = torch.bincount(self.indices, minlength=num_rows)
+            begin = count.cumsum(0) - count
+            self._transposed = _Lists(self.sums[order], self.indices[order], begin, self.weights[order])
+        return self._transposed
+
+
+def _weighted_sums(table: Tensor, lists: _Lists) -> Tensor:
+    """Return weighted sums of rows of a table, one for each list, (lists, factors)."""
+    total: Tensor = _WeightedSums.apply(table, lists)  # type: ignore[no-untyped-call]
+    return total
+
+
 class _WeightedSums(torch.autograd.Function):
-    """Sums of weighted rows of a table, as `F.embedding_bag` computes them, on a CPU.
+    """Weighted sums of rows of a table, as `F.embedding_bag` computes them, on a CPU.
 
     Its backward pass adds entry by entry to the gradient of the table. Here it is a sum like the one forward, of the
     entries sorted by row of the table, in less than half the time.
     """
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, indices: Tensor, sums: Tensor, begin: Tensor, weights: Tensor) -> Tensor:
-        """Return the sums, (sums, factors).
-
-        Args:
-            ctx: for the backward pass.
-            table: (rows, factors).
-            indices: rows of the table, in the order of the sums that they belong to.
-            sums: number of the sum of each index.
-            begin: the first index of each sum.
-            weights: of the indices.
-        """
-        ctx.save_for_backward(indices, sums, weights)
-        ctx.num_rows = len(table)
-        return F.embedding_bag(indices, table, begin, mode="sum", per_sample_weights=weights)
+    def forward(ctx: Any, table: Tensor, lists: _Lists) -> Tensor:
+        """Return the sums."""
+        ctx.lists, ctx.num_rows = lists, len(table)
+        return _summed(table, lists)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the table."""
-        indices, sums, weights = ctx.saved_tensors
-        order = torch.argsort(indices, stable=True)
-        count = torch.bincount(indices, minlength=ctx.num_rows)
-        begin = (count.cumsum(0) - count).int()
-        of_table = F.embedding_bag(
-            sums[order], gradient.contiguous(), begin, mode="sum", per_sample_weights=weights[order]
-        )
-        return of_table, None, None, None, None
+        return _summed(gradient.contiguous(), ctx.lists.transposed(ctx.num_rows)), None
+
+
+def _summed(table: Tensor, lists: _Lists) -> Tensor:
+    weights = lists.weights.type_as(table)
+    total: Tensor = F.embedding_bag(lists.indices, table, lists.begin, mode="sum", per_sample_weights=weights)
+    return total
 
 
 def _sampled(users: Tensor, items: Tensor, begin: Tensor, count: Tensor) -> Tensor:
