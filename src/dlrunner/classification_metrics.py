@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.metrics import Mean, exact_dtype
+from dlrunner.row_blocks import KeptRows
 
 Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
@@ -42,22 +42,21 @@ class _Ranking:
     higher_is_better = True
 
     def __init__(self) -> None:
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._outputs, self._targets = KeptRows(), KeptRows()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Store the batch."""
         if not targets.is_floating_point():
             targets, outputs = F.one_hot(targets, outputs.shape[1]), outputs.to(exact_dtype(outputs)).softmax(dim=1)
-        self._outputs.append(outputs.reshape(len(outputs), -1))
-        self._targets.append(targets.reshape(len(targets), -1))
+        self._outputs.add(outputs.reshape(len(outputs), -1))
+        self._targets.add(targets.reshape(len(targets), -1))
 
     def _mean(self, metric: Callable[[Bools, Floats], float], without: float) -> float:
         """Return the mean over the classes of which a metric is a number, else `without`; NaN without rows."""
-        if not self._outputs:
+        if not len(self._outputs):
             return float("nan")
-        scores = torch.cat(self._outputs).double().cpu().numpy()
-        positive = torch.cat(self._targets).cpu().numpy() > 0.5
+        scores = self._outputs.joined().double().cpu().numpy()
+        positive = self._targets.joined().cpu().numpy() > 0.5
         found = np.array([metric(positive[:, i], scores[:, i]) for i in range(scores.shape[1])])
         known = found[~np.isnan(found)]
         return float(known.mean()) if len(known) else without

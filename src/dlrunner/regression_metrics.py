@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dlrunner.metrics import Mean, exact_dtype
+from dlrunner.row_blocks import KeptRows
 
 TINY = 1e-9
 """A mean is not below it: the deviance of a positive target would be infinite."""
@@ -114,17 +115,17 @@ class RmspeByBatch:
     batch_size = 256
 
     def __init__(self) -> None:
-        self._squares: list[Tensor] = []
+        self._squares = KeptRows()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Keep the squared relative errors."""
-        self._squares.append(((outputs - targets) / targets).square())
+        self._squares.add(((outputs - targets) / targets).square())
 
     def compute(self) -> float:
         """Split the values into batches, in order, and average their RMSPE."""
-        if not self._squares:
+        if not len(self._squares):
             return float("nan")
-        squares = torch.cat(self._squares).cpu()  # one synchronisation instead of one per batch
+        squares = self._squares.joined().cpu()  # one synchronisation instead of one per batch
         squares = squares[squares.isfinite()]
         if not len(squares):
             return float("nan")

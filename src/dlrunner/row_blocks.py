@@ -39,6 +39,47 @@ def occurrences(codes: NDArray[np.int32], num_codes: int) -> NDArray[np.int64]:
     return counts
 
 
+class KeptRows:
+    """The rows of many batches, in one tensor that grows.
+
+    A list of them would be small tensors that stay, allocated between large ones that go. glibc before 2.38 does not
+    use what is freed in between again: a language model's evaluation grew by 25 MB a batch.
+
+    >>> kept = KeptRows()
+    >>> kept.add(torch.tensor([[1, 2]]))
+    >>> kept.add(torch.tensor([[3, 4], [5, 6]]))
+    >>> len(kept), kept.joined().tolist()
+    (3, [[1, 2], [3, 4], [5, 6]])
+    """
+
+    def __init__(self) -> None:
+        self._rows: Tensor | None = None
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, rows: Tensor) -> None:
+        """Copy rows to the end; all have the device, type and shape of the first."""
+        end = self._count + len(rows)
+        if self._rows is None or end > len(self._rows):
+            larger = rows.new_empty((max(end, 2 * self._count), *rows.shape[1:]))
+            larger[: self._count] = larger[:0] if self._rows is None else self._rows[: self._count]
+            self._rows = larger
+        self._rows[self._count : end] = rows
+        self._count = end
+
+    def joined(self) -> Tensor:
+        """Return all rows.
+
+        Raises:
+            ValueError: there is none, so that their type and shape are unknown.
+        """
+        if self._rows is None:
+            raise ValueError("no rows were added")
+        return self._rows if self._count == len(self._rows) else self._rows[: self._count].clone()
+
+
 def in_blocks(function: Callable[..., Tensor], *inputs: Tensor, rows: int = ROWS) -> Tensor:
     """Apply a function in blocks of a fixed number of rows, the last one filled up with zeros.
 

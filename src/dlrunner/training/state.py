@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dlrunner.metrics import Metric
 from dlrunner.model import Model
+from dlrunner.row_blocks import KeptRows
 from dlrunner.system.seeding import generator_states, restore_generators
 from dlrunner.task import Task
 
@@ -89,8 +90,7 @@ class Tally:
         self.metrics: Mapping[str, Metric] = task.metrics()
         self._total: Tensor | float = 0.0
         self._count = 0
-        self._outputs: list[Tensor] = []
-        self._targets: list[Tensor] = []
+        self._outputs, self._targets = KeptRows(), KeptRows()
 
     def add(self, outputs: Tensor, targets: Tensor) -> None:
         """Add a batch."""
@@ -101,8 +101,8 @@ class Tally:
         for metric in self.metrics.values():
             metric.update(outputs, targets)
         if self.keep:  # waits for the GPU once per batch, only if outputs are kept
-            self._outputs.append(outputs.cpu())
-            self._targets.append(targets.cpu())
+            self._outputs.add(outputs.cpu())
+            self._targets.add(targets.cpu())
 
     def result(self, split: str) -> Evaluation:
         """Read the sums and return the metrics."""
@@ -110,7 +110,7 @@ class Tally:
             "loss": float(self._total) / self._count,
             **{name: metric.compute() for name, metric in self.metrics.items()},
         }
-        outputs, targets = (torch.cat(each) if each else None for each in (self._outputs, self._targets))
+        outputs, targets = (each.joined() if self.keep else None for each in (self._outputs, self._targets))
         return Evaluation({f"{split}/{name}": value for name, value in values.items()}, outputs, targets)
 
 

@@ -25,7 +25,7 @@ from dlrunner.model import AveragedOutputs, Model
 from dlrunner.models.ranking import ChoiceDims, Ranking
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count
-from dlrunner.row_blocks import occurrences
+from dlrunner.row_blocks import KeptRows, occurrences
 from dlrunner.schedules import Phase
 from dlrunner.task import Loader, Split
 from dlrunner.tasks.collab.choice_loaders import SampledLoader, UserLoader
@@ -176,7 +176,7 @@ class Implicit(RatingsTask):
     def _shown(self, models: Sequence[Model]) -> pd.DataFrame:
         """Return the first items of each validation user, and those chosen in validation; by user and rank."""
         table, model = self.table, AveragedOutputs(models, self.average).eval()
-        found: list[tuple[Tensor, ...]] = []
+        found = [KeptRows() for _ in range(5)]
         for batch in self._rankings["valid"]:
             (users,), chosen = batch.inputs, batch.targets == CHOSEN
             scores = without_seen(model(users).outputs, batch.targets)
@@ -186,9 +186,9 @@ class Implicit(RatingsTask):
             rows, ranks = (first & in_order.isfinite()).nonzero(as_tuple=True)
             items = order[rows, ranks]
             columns = users[rows], items, ranks + 1, in_order[rows, ranks], chosen[rows, items]
-            found.append(tuple(each.cpu() for each in columns))
-        together = (torch.cat(each).numpy() for each in zip(*found, strict=True))
-        all_users, all_items, all_ranks, prediction, taken = together
+            for kept, column in zip(found, columns, strict=True):
+                kept.add(column.cpu())
+        all_users, all_items, all_ranks, prediction, taken = (each.joined().numpy() for each in found)
         return pd.DataFrame(
             {
                 "user": np.asarray(table.user_ids, dtype=object)[all_users],

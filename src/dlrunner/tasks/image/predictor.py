@@ -25,6 +25,7 @@ from dlrunner.models.image import ImageDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor, RowField
 from dlrunner.ranges import Count
+from dlrunner.row_blocks import KeptRows
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.inputs import Given, Named, folder_of, named, of_request, read_images
@@ -152,8 +153,7 @@ class ImagePredictor(Predictor):
         """
         problems: list[tuple[int, str]] = []
         read: list[int] = []
-        found: list[Tensor] = []
-        count = 0
+        found, count = KeptRows(), 0
         for batch in batches:
             pixels = []
             for row, (name, image) in enumerate(batch, start=count):
@@ -166,8 +166,8 @@ class ImagePredictor(Predictor):
                     problems.append((row, str(error)))
             count += len(batch)
             if pixels:
-                found.append(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
-        known = torch.cat(found) if found else torch.zeros(0, *self._output_shape())
+                found.add(predict_outputs(self.state, self.target, self.models, np.stack(pixels)))
+        known = found.joined() if len(found) else torch.zeros(0, *self._output_shape())
         return problems, _in_rows(known, read, count)
 
     def _output_shape(self) -> tuple[int, ...]:
@@ -230,15 +230,15 @@ def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[M
     device = next(models[0].parameters()).device
     none, first = torch.zeros(1, device=device), [torch.zeros(1, dtype=torch.int64)]
     augmentation = Augmentation(**state["augmentation"])
-    outputs = []
+    outputs = KeptRows()
     for each in torch.from_numpy(pixels):
         found = []
         for view in range(1 + state["tta"]):
             applied = augmentation if view else None
             for batch in ImageLoader(each[None].clone(), none, first, state["size"], applied, (0, view)):
                 found += [forward_pass(model, *batch.inputs).outputs.float().cpu() for model in models]
-        outputs.append(target.average(found) if len(found) > 1 else found[0])
-    return torch.cat(outputs)
+        outputs.add(target.average(found) if len(found) > 1 else found[0])
+    return outputs.joined()
 
 
 def heat_map(models: Sequence[Model], pixels: Pixels, size: int, answer: int) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.text import TextDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor, RowField
-from dlrunner.row_blocks import ROWS, in_blocks
+from dlrunner.row_blocks import ROWS, KeptRows, in_blocks
 from dlrunner.tasks.text.inputs import read_texts
 
 MAX_VARIANTS = 60
@@ -141,7 +141,7 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
     steps = np.array([padded_length(length) for length in lengths.tolist()])
     order = np.argsort(-steps, kind="stable")
     ends = np.flatnonzero(np.diff(steps[order])) + 1
-    found: list[Tensor] = []
+    found = KeptRows()
     for alike in np.split(order, ends):
         for rows in np.array_split(alike, range(batch_size, len(alike), batch_size)):
             shape = -(-len(rows) // MULTIPLE) * MULTIPLE, int(steps[rows[0]])
@@ -149,8 +149,8 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
             for place, row in enumerate(rows):
                 words[place, : len(texts[row])] = torch.from_numpy(texts[row])
                 counts[place] = int(lengths[row])
-            found.append(forward_pass(model, words.to(device), counts.to(device)).outputs.float().cpu()[: len(rows)])
-    return torch.cat(found)[torch.from_numpy(np.argsort(order))]
+            found.add(forward_pass(model, words.to(device), counts.to(device)).outputs.float().cpu()[: len(rows)])
+    return found.joined()[torch.from_numpy(np.argsort(order))]
 
 
 def padded_length(length: int) -> int:
