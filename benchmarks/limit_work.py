@@ -133,6 +133,7 @@ def measure(work: Callable[[], int], repeats: int, machine: Machine) -> dict[str
 
 def decoding(images: Path, repeats: int, machine: Machine) -> dict[str, Any]:
     """Decode images into normalised batches, and by the library alone, each core a part of the files."""
+    keep_freed_memory()  # as a run does
     files = sorted(images.rglob("*.jpg"))
     contents = [file.read_bytes() for file in files]
     own, ceilings = [], []

@@ -46,6 +46,7 @@ def test_ls_lists_runs_and_marks_the_jobs_of_sweeps(dlrun: Dlrun, swept: list[Pa
     assert out.splitlines()[0].split() == ["run", "age", "task", "status", "metric", "size", "settings"]
     assert {line.split()[0] for line in out.splitlines()[1:3]} == {"00000003", "00000004"}
     assert "… and 2 jobs of sweeps; --jobs lists them too" in out
+    assert "… and 1 job of a sweep; --jobs lists it too" in dlrun("ls", "status=failed")[1]
     assert max(map(len, out.splitlines())) <= 80
     _, out, _ = dlrun("ls", "--jobs", "--sort", "metric")
     assert out.count(" * ") == 2

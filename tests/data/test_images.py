@@ -20,7 +20,7 @@ from dlrunner.data.dogbreeds.synthetic import write_synthetic_images
 from dlrunner.data.images.augmentation import Augmentation, scaled
 from dlrunner.data.images.dataset import ImageData, ImageTable
 from dlrunner.data.images.decoding import decode, pixels_of, whole_of
-from dlrunner.data.images.loaders import normalised
+from dlrunner.data.images.loaders import normalised, standardised
 from dlrunner.errors import ConfigError, DataError
 
 
@@ -410,6 +410,16 @@ def test_smaller_images_are_the_mean_of_what_they_show() -> None:
     torch.testing.assert_close(found.mean(dim=(2, 3)), given.mean(dim=(2, 3)), atol=0.02, rtol=0)
     assert scaled(given, 64) is given
     assert changed(Augmentation(), given, size=48).shape == (4, 3, 48, 48)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 7), (1, 3, 1, 1), (3, 3, 4, 1)])
+def test_the_order_in_memory_does_not_change_what_is_standardised(shape: tuple[int, ...]) -> None:
+    images = torch.rand(shape)
+    last = images.contiguous(memory_format=torch.channels_last)
+    found = standardised(last)
+    assert torch.equal(found, standardised(images))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(last, images), "the images themselves are changed"
 
 
 def test_pixels_are_normalised_by_the_colours_of_imagenet() -> None:

@@ -1,4 +1,4 @@
-"""Tags that several processes give a run at once are all kept."""
+"""Tags of a run: several processes give some at once, and damaged ones are not overwritten."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from dlrunner.errors import RunError
 from dlrunner.runs import tags
 from dlrunner.runs.tags import Tags, change_tags, keep_tags, read_tags
 
 
 def test_tags_that_are_given_at_once_are_all_kept(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def slowly(folder: Path) -> Tags:
-        found = read_tags(folder)
+        found = read(folder)
         time.sleep(0.02)
         return found
 
-    run = here / "run"
+    run, read = here / "run", tags._read
     run.mkdir()
-    monkeypatch.setattr(tags, "read_tags", slowly)
+    monkeypatch.setattr(tags, "_read", slowly)
     names = [f"t{number}" for number in range(5)]
 
     def add(name: str) -> None:
@@ -35,3 +36,13 @@ def test_tags_that_are_given_at_once_are_all_kept(here: Path, monkeypatch: pytes
     assert read_tags(run).name == "mine"
     assert set(read_tags(run).tags) == {*names, "at the start"}
     assert [path.name for path in run.iterdir()] == ["tags.json"]
+
+
+def test_damaged_tags_are_not_overwritten_and_a_run_without_new_ones_goes_on(here: Path) -> None:
+    file = here / "tags.json"
+    file.write_text('{"name": "the best of')
+    assert read_tags(here) == Tags()
+    keep_tags(here, {"name": None, "tags": [], "note": None})
+    with pytest.raises(RunError, match=r"tags\.json is damaged; remove it"):
+        change_tags(here, lambda known: known.updated(name="mine"))
+    assert file.read_text() == '{"name": "the best of'

@@ -48,7 +48,8 @@ def ls(arguments: argparse.Namespace) -> int:
     if num_more := len(listed) - len(shown):
         print(f"… {num_more:,} more; --top {len(listed)} lists all")
     if (num_jobs := sum(is_job.values())) and not arguments.jobs:
-        print(f"… and {num_jobs:,} jobs of sweeps; --jobs lists them too")
+        what = "job of a sweep; --jobs lists it" if num_jobs == 1 else "jobs of sweeps; --jobs lists them"
+        print(f"… and {num_jobs:,} {what} too")
     if any(is_job[run.path] for run in shown):
         print("* job of a sweep")
     if not runs:

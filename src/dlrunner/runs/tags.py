@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, RunError
 from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.plain_data import read_json
 from dlrunner.runs.reader import own_file
@@ -55,12 +55,25 @@ class Tags:
 
 def read_tags(folder: Path) -> Tags:
     """Return the tags of a run; none if there is no file, or if it is damaged."""
+    with contextlib.suppress(RunError):
+        return _read(folder)
+    return Tags()
+
+
+def _read(folder: Path) -> Tags:
+    """Return the tags of a run; none if there is no file.
+
+    Raises:
+        RunError: it is damaged.
+    """
     try:
         content = read_json(own_file(folder, FILE).read_text(encoding="utf-8"))
         name, tags, note = (content.get(key) or "" for key in ("name", "tags", "note"))
         return Tags(str(name), tuple(map(str, tags)), str(note))
-    except (OSError, ValueError, AttributeError, TypeError):
+    except OSError:
         return Tags()
+    except (ValueError, AttributeError, TypeError):
+        raise RunError(f"{folder / FILE} is damaged; remove it, and the run has no tags") from None
 
 
 def write_tags(folder: Path, tags: Tags) -> None:
@@ -82,10 +95,10 @@ def change_tags(folder: Path, change: Callable[[Tags], Tags]) -> Tags:
 
     Raises:
         ConfigError: the file is a link that points outside the folder.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or its tags are damaged.
     """
     with _alone(folder):
-        known = read_tags(folder)
+        known = _read(folder)
         tags = change(known)
         if tags != known:
             write_tags(folder, tags)
@@ -96,7 +109,9 @@ def keep_tags(folder: Path, config: Mapping[str, Any]) -> None:
     """Add the name, tags and note of a configuration to those of a run's folder."""
     given = config.get("tags") or []
     added = [given] if isinstance(given, str) else given
-    change_tags(folder, lambda known: known.updated(config.get("name"), config.get("note"), added))
+    name, note = config.get("name"), config.get("note")
+    if added or name is not None or note is not None:
+        change_tags(folder, lambda known: known.updated(name, note, added))
 
 
 @contextlib.contextmanager

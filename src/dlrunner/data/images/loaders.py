@@ -114,7 +114,12 @@ def as_floats(pixels: Tensor) -> Tensor:
 def standardised(images: Tensor) -> Tensor:
     """Return images of 0 to 1, standardised by ImageNet's mean and standard deviation."""
     mean, std = _channel_statistics(images.device, images.dtype)
-    return (images - mean) / std
+    if not images.is_contiguous(memory_format=torch.channels_last):
+        return (images - mean) / std
+    # The same by whole rows of pixels: three channels at a time are too few for vector instructions.
+    width, rows = images.shape[3], images.permute(0, 2, 3, 1).flatten(2)
+    mean, std = (each.flatten().repeat(width) for each in (mean, std))
+    return rows.sub(mean).div_(std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=8)

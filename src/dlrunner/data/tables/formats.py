@@ -48,9 +48,10 @@ _OF_TWELVE = f"{_HOUR} % 12 + CASE WHEN contains(lower(t), 'p') THEN 12 ELSE 0 E
 
 MACROS = (
     f"is_missing(t) AS coalesce(t IN ({', '.join(map(literal, ('', *MISSING)))}), true)",
-    # A cast reads 1_000 and nan too.
-    "plain_number(t) AS CASE WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) AND NOT contains(t, '_') "
-    "THEN TRY_CAST(t AS DOUBLE) END",
+    # A cast reads 1_000 and nan too, and no minus sign but the hyphen.
+    "plain_number(t) AS CASE WHEN contains(t, '_') THEN NULL WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) "
+    f"THEN TRY_CAST(t AS DOUBLE) WHEN starts_with(t, '{MINUS}') AND NOT isnan(TRY_CAST(substr(t, 2) AS DOUBLE)) "
+    "THEN TRY_CAST('-' || substr(t, 2) AS DOUBLE) END",
     "finite(x) AS CASE WHEN isfinite(x) THEN x END",
     f"clock_minutes(t) AS CASE WHEN regexp_full_match(t, {literal(CLOCK)}) "
     f"THEN 60 * (CASE WHEN ends_with(lower(t), 'm') THEN {_OF_TWELVE} ELSE {_HOUR} END) "
@@ -94,7 +95,7 @@ class NumberFormat:
             number = rf"({groups}|\d+)({point}\d*)?"
         number = f"({number}|(?i:inf(inity)?))"
         if self.is_plain:
-            return f"[+-]?{number}"
+            return f"[+{MINUS}-]?{number}"
         before = f"{re.escape(self.before)}[{BLANKS}]*" if self.before else ""
         after = f"[{BLANKS}]*{re.escape(self.after)}" if self.after else ""
         sign = f"[+{MINUS}-]?"
