@@ -8,7 +8,7 @@
     python -m benchmarks growth             time and memory as generated data grows; --only ratings,jobs --sizes 100k,1M
     python -m benchmarks cores              two processes against two threads; engines of sweeps
     python -m benchmarks summary            write the table of speeds again, from the stored results
-    python -m benchmarks limits             how far each speed is from what this machine can do
+    python -m benchmarks limits             how far each speed is from what this machine can do; --only Images,Tables
     python -m benchmarks quick              measure what `make bench-check` compares with
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
@@ -83,7 +83,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each contestant (3)")
     parser.add_argument("--rows", type=int, help="a trial on this many of Rossmann's rows; nothing is written")
     parser.add_argument(
-        "--only", type=lambda text: text.split(","), default=[], help=f"of growth: {','.join(growth.SUBJECTS)}"
+        "--only",
+        type=lambda text: text.split(","),
+        default=[],
+        help=f"of growth: {','.join(growth.SUBJECTS)}; of limits: how the titles begin",
     )
     parser.add_argument("--sizes", type=growth.sizes_of, default=[], help="of growth, with --only: 10,100k,25M")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
@@ -96,7 +99,8 @@ def main() -> int:
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     paths = arguments.rival.absolute(), arguments.lightning.absolute(), arguments.peers.absolute()
     options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs, arguments.only, arguments.sizes)
-    if unknown := [name for name in arguments.only if name not in growth.SUBJECTS]:
+    is_growth = arguments.names != ["limits"]
+    if is_growth and (unknown := [name for name in arguments.only if name not in growth.SUBJECTS]):
         parser.error(f"--only: {unknown[0]} is none of {', '.join(growth.SUBJECTS)}")
     if arguments.sizes and len(arguments.only) != 1:
         parser.error("--sizes: --only names what they are sizes of")

@@ -129,19 +129,23 @@ def _of_images(folder: Path, precisions: Mapping[str, str]) -> list[Workload]:
     return found
 
 
-def measure(options: Options, only: Sequence[str] = ()) -> int:
-    """Measure all workloads, print the table and write it; with `options.rows`, a trial, write nothing.
+def measure(options: Options) -> int:
+    """Measure the workloads, print the table and write it; with `options.rows`, a trial, write nothing.
 
     Args:
-        options: repeats, and rows of a trial.
-        only: beginnings of the titles to measure; nothing is written.
+        options: repeats, rows of a trial, and beginnings of the titles to measure: the others stay as they were
+            measured, if that was on such a machine.
     """
-    rows: dict[str, Run] = {}
+    file, rows = HERE / "limits.json", dict[str, Run]()
+    known = json.loads(file.read_text()) if options.only and file.exists() else {}
+    kept: Mapping[str, Run] = known["rows"] if known.get("machine") == machine() else {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         environment = tabular.environment(folder)
         for work in workloads(folder, options.rows):
-            if only and not work.title.startswith(tuple(only)):
+            if options.only and not work.title.startswith(tuple(options.only)):
+                if work.title in kept:
+                    rows[work.title] = kept[work.title]
                 continue
             print(work.title, file=sys.stderr)
             command = [sys.executable, "-m", "benchmarks.limit_work", *work.words, "--repeats", str(options.repeats)]
@@ -149,9 +153,9 @@ def measure(options: Options, only: Sequence[str] = ()) -> int:
             rows[work.title] = {**run, "unit": work.unit, **_speeds(work, run)}
     page = table(rows, options.repeats)
     print(page)
-    if options.rows is None and not only:
+    if options.rows is None:
         (HERE / "limits.md").write_text(page)
-        (HERE / "limits.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+        file.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
     return 0
 
 

@@ -55,7 +55,7 @@ class Options:
     runs: Path | None
     """Folder of finished runs of dlrunner."""
     only: Sequence[str] = ()
-    """Subjects of growth; empty: all."""
+    """Subjects of growth, or how the titles of limits begin; empty: all."""
     sizes: Sequence[int] = ()
     """Of the one subject; empty: its own."""
 

@@ -201,8 +201,8 @@ def test_sums_of_rated_items_are_those_of_lists_that_are_padded(without: torch.T
         begin, count = int(rated.begin[user]), int(rated.count[user])
         items[row, :count] = rated.flat[begin : begin + count]
         counts[row, :count] = True if without is None else items[row, :count] != without[row]
-    weights = counts * counts.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
-    expected = torch.nn.functional.embedding_bag(items, rated.weight, mode="sum", per_sample_weights=weights)
+    expected = torch.nn.functional.embedding_bag(items, rated.weight, mode="sum", per_sample_weights=counts.float())
+    expected = expected * counts.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
     expected.backward(gradient)  # type: ignore[no-untyped-call]
     assert torch.equal(found, expected)
     torch.testing.assert_close(of_table, rated.weight.grad)

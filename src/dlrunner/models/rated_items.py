@@ -69,30 +69,26 @@ class RatedItems(nn.Embedding):
         items, counts = self.flat[places], number < self.count[users].unsqueeze(1)
         if without is not None:
             counts = counts & (items != without.unsqueeze(1))
-        weights = counts * counts.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
-        weights = weights.type_as(self.weight)
-        total: Tensor = F.embedding_bag(items, self.weight, mode="sum", per_sample_weights=weights)
-        return total
+        ones = counts.type_as(self.weight)
+        total: Tensor = F.embedding_bag(items, self.weight, mode="sum", per_sample_weights=ones)
+        return total * ones.sum(dim=1, keepdim=True).clamp(min=1).rsqrt()
 
     def _of_all_at_once(self) -> Tensor:
         """Return the sums of all users by lists that stay the same from batch to batch."""
         if self._of_all is None:
-            rows = torch.repeat_interleave(self.count)
-            self._of_all = _Lists(self.flat, rows, self.begin, self.count.clamp(min=1).rsqrt()[rows])
-        return _weighted_sums(self.weight, self._of_all)
+            self._of_all = _Lists(self.flat, self.count)
+        return _scaled_sums(self.weight, self._of_all)
 
     def _of_each_without_padding(self, users: Tensor, without: Tensor | None) -> Tensor:
         """The same from lists of different lengths; a GPU would have to be waited for to know how long they are."""
         count = self.count[users]
-        begin = count.cumsum(0) - count
-        rows = torch.repeat_interleave(count)
-        items = self.flat[(self.begin[users] - begin)[rows] + torch.arange(len(rows))]
-        if without is None:
-            weights = count.clamp(min=1).rsqrt()[rows]
-        else:
-            counts = items != without[rows]
-            weights = counts * torch.bincount(rows[counts], minlength=len(users)).clamp(min=1).rsqrt()[rows]
-        return _weighted_sums(self.weight, _Lists(items, rows, begin, weights))
+        shift = self.begin[users] - count.cumsum(0) + count
+        items = self.flat.index_select(0, torch.repeat_interleave(shift, count).add_(torch.arange(int(count.sum()))))
+        if without is not None:
+            kept = items != torch.repeat_interleave(without, count)
+            count = torch.bincount(torch.repeat_interleave(count)[kept], minlength=len(users))
+            items = items[kept]
+        return _scaled_sums(self.weight, _Lists(items, count))
 
     def of_new(self, items: Tensor) -> Tensor:
         """Return the sum of a user who is not among those of the training rows, (factors)."""
@@ -102,37 +98,44 @@ class RatedItems(nn.Embedding):
 
 
 class _Lists:
-    """Rows of a table to add up, list by list.
+    """Rows of a table to add up, list by list; each sum is divided by the root of its number of rows.
 
     Args:
-        indices: rows of the table, one list after the other.
-        sums: the number of the list of each index.
-        begin: the first index of each list.
-        weights: of the indices.
+        indices: rows of the table, int32, one list after the other.
+        count: length of each list.
     """
 
-    def __init__(self, indices: Tensor, sums: Tensor, begin: Tensor, weights: Tensor) -> None:
-        self.indices, self.sums, self.begin, self.weights = indices, sums.int(), begin.int(), weights.float()
-        self._transposed: _Lists | None = None
+    def __init__(self, indices: Tensor, count: Tensor) -> None:
+        self.indices, self.count = indices, count
+        self._by_row: tuple[Tensor, Tensor] | None = None
 
-    def transposed(self, num_rows: int) -> _Lists:
-        """Return for each row of the table the sums that it is in, in their order."""
-        if self._transposed is None:
-            order = torch.argsort(self.indices, stable=True)
-            count = torch.bincount(self.indices, minlength=num_rows)
-            begin = count.cumsum(0) - count
-            self._transposed = _Lists(self.sums[order], self.indices[order], begin, self.weights[order])
-        return self._transposed
+    @property
+    def scale(self) -> Tensor:
+        """What each sum is multiplied by, [lists, 1]."""
+        return self.count.clamp(min=1).rsqrt().unsqueeze(1)
+
+    def by_row(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Return the lists that each row of the table is in, row by row, and where those of a row begin."""
+        if self._by_row is None:
+            lists = torch.repeat_interleave(torch.arange(len(self.count), dtype=torch.int32), self.count)
+            lists = lists.index_select(0, torch.argsort(self.indices, stable=True))
+            self._by_row = lists, _begin(torch.bincount(self.indices, minlength=num_rows))
+        return self._by_row
 
 
-def _weighted_sums(table: Tensor, lists: _Lists) -> Tensor:
-    """Return weighted sums of rows of a table, one for each list, (lists, factors)."""
-    total: Tensor = _WeightedSums.apply(table, lists)  # type: ignore[no-untyped-call]
+def _begin(count: Tensor) -> Tensor:
+    """Return where each list begins, as `F.embedding_bag` takes it."""
+    return (count.cumsum(0) - count).int()
+
+
+def _scaled_sums(table: Tensor, lists: _Lists) -> Tensor:
+    """Return the sum of each list, (lists, factors)."""
+    total: Tensor = _ScaledSums.apply(table, lists)  # type: ignore[no-untyped-call]
     return total
 
 
-class _WeightedSums(torch.autograd.Function):
-    """Weighted sums of rows of a table, as `F.embedding_bag` computes them, on a CPU.
+class _ScaledSums(torch.autograd.Function):
+    """Sums of rows of a table, as `F.embedding_bag` computes them, on a CPU.
 
     Its backward pass adds entry by entry to the gradient of the table. Here it is a sum like the one forward, of the
     entries sorted by row of the table, in less than half the time.
@@ -142,19 +145,16 @@ class _WeightedSums(torch.autograd.Function):
     def forward(ctx: Any, table: Tensor, lists: _Lists) -> Tensor:
         """Return the sums."""
         ctx.lists, ctx.num_rows = lists, len(table)
-        return _summed(table, lists)
+        total: Tensor = F.embedding_bag(lists.indices, table, _begin(lists.count), mode="sum")
+        return total.mul_(lists.scale.type_as(table))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Return the gradient of the table."""
-        return _summed(gradient.contiguous(), ctx.lists.transposed(ctx.num_rows)), None
-
-
-def _summed(table: Tensor, lists: _Lists) -> Tensor:
-    weights = lists.weights.type_as(table)
-    total: Tensor = F.embedding_bag(lists.indices, table, lists.begin, mode="sum", per_sample_weights=weights)
-    return total
+        lists, begin = ctx.lists.by_row(ctx.num_rows)
+        of_sums = gradient * ctx.lists.scale.type_as(gradient)
+        return F.embedding_bag(lists, of_sums.contiguous(), begin, mode="sum"), None
 
 
 def _sampled(users: Tensor, items: Tensor, begin: Tensor, count: Tensor) -> Tensor:

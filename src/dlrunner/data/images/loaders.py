@@ -119,7 +119,7 @@ def standardised(images: Tensor) -> Tensor:
     # The same by whole rows of pixels: three channels at a time are too few for vector instructions.
     width, rows = images.shape[3], images.permute(0, 2, 3, 1).flatten(2)
     mean, std = (each.flatten().repeat(width) for each in (mean, std))
-    return rows.sub(mean).div_(std).unflatten(2, (width, 3)).permute(0, 3, 1, 2)
+    return rows.sub(mean).div_(std).view(*rows.shape[:2], width, 3).permute(0, 3, 1, 2)
 
 
 @functools.lru_cache(maxsize=8)
