@@ -110,7 +110,7 @@ class Tally:
             "loss": float(self._total) / self._count,
             **{name: metric.compute() for name, metric in self.metrics.items()},
         }
-        outputs, targets = (each.joined() if self.keep else None for each in (self._outputs, self._targets))
+        outputs, targets = (each.joined() if len(each) else None for each in (self._outputs, self._targets))
         return Evaluation({f"{split}/{name}": value for name, value in values.items()}, outputs, targets)
 
 
