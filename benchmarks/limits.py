@@ -54,8 +54,8 @@ REASONS: Mapping[str, str] = {
         "change the last digits of every published result in float32."
     ),
     "Tables, bfloat16": (
-        "at batches of 128 less than half of the time of a step is products (46 %, torch's profiler, one thread). Adam's "
-        "dense pass over all embeddings is 13 %, 52 casts between float32 and bfloat16 are 9 %; the rest are small "
+        "at batches of 128 less than half of the time of a step is products (46 %, torch's profiler, one thread). "
+        "Adam's dense pass over all embeddings is 13 %, 52 casts between float32 and bfloat16 9 %; the rest are small "
         "operators, 125 kernels a step in all: twelve embeddings are looked up, masked and differentiated one by one."
     ),
     "Language model, float32": "as in bfloat16; and the decoder's products are MKL's, as those of tables in float32.",
