@@ -22,6 +22,7 @@ class LogLoss(Mean):
 
     Not affected by class weights, unlike the loss that is trained.
 
+    >>> import torch
     >>> metric = LogLoss()
     >>> metric.update(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
     >>> round(metric.compute(), 4)
@@ -68,6 +69,7 @@ class RocAuc(_Ranking):
     For several labels the mean over labels with both classes (macro), for several classes over the classes, each
     against all others, by their probabilities.
 
+    >>> import torch
     >>> metric = RocAuc()
     >>> metric.update(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
     >>> metric.compute()
@@ -82,6 +84,7 @@ class RocAuc(_Ranking):
 class AveragePrecision(_Ranking):
     """The area under the precision-recall curve, without interpolation: mean over the classes or labels that occur.
 
+    >>> import torch
     >>> metric = AveragePrecision()
     >>> metric.update(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([1.0, 0.0, 1.0]))
     >>> round(metric.compute(), 4)

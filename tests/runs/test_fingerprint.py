@@ -177,7 +177,7 @@ def test_the_digest_takes_a_moment(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         start = time.process_time()
         code_digest()
         seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.4  # 0.08 s where it was written
+    assert min(seconds) < 0.8  # CPU time: 0.08 s where it was written, 0.41 next to two other jobs
 
 
 def test_the_source_is_parsed_once_by_all_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
