@@ -161,7 +161,7 @@ def test_sums_of_all_users_at_once_are_those_of_some_to_the_last_bit(monkeypatch
         rated = many_rated()
         for _ in range(2):  # the lists of all are kept
             sums = rated.of_users(users)
-            sums.backward(torch.linspace(-1, 2, sums.numel()).view_as(sums))
+            sums.backward(torch.linspace(-1, 2, sums.numel()).view_as(sums))  # type: ignore[no-untyped-call]
         assert (rated._of_all is None) == (users_per_row == 0)
         assert rated.weight.grad is not None
         found.append((sums, rated.weight.grad))
