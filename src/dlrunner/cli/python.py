@@ -31,7 +31,7 @@ def run(*overrides: str, **settings: Any) -> LoadedRun:
         run = dlrunner.run("task=collab", "optim=adamw", epochs=5, **{"data.path": "ratings.csv"})
         run.metrics["valid/rmse"], run.predict(table)
 
-    A run that is finished already is not repeated, an unfinished one goes on (`rerun=True` starts afresh). What the
+    A run that is finished already is not repeated, an unfinished one is resumed (`rerun=True` starts afresh). What the
     command prints is printed; "log.level=warning" leaves warnings only.
 
     Args:

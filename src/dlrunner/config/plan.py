@@ -38,7 +38,7 @@ from dlrunner.training.loop import keeps_best
 
 CONSTANT = "dlrunner.schedules.constant"
 UNDECIDED_BATCH_SIZE = 64
-"""Of a task that only looks at its data, to recommend another one."""
+"""Of a task that only reads its data, to recommend another one."""
 
 
 @dataclass(frozen=True)

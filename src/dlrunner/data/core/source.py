@@ -24,9 +24,9 @@ from dlrunner.errors import ConfigError, DataError
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
-    *(EOFError, OSError, UnicodeDecodeError, NotImplementedError, RuntimeError),
+    *(EOFError, OSError, UnicodeDecodeError, RuntimeError),
 )
-"""What the readers of archives raise; the last two are a zip file's: another method, a password."""
+"""What the readers of archives raise; the last is a zip file's: a password, or an unknown compression."""
 ARCHIVES = (".zip", ".tgz", ".tar.gz", ".tar")
 DELAY = 0.1
 """Seconds before a download shows its progress bar."""

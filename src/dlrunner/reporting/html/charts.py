@@ -1,7 +1,7 @@
 """Charts as inline SVG: curves by epoch with bands, and parallel coordinates.
 
 Python computes all positions and texts; the script only moves a marker to the pointer or the slider. Small charts are
-440 units wide: readable on a phone of 390 pixels, and two fit side by side on a desktop.
+440 units wide: readable on a phone of 390 pixels, and a desktop shows two in a row.
 """
 
 from __future__ import annotations
