@@ -44,3 +44,16 @@ def test_new_rows_with_infinite_numbers_are_bad(values: list[object], kind: str)
     read = read_frame(pd.DataFrame({"x": values}), schema, ["x"], Path("t"))
     assert [each.row for each in read.bad] == [1, 2, 3]
     assert np.isnan(read.frame["x"].to_numpy()[[1, 2, 3, 5]]).all()
+
+
+@pytest.mark.parametrize("as_text", [True, False])
+def test_numbers_whose_square_has_no_room_are_refused_and_the_smallest_ones_are_zero(
+    tmp_path: Path, as_text: bool
+) -> None:
+    frame = pd.DataFrame({"x": [1.5, -1e200, 1e150, 1e-200, -1e-150]})
+    path = tmp_path / ("t.csv" if as_text else "t.parquet")
+    frame.to_csv(path, index=False) if as_text else frame.to_parquet(path)
+    table = read_table(path)
+    with pytest.raises(DataError, match=r"row \d: x is '?-1e\+?200'?, which is not a number up to 1e\+150; 1 such row"):
+        table.checked(["x"], skip_bad=False)
+    assert table.checked(["x"], skip_bad=True).frame["x"].tolist() == [1.5, 1e150, 0, -1e-150]

@@ -101,7 +101,7 @@ class Candidates:
         for i, each in enumerate(self.numbers):
             yield f"number {i}", f"count(*) - count_if(m{n}) - count(n{n}_{i})"
             yield f"fractions {i}", f"count_if(n{n}_{i} - floor(n{n}_{i}) <> 0)"  # so of inf
-            yield f"infinite {i}", f"count_if(isinf(n{n}_{i}))"
+            yield f"too large {i}", f"count_if(too_large(n{n}_{i}))"
             # 5.00, as a price is written; 5.0 is what is left of whole numbers next to missing ones.
             yield f"prices {i}", f"count_if(contains(t{n}, '{each.decimal}00') AND n{n}_{i} = floor(n{n}_{i}))"
         if self.numbers:

@@ -40,6 +40,9 @@ def quoted_name(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+LARGEST = 1e150
+"""Larger numbers are bad, as infinite ones are, and smaller ones than its inverse are 0: a square has no room."""
+
 _PAST_HOUR = r":[0-5]\d(:[0-5]\d([.,]\d+)?)?"
 CLOCK = rf"([01]?\d|2[0-3]){_PAST_HOUR}|24:00(:00)?|(0?[1-9]|1[0-2]){_PAST_HOUR} ?(?i:am|pm)"
 """Times of day: 12:30, 8:05:09.5, 9:30 PM."""
@@ -52,7 +55,8 @@ MACROS = (
     "plain_number(t) AS CASE WHEN contains(t, '_') THEN NULL WHEN NOT isnan(TRY_CAST(t AS DOUBLE)) "
     f"THEN TRY_CAST(t AS DOUBLE) WHEN starts_with(t, '{MINUS}') AND NOT isnan(TRY_CAST(substr(t, 2) AS DOUBLE)) "
     "THEN TRY_CAST('-' || substr(t, 2) AS DOUBLE) END",
-    "finite(x) AS CASE WHEN isfinite(x) THEN x END",
+    f"too_large(x) AS NOT isnan(x) AND abs(x) > {LARGEST}",
+    f"bounded(x) AS CASE WHEN abs(x) < {1 / LARGEST} THEN 0 WHEN abs(x) <= {LARGEST} THEN x END",
     f"clock_minutes(t) AS CASE WHEN regexp_full_match(t, {literal(CLOCK)}) "
     f"THEN 60 * (CASE WHEN ends_with(lower(t), 'm') THEN {_OF_TWELVE} ELSE {_HOUR} END) "
     "+ CAST(substr(split_part(t, ':', 2), 1, 2) AS DOUBLE) "

@@ -160,7 +160,7 @@ def _number(
     )
     found = replace(found, doubt=doubt, note=note, ambiguous=doubt is not None)
     i = candidates.numbers.index(chosen)
-    if num_bad := counts[f"infinite {i}"] + counts[f"number {i}"]:
+    if num_bad := counts[f"too large {i}"] + counts[f"number {i}"]:
         return _with_bad(table, replace(column, type="number"), found, num_bad)
     return column, found
 
@@ -308,9 +308,9 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
     known = f"{column} IS NOT NULL" if kind != "DOUBLE" else f"({column} IS NOT NULL AND NOT isnan({column}))"
     whole = f"count_if({known} AND {column} % 1 <> 0)" if kind == "DOUBLE" else "0"
     large = f"count_if(abs({column}) > 9007199254740992)" if kind in ("BIGINT", "DOUBLE") else "0"
-    endless = f"count_if(isinf({column}))" if kind == "DOUBLE" else "0"
-    absent, distinct, fractions, long, infinite = table.aggregate(
-        f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, endless
+    too_large = f"count_if(too_large({column}))" if kind == "DOUBLE" else "0"
+    absent, distinct, fractions, long, num_bad = table.aggregate(
+        f"count_if(NOT {known})", f"approx_count_distinct({column})", whole, large, too_large
     )
     found = Statistics(num_missing=int(absent), num_distinct=int(distinct))
     if name in hints.text:
@@ -330,9 +330,9 @@ def _of_type(table: RawTable, name: str, hints: Hints) -> tuple[Column, Statisti
         return Column(name, "boolean"), found
     if long and not fractions and kind == "BIGINT":
         return Column(name), found
-    if infinite:
-        row, value = table.first_where(f"isinf({column})", column)
+    if num_bad:
+        row, value = table.first_where(f"too_large({column})", column)
         return Column(name, "number"), replace(
-            found, num_bad=int(infinite), bad_example=f"{table.rows.short(row)}: {value}"
+            found, num_bad=int(num_bad), bad_example=f"{table.rows.short(row)}: {value}"
         )
     return Column(name, "number" if fractions else "integer"), found

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlrunner.data.tables.formats import LARGEST
 from dlrunner.data.tables.pieces import columns_in_pieces
 from dlrunner.data.tables.raw import PER_QUERY, RawTable
 from dlrunner.data.tables.schema import Column, Schema
@@ -97,8 +98,8 @@ def _a(column: Column, value: str) -> str:
     """Return what a bad value is not."""
     if column.type in ("integer", "number"):
         with contextlib.suppress(ValueError):
-            if math.isinf(float(value)):
-                return "a finite number"
+            if abs(float(value)) > LARGEST:
+                return "a finite number" if math.isinf(float(value)) else f"a number up to {LARGEST:g}"
     return f"an {column.described()}" if column.type == "integer" else f"a {column.described()}"
 
 
@@ -126,7 +127,7 @@ def expression(table: RawTable, column: Column) -> str:
     if kind == "TIMESTAMP":
         raise DataError(f"{table.place}: {column.name} holds dates, not numbers")
     if kind == "DOUBLE":
-        return f"finite({source})"
+        return f"bounded({source})"
     return f"CAST({source} AS DOUBLE)" if column.type == "number" or kind != "BIGINT" else source
 
 

@@ -67,7 +67,7 @@ class Column:
             return self.date_format.value(text)
         if self.type == "time":
             return f"clock_minutes({text})"
-        return f"finite({self.number_format.value(text)})"
+        return f"bounded({self.number_format.value(text)})"
 
     def bad(self, text: str) -> str:
         """Return the SQL condition that a string is there, but not of this type and format."""
