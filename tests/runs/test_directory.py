@@ -24,7 +24,7 @@ import yaml
 from dlrunner.data.core.cache import write_whole
 from dlrunner.data.core.synthetic import generated
 from dlrunner.errors import Interrupted, RunError
-from dlrunner.files.atomic import atomic_file, write_atomic
+from dlrunner.files.atomic import atomic_file, readable_os_errors, write_atomic
 from dlrunner.runs import directory as runs
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.labels import label, run_label
@@ -234,6 +234,25 @@ def test_a_read_only_folder_ends_with_a_sentence(
     assert status == 1
     assert "cannot be written" in err
     assert "runs" in err
+
+
+def test_a_finished_run_of_a_read_only_folder_is_shown_again(
+    dlrun: Dlrun, ratings_csv: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dlrun(*WORDS)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK and access(path, mode))
+    before = {path: path.stat().st_mtime_ns for path in (here / "runs").rglob("*")}
+    status, out, err = dlrun(*WORDS)
+    assert (status, err) == (0, "")
+    assert "already finished" in out
+    assert {path: path.stat().st_mtime_ns for path in (here / "runs" / "collab").rglob("*")}.items() <= before.items()
+
+
+@pytest.mark.parametrize("name", [".tags.json.0123456789abcdef", "tags.json"])
+def test_what_cannot_be_written_has_its_final_name(name: str) -> None:
+    with pytest.raises(RunError, match=r"^runs/a/tags\.json cannot be written: "), readable_os_errors(Path("runs")):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), f"runs/a/{name}")
 
 
 class Full(io.BytesIO):

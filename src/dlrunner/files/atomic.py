@@ -6,12 +6,12 @@ import contextlib
 import errno
 import fcntl
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from dlrunner.errors import RunError
+from dlrunner.files.temporary import name_of, temporary_path
 
 
 @contextlib.contextmanager
@@ -49,15 +49,6 @@ def atomic_file(path: Path, sync: bool = True) -> Iterator[BinaryIO]:
             os.close(folder)
 
 
-def temporary_path(path: Path) -> Path:
-    """Return a unique hidden path in the same folder.
-
-    >>> temporary_path(Path("run/last.pt")).name.startswith(".last.pt.")
-    True
-    """
-    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-
-
 def write_atomic(path: Path, content: bytes) -> None:
     """Write a file atomically (see `atomic_file`)."""
     with atomic_file(path) as file:
@@ -70,8 +61,10 @@ def readable_os_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        place = Path(error.filename or path)
+        place = place.with_name(name_of(place.name) or place.name)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"the disk is full: cannot write {path}; files saved before are intact") from None
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise RunError(f"{error.filename or path} cannot be written: {error.strerror}") from None
-        raise RunError(f"{error.filename or path}: {error.strerror or error}") from error
+            raise RunError(f"{place} cannot be written: {error.strerror}") from None
+        raise RunError(f"{place}: {error.strerror or error}") from error

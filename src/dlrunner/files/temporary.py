@@ -13,13 +13,12 @@ import errno
 import fcntl
 import os
 import re
+import secrets
 import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from dlrunner.files.atomic import temporary_path
 
 PATTERN = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8}|\d+)")
 """The mark is random; earlier versions used the process id."""
@@ -27,6 +26,15 @@ UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")
 """Names in the cache of earlier versions."""
 GRACE = 0.5
 """Seconds in which a new file may not be locked yet."""
+
+
+def temporary_path(path: Path) -> Path:
+    """Return a unique hidden path in the same folder.
+
+    >>> temporary_path(Path("run/last.pt")).name.startswith(".last.pt.")
+    True
+    """
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}")
 
 
 def name_of(temporary: str) -> str | None:

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlrunner.errors import BusyError, ConfigError, RunError
-from dlrunner.files.atomic import atomic_file, readable_os_errors, temporary_path, write_atomic
+from dlrunner.files.atomic import atomic_file, readable_os_errors, write_atomic
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.plain_data import read_json
-from dlrunner.files.temporary import name_of, remove_abandoned
+from dlrunner.files.temporary import name_of, remove_abandoned, temporary_path
 from dlrunner.runs.reader import finished_summary, member_folders
 
 if TYPE_CHECKING:
@@ -65,6 +65,10 @@ class RunDirectory:
         from filelock import FileLock  # only who writes a run needs it
 
         parent = runs_dir / task
+        if parent.is_dir() and not os.access(parent, os.W_OK):
+            path, reason = _choose(parent, label, identity, rerun)
+            if reason == "finished":  # nothing is written
+                return cls(path, identity), reason
         with readable_os_errors(parent):
             parent.mkdir(parents=True, exist_ok=True)
             # Without a fall-back: a lock that is a file's existence would outlive a process that is killed.

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dlrunner.errors import BusyError, ConfigError
-from dlrunner.files.atomic import readable_os_errors, temporary_path
+from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.locks import FolderLock
-from dlrunner.files.temporary import remove_abandoned
+from dlrunner.files.temporary import remove_abandoned, temporary_path
 from dlrunner.runs.directory import RunDirectory, refuse_links
 from dlrunner.runs.query import newest_finished
 from dlrunner.runs.reader import finished_summary, member_folders, own_file

@@ -230,8 +230,13 @@ def significant(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
     >>> significant(np.array([269006.71234, -0.0012345678, 1234567890.0, 0.0])).tolist()
     [269006.7, -0.001234568, 1234568000.0, 0.0]
+    >>> significant(np.array([1.58307744e30, 1.5830771e-30])).tolist()
+    [1.583077e+30, 1.583077e-30]
     """
     is_number = np.isfinite(values) & (values != 0)
     decimals = 6 - np.floor(np.log10(np.abs(np.where(is_number, values, 1.0))))
-    up, down = 10.0 ** decimals.clip(min=0), 10.0 ** (-decimals).clip(min=0)  # exact: powers are not negative
-    return np.where(is_number, np.round(values * up / down) / up * down, values)
+    up, down = 10.0 ** decimals.clip(0, 22), 10.0 ** (-decimals).clip(0, 22)  # exact powers, which end there
+    rounded = np.where(is_number, np.round(values * up / down) / up * down, values)
+    if (extreme := is_number & (np.abs(decimals) > 22)).any():
+        rounded[extreme] = [float(f"{value:.6e}") for value in values[extreme]]
+    return rounded

@@ -75,10 +75,14 @@ def _with_digits(column: Sequence[Any]) -> list[str]:
 
     >>> _with_digits([0.25, 1234567.5, "a"]), _with_digits([1 / 3])
     (['0.25', '1234567.50', 'a'], ['0.3333'])
+    >>> _with_digits([1.583077e30])
+    ['1.583077e+30']
     """
     import numpy as np
 
     floats = [value for value in column if isinstance(value, float) and math.isfinite(value)]
+    if any(abs(each) >= 1e16 for each in floats):  # beyond a float's digits
+        return [f"{each:.7g}" if isinstance(each, float) and math.isfinite(each) else number(each) for each in column]
     needed = max((len(np.format_float_positional(each, trim="-").partition(".")[2]) for each in floats), default=0)
     if needed > MOST_DECIMALS:
         return list(map(number, column))
