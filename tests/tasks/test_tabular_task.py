@@ -15,8 +15,11 @@ import pytest
 import torch
 
 from dlrunner.comparison.diff import NOT_COMPARED
+from dlrunner.data.core.regression import Regression
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
+from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.tasks.tabular.analysis import TableAnalysis
 from dlrunner.tasks.tabular.partial_dependence import PartialDependence
@@ -484,9 +487,14 @@ def test_the_recorded_average_over_batches_is_the_lessons(here: Path, dlrun: Dlr
     assert final["valid/rmspe_by_batch"] < final["valid/rmspe"]
 
 
-@pytest.mark.parametrize(("columns", "rows"), [(40, 2000), (2000, 200), (20_000, 100)])
-def test_very_many_columns_are_shuffled_in_fewer_rows(columns: int, rows: int) -> None:
+@pytest.mark.parametrize(
+    ("columns", "hidden", "num_nets", "rows"),
+    [(40, 200, 1, 2000), (40, 1000, 8, 328), (2000, 200, 1, 200), (40, 1000, 1, 2000)],
+)
+def test_large_models_are_shuffled_in_fewer_rows(columns: int, hidden: int, num_nets: int, rows: int) -> None:
+    dims = TabularDims({"store": 10_000}, columns, 1, target=Regression(["y"]))
     analysis = TableAnalysis.__new__(TableAnalysis)
     analysis.targets = torch.zeros(5000)
-    analysis.inputs = [torch.zeros(5000, 0), torch.zeros(1, columns).expand(5000, columns)]
-    assert analysis._rows_to_shuffle() == rows
+    analysis.models = [EmbeddingNet(dims, hidden=[hidden], num_nets=num_nets)]
+    assert analysis.rows_of_passes(3 * columns, 2000) == rows
+    assert analysis.rows_of_passes(3 * columns, 150) == 150

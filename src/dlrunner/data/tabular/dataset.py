@@ -16,7 +16,6 @@ from dlrunner.data.core.columns import (
     Roles,
     assign,
     date_column,
-    high_cardinality_notes,
     part_prefixes,
 )
 from dlrunner.data.core.once import read_once
@@ -35,7 +34,7 @@ from dlrunner.data.tabular.history_settings import HistorySettings
 from dlrunner.data.tabular.lag_columns import lag_columns
 from dlrunner.data.tabular.lags import LagSettings
 from dlrunner.data.tabular.new_rows import all_date_parts, row_names
-from dlrunner.data.tabular.notes import fold_notes, target_notes
+from dlrunner.data.tabular.notes import fold_notes, input_notes, target_notes
 from dlrunner.data.tabular.table import TableSource, TabularTable
 from dlrunner.data.tabular.target_features import TargetFeatures
 from dlrunner.data.tabular.trend import clip_parts, training_ranges
@@ -191,26 +190,20 @@ class TabularData(TableSource):
             DataError: it is damaged, or holds what cannot be used; row and value are named.
             ConfigError: a setting names what is not there.
         """
-        named = [*(self.dates or []), *([self.splitting.date] if self.splitting.date else [])]
-        targets = self.target if isinstance(self.target, list) else [self.target]
-        table = self.file.read([self.id] if self.id else [], named, self._not_categories(named))
-        splitting = self._with_date(table)
-        table = table.checked(self._used(table, splitting), self.file.reading.skip_bad).with_values(
-            targets, self.file.reading.skip_bad
-        )
+        table, splitting = self._checked_table()
         frame, place = table.frame, table.rows
         target, values = read_target(frame, self.target, self.kind, self.target_separator, self.target_transform, place)
         kept = self._kept(frame, place)
+        unused = [f"{kept.sum():,} of {len(kept):,} rows are used (data.sample, data.leave_out)"]
         if not kept.all():
             frame, values, place = frame[kept].reset_index(drop=True), values[kept], place.only(kept)
         strata = values if target.has_one_class else None
         split, of_test = splitting.assign(frame, strata, place), splitting.of_test(frame)
+        num_train = int((split == TRAIN).sum())
         dates, prefixes = self._dates(frame)
+        days = self._days(frame, splitting.date, dates, place)
         ranges = training_ranges(frame, dates, np.asarray(split == TRAIN))
         parts, clipped = clip_parts(all_date_parts(frame, prefixes), prefixes, ranges)
-        days = date_column(frame[splitting.date], splitting.date, place) if splitting.date else None
-        if days is None and len(dates) == 1 and not frame[dates[0]].isna().any():
-            days = date_column(frame[dates[0]], dates[0], place)
         frame = pd.concat([frame, parts], axis=1)
         reserved = [*target.names, *dates, *(n for n in (splitting.date, splitting.valid_column) if n)]
         roles = assign(
@@ -221,17 +214,9 @@ class TabularData(TableSource):
             parts=list(parts.columns),
             reserved=reserved,
             id=self._id(frame),
-            num_train=int((split == TRAIN).sum()),
+            num_train=num_train,
         )
-        notes = [
-            *table.notes,
-            *clipped,
-            *(["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"] if roles.inferred else []),
-            *self._constants(roles),
-            *high_cardinality_notes(frame, roles, int((split == TRAIN).sum())),
-        ]
-        if len(frame) < len(kept):
-            notes.append(f"{len(frame):,} of {len(kept):,} rows are used (data.sample, data.leave_out)")
+        notes = [*table.notes, *clipped, *input_notes(frame, roles, num_train), *(unused if not kept.all() else [])]
         inputs, base = {*dates, *roles.categorical, *roles.continuous}, None
         recipe: dict[str, Any] = {"dates": prefixes, "ranges": ranges}
         for made in self._target_features(frame, days, target, values, split):
@@ -259,6 +244,14 @@ class TabularData(TableSource):
             of_test=of_test,
             base=base,
         )
+
+    def _checked_table(self) -> tuple[Table, Splitting]:
+        """Return the table without its bad rows, if they are left out, and how it is split."""
+        named = [*(self.dates or []), *([self.splitting.date] if self.splitting.date else [])]
+        targets, skip_bad = self.target if isinstance(self.target, list) else [self.target], self.file.reading.skip_bad
+        table = self.file.read([self.id] if self.id else [], named, self._not_categories(named))
+        splitting = self._with_date(table)
+        return table.checked(self._used(table, splitting), skip_bad).with_values(targets, skip_bad), splitting
 
     def recipe(self) -> dict[str, Any]:
         """Which columns of new rows are dates, and how all of them are read."""
@@ -356,15 +349,18 @@ class TabularData(TableSource):
                 )
         return names, part_prefixes(names, frame.columns)
 
+    def _days(
+        self, frame: pd.DataFrame, name: str | None, dates: Sequence[str], place: RowLocations
+    ) -> pd.Series[Any] | None:
+        """Return the day of each row: of the column that splits, or of the only column of dates if it is complete."""
+        if name is None and len(dates) == 1 and not frame[dates[0]].isna().any():
+            name = dates[0]
+        return date_column(frame[name], name, place) if name is not None else None
+
     def _id(self, frame: pd.DataFrame) -> str | None:
         if self.id is not None and self.id not in frame.columns:
             raise ConfigError(f"data.id: {self.path} has no column {self.id!r}")
         return self.id
-
-    def _constants(self, roles: Roles) -> list[str]:
-        if roles.inferred:
-            return []
-        return [f"the column {name} is constant and left out" for name in roles.left_out]
 
 
 def sampled(kept: NDArray[np.bool_], sample: int | None, seed: int, place: str) -> NDArray[np.bool_]:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from dlrunner.data.core.columns import Roles, high_cardinality_notes
 from dlrunner.data.core.periods import counted, period_of
 from dlrunner.data.core.splitting import TRAIN, VALID, Parts, Splitting
 from dlrunner.data.core.targets import Target
@@ -42,3 +43,12 @@ def fold_notes(splitting: Splitting, days: pd.Series[Any] | None, split: Parts) 
 
 def _covered(days: pd.Series[Any]) -> str:
     return f"{days.min():%Y-%m-%d} to {days.max():%Y-%m-%d}"
+
+
+def input_notes(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
+    """Tell how the inputs were chosen, and which of them have many categories."""
+    if roles.inferred:
+        chosen = ["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"]
+    else:
+        chosen = [f"the column {name} is constant and left out" for name in roles.left_out]
+    return [*chosen, *high_cardinality_notes(frame, roles, num_train)]

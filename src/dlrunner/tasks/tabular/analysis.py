@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
 from dlrunner.metrics import Metric
 from dlrunner.model import Model, forward_pass
+from dlrunner.models.packed_nets import PackedLayers
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.plot import Plot
 from dlrunner.reporting.plots import regression, tabular
@@ -25,10 +26,10 @@ from dlrunner.task import Split
 from dlrunner.tasks.classification import class_plots
 from dlrunner.tasks.tabular.partial_dependence import DependenceTask, PartialDependence
 
-MAX_SHUFFLED_VALUES = 2_400_000_000
-"""Bound on the input values of all permutation passes: 2,000 columns would take minutes otherwise."""
-MAX_ROWS = 2000
-"""Validation rows for permutation importance: 40 columns, three shuffles each, take some seconds."""
+PRODUCTS = 3 * 10**10
+"""Multiplications of all passes for a plot: about a second. Large models are evaluated on fewer rows."""
+FEWEST_SHUFFLED_ROWS, MOST_SHUFFLED_ROWS = 200, 2000
+"""Validation rows for permutation importance."""
 REPEATS = 3
 MAX_CATEGORIES = 31
 FEWEST_ROWS = 10
@@ -92,7 +93,7 @@ class TableAnalysis:
             with atomic_file(folder.parent / "largest_errors.csv", sync=False) as file:
                 file.write(as_csv(worst)[0])
             drawn.append(tabular.largest_errors(worst.head(15), folder))
-        rows = (self._rows_to_shuffle(), len(self.targets))
+        rows = (self.rows_of_passes(REPEATS * len(names), MOST_SHUFFLED_ROWS), len(self.targets))
         base = self.task.preparation.base
         drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows, base=base))
         order = [i for i in np.argsort(-increases, kind="stable") if names[i] != base and increases[i] > 0]
@@ -142,13 +143,14 @@ class TableAnalysis:
         Source: Breiman, Random forests, 2001, https://doi.org/10.1023/A:1010933404324.
         """
         random = np.random.default_rng(0)
-        count = len(self.targets)
-        rows = torch.from_numpy(np.sort(random.choice(count, self._rows_to_shuffle(), replace=False)))
+        inputs_of_columns = self.inputs_of_columns()
+        count = self.rows_of_passes(REPEATS * len(inputs_of_columns), MOST_SHUFFLED_ROWS)
+        rows = torch.from_numpy(np.sort(random.choice(len(self.targets), count, replace=False)))
         codes, numbers = (each[rows.to(each.device)] for each in self.inputs)
         targets = self.targets[rows]
         base = self._error(self.predict(codes, numbers), targets)
         names, increases = [], []
-        for name, columns_of in self.inputs_of_columns().items():
+        for name, columns_of in inputs_of_columns.items():
             differences = []
             for _ in range(REPEATS):
                 order = torch.from_numpy(random.permutation(len(rows))).to(codes.device)
@@ -176,10 +178,10 @@ class TableAnalysis:
             found[preparation.base] = [(1, [len(preparation.continuous)])]
         return found
 
-    def _rows_to_shuffle(self) -> int:
-        """Return the number of rows for permutation importance: fewer for very many columns."""
-        columns = max(1, sum(each.shape[1] for each in self.inputs))
-        return min(len(self.targets), MAX_ROWS, max(100, MAX_SHUFFLED_VALUES // (REPEATS * columns**2)))
+    def rows_of_passes(self, passes: int, most: int) -> int:
+        """Return the number of validation rows that so many passes through the model can afford, at most `most`."""
+        affordable = PRODUCTS // max(1, passes * products_of_a_row(self.models[0]))
+        return min(len(self.targets), most, max(FEWEST_SHUFFLED_ROWS, affordable))
 
     def embeddings(self, matter: Sequence[str]) -> list[tuple[str, list[str], NDArray[np.float64]]]:
         """Return names, categories and vectors of the columns to plot, without missing and unseen values.
@@ -290,6 +292,16 @@ def important(names: Sequence[str], increases: NDArray[np.float64], stds: NDArra
     least = LEAST_IMPORTANCE * np.max(increases, initial=0.0)
     order = np.argsort(-increases, kind="stable")
     return [names[i] for i in order if increases[i] > max(least, 2 * stds[i])]
+
+
+def products_of_a_row(model: Model) -> int:
+    """Return about how many multiplications one row takes: each weight once, without embeddings, which are selected.
+
+    A count and not a time, so that the same rows are chosen on every machine.
+    """
+    packed = {id(each.weight): len(each.signs) for each in model.modules() if isinstance(each, PackedLayers)}
+    selected = {id(each.weight) for each in model.modules() if isinstance(each, nn.Embedding)}
+    return sum(w.numel() * packed.get(id(w), 1) for w in model.parameters() if id(w) not in selected)
 
 
 def _probabilities(outputs: Tensor) -> NDArray[np.float64]:

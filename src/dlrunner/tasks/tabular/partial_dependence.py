@@ -79,6 +79,10 @@ class TrainedModel(Protocol):
         """Return outputs for inputs, on the CPU."""
         ...
 
+    def rows_of_passes(self, passes: int, most: int) -> int:
+        """Return the number of validation rows that so many passes through the model can afford."""
+        ...
+
 
 class PartialDependence:
     """The effect of single columns on the predictions.
@@ -93,8 +97,11 @@ class PartialDependence:
     def draw(self, names: Sequence[str], folder: Path) -> Plot:
         """Draw the curves of some columns."""
         what, _, curves = self._outputs()
-        count = min(len(self.analysis.targets), MOST_DEPENDENT_ROWS)
+        count = self._num_rows(names)
         return regression.partial_dependence(self.curves(names), folder, what=what, curves=curves, rows=count)
+
+    def _num_rows(self, names: Sequence[str]) -> int:
+        return self.analysis.rows_of_passes(MOST_VALUES * len(names), MOST_DEPENDENT_ROWS)
 
     def curves(self, names: Sequence[str]) -> list[regression.Dependence]:
         """Return the mean prediction of some rows where a column has one value in all of them, by column.
@@ -103,11 +110,7 @@ class PartialDependence:
         """
         table, inputs = self.analysis.task.table, self.analysis.inputs_of_columns()
         random = np.random.default_rng(0)
-        rows = np.sort(
-            random.choice(
-                len(self.analysis.targets), min(len(self.analysis.targets), MOST_DEPENDENT_ROWS), replace=False
-            )
-        )
+        rows = np.sort(random.choice(len(self.analysis.targets), self._num_rows(names), replace=False))
         codes, numbers = (each[torch.from_numpy(rows).to(each.device)] for each in self.analysis.inputs)
         first = int(np.flatnonzero(table.valid)[0])
         found = []
