@@ -9,7 +9,7 @@ from __future__ import annotations
 import bisect
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from typing import Any
@@ -84,18 +84,8 @@ def curves(
     def y(value: float) -> float:
         return _round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * scale.position(value))
 
-    drawn, marks = [], []
-    for index, line in enumerate(lines):
-        if line.band:
-            upper = [f"{at[e]} {y(line.band[e][1])}" for e in epochs if e in line.band]
-            lower = [f"{at[e]} {y(line.band[e][0])}" for e in reversed(epochs) if e in line.band]
-            drawn.append(f'<path class="band s{index % NUM_COLOURS}" d="M{"L".join([*upper, *lower])}Z"/>')
-    for index, line in reversed(list(enumerate(lines))):  # the first one is on top
-        points = [f"{at[e]} {y(line.values[e])}" for e in epochs if e in line.values]
-        drawn.append(f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>')
-        if len(points) <= MOST_MARKED:  # lines of no length with round ends; those at the edge are not clipped
-            within = [f"M{at[e]} {at_y}h0" for e in epochs if (at_y := _within(line.values.get(e), scale, y))]
-            marks.append(f'<path class="line points s{index % NUM_COLOURS}" d="{"".join(within)}"/>')
+    marks = [_points(index, line, at, scale, y) for index, line in reversed(list(enumerate(lines)))]
+    drawn = [*_bands(lines, at, y), *_lines(lines, at, y)]
     frame = _frame(scale, epochs)
     is_reference_drawn = reference is not None and scale.low <= reference[1] <= scale.high
     if reference is not None and is_reference_drawn:
@@ -127,6 +117,28 @@ def curves(
     }
     legend = _legend(entries if len(entries) > 1 else [])
     return _figure(title, chart, f"{legend}{drawing}", len(epochs) - 1, "epoch")
+
+
+def _bands(lines: Sequence[Curve], at: Mapping[float, float], y: Callable[[float], float]) -> Iterator[str]:
+    for index, line in enumerate(lines):
+        if line.band:
+            upper = [f"{x} {y(line.band[e][1])}" for e, x in at.items() if e in line.band]
+            lower = [f"{x} {y(line.band[e][0])}" for e, x in reversed(list(at.items())) if e in line.band]
+            yield f'<path class="band s{index % NUM_COLOURS}" d="M{"L".join([*upper, *lower])}Z"/>'
+
+
+def _lines(lines: Sequence[Curve], at: Mapping[float, float], y: Callable[[float], float]) -> Iterator[str]:
+    for index, line in reversed(list(enumerate(lines))):  # the first one is on top
+        points = [f"{x} {y(line.values[e])}" for e, x in at.items() if e in line.values]
+        yield f'<path class="line s{index % NUM_COLOURS}" d="M{"L".join(points)}{"h0" * (len(points) == 1)}"/>'
+
+
+def _points(index: int, line: Curve, at: Mapping[float, float], scale: Scale, y: Callable[[float], float]) -> str:
+    """Mark the points of a short curve: lines of no length with round ends, of which those at the edge are whole."""
+    if sum(e in line.values for e in at) > MOST_MARKED:
+        return ""
+    within = [f"M{x} {at_y}h0" for e, x in at.items() if (at_y := _within(line.values.get(e), scale, y))]
+    return f'<path class="line points s{index % NUM_COLOURS}" d="{"".join(within)}"/>'
 
 
 def _best_mark(epoch: float, x: float, y: float) -> str:
