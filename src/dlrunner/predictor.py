@@ -84,6 +84,13 @@ class Predictor(ABC):
         """
         return {}
 
+    def with_types(self, answer: pd.DataFrame) -> pd.DataFrame:
+        """Return an answer whose columns of the input, strings as in a text file, have the types of the training table.
+
+        For formats that have types: JSON, Parquet, Excel. Ids stay strings.
+        """
+        return answer
+
     def row_fields(self) -> Sequence[RowField]:
         """Return the fields of a row of a request; without any the run cannot be served."""
         return ()

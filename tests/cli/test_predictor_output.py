@@ -188,3 +188,27 @@ def test_a_wide_table_is_printed_with_the_columns_that_fit_and_the_prediction(
     assert "more columns; --out FILE writes all" in out
     dlrun("predict", str(runs["classes"]), "wide.csv", "--out", "all.csv")
     assert "measurement_59" in pd.read_csv("all.csv")
+
+
+def test_formats_with_types_hold_the_numbers_of_the_input_as_numbers(
+    runs: SmallRuns, dlrun: Dlrun, inputs: Path
+) -> None:
+    rows = pd.read_csv("new.csv", dtype=str)
+    rows.loc[1, "area"] = None
+    rows.assign(room="007", area=rows["area"] + "0").to_csv("new.csv", index=False)
+    run = str(runs["numbers"])
+    _, out, _ = dlrun("predict", run, "new.csv", "--json")
+    first, second = json.loads(out)[:2]
+    assert first["area"] == float(rows["area"][0])
+    assert isinstance(first["rooms"], int)
+    assert (second["area"], first["room"], first["nr"]) == (None, "007", "100"), "what is no number to the run"
+    for suffix in ("parquet", "xlsx", "jsonl"):
+        dlrun("predict", run, "new.csv", "--out", f"answer.{suffix}")
+        found = READERS[suffix](f"answer.{suffix}")
+        assert found["area"].dtype == "float64"
+        assert found["rooms"].dtype == "int64"
+    dlrun("predict", run, "new.csv", "--out", "answer.csv")
+    assert pd.read_csv("answer.csv", dtype=str)["area"][0] == f"{rows['area'][0]}0", "text has its own characters"
+    Path("new.csv").write_text(Path("new.csv").read_text().replace(f"{rows['area'][3]}0", "many"))
+    _, out, _ = dlrun("predict", run, "new.csv", "--json")
+    assert json.loads(out)[0]["area"] == f"{rows['area'][0]}0", "a column with another value stays as it is"

@@ -104,6 +104,16 @@ def test_settings_implied_by_an_option_are_omitted(here: Path) -> None:
     assert compared("runs/*").settings == ("optim",)
 
 
+def test_a_setting_decided_from_the_data_and_the_others_is_omitted(here: Path) -> None:
+    for number, (model, decay) in enumerate([("net", 0.1), ("dot", 5.0), ("dot", 5.0)]):
+        settings = {"model": model, "optim.weight_decay": decay, "seed": number}
+        auto = {"optim.weight_decay": decay}
+        write_run(here / "runs" / str(number), 0.8, settings, typed=["model", "seed"], auto=auto)
+    assert compared("runs/*").settings == ("model",)
+    write_run(here / "runs" / "3", 0.8, {"model": "dot", "optim.weight_decay": 0.2}, auto={})
+    assert compared("runs/*").settings == ("model", "optim.weight_decay"), "it was given in one of the runs"
+
+
 def test_a_typed_setting_is_shown_next_to_the_option(here: Path) -> None:
     write_run(here / "runs" / "a", 0.8, {"optim": "sgd", "optim.lr": 0.3})
     write_run(here / "runs" / "b", 0.8, {"optim": "adam"})

@@ -227,7 +227,9 @@ def test_the_head_of_a_run_with_tta_has_each_metric_with_and_without_it() -> Non
 def test_the_verdict_names_the_times_if_the_run_took_much_longer() -> None:
     metric = {"name": "m", "value": 0.9, "higher_is_better": True}
     summary = {"metric": metric, "training_seconds": 30.0, "baselines": {"a": {"m": 0.8, "seconds": 9.0}}}
-    assert answer.verdict(summary).endswith("higher; the baseline took 9 s, this run 30 s.")
+    assert answer.verdict(summary).endswith("higher; the baseline took 9.0 s, this run 30.0 s.")
+    fast = {**summary, "baselines": {"a": {"m": 0.8, "seconds": 0.37}}}
+    assert answer.verdict(fast).endswith("the baseline took 0.4 s, this run 30.0 s."), "not 0 s"
     assert answer.verdict({**summary, "training_seconds": 17.0}).endswith("higher.")
 
 

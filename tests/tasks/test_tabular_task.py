@@ -18,10 +18,11 @@ from dlrunner.comparison.diff import NOT_COMPARED
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.metrics import RootMeanSquaredPercentageError
+from dlrunner.model import Model
 from dlrunner.models.tabular import EmbeddingNet
 from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
-from dlrunner.tasks.tabular.analysis import TableAnalysis
+from dlrunner.tasks.tabular.analysis import TableAnalysis, important
 from dlrunner.tasks.tabular.partial_dependence import PartialDependence
 from dlrunner.tasks.tabular.task import Tabular
 from tests.conftest import QUICK, Dlrun, flats
@@ -289,7 +290,6 @@ def test_partial_dependence_follows_the_effect_of_each_column(flats_csv: Path, d
 def test_permutation_importance_finds_the_columns_that_matter(flats_csv: Path, dlrun: Dlrun) -> None:
     from dlrunner.inference.models import load_models
     from dlrunner.runs.reader import FinishedRun
-    from dlrunner.tasks.tabular.analysis import TableAnalysis, important
     from dlrunner.tasks.tabular.predictor import predict_rows
 
     table = flats()
@@ -324,6 +324,40 @@ def test_weekdays_and_months_of_a_date_have_names_in_plots(here: Path) -> None:
     assert task.category_name("Sold_Month", 2) == "Feb"
     assert task.category_name("Sold_Day", 2) == "2"
     assert task.category_name("Dayofweek", 2) == "2", "a column of the file's own"
+
+
+class WeekdayModel(Model):
+    """Predicts by the weekday alone."""
+
+    def __init__(self, column: int) -> None:
+        super().__init__()
+        self.column = column
+
+    def forward(self, codes: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+        return codes[:, self.column].float()
+
+    def layer_groups(self) -> list[torch.nn.Module]:
+        return [self]
+
+
+def test_plots_show_the_date_of_a_row_and_the_names_of_its_parts(here: Path) -> None:
+    days = pd.date_range("2024-01-01", periods=700)
+    table = pd.DataFrame({"sold": days.strftime("%Y-%m-%d"), "x": np.arange(700) % 7, "price": 1.0 + days.day_of_week})
+    table.to_csv("days.csv", index=False)
+    task = Tabular(TabularData(here, path="days.csv", target="price"), 8, 0, torch.device("cpu"))
+    weekday = WeekdayModel(list(task.preparation.categories).index("sold_Dayofweek"))
+    outputs = weekday(*task.tensors("valid")[0]).flip(0)
+    analysis = TableAnalysis(task, [weekday], outputs)
+    names, increases, stds = analysis.importance()
+    assert important(names, increases, stds) == ["sold_Dayofweek"]
+    assert {increases[i] for i, name in enumerate(names) if name != "sold_Dayofweek"} == {0.0}
+    worst = analysis.worst(["sold_Dayofweek", "x"])
+    assert worst is not None
+    assert list(worst.columns)[:2] == ["sold", "x"], "the row's own columns"
+    assert set(worst["sold"]) <= set(table["sold"])
+    (weekdays,) = PartialDependence(analysis).curves(["sold_Dayofweek"])
+    assert weekdays.values == ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+    assert task.date_of("x") is None
 
 
 def test_a_stopped_run_resumes_bit_for_bit(flats_csv: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,10 +52,20 @@ class Output:
             encoder_of(file)
         return cls(file, arguments.raw, json)
 
-    def put(self, table: pd.DataFrame) -> None:
-        """Write the table and print it, or where standard output is for the next program only notes, to stderr."""
+    def put(self, table: pd.DataFrame, with_types: Callable[[pd.DataFrame], pd.DataFrame] | None = None) -> None:
+        """Write the table and print it, or where standard output is for the next program only notes, to stderr.
+
+        Args:
+            table: the columns of the input are strings where its file has no types.
+            with_types: returns it with types, for formats that have some.
+        """
+        from dlrunner.files.table_files import has_types
+
         is_raw = self.is_raw or table.attrs.get("raw", False)
-        num_quoted = self._write(table, is_raw) if self.file else 0
+        is_typed_file = self.file is not None and has_types(self.file)
+        typed = with_types(table) if with_types and (self.json or is_typed_file) else table
+        written = typed if is_typed_file else table
+        num_quoted = self._write(written, is_raw) if self.file else 0
         lines = []
         if self.file and str(self.file) != STANDARD_OUTPUT:
             lines.append(f"{len(table):,} rows: {self.file}")
@@ -65,7 +76,7 @@ class Output:
             )
         if self.json or str(self.file) == STANDARD_OUTPUT:
             if self.json:
-                self._print_json(table)
+                self._print_json(typed)
             notes = [f"note: {line}" for line in (table.attrs.get("note") or "").splitlines()]
             print("\n".join([*notes, *lines]), end="\n" * bool(notes or lines), file=sys.stderr)
             return

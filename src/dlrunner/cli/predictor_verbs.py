@@ -151,5 +151,5 @@ def _call_method(arguments: argparse.Namespace) -> int:
     from dlrunner.prediction_table import with_notes
 
     assert output is not None
-    output.put(with_notes(result, notes))
+    output.put(with_notes(result, notes), predictor.predictor.with_types)
     return int("num_bad" in result.attrs)

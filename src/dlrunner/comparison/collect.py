@@ -55,6 +55,8 @@ class Row:
     """Digest of the data."""
     validation: str = ""
     """Digest of the validation rows and their targets; empty in older runs."""
+    decided: frozenset[str] = frozenset()
+    """Names of the settings that were decided from the data and the other settings."""
 
     @property
     def value(self) -> float:
@@ -117,7 +119,7 @@ def read_row(path: Path) -> Row:
         settings = flatten(run.config)
         conditions = _conditions(run.summary)
         directions = _directions(run.summary) | {name: higher}
-        data = run.summary.get("data") or {}
+        data, auto = run.summary.get("data") or {}, dict(run.summary.get("auto") or {})
     except (KeyError, TypeError, ValueError, AttributeError):
         raise ConfigError(f"{path} is damaged: summary.json is incomplete") from None
     if not math.isfinite(numbers.get(name, math.nan)):
@@ -136,6 +138,7 @@ def read_row(path: Path) -> Row:
         directions,
         data=str(data.get("sha256") or data.get("digest") or data.get("name") or ""),
         validation=str(data.get("validation") or ""),
+        decided=frozenset(auto) - typed,
     )
 
 

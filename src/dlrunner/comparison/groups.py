@@ -189,13 +189,18 @@ def differing_settings(rows: Sequence[Row]) -> list[str]:
 
     A setting is implied by the choice of its section (`optim.betas` by `optim`), the task and the experiment if its
     values follow from them, unless it was typed: `optim=sgd optim.lr=0.1` compared with `optim=adam` shows both.
+    One that was decided from the data in all rows is implied by the data and the other settings.
     """
     varied = varied_settings(rows)
     typed = {name for row in rows for name in row.typed}
+    decided = frozenset.intersection(*(row.decided for row in rows))
+    given = [values for name, values in varied.items() if name not in decided and name not in REPEATS]
 
     def is_implied(name: str) -> bool:
         choices = dict.fromkeys((name.partition(".")[0], "task", "experiment"))
         implying = [varied[choice] for choice in choices if choice != name and None not in varied.get(choice, [None])]
+        if name in decided:
+            implying = [*given, [row.data for row in rows]]
         values = list(zip(*implying, strict=True))
         return bool(values) and len(set(zip(values, varied[name], strict=True))) == len(set(values))
 

@@ -34,6 +34,15 @@ def encoder_of(path: Path) -> Callable[[pd.DataFrame, bool], tuple[bytes, int]]:
     return ENCODERS[suffix]
 
 
+def has_types(path: Path) -> bool:
+    """Return whether the format of a file distinguishes numbers from texts.
+
+    >>> has_types(Path("a.jsonl")), has_types(Path("a.csv")), has_types(Path("-"))
+    (True, False, False)
+    """
+    return path.suffix.lower() in (".json", ".jsonl", ".parquet", ".xlsx")
+
+
 def as_json(table: pd.DataFrame) -> str:
     """Return a table as a JSON array with an object for each row, one a line; a missing value is null.
 

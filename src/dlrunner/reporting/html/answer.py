@@ -8,7 +8,7 @@ from typing import Any
 
 from dlrunner.claims.claims import describe_flags
 from dlrunner.reporting.html.facts import is_number, kind_of
-from dlrunner.reporting.html.page import Card, readable
+from dlrunner.reporting.html.page import Card, duration, readable
 from dlrunner.reporting.terminal.baselines import best_baseline, is_dear
 from dlrunner.reporting.terminal.progress import metric_value
 
@@ -137,7 +137,7 @@ def verdict(summary: Mapping[str, Any]) -> str:
     seconds, taken = summary.get("training_seconds"), others[method].get("seconds")
     times = ""
     if is_number(seconds) and is_number(taken) and is_dear(seconds, taken):
-        times = f"; the baseline took {taken:.0f} s, this run {seconds:.0f} s"
+        times = f"; the baseline took {duration(taken)}, this run {duration(seconds)}"
     return (
         f"{comparison} {which} {method}: {name} {value_text(summary, name, value)} "
         f"against {value_text(summary, name, other)}{rate}{times}."

@@ -204,7 +204,7 @@ def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:
     if best.run is not None and any(len(each.rows) > 1 for each in ranked.groups):
         lines = [
             f"job {best.job['job']}: {_settings(best.run, ranked)}",
-            "the best of many runs is biased upwards by selection",
+            "chosen as the best of many runs: other seeds and rows will be worse on average",
         ]
         cards.append(Card(f"{ranked.metric}, best job", number(best.run.value), lines))
     return cards

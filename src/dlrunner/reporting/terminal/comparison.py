@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,9 @@ from dlrunner.comparison.groups import REPEATS, Comparison, Group, full_name
 from dlrunner.comparison.importance import Importance
 from dlrunner.comparison.statistics import MOST_SEEDS, Verdict
 from dlrunner.reporting.terminal.pairwise import (
+    INTERVAL,
     MOST_PAIRS,
+    OPTIONAL_OF_PAIRS,
     difference_text,
     pairs_frame,
     pairs_records,
@@ -24,6 +27,7 @@ from dlrunner.reporting.terminal.pairwise import (
 )
 from dlrunner.reporting.terminal.progress import number
 from dlrunner.reporting.terminal.tables import console, print_frame, print_sentence, seconds_text
+from dlrunner.runs.listing import ListedRun
 
 UNITS: dict[tuple[str, ...], str] = {("seed",): "seeds", ("data.fold",): "folds"}
 """Names of repetitions by the settings that differ between them; others are called pairs."""
@@ -92,11 +96,11 @@ def formatted(frame: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
             table[name] = [_with_std(*pair) for pair in zip(frame[name], frame["std"], strict=True)]
             if frame["std"].notna().any():
                 pairs = zip(frame["low"], frame["high"], strict=True)
-                table["95 % interval"] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
+                table[INTERVAL] = [f"{number(a)} to {number(b)}" if a == a else "" for a, b in pairs]
         elif column == "seconds":
             table[column] = [seconds_text(value) for value in frame[column]]
         elif column == "run":
-            table[column] = [path.rpartition("/")[2] for path in frame[column]]
+            table[column] = [ListedRun(Path(path)).id for path in frame[column]]
         elif column not in ("std", "low", "high"):
             table[column] = [number(float(v)) if isinstance(v, float) else str(v) for v in frame[column]]
     return table.replace("nan", "")
@@ -109,14 +113,30 @@ def print_comparison(comparison: Comparison, frame: pd.DataFrame, left_out: Sequ
     over = f", averaged over {' and '.join(comparison.averaged)}" if comparison.averaged and "n" in frame else ""
     title = f"{count}{by}{over}"
     table = formatted(frame, comparison)
-    print_frame(table.head(top), title=f"\n{title}")
+    print_frame(
+        table.head(top),
+        f"\n{title}",
+        settings=_setting_names(comparison),
+        optional=_optional_columns(comparison),
+        elsewhere="--csv FILE writes all",
+    )
     if len(table) > top:
         console().print(Text(f"… {len(table) - top} more; --top {len(table)} shows all, --csv FILE writes all"))
     for validation_set in comparison.pairs:
         title = f"\n{pairs_title(comparison, validation_set)}"
-        print_frame(pairs_frame(comparison, validation_set, MOST_PAIRS), title=title)
+        frame_of_pairs = pairs_frame(comparison, validation_set, MOST_PAIRS)
+        print_frame(frame_of_pairs, title, optional=OPTIONAL_OF_PAIRS, elsewhere="--md FILE writes all")
     for line in sentences(comparison, left_out):
         print_sentence(line, "bold" if line == verdict_sentence(comparison) else "")
+
+
+def _setting_names(comparison: Comparison) -> list[str]:
+    return [*dict.fromkeys([*comparison.settings, *comparison.averaged, *REPEATS])]
+
+
+def _optional_columns(comparison: Comparison) -> list[str]:
+    """Return the columns that may be left out on a narrow terminal, the most important first."""
+    return ["run", INTERVAL, "seconds", *_other_numbers(comparison)]
 
 
 def sentences(comparison: Comparison, left_out: Sequence[LeftOut]) -> Iterator[str]:

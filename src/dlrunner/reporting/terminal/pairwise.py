@@ -17,6 +17,11 @@ from dlrunner.reporting.terminal.progress import number
 MOST_PAIRS = 15
 """Of more pairs only those with the best group are printed; JSON and Markdown have all."""
 
+INTERVAL = "95 % interval"
+
+OPTIONAL_OF_PAIRS = (INTERVAL, "p", "g", "test")
+"""Columns of the table of pairs that may be left out on a narrow terminal, the most important first."""
+
 MOST_NAMED = 4
 """Groups that a sentence names; others are counted."""
 
@@ -48,7 +53,7 @@ def pairs_frame(comparison: Comparison, validation_set: int, most: int | None = 
                 "A": _label(comparison, pair.better),
                 "B": _label(comparison, pair.worse),
                 "A - B": difference_text(found.mean),
-                "95 % interval": f"{difference_text(found.mean - half)} to {difference_text(found.mean + half)}",
+                INTERVAL: f"{difference_text(found.mean - half)} to {difference_text(found.mean + half)}",
                 "g": f"{found.effect:.2f}" if math.isfinite(found.effect) else "",
                 "p": p_text(pair.p),
                 "test": f"{found.n} pairs" if found.method == "pairs" else "Welch",

@@ -7,13 +7,14 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from dlrunner.claims.claims import describe_finding, describe_flags
+from dlrunner.reporting.terminal.fitting import Fitted, fitted, heading_widths
 from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.runs.tags import read_tags
@@ -46,13 +47,23 @@ def print_sentence(text: str, style: str = "", indent: int = 0) -> None:
     out.print(Text(text), style=style)
 
 
-def print_frame(frame: pd.DataFrame, title: str | None = None, digits: bool = False) -> None:
-    """Print a table of results.
+def print_frame(
+    frame: pd.DataFrame,
+    title: str | None = None,
+    digits: bool = False,
+    settings: Collection[str] = (),
+    optional: Sequence[str] = (),
+    elsewhere: str = "",
+) -> None:
+    """Print a table of results, and which columns there was no room for.
 
     Args:
         frame: the table.
         title: a line above it.
         digits: numbers have all their digits, as in a file.
+        settings: columns that share one where there is no room.
+        optional: columns that are left out where there is no room, the most important first.
+        elsewhere: where to find all of them.
     """
     from pandas.api.types import is_numeric_dtype
 
@@ -67,7 +78,12 @@ def print_frame(frame: pd.DataFrame, title: str | None = None, digits: bool = Fa
         ["" if _is_missing(value) else text for value, text in zip(values, shown, strict=True)]
         for values, shown in zip(zip(*columns, strict=True), zip(*texts, strict=True), strict=True)
     ]
-    print_table(names, rows, numeric, title)
+    found = fitted(names, rows, console().width, settings, optional) if optional else Fitted(names, rows, [])
+    print_table(found.names, found.rows, numeric, title)
+    if found.common:
+        print_sentence(f"… the others: {found.common}", indent=2)
+    if found.left_out:
+        print_sentence(f"… no room for {', '.join(found.left_out)}{elsewhere and f'; {elsewhere}'}", indent=2)
 
 
 def _with_digits(column: Sequence[Any]) -> list[str]:
@@ -95,12 +111,17 @@ def print_table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], numeric: Collection[str] = (), title: str | None = None
 ) -> None:
     """Print rows of texts as a table, numeric columns right-aligned; texts are not interpreted as markup."""
+    out = console()
     table = Table(title=title and Text(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(Text(terminal.visible(name)), justify="right" if name in numeric else "left")
-    for row in rows:
-        table.add_row(*(Text(terminal.visible(cell)) for cell in row))
-    console().print(table)
+    names = [terminal.visible(name) for name in columns]
+    cells = [[terminal.visible(cell) for cell in row] for row in rows]
+    widths = heading_widths(names, cells, out.width)
+    for place, column in enumerate(columns):
+        justify: Literal["left", "right"] = "right" if column in numeric else "left"
+        table.add_column(Text(names[place]), justify=justify, width=widths[place] if widths else None)
+    for texts in cells:
+        table.add_row(*map(Text, texts))
+    out.print(table)
 
 
 def print_outcome(path: Path, is_new: bool = False) -> None:
@@ -205,7 +226,16 @@ def print_ranking(results: pd.DataFrame, folder: Path) -> None:
         best = f", the best {MOST_RANKED} of {len(ranked)}" if len(ranked) > MOST_RANKED else ""
         if within and best:
             best = f", the first {MOST_RANKED} of {len(ranked)}"
-        print_frame(ranked.head(MOST_RANKED), title=f"\nranking by {name}{within}{best}")
+        optional = ["seconds", "best epoch", *(column for column in shown if column not in ("best epoch", name))]
+        swept = [column for column in shown if "/" not in column and column != "best epoch"]
+        title = f"\nranking by {name}{within}{best}"
+        print_frame(
+            ranked.head(MOST_RANKED),
+            title,
+            settings=swept,
+            optional=[column for column in optional if column not in swept],
+            elsewhere="results.csv has all",
+        )
         _print_means(done, shown, name)
     failed = results[results["status"] != "done"]
     for row in failed.head(MOST_RANKED).to_dict("records"):

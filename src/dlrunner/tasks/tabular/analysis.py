@@ -34,6 +34,8 @@ REPEATS = 3
 MAX_CATEGORIES = 31
 FEWEST_ROWS = 10
 """Of a category whose error is drawn: the error of fewer is mostly chance."""
+ROUNDING = 1e-9
+"""A change of the metric by less than this fraction of it is none."""
 LEAST_IMPORTANCE = 0.01
 """A column matters from this fraction of the importance of the first one on."""
 MOST_OWN = 5
@@ -57,8 +59,8 @@ class TableTask(DependenceTask, Protocol):
         """Return fresh metrics; the first is the monitored one."""
         ...
 
-    def category_name(self, column: str, category: Any) -> str:
-        """Return the label of a category in plots."""
+    def date_of(self, column: str) -> str | None:
+        """Return the column of dates that a column is a part of."""
         ...
 
 
@@ -96,8 +98,8 @@ class TableAnalysis:
         rows = (self.rows_of_passes(REPEATS * len(names), MOST_SHUFFLED_ROWS), len(self.targets))
         base = self.task.preparation.base
         drawn.append(tabular.importance(names, increases, stds, folder, metric=self.metric, rows=rows, base=base))
-        order = [i for i in np.argsort(-increases, kind="stable") if names[i] != base and increases[i] > 0]
-        most = [names[i] for i in order[:MOST_PANELS]]
+        best = [names[int(np.argmax(increases))]] if np.max(increases, initial=0.0) > 0 else []
+        most = [name for name in matter or best if name != base][:MOST_PANELS]
         if most and (self.task.target.classes or isinstance(self.task.target, Regression)):
             drawn.append(PartialDependence(self).draw(most, folder))
         if tables := self.embeddings(matter):
@@ -116,6 +118,7 @@ class TableAnalysis:
             return None
         context = [*(task.table.ids.columns if task.table.ids is not None else [])]
         chosen = [*(self.task.error_by or ()), *own] or [name for name, *_ in self.groups]
+        chosen = [task.date_of(name) or name for name in chosen]  # the date as it is in the file, not its parts
         context += [name for name in dict.fromkeys(chosen) if name in task.table.frame and name not in context]
         if isinstance(target, Regression):
             predicted = task.decode(self.outputs).numpy()
@@ -162,6 +165,7 @@ class TableAnalysis:
             names.append(name)
             increases.append(differences)
         array = np.array(increases, dtype=np.float64)
+        array[np.abs(array) <= ROUNDING * abs(base)] = 0.0
         return names, array.mean(axis=1), array.std(axis=1)
 
     def inputs_of_columns(self) -> dict[str, list[tuple[int, list[int]]]]:
@@ -264,7 +268,8 @@ class TableAnalysis:
         found = pd.DataFrame(columns)
         for name in found:
             if pd.api.types.is_datetime64_any_dtype(found[name]):
-                found[name] = found[name].dt.strftime("%Y-%m-%d")
+                has_times = bool((found[name] != found[name].dt.normalize()).any())
+                found[name] = found[name].dt.strftime("%Y-%m-%d %H:%M" if has_times else "%Y-%m-%d")
             elif name in table.roles.categorical:
                 found[name] = [
                     None if pd.isna(each) else self.task.category_name(str(name), each) for each in found[name]

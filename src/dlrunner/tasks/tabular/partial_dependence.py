@@ -24,7 +24,7 @@ from dlrunner.reporting.plots import regression
 
 MOST_DEPENDENT_ROWS = 500
 """Validation rows of the means."""
-MOST_VALUES, MOST_BARS, MOST_CURVES = 21, 10, 4
+MOST_VALUES, MOST_BARS, MOST_CURVES = 21, 12, 4
 """Numbers, categories and classes that are drawn."""
 
 
@@ -116,7 +116,7 @@ class PartialDependence:
         found = []
         for name in names:
             column = self.analysis.column(name)
-            is_number = name in table.roles.continuous
+            is_number = name in table.roles.continuous and not self._has_names(name, column)
             values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
             if len(values) < 2:
                 continue
@@ -143,6 +143,11 @@ class PartialDependence:
                 )
             )
         return found
+
+    def _has_names(self, name: str, column: pd.Series[Any]) -> bool:
+        """Return whether the numbers of a column stand for names: weekdays, months."""
+        known = column.dropna().iloc[:1].tolist()
+        return any(self.analysis.task.category_name(name, value) != str(value) for value in known)
 
     def _outputs(self) -> tuple[str, list[int], list[str]]:
         """Return what partial dependence shows, which outputs, and their names if there are several."""

@@ -14,6 +14,7 @@ from dlrunner.data.core.input_columns import append_predictions, input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.targets import Target
 from dlrunner.data.tables.schema import Schema
+from dlrunner.data.tables.table import read_frame
 from dlrunner.data.tabular.new_rows import lag_target, needed_columns, part_names, row_names, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
 from dlrunner.errors import ConfigError, did_you_mean
@@ -79,6 +80,27 @@ class TablePredictor(Predictor):
         answer = self._with_columns(inputs, rows.frame, rows.rows, table.columns)
         own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
+
+    def with_types(self, answer: pd.DataFrame) -> pd.DataFrame:
+        """Return an answer whose columns of the input that the model reads as numbers are numbers.
+
+        One with a value that is none stays as it is in the file.
+        """
+        recipe = self.state["recipe"]
+        if "schema" not in recipe:  # of a run of an older version
+            return answer
+        schema = Schema.from_state(recipe["schema"])
+        are_numbers = {each.name for each in schema.columns if each.type in ("integer", "number")} - {self.state["id"]}
+        inputs = answer.iloc[:, : answer.attrs.get("num_inputs", 0)]
+        texts = [name for name in inputs if name in are_numbers and pd.api.types.is_string_dtype(inputs[name])]
+        if not texts:
+            return answer
+        known = pd.DataFrame({name: inputs[name].to_numpy() for name in texts})
+        read = read_frame(known, schema, texts, Path("the table"))
+        bad = {each.column for each in read.bad}
+        typed = answer.assign(**{name: read.frame[name].to_numpy() for name in texts if name not in bad})
+        typed.attrs |= answer.attrs
+        return typed
 
     def row_fields(self) -> Sequence[RowField]:
         """Return the columns that the model needs, with their types in the training table, and that of ids."""

@@ -285,6 +285,12 @@ class Tabular(Task):
         parts = (column.removeprefix(each) for each in prefixes if column.startswith(each))
         return part_label(next((part for part in parts if part in PARTS), ""), category)
 
+    def date_of(self, column: str) -> str | None:
+        """Return the column of dates that a column is a part of: None for other columns."""
+        prefixes = self.data.recipe().get("dates", {}).items()
+        parts = ((date, part) for date, prefix in prefixes for part in PARTS if column == f"{prefix}{part}")
+        return next((date for date, _ in parts), None)
+
     def state(self, phase: Phase) -> dict[str, Any]:
         """Preprocessing and target as fitted on the training rows."""
         return {
