@@ -17,7 +17,7 @@ from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, validation_mess
 from dlrunner.config.source_signatures import signature_in_source
 from dlrunner.config.suggestions import PROVIDED, suggest_setting
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import not_found, user_path
 from dlrunner.renamed import renamed
 
 MADE: Mapping[str, str] = {
@@ -145,7 +145,7 @@ def _missing_path(data: Mapping[str, Any], task: str | None) -> list[str]:
     given = user_path(path)
     if os.path.exists(given):  # noqa: PTH110  false for a name that is too long, too
         return []
-    return [f"data.path: there is no {'file' if given.suffix else 'file or folder'} {given}"]
+    return [f"data.path: {not_found(given, 'file' if given.suffix else 'file or folder')}"]
 
 
 def _sections(settings: Settings) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
