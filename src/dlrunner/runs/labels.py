@@ -19,8 +19,11 @@ NOT_IN_LABEL = (
     "name",
     "tags",
     "note",
+    "trainer.num_threads",
+    "trainer.checkpoint_minutes",
+    "trainer.cpu_tuning",
 )
-"""Settings left out of a folder's name: they do not change the result, or the parent folder shows them."""
+"""Settings and sections left out of a folder's name: they do not change the result, or the parent folder shows them."""
 
 LENGTH = 48
 """Of a label: with the signature, and -2 … -99 of a repeated run, a folder's name has at most 60 characters."""
@@ -38,11 +41,11 @@ _RUN = re.compile(r"[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)$")
 def is_in_label(override: str) -> bool:
     """Return whether an override is part of a folder's name.
 
-    >>> [is_in_label(word) for word in ("task=tabular", "task.loss=poisson", "log.plots=false", "+optim.lr=1e-3")]
-    [False, True, False, True]
+    >>> [is_in_label(word) for word in ("task=tabular", "task.loss=poisson", "log.plots=false", "trainer.num_threads=1")]
+    [False, True, False, False]
     """
     name = _name(override)
-    return name != "task" and name.partition(".")[0] not in NOT_IN_LABEL
+    return name != "task" and not {name, name.partition(".")[0]} & set(NOT_IN_LABEL)
 
 
 def label(words: Sequence[str], length: int = LENGTH) -> str:
