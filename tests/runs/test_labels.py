@@ -28,8 +28,8 @@ def test_what_tells_runs_apart_comes_before_what_they_share() -> None:
 
 def test_what_cannot_change_a_result_takes_no_room_from_what_can() -> None:
     assert {f"trainer.{name}" for name in Trainer.not_in_signature} <= set(NOT_IN_LABEL)
-    words = ["data.target=price", "trainer.num_threads=1", "data.split=last_days", "data.valid=31"]
-    assert run_label(words, {}) == "data.target=price,data.split=last_days,data.valid=31"
+    words = ["data.target=price", "trainer.num_threads=1", "data.split=last_days"]
+    assert run_label(words, {}) == "data.target=price,data.split=last_days"
 
 
 def test_a_name_is_short_and_needs_no_quotes(tmp_path: Path) -> None:

@@ -41,8 +41,8 @@ _RUN = re.compile(r"[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)$")
 def is_in_label(override: str) -> bool:
     """Return whether an override is part of a folder's name.
 
-    >>> [is_in_label(word) for word in ("task=tabular", "task.loss=poisson", "log.plots=false", "trainer.num_threads=1")]
-    [False, True, False, False]
+    >>> [is_in_label(word) for word in ("task=tabular", "task.loss=poisson", "log.plots=false", "+optim.lr=1e-3")]
+    [False, True, False, True]
     """
     name = _name(override)
     return name != "task" and not {name, name.partition(".")[0]} & set(NOT_IN_LABEL)
