@@ -220,7 +220,7 @@ def test_an_own_predictor_has_its_options_in_the_terminal(
         (["0.25", "--times", "0"], "times: must be greater than or equal to 1, not 0"),
         (["0.25", "--times", "two"], "times: must be an integer, not 'two'"),
         (["far"], "x: must be a number, not 'far'"),
-        ([], "predict: missing a required argument: 'x'"),
+        ([], "predict: the following arguments are required: X; `dlrun predict runs/parabola"),
         (["0.25", "--time", "3"], "there is no option --time; did you mean --times?"),
         (["0.25", "0.5"], "unexpected argument '0.5'"),
     ):

@@ -145,7 +145,7 @@ def test_show_prints_the_content_of_a_run_folder(dlrun: Dlrun, ratings_csv: Path
         assert word in out
     assert dlrun("show")[1] == out
     status, _, err = dlrun("show", "runs/nothing")
-    assert (status, err) == (2, "dlrun: there is no run folder runs/nothing\n")
+    assert (status, err) == (2, "dlrun: there is no run folder runs/nothing; `dlrun ls` lists the runs\n")
 
 
 def test_without_a_terminal_a_run_prints_one_line_an_epoch_and_no_control_codes(

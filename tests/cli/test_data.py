@@ -72,6 +72,18 @@ def test_a_wrong_request_is_refused(words: list[str], said: str, here: Path, dlr
     assert (status, said in err) == (2, True), err
 
 
+def test_a_file_with_a_similar_name_is_suggested(here: Path, dlrun: Dlrun) -> None:
+    (here / "sub").mkdir()
+    (here / "sub" / "flats.csv").write_text("a,b\n1,2\n")
+    for words in (["data", "describe", "sub/flat.csv"], ["task=tabular", "data.path=sub/flat.csv", "data.target=b"]):
+        assert dlrun(*words)[2].endswith("there is no file sub/flat.csv; did you mean sub/flats.csv?\n")
+    for task in ("image", "segmentation", "text", "lm"):
+        _, _, err = dlrun(f"task={task}", "data.path=subs")
+        assert err == "dlrun: data.path: there is no file or folder subs; did you mean sub?\n"
+    _, _, err = dlrun("task=tabular", "data.path=sub/flats.csv")
+    assert "which column is the target? dlrun data describe sub/flats.csv lists them" in err
+
+
 def test_one_bad_row_does_not_refuse_the_others(here: Path, dlrun: Dlrun) -> None:
     (here / "t.csv").write_text("x,code,y\n" + "".join(f"{i * 0.5},0{i % 7},{i * 2 + i % 3}\n" for i in range(80)))
     status, out, err = dlrun("task=tabular", "data.path=t.csv", "data.target=y", "epochs=1", "log.plots=false")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
+from dlrunner.runs.log import logged
 from tests.conftest import QUICK, Dlrun
 
 RUN = ("task=collab", "data.source=synthetic", "epochs=1", "batch_size=512", *QUICK)
@@ -45,6 +47,21 @@ def test_a_verbose_run_shows_its_log_with_timings(option: str, dlrun: Dlrun, her
     assert "valid/rmse" in out
     assert "DEBUG trained until" in err
     assert "DEBUG trained until" in (here / "runs" / "latest" / "run.log").read_text()
+
+
+def test_a_terminal_shows_no_message_of_a_verbose_run_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("dlrunner")
+    for is_terminal, shown in ((False, ["dlrun a=1", "a note", "timings"]), (True, ["timings"])):
+        monkeypatch.setattr("sys.stdout.isatty", lambda answer=is_terminal: answer, raising=False)
+        monkeypatch.setattr("sys.stderr.isatty", lambda answer=is_terminal: answer, raising=False)
+        with logged(tmp_path, ["a=1"], debug=True):
+            log.info("a note")
+            log.debug("timings")
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split(" ", 3)[3] for line in lines] == shown
+        assert "a note" in (tmp_path / "run.log").read_text()
 
 
 def test_an_unknown_level_and_a_missing_one_are_refused(dlrun: Dlrun) -> None:

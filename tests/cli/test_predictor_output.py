@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from dlrunner import load
+from dlrunner.cli.predictor_output import Output
 from dlrunner.errors import ConfigError
 from tests.conftest import Dlrun
 from tests.small_runs import SmallRuns, new_flats
@@ -212,3 +213,19 @@ def test_formats_with_types_hold_the_numbers_of_the_input_as_numbers(
     Path("new.csv").write_text(Path("new.csv").read_text().replace(f"{rows['area'][3]}0", "many"))
     _, out, _ = dlrun("predict", run, "new.csv", "--json")
     assert json.loads(out)[0]["area"] == f"{rows['area'][0]}0", "a column with another value stays as it is"
+
+
+def test_notes_wrap_at_words_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, here: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    table = pd.DataFrame({"y": [0.5]})
+    table.attrs["note"] = "rooms: 1 row(s) with categories not seen in training\narea: 2 values"
+    for is_terminal, lines in (
+        (True, ["rooms: 1 row(s) with categories not seen", "  in training", "area: 2 values"]),
+        (False, table.attrs["note"].splitlines()),
+    ):
+        monkeypatch.setattr("sys.stdout.isatty", lambda answer=is_terminal: answer, raising=False)
+        Output().put(table)
+        shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+        assert shown[: len(lines)] == lines

@@ -86,6 +86,27 @@ def test_ls_prints_json_and_says_when_nothing_fits(dlrun: Dlrun, swept: list[Pat
     assert dlrun("ls", "--sort", "epohs")[0] == 2
 
 
+def test_ls_sorts_each_metric_by_itself_the_best_first(dlrun: Dlrun, here: Path) -> None:
+    names = {"valid/rmse": (False, [210.5, 331.6, 41.0]), "valid/accuracy": (True, [0.7, 1.0, 0.8])}
+    for number, (name, (higher, values)) in enumerate(names.items()):
+        for each in values:
+            path = Path("runs/tabular") / f"v={each}-0000000{number}"
+            write_run(path, each, metric=name, higher_is_better=higher)
+    found = [each["value"] for each in json.loads(dlrun("ls", "--sort", "metric", "--json")[1])]
+    assert sorted([found[:3], found[3:]]) == [[1.0, 0.8, 0.7], [41.0, 210.5, 331.6]]
+    found = [each["value"] for each in json.loads(dlrun("ls", "--sort", "-metric", "--json")[1])]
+    assert sorted([found[:3], found[3:]]) == [[0.7, 0.8, 1.0], [331.6, 210.5, 41.0]]
+
+
+def test_a_run_without_a_verb_and_a_run_that_is_not_there_are_answered_with_what_to_do(
+    dlrun: Dlrun, here: Path
+) -> None:
+    path = fake("default-00000001")
+    assert f"'{path}' is a run; a command begins with a verb: dlrun show {path}" in dlrun(str(path))[2]
+    for words in (["show", "nosuch"], ["tag", "nosuch", "x"], ["rm", "nosuch"], ["compare", "nosuch"]):
+        assert dlrun(*words)[2] == "dlrun: there is no run folder nosuch; `dlrun ls` lists the runs\n"
+
+
 def test_ls_of_two_hundred_runs_takes_less_than_half_a_second(dlrun: Dlrun, here: Path) -> None:
     first = fake("a-00000000", 0.9, {"data.target": "price"})
     for number in range(1, 200):
@@ -182,7 +203,7 @@ def test_nothing_is_removed_without_an_answer(dlrun: Dlrun, swept: list[Path], m
     for words, said in (
         (("0000",), "0000: 3 runs have this name"),
         ((".",), "is not the folder of a run"),
-        (("x",), "there is no run x"),
+        (("x",), "there is no run folder x"),
         (("task=x",), "fits task=x"),
     ):
         status, _, err = dlrun("rm", *words, "--yes")

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,17 @@ def test_what_is_refused_early_is_refused_in_the_same_words(words: str) -> None:
     with pytest.raises(ConfigError) as full:
         plan(config)
     assert str(early.value) == str(full.value)
+
+
+def test_a_table_without_a_target_is_refused_early_in_the_same_words(here: Path) -> None:
+    (here / "t.csv").write_text("a,b\n1,2\n")
+    config = compose(["task=tabular", "data.path=t.csv"])
+    with pytest.raises(ConfigError, match="which column is the target") as early:
+        EarlyCheck()(config)
+    with pytest.raises(ConfigError) as full:
+        plan(config).build_data()
+    assert str(early.value) == str(full.value)
+    EarlyCheck()(compose(["task=tabular", "data.path=t.csv", "data.target=b"]))
 
 
 @pytest.mark.parametrize("task", options_of("task"))

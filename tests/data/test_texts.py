@@ -23,6 +23,7 @@ from dlrunner.data.texts.tokens import cached, tokenize, tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder, EncoderSizes
 from dlrunner.errors import ConfigError, DataError
+from dlrunner.tasks.text.inputs import read_texts
 
 REVIEWS = [
     "I really liked it!<br /><br />The best film, by far.",
@@ -412,3 +413,11 @@ def test_the_mark_of_the_end_survives_a_small_vocabulary() -> None:
     tokens = tokenize(["a a a b b b c c c"], "whitespace", True)
     words = Vocabulary.of(tokens, np.array([True]), 1, 4, with_end=True).words
     assert words == ["<unk>", "<pad>", "a", "<eos>"]
+
+
+def test_a_new_table_without_the_column_of_the_texts_names_the_option_of_predict(here: Path) -> None:
+    (here / "new.csv").write_text("a,b\nsome words,other words\nmore of them,and again\n")
+    with pytest.raises(
+        ConfigError, match=r"^column: is missing: which column of new\.csv holds the texts\? It has a, b$"
+    ):
+        read_texts(Path("new.csv"), None, "body")

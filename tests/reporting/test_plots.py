@@ -166,6 +166,24 @@ def test_plots_of_items_handle_few_items_few_factors_and_any_title(
     assert_is_png(collab.item_biases(factors[:, 0], titles, counts, tmp_path))
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 1e4])
+def test_the_axes_of_the_map_of_items_have_their_titles(
+    scale: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Figure] = []
+
+    def save(figure: Figure, path: Path) -> Path:
+        figures.append(figure)
+        return path
+
+    monkeypatch.setattr(collab, "save", save)
+    factors = np.random.default_rng(0).normal(size=(30, 2)) * [1, 0.7] * scale
+    collab.item_map(factors.astype(np.float32), [str(i) for i in range(30)], np.arange(30), tmp_path)
+    figures[0].draw_without_rendering()
+    title = figures[0].axes[0].yaxis.label.get_window_extent()
+    assert title.x0 >= 0, "it is not cut"
+
+
 def test_constant_biases_and_factors_are_drawn(tmp_path: Path) -> None:
     titles = [str(i) for i in range(30)]
     counts = np.zeros(30, dtype=np.int64)

@@ -212,6 +212,11 @@ def test_the_verdict_compares_with_the_best_baseline(
     assert bool(sentence) == bool(said)
 
 
+def test_an_equal_result_has_no_rate() -> None:
+    summary = {"metric": {"name": "m", "value": 0.8, "higher_is_better": True}, "baselines": {"a": {"m": 0.8}}}
+    assert answer.verdict(summary) == "No better than the baseline a: m 0.8000 against 0.8000."
+
+
 def test_the_head_of_a_run_with_tta_has_each_metric_with_and_without_it() -> None:
     metric = {"name": "valid/accuracy", "value": 0.8674, "epoch": 3, "higher_is_better": True}
     final = {"valid/accuracy": 0.8674, "valid/log_loss": 0.485}

@@ -227,6 +227,40 @@ def test_a_printed_run_has_at_most_four_pages(browser: Browser, tmp_path: Path) 
     browser("Emulation.setEmulatedMedia", media="")
 
 
+def test_a_printed_run_with_many_metrics_and_plots_has_four_pages_and_no_broken_headings(
+    browser: Browser, tmp_path: Path
+) -> None:
+    (tmp_path / "plots").mkdir()
+    drawn = plots.training_curves(rows(3), tmp_path / "plots")
+    copies = [tmp_path / "plots" / f"{number}.svg" for number in range(9)]
+    for copy in copies:
+        copy.write_bytes(drawn.path.read_bytes())
+    metrics = {f"valid/{name}": 0.5 for name in ("pinball_loss", "coverage", "interval_width", "mae", "r2")}
+    history = [row | {"lr": 1e-3, "seconds": 1.0, "examples_per_second": 100.0} for row in rows(3, **metrics)]
+    file = tmp_path / "run.html"
+    shown = [Plot(copy, copy.stem) for copy in copies]
+    file.write_text(render(summary=COMPARED, history=history, config={"seed": 1}, changed={}, plots=shown))
+    browser.open(file)
+    printed = base64.b64decode(browser("Page.printToPDF", paperWidth=8.27, paperHeight=11.69)["data"])
+    assert len(re.findall(rb"/Type\s*/Page\b", printed)) <= 4
+    browser("Emulation.setEmulatedMedia", media="print")
+    browser("Emulation.setDeviceMetricsOverride", width=711, height=1000, deviceScaleFactor=1, mobile=False)
+    too_wide = "[...document.querySelectorAll('table')].filter((e) => e.getBoundingClientRect().right > innerWidth)"
+    assert browser.ask(f"{too_wide}.length") == 0
+    # Each word of a heading, from one possible break to the next, is on one line.
+    broken = """[...document.querySelectorAll('.rows th')].flatMap((head) => {
+        const texts = document.createTreeWalker(head, NodeFilter.SHOW_TEXT), found = [];
+        while (texts.nextNode()) {
+            const range = document.createRange();
+            range.selectNodeContents(texts.currentNode);
+            if (range.getClientRects().length > 1 && !/\\s/.test(range.toString().trim())) found.push(range.toString());
+        }
+        return found;
+    })"""
+    assert browser.ask(broken) == []
+    browser("Emulation.setEmulatedMedia", media="")
+
+
 def test_a_long_title_does_not_widen_the_page_on_a_phone(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "run.html"
     file.write_text(render(title="tabular: " + "data.path=_a_long_folder_" * 8, summary=COMPARED))

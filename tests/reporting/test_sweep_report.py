@@ -56,6 +56,13 @@ def test_a_sweep_is_reported_by_groups_bands_lines_and_jobs(tmp_path: Path) -> N
     assert html.count('<path class="band ') == 8, "four groups, the metric and the loss"
 
 
+def test_the_verdict_of_more_than_two_groups_is_that_of_their_pairs(tmp_path: Path) -> None:
+    html = sweep.write(planted(tmp_path)).read_text()
+    verdict = html.partition(">Verdict</h2>")[2].partition("</section>")[0]
+    assert "optim=adam optim.lr=0.1 is better than " in verdict
+    assert "Holm" not in html.partition(">Notes</h2>")[2].partition("</section>")[0]
+
+
 def test_runs_are_linked_to_their_reports_relative_to_the_page(tmp_path: Path) -> None:
     folder = planted(tmp_path)
     run = tmp_path / "runs" / "collab" / "adam,0.1,0-00000000"

@@ -7,7 +7,8 @@ import shlex
 from pathlib import Path
 
 from dlrunner.runs import directory as runs
-from dlrunner.runs.labels import LENGTH, run_label
+from dlrunner.runs.labels import LENGTH, NOT_IN_LABEL, run_label
+from dlrunner.training.loop import Trainer
 
 
 def test_a_job_is_named_after_the_settings_that_differ() -> None:
@@ -23,6 +24,12 @@ def test_what_tells_runs_apart_comes_before_what_they_share() -> None:
     words = ["seed=3", "data.path=flats.csv", "data.id=nr", "optim=adam", "data.target=price", "epochs=2"]
     assert run_label(words, {}) == "data.target=price,epochs=2,optim=adam,data.id=nr"
     assert run_label(words[:4], {}) == "optim=adam,data.id=nr,data.path=flats.csv,seed=3"
+
+
+def test_what_cannot_change_a_result_takes_no_room_from_what_can() -> None:
+    assert {f"trainer.{name}" for name in Trainer.not_in_signature} <= set(NOT_IN_LABEL)
+    words = ["data.target=price", "trainer.num_threads=1", "data.split=last_days"]
+    assert run_label(words, {}) == "data.target=price,data.split=last_days"
 
 
 def test_a_name_is_short_and_needs_no_quotes(tmp_path: Path) -> None:

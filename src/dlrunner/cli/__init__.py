@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from dlrunner.errors import ConfigError, DataError, Interrupted, RunError
-from dlrunner.files.paths import forget_empty_variables
+from dlrunner.files.paths import forget_empty_variables, user_path
 from dlrunner.system.terminal import Stream, open_missing_streams, wrapped
 
 RUNS = {
@@ -178,6 +178,8 @@ def _dispatch(words: list[str]) -> int:
 
         if verb := verb_of_run(words):
             return verb.run(words[0], words[1:])
+        if (user_path(words[0]) / "config.yaml").is_file():
+            raise ConfigError(f"{words[0]!r} is a run; a command begins with a verb: dlrun show {words[0]}")
         raise ConfigError(f"{words[0]!r} is neither a verb nor a setting (name=value); {did_you_mean(words[0], VERBS)}")
     return _run(words)
 

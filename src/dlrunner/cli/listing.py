@@ -92,12 +92,27 @@ def _sorted(runs: list[ListedRun], column: str) -> list[ListedRun]:
         if runs and all(value is MISSING for value in found.values()):
             raise ConfigError(f"--sort: no run has {name}; {did_you_mean(name, SORTABLE)}")
         known = [run for run in runs if found[run] is not MISSING]
-        higher = any((run.summary.get("metric") or {}).get("higher_is_better") for run in known[:1])
-        descending = name in ("size", "seconds") or (name == "metric" and higher)
+        if name == "metric":
+            without = [run for run in runs if found[run] is MISSING]
+            ranked = _by_metric(known, is_reversed)
+            return without + ranked if is_reversed else ranked + without
+        descending = name in ("size", "seconds")
         is_numeric = all(isinstance(found[run], int | float) for run in known)
         key: Callable[[ListedRun], Any] = lambda run: found[run] if is_numeric else str(found[run])  # noqa: E731
         runs = sorted(known, key=key, reverse=descending) + [run for run in runs if found[run] is MISSING]
     return runs[::-1] if is_reversed else runs
+
+
+def _by_metric(runs: Sequence[ListedRun], is_reversed: bool) -> list[ListedRun]:
+    """Sort runs by their metric, the best first: each metric by itself, since different ones are not comparable."""
+    names = list(dict.fromkeys(run.metric[0] for run in runs))
+
+    def rank(run: ListedRun) -> tuple[int, float]:
+        name, value = run.metric
+        is_descending = bool((run.summary.get("metric") or {}).get("higher_is_better")) != is_reversed
+        return names.index(name), (-1 if is_descending else 1) * float(value or 0.0)
+
+    return sorted(runs, key=rank)
 
 
 def _cells(run: ListedRun, is_job: bool) -> dict[str, str]:

@@ -38,6 +38,16 @@ class Option:
         name = self.parameter.name.strip("_")
         return f"--{name.replace('_', '-')}" if self.parameter.kind is inspect.Parameter.KEYWORD_ONLY else name
 
+    @property
+    def is_required(self) -> bool:
+        """Whether the method has no default for it."""
+        return self.parameter.default is inspect.Parameter.empty
+
+    @property
+    def shown(self) -> str:
+        """How messages name it: an option by its name, an argument by its placeholder."""
+        return self.word if self.word.startswith("-") else self.metavar
+
     def add_to(self, parser: argparse.ArgumentParser) -> None:
         """Add it to a parser; without a value it is absent from the namespace, so that the method's default is used."""
         kinds, default = list(members(self.hint)), self.parameter.default

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.errors import ConfigError
+from dlrunner.system.terminal import wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +79,8 @@ class Output:
             if self.json:
                 self._print_json(typed)
             notes = [f"note: {line}" for line in (table.attrs.get("note") or "").splitlines()]
-            print("\n".join([*notes, *lines]), end="\n" * bool(notes or lines), file=sys.stderr)
+            text = wrapped("\n".join([*notes, *lines]), stream=sys.stderr)
+            print(text, end="\n" * bool(notes or lines), file=sys.stderr)
             return
         self._print_table(table)
         if lines:
@@ -115,7 +117,8 @@ class Output:
         shown = table.iloc[:num_rows].map(_shortened)
         shown = shown.iloc[:, _fitting(shown, table.attrs.get("num_inputs", 0), tables.console().width)]
         num_left_out = table.shape[1] - shown.shape[1]
-        tables.print_frame(shown, table.attrs.get("note"), digits=True)
+        note = table.attrs.get("note")
+        tables.print_frame(shown, note and wrapped(note), digits=True)
         if not self.file and (len(table) > num_rows or num_left_out):
             more = {"rows": len(table) - num_rows, "columns": num_left_out}
             left_out = " and ".join(f"{number:,} more {what}" for what, number in more.items() if number > 0)

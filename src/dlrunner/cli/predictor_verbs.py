@@ -138,7 +138,15 @@ def _call_method(arguments: argparse.Namespace) -> int:
     from dlrunner.inference.load import loaded
     from dlrunner.reporting.terminal.runs import run_line
     from dlrunner.runs.listing import ListedRun
+    from dlrunner.runs.reader import shorter
 
+    missing = [each.shown for each in arguments._options if each.is_required and each.parameter.name not in arguments]
+    if missing:
+        verb = arguments._method.replace("_", "-")
+        raise ConfigError(
+            f"{verb}: the following arguments are required: {', '.join(missing)}; "
+            f"`dlrun {verb} {shorter(arguments._finished.path)} --help` lists the options"
+        )
     output = Output.of(arguments) if hasattr(arguments, "raw") else None
     print(run_line(ListedRun(arguments._finished.path), arguments._count), file=sys.stderr)
     predictor = loaded(arguments._finished, arguments.checkpoint)

@@ -20,6 +20,7 @@ from dlrunner.runs.listing import ListedRun, runs_in, size_of
 from dlrunner.runs.query import select
 from dlrunner.runs.reader import shorter
 from dlrunner.runs.removal import point_latest_at_newest, remove_files, remove_folder, spare_checkpoints
+from dlrunner.system.terminal import print_wrapped
 
 MOST_SHOWN = 20
 """Folders that are listed; the others are counted."""
@@ -35,7 +36,7 @@ def rm(arguments: argparse.Namespace) -> int:
             raise ConfigError(
                 f"{shorter(path)} is not the folder of a run or of a sweep"
                 if path.exists()
-                else f"there is no run {shorter(path)}"
+                else f"there is no run folder {shorter(path)}; `dlrun ls` lists the runs"
             )
     of_groups = {run for group in groups for run in runs_of(group)} - set(own)
     runs_dirs = {path.parent.parent for path in named}
@@ -82,7 +83,7 @@ def _prune_checkpoints(runs: Sequence[ListedRun], is_confirmed: bool) -> int:
         print("nothing to remove: finished runs have only the checkpoints that predict needs")
         return 0
     sizes = {path: sum(file.stat().st_size for file in files) for path, files in spare.items()}
-    print("these runs keep the checkpoint that predict needs; more epochs then start from the beginning")
+    print_wrapped("these runs keep the checkpoint that predict needs; more epochs then start from the beginning")
     if not _confirmed(list(spare), is_confirmed, sizes.__getitem__, "checkpoints of"):
         return 1
     for path, files in spare.items():

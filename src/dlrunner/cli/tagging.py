@@ -17,7 +17,7 @@ def tag(arguments: argparse.Namespace) -> int:
     """Change the name, the tags and the note of a run, and print them."""
     folder = named_run(arguments.run)
     if not ((folder / "run.json").exists() or (folder / "config.yaml").exists()):
-        raise ConfigError(f"there is no run folder {folder}")
+        raise ConfigError(f"there is no run folder {folder}; `dlrun ls` lists the runs")
     for title, names in (("--name", [arguments.name] if arguments.name else []), ("tag", arguments.tags)):
         for name in names:
             _check_name(title, name)

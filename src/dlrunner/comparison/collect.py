@@ -209,7 +209,9 @@ def _meant(words: Sequence[str]) -> Iterator[tuple[Path, str | None]]:
         found = sorted(glob.glob(str(named), recursive=True))  # noqa: PTH207  Path.glob takes no absolute pattern
         if not found:
             raise ConfigError(
-                f"no run folder matches {word!r}" if glob.has_magic(word) else f"there is no run folder {word}"
+                f"no run folder matches {word!r}"
+                if glob.has_magic(word)
+                else f"there is no run folder {word}; `dlrun ls` lists the runs"
             )
         for path in map(Path, found):
             if path.is_dir():

@@ -17,7 +17,7 @@ from dlrunner.config.schema import OPTIMIZER_SETTINGS, Settings, validation_mess
 from dlrunner.config.source_signatures import signature_in_source
 from dlrunner.config.suggestions import PROVIDED, suggest_setting
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import not_found, user_path
 from dlrunner.renamed import renamed
 
 MADE: Mapping[str, str] = {
@@ -129,8 +129,11 @@ class EarlyCheck:
         return self._known[key]
 
 
+MISSING_TARGET = "data.target: is missing: which column is the target? dlrun data describe {} lists them"
+
+
 def _missing_path(data: Mapping[str, Any], task: str | None) -> list[str]:
-    """Return an error if dlrunner's own data has no path, though it has no other source, or one where nothing is."""
+    """Return an error if dlrunner's own data has no path, or one where nothing is, or a table no target."""
     path, target = data.get("path"), str(data.get("_target_"))
     signature = signature_in_source(target) if target.startswith("dlrunner.") else None
     if signature is None or data.get("source") == "synthetic":
@@ -144,8 +147,9 @@ def _missing_path(data: Mapping[str, Any], task: str | None) -> list[str]:
         return []
     given = user_path(path)
     if os.path.exists(given):  # noqa: PTH110  false for a name that is too long, too
-        return []
-    return [f"data.path: there is no {'file' if given.suffix else 'file or folder'} {given}"]
+        is_table = {"target", "target_transform"} <= set(signature.parameters)
+        return [MISSING_TARGET.format(given)] if is_table and data.get("target") is None else []
+    return [f"data.path: {not_found(given, 'file' if given.suffix else 'file or folder')}"]
 
 
 def _sections(settings: Settings) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

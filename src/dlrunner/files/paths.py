@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -27,6 +28,26 @@ def user_path(text: str | Path) -> Path:
             f"{path}: {user} has no home folder on this machine; use an absolute path, or ./{user} for a folder of "
             "that name"
         ) from None
+
+
+MOST_NEIGHBOURS = 10_000
+"""Names of a folder among which a similar one is looked for."""
+
+
+def not_found(path: str | Path, what: str = "file") -> str:
+    """Return that there is no file or folder at a path, with the most similar name next to it.
+
+    Args:
+        path: as it was given.
+        what: should be there.
+    """
+    message = f"there is no {what} {path}"
+    try:
+        names = [each.name for each, _ in zip(Path(path).parent.iterdir(), range(MOST_NEIGHBOURS), strict=False)]
+    except (OSError, ValueError):  # no such folder, or not readable
+        return message
+    near = difflib.get_close_matches(Path(path).name, names, n=1, cutoff=0.7)
+    return f"{message}; did you mean {Path(path).with_name(near[0])}?" if near else message
 
 
 def forget_empty_variables() -> None:

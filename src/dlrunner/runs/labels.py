@@ -19,8 +19,11 @@ NOT_IN_LABEL = (
     "name",
     "tags",
     "note",
+    "trainer.num_threads",
+    "trainer.checkpoint_minutes",
+    "trainer.cpu_tuning",
 )
-"""Settings left out of a folder's name: they do not change the result, or the parent folder shows them."""
+"""Settings and sections left out of a folder's name: they do not change the result, or the parent folder shows them."""
 
 LENGTH = 48
 """Of a label: with the signature, and -2 … -99 of a repeated run, a folder's name has at most 60 characters."""
@@ -42,7 +45,7 @@ def is_in_label(override: str) -> bool:
     [False, True, False, True]
     """
     name = _name(override)
-    return name != "task" and name.partition(".")[0] not in NOT_IN_LABEL
+    return name != "task" and not {name, name.partition(".")[0]} & set(NOT_IN_LABEL)
 
 
 def label(words: Sequence[str], length: int = LENGTH) -> str:

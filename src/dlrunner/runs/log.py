@@ -20,12 +20,16 @@ def logged(folder: Path, overrides: Sequence[str], *, debug: bool = False) -> It
     Args:
         folder: of the run.
         overrides: the command line's.
-        debug: log details and timings too, and all of it on standard error as well.
+        debug: log details and timings too, and all of it on standard error as well; a terminal that shows the messages
+            already shows the details alone.
     """
     log = logging.getLogger("dlrunner")
     with readable_os_errors(folder):
         handler = _RunLog(folder / "run.log", encoding="utf-8", errors="backslashreplace")
     handlers: list[logging.Handler] = [handler, *([logging.StreamHandler()] if debug else [])]
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        for each in handlers[1:]:
+            each.addFilter(lambda record: record.levelno == logging.DEBUG)
     for each in handlers:
         each.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(each)

@@ -40,7 +40,7 @@ class FinishedRun:
         try:
             path = path.resolve()
             if not path.is_dir():
-                raise ConfigError(f"there is no run folder {requested}")
+                raise ConfigError(f"there is no run folder {requested}; `dlrun ls` lists the runs")
             if not (path / "config.yaml").exists():
                 raise ConfigError(f"{requested} is not a run folder: it has no config.yaml")
             config = read_config(path)

@@ -21,6 +21,7 @@ from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.folders import Listing, list_files
 from dlrunner.data.core.unpacking import refuse_bomb
 from dlrunner.errors import ConfigError, DataError
+from dlrunner.files.paths import not_found
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError),
@@ -301,7 +302,7 @@ def given_place(path: Path, layout: str, hint: str) -> ArchiveOrFolder:
         DataError: it has no such file, or is damaged.
     """
     if not path.exists():
-        raise ConfigError(f"data.path: there is no file or folder {path}")
+        raise ConfigError(f"data.path: {not_found(path, 'file or folder')}")
     place = place_of(path, layout)
     if place is None:
         raise DataError(f"data.path: {path} has no {layout}; {hint}")

@@ -23,6 +23,7 @@ from dlrunner.data.tables.rows import without_missing
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, Table, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.files.paths import not_found
 
 LABELS = "labels.csv"
 
@@ -78,7 +79,7 @@ def find_images(
         listed = _Listed(read_labels(path, reading), file, target, needs_label)
         return _match(table_folder(path), listed, [""], reading)
     if not path.exists():
-        raise ConfigError(f"data.path: there is no file or folder {path}")
+        raise ConfigError(f"data.path: {not_found(path, 'file or folder')}")
     if path.is_file() and is_readable(path.suffix.lower()):
         raise ConfigError(f"data.path: {path} is one image; give the folder, archive or table of many")
     place = place_of(path, LABELS, may_be_damaged=True)

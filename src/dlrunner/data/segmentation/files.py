@@ -25,6 +25,7 @@ from dlrunner.data.images.listing import find_image_files
 from dlrunner.data.tables.rows import only, without_missing
 from dlrunner.data.tables.table import Reading, Table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
+from dlrunner.files.paths import not_found
 
 CLASS_FILES = ("codes.txt", "classes.txt")
 """Files with the names of the classes, one a line; the first one is that of the value 0."""
@@ -83,7 +84,7 @@ def find_masked_images(
     if is_table(path):
         return _listed(read_labels(path, reading), table_folder(path), *columns, reading)
     if not path.exists():
-        raise ConfigError(f"data.path: there is no file or folder {path}")
+        raise ConfigError(f"data.path: {not_found(path, 'file or folder')}")
     place, images, masks = unwrapped(path), images or "images", masks or "masks"
     found = find_image_files(place, used=CLASS_FILES)
     names = found.names

@@ -14,7 +14,7 @@ from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text, text_file
 from dlrunner.data.tables.typed_files import check_parquet, has_zones, open_excel, open_json, open_parquet, open_sqlite
 from dlrunner.errors import ConfigError, DataError
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import not_found, user_path
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt", ".data")
 PARQUET = (".parquet", ".pq")
@@ -92,7 +92,7 @@ def files_of(path: str | Path, setting: str = "data.path") -> list[Path]:
             raise ConfigError(
                 f"{setting}: {given} is a pipe or a device, not a file"
                 if is_there
-                else f"{setting}: there is no file {given}"
+                else f"{setting}: {not_found(given)}"
             )
     kinds = {format_of(p) for p in parts}
     if len(kinds) > 1:

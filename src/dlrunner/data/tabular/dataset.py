@@ -136,7 +136,9 @@ class TabularData(TableSource):
         example = "dlrun task=tabular data.path=my.csv data.target=y"
         self.file = TableFile(path, query, reading, example, ids=[id] if id else [])
         if target is None:
-            raise ConfigError("data.target: is missing: which column is the target?")
+            raise ConfigError(
+                f"data.target: is missing: which column is the target? dlrun data describe {self.file.place} lists them"
+            )
         self.path, self.target = self.file.place, target
         self.categorical, self.continuous, self.dates, self.id = categorical, continuous, dates, id
         self.kind, self.target_separator, self.target_transform = kind, target_separator, target_transform

@@ -29,7 +29,7 @@ from dlrunner.data.tables.rows import without_missing
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, load_schema, read_open_table
 from dlrunner.errors import ConfigError, DataError, did_you_mean
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import not_found, user_path
 
 LINES = (".txt", ".tokens", ".text")
 MISSING = "the text is missing"
@@ -75,6 +75,8 @@ class Wanted:
     query: str | None = None
     """SQL that selects the table, instead of a path."""
     reading: Reading = field(default_factory=Reading)
+    setting: str = "data.text"
+    """The name of `column` in messages."""
     keep_bad: bool = False
     """For prediction: texts that cannot be read stay, empty; else they are left out, or the first one is an error."""
 
@@ -103,7 +105,7 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
         return replace(found, place=replace(found.place, place=given))
     if not path.exists():
         if not glob.has_magic(str(path)):
-            raise ConfigError(f"data.path: there is no file or folder {path}")
+            raise ConfigError(f"data.path: {not_found(path, 'file or folder')}")
         if path.suffix.lower() in LINES:
             raise ConfigError(f"data.path: {path}: only tables may come in parts; give the folder of the texts")
         return _documents_of_table(path, wanted)
@@ -293,10 +295,12 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
         if column is None and wanted.default in raw.names:
             column = wanted.default
         elif column is None:
-            column = _text_column(raw, wanted.target, reading)
+            column = _text_column(raw, wanted)
             notes = (f"texts are read from the column {column}",)
         elif column not in raw.names:
-            raise ConfigError(f"data.text: {raw.place} has no column {column!r}; {did_you_mean(column, raw.names)}")
+            raise ConfigError(
+                f"{wanted.setting}: {raw.place} has no column {column!r}; {did_you_mean(column, raw.names)}"
+            )
         # Names of classes keep their look; several targets are 0 and 1, or true and false.
         classes = wanted.target if len(wanted.target) == 1 else ()
         table = read_open_table(raw, reading, text=[column, *classes], totals=False)
@@ -322,15 +326,16 @@ def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
     )
 
 
-def _text_column(raw: RawTable, target: Sequence[str], reading: Reading) -> str:
-    schema = infer(raw, Hints()) if reading.schema is None else load_schema(user_path(reading.schema))
-    texts = [each.name for each in schema.columns if each.type == "text" and each.name not in target]
+def _text_column(raw: RawTable, wanted: Wanted) -> str:
+    given = wanted.reading.schema
+    schema = infer(raw, Hints()) if given is None else load_schema(user_path(given))
+    texts = [each.name for each in schema.columns if each.type == "text" and each.name not in wanted.target]
     if len(texts) == 1:
         return texts[0]
     if "text" in texts:
         return "text"
     raise ConfigError(
-        f"data.text: is missing: which column of {raw.place} holds the texts? It has {', '.join(raw.names)}"
+        f"{wanted.setting}: is missing: which column of {raw.place} holds the texts? It has {', '.join(raw.names)}"
     )
 
 

@@ -133,7 +133,11 @@ def verdict(summary: Mapping[str, Any]) -> str:
     which = "the baseline" if comparison == "Behind" or len(others) == 1 else "every baseline; the best is"
     if comparison == "No better than":
         which = "the baseline"
-    rate = "" if change is None else f", {abs(change):.1%} {'higher' if change > 0 else 'lower'}".replace("%", " %")
+    rate = (
+        ""
+        if change is None or comparison == "No better than"
+        else f", {abs(change):.1%} {'higher' if change > 0 else 'lower'}".replace("%", " %")
+    )
     seconds, taken = summary.get("training_seconds"), others[method].get("seconds")
     times = ""
     if is_number(seconds) and is_number(taken) and is_dear(seconds, taken):

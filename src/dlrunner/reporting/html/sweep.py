@@ -22,6 +22,7 @@ from dlrunner.reporting.html.facts import audit_findings, conditions, is_number,
 from dlrunner.reporting.html.page import Card, Cell, Table, duration, number_cell
 from dlrunner.reporting.html.run import read_kept
 from dlrunner.reporting.terminal.comparison import sentences, verdict_sentence
+from dlrunner.reporting.terminal.pairwise import pairwise_sentences
 from dlrunner.reporting.terminal.progress import number
 from dlrunner.runs.reader import finished_summary
 
@@ -127,15 +128,15 @@ def render(
         paired.sort(key=lambda each: _rank(each.run))
     found = [finished_summary(each.folder) for each in paired if each.folder]
     summaries = [summary for summary in found if summary and is_sound(summary)]
-    verdict = verdict_sentence(comparison) if comparison else None
-    notes = [line for line in sentences(comparison, left_out) if line != verdict] if comparison else []
+    verdicts = _verdicts(comparison) if comparison else []
+    notes = [line for line in sentences(comparison, left_out) if line not in verdicts] if comparison else []
     return page.render(
         "sweep.html.j2",
         title=_title(folder, comparison, summaries),
         subtitle=f"Sweep: {folder.resolve().name}",
         banners=_warnings(jobs, summaries),
         cards=_cards(ranked, paired),
-        verdict=verdict,
+        verdict="; ".join(verdicts),
         command=_command(folder),
         findings=audit_findings(summaries),
         notes=[_cut(note) for note in notes],
@@ -185,6 +186,12 @@ def _warnings(jobs: Sequence[Mapping[str, str]], summaries: Sequence[Mapping[str
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {status}" for status, number in counts.items())
+
+
+def _verdicts(comparison: Comparison) -> list[str]:
+    """Return which of two groups is better, or of more which ones the best is better than."""
+    verdict = verdict_sentence(comparison)
+    return [verdict] if verdict else list(pairwise_sentences(comparison))
 
 
 def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:

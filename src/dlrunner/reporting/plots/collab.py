@@ -267,7 +267,7 @@ def item_map(
     x, y = scores[:, 0], scores[:, 1] if scores.shape[1] > 1 else ratings
     with styled():
         figure = Figure(figsize=(11, 8.5))
-        axes = figure.add_axes((0.065, 0.07, 0.915, 0.875))
+        axes = figure.add_axes((0.1, 0.07, 0.88, 0.875))  # room for ticks such as -0.00006
         sizes = 12 + 130 * ratings / max(ratings.max(initial=1), 1)
         axes.scatter(x, y, s=sizes, color=BLUE, alpha=0.55, linewidths=0)
         axes.margins(x=0.12, y=0.05)

@@ -15,7 +15,7 @@ from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.files import STANDARD_INPUT
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
 from dlrunner.errors import ConfigError, did_you_mean
-from dlrunner.files.paths import user_path
+from dlrunner.files.paths import not_found, user_path
 from dlrunner.predictor_inputs import check_table, listed, table_name, table_of_dicts
 
 
@@ -55,7 +55,7 @@ def read_texts(given: Any, column: str | None, default: str | None) -> InputText
     if isinstance(given, str) and (given == STANDARD_INPUT or _is_glob(given)):
         given = Path(given)
     if isinstance(given, Path):
-        found = find_documents(user_path(given), Wanted(column, default, keep_bad=True))
+        found = find_documents(user_path(given), Wanted(column, default, keep_bad=True, setting="column"))
         texts, table = list(found.texts()), None
         if found.column is not None:
             table = pd.concat([pd.Series(texts, name=found.column, dtype=object), found.table], axis=1)
@@ -69,7 +69,7 @@ def read_texts(given: Any, column: str | None, default: str | None) -> InputText
         if not given.strip():
             raise ConfigError("the text is empty")
         if Path(given).suffix.lower() in (*TABLES, *LINES) and " " not in given:
-            raise ConfigError(f"there is no file {given}")
+            raise ConfigError(not_found(given))
     return _with_empty([_shorten(text) for text in texts], texts, [], {})
 
 
