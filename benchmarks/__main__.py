@@ -6,7 +6,7 @@
     python -m benchmarks tabular --rows 3000 --repeats 1      a trial, which writes nothing
     python -m benchmarks own_data own_ratings own_files       quality of defaults on tables, ratings, texts, pictures
     python -m benchmarks growth             time and memory as generated data grows; --only ratings,jobs --sizes 100k,1M
-    python -m benchmarks cores              two processes against two threads; engines of sweeps
+    python -m benchmarks cores              two processes against two threads; engines of sweeps; --only Engines,Tables
     python -m benchmarks summary            write the table of speeds again, from the stored results
     python -m benchmarks limits             how far each speed is from what this machine can do; --only Images,Tables
     python -m benchmarks quick              measure what `make bench-check` compares with
@@ -86,7 +86,7 @@ def main() -> int:
         "--only",
         type=lambda text: text.split(","),
         default=[],
-        help=f"of growth: {','.join(growth.SUBJECTS)}; of limits: how the titles begin",
+        help=f"of growth: {','.join(growth.SUBJECTS)}; of limits and cores: how the titles begin",
     )
     parser.add_argument("--sizes", type=growth.sizes_of, default=[], help="of growth, with --only: 10,100k,25M")
     parser.add_argument("--rival", type=Path, default=HERE.parent / ".venv-fastai", help="fastai's environment")
@@ -99,8 +99,9 @@ def main() -> int:
     # Made absolute, but not resolved: an environment may be a link, and its Python is one.
     paths = arguments.rival.absolute(), arguments.lightning.absolute(), arguments.peers.absolute()
     options = Options(*paths, arguments.repeats, arguments.rows, arguments.runs, arguments.only, arguments.sizes)
-    is_growth = arguments.names != ["limits"]
-    if is_growth and (unknown := [name for name in arguments.only if name not in growth.SUBJECTS]):
+    if arguments.names not in (["limits"], ["cores"]) and (
+        unknown := [name for name in arguments.only if name not in growth.SUBJECTS]
+    ):
         parser.error(f"--only: {unknown[0]} is none of {', '.join(growth.SUBJECTS)}")
     if arguments.sizes and len(arguments.only) != 1:
         parser.error("--sizes: --only names what they are sizes of")

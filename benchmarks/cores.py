@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -15,7 +16,9 @@ from typing import Any
 
 from benchmarks import growth_data
 from benchmarks.measuring import (
+    DEVICE,
     DLRUN,
+    HERE,
     Contestant,
     Options,
     Run,
@@ -47,21 +50,31 @@ NUM_JOBS = 6
 
 
 def measure(options: Options) -> tuple[str, dict[str, Any]]:
-    """Return the tables and their measurements."""
-    rows: dict[str, dict[str, list[Run]]] = {}
-    jobs: dict[str, list[float]] = {}
+    """Return the tables and their measurements; what `--only` leaves out stays as it was measured."""
+    file = HERE / f"results-cores-{DEVICE}.json"
+    known = json.loads(file.read_text()) if options.only and file.exists() else {}
+    rows: dict[str, dict[str, list[Run]]] = known.get("rows", {})
+    jobs: dict[str, list[float]] = known.get("jobs", {})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for title, words in WORK.items():
-            print(title, file=sys.stderr, flush=True)
-            rows[title] = in_turn(_contestants(words, folder / f"runs{len(rows)}"), options.repeats)
-        data = folder / "ratings.csv"
-        growth_data.write_ratings(data, 1_000)
-        for repeat in range(options.repeats):
-            for engine in ("", *(each for each in ENGINES.values() if _is_installed(each))):
-                runs = folder / f"sweeps{repeat}{engine}"
-                jobs.setdefault(engine, []).append(_seconds_of_sweep(data, runs, engine))
+            if not options.only or title.startswith(tuple(options.only)):
+                print(title, file=sys.stderr, flush=True)
+                rows[title] = in_turn(_contestants(words, folder / f"runs{len(rows)}"), options.repeats)
+        if not options.only or "Engines" in options.only:
+            jobs = _seconds_of_engines(folder, options.repeats)
     return text(rows, jobs, options.repeats), {"rows": rows, "jobs": jobs}
+
+
+def _seconds_of_engines(folder: Path, repeats: int) -> dict[str, list[float]]:
+    """Return the seconds of each sweep, by engine, in turn; "" is dlrunner's own."""
+    jobs: dict[str, list[float]] = {}
+    data = folder / "ratings.csv"
+    growth_data.write_ratings(data, 1_000)
+    for repeat in range(repeats):
+        for engine in ("", *(each for each in ENGINES.values() if _is_installed(each))):
+            jobs.setdefault(engine, []).append(_seconds_of_sweep(data, folder / f"sweeps{repeat}{engine}", engine))
+    return jobs
 
 
 def _contestants(words: Sequence[str], runs: Path) -> dict[str, Contestant]:
