@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dlrunner.models.collab import Dot, DotBias, Net, RatingDims, RatingModel
+from dlrunner.models.dropout import Dropout
 from dlrunner.models.rated_items import RatedItems
 from dlrunner.models.svdpp import SVDpp
 
@@ -77,7 +78,7 @@ def test_the_net_takes_sizes_apart_layers_genres_and_time() -> None:
     )
     linear = [layer for layer in model.layers if isinstance(layer, torch.nn.Linear)]
     assert [(layer.in_features, layer.out_features) for layer in linear] == [(4 + 6 + 2 + 1, 9), (9, 8), (8, 1)]
-    assert [layer.p for layer in model.layers if isinstance(layer, torch.nn.Dropout)] == [0.1, 0.2, 0.3]
+    assert [layer.p for layer in model.layers if isinstance(layer, Dropout)] == [0.1, 0.2, 0.3]
     model.eval()
     early, late = (model(USERS, ITEMS, torch.full((3,), time)) for time in (-1.0, 1.0))
     assert not torch.equal(early, late)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
+from dlrunner.models.dropout import Dropout
 from dlrunner.ranges import Count, NonNegative, Positive, Probability
 
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
@@ -231,9 +232,9 @@ class Net(RatingModel):
             self.register_buffer("item_genres", torch.cat([shares, torch.zeros(1, shares.shape[1])]))
             self.genres = nn.Linear(shares.shape[1], genre_factors, bias=False)
         self.time = time
-        layers: list[nn.Module] = [nn.Dropout(dropouts[0])]
+        layers: list[nn.Module] = [Dropout(dropouts[0])]
         for width, dropout in zip(hidden, dropouts[1:], strict=True):
-            layers += [_linear(size, width, linear_init), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [_linear(size, width, linear_init), nn.ReLU(), Dropout(dropout)]
             size = width
         self.layers = nn.Sequential(*layers, _linear(size, 1, linear_init))
         self.low = dims.min_rating - margin

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.model import Model
+from dlrunner.models.dropout import Dropout
 from dlrunner.models.vision.backbone import Backbone, freeze_batch_norm
 from dlrunner.models.vision.backbones import check_fit, load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
@@ -91,7 +92,7 @@ class ImageClassifier(Model):
         for index, (drop, (before, after)) in enumerate(zip(drops, pairwise(widths), strict=True)):
             modules += [nn.ReLU()] if index else []
             modules += [nn.BatchNorm1d(before)] if head_norm else []
-            modules += [nn.Dropout(drop)] if drop else []
+            modules += [Dropout(drop)] if drop else []
             modules += [nn.Linear(before, after)]
         self.head = nn.Sequential(*modules)
         for module in self.head:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dlrunner.encoder_file import Cell, Encoder, EncoderSizes, digest_of_words, encoder_file
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model, Outputs
+from dlrunner.models.dropout import Dropout
 from dlrunner.models.recurrent import RecurrentEncoder, State, detached
 from dlrunner.ranges import Count, NonNegative, Probability, Text
 
@@ -96,7 +97,7 @@ class TextClassifier(Model):
         modules: list[nn.Module] = []
         for index, (before, after) in enumerate(pairwise(widths)):
             modules += [nn.ReLU()] if index else []
-            modules += [nn.BatchNorm1d(before), nn.Dropout(output_dropout), nn.Linear(before, after)]
+            modules += [nn.BatchNorm1d(before), Dropout(output_dropout), nn.Linear(before, after)]
         self.head = nn.Sequential(*modules)
         self.alpha, self.beta = alpha, beta
 
