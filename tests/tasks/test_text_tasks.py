@@ -27,6 +27,7 @@ from dlrunner.data.imdb.dataset import ImdbData
 from dlrunner.data.texts.vocabulary import Vocabulary
 from dlrunner.encoder_file import Encoder
 from dlrunner.models.language import LanguageDims, LanguageModel
+from dlrunner.models.ngram import KneserNey
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
 from dlrunner.schedules import Phase, constant
 from dlrunner.tasks.language.generation import Generator
@@ -74,6 +75,18 @@ def test_the_perplexity_of_synthetic_text_comes_near_the_best_achievable_and_nev
     assert found["metric"]["value"] < grams
     assert grams > best
     assert f"{grams:.4f}" in out
+
+
+def test_a_baseline_of_a_large_stream_counts_its_first_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlrunner.tasks.language.task.MOST_COUNTED", 3_000)
+    data = ImdbData(Path(), source="synthetic", min_freq=1, sample=200, sample_valid=100)
+    task = LanguageModeling(data, 16, 0, torch.device("cpu"), ngram=3)
+    ((name, metrics),) = task.baselines().items()
+    assert name == "3-grams, interpolated Kneser-Ney, of the first 3,000 words"
+    train, valid = (task._stream(split).numpy() for split in ("train", "valid"))
+    assert len(train) > 3_000
+    expected = -KneserNey(train[:3_000], len(task.table.vocabulary.words), 3).log_probabilities(valid).mean()
+    assert metrics["valid/loss"] == pytest.approx(expected)
 
 
 def test_validation_counts_every_word_once_for_any_number_of_columns(language_model: str) -> None:

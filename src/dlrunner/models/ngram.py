@@ -43,24 +43,21 @@ class KneserNey:
 
     def __init__(self, stream: NDArray[np.int32], num_words: int, order: int = 4) -> None:
         self.num_words = num_words
-        words = stream.astype(np.int64)
-        # grams[k] are the n-grams of k + 1 words: their keys, and which one ends at each place of the stream.
-        grams: list[tuple[Longs, Longs, Longs, Longs]] = []
-        before = np.zeros(len(words) + 1, dtype=np.int64)  # of the empty context, at all places
+        self.orders: list[_Order] = []
+        keys, num_contexts = np.zeros(1, dtype=np.int64), 0  # the empty n-gram
+        places = np.zeros(len(stream) + 1, dtype=np.int32)  # which n-gram ends at each place of the stream
+        counts = np.zeros(1, dtype=np.int64)
         for length in range(order):
-            keys = before[:-1] * num_words + words[length:]
-            unique, first, places, counts = np.unique(keys, return_index=True, return_inverse=True, return_counts=True)
-            grams.append((unique, first, places, counts))
-            before = places
-        self.orders = []
-        for length, (keys, _, _, counts) in enumerate(grams):
-            if length + 1 < order:  # shorter n-grams count by how many words they follow, not how often
-                longer, first = grams[length + 1][0], grams[length + 1][1]
-                ends = grams[length][2][first + 1]
-                counts = np.bincount(ends, minlength=len(keys))
+            longer = places[:-1].astype(np.int64) * num_words + stream[length:]
+            longer, first, next_places, next_counts = np.unique(
+                longer, return_index=True, return_inverse=True, return_counts=True
+            )
+            if length:  # shorter n-grams count by how many words they follow, not how often
+                counts = np.bincount(places[first + 1], minlength=len(keys))
                 assert counts.sum() == len(longer)
-            contexts = 1 if length == 0 else len(grams[length - 1][0])
-            self.orders.append(_smoothed(keys, counts, keys // num_words, contexts))
+                self.orders.append(_smoothed(keys, counts, keys // num_words, num_contexts))
+            keys, num_contexts, counts, places = longer, len(keys), next_counts, next_places.astype(np.int32)
+        self.orders.append(_smoothed(keys, counts, keys // num_words, num_contexts))
 
     def log_probabilities(self, stream: NDArray[np.int32]) -> Floats:
         """Return the logarithm of the probability of each word but the first, given those before, [words - 1]."""

@@ -39,6 +39,9 @@ from dlrunner.tasks.text.audit import text_statistics
 TUNING_WORDS = 250_000
 """Of the training texts, at most, that the weights of an interpolation are chosen on."""
 
+MOST_COUNTED = 30_000_000
+"""Training words of the n-gram baseline, which takes 120 bytes for each."""
+
 
 class LanguageModeling(Task):
     """All texts as one stream, cut into parallel columns; monitors the perplexity of all validation words.
@@ -206,10 +209,12 @@ class LanguageModeling(Task):
         from dlrunner.models.ngram import KneserNey
 
         train, valid = (self._stream(split).cpu().numpy() for split in ("train", "valid"))
+        of_words = f", of the first {MOST_COUNTED:,} words" if len(train) > MOST_COUNTED else ""
+        train = train[:MOST_COUNTED]
         order = min(self.ngram, len(train) - 1)
         model = KneserNey(train, len(self.table.vocabulary.words), order)
         losses = -model.log_probabilities(valid)
-        name = f"{order}-grams, interpolated Kneser-Ney"
+        name = f"{order}-grams, interpolated Kneser-Ney{of_words}"
         return {name: {"valid/loss": float(losses.mean()), "valid/perplexity": float(np.exp(losses.mean()))}}
 
     def interpolated(self, models: Sequence[Model], window: int, order: int) -> tuple[pd.DataFrame, str]:
