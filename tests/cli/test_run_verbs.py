@@ -107,6 +107,22 @@ def test_a_run_without_a_verb_and_a_run_that_is_not_there_are_answered_with_what
         assert dlrun(*words)[2] == "dlrun: there is no run folder nosuch; `dlrun ls` lists the runs\n"
 
 
+def test_a_sweep_in_the_place_of_a_run_is_answered_with_what_shows_it(dlrun: Dlrun, swept: list[Path]) -> None:
+    folder = "runs/sweeps/collab,seed=0_1-00000005"
+    for verb in ("show", "predict", "export", "replay"):
+        status, _, err = dlrun(verb, folder)
+        assert (status, f"{folder} is a sweep, not a run: `dlrun compare {folder}` ranks its jobs" in err) == (2, True)
+
+
+def test_hydras_flags_without_their_values_are_answered_in_a_sentence(dlrun: Dlrun, here: Path) -> None:
+    for words in (["--cfg"], ["--cfg", "jobs"], ["task=collab", "-c"]):
+        status, out, err = dlrun(*words)
+        assert (status, out, err.count("\n"), "must be followed by job, hydra, all" in err) == (2, "", 1, True)
+    for word in ("-m", "--multirun"):
+        status, out, err = dlrun(word)
+        assert (status, out, f"dlrun: {word}: needs settings" in err) == (2, "", True)
+
+
 def test_ls_of_two_hundred_runs_takes_less_than_half_a_second(dlrun: Dlrun, here: Path) -> None:
     first = fake("a-00000000", 0.9, {"data.target": "price"})
     for number in range(1, 200):
