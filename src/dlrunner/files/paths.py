@@ -31,7 +31,7 @@ def user_path(text: str | Path) -> Path:
 
 
 MOST_NEIGHBOURS = 10_000
-"""Names of a folder among which a similar one is looked for."""
+"""Names of a folder that are compared with a name that is not there."""
 
 
 def not_found(path: str | Path, what: str = "file") -> str:
