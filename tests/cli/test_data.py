@@ -84,6 +84,19 @@ def test_a_file_with_a_similar_name_is_suggested(here: Path, dlrun: Dlrun) -> No
     assert "which column is the target? dlrun data describe sub/flats.csv lists them" in err
 
 
+def test_sample_data_in_the_folder_of_the_environment_is_found_by_its_name_in_the_documentation(
+    here: Path, dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DLRUNNER_DATA", str(here / "all"))
+    assert dlrun("data", "get", "sample-sales")[0] == 0
+    file = "sample-sales/sales.csv"
+    for words in (
+        ["data", "describe", f"data/{file}"],
+        ["task=tabular", f"data.path=data/{file}", "data.target=sales"],
+    ):
+        assert f"there is no file data/{file}; it is at {here}/all/{file} (DLRUNNER_DATA)" in dlrun(*words)[2]
+
+
 def test_one_bad_row_does_not_refuse_the_others(here: Path, dlrun: Dlrun) -> None:
     (here / "t.csv").write_text("x,code,y\n" + "".join(f"{i * 0.5},0{i % 7},{i * 2 + i % 3}\n" for i in range(80)))
     status, out, err = dlrun("task=tabular", "data.path=t.csv", "data.target=y", "epochs=1", "log.plots=false")

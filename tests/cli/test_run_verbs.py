@@ -107,6 +107,38 @@ def test_a_run_without_a_verb_and_a_run_that_is_not_there_are_answered_with_what
         assert dlrun(*words)[2] == "dlrun: there is no run folder nosuch; `dlrun ls` lists the runs\n"
 
 
+def test_a_sweep_in_the_place_of_a_run_is_answered_with_what_shows_it(dlrun: Dlrun, swept: list[Path]) -> None:
+    folder = "runs/sweeps/collab,seed=0_1-00000005"
+    for verb in ("show", "predict", "export", "replay"):
+        status, _, err = dlrun(verb, folder)
+        assert (status, f"{folder} is a sweep, not a run: `dlrun compare {folder}` ranks its jobs" in err) == (2, True)
+
+
+def test_hydras_flags_without_their_values_are_answered_in_a_sentence(dlrun: Dlrun, here: Path) -> None:
+    for words in (["--cfg"], ["--cfg", "jobs"], ["task=collab", "-c"]):
+        status, out, err = dlrun(*words)
+        assert (status, out, err.count("\n"), "must be followed by job, hydra, all" in err) == (2, "", 1, True)
+    for word in ("-m", "--multirun"):
+        status, out, err = dlrun(word)
+        assert (status, out, f"dlrun: {word}: needs settings" in err) == (2, "", True)
+
+
+def test_the_next_commands_name_a_run_by_its_id_where_its_folder_is_too_long(
+    dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = fake("data.target=a_long_name,epochs=20,data.date=date,a=1-00000001")
+    (path / "task.pt").touch()
+    _, out, _ = dlrun("show", str(path))
+    assert f"next     dlrun show {path}\n         dlrun predict {path} --help\n" in out, "in a file"
+    monkeypatch.setattr("dlrunner.system.terminal.terminal_width", lambda stream=None: 80)
+    _, out, _ = dlrun("show", "00000001")
+    assert "next     dlrun show 00000001\n         dlrun predict 00000001 --help\n" in out
+    shutil.move("runs", "elsewhere")
+    assert "dlrun show elsewhere/" in dlrun("show", str(Path("elsewhere", *path.parts[1:])))[1], (
+        "ids are those of runs/"
+    )
+
+
 def test_ls_of_two_hundred_runs_takes_less_than_half_a_second(dlrun: Dlrun, here: Path) -> None:
     first = fake("a-00000000", 0.9, {"data.target": "price"})
     for number in range(1, 200):

@@ -171,7 +171,12 @@ def _dispatch(words: list[str]) -> int:
     if "-m" in words or "--multirun" in words or any(word.startswith("seeds=") for word in words):
         from dlrunner.cli import sweep as sweeping
 
-        return sweeping.run_sweep([word for word in words if word not in ("-m", "--multirun")])[1]
+        settings = [word for word in words if word not in ("-m", "--multirun")]
+        if not settings:
+            raise ConfigError(
+                f"{words[0]}: needs settings, some with several values: dlrun -m task=collab optim=sgd,adam"
+            )
+        return sweeping.run_sweep(settings)[1]
     if "=" not in words[0] and not words[0].startswith(("-", "~")):
         from dlrunner.cli.predictor_verbs import verb_of_run
         from dlrunner.errors import did_you_mean

@@ -14,10 +14,17 @@ from dlrunner.cli.hydra_guard import guard_hydra, refusals
 from dlrunner.cli.verbs import VERBS
 from dlrunner.cli.yaml_files import read_checked_files
 from dlrunner.config.conf_files import package_conf
+from dlrunner.errors import ConfigError
+
+SHOWN = ("job", "hydra", "all")
+"""What --cfg prints."""
 
 
 def handle_flags(words: list[str]) -> int:
     """Let Hydra handle --cfg, --info and tab completion."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if word in ("--cfg", "-c") and following not in SHOWN:
+            raise ConfigError(f"{word}: must be followed by {', '.join(SHOWN)}: dlrun --cfg job task=collab")
     if words[0] in ("--shell-completion", "-sc"):
         _complete_verbs(words)
     elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):

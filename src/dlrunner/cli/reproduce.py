@@ -178,7 +178,7 @@ def _print(verdicts: Sequence[Verdict]) -> None:
         }
         for v in verdicts
     ]
-    tables.print_frame(pd.DataFrame(rows), title="\nclaims")
+    tables.print_frame(pd.DataFrame(rows), title="\nclaims", optional=("metric", "seeds", "seconds"))
     for v in verdicts:
         if v.why:
             tables.print_sentence(f"{v.experiment}: {v.verdict}: {v.why}")

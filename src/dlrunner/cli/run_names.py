@@ -10,6 +10,7 @@ from typing import Any
 from dlrunner.cli.parser import Parser
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
+from dlrunner.system.terminal import wrapped
 
 RUNS = Path("runs")
 LATEST = "runs/latest"
@@ -173,7 +174,7 @@ def run_folder(text: str, runs_dir: Path) -> Path | None:
 
 def print_count(folder: Path, count: int) -> None:
     """Print which of several runs is used, to standard error."""
-    print(f"note: the newest of {count} runs that fit: {folder}", file=sys.stderr)
+    print(wrapped(f"note: the newest of {count} runs that fit: {folder}", stream=sys.stderr), file=sys.stderr)
 
 
 def _exists(path: Path) -> bool:

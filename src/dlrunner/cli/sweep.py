@@ -128,7 +128,7 @@ def run_missing(
     records = {number: record for number, record in records.items() if number not in repeated}
     missing = [job for job in jobs if job.number not in {*records, *repeated}]
     together = f", {engine.name}" if engine else f", {len(slots)} in parallel" if len(slots) > 1 else ""
-    print(f"sweep of {len(jobs)} jobs{together}\nfolder   {shorter(folder.path)}", flush=True)
+    print(f"sweep of {_count(jobs)}{together}\nfolder   {shorter(folder.path)}", flush=True)
     if records:
         print(f"finished: {len(records)} of {len(jobs) - len(repeated)}", flush=True)
     _print_duplicates(duplicates, swept)
@@ -172,7 +172,7 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses:
         status = statuses[job.number]
         folder = str(shorter(status.folder)) if status.folder else "-"
         rows.append([str(job.number), *(job.settings.get(key, "") for key in swept), status.state, folder])
-    print(f"sweep of {len(jobs)} jobs\nfolder   {shorter(path)}")
+    print(f"sweep of {_count(jobs)}\nfolder   {shorter(path)}")
     tables.print_table(["job", *swept, "status", "run"], rows, {"job"})
     _print_duplicates(duplicates, swept)
     seconds = [status.summary["seconds"] for status in statuses.values() if status.summary]
@@ -183,3 +183,7 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses:
     elif left:
         text += "; no finished job to estimate the time from"
     print(text)
+
+
+def _count(jobs: Sequence[Job]) -> str:
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"

@@ -31,7 +31,7 @@ def user_path(text: str | Path) -> Path:
 
 
 MOST_NEIGHBOURS = 10_000
-"""Names of a folder among which a similar one is looked for."""
+"""Names of a folder that are compared with a name that is not there."""
 
 
 def not_found(path: str | Path, what: str = "file") -> str:
@@ -42,12 +42,23 @@ def not_found(path: str | Path, what: str = "file") -> str:
         what: should be there.
     """
     message = f"there is no {what} {path}"
+    if (elsewhere := _in_data_folder(Path(path))) is not None:
+        return f"{message}; it is at {elsewhere} (DLRUNNER_DATA)"
     try:
         names = [each.name for each, _ in zip(Path(path).parent.iterdir(), range(MOST_NEIGHBOURS), strict=False)]
     except (OSError, ValueError):  # no such folder, or not readable
         return message
     near = difflib.get_close_matches(Path(path).name, names, n=1, cutoff=0.7)
     return f"{message}; did you mean {Path(path).with_name(near[0])}?" if near else message
+
+
+def _in_data_folder(path: Path) -> Path | None:
+    """Return where a file of the default folder, data/, is in the one of DLRUNNER_DATA."""
+    folder = os.environ.get("DLRUNNER_DATA")
+    if not folder or path.parts[:1] != ("data",):
+        return None
+    found = user_path(folder).joinpath(*path.parts[1:])
+    return found if found.exists() else None
 
 
 def forget_empty_variables() -> None:

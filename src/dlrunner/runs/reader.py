@@ -42,7 +42,12 @@ class FinishedRun:
             if not path.is_dir():
                 raise ConfigError(f"there is no run folder {requested}; `dlrun ls` lists the runs")
             if not (path / "config.yaml").exists():
-                raise ConfigError(f"{requested} is not a run folder: it has no config.yaml")
+                if (path / "sweep.json").exists() or (path / "jobs").is_dir():
+                    raise ConfigError(
+                        f"{requested} is a sweep, not a run: `dlrun compare {requested}` ranks its jobs, "
+                        "`dlrun ls --jobs` lists them"
+                    )
+                raise ConfigError(f"{requested} is not a run folder: it has no config.yaml; `dlrun ls` lists the runs")
             config = read_config(path)
             overrides = read_file(path / "overrides.yaml", read_yaml, check_overrides)
             history = read_history(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,17 @@ from dlrunner.system.terminal import console, wrapped
 
 MOST_ROWS = 16
 """Number of running jobs that are shown."""
+
+
+def fitting(text: str, width: int) -> str:
+    """Return a line that fits: a sentence wraps at words, a row of a table is cut, since its columns are aligned.
+
+    >>> fitting("[0] city    text  Ulm  categorical", 24)
+    '[0] city    text  Ulm  …'
+    """
+    if len(text) > width and len(re.findall(r"\S {2,}(?=\S)", text)) > 1:
+        return f"{text[: width - 1]}…"
+    return wrapped(text)
 
 
 class LineScreen:
@@ -129,7 +141,7 @@ class LiveScreen(LineScreen):
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line above the rows."""
-        self._console.print(Text(wrapped(text), style), soft_wrap=True)
+        self._console.print(Text(fitting(text, self._console.width), style), soft_wrap=True)
 
     def view(self) -> Group:
         """Return the bar of all jobs and the rows of the running ones."""

@@ -16,6 +16,7 @@ from rich.text import Text
 from dlrunner.claims.claims import describe_finding, describe_flags
 from dlrunner.reporting.terminal.fitting import Fitted, fitted, heading_widths
 from dlrunner.reporting.terminal.progress import header_line, metric_value, number, row_line
+from dlrunner.runs.listing import ListedRun
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 from dlrunner.runs.tags import read_tags
 from dlrunner.system import terminal
@@ -151,9 +152,14 @@ def print_outcome(path: Path, is_new: bool = False) -> None:
         print_sentence(f"         {', '.join(plots)}", indent=9)
     if (path / "report.html").exists():
         out.print(Text(f"report   {shown}/report.html"))
-    out.print(Text(f"next     dlrun show {shown}"))
+    lines = [f"next     dlrun show {shown}"]
     if (path / "task.pt").exists():
-        out.print(Text(f"         dlrun predict {shown} --help"))
+        lines.append(f"         dlrun predict {shown} --help")
+    width = terminal.terminal_width() or math.inf
+    if max(map(len, lines)) > width and path.resolve().parent.parent == Path("runs").resolve():
+        lines = [line.replace(str(shown), ListedRun(path).id) for line in lines]
+    for line in lines:
+        out.print(Text(line))
 
 
 def print_claim(summary: Mapping[str, Any]) -> None:
