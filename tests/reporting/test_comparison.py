@@ -16,7 +16,6 @@ import scipy
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
-from rich.console import Console
 
 from dlrunner.comparison.collect import LeftOut, gather
 from dlrunner.comparison.groups import Comparison, compare
@@ -26,7 +25,6 @@ from dlrunner.reporting.latex import latex_table
 from dlrunner.reporting.plots import comparison as comparison_plots
 from dlrunner.reporting.plots import training as plots
 from dlrunner.reporting.terminal import comparison as looks
-from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.pairwise import pairs_frame
 from tests.comparison.test_importance import make_row, random_search
 from tests.fake_runs import write_run, write_seeds
@@ -373,52 +371,3 @@ def test_importance_is_printed_with_the_noise_floor() -> None:
     assert lines[1].split()[0] == "optim"
     assert next(line for line in lines if "seed" in line).endswith("noise floor")
     assert lines[-1] == "best: optim = adam (means within one standard error of the best)"
-
-
-# On a narrow terminal
-
-
-@pytest.fixture
-def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A terminal of 80 columns."""
-    monkeypatch.setattr(tables, "console", lambda: Console(width=80, soft_wrap=True))
-
-
-@pytest.mark.usefixtures("narrow")
-def test_a_narrow_table_leaves_out_columns_instead_of_breaking_numbers(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    others = {"valid/mae": 0.5123, "valid/r2": 0.8123, "valid/medae": 0.4123}
-    found = two_optimizers(here, [0.80, 0.81, 0.82], [0.9, 0.91, 0.93], others=others)
-    looks.print_comparison(found, looks.groups_frame(found), [], top=10)
-    lines = capsys.readouterr().out.splitlines()
-    assert all(len(line.rstrip()) <= 80 for line in lines[:5])
-    assert "0.8100 ± 0.0100  0.7852 to 0.8348" in lines[3]
-    assert lines[5] == "… no room for valid/medae, valid/loss; --csv FILE writes all"
-
-
-@pytest.mark.usefixtures("narrow")
-def test_many_settings_share_one_column_without_what_most_have(capsys: pytest.CaptureFixture[str]) -> None:
-    names = [f"task.setting_{letter}" for letter in "abcdef"]
-    rows = [make_row(0.5, {name: int(name == other) for name in names}) for other in names]
-    found = compare(rows)
-    looks.print_comparison(found, looks.groups_frame(found), [], top=10)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert lines[2] == "n  valid/rmse  seconds  settings"
-    assert lines[3] == "1  0.5000               task.setting_a=1"
-    assert lines[9].startswith("… the others: task.setting_a=0 task.setting_b=0")
-    assert not any("…" in line for line in lines[:9]), "no value is cut"
-
-
-@pytest.mark.usefixtures("narrow")
-def test_a_ranking_leaves_out_metrics_before_it_breaks_numbers(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    metrics = {f"valid/metric_{letter}": 0.123456 for letter in "abcdef"}
-    job = {"status": "done", "optim.lr": 0.01, "seed": 0, "valid/rmse": 0.5, **metrics, "best epoch": 3}
-    end = {"metric": "valid/rmse", "higher_is_better": False, "seconds": 1.0, "folder": "x", "error": None}
-    tables.print_ranking(pd.DataFrame([{"job": number, **job, **end} for number in range(2)]), tmp_path)
-    lines = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
-    assert all(len(line) <= 80 for line in lines[:5])
-    assert not any("…" in line for line in lines[:5])
-    assert any(line.startswith("… no room for valid/metric_") for line in lines)
