@@ -27,6 +27,17 @@ def sweep_folder(here: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("more", [(), ("hydra/sweeper=optuna", "sweep.trials=2")])
+def test_a_sweep_takes_generated_data_only_if_told_so(dlrun: Dlrun, here: Path, more: tuple[str, ...]) -> None:
+    words = ("-m", "task=rossmann", "optim.lr=0.01,0.02", "epochs=1", "task.baseline=false", *more, *QUICK)
+    status, out, err = dlrun(*words)
+    assert (status, out) == (1, "")
+    assert "`dlrun data` lists where to get it, data.source=synthetic generates it" in err
+    assert not (here / "runs").exists()
+    assert dlrun(*words, "sweep.dry_run=true")[0] == 0
+    assert dlrun(*words, "data.source=synthetic", "data.sample=2000")[0] == 0
+
+
 def test_a_sweep_runs_every_job_even_when_one_fails(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     # At 1e12 training diverges; the other rates are fine.
     words = (*WORDS, "optim=sgd,adamw", "optim.lr=0.01,1e12,0.02")

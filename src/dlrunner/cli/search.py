@@ -61,6 +61,9 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     if settings.dry_run:
         print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
         return path, 0
+    from dlrunner.execution.identity import refuse_generated_data
+
+    refuse_generated_data([config])
     engine = make_engine(launcher, path, settings) if launcher else None
     try:
         with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:

@@ -33,6 +33,7 @@ def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
 
     Raises:
         ConfigError: a job's configuration is invalid; no job was started.
+        DataError: the published data was not found; likewise.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun starts the processes of one run; start a sweep with `dlrun` alone")
@@ -52,6 +53,10 @@ def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
         _print_plan(path, jobs, swept, statuses)
         return path, 0
     left = sum(status.state != "done" for status in statuses.values())
+    if left:
+        from dlrunner.execution.identity import refuse_generated_data
+
+        refuse_generated_data(job.config for job in jobs if statuses[job.number].state != "done")
     engine = make_engine(launcher, path, settings) if launcher and left else None
     try:
         with at_level(jobs[0].config["log"]["level"], path), SweepDirectory(path) as folder:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from dlrunner.config.plan import Plan
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dlrunner.config.plan import Plan, plan
 from dlrunner.data.core.cache import sha256_of
+from dlrunner.errors import DataError
 from dlrunner.execution.initial_weights import initial_file
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.task import Data, DataIdentity
@@ -12,6 +17,28 @@ from dlrunner.task import Data, DataIdentity
 def identity_of(data: Data | None) -> DataIdentity:
     """Return which data a run uses; this may download it, but parses nothing."""
     return data.identity() if data else DataIdentity("none", "none", "real", "", "")
+
+
+def refuse_generated_data(configs: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse the jobs of a sweep whose data would be generated because the published data was not found.
+
+    A run then warns; the results of a sweep are compared and published, with the warnings far away.
+
+    Raises:
+        DataError: the data is not there, and cannot be downloaded.
+    """
+    known: set[str] = set()
+    for config in configs:
+        data = config["data"] or {}
+        settings = json.dumps(data, sort_keys=True, default=str)
+        if data.get("source") != "auto" or data.get("path") is not None or settings in known:
+            continue
+        known.add(settings)
+        if identity_of(plan(config).build_data()).source == "synthetic":
+            raise DataError(
+                "data.source: the published data was not found, and a sweep takes generated data only if told so; "
+                "`dlrun data` lists where to get it, data.source=synthetic generates it"
+            )
 
 
 def digests(checked: Plan, identity: DataIdentity) -> dict[str, str]:

@@ -21,7 +21,7 @@ def recommended_for(num_rows: int, names: Collection[str]) -> dict[str, Any]:
     >>> recommended_for(3_000, ["model.most_rated"])["optim.weight_decay"]
     [12.91, 0.3]
     >>> [recommended_for(rows, ["model.most_rated"])["batch_size"] for rows in (500, 20_000, 80_000, 10**7)]
-    [32, 256, 1024, 16384]
+    [32, 256, 1024, 8192]
 
     Args:
         num_rows: training rows.
@@ -71,7 +71,7 @@ def recommended_for_choices(num_rows: int) -> dict[str, Any]:
     """Return epochs, batch size and decay for a table of choices.
 
     >>> [recommended_for_choices(rows)["batch_size"] for rows in (500, 20_000, 80_000, 10**7)]
-    [32, 256, 1024, 16384]
+    [32, 256, 1024, 8192]
 
     Args:
         num_rows: training rows.
@@ -85,6 +85,5 @@ def recommended_for_choices(num_rows: int) -> dict[str, Any]:
 
 
 def _batch_size(num_rows: int) -> int:
-    """About 64 steps an epoch; of very large tables 640, since each step passes over the factors of all users."""
-    few, many = (int(2 ** round(math.log2(num_rows / steps))) for steps in (64, 640))
-    return max(32, min(8192, few), min(65536, many))
+    """About 64 steps an epoch."""
+    return min(8192, max(32, int(2 ** round(math.log2(num_rows / 64)))))
