@@ -177,7 +177,8 @@ def test_a_language_model_scores_and_generates_as_on_the_command_line(runs: Smal
     same(predictor.predict(Path("new.csv")), from_command_line(dlrun, str(run), "new.csv"))
     assert following.columns.tolist() == ["word", "probability"]
     assert following["probability"].is_monotonic_decreasing
-    assert following["word"][0] == predictor.generate(texts[1], words=1)
+    words_only = following["word"][~following["word"].str.startswith("<")]  # a text does not start with its end
+    assert words_only.iloc[0] == predictor.generate(texts[1], words=1)
 
 
 def test_a_loaded_run_has_the_record_of_the_run(runs: SmallRuns) -> None:

@@ -312,10 +312,10 @@ def test_the_last_batch_is_never_a_single_image(here: Path) -> None:
 
 @pytest.mark.usefixtures("own_cache")
 def test_mixed_precision_learns_and_weights_none_start_at_random(dlrun: Dlrun) -> None:
-    status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none")
+    status, out, err = dlrun(*SHORT, *QUICK, "precision=bf16", "model.weights=none", "epochs=3")
     assert status == 0, out + err
     assert "the backbone's weights are random" in out
-    assert history()[0]["train/loss"] < 3.5
+    assert history()[-1]["train/loss"] < history()[0]["train/loss"]
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN, "precision=bf16")[1]
     assert "features of" in dlrun(*SHORT, *QUICK, *FROZEN)[1], "features in another precision are others"
 
