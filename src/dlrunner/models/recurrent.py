@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from dlrunner.encoder_file import Cell, EncoderSizes
 from dlrunner.errors import ConfigError
-from dlrunner.models.dropout import dropped
 
 State = list[tuple[Tensor, ...]]
 """The state of each layer: (h, c) of an LSTM, (h,) of a GRU, (h, last input) of a QRNN."""
@@ -123,7 +122,7 @@ class RecurrentLayer(nn.Module):
     def dropped_weights(self) -> dict[str, Tensor]:
         """Return the weights of this call, some of them dropped in training."""
         weight = self.cell.get_parameter(self.dropped)
-        return {self.dropped: dropped(weight, self.dropout)} if self.training and self.dropout else {}
+        return {self.dropped: F.dropout(weight, self.dropout)} if self.training and self.dropout else {}
 
     def forward(
         self, inputs: Tensor, state: tuple[Tensor, ...] | None, dropped: dict[str, Tensor]

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 from dlrunner.errors import Interrupted, PeerLostError
 
@@ -21,6 +21,8 @@ class StopSignals:
     seconds: Ctrl-C reaches both a sweep and its job, and the sweep forwards its own.
     """
 
+    _entered: ClassVar[list[StopSignals]] = []
+
     def __init__(self) -> None:
         self.pending: int | None = None
         self._deferring = False
@@ -28,6 +30,7 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
+        self._entered.append(self)
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._previous[signum] = signal.signal(signum, self._receive)
@@ -36,6 +39,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._entered.remove(self)
         for signum, handler in self._previous.items():
             # torchrun stops the remaining processes when one is lost: this one still has to report it.
             is_lost = isinstance(value, PeerLostError) and signum == signal.SIGTERM
@@ -60,6 +64,19 @@ class StopSignals:
         self._deferring = True
         yield
         self._deferring = False
+
+    @classmethod
+    def raise_replaced(cls) -> NoReturn:
+        """Raise the signal whose exception a library has replaced by its own, as DuckDB does in a query.
+
+        Raises:
+            Interrupted: a stop signal was received.
+            KeyboardInterrupt: by no one but Python.
+        """
+        for each in reversed(cls._entered):
+            if each.pending is not None:
+                raise Interrupted(each.pending)
+        raise KeyboardInterrupt
 
     def raise_pending(self) -> None:
         """Raise the pending signal, if there is one."""

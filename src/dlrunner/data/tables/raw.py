@@ -24,6 +24,7 @@ from dlrunner.data.core.source import DAMAGED
 from dlrunner.data.tables.dialect import LONGEST_LINE
 from dlrunner.data.tables.formats import MACROS, quoted_name
 from dlrunner.errors import DataError
+from dlrunner.system.signals import StopSignals
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
@@ -189,6 +190,10 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+INTERRUPTED = "Query interrupted"
+"""The RuntimeError that DuckDB raises in place of the exception of a signal's handler."""
+
+
 @contextlib.contextmanager
 def readable_errors(place: Path, files: Mapping[str, Path] | None = None) -> Iterator[None]:
     """Turn the errors of DuckDB, and of damaged files, into a DataError of one sentence; `files`: see `RawTable`."""
@@ -201,6 +206,8 @@ def readable_errors(place: Path, files: Mapping[str, Path] | None = None) -> Ite
     except duckdb.Error as error:
         raise DataError(_sentence(place, str(error), files or {})) from None
     except DAMAGED as error:
+        if str(error) == INTERRUPTED:
+            StopSignals.raise_replaced()
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise DataError(f"{place} is damaged or cannot be read: {reason}") from None
 
