@@ -28,7 +28,7 @@ def sweep_folder(here: Path) -> Path:
 
 
 @pytest.mark.parametrize("more", [(), ("hydra/sweeper=optuna", "sweep.trials=2")])
-def test_a_sweep_takes_generated_data_only_if_told_so(dlrun: Dlrun, here: Path, more: tuple[str, ...]) -> None:
+def test_a_sweep_takes_generated_data_only_on_request(dlrun: Dlrun, here: Path, more: tuple[str, ...]) -> None:
     words = ("-m", "task=rossmann", "optim.lr=0.01,0.02", "epochs=1", "task.baseline=false", *more, *QUICK)
     status, out, err = dlrun(*words)
     assert (status, out) == (1, "")

@@ -36,7 +36,7 @@ def refuse_generated_data(configs: Iterable[Mapping[str, Any]]) -> None:
         known.add(settings)
         if identity_of(plan(config).build_data()).source == "synthetic":
             raise DataError(
-                "data.source: the published data was not found, and a sweep takes generated data only if told so; "
+                "data.source: the published data was not found, and a sweep takes generated data only on request; "
                 "`dlrun data` lists where to get it, data.source=synthetic generates it"
             )
 

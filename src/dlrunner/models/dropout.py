@@ -13,7 +13,7 @@ RARE = 0.1
 
 
 class Dropout(nn.Module):
-    """Dropout as `nn.Dropout`, with less random numbers on the CPU (see `dropped`).
+    """Dropout as `nn.Dropout`, with fewer random numbers on the CPU (see `dropped`).
 
     Args:
         p: probability that an element becomes 0; the others are divided by 1 - p.
