@@ -127,6 +127,7 @@ def test_the_signature_tells_results_apart_and_nothing_else() -> None:
         "runs_dir=there",
         "log.progress=none",
         "trainer.num_threads=1",
+        "trainer.rows_per_thread=64",
         "rerun=true",
         "optim=adamw",
         "optim.weight_decay=1e-1",

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from dlrunner.runs import directory
+from dlrunner.system.backends import restored_threads
 from dlrunner.tasks.collab.task import Collab
-from tests.conftest import QUICK, Dlrun, ratings_table
+from tests.conftest import QUICK, Dlrun, flats, ratings_table
 
 WORDS = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
 
@@ -75,6 +76,22 @@ def test_data_is_prepared_with_the_threads_of_training(
     finally:
         torch.set_num_threads(before)
     assert set(found) == {1}
+
+
+@pytest.mark.parametrize(("batch_size", "threads"), [(64, 1), (1024, 2)])
+def test_a_table_is_trained_with_one_thread_until_its_batches_occupy_more(
+    batch_size: int, threads: int, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.system.backends.num_cores", lambda: 2)
+    flats(1500).to_csv(here / "flats.csv", index=False)
+    with restored_threads():
+        torch.set_num_threads(2)
+        status, _, err = dlrun(
+            "task=tabular", "data.path=flats.csv", "data.target=price", f"batch_size={batch_size}", "epochs=1", *QUICK
+        )
+    assert status == 0, err
+    (summary,) = (here / "runs" / "tabular").glob("*/summary.json")
+    assert json.loads(summary.read_text())["num_threads"] == threads
 
 
 def test_an_absurd_rate_diverges_and_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

@@ -58,6 +58,17 @@ def test_a_run_gives_its_threads_back() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize(("occupied", "threads"), [(None, 4), (1, 1), (3, 3), (9, 4)])
+def test_threads_are_no_more_than_a_batch_occupies(
+    occupied: int | None, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.system.backends.num_cores", lambda: 4)
+    with restored_threads():
+        torch.set_num_threads(5)
+        set_threads(None, occupied)
+        assert torch.get_num_threads() == threads
+
+
 def test_threads_are_no_more_than_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
@@ -65,7 +76,7 @@ def test_threads_are_no_more_than_the_cores_that_may_be_used(monkeypatch: pytest
         monkeypatch.setattr("dlrunner.system.backends.num_cores", lambda: 1)
         set_threads(None)
         assert torch.get_num_threads() == 1
-        set_threads(2)  # asked for
+        set_threads(2, occupied=1)  # asked for
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -526,6 +526,13 @@ def test_a_trainer_changes_nothing_of_the_process() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "threads"), [(None, 64, None), (512, 64, 1), (512, 1023, 1), (512, 4096, 8)]
+)
+def test_a_batch_occupies_a_thread_for_so_many_rows(rows: int | None, batch_size: int, threads: int | None) -> None:
+    assert Trainer([phase()], CPU, "fp32", 0, rows_per_thread=rows).occupied_threads(batch_size) == threads
+
+
 @pytest.mark.parametrize("batch_size", [7, 16, 49])
 def test_a_loader_with_a_start_yields_the_rest_and_reads_nothing_before(batch_size: int) -> None:
     for order in (None, epoch_order(50, 0, 0)):

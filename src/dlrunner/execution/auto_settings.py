@@ -15,6 +15,7 @@ from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
 from dlrunner.execution.member import set_up_process
 from dlrunner.execution.selection import selected, typed
+from dlrunner.system.backends import restored_threads
 from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Data, DataIdentity, Task
 from dlrunner.training.lr_finder import RangeTest, range_test
@@ -50,7 +51,9 @@ def decide(
         raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
-    if better := selected(decided, task, values, notify):
+    with restored_threads():  # what is tried may have other batches than the run
+        better = selected(decided, task, values, notify)
+    if better:
         values |= better
         decided = plan(with_values(checked.config, values))
     if LR in checked.undecided:

@@ -20,6 +20,7 @@ from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.seeding import seed_everything
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Split, Task
+from dlrunner.training import Trainer
 from dlrunner.training.hooks import Checkpoints, Display, Hooks
 from dlrunner.training.state import Evaluation, Row
 
@@ -45,10 +46,15 @@ class Member:
 def set_up_process(checked: Plan) -> None:
     """Set the threads and algorithms of this process, before a run computes anything."""
     trainer = checked.build_trainer(checked.settings.seed)
-    set_threads(trainer.num_threads)
+    use_threads(checked, trainer)
     configure(checked.device, trainer.deterministic, trainer.matmul)
     if trainer.cpu_tuning:
         keep_freed_memory()
+
+
+def use_threads(checked: Plan, trainer: Trainer) -> None:
+    """Set the CPU threads of this process to what the settings and the size of a batch ask for."""
+    set_threads(trainer.num_threads, trainer.occupied_threads(checked.batch_size))
 
 
 def train_member(

@@ -20,7 +20,7 @@ from dlrunner.data_audit import AuditFinding, SplitStatistics, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
-from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member
+from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member, use_threads
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.metrics import describe
 from dlrunner.plot import Plot
@@ -28,7 +28,6 @@ from dlrunner.reporting.terminal.baselines import baseline_lines
 from dlrunner.reporting.terminal.columns import column_lines
 from dlrunner.reporting.terminal.progress import metric_value
 from dlrunner.runs.directory import RunDirectory
-from dlrunner.system.backends import set_threads
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import AnnotatedText, DataIdentity, ResultTable, Split, Task
@@ -114,7 +113,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     """
     plan = context.plan
     # A second thread that has to wait for a core took 0.2 s of CPU time to split 100,000 ratings; one takes 0.005.
-    set_threads(plan.build_trainer(plan.settings.seed).num_threads)
+    use_threads(plan, plan.build_trainer(plan.settings.seed))
     task = plan.build_task(data, plan.settings.seed)
     sizes = dict(task.sizes())
     if sizes:

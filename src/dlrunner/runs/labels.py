@@ -20,6 +20,7 @@ NOT_IN_LABEL = (
     "tags",
     "note",
     "trainer.num_threads",
+    "trainer.rows_per_thread",
     "trainer.checkpoint_minutes",
     "trainer.cpu_tuning",
 )

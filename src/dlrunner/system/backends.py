@@ -22,9 +22,15 @@ def restored_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def set_threads(num_threads: int | None) -> None:
-    """Set the CPU threads of this process; None: torch's default, at most the available cores."""
-    torch.set_num_threads(num_threads or min(torch.get_num_threads(), num_cores()))
+def set_threads(num_threads: int | None, occupied: int | None = None) -> None:
+    """Set the CPU threads of this process.
+
+    Args:
+        num_threads: as many; None: torch's default, at most the available cores.
+        occupied: without num_threads: at most as many; None: any number.
+    """
+    available = min(torch.get_num_threads(), num_cores())
+    torch.set_num_threads(num_threads or min(available, occupied or available))
 
 
 def configure(device: torch.device, deterministic: bool, matmul: Literal["tf32", "ieee"]) -> None:
