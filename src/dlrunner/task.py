@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -163,11 +163,13 @@ class Task(ABC):
     def check(cls, settings: Mapping[str, Any], phases: Sequence[Phase]) -> None:
         """Check settings against each other and the phases, before data is read; raise ValueError on a conflict."""
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return values that suit the data for all of `auto_settings`, by name; called once, before training.
 
         Args:
-            names: those that are `auto`: a value may depend on whether others are set.
+            settings: of data, task, model and optimizer by dotted name, as in `model.dropout`, and `batch_size`,
+                `epochs`, `freeze_to`; some are `auto`. A value may depend on what others are, and on which there are:
+                they tell the models apart.
         """
         return {}
 

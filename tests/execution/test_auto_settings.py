@@ -122,7 +122,7 @@ def test_phases_have_their_own_epochs(dlrun: Dlrun, here: Path) -> None:
 
 
 def test_a_task_that_promises_a_value_and_has_none_says_so(dlrun: Dlrun, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlrunner.tasks.tabular.task.Tabular.recommended", lambda self, names: {"batch_size": 32})
+    monkeypatch.setattr("dlrunner.tasks.tabular.task.Tabular.recommended", lambda self, settings: {"batch_size": 32})
     status, _, err = dlrun(*TABLE, *INPUTS, "data.valid=0.31")
     assert status == 2
     assert "epochs: dlrunner.tasks.tabular.task.Tabular.recommended() has no value for it" in " ".join(err.split())

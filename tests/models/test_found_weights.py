@@ -151,6 +151,34 @@ def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     assert auto["model.backbone"] == "squeezenet1_1"
 
 
+@pytest.mark.parametrize(
+    ("words", "file", "backbone", "variant"),
+    [
+        ((), "mobilenet_v2.pt", "mobilenet_v2", "gluon"),
+        (("model.backbone=squeezenet1_1",), "squeezenet1_1.pt", "squeezenet1_1", "torchvision"),
+        (("model.weights=net.pt",), "net.pt", "squeezenet1_1", "torchvision"),
+        (("model.weights=net.pt", "model.backbone=squeezenet1_1"), "net.pt", "squeezenet1_1", "torchvision"),
+        (("model.weights=mobilenet_v2.pt", "model.backbone=mobilenet_v2"), "mobilenet_v2.pt", "mobilenet_v2", "gluon"),
+        (("model.backbone=resnet18",), None, "resnet18", "torchvision"),
+        (("model.weights=none",), None, "resnet18", "torchvision"),
+    ],
+)
+def test_backbone_and_weights_follow_from_each_other(
+    words: tuple[str, ...], file: str | None, backbone: str, variant: str, dlrun: Dlrun, here: Path, images: Path
+) -> None:
+    weights = here / "data" / "weights"
+    save("squeezenet1_1", weights / "squeezenet1_1.pt")
+    save("squeezenet1_1", weights / "net.pt")
+    save("mobilenet_v2", weights / "mobilenet_v2.pt", "gluon")
+    words = ("task=image", "data.path=images", "data.size=32", "epochs=1", "batch_size=8", *words, *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    config = yaml.safe_load((here / "runs" / "latest" / "config.yaml").read_text())
+    model = config["model"]
+    assert (model["backbone"], model["variant"], config["task"]["precompute"]) == (backbone, variant, file is not None)
+    assert (Path(model["weights"]).name if model["weights"] not in (None, "none") else None) == file
+
+
 def test_few_images_are_trained_on_in_small_batches_and_more_epochs(dlrun: Dlrun, here: Path, images: Path) -> None:
     words = ("task=image", "data.path=images", "data.size=32", "model.backbone=squeezenet1_1", *QUICK)
     status, _, err = dlrun(*words)

@@ -106,6 +106,20 @@ class Plan:
         """Training examples in a batch."""
         return UNDECIDED_BATCH_SIZE if self.settings.batch_size == "auto" else self.settings.batch_size
 
+    def by_name(self) -> dict[str, Any]:
+        """Return the settings of data, task, model and optimizer by dotted name, the signatures' defaults filled in.
+
+        With `batch_size`, and, unless phases say it, `epochs` and `freeze_to`; what is not decided yet is `auto`.
+        """
+        sections = {"data": self.data, "task": self.task, "model": self.model, "optim": self.optim}
+        found = {
+            f"{section}.{name}": value
+            for section, bound in sections.items()
+            for name, value in (bound.complete() if bound else {}).items()
+        }
+        own = ("batch_size",) if self.settings.phases else ("batch_size", "epochs", "freeze_to")
+        return {**found, **{name: getattr(self.settings, name) for name in own}}
+
     @property
     def data_dir(self) -> Path:
         """The folder of published data and pre-trained weights."""

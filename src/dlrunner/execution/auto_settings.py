@@ -45,7 +45,7 @@ def decide(
     if known is not None:
         return plan(with_values(checked.config, known)), {**precision, **known}
     task = checked.build_task(data, checked.settings.seed)
-    recommended = task.recommended(checked.undecided)
+    recommended = task.recommended(checked.by_name())
     unknown = [name for name in checked.undecided if name != LR and name not in recommended]
     if unknown:
         raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")

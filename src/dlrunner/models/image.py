@@ -20,9 +20,9 @@ from dlrunner.files.paths import user_path
 from dlrunner.model import Model
 from dlrunner.models.dropout import Dropout
 from dlrunner.models.vision.backbone import Backbone, freeze_batch_norm
-from dlrunner.models.vision.backbones import check_fit, load, make_backbone, read_weights
+from dlrunner.models.vision.backbones import BACKBONES, TIMM, check_fit, load, make_backbone, read_weights
 from dlrunner.models.vision.fold_batch_norm import fold_batch_norm
-from dlrunner.models.vision.found_weights import find_weights, packaged_file
+from dlrunner.models.vision.found_weights import FoundWeights, find_weights, packaged_file, recognised
 from dlrunner.models.vision.mobilenet import Variant
 from dlrunner.ranges import Count, Probability, Text
 
@@ -115,17 +115,18 @@ class ImageClassifier(Model):
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:
-        """Return the file of trained weights."""
-        if settings["weights"] == "auto":  # what is decided depends on what is found
-            found = find_weights(data_dir)
-            return [found.path] if found else []
-        return [] if settings["weights"] in (None, "none") else [weights_file(settings["weights"], data_dir)]
+        """Return the file of trained weights: what is decided depends on what is found."""
+        found = pretrained(settings["backbone"], settings["variant"], settings["weights"], data_dir)
+        return [found.path] if found else []
 
     @classmethod
     def check_files(cls, settings: Mapping[str, Any], data_dir: Path) -> None:
         """Refuse weights of another architecture; those that are found have been checked."""
-        if settings["weights"] not in (None, "none", "auto"):
-            check_weights(settings["weights"], data_dir, lambda: _backbone(settings["backbone"], settings["variant"]))
+        backbone, variant, weights = (settings[name] for name in ("backbone", "variant", "weights"))
+        if weights not in (None, "none", "auto"):
+            found = pretrained(backbone, variant, weights, data_dir)
+            assert found is not None
+            check_weights(weights, data_dir, lambda: _backbone(found.backbone, found.variant))
 
     def load_pretrained(self) -> Sequence[str]:
         """Load the backbone's weights.
@@ -204,6 +205,26 @@ class ImageClassifier(Model):
 def _backbone(name: str, variant: str) -> Backbone:
     """Return a backbone; where the task decides nothing, `auto` is resnet18 and torchvision's variant."""
     return make_backbone("resnet18" if name == "auto" else name, "gluon" if variant == "gluon" else "torchvision")
+
+
+def pretrained(backbone: str, variant: str, weights: str | None, data_dir: Path) -> FoundWeights | None:
+    """Return the trained weights that a model's settings mean, with their backbone and variant; None: random ones.
+
+    Each setting may be `auto`: weights are searched for, backbone and variant follow from them. A file that fits none
+    is returned with what is set, or else resnet18 (see `check_weights`).
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if weights in (None, "none"):
+        return None
+    known = None if backbone == "auto" else backbone
+    if weights == "auto":
+        return find_weights(data_dir, known)
+    file = weights_file(str(weights), data_dir)
+    if known and (variant != "auto" or known.startswith(TIMM)):
+        return FoundWeights(file, known, variant)
+    return recognised(file, [known] if known else list(BACKBONES)) or FoundWeights(file, known or "resnet18")
 
 
 def weights_file(given: str, data_dir: Path) -> Path:

@@ -47,7 +47,7 @@ class _Candidate:
     is_timm: bool = False
 
 
-def find_weights(data_dir: Path) -> FoundWeights | None:
+def find_weights(data_dir: Path, backbone: str | None = None) -> FoundWeights | None:
     """Return the best weights that are found, by the names that torchvision gives its files (resnet18-f37072fd.pth).
 
     A file that does not fit the backbone of its name is passed over. Of timm's cache also the nets are taken that timm
@@ -56,19 +56,36 @@ def find_weights(data_dir: Path) -> FoundWeights | None:
     Args:
         data_dir: searched with its folder weights/; then the folder of torch.hub's downloads, timm's cache, and the
             files of installed packages.
+        backbone: only weights of this one.
     """
     folders = [data_dir, data_dir / "weights", Path(torch.hub.get_dir()) / "checkpoints"]
     candidates = [_Candidate(file, file.name) for folder in folders for file in _files(folder)]
     candidates += [*_timm_files(), *_packaged_files()]
-    for backbone in ORDER:
+    for name in ORDER if backbone is None else [backbone]:
         for each in candidates:
-            if each.name.replace("-lite", "_lite").startswith(backbone) and (
-                variant := _fitting_variant(each.path, backbone)
-            ):
-                return FoundWeights(each.path, backbone, variant)
-    fitting = (each for each in candidates if each.is_timm and _fits_timm(each))
-    best = next(fitting, None)
+            if each.name.replace("-lite", "_lite").startswith(name) and (found := recognised(each.path, [name])):
+                return found
+    of_timm = (each for each in candidates if each.is_timm and backbone in (None, TIMM + each.name))
+    best = next(filter(_fits_timm, of_timm), None)
     return None if best is None else FoundWeights(best.path, TIMM + best.name)
+
+
+def recognised(file: Path, backbones: Sequence[str]) -> FoundWeights | None:
+    """Return a file with the first of some backbones, in either variant, that it fits; None: it fits none.
+
+    A damaged file fits none.
+    """
+    try:
+        weights = read_weights(file)
+    except (ConfigError, DataError):
+        return None
+    with torch.device("meta"):
+        for backbone in backbones:
+            variants: Sequence[Any] = ("torchvision", "gluon") if backbone == "mobilenet_v2" else ("torchvision",)
+            for variant in variants:
+                if fits(make_backbone(backbone, variant), weights):
+                    return FoundWeights(file, backbone, variant)
+    return None
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -113,16 +130,6 @@ def _packaged_files() -> Iterator[_Candidate]:
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 for name in PACKAGED.findall(record.read_text("utf-8")):
                     yield _Candidate(folder / name, Path(name).name)
-
-
-def _fitting_variant(file: Path, backbone: str) -> str | None:
-    try:
-        weights = read_weights(file)
-    except (ConfigError, DataError):
-        return None
-    variants: Sequence[Any] = ("torchvision", "gluon") if backbone == "mobilenet_v2" else ("torchvision",)
-    with torch.device("meta"):
-        return next((each for each in variants if fits(make_backbone(backbone, each), weights)), None)
 
 
 def _fits_timm(candidate: _Candidate) -> bool:

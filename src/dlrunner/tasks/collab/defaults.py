@@ -7,7 +7,7 @@ that are reported. How much factors explain differs between tables: less decay i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Container, Sequence
 from typing import Any
 
 FEW, SOME, MANY = 5_000, 50_000, 1_000_000
@@ -15,7 +15,7 @@ FEWEST_TRIED, MOST_TRIED = 2_000, 200_000
 """Training rows with which less decay is tried: fewer decide by chance, more take minutes."""
 
 
-def recommended_for(num_rows: int, names: Collection[str]) -> dict[str, Any]:
+def recommended_for(num_rows: int, settings: Container[str]) -> dict[str, Any]:
     """Return epochs, batch size, and decay of factors and biases: with few ratings the factors learn little but noise.
 
     >>> recommended_for(3_000, ["model.most_rated"])["optim.weight_decay"]
@@ -25,11 +25,11 @@ def recommended_for(num_rows: int, names: Collection[str]) -> dict[str, Any]:
 
     Args:
         num_rows: training rows.
-        names: settings that are `auto`: they tell the models apart.
+        settings: names of those that there are: they tell the models apart.
     """
-    if "model.most_rated" in names:
+    if "model.most_rated" in settings:
         return _of_svdpp(num_rows)
-    is_dot_bias = "model.start_at_mean" in names
+    is_dot_bias = "model.start_at_mean" in settings
     factors = round(min(5.0, max(0.2, 20_000 / num_rows)), 2)
     return {
         "batch_size": 128 if num_rows < MANY else 1024 if num_rows < 10 * MANY else 8192,

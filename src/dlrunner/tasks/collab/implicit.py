@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -80,7 +80,7 @@ class Implicit(RatingsTask):
         super().__init__(data, batch_size, seed, device)
         self.kind, self.negatives, self.top, self.valid_batch_size = loss, negatives, top, valid_batch_size
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training rows."""
         return recommended_for_choices(self.table.part(TRAIN).stop)
 

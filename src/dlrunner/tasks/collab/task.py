@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -57,9 +57,9 @@ class Collab(RatingsTask):
         super().__init__(data, batch_size, seed, device)
         self.valid_batch_size = valid_batch_size
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
-        found = recommended_for(self._num_train, names)
+        found = recommended_for(self._num_train, settings)
         return {**found, "model.start_at_mean": self.data.file is not None}
 
     def alternatives(self, values: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:

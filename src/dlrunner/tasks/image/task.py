@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -33,9 +33,8 @@ from dlrunner.data.images.split_statistics import split_statistics
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
 from dlrunner.model import Model
-from dlrunner.models.image import ImageClassifier, ImageDims
+from dlrunner.models.image import ImageClassifier, ImageDims, pretrained
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
-from dlrunner.models.vision.found_weights import find_weights
 from dlrunner.plot import Plot
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
@@ -141,17 +140,21 @@ class ImageClassification(Classification):
         if settings["tta"] and {**settings, **phases[-1].task}["precompute"]:
             raise ConfigError(f"task.precompute: {ONCE}: add task.tta=0")
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose weights that are on this machine, and features of the frozen backbone instead of training it.
 
         On a CPU one pass of a pre-trained net takes less time than an epoch of training, and is better on few images.
         Where images are seen more than once, batch size and epochs follow from their number.
         """
-        found = find_weights(self.data.data_dir) if {"model.backbone", "model.weights"} <= {*names} else None
-        is_frozen = found is not None and "freeze_to" in names
-        once = is_frozen and "task.augment" in names and not self.tta
+        asked = {name for name, value in settings.items() if value == "auto"}
+        found = None
+        if "model.backbone" in settings:
+            variant, weights = (settings.get(f"model.{name}") for name in ("variant", "weights"))
+            found = pretrained(settings["model.backbone"], variant or "torchvision", weights, self.data.data_dir)
+        is_frozen = found is not None and settings.get("freeze_to") in ("auto", -1)
+        once = is_frozen and settings["task.augment"] in ("auto", False) and not self.tta
         sizes = {"batch_size": 64, "epochs": 20}
-        if not once and not {"batch_size", "epochs"}.isdisjoint(names):
+        if not once and not {"batch_size", "epochs"}.isdisjoint(asked):
             sizes = recommended_for(len(self.data.read().rows(TRAIN)))
         return {
             **sizes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -83,7 +83,7 @@ class LanguageModeling(Task):
         self.valid_batch_size = 1 if valid_batch_size == "auto" else valid_batch_size
         self.ngram = ngram
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of words (see `recommended_for`)."""
         table = self.data.read()
         train, valid = (self._stream_length(table, part) for part in (TRAIN, VALID))

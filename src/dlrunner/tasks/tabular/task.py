@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -127,9 +127,9 @@ class Tabular(Task):
         roles = table.roles
         return TabularPreprocessor.fit(table.frame, roles.categorical, roles.continuous, table.base, rows=table.fitted)
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
-        return recommended_for(int(self.table.train.sum()), is_packed="model.num_nets" in names)
+        return recommended_for(int(self.table.train.sum()), is_packed="model.num_nets" in settings)
 
     @property
     def dims(self) -> TabularDims:

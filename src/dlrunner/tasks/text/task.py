@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class TextClassification(Classification):
         self.metric_names, self.class_weights = metrics, class_weights
         self.baseline, self.valid_batch_size = baseline, valid_batch_size
 
-    def recommended(self, names: Collection[str]) -> Mapping[str, Any]:
+    def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training texts (see `recommended_for`)."""
         table = self.data.read()
         return recommended_for(len(table.rows(TRAIN)), has_encoder=table.encoder is not None)
