@@ -45,7 +45,7 @@ def _of_svdpp(num_rows: int) -> dict[str, Any]:
     return {
         "batch_size": _batch_size(num_rows),
         "epochs": 15 if num_rows <= FEW else 8,
-        "model.most_rated": 200 if num_rows <= 2 * MANY else 50,
+        "model.most_rated": 200 if num_rows <= 2 * MANY else 50 if num_rows <= 10 * MANY else 20,
         "optim.weight_decay": [round(factors, 2), 0.3 if num_rows <= FEW else 0.1],
     }
 
