@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,11 @@ NUMBERS = [0.0, -0.0, 1.0, 0.1 + 0.2, 1e-5, 1e16, 123456789012345678.0, 1e300, 5
         ("small integers", np.array([0, 255], np.uint8)),
         ("texts", ["a", "", "ä b", "'x", "1.50", None]),
         ("texts of objects", pd.Series(["a", None, np.nan, "b"], dtype=object)),
+        ("integers of objects", pd.Series([1, None, 3, -(2**40)], dtype=object)),
+        ("large integers of objects", pd.Series([1, 2**70], dtype=object)),
+        ("floats of objects", pd.Series([1.0, 2.5, None], dtype=object)),
+        ("dates of objects", pd.Series([date(2020, 1, 1)], dtype=object)),
+        ("lists", pd.Series([[1, 2], [3]], dtype=object)),
         ("quotes", ['a "b"', "c"]),
         ("commas", ["a,b", "c"]),
         ("tabs", ["a\tb", "c"]),
@@ -63,3 +69,8 @@ def test_plain_cells_are_not_written_by_pandas(monkeypatch: pytest.MonkeyPatch) 
     rows = table.to_csv(index=False).encode()
     monkeypatch.setattr(pd.DataFrame, "to_csv", lambda table, **_: "text,number\n" if table.empty else "by pandas")
     assert as_csv(table)[0] == rows
+
+
+def test_cells_without_a_hash_are_written_too() -> None:
+    table = pd.DataFrame({"several": [["a", "b"], []], "text": ["=1", "b"]})
+    assert as_csv(table) == (b"several,text\n\"['a', 'b']\",'=1\n[],b\n", 1)

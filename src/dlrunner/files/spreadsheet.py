@@ -13,6 +13,7 @@ CELLS = 100_000
 """Of a chunk that pandas writes at once."""
 MANY_ROWS = 10_000
 """From here on a table of plain cells is not written by pandas, which takes four times as long."""
+WHOLE = tuple(np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64))
 _FORMULA = re.compile("'*[=+\\-@\t\r]")
 """The start of a cell that a spreadsheet takes for a formula, quoted or not."""
 
@@ -81,19 +82,22 @@ def _plain_cells(column: pd.Series[Any], separator: str) -> Any:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if column.dtype == np.float64 and isinstance(column.dtype, np.dtype):
+    if column.dtype in (np.float32, np.float64) and isinstance(column.dtype, np.dtype):
         cells = pa.array(column.to_numpy()).dictionary_encode()  # predictions repeat once they are rounded
-        return pa.array(["" if x != x else repr(x) for x in cells.dictionary.to_pylist()]).take(cells.indices)
-    if isinstance(column.dtype, np.dtype) and column.dtype.kind in "iu":
-        return pa.array(column.to_numpy())
-    if not (isinstance(column.dtype, pd.StringDtype) or column.dtype == object):
+        numbers = cells.dictionary.to_numpy()
+        return pa.array(np.where(np.isnan(numbers), "", numbers.astype(str))).take(cells.indices)
+    if not (column.dtype == object or isinstance(column.dtype, pd.StringDtype) or column.dtype in WHOLE):
         return None
     try:
-        texts = pa.array(column, pa.string(), from_pandas=True)
-    except (pa.ArrowException, TypeError, UnicodeEncodeError):  # of several types, or no UTF-8
+        cells = pa.array(column, from_pandas=True)
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):  # of several types, or no UTF-8
         return None
-    needs_quotes = pc.match_substring_regex(texts, f'["\r\n{separator}]')
-    return None if pc.any(needs_quotes).as_py() else texts
+    if pa.types.is_integer(cells.type):
+        return cells
+    if not (pa.types.is_string(cells.type) or pa.types.is_large_string(cells.type)):
+        return None
+    needs_quotes = pc.match_substring_regex(cells, f'["\r\n{separator}]')
+    return None if pc.any(needs_quotes).as_py() else cells
 
 
 def csv_pieces(table: pd.DataFrame) -> Iterator[bytes]:
