@@ -114,7 +114,7 @@ def test_a_job_that_is_killed_ends_nothing_but_itself(dlrun: Dlrun, ratings_csv:
 
 
 def test_jobs_that_run_in_parallel_divide_the_threads(ratings_csv: Path, here: Path) -> None:
-    words = (*WORDS, "seed=0,1", "sweep.jobs=2", "trainer.num_threads=null")
+    words = (*WORDS, "seed=0,1", "sweep.jobs=2", "trainer.rows_per_thread=null")
     process = start(*words, cwd=here, OMP_NUM_THREADS="7")
     out, err = process.communicate()
     assert process.returncode == 0, (out, err)
