@@ -20,6 +20,7 @@ from dlrunner.metrics import EMA, MeanSquaredError, Metric
 from dlrunner.model import Model, Outputs
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.schedules import Phase
+from dlrunner.system.backends import restored_threads
 from dlrunner.system.seeding import seed_everything
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Batch, Loader, Split, Task
@@ -527,10 +528,16 @@ def test_a_trainer_changes_nothing_of_the_process() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "batch_size", "threads"), [(None, 64, None), (512, 64, 1), (512, 1023, 1), (512, 4096, 8)]
+    ("rows", "batch_size", "threads"), [(None, 64, 4), (512, 64, 1), (512, 1023, 1), (512, 1024, 2), (512, 4096, 4)]
 )
-def test_a_batch_occupies_a_thread_for_so_many_rows(rows: int | None, batch_size: int, threads: int | None) -> None:
-    assert Trainer([phase()], CPU, "fp32", 0, rows_per_thread=rows).occupied_threads(batch_size) == threads
+def test_a_batch_occupies_a_thread_for_so_many_rows(
+    rows: int | None, batch_size: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dlrunner.system.backends.num_cores", lambda: 4)
+    with restored_threads():
+        torch.set_num_threads(4)
+        Trainer([phase()], CPU, "fp32", 0, rows_per_thread=rows).use_threads(batch_size)
+        assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("batch_size", [7, 16, 49])

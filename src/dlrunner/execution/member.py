@@ -14,13 +14,12 @@ from dlrunner.errors import ConfigError
 from dlrunner.execution.initial_weights import load_initial
 from dlrunner.model import AveragedOutputs, Model
 from dlrunner.schedules import Phase
-from dlrunner.system.backends import configure, enable_cudnn_benchmark, set_threads
+from dlrunner.system.backends import configure, enable_cudnn_benchmark
 from dlrunner.system.cpu_tuning import keep_freed_memory
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.seeding import seed_everything
 from dlrunner.system.signals import StopSignals
 from dlrunner.task import Split, Task
-from dlrunner.training import Trainer
 from dlrunner.training.hooks import Checkpoints, Display, Hooks
 from dlrunner.training.state import Evaluation, Row
 
@@ -46,15 +45,10 @@ class Member:
 def set_up_process(checked: Plan) -> None:
     """Set the threads and algorithms of this process, before a run computes anything."""
     trainer = checked.build_trainer(checked.settings.seed)
-    use_threads(checked, trainer)
+    trainer.use_threads(checked.batch_size)
     configure(checked.device, trainer.deterministic, trainer.matmul)
     if trainer.cpu_tuning:
         keep_freed_memory()
-
-
-def use_threads(checked: Plan, trainer: Trainer) -> None:
-    """Set the CPU threads of this process to what the settings and the size of a batch ask for."""
-    set_threads(trainer.num_threads, trainer.occupied_threads(checked.batch_size))
 
 
 def train_member(

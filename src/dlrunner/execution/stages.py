@@ -20,7 +20,7 @@ from dlrunner.data_audit import AuditFinding, SplitStatistics, audit
 from dlrunner.errors import ConfigError
 from dlrunner.execution.advice import training_advice
 from dlrunner.execution.baselines import baselines_of, verdict
-from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member, use_threads
+from dlrunner.execution.member import Member, evaluate_together, member_seed, set_up_process, train_member
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.metrics import describe
 from dlrunner.plot import Plot
@@ -113,7 +113,7 @@ def prepare(context: RunContext, data: Any) -> Prepared:
     """
     plan = context.plan
     # A second thread that has to wait for a core took 0.2 s of CPU time to split 100,000 ratings; one takes 0.005.
-    use_threads(plan, plan.build_trainer(plan.settings.seed))
+    plan.build_trainer(plan.settings.seed).use_threads(plan.batch_size)
     task = plan.build_task(data, plan.settings.seed)
     sizes = dict(task.sizes())
     if sizes:

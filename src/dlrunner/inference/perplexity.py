@@ -8,7 +8,6 @@ import torch
 from dlrunner.config.auto_values import with_values
 from dlrunner.config.plan import plan
 from dlrunner.errors import ConfigError
-from dlrunner.execution.member import use_threads
 from dlrunner.inference.models import load_models
 from dlrunner.inference.plugins import without_trackers
 from dlrunner.prediction_table import with_notes
@@ -46,7 +45,7 @@ def perplexity(
     if not isinstance(task, LanguageModeling):
         raise ConfigError(f"{shorter(finished.path)} is not a language model: only one has a perplexity")
     trainer = checked.build_trainer(checked.settings.seed)
-    use_threads(checked, trainer)
+    trainer.use_threads(checked.batch_size)
     keep_freed_memory()
     if list(task.table.vocabulary.words) != list(state["words"]):
         raise ConfigError(f"the data is no longer that of {shorter(finished.path)}: it has another vocabulary")

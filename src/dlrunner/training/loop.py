@@ -23,6 +23,7 @@ from dlrunner.errors import RunError
 from dlrunner.model import Model, Outputs, forward_pass
 from dlrunner.ranges import Count, NonNegative, Positive
 from dlrunner.schedules import Phase
+from dlrunner.system.backends import set_threads
 from dlrunner.task import Batch, Split, Task
 from dlrunner.training.hooks import Hooks
 from dlrunner.training.loss_log import LossLog
@@ -107,9 +108,9 @@ class Trainer:
         self.accumulation = Accumulation(accumulate)
         self._wrapped: tuple[Model, Callable[..., Tensor | Outputs]] | None = None
 
-    def occupied_threads(self, batch_size: int) -> int | None:
-        """Return how many CPU threads a batch of so many rows occupies; None: any number."""
-        return max(1, batch_size // self.rows_per_thread) if self.rows_per_thread else None
+    def use_threads(self, batch_size: int) -> None:
+        """Set the CPU threads of this process: as many as are asked for, or as a batch of so many rows occupies."""
+        set_threads(self.num_threads, max(1, batch_size // self.rows_per_thread) if self.rows_per_thread else None)
 
     def fit(self, task: Task, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> FitResult:
         """Train from the last checkpoint, or from the start, to the end of the last phase.
