@@ -13,15 +13,15 @@ from dlrunner.files.spreadsheet import MANY_ROWS, as_csv, csv_pieces
 
 
 def test_a_table_that_is_written_in_pieces_is_the_same() -> None:
-    times = pd.Series(pd.date_range("2020-01-01", periods=250_000, freq="s").floor("D")).mask(lambda s: s.index == 7)
-    times[120_000] += pd.Timedelta(hours=1)
+    times = pd.Series(pd.date_range("2020-01-01", periods=120_000, freq="s").floor("D")).mask(lambda s: s.index == 7)
+    times[110_000] += pd.Timedelta(hours=1)
     table = pd.DataFrame(
         {"=name\nx": [f"-{n}a" for n in range(len(times))], "y": np.arange(len(times)) / 3, "t": times}
     )
     for each in (table, table[:0], table[["y"]], table.rename(columns={"t": "=t"})):
         pieces = list(csv_pieces(each))
         assert b"".join(pieces) == as_csv(each)[0]
-    assert len(list(csv_pieces(table))) == 3
+    assert len(list(csv_pieces(table))) == 2
 
 
 NUMBERS = [0.0, -0.0, 1.0, 0.1 + 0.2, 1e-5, 1e16, 123456789012345678.0, 1e300, 5e-324, np.inf, -np.inf, np.nan]
