@@ -41,9 +41,8 @@ from torch import Tensor, nn  # noqa: E402
 from torch.optim import Optimizer  # noqa: E402
 from torch.optim.lr_scheduler import LRScheduler  # noqa: E402
 
-from benchmarks.measuring import megabytes  # noqa: E402
-from dlrunner.cli.compose import compose  # noqa: E402
-from dlrunner.config.plan import Plan, plan  # noqa: E402
+from benchmarks.measuring import megabytes, settled  # noqa: E402
+from dlrunner.config.plan import Plan  # noqa: E402
 from dlrunner.errors import ConfigError  # noqa: E402
 from dlrunner.metrics import exact_sum  # noqa: E402
 from dlrunner.model import Model, forward_pass  # noqa: E402
@@ -172,9 +171,10 @@ def train(words: Sequence[str], is_logged: bool) -> list[Row]:
     Raises:
         ConfigError: the configuration is not supported here.
     """
-    checked = plan(compose(words))
+    checked = settled(words)
     seed, (phase, *further) = checked.settings.seed, checked.phases
-    own = checked.build_trainer(seed)  # checks its settings, sets the number of threads and prepares the task
+    own = checked.build_trainer(seed)  # checks its settings, and prepares the task
+    own.use_threads(checked.batch_size)
     if further or own.l1 or own.accumulate != 1 or own.early_stopping or own.compile or own.precision not in PRECISIONS:
         raise ConfigError("only clip, one phase and fp32 or bf16 are compared with Lightning")
     task = checked.build_task(checked.build_data(), seed)

@@ -27,10 +27,8 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.image_work import BATCH, CLASSES, SIZE
-from benchmarks.measuring import THREADS
+from benchmarks.measuring import THREADS, settled
 from benchmarks.operators import SIZES, Machine, Recorder, ceiling
-from dlrunner.cli.compose import compose
-from dlrunner.config.plan import plan
 from dlrunner.data.images.dataset import cached_pixels
 from dlrunner.data.images.files import find_images
 from dlrunner.data.images.loaders import ImageLoader, normalised
@@ -58,7 +56,7 @@ class NoHooks:
 
 def training(words: Sequence[str], *, evaluates: bool) -> Callable[[], int]:
     """Return an epoch of training, or an evaluation of the validation split, through dlrunner's Trainer."""
-    checked = plan(compose(words))
+    checked = settled(words)
     seed, phase = checked.settings.seed, checked.phases[0]
     set_up_process(checked)
     trainer, task = checked.build_trainer(seed), checked.build_task(checked.build_data(), seed)

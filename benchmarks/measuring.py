@@ -17,6 +17,10 @@ from typing import Any
 
 import torch
 
+from dlrunner.cli.compose import compose
+from dlrunner.config.plan import Plan, plan
+from dlrunner.errors import ConfigError
+
 HERE = Path(__file__).resolve().parent
 THREADS = torch.get_num_threads()
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -150,6 +154,18 @@ def lightning(
     modules = {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     command = [sys.executable, "-m", "benchmarks.lightning_run", *(["--log"] if log else []), *words]
     return run_json(command, {**(environment or {}), **modules})
+
+
+def settled(words: Sequence[str]) -> Plan:
+    """Return the plan for `dlrun`'s overrides, for a loop that trains the same as dlrunner.
+
+    Raises:
+        ConfigError: a setting is `auto`: dlrunner would decide it from the data, and the other loop would not.
+    """
+    checked = plan(compose(words))
+    if checked.undecided:
+        raise ConfigError(f"{', '.join(checked.undecided)}: must be set, so that all train the same")
+    return checked
 
 
 def largest_difference(own: Sequence[Run], other: Sequence[Run]) -> float:

@@ -36,7 +36,7 @@ TRAIN, VALID, BATCH, VALID_BATCH = 192, 192, 32, 64
 TEXTS_OF_A_QUICK_CHECK = 64
 SPEEDS = ("training", "prediction")
 WORK = [
-    *("task=text", "model=text_classifier"),
+    *("task=text", "model=text_classifier", "model.embedding=200", "model.hidden=500", "model.layers=3"),
     *("optim=adam", "optim.lr=3e-3", "optim.betas=[0.8,0.99]", "schedule=constant", "epochs=3"),
     *("data.text=text", "data.target=label", "data.tokenizer=whitespace", "data.lower=false", "data.min_freq=1"),
     *("data.max_vocab=null", "data.split=column", "data.valid_column=valid", f"batch_size={BATCH}"),

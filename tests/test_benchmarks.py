@@ -10,13 +10,42 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import checking, cores, gpu_check, growth, growth_data, summary
+from benchmarks import (
+    checking,
+    collab,
+    cores,
+    gpu_check,
+    growth,
+    growth_data,
+    images,
+    sentiment,
+    summary,
+    tabular,
+    text,
+)
 from benchmarks.checking import compare, interval
-from benchmarks.measuring import Options, largest_difference, sameness
-from dlrunner.errors import DataError
+from benchmarks.measuring import Options, largest_difference, sameness, settled
+from dlrunner.errors import ConfigError, DataError
 from tests.conftest import REPOSITORY
 
 STORED = [2.0, 2.1, 1.95]
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        collab.WORK,
+        tabular.WORK,
+        [*text.WORK, "data.path=x", "epochs=1"],
+        [*sentiment.WORK, "data.path=x"],
+        *([*images.WORK, *each] for each in images.TRAINED.values()),
+    ],
+    ids=lambda words: words[0],
+)
+def test_what_is_compared_leaves_nothing_to_be_decided(work: Sequence[str]) -> None:
+    assert settled(work).undecided == ()
+    with pytest.raises(ConfigError, match=r"optim.lr: must be set, so that all train the same"):
+        settled([*work, "optim.lr=auto"])
 
 
 def test_a_real_slowdown_fails() -> None:
