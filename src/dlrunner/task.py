@@ -169,7 +169,7 @@ class Task(ABC):
         Args:
             settings: of data, task, model and optimizer by dotted name, as in `model.dropout`, and `batch_size`,
                 `epochs`, `freeze_to`; some are `auto`. A value may depend on what others are, and on which there are:
-                they tell the models apart.
+                they distinguish the models.
         """
         return {}
 

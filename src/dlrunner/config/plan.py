@@ -109,7 +109,7 @@ class Plan:
     def by_name(self) -> dict[str, Any]:
         """Return the settings of data, task, model and optimizer by dotted name, the signatures' defaults filled in.
 
-        With `batch_size`, and, unless phases say it, `epochs` and `freeze_to`; what is not decided yet is `auto`.
+        With `batch_size`, and, unless phases set them, `epochs` and `freeze_to`; what is not decided yet is `auto`.
         """
         sections = {"data": self.data, "task": self.task, "model": self.model, "optim": self.optim}
         found = {

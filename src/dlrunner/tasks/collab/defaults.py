@@ -25,7 +25,7 @@ def recommended_for(num_rows: int, settings: Container[str]) -> dict[str, Any]:
 
     Args:
         num_rows: training rows.
-        settings: names of those that there are: they tell the models apart.
+        settings: names of those that there are: they distinguish the models.
     """
     if "model.most_rated" in settings:
         return _of_svdpp(num_rows)
