@@ -263,6 +263,16 @@ def test_a_run_imports_without_garbage_collections_and_without_the_compiler(rati
     assert done.stderr.split() == ["0", "True", "False"]
 
 
+def test_the_last_collections_of_a_command_visit_nothing() -> None:
+    script = (
+        "import atexit, gc; from dlrunner import cli; "
+        "atexit.register(lambda: print(gc.get_freeze_count() > 1000)); "  # called after what `main` registers
+        "cli.main(['--version']); print(gc.get_freeze_count())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-2:] == ["0", "True"]
+
+
 def test_no_room_is_named_after_nothing() -> None:
     names = {path.stem for path in PACKAGE.rglob("*.py")} | {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
     assert not names & {"utils", "util", "helpers", "builders", "misc"}
