@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dlrunner.config.plan import Plan
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
 from dlrunner.data.ratings.dataset import RatingsData
 from dlrunner.errors import RunError
@@ -55,6 +56,19 @@ def test_ratings_that_only_biases_explain_keep_the_recommended_decay(dlrun: Dlru
     planted(0.01).to_csv(here / "planted.csv", index=False)
     assert dlrun(*WORDS)[0] == 0
     assert summary_of(here)["auto"]["optim.weight_decay"] == [12.5, 0.3]
+
+
+def test_values_are_tried_in_the_batches_of_the_run(dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    def noted(checked: Plan, task: Collab, *_: Any) -> None:
+        tried.append((checked.batch_size, task.batch_size))
+        raise RunError("seen enough")
+
+    planted(0.7, num_users=200, num_rows=9_000).to_csv(here / "planted.csv", index=False)
+    monkeypatch.setattr("dlrunner.execution.selection.train_member", noted)
+    assert dlrun(*WORDS)[0] == 0
+    assert tried == [(128, 128)] and summary_of(here)["auto"]["batch_size"] == 128
 
 
 def test_values_with_which_training_diverges_are_not_chosen(

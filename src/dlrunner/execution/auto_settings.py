@@ -51,8 +51,10 @@ def decide(
         raise ConfigError(f"{unknown[0]}: {checked.task.target}.recommended() has no value for it; set it")
     values = {name: recommended[name] for name in checked.undecided if name != LR}
     decided = plan(with_values(checked.config, values)) if values else checked
-    with restored_threads():  # what is tried may have other batches than the run
-        better = selected(decided, task, values, notify)
+    better = {}
+    if task.alternatives(values):
+        with restored_threads():  # what is tried may have other batches than the run
+            better = selected(decided, decided.build_task(data, decided.settings.seed), values, notify)
     if better:
         values |= better
         decided = plan(with_values(checked.config, values))

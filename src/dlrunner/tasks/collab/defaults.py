@@ -1,7 +1,8 @@
-"""Settings that suit a ratings table by its number of training rows.
+"""Settings that suit a ratings table by its numbers of training rows and of users.
 
-Chosen on samples of 500 to 64,000 ratings of MovieLens' release of 2016, three to four splits each, never on the rows
-that are reported. How much factors explain differs between tables: less decay is tried on the training rows.
+Up to 64,000 ratings chosen on samples of MovieLens' release of 2016, three to four splits each, never on the rows that
+are reported. For more, on generated ratings in which biases and factors explain as much as in MovieLens (docs/collab.md).
+How much factors explain differs between tables: less decay is tried on the training rows.
 """
 
 from __future__ import annotations
@@ -10,26 +11,43 @@ import math
 from collections.abc import Container, Sequence
 from typing import Any
 
-FEW, SOME, MANY = 5_000, 50_000, 1_000_000
-FEWEST_TRIED, MOST_TRIED = 2_000, 200_000
+FEW, SOME, LARGE, MANY = 5_000, 50_000, 500_000, 1_000_000
+LARGEST_BATCH = 65_536
+"""Of ratings: larger ones take too much memory."""
+FEWEST_TRIED, MOST_TRIED = 2_000, 2_000_000
 """Training rows with which less decay is tried: fewer decide by chance, more take minutes."""
+MOVIELENS = 80_000
+"""Training rows of the largest sample."""
+PER_USER = 119.2
+"""Of them; larger tables in which users have fewer ratings need more decay."""
 
 
-def recommended_for(num_rows: int, settings: Container[str]) -> dict[str, Any]:
+def recommended_for(num_rows: int, settings: Container[str], num_users: int = 671) -> dict[str, Any]:
     """Return epochs, batch size, and decay of factors and biases: with few ratings the factors learn little but noise.
 
     >>> recommended_for(3_000, ["model.most_rated"])["optim.weight_decay"]
     [12.91, 0.3]
-    >>> [recommended_for(rows, ["model.most_rated"])["batch_size"] for rows in (500, 20_000, 80_000, 10**7)]
-    [32, 256, 1024, 8192]
+    >>> [
+    ...     recommended_for(10**6, ["model.most_rated"], num_users)["optim.weight_decay"]
+    ...     for num_users in (50_000, 2_000)
+    ... ]
+    [[6.1, 0.1], [2.5, 0.1]]
 
     Args:
         num_rows: training rows.
         settings: names of those that there are: they distinguish the models.
+        num_users: of the table.
     """
     if "model.most_rated" in settings:
-        return _of_svdpp(num_rows)
+        return _of_svdpp(num_rows, num_rows / num_users)
     is_dot_bias = "model.start_at_mean" in settings
+    if is_dot_bias and num_rows >= LARGE:
+        return {
+            "batch_size": _batch_size(num_rows, LARGEST_BATCH),
+            "epochs": 8,
+            "model.start_at_mean": True,
+            "optim.weight_decay": [1.0, 0.1],
+        }
     factors = round(min(5.0, max(0.2, 20_000 / num_rows)), 2)
     return {
         "batch_size": 128 if num_rows < MANY else 1024 if num_rows < 10 * MANY else 8192,
@@ -39,11 +57,12 @@ def recommended_for(num_rows: int, settings: Container[str]) -> dict[str, Any]:
     }
 
 
-def _of_svdpp(num_rows: int) -> dict[str, Any]:
-    """About 64 steps an epoch, which are few and large ones; the sums over rated items are bounded for large tables."""
-    factors = min(20.0, max(0.5, 2.5 * math.sqrt(80_000 / num_rows)))
+def _of_svdpp(num_rows: int, per_user: float) -> dict[str, Any]:
+    """Epochs of few and large steps; the sums over rated items are bounded for large tables."""
+    scarcity = MOVIELENS / num_rows if num_rows < MOVIELENS else PER_USER / per_user
+    factors = min(20.0, 2.5 * math.sqrt(max(1.0, scarcity)))
     return {
-        "batch_size": _batch_size(num_rows),
+        "batch_size": _batch_size(num_rows, LARGEST_BATCH),
         "epochs": 15 if num_rows <= FEW else 8,
         "model.most_rated": 200 if num_rows <= 2 * MANY else 50 if num_rows <= 10 * MANY else 20,
         "optim.weight_decay": [round(factors, 2), 0.3 if num_rows <= FEW else 0.1],
@@ -84,6 +103,15 @@ def recommended_for_choices(num_rows: int) -> dict[str, Any]:
     }
 
 
-def _batch_size(num_rows: int) -> int:
-    """About 64 steps an epoch."""
-    return min(8192, max(32, int(2 ** round(math.log2(num_rows / 64)))))
+def _batch_size(num_rows: int, most: int = 8192) -> int:
+    """About 64 steps an epoch; of batches beyond 8,192 at least that many.
+
+    >>> [_batch_size(rows, 65_536) for rows in (500, 20_000, 80_000, 800_000, 4_000_000, 20_000_000)]
+    [32, 256, 1024, 8192, 32768, 65536]
+
+    Args:
+        num_rows: training rows.
+        most: the largest one.
+    """
+    steps = math.log2(num_rows / 64)
+    return min(most, max(32, min(8192, 2 ** round(steps)), 2 ** int(steps)))

@@ -58,8 +58,8 @@ class Collab(RatingsTask):
         self.valid_batch_size = valid_batch_size
 
     def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Choose by the number of training rows (see `recommended_for`); MovieLens starts as in the lesson."""
-        found = recommended_for(self._num_train, settings)
+        """Choose by the training rows and users (see `recommended_for`); MovieLens starts as in the lesson."""
+        found = recommended_for(self._num_train, settings, len(self.table.user_ids))
         return {**found, "model.start_at_mean": self.data.file is not None}
 
     def alternatives(self, values: Mapping[str, Any]) -> Mapping[str, Sequence[Any]]:
