@@ -18,6 +18,7 @@ from benchmarks import (
     growth,
     growth_data,
     images,
+    planted_ratings,
     sentiment,
     summary,
     tabular,
@@ -314,3 +315,10 @@ def test_generated_data_is_the_same_from_the_same_seed(tmp_path: Path) -> None:
     assert (tmp_path / "a.table.csv").read_bytes() == (tmp_path / "b.table.csv").read_bytes()
     assert (tmp_path / "a.txt").read_bytes() == (tmp_path / "b.txt").read_bytes()
     assert len((tmp_path / "a.table.csv").read_text().splitlines()[0].split(",")) == 40
+
+
+def test_planted_ratings_have_as_many_by_user_and_the_variance_that_is_asked_for() -> None:
+    found = planted_ratings.ratings(20_000, 100.0, 0.0).to_pandas()
+    assert 180 <= found["user"].nunique() <= 200
+    more = planted_ratings.ratings(20_000, 100.0, 1.0).to_pandas()
+    assert more["rating"].var() > found["rating"].var() + 0.4  # values beyond the scale are cut off

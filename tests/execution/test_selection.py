@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.csv
 import pytest
 
+from benchmarks import planted_ratings
 from dlrunner.config.plan import Plan
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
 from dlrunner.data.ratings.dataset import RatingsData
@@ -68,7 +70,8 @@ def test_values_are_tried_in_the_batches_of_the_run(dlrun: Dlrun, here: Path, mo
     planted(0.7, num_users=200, num_rows=9_000).to_csv(here / "planted.csv", index=False)
     monkeypatch.setattr("dlrunner.execution.selection.train_member", noted)
     assert dlrun(*WORDS)[0] == 0
-    assert tried == [(128, 128)] and summary_of(here)["auto"]["batch_size"] == 128
+    assert tried == [(128, 128)]
+    assert summary_of(here)["auto"]["batch_size"] == 128
 
 
 def test_values_with_which_training_diverges_are_not_chosen(
@@ -92,3 +95,11 @@ def test_neither_validation_nor_test_rows_decide(here: Path) -> None:
     inner = task.on_training_rows().table.split
     assert set(np.unique(inner[task.table.split != TRAIN])) == {UNUSED}
     assert (inner[task.table.train] == VALID).mean() == pytest.approx(0.2, abs=0.001)
+
+
+@pytest.mark.slow
+def test_many_ratings_of_each_user_are_predicted_better_than_by_biases(dlrun: Dlrun, here: Path) -> None:
+    pyarrow.csv.write_csv(planted_ratings.ratings(500_000, 300.0, 0.14), here / "planted.csv")
+    assert dlrun(*WORDS)[0] == 0
+    summary = summary_of(here)
+    assert summary["metric"]["value"] < 0.99 * summary["baselines"]["biases of users and items"]["valid/rmse"]

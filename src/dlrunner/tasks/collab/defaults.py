@@ -1,8 +1,9 @@
 """Settings that suit a ratings table by its numbers of training rows and of users.
 
 Up to 64,000 ratings chosen on samples of MovieLens' release of 2016, three to four splits each, never on the rows that
-are reported. For more, on generated ratings in which biases and factors explain as much as in MovieLens (docs/collab.md).
-How much factors explain differs between tables: less decay is tried on the training rows.
+are reported. For more, on ratings in which planted biases and factors explain as much as in MovieLens
+(benchmarks/planted_ratings.py). How much factors explain differs between tables: less decay is tried on the training
+rows.
 """
 
 from __future__ import annotations
