@@ -17,22 +17,16 @@ LARGEST_BATCH = 65_536
 """Of ratings: larger ones take too much memory."""
 FEWEST_TRIED, MOST_TRIED = 2_000, 2_000_000
 """Training rows with which less decay is tried: fewer decide by chance, more take minutes."""
-MOVIELENS = 80_000
-"""Training rows of the largest sample."""
-PER_USER = 119.2
-"""Of them; larger tables in which users have fewer ratings need more decay."""
+MOVIELENS, PER_USER = 80_000, 119.2
+"""Training rows of MovieLens, and how many a user has: with fewer the factors need more decay."""
 
 
-def recommended_for(num_rows: int, settings: Container[str], num_users: int = 671) -> dict[str, Any]:
+def recommended_for(num_rows: int, settings: Container[str], num_users: int) -> dict[str, Any]:
     """Return epochs, batch size, and decay of factors and biases: with few ratings the factors learn little but noise.
 
-    >>> recommended_for(3_000, ["model.most_rated"])["optim.weight_decay"]
-    [12.91, 0.3]
-    >>> [
-    ...     recommended_for(10**6, ["model.most_rated"], num_users)["optim.weight_decay"]
-    ...     for num_users in (50_000, 2_000)
-    ... ]
-    [[6.1, 0.1], [2.5, 0.1]]
+    >>> sizes = (3_000, 600), (1_000_000, 50_000), (1_000_000, 2_000)
+    >>> [recommended_for(rows, ["model.most_rated"], users)["optim.weight_decay"] for rows, users in sizes]
+    [[12.91, 0.3], [6.1, 0.1], [2.5, 0.1]]
 
     Args:
         num_rows: training rows.
@@ -114,5 +108,6 @@ def _batch_size(num_rows: int, most: int = 8192) -> int:
         num_rows: training rows.
         most: the largest one.
     """
-    steps = math.log2(num_rows / 64)
-    return min(most, max(32, min(8192, 2 ** round(steps)), 2 ** int(steps)))
+    exponent = math.log2(max(1, num_rows / 64))
+    nearest, below = 1 << round(exponent), 1 << int(exponent)
+    return min(most, max(32, min(8192, nearest), below))
