@@ -74,6 +74,20 @@ def test_values_are_tried_in_the_batches_of_the_run(dlrun: Dlrun, here: Path, mo
     assert summary_of(here)["auto"]["batch_size"] == 128
 
 
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0, 1), (60.0, 0)])
+def test_long_trials_are_announced(
+    seconds: float, expected: int, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planted(0.7, num_users=80, num_rows=3_000).to_csv(here / "planted.csv", index=False)
+    monkeypatch.setattr("dlrunner.execution.selection.LONG", seconds)
+    status, out, err = dlrun(*WORDS)
+    assert status == 0, err
+    assert (
+        " ".join(out.split()).count("auto: trying values of optim.weight_decay on a part of the training rows")
+        == expected
+    )
+
+
 def test_values_with_which_training_diverges_are_not_chosen(
     dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from dlrunner.training.state import Monitor, Row
 
 IMPROVEMENT = 0.005
 """Relative; a smaller one is noise, and the recommended value stays."""
+LONG = 3.0
+"""Seconds of a training after which a line says that others follow."""
 
 
 class InMemory:
@@ -61,9 +64,12 @@ def selected(checked: Plan, task: Task, values: Mapping[str, Any], notify: Calla
         set_up_process(checked)
         monitor, tried, last = Monitor.of(task), list[str](), None
         for value in [values[name], *others]:
+            started = time.perf_counter()
             result = _result(checked, task, {**better, name: value})
             if result is None:
                 break
+            if not tried and (seconds := time.perf_counter() - started) > LONG:
+                notify(f"auto: trying values of {name} on a part of the training rows, {seconds:.0f} s each")
             tried.append(f"{typed(value)} {number(result)}")
             if last is not None:
                 gain = (result - last) * (1 if monitor.higher_is_better else -1)
