@@ -386,6 +386,16 @@ def test_new_rows_are_compared_with_what_was_fitted(here: Path) -> None:
     np.testing.assert_array_equal(restored.numbers(new), preparation.numbers(new))
 
 
+def test_a_single_column_is_prepared_as_with_all_others() -> None:
+    table = houses()
+    preparation = TabularPreprocessor.fit(table, ["city", "rooms"], ["area", "rooms"], base="built")
+    codes, numbers = preparation.codes(table), preparation.numbers(table)
+    for name, own_codes, own_numbers in (("city", [0], []), ("rooms", [1], [1]), ("area", [], [0, 2])):
+        alone = preparation.of_column(name)
+        assert (alone.codes(table[[name]]) == codes[:, own_codes]).all()
+        assert (alone.numbers(table[[name]]) == numbers[:, own_numbers]).all()
+
+
 def test_a_unit_that_changed_by_a_factor_of_a_thousand_is_noted() -> None:
     preparation = TabularPreprocessor.fit(houses(), ["city"], ["area", "built"])
     notes = preparation.check(houses().assign(area=houses()["area"] * 1000), RowLocations(Path("new.csv")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 import resource
 import subprocess
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that a result depends on."""
+    return dict(_versions())
+
+
+@functools.cache  # reading them takes as long as the report of a small run
+def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"dlrunner": __version__, "python": platform.python_version()}

@@ -7,7 +7,7 @@ a category that is missing or was never seen is number 0; numbers are standardis
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,17 @@ class TabularPreprocessor:
     def num_numbers(self) -> int:
         """Columns of `numbers`."""
         return len(self.continuous) + (self.base is not None)
+
+    def of_column(self, name: str) -> TabularPreprocessor:
+        """Return what concerns a single column."""
+        numbers = [name] if name in self.means else []
+        return replace(
+            self,
+            categories={name: self.categories[name]} if name in self.categories else {},
+            means={each: self.means[each] for each in numbers},
+            flagged=[each for each in numbers if each in self.flagged],
+            base=None,
+        )
 
     def codes(self, frame: pd.DataFrame, rows: Rows | None = None) -> NDArray[np.int32]:
         """Return the categorical columns of all rows, or of the marked ones, as codes, of shape [rows, columns]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -363,6 +364,11 @@ def _marked_yaml(
 
 def _as_yaml(value: Any) -> str:
     """Format a value as YAML on one line."""
-    plain = json.loads(json.dumps(value, default=str))
+    return _json_as_yaml(json.dumps(value, default=str))
+
+
+@functools.lru_cache(maxsize=10_000)  # the jobs of a sweep share nearly all names and values
+def _json_as_yaml(value: str) -> str:
+    plain = json.loads(value)
     text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, default_flow_style=True, width=float("inf"))
     return text.removesuffix("...\n").strip()

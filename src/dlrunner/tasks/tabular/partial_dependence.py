@@ -112,7 +112,6 @@ class PartialDependence:
         random = np.random.default_rng(0)
         rows = np.sort(random.choice(len(self.analysis.targets), self._num_rows(names), replace=False))
         codes, numbers = (each[torch.from_numpy(rows).to(each.device)] for each in self.analysis.inputs)
-        first = int(np.flatnonzero(table.valid)[0])
         found = []
         for name in names:
             column = self.analysis.column(name)
@@ -120,17 +119,14 @@ class PartialDependence:
             values, deciles = _numbers_of(column) if is_number else (_most_frequent(column), [])
             if len(values) < 2:
                 continue
-            same = table.frame.iloc[np.full(len(values), first)].reset_index(drop=True)
-            same[name] = pd.Series(values).astype(column.dtype)
-            of_values = [
-                torch.from_numpy(each)
-                for each in (self.analysis.task.preparation.codes(same), self.analysis.task.preparation.numbers(same))
-            ]
+            frame = pd.DataFrame({name: pd.Series(values).astype(column.dtype)})
+            of_column = self.analysis.task.preparation.of_column(name)
+            of_values = [torch.from_numpy(each) for each in (of_column.codes(frame), of_column.numbers(frame))]
             means = []
             for value in range(len(values)):
                 changed = [codes.clone(), numbers.clone()]
                 for which, places in inputs[name]:
-                    changed[which][:, places] = of_values[which][value, places].to(changed[which])
+                    changed[which][:, places] = of_values[which][value].to(changed[which])
                 means.append(self._mean_prediction(self.analysis.predict(*changed)))
             found.append(
                 regression.Dependence(
