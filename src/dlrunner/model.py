@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
+
+FACTORS = ("signs", "scales")
+"""Parameters of `PackedLayers` that multiply inputs and outputs, and start at ±1."""
 
 
 class Outputs(NamedTuple):
@@ -55,6 +58,12 @@ class Model(nn.Module):
     def layer_groups(self) -> Sequence[nn.Module]:
         """Return the groups, from input to output, that can be frozen and given rates of their own."""
         return [self]
+
+    def penalised_weights(self) -> Iterator[nn.Parameter]:
+        """Yield the parameters that `trainer.l1` penalises: matrices, but no biases and no factors near ±1."""
+        for name, parameter in self.named_parameters():
+            if parameter.ndim > 1 and "bias" not in name and name.rpartition(".")[2] not in FACTORS:
+                yield parameter
 
     @classmethod
     def files(cls, settings: Mapping[str, Any], data_dir: Path) -> Sequence[Path]:

@@ -49,6 +49,18 @@ def test_a_target_is_what_its_state_says() -> None:
         assert Target.from_state(target.state()) == target
 
 
+@pytest.mark.parametrize("transform", ["standard", "none"])
+def test_negative_targets_of_other_rows_count_as_they_are(transform: Any) -> None:
+    """No training target is negative, so that no prediction is; validation rows may be, and then errors are larger."""
+    target = Regression(["y"], transform=transform).fit(np.array([0.0, 2.0, 5.0]))
+    truth = np.array([-5.0, 1.0])
+    metrics = target.metrics(["rmse", "mae"])
+    for metric in metrics.values():
+        metric.update(target.encode(np.array([-1.0, 1.0])), target.encode(truth))
+    assert metrics["rmse"].compute() == pytest.approx(np.sqrt(25 / 2), rel=1e-5)
+    assert metrics["mae"].compute() == pytest.approx(2.5, rel=1e-5)
+
+
 def test_states_of_older_runs_are_read() -> None:
     expected = Regression(["price"], [], "log", 1.0, 2.0, -1.0, 3.0, 0.5)
     assert Target.from_state(OLD) == expected

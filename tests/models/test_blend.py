@@ -67,7 +67,7 @@ def test_a_net_sees_no_column_that_it_excludes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("net", "expected"), [("{hiden: [8]}", "hiden"), ("{hidden: 8}", "hidden"), ("{hidden: [8], dropouts: [0.1, 0.1]}", "dropouts")]
+    ("net", "expected"), [("{hiden: [8]}", "hiden"), ("{hidden: 8}", "hidden"), ("{hidden: [8], dropouts: [0.1, 0.1]}", "dropouts"), ("{num_nets: 4}", "num_nets")]
 )  # fmt: skip
 def test_settings_of_a_net_are_checked(net: str, expected: str, here: Any, dlrun: Dlrun) -> None:
     status, _, err = dlrun("task=rossmann", "data.source=synthetic", "model=blend", f"model.nets=[{{}},{net}]", *QUICK)

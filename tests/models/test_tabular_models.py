@@ -115,9 +115,10 @@ def test_dropout_works_on_the_embeddings_and_only_in_training() -> None:
     assert torch.equal(model(codes, numbers), model(codes, numbers))
 
 
-def test_the_last_layer_stays_in_float32_under_autocast() -> None:
+@pytest.mark.parametrize("kind", [EmbeddingNet, Linear])
+def test_the_last_layer_stays_in_float32_under_autocast(kind: Any) -> None:
     """bfloat16 has eight bits: a logarithm of 8.5 would be known only to ±.03, three per cent of the sales."""
-    model = EmbeddingNet(DIMS, y_range="auto").eval()
+    model = kind(DIMS, y_range="auto").eval()
     with torch.autocast("cpu", torch.bfloat16):
         outputs = model(*inputs())
     assert outputs.dtype == torch.float32

@@ -14,6 +14,7 @@ from sklearn.metrics import mean_pinball_loss, mean_poisson_deviance, mean_tweed
 
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
+from dlrunner.errors import DataError
 from dlrunner.metrics import Metric
 from dlrunner.regression_metrics import MeanDeviance, PinballLoss, deviance
 from tests.conftest import QUICK, Dlrun
@@ -108,6 +109,22 @@ def test_counts_are_learned(loss: str, metric: str, linear: str, dlrun: Dlrun) -
     assert (table["prediction"] > 0).all()
     assert dlrun("predict", "runs/latest", "new.csv", "--out", "answer.csv")[0] == 0
     assert (pd.read_csv("answer.csv")["visits"] > 0).all()
+
+
+def test_a_metric_is_the_same_whatever_the_loss() -> None:
+    truth, means = torch.tensor([1.0, 4.0]), torch.tensor([2.0, 3.0])
+    expected = mean_tweedie_deviance(truth, means, power=1.5)
+    for target in (Regression(["y"], power=1.0), Regression(["y"], power=1.9), Regression(["y"])):
+        fitted = target.fit(truth.numpy())
+        metric = fitted.metrics(["tweedie_deviance"])["tweedie_deviance"]
+        encoded = fitted.encode(means.numpy())
+        outputs = fitted.outputs_of(encoded) if isinstance(fitted, Regression) else encoded
+        assert computed(metric, outputs, fitted.encode(truth.numpy())) == pytest.approx(expected, rel=1e-5)
+
+
+def test_counts_that_are_all_zero_in_training_have_no_distribution() -> None:
+    with pytest.raises(DataError, match="the target y is 0 in all training rows"):
+        Regression(["y"], power=1.0).fit(np.zeros(5))
 
 
 @pytest.mark.usefixtures("visits")

@@ -182,6 +182,17 @@ def test_a_model_scores_pairs_as_whole_rankings_and_leaves_the_item_out_in_train
     torch.testing.assert_close(not_chosen[0, 1], every[0, 4])
 
 
+@pytest.mark.parametrize("init", [1, 0.5, [0.1, 0.2]])
+def test_all_factors_start_as_init_says(init: Any) -> None:
+    pairs = torch.arange(40)
+    model = Ranking(ChoiceDims(40, 40, pairs, pairs), factors=50, init=init)
+    for weight in (model.users.weight, model.items.weight, model.chosen.weight):
+        if isinstance(init, list):
+            assert 0.1 <= float(weight.detach().min()) <= float(weight.detach().max()) <= 0.2
+        else:
+            assert float(weight.detach().std()) == pytest.approx(init, rel=0.1)
+
+
 def test_ratings_count_as_choices_from_a_threshold_on(dlrun: Dlrun, here: Path) -> None:
     purchases().assign(rating=[1, 5, 3, 4] * 270).to_csv("shop.csv", index=False)
     words = ("task=implicit", "data.path=shop.csv", "data.user=customer", "data.item=product", "epochs=1", *QUICK)

@@ -268,6 +268,19 @@ def test_precision_recall_and_counts_of_each_class_are_in_a_table_and_in_the_rep
         assert summary()["final"]["valid/roc_auc"] == pytest.approx(found["roc_auc"].mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("members", [(), ("ensemble=2",)])
+def test_predictions_are_those_of_the_epoch_at_which_training_stopped(
+    members: tuple[str, ...], flats_csv: Path, dlrun: Dlrun
+) -> None:
+    stopping = ("epochs=30", "optim.lr=0.05", "trainer.early_stopping=1", "trainer.keep=last")
+    status, out, err = dlrun("task=tabular", *INPUTS, "data.target=price", *stopping, *members, *QUICK)
+    assert status == 0, out + err
+    table = pd.read_csv("runs/latest/predictions.csv")
+    error = ((table["prediction"] - table["price"]) ** 2).mean() ** 0.5
+    assert summary()["final"]["valid/rmse"] == pytest.approx(error, rel=1e-5)
+    assert summary()["weights"]["epoch"] < 30
+
+
 def test_partial_dependence_follows_the_effect_of_each_column(flats_csv: Path, dlrun: Dlrun) -> None:
     from dlrunner.inference.models import load_models
     from dlrunner.runs.reader import FinishedRun

@@ -15,9 +15,13 @@ from torch import Tensor, nn
 
 from dlrunner import schedules
 from dlrunner.data.core.batching import TensorLoader, epoch_order
-from dlrunner.errors import RunError
+from dlrunner.data.core.regression import Regression
+from dlrunner.errors import ConfigError, RunError
 from dlrunner.metrics import EMA, MeanSquaredError, Metric
 from dlrunner.model import Model, Outputs
+from dlrunner.models.collab import DotBias, RatingDims
+from dlrunner.models.tabular import EmbeddingNet
+from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.schedules import Phase
 from dlrunner.system.backends import restored_threads
@@ -294,6 +298,23 @@ def test_a_train_step_returns_its_loss_and_updates_only_on_request() -> None:
     trainer.train_step(task, model, optimizer, second, update=True)
     assert not torch.equal(model.slope.weight, before["slope.weight"])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_the_l1_penalty_is_on_weights_and_not_on_biases() -> None:
+    dims = TabularDims({"c": 3}, 2, continuous=["a", "b"], target=Regression(["y"]))
+    packed = EmbeddingNet(dims, hidden=[4, 4], num_nets=2, batch_norm=False)
+    penalised = {id(parameter) for parameter in packed.penalised_weights()}
+    names = [name for name, parameter in packed.named_parameters() if id(parameter) in penalised]
+    assert names == ["embeddings.tables.0.weight", "layers.weight", "layers.weights.0", "head.weight"]
+    ratings = DotBias(RatingDims(3, 4, 1.0, 5.0), factors=2)
+    assert sum(parameter.shape[1] == 2 for parameter in ratings.penalised_weights()) == 2
+    assert all(parameter.shape[1] == 2 for parameter in ratings.penalised_weights())
+
+
+@pytest.mark.parametrize("number", [-3, 2])
+def test_more_frozen_groups_than_there_are_are_refused(number: int) -> None:
+    with pytest.raises(ConfigError, match=f"freeze_to: {number} of a model with 2 layer group"):
+        fit(phase(1, freeze_to=number))
 
 
 def test_a_penalty_adds_to_the_gradients_but_not_to_the_reported_loss() -> None:

@@ -19,7 +19,7 @@ from dlrunner.system.seeding import generator_states, seed_everything
 from dlrunner.task import Batch, Loader, Split, Task
 from dlrunner.training import Trainer
 from dlrunner.training.lr_finder import RangeTest, range_test
-from tests.conftest import Dlrun
+from tests.conftest import QUICK, Dlrun
 from tests.training.test_loop import CPU, Counting, Line, TwoGroups, phase, sgd
 
 
@@ -130,6 +130,11 @@ def test_the_verb_writes_a_plot_and_a_table(dlrun: Dlrun, ratings_csv: Path, her
     assert table["lr"].is_monotonic_increasing
     assert (folder / "lr_find.png").read_bytes().startswith(b"\x89PNG")
     assert dlrun("lr-find", "task=colab")[0] == 2
+    # From the weights of a run, as its training would start.
+    assert dlrun("task=collab", "data.path=my.csv", "epochs=3", *QUICK)[0] == 0
+    assert dlrun("lr-find", "task=collab", "data.path=my.csv", "init=runs/latest")[0] == 0
+    (other,) = (path for path in (here / "runs" / "lr-find").iterdir() if path != folder)
+    assert pd.read_csv(other / "lr_find.csv")["loss"][0] < 0.9 * table["loss"][0]
 
 
 def test_the_digest_of_weights_sees_a_single_bit() -> None:

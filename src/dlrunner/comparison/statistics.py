@@ -18,6 +18,8 @@ CONFIDENCE = 0.95
 POWER = 0.8
 MOST_SEEDS = 10_000
 """Upper limit of the number of seeds required."""
+ROUNDING = 1e-9
+"""Of the standard deviation: the differences of equal differences."""
 
 Method = Literal["pairs", "welch", "none"]
 
@@ -100,7 +102,8 @@ class Difference:
 def difference(first: Mapping[Any, float], second: Mapping[Any, float]) -> Difference:
     """Compare two groups by a paired t-test if at least two repetitions are in both, else by Welch's (1947).
 
-    Pairing removes the effect of the seed. With one repetition in a group there is no test.
+    Pairing removes the effect of the seed. Pairs that differ by the same amount, as a few rows of accuracy do, say
+    nothing of how much others would differ: Welch's test then. With one repetition in a group there is no test.
 
     Args:
         first: the metric by repetition (seed, fold, other settings), one number each.
@@ -110,9 +113,10 @@ def difference(first: Mapping[Any, float], second: Mapping[Any, float]) -> Diffe
     if len(common) >= 2:
         a, b = (estimate([group[key] for key in common]) for group in (first, second))
         leads = estimate([first[key] - second[key] for key in common])
-        half, p = _t_test(leads.mean, leads.sd / math.sqrt(leads.n), leads.n - 1)
-        unpaired = len(first) + len(second) - 2 * len(common)
-        return Difference(leads.mean, half, leads.sd, p, hedges_g(a, b, leads.mean), leads.n, "pairs", unpaired)
+        if not leads.mean or leads.sd > ROUNDING * max(a.sd, b.sd) or a.sd == b.sd == 0:
+            half, p = _t_test(leads.mean, leads.sd / math.sqrt(leads.n), leads.n - 1)
+            unpaired = len(first) + len(second) - 2 * len(common)
+            return Difference(leads.mean, half, leads.sd, p, hedges_g(a, b, leads.mean), leads.n, "pairs", unpaired)
     a, b = estimate(list(first.values())), estimate(list(second.values()))
     mean, n = a.mean - b.mean, min(a.n, b.n)
     if n < 2:

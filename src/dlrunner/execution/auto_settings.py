@@ -13,7 +13,7 @@ from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
-from dlrunner.execution.member import set_up_process
+from dlrunner.execution.member import initial_model, set_up_process
 from dlrunner.execution.selection import selected, typed
 from dlrunner.system.backends import restored_threads
 from dlrunner.system.seeding import seed_everything
@@ -72,8 +72,9 @@ def find_rate(checked: Plan, task: Task, notify: Callable[[str], None]) -> Range
     """Run the learning-rate range test on a new model, with the threads and algorithms of the run."""
     set_up_process(checked)
     seed_everything(checked.settings.seed)
-    model, trainer = checked.build_model(task.dims), checked.build_trainer(checked.settings.seed)
-    for note in [*model.load_pretrained(), *trainer.prepare(task, model, notify)]:
+    trainer = checked.build_trainer(checked.settings.seed)
+    model, notes = initial_model(checked, task)
+    for note in [*notes, *trainer.prepare(task, model, notify)]:
         notify(f"note: {note}")
     return range_test(task, model, checked.make_optimizer, trainer)
 

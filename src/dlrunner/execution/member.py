@@ -76,12 +76,9 @@ def train_member(
         add_note: records a note for the user.
     """
     seed_everything(seed)
-    model = checked.build_model(task.dims)
+    model, notes = initial_model(checked, task)
     trainer = checked.build_trainer(seed, group)
     _refuse_single_rows(task, model, checked.batch_size)
-    notes = list(model.load_pretrained())
-    if checked.settings.init:
-        notes += load_initial(model, checked.settings.init)
     with group.rank0_first():
         notes += trainer.prepare(task, model, notify)
     for note in notes:
@@ -103,6 +100,15 @@ def train_member(
             views.append(evaluation)
         evaluations[split] = views[0] if len(views) == 1 else _averaged(task, views)
     return Member(seed, model, fitted.state.history, fitted.row, fitted.phase, fitted.state.best, evaluations)
+
+
+def initial_model(checked: Plan, task: Task) -> tuple[Model, list[str]]:
+    """Return a model with the weights that training starts from, and notes on them for the user."""
+    model = checked.build_model(task.dims)
+    notes = [*model.load_pretrained()]
+    if checked.settings.init:
+        notes += load_initial(model, checked.settings.init)
+    return model, notes
 
 
 def evaluate_together(checked: Plan, task: Task, members: Sequence[Member], split: Split) -> Evaluation:

@@ -88,6 +88,8 @@ class Blend(Model):
                 except ValidationError as error:
                     message = error.errors()[0]["msg"].removeprefix("Input should be ").replace("a valid ", "a ")
                     raise ValueError(f"{place}: must be {message}, not {value!r}") from None
+            if net.get("num_nets", 1) not in (1, "auto"):
+                raise ValueError(f"model.nets[{index}].num_nets: must be 1: each net of a blend is one")
             defaults = {name: parameter.default for name, parameter in signature.items() if name != "dims"}
             EmbeddingNet.check({**defaults, **net})
 

@@ -257,7 +257,8 @@ class Net(RatingModel):
             inputs.append(self.genres(self.item_genres[items]))
         if self.time:
             inputs.append(torch.zeros_like(inputs[0][:, :1]) if times is None else times.unsqueeze(1))
-        return torch.sigmoid(self.layers(torch.cat(inputs, dim=1)).squeeze(1)) * self.span + self.low
+        outputs = self.layers(torch.cat(inputs, dim=1)).squeeze(1)
+        return torch.sigmoid(outputs.float()) * self.span + self.low  # in bfloat16 3.5 is known to ±.008
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """Embeddings, then layers."""
@@ -276,11 +277,16 @@ class Net(RatingModel):
 def filled_table(rows: int, columns: int, init: list[float] | float) -> nn.Embedding:
     """Return an embedding, uniform or normal (see `Initial`)."""
     table = nn.Embedding(rows, columns)
-    if isinstance(init, list):
-        nn.init.uniform_(table.weight, init[0], init[1])
-    else:
-        nn.init.normal_(table.weight, std=init)
+    fill(table.weight, init)
     return table
+
+
+def fill(weight: Tensor, init: list[float] | float) -> None:
+    """Fill weights, uniform or normal (see `Initial`)."""
+    if isinstance(init, list):
+        nn.init.uniform_(weight, init[0], init[1])
+    else:
+        nn.init.normal_(weight, std=init)
 
 
 def _linear(inputs: int, outputs: int, init: str) -> nn.Linear:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dlrunner.model import Model
-from dlrunner.models.collab import Initial, filled_table
+from dlrunner.models.collab import Initial, fill, filled_table
 from dlrunner.models.rated_items import Attributes, RatedItems
 from dlrunner.ranges import Count
 
@@ -42,7 +42,7 @@ class Ranking(Model):
     Args:
         dims: sizes, training pairs and attributes from the data.
         factors: length of an embedding.
-        init: of p and q; all else is 0 at first.
+        init: of p, q and y; all else is 0 at first.
         most_rated: N(u) of a user with more items is a random sample of so many; `auto`: as the task recommends.
         attributes: include those of items and users.
     """
@@ -64,7 +64,7 @@ class Ranking(Model):
         nn.init.zeros_(self.item_bias.weight)
         most = 200 if most_rated == "auto" else most_rated
         self.chosen = RatedItems(dims.users, dims.items, dims.num_users, dims.num_items, factors, most)
-        nn.init.normal_(self.chosen.weight, std=init if isinstance(init, float) else init[1])
+        fill(self.chosen.weight, init)
         wanted = (dims.user_attributes, dims.item_attributes) if attributes else (None, None)
         self.of_user, self.of_item = (None if each is None else Attributes(each, factors) for each in wanted)
 

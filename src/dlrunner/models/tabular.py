@@ -37,6 +37,7 @@ from dlrunner.models.tabular_layers import (
     start_bias,
 )
 from dlrunner.ranges import Count, Natural, Probability
+from dlrunner.system.precision import without_autocast
 
 Dropouts = Probability | list[Probability] | Literal["auto"]
 """One for all hidden layers, or one after each; `auto`: as the task recommends, else 0.05."""
@@ -214,7 +215,9 @@ class Linear(Model):
     def forward(self, codes: Tensor, numbers: Tensor) -> Tensor:
         """Return outputs of shape [rows] or [rows, classes] (see `EmbeddingNet.forward`)."""
         numbers, base = split_base(self.dims, numbers)
-        return add_base(self.dims, scaled(self.layer(codes, numbers), self.range), base)
+        with without_autocast(numbers.device):  # as `Head`
+            outputs = scaled(self.layer(codes, numbers.float()), self.range)
+        return add_base(self.dims, outputs, base)
 
 
 def _check_layers(settings: Mapping[str, Any]) -> None:

@@ -129,14 +129,14 @@ class Trainer:
                 phase, _ = phase_at(self.phases, state.epoch)
                 self.train_epoch(task, model, optimizer, state, hooks)
                 trained = time.perf_counter()
-                keep = self.keeps_best or state.epoch + 1 == self.num_epochs
-                evaluation = self.evaluate(task, model, "valid", phase, hooks, keep=keep and task.keeps_outputs)
+                keep = task.keeps_outputs and (self.keeps_best or state.epoch + 1 == self.num_epochs)
+                evaluation = self.evaluate(task, model, "valid", phase, hooks, keep=keep)
                 if evaluation is not None:
                     _check_finite(evaluation, state.epoch + 1)
                     row = self._row(state, evaluation, optimizer, trained - started, time.perf_counter() - started)
                     hooks.show_epoch(row)
                     if not self.keeps_best or monitor.improves(row, state.best):
-                        valid = evaluation
+                        valid = evaluation if keep or not task.keeps_outputs else None  # stopped early: without them
                     if self._end_epoch(model, state, row, monitor, hooks):
                         optimizer = self._start_from_best(model, make_optimizer, hooks)
                     elif self._starts_with_new_optimizer(state):
@@ -218,7 +218,7 @@ class Trainer:
             outputs, hidden, penalty = forward_pass(model, *batch.inputs, hidden=hidden, wrapped=self.wrapped(model))
             loss = objective = task.loss(outputs, batch.targets)
             if self.l1:
-                weights = (p for p in model.parameters() if p.requires_grad and p.ndim > 1)
+                weights = (p for p in model.penalised_weights() if p.requires_grad)
                 objective = objective + self.l1 * sum(p.abs().sum() for p in weights)
             if penalty is not None:
                 objective = objective + penalty

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from dlrunner.errors import ConfigError
 from dlrunner.model import Model
 from dlrunner.schedules import Phase
 
@@ -37,6 +38,11 @@ def freeze(model: Model, freeze_to: int) -> None:
     precomputed. Dropout in a frozen group stays active.
     """
     groups = list(model.layer_groups())
+    if not -len(groups) <= freeze_to < len(groups):
+        raise ConfigError(
+            f"freeze_to: {freeze_to} of a model with {len(groups)} layer group(s): from -{len(groups)} to "
+            f"{len(groups) - 1}"
+        )
     first = freeze_to % len(groups) if freeze_to < 0 else freeze_to
     for index, group in enumerate(groups):
         group.requires_grad_(index >= first)

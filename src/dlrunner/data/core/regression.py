@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target, plain
+from dlrunner.errors import DataError
 from dlrunner.metrics import (
     R2,
     InOriginalUnits,
@@ -104,6 +105,10 @@ class Regression(Target):
         middle = float(encoded.mean())
         if self.power:
             encoded, middle = encoded[encoded > 0].log(), 0.0
+            if not len(encoded):
+                raise DataError(
+                    f"the target {self.names[0]} is 0 in all training rows: task.loss=poisson and tweedie need others"
+                )
         return replace(fitted, low=float(encoded.min()), high=float(encoded.max()), middle=middle)
 
     def statistics(self) -> Mapping[str, float]:
@@ -128,22 +133,24 @@ class Regression(Target):
             return self.decode_quantiles(outputs)[:, nearest]
         if self.power:
             return outputs.to(exact_dtype(outputs)).clamp(max=self.high + 1).exp() * self.deviation
-        return self.decode_targets(outputs)
+        return self._bounded(self.decode_targets(outputs))
 
     def decode_quantiles(self, outputs: Tensor) -> Tensor:
         """Return the quantiles in the target's own unit, [rows, quantiles], in ascending order: they never cross.
 
         Source: Chernozhukov, Fernández-Val and Galichon, Quantile and probability curves without crossing, 2010.
         """
-        return self.decode_targets(outputs.reshape(len(outputs), -1).sort(dim=1).values)
+        return self._bounded(self.decode_targets(outputs.reshape(len(outputs), -1).sort(dim=1).values))
 
     def decode_targets(self, targets: Tensor) -> Tensor:
-        """Return transformed targets in their own unit, in float64."""
+        """Return transformed targets in their own unit, in float64; those of other rows may be negative."""
         values = targets.double()
         if self.transform == "log":
             return values.exp()
-        values = values.expm1() if self.transform == "log1p" else values * self.deviation + self.mean
-        return values.clamp(min=0) if self.is_nonnegative else values
+        return values.expm1() if self.transform == "log1p" else values * self.deviation + self.mean
+
+    def _bounded(self, predictions: Tensor) -> Tensor:
+        return predictions.clamp(min=0) if self.is_nonnegative else predictions
 
     def outputs_of(self, encoded: Tensor) -> Tensor:
         """Return the outputs of a model that predicts encoded targets."""
@@ -187,10 +194,7 @@ class Regression(Target):
             if name in of_quantiles:
                 found[name] = InOriginalUnits(of_quantiles[name], corrected_quantiles, self.decode_targets)
                 continue
-            metric = (
-                MeanDeviance(self.power) if name == "tweedie_deviance" and self.power else self.known_metrics[name]()
-            )
-            found[name] = InOriginalUnits(metric, corrected, self.decode_targets)
+            found[name] = InOriginalUnits(self.known_metrics[name](), corrected, self.decode_targets)
         return found
 
     def quantile_metrics(self) -> dict[str, Metric]:

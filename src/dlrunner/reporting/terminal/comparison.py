@@ -175,18 +175,25 @@ def verdict_sentence(comparison: Comparison) -> str | None:
         return f"{better.label} is better than {worse.label}: {measure} ({interval})"
     needed = verdict.seeds_required
     required = f"about {needed:,}" if needed else f"more than {MOST_SEEDS:,}"
+    compared, more = f"{verdict.n} {unit}", unit
+    if verdict.method == "welch":
+        compared, more = f"{_sizes(comparison)} runs", "runs of each"
     return (
-        f"no significant difference with {verdict.n} {unit}: {better.label} has {measure} than {worse.label} "
-        f"({interval}); {unit} required for a difference of this size: {required}"
+        f"no significant difference with {compared}: {better.label} has {measure} than {worse.label} "
+        f"({interval}); {more} required for a difference of this size: {required}"
     )
+
+
+def _sizes(comparison: Comparison) -> str:
+    return " and ".join(str(group.estimate.n) for group in comparison.groups)
 
 
 def _method(verdict: Verdict, comparison: Comparison) -> str:
     """Return how an interval was computed."""
     names = comparison.averaged
     if verdict.method == "welch":
-        sizes = " and ".join(str(group.estimate.n) for group in comparison.groups)
-        return f"Welch's, over {sizes} runs: fewer than two pairs of equal {' and '.join(names) or 'seed'}"
+        pairs = f"pairs of equal {' and '.join(names) or 'seed'}"
+        return f"Welch's, over {_sizes(comparison)} runs: fewer than two {pairs}, or all differ by as much"
     plural = f"of {UNITS[names]}" if names in UNITS else f"of equal {' and '.join(names)}"
     dropped = f", {verdict.num_unpaired} unpaired dropped" if verdict.num_unpaired else ""
     return f"{verdict.n} pairs {plural}{dropped}"
