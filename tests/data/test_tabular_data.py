@@ -404,6 +404,29 @@ def test_a_unit_that_changed_by_a_factor_of_a_thousand_is_noted() -> None:
     assert not preparation.check(houses().assign(area=houses()["area"] * 3), RowLocations(Path("new.csv")))
 
 
+@pytest.mark.parametrize("factor", [1000, 0.001])
+def test_a_unit_is_not_noted_where_numbers_lie_around_zero(factor: float) -> None:
+    train = pd.DataFrame({"x": np.random.default_rng(0).normal(0.001, 1, 400)})
+    preparation = TabularPreprocessor.fit(train, [], ["x"])
+    place = RowLocations(Path("new.csv"))
+    for seed in range(20):  # medians of so few rows differ by any factor
+        new = pd.DataFrame({"x": np.random.default_rng(seed).normal(0, 1, 25)})
+        assert preparation.check(new, place) == []
+    skewed = pd.DataFrame({"x": np.random.default_rng(0).lognormal(5, 1, 400)})  # deviations as large as the median
+    assert "in another unit?" in TabularPreprocessor.fit(skewed, [], ["x"]).check(skewed * factor, place)[0]
+
+
+def test_the_name_of_a_column_does_not_matter(here: Path) -> None:
+    train = pd.DataFrame({"x": np.arange(20.0)}).rename(columns={"x": "history_length"})
+    preparation = TabularPreprocessor.fit(train, [], ["history_length"])
+    far = preparation.numbers(pd.DataFrame({"history_length": [1e3, 1e6]}))
+    assert far[1, 0] > 100 * far[0, 0]
+    history = TabularPreprocessor.fit(train, [], ["history_length"], history=["history_length"])
+    assert history.numbers(pd.DataFrame({"history_length": [1e3, 1e6]}))[:, 0].tolist() == [6, 6]
+    old = {name: value for name, value in history.state().items() if name != "history"}
+    assert TabularPreprocessor.from_state(old) == history
+
+
 def test_new_rows_need_the_columns_of_dates() -> None:
     recipe = {"dates": {"sold": "sold_"}}
     with pytest.raises(DataError, match=r"is missing 1 column.*: sold"):

@@ -119,6 +119,13 @@ def test_rows_before_all_training_rows_have_no_forecast(sales_csv: pd.DataFrame,
     assert answer["sold"].isna().tolist() == answer["problem"].notna().tolist() == [True, False, False]
 
 
+def test_an_own_column_with_the_name_of_a_feature_is_refused(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:
+    sales_csv.assign(history_level=1).to_csv("sales.csv", index=False)
+    status, _, err = dlrun(*SETTINGS, HISTORY % "", "epochs=1", *QUICK)
+    assert status == 2
+    assert "its features are called history_…; rename the column history_level" in err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [

@@ -268,6 +268,24 @@ def test_precision_recall_and_counts_of_each_class_are_in_a_table_and_in_the_rep
         assert summary()["final"]["valid/roc_auc"] == pytest.approx(found["roc_auc"].mean(), abs=1e-5)
 
 
+@pytest.mark.parametrize("num_files", [1, 2])
+def test_rows_have_the_same_numbers_in_a_run_and_in_predictions(num_files: int, here: Path, dlrun: Dlrun) -> None:
+    table = pd.DataFrame({"x": np.arange(80) % 13, "z": np.arange(80) % 7, "y": np.arange(80.0)})
+    Path("parts").mkdir()
+    for number in range(num_files):
+        part = table[number * 80 // num_files : (number + 1) * 80 // num_files]
+        part.to_csv(f"parts/{number}.csv", index=False)
+    given = "parts" if num_files > 1 else "parts/0.csv"
+    assert dlrun("task=tabular", f"data.path={given}", "data.target=y", "epochs=1", *QUICK)[0] == 0
+    assert dlrun("predict", "runs/latest", given, "--out", "all.csv")[0] == 0
+    recorded, every = pd.read_csv("runs/latest/predictions.csv"), pd.read_csv("all.csv")
+    both = recorded.merge(every, on="row", validate="one_to_one")
+    assert len(both) == len(recorded) == 16
+    assert both["y_x"].tolist() == both["y_y"].tolist()
+    worst = pd.read_csv("runs/latest/largest_errors.csv")
+    assert worst.merge(every, on="row")["truth"].tolist() == worst.merge(every, on="row")["y"].tolist()
+
+
 @pytest.mark.parametrize("members", [(), ("ensemble=2",)])
 def test_predictions_are_those_of_the_epoch_at_which_training_stopped(
     members: tuple[str, ...], flats_csv: Path, dlrun: Dlrun

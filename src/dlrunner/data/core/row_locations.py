@@ -96,7 +96,7 @@ class RowLocations:
         [2, 3]
         """
         if len(self.parts) > 1:
-            return [self.short(row) for row in range(count)]
+            return self.all_short(count)[:count]
         first_row = self.parts[0].first_row if self.parts else Part(self.place).first_row
         positions = np.arange(count) if self.positions is None else self.positions[:count]
         found: list[int] = (positions + first_row).tolist()

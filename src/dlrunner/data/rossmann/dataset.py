@@ -188,11 +188,11 @@ class RossmannData(TableSource):
         categorical = [name for name in self.columns if name in CATEGORICAL]
         continuous = [name for name in self.columns if name not in CATEGORICAL]
         target, values = Regression(["Sales"], transform="log"), frame["Sales"].to_numpy(np.float64)
-        base = None
+        base, history = None, list[str]()
         if self.history_settings:
             added = with_history(self.history_settings, frame, day_numbers(frame["Date"]), target, values, split)
             frame, split, self._history = added.frame, added.split, added.recipe
-            continuous, base = [*continuous, *added.names], added.base
+            continuous, base, history = [*continuous, *added.names], added.base, added.names
             notes += added.notes
         return TabularTable(
             frame=frame,
@@ -201,6 +201,7 @@ class RossmannData(TableSource):
             values=values,
             split=split,
             base=base,
+            history=history,
             dates=frame["Date"],
             ids=frame[["Store", "Date"]],
             rows=rows,

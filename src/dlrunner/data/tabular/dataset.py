@@ -219,11 +219,12 @@ class TabularData(TableSource):
             num_train=num_train,
         )
         notes = [*table.notes, *clipped, *input_notes(frame, roles, num_train), *(unused if not kept.all() else [])]
-        inputs, base = {*dates, *roles.categorical, *roles.continuous}, None
+        inputs, base, history = {*dates, *roles.categorical, *roles.continuous}, None, list[str]()
         recipe: dict[str, Any] = {"dates": prefixes, "ranges": ranges}
         for made in self._target_features(frame, days, target, values, split):
             frame, split, base = made.frame, made.split, made.base
             roles.continuous += made.names
+            history += made.names if "history" in made.recipe else []
             roles.reasons |= dict.fromkeys(made.names, made.what)
             notes += made.notes
             inputs |= {*made.columns, str(splitting.date)}
@@ -245,6 +246,7 @@ class TabularData(TableSource):
             columns=describe_columns(table.schema, self._uses(target, roles, dates, splitting)),
             of_test=of_test,
             base=base,
+            history=history,
         )
 
     def _checked_table(self) -> tuple[Table, Splitting]:

@@ -43,6 +43,8 @@ def with_history(
     """
     if target.kind != "regression":
         raise ConfigError(f"data.history: is for a numeric target, not {target.kind}")
+    if own := [str(name) for name in frame if str(name).startswith(HISTORY)]:
+        raise ConfigError(f"data.history: its features are called {HISTORY}…; rename the column {own[0]}")
     train = np.asarray(split == TRAIN)
     transformed = target.fit(values[train]).encode(values).numpy()
     history = History.fit(settings, frame, days, transformed, train, int(days[split == VALID].min()))

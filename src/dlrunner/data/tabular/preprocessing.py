@@ -30,9 +30,11 @@ MANY_CATEGORIES = 20
 """Of more, a category with a single training row counts as unseen: nothing can be learned about it, and unseen ones are
 then represented by what such rows have in common."""
 HISTORY = "history_"
-"""Columns of residuals, whose medians are near 0 and say nothing about units."""
+"""Start of the names of the features of a history."""
 MOST_DEVIATIONS = 6
 """Of a feature of the history from its mean: one that hardly varies in training rows may jump after them."""
+MOST_SHIFT = 3
+"""Of the medians of new rows and training rows, in deviations: a column around 0 has medians of any ratio."""
 ENOUGH = 20
 """New rows, for a median that says something."""
 
@@ -55,6 +57,8 @@ class TabularPreprocessor:
     """Of the standardised numbers, by continuous column; empty in the state of an older version."""
     base: str | None = None
     """A column that the model's outputs are added to, in units of the transformed target."""
+    history: list[str] = field(default_factory=list)
+    """Continuous columns that are features of the history: residuals."""
 
     @classmethod
     def fit(
@@ -64,6 +68,7 @@ class TabularPreprocessor:
         continuous: Sequence[str],
         base: str | None = None,
         *,
+        history: Sequence[str] = (),
         rows: Rows | None = None,
     ) -> TabularPreprocessor:
         """Learn from the training rows alone: those that `rows` marks, or all."""
@@ -80,7 +85,7 @@ class TabularPreprocessor:
             means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
             ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
             quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / deviations[name]).tolist()
-        return cls(categories, medians, means, deviations, flagged, quantiles, base)
+        return cls(categories, medians, means, deviations, flagged, quantiles, base, list(history))
 
     @property
     def cardinalities(self) -> dict[str, int]:
@@ -130,7 +135,7 @@ class TabularPreprocessor:
             missing = ~np.isfinite(values)
             filled = np.where(missing, self.medians[name], values)
             numbers[:, place] = (filled - self.means[name]) / self.deviations[name]
-            if name.startswith(HISTORY):
+            if name in self.history:
                 np.clip(numbers[:, place], -MOST_DEVIATIONS, MOST_DEVIATIONS, out=numbers[:, place])
             if name in self.flagged:
                 numbers[:, len(self.means) + self.flagged.index(name)] = missing
@@ -163,14 +168,20 @@ class TabularPreprocessor:
                 raise DataError(f"{place.at(row)}: {name} is {quoted(frame[name].iloc[row])}, which is not a number")
             frame[name] = numbers
             known = numbers.dropna()
-            ratio = abs(known.median() / self.medians[name]) if len(known) >= ENOUGH and self.medians[name] else 1.0
-            if not 1 / MOST_RATIO < ratio < MOST_RATIO and ratio and not name.startswith(HISTORY):
+            if len(known) >= ENOUGH and name not in self.history and self._is_in_another_unit(name, known):
                 notes.append(
                     f"{name}: the median is {known.median():g}, in training {self.medians[name]:g}: in another unit?"
                 )
             if numbers.isna().any() and name not in self.flagged:
                 notes.append(f"{name}: {int(numbers.isna().sum()):,} missing value(s) replaced by the training median")
         return notes
+
+    def _is_in_another_unit(self, name: str, numbers: pd.Series[Any]) -> bool:
+        """Return whether medians differ by a factor of hundreds, and by more than the numbers of either part vary."""
+        old, new = self.medians[name], float(numbers.median())
+        if not old or not new or 1 / MOST_RATIO < abs(new / old) < MOST_RATIO:
+            return False
+        return abs(new - old) > MOST_SHIFT * min(self.deviations[name], float(numbers.std()))
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""
@@ -179,7 +190,9 @@ class TabularPreprocessor:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> TabularPreprocessor:
         """Return what `state` was made from."""
-        return cls(**{("categories" if key == "levels" else key): value for key, value in state.items()})  # an old name
+        found = {("categories" if key == "levels" else key): value for key, value in state.items()}  # an old name
+        found.setdefault("history", [name for name in found["means"] if name.startswith(HISTORY)])
+        return cls(**found)
 
 
 def _column(frame: pd.DataFrame, name: str, rows: Rows | None) -> pd.Series[Any]:

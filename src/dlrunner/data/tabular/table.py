@@ -46,6 +46,8 @@ class TabularTable(SplitRows):
     """Rows that it calls test, [rows]; if no others are for validation, these are."""
     base: str | None = None
     """A column that the model's outputs are added to, in units of the transformed target (see `history`)."""
+    history: list[str] = field(default_factory=list)
+    """Columns of numbers that are features of the history."""
     fits_on_all: bool = False
     """Statistics are those of all rows, as in a lesson, which the audit reports."""
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlrunner.data.core.input_columns import ROW
 from dlrunner.data.core.regression import Regression
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.spreadsheet import as_csv
@@ -259,12 +260,13 @@ class TableAnalysis:
         """Return columns of some of the validation rows."""
         table = self.task.table
         ids = pd.DataFrame() if table.ids is None else table.ids
+        if not names:
+            numbers = table.rows.only(table.valid).numbers(int(table.valid.sum()))
+            return pd.DataFrame({ROW: [numbers[row] for row in rows]})
         rows = np.flatnonzero(table.valid)[rows]
         columns = {
             name: (ids if name in ids else table.frame)[name].iloc[rows].reset_index(drop=True) for name in names
         }
-        if not columns:
-            columns = {"row": pd.Series(rows if table.rows.positions is None else table.rows.positions[rows])}
         found = pd.DataFrame(columns)
         for name in found:
             if pd.api.types.is_datetime64_any_dtype(found[name]):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, by_split, epoch_order
 from dlrunner.data.core.columns import PARTS, part_label
+from dlrunner.data.core.input_columns import ROW
 from dlrunner.data.core.regression import Loss, Regression
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.splitting import PART_CODES, TEST, split_sizes
@@ -125,7 +126,9 @@ class Tabular(Task):
         """The preprocessing, fitted on the training rows."""
         table = self.table
         roles = table.roles
-        return TabularPreprocessor.fit(table.frame, roles.categorical, roles.continuous, table.base, rows=table.fitted)
+        return TabularPreprocessor.fit(
+            table.frame, roles.categorical, roles.continuous, table.base, history=table.history, rows=table.fitted
+        )
 
     def recommended(self, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Choose by the number of training rows (see `recommended_for`)."""
@@ -262,8 +265,10 @@ class Tabular(Task):
         """The validation rows with their predictions."""
         table = self.table
         rows = np.flatnonzero(table.valid)
-        numbers = rows if table.rows.positions is None else table.rows.positions[rows]
-        ids = table.ids.iloc[rows].reset_index(drop=True) if table.ids is not None else pd.DataFrame({"row": numbers})
+        if table.ids is not None:
+            ids = table.ids.iloc[rows].reset_index(drop=True)
+        else:
+            ids = pd.DataFrame({ROW: table.rows.only(table.valid).numbers(len(rows))})
         target = self.target
         predicted = target.answers(outputs, "prediction", self.correction)
         return pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1)
