@@ -416,6 +416,18 @@ def test_a_unit_is_not_noted_where_numbers_lie_around_zero(factor: float) -> Non
     assert "in another unit?" in TabularPreprocessor.fit(skewed, [], ["x"]).check(skewed * factor, place)[0]
 
 
+def test_notes_are_about_the_rows_that_are_predicted() -> None:
+    preparation = TabularPreprocessor.fit(houses(), ["city"], ["built"])
+    new = houses(3).assign(city=["Rom", "Ulm", "Rom"], built=[np.nan, 1990, np.nan])
+    place = RowLocations(Path("new.csv"))
+    notes = preparation.check(new, place, np.array([True, True, False]))
+    assert notes == [
+        "city: 1 row(s) with categories not seen in training (Rom)",
+        "built: 1 missing value(s) replaced by the training median",
+    ]
+    assert preparation.check(new, place, np.array([False, True, False])) == []
+
+
 def test_the_name_of_a_column_does_not_matter(here: Path) -> None:
     train = pd.DataFrame({"x": np.arange(20.0)}).rename(columns={"x": "history_length"})
     preparation = TabularPreprocessor.fit(train, [], ["history_length"])

@@ -37,7 +37,7 @@ def read_target(
         if missing.any() and separator is None:
             raise DataError(
                 f"{place.at(int(missing.argmax()))}: the target {name} is missing; "
-                f"{int(missing.sum()):,} such row(s) in all"
+                f"{int(missing.sum()):,} such row(s) in all (data.skip_bad=true leaves them out)"
             )
     if len(names) > 1 or separator is not None:
         if kind not in ("auto", "multilabel"):

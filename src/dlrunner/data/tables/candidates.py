@@ -178,7 +178,7 @@ def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]
         first = [value for text in sample.slice(0, 1000).drop_null().to_pylist() if (value := text.strip(" "))]
         _glance(each, first, hints)
         if each.numbers:
-            signs = _signs_in(sample)
+            signs = _signs_in(sample, has_unit=bool(each.numbers[0].before or each.numbers[0].after))
             each.later = each.numbers
             each.numbers = [number for number in each.numbers if _shows(number, signs)] or each.numbers
         if each.numbers or each.dates:
@@ -196,11 +196,12 @@ SIGNS = ".,'\u2019 \u00a0\u202f\u2009"
 """That may separate the digits of a number."""
 
 
-def _signs_in(sample: pa.ChunkedArray) -> set[str]:
+def _signs_in(sample: pa.ChunkedArray, has_unit: bool) -> set[str]:
     """Return the signs that may separate digits, where they occur in a sample."""
     import pyarrow.compute as pc
 
-    digits = pc.utf8_trim(sample, "%€$£ ")
+    around = r"^\D*[^\d.,]|[^\d.,]\D*$"
+    digits = pc.replace_substring_regex(sample, around, "") if has_unit else pc.utf8_trim_whitespace(sample)
     return {sign for sign in SIGNS if pc.any(pc.match_substring(digits, sign)).as_py()}
 
 
@@ -211,8 +212,9 @@ def _glance(candidates: Candidates, first: Sequence[str], hints: Hints) -> None:
     known = [value[:LONGEST] for value in first[: 10 * GLANCE] if value not in MISSING][:GLANCE]
     if not any(value.lower().startswith("inf") or any(map(str.isdigit, value)) for value in known):
         return
-    units = {unit_of(value[:LONGEST]) for value in first[:200] if value not in MISSING} or {("", "")}
-    before, after = next(iter(units)) if len(units) == 1 else ("", "")
+    # What is no number has no unit: it is told as an error, and does not hide the unit of the others.
+    units = {unit_of(value[:LONGEST]) for value in first[:200] if value not in MISSING} - {None}
+    before, after = (units.pop() if len(units) == 1 else None) or ("", "")
     numbers = [
         each
         for each in number_formats(before, after)

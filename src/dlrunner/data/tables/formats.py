@@ -25,9 +25,10 @@ Decimal = Literal[".", ","]
 Thousands = Literal[".", ",", " ", "'"]
 
 BLANKS = " \u00a0\u202f\u2009"
-CURRENCIES = r"[€$£¥₹₽₩]|[A-Z]{3}"
+CURRENCIES = r"[A-Z]{0,3}[€$£¥₹₽₩₺₴₫₱₪]|[A-Z]{3}|Rs\.?|kr\.?|Kr\.?|Fr\.?"
 MINUS = "\u2212"
-UNITS = r"%|‰|°C|°F|[a-zµ]{1,3}[²³]?"
+UNITS = r"%|‰|°C|°F|[^\W\d_]{1,12}\.?([ /][^\W\d_]{1,12}\.?)?[²³]?"
+"""After a number: kg, m², km/h, hours, sq. ft, zł."""
 
 
 def literal(text: str) -> str:
@@ -87,7 +88,7 @@ class NumberFormat:
     def pattern(self) -> str:
         """Return the regular expression of the values.
 
-        Formats other than the plain one take negative numbers of accounting too: `12.50-` and `(12.50)`.
+        Formats other than the plain one take negative numbers of accounting too: `12.50-`, `(12.50)`, `$ (12.50)`.
         """
         point = re.escape(self.decimal)
         number = r"(\d+" + point + r"?\d*|" + point + r"\d+)([eE][+-]?\d+)?"
@@ -104,7 +105,7 @@ class NumberFormat:
         after = f"[{BLANKS}]*{re.escape(self.after)}" if self.after else ""
         sign = f"[+{MINUS}-]?"
         signed = f"({sign}{before}{sign if before else ''}{number}|{before}{number}-){after}"
-        return rf"{signed}|\({before}{number}{after}\)"
+        return rf"{signed}|\({before}{number}{after}\)|{before}\({number}\){after}"
 
     def value(self, text: str) -> str:
         """Return the SQL expression of the number that a string means, NULL where it has another format."""
@@ -141,18 +142,22 @@ def number_formats(before: str = "", after: str = "") -> Iterator[NumberFormat]:
         yield NumberFormat(",", thousands, before, after)  # type: ignore[arg-type]
 
 
-def unit_of(value: str) -> tuple[str, str]:
-    """Return the unit before and after a number.
+_WITH_UNIT = re.compile(
+    rf"[(+{MINUS}-]?(?P<before>{CURRENCIES})?[{BLANKS}]*[(+{MINUS}-]?"
+    rf"\d[\d.,'\u2019{BLANKS}]*?[-)]?[{BLANKS}]*(?P<after>{CURRENCIES}|{UNITS})?\)?"
+)
 
-    >>> unit_of("€ 12"), unit_of("12 %"), unit_of("1.5e3"), unit_of("abc")
-    (('€', ''), ('', '%'), ('', ''), ('', ''))
+
+def unit_of(value: str) -> tuple[str, str] | None:
+    """Return the unit before and after a number; None of another text.
+
+    >>> unit_of("US$ 12"), unit_of("12 km/h"), unit_of("12"), unit_of("Free")
+    (('US$', ''), ('', 'km/h'), ('', ''), None)
     """
-    match = re.fullmatch(
-        rf"[(+{MINUS}-]?(?P<before>{CURRENCIES})?[{BLANKS}]*[+{MINUS}-]?"
-        rf"\d[\d.,'\u2019{BLANKS}]*?-?[{BLANKS}]*(?P<after>{CURRENCIES}|{UNITS})?\)?",
-        value,
-    )
-    return ((match["before"] or ""), (match["after"] or "")) if match else ("", "")
+    if re.fullmatch(NumberFormat().pattern(), value):  # 1.5e3
+        return "", ""
+    match = _WITH_UNIT.fullmatch(value)
+    return ((match["before"] or ""), (match["after"] or "")) if match else None
 
 
 @dataclass(frozen=True)
@@ -258,7 +263,18 @@ def _parsed(strptime: str) -> str:
     if "%B" in strptime:  # in English at once, else by the beginnings of the months
         short = strptime.replace("%d %B %Y", "%d %b %Y").replace("%B", "%b")
         found = f"coalesce({found}, {_tried(_in_english('{}', strptime), short)})"
-    return f"TRY_CAST({found} AS TIMESTAMP)"
+    return _in_century(f"TRY_CAST({found} AS TIMESTAMP)", strptime)
+
+
+LAST_OF_CENTURY = 2029
+"""Two digits up to 29 are years of this century, the others of the last one, as in spreadsheets."""
+
+
+def _in_century(time: str, strptime: str) -> str:
+    """Return the SQL expression of a time whose year of two digits DuckDB reads as 1969 to 2068."""
+    if "%y" not in strptime:
+        return time
+    return f"CASE WHEN year({time}) > {LAST_OF_CENTURY} THEN {time} - INTERVAL 100 YEAR ELSE {time} END"
 
 
 def _tried(text: str, strptime: str) -> str:
@@ -308,6 +324,9 @@ def _text_formats() -> Iterator[DateFormat]:
     yield DateFormat("%Y-%m", r"\d{4}-\d{1,2}", "TRY_CAST({} || '-01' AS TIMESTAMP)")
     yield DateFormat("%m/%Y", r"\d{1,2}/\d{4}", "TRY_CAST(try_strptime('01/' || {}, '%d/%m/%Y') AS TIMESTAMP)")
     yield DateFormat("%b %Y", r"[A-Za-z]{3} \d{4}", "TRY_CAST(try_strptime('1 ' || {}, '%d %b %Y') AS TIMESTAMP)")
+    month = "('1 ' || replace({}, '-', ' '))"
+    yield DateFormat("%b-%Y", rf"{MONTH}-\d{{4}}", _parsed("%d %B %Y").replace("{}", month))
+    yield DateFormat("%b-%y", r"[A-Za-z]{3}-\d{2}", _parsed("%d %b %y").replace("{}", month))  # Excel's of a month
     yield DateFormat("%B %Y", rf"{MONTH} \d{{4}}", _parsed("%d %B %Y").replace("{}", "('1 ' || {})"))
     yield DateFormat(
         "ISO week",
@@ -385,4 +404,5 @@ def date_format(name: str) -> DateFormat:
     'day'
     """
     known = next((each for each in (*TEXT_DATES, *NUMERIC_DATES) if each.name == name), None)
-    return known or DateFormat(name, r"(?s).+", f"TRY_CAST(try_strptime({{}}, {literal(name)}) AS TIMESTAMP)")
+    time = f"TRY_CAST(try_strptime({{}}, {literal(name)}) AS TIMESTAMP)"
+    return known or DateFormat(name, r"(?s).+", _in_century(time, name))

@@ -16,9 +16,12 @@ LONGEST = 40
 
 _UNIT = r"[€$£¥₹₽₩%]|EUR|USD|GBP|CHF|JPY|CNY|INR|SEK|NOK|DKK|PLN|[km]?g|[cmk]m|ml|lbs?|oz|°C|°F"
 _NUMBER = r"[+-]?\d[\d.,'\u2019]*"
-_WITH_UNIT = re.compile(rf"[+-]?(?P<before>{_UNIT})?[{BLANKS}]*{_NUMBER}[{BLANKS}]*(?P<after>{_UNIT})?")
+_WITH_UNIT = re.compile(
+    rf"[+-]?(?P<before>{_UNIT})?[{BLANKS}]*{_NUMBER}[{BLANKS}]*(?P<after>{_UNIT}|[KkMB]|bn|Tsd|Mio|Mrd)?"
+)
 _DECIMAL = re.compile(r"[+-]?\d+(?P<sign>[.,])?\d*")
 _TIME = re.compile(CLOCK)
+_DURATION = re.compile(r"\d{1,3}:[0-5]\d([.,]\d+)?")
 _DATE = re.compile(
     r"(?P<iso>\d{4}-\d{1,2}-\d{1,2})([T ].*)?|\d{1,4}(?P<sign>[/.-])\d{1,2}(?P=sign)\d{2,4}( .*)?"
     r"|\d{1,2}[- .]+(?P<month>[A-Za-z]{3,9})[- .,]+\d{2,4}|(?P<first>[A-Za-z]{3,9}) \d{1,2},? \d{4}"
@@ -57,6 +60,9 @@ def mixture(values: Iterable[str | None], where: Callable[[int], str]) -> str | 
         if (examples := _examples(known, key)) is not None:
             shown = " and ".join(f"{value!r} ({where(row)})" for row, value in examples[:2])
             return f"its {kind}, {shown}, and are read as text"
+    if sum(_DURATION.fullmatch(value) is not None for _, value in known) >= LEAST * len(known):
+        row, value = known[0]
+        return f"its values look like durations, such as {value!r} ({where(row)}), and are read as text"
     if sum(_is_like_a_date(value) for _, value in known) >= LEAST * len(known):
         row, value = known[0]
         return (
@@ -114,7 +120,7 @@ def _decimal_sign(value: str) -> str | None:
 
 def _unit(value: str) -> str | None:
     match = _WITH_UNIT.fullmatch(value)
-    return None if match is None else (match["before"] or match["after"] or "none")
+    return None if match is None else "".join(filter(None, match.groups())) or "none"
 
 
 def _date_form(value: str) -> str | None:

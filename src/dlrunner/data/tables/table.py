@@ -94,15 +94,15 @@ class Table:
             return self
         first = min(bad, key=lambda each: each.row)
         reason = f"{self.rows.at(first.row)}: {first.reason}"
+        mask = bad_mask(bad, len(self.frame))
+        if mask.all():
+            raise DataError(f"{reason}; no other row is left")
         if not skip_bad:
             count = sum(each.column == first.column for each in bad)
             raise DataError(
                 f"{reason}; {count:,} such row(s) in all (data.skip_bad=true leaves them out; "
                 f"data.schema can read {first.column} as text)"
             )
-        mask = bad_mask(bad, len(self.frame))
-        if mask.all():
-            raise DataError(f"{reason}; no other row is left")
         note = f"{int(mask.sum()):,} of {len(mask):,} rows are left out (data.skip_bad): {reason}"
         return replace(
             self,

@@ -141,8 +141,13 @@ class TabularPreprocessor:
                 numbers[:, len(self.means) + self.flagged.index(name)] = missing
         return numbers
 
-    def check(self, frame: pd.DataFrame, place: RowLocations) -> list[str]:
+    def check(self, frame: pd.DataFrame, place: RowLocations, counted: Rows | None = None) -> list[str]:
         """Compare new rows with the training rows, and return notes on the differences.
+
+        Args:
+            frame: the rows.
+            place: where they stand.
+            counted: which of them the notes are about; None: all.
 
         Raises:
             DataError: a column is missing, or a continuous one is not numeric.
@@ -156,6 +161,7 @@ class TabularPreprocessor:
         for name, categories in self.categories.items():
             column = frame[name]
             unseen = column.notna().to_numpy() & (_codes(column, categories) == 0)
+            unseen &= True if counted is None else counted
             if unseen.any():
                 examples = ", ".join(dict.fromkeys(str(v) for v in column[unseen].iloc[:1000]))
                 shown = examples if len(examples) < 60 else examples[:60] + " …"
@@ -167,6 +173,7 @@ class TabularPreprocessor:
                 row = int(bad.argmax())
                 raise DataError(f"{place.at(row)}: {name} is {quoted(frame[name].iloc[row])}, which is not a number")
             frame[name] = numbers
+            numbers = _column(frame, name, counted)
             known = numbers.dropna()
             if len(known) >= ENOUGH and name not in self.history and self._is_in_another_unit(name, known):
                 notes.append(

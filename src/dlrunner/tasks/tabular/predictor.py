@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -77,7 +78,8 @@ class TablePredictor(Predictor):
             f"({next(each.reason for each in unseen if each.column == name)})"
             for name in dict.fromkeys(each.column for each in unseen)
         ]
-        answer = self._with_columns(inputs, rows.frame, rows.rows, table.columns)
+        refused = [row for row, _ in problems]
+        answer = self._with_columns(inputs, rows.frame, rows.rows, table.columns, refused)
         own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
 
@@ -167,20 +169,29 @@ class TablePredictor(Predictor):
         return [name for name in names if name in rows]
 
     def _with_columns(
-        self, inputs: pd.DataFrame, rows: pd.DataFrame, place: RowLocations, given: Collection[str]
+        self,
+        inputs: pd.DataFrame,
+        rows: pd.DataFrame,
+        place: RowLocations,
+        given: Collection[str],
+        refused: Sequence[int] = (),
     ) -> pd.DataFrame:
         """Return predictions next to columns of the input, with their notes."""
-        predicted = self._predict_rows(rows, place, given)
+        predicted = self._predict_rows(rows, place, given, refused)
         return with_notes(append_predictions(inputs, predicted), [*filter(None, [predicted.attrs.get("note")])])
 
-    def _predict_rows(self, rows: pd.DataFrame, place: RowLocations, given: Collection[str]) -> pd.DataFrame:
-        """Predict rows with all training columns; notes list unseen categories.
+    def _predict_rows(
+        self, rows: pd.DataFrame, place: RowLocations, given: Collection[str], refused: Sequence[int] = ()
+    ) -> pd.DataFrame:
+        """Predict rows with all training columns; notes tell what is new in those that are not refused.
 
         A single prediction has the name of the target, unless a given column has it.
         """
         state = self.state
         preparation, target = TabularPreprocessor.from_state(state["preparation"]), Target.from_state(state["target"])
-        notes = preparation.check(rows, place)
+        counted = np.ones(len(rows), dtype=bool)
+        counted[[*refused]] = False
+        notes = preparation.check(rows, place, counted)
         outputs = predict_rows(preparation, target, self.models, rows)
         name = "prediction" if target.names[0] in given else target.names[0]
         return with_notes(target.answers(outputs, name if len(target.names) == 1 else "", state["correction"]), notes)
