@@ -88,7 +88,7 @@ class NumberFormat:
     def pattern(self) -> str:
         """Return the regular expression of the values.
 
-        Formats other than the plain one take negative numbers of accounting too: `12.50-`, `(12.50)`, `$ (12.50)`.
+        Formats other than the plain one take numbers of accounting too: `12.50-`, `(12.50)`, `$ (12.50)`, `$ -` for 0.
         """
         point = re.escape(self.decimal)
         number = r"(\d+" + point + r"?\d*|" + point + r"\d+)([eE][+-]?\d+)?"
@@ -105,7 +105,8 @@ class NumberFormat:
         after = f"[{BLANKS}]*{re.escape(self.after)}" if self.after else ""
         sign = f"[+{MINUS}-]?"
         signed = f"({sign}{before}{sign if before else ''}{number}|{before}{number}-){after}"
-        return rf"{signed}|\({before}{number}{after}\)|{before}\({number}\){after}"
+        zero = f"|{before}-" if before else ""
+        return rf"{signed}|\({before}{number}{after}\)|{before}\({number}\){after}{zero}"
 
     def value(self, text: str) -> str:
         """Return the SQL expression of the number that a string means, NULL where it has another format."""
@@ -117,7 +118,8 @@ class NumberFormat:
         removed = {" ": "", "'": "'\u2019", None: ""}.get(self.thousands, self.thousands or "") + BLANKS
         kept = MINUS + ("," if self.decimal == "," else "")
         digits = f"translate({digits}, {literal(kept + removed)}, {literal('-.'[: len(kept)])})"
-        digits = f"CASE WHEN right({digits}, 1) IN ('-', ')') THEN '-' || trim({digits}, '()-') ELSE {digits} END"
+        negative = f"WHEN right({digits}, 1) IN ('-', ')') THEN '-' || trim({digits}, '()-')"
+        digits = f"CASE WHEN {digits} = '-' THEN '0' {negative} ELSE {digits} END"
         return f"CASE WHEN regexp_full_match({text}, {literal(self.pattern())}) THEN TRY_CAST({digits} AS DOUBLE) END"
 
     def description(self) -> str:
