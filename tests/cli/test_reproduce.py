@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 
-from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, check_seeds, junit, markdown
-from dlrunner.claims.claims import Claim, judge_run, judge_seeds
+from dlrunner.claims.claim_report import BEGIN, END, Verdict, as_json, check_seeds, junit, markdown, merge, write_tables
+from dlrunner.claims.claims import Claim, is_current, judge_run, judge_seeds
 from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 
@@ -98,6 +100,63 @@ def test_a_users_claim_is_reproduced_and_a_worse_recipe_is_missed(dlrun: Dlrun, 
     status, out, _ = dlrun("experiment=own", "optim.lr=5e-5", *QUICK)
     assert status == 1
     assert "missed by" in out
+
+
+CLAIM: dict[str, Any] = {"metric": "valid/rmse", "value": 0.8, "source": "a test"}
+
+
+KNOWN: dict[str, Any] = {
+    "experiment": "own",
+    "metric": "valid/rmse",
+    "published": 0.8,
+    "source": "a test",
+    "command": "dlrun reproduce own",
+}
+
+
+def test_where_all_seeds_fail_an_earlier_verdict_is_replaced(tmp_path: Path) -> None:
+    store = tmp_path / "results.json"
+    merge(store, [Verdict(**KNOWN, verdict="reached", seeds=[0], values=[0.7])])
+    gone = Verdict(**KNOWN, verdict="cannot be run here", why="no data")
+    assert merge(store, [gone])[0].verdict == "reached"
+    failed = check_seeds(
+        "own", CLAIM, {}, "dlrun reproduce own", {0: {"error": "diverged \x1b[31m", "folder": "/home/me"}}
+    )
+    assert [each.verdict for each in merge(store, [failed])] == ["missed"]
+    assert "/home" not in store.read_text()
+    (case,) = ElementTree.fromstring(junit([failed])).iter("testcase")
+    assert "diverged" in str(case[0].get("message"))
+
+
+def test_a_metric_that_is_not_a_number_is_missed() -> None:
+    assert judge_seeds([float("nan")], 0.8, True, 0.01).word == "missed"
+    run = {"final": {"valid/rmse": None}, "folder": "runs/one"}
+    found = check_seeds("own", CLAIM, {0: run}, "dlrun reproduce own")
+    assert (found.verdict, found.why) == ("missed", "seed 0: valid/rmse is not a number")
+
+
+def test_a_stored_verdict_is_about_the_present_claim() -> None:
+    claim = {**CLAIM, "release": "2016", "flags": ["images-overlap-imagenet"]}
+    verdict = judge_run(Claim(**claim), {"valid/rmse": 0.7}, False, "2016", [{"flag": "future-rows-in-training"}])
+    assert is_current(claim, verdict, "2016")
+    assert not is_current({**claim, "release": "2018"}, verdict, "2016")
+    assert not is_current({**claim, "flags": []}, verdict, "2016")
+    assert not is_current({**claim, "value": 0.9}, verdict, "2016")
+    other = judge_run(Claim(**{**claim, "release": "2018"}), {"valid/rmse": 0.7}, False, "2016")
+    assert not is_current(claim, other, "2016")
+    assert not is_current(claim, {}, "2016")
+
+
+def test_files_of_the_user_stay_where_tables_are_written(tmp_path: Path) -> None:
+    (tmp_path / ".backup.20240101").mkdir()
+    own = [tmp_path / ".env.template", tmp_path / ".notes.0123456789abcdef", tmp_path / ".backup.20240101" / "x"]
+    left = tmp_path / ".claims.md.0123456789abcdef"
+    for each in (*own, left):
+        each.write_text("precious")
+        os.utime(each, (0, 0))
+    write_tables(tmp_path, [])
+    assert all(each.exists() for each in own)
+    assert not left.exists()
 
 
 def test_claims_that_cannot_be_run_here_say_why(dlrun: Dlrun) -> None:

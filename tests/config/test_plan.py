@@ -65,6 +65,11 @@ WRONG = {
         "optim.betas: the schedule sets the momentum and would override 0.5",
         "schedule.momentum=null",
     ],
+    "phases=[{epochs:1,lr:0.01}] epochs=null optim.lr=0.5": [
+        "optim.lr=0.5: has no effect, since every phase sets its lr"
+    ],
+    "phases=[{epochs:1,schedule:constant}] epochs=null schedule=one_cycle": ["schedule=one_cycle: has no effect"],
+    "phases=[{epochs:1,freeze_to:0}] epochs=null freeze_to=-1": ["freeze_to=-1: has no effect"],
     "optim=sgd optim.momentum=0": ["optim.momentum: the schedule sets the momentum and would override 0"],
     "log.progress=fancy": ["log.progress: must be"],
     "name=2024": ["name: must be a string (in quotation marks it is one), not 2024"],

@@ -151,6 +151,35 @@ def test_a_plugin_counts_as_a_whole(here: Path, monkeypatch: pytest.MonkeyPatch)
         assert code_digest(["mine", "mine_too"] if file.parent != here else ["mine"]) != before
 
 
+@pytest.mark.parametrize("changed", ["helper.py", "deeper.py", "parts/core.py", "parts/__init__.py"])
+def test_what_a_plugin_imports_from_its_folder_counts(
+    changed: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "parts").mkdir()
+    (here / "parts" / "__init__.py").write_text("")
+    (here / "parts" / "core.py").write_text("WIDTH = 1\n")
+    (here / "deeper.py").write_text("DEPTH = 1\n")
+    (here / "helper.py").write_text("import os\nimport torch\nfrom deeper import DEPTH\n")
+    (here / "beside.py").write_text("")
+    (here / "plugged.py").write_text("from helper import DEPTH\nimport parts.core as core\n")
+    before = code_digest(["plugged"])
+    (here / "beside.py").write_text("not_imported = True\n")
+    assert code_digest(["plugged"]) == before
+    (here / changed).write_text(f"{(here / changed).read_text()}\nchanged = True\n")
+    assert code_digest(["plugged"]) != before
+
+
+def test_of_a_dotted_plugin_the_whole_package_counts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(here))
+    (here / "packed").mkdir()
+    for name in ("__init__", "task", "other"):
+        (here / "packed" / f"{name}.py").write_text("")
+    before = code_digest(["packed.task"])
+    (here / "packed" / "other.py").write_text("changed = True\n")
+    assert code_digest(["packed.task"]) != before
+
+
 def test_what_was_imported_counts_though_files_are_edited_meanwhile(package: Path) -> None:
     before = code_digest(package=package)
     (package / "metrics.py").write_text("")

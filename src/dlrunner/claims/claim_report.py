@@ -14,8 +14,9 @@ from xml.etree import ElementTree
 from dlrunner.claims.claims import Word, describe, judge_seeds
 from dlrunner.errors import ConfigError
 from dlrunner.files.atomic import write_atomic
-from dlrunner.files.temporary import remove_abandoned
+from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.renamed import present_verdict
+from dlrunner.system.terminal import visible
 
 BEGIN, END = "<!-- results: written by `make results` -->", "<!-- end of results -->"
 """Lines around the table of results on a Markdown page."""
@@ -92,6 +93,12 @@ def check_seeds(
         command: reproduces the claim.
         failed: records of the failed runs by seed; with one the claim is missed.
     """
+    no_value = {
+        seed: {"error": f"{claim['metric']} is not a number", "folder": summary["folder"]}
+        for seed, summary in runs.items()
+        if summary["final"].get(claim["metric"]) is None
+    }
+    failed, runs = {**failed, **no_value}, {seed: runs[seed] for seed in runs if seed not in no_value}
     known: dict[str, Any] = {
         "experiment": experiment,
         "metric": claim["metric"],
@@ -137,7 +144,7 @@ def check_seeds(
 def write_tables(folder: Path, verdicts: Sequence[Verdict]) -> None:
     """Write claims.md, claims.json and claims.xml (JUnit: a test per claim)."""
     folder.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(folder)
+    remove_abandoned(folder, is_ours=lambda name: name_of(name) in ("claims.md", "claims.json", "claims.xml"))
     write_atomic(folder / "claims.md", markdown(verdicts).encode(errors="backslashreplace"))
     write_atomic(folder / "claims.json", as_json(verdicts).encode())
     write_atomic(folder / "claims.xml", junit(verdicts))
@@ -187,12 +194,12 @@ def junit(verdicts: Sequence[Verdict]) -> bytes:
     suite = ElementTree.SubElement(root, "testsuite", {"name": "claims", **counts})
     for v in verdicts:
         time = f"{sum(v.seconds):.2f}"
-        case = ElementTree.SubElement(suite, "testcase", classname="claims", name=v.experiment, time=time)
+        case = ElementTree.SubElement(suite, "testcase", classname="claims", name=visible(v.experiment), time=time)
         text = f"{v.metric}: published {v.published:.5g}, ours {v.ours} ({len(v.seeds)} seeds): {v.verdict_text}"
         if v.verdict == "missed":
-            ElementTree.SubElement(case, "failure", message=v.why or text).text = text
+            ElementTree.SubElement(case, "failure", message=visible(v.why) or text).text = text
         elif v.verdict == "cannot be run here":
-            ElementTree.SubElement(case, "skipped", message=v.why)
+            ElementTree.SubElement(case, "skipped", message=visible(v.why))
         else:
             ElementTree.SubElement(case, "system-out").text = text
     ElementTree.indent(root)
@@ -215,9 +222,10 @@ def merge(store: Path, verdicts: Sequence[Verdict]) -> list[Verdict]:
         except (ValueError, RecursionError, TypeError, KeyError):
             raise ConfigError(f"{store} has no verdicts; move it away") from None
     for verdict in verdicts:
-        if verdict.values or verdict.experiment not in known:
+        if verdict.verdict != "cannot be run here" or verdict.experiment not in known:
             # Folders exist on one machine only.
-            known[verdict.experiment] = Verdict(**{**asdict(verdict), "folders": []})
+            lost = dict.fromkeys(verdict.failed, "")
+            known[verdict.experiment] = Verdict(**{**asdict(verdict), "folders": [], "failed": lost})
     merged = [known[name] for name in sorted(known)]
     store.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(store, as_json(merged).encode())

@@ -78,6 +78,23 @@ def judge_run(
     }
 
 
+def is_current(claim: Mapping[str, Any], verdict: Mapping[str, Any], release: str) -> bool:
+    """Return whether the stored verdict of a run is about the present claim.
+
+    Args:
+        claim: from its experiment file.
+        verdict: as `judge_run` returned it; empty: there is none.
+        release: of the run's data.
+    """
+    declared = {*(verdict.get("flags") or ())} - {*(verdict.get("undeclared") or ())}
+    is_comparable = not str(verdict.get("verdict")).startswith("not comparable")
+    return (
+        [verdict.get("metric"), verdict.get("published")] == [claim["metric"], claim["value"]]
+        and declared == {*(claim.get("flags") or ())}
+        and is_comparable == (not claim.get("release") or claim["release"] == release)
+    )
+
+
 def describe_finding(finding: Mapping[str, Any]) -> str:
     """Return the message of an audit finding with its advice; older runs have none.
 
@@ -138,6 +155,8 @@ def judge_seeds(
     short = published - mean if higher_is_better else mean - published
     if short <= 0:
         return Judgement("reached", 1.0)
+    if math.isnan(short):
+        return Judgement("missed", math.nan)
     if std and n < FEW_SEEDS:
         p = 1 - NormalDist().cdf(short * math.sqrt(n) / std)
     elif n < 2:

@@ -106,13 +106,32 @@ def compose_jobs(
                 if _is_choice(override, known):
                     continue
                 OmegaConf.update(config, override.key_or_group, override.value(), merge=True, force_add=True)
-            yield _to_plain(config, chosen)
+            plain = _to_plain(config, chosen)
+            _check_phases(plain, overrides)
+            yield plain
         except ConfigError as error:
             yield error
         except OmegaConfBaseException as error:
             yield ConfigError(" ".join(str(error).split()).partition(" full_key:")[0])
         except RecursionError:
             yield ConfigError(TOO_DEEP)
+
+
+def _check_phases(config: Mapping[str, Any], overrides: Sequence[Override]) -> None:
+    """Refuse what was typed for all phases where each of them says otherwise: it would have no effect."""
+    phases = config.get("phases")
+    if not (isinstance(phases, list) and phases and all(isinstance(phase, dict) for phase in phases)):
+        return
+    for override in overrides:
+        name = override.key_or_group
+        own = {"optim.lr": "lr", "schedule": "schedule", "freeze_to": "freeze_to"}.get(
+            "schedule" if name.startswith("schedule.") else name
+        )
+        if own and all(phase.get(own) is not None for phase in phases):
+            raise ConfigError(
+                f"{override.input_line}: has no effect, since every phase sets its {own}; leave it out, or change "
+                f"phases[0].{own} …"
+            )
 
 
 class Changes:

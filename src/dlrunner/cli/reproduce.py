@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from dlrunner.claims.claim_report import Verdict, check_seeds, merge, write_into, write_tables
+from dlrunner.claims.claims import is_current
 from dlrunner.cli.compose import Changes, compose, compose_jobs
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.config.plan import plan
@@ -122,7 +123,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
     for job, status in zip(jobs, status_of(jobs).values(), strict=True):
         if status.folder and status.summary:
             claim, verdict = job.config["claim"], status.summary.get("claim") or {}
-            if [verdict.get("metric"), verdict.get("published")] != [claim["metric"], claim["value"]]:
+            if not is_current(claim, verdict, status.summary["data"]["release"]):
                 runner.run(job.config, job.overrides, notify=lambda _: None)  # checked against the present claim
             records[job.number] = record_of(status.folder, status.summary)
     missing = [job for job in jobs if job.number not in records]

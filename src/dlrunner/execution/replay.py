@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -151,4 +150,8 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str
 
 def _differing_metrics(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
     keys = [k for k in left if k.startswith(("train/", "valid/", "test/")) and left[k] != right.get(k)]
-    return ", ".join(f"{key} {left[key]:.6g}, now {right.get(key, math.nan):.6g}" for key in keys[:3])
+    return ", ".join(f"{key} {_shown(left[key])}, now {_shown(right.get(key))}" for key in keys[:3])
+
+
+def _shown(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.6g}"

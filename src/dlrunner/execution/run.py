@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
@@ -156,7 +157,7 @@ def _recheck_claim(
     if claim:
         task = checked.build_task(data, checked.settings.seed)
         summary["claim"] = check_claim(claim, task, summary["final"], identity, summary.get("audit", ()))
-    if summary.get("claim") != before:
+    if summary.get("claim") != before and os.access(directory.path, os.W_OK):
         directory.finish(summary)
         if (directory.path / "report.html").exists():
             from dlrunner.reporting.html import run as report

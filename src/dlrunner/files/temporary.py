@@ -20,10 +20,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-PATTERN = re.compile(r"\.(?P<name>.+)\.(?:[0-9a-f]{16}|[a-z0-9_]{8}|\d+)")
-"""The mark is random; earlier versions used the process id."""
-UNNAMED = re.compile(r"tmp[a-z0-9_]{8}")
-"""Names in the cache of earlier versions."""
+PATTERN = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{16}")
+"""The mark is random, and long enough that no file of a user's ends like it."""
 GRACE = 0.5
 """Seconds in which a new file may not be locked yet."""
 
@@ -40,8 +38,8 @@ def temporary_path(path: Path) -> Path:
 def name_of(temporary: str) -> str | None:
     """Return the final name of a temporary file; None for any other file.
 
-    >>> name_of(".last.pt.a1b2c3d4"), name_of(".last.pt.4711"), name_of(".lock"), name_of("last.pt")
-    ('last.pt', 'last.pt', None, None)
+    >>> name_of(".last.pt.0123456789abcdef"), name_of(".env.template"), name_of(".lock"), name_of("last.pt")
+    ('last.pt', None, None, None)
     """
     match = PATTERN.fullmatch(temporary)
     return match["name"] if match else None

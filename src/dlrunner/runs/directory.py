@@ -192,7 +192,8 @@ class RunDirectory:
         with contextlib.suppress(OSError):  # a file system without links, or a folder that the user put there
             link.symlink_to(self.path.relative_to(latest.parent))
             link.replace(latest)
-        link.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nor a read-only one
+            link.unlink()
 
 
 OWN_FOLDERS = ("plots", "trackers", "members", "jobs")

@@ -45,6 +45,9 @@ INCLUDED = (
 )
 """Modules, or folders of modules, that can change what a run trains or measures."""
 
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of libraries: what an installed plugin imports there has versions."""
+
 EXCLUDED = (
     "config/conf_files.py",
     "config/schema.py",  # the settings it accepts are in the signature
@@ -68,22 +71,55 @@ def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: 
     """Return the sha256 of the source that can change results, including all of the user's plugin modules.
 
     Args:
-        plugins: names of modules; parent packages of a dotted name are imported.
+        plugins: names of modules, which count with their packages and the modules next to them that they import.
         also: additional modules or folders of the package.
         package: the folder of the package.
     """
     digest = hashlib.sha256()
     for name in sorted({*INCLUDED, *also}):
         digest.update(_digest(package, name))
-    for plugin in plugins:
-        spec = _spec(plugin)
-        if spec and spec.submodule_search_locations:
-            for folder in map(Path, spec.submodule_search_locations):
-                for file in sorted(folder.rglob("*.py")):
-                    _add(digest, file.relative_to(folder), file.read_bytes())
-        elif spec and spec.origin and Path(spec.origin).exists():
-            _add(digest, Path(Path(spec.origin).name), Path(spec.origin).read_bytes())
+    for file, content in _with_imports(plugins):
+        _add(digest, file, content)
     return digest.hexdigest()
+
+
+def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, bytes]]:
+    """Yield the modules of plugins and those next to them that they import, with their packages as a whole."""
+    missing = [str(plugin).partition(".")[0] for plugin in plugins]
+    beside: set[Path] = set()
+    found: set[str] = set()
+    while missing:
+        name = missing.pop(0)
+        spec = None if name in found else _spec(name)
+        found.add(name)
+        folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+        origin = Path(spec.origin) if spec and spec.origin and not folders else None
+        files = [(folder, file) for folder in folders for file in sorted(folder.rglob("*.py"))]
+        files += [(origin.parent, origin)] if origin and origin.suffix == ".py" and origin.exists() else []
+        homes = {folder.parent for folder in folders} | ({origin.parent} if origin else set())
+        if name in {str(plugin).partition(".")[0] for plugin in plugins}:
+            beside |= {home for home in homes if home.name not in INSTALLED}
+        elif not homes & beside:
+            continue  # of a library, or of Python
+        for folder, file in files:
+            content = file.read_bytes()
+            yield file.relative_to(folder), content
+            missing += [each for each in _imported(content) if each not in found]
+
+
+def _imported(source: bytes) -> list[str]:
+    r"""Return the top names of the modules that a module imports.
+
+    >>> _imported(b"import os.path, torch\nfrom helper import scale\nfrom . import own\n")
+    ['os', 'torch', 'helper']
+    """
+    try:
+        nodes = list(ast.walk(ast.parse(source)))
+    except (SyntaxError, ValueError):  # it is refused later, at import
+        return []
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return list(dict.fromkeys(name.partition(".")[0] for name in names if name))
 
 
 def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:

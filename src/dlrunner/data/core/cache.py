@@ -13,7 +13,7 @@ from pathlib import Path
 from dlrunner.data.core.checked import read_sealed, sealed
 from dlrunner.files.atomic import atomic_file
 from dlrunner.files.paths import user_path
-from dlrunner.files.temporary import UNNAMED, name_of, remove_abandoned
+from dlrunner.files.temporary import remove_abandoned
 
 CACHE_KINDS = ("baselines", "code", "features", "pixels", "sha256", "standard-input", "synthetic", "tables", "tokens")
 """Folders of the cache that are made again when needed; `auto` is kept: its values are part of signatures."""
@@ -68,7 +68,7 @@ def write_sealed(path: Path, content: bytes | memoryview) -> None:
 @functools.lru_cache(maxsize=64)  # a folder of the cache may hold thousands of files
 def tidy(folder: Path) -> None:
     """Remove, once, files that killed processes left in a folder of the cache."""
-    remove_abandoned(folder, is_ours=lambda name: bool(name_of(name) or UNNAMED.fullmatch(name)))
+    remove_abandoned(folder)
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:

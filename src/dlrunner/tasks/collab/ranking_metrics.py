@@ -65,9 +65,10 @@ class NDCG(TopItems):
 
     def of_hits(self, hits: Tensor, num_chosen: Tensor) -> Tensor:
         """Return DCG / ideal DCG."""
-        gains = 1 / torch.log2(torch.arange(2, hits.shape[1] + 2, device=hits.device))
-        ideal = gains.cumsum(0)[num_chosen.clamp(max=hits.shape[1]) - 1]
-        return (hits * gains).sum(dim=1) / ideal
+        gains = 1 / torch.log2(torch.arange(2, hits.shape[1] + 2))
+        # On a GPU sums of floats in order are not deterministic.
+        gains, ideal = (each.to(hits.device) for each in (gains, gains.cumsum(0)))
+        return (hits * gains).sum(dim=1) / ideal[num_chosen.clamp(max=hits.shape[1]) - 1]
 
 
 class MeanAveragePrecision(TopItems):
@@ -81,7 +82,7 @@ class MeanAveragePrecision(TopItems):
 
     def of_hits(self, hits: Tensor, num_chosen: Tensor) -> Tensor:
         """Return the average precision."""
-        precision = hits.cumsum(dim=1) / torch.arange(1, hits.shape[1] + 1, device=hits.device)
+        precision = hits.long().cumsum(dim=1) / torch.arange(1, hits.shape[1] + 1, device=hits.device)
         return (precision * hits).sum(dim=1) / num_chosen.clamp(max=hits.shape[1])
 
 
