@@ -142,6 +142,15 @@ def test_rows_of_one_group_and_day_count_with_their_mean_and_a_note(here: Path) 
     assert any("lags are of the mean target" in note for note in found.notes)
 
 
+@pytest.mark.parametrize("group", [["store"], ["store", "kind"]])
+def test_rows_without_a_group_are_a_group(group: list[str], here: Path) -> None:
+    full = sales().assign(kind="x")
+    gaps = full.assign(store=full["store"].where(full["store"] != "b"))
+    names = [name for name in NAMES]
+    found, expected = (read(table, group=group).frame[names] for table in (gaps, full))
+    np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
+
+
 def test_monthly_data_counts_in_months(here: Path) -> None:
     table = sales(60, "ME")
     found = read(table, horizon=3, lags=[12], rolling_means=None)

@@ -12,8 +12,10 @@ import pandas as pd
 import pytest
 from sklearn.ensemble import HistGradientBoostingRegressor
 
+from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.execution.baselines import verdict
 from dlrunner.reporting.terminal.baselines import baseline_lines
+from dlrunner.tasks.tabular.baselines import naive_forecasts
 from tests.conftest import QUICK, Dlrun, flats
 
 RUN = ("task=tabular", "data.path=flats.csv", "data.categorical=[city,rooms]", "data.continuous=[area]", "epochs=1")
@@ -136,6 +138,21 @@ def test_a_forecast_is_compared_with_the_last_same_weekday(dlrun: Dlrun, here: P
     assert summary_of(here)["baselines"]["last same weekday"]["valid/rmse"] == pytest.approx(0, abs=1e-4)
     assert dlrun(*words, "data.split=random")[0] == 0
     assert "last same weekday" not in summary_of(here)["baselines"]
+    # A shop that is missing in one row takes no baseline away.
+    gap = pd.read_csv(here / "s.csv")
+    gap.loc[3, "shop"] = None
+    gap.to_csv(here / "s.csv", index=False)
+    assert dlrun(*words, "data.date=day", "data.split=last_days", "data.valid=14")[0] == 0
+    assert {"mean", "ridge regression", "last same weekday"} <= {*summary_of(here)["baselines"]}
+
+
+def test_a_year_of_months_is_enough_for_the_same_month_last_year(here: Path) -> None:
+    months = pd.date_range("2020-01-01", periods=14, freq="MS")
+    pd.DataFrame({"day": months, "sold": np.arange(14.0)}).to_csv(here / "m.csv", index=False)
+    table = TabularData(here, path="m.csv", target="sold", date="day", split="last_days", valid=40).read()
+    found = naive_forecasts(table, table.valid)
+    assert found["last month"].tolist() == [11.0, 11.0]
+    assert found["same month last year"].tolist() == [0.0, 1.0]
 
 
 def test_only_a_noticeable_difference_is_a_verdict() -> None:

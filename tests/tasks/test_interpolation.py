@@ -111,6 +111,21 @@ def test_weights_are_chosen_on_validation_texts_where_test_texts_are_reported(dl
     assert "chosen on the validation texts" in err
 
 
+def test_changed_texts_are_not_those_of_the_run(dlrun: Dlrun) -> None:
+    for part in ("train", "valid"):
+        Path("texts", part).mkdir(parents=True)
+        for number in range(40):
+            Path("texts", part, f"{number}.txt").write_text("one two three four five six " * 5)
+    own = ("task=lm", "data.path=texts", "batch_size=2", "task.bptt=5", "model.hidden=8", "model.embedding=8")
+    status, out, err = dlrun(*own, "epochs=1", *QUICK)
+    assert status == 0, out + err
+    assert dlrun("perplexity", "runs/latest", "--cache", "0", "--ngram", "0")[0] == 0
+    Path("texts", "valid", "3.txt").write_text("six five four " * 10)
+    status, _, err = dlrun("perplexity", "runs/latest", "--cache", "0", "--ngram", "0")
+    assert status == 2
+    assert "the data is no longer that of" in err
+
+
 def test_only_a_finished_language_model_has_a_perplexity(dlrun: Dlrun, ratings_csv: Path) -> None:
     dlrun("task=collab", f"data.path={ratings_csv}", "epochs=1", *QUICK)
     status, _, err = dlrun("perplexity", "runs/latest")

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dlrunner.data.tabular.dataset import TabularData
 from dlrunner.errors import ConfigError
 from dlrunner.models.tabular import MLP, EmbeddingNet, Linear
 from dlrunner.models.tabular_layers import TabularDims
@@ -117,6 +118,29 @@ def test_rows_before_all_training_rows_have_no_forecast(sales_csv: pd.DataFrame,
     assert status == 1
     answer = pd.read_csv("answer.csv")
     assert answer["sold"].isna().tolist() == answer["problem"].notna().tolist() == [True, False, False]
+
+
+def test_the_base_is_in_the_units_of_the_target_after_a_warmup(sales_csv: pd.DataFrame) -> None:
+    closed = sales_csv[sales_csv["day"] < "2014-02-15"].assign(store="closed", sold=90_000.0)
+    pd.concat([sales_csv, closed]).to_csv("sales.csv", index=False)
+    history = {"by": ["store"], "within": ["weekday"], "block": 30, "base": True, "warmup": 60}
+    data = TabularData(
+        Path(),
+        path="sales.csv",
+        target="sold",
+        target_transform="standard",
+        date="day",
+        split="last_days",
+        valid=30,
+        history=history,
+        categorical=["store"],
+        continuous=["weekday"],
+    )
+    table = data.read()
+    assert table.base is not None
+    encoded = table.target.fit(table.values[table.train]).encode(table.values).numpy()
+    base = table.frame[table.base].to_numpy()
+    assert base[table.valid].std() > 0.3 * encoded[table.valid].std()  # in the units of all rows a thousandth
 
 
 def test_an_own_column_with_the_name_of_a_feature_is_refused(sales_csv: pd.DataFrame, dlrun: Dlrun) -> None:

@@ -8,9 +8,11 @@ import torch
 from dlrunner.config.auto_values import with_values
 from dlrunner.config.plan import plan
 from dlrunner.errors import ConfigError
+from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.inference.models import load_models
 from dlrunner.inference.plugins import without_trackers
 from dlrunner.prediction_table import with_notes
+from dlrunner.runs.directory import recorded_identity
 from dlrunner.runs.reader import FinishedRun, shorter
 from dlrunner.system.cpu_tuning import keep_freed_memory
 from dlrunner.tasks.language.task import LanguageModeling
@@ -41,12 +43,16 @@ def perplexity(
     _, state, models = load_models(finished, checkpoint)
     config = with_values(without_trackers(finished.config), (finished.summary or {}).get("auto") or {})
     checked = plan({**config, **({"data_dir": data_dir} if data_dir else {})})
-    task = checked.build_task(checked.build_data(), checked.settings.seed)
+    data = checked.build_data()
+    task = checked.build_task(data, checked.settings.seed)
     if not isinstance(task, LanguageModeling):
         raise ConfigError(f"{shorter(finished.path)} is not a language model: only one has a perplexity")
     trainer = checked.build_trainer(checked.settings.seed)
     trainer.use_threads(checked.batch_size)
     keep_freed_memory()
+    recorded = (recorded_identity(finished.path) or {}).get("data")
+    if recorded is not None and recorded != digest_of_inputs(checked, identity_of(data)):
+        raise ConfigError(f"the data is no longer that of {shorter(finished.path)}")
     if list(task.table.vocabulary.words) != list(state["words"]):
         raise ConfigError(f"the data is no longer that of {shorter(finished.path)}: it has another vocabulary")
     with trainer.autocast():

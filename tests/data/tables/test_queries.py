@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from pathlib import Path
 
+import duckdb
+import numpy as np
+import pandas as pd
 import pytest
 
+from dlrunner.data.tables.queries import _keeps_order
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, read_open_table, read_table
 from dlrunner.data.tabular.dataset import TabularData
@@ -100,6 +105,34 @@ def test_a_text_that_meets_a_number_in_a_query_is_refused_with_what_to_do(query:
         read_table(None, query=query)
     assert "\n" not in str(refusal.value)
     assert read_table(None, query="select sum(cast(id as double)) as s from 'sales.csv'").frame["s"].tolist() == [122]
+
+
+@pytest.mark.parametrize(
+    ("query", "keeps"),
+    [
+        ("SELECT a, b + 1 FROM 't.csv' WHERE a > 'x'", True),
+        ("FROM 't.csv'", True),
+        ("SELECT DISTINCT a FROM 't.csv'", False),
+        ("SELECT a, avg(b) FROM 't.csv' GROUP BY a", False),
+        ("SELECT * FROM 't.csv' JOIN 'u.csv' USING (a)", False),
+        ("SELECT a FROM 't.csv' UNION SELECT a FROM 'u.csv'", False),
+        ("SELECT * FROM (SELECT a, count(*) FROM 't.csv' GROUP BY ALL) WHERE a > 'x'", False),
+        ("SELECT a, row_number() OVER (ORDER BY b) FROM 't.csv'", False),
+        ("SELECT a FROM 't.csv' ORDER BY b", False),
+    ],
+)
+def test_rows_that_are_not_in_the_order_of_a_file_come_from_one_thread(query: str, keeps: bool) -> None:
+    serialized = duckdb.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()[0][0]
+    assert _keeps_order(json.loads(serialized)) == keeps
+
+
+def test_the_rows_of_a_query_have_the_same_order_each_time(here: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 500, (200_000, 2))
+    pd.DataFrame(rows, columns=["a", "b"]).to_parquet("t.parquet")
+    source = TableFile(None, "SELECT DISTINCT a, b FROM 't.parquet'", Reading())
+    first, second = source.read().frame, source.read().frame
+    pd.testing.assert_frame_equal(first, second)
+    assert source.identity().digest == TableFile(None, source.query, Reading()).identity().digest
 
 
 def test_a_function_that_guesses_types_is_noted() -> None:

@@ -201,7 +201,8 @@ class ArchiveOrFolder:
             return json.dumps(whole.hexdigest()).encode()
 
         if self.is_archive:
-            state = sha256_of(self.path)
+            listed = hashlib.sha256(os.fsencode("\n".join(names))).hexdigest()
+            state = f"{sha256_of(self.path)} {listed}"
         else:
             states = ((name, (self.path / name).stat()) for name in names)
             lines = [f"{name} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}" for name, s in states]

@@ -26,6 +26,10 @@ SNIFFERS = ("read_csv", "read_csv_auto", "sniff_csv")
 """Functions of DuckDB that guess types from the first rows."""
 
 
+REORDERING = ("JOIN", "DISTINCT_MODIFIER", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "PIVOT")
+"""Parts of a query after which several threads give its rows in another order each time."""
+
+
 def open_query(
     stack: contextlib.ExitStack,
     query: str,
@@ -56,12 +60,14 @@ def open_query(
         raise ConfigError("data.query: PIVOT needs the values that become columns: PIVOT … ON column IN ('a', 'b')")
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise ConfigError("data.query: must be one SELECT; it can change nothing")
-    connection.execute("SET lock_configuration = true")
     notes: list[str] = []
     views: dict[str, _View] = {}
     try:
         serialized = connection.execute("SELECT json_serialize_sql($query)", {"query": query}).fetchall()[0][0]
         tree = json.loads(serialized)
+        if not _keeps_order(tree):  # else the order of rows, and with it a random split, differs from read to read
+            connection.execute("SET threads = 1")
+        connection.execute("SET lock_configuration = true")
         if _describes(tree):
             raise ConfigError(
                 "data.query: SUMMARIZE, DESCRIBE and SHOW select no rows of a table; `dlrun data describe` describes it"
@@ -100,6 +106,18 @@ def _describes(node: Any) -> bool:
         return True
     parts = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
     return any(_describes(each) for each in parts)
+
+
+def _keeps_order(tree: Any) -> bool:
+    """Return whether a serialized query gives the rows of a file in their order: it selects and filters alone."""
+    if isinstance(tree, list):
+        return all(map(_keeps_order, tree))
+    if not isinstance(tree, dict):
+        return True
+    changes = tree.get("type") in REORDERING or tree.get("class") == "WINDOW"
+    changes |= bool(tree.get("group_expressions") or tree.get("orders"))
+    changes |= tree.get("aggregate_handling", "STANDARD_HANDLING") != "STANDARD_HANDLING"  # GROUP BY ALL
+    return not changes and all(map(_keeps_order, tree.values()))
 
 
 def _sources(node: Any) -> tuple[list[str], list[str]]:

@@ -46,12 +46,12 @@ def with_history(
     if own := [str(name) for name in frame if str(name).startswith(HISTORY)]:
         raise ConfigError(f"data.history: its features are called {HISTORY}…; rename the column {own[0]}")
     train = np.asarray(split == TRAIN)
-    transformed = target.fit(values[train]).encode(values).numpy()
-    history = History.fit(settings, frame, days, transformed, train, int(days[split == VALID].min()))
-    columns = history.columns(frame, days)
     early = train & (days < days[train].min() + settings.warmup)
     if early.sum() == train.sum():
         raise ConfigError(f"data.history.warmup: {settings.warmup} days leave no training rows")
+    transformed = target.fit(values[train & ~early]).encode(values).numpy()  # in the units of the model's target
+    history = History.fit(settings, frame, days, transformed, train, int(days[split == VALID].min()))
+    columns = history.columns(frame, days)
     names = [str(name) for name in columns if name != BASE]
     split = np.where(early, UNUSED, split).astype(np.int8)
     notes = []

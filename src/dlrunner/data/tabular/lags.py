@@ -95,7 +95,7 @@ class KnownTargets:
         Raises:
             ConfigError: there are too many groups and periods.
         """
-        rows = pd.DataFrame({"key": _keys(frame, settings.group), "period": periods, "value": values}).dropna()
+        rows = pd.DataFrame({"key": group_keys(frame, settings.group), "period": periods, "value": values}).dropna()
         means = rows.groupby(["key", "period"], sort=True)["value"].mean()
         return cls._of_means(settings, means)
 
@@ -124,7 +124,7 @@ class KnownTargets:
 
     def _numbers(self, frame: pd.DataFrame) -> Ints:
         """Return the number of each row's group, -1 for one without known targets, [rows]."""
-        keys = pd.Index(_keys(frame, self.settings.group))
+        keys = pd.Index(group_keys(frame, self.settings.group))
         return np.asarray(pd.Index(self.keys).get_indexer(keys), dtype=np.int64)
 
     def unknown_groups(self, frame: pd.DataFrame) -> NDArray[np.bool_]:
@@ -170,9 +170,10 @@ class KnownTargets:
         return cls(LagSettings(**state["settings"]), state["keys"], groups, periods, state["values"].numpy())
 
 
-def _keys(frame: pd.DataFrame, group: Sequence[str]) -> NDArray[Any]:
-    """Return the key of each row's group, the same however the columns were read."""
-    columns = [category_values(frame[name]).astype(str).to_numpy(object) for name in group]
+def group_keys(frame: pd.DataFrame, group: Sequence[str]) -> NDArray[Any]:
+    """Return the key of each row's group, the same however the columns were read; rows without one are a group too."""
+    read = [category_values(frame[name]) for name in group]
+    columns = [values.astype(str).where(values.notna(), "").to_numpy(object) for values in read]
     keys = np.full(len(frame), "", dtype=object)
     for number, column in enumerate(columns):
         keys = column if number == 0 else keys + SEPARATOR + column

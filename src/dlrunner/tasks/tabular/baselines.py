@@ -16,6 +16,7 @@ from torch import Tensor
 from dlrunner.data.core.periods import YEAR, period_numbers, period_of
 from dlrunner.data.core.regression import Regression
 from dlrunner.data.core.targets import Target
+from dlrunner.data.tabular.lags import group_keys
 from dlrunner.data.tabular.table import TabularTable
 from dlrunner.task import Split
 
@@ -181,7 +182,9 @@ class TableBaselines:
 
 
 def naive_forecasts(table: TabularTable, split: NDArray[np.bool_]) -> dict[str, NDArray[np.float64]]:
-    """Return the forecasts that need no model by name; none if training rows are not all older, or less than two weeks.
+    """Return the forecasts that need no model by name; none if training rows are not all older, or too few.
+
+    These are less than two weeks of days, or less than two weeks or months where these are the periods.
 
     The target of the last training day of the same weekday (of the last week or month, where these are the periods),
     and that of a year before (364 days, 52 weeks, 12 months).
@@ -201,9 +204,9 @@ def naive_forecasts(table: TabularTable, split: NDArray[np.bool_]) -> dict[str, 
     frame["period"] = period_numbers(table.dates, period)
     by: list[str] = []
     if columns := table.series or _distinguishing(table, frame["day"]):
-        frame["by"], by = table.frame[columns].astype(str).agg(" ".join, axis=1), ["by"]
+        frame["by"], by = group_keys(table.frame, columns), ["by"]
     train, new = frame[table.train], frame[split]
-    if train["day"].nunique() < 2 * WEEK:
+    if train["day"].nunique() < (2 * WEEK if period == "day" else 2):
         return {}
     mean = train["value"].mean()
     by_day = train.groupby(["weekday", *by, "day"], sort=True)["value"].mean().reset_index()
