@@ -177,6 +177,29 @@ def test_folders_tell_the_split(here: Path) -> None:
     assert [parts[name.split("/")[0]] for name in table.names] == table.split.tolist()
 
 
+def test_splits_may_be_in_the_class_folders(here: Path) -> None:
+    pets = cats_and_dogs(3)
+    files = {name.replace("/", f"/{part}/"): each for part in ("train", "val") for name, each in pets.items()}
+    table = read(write(here / "pets", files))
+    assert table.target.classes == ["cat", "dog"]
+    expected = {"train": TRAIN, "val": VALID}
+    assert [expected[name.split("/")[1]] for name in table.names] == table.split.tolist()
+    table = read(write(here / "more", {**files, "dog/late.png": pets["dog/0.png"]}))
+    assert "in no folder train, valid or test, so trained on: 1 file (dog/late.png)" in table.notes
+    valid = {name.replace("/", "/valid/"): each for name, each in pets.items()}
+    with pytest.raises(DataError, match=r"splits such as cat/valid/, but none has a train/"):
+        read(write(here / "alone", valid))
+
+
+def test_folders_in_class_folders_belong_to_the_class(here: Path) -> None:
+    pets = cats_and_dogs(6)
+    years = {name.replace("/", f"/{2023 + row % 2}/"): each for row, (name, each) in enumerate(pets.items())}
+    table = read(write(here / "pets", years))
+    assert table.target.classes == ["cat", "dog"]
+    assert table.values.tolist() == [0] * 6 + [1] * 6
+    assert any("the 4 folders in them (cat/2023, cat/2024, dog/2023 …) belong to the class" in n for n in table.notes)
+
+
 def test_kaggles_layout_is_read_and_what_does_not_match_is_told(here: Path) -> None:
     pets = cats_and_dogs(6)
     files = {f"train/{name.replace('/', '')}": each for name, each in pets.items()}

@@ -159,6 +159,24 @@ def test_folders_named_train_valid_and_test_tell_the_split_and_the_classes(here:
     assert table.target.classes == ["bad", "good", "so-so"]
 
 
+def test_folders_in_class_folders_are_splits_or_belong_to_the_class(here: Path) -> None:
+    for label in ("good", "bad"):
+        for part in ("train", "valid"):
+            write(here, f"pack/texts/{label}/{part}/1.txt", b"a text")
+        for year in ("2023", "2024"):
+            write(here, f"years/{label}/{year}/1.txt", b"a text")
+    table = TextData(here, path="pack", labels=True, min_freq=1, valid=0.5).read()
+    assert table.target is not None
+    assert table.target.classes == ["bad", "good"]
+    assert table.split.tolist() == [TRAIN if "/train/" in name else VALID for name in table.names]
+    table = TextData(here, path="years", labels=True, min_freq=1, valid=0.5).read()
+    assert table.target is not None
+    assert table.target.classes == ["bad", "good"]
+    assert any("belong to the class that they are in" in note for note in table.notes)
+    model = TextData(here, path="years", min_freq=1, valid=0.5).read()
+    assert not any("class" in note for note in model.notes)
+
+
 def test_samples_are_random_and_the_rest_is_not_used(here: Path) -> None:
     (here / "lines.txt").write_text("\n".join(f"text number {n}" for n in range(50)))
     table = TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=10, sample_valid=5).read()

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from dlrunner.data.core.folders import PARTS, check_parts, counted, labels_and_parts
+from dlrunner.data.core.folders import check_parts, common_folders, counted, labels_and_parts
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, place_of
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
@@ -147,17 +147,8 @@ def _labels_in(place: ArchiveOrFolder, reading: Reading) -> Table:
 def unwrapped(path: Path) -> ArchiveOrFolder:
     """Return a folder or archive, without the folders that all its folders of images stand in."""
     place = ArchiveOrFolder(path)
-    folders = [PurePosixPath(name).parent.parts for name in find_image_files(place).names]
-    within: list[str] = []
-    while True:
-        depth = len(within)
-        inside = [parts for parts in folders if len(parts) > depth]
-        tops = {parts[depth] for parts in inside}
-        below = {parts for parts in inside if len(parts) > depth + 1}
-        # An image that stands higher than the others, a cover, is of no class.
-        if len(tops) != 1 or len(below) < 2 or next(iter(tops)).lower() in PARTS:
-            break
-        within += tops
+    # An image that stands higher than the others, a cover, is of no class.
+    within = common_folders(find_image_files(place).names)
     if not within:
         return place
     return (
@@ -171,14 +162,14 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
     if not names:
         raise DataError(". ".join([f"{place.path} holds no images", *found.notes]))
     check_parts(names, found.skipped, place.path)
-    labels, parts = labels_and_parts(names)
+    labels, parts, label_notes = labels_and_parts(names)
     unlabelled = [name for name, label in zip(names, labels, strict=True) if not label]
     if len(unlabelled) == len(names) or len(set(labels)) < 2:
         raise DataError(
             f"{place.path}: classes come from folders, cats/ and dogs/ (or train/cats/ and train/dogs/), or from "
             f"{LABELS}; all {len(names):,} images are in {'none' if unlabelled else 'one folder'}"
         )
-    notes = (f"skipped, not in a class folder: {counted(unlabelled, 'image')}",) if unlabelled else ()
+    notes = [f"skipped, not in a class folder: {counted(unlabelled, 'image')}"] if unlabelled else []
     kept = [row for row, label in enumerate(labels) if label]
     if parts is not None:
         parts = [parts[row] for row in kept]
@@ -190,7 +181,7 @@ def _by_folder(place: ArchiveOrFolder) -> ImageFiles:
         pd.DataFrame({"folder": [labels[row] for row in kept]}),
         RowLocations(place.path),
         parts,
-        (*notes, *found.notes),
+        (*label_notes, *notes, *found.notes),
     )
 
 

@@ -116,7 +116,7 @@ def find_masked_images(
     used = {*images_by_key.values(), *masks_by_key.values()}
     if others := [name for name in names if name not in used]:
         notes.append(f"not used, neither in {images}/ nor a mask in {masks}/: {counted(others, 'image')}")
-    parts = labels_and_parts(keys)[1]
+    parts = labels_and_parts(keys).parts
     chosen, of_chosen = [images_by_key[key] for key in keys], [masks_by_key[key] for key in keys]
     classes = _classes(place)
     digest = digest_of(place, [*chosen, *of_chosen], [f"{each} {classes}" for each in [*of_chosen, *chosen]])

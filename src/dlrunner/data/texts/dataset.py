@@ -279,6 +279,8 @@ class TextData(TextSource):
         """
         documents = self._documents()
         target, values = self._target(documents) if self.labels else (None, None)
+        if self.labels and self.target is None:
+            documents = replace(documents, notes=(*documents.label_notes, *documents.notes))
         split, of_test = self._split(documents, target, values)
         split = sampled(split, self.samples, self.splitting.split_seed, "documents")
         return replace(self.preprocessing.read(documents, split, target, values), of_test=of_test)
@@ -331,6 +333,7 @@ def concatenated(train: Documents, valid: Documents) -> Documents:
         lambda: [*train.texts(), *valid.texts()],
         train.column,
         labels,
+        tuple(dict.fromkeys((*train.label_notes, *valid.label_notes))),
         [*("train" for _ in train.names), *("valid" for _ in valid.names)],
         tuple(dict.fromkeys((*train.notes, *valid.notes))),
     )

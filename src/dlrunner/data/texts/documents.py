@@ -52,7 +52,9 @@ class Documents:
     column: str | None = None
     """Of the table, with the texts."""
     labels: Sequence[str] | None = None
-    """Of documents in a folder: the folder that each stands in."""
+    """Of documents in a folder: the class folder that each stands in."""
+    label_notes: tuple[str, ...] = ()
+    """On the labels."""
     parts: Sequence[str | None] | None = None
     """Of documents in folders named train, valid, test: train, valid, test, or None; None where there is no train/."""
     notes: tuple[str, ...] = ()
@@ -173,7 +175,7 @@ def documents_in(
     encoding: str | None = None,
     empty: Mapping[str, str] | None = None,
 ) -> Documents:
-    """Return the documents in the files of a folder or archive; the folder a file stands in is its label.
+    """Return the documents in the files of a folder or archive; their folders are their labels.
 
     Args:
         place: the folder or archive.
@@ -185,7 +187,7 @@ def documents_in(
     names = sorted(name for name in place.names() if wanted(name))
     if not names:
         raise DataError(f"{place.path} holds no texts (files that end in .txt)")
-    labels, parts = labels_and_parts(names)
+    labels, parts, label_notes = labels_and_parts(names)
 
     def texts() -> Sequence[str]:
         return [
@@ -200,6 +202,7 @@ def documents_in(
         pd.DataFrame(index=range(len(names))),
         texts,
         labels=labels,
+        label_notes=tuple(label_notes),
         parts=parts,
     )
 
