@@ -170,6 +170,23 @@ def test_folders_by_class_are_read_from_folder_and_zip_alike(here: Path) -> None
     assert one.split.tolist() == other.split.tolist()
 
 
+@pytest.mark.parametrize("flag", [False, True])
+def test_names_in_a_zip_archive_are_utf_8_with_and_without_its_flag(
+    here: Path, flag: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unflagged(info: zipfile.ZipInfo) -> tuple[bytes, int]:
+        return info.filename.encode(), info.flag_bits
+
+    if not flag:
+        monkeypatch.setattr(zipfile.ZipInfo, "_encodeFilenameFlags", unflagged)
+    with zipfile.ZipFile(here / "pets.zip", "w") as archive:
+        for name, each in cats_and_dogs(3).items():
+            archive.writestr(name.replace("cat", "grün"), each)
+    table = read(here / "pets.zip", valid=0.4)
+    assert table.target.classes == ["dog", "grün"]
+    assert table.names[3] == "grün/0.png"
+
+
 def test_folders_tell_the_split(here: Path) -> None:
     files = {f"{part}/{name}": each for part in ("train", "valid", "test") for name, each in cats_and_dogs(3).items()}
     table = read(write(here / "pets", files))

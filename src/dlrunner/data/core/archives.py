@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import stat
 import tarfile
@@ -13,6 +14,8 @@ from pathlib import Path
 from dlrunner.data.core.folders import Listing
 from dlrunner.data.core.unpacking import refuse_bomb
 
+UTF_8 = 0x800
+"""The flag of a zip file's name in UTF-8."""
 LINK = "is a link in an archive"
 DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 """What reading a tar archive raises, compressed or not."""
@@ -35,7 +38,7 @@ def list_archive(path: Path) -> Listing:
         names = []
         for member in packed.infolist():
             if not member.is_dir():
-                (links if stat.S_ISLNK(member.external_attr >> 16) else names).append(member.filename)
+                (links if stat.S_ISLNK(member.external_attr >> 16) else names).append(zip_name(member))
     return Listing(names, dict.fromkeys(links, LINK))
 
 
@@ -49,15 +52,26 @@ def read_archive(path: Path, wanted: Callable[[str], bool], count: int = -1) -> 
             found[name] = content
         return found
     with zipfile.ZipFile(path) as packed:
-        members = [member for member in packed.infolist() if wanted(member.filename)]
+        members = {name: member for member in packed.infolist() if wanted(name := zip_name(member))}
         if count < 0:
-            refuse_bomb(path, sum(member.file_size for member in members))
-            return {member.filename: packed.read(member) for member in members}
+            refuse_bomb(path, sum(member.file_size for member in members.values()))
+            return {name: packed.read(member) for name, member in members.items()}
         heads = {}
-        for each in members:
-            with packed.open(each) as stream:
-                heads[each.filename] = stream.read(count)
+        for name, member in members.items():
+            with packed.open(member) as stream:
+                heads[name] = stream.read(count)
         return heads
+
+
+def zip_name(member: zipfile.ZipInfo) -> str:
+    """Return the path of a file in a zip archive; names without the flag of UTF-8 that are UTF-8 are read as such.
+
+    macOS and Info-ZIP leave the flag out, and Python takes such names for DOS's code page 437.
+    """
+    if not member.flag_bits & UTF_8:
+        with contextlib.suppress(UnicodeError):
+            return member.filename.encode("cp437").decode()
+    return member.filename
 
 
 def read_tar(path: Path, wanted: Callable[[str], bool], count: int = -1) -> Iterator[tuple[str, bytes | Exception]]:

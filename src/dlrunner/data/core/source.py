@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dlrunner.data.core.archives import is_tar, list_archive, read_archive, read_tar
+from dlrunner.data.core.archives import is_tar, list_archive, read_archive, read_tar, zip_name
 from dlrunner.data.core.cache import cache_dir, remembered, sha256_of, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.data.core.folders import Listing, list_files
@@ -123,9 +123,11 @@ class ArchiveOrFolder:
                     yield Unreadable.because(content) if isinstance(content, Exception) else content
             else:
                 with zipfile.ZipFile(self.path) as archive:
+                    members = {zip_name(member): member for member in archive.infolist()}
                     for name in names:
-                        refuse_bomb(self.path, archive.getinfo(self.prefix + name).file_size)
-                        yield _content(functools.partial(archive.read, self.prefix + name))
+                        member = members[self.prefix + name]
+                        refuse_bomb(self.path, member.file_size)
+                        yield _content(functools.partial(archive.read, member))
 
     def listing(self) -> Listing:
         """Return the paths of all files below this folder, and the links that were not followed: in archives all."""
