@@ -52,6 +52,12 @@ class Target(ABC):
         """Outputs of the model per row."""
         return 1
 
+    @property
+    def class_columns(self) -> list[str]:
+        """Columns of predictions.csv that hold names of classes: texts, as they are written."""
+        is_text = self.has_one_class and all(isinstance(each, str) for each in self.classes)
+        return [self.names[0], "prediction", *(["prediction_2"] if self.names[0] == "prediction" else [])] * is_text
+
     def fit(self, train: NDArray[Any]) -> Target:
         """Return the target with the statistics of the training rows."""
         return self

@@ -30,6 +30,9 @@ from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.inputs import Given, Named, folder_of, named, of_request, read_images
 
+TOP = 5
+"""Most likely classes in predictions.csv, and by default in others."""
+
 
 class ImagePredictor(Predictor):
     """Classifies images; an ensemble averages the probabilities of its models."""
@@ -46,6 +49,11 @@ class ImagePredictor(Predictor):
         """The number of classes."""
         return ImageDims(Target.from_state(state["target"]).num_outputs)
 
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Files and names of classes."""
+        return ["image", *self.target.class_columns, *(f"prediction_{rank}" for rank in range(2, TOP + 1))]
+
     def examples(self, count: int) -> Mapping[str, Example]:
         """Smooth random colours: neighbouring pixels are alike, as in photographs."""
         noise = torch.rand(count, 8, 8, 3, generator=torch.Generator().manual_seed(count)).mul(255)
@@ -57,7 +65,7 @@ class ImagePredictor(Predictor):
         *,
         column: str | None = None,
         only: list[str] | None = None,
-        top: Count = 5,
+        top: Count = TOP,
         submission: bool = False,
     ) -> pd.DataFrame:
         """Return the most likely classes and their probabilities: one row per image, or per class of a single one.
@@ -143,7 +151,7 @@ class ImagePredictor(Predictor):
         encoded = rows["image"].tolist()
         problems, outputs = self._outputs(of_request(encoded), keeps_bad=True)
         names = pd.DataFrame({"image": [f"image {number}" for number in range(1, len(encoded) + 1)]})
-        return with_problems(append_predictions(names, top_classes(self.target, outputs, 5)), ["image"], problems)
+        return with_problems(append_predictions(names, top_classes(self.target, outputs, TOP)), ["image"], problems)
 
     def _outputs(self, batches: Iterable[Sequence[Named]], keeps_bad: bool) -> tuple[list[tuple[int, str]], Tensor]:
         """Return the rows of images that cannot be read with the reason, and the outputs, 0 for these.

@@ -36,6 +36,7 @@ from dlrunner.model import Model
 from dlrunner.models.image import ImageClassifier, ImageDims, pretrained
 from dlrunner.models.vision.backbones import MOST_STATISTICS_GAP, statistics_gap
 from dlrunner.plot import Plot
+from dlrunner.prediction_table import with_distinct_names
 from dlrunner.ranges import Count, Natural, NonNegative
 from dlrunner.schedules import Phase
 from dlrunner.system.precision import autocast_dtype, without_autocast
@@ -43,7 +44,7 @@ from dlrunner.task import Loader, Split
 from dlrunner.tasks.classification import Classification, ClassWeights, class_plots
 from dlrunner.tasks.image.defaults import recommended_for
 from dlrunner.tasks.image.features import FeaturePass, Features, by_image
-from dlrunner.tasks.image.predictor import ImagePredictor, heat_map, top_classes
+from dlrunner.tasks.image.predictor import TOP, ImagePredictor, heat_map, top_classes
 
 ONCE = "features are computed once per image, so augmentation is impossible"
 NUM_CHECKED = 64
@@ -347,8 +348,8 @@ class ImageClassification(Classification):
         """Names of the validation images with true and predicted classes."""
         rows, target = self.table.rows(VALID), self.target
         names = pd.DataFrame({"image": [self.table.names[row] for row in rows]})
-        predicted = top_classes(target, outputs, 5) if target.has_one_class else target.answers(outputs, "prediction")
-        return pd.concat([names, target.truth(self.table.values[rows]), predicted], axis=1)
+        predicted = top_classes(target, outputs, TOP) if target.has_one_class else target.answers(outputs, "prediction")
+        return with_distinct_names(pd.concat([names, target.truth(self.table.values[rows]), predicted], axis=1))
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
         """Confusion matrix, calibration, curves, and the most confident mistakes with Grad-CAM heat maps."""

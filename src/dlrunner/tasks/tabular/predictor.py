@@ -83,6 +83,16 @@ class TablePredictor(Predictor):
         own, where = list(answer.columns[: inputs.shape[1]]), RowLocations.within_files(table)
         return with_notes(with_problems(answer, own, problems, where), [*rows.notes, *notes])
 
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Ids, the groups of a forecast, and names of classes."""
+        recipe, classes = self.state["recipe"], Target.from_state(self.state["target"]).class_columns
+        if "schema" not in recipe:
+            return classes
+        schema, names = Schema.from_state(recipe["schema"]), row_names(recipe)
+        ids = [name] if (name := self.state["id"]) else [each for each in names if schema[each].type == "text"]
+        return [*ids, *classes]
+
     def with_types(self, answer: pd.DataFrame) -> pd.DataFrame:
         """Return an answer whose columns of the input that the model reads as numbers are numbers.
 

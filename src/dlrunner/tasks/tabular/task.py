@@ -31,6 +31,7 @@ from dlrunner.metrics import Metric
 from dlrunner.model import Model
 from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.plot import Plot
+from dlrunner.prediction_table import with_distinct_names
 from dlrunner.predictor import Predictor
 from dlrunner.ranges import Count, Fraction, Positive
 from dlrunner.schedules import Phase
@@ -271,7 +272,7 @@ class Tabular(Task):
             ids = pd.DataFrame({ROW: table.rows.only(table.valid).numbers(len(rows))})
         target = self.target
         predicted = target.answers(outputs, "prediction", self.correction)
-        return pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1)
+        return with_distinct_names(pd.concat([ids, target.truth(table.values[rows]), predicted], axis=1))
 
     def tables(self, outputs: Tensor) -> Sequence[ResultTable]:
         """Precision, recall and F1 by class or label."""

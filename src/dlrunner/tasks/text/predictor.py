@@ -49,6 +49,12 @@ class TextPredictor(Predictor):
         words = Vocabulary(state["words"])
         return TextDims(len(words.words), Target.from_state(state["target"]).num_outputs, words.digest, encoder)
 
+    @property
+    def text_columns(self) -> Sequence[str]:
+        """Texts and names of classes."""
+        classes = self.target.class_columns
+        return ["text", *classes, *(["text_2"] if "text" in classes else [])]
+
     def examples(self, count: int) -> Mapping[str, Example]:
         """Texts of random words and lengths up to some hundred words, padded at the end."""
         generator = torch.Generator().manual_seed(count)
