@@ -66,7 +66,7 @@ def decode(way: str, args: argparse.Namespace) -> tuple[int, float]:
             os.environ["DLRUNNER_CACHE"] = cache
             found = find_images(args.images)
             started = time.perf_counter()
-            pixels = cached_pixels(found, SIZE, "crop", np.arange(len(files)))[0]
+            pixels = cached_pixels(found, SIZE, "crop", np.arange(len(files))).pixels
             for start in range(0, len(pixels), BATCH):
                 normalised(torch.from_numpy(pixels[start : start + BATCH]), SIZE)
             return len(files), time.perf_counter() - started

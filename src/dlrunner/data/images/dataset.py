@@ -25,7 +25,7 @@ from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Kind, Target
 from dlrunner.data.images.decoding import Fit, Pixels, decode
 from dlrunner.data.images.files import ImageFiles, find_images
-from dlrunner.data.images.pixel_cache import EncodedFiles, cached_arrays, without_bad
+from dlrunner.data.images.pixel_cache import DecodedFiles, EncodedFiles, cached_arrays, without_bad
 from dlrunner.data.tables.table import Reading
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
@@ -33,7 +33,7 @@ from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.system.parallel import num_cores
 from dlrunner.task import Data, DataIdentity
 
-VERSION = 2
+VERSION = 3
 """Of the format of the cache."""
 
 
@@ -52,6 +52,8 @@ class ImageTable:
     key: str
     """Identifies the pixels in the cache, and what is computed from them."""
     fit: Fit
+    white: float | None
+    """See `DecodedFiles`."""
     notes: list[str] = field(default_factory=list)
     of_test: NDArray[np.bool_] | None = None
     """Images of the test set, whatever their split is, [images]."""
@@ -106,10 +108,11 @@ class ImagePreprocessing:
         Raises:
             DataError: images cannot be read (unless `skip_bad`), or no training or validation images are left.
         """
-        pixels, key, image_notes, bad = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
-        split, bad_notes = without_bad(split, files.names, bad, str(files.place.path), self.skip_bad)
-        notes = [*files.notes, *notes, *bad_notes, *image_notes, *_class_notes(target, values, split)]
-        return ImageTable(pixels, split, files.names, target, values, key, self.fit, notes)
+        decoded = cached_pixels(files, self.size, self.fit, np.flatnonzero(split != UNUSED))
+        split, bad_notes = without_bad(split, files.names, decoded.bad, str(files.place.path), self.skip_bad)
+        notes = [*files.notes, *notes, *bad_notes, *decoded.notes, *_class_notes(target, values, split)]
+        key, white = decoded.key, decoded.white
+        return ImageTable(decoded.pixels, split, files.names, target, values, key, self.fit, white, notes)
 
 
 class ImageData(ImageSource):
@@ -233,20 +236,18 @@ def image_classes(
     return found, values
 
 
-def cached_pixels(
-    files: ImageFiles, size: int, fit: Fit, used: NDArray[np.int64]
-) -> tuple[Pixels, str, list[str], dict[str, str]]:
+def cached_pixels(files: ImageFiles, size: int, fit: Fit, used: NDArray[np.int64]) -> DecodedFiles:
     """Return decoded images from the cache; if they are missing, decode all of them on all cores.
 
     Args:
         files: the images.
         size, fit: see `decode`.
-        used: see `cached_arrays`, also for the values returned.
+        used: see `cached_arrays`.
     """
     encoded = EncodedFiles(
         files.names,
         lambda: files.place.contents(files.names),
-        lambda content: decode(content, size, fit),
+        lambda content, white: decode(content, size, fit, white),
         (size, size, 3),
     )
     return cached_arrays(encoded, f"{VERSION} {PIL.__version__} {files.digest} {size} {fit}", used)

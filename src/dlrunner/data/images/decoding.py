@@ -22,29 +22,36 @@ MOST_PIXELS = 150_000_000
 SMALL = 16
 """Images with a shorter side get a remark."""
 
+WHITES = (1.0, 15.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**20 - 1, 2.0**24 - 1, 2.0**32 - 1)
+"""What white may be in images of floats and of 32-bit integers, which do not say it."""
+MARGIN = 1.1
+"""Values may exceed white by so much, from rounding or sharpening; they are clipped."""
+
 Image.MAX_IMAGE_PIXELS = None  # Pillow would only warn; too large images are refused here, before decoding
 
 
-def decode(content: bytes, size: int, fit: Fit = "crop") -> tuple[Pixels, list[str]]:
+def decode(content: bytes, size: int, fit: Fit = "crop", white: float | None = None) -> tuple[Pixels, list[str]]:
     """Return an image's pixels, [size, size, 3], and remarks on how it was converted.
 
     The image is rotated as in its EXIF data; transparency becomes white; of an animation the first frame is used;
-    16 bits are scaled to 8. A JPEG much larger than `size` is decoded at a reduced scale, several times faster.
+    16 bits are scaled to 8, and so are floats and 32-bit integers, whose white is one of WHITES. A JPEG much larger
+    than `size` is decoded at a reduced scale, several times faster.
 
     Args:
         content: of the file.
         size: height and width in pixels.
         fit: `crop` scales the shorter side to `size` and crops the centre; `squash` ignores the aspect ratio; `pad`
             scales the longer side and pads with black.
+        white: of floats and 32-bit integers; None: the lowest that their values do not exceed.
 
     Raises:
         DataError: it is not an image, truncated, too large, or without pixels.
     """
     with opened(content) as image:
-        return _decoded(image, size, fit)
+        return _decoded(image, size, fit, white)
 
 
-def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
+def decode_whole(content: bytes, white: float | None = None) -> tuple[Image.Image, list[str]]:
     """Return an image converted as by `decode`, in its original size.
 
     Raises:
@@ -52,7 +59,12 @@ def decode_whole(content: bytes) -> tuple[Image.Image, list[str]]:
     """
     with opened(content) as image:
         remarks = _remarks(image)
-        return _upright(image, remarks), remarks
+        return _upright(image, remarks, white), remarks
+
+
+def scaled_from(white: float) -> str:
+    """Return the remark on an image whose values from 0 to white are scaled to 8 bits."""
+    return f"values from 0 to {white:,.0f}, scaled to 8 bits"
 
 
 @contextlib.contextmanager
@@ -77,35 +89,35 @@ def opened(content: bytes) -> Iterator[Image.Image]:
         raise DataError(f"is damaged ({str(error) or type(error).__name__})") from None
 
 
-def pixels_of(image: Image.Image, size: int, fit: Fit = "crop") -> Pixels:
+def pixels_of(image: Image.Image, size: int, fit: Fit = "crop", white: float | None = None) -> Pixels:
     """Return the pixels, [size, size, 3], of an open image (see `decode`), which is not changed.
 
     Raises:
         DataError: it is truncated, too large, or without pixels.
     """
     try:
-        return _decoded(image.copy(), size, fit)[0]
+        return _decoded(_copy(image), size, fit, white)[0]
     except OSError as error:
         raise DataError(f"is damaged ({error})") from None
 
 
-def whole_of(image: Image.Image) -> Image.Image:
+def whole_of(image: Image.Image, white: float | None = None) -> Image.Image:
     """Return an open image converted as by `decode_whole`; it is not changed.
 
     Raises:
         DataError: it is truncated, too large, or without pixels.
     """
     try:
-        return _upright(image.copy(), _remarks(image))
+        return _upright(_copy(image), _remarks(image), white)
     except OSError as error:
         raise DataError(f"is damaged ({error})") from None
 
 
-def _decoded(image: Image.Image, size: int, fit: Fit) -> tuple[Pixels, list[str]]:
+def _decoded(image: Image.Image, size: int, fit: Fit, white: float | None) -> tuple[Pixels, list[str]]:
     remarks = _remarks(image)
     # A draft is at least as large as requested; 1.5 times the size keeps it as sharp as the full image.
     image.draft("RGB", (size * 3 // 2, size * 3 // 2))
-    coloured = _upright(image, remarks)
+    coloured = _upright(image, remarks, white)
     if fit == "squash":
         fitted = coloured.resize((size, size), Image.Resampling.BILINEAR, reducing_gap=3.0)
     elif fit == "pad":
@@ -130,26 +142,48 @@ def _remarks(image: Image.Image) -> list[str]:
     return [*remarks, *(["animated, first frame only"] if getattr(image, "is_animated", False) else [])]
 
 
-def _upright(image: Image.Image, remarks: list[str]) -> Image.Image:
+def _copy(image: Image.Image) -> Image.Image:
+    copy = image.copy()
+    copy.format = image.format
+    return copy
+
+
+def _upright(image: Image.Image, remarks: list[str], white: float | None) -> Image.Image:
     """Return an image rotated as in its EXIF data, in RGB."""
     if image.getexif().get(0x0112, 1) != 1:
         remarks.append("rotated as in EXIF")
-    return _as_rgb(ImageOps.exif_transpose(image), remarks)
+    # Pillow scales a deep PGM to 16 bits, as 32-bit integers.
+    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    return _as_rgb(ImageOps.exif_transpose(image), remarks, has_16_bits, white)
 
 
-def _as_rgb(image: Image.Image, remarks: list[str]) -> Image.Image:
-    if image.mode == "RGB":
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
+def _as_rgb(image: Image.Image, remarks: list[str], has_16_bits: bool, white: float | None) -> Image.Image:
+    if has_16_bits:
         remarks.append("more than 8 bits per channel, scaled to 8")
+        return _scaled(np.asarray(image, dtype=np.float64), 65535)
+    if image.mode in ("I", "F"):
         values = np.asarray(image, dtype=np.float64)
-        highest = 65535.0 if image.mode.startswith("I;16") else values.max(initial=0)
-        maximum = next((top for top in (1.0, 255.0, 65535.0) if highest <= top), highest)
-        return Image.fromarray(np.clip(values * (255 / maximum), 0, 255).astype(np.uint8)).convert("RGB")
+        if not np.isfinite(values).all():
+            remarks.append("values that are not finite numbers, taken as black")
+            values = np.where(np.isfinite(values), values, 0)
+        if values.min() < 0:
+            remarks.append("negative values, taken as black")
+        highest = values.max()
+        found = white or next((each for each in WHITES if highest <= MARGIN * each), None)
+        if found is None:
+            raise DataError(f"has values up to {highest:g}; {WHITES[-1]:g} can be read: scale them")
+        remarks.append(scaled_from(found))
+        return _scaled(values, found)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         remarks.append("transparent, on white")
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(background, layer).convert("RGB")
+    if image.mode == "RGB":
+        return image
     remarks.append("grey" if image.mode in ("L", "1") else f"{image.mode} instead of RGB")
     return image.convert("RGB")
+
+
+def _scaled(values: NDArray[np.float64], white: float) -> Image.Image:
+    return Image.fromarray(np.clip(values * (255 / white), 0, 255).astype(np.uint8)).convert("RGB")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.cache import cache_dir, tidy, write_sealed
 from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
-from dlrunner.data.images.decoding import Pixels
+from dlrunner.data.images.decoding import WHITES, Pixels, scaled_from
 from dlrunner.errors import DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.system.parallel import in_order, num_cores
@@ -36,42 +36,51 @@ class EncodedFiles:
     names: Sequence[str]
     contents: Callable[[], Iterator[Any]]
     """Yields the argument of `decode` for each file."""
-    decode: Callable[[Any], tuple[Pixels, list[str]]]
-    """Returns an array and remarks; raises DataError if the file cannot be decoded."""
+    decode: Callable[[Any, float | None], tuple[Pixels, list[str]]]
+    """Returns an array and remarks, for the white of floats; raises DataError if the file cannot be decoded."""
     shape: tuple[int, ...]
     """Of each array."""
 
 
-def cached_arrays(
-    files: EncodedFiles, recipe: str, used: NDArray[np.int64]
-) -> tuple[Pixels, str, list[str], dict[str, str]]:
+@dataclass(frozen=True)
+class DecodedFiles:
+    """The arrays of files."""
+
+    pixels: Pixels
+    """[files, *shape], mapped from a file."""
+    key: str
+    notes: list[str]
+    bad: dict[str, str]
+    """The files that cannot be decoded, with the reason; their arrays are 0."""
+    white: float | None
+    """Of images of floats or of 32-bit integers, the same for all; None: there are none."""
+
+
+def cached_arrays(files: EncodedFiles, recipe: str, used: NDArray[np.int64]) -> DecodedFiles:
     """Return decoded files from the cache; if they are missing, decode all of them on all cores.
+
+    A dark image of floats is not brighter than the others: the white of all is that of the brightest.
 
     Args:
         files: the files.
         recipe: text with everything that the arrays depend on.
         used: rows whose arrays are verified by their checksums; the others are not read.
-
-    Returns:
-        The arrays, [files, *shape], mapped from a file; their key; notes; and the files that cannot be decoded, with
-        the reason (their arrays are 0).
     """
     key = hashlib.sha256(recipe.encode()).hexdigest()[:32]
     path = cache_dir() / "pixels" / f"{key}.npy"
     record = path.with_suffix(".record")
-    if (content := read_sealed(record)) is not None and "notes" in (known := json.loads(content)):
+    if (content := read_sealed(record)) is not None and "white" in (known := json.loads(content)):
         pixels = _mapped(path, (len(files.names), *files.shape))
         if pixels is not None and _is_sound(pixels, known["checksums"], used):
-            return pixels, key, known["notes"], known["bad"]
+            return DecodedFiles(pixels, key, known["notes"], known["bad"], known["white"])
         if path.exists():
             warn_damaged(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         tidy(path.parent)
-        pixels, image_notes, bad = _decoded(files, path, record)
+        return _decoded(files, path, key)
     except OSError as error:
         raise _cache_error(path.parent, error) from None
-    return pixels, key, image_notes, bad
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
@@ -100,22 +109,31 @@ def _cache_error(folder: Path, error: OSError) -> DataError:
     )
 
 
-def _decoded(files: EncodedFiles, path: Path, record: Path) -> tuple[Pixels, list[str], dict[str, str]]:
+def _decoded(files: EncodedFiles, path: Path, key: str) -> DecodedFiles:
     """Decode all images into a file of the cache, and record their checksums and notes."""
     with atomic_file(path, sync=False) as file:
-        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name))
-        image_notes = [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())]
+        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), None)
+        whites = [white for white in WHITES if scaled_from(white) in remarks]
+        if len(whites) > 1:
+            pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), whites[-1])
+        notes, white = (
+            [f"{count:,} images: {remark}" for remark, count in sorted(remarks.items())],
+            max(whites, default=None),
+        )
         path.with_suffix(".digests").unlink(missing_ok=True)  # they may belong to damaged pixels
-        write_sealed(record, json.dumps({"notes": image_notes, "bad": bad, "checksums": checksums}).encode())
-    return pixels, image_notes, bad
+        content = {"notes": notes, "bad": bad, "checksums": checksums, "white": white}
+        write_sealed(path.with_suffix(".record"), json.dumps(content).encode())
+    return DecodedFiles(pixels, key, notes, bad, white)
 
 
-def _decode_all(files: EncodedFiles, path: Path) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
+def _decode_all(
+    files: EncodedFiles, path: Path, white: float | None
+) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
     """Write the pixels of all images to a file; return them, counts of remarks, unreadable images, and checksums."""
 
     def work(content: Any) -> tuple[Pixels | None, list[str] | str, int]:
         try:
-            image, message = files.decode(content)
+            image, message = files.decode(content, white)
             return image, message, _checksum(image)
         except DataError as error:
             return None, str(error), black

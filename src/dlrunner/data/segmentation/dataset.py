@@ -26,7 +26,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
-VERSION = 1
+VERSION = 2
 """Of the format of the cache."""
 Side = Annotated[int, Field(ge=32, le=4096)]
 
@@ -48,6 +48,8 @@ class SegmentationTable:
     notes: list[str] = field(default_factory=list)
     column: str | None = None
     """Of a table with the paths of the images."""
+    white: float | None = None
+    """See `DecodedFiles`."""
 
     def rows(self, part: int) -> NDArray[np.int64]:
         """Return the images of a split."""
@@ -187,16 +189,16 @@ class SegmentationData(Data):
         encoded = EncodedFiles(
             files.images,
             lambda: zip(files.place.contents(files.images), files.place.contents(files.masks), strict=True),
-            lambda contents: decode_pair(contents, self.size),
+            lambda contents, white: decode_pair(contents, self.size, white),
             (*self.size, 4),
         )
         recipe = f"masks {VERSION} {PIL.__version__} {files.digest} {self.size}"
-        pixels, _, notes, bad = cached_arrays(encoded, recipe, np.flatnonzero(split != UNUSED))
-        split, bad_notes = without_bad(split, files.images, bad, path, self.skip_bad)
+        decoded = cached_arrays(encoded, recipe, np.flatnonzero(split != UNUSED))
+        split, bad_notes = without_bad(split, files.images, decoded.bad, path, self.skip_bad)
         used = split != UNUSED
         found = np.zeros((len(split), 256), np.int64)
         for row in np.flatnonzero(used):
-            found[row] = np.bincount(pixels[row, ..., 3].ravel(), minlength=256)
+            found[row] = np.bincount(decoded.pixels[row, ..., 3].ravel(), minlength=256)
         classes, class_notes = read_classes(found, files.masks, self.classes or files.classes, self.ignore, path)
         if best is not None:
             class_notes.append(
@@ -210,14 +212,15 @@ class SegmentationData(Data):
                 raise DataError(f"{path}: all pixels of the {what} masks are ignored (data.ignore={classes.ignored})")
         class_notes += [f"no training mask has {name}" for name in _unseen(classes, counts, split)]
         return SegmentationTable(
-            pixels,
+            decoded.pixels,
             split,
             list(files.images),
             classes,
             counts,
             of_test,
-            [*files.notes, *bad_notes, *notes, *class_notes],
+            [*files.notes, *bad_notes, *decoded.notes, *class_notes],
             files.column,
+            decoded.white,
         )
 
 

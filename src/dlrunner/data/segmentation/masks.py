@@ -27,17 +27,20 @@ COLOURS = (
 """Of the first classes: pale grey, then Okabe and Ito's (2008) and others."""
 
 
-def decode_pair(contents: tuple[bytes, bytes], size: tuple[int, int]) -> tuple[Pixels, list[str]]:
+def decode_pair(
+    contents: tuple[bytes, bytes], size: tuple[int, int], white: float | None = None
+) -> tuple[Pixels, list[str]]:
     """Return an image and its mask as pixels, [height, width, 4]: red, green, blue, the mask's value.
 
     Args:
         contents: of the two files.
         size: height and width; the mask's values are taken from the nearest pixel, never mixed.
+        white: see `decode`.
 
     Raises:
         DataError: one of them cannot be read, or they differ in size.
     """
-    image, remarks = decode_whole(contents[0])
+    image, remarks = decode_whole(contents[0], white)
     try:
         mask, mask_remarks = decode_mask(contents[1])
     except DataError as error:

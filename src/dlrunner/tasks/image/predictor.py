@@ -183,10 +183,10 @@ class ImagePredictor(Predictor):
         return () if self.target.num_outputs == 1 else (self.target.num_outputs,)
 
     def _pixels(self, given: Given | bytes) -> Pixels:
-        size, fit = self.state["decoded"], self.state["fit"]
+        settings = self.state["decoded"], self.state["fit"], self.state.get("white")
         if isinstance(given, Image.Image):
-            return pixels_of(given, size, fit)
-        return decode(given if isinstance(given, bytes) else user_path(given).read_bytes(), size, fit)[0]
+            return pixels_of(given, *settings)
+        return decode(given if isinstance(given, bytes) else user_path(given).read_bytes(), *settings)[0]
 
     def _classes(self, outputs: Tensor, top: int) -> pd.DataFrame:
         """Return the most likely classes of one image, [1, classes], one row each."""

@@ -88,7 +88,7 @@ class SegmentationPredictor(Predictor):
         for batch in given.batches():
             for name, content in batch:
                 try:
-                    image = _whole(content)
+                    image = _whole(content, self.state)
                 except DataError as error:
                     if not given.keeps_bad:
                         raise DataError(f"{visible(name)} {error}") from None
@@ -119,7 +119,7 @@ class SegmentationPredictor(Predictor):
             for name, content in chunk:
                 names.append(name)
                 try:
-                    codes = segment(self.state, self.models, _whole(content))
+                    codes = segment(self.state, self.models, _whole(content, self.state))
                 except DataError as error:
                     problems.append((len(answers), str(error)))
                     answers.append(("", np.zeros(len(self.classes.names))))
@@ -181,15 +181,15 @@ def _targets(written: Path, given: InputImages) -> dict[str, Path]:
     return found
 
 
-def _whole(given: Given | bytes) -> Image.Image:
+def _whole(given: Given | bytes, state: Mapping[str, Any]) -> Image.Image:
     """Return an image in its own size, upright and in three colours.
 
     Raises:
         DataError: it is not an image.
     """
     if isinstance(given, Image.Image):
-        return whole_of(given)
-    return decode_whole(given if isinstance(given, bytes) else user_path(given).read_bytes())[0]
+        return whole_of(given, state.get("white"))
+    return decode_whole(given if isinstance(given, bytes) else user_path(given).read_bytes(), state.get("white"))[0]
 
 
 @torch.inference_mode()

@@ -218,9 +218,9 @@ class Segmentation(Task):
             yield from zip(batch.targets.cpu().numpy(), codes.cpu().numpy(), strict=True)
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """The classes, the size that images are scaled to, and the column of a table with their paths."""
-        size, column = list(self.size_in(phase)), self.table.column
-        return {"classes": self.table.classes.state(), "size": size, "column": column}
+        """The classes, how images are scaled, and the column of a table with their paths."""
+        size, table = list(self.size_in(phase)), self.table
+        return {"classes": table.classes.state(), "size": size, "column": table.column, "white": table.white}
 
 
 def _label(accuracy: float) -> str:
