@@ -56,3 +56,23 @@ def test_recorded_classes_of_images_keep_their_names_at_every_rank(here: Path, d
     for column in ("prediction", "prediction_2", "prediction_3"):
         assert set(found[column]) <= set(CLASSES)
     assert found["p_2"].dtype == np.float64
+
+
+def test_recorded_predictions_with_tta_are_those_of_predict(here: Path, dlrun: Dlrun) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a", "b"):
+        Path("pics", name).mkdir(parents=True)
+        for row in range(8):
+            Image.fromarray(random.integers(0, 255, (32, 32, 3), np.uint8)).save(Path("pics", name, f"{row}.png"))
+    words = ("task=image", "data.path=pics", "data.size=32", "model.backbone=squeezenet1_1", "model.weights=none")
+    views = ("task.tta=2", "task.rotate=45", "task.brightness=0.9", "task.contrast=0.9", "task.baseline=false")
+    lessons = ("data.valid=0.5", "epochs=3", "batch_size=4", "optim.lr=1e-3")
+    status, out, err = dlrun(*words, *views, *lessons, *QUICK)
+    assert status == 0, out + err
+    run = dlrunner.load("runs/latest")
+    recorded = run.predictions
+    files = [Path("pics", name) for name in recorded["image"]]
+    predicted = run.predict(files, top=2)
+    assert predicted["prediction"].tolist() == recorded["prediction"].tolist()
+    assert np.abs(predicted["p_1"] - recorded["p_1"]).max() <= 1e-4
+    assert recorded["p_1"].std() > 1e-3

@@ -28,7 +28,7 @@ class Augmentation:
     contrast: float = 0.1
     """Maximum relative change, in either direction."""
 
-    def __call__(self, images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, size: int, generator: torch.Generator, alike: bool = False) -> Tensor:
         """Return augmented images, [batch, 3, size, size], values from 0 to 1.
 
         Outside a rotated image its reflection is used.
@@ -37,8 +37,9 @@ class Augmentation:
             images: [batch, 3, height, width], values from 0 to 1.
             size: height and width of the result.
             generator: on the CPU for any device of the images, so that the draws are the same on all devices.
+            alike: all images are changed in the same way, as the generator changes a single one.
         """
-        draws = self.draw(len(images), generator, images.device)
+        draws = self.draw(1 if alike else len(images), generator, images.device).expand(7, len(images))
         return self.recoloured(self.moved(scaled(images, size), draws), draws)
 
     def draw(self, count: int, generator: torch.Generator, device: torch.device) -> Tensor:

@@ -34,6 +34,7 @@ class ImageLoader:
         augmentation: None for no augmentation.
         key: seed of the augmentation, together with the number of the batch.
         start: the first batch that is yielded.
+        alike: all images of all batches are augmented alike.
     """
 
     pixels: Tensor
@@ -43,6 +44,7 @@ class ImageLoader:
     augmentation: Augmentation | None = None
     key: tuple[int, ...] = ()
     start: int = 0
+    alike: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,8 +57,19 @@ class ImageLoader:
             if self.augmentation is None:
                 images = scaled(images, self.size)
             else:
-                images = self.augmentation(images, self.size, generator_of(*self.key, index))
+                generator = generator_of(*self.key, 0 if self.alike else index)
+                images = self.augmentation(images, self.size, generator, self.alike)
             yield Batch((standardised(images),), self.targets[rows])
+
+
+def view_loader(
+    pixels: Tensor, targets: Tensor, rows: Sequence[Tensor], size: int, augmentation: Augmentation, view: int
+) -> ImageLoader:
+    """Return batches of one TTA view, 0 for the plain images.
+
+    A view changes all images alike: that of an image does not depend on the others, and is the same in `predict`.
+    """
+    return ImageLoader(pixels, targets, rows, size, augmentation if view else None, (0, view), alike=True)
 
 
 @dataclass(frozen=True)

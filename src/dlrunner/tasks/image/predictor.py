@@ -17,7 +17,7 @@ from dlrunner.data.core.input_columns import append_predictions
 from dlrunner.data.core.targets import Target, shown
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.decoding import Pixels, decode, pixels_of
-from dlrunner.data.images.loaders import ImageLoader, normalised
+from dlrunner.data.images.loaders import normalised, view_loader
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 from dlrunner.model import Example, Model, forward_pass
@@ -232,7 +232,7 @@ def top_classes(target: Target, outputs: Tensor, number: int) -> pd.DataFrame:
 def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[Model], pixels: Pixels) -> Tensor:
     """Return the averaged outputs of the models on images, with the number of TTA views of the run.
 
-    Each image is augmented and classified by itself: its prediction does not depend on the others, and on a CPU a batch
+    Each image is classified by itself: its prediction does not depend on the others, and on a CPU a batch
     is no faster.
     """
     device = next(models[0].parameters()).device
@@ -242,8 +242,7 @@ def predict_outputs(state: Mapping[str, Any], target: Target, models: Sequence[M
     for each in torch.from_numpy(pixels):
         found = []
         for view in range(1 + state["tta"]):
-            applied = augmentation if view else None
-            for batch in ImageLoader(each[None].clone(), none, first, state["size"], applied, (0, view)):
+            for batch in view_loader(each[None].clone(), none, first, state["size"], augmentation, view):
                 found += [forward_pass(model, *batch.inputs).outputs.float().cpu() for model in models]
         outputs.add(target.average(found) if len(found) > 1 else found[0])
     return outputs.joined()

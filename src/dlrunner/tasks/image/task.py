@@ -28,7 +28,7 @@ from dlrunner.data.core.splitting import (
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
-from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device
+from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device, view_loader
 from dlrunner.data.images.split_statistics import split_statistics
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
@@ -233,8 +233,8 @@ class ImageClassification(Classification):
     def tta_batches(self, split: Split, view: int, phase: Phase) -> Loader:
         """Augmented images of one view."""
         batches = rows_in_batches(self.table.rows(PART_CODES[split]), self._eval_batch_size)
-        size, key = self.settings_in(phase)["size"], (self.seed, view, PART_CODES[split])
-        return ImageLoader(self._pixels, self._targets, batches, size, self.augmentation, key)
+        size = self.settings_in(phase)["size"]
+        return view_loader(self._pixels, self._targets, batches, size, self.augmentation, view)
 
     def setup(self, model: Model, phase: Phase, log: Callable[[str], None]) -> Sequence[str]:
         """Compute the features of the frozen backbone or load them from the cache; check its batch norm statistics."""
