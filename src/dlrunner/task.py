@@ -85,6 +85,10 @@ class Data(ABC):
             DataError: it is missing or damaged.
         """
 
+    def file_settings(self) -> Mapping[str, str]:
+        """Return the separator and encoding that were set for the files, for new ones that need them."""
+        return {}
+
 
 @dataclass(frozen=True)
 class AnnotatedText:

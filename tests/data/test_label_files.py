@@ -323,7 +323,7 @@ def test_a_missing_text_is_refused_with_its_row_or_left_out_and_no_row_shifts(he
 
 def test_lines_that_are_empty_or_not_text_shift_no_line(here: Path) -> None:
     Path("t.txt").write_bytes(b"one\n\ncaf\xe9\nfour\na\0b\nsix\n")
-    with pytest.raises(DataError, match=r"line 3 is not text in UTF-8 .*2 such line"):
+    with pytest.raises(DataError, match=r"line 3 is not text in UTF-8: .*2 such line"):
         read_text("t.txt")
     table = read_text("t.txt", skip_bad=True)
     assert list(table.names) == ["line 1", "line 2", "line 4", "line 6"]

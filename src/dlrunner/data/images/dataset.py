@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -186,6 +186,10 @@ class ImageData(ImageSource):
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         self.preprocessing = ImagePreprocessing(size, fit, skip_bad)
         self.reading = Reading(separator=separator, encoding=encoding, skip_bad=skip_bad)
+
+    def file_settings(self) -> Mapping[str, str]:
+        """The separator and the encoding that are set."""
+        return self.reading.file_settings()
 
     def _files(self) -> ImageFiles:
         return find_images(self.path, self.file, self.target, self.reading, self.target_separator is None, self.query)

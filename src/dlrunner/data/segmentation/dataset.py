@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -151,6 +152,10 @@ class SegmentationData(Data):
         self.samples = {TRAIN: sample, VALID: sample_valid, TEST: sample_test}
         height, width = size if isinstance(size, list) else (size, size)
         self.size = (height, width) if source == "real" else (min(height, SIZE), min(width, SIZE))
+
+    def file_settings(self) -> Mapping[str, str]:
+        """The separator and the encoding that are set."""
+        return self.reading.file_settings()
 
     @cached_property
     def _found(self) -> tuple[MaskedImages, float | None]:

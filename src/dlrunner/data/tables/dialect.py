@@ -62,6 +62,10 @@ class Dialect:
     """Bytes. DuckDB reads 16 times as many at once."""
 
 
+IN_UTF_8 = "save it as UTF-8, or train with data.encoding (cp1252 is usual for files of Excel on Windows)"
+"""What to do about a text in another encoding."""
+
+
 def encoding_of(head: bytes) -> str:
     """Return the encoding that the first four bytes show: by a byte order mark, or the zeros of UTF-16; else UTF-8.
 

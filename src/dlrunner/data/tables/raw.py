@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import DAMAGED
-from dlrunner.data.tables.dialect import LONGEST_LINE
+from dlrunner.data.tables.dialect import IN_UTF_8, LONGEST_LINE
 from dlrunner.data.tables.formats import MACROS, quoted_name
 from dlrunner.errors import DataError
 from dlrunner.system.signals import StopSignals
@@ -227,7 +227,7 @@ def _sentence(place: Path, message: str, files: Mapping[str, Path]) -> str:
     if "unterminated quote" in message:
         return f"{where} has a quotation mark that is not closed{shown}"
     if "not utf-8" in message or "nvalid unicode" in message:
-        return f"{where} is not text in UTF-8; set data.encoding (cp1252 is usual for files of Excel on Windows)"
+        return f"{where} is not text in UTF-8: {IN_UTF_8}"
     if "Maximum line size" in message:
         return f"{where} is longer than {LONGEST_LINE >> 20} MiB; is a quotation mark not closed?"
     return f"{place} cannot be read as a table: {message.splitlines()[0].removeprefix('Invalid Input Error: ')[:200]}"

@@ -51,6 +51,10 @@ class Reading:
         if self.decimal is not None and self.decimal == self.thousands:
             raise ConfigError(f"data.thousands: {self.thousands!r} is the decimal sign too")
 
+    def file_settings(self) -> dict[str, str]:
+        """Return the separator and the encoding, where they are set."""
+        return {name: value for name in ("separator", "encoding") if (value := getattr(self, name)) is not None}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -245,26 +249,33 @@ def read_new_rows(path: str | Path, separator: str | None = None, encoding: str 
         separator: of the training table, which is tried where none is found.
         encoding: of the training table, which is tried where the text is not UTF-8.
     """
-    try:
-        frame = _strings(path, None, None)
-    except DataError:
-        if encoding is None:
-            raise
-        frame = _strings(path, separator, encoding)
-    if frame.shape[1] == 1 and separator is not None:
-        frame = _strings(path, separator, encoding)
+    frame = _new_rows(path, separator, encoding, None)
     frame.attrs["file"] = str(path)
     return frame
 
 
-def new_rows_of_copy(copy: Path) -> pd.DataFrame:
+def new_rows_of_copy(copy: Path, separator: str | None = None, encoding: str | None = None) -> pd.DataFrame:
     """Return new rows of standard input, which has been copied to a file (see `read_new_rows`)."""
-    frame = _strings("-", None, None, copy)
+    frame = _new_rows("-", separator, encoding, copy)
     frame.attrs["file"] = "standard input"
     return frame
 
 
-def _strings(path: str | Path, separator: str | None, encoding: str | None, copy: Path | None = None) -> pd.DataFrame:
+def _new_rows(path: str | Path, separator: str | None, encoding: str | None, copy: Path | None) -> pd.DataFrame:
+    needed = None
+    try:
+        frame = _strings(path, None, None, copy)
+    except DataError:
+        if encoding is None:
+            raise
+        needed = encoding
+        frame = _strings(path, separator, needed, copy)
+    if frame.shape[1] == 1 and separator is not None:
+        frame = _strings(path, separator, needed, copy)
+    return frame
+
+
+def _strings(path: str | Path, separator: str | None, encoding: str | None, copy: Path | None) -> pd.DataFrame:
     with open_table(path, separator=separator, encoding=encoding, copy=copy) as raw:
         columns = raw.fetch(*[raw.column(name) for name in raw.names])
         if len(columns) == 0:

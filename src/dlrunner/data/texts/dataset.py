@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -256,6 +256,10 @@ class TextData(TextSource):
         if found.parts is not None:
             raise ConfigError(f"data.valid_path: {self.path} already has validation folders")
         return concatenated(found, find_documents(self.valid_path, replace(wanted, query=None)))
+
+    def file_settings(self) -> Mapping[str, str]:
+        """The separator and the encoding that are set."""
+        return self.reading.file_settings()
 
     def identity(self) -> DataIdentity:
         """The texts as they are now."""

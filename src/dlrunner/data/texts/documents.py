@@ -21,7 +21,7 @@ from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_a
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import check_encoding, encoding_of
+from dlrunner.data.tables.dialect import IN_UTF_8, check_encoding, encoding_of
 from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
@@ -79,6 +79,8 @@ class Wanted:
     reading: Reading = field(default_factory=Reading)
     setting: str = "data.text"
     """The name of `column` in messages."""
+    fallback: Reading = field(default_factory=Reading)
+    """For prediction: how the training texts were read, tried where a text is not UTF-8 or a table has one column."""
     keep_bad: bool = False
     """For prediction: texts that cannot be read stay, empty; else they are left out, or the first one is an error."""
 
@@ -127,6 +129,7 @@ def find_documents(path: Path | None, wanted: Wanted | None = None) -> Documents
 def _documents_below(path: Path, wanted: Wanted) -> Documents:
     """Return the documents of a user's folder or archive: .txt files, or the part files of a table."""
     place, encoding = ArchiveOrFolder(path), wanted.reading.encoding
+    encodings = [encoding, *filter(None, [wanted.fallback.encoding])]
     listing = place.listing()
     visible = [name for name in listing.names if not is_hidden(name)]
     names = [name for name in visible if name.lower().endswith(".txt")]
@@ -143,7 +146,7 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
         check_parts(names, listing.skipped, path)
     problems: dict[str, str] = {}
     if wanted.keep_bad or wanted.reading.skip_bad:
-        problems = _problems(place, names, encoding)
+        problems = _problems(place, names, encodings)
     if problems and not wanted.keep_bad:
         names = [name for name in names if name not in problems]
         name, reason = next(iter(problems.items()))
@@ -151,18 +154,18 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
             raise DataError(f"{path}: {name} {reason}; no other file is left")
         notes.append(f"{len(problems):,} of {len(problems) + len(names):,} files are left out: {name} {reason}")
     chosen = set(names)
-    found = documents_in(place, chosen.__contains__, "folder of texts", encoding, problems if wanted.keep_bad else {})
+    found = documents_in(place, chosen.__contains__, "folder of texts", encodings, problems if wanted.keep_bad else {})
     bad = tuple((row, problems[name]) for row, name in enumerate(found.names) if name in problems)
     digest = f"{found.digest} {encoding}" if encoding else found.digest
     return replace(found, digest=digest, notes=tuple(notes), problems=bad)
 
 
-def _problems(place: ArchiveOrFolder, names: Sequence[str], encoding: str | None) -> dict[str, str]:
+def _problems(place: ArchiveOrFolder, names: Sequence[str], encodings: Sequence[str | None]) -> dict[str, str]:
     """Return which files are not texts, with the reason."""
     found = {}
     for name, content in zip(names, place.contents(names), strict=True):
         try:
-            _decoded(content, "", encoding)
+            _decoded(content, "", encodings)
         except DataError as error:
             found[name] = str(error).strip()
     return found
@@ -172,7 +175,7 @@ def documents_in(
     place: ArchiveOrFolder,
     wanted: Callable[[str], bool],
     key: str,
-    encoding: str | None = None,
+    encodings: Sequence[str | None] = (None,),
     empty: Mapping[str, str] | None = None,
 ) -> Documents:
     """Return the documents in the files of a folder or archive; their folders are their labels.
@@ -181,7 +184,7 @@ def documents_in(
         place: the folder or archive.
         wanted: tells by its path which file is a document.
         key: of what is remembered about them in the cache: one for each `wanted`.
-        encoding: of the files.
+        encodings: of the files, in the order in which they are tried; None: UTF-8.
         empty: files that are not read: their texts are empty.
     """
     names = sorted(name for name in place.names() if wanted(name))
@@ -191,7 +194,7 @@ def documents_in(
 
     def texts() -> Sequence[str]:
         return [
-            "" if name in (empty or {}) else _decoded(content, f"{place.path}: {name}", encoding)
+            "" if name in (empty or {}) else _decoded(content, f"{place.path}: {name}", encodings)
             for name, content in zip(names, place.contents(names), strict=True)
         ]
 
@@ -236,7 +239,7 @@ def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) ->
             content = stream.read()
     except (OSError, EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, RuntimeError) as error:
         raise DataError(f"{file} is damaged or cannot be read ({error})") from None
-    lines, problems = _lines(content, file, wanted.reading.encoding)
+    lines, problems = _lines(content, file, wanted.reading.encoding, wanted.fallback.encoding)
     if not problems and not any(line.strip() for line in lines):
         raise DataError(f"{file} is empty")
     numbers, notes = list(range(1, len(lines) + 1)), []
@@ -252,7 +255,8 @@ def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) ->
         lines, digest = [lines[number - 1] for number in numbers], f"{digest} {len(bad)}"
         if not any(line.strip() for line in lines):
             raise DataError(f"{where}; no other line is left")
-    if empty := [number for number, line in zip(numbers, lines, strict=True) if not line.strip()]:
+    unread = {row + 1 for row, _ in problems}
+    if empty := [n for n, line in zip(numbers, lines, strict=True) if not line.strip() and n not in unread]:
         notes.append(f"{len(empty):,} of {len(lines):,} lines are empty (line {empty[0]}): texts without words")
     place = RowLocations(file, (Part(path, 1, noun="line"),), np.array(numbers) - 1)
     names = place.all_short(len(lines))
@@ -260,12 +264,16 @@ def _documents_of_lines(path: Path, wanted: Wanted, file: Path | None = None) ->
     return Documents(place, digest, names, table, lambda: lines, notes=tuple(notes), problems=tuple(problems))
 
 
-def _lines(content: bytes, path: Path, encoding: str | None) -> tuple[list[str], list[tuple[int, str]]]:
+def _lines(
+    content: bytes, path: Path, encoding: str | None, fallback: str | None = None
+) -> tuple[list[str], list[tuple[int, str]]]:
     """Return the lines of a file, and which of them are not text; these are empty."""
     name = check_encoding(encoding) if encoding else encoding_of(content[:4])
     try:
         text = content.decode(name)
     except UnicodeDecodeError:
+        if fallback:
+            return _lines(content, path, fallback)
         if name not in ("utf-8", "utf-8-sig"):
             raise DataError(f"{path} is not text in {name}") from None
         text = content.decode(name, errors="surrogateescape")
@@ -284,16 +292,29 @@ def _problem_of(line: str) -> str | None:
     try:
         line.encode()
     except UnicodeEncodeError:
-        return "is not text in UTF-8 (data.encoding says another, such as cp1252)"
+        return f"is not text in UTF-8: {IN_UTF_8}"
     return None
 
 
 def _documents_of_table(path: Path | None, wanted: Wanted) -> Documents:
+    """Return the documents of a table, which is read as the training texts were where it cannot be read otherwise."""
+    try:
+        return _texts_of_table(path, wanted)
+    except DataError:
+        if wanted.fallback.encoding is None:
+            raise
+        return _texts_of_table(path, replace(wanted, reading=wanted.fallback, fallback=Reading()))
+
+
+def _texts_of_table(path: Path | None, wanted: Wanted) -> Documents:
     reading = wanted.reading
     ids = [name for name in (wanted.column, wanted.default, *wanted.target) if name is not None]
     file = TableFile(None if path is None else str(path), wanted.query, reading, ids=ids)
     notes: tuple[str, ...] = ()
     with file.open() as raw:
+        if len(raw.names) == 1 and wanted.fallback.separator:
+            as_trained = replace(reading, separator=wanted.fallback.separator)
+            return _texts_of_table(path, replace(wanted, reading=as_trained, fallback=Reading()))
         column = wanted.column
         if column is None and wanted.default in raw.names:
             column = wanted.default
@@ -342,17 +363,18 @@ def _text_column(raw: RawTable, wanted: Wanted) -> str:
     )
 
 
-def _decoded(content: bytes, place: str, encoding: str | None = None) -> str:
+def _decoded(content: bytes, place: str, encodings: Sequence[str | None]) -> str:
     if isinstance(content, Unreadable):
         raise DataError(f"{place} {content.reason}")
-    name = check_encoding(encoding) if encoding else encoding_of(content[:4])
-    try:
-        text = content.decode("utf-8-sig" if name == "utf-8" else name)
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{place} is not text in {encoding or 'UTF-8'} (byte {error.start}); data.encoding says another, such as "
-            "cp1252"
-        ) from None
+    for encoding in dict.fromkeys(encodings):
+        name = check_encoding(encoding) if encoding else encoding_of(content[:4])
+        try:
+            text = content.decode("utf-8-sig" if name == "utf-8" else name)
+            break
+        except UnicodeDecodeError as error:
+            problem = f"is not text in {encoding or 'UTF-8'} (byte {error.start}){'' if encoding else f': {IN_UTF_8}'}"
+    else:
+        raise DataError(f"{place} {problem}")
     if "\0" in text:
         raise DataError(f"{place} contains a NUL character (at {text.index(chr(0))}); is it text?")
     return text

@@ -6,7 +6,7 @@ import base64
 import binascii
 import contextlib
 import glob
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
@@ -61,7 +61,9 @@ class InputImages:
         return input_columns(pd.DataFrame({IMAGE: list(map(visible, self.names))}), only, IMAGE)
 
 
-def read_images(given: Any, column: str | None, default: str | None) -> InputImages:
+def read_images(
+    given: Any, column: str | None, default: str | None, files: Mapping[str, str] | None = None
+) -> InputImages:
     """Return the images of files, a folder, an archive, a list of paths, or a table with a column of paths.
 
     Args:
@@ -69,6 +71,7 @@ def read_images(given: Any, column: str | None, default: str | None) -> InputIma
             or `-` for one of the two on standard input; a DataFrame, a row of a table as a dict, or several.
         column: of the table, with the paths.
         default: likewise, if the table has it; else `image`, else the first one.
+        files: separator and encoding of the training table, for lists and tables that need them.
 
     Raises:
         ConfigError: there is no image, a file or column does not exist, or the argument has another type.
@@ -77,9 +80,9 @@ def read_images(given: Any, column: str | None, default: str | None) -> InputIma
     if isinstance(given, str | Path):
         if str(given) == STANDARD_INPUT:
             with contextlib.ExitStack() as stack:
-                return _of_list(from_standard_input(stack), None, Path(), column, default)
+                return _of_list(from_standard_input(stack), None, Path(), column, default, files or {})
         if is_table(path := user_path(given)) and suffix_of(path):
-            return _of_list(path, path, table_folder(path).path, column, default)
+            return _of_list(path, path, table_folder(path).path, column, default, files or {})
     given = table_of_dicts(given)
     if isinstance(given, pd.DataFrame):
         return _of_table(given, Path(), column, default)
@@ -87,14 +90,16 @@ def read_images(given: Any, column: str | None, default: str | None) -> InputIma
         raise ConfigError(f"column: {given if isinstance(given, str | Path) else 'the argument'} is not a table")
     if folder := folder_of(given):
         found = images_in(folder)
-        files = [folder / name if folder.is_dir() else None for name in found.names]
-        return InputImages(found.names, files, lambda: in_folder(folder, found.names), folder, notes=found.notes)
+        sources = [folder / name if folder.is_dir() else None for name in found.names]
+        return InputImages(found.names, sources, lambda: in_folder(folder, found.names), folder, notes=found.notes)
     images = named(given)
     is_single = isinstance(given, str | Path | Image.Image)
     return replace(_of_images(images), keeps_bad=False, is_single=is_single)
 
 
-def _of_list(file: Path, path: Path | None, folder: Path, column: str | None, default: str | None) -> InputImages:
+def _of_list(
+    file: Path, path: Path | None, folder: Path, column: str | None, default: str | None, files: Mapping[str, str]
+) -> InputImages:
     """Return the images of a table, or of a text file whose lines are paths.
 
     Args:
@@ -102,20 +107,21 @@ def _of_list(file: Path, path: Path | None, folder: Path, column: str | None, de
         path: the same, None for standard input.
         folder: that relative paths start from.
     """
-    if column is None and (lines := _lines(file, folder)):
+    if column is None and (lines := _lines(file, folder, files.get("encoding"))):
         return _of_images([(line, _file_of(line, folder) or _no_file(line)) for line in lines])
-    table = new_rows_of_copy(file) if path is None else read_new_rows(path)
+    table = new_rows_of_copy(file, **files) if path is None else read_new_rows(path, **files)
     return _of_table(table, folder, column, default)
 
 
-def _lines(file: Path, folder: Path) -> list[str]:
+def _lines(file: Path, folder: Path, encoding: str | None) -> list[str]:
     """Return the lines of a text file whose first one is the path of an image; none of any other file."""
     if file.suffix.lower() not in (".txt", ".csv") or not file.is_file():
         return []
-    try:
-        lines = [line for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        return []
+    content, lines = file.read_bytes(), list[str]()
+    for each in ("utf-8-sig", *([encoding] if encoding else [])):
+        with contextlib.suppress(UnicodeDecodeError):
+            lines = [line for line in content.decode(each).splitlines() if line.strip()]
+            break
     is_list = lines and (is_readable(Path(lines[0].strip()).suffix.lower()) or _file_of(lines[0], folder) is not None)
     return lines if is_list else []
 

@@ -89,7 +89,7 @@ class ImagePredictor(Predictor):
             ConfigError: a file does not exist, or an argument is not an image.
             DataError: a file is not an image, or no file of the folder can be read.
         """
-        given = read_images(images, column, self.state.get("column"))
+        given = read_images(images, column, self.state.get("column"), self.state.get("files"))
         problems, outputs = self._outputs(given.batches(), given.keeps_bad)
         if given.folder and len(problems) == len(given.names):
             raise DataError(f"{given.folder / given.names[0]} {problems[0][1]}")

@@ -380,5 +380,5 @@ class ImageClassification(Classification):
         return {
             "target": self.target.state(), "size": self.settings_in(phase)["size"],
             "decoded": self.table.size, "fit": self.table.fit, "tta": self.tta, "augmentation": vars(self.augmentation),
-            "column": self.table.column, "white": self.table.white,
+            "column": self.table.column, "white": self.table.white, "files": dict(self.data.file_settings()),
         }  # fmt: skip

@@ -88,7 +88,7 @@ class LanguagePredictor(Predictor):
             ConfigError: there is no text, or the argument has another type.
             DataError: a file cannot be read.
         """
-        given = read_texts(texts, column, self.state.get("column"))
+        given = read_texts(texts, column, self.state.get("column"), self.state.get("files"))
         vocabulary, rows = self.generator.vocabulary, []
         for text in given.texts:
             words = self._tokens(text)

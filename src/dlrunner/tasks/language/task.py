@@ -330,4 +330,5 @@ class LanguageModeling(Task):
             "tokenizer": table.tokenizer,
             "lower": table.lower,
             "column": table.column,
+            "files": dict(self.data.file_settings()),
         }

@@ -80,7 +80,7 @@ class SegmentationPredictor(Predictor):
             ConfigError: there is no such file, or it is something else.
             DataError: one of them is not an image, none of the folder can be read, or the masks cannot be written.
         """
-        given = read_images(images, column, self.state.get("column"))
+        given = read_images(images, column, self.state.get("column"), self.state.get("files"))
         problems: list[tuple[int, str]] = []
         rows: list[tuple[str, NDArray[np.float64]]] = []
         written = user_path(masks) if masks is not None else _default_folder(images)

@@ -220,7 +220,10 @@ class Segmentation(Task):
     def state(self, phase: Phase) -> dict[str, Any]:
         """The classes, how images are scaled, and the column of a table with their paths."""
         size, table = list(self.size_in(phase)), self.table
-        return {"classes": table.classes.state(), "size": size, "column": table.column, "white": table.white}
+        return {
+            "classes": table.classes.state(), "size": size, "column": table.column, "white": table.white,
+            "files": dict(self.data.file_settings()),
+        }  # fmt: skip
 
 
 def _label(accuracy: float) -> str:

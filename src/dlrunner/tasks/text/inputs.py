@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pandas as pd
 from dlrunner.data.core.input_columns import input_columns
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.tables.files import STANDARD_INPUT
+from dlrunner.data.tables.table import Reading
 from dlrunner.data.texts.documents import LINES, MISSING, TABLES, Wanted, find_documents
 from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.files.paths import not_found, user_path
@@ -40,7 +41,9 @@ class InputTexts:
         return input_columns(pd.DataFrame({"text": self.names}), only, "text")
 
 
-def read_texts(given: Any, column: str | None, default: str | None) -> InputTexts:
+def read_texts(
+    given: Any, column: str | None, default: str | None, files: Mapping[str, str] | None = None
+) -> InputTexts:
     """Return the rows, lines or files of a path, or the given strings themselves.
 
     Args:
@@ -48,6 +51,7 @@ def read_texts(given: Any, column: str | None, default: str | None) -> InputText
             a dict, or several.
         column: requested column of a table.
         default: column that the run was trained on; used if the table has it.
+        files: separator and encoding of the training files, which are tried where others do not read a file.
 
     Raises:
         ConfigError: there is no text, the text is the name of a missing file, or the argument has another type.
@@ -55,7 +59,10 @@ def read_texts(given: Any, column: str | None, default: str | None) -> InputText
     if isinstance(given, str) and (given == STANDARD_INPUT or _is_glob(given)):
         given = Path(given)
     if isinstance(given, Path):
-        found = find_documents(user_path(given), Wanted(column, default, keep_bad=True, setting="column"))
+        known = files or {}
+        fallback = Reading(separator=known.get("separator"), encoding=known.get("encoding"))
+        wanted = Wanted(column, default, keep_bad=True, setting="column", fallback=fallback)
+        found = find_documents(user_path(given), wanted)
         texts, table = list(found.texts()), None
         if found.column is not None:
             table = pd.concat([pd.Series(texts, name=found.column, dtype=object), found.table], axis=1)

@@ -95,7 +95,7 @@ class TextPredictor(Predictor):
             DataError: a file cannot be read.
         """
         target = self.target
-        given = read_texts(texts, column, self.state.get("column"))
+        given = read_texts(texts, column, self.state.get("column"), self.state.get("files"))
         names, notes = given.names, given.notes
         tokens = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given.texts]
         if (most := self.state.get("max_tokens")) is not None:

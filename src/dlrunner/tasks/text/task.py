@@ -278,6 +278,7 @@ class TextClassification(Classification):
             "target": self.target.state(),
             "encoder": None if table.encoder is None else asdict(table.encoder),
             "column": table.column,
+            "files": dict(self.data.file_settings()),
             "max_tokens": table.max_tokens,
             "without_words": None if is_known else frequencies(self.target, train),
         }

@@ -1,0 +1,78 @@
+"""New files are read as those of the run were, where they need it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+import dlrunner
+from dlrunner.data.tables.table import read_new_rows
+from dlrunner.errors import DataError
+from tests.conftest import QUICK, Dlrun
+
+WORDS = ("schön grün", "häßlich rot")
+LEARNING = ("data.valid=0.5", "epochs=1", "task.baseline=false", *QUICK)
+TEXT = ("data.path=t.csv", "data.text=review", "data.target=kind", "data.min_freq=1", "data.tokenizer=whitespace")
+
+
+def texts_in_cp1252() -> pd.DataFrame:
+    return pd.DataFrame({"review": WORDS * 6, "kind": ["good", "bad"] * 6})
+
+
+def test_new_texts_are_read_in_the_encoding_and_with_the_separator_of_the_run(here: Path, dlrun: Dlrun) -> None:
+    texts_in_cp1252().to_csv("t.csv", sep="^", encoding="cp1252", index=False)
+    status, out, err = dlrun("task=text", *TEXT, "data.encoding=cp1252", "data.separator=^", *LEARNING)
+    assert status == 0, out + err
+    predictor = dlrunner.load("runs/latest")
+    expected = predictor.predict(list(WORDS))
+    Path("texts").mkdir()
+    for row, text in enumerate(WORDS):
+        Path("texts", f"{row}.txt").write_text(text, encoding="cp1252" if row else "utf-8")
+    for encoding in ("cp1252", "utf-8"):
+        pd.DataFrame({"review": WORDS}).assign(nr=0).to_csv("new.csv", sep="^", encoding=encoding, index=False)
+        Path("lines.txt").write_text("\n".join(WORDS), encoding=encoding)
+        for given in ("new.csv", "lines.txt", "texts"):
+            found = predictor.predict(Path(given))
+            assert "problem" not in found, (encoding, given)
+            assert found["p(good)"].tolist() == expected["p(good)"].tolist(), (encoding, given)
+
+
+def test_new_texts_in_another_encoding_are_refused_with_what_can_be_done(here: Path, dlrun: Dlrun) -> None:
+    texts_in_cp1252().to_csv("t.csv", index=False)
+    assert dlrun("task=text", *TEXT, *LEARNING)[0] == 0
+    predictor = dlrunner.load("runs/latest")
+    pd.DataFrame({"review": WORDS}).to_csv("new.csv", encoding="cp1252", index=False)
+    with pytest.raises(DataError, match="save it as UTF-8, or train with"):
+        predictor.predict(Path("new.csv"))
+    Path("lines.txt").write_bytes("one\ngrün\n\n".encode("cp1252"))
+    found = predictor.predict(Path("lines.txt"))
+    assert "save it as UTF-8" in found["problem"][1]
+    assert "1 text(s) are empty" in found.attrs["note"]
+    assert "1 of 3 lines are empty (line 3)" in found.attrs["note"]
+
+
+def test_a_new_list_of_images_is_read_in_the_encoding_of_the_run(here: Path, dlrun: Dlrun) -> None:
+    files = [f"grün {row}.png" for row in range(6)]
+    for row, name in enumerate(files):
+        Image.new("RGB", (32, 32), (40 * row, 0, 0)).save(name)
+    table = pd.DataFrame({"file": files, "kind": ["a", "b"] * 3})
+    table.to_csv("t.csv", encoding="cp1252", index=False)
+    words = ("task=image", "data.path=t.csv", "data.encoding=cp1252", "data.size=32", "model.weights=none")
+    status, out, err = dlrun(*words, "model.backbone=squeezenet1_1", *LEARNING)
+    assert status == 0, out + err
+    predictor = dlrunner.load("runs/latest")
+    Path("list.txt").write_text("\n".join(files), encoding="cp1252")
+    for given in ("t.csv", "list.txt"):
+        found = predictor.predict(given)
+        assert "problem" not in found
+        assert len(found) == len(files)
+
+
+def test_the_separator_of_a_run_does_not_bring_its_encoding(here: Path) -> None:
+    for encoding in ("utf-8", "cp1252"):
+        Path("new.csv").write_text("city^area\nKöln^3\n", encoding=encoding)
+        found = read_new_rows("new.csv", separator="^", encoding="cp1252")
+        assert found["city"].tolist() == ["Köln"], encoding
