@@ -217,6 +217,17 @@ def test_folders_in_class_folders_belong_to_the_class(here: Path) -> None:
     assert any("the 4 folders in them (cat/2023, cat/2024, dog/2023 …) belong to the class" in n for n in table.notes)
 
 
+def test_only_hidden_folders_and_those_of_systems_are_not_used_and_they_are_told(here: Path) -> None:
+    pets = cats_and_dogs(3)
+    files = {f"@{name}": each for name, each in pets.items()}
+    hidden = {"@cat/@eaDir/0.png", ".old/0.png", "@dog/._1.png", "@cat/.git/config"}
+    table = read(write(here / "pets", {**files, **dict.fromkeys(hidden, pets["cat/0.png"])}))
+    assert table.target.classes == ["@cat", "@dog"]
+    assert len(table.names) == 6
+    found = [note for note in table.notes if "hidden" in note]
+    assert found == ["not used, hidden or in a folder of the system: 2 images (.old/0.png, @cat/@eaDir/0.png)"]
+
+
 def test_kaggles_layout_is_read_and_what_does_not_match_is_told(here: Path) -> None:
     pets = cats_and_dogs(6)
     files = {f"train/{name.replace('/', '')}": each for name, each in pets.items()}

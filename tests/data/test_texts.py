@@ -177,6 +177,16 @@ def test_folders_in_class_folders_are_splits_or_belong_to_the_class(here: Path) 
     assert not any("class" in note for note in model.notes)
 
 
+def test_folders_of_texts_may_begin_with_an_at_sign_and_hidden_texts_are_told(here: Path) -> None:
+    for folder in ("@me", "@you", ".old"):
+        for number in range(4):
+            write(here, f"t/{folder}/{number}.txt", b"a text")
+    table = TextData(here, path="t", labels=True, min_freq=1, valid=0.25).read()
+    assert table.target is not None
+    assert table.target.classes == ["@me", "@you"]
+    assert any("not used, hidden or in a folder of the system: 4 texts (.old/0.txt" in note for note in table.notes)
+
+
 def test_samples_are_random_and_the_rest_is_not_used(here: Path) -> None:
     (here / "lines.txt").write_text("\n".join(f"text number {n}" for n in range(50)))
     table = TextData(here, path="lines.txt", min_freq=1, valid=0.2, sample=10, sample_valid=5).read()

@@ -12,6 +12,11 @@ from dlrunner.errors import DataError
 
 LEFTOVERS = ("thumbs.db", "desktop.ini")
 """Files that Windows leaves in folders."""
+OF_SYSTEMS = (
+    *("__macosx", "$recycle.bin", "system volume information", "lost+found"),
+    *("@eadir", "@tmp", "#recycle", "@recycle", "@recently-snapshot"),
+)
+"""Folders of macOS, Windows and Linux, and of the NAS devices of Synology and QNAP, in lower case."""
 MOST_SHOWN = 3
 """Examples in a note."""
 
@@ -73,11 +78,23 @@ def _list(folder: str, prefix: str, above: tuple[tuple[int, int], ...], found: L
 def is_hidden(name: str) -> bool:
     """Tell whether a path is what systems leave behind: .cache/, @eaDir/, __MACOSX/, Thumbs.db.
 
-    >>> is_hidden("a/.cache/b.txt"), is_hidden("a/b.txt")
-    (True, False)
+    >>> is_hidden("a/.cache/b.txt"), is_hidden("@eaDir/b.txt"), is_hidden("@mentions/b.txt")
+    (True, True, False)
     """
     path = PurePosixPath(name)
-    return path.name.lower() in LEFTOVERS or any(part.startswith((".", "@", "__MACOSX")) for part in path.parts)
+    of_systems = any(part.startswith(".") or part.lower() in OF_SYSTEMS for part in path.parts)
+    return of_systems or path.name.lower() in LEFTOVERS
+
+
+def hidden_notes(names: Sequence[str], what: str) -> list[str]:
+    """Return a note on files that could be used, but are hidden.
+
+    Args:
+        names: of these files.
+        what: they are.
+    """
+    of_a_user = [name for name in names if not PurePosixPath(name).name.startswith("._")]  # macOS's, of any file
+    return [f"not used, hidden or in a folder of the system: {counted(of_a_user, what)}"] if of_a_user else []
 
 
 def counted(names: Sequence[str], what: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 
 from PIL import Image
 
-from dlrunner.data.core.folders import counted, is_hidden, skipped_notes
+from dlrunner.data.core.folders import counted, hidden_notes, is_hidden, skipped_notes
 from dlrunner.data.core.source import ArchiveOrFolder
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
@@ -60,6 +60,8 @@ def find_image_files(place: ArchiveOrFolder, used: Sequence[str] = ()) -> FoundI
         for kind, names in sorted(unreadable.items())
     ]
     notes += [f"not used, not an image: {counted(others, 'file')}"] if others else []
+    hidden = [name for name in listing.names if is_hidden(name)]
+    notes += hidden_notes([name for name in hidden if is_readable(PurePosixPath(name).suffix.lower())], "image")
     return FoundImages(sorted(images), (*notes, *skipped_notes(listing.skipped)), listing.skipped)
 
 

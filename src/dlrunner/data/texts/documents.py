@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from dlrunner.data.core.cache import cache_dir, sha256_of, write_whole
-from dlrunner.data.core.folders import check_parts, counted, is_hidden, labels_and_parts, skipped_notes
+from dlrunner.data.core.folders import check_parts, counted, hidden_notes, is_hidden, labels_and_parts, skipped_notes
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.core.unpacking import open_compressed
@@ -132,12 +132,13 @@ def _documents_below(path: Path, wanted: Wanted) -> Documents:
     encodings = [encoding, *filter(None, [wanted.fallback.encoding])]
     listing = place.listing()
     visible = [name for name in listing.names if not is_hidden(name)]
-    names = [name for name in visible if name.lower().endswith(".txt")]
+    texts = [name for name in listing.names if name.lower().endswith(".txt")]
+    names = [name for name in texts if not is_hidden(name)]
     if not names and path.is_dir() and any(suffix_of(Path(name)) for name in visible):
         return _documents_of_table(path, wanted)
     others = sorted(set(visible) - set(names))
     notes = [f"not used, not a .txt file: {counted(others, 'file')}"] if others else []
-    notes += skipped_notes(listing.skipped)
+    notes += [*hidden_notes([name for name in texts if is_hidden(name)], "text"), *skipped_notes(listing.skipped)]
     notes += place.damage_notes(wanted.keep_bad or wanted.reading.skip_bad)
     _check_settings(path, wanted.reading)
     if not names:
