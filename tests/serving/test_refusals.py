@@ -30,6 +30,7 @@ from tests.serving.client import Client, as_rows, served
         (b'{"rows": [1]}', "row 0: it is 1"),
         (b'{"row": [], "rows": [{}]}', "'row'"),
         (b'{"rows": "\xe9"}', "could not be read"),
+        (b'{"ro\\ud83d": []}', "has an entry 'ro"),
     ],
 )
 def test_a_bad_body_is_refused_with_a_sentence(body: bytes, words: str, flats_client: Client) -> None:
@@ -46,6 +47,8 @@ def test_a_bad_body_is_refused_with_a_sentence(body: bytes, words: str, flats_cl
         ({"area": [1]}, "area is a list, which is not a number"),
         ({"city": 7}, "city is 7, which is not a text"),
         ({"citty": "Bonn"}, "did you mean city"),
+        ({"city": "a\ud83d"}, "city is 'a\\ud83d', which has half of a character"),
+        ({"ci\ud83d": 1}, "there is no column 'ci\\ud83d'"),
     ],
 )
 def test_a_bad_row_is_refused_with_its_reason(changed: dict[str, Any], words: str, flats_client: Client) -> None:
@@ -68,6 +71,30 @@ def test_a_row_without_a_column_is_refused_and_null_is_a_missing_value(flats_cli
     assert status == 200
     assert [list(each) for each in answer["predictions"]] == [["price"], ["price"]]
     assert "replaced by the training median" in answer["note"]
+
+
+def test_half_of_a_character_is_refused_in_texts_and_ids(runs: SmallRuns) -> None:
+    for kind, row in (("texts", {"text": "a\ud83d"}), ("ratings by dot", {"user": "a\ud83d", "item": 1})):
+        with served(runs[kind]) as client:
+            status, answer = client.predict(row)
+            assert (status, "half of a character" in answer["detail"]) == (422, True), answer
+
+
+def test_an_error_outside_of_predictions_is_a_sentence_too(
+    flats_client: Client, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise ValueError("some \ud83d bug")
+
+    good, *_ = as_rows(new_flats())
+    for name in ("table_of", "page"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"dlrunner.serving.app.{name}", broken)
+            status, answer = flats_client.predict(good) if name == "table_of" else flats_client.get("/docs")
+        assert (status, "ValueError: some \\ud83d bug" in answer["detail"]) == (500, True)
+    printed = capfd.readouterr().err
+    assert printed.count("error: ") == 2
+    assert "Traceback" not in printed
 
 
 def test_a_missing_user_is_a_reason_and_an_unknown_one_a_note(runs: SmallRuns) -> None:

@@ -23,6 +23,7 @@ from dlrunner.serving.limits import BodyLimit, Limits
 from dlrunner.serving.page import page
 from dlrunner.serving.request import SHAPE, bad_rows, refusal, request_model, table_of
 from dlrunner.serving.service import Service, report
+from dlrunner.serving.unexpected import UnexpectedErrors
 
 
 class Health(BaseModel):
@@ -153,3 +154,4 @@ def _add_error_handlers(app: FastAPI, service: Service, limits: Limits) -> None:
 
     app.add_exception_handler(RequestValidationError, refused)
     app.add_exception_handler(400, unreadable)
+    app.add_middleware(UnexpectedErrors)

@@ -6,17 +6,34 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
 
 from dlrunner.errors import did_you_mean
 from dlrunner.predictor import RowField
 
+HALF = "half_character"
+"""The type of an error of a text."""
+HALF_NAME = "string_unicode"
+"""Pydantic's type of such an error of a name."""
+
+
+def _without_halves(value: Any) -> Any:
+    """Return a value; a text with half of a character, a surrogate without its pair, is refused."""
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError(HALF, "half of a character") from None
+    return value
+
+
 TYPES: dict[str, Any] = {
     "number": Annotated[float, Field(allow_inf_nan=False)],
-    "text": str,
+    "text": Annotated[str, AfterValidator(_without_halves)],
     "boolean": bool,
-    "id": int | str,
-    "image": Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})],
+    "id": Annotated[int | str, AfterValidator(_without_halves)],
+    "image": Annotated[str, AfterValidator(_without_halves), Field(json_schema_extra={"contentEncoding": "base64"})],
 }
 """JSON types of the fields; nothing is converted."""
 NOUNS = {"number": "a number", "text": "a text", "boolean": "true or false", "id": "a text or a whole number"}
@@ -119,6 +136,8 @@ def _about_body(error: Mapping[str, Any], max_rows: int) -> str:
             return f"a request has at most {max_rows:,} rows; send several requests"
         case "extra_forbidden", (_, *names):
             return f"the body has an entry {_shown(names[0])}, which is unknown; {SHAPE}"
+        case type_, _ if type_ == HALF_NAME:
+            return f"the body has an entry {_shown(error['input'])}, which is unknown; {SHAPE}"
         case _, ("body", "rows"):
             return f"rows is not a list; {SHAPE}"
     return f"the body is not a JSON object; {SHAPE}"
@@ -126,6 +145,8 @@ def _about_body(error: Mapping[str, Any], max_rows: int) -> str:
 
 def _reason(error: Mapping[str, Any], field: RowField | None, name: str, known: Iterable[str]) -> str:
     """Return what is wrong with a row."""
+    if error["type"] == HALF_NAME:
+        return f"there is no column {_shown(error['input'])}"
     if error["type"] == "extra_forbidden":
         return f"there is no column {_shown(name)}; {did_you_mean(name, known)}"
     if field is None:
@@ -134,6 +155,8 @@ def _reason(error: Mapping[str, Any], field: RowField | None, name: str, known: 
         return f"the column {name} is missing"
     if error["input"] is None:
         return f"{name} is missing"
+    if error["type"] == HALF:
+        return f"{name} is {_shown(error['input'])}, which has half of a character: JSON writes such characters in two"
     if error["type"] == "finite_number":
         return f"{name} is not a finite number"
     return f"{name} is {_shown(error['input'])}, which is not {NOUNS.get(field.type, 'a base64-encoded image')}"

@@ -76,7 +76,7 @@ def _age(finished: str) -> float | None:
 
 def report(error: Exception) -> str:
     """Report an unexpected error of a prediction on standard error, in a line, and return it."""
-    first = (str(error).splitlines() or [""])[0][:200]
+    first = (str(error).splitlines() or [""])[0][:200].encode(errors="backslashreplace").decode()
     sentence = f"the run failed to predict ({type(error).__name__}: {first})"
     print(f"error: {sentence}", file=sys.stderr, flush=True)
     return sentence
