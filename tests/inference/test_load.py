@@ -151,11 +151,22 @@ def test_texts_are_classified_as_on_the_command_line(runs: SmallRuns, dlrun: Dlr
     texts = ["one two three", "It was great, he said. " * 40, "zzz"]
     pd.DataFrame({"text": texts}).to_csv("new.csv", index=False)
     answer = dlrunner.load(runs["texts"]).predict(texts, words=True)
-    same(answer, from_command_line(dlrun, str(runs["texts"]), "new.csv", "--only", "text"), leaving="text")
-    assert answer["text"].tolist()[0] == "one two three"
-    assert len(answer["text"][1]) < 60
+    same(answer, from_command_line(dlrun, str(runs["texts"]), "new.csv", "--only", "text"))
+    assert answer["text"].tolist() == texts
     assert "only out-of-vocabulary words" in answer.attrs["note"]
     pd.testing.assert_frame_equal(dlrunner.load(runs["texts"]).predict(pd.Series(texts)), answer)
+
+
+def test_given_texts_are_whole_in_every_answer(runs: SmallRuns, dlrun: Dlrun) -> None:
+    text = "a long text " * 20
+    for kind in ("texts", "language"):
+        predictor = dlrunner.load(runs[kind])
+        assert predictor.predict([text])["text"].tolist() == [text]
+        assert predictor.predictor.predict_request(pd.DataFrame({"text": [text]}))["text"].tolist() == [text]
+        status, out, err = dlrun("predict", str(runs[kind]), text, "--json")
+        assert status == 0, err
+        assert json.loads(out)[0]["text"] == text
+    assert max(map(len, dlrunner.load(runs["texts"]).predict([text], words=True).attrs["note"].splitlines())) < 200
 
 
 def test_a_language_model_scores_and_generates_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
@@ -256,14 +267,18 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
         ("language", "p.generate(w, next=3, beams=2)", "next: cannot be combined with beams"),
         ("language", "p.predict('new.csv')", "there is no file new.csv"),
         ("language", "p.predict('')", "the text is empty"),
+        ("texts", "p.predict('there.csv')", "'there.csv' is a file, not a text: give Path('there.csv')"),
         ("ratings", "p.predict()", "give exactly one of"),
         ("language", "p.generate('zzz')", "in the vocabulary of this run (zzz)"),
     ],
 )
-def test_invalid_arguments_are_refused_with_a_message(kind: str, call: str, message: str, runs: SmallRuns) -> None:
+def test_invalid_arguments_are_refused_with_a_message(
+    kind: str, call: str, message: str, runs: SmallRuns, here: Path
+) -> None:
     names: dict[str, Any] = {"p": dlrunner.load(runs[kind]), "new_flats": new_flats}
     if kind == "language":
         names["w"] = known_words(runs[kind], 1)
+    Path("there.csv").touch()
     with pytest.raises((ConfigError, DataError)) as raised:
         eval(call, names)
     assert message in str(raised.value)

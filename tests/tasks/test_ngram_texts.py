@@ -33,6 +33,19 @@ def test_texts_are_classified_by_a_linear_model_and_predictions_are_explained(dl
     assert "great +" in out
 
 
+def test_the_important_words_of_each_label_are_listed(dlrun: Dlrun, here: Path) -> None:
+    rows = [("great film", 1, 1), ("awful film", 0, 1), ("great story", 1, 0), ("awful story", 0, 0)] * 20
+    pd.DataFrame(rows, columns=["review", "good", "film"]).to_csv("r.csv", index=False)
+    words = ("task=text", "data.path=r.csv", "data.text=review", "data.target=[good,film]", *QUICK)
+    assert dlrun(*words)[0] == 0
+    status, out, err = dlrun("predict", "runs/latest", "great film", "--words")
+    assert status == 0, out + err
+    assert "great film, label good: great +" in out
+    assert "great film, label film: film +" in out
+    out = dlrun("predict", "runs/latest", "awful story", "--words")[1]
+    assert out.count("awful story, label ") == 1, "of the most likely label"
+
+
 @pytest.mark.usefixtures("reviews")
 def test_a_resumed_run_equals_an_unbroken_one(dlrun: Dlrun) -> None:
     words = (*WORDS, "schedule=constant", "task.baseline=false", *QUICK)

@@ -76,8 +76,9 @@ def read_texts(
         if not given.strip():
             raise ConfigError("the text is empty")
         if Path(given).suffix.lower() in (*TABLES, *LINES) and " " not in given:
-            raise ConfigError(not_found(given))
-    return _with_empty([_shorten(text) for text in texts], texts, [], {})
+            exists = user_path(given).exists()
+            raise ConfigError(f"{given!r} is a file, not a text: give Path({given!r})" if exists else not_found(given))
+    return _with_empty(texts, texts, [], {})
 
 
 def _of_table(table: pd.DataFrame, column: str | None) -> InputTexts:
@@ -116,8 +117,3 @@ def _is_glob(text: str) -> bool:
     if not glob.has_magic(text) or Path(text).suffix.lower() not in TABLES:
         return False
     return bool(glob.glob(str(user_path(text)), recursive=True))  # noqa: PTH207
-
-
-def _shorten(text: str) -> str:
-    """Return a text, cut to 60 characters."""
-    return text if len(text) < 60 else f"{text[:57]}…"

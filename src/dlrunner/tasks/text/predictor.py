@@ -28,6 +28,8 @@ from dlrunner.tasks.text.inputs import read_texts
 
 MAX_VARIANTS = 60
 """Forward passes per text for word importance; words of longer texts are masked in groups."""
+MOST_EXPLAINED = 20
+"""Texts whose important words are listed."""
 MULTIPLE = 8
 """A batch has a multiple of so many texts: the rows of a matrix product are then computed alike, however many."""
 
@@ -88,7 +90,8 @@ class TextPredictor(Predictor):
             texts: a text, a file or folder of texts, or - for standard input; in Python also a list, or a DataFrame.
             column: column of the texts, if it is a table.
             only: columns of the table next to the predictions, instead of all; none: predictions alone.
-            words: list the most important words of up to 20 texts.
+            words: list the most important words of up to 20 texts: for the class, or for each label that a text has,
+                else for the most likely one.
 
         Raises:
             ConfigError: there is no text, or the argument has another type.
@@ -96,7 +99,7 @@ class TextPredictor(Predictor):
         """
         target = self.target
         given = read_texts(texts, column, self.state.get("column"), self.state.get("files"))
-        names, notes = given.names, given.notes
+        notes = given.notes
         tokens = [tokens_of(text, self.state["tokenizer"], self.state["lower"]) for text in given.texts]
         if (most := self.state.get("max_tokens")) is not None:
             notes += cut_notes(sum(len(each) > most for each in tokens), most)
@@ -118,14 +121,34 @@ class TextPredictor(Predictor):
         answer = with_problems(answer, list(answer.columns[: inputs.shape[1]]), problems)
         if unknown := sum(len(each) > 0 and not (each > 0).any() for each in codes):
             notes.append(f"{unknown:,} text(s) contain only out-of-vocabulary words: their predictions are meaningless")
-        if words and target.has_one_class:
-            predicted = target.probabilities(outputs).argmax(axis=1)
-            for row in range(min(20, len(names))):
-                weights = word_weights(self.models, target, codes[row], int(predicted[row]))
-                best = np.argsort(-np.abs(weights), kind="stable")[:8]
-                listed = ", ".join(f"{tokens[row][i]} {weights[i]:+.3f}" for i in best if weights[i])
-                notes.append(f"{names[row]}: {listed or 'no important words'}")
+        if words:
+            probs = target.probabilities(outputs[:MOST_EXPLAINED])
+            for row, name in enumerate(given.names[:MOST_EXPLAINED]):
+                notes += self._important_words(name, tokens[row], codes[row], probs[row])
         return with_notes(answer, notes)
+
+    def _important_words(
+        self, name: str, tokens: Sequence[str], codes: NDArray[np.int32], probs: NDArray[np.float32]
+    ) -> list[str]:
+        """Return the most important words of a text for its class, or for each of its labels, in a line each.
+
+        Args:
+            name: of the text, or the text itself.
+            tokens: its words.
+            codes: of its words.
+            probs: of the classes or labels.
+        """
+        name, lines = name if len(name) < 60 else f"{name[:57]}…", []
+        chosen = [int(probs.argmax())]
+        if not self.target.has_one_class:
+            chosen = np.flatnonzero(probs > 0.5).tolist() or chosen
+        for code in chosen:
+            weights = word_weights(self.models, self.target, codes, code)
+            best = np.argsort(-np.abs(weights), kind="stable")[:8]
+            listed = ", ".join(f"{tokens[i]} {weights[i]:+.3f}" for i in best if weights[i])
+            label = "" if self.target.has_one_class else f", label {self.target.classes[code]}"
+            lines.append(f"{name}{label}: {listed or 'no important words'}")
+        return lines
 
 
 def classify_averaged(models: Sequence[Model], target: Target, texts: Sequence[NDArray[np.int32]]) -> Tensor:
