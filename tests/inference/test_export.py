@@ -21,6 +21,7 @@ from safetensors import safe_open
 from torch import nn
 
 import dlrunner
+from dlrunner.data.images.loaders import normalised
 from dlrunner.errors import ConfigError
 from dlrunner.inference import export as exporting
 from dlrunner.inference import onnx as graphs
@@ -176,6 +177,14 @@ def test_an_export_contains_no_local_paths(runs: SmallRuns, export: Callable[...
 
 
 EXPORTABLE = [kind for kind in KINDS if "qrnn" not in kind]
+
+
+def test_the_preprocessing_of_images_is_in_the_export(export: Callable[..., Path]) -> None:
+    state = json.loads((export("pictures") / "state.json").read_text())["state"]
+    assert (state["decoded"], state["size"], state["fit"]) == (32, 32, "crop")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 32, 32, 3), np.uint8)
+    by_hand = ((pixels / 255 - state["mean"]) / state["std"]).transpose(0, 3, 1, 2)
+    np.testing.assert_allclose(normalised(torch.from_numpy(pixels), 32).numpy(), by_hand, atol=1e-5)
 
 
 @needs_onnx

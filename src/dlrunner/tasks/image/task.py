@@ -28,7 +28,7 @@ from dlrunner.data.core.splitting import (
 from dlrunner.data.core.targets import Target
 from dlrunner.data.images.augmentation import Augmentation
 from dlrunner.data.images.dataset import ImageSource, ImageTable
-from dlrunner.data.images.loaders import FeatureLoader, ImageLoader, pixels_on_device, view_loader
+from dlrunner.data.images.loaders import MEAN, STD, FeatureLoader, ImageLoader, pixels_on_device, view_loader
 from dlrunner.data.images.split_statistics import split_statistics
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.errors import ConfigError
@@ -376,9 +376,10 @@ class ImageClassification(Classification):
         return drawn
 
     def state(self, phase: Phase) -> dict[str, Any]:
-        """The classes, and how images are decoded and augmented."""
+        """The classes, and how images are decoded, augmented and standardised."""
         return {
             "target": self.target.state(), "size": self.settings_in(phase)["size"],
             "decoded": self.table.size, "fit": self.table.fit, "tta": self.tta, "augmentation": vars(self.augmentation),
             "column": self.table.column, "white": self.table.white, "files": dict(self.data.file_settings()),
+            "mean": list(MEAN), "std": list(STD),
         }  # fmt: skip

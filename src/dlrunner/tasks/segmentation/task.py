@@ -18,7 +18,7 @@ from torch import Tensor
 from dlrunner.data.core.batching import rows_in_batches, shuffled_batches
 from dlrunner.data.core.splitting import PART_CODES, TEST, TRAIN, VALID, split_sizes
 from dlrunner.data.images.augmentation import Augmentation
-from dlrunner.data.images.loaders import pixels_on_device
+from dlrunner.data.images.loaders import MEAN, STD, pixels_on_device
 from dlrunner.data.images.split_statistics import split_statistics
 from dlrunner.data.segmentation.dataset import SegmentationData, SegmentationTable
 from dlrunner.data.segmentation.loaders import SegmentationLoader
@@ -222,7 +222,7 @@ class Segmentation(Task):
         size, table = list(self.size_in(phase)), self.table
         return {
             "classes": table.classes.state(), "size": size, "column": table.column, "white": table.white,
-            "files": dict(self.data.file_settings()),
+            "files": dict(self.data.file_settings()), "mean": list(MEAN), "std": list(STD),
         }  # fmt: skip
 
 
