@@ -153,6 +153,17 @@ def test_a_draft_of_a_large_jpeg_is_as_good_as_the_whole() -> None:
     assert np.abs(fast - whole).mean() < 2
 
 
+def test_an_opened_jpeg_is_decoded_as_its_file_and_not_changed() -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (600, 400, 3), np.uint8))
+    file = content(noise, "JPEG", quality=95)
+    with Image.open(io.BytesIO(file)) as image:
+        np.testing.assert_array_equal(pixels_of(image, 64), decode(file, 64)[0])
+        assert image.size == (400, 600)
+        image.draft("RGB", (100, 150))
+        assert pixels_of(image, 64).shape == (64, 64, 3)
+        np.testing.assert_array_equal(pixels_of(image, 64), pixels_of(image.copy(), 64))
+
+
 # Where images are found
 
 

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from dlrunner.data.core.source import Unreadable
 from dlrunner.errors import DataError
@@ -143,6 +144,15 @@ def _remarks(image: Image.Image) -> list[str]:
 
 
 def _copy(image: Image.Image) -> Image.Image:
+    """Return a copy of an image; of a JPEG that is not decoded yet, its file, whose draft is that of `decode`."""
+    if isinstance(image, JpegImageFile) and image.tile and image.fp is not None:
+        position = image.fp.tell()
+        image.fp.seek(0)
+        content = image.fp.read()
+        image.fp.seek(position)
+        again = Image.open(io.BytesIO(content))
+        if again.size == image.size:  # else it is a draft
+            return again
     copy = image.copy()
     copy.format = image.format
     return copy
