@@ -146,7 +146,7 @@ def test_rows_of_one_group_and_day_count_with_their_mean_and_a_note(here: Path) 
 def test_rows_without_a_group_are_a_group(group: list[str], here: Path) -> None:
     full = sales().assign(kind="x")
     gaps = full.assign(store=full["store"].where(full["store"] != "b"))
-    names = [name for name in NAMES]
+    names = list(NAMES)
     found, expected = (read(table, group=group).frame[names] for table in (gaps, full))
     np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
 

@@ -123,7 +123,7 @@ def test_rows_before_all_training_rows_have_no_forecast(sales_csv: pd.DataFrame,
 def test_the_base_is_in_the_units_of_the_target_after_a_warmup(sales_csv: pd.DataFrame) -> None:
     closed = sales_csv[sales_csv["day"] < "2014-02-15"].assign(store="closed", sold=90_000.0)
     pd.concat([sales_csv, closed]).to_csv("sales.csv", index=False)
-    history = {"by": ["store"], "within": ["weekday"], "block": 30, "base": True, "warmup": 60}
+    history: Any = {"by": ["store"], "within": ["weekday"], "block": 30, "base": True, "warmup": 60}
     data = TabularData(
         Path(),
         path="sales.csv",
