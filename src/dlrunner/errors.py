@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from pathlib import Path
 
 
 class DlrunnerError(Exception):
     """An error whose message is shown to the user without a traceback."""
-
-    folder: Path | None = None
-    """The run's folder, if there is one."""
 
 
 class ConfigError(DlrunnerError, ValueError):

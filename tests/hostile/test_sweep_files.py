@@ -124,6 +124,6 @@ def test_results_are_written_of_jobs_that_cannot_be_read_too(here: Path) -> None
             folder.write_record(number, {"status": "done", "final": {"valid/rmse": number}})
         (folder.job_folder(1) / "request.json").write_text("{")
         (folder.job_folder(2) / "record.json").write_text("[]")
-        found = folder.write_results(["a"], {})
+        found, _ = folder.write_results(["a"])
     assert list(found["status"]) == ["done", "done", "not started"]
     assert list(found["a"].fillna("-")) == ["0", "-", "2"]

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from dlrunner.sweeps.engines.base import RemoteJob
-from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory
 from dlrunner.sweeps.slots import ResourceSlot
 from tests.cli.test_sweep import WORDS, sweep_folder, wait_for
 from tests.conftest import QUICK, Dlrun, Forked, start
@@ -124,11 +124,11 @@ class Silent(RemoteJob):
 def test_a_job_that_is_stopped_in_the_queue_is_interrupted_and_one_that_is_lost_has_failed(here: Path) -> None:
     with SweepDirectory(here / "sweep") as folder:
         jobs = [Job(number, [], {}) for number in range(2)]
-        folder.freeze(jobs)
+        folder.freeze(jobs, {job.number: JobStatus("new", f"{job.number}") for job in jobs})
         stopped, lost = (Silent(job, folder, ResourceSlot()) for job in jobs)
         stopped.stop()
         assert [each.outcome()["status"] for each in (stopped, lost)] == ["interrupted", "failed"]
-        assert folder.record(0) == {"status": "interrupted", "error": "cancelled in the queue"}
+        assert folder.record(0) == {"status": "interrupted", "error": "cancelled in the queue", "folder": None}
 
 
 STALLING = """

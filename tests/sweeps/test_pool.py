@@ -13,7 +13,7 @@ import pytest
 from jinja2 import Environment
 
 from dlrunner.errors import BusyError
-from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory
 from dlrunner.sweeps.job_process import BUSY_TIMEOUT, _Messenger, _run_when_free
 from dlrunner.sweeps.pool import modules_of
 from dlrunner.sweeps.slots import ResourceSlot, resource_slots
@@ -161,17 +161,17 @@ def test_a_job_waits_for_a_run_that_another_process_does_as_long_as_it_may(monke
     monkeypatch.setattr("dlrunner.sweeps.job_process.runner.run", begin)
     said: list[Any] = []
     (job,) = jobs(1)
-    assert _run_when_free(job, _Messenger(said.append), math.inf) == "finished"  # type: ignore[comparison-overlap]
+    assert _run_when_free(job, _Messenger(said.append), math.inf, lambda path: None) == "finished"  # type: ignore[comparison-overlap]
     assert said == [("message", "waiting: another process is training this run")]
     clock.now = 0.0
     with pytest.raises(BusyError):
-        _run_when_free(job, _Messenger(said.append), BUSY_TIMEOUT)
+        _run_when_free(job, _Messenger(said.append), BUSY_TIMEOUT, lambda path: None)
 
 
 def test_a_sweeps_folder_is_written_by_one_process_and_read_by_all(here: Path) -> None:
     path = here / "sweep"
     with SweepDirectory(path) as folder:
-        folder.freeze([Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")])
+        folder.freeze([Job(0, ["seed=0"], {"a": 1}, "0a1b2c3d")], {0: JobStatus("new", "0a1b2c3d")})
         with pytest.raises(Exception, match="another process is running this sweep"), SweepDirectory(path):
             pass
         folder.write_record(0, {"status": "done", "metric": {"name": "valid/rmse", "value": 1.0}})

@@ -120,7 +120,8 @@ def _words(name: str, seed: int, settings: Sequence[str]) -> list[str]:
 def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[str, Any]]:
     """Run the missing jobs, and return the records of all."""
     records = {}
-    for job, status in zip(jobs, status_of(jobs).values(), strict=True):
+    statuses = status_of(jobs)
+    for job, status in zip(jobs, statuses.values(), strict=True):
         if status.folder and status.summary:
             claim, verdict = job.config["claim"], status.summary.get("claim") or {}
             if not is_current(claim, verdict, status.summary["data"]["release"]):
@@ -135,7 +136,7 @@ def _run(jobs: Sequence[Job], arguments: argparse.Namespace) -> dict[int, dict[s
         print(f"finished: {len(records)} of {len(jobs)}", flush=True)
     arguments.out = arguments.out or str(path)
     with SweepDirectory(path) as folder:
-        folder.freeze(jobs)
+        folder.freeze(jobs, statuses)
         if missing:
             start_fork_server(missing)
             slots = resource_slots(arguments.jobs if arguments.jobs == "auto" else int(arguments.jobs), missing)

@@ -68,6 +68,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     try:
         with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:
             found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
+            folder.reopen()
             write_words(folder, words)
             try:
                 first = Job(0, fixed, config, checked.signature)
@@ -75,7 +76,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
                 best = found.best()
             finally:
                 found.close()
-            tables.print_ranking(folder.write_results(swept, {}), path)
+            tables.print_ranking(folder.write_results(swept)[0], path)
             write_report(folder, config)
             if best is not None:
                 _write_best(folder, best, words, settings.best)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dlrunner.cli.compose import ENGINES, check_hydra_setting, parse
 from dlrunner.cli.shown_jobs import run_shown
@@ -21,7 +21,7 @@ from dlrunner.reporting.terminal.quiet import at_level
 from dlrunner.reporting.terminal.sweep import duration, make_screen
 from dlrunner.runs.reader import shorter
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
-from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, record_of, status_of
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, status_of
 
 if TYPE_CHECKING:
     from dlrunner.sweeps.engines.base import RemoteEngine
@@ -60,7 +60,7 @@ def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
     engine = make_engine(launcher, path, settings) if launcher and left else None
     try:
         with at_level(jobs[0].config["log"]["level"], path), SweepDirectory(path) as folder:
-            write_down(folder, words, jobs)
+            write_down(folder, words, jobs, statuses)
             local_slots = resource_slots(settings.jobs, jobs, settings.gpu_share)
             slots = engine.slots(settings.jobs, left) if engine else local_slots
             return path, run_missing(folder, jobs, statuses, swept, slots, settings.fail_fast, engine)
@@ -123,19 +123,14 @@ def run_missing(
     """Run the missing jobs, write results.csv, print the ranking, and return the exit status."""
     from dlrunner.sweeps.pool import start_fork_server
 
-    records: dict[int, dict[str, Any]] = {
-        number: record_of(status.folder, status.summary)
-        for number, status in statuses.items()
-        if status.folder and status.summary
-    }
-    duplicates = duplicate_jobs(jobs)
+    duplicates = duplicate_jobs(jobs, statuses)
     repeated = {job.number for job, _ in duplicates}
-    records = {number: record for number, record in records.items() if number not in repeated}
-    missing = [job for job in jobs if job.number not in {*records, *repeated}]
+    done = {number for number, status in statuses.items() if status.summary} - repeated
+    missing = [job for job in jobs if job.number not in done | repeated]
     together = f", {engine.name}" if engine else f", {len(slots)} in parallel" if len(slots) > 1 else ""
     print(f"sweep of {_count(jobs)}{together}\nfolder   {shorter(folder.path)}", flush=True)
-    if records:
-        print(f"finished: {len(records)} of {len(jobs) - len(repeated)}", flush=True)
+    if done:
+        print(f"finished: {len(done)} of {len(jobs) - len(repeated)}", flush=True)
     _print_duplicates(duplicates, swept)
     status = 0
     if missing:
@@ -144,12 +139,15 @@ def run_missing(
         screen = make_screen(
             missing[0].config["log"]["progress"],
             len(jobs) - len(repeated),
-            len(records),
+            len(done),
             len(slots),
             lambda job: job.label(swept),
         )
         status = run_shown(missing, folder, slots, screen, fail_fast, engine)
-    results = folder.write_results(swept, records, sorted(repeated))
+    results, same_runs = folder.write_results(swept)
+    by_number = {job.number: job for job in jobs}
+    found = [(by_number[one], by_number[other]) for one, other in same_runs.items() if one not in repeated]
+    _print_duplicates(found, swept)
     tables.print_ranking(results, folder.path)
     if missing:
         write_report(folder, missing[0].config)
@@ -167,7 +165,7 @@ def _print_duplicates(duplicates: Sequence[tuple[Job, Job]], swept: Sequence[str
 
 def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses: Mapping[int, JobStatus]) -> None:
     """Print the plan of a sweep: jobs, their status and folders, and the estimated time; a run is counted once."""
-    duplicates = duplicate_jobs(jobs)
+    duplicates = duplicate_jobs(jobs, statuses)
     repeated = {job.number for job, _ in duplicates}
     statuses = {number: status for number, status in statuses.items() if number not in repeated}
     rows = []

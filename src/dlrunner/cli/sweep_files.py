@@ -19,7 +19,7 @@ from dlrunner.files.atomic import write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import shorter
-from dlrunner.sweeps.folder import Job, SweepDirectory
+from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory
 
 Result = TypeVar("Result")
 
@@ -60,9 +60,11 @@ def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def write_down(folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job]) -> None:
+def write_down(
+    folder: SweepDirectory, words: Sequence[str], jobs: Sequence[Job], statuses: Mapping[int, JobStatus]
+) -> None:
     """Store the request of every job; the key is written last, when all are stored."""
-    folder.freeze(jobs)
+    folder.freeze(jobs, statuses)
     write_words(folder, words, key_of(words, jobs[0].config["plugins"]))
 
 

@@ -5,7 +5,6 @@ A run that cannot be compared (failed, still running, partly deleted, damaged) i
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import glob
 import json
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dlrunner.comparison.jobs import jobs_of, moved
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.runs.reader import FinishedRun
@@ -249,41 +249,3 @@ def _runs_of_sweep(sweep: Path) -> Iterator[tuple[Path, str | None]]:
             yield sweep / "jobs" / f"job {job}", f"{gone}: {error}" if error else gone
         else:
             yield path, None
-
-
-def jobs_of(sweep: Path) -> dict[str, tuple[str, str, str]]:
-    """Return status, run folder and error of the jobs of a sweep by number; empty if there is none."""
-    results = sweep / "results.csv"
-    if results.exists():
-        if not results.is_file():
-            raise ConfigError(f"{results} is not a regular file; run the sweep again, or name its runs")
-        try:
-            with results.open(newline="") as file:
-                return {
-                    row["job"]: (row["status"], row["folder"] or "", row["error"] or "") for row in csv.DictReader(file)
-                }
-        except (OSError, ValueError, RecursionError, KeyError, csv.Error):
-            raise ConfigError(f"{results} is damaged; run the sweep again, or name its runs") from None
-    found = {}
-    for path in sorted((sweep / "jobs").iterdir(), key=lambda each: (len(each.name), each.name)):
-        try:
-            record = json.loads((path / "record.json").read_text())
-            found[path.name] = (record["status"], record.get("folder") or "", record.get("error") or "")
-        except (OSError, ValueError, RecursionError, KeyError, TypeError):
-            found[path.name] = ("not started, or still running", "", "")
-    return found
-
-
-def moved(origin: Path, folder: str) -> Path | None:
-    """Find a run folder that a sweep or claims have recorded, also if all of runs/ was moved or copied.
-
-    Args:
-        origin: the folder of the sweep or the claims.
-        folder: as recorded; empty if there was none.
-    """
-    if not folder:
-        return None
-    written = Path(folder)
-    relocated = origin.resolve().parent.parent.joinpath(*written.parts[-2:])
-    candidates = [written, relocated] if written.is_absolute() else [relocated, written]
-    return next((path for path in candidates if path.is_dir()), None)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparison.collect import jobs_of
+from dlrunner.comparison.jobs import jobs_of
 from dlrunner.errors import ConfigError
 from dlrunner.runs.listing import ListedRun, runs_in
 
@@ -30,8 +29,6 @@ def runs_of(group: Path) -> set[Path]:
         recorded = [runs_dir.joinpath(*Path(folder).parts[-2:]) for _, folder, _ in jobs_of(group).values() if folder]
     except (ConfigError, OSError):
         recorded = []
-    if not (group / "results.csv").exists():
-        recorded += [path for request in (group / "jobs").glob("*/request.json") for path in _requested(request)]
     return {path.resolve() for path in recorded if path.is_dir() and path.resolve().parent.parent == runs_dir}
 
 
@@ -70,15 +67,3 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for each in value:
             yield from _texts(each)
-
-
-def _requested(request: Path) -> Iterator[Path]:
-    """Yield the run folders of the signature that a job asked for; its record is missing while it runs."""
-    try:
-        content = json.loads(request.read_text())
-        task, signature = content["config"]["choices"].get("task") or "task", content["signature"]
-    except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError):
-        return
-    parent = request.parents[4] / str(task)
-    if signature:
-        yield from (path for path in parent.glob(f"*-{signature}*") if path.is_dir())

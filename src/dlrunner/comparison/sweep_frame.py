@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
-from dlrunner.comparison.collect import Row, flatten, frozen, jobs_of, moved, read_row
+from dlrunner.comparison.collect import Row, flatten, frozen, read_row
 from dlrunner.comparison.groups import differing_settings
+from dlrunner.comparison.jobs import jobs_of, moved
 from dlrunner.comparison.validation import validation_sets
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
@@ -25,7 +26,7 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
 
     | column | content |
     |---|---|
-    | `job`, `status` | number; done, failed, interrupted, not started … |
+    | `job`, `status` | number; done, failed, interrupted, killed, running, not started … |
     | `optim`, `optim.lr`, `seed` … | the settings that differ, with their types: numbers, texts, booleans, lists |
     | `valid/rmse`, `train/loss` … | metrics of the last epoch, NaN for jobs that are not done |
     | `seconds`, `path` | duration; absolute path of the run folder, None if there is none |

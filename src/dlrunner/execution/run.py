@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def run(
     display: Display | None = None,
     changed: Mapping[str, str] | None = None,
     swept: Collection[str] = (),
+    on_claim: Callable[[Path], None] = lambda path: None,
 ) -> Outcome:
     """Execute the run of a configuration; a finished run is not repeated.
 
@@ -86,6 +87,7 @@ def run(
         display: shows training progress; None: as `log.progress` says.
         changed: the task's default for each setting that differs from it; marked in the report.
         swept: of a job of a sweep, the settings that differ between the jobs; its folder is named after them.
+        on_claim: called with the run's folder before anything is written there.
 
     Raises:
         ConfigError: the configuration is invalid; nothing was read or written.
@@ -110,6 +112,7 @@ def run(
             checked.settings.rerun,
         )
         try:
+            on_claim(directory.path)
             keep_tags(directory.path, config)
             if reason == "finished":
                 directory.point_latest()
@@ -230,8 +233,6 @@ def _execute(
             tracking.close(timeout)
     if isinstance(error, ConfigError) and context.is_new and not (directory.path / "metrics.jsonl").exists():
         directory.remove()
-    elif isinstance(error, DlrunnerError):
-        error.folder = directory.path
     if error is not None:
         raise error
     for finding in findings:

@@ -1,7 +1,8 @@
 """A sweep's folder: the request and the outcome of each job, and the status of jobs before a sweep starts.
 
 `runs/sweeps/<task>,<overrides>-<8 hex digits>/` holds `jobs/N/request.json` (written before the first job starts),
-`record.json` and `output.txt` of each job, and `results.csv`.
+`record.json` and `output.txt` of each job, and `results.csv`, which is deleted when the sweep starts again and written
+last.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import json
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
+from dlrunner.comparison.jobs import DUPLICATE, STARTED, repeated_runs
 from dlrunner.errors import BusyError, ConfigError, DataError
 from dlrunner.files.atomic import atomic_file, readable_os_errors
 from dlrunner.files.locks import FolderLock
@@ -26,6 +28,7 @@ from dlrunner.files.temporary import name_of, remove_abandoned
 from dlrunner.renamed import present_config
 from dlrunner.runs.directory import folders_by_signature, latest_of, refuse_links
 from dlrunner.runs.fingerprint import code_digest
+from dlrunner.runs.listing import ListedRun
 from dlrunner.runs.reader import finished_summary, shorter
 from dlrunner.tracking.relay import is_incomplete
 
@@ -93,13 +96,30 @@ class SweepDirectory:
         if self._lock:
             self._lock.release()
 
-    def freeze(self, jobs: Sequence[Job]) -> None:
-        """Write the requests of all jobs, and delete the records of an earlier start."""
+    def freeze(self, jobs: Sequence[Job], statuses: Mapping[int, JobStatus]) -> None:
+        """Write the requests of all jobs, and replace the records and results of an earlier start by what is true now.
+
+        Args:
+            jobs: all of the sweep.
+            statuses: by number; the runs that are done or will be resumed are recorded, as if they had been started.
+        """
+        repeated = {job.number: same.number for job, same in duplicate_jobs(jobs, statuses)}
         with readable_os_errors(self.path):
-            for record in (self.path / "jobs").glob("*/record.json"):
-                record.unlink()
+            known = {number: record for number, status in statuses.items() if (record := status.record)}
+            known |= {number: {"status": DUPLICATE, "same_as": same} for number, same in repeated.items()}
+            for file in (self.path / "jobs").glob("*/record.json"):
+                if file.parent.name not in map(str, known):
+                    file.unlink()
             for job in jobs:
                 self.add(job)
+            for number, record in known.items():
+                self.write_record(number, record, sync=False)
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Delete the results of an earlier start: until they are written again, the records of the jobs count."""
+        with readable_os_errors(self.path):
+            (self.path / "results.csv").unlink(missing_ok=True)
 
     def add(self, job: Job) -> None:
         """Write the request of a job; without fsync, since the same command writes it again."""
@@ -126,7 +146,34 @@ class SweepDirectory:
         return None
 
     def record(self, number: int) -> dict[str, Any] | None:
-        """Return the outcome of a job; None if it is missing or damaged."""
+        """Return the outcome of a job; None if it has not ended, or its record is damaged."""
+        record = self._record(number)
+        return None if record and record["status"] == STARTED else record
+
+    def write_record(self, number: int, record: Mapping[str, Any], sync: bool = True) -> None:
+        """Write the outcome of a job."""
+        self._write(self.job_folder(number) / "record.json", json.dumps(record), sync=sync)
+
+    def reset(self, number: int) -> None:
+        """Forget the outcome of an earlier attempt at a job, but not its run folder."""
+        if run := (self._record(number) or {}).get("folder"):
+            self.start(number, Path(run))
+        else:
+            (self.job_folder(number) / "record.json").unlink(missing_ok=True)
+
+    def start(self, number: int, run: Path) -> None:
+        """Record the run folder of a job; without fsync, since the end of the job is recorded too."""
+        with readable_os_errors(self.path):
+            self.write_record(number, {"status": STARTED, "folder": str(run.resolve())}, sync=False)
+
+    def end(self, number: int, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Write and return the outcome of a job that has no result, with its run folder if there is one."""
+        run = (self._record(number) or {}).get("folder")
+        ended = {**record, "folder": run if run and Path(run).is_dir() else None}
+        self.write_record(number, ended)
+        return ended
+
+    def _record(self, number: int) -> dict[str, Any] | None:
         file = self.job_folder(number) / "record.json"
         content = self._read(file)
         if content is None or isinstance(content.get("status"), str):
@@ -134,9 +181,14 @@ class SweepDirectory:
         _warn_damaged(file)
         return None
 
-    def write_record(self, number: int, record: Mapping[str, Any]) -> None:
-        """Write the outcome of a job."""
-        self._write(self.job_folder(number) / "record.json", json.dumps(record))
+    def _result(self, number: int) -> dict[str, Any]:
+        """Return the outcome of a job; the state of its run if it has not ended."""
+        record = self._record(number) or {"status": "not started"}
+        if record["status"] != STARTED:
+            return record
+        run = Path(record["folder"])
+        summary = finished_summary(run)
+        return record_of(run, summary) if summary else {**record, "status": ListedRun(run).status}
 
     def _read(self, file: Path) -> dict[str, Any] | None:
         """Return the content of a JSON file; None if it is missing or, with a warning, if it is damaged."""
@@ -158,24 +210,26 @@ class SweepDirectory:
         with atomic_file(file, sync=sync) as opened:
             opened.write(text.encode(errors="backslashreplace"))
 
-    def write_results(
-        self, swept: Sequence[str], records: Mapping[int, Mapping[str, Any]], duplicates: Collection[int] = ()
-    ) -> pd.DataFrame:
-        """Collect the outcomes of all jobs in results.csv: one row per job, with the swept settings and all metrics.
+    def write_results(self, swept: Sequence[str]) -> tuple[pd.DataFrame, dict[int, int]]:
+        """Collect the outcomes of all jobs in results.csv: one row per run, with the swept settings and all metrics.
 
         Args:
             swept: names of the settings that differ; empty: all overrides.
-            records: of jobs that have no record in this folder.
-            duplicates: numbers of jobs that are the same run as another one: they have no row.
+
+        Returns:
+            The results, and the jobs that have no row, each with the job that is the same run.
         """
         import pandas as pd
 
+        records = {number: self._result(number) for number in self.numbers()}
+        outcomes = {n: (record["status"], str(record.get("folder") or "")) for n, record in records.items()}
+        repeated = repeated_runs(outcomes)
+        repeated |= {n: int(each["same_as"]) for n, each in records.items() if each["status"] == DUPLICATE}
         rows = []
-        for number in self.numbers():
-            if number in duplicates:
+        for number, record in records.items():
+            if number in repeated:
                 continue
             job = self.job(number) or Job(number, [], {})
-            record = records.get(number) or self.record(number) or {"status": "not started"}
             metric = record.get("metric") or {}
             best = (record.get("best") or {}).items()
             rows.append(
@@ -200,17 +254,17 @@ class SweepDirectory:
             results["best epoch"] = results["best epoch"].astype("Int64")
         with readable_os_errors(self.path):
             self._write(self.path / "results.csv", results.to_csv(index=False))
-        return results
+        return results, repeated
 
 
 def _warn_damaged(file: Path) -> None:
     print(f"warning: {file} is damaged and treated as missing", file=sys.stderr, flush=True)
 
 
-def duplicate_jobs(jobs: Sequence[Job]) -> list[tuple[Job, Job]]:
+def duplicate_jobs(jobs: Sequence[Job], statuses: Mapping[int, JobStatus]) -> list[tuple[Job, Job]]:
     """Return the jobs with the same run as an earlier job, each with that job; the run is executed once."""
-    first = {job.signature: job for job in reversed(jobs)}
-    return [(job, first[job.signature]) for job in jobs if first[job.signature] is not job]
+    first = {statuses[job.number].signature: job for job in reversed(jobs)}
+    return [(job, same) for job in jobs if (same := first[statuses[job.number].signature]) is not job]
 
 
 def record_of(path: Path, summary: Mapping[str, Any]) -> dict[str, Any]:
@@ -223,9 +277,22 @@ class JobStatus:
     """The status of a job's run before the sweep starts."""
 
     state: str
+    signature: str
+    """Of the run, with the settings that are `auto` as decided before, if they were."""
     folder: Path | None = None
     summary: Mapping[str, Any] | None = None
     """Of a finished run."""
+    is_stale: bool = False
+    """The run in the folder is of other code or data."""
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The record of a job with a run that is done, or that will be resumed."""
+        if self.folder is None or self.is_stale:
+            return None
+        if self.summary:
+            return record_of(self.folder, self.summary)
+        return {"status": STARTED, "folder": str(self.folder.resolve())}
 
 
 def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
@@ -244,7 +311,7 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
         signature = _decided_signature(job, digests)
         siblings = folders[parent].get(signature)
         if not siblings or job.config["rerun"]:
-            statuses[job.number] = JobStatus("new" if not siblings else "rerun in a new folder")
+            statuses[job.number] = JobStatus("new" if not siblings else "rerun in a new folder", signature)
             continue
         plugins = tuple(job.config["plugins"])
         if plugins not in code:
@@ -252,17 +319,18 @@ def status_of(jobs: Sequence[Job]) -> dict[int, JobStatus]:
         try:
             data = _digest_of_inputs(job.config, digests)
         except (DataError, ConfigError) as error:
-            statuses[job.number] = JobStatus(f"fails: {error}")
+            statuses[job.number] = JobStatus(f"fails: {error}", signature)
             continue
         path = latest_of(siblings, {"signature": signature, "code": code[plugins], "data": data})
         if path is None:
-            statuses[job.number] = JobStatus("rerun: the code or the data changed", siblings[-1][1])
+            state = "rerun: the code or the data changed"
+            statuses[job.number] = JobStatus(state, signature, siblings[-1][1], is_stale=True)
             continue
         summary = finished_summary(path)
         if summary and any(is_incomplete(path, name) for name in job.config["log"].get("trackers") or ()):
-            statuses[job.number] = JobStatus("done, but a tracker is incomplete", path)
+            statuses[job.number] = JobStatus("done, but a tracker is incomplete", signature, path)
             continue
-        statuses[job.number] = JobStatus("done" if summary else "resumes", path, summary)
+        statuses[job.number] = JobStatus("done" if summary else "resumes", signature, path, summary)
     return statuses
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import multiprocessing
 import os
@@ -59,26 +60,25 @@ def perform(
     if slot.threads:
         torch.set_num_threads(slot.threads)
     messenger = _Messenger(send)
-    record: dict[str, Any]
     try:
-        outcome = _run_when_free(job, messenger, busy_timeout)
-        record = record_of(outcome.path, outcome.summary)
+        outcome = _run_when_free(job, messenger, busy_timeout, functools.partial(folder.start, job.number))
+        folder.write_record(job.number, record_of(outcome.path, outcome.summary))
     except Interrupted as stopped:
-        record = {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"}
+        folder.end(job.number, {"status": "interrupted", "error": f"stopped by signal {stopped.signum}"})
     except DlrunnerError as error:
-        run_folder = str(error.folder.resolve()) if error.folder else None
-        record = {"status": "failed", "error": str(error), "folder": run_folder}
-        record |= {"out_of_memory": isinstance(error, OutOfMemoryError), "is_data_error": isinstance(error, DataError)}
-    folder.write_record(job.number, record)
+        reason = {"out_of_memory": isinstance(error, OutOfMemoryError), "is_data_error": isinstance(error, DataError)}
+        folder.end(job.number, {"status": "failed", "error": str(error), **reason})
     sys.stdout.flush()
 
 
-def _run_when_free(job: Job, messenger: _Messenger, busy_timeout: float) -> runner.Outcome:
+def _run_when_free(
+    job: Job, messenger: _Messenger, busy_timeout: float, on_claim: Callable[[Path], None]
+) -> runner.Outcome:
     """Run the job, after any other process that executes the same run; the result of that one is then used."""
     started, notified = time.monotonic(), False
     while True:
         try:
-            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed, job.swept)
+            return runner.run(job.config, job.overrides, messenger.notify, messenger, job.changed, job.swept, on_claim)
         except BusyError as busy:
             if time.monotonic() > started + busy_timeout:
                 raise

@@ -134,7 +134,7 @@ class Worker:
         self.job, self.folder, self.slot, self.alone = job, folder, slot, alone
         context = multiprocessing.get_context("forkserver")
         self.messages, sender = context.Pipe(duplex=False)
-        (folder.job_folder(job.number) / "record.json").unlink(missing_ok=True)
+        folder.reset(job.number)
         self.process: BaseProcess = context.Process(target=perform_here, args=(job, str(folder.path), slot, sender))
         with _without_main():
             self.process.start()
@@ -169,8 +169,8 @@ class Worker:
                 error += ", possibly because the system ran out of memory"
             # A stop signal may arrive before the job handles it: there was nothing to save yet.
             status = "interrupted" if code in (-signal.SIGTERM, -signal.SIGINT) else "failed"
-            record = {"status": status, "error": error, "out_of_memory": code == -signal.SIGKILL}
-            self.folder.write_record(self.job.number, record)
+            ended = {"status": status, "error": error, "out_of_memory": code == -signal.SIGKILL}
+            record = self.folder.end(self.job.number, ended)
         return record
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrunner.claims.claim_report import Verdict
-from dlrunner.comparison.collect import moved
+from dlrunner.comparison.jobs import moved
 from dlrunner.errors import ConfigError
 from dlrunner.renamed import present_verdict
 from dlrunner.reporting.html import page

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dlrunner.comparison.collect import LeftOut, Row, frozen, gather, jobs_of, moved, shown
+from dlrunner.comparison.collect import LeftOut, Row, frozen, gather, shown
 from dlrunner.comparison.groups import REPEATS, Comparison, Group, compare
+from dlrunner.comparison.jobs import jobs_of, moved
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.html import page
 from dlrunner.reporting.html.answer import question

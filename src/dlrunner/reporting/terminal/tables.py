@@ -257,7 +257,8 @@ def _validation_sets(done: pd.DataFrame, folder: Path) -> pd.Series[int]:
     """Return the validation set of each job; the runs are read only where a setting of the data differs."""
     from pandas import Series
 
-    from dlrunner.comparison.collect import moved, read_row
+    from dlrunner.comparison.collect import read_row
+    from dlrunner.comparison.jobs import moved
     from dlrunner.comparison.validation import validation_sets
     from dlrunner.errors import ConfigError
 

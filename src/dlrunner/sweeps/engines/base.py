@@ -68,8 +68,8 @@ class RemoteJob(ABC):
         self.stop_requested_at: float | None = None  # by the monotonic clock
         self.handles_signals = False
         self._messages = folder.job_folder(job.number) / "messages.jsonl"
-        for name in ("record.json", "messages.jsonl"):
-            (folder.job_folder(job.number) / name).unlink(missing_ok=True)
+        folder.reset(job.number)
+        self._messages.unlink(missing_ok=True)
 
     @abstractmethod
     def has_ended(self) -> bool:
@@ -103,8 +103,7 @@ class RemoteJob(ABC):
         record = self.folder.record(self.job.number)
         if record is None:
             status = "failed" if self.stop_requested_at is None else "interrupted"
-            record = {"status": status, "error": self.failure_reason()}
-            self.folder.write_record(self.job.number, record)
+            record = self.folder.end(self.job.number, {"status": status, "error": self.failure_reason()})
         return {**record, "out_of_memory": False}
 
 
