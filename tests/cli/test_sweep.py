@@ -12,11 +12,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from dlrunner import load_sweep
 from dlrunner.cli.compose import compose, compose_jobs
 from dlrunner.cli.sweep import with_seeds
 from dlrunner.errors import ConfigError
 from dlrunner.system.parallel import num_cores
-from tests.conftest import QUICK, Dlrun, Forked, start
+from tests.conftest import QUICK, Dlrun, Forked, flats, start
 from tests.scaling import documented
 
 WORDS = ("-m", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -217,6 +218,33 @@ def test_duplicate_jobs_are_run_once(dlrun: Dlrun, ratings_csv: Path, here: Path
     assert all(folder.startswith("runs/collab/") for folder in results["folder"])  # as it is typed here
     assert all(Path(folder, "summary.json").exists() for folder in results["folder"])
     assert all(seconds == round(seconds, 2) for seconds in results["seconds"])
+
+
+def test_a_value_that_auto_stands_for_is_the_same_run(dlrun: Dlrun, here: Path) -> None:
+    flats(200).to_csv("flats.csv", index=False)
+    table = ("task=tabular", "data.path=flats.csv", "data.target=price", "model=linear", "task.baseline=false")
+    words = ("-m", *table, "epochs=1", "batch_size=auto,32", "seeds=2", *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, err
+    assert "[2] batch_size=32 seed=0: the same run as [0], run once" in out
+    assert "[3] batch_size=32 seed=1: the same run as [1], run once" in out
+    assert "2 of 2 jobs done" in out
+    assert out.count("over seed 0, 1: ") == 1
+    assert pd.read_csv(sweep_folder(here) / "results.csv")["job"].tolist() == [0, 1]
+    assert load_sweep(sweep_folder(here))["job"].tolist() == [0, 1]
+    assert "2 of 2 jobs are finished" in dlrun(*words, "sweep.dry_run=true")[1]
+    (sweep_folder(here) / "results.csv").unlink()
+    assert load_sweep(sweep_folder(here))["job"].tolist() == [0, 1]
+    status, out, _ = dlrun(*words)
+    assert (status, "finished: 2 of 2\n" in out, out.count("run once")) == (0, True, 2)
+
+
+def test_a_sweep_has_a_report_whatever_has_run_its_jobs(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    for seed in (0, 1):
+        assert dlrun(*WORDS[1:], f"seed={seed}")[0] == 0
+    status, out, _ = dlrun(*WORDS, "seed=0,1", "log.report=true")
+    assert (status, "report   runs/sweeps/" in out) == (0, True)
+    assert "2 of 2" in (sweep_folder(here) / "report.html").read_text()
 
 
 def test_an_empty_range_and_sweep_settings_in_a_single_run_are_refused(dlrun: Dlrun, here: Path) -> None:

@@ -420,6 +420,14 @@ def test_an_unfinished_sweep_is_its_finished_runs(here: Path) -> None:
     assert [(each.name, each.reason) for each in left_out] == [("job 2", "not started, or still running")]
 
 
+def test_seconds_are_those_of_training(here: Path) -> None:
+    runs = [
+        write_run(here / "runs" / "collab" / name, 0.8, training_seconds=3.0, seconds=seconds)
+        for name, seconds in (("resumed", 1.0), ("with baselines", 60.0))
+    ]
+    assert [read_row(run).numbers["seconds"] for run in runs] == [3.0, 3.0]
+
+
 def test_a_damaged_results_table_is_reported(here: Path) -> None:
     sweep = write_sweep(here / "runs" / "sweeps" / "mine", write_seeds(here / "runs" / "collab", [0.8, 0.9]))
     (sweep / "results.csv").write_text("job,status\n0,done\n")

@@ -200,7 +200,7 @@ def test_the_table_of_runs_names_seeds_and_folders(here: Path) -> None:
 
 def test_a_sort_reads_numbers_as_numbers_and_puts_null_last(here: Path) -> None:
     for place, clip in enumerate([10.0, None, 9.0, 0.5]):
-        write_run(here / "runs" / str(place), 0.8 + place, {"trainer.clip": clip}, seconds=float(place))
+        write_run(here / "runs" / str(place), 0.8 + place, {"trainer.clip": clip}, training_seconds=float(place))
     frame = looks.groups_frame(compare(gather(["runs/*"])[0]))
     assert looks.sort(frame, "clip")["trainer.clip"].tolist() == ["0.5", "9.0", "10.0", "null"]
     assert looks.sort(frame, "-clip")["trainer.clip"].tolist() == ["10.0", "9.0", "0.5", "null"]

@@ -149,8 +149,7 @@ def run_missing(
     found = [(by_number[one], by_number[other]) for one, other in same_runs.items() if one not in repeated]
     _print_duplicates(found, swept)
     tables.print_ranking(results, folder.path)
-    if missing:
-        write_report(folder, missing[0].config)
+    write_report(folder, jobs[0].config)
     if status:
         tables.print_interrupted()
         return status

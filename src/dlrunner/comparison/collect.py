@@ -45,7 +45,7 @@ class Row:
     metric: str
     higher_is_better: bool
     numbers: Mapping[str, float]
-    """Of the last epoch, `train/…`, `valid/…`, `test/…`; and `seconds`."""
+    """Of the last epoch, `train/…`, `valid/…`, `test/…`; and `seconds` of training."""
     conditions: Mapping[str, str]
     """Data, code, device and precision of the run, abbreviated."""
     history: Sequence[Mapping[str, Any]]
@@ -114,7 +114,7 @@ def read_row(path: Path) -> Row:
     try:
         metric, final = run.summary["metric"], run.summary["final"]
         numbers = {name: float(value) for name, value in final.items() if value is not None}
-        numbers["seconds"] = float(run.summary.get("seconds", math.nan))
+        numbers["seconds"] = float(run.summary.get("training_seconds", math.nan))
         name, higher = str(metric["name"]), bool(metric["higher_is_better"])
         settings = flatten(run.config)
         conditions = _conditions(run.summary)

@@ -29,7 +29,7 @@ def load_sweep(path: str | Path) -> pd.DataFrame:
     | `job`, `status` | number; done, failed, interrupted, killed, running, not started … |
     | `optim`, `optim.lr`, `seed` … | the settings that differ, with their types: numbers, texts, booleans, lists |
     | `valid/rmse`, `train/loss` … | metrics of the last epoch, NaN for jobs that are not done |
-    | `seconds`, `path` | duration; absolute path of the run folder, None if there is none |
+    | `seconds`, `path` | of training; absolute path of the run folder, None if there is none |
     | `validation_set` | only values of the same set are comparable: the runs validated on the same rows |
     | `error` | why a job failed, None otherwise |
 

@@ -35,7 +35,7 @@ from dlrunner.tracking.relay import is_incomplete
 if TYPE_CHECKING:
     import pandas as pd
 
-KEPT = ("status", "metric", "final", "best", "seconds", "claim")
+KEPT = ("status", "metric", "final", "best", "training_seconds", "claim")
 """Entries of a run's summary that are copied into the job's record."""
 
 
@@ -241,7 +241,7 @@ class SweepDirectory:
                     **{f"best {k}": v for k, v in best if k in ("epoch", metric.get("name"))},
                     "metric": metric.get("name"),
                     "higher_is_better": metric.get("higher_is_better"),
-                    "seconds": record.get("seconds"),
+                    "seconds": record.get("training_seconds"),
                     "folder": record.get("folder") and str(shorter(Path(record["folder"]))),
                     "error": record.get("error"),
                 }

@@ -198,7 +198,7 @@ def _verdicts(comparison: Comparison) -> list[str]:
 def _cards(ranked: Comparison | None, paired: Sequence[Shown]) -> list[Card]:
     done = sum(each.job["status"] == "done" for each in paired)
     seconds = [each.run.numbers["seconds"] for each in paired if each.run and is_number(each.run.numbers["seconds"])]
-    lines = [f"{duration(sum(seconds))} of runs in total"] if seconds else []
+    lines = [f"{duration(sum(seconds))} of training in total"] if seconds else []
     cards = [Card("finished jobs", f"{done} of {len(paired)}", lines)]
     if ranked is None:
         return cards
