@@ -29,6 +29,7 @@ from tests.conftest import QUICK, Dlrun, start
 from tests.scaling import documented
 
 WORDS = ("-m", "hydra/sweeper=optuna", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
+DRY = "sweep.dry_run=true"
 RATE = "optim.lr=tag(log,interval(1e-3,1e-1))"
 
 
@@ -283,3 +284,31 @@ def test_an_invalid_value_inside_of_a_range_fails_only_its_trial(
     assert "FAILED: model.factors: 6 is too few" in out
     results = pd.read_csv(sweep_folder(here) / "results.csv")
     assert (results["status"] == "failed").equals(results["model.factors"] == 6)
+
+
+def test_settings_of_a_search_are_refused_in_a_sweep(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=1", "optim.lr=0.01,0.02", *QUICK)
+    for word in ("sweep.trials=1", "sweep.best=mine", "sweep.sampler=tpe", "sweep.sampler_seed=1", "sweep={trials:1}"):
+        status, _, err = dlrun(*words, word)
+        assert (status, f"{word}: is a setting of a search" in " ".join(err.split())) == (2, True), err
+        assert "hydra/sweeper=optuna" in err
+    assert not (here / "runs").exists()
+    (here / "conf" / "experiment").mkdir(parents=True)
+    (here / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\nsweep:\n  trials: 3\n")
+    assert dlrun(*words, "experiment=mine", "sweep.dry_run=true")[0] == 0
+
+
+def test_the_trials_so_far_are_shown_without_running_and_tagged_when_given_again(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    assert "0 of 2 trials are finished; no finished trial" in dlrun(*WORDS, RATE, "sweep.trials=2", DRY)[1]
+    assert not (here / "runs").exists()
+    assert dlrun(*WORDS, RATE, "sweep.trials=2")[0] == 0
+    files = {file: file.stat().st_mtime_ns for file in (here / "runs").rglob("*")}
+    status, out, _ = dlrun(*WORDS, RATE, "sweep.trials=5", DRY)
+    assert (status, "2 of 5 trials are finished; the other 3 take about" in out) == (0, True)
+    assert [line.split()[2] for line in out.splitlines()[3:5]] == ["done", "done"]
+    assert all(line.split()[3].startswith("runs/collab/") for line in out.splitlines()[3:5])
+    assert {file: file.stat().st_mtime_ns for file in (here / "runs").rglob("*")} == files
+    assert dlrun(*WORDS, RATE, "sweep.trials=2", "tags=[mine]")[0] == 0
+    assert len(json.loads(dlrun("ls", "tag=mine", "--jobs", "--json")[1])) == 2

@@ -12,6 +12,7 @@ import pytest
 
 import dlrunner
 from dlrunner.cli.sweep_files import frozen
+from dlrunner.runs.tags import Tags, read_tags
 from dlrunner.sweeps.folder import SweepDirectory, status_of
 from tests.conftest import QUICK, Dlrun, Forked, ratings_table, start
 
@@ -127,3 +128,12 @@ def test_a_job_that_is_killed_keeps_its_run_folder(dlrun: Dlrun, words: tuple[st
     assert table["status"].tolist() == ["done", "failed"]
     assert table["error"].str.contains("killed by signal 9")[1]
     assert Path(table["path"][1]).is_dir()
+
+
+def test_finished_jobs_get_the_name_tags_and_note_too(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    words = ("-m", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
+    assert dlrun(*words, "seed=0,1")[0] == 0
+    status, out, _ = dlrun(*words, "seed=0,1", "name=x", "tags=[a]", "note=old data")
+    assert (status, "finished: 2 of 2" in out) == (0, True)
+    tags = [read_tags(Path(run)) for run in dlrunner.load_sweep(sweep_folder(here))["path"]]
+    assert tags == [Tags("x", ("a",), "old data")] * 2

@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from dlrunner.cli.compose import Changes, compose, compose_jobs, parse
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.recipe import experiment_of
-from dlrunner.cli.shown_jobs import run_shown
+from dlrunner.cli.shown_jobs import left_text, run_shown
 from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
 from dlrunner.config.signatures import EarlyCheck
@@ -29,7 +29,8 @@ from dlrunner.reporting.terminal.progress import number as shown
 from dlrunner.reporting.terminal.quiet import at_level
 from dlrunner.reporting.terminal.sweep import LineScreen, make_screen
 from dlrunner.runs.fingerprint import code_digest
-from dlrunner.runs.reader import shorter
+from dlrunner.runs.reader import finished_summary, shorter
+from dlrunner.runs.tags import keep_tags
 from dlrunner.sweeps.engines import make_engine
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.search import Search
@@ -59,7 +60,7 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
         )
     path, higher_is_better = _folder(words, swept, config, checked, settings)
     if settings.dry_run:
-        print(f"search of {settings.trials} trials over {', '.join(space)}\nfolder   {shorter(path)}")
+        _print_trials(SweepDirectory(path), list(space), settings.trials)
         return path, 0
     from dlrunner.execution.identity import refuse_generated_data
 
@@ -69,6 +70,9 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
         with at_level(config["log"]["level"], path), SweepDirectory(path) as folder:
             found = Search(path, space, higher_is_better, settings.sampler, settings.sampler_seed)
             folder.reopen()
+            for run in [Path(job["folder"]) for job in map(folder.result, folder.numbers()) if job["status"] == "done"]:
+                if run.is_dir():
+                    keep_tags(run, config)
             write_words(folder, words)
             try:
                 first = Job(0, fixed, config, checked.signature)
@@ -86,6 +90,25 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     if status:
         tables.print_interrupted()
     return path, status or (0 if best is not None else 1)
+
+
+def _print_trials(folder: SweepDirectory, names: Sequence[str], trials: int) -> None:
+    """Print the trials of a search so far, with their status and folders, and the estimated time of the others."""
+    results = {number: folder.result(number) for number in folder.numbers()}
+    rows = []
+    for number, result in results.items():
+        job = folder.job(number)
+        values = [job.settings.get(name, "") if job else "" for name in names]
+        run = str(shorter(Path(result["folder"]))) if result.get("folder") else "-"
+        rows.append([str(number), *values, result["status"], run])
+    total = max(trials, len(rows))
+    print(f"search of {total} trials over {', '.join(names)}\nfolder   {shorter(folder.path)}")
+    if rows:
+        tables.print_table(["trial", *names, "status", "run"], rows, {"trial"})
+    done = [Path(result["folder"]) for result in results.values() if result["status"] == "done"]
+    seconds = [summary["seconds"] for run in dict.fromkeys(done) if (summary := finished_summary(run))]
+    finished = sum(result["status"] in ("done", "failed") for result in results.values())
+    print(left_text("trial", finished, total, seconds))
 
 
 def _space(words: Sequence[str]) -> tuple[dict[str, BaseDistribution], list[str]]:

@@ -1,4 +1,4 @@
-"""Jobs that run while a screen shows their progress."""
+"""Jobs that run while a screen shows their progress, and what is left of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlrunner.errors import Interrupted
-from dlrunner.reporting.terminal.sweep import LineScreen
+from dlrunner.reporting.terminal.sweep import LineScreen, duration
 from dlrunner.sweeps.folder import Job, SweepDirectory
 
 if TYPE_CHECKING:
@@ -33,3 +33,21 @@ def run_shown(
     finally:
         screen.close()
     return 0
+
+
+def left_text(what: str, finished: int, total: int, seconds: Sequence[float]) -> str:
+    """Return how many jobs are finished, and how long the others will take.
+
+    Args:
+        what: the jobs are.
+        finished: number of finished ones.
+        total: number of all.
+        seconds: durations of finished ones.
+
+    >>> left_text("trial", 2, 5, [10.0, 20.0])
+    '2 of 5 trials are finished; the other 3 take about 45 s sequentially'
+    """
+    text, left = f"{finished} of {total} {what}s are finished", total - finished
+    if left and seconds:
+        return f"{text}; the other {left} take about {duration(left * sum(seconds) / len(seconds))} sequentially"
+    return f"{text}; no finished {what} to estimate the time from" if left else text

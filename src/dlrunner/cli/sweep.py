@@ -12,20 +12,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrunner.cli.compose import ENGINES, check_hydra_setting, parse
-from dlrunner.cli.shown_jobs import run_shown
+from dlrunner.cli.shown_jobs import left_text, run_shown
 from dlrunner.cli.sweep_files import frozen, write_down, write_report
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.terminal import tables
 from dlrunner.reporting.terminal.quiet import at_level
-from dlrunner.reporting.terminal.sweep import duration, make_screen
+from dlrunner.reporting.terminal.sweep import make_screen
 from dlrunner.runs.reader import shorter
+from dlrunner.runs.tags import keep_tags
 from dlrunner.sweeps.engines import LAUNCHERS, make_engine, require_package
 from dlrunner.sweeps.folder import Job, JobStatus, SweepDirectory, duplicate_jobs, status_of
 
 if TYPE_CHECKING:
+    from hydra.core.override_parser.types import Override
+
     from dlrunner.sweeps.engines.base import RemoteEngine
     from dlrunner.sweeps.slots import ResourceSlot
+
+
+SEARCH_SETTINGS = ("trials", "sampler", "sampler_seed", "best")
+"""Settings of `sweep` that have an effect in a search only."""
 
 
 def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
@@ -88,7 +95,20 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, bool]:
             raise ConfigError(
                 "seeds: a search evaluates single runs; run the best one with seeds: experiment=NAME seeds=5"
             )
+    elif ignored := [text for override in overrides if (text := _search_setting(override))]:
+        raise ConfigError(
+            f"{ignored[0]}: is a setting of a search, and this is a sweep of all combinations; for a search add "
+            "hydra/sweeper=optuna"
+        )
     return (launcher if launcher in LAUNCHERS else None), is_search
+
+
+def _search_setting(override: Override) -> str | None:
+    """Return the text of a setting that has an effect in a search only; None for any other."""
+    value = override.value() if override.key_or_group == "sweep" else None
+    names = value if isinstance(value, dict) else [override.key_or_group.removeprefix("sweep.")]
+    is_sweep = override.key_or_group.partition(".")[0] == "sweep"
+    return str(override.input_line) if is_sweep and {*map(str, names)} & {*SEARCH_SETTINGS} else None
 
 
 def with_seeds(words: Sequence[str]) -> list[str]:
@@ -127,6 +147,9 @@ def run_missing(
     repeated = {job.number for job, _ in duplicates}
     done = {number for number, status in statuses.items() if status.summary} - repeated
     missing = [job for job in jobs if job.number not in done | repeated]
+    for job in jobs:
+        if (status_of_job := statuses[job.number]).summary and status_of_job.folder:
+            keep_tags(status_of_job.folder, job.config)
     together = f", {engine.name}" if engine else f", {len(slots)} in parallel" if len(slots) > 1 else ""
     print(f"sweep of {_count(jobs)}{together}\nfolder   {shorter(folder.path)}", flush=True)
     if done:
@@ -178,13 +201,8 @@ def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses:
     tables.print_table(["job", *swept, "status", "run"], rows, {"job"})
     _print_duplicates(duplicates, swept)
     seconds = [status.summary["seconds"] for status in statuses.values() if status.summary]
-    left = sum(not status.state.startswith("done") for status in statuses.values())
-    text = f"{len(statuses) - left} of {len(statuses)} jobs are finished"
-    if left and seconds:
-        text += f"; the other {left} take about {duration(left * sum(seconds) / len(seconds))} sequentially"
-    elif left:
-        text += "; no finished job to estimate the time from"
-    print(text)
+    finished = sum(status.state.startswith("done") for status in statuses.values())
+    print(left_text("job", finished, len(statuses), seconds))
 
 
 def _count(jobs: Sequence[Job]) -> str:

@@ -181,7 +181,7 @@ class SweepDirectory:
         _warn_damaged(file)
         return None
 
-    def _result(self, number: int) -> dict[str, Any]:
+    def result(self, number: int) -> dict[str, Any]:
         """Return the outcome of a job; the state of its run if it has not ended."""
         record = self._record(number) or {"status": "not started"}
         if record["status"] != STARTED:
@@ -221,7 +221,7 @@ class SweepDirectory:
         """
         import pandas as pd
 
-        records = {number: self._result(number) for number in self.numbers()}
+        records = {number: self.result(number) for number in self.numbers()}
         outcomes = {n: (record["status"], str(record.get("folder") or "")) for n, record in records.items()}
         repeated = repeated_runs(outcomes)
         repeated |= {n: int(each["same_as"]) for n, each in records.items() if each["status"] == DUPLICATE}
