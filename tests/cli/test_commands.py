@@ -182,26 +182,45 @@ def test_bars_show_loss_learning_rate_speed_and_time_left() -> None:
         assert word in shown
 
 
-def test_completion_offers_verbs_tasks_and_options() -> None:
-    def complete(line: str) -> list[str]:
-        environment = {
-            **os.environ,
-            "COMP_LINE": line,
-            "COMP_POINT": str(len(line)),
-            "COMP_CWORD": str(line.count(" ")),
-        }
-        done = subprocess.run(
-            [sys.executable, "-m", "dlrunner", "-sc", "query=bash"],
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        return done.stdout.split()
+def complete(line: str) -> list[str]:
+    """Return what completes a command line; nothing else is printed into the terminal."""
+    environment = {
+        **os.environ,
+        "COMP_LINE": line,
+        "COMP_POINT": str(len(line)),
+        "COMP_CWORD": str(line.count(" ")),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "dlrunner", "-sc", "query=bash"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.split()
 
+
+def test_completion_offers_verbs_tasks_and_options() -> None:
     assert complete("dlrun sh") == ["show"]
     assert {"optim=adam", "optim=adamw", "optim=sgd"} <= set(complete("dlrun optim="))
     assert "task=collab" in complete("dlrun task=")
+
+
+def test_completion_prints_no_errors_and_knows_options_of_verbs_and_engines() -> None:
+    assert complete("dlrun show ") == complete("dlrun classify runs/latest ") == []  # the shell completes paths
+    assert {"--jobs", "--json"} <= set(complete("dlrun ls --"))
+    assert "hydra/sweeper=optuna" in complete("dlrun -m task=collab hydra/sweeper=")
+    assert "task=collab" in complete("dlrun -q lr=, task=") + complete("dlrun lr-find task=")
+
+
+def test_options_of_help_and_of_sweeps_are_not_taken_for_settings(dlrun: Dlrun, here: Path) -> None:
+    for words in (("-m", "--help"), ("task=collab", "-h"), ("-m", "task=collab", "--help")):
+        status, out, _ = dlrun(*words)
+        assert (status, out.startswith("dlrun: a runner")) == (0, True)
+    for line in ("--cfg job -m task=collab", "-m task=collab seed=0,1 --cfg job"):
+        status, _, err = dlrun(*line.split())
+        assert (status, "--cfg: prints the settings of one run, without -m" in err) == (2, True), err
 
 
 @pytest.mark.parametrize(

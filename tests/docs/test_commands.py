@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
-from dlrunner.cli.compose import compose
+from dlrunner.cli.compose import compose, parse
 from dlrunner.cli.conf_paths import options_of, with_paths
 from dlrunner.cli.options import options_of as options_of_method
 from dlrunner.cli.options import returns_text
@@ -18,7 +20,8 @@ from dlrunner.cli.sweep import chosen_engines, with_seeds
 from dlrunner.cli.sweep_files import frozen
 from dlrunner.cli.verbs import VERBS
 from dlrunner.config.plan import plan
-from dlrunner.config.source_signatures import predictor_methods
+from dlrunner.config.schema import LogSettings, SweepSettings
+from dlrunner.config.source_signatures import predictor_methods, signature_in_source
 from dlrunner.errors import ConfigError
 from tests.conftest import REPOSITORY
 from tests.docs.pages import PAGES, dlrun_commands, name_of
@@ -47,6 +50,30 @@ def test_a_documented_command_is_accepted(page: str, words: list[str], here: Pat
             check(words)
     else:
         check(words)
+
+
+def known_settings() -> set[str]:
+    """Return the settings of sections by their full names, of all options."""
+    names = {f"sweep.{name}" for name in SweepSettings.model_fields} | {f"log.{n}" for n in LogSettings.model_fields}
+    for file in (REPOSITORY / "conf").rglob("*.yaml"):
+        content = yaml.safe_load(file.read_text("utf-8")) or {}
+        sections = content if "task" in content or "data" in content else {file.parent.name: content}
+        for section, settings in sections.items():
+            if isinstance(settings, dict) and (signature := signature_in_source(str(settings.get("_target_")))):
+                names |= {f"{section}.{name}" for name in signature.parameters}
+            names |= {f"{section}.{name}" for name in settings} if isinstance(settings, dict) else set()
+    return names
+
+
+def test_settings_in_a_line_of_text_exist_and_are_read_as_they_are_quoted() -> None:
+    known = known_settings()
+    for page in PAGES:
+        text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+        for span in re.findall(r"`('?(?:data|model|optim|trainer|task|schedule|log|sweep)\.[a-z_]+=[^`]*)`", text):
+            name = span.lstrip("'").partition("=")[0]
+            assert name in known, f"{name_of(page)}: {span}"
+            if span.startswith("'"):
+                assert [override.key_or_group for override in parse(shlex.split(span))] == [name]
 
 
 def make_paths(words: list[str]) -> None:

@@ -100,12 +100,19 @@ def test_a_changed_version_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) 
 
 
 def test_all_that_can_move_a_result_is_told_in_words() -> None:
-    data = {"name": "my.csv", "release": "own", "sha256": "a"}
+    data = {"name": "my.csv", "release": "own", "sha256": 64 * "a"}
     before = {"code": "a", "data": data, "device": "cpu", "precision": "fp32", "num_threads": 1, "git": {"commit": "a"}}
-    after = {**before, "code": "b", "data": {**data, "sha256": "b"}, "device": "cuda:0", "num_threads": 2, "git": None}
+    after = {
+        **before,
+        "code": "b",
+        "data": {**data, "sha256": 64 * "b"},
+        "device": "cuda:0",
+        "num_threads": 2,
+        "git": None,
+    }
     assert changes(before, after) == [
         "the code of dlrunner (or of a plugin)",
-        "the data: own, now own",
+        "the data: own (aaaaaaaa), now own (bbbbbbbb)",
         "device cpu, now cuda:0",
         "CPU threads 1, now 2",
     ]

@@ -162,6 +162,9 @@ def _dispatch(words: list[str]) -> int:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(f"torchrun starts the processes of one run; use `dlrun {words[0]}` without it")
         return verb.run(words[0], words[1:])
+    if {"-h", "--help"} & set(words) and (words[0].startswith("-") or "=" in words[0]):
+        print(help_text())
+        return 0
     from dlrunner.cli.conf_paths import with_paths
 
     words = with_paths(_with_log_level(words))

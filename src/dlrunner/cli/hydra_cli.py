@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -9,9 +11,9 @@ from collections.abc import Sequence
 import hydra
 from omegaconf import OmegaConf
 
+from dlrunner.cli.completion import completions
 from dlrunner.cli.compose import compose_for_hydra, search_path_override, without_engines, without_hydra
 from dlrunner.cli.hydra_guard import guard_hydra, refusals
-from dlrunner.cli.verbs import VERBS
 from dlrunner.cli.yaml_files import read_checked_files
 from dlrunner.config.conf_files import package_conf
 from dlrunner.errors import ConfigError
@@ -26,7 +28,14 @@ def handle_flags(words: list[str]) -> int:
         if word in ("--cfg", "-c") and following not in SHOWN:
             raise ConfigError(f"{word}: must be followed by {', '.join(SHOWN)}: dlrun --cfg job task=collab")
     if words[0] in ("--shell-completion", "-sc"):
-        _complete_verbs(words)
+        if words[-1].startswith("query="):
+            _complete(words)
+            return 0
+    elif {"-m", "--multirun"} & set(words):
+        raise ConfigError(
+            "--cfg: prints the settings of one run, without -m and with one value each; the jobs of a sweep are "
+            "printed with sweep.dry_run=true"
+        )
     elif "job" in words and not {"--info", "-i", "--resolve", "-r", "--package", "-p"} & set(words):
         config = compose_for_hydra([word for word in words if word not in ("--cfg", "-c", "job")])
         print(OmegaConf.to_yaml(without_hydra(config)[0]), end="")
@@ -52,10 +61,11 @@ def _run_hydra(words: Sequence[str]) -> int:
     return 0
 
 
-def _complete_verbs(words: Sequence[str]) -> None:
-    """Complete verbs as the first word; Hydra completes the rest."""
-    if not words[-1].startswith("query="):
-        return
-    line = os.environ.get("COMP_LINE", "").split(" ")
-    if len(line) == 2:
-        print("\n".join(verb for verb in VERBS if verb.startswith(line[1])))
+def _complete(words: Sequence[str]) -> None:
+    """Print what completes the command line in COMP_LINE; what cannot be completed is no error."""
+    found, line = completions(os.environ.get("COMP_LINE", ""))
+    print("\n".join(found))
+    if line:
+        os.environ["COMP_LINE"] = line
+        with contextlib.suppress(SystemExit), contextlib.redirect_stderr(io.StringIO()):
+            _run_hydra([*words, *search_path_override()])

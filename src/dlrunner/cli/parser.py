@@ -23,8 +23,7 @@ class Parser(argparse.ArgumentParser):
         for word in unknown:
             name = word.partition("=")[0]
             if name.startswith("-"):
-                known = [option for option in self._option_string_actions if option.startswith("--")]
-                raise ConfigError(f"{self._verb}: there is no option {name}; {did_you_mean(name, known)}")
+                raise ConfigError(f"{self._verb}: there is no option {name}; {did_you_mean(name, self.options)}")
             raise ConfigError(f"{self._verb}: unexpected argument {word!r}; usage: {self._usage}")
         return arguments
 
@@ -35,6 +34,11 @@ class Parser(argparse.ArgumentParser):
             ConfigError: always.
         """
         raise ConfigError(f"{self._verb}: {message}; `{self.prog} --help` lists the options")
+
+    @property
+    def options(self) -> list[str]:
+        """The long names of its options."""
+        return [option for option in self._option_string_actions if option.startswith("--")]
 
     @property
     def _verb(self) -> str:

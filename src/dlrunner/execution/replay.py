@@ -140,12 +140,15 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str
         if name == "code":
             lines.append("the code of dlrunner (or of a plugin)")
         elif name == "data sha256":
-            lines.append(
-                f"the data: {before.get('data', {}).get('release')}, now {after.get('data', {}).get('release')}"
-            )
+            lines.append(f"the data: {_data(before, old)}, now {_data(after, new)}")
         elif not name.startswith(("git", "data")):
             lines.append(f"{name} {old}, now {new}")
     return lines
+
+
+def _data(summary: Mapping[str, Any], digest: str | None) -> str:
+    """Return the release of a run's data, and the start of its digest."""
+    return f"{(summary.get('data') or {}).get('release')} ({str(digest)[:8]})"
 
 
 def _differing_metrics(left: Mapping[str, Any], right: Mapping[str, Any]) -> str:
