@@ -25,7 +25,7 @@ from dlrunner.errors import ConfigError
 from dlrunner.sweeps.search import Search
 from dlrunner.sweeps.slots import ResourceSlot
 from tests.cli.test_sweep import sweep_folder, wait_for
-from tests.conftest import QUICK, Dlrun, start
+from tests.conftest import QUICK, Dlrun, flats, start
 from tests.scaling import documented
 
 WORDS = ("-m", "hydra/sweeper=optuna", "task=collab", "data.path=my.csv", "epochs=1", *QUICK)
@@ -312,3 +312,14 @@ def test_the_trials_so_far_are_shown_without_running_and_tagged_when_given_again
     assert {file: file.stat().st_mtime_ns for file in (here / "runs").rglob("*")} == files
     assert dlrun(*WORDS, RATE, "sweep.trials=2", "tags=[mine]")[0] == 0
     assert len(json.loads(dlrun("ls", "tag=mine", "--jobs", "--json")[1])) == 2
+
+
+def test_a_value_that_auto_stands_for_is_the_same_run_in_a_search_too(dlrun: Dlrun, here: Path) -> None:
+    flats(200).to_csv("flats.csv", index=False)
+    table = ("task=tabular", "data.path=flats.csv", "data.target=price", "model=linear", "task.baseline=false")
+    words = ("-m", "hydra/sweeper=optuna", *table, "epochs=1", "batch_size=auto,32", "sweep.trials=6", *QUICK)
+    status, out, err = dlrun(*words)
+    assert status == 0, err
+    assert out.count("the same run as") == 5
+    assert set(pd.read_csv(sweep_folder(here) / "results.csv")["status"]) == {"done"}
+    assert "1 of 1 jobs done" in out

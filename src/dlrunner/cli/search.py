@@ -17,7 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from dlrunner.cli.compose import Changes, compose, compose_jobs, parse
 from dlrunner.cli.conf_paths import options_of
 from dlrunner.cli.recipe import experiment_of
-from dlrunner.cli.shown_jobs import left_text, run_shown
+from dlrunner.cli.shown_jobs import left_text, run_shown, same_run_text
 from dlrunner.cli.sweep_files import NOT_THE_SWEEP, write_report, write_words
 from dlrunner.config.schema import SweepSettings
 from dlrunner.config.signatures import EarlyCheck
@@ -76,11 +76,16 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
             write_words(folder, words)
             try:
                 first = Job(0, fixed, config, checked.signature)
-                status = _run_trials(_Trials(folder, found, fixed), first, swept, settings, engine)
+                trials = _Trials(folder, found, fixed)
+                status = _run_trials(trials, first, swept, settings, engine)
                 best = found.best()
             finally:
                 found.close()
-            tables.print_ranking(folder.write_results(swept)[0], path)
+            results, same_runs = folder.write_results(swept)
+            for number, same in same_runs.items():
+                if number not in trials.repeated:  # it was found when `auto` was decided
+                    print(same_run_text(folder.job(number), number, same, swept))
+            tables.print_ranking(results, path)
             write_report(folder, config)
             if best is not None:
                 _write_best(folder, best, words, settings.best)
@@ -259,6 +264,8 @@ class _Trials:
         self._running: dict[str, int] = {}
         self._duplicates: defaultdict[str, list[int]] = defaultdict(list)
         self._done: dict[str, int] = {}
+        self.repeated: set[int] = set()
+        """Trials that are known to be the same run as another one; this was printed."""
         self._unfinished = found.unfinished()
         for number in range(len(found)):
             job, record = folder.job(number), folder.record(number)
@@ -290,7 +297,8 @@ class _Trials:
                 yield job
                 continue
             screen.before += 1
-            screen.print(f"[{number}] {job.label(swept)}: the same run as [{same}], run once")
+            self.repeated.add(number)
+            screen.print(same_run_text(job, number, same, swept))
             if job.signature in self._done:
                 self._record(number, self.folder.record(same) or {"status": "failed"})
             else:

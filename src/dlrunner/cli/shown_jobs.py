@@ -51,3 +51,8 @@ def left_text(what: str, finished: int, total: int, seconds: Sequence[float]) ->
     if left and seconds:
         return f"{text}; the other {left} take about {duration(left * sum(seconds) / len(seconds))} sequentially"
     return f"{text}; no finished {what} to estimate the time from" if left else text
+
+
+def same_run_text(job: Job | None, number: int, same: int, swept: Sequence[str]) -> str:
+    """Return that a job is the same run as another one; of a job whose request is damaged, without its settings."""
+    return f"[{number}]{f' {job.label(swept)}' if job else ''}: the same run as [{same}], run once"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlrunner.cli.compose import ENGINES, check_hydra_setting, parse
-from dlrunner.cli.shown_jobs import left_text, run_shown
+from dlrunner.cli.shown_jobs import left_text, run_shown, same_run_text
 from dlrunner.cli.sweep_files import frozen, write_down, write_report
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import ConfigError
@@ -182,7 +182,7 @@ def run_missing(
 def _print_duplicates(duplicates: Sequence[tuple[Job, Job]], swept: Sequence[str]) -> None:
     """Print which jobs are the same run as another, the first ten of them."""
     for job, same in duplicates[:10]:
-        print(f"[{job.number}] {job.label(swept)}: the same run as [{same.number}], run once", flush=True)
+        print(same_run_text(job, job.number, same.number, swept), flush=True)
 
 
 def _print_plan(path: Path, jobs: Sequence[Job], swept: Sequence[str], statuses: Mapping[int, JobStatus]) -> None:
