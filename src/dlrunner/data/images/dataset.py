@@ -121,7 +121,8 @@ class ImageData(ImageSource):
     Args:
         data_dir: where pre-trained weights are searched for; the images are where `path` says.
         path: the folder, archive or table. In a folder with labels.csv, its first column names files in train/;
-            else an image's folder is its class, and the top folders `train/`, `valid/` and `test/` define the split.
+            else the first level of folders are the classes; `train/`, `valid/` and `test/` above or directly in them
+            define the split.
         query: SQL that selects the table of paths (below the folder `path`) and labels from files.
         file: the table's column with the paths, relative to the table's folder; by default its first one.
         target: the table's column with the classes (several columns of 0 and 1 are labels); by default its second.

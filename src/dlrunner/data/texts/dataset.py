@@ -153,13 +153,13 @@ class TextData(TextSource):
     Args:
         data_dir: not used: the texts are where `path` says.
         path: the folder, archive or file; of a table also a glob or folder of part files; `-` is standard input. In a
-            folder, `train/`, `valid/` and `test/` above all others tell the split.
+            folder, `train/`, `valid/` and `test/` above all others or directly in the class folders tell the split.
         query: SQL that selects a table from files, instead of a path.
         valid_path: likewise; what is there validates.
         labels: the classes are asked for: set by `task=text`.
         text: the table's column with the texts.
         target: the table's column with the classes (several columns of 0 and 1 are labels); of a folder the classes
-            are the folders that the files stand in.
+            are its first level of folders.
         kind: of the target.
         target_separator: the target is text that lists labels, separated by this.
         split: which documents validate: `random`, `stratified`, `folds`, `last_rows`, `column` (see `TabularData`);

@@ -31,7 +31,7 @@ from dlrunner.tasks.image.grad_cam import grad_cam
 from dlrunner.tasks.image.inputs import Given, Named, folder_of, named, of_request, read_images
 
 TOP = 5
-"""Most likely classes in predictions.csv, and by default in others."""
+"""Most likely classes in predictions.csv and in answers to requests."""
 
 
 class ImagePredictor(Predictor):
@@ -65,7 +65,7 @@ class ImagePredictor(Predictor):
         *,
         column: str | None = None,
         only: list[str] | None = None,
-        top: Count = TOP,
+        top: Count = 5,
         submission: bool = False,
     ) -> pd.DataFrame:
         """Return the most likely classes and their probabilities: one row per image, or per class of a single one.
