@@ -14,14 +14,14 @@ Item = TypeVar("Item")
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; a copy to a GPU is asynchronous, from pinned memory.
+    """Return a tensor on a device; the copy is asynchronous, to a GPU from pinned memory.
 
-    Not to other devices: MPS would read memory that may be free again
+    Not on Apple devices: MPS would read memory that may be free again
     (https://github.com/pytorch/pytorch/issues/189690).
     """
     if device.type == "cuda" and values.device.type == "cpu":
         values = pinned(values)
-    return values.to(device, non_blocking=device.type == "cuda")
+    return values.to(device, non_blocking=device.type != "mps")
 
 
 def pinned(values: Tensor) -> Tensor:
