@@ -8,7 +8,6 @@ import torch
 from dlrunner.config.auto_values import with_values
 from dlrunner.config.plan import plan
 from dlrunner.errors import ConfigError
-from dlrunner.execution.identity import digest_of_inputs, identity_of
 from dlrunner.inference.models import load_models
 from dlrunner.inference.plugins import without_trackers
 from dlrunner.prediction_table import with_notes
@@ -45,13 +44,13 @@ def perplexity(
     checked = plan({**config, **({"data_dir": data_dir} if data_dir else {})})
     data = checked.build_data()
     task = checked.build_task(data, checked.settings.seed)
-    if not isinstance(task, LanguageModeling):
+    if data is None or not isinstance(task, LanguageModeling):
         raise ConfigError(f"{shorter(finished.path)} is not a language model: only one has a perplexity")
     trainer = checked.build_trainer(checked.settings.seed)
     trainer.use_threads(checked.batch_size)
     keep_freed_memory()
-    recorded = (recorded_identity(finished.path) or {}).get("data")
-    if recorded is not None and recorded != digest_of_inputs(checked, identity_of(data)):
+    recorded, identity = (recorded_identity(finished.path) or {}).get("data"), data.identity()
+    if recorded is not None and not recorded.startswith(identity.digest or identity.sha256):
         raise ConfigError(f"the data is no longer that of {shorter(finished.path)}")
     if list(task.table.vocabulary.words) != list(state["words"]):
         raise ConfigError(f"the data is no longer that of {shorter(finished.path)}: it has another vocabulary")

@@ -86,7 +86,7 @@ def code_digest(plugins: Sequence[str] = (), also: Sequence[str] = (), package: 
 def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, bytes]]:
     """Yield the modules of plugins and those next to them that they import, with their packages as a whole."""
     missing = [str(plugin).partition(".")[0] for plugin in plugins]
-    beside: set[Path] = set()
+    next_to: set[Path] = set()
     found: set[str] = set()
     while missing:
         name = missing.pop(0)
@@ -98,8 +98,8 @@ def _with_imports(plugins: Sequence[str]) -> Iterator[tuple[Path, bytes]]:
         files += [(origin.parent, origin)] if origin and origin.suffix == ".py" and origin.exists() else []
         homes = {folder.parent for folder in folders} | ({origin.parent} if origin else set())
         if name in {str(plugin).partition(".")[0] for plugin in plugins}:
-            beside |= {home for home in homes if home.name not in INSTALLED}
-        elif not homes & beside:
+            next_to |= {home for home in homes if home.name not in INSTALLED}
+        elif not homes & next_to:
             continue  # of a library, or of Python
         for folder, file in files:
             content = file.read_bytes()
