@@ -128,7 +128,7 @@ def test_a_run_whose_lock_was_replaced_ends_with_a_sentence_and_the_other_finish
     assert dlrun(*words)[0] == 0
 
 
-NAMES = (".last.pt.0123456789abcdef", ".last.pt.abcd_123", ".metrics.jsonl.4711", ".summary.json.ffffffffffffffff")
+NAMES = (".last.pt.0123456789abcdef", ".last.pt.aaaaaaaaaaaaaaaa", ".metrics.jsonl.4711471147114711", ".summary.json.ffffffffffffffff")
 OTHERS = (".lock", ".hidden", "last.pt", "notes.0123456789abcdef", ".gitignore")
 
 
@@ -154,7 +154,7 @@ def test_temporary_files_of_the_killed_are_removed_when_the_folder_is_claimed(he
 def test_what_a_killed_process_left_in_the_cache_is_removed(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from dlrunner.data.core.cache import tidy, write_sealed
 
-    names = (".a.npz.0123456789abcdef", "tmpabcdefgh", ".stand-in.4711")
+    names = (".a.npz.0123456789abcdef", ".b.npz.aaaaaaaaaaaaaaaa", ".stand-in.4711471147114711")
     (here / "tokens").mkdir()
     for name in names:
         for folder, age in ((here / "tokens", 0), (here / "tokens", time.time())):
@@ -172,12 +172,13 @@ def test_what_a_killed_process_left_in_the_cache_is_removed(here: Path, monkeypa
             os.utime(here / "tokens" / ".long.npy.0123456789abcdef", (0, 0))
             (here / "ready").touch()
             time.sleep(60)
+        os._exit(0)
     while not (here / "ready").exists():
         time.sleep(0.01)
     tidy.cache_clear()
     write_sealed(here / "tokens" / "b.npz", b"b")
     left = sorted(path.name for path in (here / "tokens").iterdir())
-    assert left == [".long.npy.0123456789abcdef", ".stand-in.4711", "b.npz", "kept.npz"]
+    assert left == [".long.npy.0123456789abcdef", ".stand-in.4711471147114711", "b.npz", "kept.npz"]
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     tidy.cache_clear()

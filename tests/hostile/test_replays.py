@@ -61,7 +61,7 @@ def test_what_a_killed_replay_has_left_is_removed_by_the_next(
 
 def test_links_that_killed_runs_have_left_are_removed(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     (here / "runs").mkdir()
-    for name in (".latest.0123456789abcdef", ".latest.4711"):
+    for name in (".latest.0123456789abcdef", ".latest.4711471147114711"):
         (here / "runs" / name).symlink_to("nowhere")
         os.utime(here / "runs" / name, (0, 0), follow_symlinks=False)
     assert dlrun("task=collab", "data.path=my.csv", "epochs=1", *QUICK)[0] == 0

@@ -477,7 +477,7 @@ def test_an_interrupted_export_is_replaced(
         portable.begin(here / place, exporting._identity(summary))  # as an earlier version left it
         for name in ("config.yaml", "overrides.yaml", "summary.json"):
             shutil.copy(here / "run" / name, here / place)
-        (here / place / ".model.safetensors.4711").write_bytes(b"begun")
+        (here / place / ".model.safetensors.4711471147114711").write_bytes(b"begun")
         (here / place / ".gitattributes").write_text("mine")
         with pytest.raises(ConfigError, match=f"{place} contains an interrupted export; export it again"):
             dlrunner.load(place)
