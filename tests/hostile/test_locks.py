@@ -128,7 +128,12 @@ def test_a_run_whose_lock_was_replaced_ends_with_a_sentence_and_the_other_finish
     assert dlrun(*words)[0] == 0
 
 
-NAMES = (".last.pt.0123456789abcdef", ".last.pt.aaaaaaaaaaaaaaaa", ".metrics.jsonl.4711471147114711", ".summary.json.ffffffffffffffff")
+NAMES = (
+    ".last.pt.0123456789abcdef",
+    ".last.pt.aaaaaaaaaaaaaaaa",
+    ".metrics.jsonl.4711471147114711",
+    ".summary.json.ffffffffffffffff",
+)
 OTHERS = (".lock", ".hidden", "last.pt", "notes.0123456789abcdef", ".gitignore")
 
 
