@@ -229,3 +229,16 @@ def test_notes_wrap_at_words_on_a_terminal(
         Output().put(table)
         shown = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
         assert shown[: len(lines)] == lines
+
+
+def test_control_characters_of_a_text_arrive_at_the_next_program(
+    runs: SmallRuns, dlrun: Dlrun, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "kivi\x85fidodu \x92 \u2028livedu"
+    pd.DataFrame({"text": [text], "nr": ["a\r\nb"]}).to_csv("new.csv", index=False)
+    run = str(runs["texts"])
+    for option in ("--json", "--jsonl"):
+        (row,) = [json.loads(line) for line in dlrun("predict", run, "new.csv", option)[1].strip("[]\n").splitlines()]
+        assert (row["text"], row["nr"]) == (text, "a\r\nb")
+    dlrun("predict", run, "new.csv", "--out", "out.csv")
+    assert dlrun("predict", run, "new.csv", "--out", "-")[1] == Path("out.csv").read_bytes().decode()

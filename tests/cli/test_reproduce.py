@@ -19,6 +19,11 @@ from tests.conftest import QUICK, REPOSITORY, Dlrun
 
 def test_seeds_are_checked_by_a_one_sided_t_test() -> None:
     assert judge_seeds([0.80, 0.81, 0.79], 0.81, False) == ("reached", 1.0, None)
+    for few, published in (([0.826, 0.834], 0.81), ([0.8265, 0.8285, 0.8385], 0.8205)):
+        undecided = judge_seeds(few, published, False)
+        assert undecided.word == "not distinguishable"
+        assert undecided.needed is not None
+        assert undecided.needed > len(few), "what is needed is more than there is"
     word, p, needed = judge_seeds([0.82, 0.80, 0.815], 0.81, False)
     assert word == "not distinguishable"
     assert p == pytest.approx(0.40377, abs=1e-4)

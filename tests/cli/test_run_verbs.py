@@ -252,6 +252,22 @@ def test_prune_removes_failed_runs_and_then_finds_none(dlrun: Dlrun, swept: list
     assert not killed.exists()
 
 
+def test_a_run_that_succeeds_while_prune_asks_is_kept(
+    dlrun: Dlrun, swept: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(_: str) -> str:
+        file = swept[1] / "summary.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "status": "done"}))
+        return "y"
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", answer)
+    status, out, _ = dlrun("prune")
+    assert (status, swept[1].exists()) == (0, True)
+    assert "was failed and is done now" in " ".join(out.split())
+    assert "removed 0 folders" in out
+
+
 def test_prune_clears_the_cache_and_du_counts_it(
     dlrun: Dlrun, swept: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

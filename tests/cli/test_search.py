@@ -40,6 +40,13 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return found
 
 
+def test_a_study_is_stored_in_its_own_folder_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a?b %41"
+    folder.mkdir()
+    assert trials(folder) == []
+    assert (folder / "search.db").is_file()
+
+
 def test_ranges_are_written_in_hydras_grammar() -> None:
     written = {
         "x=interval(0,0.5)": FloatDistribution(0, 0.5),
@@ -234,13 +241,13 @@ def test_errors_are_reported_before_the_first_trial(dlrun: Dlrun, ratings_csv: P
         "optim.lr=interval(1,0.5)": "optim.lr=interval(1,0.5)",
         "optim=adam,admaw": "did you mean adamw?",
         "optim.lr=0.1": "a search needs a range",
-        "seeds=3": "a search evaluates single runs",
         "hydra.sweeper.n_trials=3": "the settings of a search are sweep.trials",
     }
     for word, said in wrong.items():
         status, _, err = dlrun(*WORDS, word)
         assert status == 2
         assert said in err
+    assert "a search evaluates single runs" in dlrun(*WORDS, RATE, "seeds=3")[2]
     for name, said in {
         "a/b": "must be a name",
         "movielens-best": "there already is an experiment movielens-best",

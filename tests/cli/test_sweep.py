@@ -185,9 +185,28 @@ def test_seeds_are_an_axis_of_their_own(dlrun: Dlrun, ratings_csv: Path, here: P
         status, _, err = dlrun("task=collab", f"seeds={wrong}")
         assert status == 2
         assert "seeds: must be a number from 1 to 10000" in err
-    status, _, err = dlrun("-m", "task=collab", "seeds=2", "seed=1,2")
-    assert status == 2
-    assert "starts from seed" in err
+    for seeds, seed, words in (
+        ("2", "1,2", "starts from seed, which has several values: seed=1,2"),
+        ("2", "x", "starts from seed, which is 'x'"),
+        ("2,3", "0", "seeds=2,3: seeds is one number"),
+    ):
+        status, _, err = dlrun("-m", "task=collab", f"seeds={seeds}", f"seed={seed}")
+        assert status == 2
+        assert words in " ".join(err.split())
+
+
+def test_the_seeds_of_an_experiment_count_in_a_sweep_too(here: Path) -> None:
+    (here / "conf" / "experiment").mkdir(parents=True)
+    for name, text in (("three", "seeds: 3\nseed: 4\n"), ("one", "epochs: 1\n")):
+        defaults = "# @package _global_\ndefaults:\n  - override /task: collab\n"
+        (here / "conf" / "experiment" / f"{name}.yaml").write_text(defaults + text)
+    sweep = ["optim=sgd,adam"]
+    assert with_seeds(["experiment=three", *sweep]) == ["experiment=three", *sweep, "seed=4,5,6"]
+    assert with_seeds(["experiment=three", "seeds=2", "seed=0"]) == ["experiment=three", "seed=0,1"]
+    assert with_seeds(["experiment=three", "seeds=null", *sweep])[-1] == sweep[0]
+    assert with_seeds(["experiment=one,three", "seeds=2", "seed=1"])[-1] == "seed=1,2"
+    with pytest.raises(ConfigError, match="seeds: the options of this sweep set 3 and None; give one for all"):
+        with_seeds(["experiment=three,one"])
 
 
 def test_the_plan_of_a_sweep_is_shown_without_running(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:

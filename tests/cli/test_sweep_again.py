@@ -67,6 +67,8 @@ def start_and_kill(words: tuple[str, ...], here: Path) -> None:
     (here / "stall1").touch()
     process = start(*words, cwd=here)
     wait_until(lambda: status_of_job(here, 0) == "done" and status_of_job(here, 1) == "started", process)
+    second = json.loads((sweep_folder(here) / "jobs" / "1" / "record.json").read_text())["folder"]
+    wait_until((Path(second) / "config.yaml").exists, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
@@ -137,3 +139,28 @@ def test_finished_jobs_get_the_name_tags_and_note_too(dlrun: Dlrun, ratings_csv:
     assert (status, "finished: 2 of 2" in out) == (0, True)
     tags = [read_tags(Path(run)) for run in dlrunner.load_sweep(sweep_folder(here))["path"]]
     assert tags == [Tags("x", ("a",), "old data")] * 2
+
+
+def test_a_sweep_from_the_latest_run_starts_from_the_one_that_is_the_latest_now(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    words = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
+    latest = here / "runs" / "latest"
+    for count, seed in enumerate((7, 8), start=1):
+        assert dlrun(*words, f"seed={seed}")[0] == 0
+        first = latest.resolve()
+        assert dlrun("-m", *words, "init=null,runs/latest")[0] == 0
+        assert len(list((here / "runs" / "sweeps").iterdir())) == count, "another run is another sweep"
+        jobs = sorted((here / "runs" / "sweeps").iterdir(), key=lambda path: path.stat().st_mtime)[-1] / "jobs"
+        assert json.loads((jobs / "1" / "request.json").read_text())["config"]["init"] == str(first.relative_to(here))
+
+
+def test_the_jobs_of_a_sweep_over_initial_weights_are_known_as_done(
+    dlrun: Dlrun, ratings_csv: Path, here: Path
+) -> None:
+    words = ("task=collab", "data.path=my.csv", "epochs=1", *QUICK)
+    assert dlrun(*words, "seed=7")[0] == 0
+    sweep = ("-m", *words, f"init=null,{(here / 'runs' / 'latest').resolve().name[-8:]}")
+    assert dlrun(*sweep)[0] == 0
+    assert "finished: 2 of 2" in dlrun(*sweep)[1]
+    assert "2 of 2 jobs are finished" in dlrun(*sweep, "sweep.dry_run=true")[1]

@@ -451,3 +451,8 @@ def test_a_row_has_the_names_of_typed_settings(here: Path) -> None:
     assert row.typed == {"optim", "optim.lr"}
     assert (row.settings["optim"], row.settings["optim.lr"], row.settings["optim.momentum"]) == ("sgd", 0.3, 0.9)
     assert (row.task, row.metric, row.value, row.numbers["seconds"]) == ("collab", "valid/rmse", 0.8, 1.0)
+
+
+def test_more_repetitions_are_required_than_those_that_do_not_suffice() -> None:
+    found = compare_groups({0: 4.3, 1: 5.7}, {2: 0.0, 3: 0.001}, higher_is_better=False)
+    assert (found.method, found.is_significant, found.seeds_required) == ("welch", False, 3)

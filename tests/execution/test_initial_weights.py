@@ -76,6 +76,20 @@ def test_other_runs_start_afresh(words: tuple[str, ...], dlrun: Dlrun, ratings_c
     assert "continuing" not in out
 
 
+def test_a_run_whose_last_checkpoint_was_pruned_is_passed_over(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
+    words = (*CONSTANT, "trainer.keep=best")
+    folders = []
+    for epochs in (1, 2):
+        assert dlrun(*words, f"epochs={epochs}")[0] == 0
+        folders.append(newest(here))
+    (folders[1] / "best.pt").touch()
+    (folders[1] / "last.pt").unlink()
+    out = dlrun(*words, "epochs=3")[1].replace("\n", "")
+    assert "continuing a run of fewer epochs" in out
+    assert folders[0].name in out
+    assert folders[1].name not in out
+
+
 def test_a_run_of_changed_data_starts_afresh(dlrun: Dlrun, ratings_csv: Path) -> None:
     assert dlrun(*CONSTANT, "epochs=1")[0] == 0
     pd.read_csv(ratings_csv).iloc[:1400].to_csv(ratings_csv, index=False)

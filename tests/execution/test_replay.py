@@ -90,6 +90,18 @@ def test_a_gpu_may_add_up_in_another_order_and_how_much_that_may_be_is_told(tmp_
     assert compare(first, near)[0] == compare(first, other)[0] == "different"  # as on a CPU
 
 
+def test_the_best_weights_are_compared_where_the_last_were_pruned(tmp_path: Path) -> None:
+    for name, weight in (("a", 1.0), ("b", 2.0)):
+        (tmp_path / name).mkdir()
+        for checkpoint in ("last.pt", "best.pt"):
+            torch.save({"model": {"w": torch.tensor([weight])}}, tmp_path / name / checkpoint)
+    (tmp_path / "a" / "last.pt").unlink()
+    assert compare(tmp_path / "a", tmp_path / "b") == ("different", "equal metrics, but different weights")
+    (tmp_path / "a" / "best.pt").unlink()
+    verdict, reason = compare(tmp_path / "a", tmp_path / "b")
+    assert (verdict, "no checkpoint" in reason) == ("identical", True)
+
+
 def test_a_changed_version_is_told(dlrun: Dlrun, ratings_csv: Path, here: Path) -> None:
     dlrun(*WORDS)
     file = latest(here) / "summary.json"

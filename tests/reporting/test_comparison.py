@@ -341,6 +341,14 @@ def test_a_latex_table_is_escaped_and_has_the_best_mean_of_each_set_in_bold(here
     assert sum("mathbf" in line for line in lines) == 2
 
 
+def test_a_row_of_a_latex_table_never_begins_with_a_bracket(here: Path) -> None:
+    for number, layers in enumerate(([200, 100], [100])):
+        write_run(here / "runs" / str(number), 0.9, {"model.layers": layers})
+    lines = latex_table(compare(gather(["runs/*"])[0])).splitlines()
+    assert sum("{[}" in line for line in lines) == 2
+    assert not any(line.startswith("[") for line in lines), "it would be the argument of the line break before"
+
+
 @pytest.mark.parametrize("name", ["$\\frac{1$", "_hidden", "七人の侍", "a" * 300])
 def test_hostile_settings_are_drawn_as_they_are(name: str, here: Path, drawn: list[Figure]) -> None:
     rows = [

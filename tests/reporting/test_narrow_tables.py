@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -59,3 +60,17 @@ def test_a_ranking_leaves_out_metrics_before_it_breaks_numbers(
     assert all(len(line) <= 80 for line in lines[:5])
     assert not any("…" in line for line in lines[:5])
     assert any(line.startswith("… no room for valid/metric_") for line in lines)
+
+
+def test_the_means_of_a_sweep_leave_out_what_has_no_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    end = {"metric": "valid/rmse", "higher_is_better": False, "seconds": 1.0, "folder": "x", "error": None}
+    jobs = [("a", 0, 0.5), ("b", 0, 0.7), ("b", 1, 0.9), ("c", 0, math.nan), ("c", 1, math.nan)]
+    rows = [
+        {"job": number, "status": "done", "task": task, "seed": seed, "valid/rmse": value, **end}
+        for number, (task, seed, value) in enumerate(jobs)
+    ]
+    tables.print_ranking(pd.DataFrame(rows), tmp_path)
+    means = [line.strip() for line in capsys.readouterr().out.splitlines() if "over seed" in line]
+    assert means[0] == "task=a: over seed 0: valid/rmse 0.5000"
+    assert means[1].startswith("task=b: over seed 0, 1: valid/rmse 0.8000 ± 0.1414, 95 % interval")
+    assert len(means) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import os
@@ -25,6 +26,7 @@ from dlrunner.data.core.cache import write_whole
 from dlrunner.data.core.synthetic import generated
 from dlrunner.errors import Interrupted, RunError
 from dlrunner.files.atomic import atomic_file, readable_os_errors, write_atomic
+from dlrunner.files.locks import FolderLock
 from dlrunner.runs import directory as runs
 from dlrunner.runs.checkpoints import load_weights_file
 from dlrunner.runs.labels import label, run_label
@@ -483,3 +485,27 @@ def test_a_checkpoint_that_is_no_dictionary_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(RunError, match="is not a dlrunner checkpoint"):
         load_weights_file(tmp_path / "list.pt")
+
+
+def test_a_signature_of_digits_alone_is_no_number_of_a_repetition(tmp_path: Path) -> None:
+    identity = {"signature": "12345678", "code": "c", "data": "d"}
+    label_ = "model.encoder=lm-c6a0685d"  # it ends like the name of a run
+    first, _ = runs.RunDirectory.claim(tmp_path, "text", label_, identity)
+    first.finish({"status": "done"})
+    first.release()
+    again, reason = runs.RunDirectory.claim(tmp_path, "text", label_, identity)
+    again.release()
+    assert (again.path, reason) == (first.path, "finished")
+    repeated, _ = runs.RunDirectory.claim(tmp_path, "text", label_, identity, rerun=True)
+    repeated.release()
+    assert repeated.path.name == f"{label_}-12345678-2"
+    assert [number for number, _ in runs.folders_by_signature(tmp_path / "text")["12345678"]] == [1, 2]
+
+
+def test_a_reader_of_the_lock_does_not_keep_the_writer_out(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as reader:
+        fcntl.flock(reader, fcntl.LOCK_SH)
+        threading.Timer(0.01, lambda: fcntl.flock(reader, fcntl.LOCK_UN)).start()
+        lock = FolderLock.take(tmp_path / ".lock")
+    assert lock is not None
+    lock.release()

@@ -149,3 +149,9 @@ def test_tags_outside_of_the_folder_are_not_read(folder: Path, here: Path) -> No
     with pytest.raises(ConfigError, match="link"):
         write_tags(run, Tags("x"))
     assert json.loads((here / "secret").read_text()) == {"name": "secret"}
+
+
+def test_a_run_without_a_setting_differs_from_none_of_its_values(folder: Path) -> None:
+    assert "5-2" not in " ".join(ids(select(runs_in(folder), ["data.target!=size"])))
+    everything = ids(runs_in(folder))
+    assert ids(select(runs_in(folder), ["name!=first"])) == ids(select(runs_in(folder), ["tag!=a"])) == everything

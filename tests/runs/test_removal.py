@@ -49,3 +49,11 @@ def test_the_checkpoint_that_predict_needs_is_not_spare(here: Path) -> None:
     old = write_run(here / "old", 0.9)
     (old / "last.pt").touch()
     assert spare_checkpoints(old) == []
+
+
+def test_a_run_that_has_ended_otherwise_since_the_question_is_kept(here: Path) -> None:
+    run = write_run(here / "runs" / "collab" / "a-00000001", 0.9, status="done")
+    assert not remove_folder(run, "failed")
+    assert (run / "config.yaml").exists()
+    assert remove_folder(run, "done")
+    assert not run.exists()

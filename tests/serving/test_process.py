@@ -79,6 +79,7 @@ def test_wrong_requests_of_the_command_are_refused(runs: SmallRuns, dlrun: Dlrun
     for words, said in (
         (["nothing"], "no run folder"),
         ([run, "--port", "70000"], "--port is 70000"),
+        ([run, "--max-mb", "inf"], "--max-mb is inf"),
         ([run, "--max-rows", "0"], "--max-rows is 0"),
         ([run, "--host", "no.such.host.invalid"], "--host"),
         ([run, "--prot", "80"], "did you mean --port"),

@@ -170,7 +170,7 @@ def judge_seeds(
     if p < SIGNIFICANCE:
         return Judgement("missed", p)
     quantiles = NormalDist().inv_cdf(1 - SIGNIFICANCE) + NormalDist().inv_cdf(POWER)
-    return Judgement("not distinguishable", p, math.ceil((quantiles * std / short) ** 2))
+    return Judgement("not distinguishable", p, max(n + 1, math.ceil((quantiles * std / short) ** 2)))
 
 
 def describe(word: str, n: int, needed: int | None) -> str:

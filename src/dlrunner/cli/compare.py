@@ -12,6 +12,7 @@ from dlrunner.cli.run_names import named_run, with_matching_runs
 from dlrunner.errors import ConfigError
 from dlrunner.files.paths import user_path
 from dlrunner.plot import PLOT_FORMATS
+from dlrunner.system.terminal import print_content
 
 TABLES = ("csv", "json", "md", "latex")
 PLOT_ENDINGS = tuple(f".{plot_format}" for plot_format in PLOT_FORMATS)
@@ -49,7 +50,7 @@ def compare(arguments: argparse.Namespace) -> int:
         terminal.print_comparison(comparison, frame, left_out, arguments.top)
     for name, path in tables.items():
         if path == "-":
-            print(writers[name](), end="")
+            print_content(writers[name]())
         else:
             _write(user_path(path), writers[name]())
             print(f"{name:<12}{path}", file=messages)
@@ -153,7 +154,7 @@ def _print_importance(rows: Any, file: str, stream: Any) -> None:
     from dlrunner.reporting.terminal import comparison as terminal
 
     found = importance(rows)
-    plots.importance(found, Path(file))
+    plots.importance(found, user_path(file))
     for line in terminal.importance_sentences(found):
         print(line, file=stream)
     print(f"{'importance':<12}{file}", file=stream)

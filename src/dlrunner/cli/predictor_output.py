@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlrunner.cli.conf_paths import file_to_write
 from dlrunner.errors import ConfigError
-from dlrunner.system.terminal import wrapped
+from dlrunner.system.terminal import print_content, visible_json, wrapped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,7 @@ class Output:
         assert file is not None
         content, num_quoted = encoder_of(file)(table, is_raw)
         if str(file) == STANDARD_OUTPUT:
-            sys.stdout.write(content.decode())
+            print_content(content.decode())
             return num_quoted
         with readable_os_errors(file):
             if file.is_file() or not file.exists():
@@ -107,7 +107,7 @@ class Output:
     def _print_json(self, table: pd.DataFrame) -> None:
         from dlrunner.files.table_files import as_json, as_json_lines
 
-        print(as_json(table) if self.json == "json" else as_json_lines(table))
+        print(visible_json(as_json(table) if self.json == "json" else as_json_lines(table)))
 
     def _print_table(self, table: pd.DataFrame) -> None:
         """Print the first rows, with the columns of the input that fit, and all predictions."""

@@ -45,11 +45,12 @@ def rm(arguments: argparse.Namespace) -> int:
     if blocked := [path for path in own if path in kept]:
         raise ConfigError("\n".join(_why_kept(path, kept[path]) for path in blocked[:MOST_SHOWN]))
     _refuse_running([*groups, *removed])
+    statuses = {path: ListedRun(path).status for path in removed}
     for path in kept:
         print(f"kept: {_why_kept(path, kept[path])}")
     if not _confirmed([*groups, *removed], arguments.yes):
         return 1
-    _remove(removed + groups)
+    _remove(removed + groups, statuses)
     return 0
 
 
@@ -64,8 +65,8 @@ def prune(arguments: argparse.Namespace) -> int:
     if arguments.checkpoints:
         return _prune_checkpoints([run for run in runs if run.status == "done"], arguments.yes)
     statuses = ("failed", "interrupted", "killed") if arguments.unfinished else ("failed",)
-    wanted = [run.path.resolve() for run in runs if run.status in statuses]
-    removed, kept = _without_used(wanted, [], users_of(runs_dir))
+    wanted = {run.path.resolve(): run.status for run in runs if run.status in statuses}
+    removed, kept = _without_used([*wanted], [], users_of(runs_dir))
     for path in kept:
         print(f"kept: {_why_kept(path, kept[path])}")
     if not removed:
@@ -73,7 +74,7 @@ def prune(arguments: argparse.Namespace) -> int:
         return 0
     if not _confirmed(removed, arguments.yes):
         return 1
-    _remove(removed)
+    _remove(removed, wanted)
     return 0
 
 
@@ -148,15 +149,18 @@ def _refuse_running(folders: Sequence[Path]) -> None:
         raise ConfigError(f"{shorter(running[0])} is in progress; stop it first")
 
 
-def _remove(folders: Sequence[Path]) -> None:
-    sizes = 0
+def _remove(folders: Sequence[Path], statuses: Mapping[Path, str]) -> None:
+    """Remove folders, but of the runs that were started again since the question none."""
+    sizes = []
     for folder in folders:
         size = size_of(folder)
-        remove_folder(folder)
-        sizes += size
+        if remove_folder(folder, statuses.get(folder)):
+            sizes.append(size)
+        else:
+            print(f"kept: {shorter(folder)} was {statuses[folder]} and is {ListedRun(folder).status} now")
     for runs_dir in {folder.parent.parent for folder in folders}:
         point_latest_at_newest(runs_dir)
-    print(f"removed {len(folders)} folder{'s' if len(folders) != 1 else ''}, {size_text(sizes)}")
+    print(f"removed {len(sizes)} folder{'s' if len(sizes) != 1 else ''}, {size_text(sum(sizes))}")
 
 
 def _confirmed(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,23 +145,29 @@ def with_run_folders(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ConfigError: several runs have a name.
     """
-    for setting in SETTINGS:
-        section, _, name = setting.rpartition(".")
-        settings = config.get(section) if section else config
-        if not isinstance(settings, dict) or not isinstance(settings.get(name), str):
-            continue
+    for setting, named in runs_used(config).items():
         from dlrunner.runs import query
         from dlrunner.runs.reader import shorter
 
         runs_dir = config.get("runs_dir")
-        folder, count = query.resolve(settings[name], user_path(runs_dir) if isinstance(runs_dir, str) else RUNS)
+        folder, count = query.resolve(named, user_path(runs_dir) if isinstance(runs_dir, str) else RUNS)
         if count > 1:
-            raise ConfigError(
-                f"{setting}: {count} runs have the name {settings[name]}, or an id that begins so; name one"
-            )
+            raise ConfigError(f"{setting}: {count} runs have the name {named}, or an id that begins so; name one")
         if (folder / "config.yaml").exists():
-            settings[name] = str(shorter(folder))
+            section, _, name = setting.rpartition(".")
+            (config[section] if section else config)[name] = str(shorter(folder))
     return config
+
+
+def runs_used(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return what stands in the settings of a configuration that may name a run."""
+    found = {}
+    for setting in SETTINGS:
+        section, _, name = setting.rpartition(".")
+        settings = config.get(section) if section else config
+        if isinstance(settings, dict) and isinstance(settings.get(name), str):
+            found[setting] = settings[name]
+    return found
 
 
 def run_folder(text: str, runs_dir: Path) -> Path | None:

@@ -50,6 +50,8 @@ def search(words: Sequence[str], swept: Sequence[str], launcher: str | None) -> 
     """
     space, fixed = _space(words)
     config, checked = _check(fixed, space)
+    if config["seeds"] is not None:
+        raise ConfigError("seeds: a search evaluates single runs; run the best one with seeds: experiment=NAME seeds=5")
     settings = SweepSettings(**config["sweep"])
     if settings.best is not None:
         _experiment_file(settings.best)

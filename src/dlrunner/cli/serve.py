@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from importlib.util import find_spec
 
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins
@@ -28,7 +29,7 @@ def serve(arguments: argparse.Namespace) -> int:
     """Serve a run until SIGINT or SIGTERM."""
     limits = {name: getattr(arguments, name) for name in ("max_mb", "max_rows", "max_waiting")}
     for name, value in limits.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise ConfigError(f"serve: --{name.replace('_', '-')} is {value}; give a number above 0")
     if not 0 <= arguments.wait_ms <= 1000:
         raise ConfigError(f"serve: --wait-ms is {arguments.wait_ms:g}; give a number from 0 to 1000")

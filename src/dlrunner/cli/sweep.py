@@ -6,14 +6,16 @@ same command skips finished jobs.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from dlrunner.cli.compose import ENGINES, check_hydra_setting, parse
+from dlrunner.cli.compose import ENGINES, check_hydra_setting, compose, parse
+from dlrunner.cli.conf_paths import groups
 from dlrunner.cli.shown_jobs import left_text, run_shown, same_run_text
-from dlrunner.cli.sweep_files import frozen, write_down, write_report
+from dlrunner.cli.sweep_files import columns, frozen, write_down, write_report
 from dlrunner.config.schema import SweepSettings
 from dlrunner.errors import ConfigError
 from dlrunner.reporting.terminal import tables
@@ -45,7 +47,7 @@ def run_sweep(words: Sequence[str]) -> tuple[Path, int]:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError("torchrun starts the processes of one run; start a sweep with `dlrun` alone")
     launcher, is_search = chosen_engines(words)
-    words = with_seeds(words)
+    words = list(words) if is_search else with_seeds(words)
     swept = [o.key_or_group for o in parse(words) if o.is_sweep_override()]
     if is_search:
         from dlrunner.cli.search import search
@@ -91,10 +93,6 @@ def chosen_engines(words: Sequence[str]) -> tuple[str | None, bool]:
         require_package(LAUNCHERS[launcher], f"hydra/launcher={launcher}", LAUNCHERS[launcher])
     if is_search:
         require_package("optuna", "hydra/sweeper=optuna", "optuna")
-        if any(word.lstrip("+").startswith("seeds=") for word in words):
-            raise ConfigError(
-                "seeds: a search evaluates single runs; run the best one with seeds: experiment=NAME seeds=5"
-            )
     elif ignored := [text for override in overrides if (text := _search_setting(override))]:
         raise ConfigError(
             f"{ignored[0]}: is a setting of a search, and this is a sweep of all combinations; for a search add "
@@ -112,23 +110,37 @@ def _search_setting(override: Override) -> str | None:
 
 
 def with_seeds(words: Sequence[str]) -> list[str]:
-    """Expand `seeds=5` to `seed=0,1,2,3,4`, starting from `seed` if that is set.
+    """Expand `seeds=5`, typed or of an experiment, to `seed=0,1,2,3,4`, starting from `seed` if that is set.
 
     Raises:
-        ConfigError: it is not a number, or seed also has several values.
+        ConfigError: it is not a number, seed also has several values, or the experiments of a sweep differ in them.
     """
-    requested = [word for word in words if word.lstrip("+").startswith("seeds=")]
-    if not requested:
+    if "seeds" in (swept := {o.key_or_group: o for o in parse(words) if o.is_sweep_override()}):
+        raise ConfigError(f"{swept['seeds'].input_line}: seeds is one number; for single seeds: -m seed=3,5")
+    count = _of_options(words, "seeds")
+    if count is None:
         return list(words)
-    count = requested[-1].partition("=")[2]
-    if not (count.isdigit() and 1 <= int(count) <= 10_000):
+    if type(count) is not int or not 1 <= count <= 10_000:
         raise ConfigError(f"seeds: must be a number from 1 to 10000, not {count!r}; for single seeds: -m seed=3,5")
-    first = [word for word in words if word.lstrip("+").startswith("seed=")]
-    start = first[-1].partition("=")[2] if first else "0"
-    if not start.isdigit():
+    if "seed" in swept:
+        raise ConfigError(f"seeds={count} starts from seed, which has several values: {swept['seed'].input_line}")
+    start = _of_options(words, "seed")
+    if type(start) is not int:
         raise ConfigError(f"seeds={count} starts from seed, which is {start!r}")
-    rest = [word for word in words if word not in requested and word not in first]
-    return [*rest, f"seed={','.join(str(int(start) + i) for i in range(int(count)))}"]
+    rest = [word for word in words if word.lstrip("+").partition("=")[0] not in ("seed", "seeds")]
+    return [*rest, f"seed={','.join(str(start + i) for i in range(count))}"]
+
+
+def _of_options(words: Sequence[str], name: str) -> Any:
+    """Return a setting as it is typed, or as the chosen options have it: an experiment may set it."""
+    known, values = groups(), list[Any]()
+    choices = [column if column[0].lstrip("+").partition("=")[0] in known else column[:1] for column in columns(words)]
+    for each in itertools.product(*choices):
+        if (value := compose(each)[name]) not in values:
+            values.append(value)
+    if len(values) > 1:
+        raise ConfigError(f"{name}: the options of this sweep set {' and '.join(map(str, values))}; give one for all")
+    return values[0]
 
 
 def run_missing(

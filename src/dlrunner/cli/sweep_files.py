@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dlrunner.cli.compose import Changes, Compositions, compose_jobs, composition_inputs, forced, parse
+from dlrunner.cli.run_names import runs_used
 from dlrunner.config.signatures import EarlyCheck
 from dlrunner.errors import ConfigError
-from dlrunner.files.atomic import write_atomic
+from dlrunner.files.atomic import readable_os_errors, write_atomic
 from dlrunner.files.paths import user_path
 from dlrunner.runs.fingerprint import code_digest
 from dlrunner.runs.reader import shorter
@@ -29,7 +30,7 @@ NOT_THE_SWEEP = ("sweep", "log", "name", "tags", "note", "hydra/launcher", "hydr
 
 def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     """Return a sweep's folder and its validated jobs; stored jobs are read from the folder."""
-    choices = _expand(words)
+    choices = [list(job) for job in itertools.product(*columns(words))]  # numbered as by Hydra's own sweeper
     composed: Compositions = {}
     first = next(compose_jobs(choices[:1], composed))
     if isinstance(first, ConfigError):
@@ -40,9 +41,9 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     for file in written:
         if _written_key(file) == key:
             folder = SweepDirectory(file.parent)
-            known = [folder.job(number) for number in range(len(choices))]
-            if all(known):
-                return file.parent, [job for job in known if job]
+            known = [job for number in range(len(choices)) if (job := folder.job(number))]
+            if len(known) == len(choices) and _use_the_same_runs(known, choices, composed):
+                return file.parent, known
     jobs = _checked_jobs(choices, composed)
     from dlrunner.runs.labels import LENGTH, run_label
 
@@ -51,6 +52,16 @@ def frozen(words: Sequence[str]) -> tuple[Path, list[Job]]:
     name = run_label(own, {}, jobs[0].swept, LENGTH - len(task) - 1)
     digest = hashlib.sha256(json.dumps([sorted(own), [job.signature for job in jobs]]).encode()).hexdigest()[:8]
     return sweeps / f"{task},{name}-{digest}", jobs
+
+
+def _use_the_same_runs(jobs: Sequence[Job], choices: Sequence[Sequence[str]], composed: Compositions) -> bool:
+    """Return whether the runs that stored jobs start from are still those that are named, as by runs/latest."""
+    used = {job.number: runs for job in jobs if (runs := runs_used(job.config))}
+    now = compose_jobs([choices[number] for number in used], composed)
+    return all(
+        not isinstance(config, ConfigError) and runs_used(config) == runs
+        for config, runs in zip(now, used.values(), strict=True)
+    )
 
 
 def key_of(words: Sequence[str], plugins: Sequence[str]) -> str:
@@ -70,7 +81,8 @@ def write_down(
 
 def write_words(folder: SweepDirectory, words: Sequence[str], key: str | None = None) -> None:
     """Store what was typed, and the key if all jobs are stored."""
-    write_atomic(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
+    with readable_os_errors(folder.path):
+        write_atomic(folder.path / "sweep.json", json.dumps({"words": list(words), "key": key}).encode())
 
 
 def write_report(folder: SweepDirectory, config: Mapping[str, Any]) -> None:
@@ -93,8 +105,8 @@ def _written_key(file: Path) -> str | None:
     return key
 
 
-def _expand(words: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each job, as Hydra's own sweeper would number them."""
+def columns(words: Sequence[str]) -> list[list[str]]:
+    """Return the values of each setting of a sweep, as overrides: a job has one of each."""
     choices = []
     for override in parse([word for word in forced(words) if not word.startswith("hydra")]):
         if not override.is_sweep_override():
@@ -107,7 +119,7 @@ def _expand(words: Sequence[str]) -> list[list[str]]:
             raise ConfigError(f"{text}: a range without steps is for a search: hydra/sweeper=optuna sweep.trials=20")
         if not choices[-1]:
             raise ConfigError(f"{str(override.input_line).lstrip('+')}: has no values")
-    return [list(job) for job in itertools.product(*choices)]
+    return choices
 
 
 def _checked_jobs(choices: Sequence[Sequence[str]], composed: Compositions) -> list[Job]:

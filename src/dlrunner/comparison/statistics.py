@@ -140,6 +140,8 @@ def compare_groups(first: Mapping[Any, float], second: Mapping[Any, float], high
     if found.method != "none":
         needed = seeds_required(found.mean, found.sd, per_group=found.method == "welch")
     better, lead, half = 0 if (found.mean > 0) == higher_is_better else 1, abs(found.mean), found.half_width
+    if needed and lead <= half:  # Welch's test has fewer degrees of freedom where the deviations differ
+        needed = max(needed, found.n + 1)
     return Verdict(better, lead, lead - half, lead + half, found.n, found.method, needed, found.num_unpaired)
 
 

@@ -15,6 +15,7 @@ from dlrunner.execution import run as runner
 from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.temporary import name_of, remove_abandoned, temporary_folder
 from dlrunner.runs.checkpoints import load_weights_file, weights_digest
+from dlrunner.runs.predecessor import CHECKPOINTS
 from dlrunner.runs.reader import FinishedRun, member_folders, read_history, shorter
 
 GPU_TOLERANCE, GPU_HALF_TOLERANCE = 1e-3, 2e-2
@@ -122,15 +123,20 @@ def compare(
     if largest > 0:
         verdict, reason = "same within rounding", f"largest relative difference {largest:.1e}"
         return verdict, f"{reason}; {expected.reason}" if expected.reason else reason
-    for folder in folders:
-        if (original / folder / "last.pt").exists():
-            weights = [load_weights_file(run / folder / "last.pt").get("model", {}) for run in (original, repeated)]
-            if weights_digest(weights[0]) != weights_digest(weights[1]):
-                reason = "equal metrics, but different weights"
-                if expected.reason:
-                    return "same within rounding", f"{reason}; {expected.reason}"
-                return "different", reason
-    return "identical", ""
+    checkpoints = [folder / name for folder in folders if (name := _checkpoint(original / folder))]
+    for checkpoint in checkpoints:
+        weights = [load_weights_file(run / checkpoint).get("model", {}) for run in (original, repeated)]
+        if weights_digest(weights[0]) != weights_digest(weights[1]):
+            reason = "equal metrics, but different weights"
+            if expected.reason:
+                return "same within rounding", f"{reason}; {expected.reason}"
+            return "different", reason
+    return "identical", "" if checkpoints else "of the metrics; the run has no checkpoint of its weights"
+
+
+def _checkpoint(folder: Path) -> str | None:
+    """Return the checkpoint that is compared: the last one, or the best where that was removed."""
+    return next((name for name in CHECKPOINTS if (folder / name).exists()), None)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Sequence[str]:

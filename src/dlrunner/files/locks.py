@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from dlrunner.errors import RunError
@@ -26,9 +27,12 @@ class FolderLock:
     def take(cls, path: Path) -> FolderLock | None:
         """Take the lock; None where another process holds it.
 
+        A reader holds it for a moment (see `is_locked`): it is tried again for some hundredths of a second.
+
         Raises:
             OSError: the file cannot be created, is a link, or the file system has no locks.
         """
+        attempts = 5
         while True:
             descriptor = _open(path)
             try:
@@ -37,7 +41,10 @@ class FolderLock:
                     return cls(path, descriptor)
             except BlockingIOError:
                 os.close(descriptor)
-                return None
+                if (attempts := attempts - 1) == 0:
+                    return None
+                time.sleep(0.01)
+                continue
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -19,6 +19,7 @@ _SPECIAL = {
     "|": r"\textbar{}",
     '"': "''",
     "…": r"\ldots{}",
+    "[": "{[}",  # at the start of a row it would be the argument of the line break before
 }
 
 

@@ -27,7 +27,8 @@ from dlrunner.runs.reader import finished_summary, member_folders
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d+))?$")
+SIGNATURE = re.compile(r"-([0-9a-f]{8})(?:-(\d{1,7}))?$")
+"""The end of a run folder's name: signature, and number from 2 on, which is shorter than any signature."""
 
 
 @dataclass

@@ -35,7 +35,7 @@ VALUE_LENGTH = 24
 ORDER = ("data.target", "", "data", "data.path", "seed")
 """Settings and sections in the order in which a name shows them; "" stands for all others. Most runs share data."""
 
-_RUN = re.compile(r"[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d+)?)$")
+_RUN = re.compile(r"[^'\"]*/([^/,=]+)(?:[,=][^/]*)?-([0-9a-f]{8}(?:-\d{1,7})?)$")
 """A value that names another run's folder; shortened to the start of its name and its signature."""
 
 

@@ -34,7 +34,7 @@ def find_predecessor(directory: RunDirectory, epochs: int) -> Path | None:
         with contextlib.suppress(ConfigError):  # a damaged folder is not continued
             if entry.is_dir(follow_symlinks=False) and folder != directory.path and _matches(folder, wanted):
                 trained = _num_epochs(folder)
-                if 0 < trained < epochs and finished_summary(folder):
+                if 0 < trained < epochs and finished_summary(folder) and _can_continue(folder):
                     found[trained] = folder
     return found[max(found)] if found else None
 
@@ -62,6 +62,11 @@ def _member(index: int, ensemble: int) -> dict[str, str]:
 def _matches(folder: Path, wanted: Mapping[str, str | None]) -> bool:
     identity = recorded_identity(folder)
     return identity is not None and all(identity.get(name) == value for name, value in wanted.items())
+
+
+def _can_continue(folder: Path) -> bool:
+    """Return whether the last checkpoints of a run are still there: `prune --checkpoints` removes them."""
+    return all((each / "last.pt").exists() for each in member_folders(folder) or [folder])
 
 
 def _num_epochs(folder: Path) -> int:

@@ -65,8 +65,10 @@ class Condition:
         return condition
 
     def holds(self, run: ListedRun) -> bool:
-        """Return whether a run fulfils it; a run without such a value does not."""
+        """Return whether a run fulfils it; a run without such a setting or metric does not, even of `!=`."""
         found = value_of(run, self.name)
+        if found is MISSING and self.name not in ABOUT:
+            return False
         if self.comparison in ("=", "!="):
             return (found is not MISSING and self._equals(found)) == (self.comparison == "=")
         limit = self._number()

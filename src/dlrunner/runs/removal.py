@@ -12,12 +12,19 @@ from dlrunner.files.atomic import readable_os_errors
 from dlrunner.files.locks import FolderLock
 from dlrunner.files.temporary import remove_abandoned, temporary_path
 from dlrunner.runs.directory import RunDirectory, refuse_links
+from dlrunner.runs.listing import ListedRun
 from dlrunner.runs.query import newest_finished
 from dlrunner.runs.reader import finished_summary, member_folders, own_file
 
 
-def remove_folder(path: Path) -> None:
+def remove_folder(path: Path, status: str | None = None) -> bool:
     """Remove the folder of a run or of a sweep; it disappears at once, and its files then.
+
+    Args:
+        path: the folder.
+        status: of the run when its removal was decided; with another one by now it is kept. None: whatever it is.
+
+    Returns whether it was removed.
 
     Raises:
         BusyError: another process is writing it.
@@ -29,10 +36,14 @@ def remove_folder(path: Path) -> None:
     with readable_os_errors(path):
         remove_abandoned(path.parent)
         # As for a new run (see `RunDirectory.claim`), so that none is started in a folder that is being removed.
-        with FileLock(path.parent / ".lock", fallback_to_soft=False), _locked(path):
-            aside = temporary_path(path)
-            path.rename(aside)
+        with FileLock(path.parent / ".lock", fallback_to_soft=False):
+            if status is not None and ListedRun(path).status != status:
+                return False
+            with _locked(path):
+                aside = temporary_path(path)
+                path.rename(aside)
         shutil.rmtree(aside)
+    return True
 
 
 def point_latest_at_newest(runs_dir: Path) -> None:

@@ -159,12 +159,12 @@ class SweepDirectory:
         if run := (self._record(number) or {}).get("folder"):
             self.start(number, Path(run))
         else:
-            (self.job_folder(number) / "record.json").unlink(missing_ok=True)
+            with readable_os_errors(self.path):
+                (self.job_folder(number) / "record.json").unlink(missing_ok=True)
 
     def start(self, number: int, run: Path) -> None:
         """Record the run folder of a job; without fsync, since the end of the job is recorded too."""
-        with readable_os_errors(self.path):
-            self.write_record(number, {"status": STARTED, "folder": str(run.resolve())}, sync=False)
+        self.write_record(number, {"status": STARTED, "folder": str(run.resolve())}, sync=False)
 
     def end(self, number: int, record: Mapping[str, Any]) -> dict[str, Any]:
         """Write and return the outcome of a job that has no result, with its run folder if there is one."""
@@ -207,7 +207,7 @@ class SweepDirectory:
         """Write a file of the sweep atomically."""
         if self._lock:
             self._lock.check()
-        with atomic_file(file, sync=sync) as opened:
+        with readable_os_errors(file), atomic_file(file, sync=sync) as opened:
             opened.write(text.encode(errors="backslashreplace"))
 
     def write_results(self, swept: Sequence[str]) -> tuple[pd.DataFrame, dict[int, int]]:
@@ -252,8 +252,7 @@ class SweepDirectory:
             results = results[[*(name for name in results.columns if name not in last), *last]]
         if "best epoch" in results:
             results["best epoch"] = results["best epoch"].astype("Int64")
-        with readable_os_errors(self.path):
-            self._write(self.path / "results.csv", results.to_csv(index=False))
+        self._write(self.path / "results.csv", results.to_csv(index=False))
         return results, repeated
 
 
@@ -357,7 +356,9 @@ def _digest_of_inputs(config: Mapping[str, Any], known: dict[str, str]) -> str:
     from dlrunner.config.plan import plan
     from dlrunner.execution.identity import digest_of_inputs, identity_of
 
-    key = json.dumps([config["data"], config["model"], config["data_dir"], config["plugins"]], sort_keys=True)
+    key = json.dumps(
+        [config["data"], config["model"], config["data_dir"], config["plugins"], config["init"]], sort_keys=True
+    )
     if key not in known:
         checked = plan(config)
         known[key] = digest_of_inputs(checked, identity_of(checked.build_data()))

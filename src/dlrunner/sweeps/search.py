@@ -11,6 +11,7 @@ from typing import Any, Literal
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.trial import TrialState
+from sqlalchemy.engine import URL
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the sweep reports the trials itself
 
@@ -57,7 +58,7 @@ class Search:
 
     def _open(self, file: Path) -> optuna.Study:
         """Open the study in a file, or create it, and read it once."""
-        self._storage = optuna.storages.RDBStorage(f"sqlite:///{file}")
+        self._storage = optuna.storages.RDBStorage(URL.create("sqlite", database=str(file)).render_as_string())
         study = optuna.create_study(
             storage=self._storage, study_name="search", direction=self._direction, load_if_exists=True
         )

@@ -35,6 +35,23 @@ def visible_line(text: str) -> str:
     return visible(text).replace("\n", "\\n")
 
 
+def visible_json(text: str) -> str:
+    r"""Escape a JSON text like `visible`, as JSON does: it has the same content.
+
+    >>> print(visible_json('"a\x85"'))
+    "a\u0085"
+    """
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def print_content(text: str) -> None:
+    """Write the content of a file to standard output: a file or a pipe gets it as it is, a terminal escaped."""
+    write = sys.stdout.write
+    if isinstance(sys.stdout, Stream) and not sys.stdout.isatty():
+        write = sys.stdout.write_raw
+    write(text)
+
+
 class Stream:
     """A standard stream with escaped control characters.
 

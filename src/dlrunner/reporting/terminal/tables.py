@@ -289,13 +289,15 @@ def _print_means(done: pd.DataFrame, shown: Sequence[str], name: str) -> None:
     others = [column for column in settings if column not in repeated]
     groups = done.groupby(others, sort=False, dropna=False) if others else [((), done)]
     for key, rows in groups:
+        values = rows[name].dropna().tolist()
+        if not values:  # of another task in the same sweep
+            continue
         label = " ".join(f"{column}={value}" for column, value in zip(others, key, strict=True))
         over = " and ".join(_few(column, list(rows[column].unique())) for column in repeated)
-        over_repeats = estimate(rows[name].tolist())
-        between = (
-            f", 95 % interval {number(over_repeats.low)} to {number(over_repeats.high)}" if over_repeats.n > 1 else ""
-        )
-        result = f"{name} {number(over_repeats.mean)} ± {number(over_repeats.sd)}{between}"
+        found = estimate(values)
+        result = f"{name} {number(found.mean)}"
+        if found.n > 1:
+            result += f" ± {number(found.sd)}, 95 % interval {number(found.low)} to {number(found.high)}"
         print_sentence(f"{label}{': ' if label else ''}over {over}: {result}", indent=2)
 
 
