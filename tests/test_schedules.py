@@ -80,3 +80,10 @@ def test_a_slow_start_is_a_part_of_the_first_cycle_alone() -> None:
     usual, slow = (schedules.cosine(3, cycle_len=1, slow_start=part).lr for part in (0.0, 0.05))
     assert [slow(progress) for progress in steps[:5]] == [0.01] * 5
     assert [slow(progress) for progress in steps[5:]] == [usual(progress) for progress in steps[5:]]
+
+
+def test_a_setting_without_the_one_that_it_needs_is_refused() -> None:
+    with pytest.raises(ValueError, match="cycle_mult=2 has no effect without cycle_len"):
+        schedules.cosine(5, cycle_mult=2)
+    with pytest.raises(ValueError, match=r"decay=0\.5 has no effect without cycle_len"):
+        schedules.triangular(5, decay=0.5)

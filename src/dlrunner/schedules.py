@@ -73,10 +73,12 @@ def cosine(
         slow_start: in this fraction of the first cycle the factor is SLOW_FACTOR (fastai 0.7: 0.05).
 
     Raises:
-        ValueError: the phase ends in the middle of a cycle.
+        ValueError: the phase ends in the middle of a cycle, or cycle_mult has no effect.
 
     Source: Loshchilov and Hutter, SGDR, 2017, https://arxiv.org/abs/1608.03983
     """
+    if cycle_mult != 1 and cycle_len is None:
+        raise ValueError(f"cycle_mult={cycle_mult} has no effect without cycle_len, which is the length of a cycle")
     ends = _cycle_ends(epochs, cycle_len or epochs, cycle_mult)
 
     def factor(progress: float) -> float:
@@ -142,11 +144,13 @@ def triangular(
         decay: factor of the height of each peak (above the floor) ("triangular2": 0.5).
 
     Raises:
-        ValueError: the phase ends in the middle of a cycle.
+        ValueError: the phase ends in the middle of a cycle, or decay has no effect.
 
     Source: Smith, Cyclical learning rates for training neural networks, 2017,
     https://arxiv.org/abs/1506.01186
     """
+    if decay != 1 and cycle_len is None:
+        raise ValueError(f"decay={decay:g} has no effect without cycle_len, which is the length of a cycle")
     length = cycle_len or epochs
     ends = _cycle_ends(epochs, length, 1)
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from dlrunner.cli.compose import compose
 from dlrunner.config.plan import plan
+from dlrunner.errors import ConfigError
 
 Vector = NDArray[np.float64]
 X = np.array([0.3, -1.2, 2.0, 0.7, 1.5])
@@ -126,3 +127,17 @@ def test_rates_and_decay_can_differ_by_layer_group() -> None:
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adagrad", "adam", "adamw"])
 def test_optimizers_are_fused_where_torch_has_it(name: str) -> None:
     assert plan(compose(["task=rossmann", f"optim={name}", "device=cpu"])).make_optimizer([Line()]).defaults["fused"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["optim=nesterov", "optim.momentum=0.0", "schedule=constant"], "Nesterov momentum requires a momentum"),
+        (["optim=nesterov", "+optim.dampening=0.1"], "zero dampening"),
+        (["optim=adam", "+optim.fused=true", "+optim.foreach=true"], "foreach"),
+        (["optim=adam", "+optim.differentiable=true"], "optim.differentiable: a step is never part of a gradient"),
+    ],
+)
+def test_what_an_optimizer_refuses_is_refused_with_the_settings(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plan(compose(["task=collab", *words]))

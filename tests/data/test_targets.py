@@ -49,6 +49,26 @@ def test_a_target_is_what_its_state_says() -> None:
         assert Target.from_state(target.state()) == target
 
 
+@pytest.mark.parametrize("transform", ["standard", "log1p", "none"])
+@pytest.mark.parametrize("seed", range(4))
+def test_targets_of_zero_are_zero_in_every_metric(transform: Any, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    truth = random.poisson(2.0, 200) * random.uniform(0.1, 9)
+    quantiles = {"transform": transform, "quantiles": [0.1, 0.9]}
+    interval = Regression(["y"], **quantiles).fit(truth)
+    coverage = interval.metrics(["coverage"])["coverage"]
+    encoded = interval.encode(truth)
+    coverage.update(torch.stack([encoded - 1, encoded + 0.1], dim=1), encoded)
+    assert coverage.compute() == 1.0, "0 is not below a lowest quantile of 0"
+    target = Regression(["y"], transform=transform).fit(truth)
+    guess = truth + 1.0
+    for name in ("rmspe", "poisson_deviance", "tweedie_deviance"):
+        found, expected = target.metrics([name])[name], Regression.known_metrics[name]()
+        found.update(target.encode(guess), target.encode(truth))
+        expected.update(torch.from_numpy(guess), torch.from_numpy(truth))
+        assert found.compute() == pytest.approx(expected.compute(), rel=1e-4), name
+
+
 @pytest.mark.parametrize("transform", ["standard", "none"])
 def test_negative_targets_of_other_rows_count_as_they_are(transform: Any) -> None:
     """No training target is negative, so that no prediction is; validation rows may be, and then errors are larger."""

@@ -228,3 +228,9 @@ def test_the_source_is_parsed_once_by_all_processes(monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").touch()
     fingerprint._digest.cache_clear()
     assert code_digest() == first
+
+
+def test_a_module_that_is_asked_for_counts_although_runs_leave_it_out() -> None:
+    assert "training/lr_finder.py" in EXCLUDED
+    assert code_digest(also=("training/lr_finder",)) != code_digest()
+    assert code_digest(also=("training",)) == code_digest()

@@ -11,11 +11,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dlrunner.model import Model
+from dlrunner.models.ranking import ChoiceDims, Ranking
+from dlrunner.models.tabular import MLP, Linear
+from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.reporting.terminal.progress import SilentDisplay
 from dlrunner.system.process_group import SingleProcess
 from dlrunner.system.signals import StopSignals
 from dlrunner.training.distributed import DistributedTrainer, SharedHooks, gather_rows
 from dlrunner.training.hooks import Hooks
+from dlrunner.training.schedule import freeze_unused
 from dlrunner.training.state import TrainingState
 from tests.training.test_loop import CPU, Line, Memory, TwoGroups, phase, sgd
 
@@ -159,3 +164,24 @@ def test_accumulated_gradients_are_not_synchronised(monkeypatch: pytest.MonkeyPa
     for index, batch in enumerate(task.batches("train", 0, phase()), start=1):
         trainer.train_step(task, model, optimizer, batch, update=index in (3, 5))
     assert exchanged == [False, False, True, False, True]
+
+
+@pytest.mark.parametrize("name", ["ranking", "mlp", "linear"])
+def test_what_never_gets_a_gradient_is_not_waited_for(name: str) -> None:
+    """DistributedDataParallel fails in its second step if a parameter that requires a gradient has none."""
+    pairs, inputs = torch.tensor([0, 1, 2, 0]), (torch.zeros(4, 0, dtype=torch.long), torch.randn(4, 3))
+    if name == "ranking":
+        model: Model = Ranking(ChoiceDims(3, 3, pairs, pairs, torch.randn(3, 2), torch.randn(3, 2)), factors=4)
+        inputs = (pairs, pairs.unsqueeze(1))
+    else:
+        dims = TabularDims({}, num_continuous=3)
+        model = MLP(dims) if name == "mlp" else Linear(dims)
+    freeze_unused(model)
+    model.train()
+    outputs = model(*inputs)
+    (outputs if isinstance(outputs, Tensor) else outputs.outputs).sum().backward()
+    trained = {
+        name: parameter.grad is not None for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+    assert all(trained.values()), trained
+    assert trained

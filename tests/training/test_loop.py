@@ -280,8 +280,9 @@ def test_an_accumulated_step_has_the_mean_rate_of_its_batches() -> None:
         return optimizer
 
     fit(phase(1, lr=(0.04,)), task=Scaled(), make=recording, accumulate=2)
-    fit(phase(1, lr=(0.04,)), task=Scaled(), make=recording)
+    _, state = fit(phase(1, lr=(0.04,)), task=Scaled(), make=recording)
     assert seen == pytest.approx([0.03, 0.04, 0.02])
+    assert state.history[0]["lr"] == 0.04, "the rate of the schedule, not that of the last batch"
 
 
 def test_a_train_step_returns_its_loss_and_updates_only_on_request() -> None:
@@ -377,6 +378,25 @@ def test_the_weights_of_the_best_or_of_the_last_epoch_are_used(keep: Any, early_
     assert evaluation is not None
     is_best = keep == "best" or (keep is None and early_stopping is not None)
     assert evaluation.metrics["valid/mse"] == (values[2] if is_best else values[-1])
+
+
+def test_the_best_weights_are_never_replaced_by_others_in_silence() -> None:
+    class Losing(Memory):
+        """Loses its best checkpoint, or has an older one in its place."""
+
+        def __init__(self, name: str, found: dict[str, Any] | None) -> None:
+            super().__init__()
+            self.name, self.found = name, found
+
+        def load_checkpoint(self, name: str = "last.pt") -> dict[str, Any] | None:
+            return self.found if name == self.name else super().load_checkpoint(name)
+
+    with pytest.raises(RunError, match=r"best\.pt, the best checkpoint, is missing; rerun=true"):
+        fit(phase(2), run=Losing("best.pt", None), keep="best")
+    with pytest.raises(RunError, match="has the weights of epoch 1, not of 2"):
+        fit(phase(2), run=Losing("best.pt", {"model": {}, "epoch": 1}), keep="best")
+    with pytest.raises(RunError, match=r"phase-best\.pt, the best checkpoint, is missing"):
+        fit(phase(2), phase(2), run=Losing("phase-best.pt", None), early_stopping=5)
 
 
 def test_early_stopping_is_counted_within_a_phase_and_the_next_begins_from_the_best_weights() -> None:

@@ -142,3 +142,15 @@ def test_the_digest_of_weights_sees_a_single_bit() -> None:
     changed = {"a": torch.tensor([1.0, 1.0, 1.0000001]), "n": torch.tensor(3)}
     assert weights_digest(state) != weights_digest(changed)
     assert weights_digest(state) == weights_digest({"n": torch.tensor(3), "a": torch.ones(3)})
+
+
+def test_a_loss_below_zero_is_no_divergence() -> None:
+    class Likelihood(Line):
+        def loss(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            return super().loss(outputs, targets) - 100
+
+    seed_everything(0)
+    found = range_test(Likelihood(), TwoGroups(), sgd, Trainer([phase()], CPU, "fp32", 0), num_steps=300)
+    assert max(found.losses[:50]) < 0
+    assert len(found.losses) > 50
+    assert found.suggestion is not None

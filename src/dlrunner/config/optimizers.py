@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from dlrunner.config.binding import Bound
 from dlrunner.errors import ConfigError
-from dlrunner.schedules import Phase
+from dlrunner.schedules import Phase, constant
 from dlrunner.system.cpu_tuning import bypass_step_wrappers, is_torch_optimizer, skip_compiler_import
 
 
@@ -48,6 +49,21 @@ def make_optimizer(
     optimizer: torch.optim.Optimizer = optim.factory(params, **settings)
     bypass_step_wrappers(optimizer)
     return optimizer
+
+
+def check_optimizer(optim: Bound, device: torch.device, problems: list[str], *, cpu_tuning: bool) -> None:
+    """Refuse settings that the optimizer itself refuses, such as Nesterov's momentum of 0, before data is read."""
+    if optim.settings.get("differentiable"):
+        problems.append("optim.differentiable: a step is never part of a gradient here; leave it out")
+        return
+    settings = {name: value for name, value in optim.settings.items() if name != "lr" and value != "auto"}
+    if isinstance(decay := settings.get("weight_decay"), list):
+        settings["weight_decay"] = decay[0]
+    try:
+        phase = Phase(1, constant(1), (0.1,))
+        make_optimizer(replace(optim, settings=settings), [phase], [nn.Linear(1, 1)], device, cpu_tuning=cpu_tuning)
+    except (ValueError, TypeError, RuntimeError) as error:
+        problems.append(f"optim: {optim.target} refuses its settings: {error}")
 
 
 def _one_per_group(values: Sequence[float], num_groups: int, setting: str) -> list[float]:

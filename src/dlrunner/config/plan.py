@@ -21,7 +21,7 @@ from torch import nn
 
 from dlrunner.config.binding import Bound, bind, constructor, import_plugin, parameters_of
 from dlrunner.config.devices import automatic_precision, resolve_device
-from dlrunner.config.optimizers import make_optimizer
+from dlrunner.config.optimizers import check_optimizer, make_optimizer
 from dlrunner.config.phases import bind_schedule, check_groups, check_momentum, check_phase_settings, resolve_phases
 from dlrunner.config.schema import PhaseSettings, Settings, validation_messages
 from dlrunner.config.suggestions import PROVIDED, suggest_setting
@@ -165,8 +165,7 @@ class Plan:
 
     def make_optimizer(self, groups: Sequence[nn.Module]) -> torch.optim.Optimizer:
         """Return the optimizer for these layer groups."""
-        tuned = self.trainer.settings.get("cpu_tuning", True) and not self.trainer.settings.get("compile")
-        return make_optimizer(self.optim, self.phases, groups, self.device, cpu_tuning=tuned)
+        return make_optimizer(self.optim, self.phases, groups, self.device, cpu_tuning=_is_tuned(self.trainer))
 
     def build_trainer(self, seed: int, group: SingleProcess | None = None) -> Trainer:
         """Return the training loop, for a single process or one of several."""
@@ -235,6 +234,8 @@ def plan(config: Mapping[str, Any]) -> Plan:
         _check_methods(task, problems)
         check_phase_settings(task, phases, problems)
     device = resolve_device(settings, problems)
+    if optim and trainer and device and not problems:
+        check_optimizer(optim, device, problems, cpu_tuning=_is_tuned(trainer))
     # What the task checks against each other is checked again once it is decided.
     checkable = not any(name == "freeze_to" or name.startswith("task.") for name in undecided)
     if task and phases and checkable and not problems:
@@ -253,6 +254,11 @@ def plan(config: Mapping[str, Any]) -> Plan:
         precision, reason = automatic_precision(device, getattr(task.factory, "good_in_bf16"))  # noqa: B009
         composed["precision"], settings = precision, settings.model_copy(update={"precision": precision})
     return Plan(composed, settings, data, task, model, optim, trainer, phases, device, bound, undecided, reason)
+
+
+def _is_tuned(trainer: Bound) -> bool:
+    """Return whether steps on a CPU leave out what only the compiler needs."""
+    return bool(trainer.settings.get("cpu_tuning", True) and not trainer.settings.get("compile"))
 
 
 def _check_top_level(config: Mapping[str, Any], problems: list[str]) -> Settings | None:

@@ -15,6 +15,7 @@ from dlrunner.errors import ConfigError, RunError
 from dlrunner.execution.identity import digests
 from dlrunner.execution.member import initial_model, set_up_process
 from dlrunner.execution.selection import selected, typed
+from dlrunner.runs.fingerprint import code_digest
 from dlrunner.system.backends import restored_threads
 from dlrunner.system.seeding import seed_everything
 from dlrunner.task import Data, DataIdentity, Task
@@ -94,7 +95,8 @@ def _remember(identity: Mapping[str, str], values: Mapping[str, Any]) -> None:
 
 
 def _key(identity: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:32] + ".json"
+    own = code_digest(also=("execution/auto_settings", "execution/selection", "training/lr_finder"))
+    return hashlib.sha256(json.dumps([identity, own], sort_keys=True).encode()).hexdigest()[:32] + ".json"
 
 
 def describe(values: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from dlrunner.runs.directory import RunDirectory
 from dlrunner.runs.labels import run_label
 from dlrunner.runs.log import logged
 from dlrunner.runs.predecessor import copy_checkpoints, find_predecessor
-from dlrunner.runs.reader import FinishedRun
+from dlrunner.runs.reader import FinishedRun, member_folders
 from dlrunner.runs.tags import keep_tags
 from dlrunner.system.backends import matmul_precision, restored_threads
 from dlrunner.system.machine import git_state, now, peak_memory_mb, versions
@@ -231,13 +231,17 @@ def _execute(
             raise
         finally:
             tracking.close(timeout)
-    if isinstance(error, ConfigError) and context.is_new and not (directory.path / "metrics.jsonl").exists():
+    if isinstance(error, ConfigError) and context.is_new and not _has_trained(directory.path):
         directory.remove()
     if error is not None:
         raise error
     for finding in findings:
         context.notify(f"warning: {finding}")
     return Outcome(directory.path, summary)
+
+
+def _has_trained(path: Path) -> bool:
+    return any((folder / "metrics.jsonl").exists() for folder in (path, *member_folders(path)))
 
 
 def _ending(failed: BaseException, folder: Path) -> tuple[str, str, BaseException]:

@@ -160,15 +160,14 @@ class RunDirectory:
             return None
         from dlrunner.runs.checkpoints import load_weights_file
 
+        # A run without its last checkpoint begins again, but without its best one it has no result.
+        advice = f"{'remove it, or ' if name == 'last.pt' else ''}add rerun=true to train again in a new folder"
         try:
             checkpoint = load_weights_file(path)
         except RunError as error:
-            raise RunError(f"{error}; remove it, or add rerun=true to train again in a new folder") from None
+            raise RunError(f"{error}; {advice}") from None
         if checkpoint.get("identity") != self.identity:
-            raise RunError(
-                f"{path} belongs to another run (or another version of the data or the code); "
-                "remove it, or add rerun=true to train again in a new folder"
-            )
+            raise RunError(f"{path} belongs to another run (or another version of the data or the code); {advice}")
         return checkpoint
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:

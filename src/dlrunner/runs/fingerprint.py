@@ -134,9 +134,13 @@ def _spec(plugin: Any) -> importlib.machinery.ModuleSpec | None:
 def _digest(package: Path, name: str) -> bytes:
     """Return the digest of a module or a folder; parsing all of them takes 0.3 s, so it is cached by their content."""
     module = package / f"{name}.py"
-    files = [module] if module.is_file() else sorted((package / name).rglob("*.py"))
-    contents = {file.relative_to(package): file.read_bytes() for file in files}
-    contents = {file: content for file, content in contents.items() if not any(map(file.match, EXCLUDED))}
+    found = (file.relative_to(package) for file in sorted((package / name).rglob("*.py")))
+    files = (
+        [module.relative_to(package)]
+        if module.is_file()
+        else [file for file in found if not any(map(file.match, EXCLUDED))]
+    )
+    contents = {file: (package / file).read_bytes() for file in files}
     key = hashlib.sha256(f"{sys.version}\0".encode() + Path(__file__).read_bytes())
     for file, content in contents.items():
         _add(key, file, content)

@@ -29,6 +29,7 @@ from dlrunner.task import Batch, Task
 from dlrunner.training.hooks import NOTHING, Due, Hooks
 from dlrunner.training.loop import FitResult, Trainer
 from dlrunner.training.loss_log import LossLog
+from dlrunner.training.schedule import freeze_unused
 from dlrunner.training.state import Evaluation, MakeOptimizer, Tally, TrainingState
 
 AGREEMENT_SECONDS = 0.5
@@ -113,6 +114,7 @@ class DistributedTrainer(Trainer):
 
     @override
     def wrap(self, model: Model) -> Callable[..., Tensor | Outputs]:
+        freeze_unused(model)
         self._parallel = DistributedDataParallel(model)
         return torch.compile(self._parallel) if self.compile else self._parallel
 

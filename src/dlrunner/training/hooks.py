@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dlrunner.errors import Interrupted
+from dlrunner.errors import Interrupted, RunError
 from dlrunner.system.signals import StopSignals
 from dlrunner.training.loss_log import LossLog
 from dlrunner.training.state import Row, TrainingState
@@ -95,6 +95,22 @@ class Hooks:
     def load(self, name: str = "last.pt") -> dict[str, Any] | None:
         """Return a checkpoint of this run, or None."""
         return self.run.load_checkpoint(name)
+
+    def load_best(self, name: str, epoch: int | None = None) -> dict[str, Any]:
+        """Return the best weights so far.
+
+        Args:
+            name: of the checkpoint.
+            epoch: that they must be of; None: any.
+
+        Raises:
+            RunError: there are none, or they are of another epoch: the metrics would not be theirs.
+        """
+        best = self.load(name)
+        if best is None or epoch not in (None, best["epoch"]):
+            problem = "is missing" if best is None else f"has the weights of epoch {best['epoch']}, not of {epoch}"
+            raise RunError(f"{name}, the best checkpoint, {problem}; rerun=true trains again in a new folder")
+        return best
 
     def save(self, name: str, state: Mapping[str, Any]) -> None:
         """Save a checkpoint."""

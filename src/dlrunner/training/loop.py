@@ -146,9 +146,9 @@ class Trainer:
                 if hooks.stop_requested():
                     hooks.stop()
         row = state.history[-1]
-        if self.keeps_best and state.best is not None and (best := hooks.load("best.pt")):
-            model.load_state_dict(best["model"])
+        if self.keeps_best and state.best is not None:
             row = state.best
+            model.load_state_dict(hooks.load_best("best.pt", int(row["epoch"]))["model"])
         phase, _ = phase_at(self.phases, int(row["epoch"]) - 1)
         return FitResult(state, row, phase, valid)
 
@@ -236,12 +236,14 @@ class Trainer:
         if self.clip is not None:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(parameters, self.clip)
-        if rate != 1:
-            for group in optimizer.param_groups:
-                group["lr"] *= rate
+        scheduled = [group["lr"] for group in optimizer.param_groups] if rate != 1 else []
+        for group, lr in zip(optimizer.param_groups, scheduled, strict=False):
+            group["lr"] = lr * rate
         # With fp16 the scaler reads whether gradients are finite: this waits for a GPU, unless the step is fused.
         self.scaler.step(optimizer)
         self.scaler.update()
+        for group, lr in zip(optimizer.param_groups, scheduled, strict=False):  # what is shown is the schedule's
+            group["lr"] = lr
         for parameter in parameters:  # as optimizer.zero_grad, which takes fifty times as long
             parameter.grad = None
 
@@ -363,8 +365,7 @@ class Trainer:
 
     def _start_from_best(self, model: Model, make_optimizer: MakeOptimizer, hooks: Hooks) -> torch.optim.Optimizer:
         """Load the best weights of the finished phase, and return a new optimizer."""
-        best = hooks.load(PHASE_BEST)
-        assert best is not None
+        best = hooks.load_best(PHASE_BEST)
         model.load_state_dict(best["model"])
         hooks.log(f"the next phase starts from the weights of epoch {best['epoch']}")
         return make_optimizer(model.layer_groups())

@@ -88,7 +88,7 @@ def range_test(
             total += float(loss) * len(batch.targets)  # waits for a GPU: an exploding loss ends the test
             examples += len(batch.targets)
         smoothed = mean.update([total / examples])
-        if not math.isfinite(smoothed) or (step > 10 and smoothed > 4 * min(result.smoothed)):
+        if not math.isfinite(smoothed) or (step > 10 and _has_diverged(smoothed, min(result.smoothed))):
             result.diverged = True
             break
         result.rates.append(rate)
@@ -96,6 +96,15 @@ def range_test(
         result.smoothed.append(smoothed)
     restore_generators(generators, trainer.device)
     return result
+
+
+def _has_diverged(loss: float, lowest: float) -> bool:
+    """Return whether a loss is four times the lowest; of negative losses, as far above it.
+
+    >>> _has_diverged(4.1, 1.0), _has_diverged(-0.9, -1.0), _has_diverged(2.1, -1.0)
+    (True, False, True)
+    """
+    return loss > lowest + 3 * abs(lowest)
 
 
 def _endless(task: Task, phase: Phase) -> Iterator[tuple[bool, Batch]]:

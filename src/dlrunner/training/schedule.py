@@ -52,6 +52,17 @@ def freeze(model: Model, freeze_to: int) -> None:
                     module.eval()
 
 
+def freeze_unused(model: Model) -> None:
+    """Freeze parameters without elements, and those in no layer group: nothing trains them.
+
+    DistributedDataParallel waits for the gradient of every parameter that has one.
+    """
+    trained = {id(each) for group in model.layer_groups() for each in group.parameters() if each.numel()}
+    for parameter in model.parameters():
+        if id(parameter) not in trained:
+            parameter.requires_grad_(False)
+
+
 def set_rates(optimizer: torch.optim.Optimizer, phase: Phase, progress: float) -> None:
     """Set rates and momentum for a step.
 

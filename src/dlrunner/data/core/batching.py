@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -107,13 +108,17 @@ class TensorLoader:
     def __iter__(self) -> Iterator[Batch]:
         values = sum(each[0].numel() for each in (*self.inputs, self.targets) if len(each))
         per_gathering = max(1, GATHERED // max(1, values * max(self.sizes, default=1)))
-        first = sum(self.sizes[: self.start])
-        for start in range(self.start, len(self.sizes), per_gathering):
+        # From where the epoch from its first batch on gathers too: some products differ in their last bits with the
+        # place of a view in memory.
+        begin = self.start - self.start % per_gathering if self.start < len(self.sizes) else self.start
+        first = sum(self.sizes[:begin])
+        for start in range(begin, len(self.sizes), per_gathering):
             sizes = self.sizes[start : start + per_gathering]
             rows = slice(first, first + sum(sizes))
             first = rows.stop
             tensors = [_wide(each) for each in self._gathered(rows)]
-            for *inputs, targets in zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True):
+            batches = zip(*(torch.split(tensor, sizes) for tensor in tensors), strict=True)
+            for *inputs, targets in itertools.islice(batches, max(0, self.start - start), None):
                 yield Batch(tuple(inputs), targets)
 
     def _gathered(self, rows: slice) -> list[Tensor]:

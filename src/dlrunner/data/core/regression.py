@@ -143,11 +143,17 @@ class Regression(Target):
         return self._bounded(self.decode_targets(outputs.reshape(len(outputs), -1).sort(dim=1).values))
 
     def decode_targets(self, targets: Tensor) -> Tensor:
-        """Return transformed targets in their own unit, in float64; those of other rows may be negative."""
+        """Return transformed targets in their own unit, in float64; those of other rows may be negative.
+
+        A target of 0 is exactly 0, for metrics that leave it out, or that compare it with predictions of at least 0.
+        """
         values = targets.double()
         if self.transform == "log":
             return values.exp()
-        return values.expm1() if self.transform == "log1p" else values * self.deviation + self.mean
+        if self.transform == "log1p":
+            return values.expm1()
+        zero = self.encode(np.zeros(1)).to(targets.device)
+        return torch.where(targets == zero, 0.0, values * self.deviation + self.mean)
 
     def _bounded(self, predictions: Tensor) -> Tensor:
         return predictions.clamp(min=0) if self.is_nonnegative else predictions
