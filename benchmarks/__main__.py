@@ -12,6 +12,9 @@
     python -m benchmarks quick              measure what `make bench-check` compares with
 
 Needs MovieLens of October 2016, rossmann.tgz, dog-breeds.zip and weights/mobilenet_v2_features.pt in DLRUNNER_DATA;
+own_files also aclImdb_v1.tar.gz, and own_data eight tables, in tables/: wine, diabetes and breast_cancer.csv (target:
+target) of scikit-learn, cars.csv of vega_datasets, randhie.csv.gz of statsmodels, titanic.csv (Kaggle's train.csv),
+housing.csv.gz (California, with ocean_proximity), adult.csv.gz (UCI's adult.data, with a line of names; Salary);
 installs fastai into .venv-fastai, Lightning into .venv-lightning, and for the quality of defaults scikit-learn,
 LightGBM, Surprise and implicit into .venv-peers. Writes benchmarks/results-NAME-DEVICE.md and .json,
 speed-DEVICE.md and .json, the table of docs/speed.md, quick-DEVICE.json, and limits.md and .json.
@@ -44,7 +47,7 @@ from benchmarks import (
 )
 from benchmarks.measuring import DEVICE, HERE, Options, machine
 from dlrunner import __version__
-from dlrunner.errors import DataError
+from dlrunner.errors import DlrunnerError
 
 BENCHMARKS = {
     "collab": collab.measure,
@@ -61,8 +64,8 @@ BENCHMARKS = {
 }
 QUALITY = ("own_data", "own_ratings", "own_files")
 """Quality of the defaults, against other peers than those in speed."""
-UNASKED = [name for name in BENCHMARKS if name not in ("trees", "growth", "cores", *QUALITY[1:])]
-"""What is measured if nothing is named."""
+UNASKED = list(summary.BENCHMARKS)
+"""What is measured if nothing is named: what the table of docs/speed.md has."""
 
 
 def main() -> int:
@@ -118,7 +121,7 @@ def main() -> int:
             return 0
         _summarise(options)
         return 0 if arguments.names else _store(options)
-    except DataError as error:
+    except DlrunnerError as error:
         sys.exit(str(error))
 
 

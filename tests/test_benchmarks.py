@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks import __main__ as command
 from benchmarks import (
     checking,
     collab,
@@ -18,6 +19,7 @@ from benchmarks import (
     growth,
     growth_data,
     images,
+    own_data,
     planted_ratings,
     sentiment,
     summary,
@@ -198,6 +200,26 @@ def test_what_stands_in_the_repository_is_what_the_stored_results_say() -> None:
         file = REPOSITORY / "benchmarks" / f"speed-{device}.json"
         if file.exists():
             assert json.loads(file.read_text()) == summary.gather(REPOSITORY / "benchmarks", device)
+
+
+def test_make_bench_measures_what_the_table_of_speeds_has_and_nothing_that_needs_a_users_tables() -> None:
+    assert set(command.UNASKED) == set(summary.BENCHMARKS)
+    assert not set(command.UNASKED) & {*command.QUALITY}
+    for table in own_data.TABLES:
+        assert table.name in (command.__doc__ or ""), "where it comes from"
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DataError])
+def test_a_missing_file_ends_a_benchmark_with_its_message(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(_: Options) -> tuple[str, dict[str, Any]]:
+        raise kind("wine is not there")
+
+    monkeypatch.setitem(command.BENCHMARKS, "own_files", measure)
+    monkeypatch.setattr("sys.argv", ["benchmarks", "own_files"])
+    with pytest.raises(SystemExit, match="wine is not there"):
+        command.main()
 
 
 def test_loops_that_train_something_else_are_not_compared() -> None:
