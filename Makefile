@@ -65,7 +65,7 @@ bench: $(STAMP)  ## measure speed against fastai, Lightning and plain loops; upd
 bench-check: $(STAMP)  ## check for a performance regression against the stored ratios; 6 minutes
 	$(BIN)/python -m benchmarks check
 
-gpu-check: $(STAMP)  ## check all features on this GPU; under ten minutes; without one: list the checks
+gpu-check: $(STAMP)  ## check five tasks on this GPU, in each precision, compiled, resumed; under ten minutes; without one: list the checks
 	$(BIN)/python -m benchmarks.gpu_check
 
 SEED ?= 0

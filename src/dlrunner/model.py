@@ -42,8 +42,9 @@ class Model(nn.Module):
     `forward` takes the inputs of a batch and returns the outputs, or `Outputs` where there is a hidden state or a
     penalty (an auxiliary loss) too.
 
-    A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`) and the settings
-    of its YAML file; the annotations of the settings are checked before data is read.
+    A model's constructor takes `dims` (the sizes that come from the data, the task's `dims`), if it asks for it
+    `data_dir` (the folder of published data and weights), and the settings of its YAML file; the annotations of the
+    settings are checked before data is read.
     """
 
     group_names: ClassVar[tuple[str, ...] | None] = None

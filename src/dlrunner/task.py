@@ -115,8 +115,8 @@ class Task(ABC):
 
     This is the training half of a task; the inference half is its `predictor`.
 
-    A task's constructor may have the parameters `data` (the object of the `data` section), `batch_size`, `seed` and
-    `device`; all others are settings of the `task` section of the YAML.
+    A task's constructor may have the parameters `data` (the object of the `data` section), `batch_size`, `seed`,
+    `device` and `phases` (the list of `Phase`s); all others are settings of the `task` section of the YAML.
     """
 
     @property

@@ -34,11 +34,11 @@ class LoadedRun:
 
     | task | methods | input of `predict` | output |
     |---|---|---|---|
-    | ratings (movielens, collab) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
+    | ratings (movielens, collab), choices (implicit) | `predict`, `recommend`, `similar` | a table of pairs: user, item | the table with prediction and note |
     | tables (rossmann, tabular) | `predict` | a table with the training table's columns | the table with prediction or probabilities |
     | texts (imdb-sentiment, text) | `predict` | a text or several, or a `Path` of texts | text, class, probabilities |
     | images (dogbreeds, image) | `predict`, `explain` | files or PIL images, a folder, a table of paths | classes, probabilities |
-    | segmentation | `predict` | as for images | masks (files), fractions of the classes |
+    | masks (camvid, segmentation) | `predict` | as for images | masks (files), fractions of the classes |
     | language models (imdb-lm, lm) | `predict`, `generate`, `next_words` | as for texts | text, words, unknown, perplexity |
 
     A table is a DataFrame, a row as a dict, several as a list of dicts, or the path of a file.
