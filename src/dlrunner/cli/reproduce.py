@@ -156,7 +156,7 @@ def _missing_requirement(name: str, claim: Mapping[str, Any], settings: Sequence
         return "it needs an encoder: --set model.encoder=RUN of a language model"
     checked = plan(config)
     if "gpu" in needs and checked.device.type == "cpu":
-        return "it needs a GPU: a CPU would take days"
+        return f"it needs a GPU: a CPU takes hours to days (dlrun experiment={name} trains on one anyway)"
     data = checked.build_data()
     try:
         if data is not None:
