@@ -8,6 +8,7 @@ import re
 import statistics
 import subprocess
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ def test_installing_keeps_a_torch_that_is_there() -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     (torch,) = [line for line in project["dependencies"] if line.startswith("torch")]
     assert re.fullmatch(r"torch>=[\d.]+", torch)
+
+
+def test_every_dependency_is_imported() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    sources = "\n".join(file.read_text() for file in (REPOSITORY / "src").rglob("*.py"))
+    imported = set(re.findall(r"^\s*(?:from|import) (\w+)", sources, re.MULTILINE))
+    for dependency in project["dependencies"]:
+        name = re.split(r"[><=\[]", dependency)[0]
+        modules = {module for module, by in packages_distributions().items() if name in map(str.lower, by)}
+        assert modules & imported, name
 
 
 def test_running_installs_no_tools_for_development() -> None:

@@ -174,7 +174,7 @@ def test_no_two_modules_of_the_command_line_import_each_other() -> None:
     assert not [group for group in circles() if any(name.startswith("cli") for name in group)]
 
 
-SLOW = {"torch", "pandas", "matplotlib", "seaborn", "spacy", "sklearn", "scipy"}
+SLOW = {"torch", "pandas", "matplotlib", "spacy", "sklearn", "scipy"}
 
 
 def slow_imports(commands: Sequence[Sequence[str]]) -> dict[str, list[str]]:
