@@ -24,12 +24,6 @@ def compared(*words: str | Path, **options: object) -> Comparison:
     return compare(gather([str(word) for word in words])[0], **options)  # type: ignore[arg-type]
 
 
-def two_optimizers(here: Path, adamw: list[float], sgd: list[float]) -> Comparison:
-    write_seeds(here / "runs", adamw, {"optim": "adamw"})
-    write_seeds(here / "runs", sgd, {"optim": "sgd"})
-    return compared("runs/*")
-
-
 # Statistics
 
 

@@ -114,10 +114,6 @@ def _leave() -> None:
     gone.rmdir()
 
 
-def _make_file(name: str) -> Callable[[ArchiveOrFolder], object]:
-    return lambda place: (place.root / "tmp" / name).write_text("")
-
-
 NO_HOME: dict[str, str | None] = {"HOME": None, "DLRUNNER_CACHE": None, "XDG_CACHE_HOME": None}
 SURROUNDINGS = {
     "nobody": Surrounding(_become_nobody, {}, _give_away, as_nobody=True),

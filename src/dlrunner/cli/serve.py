@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from dlrunner.cli.predictor_verbs import add_plugins_option, check_plugins
 from dlrunner.cli.run_names import METAVAR_HELP, named_run
 from dlrunner.errors import ConfigError
+from dlrunner.serving.limits import Limits
 
 
 def add_serve_options(parser: argparse.ArgumentParser) -> None:
@@ -18,10 +19,10 @@ def add_serve_options(parser: argparse.ArgumentParser) -> None:
     add("--host", default="127.0.0.1", help="0.0.0.0: reachable from other machines, without a password")
     add("--port", type=int, default=8000, metavar="N", help="0: a free one")
     add("--checkpoint", metavar="FILE", help="other weights: last.pt, best.pt, cycle-2.pt …")
-    add("--max-mb", type=float, default=16, metavar="X", help="largest body of a request")
-    add("--max-rows", type=int, default=10_000, metavar="N", help="rows of a request")
-    add("--max-waiting", type=int, default=128, metavar="N", help="requests that may wait")
-    add("--wait-ms", type=float, default=2, metavar="X", help="wait for requests that are predicted together")
+    add("--max-mb", type=float, default=Limits.megabytes, metavar="X", help="largest body of a request")
+    add("--max-rows", type=int, default=Limits.rows, metavar="N", help="rows of a request")
+    add("--max-waiting", type=int, default=Limits.waiting, metavar="N", help="requests that may wait")
+    add("--wait-ms", type=float, default=Limits.wait_ms, metavar="X", help="wait for more requests to predict together")
     add_plugins_option(parser)
 
 
@@ -43,7 +44,6 @@ def serve(arguments: argparse.Namespace) -> int:
     finished = FinishedRun.read(named_run(arguments.run))
     check_plugins(without_trackers(finished.config), arguments.plugins)
     from dlrunner.inference.load import loaded
-    from dlrunner.serving.limits import Limits
     from dlrunner.serving.server import serve as serve_until_stopped
     from dlrunner.serving.service import Service
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+if TYPE_CHECKING:  # the command line takes its defaults from here, also where no server is installed
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 DISCARDED = 4
 """Times the limit: what is read of a larger body, so that its client reads the answer."""

@@ -22,18 +22,18 @@ WRONG = 0.1
 """The probability that an image has the label of another class."""
 
 
-def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_images(folder: Path) -> tuple[Path, float]:
     """Write an archive with labels.csv and train/, unless it exists, and return it with the best achievable accuracy.
 
     An image is a shape of random size, position and shade with noise; its class is shape and colour. One label in ten
     is wrong, so a perfect classifier has the accuracy of the labels themselves, on the default validation images.
     """
-    path, best = generated(folder / f"images-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
+    path, best = generated(folder / f"images-{VERSION}", (ARCHIVE,), _generate)
     return path / ARCHIVE, best
 
 
-def _generate(path: Path, seed: int) -> float:
-    random = np.random.default_rng(seed)
+def _generate(path: Path) -> float:
+    random = np.random.default_rng(0)
     names = [f"{colour}-{shape}" for colour in COLOURS for shape in SHAPES]
     truth = random.integers(0, len(names), COUNT)
     wrong = random.random(COUNT) < WRONG

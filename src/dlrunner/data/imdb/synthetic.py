@@ -21,7 +21,7 @@ OPINION, RIGHT, END = 0.2, 0.68, 1 / 40
 REVIEWS = {"train/pos": 600, "train/neg": 600, "train/unsup": 1200, "test/pos": 300, "test/neg": 300}
 
 
-def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, float]]:
+def write_synthetic_imdb(folder: Path) -> tuple[Path, dict[str, float]]:
     """Write an archive of reviews, unless it exists, and return it with its best achievable scores.
 
     The words are a Markov chain: with probability OPINION the next word is an opinion, drawn for a good or a bad
@@ -29,15 +29,15 @@ def write_synthetic_imdb(folder: Path, seed: int = 0) -> tuple[Path, dict[str, f
     given the sentiment, on the test reviews with their end tokens; the best accuracy is that of the more likely of
     the two chains.
     """
-    path = folder / f"imdb-{VERSION}-{seed}"
-    path, perplexity = generated(path, (ARCHIVE, BEST_SCORES), lambda empty: _generate(empty, seed))
+    path = folder / f"imdb-{VERSION}"
+    path, perplexity = generated(path, (ARCHIVE, BEST_SCORES), _generate)
     best_scores: dict[str, float] = json.loads((path / BEST_SCORES).read_text())
     assert best_scores["perplexity"] == perplexity
     return path / ARCHIVE, best_scores
 
 
-def _generate(path: Path, seed: int) -> float:
-    rng = np.random.default_rng(seed)
+def _generate(path: Path) -> float:
+    rng = np.random.default_rng(0)
     words = _words(rng)
     chains = _chains(rng)
     with tarfile.open(path / ARCHIVE, "w:gz", compresslevel=6) as archive:

@@ -24,7 +24,7 @@ NOISE = 0.75
 
 
 def write_synthetic_movielens(
-    folder: Path, num_users: int = 600, num_items: int = 1500, num_ratings: int = 60_000, seed: int = 0
+    folder: Path, num_users: int = 600, num_items: int = 1500, num_ratings: int = 60_000
 ) -> tuple[Path, float]:
     """Write ratings.csv and movies.csv with planted factors into a folder, unless they are there.
 
@@ -34,12 +34,12 @@ def write_synthetic_movielens(
 
     Returns the folder and the floor.
     """
-    place = folder / f"movielens-{VERSION}-{num_users}-{num_items}-{num_ratings}-{seed}"
-    return generated(place, FILES, lambda empty: _generate(empty, num_users, num_items, num_ratings, seed))
+    place = folder / f"movielens-{VERSION}-{num_users}-{num_items}-{num_ratings}"
+    return generated(place, FILES, lambda empty: _generate(empty, num_users, num_items, num_ratings))
 
 
-def _generate(place: Path, num_users: int, num_items: int, num_ratings: int, seed: int) -> float:
-    rng = np.random.default_rng(seed)
+def _generate(place: Path, num_users: int, num_items: int, num_ratings: int) -> float:
+    rng = np.random.default_rng(0)
     genres = rng.random((num_items, len(GENRES))) < 0.25
     genres[np.arange(num_items), rng.integers(0, len(GENRES), num_items)] = True
     tastes = rng.normal(0, 0.5, (len(GENRES), 4))

@@ -21,26 +21,26 @@ FILES = (
 )
 
 
-def write_synthetic_rossmann(folder: Path, num_stores: int = 40, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_rossmann(folder: Path, num_stores: int = 40) -> tuple[Path, float]:
     """Write the eight tables into a folder, unless they exist, and return it with the best achievable score.
 
     log(Sales) is a sum of effects of store, type, weekday, month, promotion and school holidays, and normal noise of
     standard deviation s. The best prediction of a log-normal y for the RMSPE is median · exp(-1.5 s²), and its
     RMSPE, the best achievable one, sqrt(1 - exp(-s²)).
     """
-    path = folder / f"rossmann-{VERSION}-{num_stores}-{seed}"
+    path = folder / f"rossmann-{VERSION}-{num_stores}"
     best = math.sqrt(1 - math.exp(-(NOISE**2)))
 
     def write(temporary: Path) -> float:
-        _generate(temporary, num_stores, seed)
+        _generate(temporary, num_stores)
         return best
 
     return generated(path, FILES, write)
 
 
-def _generate(path: Path, num_stores: int, seed: int) -> None:
+def _generate(path: Path, num_stores: int) -> None:
     """Write the tables of the competition and of the lesson."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     days = pd.date_range("2013-01-01", "2015-07-31")
     later = pd.date_range("2015-08-01", "2015-09-17")
     codes = list(STATES.values())

@@ -25,7 +25,7 @@ SALES = (900, 650, 480, 1200, 350, 720, 560, 260)
 """A day of each store, on average at the start."""
 
 
-def write_sample_sales(folder: Path, seed: int = 0) -> None:
+def write_sample_sales(folder: Path) -> None:
     """Write the sales of 2021 to 2023, the rows of the next month without them, and what a forecast can know.
 
     log(sales) of store s on day t is base(s) + weekday + promotion + trend + season + level(s, t) + noise, with a
@@ -34,7 +34,7 @@ def write_sample_sales(folder: Path, seed: int = 0) -> None:
     `sales.csv` has date, store, type, promotion and sales, `next.csv` the same without sales, `truth.csv` for the
     last windows of `HORIZON` days and the next month the sales and the expected sales at the start of the window.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     days = pd.date_range("2021-01-01", "2024-01-31")
     num_stores, num_days = len(SALES), len(days)
     kind = np.arange(num_stores) % 2

@@ -26,19 +26,19 @@ NOISE = 35
 """Standard deviation of a pixel's colours, of 255."""
 
 
-def write_synthetic_images(folder: Path, seed: int = 0) -> tuple[Path, float]:
+def write_synthetic_images(folder: Path) -> tuple[Path, float]:
     """Write an archive with images/, masks/ and codes.txt, unless it exists, and return it with the best mean IoU.
 
     An image has one to three shapes, one in front of the other, on a grey background, and noise that hides the colour
     of a single pixel. One in twenty of the masks' pixels is relabelled: a perfect model has a pixel accuracy of
     1 - `WRONG` on average, and the mean IoU that is returned on the default validation images.
     """
-    path, best = generated(folder / f"segmentation-{VERSION}-{seed}", (ARCHIVE,), lambda empty: _generate(empty, seed))
+    path, best = generated(folder / f"segmentation-{VERSION}", (ARCHIVE,), _generate)
     return path / ARCHIVE, best
 
 
-def _generate(path: Path, seed: int) -> float:
-    random = np.random.default_rng(seed)
+def _generate(path: Path) -> float:
+    random = np.random.default_rng(0)
     truth = np.empty((COUNT, SIZE, SIZE), np.uint8)
     masks = np.empty_like(truth)
     with zipfile.ZipFile(path / ARCHIVE, "w") as archive:

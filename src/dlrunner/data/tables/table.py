@@ -137,7 +137,6 @@ def read_table(
     query: str | None = None,
     text: Iterable[str] = (),
     dates: Iterable[str] = (),
-    names: Sequence[str] | None = None,
 ) -> Table:
     """Read a table.
 
@@ -147,7 +146,6 @@ def read_table(
         query: SQL that selects from files; instead of a path.
         text: columns that keep every character: ids, texts.
         dates: columns that must hold dates.
-        names: the columns that are wanted; all by default.
 
     Raises:
         ConfigError: there is no such file, its format is unknown, or a setting does not fit.
@@ -157,7 +155,7 @@ def read_table(
     with open_table(
         path, query=query, separator=reading.separator, encoding=reading.encoding, skip_bad=reading.skip_bad
     ) as raw:
-        return read_open_table(raw, reading, text=text, dates=dates, names=names)
+        return read_open_table(raw, reading, text=text, dates=dates)
 
 
 def read_open_table(
@@ -166,7 +164,6 @@ def read_open_table(
     *,
     text: Iterable[str] = (),
     dates: Iterable[str] = (),
-    names: Sequence[str] | None = None,
     totals: bool = True,
     strings: Collection[str] | None = None,
 ) -> Table:
@@ -174,7 +171,7 @@ def read_open_table(
 
     Args:
         raw: the table.
-        reading, text, dates, names: see `read_table`.
+        reading, text, dates: see `read_table`.
         totals: a last row that sums up the others is left out.
         strings: columns that are strings if they are text; others become categories where their values repeat, which
             takes a fraction of the memory. By default all are strings.
@@ -193,7 +190,7 @@ def read_open_table(
         hints = Hints(tuple(text), tuple(dates), reading.decimal, reading.thousands, reading.date_format)
         schema = infer(raw, hints)
     coded = [] if strings is None else _repeating(raw, schema, strings)
-    table = read_known_table(raw, schema, names, coded)
+    table = read_known_table(raw, schema, coded=coded)
     for name in table.frame.columns.intersection(coded):  # in the order of the texts that they stand for
         column = table.frame[name]
         table.frame[name] = column.cat.reorder_categories(sorted(column.cat.categories))

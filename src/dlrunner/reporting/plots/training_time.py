@@ -41,7 +41,7 @@ def metric_by_time(history: Sequence[Mapping[str, Any]], metric: str, folder: Pa
         axes.set_title(f"{metric} after {times[-1]:.1f} {unit}: {values[-1]:.4f}", parse_math=False)
         axes.set_xlabel(unit)
         course = ", ".join(
-            f"{value:.4g} after {time:.1f}" for time, value in list(zip(times, values, strict=True))[:20]
+            f"{value:.4g} after {time:.1f}" for time, value in list(zip(times, values, strict=True))[:MOST_LISTED]
         )
         caption = f"{metric} by {unit} of training and validation"
         return Plot(training.save(figure, folder / "time.svg"), caption, f"Line plot of {metric}: {course} {unit}.")

@@ -23,6 +23,8 @@ SIDE = 16
 PIXELS = f"logistic regression on {SIDE} x {SIDE} pixels"
 MOST_PRODUCTS = 1_000_000_000
 """Of rows, columns and classes; of a random sample of more training rows the regression is fitted: some ten seconds."""
+IMAGES = 256
+"""Made smaller at a time."""
 MOST_LABELS = 50
 """With more labels a regression for each takes too long."""
 
@@ -67,11 +69,11 @@ def _standardised(
     return standardised, rows
 
 
-def small_images(pixels: Pixels, rows: NDArray[np.int64], batch_size: int = 256) -> Features:
+def small_images(pixels: Pixels, rows: NDArray[np.int64]) -> Features:
     """Return the mean colours of 16 x 16 parts of images, [images, 768], from 0 to 1."""
     small = [
         F.adaptive_avg_pool2d(torch.from_numpy(pixels[part]).permute(0, 3, 1, 2).float(), SIDE).flatten(1) / 255
-        for part in np.array_split(rows, range(batch_size, len(rows), batch_size))
+        for part in np.array_split(rows, range(IMAGES, len(rows), IMAGES))
     ]
     found: Features = torch.cat(small).numpy()
     return found

@@ -39,8 +39,8 @@ ROUNDING = 1e-9
 """A change of the metric by less than this fraction of it is none."""
 LEAST_IMPORTANCE = 0.01
 """A column matters from this fraction of the importance of the first one on."""
-MOST_OWN = 5
-"""Columns that are shown with the largest errors."""
+MOST_WORST, MOST_OWN = 50, 5
+"""Rows with the largest errors that are shown, and columns that are shown with them."""
 MOST_PANELS = 6
 """Columns whose partial dependence is drawn."""
 
@@ -107,12 +107,11 @@ class TableAnalysis:
             drawn.append(tabular.embeddings(tables, folder))
         return drawn
 
-    def worst(self, own: Sequence[str] = (), number: int = 50) -> pd.DataFrame | None:
+    def worst(self, own: Sequence[str] = ()) -> pd.DataFrame | None:
         """Return the validation rows with the largest errors; relative errors if all targets are positive.
 
         Args:
             own: columns to show besides the id.
-            number: of rows.
         """
         task, target = self.task, self.task.target
         if not (target.has_one_class or isinstance(target, Regression)):
@@ -133,7 +132,7 @@ class TableAnalysis:
             rows = np.arange(len(predicted))
             errors = np.where(predicted != self.values, probs[rows, predicted], 0.0)
             shown = {"truth": labels[self.values.astype(int)], "prediction": labels[predicted], "error": errors}
-        order = np.argsort(-np.abs(errors), kind="stable")[:number]
+        order = np.argsort(-np.abs(errors), kind="stable")[:MOST_WORST]
         order = order[np.abs(errors[order]) > 0]
         errors_of = pd.DataFrame({name: values[order] for name, values in shown.items()})
         table: pd.DataFrame = pd.concat([self._context(context, order), errors_of], axis=1)

@@ -158,7 +158,7 @@ def classify_averaged(models: Sequence[Model], target: Target, texts: Sequence[N
 
 
 @torch.inference_mode()
-def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int = ROWS) -> Tensor:
+def classify(model: Model, texts: Sequence[NDArray[np.int32]]) -> Tensor:
     """Return a model's outputs for texts, in the given order, [texts] or [texts, classes].
 
     A text is padded to a length that follows from its own alone, and a batch is filled up to a multiple of MULTIPLE
@@ -172,7 +172,7 @@ def classify(model: Model, texts: Sequence[NDArray[np.int32]], batch_size: int =
     ends = np.flatnonzero(np.diff(steps[order])) + 1
     found = KeptRows()
     for alike in np.split(order, ends):
-        for rows in np.array_split(alike, range(batch_size, len(alike), batch_size)):
+        for rows in np.array_split(alike, range(ROWS, len(alike), ROWS)):
             shape = -(-len(rows) // MULTIPLE) * MULTIPLE, int(steps[rows[0]])
             words, counts = torch.full(shape, PAD, dtype=torch.int32), torch.full(shape[:1], shape[1])
             for place, row in enumerate(rows):

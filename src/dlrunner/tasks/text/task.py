@@ -35,6 +35,9 @@ from dlrunner.tasks.text.audit import text_statistics
 from dlrunner.tasks.text.defaults import recommended_for
 from dlrunner.tasks.text.predictor import TextPredictor, word_weights
 
+MOST_MISTAKES = 50
+"""Validation texts that are written to the run folder, the most confident mistakes first."""
+
 
 class TextClassification(Classification):
     """Texts in batches of similar length; monitors accuracy, or F1 for labels.
@@ -237,13 +240,13 @@ class TextClassification(Classification):
         weights /= np.abs(weights).max(initial=1e-9)
         return [self.table.vocabulary.words[code] for code in codes], weights.tolist()
 
-    def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64], number: int = 50) -> pd.DataFrame:
+    def _mistakes(self, outputs: Tensor, rows: NDArray[np.int64]) -> pd.DataFrame:
         probs = self.target.probabilities(outputs)
         values = self.table.values
         assert values is not None
         confidence, predicted = probs.max(axis=1), probs.argmax(axis=1)
         worst = np.argsort(-confidence, kind="stable")
-        worst = worst[predicted[worst] != values[rows[worst]]][:number]
+        worst = worst[predicted[worst] != values[rows[worst]]][:MOST_MISTAKES]
         words = self.table.vocabulary.words
         return pd.DataFrame(
             {
