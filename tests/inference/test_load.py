@@ -100,7 +100,7 @@ def test_predictions_keep_the_index_of_their_rows(runs: SmallRuns) -> None:
     assert answer["nr"].tolist() == some["nr"].tolist()
     complete = predictor.predict(rows)
     pd.testing.assert_series_equal(answer["price"], complete["price"].loc[some.index], check_exact=False, rtol=1e-5)
-    assert predictor.predict(rows, id="rooms").columns.tolist() == ["rooms", "price"]
+    assert predictor.predict(rows, only=["rooms"]).columns.tolist() == ["rooms", "price"]
 
 
 def test_sales_are_predicted_as_on_the_command_line(runs: SmallRuns, dlrun: Dlrun) -> None:
@@ -235,7 +235,6 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
             "table: All arrays must be of the same length",
         ),
         ("numbers", "p.predict(new_flats(), only=['rom'])", "only: the table has no column 'rom'; did you mean rooms?"),
-        ("numbers", "p.predict(new_flats(), id='rom')", "id: the table has no column 'rom'; did you mean rooms?"),
         ("numbers", "p.predict(new_flats()[:0])", "the table has no rows"),
         (
             "numbers",
@@ -251,7 +250,7 @@ def test_completion_lists_the_methods_of_the_run(runs: SmallRuns) -> None:
         ("ratings", "p.recommend(new_flats())", "user: must be an integer or a number or a string, not a DataFrame"),
         ("ratings", "p.recommend(ratings=[4.0])", "give a table (pandas.read_csv reads one from a file), not a list"),
         ("ratings", "p.similar(None)", "item: must be an integer or a number or a string, not None"),
-        ("numbers", "p.predict(new_flats(), id=5)", "id: must be a string, not 5"),
+        ("numbers", "p.predict(new_flats(), only=[5])", "only[0]: must be a string, not 5"),
         ("ratings", "p.predict(new_flats())", "the table has no column for the user"),
         ("language", "p.generate(w, words=0)", "words: must be greater than or equal to 1, not 0"),
         ("language", "p.generate(w, words=2.5)", "words: must be an integer, not 2.5"),

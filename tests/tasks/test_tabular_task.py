@@ -150,7 +150,7 @@ def test_prediction_data_that_does_not_fit_is_refused_or_noted(flats_csv: Path, 
     assert re.search(r"city: 200 row.*\(Rom\)", out)
     status, _, err = dlrun("predict", "runs/latest", "nowhere.csv")
     assert (status, "there is no file nowhere.csv" in err) == (2, True)
-    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--id", "number")
+    status, _, err = dlrun("predict", "runs/latest", "new.csv", "--only", "number")
     assert (status, "has no column 'number'" in err) == (2, True)
 
 

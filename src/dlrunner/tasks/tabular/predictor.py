@@ -18,7 +18,6 @@ from dlrunner.data.tables.schema import Schema
 from dlrunner.data.tables.table import read_frame
 from dlrunner.data.tabular.new_rows import lag_target, needed_columns, part_names, row_names, rows_to_predict
 from dlrunner.data.tabular.preprocessing import TabularPreprocessor
-from dlrunner.errors import ConfigError, did_you_mean
 from dlrunner.model import Example, Model, forward_pass
 from dlrunner.models.tabular_layers import TabularDims
 from dlrunner.prediction_table import with_notes, with_problems
@@ -49,14 +48,13 @@ class TablePredictor(Predictor):
         numbers = torch.randn(count, preparation.num_numbers, generator=generator)
         return {"codes": Example(codes, ("rows", None)), "numbers": Example(numbers, ("rows", None))}
 
-    def predict(self, table: pd.DataFrame, *, id: str | None = None, only: list[str] | None = None) -> pd.DataFrame:
+    def predict(self, table: pd.DataFrame, *, only: list[str] | None = None) -> pd.DataFrame:
         """Predict each row of a table: its columns and the prediction; one that cannot be read has a reason.
 
             predictor.predict(pandas.read_csv("new.csv"), only=["nr"])
 
         Args:
             table: new rows with the columns of the training table except the target.
-            id: column of row ids, the only one next to the predictions then.
             only: columns of the input next to the predictions, instead of all; none: predictions alone.
 
         Raises:
@@ -64,10 +62,7 @@ class TablePredictor(Predictor):
             DataError: a column that the run was trained on is missing.
         """
         check_table(table)
-        name = id or self.state["id"] or next(iter(row_names(self.state["recipe"])), None)
-        if id and id not in table.columns:
-            raise ConfigError(f"id: {table_name(table)} has no column {id!r}; {did_you_mean(id, map(str, table))}")
-        inputs = input_columns(table, [id] if id and only is None else only, name)
+        inputs = input_columns(table, only, self.state["id"] or next(iter(row_names(self.state["recipe"])), None))
         preparation = TabularPreprocessor.from_state(self.state["preparation"])
         rows = rows_to_predict(table, self.state["recipe"], self._trained_columns(), Path(table_name(table)))
         # A category that is no number, where all others are, is one that was not seen.

@@ -36,14 +36,13 @@ FARTHEST = 3653
 class SalesPredictor(TablePredictor):
     """Predicts daily sales; the run stores the stores, weather, trends, holidays and promotions it needs."""
 
-    def predict(self, table: pd.DataFrame, *, id: str | None = None, only: list[str] | None = None) -> pd.DataFrame:
+    def predict(self, table: pd.DataFrame, *, only: list[str] | None = None) -> pd.DataFrame:
         """Predict the Sales of each row, next to its columns; with only Id in Kaggle's submission format.
 
             predictor.predict(pandas.read_csv("test.csv"), only=["Id"])
 
         Args:
             table: rows in the format of test.csv: Id, Store, Date, Promo, Open …
-            id: column of row ids, the only one next to the predictions then.
             only: columns of the input next to the predictions, instead of all; none: predictions alone.
 
         Raises:
@@ -51,11 +50,10 @@ class SalesPredictor(TablePredictor):
         """
         check_table(table)
         name = table_name(table)
-        missing = [column for column in (*ROW_COLUMNS, *([id] if id else [])) if column not in table.columns]
+        missing = [column for column in ROW_COLUMNS if column not in table.columns]
         if missing:
             raise DataError(f"{name} is missing the column(s) {', '.join(missing)}; expected the format of test.csv")
-        given, only = table.columns, [id] if id and only is None else only
-        inputs = input_columns(table, only, "Id")
+        given, inputs = table.columns, input_columns(table, only, "Id")
         known = surroundings_from(self.state["recipe"])
         read, where = _read(table, Path(name)), RowLocations.within_files(table)
         table, used = read.frame, [bad for bad in read.bad if bad.column in (*ROW_COLUMNS, "Open")]
