@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from dlrunner.config.plan import plan
 from dlrunner.config.schema import LogSettings, SweepSettings
 from dlrunner.config.source_signatures import predictor_methods, signature_in_source
 from dlrunner.errors import ConfigError
+from dlrunner.runs.labels import run_label
 from tests.conftest import REPOSITORY
 from tests.docs.pages import PAGES, dlrun_commands, name_of
 
@@ -105,6 +107,28 @@ def check(words: list[str]) -> None:
     else:
         settings = [word for word in words if word not in ("-q", "--quiet", "-v", "--verbose")]
         plan(compose(with_paths(settings)))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_patterns_match_the_folders_that_the_sweeps_of_their_page_make(page: Path, here: Path) -> None:
+    commands = dlrun_commands(page)
+    patterns = {word for words in commands for word in words if is_pattern(word) and word.startswith("runs/")}
+    folders = [folder for words in commands if patterns and words[0] == "-m" for folder in folders_of(words[1:])]
+    for pattern in patterns if folders else ():
+        assert fnmatch.filter(folders, pattern), pattern
+
+
+def folders_of(words: list[str]) -> Iterator[str]:
+    """Yield the folders that a sweep makes: its own, and those of its runs."""
+    make_paths(words)
+    settings = with_paths(words)
+    if chosen_engines(settings)[1]:
+        return
+    folder, jobs = frozen(with_seeds(settings))
+    yield str(folder.relative_to(Path.cwd()))
+    for job in jobs:
+        choices = job.config["choices"]
+        yield f"runs/{choices['task']}/{run_label(job.overrides, choices, job.swept)}-{job.signature or '0' * 8}"
 
 
 def is_pattern(word: str) -> bool:
