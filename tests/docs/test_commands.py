@@ -25,7 +25,7 @@ from dlrunner.config.schema import LogSettings, SweepSettings
 from dlrunner.config.source_signatures import predictor_methods, signature_in_source
 from dlrunner.errors import ConfigError
 from dlrunner.runs.labels import run_label
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, Dlrun
 from tests.docs.pages import PAGES, dlrun_commands, name_of
 
 COMMANDS = [(name_of(page), words) for page in PAGES for words in dlrun_commands(page)]
@@ -52,6 +52,23 @@ def test_a_documented_command_is_accepted(page: str, words: list[str], here: Pat
             check(words)
     else:
         check(words)
+
+
+SHOWN_ERRORS = [
+    (name_of(page), shlex.split(command), errors)
+    for page in PAGES
+    for command, errors in re.findall(r"^\$ dlrun (.*)\n((?:dlrun: .*\n)+)", page.read_text("utf-8"), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize(("page", "words", "errors"), SHOWN_ERRORS, ids=[page for page, *_ in SHOWN_ERRORS])
+def test_errors_are_shown_as_they_are_printed(page: str, words: list[str], errors: str, dlrun: Dlrun) -> None:
+    status, _, printed = dlrun(*words)
+    assert (status, printed) == (2, errors)
+
+
+def test_some_errors_are_shown() -> None:
+    assert SHOWN_ERRORS
 
 
 def known_settings() -> set[str]:
