@@ -249,7 +249,7 @@ def test_a_gpu_check_fails_where_a_loss_is_too_far_from_that_of_the_cpu() -> Non
     assert not gpu_check.compare(check_of(), rows_of(float("nan")), rows_of(1.0))[1]
 
 
-def test_a_gpu_check_covers_every_task_and_precision_and_two_processes_where_there_are_two_gpus() -> None:
+def test_a_gpu_check_covers_its_tasks_in_every_precision_and_two_processes_where_there_are_two_gpus() -> None:
     one, two = gpu_check.checks("cuda", 1), gpu_check.checks("cuda", 2)
     for task in gpu_check.TASKS:
         names = {each.name for each in one if each.task == task}

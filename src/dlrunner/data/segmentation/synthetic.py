@@ -92,5 +92,5 @@ def _png(image: Image.Image) -> bytes:
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    """Write with a fixed date: the same seed gives the same bytes."""
+    """Write with a fixed date: the bytes are the same each time."""
     archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), content)
