@@ -19,6 +19,9 @@ from dlrunner.model import Model
 from dlrunner.models.vision.backbones import BACKBONES
 from dlrunner.task import Task
 from dlrunner.tasks.collab.defaults import recommended_for
+from dlrunner.tasks.image.defaults import recommended_for as for_images
+from dlrunner.tasks.tabular.defaults import recommended_for as for_tables
+from dlrunner.tasks.text.defaults import recommended_for as for_texts
 from tests.conftest import REPOSITORY
 from tests.docs.test_pages import NUMBERS
 
@@ -45,6 +48,34 @@ def test_the_defaults_for_ratings_are_those_of_the_rule() -> None:
     decays = [each["optim.weight_decay"][0] for each in of_users.values()]
     assert decays[0] == 2.5 < decays[1]
     assert decays[2] == decay
+
+
+def test_the_defaults_for_tables_are_those_of_the_rule() -> None:
+    _, text = (REPOSITORY / "docs" / "tabular.md").read_text("utf-8").split("### Defaults\n")
+    rows = re.findall(r"^\| ([\d,]+) \|(.*)\|$", text.partition("\n#")[0], re.MULTILINE)
+    assert len(rows) == 4
+    for count, cells in rows:
+        found = for_tables(int(number(count)))
+        names = ("batch_size", "epochs", "model.bins", "model.num_nets", "model.dropouts", "optim.weight_decay")
+        assert [found[name] for name in names] == [number(cell) for cell in cells.split("|")]
+
+
+def test_the_defaults_for_images_are_those_of_the_rule() -> None:
+    (first, *others) = re.findall(
+        r"([\d,]+)(?:(?: are trained)? on)? in batches of (\d+) for (\d+)", page("docs/images.md")
+    )
+    assert len(others) == 2
+    for count, size, epochs in (first, *others):
+        assert for_images(int(number(count))) == {"batch_size": int(size), "epochs": int(epochs)}
+
+
+def test_the_defaults_for_texts_are_those_of_the_rule() -> None:
+    shown = r"(\d+) to (\d+) epochs \(with an encoder (\d+) at most\), ([\d,]+) steps"
+    ((least, most, with_encoder, steps),) = re.findall(shown, page("docs/text.md"))
+    few, many = (for_texts(count, has_encoder=False)["epochs"] for count in (10, 10**6))
+    assert (many, few, for_texts(10, has_encoder=True)["epochs"]) == (int(least), int(most), int(with_encoder))
+    middle = for_texts(4_000, has_encoder=False)
+    assert middle["epochs"] * 4_000 / middle["batch_size"] == number(steps)
 
 
 def test_the_readme_names_the_extras() -> None:
