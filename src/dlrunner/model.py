@@ -56,6 +56,14 @@ class Model(nn.Module):
     def check(cls, settings: Mapping[str, Any]) -> None:
         """Check the settings against each other, before data is read; raise ValueError if they do not fit."""
 
+    @classmethod
+    def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str] | None:
+        """Return the names of the layer groups that a model with these settings has.
+
+        None: they depend on the data; rates and frozen groups are then checked when training starts.
+        """
+        return cls.group_names
+
     def layer_groups(self) -> Sequence[nn.Module]:
         """Return the groups, from input to output, that can be frozen and given rates of their own."""
         return [self]

@@ -124,6 +124,14 @@ def test_rates_and_decay_can_differ_by_layer_group() -> None:
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.001, 0.2), (0.01, 0.0)]
 
 
+@pytest.mark.parametrize("wrong", ["lr: [1e-4,1e-3]", "freeze_to: -4", "freeze_to: 3"])
+def test_a_later_phase_that_does_not_fit_the_layers_is_refused_before_the_first_trains(wrong: str) -> None:
+    phases = f"phases=[{{epochs: 1}}, {{epochs: 1, {wrong}}}]"
+    checked = plan(compose(["task=imdb-sentiment", "model.layers=null", "epochs=null", phases]))
+    with pytest.raises(ConfigError, match=r"phases\[1\].*3 layer group"):
+        checked.make_optimizer([Line(), Line(), Line()])
+
+
 @pytest.mark.parametrize("name", ["sgd", "nesterov", "adagrad", "adam", "adamw"])
 def test_optimizers_are_fused_where_torch_has_it(name: str) -> None:
     assert plan(compose(["task=rossmann", f"optim={name}", "device=cpu"])).make_optimizer([Line()]).defaults["fused"]

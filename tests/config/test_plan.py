@@ -53,6 +53,14 @@ WRONG = {
     "data.split=middle": ["data.split: must be", "'random'"],
     "optim.betas=[0.9]": ["optim.betas"],
     "optim.lr=[0.1,0.2,0.3]": ["3 rates for 2 layer group(s) (factors, biases)"],
+    "task=imdb-lm optim.lr=[1e-3,1e-2]": ["optim.lr: 2 rates for 4 layer group(s) (layer 1, layer 2, layer 3, words)"],
+    "task=imdb-sentiment model.layers=1 epochs=null phases=[{epochs:1},{epochs:1,lr:[1e-4,1e-3]}]": [
+        "phases[1].lr: 2 rates for 3 layer group(s) (embedding, layer 1, head)"
+    ],
+    "task=imdb-sentiment model.layers=2 epochs=null phases=[{epochs:1},{epochs:1,freeze_to:-9}]": [
+        "phases[1].freeze_to: -9 of a model with 4 layer group(s)",
+        "from -4 to 3",
+    ],
     "optim.weight_decay=[0.1,0.1,0.1]": ["optim.weight_decay: 3 for 2 layer group(s)"],
     "model=net model.hidden=[20,10]": ["model.dropouts: 2 for 2 hidden layer(s); give 3"],
     "task=imdb-lm model.cutoffs=[10]": ["model.cutoffs: a full softmax has none", "model.softmax=adaptive"],

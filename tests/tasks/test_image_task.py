@@ -204,7 +204,7 @@ def test_an_ensemble_shares_its_features_and_averages_its_predictions(dlrun: Dlr
         (("model.backbone=resnet19",), "resnet19 is not a backbone; did you mean resnet18"),
         (("model.dropout=[0.1]",), "model.dropout: 1 dropouts for 2 layers of the head"),
         (("model.weights=nowhere.pth",), "there is no file nowhere.pth, neither here nor in data"),
-        (("freeze_to=3",), "3 leaves nothing to train: the model has 3 layer group(s)"),
+        (("freeze_to=3",), "freeze_to: 3 of a model with 3 layer group(s)"),
         (("optim.lr=[1e-3,1e-2]",), "2 rates for 3 layer group(s) (lower backbone, upper backbone, head)"),
         (("task.metrics=[rmse]",), "task.metrics: rmse"),
         (("model.variant=tensorflow",), "model.variant: must be 'torchvision' or 'gluon'"),

@@ -479,7 +479,7 @@ def test_gradual_unfreezing_with_rates_by_group(language_model: str, dlrun: Dlru
     without_rate = [word for word in words[:-3] if not word.startswith("optim.lr=")]
     status, out, err = dlrun(*without_rate, "phases=[{epochs: 1, lr: [1e-4, 1e-3]}]", *QUICK)
     assert status == 2
-    assert "2 values for 3 layer groups" in err
+    assert "phases[0].lr: 2 rates for 3 layer group(s)" in err
 
 
 def test_frozen_layers_keep_the_encoders_weights(language_model: str, dlrun: Dlrun) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from dlrunner.config.binding import Bound
+from dlrunner.config.phases import check_groups
 from dlrunner.errors import ConfigError
 from dlrunner.schedules import Phase, constant
 from dlrunner.system.cpu_tuning import bypass_step_wrappers, is_torch_optimizer, skip_compiler_import
@@ -22,15 +23,22 @@ def make_optimizer(
 
     It has one parameter group per layer group if their learning rates or weight decays differ, else a single one: a
     step with two groups takes 10 % longer.
+
+    Raises:
+        ConfigError: rates, weight decays or frozen groups of any phase do not fit the layer groups.
     """
+    problems: list[str] = []
+    check_groups(optim, phases, len(groups), [], problems)  # before the first phase: not all models name their groups
+    if problems:
+        raise ConfigError("\n".join(problems))
     decay = optim.settings.get("weight_decay")
     if not isinstance(decay, list) and all(len(phase.lr) == 1 for phase in phases):
         groups = [nn.ModuleList(groups)]
-    rates = _one_per_group(phases[0].lr, len(groups), "optim.lr")
+    rates = _one_per_group(phases[0].lr, len(groups))
     settings = {**optim.settings, "lr": rates[0]}
     params = [{"params": list(group.parameters()), "lr": lr} for group, lr in zip(groups, rates, strict=True)]
     if isinstance(decay, list):
-        for group, each in zip(params, _one_per_group(decay, len(groups), "optim.weight_decay"), strict=True):
+        for group, each in zip(params, _one_per_group(decay, len(groups)), strict=True):
             group["weight_decay"] = each
         settings["weight_decay"] = decay[0]
     if "betas" in settings:
@@ -66,9 +74,5 @@ def check_optimizer(optim: Bound, device: torch.device, problems: list[str], *, 
         problems.append(f"optim: {optim.target} refuses its settings: {error}")
 
 
-def _one_per_group(values: Sequence[float], num_groups: int, setting: str) -> list[float]:
-    if len(values) == 1:
-        return list(values) * num_groups
-    if len(values) != num_groups:
-        raise ConfigError(f"{setting}: {len(values)} values for {num_groups} layer groups; give one, or one per group")
-    return list(values)
+def _one_per_group(values: Sequence[float], num_groups: int) -> list[float]:
+    return list(values) * num_groups if len(values) == 1 else list(values)

@@ -7,7 +7,7 @@ import importlib
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -123,22 +123,27 @@ def check_phase_settings(task: Bound, phases: Sequence[Phase], problems: list[st
         bind_settings(place, task.target, task.factory, {**task.settings, **allowed}, PROVIDED["task"], problems)
 
 
-def check_groups(phases: Iterable[Phase], weight_decay: Any, groups: Sequence[str], problems: list[str]) -> None:
-    """Check learning rates, weight decays and frozen groups against the layer groups of the model."""
-    if isinstance(weight_decay, list) and len(weight_decay) not in (1, len(groups)):
+def check_groups(
+    optim: Bound, phases: Sequence[Phase], num_groups: int, names: Sequence[str], problems: list[str]
+) -> None:
+    """Check learning rates, weight decays and frozen groups of all phases against the layer groups of the model."""
+    listed = f" ({', '.join(names)})" if names else ""
+    lr, weight_decay = optim.settings.get("lr"), optim.settings.get("weight_decay")
+    if isinstance(weight_decay, list) and len(weight_decay) not in (1, num_groups):
         problems.append(
-            f"optim.weight_decay: {len(weight_decay)} for {len(groups)} layer group(s) ({', '.join(groups)}); "
+            f"optim.weight_decay: {len(weight_decay)} for {num_groups} layer group(s){listed}; "
             "give one, or one per group"
         )
     for index, phase in enumerate(phases):
-        if len(phase.lr) not in (1, len(groups)):
+        if len(phase.lr) not in (1, num_groups):
+            place = "optim.lr" if lr == list(phase.lr) else f"phases[{index}].lr"
             problems.append(
-                f"optim.lr: {len(phase.lr)} rates for {len(groups)} layer group(s) ({', '.join(groups)}); "
-                "give one, or one per group"
+                f"{place}: {len(phase.lr)} rates for {num_groups} layer group(s){listed}; give one, or one per group"
             )
             return
-        if not -len(groups) <= phase.freeze_to < len(groups):
+        if not -num_groups <= phase.freeze_to < num_groups:
+            place = f"phases[{index}].freeze_to" if len(phases) > 1 else "freeze_to"
             problems.append(
-                f"phases[{index}].freeze_to: {phase.freeze_to} leaves nothing to train: "
-                f"the model has {len(groups)} layer group(s) ({', '.join(groups)})"
+                f"{place}: {phase.freeze_to} of a model with {num_groups} layer group(s){listed}: "
+                f"from -{num_groups} to {num_groups - 1}"
             )

@@ -243,9 +243,10 @@ def plan(config: Mapping[str, Any]) -> Plan:
             task.factory.check(task.complete(), phases)  # type: ignore[attr-defined]
         except ValueError as error:
             problems.append(str(error))
-    groups = getattr(model.factory, "group_names", None) if model else None
-    if groups and optim and not problems:
-        check_groups(phases, optim.settings.get("weight_decay"), groups, problems)
+    if model and optim and not problems:
+        groups = model.factory.groups_of(model.complete())  # type: ignore[attr-defined]
+        if groups:
+            check_groups(optim, phases, len(groups), groups, problems)
     if problems or not (task and model and optim and trainer and device):
         raise ConfigError("\n".join(problems))
     bound = {name: tracker for name, tracker in trackers.items() if tracker}

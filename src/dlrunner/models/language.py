@@ -153,6 +153,11 @@ class LanguageModel(Model):
         """`next_words` of a prompt; the state is not returned."""
         return NextWords(self)
 
+    @classmethod
+    def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
+        """Return a name for each recurrent layer, then `words`."""
+        return [*(f"layer {number + 1}" for number in range(settings["layers"])), "words"]
+
     def layer_groups(self) -> Sequence[nn.Module]:
         """Each recurrent layer, then the words, which are embedding and decoder at once."""
         words = nn.Module()

@@ -186,6 +186,13 @@ class TextClassifier(Model):
         """The classifier that reads texts at once, not in pieces: the same answers, within rounding."""
         return WholeTexts(self)
 
+    @classmethod
+    def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str] | None:
+        """Return names, where the number of layers is set: else it is the encoder's, or follows from the data."""
+        if not isinstance(settings["layers"], int):
+            return None
+        return ["embedding", *(f"layer {number + 1}" for number in range(settings["layers"])), "head"]
+
     def layer_groups(self) -> Sequence[nn.Module]:
         """The embedding, each recurrent layer, the head."""
         return [self.encoder.embedding, *self.encoder.layers, self.head]
