@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from dlrunner.data.images.decoding import decode, pixels_of
+from dlrunner.data.images.decoding import decode, pixels_of, whole_of
+from dlrunner.errors import DataError
 from tests.data.test_images import content, halves, read, write
 
 
@@ -35,6 +37,30 @@ def test_float_images_of_a_folder_have_one_scale(here: Path) -> None:
     assert "8 images: values from 0 to 255, scaled to 8 bits" in table.notes
     dark = content(Image.fromarray(np.full((32, 32), 1, np.float32)), "TIFF")
     assert decode(dark, 32, "squash", table.white)[0].max() == 1
+
+
+def test_12_bits_in_files_of_16_keep_their_grey_levels(here: Path) -> None:
+    ramp = np.linspace(0, 4095, 32, dtype=np.uint16)[None].repeat(32, 0)
+    for row in range(8):
+        image = Image.fromarray(ramp // (8 if row % 2 else 1))
+        write(here / "pics", {f"{'cat' if row < 4 else 'dog'}/{row}.png": content(image)})
+    table = read(here / "pics", valid=0.5)
+    assert table.white == 4095
+    assert table.pixels[0, 16, -1, 0] == 255
+    assert len(np.unique(table.pixels[0, 16])) == 32
+    assert table.pixels[1].max() == 31
+    new = decode(content(Image.fromarray(ramp)), 32, "squash", table.white)[0]
+    assert (new == table.pixels[0]).all()
+
+
+@pytest.mark.parametrize(("values", "white"), [(np.float32, 1.0), (np.int32, 255.0), (np.uint16, 4095.0)])
+def test_a_new_image_brighter_than_those_of_training_is_refused(values: Any, white: float) -> None:
+    fits, bright = (Image.fromarray(np.full((32, 32), factor * white, values)) for factor in (1.05, 2))
+    assert decode(content(fits, "TIFF"), 32, "squash", white)[0].min() == 255
+    with pytest.raises(DataError, match=f"white is {white:g} in the training images"):
+        decode(content(bright, "TIFF"), 32, "squash", white)
+    with pytest.raises(DataError, match=f"white is {white:g} in the training images"):
+        whole_of(bright, white)
 
 
 def test_a_deep_pgm_is_read_alike_from_a_file_and_opened() -> None:

@@ -96,7 +96,7 @@ def test_other_modes_become_three_colours_and_are_told() -> None:
     deep = Image.fromarray(np.repeat(np.array([[0, 32896, 65535]], np.uint16), 32, 0).repeat(16, 1))
     sixteen, said = decode(content(deep), 48, "squash")
     assert sixteen[20, [2, 24, 45], 0].tolist() == [0, 128, 255]
-    assert said == ["more than 8 bits per channel, scaled to 8"]
+    assert said == ["values from 0 to 65,535, scaled to 8 bits"]
     clear, said = decode(content(Image.new("RGBA", (32, 32), (255, 0, 0, 0))), 16)
     assert (clear == 255).all()
     assert said == ["transparent, on white"]

@@ -33,7 +33,7 @@ from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.system.parallel import num_cores
 from dlrunner.task import Data, DataIdentity
 
-VERSION = 3
+VERSION = 4
 """Of the format of the cache."""
 
 

@@ -24,7 +24,10 @@ SMALL = 16
 """Images with a shorter side get a remark."""
 
 WHITES = (1.0, 15.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0, 2.0**20 - 1, 2.0**24 - 1, 2.0**32 - 1)
-"""What white may be in images of floats and of 32-bit integers, which do not say it."""
+"""What white may be in images of floats and of integers of 16 or 32 bits, which do not say it."""
+FOUND = 0.0
+"""Instead of a white: the lowest of WHITES that the values of an image do not exceed."""
+WHITE_OF_16_BITS = 65535.0
 MARGIN = 1.1
 """Values may exceed white by so much, from rounding or sharpening; they are clipped."""
 
@@ -35,18 +38,19 @@ def decode(content: bytes, size: int, fit: Fit = "crop", white: float | None = N
     """Return an image's pixels, [size, size, 3], and remarks on how it was converted.
 
     The image is rotated as in its EXIF data; transparency becomes white; of an animation the first frame is used;
-    16 bits are scaled to 8, and so are floats and 32-bit integers, whose white is one of WHITES. A JPEG much larger
-    than `size` is decoded at a reduced scale, several times faster.
+    floats and integers of 16 or 32 bits are scaled to 8 bits. A JPEG much larger than `size` is decoded at a reduced
+    scale, several times faster.
 
     Args:
         content: of the file.
         size: height and width in pixels.
         fit: `crop` scales the shorter side to `size` and crops the centre; `squash` ignores the aspect ratio; `pad`
             scales the longer side and pads with black.
-        white: of floats and 32-bit integers; None: the lowest that their values do not exceed.
+        white: of floats and integers of more than 8 bits; FOUND: of each image by itself. None, of a run whose
+            training images had no such values: 65,535 of 16 bits, FOUND of others.
 
     Raises:
-        DataError: it is not an image, truncated, too large, or without pixels.
+        DataError: it is not an image, truncated, too large, without pixels, or brighter than white.
     """
     with opened(content) as image:
         return _decoded(image, size, fit, white)
@@ -162,28 +166,18 @@ def _upright(image: Image.Image, remarks: list[str], white: float | None) -> Ima
     """Return an image rotated as in its EXIF data, in RGB."""
     if image.getexif().get(0x0112, 1) != 1:
         remarks.append("rotated as in EXIF")
-    # Pillow scales a deep PGM to 16 bits, as 32-bit integers.
-    has_16_bits = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
-    return _as_rgb(ImageOps.exif_transpose(image), remarks, has_16_bits, white)
+    # Pillow scales a deep PGM, which says what is white, to 16 bits, as 32-bit integers.
+    is_pgm = image.mode == "I" and image.format == "PPM"
+    return _as_rgb(ImageOps.exif_transpose(image), remarks, is_pgm, white)
 
 
-def _as_rgb(image: Image.Image, remarks: list[str], has_16_bits: bool, white: float | None) -> Image.Image:
-    if has_16_bits:
+def _as_rgb(image: Image.Image, remarks: list[str], is_pgm: bool, white: float | None) -> Image.Image:
+    if is_pgm:
         remarks.append("more than 8 bits per channel, scaled to 8")
-        return _scaled(np.asarray(image, dtype=np.float64), 65535)
-    if image.mode in ("I", "F"):
-        values = np.asarray(image, dtype=np.float64)
-        if not np.isfinite(values).all():
-            remarks.append("values that are not finite numbers, taken as black")
-            values = np.where(np.isfinite(values), values, 0)
-        if values.min() < 0:
-            remarks.append("negative values, taken as black")
-        highest = values.max()
-        found = white or next((each for each in WHITES if highest <= MARGIN * each), None)
-        if found is None:
-            raise DataError(f"has values up to {highest:g}; {WHITES[-1]:g} can be read: scale them")
-        remarks.append(scaled_from(found))
-        return _scaled(values, found)
+        return _scaled(np.asarray(image, dtype=np.float64), WHITE_OF_16_BITS)
+    has_16_bits = image.mode.startswith("I;16")
+    if has_16_bits or image.mode in ("I", "F"):
+        return _from_numbers(image, remarks, WHITE_OF_16_BITS if white is None and has_16_bits else white)
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         remarks.append("transparent, on white")
         layer = image.convert("RGBA")
@@ -193,6 +187,28 @@ def _as_rgb(image: Image.Image, remarks: list[str], has_16_bits: bool, white: fl
         return image
     remarks.append("grey" if image.mode in ("L", "1") else f"{image.mode} instead of RGB")
     return image.convert("RGB")
+
+
+def _from_numbers(image: Image.Image, remarks: list[str], white: float | None) -> Image.Image:
+    """Return an image whose values have no definite white, in RGB.
+
+    Raises:
+        DataError: it has values above white, or above all of WHITES.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    if not np.isfinite(values).all():
+        remarks.append("values that are not finite numbers, taken as black")
+        values = np.where(np.isfinite(values), values, 0)
+    if values.min() < 0:
+        remarks.append("negative values, taken as black")
+    highest = values.max()
+    found = white or next((each for each in WHITES if highest <= MARGIN * each), None)
+    if found is None:
+        raise DataError(f"has values up to {highest:g}; {WHITES[-1]:g} can be read: scale them")
+    if highest > MARGIN * found:
+        raise DataError(f"has values up to {highest:g}; white is {found:g} in the training images: scale it like them")
+    remarks.append(scaled_from(found))
+    return _scaled(values, found)
 
 
 def _scaled(values: NDArray[np.float64], white: float) -> Image.Image:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.cache import cache_dir, tidy, write_sealed
 from dlrunner.data.core.checked import read_sealed, warn_damaged
 from dlrunner.data.core.splitting import TRAIN, UNUSED, VALID
-from dlrunner.data.images.decoding import WHITES, Pixels, scaled_from
+from dlrunner.data.images.decoding import FOUND, WHITES, Pixels, scaled_from
 from dlrunner.errors import DataError
 from dlrunner.files.atomic import atomic_file
 from dlrunner.system.parallel import in_order, num_cores
@@ -36,8 +36,8 @@ class EncodedFiles:
     names: Sequence[str]
     contents: Callable[[], Iterator[Any]]
     """Yields the argument of `decode` for each file."""
-    decode: Callable[[Any, float | None], tuple[Pixels, list[str]]]
-    """Returns an array and remarks, for the white of floats; raises DataError if the file cannot be decoded."""
+    decode: Callable[[Any, float], tuple[Pixels, list[str]]]
+    """Returns an array and remarks, for a white (see `decode`); raises DataError if the file cannot be decoded."""
     shape: tuple[int, ...]
     """Of each array."""
 
@@ -53,13 +53,13 @@ class DecodedFiles:
     bad: dict[str, str]
     """The files that cannot be decoded, with the reason; their arrays are 0."""
     white: float | None
-    """Of images of floats or of 32-bit integers, the same for all; None: there are none."""
+    """Of images of floats or of integers of 16 or 32 bits, the same for all; None: there are none."""
 
 
 def cached_arrays(files: EncodedFiles, recipe: str, used: NDArray[np.int64]) -> DecodedFiles:
     """Return decoded files from the cache; if they are missing, decode all of them on all cores.
 
-    A dark image of floats is not brighter than the others: the white of all is that of the brightest.
+    A dark image of floats or deep integers is not brightened: the white of all is that of the brightest.
 
     Args:
         files: the files.
@@ -112,7 +112,7 @@ def _cache_error(folder: Path, error: OSError) -> DataError:
 def _decoded(files: EncodedFiles, path: Path, key: str) -> DecodedFiles:
     """Decode all images into a file of the cache, and record their checksums and notes."""
     with atomic_file(path, sync=False) as file:
-        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), None)
+        pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), FOUND)
         whites = [white for white in WHITES if scaled_from(white) in remarks]
         if len(whites) > 1:
             pixels, remarks, bad, checksums = _decode_all(files, Path(file.name), whites[-1])
@@ -127,7 +127,7 @@ def _decoded(files: EncodedFiles, path: Path, key: str) -> DecodedFiles:
 
 
 def _decode_all(
-    files: EncodedFiles, path: Path, white: float | None
+    files: EncodedFiles, path: Path, white: float
 ) -> tuple[Pixels, Counter[str], dict[str, str], list[int]]:
     """Write the pixels of all images to a file; return them, counts of remarks, unreadable images, and checksums."""
 

@@ -27,7 +27,7 @@ from dlrunner.files.paths import user_path
 from dlrunner.ranges import Count, Natural, Positive, Seed, Text
 from dlrunner.task import Data, DataIdentity
 
-VERSION = 2
+VERSION = 3
 """Of the format of the cache."""
 Side = Annotated[int, Field(ge=32, le=4096)]
 
