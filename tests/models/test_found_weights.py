@@ -142,6 +142,18 @@ def test_with_weights_the_head_is_trained_on_features_computed_once(dlrun: Dlrun
     assert "the backbone's weights are random" in " ".join(out.split())
 
 
+def test_weights_that_were_moved_are_found_where_they_are(dlrun: Dlrun, here: Path, images: Path) -> None:
+    file = save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
+    words = ("task=image", "data.path=images", "data.size=32", "epochs=1", *QUICK)
+    assert dlrun(*words)[0] == 0
+    file.rename(here / "data" / "squeezenet1_1.pt")
+    status, out, err = dlrun(*words)
+    assert status == 0, out + err
+    auto = json.loads((here / "runs" / "latest" / "summary.json").read_text())["auto"]
+    assert auto["model.weights"].endswith("data/squeezenet1_1.pt")
+    assert dlrun("-m", *words, "seed=0", "sweep.dry_run=true")[0] == 0
+
+
 def test_what_is_set_is_kept(dlrun: Dlrun, here: Path, images: Path) -> None:
     save("squeezenet1_1", here / "data" / "weights" / "squeezenet1_1.pt")
     status, _, err = dlrun("task=image", "data.path=images", "data.size=32", "epochs=1", "freeze_to=0", *QUICK)

@@ -111,6 +111,23 @@ def test_weights_are_chosen_on_validation_texts_where_test_texts_are_reported(dl
     assert "chosen on the validation texts" in err
 
 
+@pytest.mark.parametrize(
+    ("lengths", "tuned"), [((100, 900), 100), ((0, 990), 99), ((40,) * 24, 123), ((855, 143), 144)]
+)
+def test_few_large_texts_are_parted_inside_a_text(lengths: tuple[int, ...], tuned: int, dlrun: Dlrun) -> None:
+    for part in ("train", "valid"):
+        Path("texts", part).mkdir(parents=True)
+    for number, length in enumerate(lengths):
+        Path("texts", "train", f"{number:02}.txt").write_text("a b " * (length // 2) + "a" * (length % 2))
+    Path("texts", "valid", "0.txt").write_text("a b " * 30)
+    own = ("task=lm", "data.path=texts", "batch_size=2", "task.bptt=5", "model.hidden=8", "model.embedding=8")
+    status, out, err = dlrun(*own, "epochs=1", *QUICK)
+    assert status == 0, out + err
+    status, _, err = dlrun("perplexity", "runs/latest", "--cache", "0", "--json")
+    assert status == 0, err
+    assert f"chosen on the last training texts, {tuned} words" in err
+
+
 def test_changed_texts_are_not_those_of_the_run(dlrun: Dlrun) -> None:
     for part in ("train", "valid"):
         Path("texts", part).mkdir(parents=True)

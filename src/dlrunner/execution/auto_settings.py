@@ -81,10 +81,19 @@ def find_rate(checked: Plan, task: Task, notify: Callable[[str], None]) -> Range
 
 
 def remembered(checked: Plan, identity: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return the values that were decided for the same request, data and code; None: not yet."""
+    """Return the values that were decided for the same request, data and code.
+
+    None: not yet, or with pre-trained weights in a file that has been moved since.
+    """
     content = read_sealed(cache_dir() / "auto" / _key(identity))
     found = json.loads(content) if content else {}
-    return found if found.keys() == {*checked.undecided} else None
+    if found.keys() != {*checked.undecided}:
+        return None
+    try:
+        plan(with_values(checked.config, found)).model_files()
+    except ConfigError:
+        return None
+    return found
 
 
 def _remember(identity: Mapping[str, str], values: Mapping[str, Any]) -> None:

@@ -258,10 +258,15 @@ class LanguageModeling(Task):
         return pd.DataFrame(rows), f"{note}, {len(tuning):,} words"
 
     def _parted(self, num_words: int) -> tuple[Tensor, Tensor]:
-        """Return the stream of the first training texts and that of the last ones, about so many words."""
+        """Return the stream of the first training texts and that of the last ones, about so many words.
+
+        They are parted after the text that ends last before these words, if that is near; else inside a text.
+        """
         stream, end = self._streams["train"], self.table.vocabulary.end or 0
-        ends = (stream[: len(stream) - num_words] == end).nonzero()
-        place = int(ends[-1]) + 1 if len(ends) else len(stream) - num_words
+        cut = len(stream) - num_words
+        first = max(0, cut - num_words // 2)
+        ends = (stream[first:cut] == end).nonzero()
+        place = first + int(ends[-1]) + 1 if len(ends) else cut
         return stream[:place], stream[place:]
 
     def plots(self, models: Sequence[Model], outputs: Tensor, folder: Path, phase: Phase) -> Sequence[Plot]:
