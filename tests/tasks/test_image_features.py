@@ -111,7 +111,7 @@ def baselines_of(here: Path) -> dict[str, dict[str, float]]:
 
 
 @pytest.mark.usefixtures("images", "hub")
-@pytest.mark.parametrize("words", [(), ("freeze_to=0",), ("data.test=0.2",)])
+@pytest.mark.parametrize("words", [(), ("freeze_to=0",), ("data.test=0.2",), ("ensemble=2",)])
 def test_images_have_a_regression_on_the_features_of_the_backbone_for_comparison(
     words: tuple[str, ...], dlrun: Dlrun, here: Path
 ) -> None:

@@ -204,11 +204,11 @@ def _execute(
             findings = prepared.findings
             summary |= prepared.summary  # recorded even if the run fails later
             try:
-                members = train(context, prepared, display)
+                members, first = train(context, prepared, display)
             finally:
                 display.close()
             log.debug("trained until %.2f s", time.perf_counter() - started)
-            results = evaluate(context, prepared, members)
+            results = evaluate(context, prepared, members, first)
             log.debug("evaluated until %.2f s", time.perf_counter() - started)
             summary |= results.summary
             published = publish(context, prepared, members, results)

@@ -162,29 +162,42 @@ def audit_split(plan: Plan, task: Task, statistics: SplitStatistics | None) -> l
     return audit(statistics, reported, num_candidate_epochs, has_test=task.has_test() and not claim)
 
 
-def train(context: RunContext, prepared: Prepared, display: Display) -> list[Member]:
-    """Train the model, or each member of an ensemble, together with the other ranks."""
+def train(context: RunContext, prepared: Prepared, display: Display) -> tuple[list[Member], Task]:
+    """Train the model, or each member of an ensemble, together with the other ranks.
+
+    Returns:
+        The members, and the task of the first one, whose `setup` computed what baselines need.
+    """
     plan, task = context.plan, prepared.task
     set_up_process(plan)
     context.group.broadcast("train")  # rank 0 has read the data: the others find it in the cache
     context.group.compare(context.directory.identity)
     members, count = [], plan.settings.ensemble
+    first = task
     for index in range(count):
         seed = member_seed(plan.settings.seed, count, index)
         own, directory = task, context.directory
         if count > 1:
             own, directory = plan.build_task(prepared.data, seed), context.directory.member(index)
             context.notify(f"member {index + 1} of {count}, seed {seed}")
+        first = own if index == 0 else first
         members.append(
             train_member(
                 plan, own, seed, context.group, directory, display, context.signals, context.notify, context.notes.add
             )
         )
-    return members
+    return members, first
 
 
-def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member]) -> Results:
-    """Return the metrics of the run; for an ensemble, of the averaged outputs and of each member."""
+def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member], first: Task) -> Results:
+    """Return the metrics of the run; for an ensemble, of the averaged outputs and of each member.
+
+    Args:
+        context: of the run.
+        prepared: its task and data.
+        members: trained.
+        first: the task of the first member, for the baselines.
+    """
     task, notify = prepared.task, context.notify
     splits = {split: _combined(context.plan, task, members, split) for split in members[0].evaluations}
     name, metric = next(iter(task.metrics().items()))
@@ -234,7 +247,7 @@ def evaluate(context: RunContext, prepared: Prepared, members: Sequence[Member])
     claim = context.plan.settings.claim
     if claim:
         summary["claim"] = check_claim(claim, task, final, context.identity, prepared.summary["audit"])
-    baselines = baselines_of(task, context.plan, context.directory.identity, context.notes.add)
+    baselines = baselines_of(first, context.plan, context.directory.identity, context.notes.add)
     if baselines:
         summary["baselines"] = {name: dict(metrics) for name, metrics in baselines.items()}
         better, seconds = metric.higher_is_better, summary["training_seconds"]
