@@ -21,7 +21,6 @@ from dlrunner.data.texts.dataset import TextData
 from dlrunner.data.texts.loaders import StreamLoader, TextLoader, num_steps, piece_lengths, similar_lengths
 from dlrunner.data.texts.tokens import cached, tokenize, tokens_of
 from dlrunner.data.texts.vocabulary import Vocabulary
-from dlrunner.encoder_file import Encoder, EncoderSizes
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.tasks.text.inputs import read_texts
 
@@ -238,22 +237,6 @@ def test_bad_texts_are_answered_in_a_sentence(
     with pytest.raises((DataError, ConfigError)) as found:
         TextData(here, **{"valid": 0.5, **settings}).read()  # type: ignore[arg-type]
     assert told in str(found.value)
-
-
-def test_an_encoder_brings_its_words_and_its_tokenizer(here: Path) -> None:
-    sizes = EncoderSizes(4, 5, 1, "gru")
-    words = ["<unk>", "<pad>", "film", "Film"]
-    (here / "e.pt").write_bytes(Encoder({"w": torch.ones(2)}, sizes, words, "whitespace", False).content())
-    (here / "a.txt").write_text("Film film. film\nfilm\n")
-    table = TextData(here, path="a.txt", valid=0.5, encoder="e.pt").read()
-    assert table.document(0).tolist() == [3, 0, 2]
-    assert table.encoder == sizes
-    assert any("of the encoder" in note for note in table.notes)
-    identities = []
-    for lower in (True, False):
-        (here / "e.pt").write_bytes(Encoder({"w": torch.ones(2)}, sizes, words, "whitespace", lower).content())
-        identities.append(TextData(here, path="a.txt", valid=0.5, encoder="e.pt").identity().digest)
-    assert identities[0] != identities[1]
 
 
 def imdb_archive(path: Path, prefix: str = "aclImdb/") -> None:

@@ -108,7 +108,12 @@ class ImdbData(TextSource):
         return found
 
     def identity(self) -> DataIdentity:
-        """Find the reviews and return their identity."""
+        """Find the reviews and return their identity.
+
+        Raises:
+            ConfigError: settings have no effect with the encoder.
+        """
+        self.preprocessing.check(ImdbData)
         release, location, best = self._found
         digest = self._documents.digest
         return DataIdentity(

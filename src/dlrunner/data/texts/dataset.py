@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,6 +104,10 @@ class TextPreprocessing:
         encoder = Encoder.read(Path(self.encoder)) if self.encoder else None
         if encoder:
             tokenizer, lower, sizes = _known_tokenizer(encoder), encoder.lower, encoder.sizes
+            if (tokenizer, lower) != (self.tokenizer, self.lower):
+                notes.append(
+                    f"tokenized like the encoder's texts: data.tokenizer={tokenizer} data.lower={lower}".lower()
+                )
         tokens = cached(documents.digest, tokenizer, lower, documents.texts)
         if len(tokens.ends) != len(split):
             raise DataError(f"{documents.place} changed while it was being read; try again")
@@ -126,6 +131,31 @@ class TextPreprocessing:
             codes, tokens.ends, split, digests, documents.names, vocabulary, tokenizer, lower, target, values,
             sizes, documents.column, notes, self.max_tokens,
         )  # fmt: skip
+
+    def check(self, source: type[TextSource]) -> None:
+        """Refuse settings that have no effect: an encoder brings its tokenizer and its vocabulary.
+
+        What the encoder has too is no contradiction, and the default may not have been typed.
+
+        Args:
+            source: whose defaults they are.
+
+        Raises:
+            ConfigError: a setting is neither the default nor the encoder's.
+        """
+        names = ("tokenizer", "lower", "min_freq", "max_vocab")
+        parameters = inspect.signature(source).parameters
+        typed = [name for name in names if getattr(self, name) != parameters[name].default]
+        if not typed or not self.encoder:
+            return
+        encoder = Encoder.read(Path(self.encoder))
+        for name in typed:
+            if getattr(self, name) != getattr(encoder, name, None):
+                has = f"has {getattr(encoder, name)}" if hasattr(encoder, name) else "brings its vocabulary"
+                raise ConfigError(
+                    f"data.{name}: {getattr(self, name)} has no effect with the encoder {self.encoder}, which {has}; "
+                    f"the default is {parameters[name].default}"
+                )
 
     def digest(self) -> str:
         """Return what identifies the encoder's file; empty without one."""
@@ -175,7 +205,8 @@ class TextData(TextSource):
         lower: case is forgotten.
         min_freq: rarer words are unknown.
         max_vocab: at most so many words are known.
-        encoder: a run of a language model, or its encoder.pt: vocabulary and tokenizer are the encoder's.
+        encoder: a run of a language model, or its encoder.pt: vocabulary and tokenizer are the encoder's, and other
+            values of the four settings above than the default are refused.
         max_tokens: tokens of a text that is classified; the rest is not read, and a note says so.
         schema: a file of `dlrun data describe --save` that says how each column of a table is read; texts and names of
             classes keep every character.
@@ -262,7 +293,12 @@ class TextData(TextSource):
         return self.reading.file_settings()
 
     def identity(self) -> DataIdentity:
-        """The texts as they are now."""
+        """The texts as they are now.
+
+        Raises:
+            ConfigError: settings have no effect with the encoder.
+        """
+        self.preprocessing.check(TextData)
         digest = self._documents().digest
         return DataIdentity(
             name=self.path.name,
