@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import pkgutil
 import signal
-import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from dlrunner.errors import RunError
 from dlrunner.sweeps.folder import Job, SweepDirectory
 from dlrunner.sweeps.job_process import perform_here
 from dlrunner.sweeps.slots import ResourceSlot
+from dlrunner.system.parallel import without_main
 from dlrunner.system.signals import StopSignals
 
 
@@ -136,7 +136,7 @@ class Worker:
         self.messages, sender = context.Pipe(duplex=False)
         folder.reset(job.number)
         self.process: BaseProcess = context.Process(target=perform_here, args=(job, str(folder.path), slot, sender))
-        with _without_main():
+        with without_main():
             self.process.start()
         sender.close()
 
@@ -172,23 +172,6 @@ class Worker:
             ended = {"status": status, "error": error, "out_of_memory": code == -signal.SIGKILL}
             record = self.folder.end(self.job.number, ended)
         return record
-
-
-@contextlib.contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from importing the user's script, which a job does not need and which would start the sweep.
-
-    `multiprocessing` imports it by the name or file that `__main__` has.
-    """
-    main = sys.modules["__main__"]
-    spec, file = main.__spec__, vars(main).pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        main.__spec__ = spec
-        if file is not None:
-            main.__file__ = file
 
 
 class WorkerPool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
@@ -31,3 +33,22 @@ def in_order(pool: Executor, work: Callable[[Item], Result], items: Iterable[Ite
     finally:
         for future in pending:
             future.cancel()
+
+
+@contextlib.contextmanager
+def without_main() -> Iterator[None]:
+    """Keep new processes from importing the user's script, which they do not need and which would start its work anew.
+
+    `multiprocessing` imports it by the name or file that `__main__` has. A pool starts processes as work arrives, so
+    that this has to last as long as the pool.
+    """
+    main = sys.modules["__main__"]
+    spec, file = main.__spec__, vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:  # what another thread has taken is not there, and left to it
+        if spec is not None:
+            main.__spec__ = spec
+        if file is not None:
+            main.__file__ = file

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from dlrunner.data.core.cache import cache_dir, write_sealed
 from dlrunner.data.core.checked import read_sealed
 from dlrunner.errors import ConfigError
-from dlrunner.system.parallel import in_order, num_cores
+from dlrunner.system.parallel import in_order, num_cores, without_main
 
 Tokenizer = Literal["spacy", "whitespace"]
 
@@ -155,7 +155,7 @@ def _mapped(work: Callable[[list[str]], Any], texts: Iterable[str], processes: i
         yield from map(work, chunks)
         return
     # A forked process would inherit the threads' locks of torch.
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    with without_main(), ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         yield from in_order(pool, work, chain(first, chunks), 4 * processes)
 
 
