@@ -78,6 +78,15 @@ def encoding_of(head: bytes) -> str:
     return {"0101": "utf-16-le", "1010": "utf-16-be"}.get(zeros, "utf-8")
 
 
+def decoded(content: bytes, encoding: str, errors: str = "strict") -> str:
+    """Return a text without its byte order mark, which most decoders leave in front of the first word.
+
+    >>> decoded(b"\\xff\\xfea\\0", "utf-16-le"), decoded(b"\\xef\\xbb\\xbfa", "utf-8")
+    ('a', 'a')
+    """
+    return content.decode(encoding, errors).removeprefix("\ufeff")
+
+
 def kind_of(head: bytes) -> str | None:
     """Return what a file is by its first bytes, whatever its name says; None for a text.
 

@@ -21,7 +21,7 @@ from dlrunner.data.core.folders import check_parts, counted, hidden_notes, is_hi
 from dlrunner.data.core.row_locations import Part, RowLocations
 from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
 from dlrunner.data.core.unpacking import open_compressed
-from dlrunner.data.tables.dialect import IN_UTF_8, check_encoding, encoding_of
+from dlrunner.data.tables.dialect import IN_UTF_8, check_encoding, decoded, encoding_of
 from dlrunner.data.tables.files import STANDARD_INPUT, SUFFIXES, suffix_of
 from dlrunner.data.tables.inference import Hints, infer
 from dlrunner.data.tables.raw import RawTable
@@ -271,13 +271,13 @@ def _lines(
     """Return the lines of a file, and which of them are not text; these are empty."""
     name = check_encoding(encoding) if encoding else encoding_of(content[:4])
     try:
-        text = content.decode(name)
+        text = decoded(content, name)
     except UnicodeDecodeError:
         if fallback:
             return _lines(content, path, fallback)
         if name not in ("utf-8", "utf-8-sig"):
             raise DataError(f"{path} is not text in {name}") from None
-        text = content.decode(name, errors="surrogateescape")
+        text = decoded(content, name, errors="surrogateescape")
     lines = text.replace("\r\n", "\n").removesuffix("\n").split("\n")
     if text.isascii() and "\0" not in text:
         return lines, []
@@ -370,7 +370,7 @@ def _decoded(content: bytes, place: str, encodings: Sequence[str | None]) -> str
     for encoding in dict.fromkeys(encodings):
         name = check_encoding(encoding) if encoding else encoding_of(content[:4])
         try:
-            text = content.decode("utf-8-sig" if name == "utf-8" else name)
+            text = decoded(content, name)
             break
         except UnicodeDecodeError as error:
             problem = f"is not text in {encoding or 'UTF-8'} (byte {error.start}){'' if encoding else f': {IN_UTF_8}'}"

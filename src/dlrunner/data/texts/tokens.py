@@ -35,7 +35,7 @@ CHUNK = 400
 """Documents that a process takes at once."""
 MANY = 2_000_000
 """Characters from which on more processes than one are worth their start of two seconds."""
-VERSION = 3
+VERSION = 4
 """Of what the cache holds."""
 
 _BREAK = re.compile(r"<\s*br\s*/?>", re.IGNORECASE)
