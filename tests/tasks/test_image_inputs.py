@@ -14,7 +14,7 @@ from PIL import Image
 
 import dlrunner
 from dlrunner.data.segmentation.masks import MaskClasses
-from dlrunner.errors import ConfigError
+from dlrunner.errors import ConfigError, DataError
 from dlrunner.models.unet import SegmentationDims, UNet
 from dlrunner.tasks.image.inputs import read_images
 from dlrunner.tasks.segmentation.predictor import SegmentationPredictor
@@ -106,6 +106,27 @@ def test_masks_of_a_table_and_of_a_list_are_those_of_the_images(
         answer = segmentation.predict(given)
         assert answer["mask"].tolist() == [f"{folder}/b.png"]
         assert answer["sky"].tolist() == expected["sky"][[1]].tolist()
+
+
+@pytest.mark.parametrize("kind", ["classes", "masks"])
+def test_a_file_that_is_missing_or_cannot_be_read_is_a_problem_of_its_row(
+    kind: str, runs: SmallRuns, segmentation: SegmentationPredictor, here: Path
+) -> None:
+    predictor: Any = segmentation if kind == "masks" else dlrunner.load(runs["pictures"])
+    for name, folder in (("a", "p1"), ("b", "p2")):
+        (here / folder).mkdir()
+        Path(f"photos/{name}.png").rename(f"{folder}/img.png")
+    Path("memory.png").symlink_to("/proc/self/mem")  # reading it is an error of the system, whoever reads
+    gone = str(here / "gone.png")
+    answer = predictor.predict(pd.DataFrame({"file": ["p1/img.png", "memory.png", gone, "p2/img.png"]}))
+    problems = answer["problem"].tolist()
+    assert [pd.isna(each) for each in problems] == [True, False, False, True]
+    assert "cannot be read (Input/output error)" in problems[1]
+    assert f"there is no file {gone}" in problems[2]
+    if kind == "masks":
+        assert answer["mask"].dropna().tolist() == ["masks/p1/img.png", "masks/p2/img.png"]
+    with pytest.raises(DataError, match="cannot be read"):
+        predictor.predict("memory.png")
 
 
 @pytest.mark.parametrize(

@@ -148,8 +148,8 @@ def test_a_mask_replaces_no_image_and_stays_in_its_folder(here: Path) -> None:
     assert (here / "some" / "a.png").read_bytes() == before
     with pytest.raises(DataError, match=r"would both be a\.png"):
         predictor.predict("twice")
-    with pytest.raises(DataError, match=r"would both be a\.png"):
-        predictor.predict([here / "some" / "a.png", here / "some" / "deep" / "a.png"])
+    answer = predictor.predict([here / "some" / "a.png", here / "some" / "deep" / "a.png"], masks=Path("both"))
+    assert answer["mask"].tolist() == ["both/a.png", "both/deep/a.png"]
     with zipfile.ZipFile(here / "out.zip", "w") as archive:
         archive.writestr("/a.png", before)
     with pytest.raises(DataError, match="leads out of the folder"):

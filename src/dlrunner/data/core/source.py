@@ -115,7 +115,7 @@ class ArchiveOrFolder:
         """
         with _readable_errors(self.path):
             if not self.is_archive:
-                yield from (_content((self.path / name).read_bytes) for name in names)
+                yield from (content_of((self.path / name).read_bytes) for name in names)
             elif is_tar(self.path):
                 found = dict(read_tar(self.path, {self.prefix + name for name in names}.__contains__))
                 for name in names:
@@ -127,7 +127,7 @@ class ArchiveOrFolder:
                     for name in names:
                         member = members[self.prefix + name]
                         refuse_bomb(self.path, member.file_size)
-                        yield _content(functools.partial(archive.read, member))
+                        yield content_of(functools.partial(archive.read, member))
 
     def listing(self) -> Listing:
         """Return the paths of all files below this folder, and the links that were not followed: in archives all."""
@@ -247,7 +247,8 @@ class ArchiveOrFolder:
         return known
 
 
-def _content(read: Callable[[], bytes]) -> bytes:
+def content_of(read: Callable[[], bytes]) -> bytes:
+    """Return what is read, or `Unreadable`."""
     try:
         return read()
     except DAMAGED as error:

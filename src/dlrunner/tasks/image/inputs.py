@@ -16,7 +16,7 @@ import pandas as pd
 from PIL import Image
 
 from dlrunner.data.core.input_columns import input_columns
-from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable
+from dlrunner.data.core.source import ARCHIVES, ArchiveOrFolder, Unreadable, content_of
 from dlrunner.data.images.files import is_table, table_folder
 from dlrunner.data.images.listing import FoundImages, find_image_files, is_readable
 from dlrunner.data.tables.dialect import decoded
@@ -213,6 +213,11 @@ def in_folder(folder: Path, names: Sequence[str]) -> Iterator[list[tuple[str, by
         yield list(zip(some, place.contents(some), strict=True))
 
 
+def encoded(given: str | Path | bytes) -> bytes:
+    """Return the content of an image; of a file that cannot be read `Unreadable`, whose decoding gives the reason."""
+    return given if isinstance(given, bytes) else content_of(user_path(given).read_bytes)
+
+
 def named(given: Given | Sequence[Given]) -> list[tuple[str, Given]]:
     """Return images with their names: of an opened one its number.
 
@@ -226,10 +231,10 @@ def named(given: Given | Sequence[Given]) -> list[tuple[str, Given]]:
     return [(f"image {i}" if isinstance(each, Image.Image) else str(each), each) for i, each in enumerate(images, 1)]
 
 
-def of_request(encoded: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
+def of_request(contents: Sequence[str]) -> Iterator[list[tuple[str, bytes]]]:
     """Yield numbers, from 1, and contents of base64-encoded images, in batches."""
-    for start in range(0, len(encoded), BATCH_SIZE):
-        some = encoded[start : start + BATCH_SIZE]
+    for start in range(0, len(contents), BATCH_SIZE):
+        some = contents[start : start + BATCH_SIZE]
         yield [(f"image {number}", _decoded(each)) for number, each in enumerate(some, start=start + 1)]
 
 

@@ -28,7 +28,7 @@ from dlrunner.ranges import Count
 from dlrunner.row_blocks import KeptRows
 from dlrunner.system.terminal import visible
 from dlrunner.tasks.image.grad_cam import grad_cam
-from dlrunner.tasks.image.inputs import Given, Named, folder_of, named, of_request, read_images
+from dlrunner.tasks.image.inputs import Given, Named, encoded, folder_of, named, of_request, read_images
 
 TOP = 5
 """Most likely classes in predictions.csv and in answers to requests."""
@@ -148,9 +148,8 @@ class ImagePredictor(Predictor):
 
     def predict_request(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the most likely classes of each image and their probabilities, as of the files of a folder."""
-        encoded = rows["image"].tolist()
-        problems, outputs = self._outputs(of_request(encoded), keeps_bad=True)
-        names = pd.DataFrame({"image": [f"image {number}" for number in range(1, len(encoded) + 1)]})
+        problems, outputs = self._outputs(of_request(rows["image"].tolist()), keeps_bad=True)
+        names = pd.DataFrame({"image": [f"image {number}" for number in range(1, len(rows) + 1)]})
         return with_problems(append_predictions(names, top_classes(self.target, outputs, TOP)), ["image"], problems)
 
     def _outputs(self, batches: Iterable[Sequence[Named]], keeps_bad: bool) -> tuple[list[tuple[int, str]], Tensor]:
@@ -186,7 +185,7 @@ class ImagePredictor(Predictor):
         settings = self.state["decoded"], self.state["fit"], self.state.get("white")
         if isinstance(given, Image.Image):
             return pixels_of(given, *settings)
-        return decode(given if isinstance(given, bytes) else user_path(given).read_bytes(), *settings)[0]
+        return decode(encoded(given), *settings)[0]
 
     def _classes(self, outputs: Tensor, top: int) -> pd.DataFrame:
         """Return the most likely classes of one image, [1, classes], one row each."""

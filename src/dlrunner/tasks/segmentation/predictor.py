@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,7 +29,7 @@ from dlrunner.models.unet import SegmentationDims
 from dlrunner.prediction_table import with_notes, with_problems
 from dlrunner.predictor import Predictor, RowField
 from dlrunner.system.terminal import visible
-from dlrunner.tasks.image.inputs import Given, InputImages, of_request, read_images
+from dlrunner.tasks.image.inputs import Given, InputImages, encoded, of_request, read_images
 
 
 class SegmentationPredictor(Predictor):
@@ -159,16 +160,10 @@ def _targets(written: Path, given: InputImages) -> dict[str, Path]:
     Raises:
         DataError: two masks would have one name, a name leads out of the folder, or a mask would replace an image.
     """
-    sources: list[tuple[str, Path | None, PurePosixPath]] = []
-    for name, source in zip(given.names, given.sources, strict=True):
-        path = PurePosixPath(name)
-        if not given.folder:
-            path = PurePosixPath(source.name if source else f"{name}.png")
-        sources.append((name, source, path))
     found: dict[str, Path] = {}
     names: dict[Path, str] = {}
-    files = {file.resolve() for _, file, _ in sources if file}
-    for name, _, path in sources:
+    files = {file.resolve() for file in given.sources if file}
+    for name, path in _paths(given).items():
         if path.is_absolute() or ".." in path.parts:
             raise DataError(f"{given.folder}: the path of {visible(name)} leads out of the folder for the masks")
         target = written / path.with_suffix(".png")
@@ -181,6 +176,24 @@ def _targets(written: Path, given: InputImages) -> dict[str, Path]:
     return found
 
 
+def _paths(given: InputImages) -> dict[str, PurePosixPath]:
+    """Return the paths below a folder that images have, by their names; those of a list that are missing have none.
+
+    Files of a list or a table have their names or, where these are not different, their paths below the folder that all
+    are in.
+    """
+    if given.folder:
+        return {name: PurePosixPath(name) for name in given.names}
+    images = {name: image for batch in given.batches() for name, image in batch if not isinstance(image, bytes)}
+    on_disk = {name: user_path(image) for name, image in images.items() if isinstance(image, str | Path)}
+    files = {name: Path(os.path.normpath(file.absolute())) for name, file in on_disk.items()}
+    paths = {name: Path(file.name) for name, file in files.items()}
+    if len({path.stem for path in paths.values()}) < len(set(files.values())):
+        common = os.path.commonpath([file.parent for file in files.values()])
+        paths = {name: file.relative_to(common) for name, file in files.items()}
+    return {name: PurePosixPath(paths.get(name, f"{name}.png")) for name in images}
+
+
 def _whole(given: Given | bytes, state: Mapping[str, Any]) -> Image.Image:
     """Return an image in its own size, upright and in three colours.
 
@@ -189,7 +202,7 @@ def _whole(given: Given | bytes, state: Mapping[str, Any]) -> Image.Image:
     """
     if isinstance(given, Image.Image):
         return whole_of(given, state.get("white"))
-    return decode_whole(given if isinstance(given, bytes) else user_path(given).read_bytes(), state.get("white"))[0]
+    return decode_whole(encoded(given), state.get("white"))[0]
 
 
 @torch.inference_mode()
