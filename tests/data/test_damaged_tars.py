@@ -122,3 +122,11 @@ def test_masks_of_a_damaged_tar_are_left_out_and_told(tmp_path: Path) -> None:
     table = SegmentationData(tmp_path, skip_bad=True, **settings).read()
     assert len(table.split) == 15
     assert any("images/5.png has no mask" in note for note in table.notes)
+
+
+@pytest.mark.parametrize("name", ["texts.TAR", "Texts.Tar.gz", "TEXTS.TGZ"])
+def test_the_suffix_of_an_archive_may_be_in_capitals(here: Path, name: str) -> None:
+    content = packed(TEXTS)
+    (here / name).write_bytes(gzip.compress(content) if name.lower().endswith("gz") else content)
+    table = TextData(here, path=name, **SETTINGS).read()
+    assert len(table.names) == len(TEXTS)

@@ -23,7 +23,7 @@ DAMAGED_TAR = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)
 
 def is_tar(path: Path) -> bool:
     """Tell by its name whether an archive is a tar file."""
-    return path.name.endswith((".tgz", ".tar.gz", ".tar"))
+    return path.name.lower().endswith((".tgz", ".tar.gz", ".tar"))
 
 
 def list_archive(path: Path) -> Listing:
