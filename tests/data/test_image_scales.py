@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +69,16 @@ def test_a_deep_pgm_is_read_alike_from_a_file_and_opened() -> None:
     file = b"P5 32 32 1023\n" + (512).to_bytes(2, "big") * 32 * 32
     for pixels in (decode(file, 32)[0], pixels_of(Image.open(io.BytesIO(file)), 32)):
         assert pixels[5, 5, 0] == 127
+
+
+def test_of_16_bits_per_colour_a_remark_says_what_is_read() -> None:
+    header = struct.pack(">IIBBBBB", 32, 32, 16, 2, 0, 0, 0)
+    rows = zlib.compress((b"\0" + b"\x0f\xff" * 96) * 32)
+    chunks = [(b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")]
+    png = b"".join(struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    pixels, said = decode(b"\x89PNG\r\n\x1a\n" + png, 32)
+    assert pixels.max() == 15
+    assert said == ["16 bits per colour, of which Pillow reads the upper 8"]
 
 
 def test_a_transparent_colour_becomes_white() -> None:

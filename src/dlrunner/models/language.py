@@ -154,9 +154,11 @@ class LanguageModel(Model):
         return NextWords(self)
 
     @classmethod
-    def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str]:
-        """Return a name for each recurrent layer, then `words`."""
-        return [*(f"layer {number + 1}" for number in range(settings["layers"])), "words"]
+    def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str] | None:
+        """Return a name for each recurrent layer, then `words`; None of a subclass without such a setting."""
+        if not isinstance(layers := settings.get("layers"), int):
+            return None
+        return [*(f"layer {number + 1}" for number in range(layers)), "words"]
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """Each recurrent layer, then the words, which are embedding and decoder at once."""

@@ -189,9 +189,9 @@ class TextClassifier(Model):
     @classmethod
     def groups_of(cls, settings: Mapping[str, Any]) -> Sequence[str] | None:
         """Return names, where the number of layers is set: else it is the encoder's, or follows from the data."""
-        if not isinstance(settings["layers"], int):
+        if not isinstance(layers := settings.get("layers"), int):
             return None
-        return ["embedding", *(f"layer {number + 1}" for number in range(settings["layers"])), "head"]
+        return ["embedding", *(f"layer {number + 1}" for number in range(layers)), "head"]
 
     def layer_groups(self) -> Sequence[nn.Module]:
         """The embedding, each recurrent layer, the head."""

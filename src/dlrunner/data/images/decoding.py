@@ -144,6 +144,8 @@ def _remarks(image: Image.Image) -> list[str]:
     if width * height > MOST_PIXELS:
         raise DataError(f"has {width:,} × {height:,} pixels; the limit is {MOST_PIXELS:,}")
     remarks = [f"smaller than {SMALL} pixels"] if min(width, height) < SMALL else []
+    if not image.mode.startswith("I") and any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+        remarks.append("16 bits per colour, of which Pillow reads the upper 8")
     return [*remarks, *(["animated, first frame only"] if getattr(image, "is_animated", False) else [])]
 
 
