@@ -9,8 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.variation import is_constant
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 
 Role = Literal["categorical", "continuous", "categorical and continuous", "left out"]
@@ -156,7 +158,7 @@ def assign(
     parts: Sequence[str],
     reserved: Sequence[str],
     id: str | None,
-    num_train: int,
+    train: NDArray[np.bool_],
 ) -> Roles:
     """Return the role of each column: as named, or, without either list, inferred from its values.
 
@@ -167,7 +169,7 @@ def assign(
         parts: columns that came from dates; they are used in any case.
         reserved: targets, dates, the validation column: never inputs.
         id: the column that identifies the rows, if the user named it.
-        num_train: training rows.
+        train: which rows are training rows, [rows]: a column that does not vary there is left out.
 
     Raises:
         ConfigError: a named column does not exist, is named twice, or is the target.
@@ -175,12 +177,13 @@ def assign(
     """
     roles = Roles(id=id, parts=frozenset(parts), inferred=categorical is None and continuous is None)
     if roles.inferred:
-        _infer(frame, roles, {*reserved, *parts})
+        _infer(frame, roles, {*reserved, *parts}, train)
     else:
-        _as_named(frame, place, roles, categorical or [], continuous or [], reserved)
+        _as_named(frame, place, roles, categorical or [], continuous or [], reserved, train)
     for part in parts:
-        if (num_values := frame[part].nunique()) > 1:
-            is_number = is_quantity(part) or num_train < ROWS_PER_CATEGORY * num_values
+        reason = "constant" if frame[part].nunique() < 2 else without_variation(frame[part], train)
+        if reason is None:
+            is_number = is_quantity(part) or train.sum() < ROWS_PER_CATEGORY * frame[part].nunique()
             if not is_number:
                 roles.categorical.append(part)
             if is_number or (roles.inferred and not pd.api.types.is_bool_dtype(frame[part])):
@@ -188,11 +191,37 @@ def assign(
             roles.reasons[part] = "part of a date"
         else:
             roles.left_out.append(part)
-            roles.reasons[part] = "part of a date, constant"
+            roles.reasons[part] = f"part of a date, {reason}"
     if not roles.categorical and not roles.continuous:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in roles.reasons.items())
         raise DataError(f"{place}: no input column is left; {reasons or 'name some: data.continuous=[a,b]'}")
     return roles
+
+
+def without_variation(column: pd.Series[Any], train: NDArray[np.bool_]) -> str | None:
+    """Return why a model cannot learn from a column: it is empty or constant; None if it varies in the training rows.
+
+    A value that is missing in some rows varies.
+
+    >>> fee = pd.Series([0.1, 0.1, 0.1, 0.2])
+    >>> without_variation(fee, np.array([True, True, True, False]))
+    'constant in the training rows'
+    >>> without_variation(fee, np.ones(4, bool))
+    """
+    if (reason := _without_variation(column[train])) is None:
+        return None
+    return reason if _without_variation(column) == reason else f"{reason} in the training rows"
+
+
+def _without_variation(column: pd.Series[Any]) -> str | None:
+    known = column.dropna()
+    if not len(known):
+        return "empty"
+    if len(known) < len(column):
+        return None
+    if pd.api.types.is_numeric_dtype(known):
+        return "constant" if is_constant(known.to_numpy(np.float64)) else None
+    return "constant" if known.nunique() == 1 else None
 
 
 def _as_named(
@@ -202,6 +231,7 @@ def _as_named(
     categorical: Sequence[str],
     continuous: Sequence[str],
     reserved: Sequence[str],
+    train: NDArray[np.bool_],
 ) -> None:
     for role, names in (("categorical", categorical), ("continuous", continuous)):
         for name in names:
@@ -229,20 +259,19 @@ def _as_named(
             frame[name] = numbers
     for role, names in (("categorical", categorical), ("continuous", continuous)):
         for name in names:
-            num_values = frame[name].nunique()
-            if num_values < 2 and not (num_values == 1 and frame[name].isna().any()):
+            if reason := without_variation(frame[name], train):
                 roles.left_out += [name] if name not in roles.left_out else []
-                roles.reasons[name] = "constant"
+                roles.reasons[name] = reason
                 continue
             (roles.categorical if role == "categorical" else roles.continuous).append(name)
             roles.reasons[name] = "as named"
 
 
-def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str]) -> None:
+def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str], train: NDArray[np.bool_]) -> None:
     for name in frame.columns:
         if name in skipped or name == roles.id:
             continue
-        role, roles.reasons[name] = _guess(frame[name])
+        role, roles.reasons[name] = _guess(frame[name], train)
         if "categorical" in role:
             roles.categorical.append(name)
         if "continuous" in role:
@@ -253,14 +282,12 @@ def _infer(frame: pd.DataFrame, roles: Roles, skipped: set[str]) -> None:
                 roles.id = name
 
 
-def _guess(column: pd.Series[Any]) -> tuple[Role, str]:
+def _guess(column: pd.Series[Any], train: NDArray[np.bool_]) -> tuple[Role, str]:
     """Return the role of a column and the reason."""
+    if reason := without_variation(column, train):
+        return "left out", reason
     known = column.dropna()
     num_values = known.nunique()
-    if num_values == 0:
-        return "left out", "empty"
-    if num_values == 1 and len(known) == len(column):
-        return "left out", "constant"
     if pd.api.types.is_bool_dtype(known) or set(map(type, known.unique())) == {bool}:
         return "categorical", "true or false"
     if pd.api.types.is_numeric_dtype(known):

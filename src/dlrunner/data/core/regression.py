@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlrunner.data.core.targets import Target, plain
+from dlrunner.data.core.variation import standard_deviation
 from dlrunner.errors import DataError
 from dlrunner.metrics import (
     R2,
@@ -99,7 +100,7 @@ class Regression(Target):
         if self.power:
             deviation = float(train.mean()) or 1.0
         elif self.transform == "standard":
-            mean, deviation = float(train.mean()), float(train.std()) or 1.0
+            mean, deviation = float(train.mean()), standard_deviation(train) or 1.0
         fitted = replace(self, mean=mean, deviation=deviation, is_nonnegative=bool((train >= 0).all()))
         encoded = fitted.encode(train)
         middle = float(encoded.mean())

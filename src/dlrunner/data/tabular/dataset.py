@@ -216,7 +216,7 @@ class TabularData(TableSource):
             parts=list(parts.columns),
             reserved=reserved,
             id=self._id(frame),
-            num_train=num_train,
+            train=np.asarray(split == TRAIN),
         )
         notes = [*table.notes, *clipped, *input_notes(frame, roles, num_train), *(unused if not kept.all() else [])]
         inputs, base, history = {*dates, *roles.categorical, *roles.continuous}, None, list[str]()

@@ -50,5 +50,5 @@ def input_notes(frame: pd.DataFrame, roles: Roles, num_train: int) -> list[str]:
     if roles.inferred:
         chosen = ["to change the inputs: data.categorical=[a,b] data.continuous=[c,d]"]
     else:
-        chosen = [f"the column {name} is constant and left out" for name in roles.left_out]
+        chosen = [f"the column {name} is {roles.reasons[name]} and left out" for name in roles.left_out]
     return [*chosen, *high_cardinality_notes(frame, roles, num_train)]

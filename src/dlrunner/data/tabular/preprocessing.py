@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dlrunner.data.core.columns import category_values, quoted
 from dlrunner.data.core.row_locations import RowLocations
+from dlrunner.data.core.variation import standard_deviation
 from dlrunner.errors import DataError
 
 MOST_RATIO = 300
@@ -33,6 +34,9 @@ HISTORY = "history_"
 """Start of the names of the features of a history."""
 MOST_DEVIATIONS = 6
 """Of a feature of the history from its mean: one that hardly varies in training rows may jump after them."""
+FARTHEST = 1e6
+"""Of any number from the mean, in deviations. None of n training rows is farther than the square root of n; of new rows
+one may be too large for 32 bits."""
 MOST_SHIFT = 3
 """Of the medians of new rows and training rows, in deviations: a column around 0 has medians of any ratio."""
 ENOUGH = 20
@@ -51,6 +55,7 @@ class TabularPreprocessor:
     medians: dict[str, float]
     means: dict[str, float]
     deviations: dict[str, float]
+    """0 of a column without variation, whose numbers are then 0 in all rows."""
     flagged: list[str]
     """Continuous columns with missing values in the training rows: each has a column that marks them."""
     quantiles: dict[str, list[float]] = field(default_factory=dict)
@@ -82,9 +87,9 @@ class TabularPreprocessor:
             if missing.any():
                 flagged.append(name)
                 numbers = np.where(missing, medians[name], numbers)
-            means[name], deviations[name] = float(numbers.mean()), float(numbers.std()) or 1.0
+            means[name], deviations[name] = float(numbers.mean()), standard_deviation(numbers)
             ranked = numbers[:: -(-len(numbers) // MAX_RANKED)]
-            quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / deviations[name]).tolist()
+            quantiles[name] = ((_quantiles(ranked, ranks) - means[name]) / (deviations[name] or 1.0)).tolist()
         return cls(categories, medians, means, deviations, flagged, quantiles, base, list(history))
 
     @property
@@ -134,12 +139,15 @@ class TabularPreprocessor:
             values = _column(frame, name, rows).to_numpy(np.float64, na_value=np.nan)
             missing = ~np.isfinite(values)
             filled = np.where(missing, self.medians[name], values)
-            numbers[:, place] = (filled - self.means[name]) / self.deviations[name]
-            if name in self.history:
-                np.clip(numbers[:, place], -MOST_DEVIATIONS, MOST_DEVIATIONS, out=numbers[:, place])
+            most = MOST_DEVIATIONS if name in self.history else FARTHEST
+            numbers[:, place] = self._standardised(name, filled).clip(-most, most)
             if name in self.flagged:
                 numbers[:, len(self.means) + self.flagged.index(name)] = missing
         return numbers
+
+    def _standardised(self, name: str, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+        deviation = self.deviations[name]
+        return (numbers - self.means[name]) / deviation if deviation else np.zeros_like(numbers)
 
     def check(self, frame: pd.DataFrame, place: RowLocations, counted: Rows | None = None) -> list[str]:
         """Compare new rows with the training rows, and return notes on the differences.
@@ -179,16 +187,34 @@ class TabularPreprocessor:
                 notes.append(
                     f"{name}: the median is {known.median():g}, in training {self.medians[name]:g}: in another unit?"
                 )
+            if note := self._far_note(name, known.to_numpy(np.float64)):
+                notes.append(note)
             if numbers.isna().any() and name not in self.flagged:
                 notes.append(f"{name}: {int(numbers.isna().sum()):,} missing value(s) replaced by the training median")
         return notes
 
     def _is_in_another_unit(self, name: str, numbers: pd.Series[Any]) -> bool:
         """Return whether medians differ by a factor of hundreds, and by more than the numbers of either part vary."""
-        old, new = self.medians[name], float(numbers.median())
-        if not old or not new or 1 / MOST_RATIO < abs(new / old) < MOST_RATIO:
+        old, new, deviation = self.medians[name], float(numbers.median()), self.deviations[name]
+        if not deviation:  # that has a note of its own
             return False
-        return abs(new - old) > MOST_SHIFT * min(self.deviations[name], float(numbers.std()))
+        if not old:
+            return abs(new) > MOST_RATIO * deviation
+        if not new or 1 / MOST_RATIO < abs(new / old) < MOST_RATIO:
+            return False
+        return abs(new - old) > MOST_SHIFT * min(deviation, float(numbers.std()))
+
+    def _far_note(self, name: str, numbers: NDArray[np.float64]) -> str | None:
+        """Return a note on numbers that are not used as they are: far from those of training, or from the only one."""
+        if self.deviations[name]:
+            are_far = np.abs(self._standardised(name, numbers)) > FARTHEST
+            what = f"are more than {FARTHEST:,.0f} standard deviations from the mean in training, and count as so many"
+        else:
+            are_far = ~np.isclose(numbers, self.medians[name], rtol=1e-9)
+            what = f"are not {self.medians[name]:g}, the only number in training, and count as it"
+        if not are_far.any():
+            return None
+        return f"{name}: {are_far.sum():,} number(s), such as {numbers[are_far][0]:g}, {what}"
 
     def state(self) -> dict[str, Any]:
         """Return plain values, for a checkpoint."""

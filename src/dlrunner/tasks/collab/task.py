@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dlrunner.data.core.batching import TensorLoader, epoch_order
 from dlrunner.data.core.splitting import PART_CODES, TRAIN, VALID, Splitting, split_again
+from dlrunner.data.core.variation import standard_deviation
 from dlrunner.data.ratings.dataset import RatingsData, RatingsTable
 from dlrunner.data_audit import SplitStatistics
 from dlrunner.metrics import MeanAbsoluteError, Metric, RootMeanSquaredError
@@ -104,7 +105,7 @@ class Collab(RatingsTask):
             mean, std = self._time_scale
             columns.append(np.empty(len(table.times), dtype=np.float32))
             for block in blocks_of(len(table.times)):
-                columns[-1][block] = (table.times[block] - mean) / std
+                columns[-1][block] = (table.times[block] - mean) / std if std else 0
         names: Sequence[Split] = ("train", "valid", "test")
         for name in names:
             rows = table.part(PART_CODES[name])
@@ -244,7 +245,7 @@ def _scale(table: RatingsTable) -> tuple[float, float]:
     """Return mean and standard deviation of the training rows' times."""
     assert table.times is not None
     times = table.times[table.part(TRAIN)].astype(np.float64)
-    return float(times.mean()), float(times.std()) or 1.0
+    return float(times.mean()), standard_deviation(times)
 
 
 def _tensor(values: NDArray[np.float32] | None) -> Tensor | None:
