@@ -171,27 +171,33 @@ def _possible(table: RawTable, head: pa.Table, hints: Hints) -> list[Candidates]
         candidates.append(each)
         if name in hints.text:
             continue
-        sample, group = head.column(number), together
+        sample, chosen = head.column(number), together
         if len(sample) - sample.null_count < min(100, len(sample)):  # nearly empty at the top
             sample = table.fetch(column, limit=f"WHERE {each.text} <> '' LIMIT {SAMPLE}").column(0)
-            group = alone
-        first = [value for text in sample.slice(0, 1000).drop_null().to_pylist() if (value := text.strip(" "))]
-        _glance(each, first, hints)
+            chosen = alone
+        some = _spread(sample.drop_null(), 1000).to_pylist()
+        _glance(each, [value for text in some if (value := text.strip(" "))], hints)
         if each.numbers:
             signs = _signs_in(sample, has_unit=bool(each.numbers[0].before or each.numbers[0].after))
             each.later = each.numbers
             each.numbers = [number for number in each.numbers if _shows(number, signs)] or each.numbers
         if each.numbers or each.dates:
-            group.append((each, sample))
+            chosen.append((each, sample))
     groups = [together[i : i + PER_QUERY] for i in range(0, len(together), PER_QUERY)]
-    for some in (*groups, *([each] for each in alone)):
-        for (each, _), (known, *counts) in zip(some, _fits(table, some), strict=True):
+    for group in (*groups, *([each] for each in alone)):
+        for (each, _), (known, *counts) in zip(group, _fits(table, group), strict=True):
             _keep_fitting(each, known, counts)
     return candidates
 
 
+def _spread(values: pa.ChunkedArray, count: int) -> pa.ChunkedArray:
+    """Return so many values, evenly spaced: what stands in the first rows alone does not decide."""
+    return values.take(pa.array(range(0, len(values), -(-len(values) // count) or 1), pa.int64()))
+
+
 LONGEST = 100
 """Characters of a value that are looked at: numbers and dates are shorter, texts may have millions."""
+_NUMBER_OR_DATE = re.compile(r"\d|^[+-]?inf", re.IGNORECASE)
 SIGNS = ".,'\u2019 \u00a0\u202f\u2009"
 """That may separate the digits of a number."""
 
@@ -205,15 +211,16 @@ def _signs_in(sample: pa.ChunkedArray, has_unit: bool) -> set[str]:
     return {sign for sign in SIGNS if pc.any(pc.match_substring(digits, sign)).as_py()}
 
 
-def _glance(candidates: Candidates, first: Sequence[str], hints: Hints) -> None:
-    """Set the formats that half of the first values have, so that the others are worth a look."""
+def _glance(candidates: Candidates, values: Sequence[str], hints: Hints) -> None:
+    """Set the formats that half of some values with digits have, so that the others are worth a look."""
     name = candidates.name
-    candidates.boolean = bool(first) and all(value.lower() in ("true", "false") for value in first[:100])
-    known = [value[:LONGEST] for value in first[: 10 * GLANCE] if value not in MISSING][:GLANCE]
-    if not any(value.lower().startswith("inf") or any(map(str.isdigit, value)) for value in known):
+    candidates.boolean = bool(values) and all(value.lower() in ("true", "false") for value in values[:100])
+    known = [value[:LONGEST] for value in values if value not in MISSING and _NUMBER_OR_DATE.search(value[:LONGEST])]
+    if not known:
         return
+    known = known[:: -(-len(known) // GLANCE)]
     # What is no number has no unit: it is told as an error, and does not hide the unit of the others.
-    units = {unit_of(value[:LONGEST]) for value in first[:200] if value not in MISSING} - {None}
+    units = {unit_of(value[:LONGEST]) for value in values[::5] if value not in MISSING} - {None}
     before, after = (units.pop() if len(units) == 1 else None) or ("", "")
     numbers = [
         each
