@@ -5,9 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable
+from datetime import date, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
 from dlrunner.data.tables.schema import Column, Schema
@@ -43,6 +47,44 @@ def test_parts_of_parquet_are_read_by_name(tmp_path: Path) -> None:
     pd.DataFrame({"a": [1], "b": ["x"]}).to_parquet(tmp_path / "1.parquet")
     pd.DataFrame({"b": ["y"], "a": [2]}).to_parquet(tmp_path / "2.parquet")
     assert read_table(tmp_path / "*.parquet").frame.to_dict("list") == {"a": [1, 2], "b": ["x", "y"]}
+
+
+def test_parts_of_parquet_with_other_types_keep_their_values(tmp_path: Path) -> None:
+    noon, five = datetime(2020, 1, 1, 12, tzinfo=ZoneInfo("America/New_York")), datetime(2020, 1, 1, 17)
+    parts = [
+        {
+            "id": pa.array([7, 8]),
+            "at": pa.array([noon] * 2, pa.timestamp("us", tz="America/New_York")),
+            "x": pa.array([0.1, 0.2], pa.float32()),
+            "day": pa.array([date(2020, 1, 1)] * 2),
+            "kind": pa.array(["a", "b"]).dictionary_encode(),
+        },
+        {
+            "id": pa.array(["007", "010"]),
+            "at": pa.array([five] * 2),
+            "x": pa.array([16777217.0, 0.3]),
+            "day": pa.array([datetime(2020, 1, 2, 5)] * 2),
+            "kind": pa.array(["a", "c"]),
+        },
+    ]
+    for order in (parts, parts[::-1]):
+        for number, columns in enumerate(order):
+            pyarrow.parquet.write_table(pa.table(columns), tmp_path / f"{number}.parquet")
+        glob = tmp_path / "*.parquet"
+        for read in (read_table(glob), read_table(None, query=f"select * from '{glob}'")):
+            found = read.frame.to_dict("list")
+            assert sorted(found["id"]) == ["007", "010", "7", "8"]
+            assert sorted({f"{each:%H:%M}" for each in found["at"]}) == ["12:00", "17:00"]
+            assert sorted(found["x"]) == [0.1, 0.2, 0.3, 16777217]
+            assert sorted({f"{each:%d %H:%M}" for each in found["day"]}) == ["01 00:00", "02 05:00"]
+            assert sorted(found["kind"]) == ["a", "a", "b", "c"]
+
+
+def test_parts_of_parquet_whose_types_do_not_go_together_are_refused(tmp_path: Path) -> None:
+    for number, values in enumerate(([2**60 + 1], [0.5])):  # as a float it would be another number
+        pyarrow.parquet.write_table(pa.table({"id": values}), tmp_path / f"{number}.parquet")
+    with pytest.raises(DataError, match="types that do not go together, write them with one: Integer value"):
+        read_table(tmp_path)
 
 
 def told(path: Path) -> list[str]:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+from dlrunner.data.tables.parquet_files import check_parquet, differ_in_types, has_zones, open_parquet
 from dlrunner.data.tables.partitions import keys_of
 from dlrunner.data.tables.queries import open_query
 from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.text_files import from_standard_input, open_text, plain_text, text_file
-from dlrunner.data.tables.typed_files import check_parquet, has_zones, open_excel, open_json, open_parquet, open_sqlite
+from dlrunner.data.tables.typed_files import open_excel, open_json, open_sqlite
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import not_found, user_path
 
@@ -122,14 +123,14 @@ def format_of(path: Path) -> str:
 def _in_query(stack: contextlib.ExitStack, name: str, separator: str | None, encoding: str | None) -> RawTable | None:
     """Open a file that a query names.
 
-    None for no table, and for Parquet, of which DuckDB reads only what is needed; but it forgets zones of times, and
-    makes numbers of all digits in the names of folders.
+    None for no table, and for Parquet, of which DuckDB reads only what is needed; but it forgets zones of times,
+    makes numbers of all digits in the names of folders, and casts all parts to the types of the first.
     """
     kind = suffix_of(Path(name))
     if kind is None:
         return None
     files, place = files_of(name, "data.query"), user_path(name)
-    if kind in PARQUET and not (keys_of(files, place) or any(map(has_zones, files))):
+    if kind in PARQUET and not (keys_of(files, place) or any(map(has_zones, files)) or differ_in_types(files)):
         return None
     return _of_files(stack, files, place, separator, encoding)
 

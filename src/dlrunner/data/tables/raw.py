@@ -302,7 +302,7 @@ def from_arrow(
     """Return a table of Arrow, whose columns are c0, c1, …"""
     connection = connect(stack)
     columns = [column.cast(pa.float64()) if pa.types.is_float16(column.type) else column for column in table.columns]
-    table = pa.table([_local(_days(column)) for column in columns], names=table.column_names)
+    table = pa.table([local_times(_days(column)) for column in columns], names=table.column_names)
     connection.register("given", table)
     raw = from_relation(connection, "given", place, first_row)
     raw.names, raw.select = list(names), ""
@@ -319,7 +319,7 @@ def _days(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pyarrow.compute.divide(column.cast(pa.int64()).cast(pa.float64()), 86400.0 * per_second)
 
 
-def _local(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def local_times(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return times with a zone as the local times that a text file would hold."""
     if not pa.types.is_timestamp(column.type) or column.type.tz is None:
         return column

@@ -1,4 +1,4 @@
-"""Opening formats that have types: Parquet, JSON, Excel, SQLite."""
+"""Opening formats that have types: JSON, Excel, SQLite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dlrunner.data.tables.dialect import (
     unique_names,
 )
 from dlrunner.data.tables.formats import literal, quoted_name
-from dlrunner.data.tables.partitions import check_names, expressions, values_of
+from dlrunner.data.tables.partitions import check_names, expressions
 from dlrunner.data.tables.raw import (
     RawTable,
     as_text,
@@ -39,123 +39,6 @@ from dlrunner.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection
-
-
-def open_parquet(
-    stack: contextlib.ExitStack,
-    files: Sequence[Path],
-    place: Path,
-    skip_bad: bool = False,
-    keys: Sequence[str] = (),
-) -> RawTable:
-    """Open Parquet files with the same columns; an index that pandas wrote is a column.
-
-    Args:
-        stack: closes what is opened.
-        files: one, or several.
-        place: for messages.
-        skip_bad: leave out files whose content is damaged, with a note.
-        keys: columns in the names of folders.
-
-    Raises:
-        DataError: a file is damaged, the columns of two differ, or a key is one of them.
-    """
-    import pyarrow.dataset
-    import pyarrow.parquet
-
-    left_out: list[str] = []
-    read = list(files)
-    try:
-        dataset = pyarrow.dataset.dataset([str(file) for file in files], format="parquet")
-        schema = dataset.schema
-        for file in files[1:]:
-            if sorted(pyarrow.dataset.dataset(str(file), format="parquet").schema.names) != sorted(schema.names):
-                raise DataError(f"{file} has other columns than {files[0]}")
-        try:
-            table = dataset.to_table()
-        except (pa.ArrowException, OSError):
-            tables, left_out = _sound_parquet(files, skip_bad)
-            read = list(tables)
-            selected = [each.select(schema.names) for each in tables.values()]
-            table = pa.concat_tables(_of_one_type(selected), promote_options="permissive")
-    except pa.ArrowException as error:
-        raise DataError(f"{place} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
-    names = ["index" if name.startswith("__index_level_") else name for name in schema.names]
-    check_names(keys, names, place)
-    names, notes = unique_names([*names, *keys])
-    rows = [pyarrow.parquet.read_metadata(each).num_rows for each in read]
-    for key, values in zip(keys, zip(*(values_of(each, keys) for each in read), strict=True), strict=True):
-        repeated = [pa.repeat(pa.scalar(value, pa.string()), count) for value, count in zip(values, rows, strict=True)]
-        table = table.append_column(key, pa.chunked_array(repeated))
-    raw = from_arrow(stack, table.rename_columns([f"c{i}" for i in range(len(names))]), names, place, first_row=1)
-    raw.notes += [*notes, *left_out]
-    if len(read) > 1:
-        raw.parts = lambda: [Part(each, 1, count) for each, count in zip(read, rows, strict=True)]
-    return raw
-
-
-def _sound_parquet(files: Sequence[Path], skip_bad: bool) -> tuple[dict[Path, pa.Table], list[str]]:
-    """Return the content of the files that can be read, and a note on the others."""
-    import pyarrow.parquet
-
-    tables, problems = {}, []
-    for file in files:
-        try:
-            tables[file] = pyarrow.parquet.read_table(file)
-        except (pa.ArrowException, OSError) as error:
-            problems.append(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}")
-    if problems and not skip_bad:
-        raise DataError(problems[0])
-    if not tables:
-        raise DataError(f"{problems[0]}; no other file is left")
-    if not problems:
-        return tables, []
-    return tables, [f"{len(problems):,} of {len(files):,} files are left out (data.skip_bad): {problems[0]}"]
-
-
-def _of_one_type(tables: Sequence[pa.Table]) -> list[pa.Table]:
-    """Return part files where a column that is text in one of them is text in all: whole numbers keep their digits."""
-    fields = [field for table in tables for field in table.schema]
-    texts = {field.name for field in fields if pa.types.is_string(field.type) or pa.types.is_large_string(field.type)}
-    types = {name: {field.type for field in fields if field.name == name} for name in texts}
-    mixed = [name for name, found in types.items() if len(found) > 1 and all(_is_simple(each) for each in found)]
-    for name in mixed:
-        number = tables[0].column_names.index(name)
-        tables = [table.set_column(number, name, table.column(name).cast(pa.string())) for table in tables]
-    return list(tables)
-
-
-def _is_simple(kind: pa.DataType) -> bool:
-    """Tell whether values of a type are as strings what a text file would hold."""
-    types = pa.types
-    checks = (types.is_integer, types.is_string, types.is_large_string, types.is_null)
-    return any(check(kind) for check in checks)
-
-
-def check_parquet(file: Path) -> Path:
-    """Return a Parquet file whose schema can be read.
-
-    Raises:
-        DataError: it cannot.
-    """
-    import pyarrow.parquet
-
-    try:
-        pyarrow.parquet.read_schema(file)
-    except pa.ArrowException as error:
-        raise DataError(f"{file} is damaged or cannot be read: {str(error).splitlines()[0][:200]}") from None
-    return file
-
-
-def has_zones(file: Path) -> bool:
-    """Tell whether a Parquet file has times of a zone other than UTC."""
-    import pyarrow.parquet
-
-    try:
-        fields = pyarrow.parquet.read_schema(file)
-    except (pa.ArrowException, OSError):
-        return False  # the reason is given when it is read
-    return any(pa.types.is_timestamp(field.type) and field.type.tz not in (None, "UTC") for field in fields)
 
 
 def open_json(
