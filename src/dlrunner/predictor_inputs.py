@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from dlrunner.errors import ConfigError
@@ -39,8 +40,25 @@ def table_of_dicts(given: Any) -> Any:
     if isinstance(given, Mapping):
         return pd.DataFrame([given])
     if isinstance(given, list) and any(isinstance(each, Mapping) for each in given):
-        return pd.DataFrame(listed(given, "dicts", (Mapping,)))
+        return frame_of_rows(listed(given, "dicts", (Mapping,)))
     return given
+
+
+def frame_of_rows(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    """Return rows as a table; whole numbers keep all their digits next to missing ones.
+
+    >>> frame_of_rows([{"user": 1234567890123456789}, {"item": "a"}])["user"].tolist()
+    [1234567890123456789, None]
+    """
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pd.DataFrame({name: exact([row.get(name) for row in rows]) for name in names}, index=range(len(rows)))
+
+
+def exact(values: Any) -> Any:
+    """Return the values of a column; whole numbers next to missing ones as objects: a float has 15 digits."""
+    if not isinstance(values, list | tuple) or {type(value) for value in values} != {int, type(None)}:
+        return values
+    return np.array(values, dtype=object)
 
 
 def listed(given: Any, what: str, kinds: tuple[type, ...]) -> list[Any]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from dlrunner.data.tables.table import read_new_rows
 from dlrunner.errors import ConfigError
+from dlrunner.predictor_inputs import exact, frame_of_rows
 
 
 def as_table(data: Mapping[str, Any] | None, name: str, given: Any) -> Any:
@@ -31,11 +32,11 @@ def as_table(data: Mapping[str, Any] | None, name: str, given: Any) -> Any:
     if isinstance(given, str | Path):
         return read_new_rows(given, **_file_settings(data))
     if isinstance(given, list) and given and all(isinstance(each, Mapping) for each in given):
-        return pd.DataFrame(given)
+        return frame_of_rows(given)
     if isinstance(given, Mapping):
         is_row = not any(isinstance(value, list | tuple | np.ndarray | pd.Series) for value in given.values())
         try:
-            return pd.DataFrame([given] if is_row else given)
+            return pd.DataFrame([given] if is_row else {name: exact(values) for name, values in given.items()})
         except ValueError as error:
             raise ConfigError(f"{name}: {error}") from None
     return given

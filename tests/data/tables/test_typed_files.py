@@ -11,6 +11,7 @@ import lzma
 import sqlite3
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from dlrunner.data.tables.table import read_table
+from dlrunner.data.tables.schema import Column, Schema
+from dlrunner.data.tables.table import read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
+from dlrunner.inference.input_tables import as_table
 
 
 def test_the_types_of_parquet_are_kept(tmp_path: Path) -> None:
@@ -167,6 +170,35 @@ def test_the_fraction_of_a_day_counts_in_a_file_with_types(tmp_path: Path) -> No
         read = read_table(tmp_path / name, dates=["excel", "seconds"]).frame
         assert read["excel"].tolist() == [datetime.datetime(2024, 1, 1, 12), datetime.datetime(2024, 1, 3)], name
         assert read["seconds"].tolist()[0] == datetime.datetime(2024, 1, 1, 10, 0, 0, 250_000), name
+
+
+LONG = 1234567890123456789
+
+
+def test_whole_numbers_of_new_rows_keep_their_digits_next_to_missing_ones(tmp_path: Path) -> None:
+    ids = pa.table({"user": pa.array([LONG, LONG + 1, None, 7])})
+    pyarrow.parquet.write_table(ids, tmp_path / "t.parquet")
+    lines = [f'{{"user": {each}}}' for each in (LONG, LONG + 1, "null", 7)]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines) + "\n")
+    schema = Schema((Column("user", verbatim=True),))
+    for name in ("t.parquet", "t.jsonl"):
+        new = read_new_rows(tmp_path / name)
+        assert new["user"].tolist() == [LONG, LONG + 1, None, 7], name
+        read = read_frame(new, schema, ["user"], tmp_path / name)
+        assert read.frame["user"].fillna("").tolist() == [str(LONG), str(LONG + 1), "", "7"], name
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"user": LONG}, {"user": LONG + 1}, {"user": None}, {"user": 7}, {"item": "a"}],
+        {"user": [LONG, LONG + 1, None, 7, None], "item": [None] * 4 + ["a"]},
+    ],
+)
+def test_whole_numbers_of_rows_in_python_keep_their_digits_next_to_missing_ones(given: Any) -> None:
+    table = as_table(None, "table", given)
+    read = read_frame(table, Schema((Column("user", verbatim=True),)), ["user"], Path("the table"))
+    assert read.frame["user"].fillna("").tolist() == [str(LONG), str(LONG + 1), "", "7", ""]
 
 
 def test_a_column_that_is_text_in_one_part_is_text_in_all(tmp_path: Path) -> None:

@@ -277,7 +277,8 @@ def _strings(path: str | Path, separator: str | None, encoding: str | None, copy
         columns = raw.fetch(*[raw.column(name) for name in raw.names])
         if len(columns) == 0:
             raise DataError(f"{raw.place} has a header but no rows")
-        frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas()
+        # Whole numbers next to missing ones as objects: a float keeps 15 digits, and shows 7 as 7.0.
+        frame: pd.DataFrame = columns.rename_columns(raw.names).to_pandas(integer_object_nulls=True)
         frame.attrs["notes"], frame.attrs["rows"] = list(raw.notes), raw.rows
         return frame
 
