@@ -12,6 +12,8 @@ import pytest
 from dlrunner.data.core.row_locations import RowLocations
 from dlrunner.data.core.target_columns import read_target
 from dlrunner.data.core.targets import Target
+from dlrunner.data.tabular.dataset import TabularData
+from dlrunner.data.texts.dataset import TextData
 from dlrunner.errors import ConfigError, DataError
 
 
@@ -86,3 +88,14 @@ def test_values_that_cannot_be_learned_are_refused(frame: pd.DataFrame, settings
 def test_a_row_without_labels_adds_no_label() -> None:
     target, values = read(pd.DataFrame({"y": ["old;big", None, "big;", ""]}), separator=";")
     assert (target.classes, values.tolist()) == (["big", "old"], [[1, 1], [0, 0], [1, 0], [0, 0]])
+
+
+@pytest.mark.parametrize("kind", ["table", "texts"])
+def test_a_row_without_labels_is_none_without_a_target(kind: str, here: Path) -> None:
+    labels = ["old;big", "", "big", "old"] * 25
+    pd.DataFrame({"y": labels, "x": np.arange(100) * 0.5, "text": [f"word {n}" for n in range(100)]}).to_csv("t.csv")
+    settings: dict[str, Any] = {"path": "t.csv", "target": "y", "target_separator": ";", "skip_bad": True}
+    source = TabularData(here, **settings) if kind == "table" else TextData(here, **settings)
+    table = source.read()
+    assert len(table.split) == 100
+    assert not [note for note in table.notes if "left out" in note]

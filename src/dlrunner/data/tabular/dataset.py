@@ -255,7 +255,10 @@ class TabularData(TableSource):
         targets, skip_bad = self.target if isinstance(self.target, list) else [self.target], self.file.reading.skip_bad
         table = self.file.read([self.id] if self.id else [], named, self._not_categories(named))
         splitting = self._with_date(table)
-        return table.checked(self._used(table, splitting), skip_bad).with_values(targets, skip_bad), splitting
+        table = table.checked(self._used(table, splitting), skip_bad)
+        if self.target_separator is None:  # else an empty text is one without labels
+            table = table.with_values(targets, skip_bad)
+        return table, splitting
 
     def recipe(self) -> dict[str, Any]:
         """Which columns of new rows are dates, and how all of them are read."""
