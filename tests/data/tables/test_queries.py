@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from dlrunner.data.tables.files import open_table
+from dlrunner.data.tables.formats import missing
 from dlrunner.data.tables.queries import _keeps_order
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, read_open_table, read_table
@@ -119,6 +121,7 @@ def test_a_text_that_meets_a_number_in_a_query_is_refused_with_what_to_do(query:
         ("SELECT * FROM (SELECT a, count(*) FROM 't.csv' GROUP BY ALL) WHERE a > 'x'", False),
         ("SELECT a, row_number() OVER (ORDER BY b) FROM 't.csv'", False),
         ("SELECT a FROM 't.csv' ORDER BY b", False),
+        ("SELECT a FROM 't.csv' WHERE a IN (SELECT a FROM 'u.csv')", False),
     ],
 )
 def test_rows_that_are_not_in_the_order_of_a_file_come_from_one_thread(query: str, keeps: bool) -> None:
@@ -199,3 +202,20 @@ def test_pivoted_and_short_queries_read_files_by_the_rules(
 def test_queries_that_are_no_table_of_rows_are_refused(query: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         read_table(None, query=query)
+
+
+WORDS = ", ".join(f"'{letter}'" for letter in "abcdefghijklmnopqrst")
+
+
+@pytest.mark.parametrize("condition", [f"shop in ({WORDS})", "shop in (select 'a')"])
+def test_a_list_of_words_keeps_the_order_of_rows(condition: str, here: Path) -> None:
+    (here / "parts").mkdir()
+    for month in (1, 2, 3):
+        days = "".join(f"2024-0{month}-{day:02},a\n" for day in range(1, 21))
+        (here / "parts" / f"{month}.csv").write_text(f"day,shop\n{days}")
+    for _ in range(20):
+        found = read_table(None, query=f"select * from 'parts/*.csv' where {condition}").frame["day"].tolist()
+        assert found == sorted(found)
+        with open_table("parts") as raw:  # NA, N/A and the like are such words
+            days = raw.fetch(missing("c1"), "c0").column(1).to_pylist()
+        assert days == sorted(days)

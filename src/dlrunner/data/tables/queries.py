@@ -114,7 +114,7 @@ def _keeps_order(tree: Any) -> bool:
         return all(map(_keeps_order, tree))
     if not isinstance(tree, dict):
         return True
-    changes = tree.get("type") in REORDERING or tree.get("class") == "WINDOW"
+    changes = tree.get("type") in REORDERING or tree.get("class") in ("WINDOW", "SUBQUERY")
     changes |= bool(tree.get("group_expressions") or tree.get("orders"))
     changes |= tree.get("aggregate_handling", "STANDARD_HANDLING") != "STANDARD_HANDLING"  # GROUP BY ALL
     return not changes and all(map(_keeps_order, tree.values()))

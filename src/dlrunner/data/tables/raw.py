@@ -176,6 +176,8 @@ def connect(stack: contextlib.ExitStack) -> DuckDBPyConnection:
     )
     stack.callback(connection.close)
     connection.execute("SET preserve_insertion_order = true")
+    # A join with a list of words would give the rows of several files in another order each time.
+    connection.execute("SET disabled_optimizers = 'in_clause'")
     connection.execute("SET TimeZone = 'UTC'")  # else times with a zone depend on the machine
     # Drawn in notebooks and `python -c`, on standard output; in a notebook without ipywidgets it is off, and setting it
     # is an error.
