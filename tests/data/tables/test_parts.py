@@ -201,3 +201,27 @@ def test_a_bad_value_of_a_part_with_types_is_named_by_its_part_and_row(kind: str
     new = read_new_rows(tmp_path)
     bad = read_frame(new, Schema((Column("x", "number"),)), ["x"], tmp_path)
     assert bad.rows.short(bad.bad[0].row) == f"1.{kind}, row 41"
+
+
+def test_the_totals_of_all_parts_are_left_out(tmp_path: Path) -> None:
+    for month in (1, 2, 3):
+        days = "".join(f"2024-0{month}-0{day},a,{10 * day}\n" for day in (1, 2, 3))
+        end = f"{'Sum:' if month == 2 else 'Total'},,60\n" if month < 3 else ""
+        (tmp_path / f"{month}.csv").write_text(f"day,shop,sales\n{days}{end}")
+    table = read_table(tmp_path)
+    assert table.frame["sales"].tolist() == [10, 20, 30] * 3
+    assert table.schema["day"].type == "date"
+    assert table.rows.all_short(9) == [f"{month}.csv, row {row}" for month in (1, 2, 3) for row in (2, 3, 4)]
+    assert "the last rows of 2 files are left out: they sum up the others (day is Sum:)" in table.notes
+
+
+def test_a_category_total_within_a_part_is_no_total(tmp_path: Path) -> None:
+    (tmp_path / "1.csv").write_text("kind,n\nTotal,1\nOther,2\nTotal,3\n")
+    (tmp_path / "2.csv").write_text("kind,n\nOther,4\nTotal,5\n")
+    assert read_table(tmp_path).frame["n"].tolist() == [1, 2, 3, 4, 5]
+
+
+def test_the_only_row_of_a_part_is_no_total(tmp_path: Path) -> None:
+    for number, kind in enumerate(("Total", "Other", "Third", "Sum")):
+        (tmp_path / f"{number}.csv").write_text(f"kind,n\n{kind},{number}\n")
+    assert read_table(tmp_path).frame["n"].tolist() == [0, 1, 2, 3]

@@ -89,6 +89,16 @@ class RowLocations:
             np.concatenate([own, before + last.num_rows + others]),
         )
 
+    def ends(self, num_rows: int) -> NDArray[np.int64]:
+        """Return the last rows of all files: of so many rows.
+
+        >>> RowLocations(Path("sales"), (Part(Path("1.csv"), 2, 2), Part(Path("2.csv")))).ends(5).tolist()
+        [1, 4]
+        """
+        positions = np.arange(num_rows) if self.positions is None else self.positions
+        parts = np.searchsorted(self._starts[1:], positions, side="right")
+        return np.flatnonzero(np.diff(parts, append=len(self._parts)))
+
     def numbers(self, count: int) -> list[int] | list[str]:
         """Return the numbers of the first rows, with their files where there are several.
 

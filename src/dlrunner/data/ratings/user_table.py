@@ -19,7 +19,7 @@ from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.schema import Column, Schema, Statistics
 from dlrunner.data.tables.source import TableFile
 from dlrunner.data.tables.table import Reading, load_schema, read_known_table
-from dlrunner.data.tables.totals import leave_out_total
+from dlrunner.data.tables.totals import leave_out_totals
 from dlrunner.errors import ConfigError, DataError, did_you_mean
 from dlrunner.files.paths import user_path
 
@@ -110,7 +110,7 @@ def read_user_table(
     if not has_ratings and given["rating"] is None:
         given = {role: name for role, name in given.items() if role != "rating"}
     with file.open() as raw:
-        if note := leave_out_total(raw):
+        if note := leave_out_totals(raw):
             raw.notes.append(note)
         columns = find_columns(raw.names, given, raw.place)
         if marks is not None and marks not in raw.names:

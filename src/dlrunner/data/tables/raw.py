@@ -131,13 +131,12 @@ class RawTable:
             self.counted = int(self.aggregate("count(*)")[0])
         return self.counted
 
-    def leave_out_last_row(self) -> None:
-        """Leave the last row out."""
-        num_kept = self.num_rows() - 1
-        self.rows = self.rows.only(np.arange(num_kept + 1) < num_kept)
+    def leave_out(self, rows: Sequence[int], condition: str) -> None:
+        """Leave rows out: those at some places, which alone fulfil a condition."""
+        self.rows = self.rows.only(~np.isin(np.arange(self.num_rows()), rows))
+        self.counted = self.num_rows() - len(rows)
         self.connection.execute("ALTER VIEW raw RENAME TO all_rows")
-        self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows LIMIT {num_kept}")
-        self.counted = num_kept
+        self.connection.execute(f"CREATE VIEW raw AS SELECT * FROM all_rows WHERE NOT coalesce({condition}, false)")
 
     def first_where(self, condition: str, expression: str) -> tuple[int, Any]:
         """Return place in the table, from 0, and value of the first row where a condition holds, which there is."""

@@ -20,7 +20,7 @@ from dlrunner.data.tables.inference import infer
 from dlrunner.data.tables.raw import RawTable, table_from_frame
 from dlrunner.data.tables.reading import BadRow, bad_mask, read_values
 from dlrunner.data.tables.schema import Column, Schema
-from dlrunner.data.tables.totals import leave_out_total
+from dlrunner.data.tables.totals import leave_out_totals
 from dlrunner.errors import ConfigError, DataError
 from dlrunner.files.paths import user_path
 
@@ -176,7 +176,7 @@ def read_open_table(
         strings: columns that are strings if they are text; others become categories where their values repeat, which
             takes a fraction of the memory. By default all are strings.
     """
-    if totals and (note := leave_out_total(raw)):
+    if totals and (note := leave_out_totals(raw)):
         raw.notes.append(note)
     if reading.schema is not None:
         schema = load_schema(user_path(reading.schema))

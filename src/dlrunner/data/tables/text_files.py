@@ -150,7 +150,7 @@ def open_text(
         select=select,
         files=files,
         left_out=left_out,
-        may_end_in_total=may_end_in_total(parts[-1].path),
+        may_end_in_total=any(may_end_in_total(part.path) for part in parts),
         parts=None if len(parts) < 2 else lambda: _numbered(parts, counts or _counted(connection, parts)),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -37,10 +38,10 @@ def may_end_in_total(path: Path) -> bool:
     return any(word in tail.splitlines()[-1] for word in TOTALS) if tail else False
 
 
-def leave_out_total(raw: RawTable) -> str | None:
-    """Leave a last row out that sums up the others: its first value says so, and no other row's does.
+def leave_out_totals(raw: RawTable) -> str | None:
+    """Leave last rows out that sum up the others, of the table or of its parts: their first values say so, no other's.
 
-    Types are found without it: below dates, the word Total would make their column one of text.
+    Types are found without them: below dates, the word Total would make their column one of text.
 
     Returns:
         a note; None where there is no such row.
@@ -48,13 +49,20 @@ def leave_out_total(raw: RawTable) -> str | None:
     num_rows = raw.num_rows() if raw.may_end_in_total else 0
     if num_rows < 3:
         return None
-    texts = [f"trim(CAST({raw.column(name)} AS VARCHAR))" for name in raw.names]
-    last = raw.fetch(*texts, limit=f"LIMIT 1 OFFSET {num_rows - 1}").to_pylist()[0]
-    for name, text, value in zip(raw.names, texts, last.values(), strict=True):
-        if not value:
-            continue
-        if value.rstrip(":").lower() not in TOTALS or raw.aggregate(f"count_if({text} = {literal(value)})") != [1]:
-            return None
-        raw.leave_out_last_row()
-        return f"the last row is left out: it sums up the others ({name} is {value})"
-    return None
+    texts = [f"nullif(trim(CAST({raw.column(name)} AS VARCHAR)), '')" for name in raw.names]
+    first, words = f"coalesce({', '.join(texts)})", ", ".join(map(literal, TOTALS))
+    rows_of: dict[str, list[int]] = {}
+    for row, value in raw.where(f"rtrim(lower({first}), ':') IN ({words})", first, limit=num_rows):
+        rows_of.setdefault(value, []).append(row)
+    ends = {-1, *(raw.rows.ends(num_rows).tolist() if rows_of else ())}
+    ends = {row for row in ends if row - 1 not in ends}  # the only row of a file sums up nothing
+    sums = {value: rows for value, rows in rows_of.items() if ends.issuperset(rows)}
+    if not sums:
+        return None
+    found = sorted(itertools.chain(*sums.values()))
+    last = raw.fetch(*texts, limit=f"LIMIT 1 OFFSET {found[-1]}").to_pylist()[0].values()
+    name, value = next((name, value) for name, value in zip(raw.names, last, strict=True) if value)
+    what = "the last row is" if len(found) == 1 else f"the last rows of {len(found):,} files are"
+    verb = "it sums" if len(found) == 1 else "they sum"
+    raw.leave_out(found, f"{first} IN ({', '.join(map(literal, sums))})")
+    return f"{what} left out: {verb} up the others ({name} is {value})"

@@ -75,7 +75,7 @@ def open_json(
         source = f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {_read_json(list(files), 'path_of_file')})"
     raw = from_relation(connection, source, place, first_row=1, files=named)
     raw.notes, raw.left_out = notes, left_out
-    raw.may_end_in_total = may_end_in_total(list(files)[-1])
+    raw.may_end_in_total = any(map(may_end_in_total, files))
     if len(files) > 1:
         raw.parts = lambda: _numbered(connection, files, left_out)
     return raw
