@@ -348,3 +348,14 @@ def test_a_damaged_row_is_named_where_a_table_is_read_in_pieces(here: Path) -> N
     Path("r.csv").write_text("a,b\n" + "1,2\n" * 10_000 + "1,2,3\n")
     with open_table("r.csv") as raw, pytest.raises(DataError, match=r"r\.csv, row 10002 has more fields"):
         list(raw.pieces(raw.column("a")))
+
+
+@pytest.mark.parametrize("other", ["", "soon"])
+def test_no_row_is_left_out_for_a_time_that_nothing_needs(other: str, here: Path) -> None:
+    write([(*row, "2024-01-01" if n % 3 == 0 else other) for n, row in enumerate(GOOD)], "user,item,rating,date")
+    table = read(skip_bad=True)
+    assert len(table.ratings) == len(GOOD)
+    assert table.times is None
+    assert [note for note in table.notes if note.startswith("the column date is ignored")]
+    assert not [note for note in table.notes if "left out" in note]
+    assert len(read(skip_bad=True, timestamp="date").ratings) == 7

@@ -326,9 +326,8 @@ class RatingsData(Data):
     def _usable(self, given: _Given) -> tuple[_Given, list[str]]:
         """Return the ratings as numbers, without those that are left out, and notes."""
         skip_bad = self.file is not None and self.file.reading.skip_bad
-        needs_times = self._needs_times or skip_bad
         frame, kept, skipped = checked_rows(
-            given.frame, given.rows, skip_bad=skip_bad, needs_times=needs_times, may_be_equal=self.implicit
+            given.frame, given.rows, skip_bad=skip_bad, needs_times=self._needs_times, may_be_equal=self.implicit
         )
         valid = None if given.valid is None else given.valid[kept]
         found, notes = replace(given, frame=frame, rows=given.rows.only(kept), valid=valid), list(given.notes)

@@ -98,7 +98,7 @@ def read_user_table(
     Args:
         file: the table and its settings.
         given: the name of the column of each role, None: one of the usual names.
-        needs_times: times that cannot be read are an error; by default they are ignored, with a note.
+        needs_times: rows without a time, or with another text, are bad; by default the column is ignored, with a note.
         marks: the column that says which rows validate, which becomes `split`.
         has_ratings: a column of ratings is searched for; else all ratings are 1 unless `given` names one.
 
@@ -127,8 +127,7 @@ def read_user_table(
                 if needs_times:
                     raise
                 notes.append(f"the column {columns.pop('timestamp')} is ignored: {error}")
-        are_needed = needs_times or reading.skip_bad
-        if "timestamp" in columns and not are_needed and (bad := _bad_example(schema, columns["timestamp"])):
+        if "timestamp" in columns and not needs_times and (bad := _bad_example(schema, columns["timestamp"])):
             notes.append(f"the column {columns.pop('timestamp')} is ignored: some of its values are not times ({bad})")
         if "rating" in columns:
             schema = _with_numbers(raw, columns["rating"], schema, reading)
@@ -146,7 +145,7 @@ def read_user_table(
         column = schema[columns["timestamp"]]
         frame["timestamp"], understood = _seconds(frame["timestamp"], column, table.place)
         missing = np.isnan(frame["timestamp"].to_numpy())
-        if missing.any() and not are_needed:
+        if missing.any() and not needs_times:
             row = table.rows.short(int(missing.argmax()))
             notes.append(f"the column {column.name} is ignored: it has no value in {missing.sum():,} row(s) ({row})")
             del columns["timestamp"], frame["timestamp"]
