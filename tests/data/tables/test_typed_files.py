@@ -7,6 +7,7 @@ import contextlib
 import datetime
 import decimal
 import gzip
+import json
 import lzma
 import sqlite3
 import zipfile
@@ -20,7 +21,8 @@ import pyarrow.parquet
 import pytest
 
 from dlrunner.data.tables.schema import Column, Schema
-from dlrunner.data.tables.table import read_frame, read_new_rows, read_table
+from dlrunner.data.tables.source import TableFile
+from dlrunner.data.tables.table import Reading, read_frame, read_new_rows, read_table
 from dlrunner.errors import DataError
 from dlrunner.inference.input_tables import as_table
 
@@ -170,6 +172,30 @@ def test_the_fraction_of_a_day_counts_in_a_file_with_types(tmp_path: Path) -> No
         read = read_table(tmp_path / name, dates=["excel", "seconds"]).frame
         assert read["excel"].tolist() == [datetime.datetime(2024, 1, 1, 12), datetime.datetime(2024, 1, 3)], name
         assert read["seconds"].tolist()[0] == datetime.datetime(2024, 1, 1, 10, 0, 0, 250_000), name
+
+
+IDS = ["A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11", "b0eebc99-9c0b-4ef8-bb6d-6bb9bd380a12"]
+
+
+@pytest.mark.parametrize("as_list", [False, True])
+def test_ids_and_times_in_json_keep_their_characters(as_list: bool, tmp_path: Path) -> None:
+    rows = [
+        {"id": each, "opens": at, "n": n, "tags": [each], "more": {"TIME": at, "x": 1.5}}
+        for n, (each, at) in enumerate(zip(IDS, ("8:05", "08:05:00"), strict=True))
+    ]
+    (tmp_path / "shop=01").mkdir()
+    path = tmp_path / "shop=01" / "t.json"
+    path.write_text(json.dumps(rows) if as_list else "\n".join(map(json.dumps, rows)))
+    query = f"select id, opens, n, tags, more, shop from '{tmp_path}/*/*.json'"
+    source = TableFile(None, query, Reading(), ids=["id", "opens"])
+    for read in (read_table(tmp_path, text=["id", "opens"]), source.read(["id", "opens"])):
+        assert read.frame["id"].tolist() == read.frame["tags"].tolist() == IDS
+        assert read.frame["opens"].tolist() == ["8:05", "08:05:00"]
+        assert read.frame["n"].tolist() == [0, 1]
+        assert [json.loads(each)["TIME"] for each in read.frame["more"]] == ["8:05", "08:05:00"]
+        assert read.frame["shop"].tolist() == ["01", "01"]
+    assert read_new_rows(path)["id"].tolist() == IDS
+    assert read_table(path).frame["opens"].tolist() == [485, 485]  # minutes of a time of day
 
 
 LONG = 1234567890123456789

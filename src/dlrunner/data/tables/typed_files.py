@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import re
 import sqlite3
 import urllib.parse
 from collections.abc import Mapping, Sequence
@@ -66,13 +67,15 @@ def open_json(
     if skip_bad:
         files, left_out, notes = _sound_json(stack, connection, files)
     named = {str(path): file for path, file in files.items()}
-    source = _read_json(list(files))
+    with readable_errors(place, named):
+        described = connection.sql(f"DESCRIBE SELECT * FROM {_read_json(list(files))}").fetchall()
+    types = {str(row[0]): str(row[1]) for row in described}
+    source = _read_json(list(files), types=types)
     if keys:
-        with readable_errors(place, named):
-            check_names(keys, connection.sql(f"SELECT * FROM {source}").columns, place)
+        check_names(keys, list(types), place)
         found = zip(expressions(keys), keys, strict=True)
         columns = ", ".join(f"{each} AS {quoted_name(key)}" for each, key in found)
-        source = f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {_read_json(list(files), 'path_of_file')})"
+        source = f"(SELECT * EXCLUDE (path_of_file), {columns} FROM {_read_json(list(files), 'path_of_file', types)})"
     raw = from_relation(connection, source, place, first_row=1, files=named)
     raw.notes, raw.left_out = notes, left_out
     raw.may_end_in_total = any(map(may_end_in_total, files))
@@ -98,14 +101,26 @@ def _num_rows(connection: DuckDBPyConnection, path: Path) -> int:
     return int(connection.execute(f"SELECT count(*) FROM (SELECT * FROM {_read_json([path])})").fetchall()[0][0])
 
 
-def _read_json(paths: Sequence[Path], file: str | None = None) -> str:
-    """Return the SQL that reads files of JSON; `file`: the name of a column with the path of each row's file."""
+_REWRITTEN = re.compile(r"\b(UUID|TIME)(?=[\[\],)]|$)")
+"""Types that DuckDB finds in strings, and whose values it writes in another way: in lower case, 8:05 as 08:05:00."""
+
+
+def _read_json(paths: Sequence[Path], file: str | None = None, types: Mapping[str, str] | None = None) -> str:
+    """Return the SQL that reads files of JSON.
+
+    Args:
+        paths: of the files.
+        file: the name of a column with the path of each row's file.
+        types: that DuckDB finds by column; those that would change strings are not used.
+    """
     listed = ", ".join(literal(str(path)) for path in paths)
+    kept = {name: _REWRITTEN.sub("VARCHAR", kind) for name, kind in (types or {}).items()}
+    columns = ", ".join(f"{literal(name)}: {literal(kind)}" for name, kind in kept.items())
     return (
         f"read_json([{listed}], sample_size=-1, maximum_depth=2, convert_strings_to_integers=false, "
         f"dateformat='%Y|%m|%d', timestampformat='%Y|%m|%d|%H', map_inference_threshold=-1, "
         f"maximum_object_size={LONGEST_LINE}, hive_partitioning=false"
-        f"{f', filename={literal(file)}' if file else ''})"
+        f"{f', filename={literal(file)}' if file else ''}{f', columns={{{columns}}}' if kept != (types or {}) else ''})"
     )
 
 
