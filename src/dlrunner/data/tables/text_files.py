@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from dlrunner.data.core.row_locations import Part
 from dlrunner.data.core.unpacking import open_compressed
+from dlrunner.data.tables.blank_lines import BETWEEN_ROWS, blank_records
 from dlrunner.data.tables.dialect import (
     HEAD,
     LONGEST_LINE,
@@ -52,6 +54,13 @@ class TextFile:
     path: Path
     """Of plain text in UTF-8: the file, or a copy."""
     dialect: Dialect
+    has_blank_lines: bool = False
+    """Between its rows."""
+
+    @cached_property
+    def blank(self) -> list[int]:
+        """Places of blank lines among the records below the header, from 0."""
+        return blank_records(self.path, self.dialect) if self.has_blank_lines else []
 
 
 def text_file(
@@ -86,8 +95,8 @@ def text_file(
     if len(head) == HEAD:
         lines = text[: text.rfind("\n") + 1]
         text = lines if lines.count("\n") > 1 else text  # the first row alone may be longer
-    _refuse_nul(plain, file)
-    return TextFile(file, plain, detect(text, file, separator, skip_bad))
+    has_blank_lines = _look_through(plain, file)
+    return TextFile(file, plain, detect(text, file, separator, skip_bad), has_blank_lines)
 
 
 def open_text(
@@ -130,6 +139,13 @@ def open_text(
         num_ragged = len(left_out)
         first, notes = parts[0].dialect, [*notes, *of_parts]
     files = {str(part.path): part.file for part in parts}
+    if any(part.blank for part in parts):
+        if counts is None and len(parts) > 1:
+            with readable_errors(place, files):
+                counts = _counted(connection, parts)
+        starts = itertools.accumulate(counts or (), initial=0)
+        blank = [start + each for start, part in zip(starts, parts, strict=False) for each in part.blank]
+        left_out = tuple(sorted({*left_out, *blank}))
     source, is_trimmed = _source(
         [part.path for part in parts], [part.dialect for part in parts], ", ignore_errors=true" * (num_ragged > 0), keys
     )
@@ -173,9 +189,10 @@ def _with_longest_line(connection: DuckDBPyConnection, parts: Sequence[TextFile]
 
 
 def _counted(connection: DuckDBPyConnection, parts: Sequence[TextFile]) -> list[int]:
-    """Return the number of rows of each part."""
+    """Return the number of rows of each part, blank lines included."""
     counts = [f"SELECT count(*) FROM {_read_csv([part.path], part.dialect, '')}" for part in parts]
-    return [int(connection.execute(count).fetchall()[0][0]) for count in counts]
+    numbers = [int(connection.execute(count).fetchall()[0][0]) for count in counts]
+    return [number + len(part.blank) for number, part in zip(numbers, parts, strict=True)]
 
 
 def _numbered(parts: Sequence[TextFile], counts: Sequence[int]) -> list[Part]:
@@ -189,7 +206,8 @@ def _sound(
     """Look for rows with more or fewer fields than the header, and parts that cannot be read.
 
     Returns:
-        the parts that can be read; their numbers of rows; the places of rows to leave out, in all files; notes.
+        the parts that can be read; their numbers of rows, blank ones included; the places of rows to leave out, in all
+        files; notes.
 
     Raises:
         DataError: no part can be read.
@@ -218,7 +236,7 @@ def _sound(
         kept.append(part)
         ragged += [(part.file, line, fields_sentence(message)) for line, message in lines.items()]
         places += [sum(sizes) + line - 2 - part.dialect.skipped_lines for line in lines]
-        sizes.append(total + len(lines))
+        sizes.append(total + len(lines) + len(part.blank))
     if not kept:
         raise DataError(f"{broken[0]}; no other file is left")
     notes = []
@@ -227,9 +245,10 @@ def _sound(
     if ragged:
         file, line, reason = ragged[0]
         where = f"{file}, row {line}: {reason}"
-        if len(ragged) == sum(sizes):
+        num_rows = sum(sizes) - sum(len(part.blank) for part in kept)
+        if len(ragged) == num_rows:
             raise DataError(f"{where}; no other row is left")
-        notes.append(f"{len(ragged):,} of {sum(sizes):,} rows are left out (data.skip_bad): {where}")
+        notes.append(f"{len(ragged):,} of {num_rows:,} rows are left out (data.skip_bad): {where}")
     return kept, sizes, tuple(places), notes
 
 
@@ -276,8 +295,13 @@ def _read_csv(paths: Sequence[Path], dialect: Dialect, options: str) -> str:
     )
 
 
-def _refuse_nul(path: Path, named: Path) -> None:
-    position = 0
+def _look_through(path: Path, named: Path) -> bool:
+    """Return whether there are blank lines between rows.
+
+    Raises:
+        DataError: it is no text.
+    """
+    position, last, has_blank_lines = 0, b"", False
     with path.open("rb") as file:
         while piece := file.read(16 * HEAD):
             if (found := piece.find(b"\0")) >= 0:
@@ -285,6 +309,9 @@ def _refuse_nul(path: Path, named: Path) -> None:
                     f"{named} contains a NUL character (byte {position + found + 1:,}): it is not a text file"
                 )
             position += len(piece)
+            has_blank_lines = has_blank_lines or BETWEEN_ROWS.search(last + piece) is not None
+            last = piece[-3:]
+    return has_blank_lines
 
 
 def _without_last_blank_lines(connection: DuckDBPyConnection, source: str, dialect: Dialect) -> str:
