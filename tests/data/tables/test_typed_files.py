@@ -198,6 +198,21 @@ def test_ids_and_times_in_json_keep_their_characters(as_list: bool, tmp_path: Pa
     assert read_table(path).frame["opens"].tolist() == [485, 485]  # minutes of a time of day
 
 
+def test_what_a_database_holds_in_its_log_counts(tmp_path: Path) -> None:
+    path = tmp_path / "t.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE t (n INTEGER)")
+        database.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(5)])
+        database.commit()
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        before = TableFile(str(path), None, Reading()).identity().sha256
+        database.executemany("INSERT INTO t VALUES (?)", [(n,) for n in range(7)])
+        database.commit()
+        assert len(read_table(path).frame) == 12
+        assert TableFile(str(path), None, Reading()).identity().sha256 != before
+
+
 LONG = 1234567890123456789
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from dlrunner.data.core.cache import cache_dir, sha256_of, write_whole
-from dlrunner.data.tables.files import STANDARD_INPUT, files_of, open_table
+from dlrunner.data.tables.files import SQLITE, STANDARD_INPUT, files_of, open_table, suffix_of
 from dlrunner.data.tables.partitions import keys_of, values_of
 from dlrunner.data.tables.raw import RawTable, readable_errors
 from dlrunner.data.tables.table import Reading, Table, load_schema, read_open_table
@@ -104,6 +104,9 @@ class TableFile:
     def _digest_of(self, file: Path, is_part: bool) -> str:
         try:
             with readable_errors(file):
+                log = file.with_name(f"{file.name}-wal")  # of SQLite: what it holds is not in the database yet
+                if suffix_of(file) in SQLITE and log.is_file() and log.stat().st_size:
+                    return _combined([sha256_of(file), sha256_of(log)])
                 return sha256_of(file)
         except DataError:
             if is_part and self.reading.skip_bad:
