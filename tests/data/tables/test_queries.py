@@ -135,7 +135,7 @@ def test_the_rows_of_a_query_have_the_same_order_each_time(here: Path) -> None:
     source = TableFile(None, "SELECT DISTINCT a, b FROM 't.parquet'", Reading())
     first, second = source.read().frame, source.read().frame
     pd.testing.assert_frame_equal(first, second)
-    assert source.identity().digest == TableFile(None, source.query, Reading()).identity().digest
+    assert source.identity().sha256 == TableFile(None, source.query, Reading()).identity().sha256
 
 
 def test_a_function_that_guesses_types_is_noted() -> None:
@@ -219,3 +219,27 @@ def test_a_list_of_words_keeps_the_order_of_rows(condition: str, here: Path) -> 
         with open_table("parts") as raw:  # NA, N/A and the like are such words
             days = raw.fetch(missing("c1"), "c0").column(1).to_pylist()
         assert days == sorted(days)
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("select * from 'sales.csv' using sample 2 rows", "a sample without a seed"),
+        ("select * from (from 'sales.csv' tablesample 50%)", "a sample without a seed"),
+        ("select * from 'sales.csv' order by RANDOM() limit 2", r"random\(\)"),
+        ("select *, uuid() as id from 'sales.csv'", r"uuid\(\)"),
+    ],
+)
+def test_a_query_that_selects_by_chance_is_refused(query: str, what: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.query: {what} gives other rows each time.* \(bernoulli, 42\)"):
+        read_table(None, query=query)
+
+
+@pytest.mark.parametrize("sample", ["10% (bernoulli, 42)", "reservoir(500 rows) repeatable (42)", "50% (system, 7)"])
+def test_a_sample_with_a_seed_has_the_same_rows_each_time(sample: str, here: Path) -> None:
+    for number in range(3):
+        pd.DataFrame({"n": np.arange(5000) + 5000 * number, "random": 1}).to_csv(f"part{number}.csv", index=False)
+    source = TableFile(None, f"select n, random from 'part*.csv' using sample {sample}", Reading())
+    found = {source.identity().sha256 for _ in range(5)}
+    assert len(found) == 1
+    assert 400 < len(source.read().frame) < 15_000

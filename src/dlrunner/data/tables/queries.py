@@ -26,6 +26,9 @@ SNIFFERS = ("read_csv", "read_csv_auto", "sniff_csv")
 """Functions of DuckDB that guess types from the first rows."""
 
 
+RANDOM = ("random", "uuid", "gen_random_uuid", "uuidv4", "uuidv7")
+"""Functions whose values differ each time."""
+
 REORDERING = ("JOIN", "DISTINCT_MODIFIER", "SET_OPERATION_NODE", "RECURSIVE_CTE_NODE", "PIVOT")
 """Parts of a query after which several threads give its rows in another order each time."""
 
@@ -72,6 +75,11 @@ def open_query(
             raise ConfigError(
                 "data.query: SUMMARIZE, DESCRIBE and SHOW select no rows of a table; `dlrun data describe` describes it"
             )
+        if chance := next(_by_chance(tree), None):
+            raise ConfigError(
+                f"data.query: {chance} gives other rows each time; set data.sample instead (tables, texts, images), or "
+                "select a sample with a seed: USING SAMPLE 10% (bernoulli, 42)"
+            )
         tables, functions = _sources(tree)
         kept = carried(tree, [each for each in ids if isinstance(each, str)])
         for name in tables:
@@ -108,6 +116,17 @@ def _describes(node: Any) -> bool:
     return any(_describes(each) for each in parts)
 
 
+def _by_chance(node: Any) -> Iterator[str]:
+    """Yield what of a serialized query gives another result each time: functions, and samples without a seed."""
+    if isinstance(node, dict):
+        if node.get("class") == "FUNCTION" and str(node.get("function_name")).lower() in RANDOM:
+            yield f"{node['function_name']}()"
+        if (sample := node.get("sample")) and not sample.get("repeatable", True):
+            yield "a sample without a seed"
+    for each in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _by_chance(each)
+
+
 def _keeps_order(tree: Any) -> bool:
     """Return whether a serialized query gives the rows of a file in their order: it selects and filters alone."""
     if isinstance(tree, list):
@@ -115,7 +134,7 @@ def _keeps_order(tree: Any) -> bool:
     if not isinstance(tree, dict):
         return True
     changes = tree.get("type") in REORDERING or tree.get("class") in ("WINDOW", "SUBQUERY")
-    changes |= bool(tree.get("group_expressions") or tree.get("orders"))
+    changes |= bool(tree.get("group_expressions") or tree.get("orders") or tree.get("sample"))
     changes |= tree.get("aggregate_handling", "STANDARD_HANDLING") != "STANDARD_HANDLING"  # GROUP BY ALL
     return not changes and all(map(_keeps_order, tree.values()))
 
